@@ -1,0 +1,33 @@
+# `make demo` and `make test` do everything on a machine that has Python 3.11 or newer and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test lint bench clean
+
+$(INSTALLED): pyproject.toml src/reviewgen/__init__.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	rm -rf demo-model
+	$(BIN)/reviewgen train lstm-word --data reviews --budget 2m --out demo-model
+	$(BIN)/reviewgen generate demo-model -n 5 --seed 1
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv dist build demo-model

@@ -1,0 +1,50 @@
+"""reviewgen trains small text generators on a corpus of reviews, from scratch and in minutes.
+
+    import reviewgen
+    model = reviewgen.train("lstm-word", "reviews.csv", budget="2m")
+    print(model.generate_one("the "))
+
+Importing this module loads neither torch nor any plugin: each name is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from reviewgen.api import TrainingRun, list_models, list_presets, list_tokenizers, load, train
+    from reviewgen.errors import ReviewgenError
+    from reviewgen.model import ReviewModel
+    from reviewgen.registry import register_model, register_tokenizer
+
+__all__ = [
+    "ReviewModel",
+    "ReviewgenError",
+    "TrainingRun",
+    "__version__",
+    "list_models",
+    "list_presets",
+    "list_tokenizers",
+    "load",
+    "register_model",
+    "register_tokenizer",
+    "train",
+]
+
+_HOMES = {
+    "ReviewModel": "reviewgen.model",
+    "ReviewgenError": "reviewgen.errors",
+    "register_model": "reviewgen.registry",
+    "register_tokenizer": "reviewgen.registry",
+} | dict.fromkeys(("TrainingRun", "list_models", "list_presets", "list_tokenizers", "load", "train"), "reviewgen.api")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'reviewgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

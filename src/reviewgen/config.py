@@ -1,0 +1,220 @@
+"""Strict settings: frozen dataclasses of JSON values, checked when they are made and when they are read.
+
+A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, or
+one of them ``| None``. A bound stands in the type, and ``check`` enforces types and bounds alike::
+
+    @dataclass(frozen=True, kw_only=True)
+    class GruConfig:
+        vocab_size: Annotated[int, Bound(at_least=1)]
+        dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+        __post_init__ = check
+
+``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``.
+Standard library only; knows neither torch nor any plugin.
+"""
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from reviewgen.errors import ConfigError, did_you_mean
+
+__all__ = ["Bound", "GenerationConfig", "Preset", "check", "fields_of", "from_dict", "from_strings", "parse_settings", "to_dict"]
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """The range of a number, or of a string's length; stands inside ``Annotated``."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Return whether the value is finite and inside the range."""
+        return (
+            math.isfinite(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = ("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)
+        return " and ".join(f"{word} {limit:g}" for word, limit in words if limit is not None)
+
+
+def check(config: Any) -> None:
+    """Raise unless every field of a config dataclass has its declared type and lies in its bounds.
+
+    Raises:
+        ConfigError: A field has the wrong type or is out of range.
+    """
+    for name, hint in fields_of(type(config)).items():
+        _check_value(name, getattr(config, name), hint)
+
+
+def fields_of(cls: type) -> dict[str, Any]:
+    """Return the fields of a config dataclass, name to type hint with its bounds."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build a config from plain values, refusing every key that it does not know.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    known = fields_of(cls)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _is_required(f)]  # type: ignore[arg-type]
+    if missing:
+        raise ConfigError(f"The setting {missing[0]!r} is missing.")
+    return cls(**values)
+
+
+def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn typed-in strings into values of the fields' types; values that are no strings pass unchanged.
+
+    Raises:
+        ConfigError: A key is unknown, or a string is no value of its field's type.
+    """
+    known = fields_of(cls)
+    parsed = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
+        parsed[key] = _parse(key, value, known[key]) if isinstance(value, str) else value
+    return parsed
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the config as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def parse_settings(settings: list[str], groups: tuple[str, ...] = ("model", "tokenizer", "training")) -> dict[str, dict[str, str]]:
+    """Split ``group.name=value`` strings, as given with ``--set``, by group.
+
+    >>> parse_settings(["model.hidden_size=256", "training.batch_size=64"])
+    {'model': {'hidden_size': '256'}, 'tokenizer': {}, 'training': {'batch_size': '64'}}
+
+    Raises:
+        ConfigError: A string has another form, or its group is unknown.
+    """
+    split: dict[str, dict[str, str]] = {group: {} for group in groups}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        group, dot, name = path.strip().partition(".")
+        if not (equals and dot and name):
+            raise ConfigError(f"A setting is written group.name=value, as in model.hidden_size=256; got {setting!r}.")
+        if group not in split:
+            raise ConfigError(f"{group!r} in {setting!r} is no group of settings. {did_you_mean(group, split)}")
+        split[group][name] = value.strip()
+    return split
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How text is drawn; the names are those of transformers. ``top_k=0``, ``top_p=1`` and ``min_p=0`` switch a filter off."""
+
+    max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
+    temperature: Annotated[float, Bound(above=0)] = 0.8
+    top_k: Annotated[int, Bound(at_least=0)] = 0
+    top_p: Annotated[float, Bound(above=0, at_most=1)] = 1.0
+    min_p: Annotated[float, Bound(at_least=0, at_most=1)] = 0.0
+    __post_init__ = check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model, a tokenizer and the settings for both: plain data behind an entry point of ``reviewgen.presets``."""
+
+    model: str
+    tokenizer: str
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
+    training_settings: Mapping[str, Any] = field(default_factory=dict)
+    generation_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _is_required(f: "dataclasses.Field[Any]") -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Return the alternatives of ``X | None`` and of a plain type alike."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _unpack(hint: Any) -> tuple[Any, Bound | None]:
+    """Return a hint without its ``Annotated`` shell, and its bound."""
+    if get_origin(hint) is Annotated:
+        inner, *extras = get_args(hint)
+        return inner, next((extra for extra in extras if isinstance(extra, Bound)), None)
+    return hint, None
+
+
+def _check_value(name: str, value: Any, hint: Any) -> None:
+    inner, bound = _unpack(hint)
+    if not any(_is_a(value, option) for option in _options(inner)):
+        raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
+    if bound is not None and value is not None and not bound.holds(len(value) if isinstance(value, str) else value):
+        raise ConfigError(f"{name} must be {bound}; got {value!r}.")
+
+
+def _is_a(value: Any, option: Any) -> bool:
+    if get_origin(option) is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(option))
+    if option is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if option is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if option is None or option is types.NoneType:
+        return value is None
+    return isinstance(value, option)
+
+
+def _spell(hint: Any) -> str:
+    words: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "none"}
+    options = [
+        " or ".join(json.dumps(choice) for choice in get_args(option)) if get_origin(option) is Literal else words[option]
+        for option in _options(hint)
+    ]
+    return " or ".join(options)
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    inner, _ = _unpack(hint)
+    for option in _options(inner):
+        value = _parse_as(text, option)
+        if _is_a(value, option):
+            return value
+    raise ConfigError(f"{name} must be {_spell(inner)}; got {text!r}.")
+
+
+def _parse_as(text: str, option: Any) -> Any:
+    """Return the text as a value of one plain type, or the text itself where it is none."""
+    if option is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
+    if option is types.NoneType:
+        return None if text.lower() in ("none", "null", "") else text
+    if get_origin(option) is Literal:
+        return next((choice for choice in get_args(option) if str(choice) == text), text)
+    if option in (int, float):
+        try:
+            return option(text)
+        except ValueError:
+            return text
+    return text

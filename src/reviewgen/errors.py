@@ -1,0 +1,109 @@
+"""Every error that reviewgen raises on purpose, in one tree.
+
+A message says what happened with the value, what would be accepted, and what to do next. Inner code raises the plain
+fact; the public function adds what the user passed in. This module knows nothing else of the package.
+
+    ReviewgenError
+    ├── ConfigError            a setting is unknown, of the wrong type or out of range       (also a ValueError)
+    ├── SourceError            a preset name or a model source that cannot be read           (also a ValueError)
+    ├── PluginError            a plugin
+    │   ├── UnknownPlugin      nothing of that name is installed                             (also a LookupError)
+    │   ├── PluginConflict     two packages claim one name
+    │   └── BrokenPlugin       its package fails to import, or does not keep the contract
+    ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
+    ├── TrainingError          a run that cannot go on
+    ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
+    │   └── OutputExists       the folder to write is already there                          (also a FileExistsError)
+    ├── StorageError           the disk is full or may not be written                        (also an OSError)
+    └── HubError               the Hugging Face Hub: not reached, not found, not allowed
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BrokenPlugin",
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "HubError",
+    "OutputExists",
+    "PluginConflict",
+    "PluginError",
+    "ReviewgenError",
+    "SourceError",
+    "StorageError",
+    "TrainingError",
+    "UnknownPlugin",
+    "did_you_mean",
+]
+
+
+class ReviewgenError(Exception):
+    """Base of every error that reviewgen raises on purpose."""
+
+
+class ConfigError(ReviewgenError, ValueError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+
+class SourceError(ReviewgenError, ValueError):
+    """A preset name or a model source cannot be read, or could be two things."""
+
+
+class PluginError(ReviewgenError):
+    """Something is wrong with a plugin."""
+
+
+class UnknownPlugin(PluginError, LookupError):
+    """No installed package provides the name."""
+
+
+class PluginConflict(PluginError):
+    """Two installed packages claim one name."""
+
+
+class BrokenPlugin(PluginError):
+    """A plugin fails to import or does not keep its contract."""
+
+
+class DataError(ReviewgenError, ValueError):
+    """The corpus is missing, unreadable, empty or lacks the text column."""
+
+
+class TrainingError(ReviewgenError):
+    """A training run cannot start or go on."""
+
+
+class BundleError(ReviewgenError):
+    """A saved folder is damaged, truncated, foreign or of an unknown schema."""
+
+
+class OutputExists(BundleError, FileExistsError):
+    """The folder to write is already there."""
+
+
+class StorageError(ReviewgenError, OSError):
+    """The disk is full, or the place may not be written."""
+
+
+class HubError(ReviewgenError):
+    """The Hugging Face Hub was not reached, or said no."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return the tail of an error message: the nearest known name, and all of them.
+
+    >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
+    "Did you mean 'hidden_size'? Known: hidden_size, layers."
+    >>> did_you_mean("zzz", ["layers"])
+    'Known: layers.'
+    >>> did_you_mean("zzz", [])
+    'There are none.'
+    """
+    names = sorted(known)
+    if not names:
+        return "There are none."
+    near = difflib.get_close_matches(wrong, names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Known: {', '.join(names)}."

@@ -1,0 +1,128 @@
+"""Names and sources: what a string given to ``load`` or ``train`` means. Reads no file and knows no plugin.
+
+A preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. A source of a trained model is a preset, a
+repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``,
+a string that starts with ``/``, ``./``, ``../`` or ``~``, or the bare name of a folder that can be nothing else).
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from reviewgen.errors import SourceError
+
+__all__ = ["HubSource", "LocalSource", "PresetName", "PresetSource", "Source", "parse_hub_id", "parse_preset", "parse_source"]
+
+_PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
+_LOCAL = ("/", "./", "../", "~")
+
+
+@dataclass(frozen=True)
+class PresetName:
+    """A preset's name taken apart."""
+
+    model: str
+    tokenizer: str
+    size: str | None = None
+
+
+@dataclass(frozen=True)
+class PresetSource:
+    """The published weights of a preset."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hugging Face Hub."""
+
+    repo_id: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """A folder on this machine."""
+
+    path: Path
+
+
+Source = PresetSource | HubSource | LocalSource
+
+
+def parse_preset(name: str) -> PresetName:
+    """Take a preset's name apart.
+
+    >>> parse_preset("lstm-word")
+    PresetName(model='lstm', tokenizer='word', size=None)
+
+    Raises:
+        SourceError: The name does not have the form.
+    """
+    match = _PRESET.fullmatch(name)
+    if match is None:
+        raise SourceError(f"{name!r} is no preset name: it is <model>-<tokenizer>, in lower case, as in lstm-word.")
+    return PresetName(match["model"], match["tokenizer"], match["size"])
+
+
+def parse_hub_id(text: str) -> HubSource | None:
+    """Return the repository that ``owner/name[@revision]``, with or without ``hf://``, names, or None."""
+    match = _HUB.fullmatch(text.removeprefix("hf://"))
+    if match is None or ".." in match["repo"] or "--" in match["repo"]:
+        return None
+    return HubSource(match["repo"], match["revision"])
+
+
+def parse_source(source: str | Path) -> Source:
+    """Tell what a model source is: a preset, a repository on the Hub, or a local folder.
+
+    >>> parse_source("lstm-word")
+    PresetSource(name='lstm-word')
+    >>> parse_source("ana/lyrics@v2")
+    HubSource(repo_id='ana/lyrics', revision='v2')
+
+    Raises:
+        SourceError: The string is none of these, or it could be two of them.
+    """
+    if isinstance(source, Path):
+        return LocalSource(source.expanduser())
+    if source.startswith(_LOCAL) or source in (".", ".."):
+        return LocalSource(Path(source).expanduser())
+    if source.startswith("hf://"):
+        hub = parse_hub_id(source)
+        if hub is None:
+            raise SourceError(f"{source!r} is no repository on the Hub: it is hf://owner/name, with or without @revision.")
+        return hub
+    return _parse_bare(source)
+
+
+def _parse_bare(source: str) -> Source:
+    """Tell what a string without a marker is."""
+    reading: Source | None = PresetSource(source) if _PRESET.fullmatch(source) else parse_hub_id(source)
+    if not _exists(source):
+        if reading is None:
+            raise SourceError(f"{_shorten(source)} is no preset (lstm-word), no repository (owner/name) and no folder that exists.")
+        return reading
+    if reading is None:
+        return LocalSource(Path(source))
+    raise SourceError(f"{source!r} could be two things. {_spell_out(source, reading)}")
+
+
+def _spell_out(source: str, reading: Source) -> str:
+    if isinstance(reading, PresetSource):
+        return f"Write ./{source} for the folder; for the preset of that name, call from another directory or rename the folder."
+    return f"Write ./{source} for the folder, hf://{source} for the repository on the Hub."
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a file name, or a NUL in it
+        return False
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
