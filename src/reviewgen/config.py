@@ -7,7 +7,9 @@ one of them ``| None``. A bound stands in the type, and ``check`` enforces types
     class GruConfig:
         vocab_size: Annotated[int, Bound(at_least=1)]
         dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
-        __post_init__ = check
+
+        def __post_init__(self) -> None:
+            check(self)
 
 ``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``.
 Standard library only; knows neither torch nor any plugin.
@@ -16,6 +18,7 @@ Standard library only; knows neither torch nor any plugin.
 import dataclasses
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +26,18 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from reviewgen.errors import ConfigError, did_you_mean
 
-__all__ = ["Bound", "GenerationConfig", "Preset", "check", "fields_of", "from_dict", "from_strings", "parse_settings", "to_dict"]
+__all__ = [
+    "Bound",
+    "GenerationConfig",
+    "Preset",
+    "check",
+    "fields_of",
+    "from_dict",
+    "from_strings",
+    "parse_duration",
+    "parse_settings",
+    "to_dict",
+]
 
 ConfigT = TypeVar("ConfigT")
 
@@ -104,7 +118,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def parse_settings(settings: list[str], groups: tuple[str, ...] = ("model", "tokenizer", "training")) -> dict[str, dict[str, str]]:
+def parse_settings(
+    settings: list[str], groups: tuple[str, ...] = ("model", "tokenizer", "training")
+) -> dict[str, dict[str, str]]:
     """Split ``group.name=value`` strings, as given with ``--set``, by group.
 
     >>> parse_settings(["model.hidden_size=256", "training.batch_size=64"])
@@ -125,6 +141,23 @@ def parse_settings(settings: list[str], groups: tuple[str, ...] = ("model", "tok
     return split
 
 
+def parse_duration(text: str | float) -> float:
+    """Return seconds from ``"90s"``, ``"2m"``, ``"1.5h"`` or a number of seconds.
+
+    >>> parse_duration("2m")
+    120.0
+
+    Raises:
+        ConfigError: It is no duration above zero.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "": 1}
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", str(text).strip().lower())
+    seconds = float(match[1]) * units[match[2]] if match else 0.0
+    if seconds <= 0 or isinstance(text, bool):
+        raise ConfigError(f"A duration is a number above 0 with s, m or h, as in 90s or 2m; got {text!r}.")
+    return seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """How text is drawn; the names are those of transformers. ``top_k=0``, ``top_p=1`` and ``min_p=0`` switch a filter off."""
@@ -134,7 +167,9 @@ class GenerationConfig:
     top_k: Annotated[int, Bound(at_least=0)] = 0
     top_p: Annotated[float, Bound(above=0, at_most=1)] = 1.0
     min_p: Annotated[float, Bound(at_least=0, at_most=1)] = 0.0
-    __post_init__ = check
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +222,13 @@ def _is_a(value: Any, option: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    words: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "none"}
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        types.NoneType: "none",
+    }
     options = [
         " or ".join(json.dumps(choice) for choice in get_args(option)) if get_origin(option) is Literal else words[option]
         for option in _options(hint)

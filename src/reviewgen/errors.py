@@ -18,8 +18,10 @@ fact; the public function adds what the user passed in. This module knows nothin
     └── HubError               the Hugging Face Hub: not reached, not found, not allowed
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "BrokenPlugin",
@@ -36,6 +38,7 @@ __all__ = [
     "TrainingError",
     "UnknownPlugin",
     "did_you_mean",
+    "storage_errors",
 ]
 
 
@@ -107,3 +110,24 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, names, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{hint}Known: {', '.join(names)}."
+
+
+@contextlib.contextmanager
+def storage_errors(place: object) -> Iterator[None]:
+    """Turn the operating system's word on a full or forbidden disk into one sentence that names the place.
+
+    Raises:
+        StorageError: Writing failed because the disk is full, a limit is reached, or the place may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageError(f"No room to write {place}: {error.strerror}. Free some space, or choose another place.") from None
+        if error.errno in _FORBIDDEN:
+            raise StorageError(f"{place} may not be written: {error.strerror}. Choose another place.") from None
+        raise
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}

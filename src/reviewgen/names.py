@@ -104,7 +104,9 @@ def _parse_bare(source: str) -> Source:
     reading: Source | None = PresetSource(source) if _PRESET.fullmatch(source) else parse_hub_id(source)
     if not _exists(source):
         if reading is None:
-            raise SourceError(f"{_shorten(source)} is no preset (lstm-word), no repository (owner/name) and no folder that exists.")
+            raise SourceError(
+                f"{_shorten(source)} is no preset (lstm-word), no repository (owner/name) and no folder that exists."
+            )
         return reading
     if reading is None:
         return LocalSource(Path(source))

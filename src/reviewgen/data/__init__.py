@@ -1,0 +1,33 @@
+"""The corpus room: a source becomes cleaned texts, then token ids on disk, then batches.
+
+    sources, files   any source to a stream of strings
+    cleaning         what is changed and dropped, counted
+    corpus           one pass: clean, spool, split by hash
+    cache            token ids in memory-mapped files
+    lanes            batches for truncated back-propagation through time
+
+Knows no model; a tokenizer only by its protocol.
+"""
+
+from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize, workspace
+from reviewgen.data.cleaning import CleaningReport
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, Documents, gather, read_texts
+from reviewgen.data.lanes import IGNORED, Batch, Lanes
+
+__all__ = [
+    "IGNORED",
+    "SPLITS",
+    "Batch",
+    "CleaningReport",
+    "Corpus",
+    "DataConfig",
+    "Documents",
+    "Lanes",
+    "TokenStore",
+    "cache_folder",
+    "frame_texts",
+    "gather",
+    "read_texts",
+    "tokenize",
+    "workspace",
+]

@@ -1,0 +1,202 @@
+"""The tokenizer ``char``: one id per character of the training text, and a byte fallback for every other character.
+
+Ids, in order:
+
+    0, 1       beginning and end of text
+    2 .. 17    the sixteen hexadecimal digits: the byte fallback
+    18 ..      the characters of the training text, sorted by code point
+
+A character that the training text lacks is spelled as its UTF-8 bytes, each byte as two digits, high one first: ``é`` (bytes
+C3 A9) becomes the four ids of C, 3, A, 9. So every text can be encoded and comes back as it was. Sixteen digits instead of
+256 bytes, because every id is a row of a model's output layer that is computed at every step: 240 rows that the training text
+never reaches would more than double the vocabulary of an English corpus. The price, rare characters of twice as many ids, is
+paid only where such a character occurs.
+
+Surrogates (half characters that broken JSON leaves in a Python string) are never given an id: two neighbours would fuse when
+the vocabulary is read back from JSON. The fallback spells them. This module knows no model and does not import torch.
+"""
+
+import codecs
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reviewgen.config import check
+from reviewgen.errors import BundleError, DataError
+
+__all__ = ["CharConfig", "CharTokenizer"]
+
+BOS, EOS, FIRST_DIGIT, FIRST_CHARACTER = 0, 1, 2, 18
+FILE, SCHEMA = "characters.json", 1
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CharConfig:
+    """There is nothing to set: the training text decides."""
+
+    __post_init__ = check
+
+
+class CharTokenizer:
+    """One id per character, lossless for every ``str``.
+
+    >>> tokenizer = CharTokenizer("abc")
+    >>> tokenizer.encode("cab")
+    [20, 18, 19]
+    >>> tokenizer.encode("é")
+    [14, 5, 12, 11]
+    >>> tokenizer.decode([0, 20, 14, 5, 12, 11, 1])
+    'cé'
+    """
+
+    Config = CharConfig
+    bos_id, eos_id = BOS, EOS
+
+    def __init__(self, characters: str) -> None:
+        """Take the vocabulary: distinct characters sorted by code point, no surrogates among them."""
+        self.characters = characters
+        self.vocab_size = FIRST_CHARACTER + len(characters)
+        self._codes = _to_codes(characters)
+        highest = int(self._codes[-1]) if characters else -1
+        self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)  # by code point; the last entry serves everything above
+        self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: CharConfig) -> "CharTokenizer":
+        """Collect the characters of the texts, read once."""
+        seen: set[str] = set()
+        for text in texts:
+            seen.update(text)
+        return cls("".join(sorted(c for c in seen if not _is_surrogate(c))))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of any text."""
+        ids: list[int] = self._encode(text).tolist()
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the ids of each text, as arrays."""
+        return [self._encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of any ids; bos and eos spell nothing, digits that are no character give U+FFFD.
+
+        Raises:
+            DataError: An id is not of this vocabulary.
+        """
+        known = self._checked(ids)
+        known = known[known >= FIRST_DIGIT]
+        is_digit = known < FIRST_CHARACTER
+        if not is_digit.any():
+            return self._decode_characters(known)
+        starts = np.flatnonzero(np.diff(is_digit)) + 1  # where a run of digits or of characters begins
+        bounds = [0, *starts.tolist(), len(known)]
+        runs = (known[start:stop] for start, stop in pairwise(bounds))
+        return "".join(_decode_digits(run) if run[0] < FIRST_CHARACTER else self._decode_characters(run) for run in runs)
+
+    def save(self, folder: Path) -> None:
+        """Write ``characters.json`` into an existing folder."""
+        content = json.dumps({"schema": SCHEMA, "characters": self.characters}, ensure_ascii=False)
+        (folder / FILE).write_text(content, encoding="utf-8", newline="")
+
+    @classmethod
+    def load(cls, folder: Path) -> "CharTokenizer":
+        """Read what ``save`` wrote.
+
+        Raises:
+            BundleError: ``characters.json`` is missing, damaged or not ours.
+        """
+        path = folder / FILE
+        try:
+            content = json.loads(path.read_bytes().decode("utf-8"))
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}. It holds the vocabulary of a char model.") from error
+        except (ValueError, RecursionError):  # not UTF-8, no JSON, or nested beyond reason
+            raise BundleError(f"{path} is damaged: it is no JSON text. Save or download the model again.") from None
+        return cls(_checked_characters(path, content))
+
+    def _encode(self, text: str) -> NDArray[np.int32]:
+        codes = _to_codes(text)
+        ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
+        unknown = ids == UNKNOWN
+        return _spell_unknown(ids, codes, unknown) if unknown.any() else ids
+
+    def _decode_characters(self, ids: NDArray[np.int64]) -> str:
+        return _to_text(self._codes[ids - FIRST_CHARACTER])
+
+    def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        array = np.asarray(ids, dtype=np.int64)
+        if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
+            wrong = array[(array < 0) | (array >= self.vocab_size)][0]
+            raise DataError(f"{wrong} is no id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
+        return array
+
+
+def _to_codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _to_text(codes: NDArray[np.uint32]) -> str:
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def _is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+def _spell_unknown(ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Replace each unknown character by the digits of its UTF-8 bytes, two a byte."""
+    strange = codes[unknown]
+    raw = np.frombuffer(_to_text(strange).encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
+    counts = np.ones(len(ids), dtype=np.int64)
+    counts[unknown] = 2 * (1 + (strange >= 0x80).astype(np.int64) + (strange >= 0x800) + (strange >= 0x10000))
+    spelled = np.repeat(ids, counts)
+    spelled[np.repeat(unknown, counts)] = digits.astype(np.int32) + FIRST_DIGIT
+    return spelled
+
+
+def _decode_digits(ids: NDArray[np.int64]) -> str:
+    """Read digits two by two as the bytes of UTF-8; a digit without a partner is a broken character."""
+    digits = (ids - FIRST_DIGIT).astype(np.uint8)
+    even = len(digits) // 2 * 2
+    raw = (digits[0:even:2] << 4) | digits[1:even:2]
+    return raw.tobytes().decode("utf-8", "reviewgen_char") + "\ufffd" * (len(digits) - even)
+
+
+def _pass_or_replace(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Handle bytes that are no UTF-8, as ``bytes.decode`` asks: keep a surrogate, replace anything else by U+FFFD."""
+    try:
+        return codecs.lookup_error("surrogatepass")(error)
+    except UnicodeDecodeError as broken:
+        return "\ufffd", broken.end
+
+
+codecs.register_error("reviewgen_char", _pass_or_replace)
+
+
+def _checked_characters(path: Path, content: Any) -> str:
+    """Return the vocabulary of a parsed file.
+
+    Raises:
+        BundleError: The content is not what ``save`` writes.
+    """
+    if not isinstance(content, dict) or set(content) != {"schema", "characters"}:
+        raise BundleError(f"{path} is not the file of a char tokenizer: it must hold the keys schema and characters.")
+    if content["schema"] != SCHEMA:
+        raise BundleError(
+            f"{path} has schema {content['schema']!r}; this version of reviewgen reads {SCHEMA}. Upgrade reviewgen."
+        )
+    characters = content["characters"]
+    if not isinstance(characters, str):
+        raise BundleError(f"{path} is damaged: characters must be a string.")
+    if any(_is_surrogate(c) for c in characters) or any(a >= b for a, b in pairwise(characters)):
+        raise BundleError(f"{path} is damaged: characters must be distinct, sorted by code point and without surrogates.")
+    return characters

@@ -1,0 +1,87 @@
+"""The feed-forward neural n-gram (Bengio et al. 2003): the last n-1 tokens' vectors side by side, one hidden layer, an output.
+
+It must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from reviewgen.config import Bound, check
+
+__all__ = ["Nnlm", "NnlmConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NnlmConfig:
+    """The settings of ``nnlm``.
+
+    Attributes:
+        vocab_size: The number of token ids, V.
+        order: n: a token is predicted from the n-1 before it.
+        embedding_size: The width of a token's vector, E.
+        hidden_size: The width of the hidden layer, H.
+        dropout: The share of the hidden layer that is hidden from the output layer, in training.
+        activation: The hidden layer's squashing function.
+    """
+
+    vocab_size: Annotated[int, Bound(at_least=1)]
+    order: Annotated[int, Bound(at_least=2)] = 10
+    embedding_size: Annotated[int, Bound(at_least=1)] = 64
+    hidden_size: Annotated[int, Bound(at_least=1)] = 512
+    dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+    activation: Literal["tanh", "relu"] = "relu"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+class Nnlm(nn.Module):
+    """A language model that sees the last n-1 tokens and nothing before them, like an n-gram, but by similarity.
+
+    Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the optional direct connections
+    from embeddings to output. With e the embedding (V+1, E), whose last row stands for "before the beginning"::
+
+        x_t = [e[ids_{t-n+2}], ..., e[ids_t]]       (B, (n-1) E), oldest first
+        h_t = tanh(W_hidden x_t + b_hidden)         (B, H), or relu
+        logits_t = W_out h_t + b_out                (B, V)
+
+    The call returns logits, not probabilities. Cross entropy of logits z and a target k is ``-z_k + log sum_j exp z_j``; the
+    log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss
+    does both at once and never takes the logarithm of a rounded-off probability.
+
+    The state is the last n-1 ids, (B, n-1), filled up with the id V before the beginning.
+    """
+
+    Config: ClassVar[type] = NnlmConfig
+
+    def __init__(self, config: NnlmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size + 1, config.embedding_size)
+        self.hidden = nn.Linear((config.order - 1) * config.embedding_size, config.hidden_size)
+        self.activation = nn.ReLU() if config.activation == "relu" else nn.Tanh()
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.hidden_size, config.vocab_size)
+        nn.init.normal_(self.embedding.weight)
+        nn.init.normal_(self.output.weight, std=config.hidden_size**-0.5)
+        nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain(config.activation))
+        nn.init.zeros_(self.hidden.bias)
+        nn.init.zeros_(self.output.bias)
+
+    def initial_state(self, batch_size: int) -> Int[Tensor, "B K"]:
+        """Return the state before the first token: n-1 times the id V."""
+        shape = (batch_size, self.config.order - 1)
+        return torch.full(shape, self.config.vocab_size, dtype=torch.long, device=self.embedding.weight.device)
+
+    def forward(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B K"]]:
+        """Return logits for the token after each of ``ids``, and the last n-1 ids (K = n-1)."""
+        context = self.config.order - 1
+        seen = torch.cat([state, ids], dim=1)  # (B, n-1+T)
+        x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
+        x = torch.cat([x[:, k : k + ids.size(1)] for k in range(context)], dim=-1)  # (B, T, (n-1) E)
+        h = self.dropout(self.activation(self.hidden(x)))  # (B, T, H)
+        return self.output(h), seen[:, -context:]

@@ -1,0 +1,114 @@
+"""The gated recurrent unit (Cho et al. 2014) as a language model, in the variant that torch and cuDNN compute.
+
+It must not know tokenizers, training, text or the other cells; embedding and output are in ``network``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from reviewgen.config import check
+from reviewgen_recurrent.network import (
+    RELU_RECURRENT_GAIN,
+    Output,
+    RecurrentConfig,
+    SpelledLayers,
+    activation_of,
+    batch_first,
+    initialise_layers,
+    layers_first,
+    make_embedding,
+    refuse_fused_relu,
+)
+
+__all__ = ["Gru", "GruConfig"]
+
+GATES = 3  # reset, update, candidate: torch's order
+
+
+@dataclass(frozen=True, kw_only=True)
+class GruConfig(RecurrentConfig):
+    """The settings of ``gru``; relu needs the spelled layer, since torch's GRU has none."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        refuse_fused_relu(self, "GRU")
+
+
+def gru_step(
+    inputs: Float[Tensor, "B G"],
+    state: tuple[Float[Tensor, "B H"]],
+    weight_hh: Float[Tensor, "G H"],
+    bias_hh: Float[Tensor, " G"],
+    activation: Callable[[Tensor], Tensor],
+) -> tuple[Float[Tensor, "B H"]]:
+    """Return the next h, by the equations of ``Gru``; ``inputs`` is ``W_ih x + b_ih``, all three gates side by side."""
+    (h,) = state
+    input_reset, input_update, input_candidate = inputs.chunk(3, dim=-1)  # each (B, H)
+    hidden_reset, hidden_update, hidden_candidate = F.linear(h, weight_hh, bias_hh).chunk(3, dim=-1)
+    reset = torch.sigmoid(input_reset + hidden_reset)
+    update = torch.sigmoid(input_update + hidden_update)
+    candidate = activation(input_candidate + reset * hidden_candidate)
+    return ((1 - update) * candidate + update * h,)
+
+
+class Gru(nn.Module):
+    """A recurrent language model whose gates decide, unit by unit, how much of the memory to keep and how much to rewrite.
+
+    Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder"; the reset gate stands after the recurrent
+    product, as in torch. For each token, with e the embedding (V, E), s the sigmoid, * elementwise, h the memory (B, H)::
+
+        x_t = e[ids_t]                                                            (B, E)
+        r_t = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                            (B, H), reset
+        z_t = s(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)                            (B, H), update
+        n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))                 (B, H), candidate
+        h_t = (1 - z_t) * n_t + z_t * h_{t-1}                                     (B, H), the x_t of a layer above
+        logits_t = W_out h_t + b_out                                              (B, V)
+
+    With ``activation="relu"`` relu stands for tanh, and the recurrent matrices start smaller: relu has no ceiling.
+
+    The call returns logits, not probabilities. Cross entropy of logits z and a target k is ``-z_k + log sum_j exp z_j``; the
+    log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss
+    does both at once and never takes the logarithm of a rounded-off probability.
+
+    The state is one tensor, (B, L, H).
+    """
+
+    Config: ClassVar[type] = GruConfig
+
+    def __init__(self, config: GruConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = make_embedding(config)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.recurrent = _make_layers(config)
+        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.output = Output(config)
+        gain = RELU_RECURRENT_GAIN if config.activation == "relu" else 1.0
+        initialise_layers(self.recurrent, GATES, gain)
+
+    def initial_state(self, batch_size: int) -> Float[Tensor, "B L H"]:
+        """Return the state before the first token: zeros."""
+        return self.embedding.weight.new_zeros(batch_size, self.config.layers, self.config.hidden_size)
+
+    def forward(
+        self, ids: Int[Tensor, "B T"], state: Float[Tensor, "B L H"]
+    ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B L H"]]:
+        """Return logits for the token after each of ``ids``, and the state after the last."""
+        x = self.embedding_dropout(self.embedding(ids.T))  # (T, B, E)
+        x, h = self.recurrent(x, layers_first(state, like=x))  # (T, B, H), (L, B, H)
+        logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
+        return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
+
+
+def _make_layers(config: GruConfig) -> nn.Module:
+    if config.layer == "spelled":
+        return SpelledLayers(partial(gru_step, activation=activation_of(config)), GATES, config)
+    dropout = config.dropout if config.layers > 1 else 0.0  # torch warns of dropout between layers where there is one layer
+    return nn.GRU(config.embedding_size, config.hidden_size, config.layers, dropout=dropout)

@@ -1,0 +1,166 @@
+"""The tokenizer ``word``: byte-level byte-pair encoding that never merges across words, with the ``tokenizers`` library.
+
+The text is cut into words, numbers, punctuation and spaces by GPT-2's regular expression, each piece is taken as its UTF-8
+bytes, and the pairs that occur most often are merged until the vocabulary is full. Every byte has an id, so every text can be
+encoded and comes back as it was: case, line ends, emoji and all.
+
+Sources: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units" (the merges);
+Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.2 (bytes, and no merge across categories).
+
+bos and eos are the two ids after the BPE's own. They are no tokens of the BPE, so no text can spell them.
+This module knows no model and does not import torch.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+
+from reviewgen.config import Bound, check
+from reviewgen.errors import BundleError, DataError
+
+__all__ = ["WordConfig", "WordTokenizer"]
+
+FILE = "tokenizer.json"
+FRAME = 2  # bos and eos
+LONGEST = 256  # characters; the trainer needs time quadratic in the length of a word
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONG_RUN = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordConfig:
+    """``vocab_size`` counts bos, eos and the 256 bytes; a small corpus may fill less of it."""
+
+    vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
+    __post_init__ = check
+
+
+class WordTokenizer:
+    """Word-bounded byte-level BPE, lossless for all text that UTF-8 can carry.
+
+    A lone surrogate (half a character, which broken JSON leaves in a Python string) has no UTF-8 and is read as U+FFFD.
+
+    >>> tokenizer = WordTokenizer.train(["a good film, a good day"] * 2, WordConfig(vocab_size=300))
+    >>> tokenizer.decode(tokenizer.encode("Good film 👍"))
+    'Good film 👍'
+    """
+
+    Config = WordConfig
+
+    def __init__(self, bpe: Tokenizer) -> None:
+        """Take a trained BPE of the ``tokenizers`` library, one that ``train`` or ``load`` made."""
+        self._bpe = bpe
+        self.bos_id = bpe.get_vocab_size()
+        self.eos_id = self.bos_id + 1
+        self.vocab_size = self.bos_id + FRAME
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: WordConfig) -> "WordTokenizer":
+        """Learn merges from texts, read once; a pair that occurs once is never merged."""
+        bpe = _untrained()
+        trainer = BpeTrainer(
+            vocab_size=config.vocab_size - FRAME,
+            min_frequency=2,
+            initial_alphabet=ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        bpe.train_from_iterator((piece for text in texts for piece in _pieces(_well_formed(text))), trainer)
+        return cls(bpe)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of any text."""
+        ids: list[int] = self._bpe.encode(_well_formed(text), add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, on all cores."""
+        encodings = self._bpe.encode_batch_fast([_well_formed(text) for text in texts], add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of any ids; bos and eos spell nothing, bytes that are no character give U+FFFD.
+
+        Raises:
+            DataError: An id is not of this vocabulary.
+        """
+        plain = [int(i) for i in ids]
+        wrong = next((i for i in plain if not 0 <= i < self.vocab_size), None)
+        if wrong is not None:
+            raise DataError(f"{wrong} is no id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
+        return str(self._bpe.decode([i for i in plain if i < self.bos_id], skip_special_tokens=False))
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing folder."""
+        (folder / FILE).write_text(self._bpe.to_str(pretty=True), encoding="utf-8", newline="")
+
+    @classmethod
+    def load(cls, folder: Path) -> "WordTokenizer":
+        """Read what ``save`` wrote.
+
+        Raises:
+            BundleError: ``tokenizer.json`` is missing, damaged or not ours.
+        """
+        path = folder / FILE
+        try:
+            bpe = Tokenizer.from_str(path.read_bytes().decode("utf-8"))
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}. It holds the vocabulary of a word model.") from error
+        except Exception:  # the library raises bare Exceptions
+            raise BundleError(f"{path} is damaged: it is no tokenizer.json. Save or download the model again.") from None
+        _check_ours(path, bpe)
+        return cls(bpe)
+
+
+def _untrained() -> Tokenizer:
+    """Return the BPE before it has seen text: no normaliser, GPT-2's regular expression, no space put in front."""
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
+    bpe.decoder = ByteLevelDecoder()
+    return bpe
+
+
+def _well_formed(text: str) -> str:
+    """Return the text with each surrogate replaced by U+FFFD, since UTF-8, and so the library, cannot carry it."""
+    try:
+        text.encode("utf-8")  # faster than a search for surrogates
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
+    return text
+
+
+def _pieces(text: str) -> list[str]:
+    """Return what the trainer reads of a text: all of it, cut where it holds a "word" that no language has."""
+    if _LONG_RUN.search(text) is None:
+        return [text]
+    return [text[start : start + LONGEST] for start in range(0, len(text), LONGEST)]
+
+
+def _check_ours(path: Path, bpe: Tokenizer) -> None:
+    """Raise unless the BPE is one that ``train`` makes: all our settings, every byte, ids without a gap.
+
+    Raises:
+        BundleError: It is another one.
+    """
+    if _settings(bpe) != _settings(_untrained()):
+        raise BundleError(f"{path} is not the file of a word tokenizer: its steps or special tokens are not those of reviewgen.")
+    vocabulary = bpe.get_vocab()
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise BundleError(f"{path} is damaged: its ids are not 0 to {len(vocabulary) - 1}.")
+    if not vocabulary.keys() >= set(ByteLevel.alphabet()):
+        raise BundleError(f"{path} is damaged: its vocabulary lacks some of the 256 bytes.")
+
+
+def _settings(bpe: Tokenizer) -> dict[str, Any]:
+    """Return everything of a tokenizer but what it learned, as this version of the library spells it."""
+    settings: dict[str, Any] = json.loads(bpe.to_str())
+    settings["model"] |= {"vocab": {}, "merges": []}
+    return settings

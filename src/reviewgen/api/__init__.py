@@ -1,0 +1,68 @@
+"""The sentences that users write: ``load``, ``train``, ``list_presets``, ``list_models``, ``list_tokenizers``.
+
+Joins the rooms below and adds no logic of its own; ``run`` holds a training step by step.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from reviewgen.api.run import TrainingRun
+from reviewgen.bundle import read_bundle
+from reviewgen.errors import BundleError
+from reviewgen.hub import pull
+from reviewgen.model import ReviewModel
+from reviewgen.names import HubSource, PresetSource, parse_source
+from reviewgen.registry import Plugin, find_preset, list_plugins
+
+__all__ = ["TrainingRun", "list_models", "list_presets", "list_tokenizers", "load", "train"]
+
+
+def load(source: str | Path) -> ReviewModel:
+    """Return a trained model from a local folder, the Hub (``owner/name[@revision]``) or a preset's published weights.
+
+    Raises:
+        SourceError: The source can be read as nothing, or as two things.
+        BundleError: The folder is missing, damaged or foreign, or the preset has no published weights.
+        UnknownPlugin: The model's plugin is not installed; says what to install.
+        HubError: The Hub was not reached, or has no such repository.
+    """
+    parsed = parse_source(source)
+    if isinstance(parsed, PresetSource):
+        find_preset(parsed.name)
+        raise BundleError(
+            f"The preset {parsed.name} has no published weights yet. Train it: reviewgen train {parsed.name} --data ..."
+        )
+    return ReviewModel(read_bundle(pull(parsed) if isinstance(parsed, HubSource) else parsed.path))
+
+
+def list_presets() -> list[Plugin]:
+    """Return the installed presets; imports none of them."""
+    return list_plugins("preset")
+
+
+def list_models() -> list[Plugin]:
+    """Return the installed models; imports none of them."""
+    return list_plugins("model")
+
+
+def list_tokenizers() -> list[Plugin]:
+    """Return the installed tokenizers; imports none of them."""
+    return list_plugins("tokenizer")
+
+
+def train(preset: str, source: Any, **options: Any) -> ReviewModel:
+    """Train a model and return it; ``options`` are those of ``TrainingRun``.
+
+    An interrupt (Ctrl-C) ends the training early; the best model so far is returned, and saved where ``out`` is given.
+
+    >>> model = reviewgen.train("lstm-word", "reviews.csv", budget="2m", out="my-model")         # doctest: +SKIP
+    """
+    run = TrainingRun(preset, source, **options)
+    run.read()
+    run.tokenize()
+    try:
+        for _ in run:
+            pass
+    except KeyboardInterrupt:
+        run.interrupt()
+    return run.finish()

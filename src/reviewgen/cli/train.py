@@ -1,0 +1,170 @@
+"""``reviewgen train``: a preset and a corpus become a saved model, watched as it learns."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from reviewgen.cli import options
+from reviewgen.cli.console import note, notes, print_json, shorten
+
+if TYPE_CHECKING:
+    from reviewgen.api import TrainingRun
+    from reviewgen.data import Corpus
+    from reviewgen.training import Report
+
+__all__ = ["train"]
+
+
+def train(
+    preset: Annotated[
+        str, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
+    ],
+    data: options.Source,
+    out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
+    validation: Annotated[str | None, typer.Option(help="Another source to validate on, instead of a part of --data.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for reading and training: 90s, 2m, 1h.  [default: 2m]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps, instead of a budget.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Train so many passes over the corpus, instead of a budget.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order of the texts and dropout.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting that differs from the preset's: model.hidden_size=256. Repeatable."),
+    ] = None,
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    lowercase: options.Lowercase = False,
+    strip_markdown: options.StripMarkdown = False,
+    no_clean: options.NoClean = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train a model on a corpus of reviews and save it as a folder."""
+    from reviewgen.config import parse_settings
+
+    split = parse_settings(settings or [])
+    from reviewgen.api import TrainingRun  # torch: a second or two
+
+    run = TrainingRun(
+        preset,
+        options.typed_source(data),
+        validation=None if validation is None else options.typed_source(validation),
+        out=out,
+        budget=budget,
+        steps=steps,
+        epochs=epochs,
+        seed=seed,
+        **split,
+        text_column=text_column,
+        documents=documents,
+        lowercase=lowercase,
+        strip_markdown=strip_markdown,
+        clean=not no_clean,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    _prepare(run, data)
+    interrupted = _watch(run)
+    if interrupted:
+        note("Interrupted; saving the best weights so far.")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    model = run.finish()
+    if as_json:
+        print_json(model.training | (run.held_out or {}) | {"out": str(out)})
+    else:
+        _print_result(run, out)
+    sys.exit(1 if interrupted else 0)
+
+
+def _interrupt(*_: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _prepare(run: "TrainingRun", data: str) -> None:
+    """Read and tokenize, showing what was read."""
+    try:
+        with notes.status(f"Reading {shorten(data, 60)} ..."):
+            corpus = run.read()
+        _show_corpus(corpus)
+        with notes.status("Training the tokenizer and encoding the texts ..."):
+            run.tokenize()
+    except KeyboardInterrupt:
+        note("Interrupted before training began; nothing was saved.")
+        sys.exit(1)
+    note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} kinds.")
+
+
+def _show_corpus(corpus: "Corpus") -> None:
+    stream, report = corpus.stream, corpus.report
+    if stream.text_column is not None:
+        guess = f"Text column: {stream.text_column!r}"
+        others = [column for column in stream.columns if column != stream.text_column]
+        note(guess + (f" (guessed; others: {', '.join(others)})" if stream.guessed and others else ""))
+    for row in stream.preview:
+        note(f"  | {shorten(row)}", "dim")
+    dropped = {
+        "empty": report.empty,
+        "duplicates": report.duplicates,
+        "line-break tags replaced": report.breaks_replaced,
+        "entities decoded": report.entities_decoded,
+        "changed by NFC": report.normalized,
+        "decode errors (not UTF-8)": report.decode_errors,
+    }
+    numbers = ", ".join(f"{name} {count:,}" for name, count in dropped.items() if count)
+    note(
+        f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters)"
+        + (f"; {numbers}." if numbers else ".")
+    )
+    counts = ", ".join(f"{split} {corpus.count(split):,}" for split in ("train", "validation", "test"))
+    note(f"Split: {counts}.")
+    for line in corpus.notes:
+        note(line)
+
+
+def _watch(run: "TrainingRun") -> bool:
+    """Show the training as it goes; return whether it was interrupted."""
+    percentage, facts = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[facts]}")
+    columns = (TextColumn("Training"), BarColumn(), percentage, TimeElapsedColumn(), facts)
+    try:
+        with Progress(*columns, console=notes, transient=True) as bar:
+            task = bar.add_task("", total=1.0, facts="")
+            shown = 0.0
+            for report in run:
+                if report.seconds - shown > 0.2:
+                    bar.update(task, completed=report.progress, facts=_facts(report))
+                    shown = report.seconds
+                if report.evaluation is not None:
+                    _show_evaluation(report)
+    except KeyboardInterrupt:
+        run.interrupt()
+        return True
+    return False
+
+
+def _facts(report: "Report") -> str:
+    speed = f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s"
+    loss = report.nats_per_token
+    return f"step {report.step:,}, epoch {report.epoch + 1}, {speed}" + ("" if loss is None else f", {loss:.3f} nats per token")
+
+
+def _show_evaluation(report: "Report") -> None:
+    evaluation = report.evaluation
+    assert evaluation is not None
+    line = f"{report.seconds:6.1f} s  step {report.step:,}: {evaluation.bits_per_character:.4f} bits per character held out"
+    note(line + (" (best)" if report.is_best else ""))
+    for text in report.notes:
+        note(f"  {text}")
+    if report.sample:
+        note(f"  | {shorten(report.sample, 160)}", "dim")
+
+
+def _print_result(run: "TrainingRun", out: Path) -> None:
+    if run.held_out is not None:
+        facts = run.held_out
+        part = f"{facts['reviews']:,}" + (
+            f" of {facts['reviews_in_split']:,}" if facts["reviews"] < facts["reviews_in_split"] else ""
+        )
+        bits = run.evaluation.bits_per_character
+        typer.echo(f"Held out ({facts['split']} split, {part} reviews): {bits:.4f} bits per character")
+    typer.echo(f"Saved in {out}")

@@ -1,0 +1,105 @@
+"""``reviewgen generate | evaluate | score``: what one does with a trained model."""
+
+import math
+import secrets
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import note, print_json
+
+__all__ = ["evaluate", "generate", "score"]
+
+
+def generate(
+    model: options.Model,
+    prompt: Annotated[str, typer.Option(help="What each text begins with.")] = "",
+    number: Annotated[int, typer.Option("-n", "--number", help="How many texts.")] = 1,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Where to stop a text that does not end by itself.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Above 0; below 1 likelier, above 1 wilder.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens; 0 is off.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the most probable tokens of this probability; 1 is off.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens this many times as probable as the best; 0 is off.")
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End a text after this string. Repeatable.")] = None,
+    seed: options.Seed = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write reviews with a trained model."""
+    from reviewgen.api import load
+
+    seed = secrets.randbits(32) if seed is None else seed
+    texts = load(model).generate(
+        prompt,
+        num_return_sequences=number,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop_strings=stop or (),
+        seed=seed,
+    )
+    if as_json:
+        print_json({"model": model, "prompt": prompt, "seed": seed, "texts": texts})
+    else:
+        typer.echo("\n---\n".join(texts))
+
+
+def evaluate(
+    model: options.Model,
+    data: options.Source,
+    split: Annotated[str, typer.Option(help="all, or a part of the hash split: train, validation or test.")] = "all",
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    lowercase: options.Lowercase = False,
+    strip_markdown: options.StripMarkdown = False,
+    no_clean: options.NoClean = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure a trained model on a corpus, in bits per character."""
+    from reviewgen.api import load
+
+    trained = load(model)
+    result = trained.evaluate(
+        options.typed_source(data),
+        split=split,
+        text_column=text_column,
+        documents=documents,
+        lowercase=lowercase,
+        strip_markdown=strip_markdown,
+        clean=not no_clean,
+    )
+    if result.zero_probability_tokens:
+        note(f"{result.zero_probability_tokens:,} tokens have probability zero, so the bits are infinite.")
+    if as_json:
+        print_json(_finite(asdict(result)))
+        return
+    typer.echo(f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included")
+    typer.echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.preset.split('-')[1]} token")
+    typer.echo(f"{result.reviews:,} reviews, {result.characters:,} characters, {result.tokens:,} tokens")
+
+
+def score(
+    model: options.Model,
+    text: Annotated[str, typer.Option(help="The text to score.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Say how many bits a text takes under a trained model, token by token."""
+    from reviewgen.api import load
+
+    result = load(model).score(text)
+    if as_json:
+        print_json(_finite(asdict(result)) | {"tokens": [_finite(asdict(token)) for token in result.tokens]})
+        return
+    typer.echo(f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included")
+    for token in result.tokens:
+        typer.echo(f"{token.bits:9.3f}  {token.text!r}" if token.text else f"{token.bits:9.3f}  (end)")
+
+
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return numbers with None for infinity, which JSON cannot hold."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}

@@ -1,0 +1,165 @@
+"""Token ids on disk: each text is encoded once, into memory-mapped files keyed by data fingerprint and tokenizer.
+
+A folder of the cache appears whole or not at all. The files are plain numpy arrays; nothing here knows a model.
+"""
+
+import hashlib
+import itertools
+import json
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviewgen.config import to_dict
+from reviewgen.data.corpus import SPLITS, Corpus
+from reviewgen.errors import storage_errors
+from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
+
+__all__ = ["TokenStore", "cache_folder", "frame_texts", "tokenize", "workspace"]
+
+_ENCODE_BATCH = 1024  # texts at a time
+_STALE_SECONDS = 24 * 3600.0
+
+
+def cache_folder() -> Path:
+    """Return the folder of the token cache: ``$REVIEWGEN_CACHE``, else ``reviewgen`` in the user's cache folder."""
+    named = os.environ.get("REVIEWGEN_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """Yield a folder for a run's temporary files, inside the cache folder; what dead runs left there for a day goes.
+
+    Raises:
+        StorageError: The cache folder cannot be written.
+    """
+    root = cache_folder()
+    with storage_errors(f"the cache folder {root} (REVIEWGEN_CACHE names another)"):
+        root.mkdir(parents=True, exist_ok=True)
+        for left in root.glob("tmp-*"):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.mkdtemp(prefix="tmp-", dir=root)
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class TokenStore:
+    """The texts of one split as token ids, framed by bos and eos, in a memory-mapped file."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        index = np.load(folder / f"{split}.index.npy")
+        self.offsets: np.ndarray = index[0]  # (texts + 1,) where each text starts in the file
+        self.characters: np.ndarray = index[1, :-1]  # (texts,) characters of each text
+        file = next(folder.glob(f"{split}.uint*"))  # its suffix is the dtype
+        self._map = _map(file)
+        self.ids: np.ndarray = np.frombuffer(self._map or b"", file.suffix[1:])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def tokens(self) -> int:
+        """The number of ids, bos and eos included."""
+        return int(self.offsets[-1])
+
+    def document(self, number: int) -> np.ndarray:
+        """Return one text's ids: bos, its tokens, eos."""
+        return self.ids[self.offsets[number] : self.offsets[number + 1]]
+
+    def documents(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield each text's ids and its number of characters."""
+        for number in range(len(self)):
+            yield self.document(number), int(self.characters[number])
+
+    def forget(self) -> None:
+        """Give the pages that were read back to the system, so that memory does not grow with the file."""
+        if self._map is not None and hasattr(self._map, "madvise"):  # Windows has none
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _map(file: Path) -> mmap.mmap | None:
+    with file.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
+
+
+def tokenize(corpus: Corpus, kind: Any, config: Any, identity: str, scratch: Path) -> tuple[Tokenizer, dict[str, TokenStore]]:
+    """Return the tokenizer trained on a corpus and the corpus as ids, from the cache where they are there already.
+
+    Args:
+        corpus: The texts.
+        kind: The tokenizer class.
+        config: Its config.
+        identity: What tells this tokenizer from others (name, package, version).
+        scratch: A folder on the cache's file system.
+
+    Raises:
+        StorageError: The cache has no room.
+    """
+    settings = json.dumps([identity, to_dict(config)], sort_keys=True)
+    key = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
+    home = cache_folder() / f"{corpus.fingerprint}-{key}"
+    if not home.exists():
+        with storage_errors(f"the token cache {home}"):
+            tokenizer = kind.train(corpus.texts("train"), config)
+            _fill(scratch / "tokens", corpus, tokenizer)
+            _publish(scratch / "tokens", home)
+    return kind.load(home / "tokenizer"), {split: TokenStore(home, split) for split in SPLITS}
+
+
+def store(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str) -> TokenStore:
+    """Encode texts into a folder as one split, and return it."""
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    offsets, characters = array("q", [0]), array("q")
+    with (folder / f"{split}.{dtype.name}").open("wb") as file:
+        for ids, length in frame_texts(texts, tokenizer):
+            file.write(ids.astype(dtype).tobytes())
+            offsets.append(offsets[-1] + len(ids))
+            characters.append(length)
+    np.save(folder / f"{split}.index.npy", np.array([offsets, [*characters, 0]], np.int64))
+    return TokenStore(folder, split)
+
+
+def frame_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield each text's ids, framed by bos and eos, and its number of characters."""
+    iterator = iter(texts)
+    while chunk := list(itertools.islice(iterator, _ENCODE_BATCH)):
+        for text, ids in zip(chunk, _encode_batch(tokenizer, chunk), strict=True):
+            yield np.concatenate(([tokenizer.bos_id], np.asarray(ids, np.int64), [tokenizer.eos_id])), len(text)
+
+
+def _encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[int]]:
+    """Encode many texts, at once where the tokenizer can."""
+    if isinstance(tokenizer, SupportsEncodeBatch):
+        return tokenizer.encode_batch(texts)
+    return [tokenizer.encode(text) for text in texts]
+
+
+def _fill(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
+    (folder / "tokenizer").mkdir(parents=True)
+    tokenizer.save(folder / "tokenizer")
+    for split in SPLITS:
+        store(corpus.texts(split), tokenizer, folder, split)
+
+
+def _publish(folder: Path, home: Path) -> None:
+    """Give a finished folder its name; another run may have been first, with the same content."""
+    try:
+        folder.rename(home)
+    except OSError:
+        if not home.exists():
+            raise

@@ -1,0 +1,161 @@
+"""A corpus: one pass over a source cleans the texts, spools them to disk and splits them by a hash of each text.
+
+The split is a property of the text alone: it is the same in any order, in any process, after streaming. Memory grows by a
+key a text (see ``Cleaner``), never by the texts themselves.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from reviewgen.config import check
+from reviewgen.data.cleaning import Cleaner, CleaningReport
+from reviewgen.data.sources import TextStream, open_texts
+from reviewgen.errors import DataError, storage_errors
+
+__all__ = ["SPLITS", "Corpus", "DataConfig", "gather", "read_texts"]
+
+SPLITS = ("train", "validation", "test")
+Documents = Literal["line", "paragraph", "file"]
+HELD_OUT = 0.05  # share of the texts in validation, and again in test
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How a source is read and cleaned."""
+
+    text_column: str | None = None
+    documents: Documents = "line"
+    clean: bool = True
+    lowercase: bool = False
+    strip_markdown: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def open(self, source: Any, workspace: Path) -> tuple[TextStream, Cleaner]:
+        """Open a source and make the cleaner for its texts."""
+        stream = open_texts(source, workspace, text_column=self.text_column, documents=self.documents)
+        cleaner = Cleaner(clean=self.clean, lowercase=self.lowercase, strip_markdown=self.strip_markdown)
+        cleaner.report.decode_errors = stream.decode_errors
+        return stream, cleaner
+
+
+@dataclass
+class Corpus:
+    """Cleaned texts on disk, each in one split, and what is worth knowing about them."""
+
+    spool: Path
+    splits: np.ndarray  # (texts,) uint8, an index into SPLITS
+    fingerprint: str
+    stream: TextStream
+    report: CleaningReport
+    notes: list[str] = field(default_factory=list)
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Yield the texts of a split, in their order in the source."""
+        wanted = SPLITS.index(split)
+        with self.spool.open(encoding="utf-8") as lines:
+            for line, code in zip(lines, self.splits, strict=True):
+                if code == wanted:
+                    yield json.loads(line)
+
+    def count(self, split: str) -> int:
+        """Return how many texts a split has."""
+        return int((self.splits == SPLITS.index(split)).sum())
+
+
+def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None) -> Corpus:
+    """Read a source once, clean its texts, keep them on disk and split them.
+
+    Args:
+        source: See ``open_texts``.
+        workspace: A folder that outlives the corpus.
+        config: How to read and clean.
+        validation: A second source, to be the validation split; the first is then all train. Without it, a hash of each
+            text says where it goes: 90 % train, 5 % validation, 5 % test.
+
+    Raises:
+        DataError: A source cannot be read, or no texts are left after cleaning.
+        StorageError: The workspace has no room for the texts.
+    """
+    spool = workspace / "texts.jsonl"
+    keys = array("Q")
+    with storage_errors(spool), spool.open("w", encoding="utf-8") as lines:
+        stream, report = _spool(source, workspace, config, lines, keys)
+        in_train = len(keys)
+        if validation is not None:
+            _spool(validation, workspace, config, lines, keys)
+    all_keys = np.frombuffer(keys, np.uint64)
+    notes = list(stream.notes)
+    if validation is None:
+        splits = split_by_key(all_keys)
+    else:
+        splits = (np.arange(len(keys)) >= in_train).astype(np.uint8)
+        shared = int(np.isin(all_keys[in_train:], all_keys[:in_train]).sum())
+        notes += [f"{shared} of {len(keys) - in_train} validation texts also stand in the training text."] if shared else []
+    fingerprint = hashlib.blake2b(all_keys.tobytes() + splits.tobytes(), digest_size=16).hexdigest()
+    return Corpus(spool, splits, fingerprint, stream, report, notes)
+
+
+def _spool(
+    source: Any, workspace: Path, config: DataConfig, lines: IO[str], keys: "array[int]"
+) -> tuple[TextStream, CleaningReport]:
+    """Write a source's cleaned texts as JSON strings, a line each, and their keys."""
+    folder = workspace / f"source-{len(keys)}"
+    folder.mkdir()
+    stream, cleaner = config.open(source, folder)
+    for text, key in cleaner(stream.texts):
+        lines.write(json.dumps(text) + "\n")
+        keys.append(key)
+    _refuse_nothing(stream, cleaner)
+    return stream, cleaner.report
+
+
+def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
+    """Yield a source's cleaned texts without keeping them; of one split only where it is named.
+
+    Raises:
+        DataError: The source cannot be read, no texts are left, or the split is unknown or empty.
+    """
+    if split not in ("all", *SPLITS):
+        raise DataError(f"A split is all, train, validation or test; got {split!r}.")
+    if split != "all":
+        corpus = gather(source, workspace, config)
+        if not corpus.count(split):
+            raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {len(corpus.splits)} texts in all.")
+        yield from corpus.texts(split)
+        return
+    stream, cleaner = config.open(source, workspace)
+    for text, _ in cleaner(stream.texts):
+        yield text
+    _refuse_nothing(stream, cleaner)
+
+
+def split_by_key(keys: np.ndarray) -> np.ndarray:
+    """Return the split of each text from its 64-bit key: 90 % train, 5 % validation, 5 % test.
+
+    A corpus of a few texts may leave train or validation empty by chance; one text then moves over, chosen by its key.
+    """
+    share = keys / 2.0**64
+    codes = np.digitize(share, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
+    train, validation, test = range(3)
+    if len(keys) > 1 and train not in codes:
+        codes[np.argmin(keys)] = train
+    if len(keys) > 1 and validation not in codes:
+        donor = train if (codes == train).sum() > 1 else test
+        codes[np.argmax(np.where(codes == donor, share, -1))] = validation
+    return codes
+
+
+def _refuse_nothing(stream: TextStream, cleaner: Cleaner) -> None:
+    report = cleaner.report
+    if not report.kept:
+        why = f"{report.read} read, {report.empty} empty" if report.read else "none read"
+        raise DataError(f"No reviews are left of {stream.name} after cleaning ({why}).")

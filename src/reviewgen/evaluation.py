@@ -1,0 +1,156 @@
+"""Bits per character: the one number that compares an n-gram, a character model and a BPE model.
+
+It is the total bits of the reviews, each with its end token, divided by their characters. Unseen events are never skipped: a
+model that gives one probability zero scores infinity, and the count of such tokens says so. Nats inside, bits outside.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from reviewgen.data import TokenStore
+from reviewgen.errors import DataError
+from reviewgen.protocols import LanguageModel, SupportsScore, Tokenizer
+
+__all__ = ["Evaluation", "Score", "TokenScore", "evaluate_documents", "sample_documents", "score_text"]
+
+_ROWS = 64  # texts side by side
+_LOGITS = 1 << 23  # in one call: rows x tokens x vocabulary
+_LONGEST_CALL = 512  # tokens a row
+_BUFFER = 1024  # texts sorted by length together, so that rows are equally long
+
+Document = tuple[np.ndarray, int]
+"""A text's ids, framed by bos and eos, and its number of characters."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts texts; ``tokens`` counts end tokens."""
+
+    bits_per_character: float
+    nats_per_character: float
+    perplexity_per_token: float
+    characters: int
+    tokens: int
+    reviews: int
+    zero_probability_tokens: int
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One token of a scored text; the end token's text is empty."""
+
+    text: str
+    bits: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """The bits that one text takes, in all, per character and token by token."""
+
+    bits: float
+    bits_per_character: float
+    tokens: list[TokenScore]
+
+
+def evaluate_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Evaluation:
+    """Measure a model, in evaluation mode, on framed texts; each starts from the initial state.
+
+    Raises:
+        DataError: There are no texts, or none of them has a character.
+    """
+    nats, tokens, characters, reviews, impossible = 0.0, 0, 0, 0, 0
+    for group in _groups(documents):
+        losses = np.concatenate(_score_group(model, [ids for ids, _ in group], vocab_size, device))
+        nats += float(losses.sum(dtype=np.float64))
+        impossible += int(np.isinf(losses).sum())
+        tokens += losses.size
+        characters += sum(length for _, length in group)
+        reviews += len(group)
+    if not characters:
+        raise DataError("There is no text to evaluate." if not reviews else "The texts to evaluate have no characters.")
+    return Evaluation(
+        bits_per_character=nats / characters / math.log(2),
+        nats_per_character=nats / characters,
+        perplexity_per_token=_exp(nats / tokens),
+        characters=characters,
+        tokens=tokens,
+        reviews=reviews,
+        zero_probability_tokens=impossible,
+    )
+
+
+def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Score:
+    """Score one text, its end token included.
+
+    Raises:
+        DataError: The text is empty.
+    """
+    if not text:
+        raise DataError("There is no text to score; give one of at least one character.")
+    ids = tokenizer.encode(text)
+    framed = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id])
+    bits = _score_group(model, [framed], tokenizer.vocab_size, "cpu")[0] / math.log(2)
+    texts = [tokenizer.decode([token]) for token in ids] + [""]
+    scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
+    total = float(bits.sum(dtype=np.float64))
+    return Score(total, total / len(text), scores)
+
+
+def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
+    """Return texts of a store, spread evenly over it, of about so many tokens in all."""
+    share = min(1.0, tokens / max(1, store.tokens))
+    count = max(1, round(share * len(store))) if len(store) else 0
+    places = np.linspace(0, len(store) - 1, count).round().astype(int)
+    return [(store.document(place), int(store.characters[place])) for place in places.tolist()]
+
+
+def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield groups of texts of similar length."""
+    iterator = iter(documents)
+    while buffer := sorted(itertools.islice(iterator, _BUFFER), key=lambda document: len(document[0])):
+        for start in range(0, len(buffer), _ROWS):
+            yield buffer[start : start + _ROWS]
+
+
+@torch.inference_mode()
+def _score_group(model: LanguageModel, texts: list[np.ndarray], vocab_size: int, device: str) -> list[np.ndarray]:
+    """Return the negative log likelihood (nats) of each text's tokens after bos."""
+    longest = max(map(len, texts)) - 1
+    padded = np.zeros((len(texts), longest + 1), np.int64)
+    for row, text in zip(padded, texts, strict=True):
+        row[: len(text)] = text
+    ids = torch.from_numpy(padded).to(device)
+    step = max(1, min(_LONGEST_CALL, _LOGITS // (len(texts) * vocab_size)))
+    state = model.initial_state(len(texts))
+    losses = []
+    for start in range(0, longest, step):
+        inputs, targets = ids[:, start : start + step], ids[:, start + 1 : start + step + 1]
+        inputs = inputs[:, : targets.shape[1]]
+        if isinstance(model, SupportsScore):
+            log_likelihoods, state = model.score(inputs, targets, state)
+            losses.append(-log_likelihoods)
+        else:
+            logits, state = model(inputs, state)
+            losses.append(_cross_entropy(logits, targets))
+    table = torch.cat(losses, dim=1).float().cpu().numpy()  # (B, longest)
+    return [row[: len(text) - 1] for row, text in zip(table, texts, strict=True)]
+
+
+def _cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    flat = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return flat.view(targets.shape)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,212 @@
+"""ReviewModel: a trained model and its tokenizer as one thing that generates, scores, evaluates and saves itself.
+
+Joins the rooms below and adds no logic of its own.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reviewgen.bundle import Bundle, write_bundle
+from reviewgen.config import GenerationConfig
+from reviewgen.data import DataConfig, Documents, frame_texts, read_texts, workspace
+from reviewgen.errors import ConfigError
+from reviewgen.evaluation import Evaluation, Score, evaluate_documents, score_text
+from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.sampling import Pieces, Row, decode, start_rows, text_so_far
+
+__all__ = ["ReviewModel"]
+
+_ROWS = 64  # texts generated side by side
+
+
+class ReviewModel:
+    """A trained model and its tokenizer.
+
+    >>> model = reviewgen.load("lstm-word")                                     # doctest: +SKIP
+    >>> model.generate("the ", num_return_sequences=3, seed=1)                  # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._pieces: Pieces | None = None
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model."""
+        return self._bundle.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self._bundle.tokenizer
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset that it was trained from."""
+        return self._bundle.preset
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The generation defaults that were saved with the model."""
+        return self._bundle.generation
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What is known of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
+        return self._bundle.training
+
+    def __repr__(self) -> str:
+        return f"ReviewModel({self.preset!r}, vocab_size={self.tokenizer.vocab_size})"
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        num_return_sequences: int = 1,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop_strings: str | Sequence[str] = (),
+        seed: int | None = None,
+    ) -> list[str]:
+        """Write reviews.
+
+        Args:
+            prompt: What each text begins with, or a list of such beginnings; any text works, the empty one too.
+            num_return_sequences: Texts a prompt.
+            max_new_tokens: Where to stop a text that does not end by itself.
+            temperature: Above 0; below 1 likelier, above 1 wilder.
+            top_k: Draw from the k most probable tokens only; 0 is off.
+            top_p: Draw from the most probable tokens that together have this probability; 1 is off.
+            min_p: Draw from tokens at least this many times as probable as the most probable one; 0 is off.
+            stop_strings: A text ends after the first of these that it writes.
+            seed: Same seed, same texts; text i does not depend on how many are written. None draws a fresh one.
+
+        Returns:
+            One text for each prompt and repetition, prompt by prompt, the prompt included.
+
+        Raises:
+            ConfigError: A setting is out of range.
+        """
+        config = self._settings(max_new_tokens, temperature, top_k, top_p, min_p)
+        prompts = self._prompts(prompt, num_return_sequences)
+        rows = start_rows(prompts, self._vocabulary(), _seed(seed))
+        stops = _stops(stop_strings)
+        for start in range(0, len(rows), _ROWS):
+            for _ in self._decode(rows[start : start + _ROWS], config, stops):
+                pass
+        return [row.text for row in rows]
+
+    def generate_one(self, prompt: str = "", **settings: Any) -> str:
+        """Write one review; takes what ``generate`` takes."""
+        if not isinstance(prompt, str):
+            raise ConfigError(f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate takes a list.")
+        return self.generate(prompt, **settings)[0]
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop_strings: str | Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``."""
+        config = self._settings(max_new_tokens, temperature, top_k, top_p, min_p)
+        rows = start_rows(self._prompts(prompt, 1), self._vocabulary(), _seed(seed))
+        return self._stream(rows[0], config, _stops(stop_strings))
+
+    def evaluate(
+        self,
+        source: Any,
+        *,
+        split: str = "all",
+        text_column: str | None = None,
+        documents: Documents = "line",
+        lowercase: bool = False,
+        strip_markdown: bool = False,
+        clean: bool = True,
+    ) -> Evaluation:
+        """Measure the model on a source of texts, in bits per character; ``split`` names a part of the hash split.
+
+        Raises:
+            DataError: The source cannot be read or holds nothing to evaluate.
+        """
+        config = DataConfig(
+            text_column=text_column, documents=documents, lowercase=lowercase, strip_markdown=strip_markdown, clean=clean
+        )
+        with workspace() as folder:
+            texts = read_texts(source, folder, config, split=split)
+            return evaluate_documents(self.model, frame_texts(texts, self.tokenizer), self.tokenizer.vocab_size)
+
+    def score(self, text: str) -> Score:
+        """Return the bits that a text takes, in all, per character and per token.
+
+        Raises:
+            DataError: The text is empty.
+        """
+        return score_text(self.model, self.tokenizer, text)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save everything as one folder, which ``reviewgen.load`` reads.
+
+        Raises:
+            OutputExists: The folder is there and ``overwrite`` is false.
+            StorageError: There is no room, or the place may not be written.
+        """
+        write_bundle(self._bundle, Path(folder).expanduser(), overwrite=overwrite)
+
+    def _settings(self, *values: int | float | None) -> GenerationConfig:
+        names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")
+        given = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return replace(self.generation_config, **given)  # type: ignore[arg-type]
+
+    def _prompts(self, prompt: str | Sequence[str], repeat: int) -> list[str]:
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not all(isinstance(text, str) for text in prompts):
+            raise ConfigError("prompt must be a string or a list of strings.")
+        if not isinstance(repeat, int) or repeat < 1:
+            raise ConfigError(f"num_return_sequences must be at least 1; got {repeat!r}.")
+        return [text for text in prompts for _ in range(repeat)]
+
+    def _vocabulary(self) -> Pieces:
+        if self._pieces is None:
+            self._pieces = Pieces(self.tokenizer)
+        return self._pieces
+
+    def _decode(self, rows: list[Row], config: GenerationConfig, stops: Sequence[str]) -> Iterator[list[Row]]:
+        return decode(self.model, self.tokenizer, self._vocabulary(), rows, config, stops)
+
+    def _stream(self, row: Row, config: GenerationConfig, stops: Sequence[str]) -> Iterator[str]:
+        shown = row.prompt
+        if shown:
+            yield shown
+        for _ in self._decode([row], config, stops):
+            text = text_so_far(row, self.tokenizer)
+            if len(text) > len(shown):
+                yield text[len(shown) :]
+                shown = text
+
+
+def _stops(stop_strings: str | Sequence[str]) -> list[str]:
+    stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise ConfigError("stop_strings must be strings of at least one character.")
+    return stops
+
+
+def _seed(seed: int | None) -> int:
+    if seed is None:
+        return secrets.randbits(63)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {seed!r}.")
+    return seed

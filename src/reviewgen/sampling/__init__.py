@@ -1,0 +1,7 @@
+"""The sampling room: prompts, logits to the next token, the decoding loop."""
+
+from reviewgen.sampling.decode import Row, decode, start_rows, text_so_far
+from reviewgen.sampling.draw import distribution, draw
+from reviewgen.sampling.prompt import Pieces
+
+__all__ = ["Pieces", "Row", "decode", "distribution", "draw", "start_rows", "text_so_far"]

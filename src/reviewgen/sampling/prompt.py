@@ -1,0 +1,51 @@
+"""Prompts: which ids a model reads, and which end of the text it spells again itself.
+
+A prompt may stop inside what the tokenizer would make one token: "the " before "the movie", whose tokens are "the" and
+" movie". Read as it stands, its last token is one that training never showed there. So the last word is taken back, and the
+first tokens drawn must spell it and may run on ("token healing"). A tokenizer of single characters needs none of this.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reviewgen.protocols import Tokenizer
+
+__all__ = ["Pieces", "Prompt"]
+
+_TAKEN_BACK = 8  # tokens at most
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads, and the text that it then has to spell."""
+
+    ids: list[int]
+    rest: str
+
+
+class Pieces:
+    """The text of every single token; the empty string where it has none of its own (bos, eos, part of a character)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+        self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
+        self._heals = max(map(len, self.texts)) > 1
+
+    def split(self, text: str) -> Prompt:
+        """Return a prompt's ids without its last word, and that word."""
+        ids = self._tokenizer.encode(text)
+        keep = len(ids)
+        while self._heals and keep > max(0, len(ids) - _TAKEN_BACK) and (piece := self.texts[ids[keep - 1]]):
+            keep -= 1
+            if piece[0].isspace():
+                break
+        rest = "".join(self.texts[token] for token in ids[keep:])
+        return Prompt(ids[:keep], rest) if text.endswith(rest) else Prompt(ids, "")
+
+    def spelling(self, rest: str) -> Tensor:
+        """Return a mask (V,) of the tokens that spell the rest, begin it, or run on from it."""
+        fits = [bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts]
+        return torch.tensor(fits)

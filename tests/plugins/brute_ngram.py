@@ -1,0 +1,72 @@
+"""A slow n-gram in dictionaries, straight from the textbook definitions: the reference for ``reviewgen_ngram``.
+
+Chen & Goodman 1998, section 3 and equations 25 to 27; bos and the fall-back as in KenLM's lmplz. Shares no code with the plugin.
+"""
+
+import math
+from collections import Counter, defaultdict
+
+
+class BruteNgram:
+    """Trained by its constructor on texts of ids, each with bos first."""
+
+    def __init__(self, texts: list[list[int]], vocab_size: int, order: int, smoothing: str) -> None:
+        self.bos, self.vocab_size, self.order, self.smoothing = texts[0][0], vocab_size, order, smoothing
+        raw: list[Counter[tuple[int, ...]]] = [Counter() for _ in range(order + 1)]
+        for text in texts:
+            for n in range(1, order + 1):
+                for start in range(len(text) - n + 1):
+                    gram = tuple(text[start : start + n])
+                    if gram != (self.bos,):
+                        raw[n][gram] += 1
+        self.counts = [self._adjusted(raw, n) for n in range(order + 1)]
+        self.discounts = [self._discounts(self.counts[n]) for n in range(order + 1)]
+        self.after: dict[tuple[int, ...], dict[int, int]] = defaultdict(dict)
+        for n in range(1, order + 1):
+            for gram, count in self.counts[n].items():
+                self.after[gram[:-1]][gram[-1]] = count
+
+    def _adjusted(self, raw: list[Counter[tuple[int, ...]]], n: int) -> dict[tuple[int, ...], int]:
+        if n == self.order or self.smoothing == "none":
+            return dict(raw[n])
+        left: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for gram in raw[n + 1]:
+            left[gram[1:]].add(gram[0])
+        return {gram: count if gram[0] == self.bos else len(left[gram]) for gram, count in raw[n].items()}
+
+    def _discounts(self, counts: dict[tuple[int, ...], int]) -> list[float]:
+        n1, n2, n3, n4 = (sum(c == k for c in counts.values()) for k in (1, 2, 3, 4))
+        if not (n1 and n2 and n3):
+            return [0.0, 0.5, 1.0, 1.5]
+        y = n1 / (n1 + 2 * n2)
+        d1, d2, d3 = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
+        usable = 1e-12 < d1 <= 1 and 1e-12 < d2 <= 2 and 1e-12 < d3 <= 3
+        return [0.0, d1, d2, d3] if usable else [0.0, 0.5, 1.0, 1.5]
+
+    def probability(self, word: int, history: list[int]) -> float:
+        """Return p(word | history), the history cut to what the model looks at."""
+        if self.bos in history:
+            history = history[len(history) - 1 - history[::-1].index(self.bos) :]
+        context = tuple(history[max(0, len(history) - self.order + 1) :])
+        return self._likelihood(word, context) if self.smoothing == "none" else self._kneser_ney(word, context)
+
+    def _likelihood(self, word: int, context: tuple[int, ...]) -> float:
+        while context not in self.after:
+            context = context[1:]
+        return self.after[context].get(word, 0) / sum(self.after[context].values())
+
+    def _kneser_ney(self, word: int, context: tuple[int, ...]) -> float:
+        uniform = 0.0 if word == self.bos else 1 / (self.vocab_size - 1)
+        lower = self._kneser_ney(word, context[1:]) if context else uniform
+        if context not in self.after:
+            return lower
+        counts = self.after[context]
+        discount = self.discounts[len(context) + 1]
+        total = sum(counts.values())
+        kept = max(counts.get(word, 0) - discount[min(counts.get(word, 0), 3)], 0) / total
+        return kept + sum(discount[min(c, 3)] for c in counts.values()) / total * lower
+
+    def log_probability(self, word: int, history: list[int]) -> float:
+        """Return its natural logarithm."""
+        p = self.probability(word, history)
+        return math.log(p) if p > 0 else -math.inf

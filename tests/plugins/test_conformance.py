@@ -1,0 +1,21 @@
+"""Every law of the suite over every installed model and tokenizer, by name from the registry; strangers' plugins included."""
+
+import pytest
+
+from reviewgen.registry import list_plugins
+from reviewgen.testing import MODEL_LAWS, TOKENIZER_LAWS, make_model, make_tokenizer
+
+
+def cases(kind, laws):
+    """Return one case a law and plugin; listing imports no plugin."""
+    return [pytest.param(law, p.name, id=f"{law.__name__}-{p.name}") for p in list_plugins(kind) for law in laws]
+
+
+@pytest.mark.parametrize(("law", "name"), cases("model", MODEL_LAWS))
+def test_model(law, name):
+    law(lambda: make_model(name))
+
+
+@pytest.mark.parametrize(("law", "name"), cases("tokenizer", TOKENIZER_LAWS))
+def test_tokenizer(law, name):
+    law(lambda: make_tokenizer(name))

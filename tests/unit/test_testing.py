@@ -1,0 +1,485 @@
+"""The conformance suite itself: sound plugins pass every law, and for every law there is a planted fault that it finds."""
+
+import itertools
+import json
+import pickle
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from reviewgen import registry, testing
+from reviewgen.errors import UnknownPlugin
+from reviewgen.testing import (
+    MODEL_LAWS,
+    TOKENIZER_LAWS,
+    TRAINING_TEXTS,
+    check_model,
+    check_tokenizer,
+    make_model,
+    make_tokenizer,
+    model_laws,
+    tokenizer_laws,
+    train_by_counting,
+)
+
+V, H = 11, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    vocab_size: int
+    scale: float = 1.0
+
+
+class Tiny(nn.Module):
+    """A sound recurrent model: ``h <- tanh(h / 2 + embedding)``; it scores, too."""
+
+    Config = Settings
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Parameter(torch.randn(config.vocab_size, H) * config.scale)
+
+    def initial_state(self, batch_size):
+        return (torch.zeros(batch_size, H),)
+
+    def forward(self, ids, state):
+        (h,) = state
+        outputs = []
+        for column in ids.unbind(1):
+            h = torch.tanh(h / 2 + self.embedding[column])
+            outputs.append(h)
+        return torch.stack(outputs, dim=1) @ self.embedding.T, (h,)
+
+    def score(self, ids, targets, state):
+        logits, state = self(ids, state)
+        return logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0], state
+
+
+class Counts:
+    """A sound count model: how often a token occurs, plus one."""
+
+    Config = Settings
+
+    def __init__(self, config):
+        self.config = config
+        self.counts = torch.ones(config.vocab_size)
+
+    def observe(self, ids):
+        self.counts += torch.bincount(torch.from_numpy(ids), minlength=len(self.counts))
+
+    def finish(self):
+        return {"tokens": int(self.counts.sum())}
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def __call__(self, ids, state):
+        return (self.counts / self.counts.sum()).log().expand(*ids.shape, -1), state
+
+    def state_dict(self):
+        return {"counts": self.counts}
+
+    def load_state_dict(self, tensors):
+        if {name: tensor.shape for name, tensor in tensors.items()} != {"counts": self.counts.shape}:
+            raise ValueError("other tensors")
+        self.counts = tensors["counts"]
+
+
+class BrokenProtocol(Tiny):
+    initial_state = None
+
+
+class BrokenExplicit(Tiny):
+    def __init__(self, config, scale=1.0):
+        super().__init__(config)
+
+
+class BrokenConfig(Tiny):
+    @dataclass(kw_only=True)
+    class Config:
+        vocab_size: int
+        scale: float = 1.0
+
+
+class BrokenShape(Tiny):
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
+        return nn.functional.pad(logits, (0, 1)), state
+
+
+class BrokenState(Tiny):
+    def initial_state(self, batch_size):
+        return (torch.zeros(H, batch_size),)
+
+    def forward(self, ids, state):
+        logits, (h,) = super().forward(ids, (state[0].T,))
+        return logits, (h.T,)
+
+
+class BrokenChunks(Tiny):
+    def forward(self, ids, state):
+        return super().forward(ids, self.initial_state(len(ids)))
+
+
+class BrokenCausal(Tiny):
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
+        return logits + logits[:, -1:], state
+
+
+class BrokenRows(Tiny):
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
+        return logits - logits.mean(0), state
+
+
+class BrokenNoMutation(Tiny):
+    def forward(self, ids, state):
+        logits, after = super().forward(ids, state)
+        state[0].add_(1)
+        return logits, after
+
+
+class BrokenNormal(Tiny):
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
+        return logits.masked_fill(torch.arange(V) == 0, -torch.inf), state
+
+
+class BrokenSameAgain(Tiny):
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
+        return logits + 1e-5 * torch.rand(()), state
+
+
+class BrokenRoundTrip(Tiny):
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_buffer("bias", torch.randn(V), persistent=False)
+
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
+        return logits + self.bias, state
+
+
+class BrokenStrict(Tiny):
+    def load_state_dict(self, tensors):
+        return super().load_state_dict(tensors, strict=False)
+
+
+class BrokenMeta(Tiny):
+    def __init__(self, config):
+        super().__init__(config)
+        self.norm = float(self.embedding.norm())
+
+
+class BrokenScore(Tiny):
+    def score(self, ids, targets, state):
+        logits, state = self(ids, state)
+        return logits.gather(-1, targets[..., None])[..., 0], state
+
+
+class BrokenSumsToOne(Counts):
+    def __call__(self, ids, state):
+        return self.counts.log().expand(*ids.shape, -1), state
+
+
+class BrokenCountsAgain(Counts):
+    finished = 0
+
+    def finish(self):
+        self.finished += 1
+        return super().finish()
+
+    def __call__(self, ids, state):
+        logits, state = super().__call__(ids, state)
+        return logits * max(self.finished, 1), state
+
+
+MODEL_FAULTS = {
+    "protocol": BrokenProtocol,
+    "explicit": BrokenExplicit,
+    "config": BrokenConfig,
+    "shape": BrokenShape,
+    "state": BrokenState,
+    "chunks": BrokenChunks,
+    "causal": BrokenCausal,
+    "rows": BrokenRows,
+    "no_mutation": BrokenNoMutation,
+    "normal": BrokenNormal,
+    "same_again": BrokenSameAgain,
+    "round_trip": BrokenRoundTrip,
+    "strict": BrokenStrict,
+    "meta": BrokenMeta,
+    "score": BrokenScore,
+    "sums_to_one": BrokenSumsToOne,
+    "counts_again": BrokenCountsAgain,
+}
+
+
+def model_maker(cls):
+    def make():
+        torch.manual_seed(0)
+        model = cls(cls.Config(vocab_size=V))
+        if isinstance(model, Counts):
+            train_by_counting(model, V)
+            return model
+        return model.eval()
+
+    return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    pass
+
+
+class Bytes:
+    """A sound tokenizer: the ids are the bytes, shifted by a number that training finds and ``save`` keeps."""
+
+    Config = NoSettings
+    vocab_size, bos_id, eos_id = 258, 256, 257
+
+    def __init__(self, shift=0):
+        self.shift = shift
+
+    @classmethod
+    def train(cls, texts, config):
+        return cls(sum(1 for _ in texts))
+
+    def encode(self, text):
+        return [(byte + self.shift) % 256 for byte in text.encode("utf-8", "surrogatepass")]
+
+    def decode(self, ids):
+        raw = bytes((i - self.shift) % 256 for i in ids if i < 256)
+        try:
+            return raw.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return raw.decode("utf-8", "replace")
+
+    def encode_batch(self, texts):
+        return [self.encode(text) for text in texts]
+
+    def save(self, folder):
+        (folder / "bytes.json").write_text(json.dumps(self.shift))
+
+    @classmethod
+    def load(cls, folder):
+        return cls(json.loads((folder / "bytes.json").read_text()))
+
+
+class ForgetfulTokenizer(Bytes):
+    """A sound tokenizer without a byte fallback: what is not ASCII becomes a question mark."""
+
+    def encode(self, text):
+        return super().encode(text.encode("ascii", "replace").decode())
+
+
+class BrokenTokenizerProtocol(Bytes):
+    save = None
+
+
+class BrokenTokenizerConfig(Bytes):
+    @dataclass
+    class Config:
+        pass
+
+
+class BrokenEveryText(Bytes):
+    def encode(self, text):
+        return super().encode(text.encode().decode())
+
+
+class BrokenFrame(Bytes):
+    def encode(self, text):
+        return [*super().encode(text), *([self.bos_id] if "<s>" in text else [])]
+
+
+class BrokenStable(Bytes):
+    def decode(self, ids):
+        return super().decode(ids).replace("\r\n", "\n")
+
+
+class BrokenKnownText(Bytes):
+    def encode(self, text):
+        return super().encode(text.lower())
+
+
+class BrokenUnseenText(Bytes):
+    def encode(self, text):
+        return super().encode(text.replace("映", "?"))
+
+
+class BrokenAnyIds(Bytes):
+    def decode(self, ids):
+        return bytes((i - self.shift) % 256 for i in ids if i < 256).decode("utf-8", "surrogatepass")
+
+
+class BrokenBatch(Bytes):
+    def encode_batch(self, texts):
+        return super().encode_batch([text.strip() for text in texts])
+
+
+class BrokenTrainedAgain(Bytes):
+    times = itertools.count()
+
+    @classmethod
+    def train(cls, texts, config):
+        return cls(next(cls.times))
+
+
+class BrokenStreamed(Bytes):
+    @classmethod
+    def train(cls, texts, config):
+        longest = max(map(len, texts))
+        return cls(longest + sum(1 for _ in texts))
+
+
+class BrokenSaveLoad(Bytes):
+    @classmethod
+    def load(cls, folder):
+        return cls()
+
+
+class BrokenPlainData(Bytes):
+    def save(self, folder):
+        super().save(folder)
+        (folder / "bytes.txt").write_bytes(pickle.dumps({"shift": self.shift}, protocol=0))
+
+
+TOKENIZER_FAULTS = {
+    "protocol": BrokenTokenizerProtocol,
+    "config": BrokenTokenizerConfig,
+    "every_text": BrokenEveryText,
+    "frame": BrokenFrame,
+    "stable": BrokenStable,
+    "known_text": BrokenKnownText,
+    "unseen_text": BrokenUnseenText,
+    "any_ids": BrokenAnyIds,
+    "batch": BrokenBatch,
+    "trained_again": BrokenTrainedAgain,
+    "streamed": BrokenStreamed,
+    "save_load": BrokenSaveLoad,
+    "plain_data": BrokenPlainData,
+}
+
+
+def tokenizer_maker(cls):
+    return lambda: cls.train(TRAINING_TEXTS, cls.Config())
+
+
+def test_every_law_has_a_planted_fault():
+    assert [law.__name__ for law in MODEL_LAWS] == list(MODEL_FAULTS)
+    assert [law.__name__ for law in TOKENIZER_LAWS] == list(TOKENIZER_FAULTS)
+
+
+def test_every_law_is_in_its_list():
+    helpers = {"MODEL_LAWS", "check_model", "make_model", "train_by_counting"}
+    assert {law.__name__ for law in MODEL_LAWS} == set(model_laws.__all__) - helpers
+    helpers = {"TOKENIZER_LAWS", "NASTY_TEXTS", "TRAINING_TEXTS", "check_tokenizer", "make_tokenizer"}
+    assert {law.__name__ for law in TOKENIZER_LAWS} == set(tokenizer_laws.__all__) - helpers
+    assert all(hasattr(testing, name) for name in testing.__all__)
+
+
+@pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
+class TestModelLaw:
+    def test_a_sound_model_passes(self, law):
+        law(model_maker(Tiny))
+
+    def test_a_sound_count_model_passes(self, law):
+        law(model_maker(Counts))
+
+    def test_the_planted_fault_is_found(self, law):
+        with pytest.raises(AssertionError):
+            law(model_maker(MODEL_FAULTS[law.__name__]))
+
+
+@pytest.mark.parametrize("law", TOKENIZER_LAWS, ids=lambda law: law.__name__)
+class TestTokenizerLaw:
+    def test_a_sound_tokenizer_passes(self, law):
+        law(tokenizer_maker(Bytes))
+
+    def test_a_sound_tokenizer_without_byte_fallback_passes(self, law):
+        law(tokenizer_maker(ForgetfulTokenizer))
+
+    def test_the_planted_fault_is_found(self, law):
+        with pytest.raises(AssertionError):
+            law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
+
+
+SINGLE = ["explicit", "config", "state", "chunks", "rows", "no_mutation", "normal", "same_again", "strict", "meta", "score"]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_fault_breaks_no_other_law(name):
+    for law in MODEL_LAWS:
+        if law.__name__ != name:
+            law(model_maker(MODEL_FAULTS[name]))
+
+
+class BrokenByMissing(Tiny):
+    def load_state_dict(self, tensors):
+        return super().load_state_dict({**self.state_dict(), **tensors})
+
+
+class BrokenByShape(Counts):
+    def load_state_dict(self, tensors):
+        if list(tensors) != ["counts"]:
+            raise ValueError("other tensors")
+
+
+@pytest.mark.parametrize("fault", [BrokenByMissing, BrokenByShape])
+def test_strict_finds_each_kind_of_leniency(fault):
+    with pytest.raises(AssertionError, match="must raise"):
+        model_laws.strict(model_maker(fault))
+
+
+def test_check_runs_every_law():
+    check_model(model_maker(Tiny))
+    check_tokenizer(tokenizer_maker(Bytes))
+    with pytest.raises(AssertionError, match="Row 0 alone"):
+        check_model(model_maker(BrokenRows))
+    with pytest.raises(AssertionError, match="encode_batch"):
+        check_tokenizer(tokenizer_maker(BrokenBatch))
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Register fakes by name, for one test."""
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register_model("tiny", Tiny)
+    registry.register_model("counts", Counts)
+    registry.register_tokenizer("bytes", Bytes)
+
+
+@pytest.mark.usefixtures("registered")
+class TestByName:
+    def test_a_model_is_built_with_settings_and_in_evaluation_mode(self):
+        model = make_model("tiny", vocab_size=7, scale=0.5)
+        assert model.config == Settings(vocab_size=7, scale=0.5)
+        assert not model.training
+
+    def test_a_seed_gives_the_same_model_and_leaves_global_random_state_alone(self):
+        before = torch.random.get_rng_state()
+        first, second, other = make_model("tiny"), make_model("tiny"), make_model("tiny", seed=1)
+        assert torch.equal(first.embedding, second.embedding)
+        assert not torch.equal(first.embedding, other.embedding)
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_a_count_model_is_trained(self):
+        assert make_model("counts").counts.sum() > V
+
+    @pytest.mark.parametrize("vocab_size", [2, 3])
+    def test_a_tiny_vocabulary_serves(self, vocab_size):
+        check_model(lambda: make_model("counts", vocab_size=vocab_size))
+
+    def test_a_tokenizer_is_trained(self):
+        assert make_tokenizer("bytes").shift == len(TRAINING_TEXTS)
+
+    def test_an_unknown_name_is_an_error(self):
+        with pytest.raises(UnknownPlugin):
+            make_model("nothing")
