@@ -41,7 +41,8 @@ UNKNOWN = -1
 class CharConfig:
     """There is nothing to set: the training text decides."""
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class CharTokenizer:

@@ -29,9 +29,9 @@ class NnlmConfig:
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
-    order: Annotated[int, Bound(at_least=2)] = 10
-    embedding_size: Annotated[int, Bound(at_least=1)] = 64
-    hidden_size: Annotated[int, Bound(at_least=1)] = 512
+    order: Annotated[int, Bound(at_least=2)] = 12
+    embedding_size: Annotated[int, Bound(at_least=1)] = 32
+    hidden_size: Annotated[int, Bound(at_least=1)] = 768
     dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
     activation: Literal["tanh", "relu"] = "relu"
 

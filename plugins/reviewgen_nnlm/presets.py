@@ -1,1 +1,26 @@
-__all__ = []
+"""The presets of nnlm: plain data, sized for a corpus of 1 to 50 MB and a few minutes on two cores.
+
+It must not import torch or the model. The char preset's shape is the model's default. With words, most of the work is the
+output layer (V x H), so the hidden layer is narrow, and the batches small, for more steps in the same time.
+"""
+
+from reviewgen.config import Preset
+
+__all__ = ["NNLM_CHAR", "NNLM_WORD"]
+
+NNLM_CHAR = Preset(
+    model="nnlm",
+    tokenizer="char",
+    model_settings={"order": 12, "embedding_size": 32, "hidden_size": 768},
+    training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.003, "weight_decay": 0.01, "clip_norm": 1.0},
+    generation_settings={"max_new_tokens": 600, "temperature": 0.8},
+)
+
+NNLM_WORD = Preset(
+    model="nnlm",
+    tokenizer="word",
+    model_settings={"order": 5, "embedding_size": 64, "hidden_size": 128},
+    tokenizer_settings={"vocab_size": 8000},
+    training_settings={"batch_size": 16, "bptt": 32, "learning_rate": 0.004, "weight_decay": 0.01, "clip_norm": 1.0},
+    generation_settings={"max_new_tokens": 200, "temperature": 0.8},
+)

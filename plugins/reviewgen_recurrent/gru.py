@@ -18,6 +18,7 @@ from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
     Output,
     RecurrentConfig,
+    Size,
     SpelledLayers,
     activation_of,
     batch_first,
@@ -35,6 +36,8 @@ GATES = 3  # reset, update, candidate: torch's order
 @dataclass(frozen=True, kw_only=True)
 class GruConfig(RecurrentConfig):
     """The settings of ``gru``; relu needs the spelled layer, since torch's GRU has none."""
+
+    hidden_size: Size = 320
 
     def __post_init__(self) -> None:
         check(self)

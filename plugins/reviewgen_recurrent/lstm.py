@@ -18,6 +18,7 @@ from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
     Output,
     RecurrentConfig,
+    Size,
     SpelledLayers,
     activation_of,
     batch_first,
@@ -36,6 +37,8 @@ FORGET_BIAS = 1.0  # Jozefowicz et al. 2015, "An Empirical Exploration of Recurr
 @dataclass(frozen=True, kw_only=True)
 class LstmConfig(RecurrentConfig):
     """The settings of ``lstm``; relu needs the spelled layer, since torch's LSTM has none."""
+
+    hidden_size: Size = 384
 
     def __post_init__(self) -> None:
         check(self)
@@ -72,8 +75,7 @@ class Lstm(nn.Module):
         logits_t = W_out h_t + b_out                          (B, V)
 
     With ``activation="relu"`` relu stands for both tanh, and the recurrent matrices start smaller: relu has no ceiling.
-    The forget gates start with a bias of one (Jozefowicz et al. 2015):
-    a fresh model remembers.
+    The forget gates start with a bias of one (Jozefowicz et al. 2015): a fresh model remembers.
 
     The call returns logits, not probabilities. Cross entropy of logits z and a target k is ``-z_k + log sum_j exp z_j``; the
     log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss

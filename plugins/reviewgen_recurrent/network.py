@@ -25,6 +25,7 @@ __all__ = [
     "RELU_RECURRENT_GAIN",
     "Output",
     "RecurrentConfig",
+    "Size",
     "SpelledLayers",
     "activation_of",
     "batch_first",

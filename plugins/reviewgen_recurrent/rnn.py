@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reviewgen_recurrent.network import (
     Output,
     RecurrentConfig,
+    Size,
     SpelledLayers,
     activation_of,
     batch_first,
@@ -33,6 +34,8 @@ RELU_RECURRENCE = 0.9  # just below one: what relu lets in fades instead of pili
 @dataclass(frozen=True, kw_only=True)
 class RnnConfig(RecurrentConfig):
     """The settings of ``rnn``; both layers take tanh and relu."""
+
+    hidden_size: Size = 512
 
 
 def rnn_step(

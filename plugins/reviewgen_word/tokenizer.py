@@ -41,7 +41,9 @@ class WordConfig:
     """``vocab_size`` counts bos, eos and the 256 bytes; a small corpus may fill less of it."""
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
-    __post_init__ = check
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class WordTokenizer:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import Bundle, write_bundle
-from reviewgen.config import GenerationConfig
-from reviewgen.data import DataConfig, Documents, frame_texts, read_texts, workspace
+from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.data import DataConfig, frame_texts, read_texts, workspace
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import Evaluation, Score, evaluate_documents, score_text
 from reviewgen.protocols import LanguageModel, Tokenizer
@@ -131,7 +131,7 @@ class ReviewModel:
         *,
         split: str = "all",
         text_column: str | None = None,
-        documents: Documents = "line",
+        documents: str = "line",
         lowercase: bool = False,
         strip_markdown: bool = False,
         clean: bool = True,
@@ -141,8 +141,15 @@ class ReviewModel:
         Raises:
             DataError: The source cannot be read or holds nothing to evaluate.
         """
-        config = DataConfig(
-            text_column=text_column, documents=documents, lowercase=lowercase, strip_markdown=strip_markdown, clean=clean
+        config = from_dict(
+            DataConfig,
+            {
+                "text_column": text_column,
+                "documents": documents,
+                "lowercase": lowercase,
+                "strip_markdown": strip_markdown,
+                "clean": clean,
+            },
         )
         with workspace() as folder:
             texts = read_texts(source, folder, config, split=split)

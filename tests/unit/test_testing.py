@@ -174,7 +174,7 @@ class BrokenStrict(Tiny):
 class BrokenMeta(Tiny):
     def __init__(self, config):
         super().__init__(config)
-        self.norm = float(self.embedding.norm())
+        self.norm = float(self.embedding.detach().norm())
 
 
 class BrokenScore(Tiny):
@@ -411,7 +411,7 @@ class TestTokenizerLaw:
             law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
 
 
-SINGLE = ["explicit", "config", "state", "chunks", "rows", "no_mutation", "normal", "same_again", "strict", "meta", "score"]
+SINGLE = ["explicit", "config", "state", "chunks", "rows", "normal", "strict", "meta", "score"]
 
 
 @pytest.mark.parametrize("name", SINGLE)

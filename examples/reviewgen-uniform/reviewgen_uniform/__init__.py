@@ -24,7 +24,9 @@ class UniformConfig:
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
-    __post_init__ = check  # checks types and bounds
+
+    def __post_init__(self) -> None:
+        check(self)  # checks types and bounds
 
 
 class Uniform(nn.Module):

@@ -21,7 +21,7 @@ from reviewgen import __version__
 from reviewgen.bundle import Bundle, refuse_existing
 from reviewgen.card import render_card
 from reviewgen.config import GenerationConfig, from_dict, from_strings, parse_duration, to_dict
-from reviewgen.data import SPLITS, Corpus, DataConfig, Documents, gather, tokenize, workspace
+from reviewgen.data import SPLITS, Corpus, DataConfig, gather, tokenize, workspace
 from reviewgen.errors import ConfigError, DataError, StorageError
 from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
 from reviewgen.model import ReviewModel
@@ -81,7 +81,7 @@ class TrainingRun:
         tokenizer: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         text_column: str | None = None,
-        documents: Documents = "line",
+        documents: str = "line",
         lowercase: bool = False,
         strip_markdown: bool = False,
         clean: bool = True,
@@ -94,8 +94,15 @@ class TrainingRun:
         self._source, self._validation = source, validation
         self._budget_seconds, self._budget = _parse_budget(budget, steps, epochs)
         self._seed = _check_seed(seed)
-        self._data = DataConfig(
-            text_column=text_column, documents=documents, lowercase=lowercase, strip_markdown=strip_markdown, clean=clean
+        self._data = from_dict(
+            DataConfig,
+            {
+                "text_column": text_column,
+                "documents": documents,
+                "lowercase": lowercase,
+                "strip_markdown": strip_markdown,
+                "clean": clean,
+            },
         )
         self._model_class, self._model_plugin = find_model(chosen.model)
         self._tokenizer_class, self._tokenizer_plugin = find_tokenizer(chosen.tokenizer)

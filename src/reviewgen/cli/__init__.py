@@ -35,6 +35,7 @@ def main() -> None:
     for name, value in (
         ("DATASETS_VERBOSITY", "critical"),  # its errors come as ours, in one sentence
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
+        ("HF_HUB_VERBOSITY", "error"),
         ("TOKENIZERS_PARALLELISM", "true"),
     ):
         os.environ.setdefault(name, value)

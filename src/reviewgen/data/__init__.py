@@ -11,7 +11,7 @@ Knows no model; a tokenizer only by its protocol.
 
 from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, Documents, gather, read_texts
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, gather, read_texts
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "CleaningReport",
     "Corpus",
     "DataConfig",
-    "Documents",
     "Lanes",
     "TokenStore",
     "cache_folder",

@@ -22,7 +22,6 @@ from reviewgen.errors import DataError, storage_errors
 __all__ = ["SPLITS", "Corpus", "DataConfig", "gather", "read_texts"]
 
 SPLITS = ("train", "validation", "test")
-Documents = Literal["line", "paragraph", "file"]
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 
 
@@ -31,7 +30,7 @@ class DataConfig:
     """How a source is read and cleaned."""
 
     text_column: str | None = None
-    documents: Documents = "line"
+    documents: Literal["line", "paragraph", "file"] = "line"
     clean: bool = True
     lowercase: bool = False
     strip_markdown: bool = False

@@ -130,11 +130,14 @@ def _open_files(name: str | Path, files: list[Path], workspace: Path, documents:
         raise ConfigError(f"documents={documents!r} is for txt files; {name} is {prepared.kind}, where each row is a text.")
     options = _reader_options(prepared, documents)
     paths = [str(path) for path in prepared.paths]
-    with_errors = _plain_errors(
-        load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options), name
-    )
-    rows = ({"text": row["text"].strip("\n")} for row in with_errors) if documents == "paragraph" else with_errors
-    return _Rows(str(name), (row["text"] for row in rows) if prepared.kind == "text" else rows, prepared.decode_errors)
+    try:
+        rows = load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options)
+    except Exception as error:  # pandas, pyarrow and datasets raise types of their own
+        raise _unreadable(name, error) from None
+    if prepared.kind != "text":
+        return _Rows(str(name), rows, prepared.decode_errors)
+    blank = "\n" if documents == "paragraph" else ""
+    return _Rows(str(name), (row["text"].strip(blank) if blank else row["text"] for row in rows), prepared.decode_errors)
 
 
 def _reader_options(prepared: PreparedFiles, documents: str) -> dict[str, Any]:
