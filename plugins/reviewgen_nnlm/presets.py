@@ -21,6 +21,6 @@ NNLM_WORD = Preset(
     tokenizer="word",
     model_settings={"order": 5, "embedding_size": 64, "hidden_size": 128},
     tokenizer_settings={"vocab_size": 8000},
-    training_settings={"batch_size": 16, "bptt": 32, "learning_rate": 0.004, "weight_decay": 0.01, "clip_norm": 1.0},
+    training_settings={"batch_size": 16, "bptt": 32, "learning_rate": 0.008, "weight_decay": 0.01, "clip_norm": 1.0},
     generation_settings={"max_new_tokens": 200, "temperature": 0.8},
 )

@@ -69,6 +69,6 @@ LSTM_WORD = Preset(
     tokenizer="word",
     model_settings=WORD_MODEL,
     tokenizer_settings=WORD_TOKENIZER,
-    training_settings=_word_training(0.01),
+    training_settings=_word_training(0.015),
     generation_settings=WORD_GENERATION,
 )
