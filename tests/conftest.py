@@ -1,0 +1,14 @@
+"""What every test stands on: annotations checked at run time, and a token cache of its own."""
+
+import pytest
+from jaxtyping import install_import_hook
+
+PACKAGES = ["reviewgen", "reviewgen_ngram", "reviewgen_nnlm", "reviewgen_recurrent"]
+# An int may stand where a float is asked for (PEP 484). The hook must be there before the packages are imported.
+install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@pytest.fixture(autouse=True)
+def token_cache(tmp_path, monkeypatch):
+    """Keep the token cache of each test to itself."""
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / "cache"))
