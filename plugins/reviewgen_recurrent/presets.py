@@ -14,11 +14,11 @@ WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": Tr
 WORD_TOKENIZER = {"vocab_size": 8000}
 
 
-def _char_training(learning_rate: float) -> dict[str, float]:
+def _char_training(learning_rate: float) -> dict[str, int | float]:
     return {"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0}
 
 
-def _word_training(learning_rate: float) -> dict[str, float]:
+def _word_training(learning_rate: float) -> dict[str, int | float]:
     return {"batch_size": 16, "bptt": 32, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0}
 
 

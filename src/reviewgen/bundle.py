@@ -96,14 +96,17 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: The folder is missing, damaged, truncated, foreign or of an unknown schema.
         UnknownPlugin: Its model or tokenizer is not installed; says what to install.
     """
-    if not folder.is_dir():
-        raise BundleError(f"There is no saved model at {folder}: " + ("it is a file." if folder.exists() else "no such folder."))
-    if not (folder / CONFIG).is_file():
-        raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
     try:
+        if not folder.is_dir():
+            what = "it is a file." if folder.exists() else "no such folder."
+            raise BundleError(f"There is no saved model at {folder}: {what}")
+        if not (folder / CONFIG).is_file():
+            raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
         return _read(folder)
     except (BundleError, UnknownPlugin):
         raise
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
 
@@ -114,12 +117,13 @@ def _write_files(bundle: Bundle, folder: Path) -> None:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:  # the library wraps what the operating system said
         raise OSError(_errno_of(error), str(error)) from None
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it readable by its owner only
     bundle.tokenizer.save(folder)
     tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
     _write_json(folder / CONFIG, _describe(bundle, tokenizer_files))
     _write_json(folder / GENERATION, to_dict(bundle.generation))
     _write_json(folder / TRAINING, bundle.training)
-    (folder / CARD).write_text(bundle.card, encoding="utf-8")
+    (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
 
 
 def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:
@@ -139,7 +143,8 @@ def _plugin_facts(plugin: Plugin) -> dict[str, str]:
 
 
 def _write_json(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
 
 
 def _publish(scratch: Path, folder: Path) -> None:
@@ -148,15 +153,18 @@ def _publish(scratch: Path, folder: Path) -> None:
         _sync(file)
     scratch.chmod(0o777 & ~_umask())
     aside = scratch.with_name(scratch.name + "-old")
-    if folder.exists():
+    if os.path.lexists(folder):
         folder.rename(aside)
     try:
         scratch.rename(folder)
-    except OSError:
-        if aside.exists():
+    except BaseException:
+        if os.path.lexists(aside):
             aside.rename(folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)
 
 
 def _sync(file: Path) -> None:
@@ -192,6 +200,8 @@ def _read(folder: Path) -> Bundle:
     _check_files(folder, config["tokenizer"]["files"])
     generation = from_dict(GenerationConfig, _read_json(folder / GENERATION))
     training = _read_json(folder / TRAINING)
+    if not isinstance(training, dict):
+        raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
     kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)
@@ -210,8 +220,7 @@ def _read_model(folder: Path, facts: Mapping[str, Any]) -> tuple[LanguageModel, 
     """Build the model only after its tensors were found to fit its config."""
     kind, plugin = _find(find_model, facts)
     config = from_dict(kind.Config, facts["config"])
-    with torch.device("meta"):  # shapes without memory
-        expected = kind(config).state_dict()
+    expected = _expect_tensors(kind, config)
     _check_tensors(folder / WEIGHTS, expected, exact=issubclass(kind, nn.Module))
     model = kind(config)
     tensors = load_file(folder / WEIGHTS)
@@ -222,6 +231,16 @@ def _read_model(folder: Path, facts: Mapping[str, Any]) -> tuple[LanguageModel, 
     if isinstance(model, nn.Module):
         model.eval()
     return model, plugin
+
+
+def _expect_tensors(kind: Any, config: Any) -> dict[str, Tensor]:
+    """Return the names, shapes and dtypes of a model's tensors, without the memory for them."""
+    try:
+        with torch.device("meta"):
+            expected: dict[str, Tensor] = kind(config).state_dict()
+    except (RuntimeError, OverflowError) as error:  # torch's word on sizes that no machine can count
+        raise BundleError(f"No model can be built from the config in {CONFIG}: {_one_line(error)}") from None
+    return expected
 
 
 def _find(find: Any, facts: Mapping[str, Any]) -> tuple[Any, Plugin]:
@@ -269,7 +288,7 @@ _DTYPES = {
 
 
 def _check_files(folder: Path, tokenizer_files: list[str]) -> None:
-    if not all(isinstance(name, str) and Path(name).name == name for name in tokenizer_files):
+    if not isinstance(tokenizer_files, list) or not all(isinstance(n, str) and Path(n).name == n for n in tokenizer_files):
         raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {tokenizer_files}.")
     belong = _OWN_FILES | set(tokenizer_files)
     there = {file.name for file in folder.iterdir()} - _TOLERATED
@@ -277,6 +296,8 @@ def _check_files(folder: Path, tokenizer_files: list[str]) -> None:
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
     if foreign := sorted(there - belong):
         raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
+    if odd := sorted(name for name in belong if not (folder / name).is_file()):
+        raise BundleError(f"{folder} is damaged: {', '.join(odd)} is no file.")
 
 
 def _check_keys(values: Any, known: set[str], where: str) -> None:
@@ -288,7 +309,7 @@ def _check_keys(values: Any, known: set[str], where: str) -> None:
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, an endless number, nested beyond reason
         raise BundleError(f"{file} is damaged: it is no JSON ({error}).") from None
 
 

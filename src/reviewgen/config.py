@@ -54,7 +54,7 @@ class Bound:
     def holds(self, value: float) -> bool:
         """Return whether the value is finite and inside the range."""
         return (
-            math.isfinite(value)
+            _is_finite(value)
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
@@ -153,7 +153,7 @@ def parse_duration(text: str | float) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "": 1}
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", str(text).strip().lower())
     seconds = float(match[1]) * units[match[2]] if match else 0.0
-    if seconds <= 0 or isinstance(text, bool):
+    if not 0 < seconds < math.inf or isinstance(text, bool):
         raise ConfigError(f"A duration is a number above 0 with s, m or h, as in 90s or 2m; got {text!r}.")
     return seconds
 
@@ -205,8 +205,17 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
     if not any(_is_a(value, option) for option in _options(inner)):
         raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
+    if isinstance(value, float) and not _is_finite(value):
+        raise ConfigError(f"{name} must be a finite number; got {value!r}.")
     if bound is not None and value is not None and not bound.holds(len(value) if isinstance(value, str) else value):
         raise ConfigError(f"{name} must be {bound}; got {value!r}.")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _is_a(value: Any, option: Any) -> bool:

@@ -20,7 +20,13 @@ def pull(source: HubSource) -> Path:
         HubError: The Hub was not reached, or has no such repository or revision.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     name = source.repo_id + (f"@{source.revision}" if source.revision else "")
     try:
@@ -33,5 +39,5 @@ def pull(source: HubSource) -> Path:
         raise HubError(f"The repository {source.repo_id} has no revision {source.revision!r}.") from None
     except LocalEntryNotFoundError:
         raise HubError(f"The Hub was not reached, and {name} is not in the local cache.") from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise HubError(f"{name} could not be fetched from the Hub: {str(error).splitlines()[0]}") from None

@@ -4,7 +4,7 @@ Joins the rooms below and adds no logic of its own.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class ReviewModel:
         return replace(self.generation_config, **given)  # type: ignore[arg-type]
 
     def _prompts(self, prompt: str | Sequence[str], repeat: int) -> list[str]:
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]
         if not all(isinstance(text, str) for text in prompts):
             raise ConfigError("prompt must be a string or a list of strings.")
         if not isinstance(repeat, int) or repeat < 1:
@@ -205,7 +205,7 @@ class ReviewModel:
 
 
 def _stops(stop_strings: str | Sequence[str]) -> list[str]:
-    stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
+    stops = list(stop_strings) if isinstance(stop_strings, Iterable) and not isinstance(stop_strings, str) else [stop_strings]
     if not all(isinstance(stop, str) and stop for stop in stops):
         raise ConfigError("stop_strings must be strings of at least one character.")
     return stops

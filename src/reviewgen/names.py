@@ -64,14 +64,14 @@ def parse_preset(name: str) -> PresetName:
     """
     match = _PRESET.fullmatch(name)
     if match is None:
-        raise SourceError(f"{name!r} is no preset name: it is <model>-<tokenizer>, in lower case, as in lstm-word.")
+        raise SourceError(f"{_shorten(name)} is no preset name: it is <model>-<tokenizer>, in lower case, as in lstm-word.")
     return PresetName(match["model"], match["tokenizer"], match["size"])
 
 
 def parse_hub_id(text: str) -> HubSource | None:
     """Return the repository that ``owner/name[@revision]``, with or without ``hf://``, names, or None."""
     match = _HUB.fullmatch(text.removeprefix("hf://"))
-    if match is None or ".." in match["repo"] or "--" in match["repo"]:
+    if match is None or ".." in match["repo"] or "--" in match["repo"] or match["repo"].endswith(".git"):
         return None
     return HubSource(match["repo"], match["revision"])
 
@@ -87,14 +87,12 @@ def parse_source(source: str | Path) -> Source:
     Raises:
         SourceError: The string is none of these, or it could be two of them.
     """
-    if isinstance(source, Path):
-        return LocalSource(source.expanduser())
-    if source.startswith(_LOCAL) or source in (".", ".."):
-        return LocalSource(Path(source).expanduser())
+    if isinstance(source, Path) or source.startswith(_LOCAL) or source in (".", ".."):
+        return LocalSource(_expand(Path(source)))
     if source.startswith("hf://"):
         hub = parse_hub_id(source)
         if hub is None:
-            raise SourceError(f"{source!r} is no repository on the Hub: it is hf://owner/name, with or without @revision.")
+            raise SourceError(f"{_shorten(source)} is no repository on the Hub: it is hf://owner/name, with or without @revision.")
         return hub
     return _parse_bare(source)
 
@@ -121,9 +119,16 @@ def _spell_out(source: str, reading: Source) -> str:
 
 def _exists(path: str) -> bool:
     try:
-        return Path(path).exists()
+        return path != "" and Path(path).exists()  # Path("") is the current folder
     except (OSError, ValueError):  # too long for a file name, or a NUL in it
         return False
+
+
+def _expand(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise SourceError(f"{_shorten(str(path))} begins with the home folder of a user that is not known here.") from None
 
 
 def _shorten(text: str) -> str:

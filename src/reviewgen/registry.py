@@ -136,9 +136,17 @@ def _describe(kind: str, name: str, points: list[EntryPoint]) -> Plugin:
     problem = _failures.get((kind, name))
     if len(points) > 1:
         problem = f"claimed by {_packages(points)}"
-    elif importlib.util.find_spec(point.module.partition(".")[0]) is None:
-        problem = f"its module {point.module} is not there"
+    elif not _is_there(point):
+        problem = f"its module {point.value.partition(':')[0]} is not there"
     return Plugin(kind, name, _package(point), point.dist.version if point.dist else "", problem)
+
+
+def _is_there(point: EntryPoint) -> bool:
+    """Return whether the entry point's top module can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(point.module.partition(".")[0]) is not None
+    except (AttributeError, ValueError):  # the entry point is not written module:name
+        return False
 
 
 def _package(point: EntryPoint) -> str:

@@ -27,7 +27,7 @@ from reviewgen.evaluation import Evaluation, evaluate_documents, sample_document
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
-from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit
+from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit, using_threads
 
 __all__ = ["TrainingRun"]
 
@@ -218,6 +218,7 @@ class TrainingRun:
             "seconds": round(time.monotonic() - self._started, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device if last else None,
+            "threads": last.threads if last else None,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "evaluations": self._evaluations,
             "held_out": self.held_out,
@@ -240,7 +241,8 @@ class TrainingRun:
         """Evaluate on the test split, or on the validation split where that is all there is."""
         split = "test" if len(self.stores["test"]) else "validation"
         documents = sample_documents(self.stores[split], _FINAL_TOKENS)
-        self.evaluation: Evaluation = evaluate_documents(self.model, documents, self.tokenizer.vocab_size)
+        with using_threads(self._last.threads if self._last else 1):
+            self.evaluation: Evaluation = evaluate_documents(self.model, documents, self.tokenizer.vocab_size)
         return {"split": split, "reviews_in_split": len(self.stores[split])} | finite(asdict(self.evaluation))
 
     def _save(self, model: ReviewModel, out: Path) -> None:

@@ -37,6 +37,7 @@ def main() -> None:
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         ("HF_HUB_VERBOSITY", "error"),
         ("TOKENIZERS_PARALLELISM", "true"),
+        ("OMP_WAIT_POLICY", "PASSIVE"),  # two threads that wait busily on a shared core made an LSTM fifty times slower
     ):
         os.environ.setdefault(name, value)
     try:

@@ -142,7 +142,7 @@ def _extend(
         if row.new_tokens == config.max_new_tokens:
             row.finish_reason = "length"
     if row.finish_reason is not None:
-        row.text = tokenizer.decode(row.ids)
+        row.text = _text(row, tokenizer)
 
 
 def _stops(row: Row, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> bool:
@@ -151,7 +151,7 @@ def _stops(row: Row, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> bool:
     tail = tokenizer.decode(row.ids[-window:])
     if not any(stop in tail for stop in stop_strings):
         return False
-    text = tokenizer.decode(row.ids)
+    text = _text(row, tokenizer)
     ends = [place + len(stop) for stop in stop_strings if (place := text.find(stop, len(row.prompt))) >= 0]
     if not ends:
         return False
@@ -160,5 +160,14 @@ def _stops(row: Row, tokenizer: Tokenizer, stop_strings: Sequence[str]) -> bool:
 
 
 def text_so_far(row: Row, tokenizer: Tokenizer) -> str:
-    """Return a row's text without a last character that is still incomplete."""
-    return row.text if row.finish_reason is not None else tokenizer.decode(row.ids).removesuffix("\ufffd")
+    """Return a row's text without a last character that is still incomplete, which may be spelled by several U+FFFD."""
+    return row.text if row.finish_reason is not None else row.prompt + _continuation(row, tokenizer).rstrip("\ufffd")
+
+
+def _text(row: Row, tokenizer: Tokenizer) -> str:
+    """Return the prompt as it was given, also where the tokenizer cannot spell all of it, and what follows it."""
+    return row.prompt + _continuation(row, tokenizer)
+
+
+def _continuation(row: Row, tokenizer: Tokenizer) -> str:
+    return tokenizer.decode(row.ids)[len(row.prompt) :]

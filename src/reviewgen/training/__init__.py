@@ -1,0 +1,54 @@
+"""Training: ``fit`` is a generator of reports; the gradient loop and the counting loop live behind it.
+
+    config     what a run is told and what it reports
+    judge      held-out evaluation and samples
+    counting   the loop of models that count
+    gradient   the loop of models that descend a gradient
+    device     accelerate, threads, random numbers
+
+Logging, printing and plotting are ordinary code around the loop. When the loop ends, for whatever reason, the model holds
+its best weights, is in evaluation mode and on the CPU. Recurrent models see B lanes of one long stream and carry their state
+from step to step (truncated back-propagation through time, Williams & Peng 1990), its length fixed: ``bptt``.
+"""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from reviewgen.data import TokenStore
+from reviewgen.errors import TrainingError
+from reviewgen.evaluation import sample_documents
+from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
+from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.counting import count
+from reviewgen.training.device import OwnRandom, native_precision, using_threads
+from reviewgen.training.gradient import descend
+from reviewgen.training.judge import Judge
+
+__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "fit", "native_precision", "using_threads"]
+
+
+def fit(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    train: TokenStore,
+    validation: TokenStore,
+    config: TrainingConfig,
+    budget: Budget,
+    seed: int,
+) -> Iterator[Report]:
+    """Train a model; yield a report a step.
+
+    Raises:
+        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is no number.
+    """
+    judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config.patience)
+    if isinstance(model, CountTrained):
+        yield from count(model, train, judge)
+    elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):
+        evaluation, is_best = judge.evaluate(model.eval())
+        yield Report(0, 1.0, 0.0, 0, evaluation=evaluation, is_best=is_best, notes=("The model has nothing to train.",))
+    elif isinstance(model, nn.Module):
+        yield from descend(model, tokenizer, train, config, budget, seed, judge)
+    else:
+        raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")

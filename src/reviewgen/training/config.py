@@ -1,0 +1,64 @@
+"""What a run is told, and what it reports: plain data."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from reviewgen.config import Bound, check
+from reviewgen.evaluation import Evaluation
+
+__all__ = ["Budget", "Report", "TrainingConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is fitted. A counting model uses ``evaluation_tokens`` only."""
+
+    batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32  # lanes, B
+    bptt: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 64  # tokens a step and lane, T
+    learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 4e-3  # the peak of the one-cycle schedule
+    warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.15  # share of the run in which the rate rises
+    weight_decay: Annotated[float, Bound(at_least=0, at_most=10)] = 0.01
+    clip_norm: Annotated[float, Bound(above=0)] = 1.0
+    evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 10  # spread evenly over the run
+    patience: Annotated[int, Bound(at_least=1)] = 4  # evaluations without improvement before it stops
+    evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000  # held-out tokens at each evaluation
+    threads: Annotated[int, Bound(at_least=0)] = 0  # on a CPU; 0 tries one and all at the start and keeps the faster
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run ends: at a moment of ``time.monotonic``, after so many steps, or after so many epochs."""
+
+    deadline: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step of a run. ``evaluation`` and ``sample`` are there at evaluations only."""
+
+    step: int
+    progress: float  # 0 to 1
+    seconds: float
+    tokens: int  # seen so far
+    epoch: int = 0
+    loss: Tensor | None = None  # cross entropy of this step, nats per token; a count model has none
+    learning_rate: float | None = None
+    evaluation: Evaluation | None = None
+    is_best: bool = False
+    sample: str | None = None
+    device: str = "cpu"
+    threads: int = 1
+    notes: tuple[str, ...] = ()
+
+    @property
+    def nats_per_token(self) -> float | None:
+        """The step's loss as a number; on an accelerator, reading it waits for the device."""
+        return None if self.loss is None else float(self.loss)

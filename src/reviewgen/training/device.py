@@ -1,0 +1,96 @@
+"""Where a run computes: device and precision through ``accelerate``, threads, and random numbers of its own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from reviewgen.errors import TrainingError
+
+__all__ = ["OwnRandom", "ThreadProbe", "make_accelerator", "native_precision", "using_threads"]
+
+
+def make_accelerator(precision: str) -> Any:
+    """Return an accelerator; its precision is one for the whole process, so "no" only switches autocast off."""
+    from accelerate import Accelerator
+    from accelerate.utils import AutocastKwargs
+
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # by `accelerate launch`, whose word counts
+    mixed = precision if precision in ("bf16", "fp16") else None if launched else native_precision()
+    try:
+        return Accelerator(mixed_precision=mixed, kwargs_handlers=[AutocastKwargs(enabled=precision != "no")])
+    except ValueError as error:
+        raise TrainingError(f"training.precision={precision} is not to be had here: {error}") from None
+
+
+def native_precision() -> str:
+    """Return the mixed precision that the device has instructions for."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if torch.backends.mps.is_available():
+        return "no"
+    return "bf16" if any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items()) else "no"
+
+
+class OwnRandom:
+    """Inside the block torch draws from a random stream of its own; outside, the global one is as it was."""
+
+    def __init__(self, seed: int) -> None:
+        self._inside = torch.Generator().manual_seed(seed).get_state()
+
+    def __enter__(self) -> None:
+        self._outside = torch.get_rng_state()
+        torch.set_rng_state(self._inside)
+
+    def __exit__(self, *error: object) -> None:
+        self._inside = torch.get_rng_state()
+        torch.set_rng_state(self._outside)
+
+
+class ThreadProbe:
+    """Times the first steps with one thread and with all, and keeps the faster number.
+
+    Small matrices gain little from a second thread, and where other programs hold a core, a thread that waits for the
+    other at every time step of a recurrent layer can make it fifty times slower.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._given = torch.get_num_threads()
+        self.chosen = min(threads, self._given) if threads else self._given
+        self._plan = [1, 1, *[self._given, 1] * 3] if not threads and self._given > 1 else []
+        self._times: dict[int, list[float]] = {1: [], self._given: []}
+        self._set(self._plan[0] if self._plan else self.chosen)
+
+    def record(self, seconds: float) -> None:
+        """Take note of how long a step took, and set the threads for the next one."""
+        if not self._plan:
+            return
+        self._times[self._plan.pop(0)].append(seconds)
+        one, many = min(self._times[1]), min(self._times[self._given], default=0.0)
+        if many > 2 * one:
+            self._plan = []
+        if not self._plan:
+            self.chosen = 1 if one < 1.05 * many else self._given
+        self._set(self._plan[0] if self._plan else self.chosen)
+
+    def restore(self) -> None:
+        """Give torch back the number of threads it had."""
+        self._set(self._given)
+
+    @staticmethod
+    def _set(threads: int) -> None:
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside the block."""
+    given = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)

@@ -1,0 +1,166 @@
+"""The gradient loop: AdamW under a one-cycle schedule over lanes that carry their state (truncated BPTT)."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
+from reviewgen.errors import TrainingError
+from reviewgen.evaluation import Evaluation
+from reviewgen.protocols import State, Tokenizer
+from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.device import OwnRandom, ThreadProbe, make_accelerator
+from reviewgen.training.judge import Judge
+
+__all__ = ["cross_entropy", "descend", "one_cycle"]
+
+
+def descend(
+    model: nn.Module, tokenizer: Tokenizer, train: TokenStore, config: TrainingConfig, budget: Budget, seed: int, judge: Judge
+) -> Iterator[Report]:
+    """Descend the gradient over lanes of the stream, evaluate now and then, and leave the best weights in the model."""
+    lanes = Lanes(train, bos_id=tokenizer.bos_id, lanes=config.batch_size, bptt=config.bptt, seed=seed)
+    loop = _GradientLoop(model, config, lanes, budget, seed)
+    best = _copy_tensors(model)
+    evaluated = 0
+    try:
+        for step, batch in enumerate(lanes, 1):
+            loss = loop.step(batch)
+            progress = loop.progress(step, reserve=judge.seconds)
+            report = loop.report(step, progress, batch, loss)
+            if progress < 1 and progress * config.evaluations < evaluated + 1:
+                yield report
+                continue
+            evaluated = int(progress * config.evaluations)
+            _refuse_no_number(loss, step, loop.learning_rate)
+            evaluation, sample, is_best = loop.evaluate(judge)
+            if is_best:
+                best = _copy_tensors(model)
+            yield Report(**vars(report) | {"evaluation": evaluation, "sample": sample, "is_best": is_best})
+            if progress >= 1 or judge.without_gain >= config.patience:
+                break
+    finally:
+        loop.release()
+        if judge.best < math.inf:
+            model.load_state_dict(best)
+
+
+def one_cycle(progress: float, warmup: float) -> float:
+    """Return the learning rate as a share of its peak: a linear rise, then a cosine to zero (after Smith 2018)."""
+    if progress < warmup:
+        return 0.04 + 0.96 * progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+
+
+class _GradientLoop:
+    """The model, its optimizer and where they run; ``accelerate`` places the device and the precision."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, lanes: Lanes, budget: Budget, seed: int) -> None:
+        self.accelerator = make_accelerator(config.precision)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
+        )
+        self.raw: Any = model  # the same weights without a wrapper for several processes
+        self.device = str(self.accelerator.device)
+        self.threads = ThreadProbe(config.threads)
+        self.place = f"{self.device}, {'no' if config.precision == 'no' else self.accelerator.mixed_precision} mixed precision"
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model.train()
+        self.config, self.lanes, self.budget = config, lanes, budget
+        self.started = time.monotonic()
+        self.total_steps = budget.steps or math.ceil((budget.epochs or 0) * lanes.steps_per_epoch)
+        self.state: State = None
+        self.learning_rate = 0.0
+        self.schedule_at = 0.0
+        self.random = OwnRandom(seed)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one optimizer step and return the loss, nats per token."""
+        start = time.monotonic()
+        ids = torch.from_numpy(batch.ids).to(self.device, non_blocking=True)
+        targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
+        state = self.raw.initial_state(len(ids)) if self.state is None or batch.starts_epoch else self.state
+        self.learning_rate = self.config.learning_rate * one_cycle(self.schedule_at, self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        with self.random:  # dropout draws from it
+            logits, state = self.model(ids, state)
+        loss = cross_entropy(logits, targets)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.state = detach(state)
+        self.threads.record(time.monotonic() - start)
+        return loss.detach()
+
+    def report(self, step: int, progress: float, batch: Batch, loss: Tensor) -> Report:
+        """Return what is worth saying of a step."""
+        return Report(
+            step=step,
+            progress=progress,
+            seconds=time.monotonic() - self.started,
+            tokens=step * batch.ids.size,
+            epoch=batch.epoch,
+            loss=loss,
+            learning_rate=self.learning_rate,
+            device=self.place,
+            threads=self.threads.chosen,
+        )
+
+    def progress(self, step: int, reserve: float) -> float:
+        """Return how much of the budget is used, keeping so many seconds back for a last evaluation."""
+        if self.budget.deadline is not None:
+            whole = self.budget.deadline - reserve - self.started
+            done = (time.monotonic() - self.started) / whole if whole > 0 else 1.0
+        else:
+            done = step / max(1, self.total_steps)
+        self.schedule_at = min(1.0, done)
+        return self.schedule_at
+
+    def evaluate(self, judge: Judge) -> tuple[Evaluation, str, bool]:
+        """Evaluate the model as it stands and write a sample."""
+        self.model.eval()
+        try:
+            evaluation, is_best = judge.evaluate(self.raw, self.device)
+            sample = judge.sample(self.raw, self.device)
+        finally:
+            self.model.train()
+        return evaluation, sample, is_best
+
+    def release(self) -> None:
+        """Give the model back as it came: unwrapped, on the CPU, in evaluation mode."""
+        self.threads.restore()
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.raw.to("cpu").eval()
+        self.accelerator.free_memory()
+
+
+def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """Return the mean negative log likelihood of the targets, in nats a token; bos is no target.
+
+    Logits that lie in memory time-first, as torch's recurrent layers make them, are read in that order, without a copy.
+    """
+    if not logits.is_contiguous():
+        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+
+
+def detach(state: State) -> State:
+    """Return a state cut off from its past, so that gradients end there."""
+    return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
+
+
+def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _refuse_no_number(loss: Tensor, step: int, learning_rate: float) -> None:
+    if not bool(torch.isfinite(loss)):
+        raise TrainingError(f"The loss is {float(loss)} at step {step}. Lower training.learning_rate (now {learning_rate:g}).")
