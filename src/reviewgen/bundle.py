@@ -261,13 +261,18 @@ def _check_tensors(file: Path, expected: Mapping[str, Tensor], *, exact: bool) -
         names = set(tensors.keys())
         if names != set(expected):
             missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
-            raise BundleError(f"{WEIGHTS} does not fit its config: missing {missing or 'none'}, unknown {extra or 'none'}.")
+            raise BundleError(f"{WEIGHTS} does not fit its config: missing {_few(missing)}, unknown {_few(extra)}.")
         for name, tensor in expected.items():
             part = tensors.get_slice(name)
             shape, dtype = tuple(part.get_shape()), _DTYPES.get(part.get_dtype())
             if dtype != tensor.dtype or (shape != tuple(tensor.shape) if exact else len(shape) != tensor.dim()):
                 found, wanted = f"{part.get_dtype()} {list(shape)}", f"{tensor.dtype} {list(tensor.shape)}"
                 raise BundleError(f"{name} in {WEIGHTS} is {found}; its config asks for {wanted}.")
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more if names else "none"
 
 
 _DTYPES = {

@@ -6,6 +6,7 @@ a string that starts with ``/``, ``./``, ``../`` or ``~``, or the bare name of a
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +77,10 @@ def parse_hub_id(text: str) -> HubSource | None:
     return HubSource(match["repo"], match["revision"])
 
 
-def parse_source(source: str | Path) -> Source:
+def parse_source(source: str | Path, presets: Collection[str] | None = None) -> Source:
     """Tell what a model source is: a preset, a repository on the Hub, or a local folder.
+
+    ``presets`` are the names that are presets; without it, every name of that form is one.
 
     >>> parse_source("lstm-word")
     PresetSource(name='lstm-word')
@@ -92,12 +95,14 @@ def parse_source(source: str | Path) -> Source:
     if source.startswith("hf://"):
         hub = parse_hub_id(source)
         if hub is None:
-            raise SourceError(f"{_shorten(source)} is no repository on the Hub: it is hf://owner/name, with or without @revision.")
+            raise SourceError(
+                f"{_shorten(source)} is no repository on the Hub: it is hf://owner/name, with or without @revision."
+            )
         return hub
-    return _parse_bare(source)
+    return _parse_bare(source, presets)
 
 
-def _parse_bare(source: str) -> Source:
+def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     """Tell what a string without a marker is."""
     reading: Source | None = PresetSource(source) if _PRESET.fullmatch(source) else parse_hub_id(source)
     if not _exists(source):
@@ -106,7 +111,7 @@ def _parse_bare(source: str) -> Source:
                 f"{_shorten(source)} is no preset (lstm-word), no repository (owner/name) and no folder that exists."
             )
         return reading
-    if reading is None:
+    if reading is None or (isinstance(reading, PresetSource) and presets is not None and source not in presets):
         return LocalSource(Path(source))
     raise SourceError(f"{source!r} could be two things. {_spell_out(source, reading)}")
 

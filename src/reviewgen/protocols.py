@@ -122,6 +122,6 @@ class Tokenizer(Protocol):
 class SupportsEncodeBatch(Protocol):
     """A tokenizer that encodes many texts faster than one by one."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Sequence[int]]:
-        """Return what ``encode`` would for each text; a sequence may be a numpy array."""
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
+        """Return what ``encode`` would for each text, as lists or as arrays."""
         ...

@@ -14,7 +14,16 @@ from reviewgen.config import Preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean
 from reviewgen.names import parse_preset
 
-__all__ = ["Plugin", "find_model", "find_preset", "find_tokenizer", "list_plugins", "register_model", "register_tokenizer"]
+__all__ = [
+    "Plugin",
+    "find_model",
+    "find_preset",
+    "find_tokenizer",
+    "list_plugins",
+    "preset_names",
+    "register_model",
+    "register_tokenizer",
+]
 
 GROUPS = {"model": "reviewgen.models", "tokenizer": "reviewgen.tokenizers", "preset": "reviewgen.presets"}
 
@@ -72,8 +81,12 @@ def find_preset(name: str) -> Preset:
     models, tokenizers = (_names(kind) for kind in ("model", "tokenizer"))
     if parts.size is None and parts.model in models and parts.tokenizer in tokenizers:
         return Preset(model=parts.model, tokenizer=parts.tokenizer)
-    pairs = {f"{model}-{tokenizer}" for model in models for tokenizer in tokenizers}
-    raise UnknownPlugin(f"There is no preset {name!r}. {did_you_mean(name, _names('preset') | pairs)}")
+    raise UnknownPlugin(f"There is no preset {name!r}. {did_you_mean(name, preset_names())}")
+
+
+def preset_names() -> set[str]:
+    """Return every name that ``find_preset`` knows: the presets, and the pairs of a model and a tokenizer."""
+    return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}
 
 
 def register_model(name: str, model: Any) -> None:

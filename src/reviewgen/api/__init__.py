@@ -12,7 +12,7 @@ from reviewgen.errors import BundleError
 from reviewgen.hub import pull
 from reviewgen.model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
-from reviewgen.registry import Plugin, find_preset, list_plugins
+from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
 
 __all__ = ["TrainingRun", "list_models", "list_presets", "list_tokenizers", "load", "train"]
 
@@ -26,7 +26,7 @@ def load(source: str | Path) -> ReviewModel:
         UnknownPlugin: The model's plugin is not installed; says what to install.
         HubError: The Hub was not reached, or has no such repository.
     """
-    parsed = parse_source(source)
+    parsed = parse_source(source, preset_names())
     if isinstance(parsed, PresetSource):
         find_preset(parsed.name)
         raise BundleError(

@@ -235,7 +235,7 @@ class TrainingRun:
                 "learning_rate": report.learning_rate,
                 "is_best": report.is_best,
             }
-            self._evaluations.append(numbers | finite(asdict(report.evaluation)))
+            self._evaluations.append(finite(numbers | asdict(report.evaluation)))
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate on the test split, or on the validation split where that is all there is."""

@@ -3,6 +3,7 @@
 A folder of the cache appears whole or not at all. The files are plain numpy arrays; nothing here knows a model.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,7 +14,6 @@ import tempfile
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
 
 
-@contextmanager
+@contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     """Yield a folder for a run's temporary files, inside the cache folder; what dead runs left there for a day goes.
 
@@ -49,8 +49,9 @@ def workspace() -> Iterator[Path]:
     with storage_errors(f"the cache folder {root} (REVIEWGEN_CACHE names another)"):
         root.mkdir(parents=True, exist_ok=True)
         for left in root.glob("tmp-*"):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another run was first
+                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
         folder = tempfile.mkdtemp(prefix="tmp-", dir=root)
     try:
         yield Path(folder)
@@ -142,7 +143,7 @@ def frame_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[np
             yield np.concatenate(([tokenizer.bos_id], np.asarray(ids, np.int64), [tokenizer.eos_id])), len(text)
 
 
-def _encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[int]]:
+def _encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
     """Encode many texts, at once where the tokenizer can."""
     if isinstance(tokenizer, SupportsEncodeBatch):
         return tokenizer.encode_batch(texts)

@@ -67,12 +67,16 @@ class Cleaner:
             text, count = _BREAK.subn("\n", text)
             report.breaks_replaced += count
         if "&" in text:
-            text, count = _ENTITY.subn(lambda match: html.unescape(match[0]), text)
-            report.entities_decoded += count
+            text = _ENTITY.sub(self._decode_entity, text)
         if not unicodedata.is_normalized("NFC", text):
             text = unicodedata.normalize("NFC", text)
             report.normalized += 1
         return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+    def _decode_entity(self, match: re.Match[str]) -> str:
+        decoded = html.unescape(match[0])
+        self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays
+        return decoded
 
     def _is_dropped(self, text: str, key: int) -> bool:
         if not text.strip():

@@ -60,7 +60,7 @@ class Corpus:
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in their order in the source."""
         wanted = SPLITS.index(split)
-        with self.spool.open(encoding="utf-8") as lines:
+        with self.spool.open(encoding="utf-8", errors="surrogatepass") as lines:
             for line, code in zip(lines, self.splits, strict=True):
                 if code == wanted:
                     yield json.loads(line)
@@ -86,7 +86,7 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
     """
     spool = workspace / "texts.jsonl"
     keys = array("Q")
-    with storage_errors(spool), spool.open("w", encoding="utf-8") as lines:
+    with storage_errors(spool), spool.open("w", encoding="utf-8", errors="surrogatepass") as lines:
         stream, report = _spool(source, workspace, config, lines, keys)
         in_train = len(keys)
         if validation is not None:
@@ -111,7 +111,7 @@ def _spool(
     folder.mkdir()
     stream, cleaner = config.open(source, folder)
     for text, key in cleaner(stream.texts):
-        lines.write(json.dumps(text) + "\n")
+        lines.write(json.dumps(text, ensure_ascii=False) + "\n")  # \\u escapes would join two lone surrogates
         keys.append(key)
     _refuse_nothing(stream, cleaner)
     return stream, cleaner.report
@@ -140,16 +140,19 @@ def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str =
 def split_by_key(keys: np.ndarray) -> np.ndarray:
     """Return the split of each text from its 64-bit key: 90 % train, 5 % validation, 5 % test.
 
-    A corpus of a few texts may leave train or validation empty by chance; one text then moves over, chosen by its key.
+    A corpus of a few texts may leave train or validation empty by chance; one text then moves over, chosen by its key, with
+    its duplicates where those were kept.
     """
     share = keys / 2.0**64
     codes = np.digitize(share, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
     train, validation, test = range(3)
-    if len(keys) > 1 and train not in codes:
-        codes[np.argmin(keys)] = train
-    if len(keys) > 1 and validation not in codes:
-        donor = train if (codes == train).sum() > 1 else test
-        codes[np.argmax(np.where(codes == donor, share, -1))] = validation
+    if train not in codes:
+        codes[keys == keys.min()] = train
+    if validation not in codes:
+        in_train = keys[codes == train]
+        donors = in_train if in_train.min() < in_train.max() else keys[codes == test]
+        if donors.size:  # else there is one text only
+            codes[keys == donors.max()] = validation
     return codes
 
 

@@ -7,9 +7,11 @@ Every file gets a stand-in of a plain name in a workspace: a link to it where it
 import codecs
 import glob
 import gzip
+import itertools
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,18 @@ KINDS = {
 }
 _CHUNK = 1 << 20  # bytes
 _NOT_UTF8 = re.compile("[\udc80-\udcff]+")
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what bytes that are no UTF-8 decode to
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+# UTF-16 and UTF-32 know no surrogateescape: any of its characters stands for the bytes.
+codecs.register_error("reviewgen_files", lambda error: (_ESCAPES[0], cast(UnicodeDecodeError, error).end))
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ def find_files(pattern: str | Path) -> list[Path]:
     Raises:
         DataError: Nothing is there, or it is a folder.
     """
-    path = Path(pattern).expanduser()
+    path = _expand(pattern)
     if path.is_dir():
         raise DataError(f"{pattern} is a folder. Name its files with a glob, as in '{path}/*.txt'.")
     if path.exists():
@@ -64,6 +77,21 @@ def find_files(pattern: str | Path) -> list[Path]:
             raise DataError(f"No file matches {pattern}.")
         return found
     raise DataError(f"There is no file {pattern}. Check the name, or give a glob, a Hub dataset (owner/name) or 'reviews'.")
+
+
+def _expand(pattern: str | Path) -> Path:
+    """Return a path that the system can be asked about."""
+    shown = str(pattern) if len(str(pattern)) <= 60 else f"{str(pattern)[:57]}..."
+    if not str(pattern).strip():
+        raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
+    try:
+        path = Path(pattern).expanduser()
+        path.exists()
+    except RuntimeError:
+        raise DataError(f"{shown} begins with the home folder of a user that is not known here.") from None
+    except OSError as error:  # too long for a name, as a text is; a folder that may not be searched
+        raise DataError(f"{shown} is no file that can be read: {error.strerror}. To train on texts, pass a list.") from None
+    return path
 
 
 def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
@@ -105,8 +133,8 @@ def _prepare(file: Path, kind: str, target: Path) -> int:
             return 0
         with storage_errors(target.parent), _open(file) as stream, target.open("w", encoding="utf-8", newline="") as copy:
             return sum(_repair(stream, copy, file))
-    except (PermissionError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{file} cannot be read: {error}.") from None
+    except (PermissionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{file} cannot be read: {str(error).rstrip('.')}.") from None
 
 
 def _prepare_parquet(file: Path, target: Path) -> int:
@@ -155,17 +183,19 @@ def _is_sound(stream: IO[bytes], file: Path) -> bool:
 
 
 def _repair(stream: IO[bytes], copy: IO[str], file: Path) -> Iterator[int]:
-    """Write a file as sound UTF-8 and yield the decode errors of each chunk."""
-    decoder = None
-    for chunk in _chunks(stream):
-        if decoder is None:
-            encoding = next((name for bom, name in _BOMS if chunk.startswith(bom)), "utf-8")
-            decoder = codecs.getincrementaldecoder(encoding)("replace" if encoding == "utf-16" else "surrogateescape")
-        if encoding != "utf-16":
-            _refuse_nul(chunk, file)
-        yield _write(copy, decoder.decode(chunk))
-    if decoder is not None:
-        yield _write(copy, decoder.decode(b"", final=True))
+    """Write a file as sound UTF-8 and yield the decode errors of each chunk; a run of them counts once."""
+    chunks = _chunks(stream)
+    first = next(chunks, b"")
+    encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding.startswith("utf-8") else "reviewgen_files")
+    run = ""  # of errors at a chunk's end: the next chunk may go on with it
+    for chunk in itertools.chain([first], chunks):
+        text = run + decoder.decode(chunk)
+        _refuse_nul(text, file)
+        whole = text.rstrip(_ESCAPES)
+        run = text[len(whole) :]
+        yield _write(copy, whole)
+    yield _write(copy, run + decoder.decode(b"", final=True))
 
 
 def _write(copy: IO[str], text: str) -> int:
@@ -179,6 +209,6 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _refuse_nul(chunk: bytes, file: Path) -> None:
-    if b"\0" in chunk:
+def _refuse_nul(chunk: bytes | str, file: Path) -> None:
+    if (b"\0" if isinstance(chunk, bytes) else "\0") in chunk:  # type: ignore[operator]
         raise DataError(f"{file} is a binary file, not text. Readable are {', '.join(KINDS)}, each also gzipped.")

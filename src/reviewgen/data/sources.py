@@ -6,6 +6,9 @@ Turns any source into a stream of strings and tells how it was read: which colum
 import csv
 import importlib.util
 import itertools
+import logging
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +33,8 @@ TEXT_NAMES = (
     "description",
 )
 _PEEK = 100  # rows that the guess of the text column looks at
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+_QUOTED = re.compile(r'"[^"]*"')
 _SAMPLE_BY = {"line": "line", "paragraph": "paragraph", "file": "document"}
 
 
@@ -96,8 +101,8 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Rows:
     """Tell a name, a file, a glob and a repository apart."""
     if "\n" in source or len(source) > 1000:
         raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
-    is_file = Path(source).expanduser().is_file()
     hub = parse_hub_id(source)
+    is_file = (hub is not None or source == "reviews") and Path(source).is_file()
     if source == "reviews":
         if is_file:
             raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
@@ -106,12 +111,12 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Rows:
     if source.startswith("hf://"):
         if hub is None:
             raise DataError(f"{source!r} is no dataset on the Hub: it is hf://owner/name, with or without @revision.")
-        return _open_hub(hub)
+        return _open_hub(hub, documents)
     if hub is None or has_data_suffix(source):
         return _open_files(source, find_files(source), workspace, documents)
     if is_file or Path(source).is_dir():
         raise DataError(f"{source!r} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
-    return _open_hub(hub)
+    return _open_hub(hub, documents)
 
 
 def _reviews_file() -> Path:
@@ -126,18 +131,30 @@ def _open_files(name: str | Path, files: list[Path], workspace: Path, documents:
     from datasets import load_dataset  # half a second
 
     prepared = prepare_files(files, workspace)
-    if documents != "line" and prepared.kind != "text":
-        raise ConfigError(f"documents={documents!r} is for txt files; {name} is {prepared.kind}, where each row is a text.")
-    options = _reader_options(prepared, documents)
+    if prepared.kind != "text":
+        _refuse_documents(documents, f"{name} is {prepared.kind}")
     paths = [str(path) for path in prepared.paths]
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
     try:
+        options = _reader_options(prepared, documents)
         rows = load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options)
     except Exception as error:  # pandas, pyarrow and datasets raise types of their own
         raise _unreadable(name, error) from None
     if prepared.kind != "text":
         return _Rows(str(name), rows, prepared.decode_errors)
-    blank = "\n" if documents == "paragraph" else ""
-    return _Rows(str(name), (row["text"].strip(blank) if blank else row["text"] for row in rows), prepared.decode_errors)
+    texts = (row["text"] for row in rows)
+    return _Rows(str(name), _paragraphs(texts) if documents == "paragraph" else texts, prepared.decode_errors)
+
+
+def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
+    """Cut at blank lines, those with spaces in them too."""
+    for text in texts:
+        yield from (part for part in (piece.strip("\n") for piece in _BLANK_LINES.split(text)) if part.strip())
+
+
+def _refuse_documents(documents: str, instead: str) -> None:
+    if documents != "line":
+        raise ConfigError(f"documents={documents!r} is for txt files; {instead}, where each row is a text.")
 
 
 def _reader_options(prepared: PreparedFiles, documents: str) -> dict[str, Any]:
@@ -148,20 +165,55 @@ def _reader_options(prepared: PreparedFiles, documents: str) -> dict[str, Any]:
         return {}
     from datasets import Features, Value
 
-    with prepared.paths[0].open(encoding="utf-8", newline="") as stream:
-        head = stream.readline()
-        tab = prepared.paths[0].suffix == ".tsv"
-        separator = "\t" if tab else next((sep for sep in ",;\t|" if sep in head), ",")
-        stream.seek(0)
-        columns = next(csv.reader(stream, delimiter=separator), [])
-    options: dict[str, Any] = {"sep": separator, "na_filter": False}
-    if columns and len(set(columns)) == len(columns) and all(columns):
-        options["features"] = Features({column: Value("string") for column in columns})  # "007" is no number
-    return options
+    separator, columns = _csv_header(prepared.paths[0])
+    for path in prepared.paths:
+        _refuse_ragged(path, separator)
+    names = _distinct(columns)
+    features = Features({name: Value("string") for name in names})  # "007" is no number
+    options: dict[str, Any] = {"sep": separator, "na_filter": False, "features": features}
+    return options if names == columns else {**options, "names": names, "header": 0}
 
 
-def _open_hub(hub: HubSource) -> _Rows:
+def _csv_header(path: Path) -> tuple[str, list[str]]:
+    """Return a csv file's separator, the one that its first line has most of outside quotes, and its column names."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        line = next((line for line in stream if line.strip()), "")
+    separator = "\t" if path.suffix == ".tsv" else max(",;\t|", key=_QUOTED.sub("", line).count)
+    return separator, next(_csv_rows(path, separator), [])
+
+
+def _csv_rows(path: Path, separator: str) -> Iterator[list[str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        try:
+            yield from (row for row in csv.reader(stream, delimiter=separator) if row)
+        except csv.Error:  # a field of more than 128 KiB: pandas reads it, this look ahead ends here
+            return
+
+
+def _refuse_ragged(path: Path, separator: str) -> None:
+    """Raise where the first row has more fields than the header: pandas would take the first ones for an index.
+
+    It raises by itself where a later row has more.
+    """
+    columns, row = [*itertools.islice(_csv_rows(path, separator), 2), [], []][:2]
+    if len(row) > len(columns):
+        raise DataError(
+            f"the header names {len(columns)} columns, the first row has {len(row)} fields; quote texts with {separator!r}"
+        )
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """Name the columns that have no name, or another's."""
+    names: list[str] = []
+    for number, column in enumerate(columns, 1):
+        name = column or f"column {number}"
+        names.append(name if name not in names else f"{name} ({number})")
+    return names
+
+
+def _open_hub(hub: HubSource, documents: str) -> _Rows:
     """Stream a dataset of the Hub: its train split, or its first one where it has none."""
+    _refuse_documents(documents, f"{hub.repo_id} is a dataset of the Hub")
     from datasets import load_dataset
 
     try:
@@ -181,15 +233,14 @@ def _open_object(source: Any, workspace: Path, documents: str) -> _Rows:
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
     if kind.__module__.partition(".")[0] == "pandas" and kind.__name__ == "DataFrame":
         raise DataError("Pass the column of the DataFrame that holds the texts, as in frame['text'].")
-    if isinstance(source, Mapping):
-        return _open_splits(source)
     if not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
     if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):
         return _open_files(f"{len(source)} files", [file for item in source for file in find_files(item)], workspace, documents)
     if isinstance(source, list | tuple) and source and all(_names_a_file(item) for item in source[:_PEEK]):
         raise DataError(f"The texts are names of files ({source[0]!r}). To read the files, pass pathlib.Path objects or a glob.")
-    return _Rows(f"{kind.__name__} of texts", source)
+    _refuse_documents(documents, f"this is a {kind.__name__}")
+    return _open_splits(source) if isinstance(source, Mapping) else _Rows(f"{kind.__name__} of texts", source)
 
 
 def _open_splits(source: Mapping[str, Any]) -> _Rows:
@@ -200,7 +251,7 @@ def _open_splits(source: Mapping[str, Any]) -> _Rows:
 
 
 def _names_a_file(item: Any) -> bool:
-    return isinstance(item, str) and has_data_suffix(item) and Path(item).is_file()
+    return isinstance(item, str) and len(item) < 256 and has_data_suffix(item) and Path(item).is_file()
 
 
 def _plain_errors(rows: Iterable[Any], name: str | Path) -> Iterator[Any]:
@@ -214,24 +265,34 @@ def _plain_errors(rows: Iterable[Any], name: str | Path) -> Iterator[Any]:
 
 
 def _unreadable(name: str | Path, error: Exception) -> DataError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = str(error).strip(" \n\"'").splitlines() or [type(error).__name__]
     return DataError(f"{name} cannot be read: {lines[0].rstrip('.')}.")
 
 
 def _choose_column(name: str, head: list[Any], rows: Iterator[Any], text_column: str | None) -> TextStream:
-    if isinstance(head[0], str):
+    first = next((row for row in head if not _is_missing(row)), "")
+    if isinstance(first, str):
         if text_column not in (None, "text"):
             raise DataError(f"{name} has no columns, so there is no {text_column!r}; leave the text column out.")
-        return TextStream(name, _strings(rows, name), preview=head[:3])
-    if not isinstance(head[0], Mapping):
-        raise DataError(f"{name} yields {type(head[0]).__name__}, neither strings nor rows with named columns.")
+        return TextStream(name, _strings(rows, name), preview=[_shown(row) for row in head[:3]])
+    if not isinstance(first, Mapping):
+        raise DataError(f"{name} yields {type(first).__name__}, neither strings nor rows with named columns.")
+    head = [row for row in head if isinstance(row, Mapping)]
     columns = list(dict.fromkeys(str(key) for row in head for key in row))
     column = text_column if text_column is not None else _guess(name, columns, head)
     if column not in columns:
         raise DataError(f"{name} has no column {column!r}. {did_you_mean(column, columns)}")
-    preview = [str(row.get(column, "")) for row in head[:3]]
-    texts = _strings((row.get(column) for row in rows), f"column {column!r} of {name}")
+    preview = [_shown(row.get(column)) for row in head[:3]]
+    texts = _strings((row.get(column) if isinstance(row, Mapping) else row for row in rows), f"column {column!r} of {name}")
     return TextStream(name, texts, column, columns, text_column is None, preview)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))  # pandas writes a missing text as nan
+
+
+def _shown(value: Any) -> str:
+    return "" if _is_missing(value) else str(value)
 
 
 def _guess(name: str, columns: list[str], head: list[Any]) -> str:
@@ -249,7 +310,7 @@ def _strings(values: Iterable[Any], name: str) -> Iterator[str]:
     for number, value in enumerate(values, 1):
         if isinstance(value, str):
             yield value
-        elif value is None:
+        elif _is_missing(value):
             yield ""
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield str(value)

@@ -1,0 +1,162 @@
+"""Strict settings: types, bounds, unknown keys, typed-in strings and durations."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reviewgen.config import (
+    Bound,
+    GenerationConfig,
+    Preset,
+    check,
+    fields_of,
+    from_dict,
+    from_strings,
+    parse_duration,
+    parse_settings,
+    to_dict,
+)
+from reviewgen.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    size: Annotated[int, Bound(at_least=1, at_most=100)]
+    rate: Annotated[float, Bound(above=0, below=1)] = 0.5
+    free: float = 0.0
+    kind: Literal["fast", "slow", 3] = "fast"
+    on: bool = False
+    name: Annotated[str, Bound(at_least=1)] = "x"
+    limit: Annotated[int | None, Bound(at_least=0)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def test_defaults_round_trip_through_json() -> None:
+    config = Sample(size=3, limit=7)
+    assert from_dict(Sample, json.loads(json.dumps(to_dict(config)))) == config
+    assert list(fields_of(Sample)) == list(to_dict(config))
+    with pytest.raises(FrozenInstanceError):
+        config.size = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"siez": 3}, "Did you mean 'size'"),
+        ({}, "'size' is missing"),
+        ({"size": 0}, "at least 1 and at most 100; got 0"),
+        ({"size": 101}, "at most 100"),
+        ({"size": 10**400}, "size must be"),
+        ({"size": True}, "a whole number; got True"),
+        ({"size": 1.0}, "a whole number"),
+        ({"size": "1"}, "a whole number"),
+        ({"size": None}, "a whole number"),
+        ({"size": [1]}, "a whole number"),
+        ({"size": 1, "rate": 0}, "above 0 and below 1"),
+        ({"size": 1, "rate": 1}, "below 1"),
+        ({"size": 1, "rate": math.nan}, "finite"),
+        ({"size": 1, "free": math.inf}, "finite"),
+        ({"size": 1, "free": True}, "a number; got True"),
+        ({"size": 1, "kind": "medium"}, '"fast" or "slow" or 3'),
+        ({"size": 1, "kind": 3.0}, "kind must be"),
+        ({"size": 1, "kind": None}, "kind must be"),
+        ({"size": 1, "on": 1}, "true or false"),
+        ({"size": 1, "on": "true"}, "true or false"),
+        ({"size": 1, "name": ""}, "at least 1"),
+        ({"size": 1, "name": 5}, "a string"),
+        ({"size": 1, "limit": -1}, "at least 0"),
+        ({"size": 1, "limit": 1.5}, "a whole number or none"),
+    ],
+)
+def test_refused_values(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
+        from_dict(Sample, values)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ({"size": "12"}, {"size": 12}),
+        ({"rate": "0.25", "free": "1e-3"}, {"rate": 0.25, "free": 0.001}),
+        ({"free": "3"}, {"free": 3.0}),
+        ({"kind": "slow"}, {"kind": "slow"}),
+        ({"kind": "3"}, {"kind": 3}),
+        ({"on": "yes"}, {"on": True}),
+        ({"on": "False"}, {"on": False}),
+        ({"limit": "none"}, {"limit": None}),
+        ({"limit": "4"}, {"limit": 4}),
+        ({"name": "12"}, {"name": "12"}),
+        ({"size": 5}, {"size": 5}),
+    ],
+)
+def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[str, Any]) -> None:
+    parsed = from_strings(Sample, typed)
+    assert parsed == value
+    assert [type(v) for v in parsed.values()] == [type(v) for v in value.values()]
+
+
+@pytest.mark.parametrize("typed", [{"size": "1.5"}, {"size": ""}, {"size": "9" * 5000}, {"on": "maybe"}, {"kind": "SLOW"}, {"x": "1"}])
+def test_strings_that_are_no_values(typed: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        from_strings(Sample, typed)
+
+
+@given(st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)))
+def test_any_json_object_makes_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+    try:
+        config = from_dict(Sample, values)
+    except ConfigError:
+        return
+    assert from_dict(Sample, to_dict(config)) == config
+
+
+def test_bounds() -> None:
+    assert str(Bound(at_least=0, below=1)) == "at least 0 and below 1"
+    assert Bound(at_least=0, below=1).holds(0)
+    assert not Bound(at_least=0, below=1).holds(1)
+    assert not Bound(above=0).holds(0)
+    assert Bound(at_most=1).holds(1)
+    for endless in (math.nan, math.inf, -math.inf, 10**400):
+        assert not Bound().holds(endless)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"temperature": 0}, {"temperature": -1}, {"top_p": 0}, {"top_p": 1.01}, {"top_k": -1}, {"min_p": -0.1}, {"max_new_tokens": -1}],
+)
+def test_generation_settings_out_of_range(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        from_dict(GenerationConfig, values)
+
+
+def test_settings_by_group() -> None:
+    assert parse_settings(["training.rate = 1=2"]) == {"model": {}, "tokenizer": {}, "training": {"rate": "1=2"}}
+    for wrong in ("x", "model", "model.", "model.x", "hidden_size=3", ".x=3", "modle.x=1", "=", ""):
+        with pytest.raises(ConfigError):
+            parse_settings([wrong])
+    with pytest.raises(ConfigError, match="Did you mean 'model'"):
+        parse_settings(["modle.hidden_size=3"])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5400), (" 10 S ", 10), ("7", 7), (3, 3), (0.5, 0.5)])
+def test_durations(text: str | float, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("wrong", ["", "0", "0s", "-1m", "m", "2 days", "1m30s", "inf", "nan", "9" * 400 + "h", True, -3, math.inf, math.nan])
+def test_no_durations(wrong: str | float) -> None:
+    with pytest.raises(ConfigError, match="duration"):
+        parse_duration(wrong)
+
+
+def test_presets_do_not_share_their_defaults() -> None:
+    one, other = Preset(model="a", tokenizer="b"), Preset(model="a", tokenizer="b")
+    assert one.model_settings is not other.model_settings

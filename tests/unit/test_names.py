@@ -1,0 +1,151 @@
+"""What a string given to load or train means, over forty nasty inputs and the folders that make them ambiguous."""
+
+from pathlib import Path
+
+import pytest
+
+from reviewgen.errors import SourceError
+from reviewgen.names import HubSource, LocalSource, PresetName, PresetSource, parse_hub_id, parse_preset, parse_source
+
+PRESET = PresetSource
+HUB = HubSource
+NO = None
+
+NASTY = [
+    ("lstm-word", PRESET("lstm-word")),
+    ("lstm-word-large", PRESET("lstm-word-large")),
+    ("lstm2-word-10m", PRESET("lstm2-word-10m")),
+    ("a-b", PRESET("a-b")),
+    ("a-b-c-d", NO),
+    ("lstm", NO),
+    ("lstm-", NO),
+    ("-word", NO),
+    ("lstm--word", NO),
+    ("lstm-word-", NO),
+    ("LSTM-word", NO),
+    ("lstm_word", NO),
+    ("lstm-word\n", NO),
+    (" lstm-word", NO),
+    ("2lstm-word", NO),
+    ("lstm-wörd", NO),
+    ("lstm‐word", NO),  # a hyphen of another kind
+    ("ｌstm-word", NO),  # a letter of full width
+    ("", NO),
+    (" ", NO),
+    ("\0", NO),
+    ("a\0b", NO),
+    ("x" * 5000, NO),
+    ("x" * 200 + "/" + "y" * 200, NO),
+    ("owner/name", HUB("owner/name")),
+    ("owner/name@v1", HUB("owner/name", "v1")),
+    ("owner/name@refs/pr/1", HUB("owner/name", "refs/pr/1")),
+    ("hf://owner/name", HUB("owner/name")),
+    ("hf://owner/name@abc123", HUB("owner/name", "abc123")),
+    ("Owner-1/My.Model_v2", HUB("Owner-1/My.Model_v2")),
+    ("o/n", HUB("o/n")),
+    ("owner/name@", NO),
+    ("owner/name@v1@v2", NO),
+    ("owner/name@v 1", NO),
+    ("owner/na--me", NO),
+    ("owner/na..me", NO),
+    ("owner/name.git", NO),
+    ("owner/.name", NO),
+    ("owner/name.", NO),
+    ("owner//name", NO),
+    ("owner/name/file", NO),
+    ("owner/", NO),
+    ("/name/", LocalSource(Path("/name"))),
+    ("hf://", NO),
+    ("hf://name", NO),
+    ("hf://hf://owner/name", NO),
+    ("hf://../secret", NO),
+    ("https://huggingface.co/owner/name", NO),
+    ("owner\\name", NO),
+    ("作者/模型", NO),
+    ("./lstm-word", LocalSource(Path("lstm-word"))),
+    ("../x", LocalSource(Path("../x"))),
+    (".", LocalSource(Path())),
+    ("..", LocalSource(Path(".."))),
+    ("~", LocalSource(Path.home())),
+    ("~/x", LocalSource(Path.home() / "x")),
+    ("~no_such_user_here/x", NO),
+    ("-rf", NO),
+    ("lstm-word; rm -rf /", NO),
+    ("$(id)", NO),
+    ("{0}-{1}", NO),
+]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "meant"), NASTY, ids=[ascii(text)[:30] for text, _ in NASTY])
+def test_nasty_inputs(text: str, meant: PresetSource | HubSource | LocalSource | None) -> None:
+    if meant is not None:
+        assert parse_source(text) == meant
+        return
+    with pytest.raises(SourceError) as caught:
+        parse_source(text)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_there_are_forty_of_them() -> None:
+    assert len(NASTY) >= 40
+    assert len({text for text, _ in NASTY}) == len(NASTY)
+
+
+@pytest.mark.parametrize("text", ["lstm-word", "owner/name"])
+def test_a_folder_of_that_name_makes_it_ambiguous(text: str) -> None:
+    Path(text).mkdir(parents=True)
+    with pytest.raises(SourceError, match="two things") as caught:
+        parse_source(text)
+    assert f"./{text}" in str(caught.value)
+    assert parse_source(f"./{text}") == LocalSource(Path(text))
+    assert parse_source(Path(text)) == LocalSource(Path(text))
+    if "/" in text:
+        assert f"hf://{text}" in str(caught.value)
+        assert parse_source(f"hf://{text}") == HubSource(text)
+
+
+@pytest.mark.parametrize("text", ["models", "a b", "LSTM-word", "x/y/z", "作者", "ends-with-slash/"])
+def test_a_folder_that_can_be_nothing_else_is_local(text: str) -> None:
+    with pytest.raises(SourceError):
+        parse_source(text)
+    Path(text).mkdir(parents=True)
+    assert parse_source(text) == LocalSource(Path(text))
+
+
+def test_a_path_is_local_whatever_it_looks_like() -> None:
+    assert parse_source(Path("lstm-word")) == LocalSource(Path("lstm-word"))
+    assert parse_source(Path("~/x")) == LocalSource(Path.home() / "x")
+    with pytest.raises(SourceError, match="home folder"):
+        parse_source(Path("~no_such_user_here/x"))
+
+
+def test_parse_preset() -> None:
+    assert parse_preset("mingru-char") == PresetName("mingru", "char")
+    assert parse_preset("lstm-word-10m") == PresetName("lstm", "word", "10m")
+    for wrong in ("lstm", "", "lstm-word-a-b", "a/b", "lstm-word\n", "x" * 100_000):
+        with pytest.raises(SourceError, match="no preset name") as caught:
+            parse_preset(wrong)
+        assert len(str(caught.value)) < 300
+
+
+def test_parse_hub_id() -> None:
+    assert parse_hub_id("hf://a/b@c") == HubSource("a/b", "c")
+    for wrong in ("a", "a/b/c", "hf://", "/a", "a/", "a/b.git", "_a/b", "a/b\n"):
+        assert parse_hub_id(wrong) is None, wrong
+
+
+def test_the_hub_client_accepts_every_repository_that_parses() -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    for _, meant in NASTY:
+        if isinstance(meant, HubSource):
+            validate_repo_id(meant.repo_id)
+
+
+

@@ -1,0 +1,34 @@
+"""The README's snippets run, in order and in one namespace, and its commands parse."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^reviewgen (.+)$", README, re.MULTILINE)
+
+
+def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), namespace)  # the project's own README
+    assert len(SNIPPETS) == 2
+    assert "The food was" in capsys.readouterr().out
+    assert (tmp_path / "gru-model" / "model.safetensors").exists()
+
+
+def test_the_commands_run(tmp_path):
+    reviews = [
+        f"The food was {a} and the {b} was {c}." for a in ("good", "bad") for b in ("beer", "bill", "band") for c in range(20)
+    ]
+    (tmp_path / "reviews.csv").write_text("id,review\n" + "\n".join(f'{i},"{text}"' for i, text in enumerate(reviews)))
+    assert len(COMMANDS) == 4
+    for command in COMMANDS:
+        words = shlex.split(command.replace("8m", "3s").replace("lstm-word", "gru-char"))
+        done = subprocess.run([sys.executable, "-m", "reviewgen", *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()

@@ -1,0 +1,207 @@
+"""Finding plugins by entry point, with fake distributions written to a folder on the path."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reviewgen import registry
+from reviewgen.config import Preset
+from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin
+from reviewgen.registry import find_model, find_preset, find_tokenizer, list_plugins, register_model, register_tokenizer
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test a registry of this process that is empty, and take its fake modules away again."""
+    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_failures", {})
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("fake"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that writes a distribution with entry points and modules."""
+
+    def write(package: str, points: dict[str, dict[str, str]], modules: dict[str, str] | None = None, version: str = "1.2.3") -> Path:
+        site = tmp_path / package
+        info = site / f"{package.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        lines = [f"[reviewgen.{group}]\n" + "".join(f"{n} = {v}\n" for n, v in entries.items()) for group, entries in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        for name, code in (modules or {}).items():
+            (site / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return write
+
+
+def test_the_tree_s_own_plugins_come_through_the_same_door() -> None:
+    models = {plugin.name: plugin for plugin in list_plugins("model")}
+    assert {"ngram", "nnlm", "rnn", "gru", "lstm"} <= models.keys()
+    assert models["ngram"].package == "reviewgen"
+    assert all(plugin.problem is None for kind in ("model", "tokenizer", "preset") for plugin in list_plugins(kind))
+
+
+def test_a_stranger_s_model_is_listed_and_found(install: Install) -> None:
+    install("reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": "class Model: pass\n"})
+    listed = next(plugin for plugin in list_plugins("model") if plugin.name == "fakemodel")
+    assert (listed.package, listed.version, listed.problem) == ("reviewgen-fake", "1.2.3", None)
+    assert "fake_good" not in sys.modules
+    model, plugin = find_model("fakemodel")
+    assert model.__name__ == "Model"
+    assert plugin == listed
+
+
+def test_two_packages_of_one_name_are_an_error_that_names_both(install: Install) -> None:
+    install("reviewgen-one", {"models": {"fakemodel": "fake_one:Model"}}, {"fake_one": "class Model: pass\n"})
+    install("reviewgen-two", {"models": {"fakemodel": "fake_two:Model"}}, {"fake_two": "class Model: pass\n"})
+    for find in (lambda: find_model("fakemodel"), lambda: register_model("fakemodel", object)):
+        with pytest.raises(PluginConflict) as caught:
+            find()
+        assert "reviewgen-one (fake_one:Model)" in str(caught.value)
+        assert "reviewgen-two (fake_two:Model)" in str(caught.value)
+    (listed,) = [plugin for plugin in list_plugins("model") if plugin.name == "fakemodel"]
+    assert "reviewgen-one" in (listed.problem or "")
+    assert "fake_one" not in sys.modules
+
+
+def test_two_packages_of_one_preset_are_an_error(install: Install) -> None:
+    install("reviewgen-one", {"presets": {"fake-char": "fake_one:P"}})
+    install("reviewgen-two", {"presets": {"fake-char": "fake_two:P"}})
+    with pytest.raises(PluginConflict, match="reviewgen-one.*reviewgen-two"):
+        find_preset("fake-char")
+
+
+def test_a_claim_on_a_name_of_the_tree_hurts_that_name_only(install: Install) -> None:
+    install("reviewgen-thief", {"models": {"gru": "fake_thief:Model"}})
+    with pytest.raises(PluginConflict, match="reviewgen-thief"):
+        find_model("gru")
+    assert find_model("ngram")[1].package == "reviewgen"
+
+
+def test_a_package_seen_twice_counts_once(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = install("reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": "class Model: pass\n"})
+    twin = tmp_path / "twin"
+    twin.symlink_to(site)
+    monkeypatch.syspath_prepend(str(twin))
+    assert find_model("fakemodel")[1].package == "reviewgen-fake"
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import fake_missing_dependency\n", "ModuleNotFoundError: No module named 'fake_missing_dependency'"),
+        ("raise RuntimeError('no such device')\n", "RuntimeError: no such device"),
+        ("def broken(:\n", "SyntaxError"),
+        ("Other = 1\n", "AttributeError"),
+    ],
+)
+def test_a_broken_import_fails_only_when_asked_for(install: Install, code: str, cause: str) -> None:
+    install("reviewgen-broken", {"models": {"fakemodel": "fake_broken:Model"}}, {"fake_broken": code})
+    (listed,) = [plugin for plugin in list_plugins("model") if plugin.name == "fakemodel"]
+    assert listed.problem is None
+    with pytest.raises(BrokenPlugin) as caught:
+        find_model("fakemodel")
+    assert "reviewgen-broken 1.2.3" in str(caught.value)
+    assert cause in str(caught.value)
+    assert caught.value.__cause__ is not None
+    (listed,) = [plugin for plugin in list_plugins("model") if plugin.name == "fakemodel"]
+    assert cause in (listed.problem or "")
+    assert find_model("ngram")
+
+
+@pytest.mark.parametrize("value", ["fake_absent:Model", "fake_absent.part:Model", "not a module", "", ":Model", ".relative:Model"])
+def test_an_entry_point_to_nothing_is_listed_as_broken(install: Install, value: str) -> None:
+    install("reviewgen-broken", {"models": {"fakemodel": value}})
+    (listed,) = [plugin for plugin in list_plugins("model") if plugin.name == "fakemodel"]
+    assert "is not there" in (listed.problem or "")
+    with pytest.raises(BrokenPlugin, match=r"reviewgen-broken 1\.2\.3"):
+        find_model("fakemodel")
+
+
+def test_listing_imports_nothing(install: Install, tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    code = f"import pathlib\npathlib.Path({str(touched)!r}).write_text('x')\nclass Model: pass\n"
+    points = {"models": {"fakemodel": "fake_pkg.deep:Model"}, "presets": {"fakemodel-char": "fake_pkg.deep:P"}}
+    site = install("reviewgen-fake", points)
+    (site / "fake_pkg").mkdir()
+    for name in ("__init__", "deep"):
+        (site / "fake_pkg" / f"{name}.py").write_text(code)
+    script = (
+        "import sys, reviewgen\n"
+        "names = [p.name for kind in (reviewgen.list_models, reviewgen.list_presets, reviewgen.list_tokenizers) for p in kind()]\n"
+        "assert 'fakemodel' in names and 'fakemodel-char' in names, names\n"
+        "heavy = {'torch', 'datasets', 'accelerate', 'numpy'} | {m for m in sys.modules if m.startswith('reviewgen_')}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{script}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not touched.exists()
+    assert done.stdout.strip() in ("[]", "['torch']") or "reviewgen_" not in done.stdout
+
+
+def test_an_unknown_name_gets_the_nearest_and_all() -> None:
+    with pytest.raises(UnknownPlugin, match=r"the model 'lstn'. Did you mean 'lstm'\? Known: .*ngram"):
+        find_model("lstn")
+    with pytest.raises(UnknownPlugin, match="the tokenizer 'chr'. Did you mean 'char'"):
+        find_tokenizer("chr")
+    with pytest.raises(UnknownPlugin, match="no preset 'lstm-wrod'. Did you mean 'lstm-word'"):
+        find_preset("lstm-wrod")
+    with pytest.raises(UnknownPlugin, match="no preset 'lstm-word-huge'"):
+        find_preset("lstm-word-huge")
+    with pytest.raises(SourceError):
+        find_preset("LSTM")
+
+
+def test_a_model_and_a_tokenizer_compose_without_a_preset(install: Install) -> None:
+    install("reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": "class Model: pass\n"})
+    assert find_preset("fakemodel-char") == Preset(model="fakemodel", tokenizer="char")
+    assert "fake_good" not in sys.modules
+
+
+def test_a_stranger_s_preset_and_one_that_is_none(install: Install) -> None:
+    code = "from reviewgen.config import Preset\nP = Preset(model='ngram', tokenizer='char', model_settings={'order': 3})\nBAD = {}\n"
+    points = {"presets": {"ngram-char-tiny": "fake_presets:P", "ngram-char-bad": "fake_presets:BAD"}}
+    install("reviewgen-fake", points, {"fake_presets": code})
+    assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
+    with pytest.raises(BrokenPlugin, match=r"reviewgen-fake 1\.2\.3"):
+        find_preset("ngram-char-bad")
+
+
+def test_registering_in_the_process() -> None:
+    class Mine: ...
+
+    register_model("mine", Mine)
+    register_tokenizer("mine", Mine)
+    assert find_model("mine")[0] is Mine
+    assert find_tokenizer("mine")[0] is Mine
+    assert find_preset("mine-char") == Preset(model="mine", tokenizer="char")
+    assert find_preset("gru-mine") == Preset(model="gru", tokenizer="mine")
+    listed = next(plugin for plugin in list_plugins("model") if plugin.name == "mine")
+    assert (listed.package, listed.problem) == ("(this process)", None)
+
+
+@pytest.mark.parametrize("name", ["", "My", "my-model", "my model", "my/model", "2x", "é"])
+def test_a_name_that_cannot_stand_in_a_preset_is_refused(name: str) -> None:
+    for register in (register_model, register_tokenizer):
+        with pytest.raises(SourceError, match="cannot name a"):
+            register(name, object)
+
+
+def test_an_installed_name_cannot_be_registered() -> None:
+    with pytest.raises(PluginConflict, match="already provided by reviewgen"):
+        register_model("gru", object)
+    with pytest.raises(PluginConflict):
+        register_tokenizer("char", object)
