@@ -106,9 +106,11 @@ def register_tokenizer(name: str, tokenizer: Any) -> None:
 
 def _register(kind: str, name: str, plugin: Any) -> None:
     try:
-        parse_preset(f"{name}-char" if kind == "model" else f"rnn-{name}")
+        fits = parse_preset(f"{name}-char" if kind == "model" else f"rnn-{name}").size is None
     except SourceError:
-        raise SourceError(f"{name!r} cannot name a {kind}: letters a to z and digits only, a letter first.") from None
+        fits = False
+    if not fits:
+        raise SourceError(f"{name!r} cannot name a {kind}: letters a to z and digits only, a letter first.")
     points = _entry_points(kind).get(name)
     if points:
         raise PluginConflict(f"The {kind} {name!r} is already provided by {_packages(points)}. Choose another name.")

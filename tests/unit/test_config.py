@@ -103,7 +103,9 @@ def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[st
     assert [type(v) for v in parsed.values()] == [type(v) for v in value.values()]
 
 
-@pytest.mark.parametrize("typed", [{"size": "1.5"}, {"size": ""}, {"size": "9" * 5000}, {"on": "maybe"}, {"kind": "SLOW"}, {"x": "1"}])
+@pytest.mark.parametrize(
+    "typed", [{"size": "1.5"}, {"size": ""}, {"size": "9" * 5000}, {"on": "maybe"}, {"kind": "SLOW"}, {"x": "1"}]
+)
 def test_strings_that_are_no_values(typed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         from_strings(Sample, typed)
@@ -130,7 +132,15 @@ def test_bounds() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"temperature": 0}, {"temperature": -1}, {"top_p": 0}, {"top_p": 1.01}, {"top_k": -1}, {"min_p": -0.1}, {"max_new_tokens": -1}],
+    [
+        {"temperature": 0},
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.01},
+        {"top_k": -1},
+        {"min_p": -0.1},
+        {"max_new_tokens": -1},
+    ],
 )
 def test_generation_settings_out_of_range(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -146,12 +156,16 @@ def test_settings_by_group() -> None:
         parse_settings(["modle.hidden_size=3"])
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5400), (" 10 S ", 10), ("7", 7), (3, 3), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("2m", 120), ("1.5h", 5400), (" 10 S ", 10), ("7", 7), (3, 3), (0.5, 0.5)]
+)
 def test_durations(text: str | float, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("wrong", ["", "0", "0s", "-1m", "m", "2 days", "1m30s", "inf", "nan", "9" * 400 + "h", True, -3, math.inf, math.nan])
+@pytest.mark.parametrize(
+    "wrong", ["", "0", "0s", "-1m", "m", "2 days", "1m30s", "inf", "nan", "9" * 400 + "h", True, -3, math.inf, math.nan]
+)
 def test_no_durations(wrong: str | float) -> None:
     with pytest.raises(ConfigError, match="duration"):
         parse_duration(wrong)

@@ -146,6 +146,3 @@ def test_the_hub_client_accepts_every_repository_that_parses() -> None:
     for _, meant in NASTY:
         if isinstance(meant, HubSource):
             validate_repo_id(meant.repo_id)
-
-
-

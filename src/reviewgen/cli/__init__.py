@@ -37,7 +37,7 @@ def main() -> None:
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         ("HF_HUB_VERBOSITY", "error"),
         ("TOKENIZERS_PARALLELISM", "true"),
-        ("OMP_WAIT_POLICY", "PASSIVE"),  # two threads that wait busily on a shared core made an LSTM fifty times slower
+        ("GOMP_SPINCOUNT", "30000"),  # threads that wait busily for longer made an LSTM fifty times slower on a shared machine
     ):
         os.environ.setdefault(name, value)
     try:

@@ -4,7 +4,9 @@ A folder of the cache appears whole or not at all. The files are plain numpy arr
 """
 
 import contextlib
+import errno
 import hashlib
+import io
 import itertools
 import json
 import mmap
@@ -47,6 +49,8 @@ def workspace() -> Iterator[Path]:
     """
     root = cache_folder()
     with storage_errors(f"the cache folder {root} (REVIEWGEN_CACHE names another)"):
+        if root.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         root.mkdir(parents=True, exist_ok=True)
         for left in root.glob("tmp-*"):
             with contextlib.suppress(FileNotFoundError):  # another run was first
@@ -131,7 +135,9 @@ def store(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str) 
             file.write(ids.astype(dtype).tobytes())
             offsets.append(offsets[-1] + len(ids))
             characters.append(length)
-    np.save(folder / f"{split}.index.npy", np.array([offsets, [*characters, 0]], np.int64))
+    buffer = io.BytesIO()  # np.save into a file keeps the cause, a full disk, to itself
+    np.save(buffer, np.array([offsets, [*characters, 0]], np.int64))
+    (folder / f"{split}.index.npy").write_bytes(buffer.getbuffer())
     return TokenStore(folder, split)
 
 

@@ -4,6 +4,7 @@ Turns any source into a stream of strings and tells how it was read: which colum
 """
 
 import csv
+import glob
 import importlib.util
 import itertools
 import logging
@@ -133,7 +134,7 @@ def _open_files(name: str | Path, files: list[Path], workspace: Path, documents:
     prepared = prepare_files(files, workspace)
     if prepared.kind != "text":
         _refuse_documents(documents, f"{name} is {prepared.kind}")
-    paths = [str(path) for path in prepared.paths]
+    paths = [glob.escape(str(path)) for path in prepared.paths]  # datasets takes a path for a pattern
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
     try:
         options = _reader_options(prepared, documents)
@@ -197,9 +198,8 @@ def _refuse_ragged(path: Path, separator: str) -> None:
     """
     columns, row = [*itertools.islice(_csv_rows(path, separator), 2), [], []][:2]
     if len(row) > len(columns):
-        raise DataError(
-            f"the header names {len(columns)} columns, the first row has {len(row)} fields; quote texts with {separator!r}"
-        )
+        fields = f"the header has {len(columns)} fields, the first row has {len(row)}"
+        raise DataError(f"{fields}; put texts that hold {separator!r} in double quotes")
 
 
 def _distinct(columns: list[str]) -> list[str]:

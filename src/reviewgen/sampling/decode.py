@@ -28,6 +28,7 @@ class Row:
     prompt: str
     ids: list[int]
     rest: str  # the end of the prompt that is still to be spelled
+    prompt_length: int  # of the decoded prompt; another than len(prompt) where the tokenizer loses characters
     random: np.random.Generator
     forced: list[int] = field(default_factory=list)  # tokens to come whatever is drawn
     new_tokens: int = 0
@@ -40,7 +41,7 @@ def start_rows(prompts: Sequence[str], pieces: Pieces, seed: int) -> list[Row]:
     rows = []
     for number, prompt in enumerate(prompts):
         split = pieces.split(prompt)
-        rows.append(Row(prompt, list(split.ids), split.rest, np.random.default_rng((seed, number))))
+        rows.append(Row(prompt, list(split.ids), split.rest, split.length, np.random.default_rng((seed, number))))
     return rows
 
 
@@ -170,4 +171,4 @@ def _text(row: Row, tokenizer: Tokenizer) -> str:
 
 
 def _continuation(row: Row, tokenizer: Tokenizer) -> str:
-    return tokenizer.decode(row.ids)[len(row.prompt) :]
+    return tokenizer.decode(row.ids)[row.prompt_length :]

@@ -19,10 +19,11 @@ _TAKEN_BACK = 8  # tokens at most
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads, and the text that it then has to spell."""
+    """What the model reads, the text that it then has to spell, and the length of both as the tokenizer spells them."""
 
     ids: list[int]
     rest: str
+    length: int
 
 
 class Pieces:
@@ -43,7 +44,9 @@ class Pieces:
             if piece[0].isspace():
                 break
         rest = "".join(self.texts[token] for token in ids[keep:])
-        return Prompt(ids[:keep], rest) if text.endswith(rest) else Prompt(ids, "")
+        if not text.endswith(rest):
+            keep, rest = len(ids), ""
+        return Prompt(ids[:keep], rest, len(self._tokenizer.decode(ids[:keep])) + len(rest))
 
     def spelling(self, rest: str) -> Tensor:
         """Return a mask (V,) of the tokens that spell the rest, begin it, or run on from it."""

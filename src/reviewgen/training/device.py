@@ -11,6 +11,8 @@ from reviewgen.errors import TrainingError
 
 __all__ = ["OwnRandom", "ThreadProbe", "make_accelerator", "native_precision", "using_threads"]
 
+_SLOW_STEPS = 5
+
 
 def make_accelerator(precision: str) -> Any:
     """Return an accelerator; its precision is one for the whole process, so "no" only switches autocast off."""
@@ -61,11 +63,13 @@ class ThreadProbe:
         self.chosen = min(threads, self._given) if threads else self._given
         self._plan = [1, 1, *[self._given, 1] * 3] if not threads and self._given > 1 else []
         self._times: dict[int, list[float]] = {1: [], self._given: []}
+        self._slow = 0  # steps in a row
         self._set(self._plan[0] if self._plan else self.chosen)
 
     def record(self, seconds: float) -> None:
         """Take note of how long a step took, and set the threads for the next one."""
         if not self._plan:
+            self._watch(seconds)
             return
         self._times[self._plan.pop(0)].append(seconds)
         one, many = min(self._times[1]), min(self._times[self._given], default=0.0)
@@ -74,6 +78,14 @@ class ThreadProbe:
         if not self._plan:
             self.chosen = 1 if one < 1.05 * many else self._given
         self._set(self._plan[0] if self._plan else self.chosen)
+
+    def _watch(self, seconds: float) -> None:
+        """Fall back to one thread where steps have become much slower than they were with one."""
+        if self.chosen > 1 and self._times[1]:
+            self._slow = self._slow + 1 if seconds > 2 * min(self._times[1]) else 0
+            if self._slow == _SLOW_STEPS:
+                self.chosen = 1
+                self._set(1)
 
     def restore(self) -> None:
         """Give torch back the number of threads it had."""

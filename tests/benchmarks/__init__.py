@@ -1,0 +1,1 @@
+"""Figures of reviewgen beside what else a user could run; ``make bench``."""

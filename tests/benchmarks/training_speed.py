@@ -1,0 +1,102 @@
+"""PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and precision. Target: 0.95 or more.
+
+The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again and again. ``fit`` also reads
+batches from the token cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the median of the
+ratios of neighbours.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reviewgen.data import TokenStore
+from reviewgen.registry import find_model
+from reviewgen.training import Budget, TrainingConfig, fit
+
+VOCAB = 70
+SHAPES = [(42, 128, 2, 4, 512), (128, 256, 2, 64, 64), (128, 512, 2, 100, 64)]  # embedding, hidden, layers, T, B
+ROUNDS, TARGET = 9, 0.95
+
+
+class Ids:
+    """A tokenizer of nothing but ids."""
+
+    vocab_size, bos_id, eos_id = VOCAB, 0, 1
+
+    def decode(self, ids):
+        return ""
+
+
+def random_store(folder, tokens=1_500_000, length=1000):
+    """Write texts of random ids as a token store."""
+    ids = np.random.default_rng(0).integers(2, VOCAB, tokens, dtype=np.uint16)
+    ids[::length], ids[length - 1 :: length] = Ids.bos_id, Ids.eos_id
+    ids.tofile(folder / "train.uint16")
+    offsets = np.arange(0, tokens + 1, length)
+    np.save(folder / "train.index.npy", np.stack([offsets, np.full_like(offsets, length - 2)]))
+    return TokenStore(folder, "train")
+
+
+def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
+    """Return a function that takes one step of the bare loop."""
+    table, rnn = nn.Embedding(VOCAB, embedding), getattr(nn, cell)(embedding, hidden, layers)
+    output = nn.Linear(hidden, VOCAB)
+    optimizer = torch.optim.Adam([p for m in (table, rnn, output) for p in m.parameters()], 1e-3, fused=True)
+    ids = torch.randint(0, VOCAB, (steps + 1, batch))
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(output(rnn(table(ids[:-1]))[0]).float().view(-1, VOCAB), ids[1:].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def our_step(cell, embedding, hidden, layers, steps, batch, bf16, store):
+    """Return a function that takes one step of ``fit``."""
+    kind, _ = find_model(cell.lower())
+    model = kind(kind.Config(vocab_size=VOCAB, embedding_size=embedding, hidden_size=hidden, layers=layers))
+    config = TrainingConfig(batch_size=batch, bptt=steps, evaluations=1, precision="bf16" if bf16 else "no")
+    reports = fit(model, Ids(), store, store, config, Budget(steps=10**6), seed=0)
+    return lambda: next(reports)
+
+
+def seconds(step, count):
+    start = time.perf_counter()
+    for _ in range(count):
+        step()
+    return (time.perf_counter() - start) / count
+
+
+def main():
+    """Print a line for each cell, shape and precision."""
+    print(f"{'':32} {'bare':>12} {'reviewgen':>12}  ratio")
+    misses = 0
+    with tempfile.TemporaryDirectory() as folder:
+        store = random_store(Path(folder))
+        for shape in SHAPES:
+            embedding, hidden, layers, steps, batch = shape
+            for cell in ("RNN", "GRU", "LSTM"):
+                for bf16 in (True, False):  # accelerate's precision is one for the process: bf16 first, then off
+                    bare, ours = bare_step(cell, *shape, bf16), our_step(cell, *shape, bf16, store)
+                    count = max(1, round(0.15 / max(seconds(bare, 3), 1e-4)))
+                    seconds(ours, 3)
+                    pairs = [(seconds(bare, count), seconds(ours, count)) for _ in range(ROUNDS)]
+                    ratio = statistics.median(a / b for a, b in pairs)
+                    speeds = [steps * batch / statistics.median(column) for column in zip(*pairs, strict=True)]
+                    misses += ratio < TARGET
+                    name = f"{cell} {layers}x{hidden} T{steps} B{batch} {'bf16' if bf16 else 'fp32'}"
+                    print(f"{name:32} {speeds[0]:>12,.0f} {speeds[1]:>12,.0f}  {ratio:.3f}", flush=True)
+    print(f"tokens/s; {misses} below {TARGET}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A stranger's plugin: the example is installed from a copy, its source deleted, and it lists, trains, saves and loads."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "reviewgen-uniform"
+
+
+def run(words, site, cwd):
+    env = os.environ | {"PYTHONPATH": str(site) if site else ""}
+    return subprocess.run([sys.executable, "-m", *words], env=env, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Install the example into a fresh folder and delete what it was installed from."""
+    root = tmp_path_factory.mktemp("stranger")
+    source = root / "source"
+    shutil.copytree(EXAMPLE, source)
+    pip = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(root / "site"), str(source)]
+    done = run(pip, None, root)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(source)
+    return root / "site"
+
+
+def test_it_lists_trains_saves_and_reloads(site, tmp_path):
+    (tmp_path / "reviews.txt").write_text("\n".join(f"Review {number} is short." for number in range(40)))
+    listed = run(["reviewgen", "list"], site, tmp_path)
+    assert "uniform" in listed.stdout
+    assert "reviewgen-uniform" in listed.stdout
+    trained = run(["reviewgen", "train", "uniform-char", "--data", "reviews.txt", "--out", "m"], site, tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "nothing to train" in trained.stderr
+    texts = [
+        run(["reviewgen", "generate", "m", "--seed", "1", "--max-new-tokens", "20"], site, tmp_path).stdout for _ in range(2)
+    ]
+    assert texts[0] == texts[1] != ""
+    scored = run(["reviewgen", "score", "m", "--text", "Review"], site, tmp_path)
+    assert scored.returncode == 0, scored.stderr
+
+
+def test_without_it_the_folder_names_the_package(site, tmp_path):
+    (tmp_path / "reviews.txt").write_text("one review\nanother review\n")
+    run(["reviewgen", "train", "uniform-word", "--data", "reviews.txt", "--out", "m"], site, tmp_path)
+    done = run(["reviewgen", "generate", "m"], None, tmp_path)
+    assert done.returncode == 1
+    assert "pip install reviewgen-uniform" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_its_own_tests_pass(site, tmp_path):
+    shutil.copytree(EXAMPLE / "tests", tmp_path / "tests")
+    done = run(["pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], site, tmp_path)
+    assert done.returncode == 0, done.stdout

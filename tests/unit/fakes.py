@@ -1,0 +1,139 @@
+"""Stand-ins that need no training: language models of given answers, a tiny tokenizer, and helpers to make a ReviewModel."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import reviewgen
+from reviewgen.bundle import Bundle
+from reviewgen.config import GenerationConfig
+from reviewgen.model import ReviewModel
+from reviewgen.registry import Plugin
+
+TEXTS = [
+    f"the {thing} was {how} and I liked the {other}."
+    for thing in ("movie", "acting", "music", "ending", "plot")
+    for how in ("good", "bad", "très bon", "so so")
+    for other in ("theme", "others", "movie")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """The settings of a stand-in."""
+
+    vocab_size: int = 2
+
+
+class LetterTokenizer:
+    """One id per given character, nothing else; ids 0 and 1 are bos and eos, an unseen character is left out."""
+
+    Config = FakeConfig
+    bos_id, eos_id = 0, 1
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self.vocab_size = 2 + len(characters)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: Any) -> "LetterTokenizer":
+        return cls("".join(sorted(set("".join(texts)))))
+
+    def encode(self, text: str) -> list[int]:
+        return [2 + self.characters.index(c) for c in text if c in self.characters]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(self.characters[i - 2] for i in ids if i >= 2)
+
+    def save(self, folder: Path) -> None:
+        (folder / "letters.txt").write_text(self.characters, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "LetterTokenizer":
+        return cls((folder / "letters.txt").read_text(encoding="utf-8"))
+
+
+LETTERS = LetterTokenizer("abcdefgh ")
+
+
+class TableModel:
+    """Scores the next token by a fixed table of logits, (V, V): a row for each last token. Its state counts the tokens read."""
+
+    Config = FakeConfig
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+        self.config = FakeConfig(vocab_size=len(table))
+        self.calls: list[tuple[int, ...]] = []  # the shapes of ids that it was called with
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, 1, dtype=torch.int64)
+
+    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        self.calls.append(tuple(ids.shape))
+        return self.table[ids], state + ids.shape[1]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"table": self.table}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        self.table = tensors["table"]
+
+
+class QueueModel(TableModel):
+    """Answers with the tokens of a queue, one a step, whatever it reads; each row has its own place in the queue."""
+
+    def __init__(self, answers: Sequence[int], tokenizer: Any, skip: int = 1) -> None:
+        super().__init__(torch.eye(tokenizer.vocab_size))
+        self.answers = torch.tensor([*answers, tokenizer.eos_id])  # eos for ever
+        self.skip = skip  # tokens read before the first answer, bos among them
+
+    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        places = state + torch.arange(1, ids.shape[1] + 1) - self.skip  # (B, T)
+        tokens = self.answers[places.clamp(0, len(self.answers) - 1)]
+        logits = torch.full((*ids.shape, self.config.vocab_size), -1e4).scatter(-1, tokens.unsqueeze(-1), 0.0)
+        return logits, state + ids.shape[1]
+
+
+class ScoringTable(TableModel):
+    """The same distribution as ``TableModel``, scored without the dense table."""
+
+    def score(self, ids: Tensor, targets: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.table.log_softmax(-1)[ids, targets], state + ids.shape[1]
+
+
+def table(vocab_size: int, seed: int = 0, scale: float = 2.0, eos: float | None = None) -> Tensor:
+    """Return random logits (V, V); ``eos`` sets the end token's."""
+    logits = torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
+    if eos is not None:
+        logits[:, 1] = eos
+    return logits
+
+
+def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
+    """Return a ReviewModel of any two parts."""
+    plugin = Plugin("model", "fake", "tests", "0")
+    settings = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 30} | generation))
+    return ReviewModel(Bundle("fake-fake", model, tokenizer, plugin, plugin, FakeConfig(), settings))
+
+
+def train_tiny(preset: str, cache: Path, texts: Sequence[str] = TEXTS, **options: Any) -> ReviewModel:
+    """Train for a moment, outside a test function too, with a token cache in the given folder."""
+    before = os.environ.get("REVIEWGEN_CACHE")
+    os.environ["REVIEWGEN_CACHE"] = str(cache)
+    try:
+        return reviewgen.train(preset, list(texts), **({"steps": 3} | options))
+    finally:
+        if before is None:
+            del os.environ["REVIEWGEN_CACHE"]
+        else:
+            os.environ["REVIEWGEN_CACHE"] = before
+
+
+GRU = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4}}
+NGRAM = {"model": {"order": 4}, "steps": 1}

@@ -1,0 +1,111 @@
+"""Cleaning: every count and every option, against plain re-implementations."""
+
+import html
+import re
+import unicodedata
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reviewgen.data.cleaning import Cleaner, CleaningReport, key_of
+
+PIECES = ["<br>", "<BR />", "&amp;", "&#39;", "&nosuch;", "e\u0301", "é", " ", "a", "B", "\n", "ดี", "\ud83d", "😀", "<", "&"]
+TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max_size=12)
+
+
+def clean(*texts, **options):
+    cleaner = Cleaner(**options)
+    return [text for text, _ in cleaner(texts)], cleaner.report
+
+
+def test_breaks_become_newlines_and_each_is_counted():
+    kept, report = clean("a<br>b<br/>c<br />d<BR  />e", "<break>", "x < br >")
+    assert kept == ["a\nb\nc\nd\ne", "<break>", "x < br >"]
+    assert report.breaks_replaced == 4
+
+
+def test_entities_are_decoded_and_only_those_that_change_are_counted():
+    kept, report = clean("Tom &amp; Jerry&#39;s &#x263A; &eacute;", "A&B &nosuch; AT&T; a=1&b=2", "&lt;br&gt;", "&#xD800;")
+    assert kept == ["Tom & Jerry's ☺ é", "A&B &nosuch; AT&T; a=1&b=2", "<br>", "\ufffd"]
+    assert report.entities_decoded == 7
+    assert report.breaks_replaced == 0
+
+
+def test_normal_form_is_composed_and_counted_by_text():
+    kept, report = clean("e\u0301e\u0301", "é", "ดี", "\u1112\u1161\u11ab")
+    assert kept == ["éé", "é", "ดี", "한"]
+    assert report.normalized == 2
+
+
+def test_surrogates_are_replaced():
+    assert clean("a\ud800b\udfff")[0] == ["a\ufffdb\ufffd"]
+
+
+def test_empty_texts_and_duplicates_are_dropped_and_counted():
+    kept, report = clean("a", "", " \n\t\u00a0", "b", "a", "&#97;", "<br>", "A", "a ")
+    assert kept == ["a", "b", "A", "a "]
+    expected = CleaningReport(read=9, kept=4, characters=5, empty=3, duplicates=2, breaks_replaced=1, entities_decoded=1)
+    assert report == expected
+
+
+def test_lower_case_is_an_option_and_makes_duplicates():
+    kept, report = clean("Good ÄÖ", "GOOD äö", "Bad", lowercase=True)
+    assert kept == ["good äö", "bad"]
+    assert (report.duplicates, report.characters) == (1, 10)
+
+
+def test_markdown_is_stripped_to_its_words():
+    text = (
+        "# Title\n\nSome *very* **good** [link](http://x.y) and `code`\nnext ![alt](i.png)\n\n- one\n- two\n\n```py\nx = 1\n```\n"
+    )
+    kept, _ = clean(text, "***", strip_markdown=True)
+    assert kept == ["Title\n\nSome very good link and code\nnext alt\n\none\n\ntwo\n\nx = 1"]
+    assert clean("***", strip_markdown=True)[1].empty == 1
+
+
+def test_without_cleaning_texts_pass_exactly():
+    texts = ["", " ", "a<br>b", "a<br>b", "&amp;", "e\u0301", "\ud800", "A"]
+    kept, report = clean(*texts, clean=False)
+    assert kept == texts
+    assert report == CleaningReport(read=8, kept=8, characters=sum(map(len, texts)))
+    assert clean("A<br>", "A<br>", clean=False, lowercase=True)[0] == ["a<br>", "a<br>"]
+
+
+@given(TEXTS)
+@settings(max_examples=150, deadline=None)
+def test_against_a_plain_reference(texts):
+    counts: Counter[str] = Counter()
+    expected: list[str] = []
+    for text in texts:
+        plain = re.sub("(?i)<br */?>", "\n", text)
+        counts["breaks"] += len(re.findall("(?i)<br */?>", text))
+        counts["entities"] += plain.count("&amp;") + plain.count("&#39;")
+        plain = html.unescape(plain.replace("&nosuch;", "\0")).replace("\0", "&nosuch;")
+        composed = unicodedata.normalize("NFC", plain)
+        counts["normalized"] += composed != plain
+        composed = "".join("\ufffd" if unicodedata.category(c) == "Cs" else c for c in composed)
+        if not composed.strip():
+            counts["empty"] += 1
+        elif composed in expected:
+            counts["duplicates"] += 1
+        else:
+            expected.append(composed)
+    kept, report = clean(*texts)
+    assert kept == expected
+    assert report == CleaningReport(
+        read=len(texts),
+        kept=len(expected),
+        characters=sum(map(len, expected)),
+        empty=counts["empty"],
+        duplicates=counts["duplicates"],
+        breaks_replaced=counts["breaks"],
+        entities_decoded=counts["entities"],
+        normalized=counts["normalized"],
+    )
+
+
+def test_keys_are_stable_and_of_the_cleaned_text():
+    assert key_of("") == 0xE4A6A0577479B2B4
+    assert [key for _, key in Cleaner()(["&#97;"])] == [key_of("a")]
+    assert key_of("\ud800") != key_of("\ufffd")

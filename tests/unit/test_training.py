@@ -1,0 +1,307 @@
+"""Training: the loops, budgets, early stopping, best weights, interruption, and what a run leaves as it was."""
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.data import IGNORED
+from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
+from reviewgen.training.device import ThreadProbe, native_precision, using_threads
+from reviewgen.training.gradient import cross_entropy, detach, one_cycle
+
+TEXTS = [f"The {noun} was {kind} and the {other} was not." for noun, other, kind in itertools.product(
+    ("food", "band", "film", "beer"), ("bill", "room", "crowd"), ("good", "bad", "loud", "long", "warm"))]  # fmt: skip
+SMALL = {"model": {"hidden_size": 24, "embedding_size": 12}, "training": {"batch_size": 4, "bptt": 16, "precision": "no"}}
+
+
+def watched(preset, source=TEXTS, **options):
+    """Return a finished run, its reports and its model."""
+    run = TrainingRun(preset, source, **options)
+    run.read()
+    run.tokenize()
+    reports = list(run)
+    return run, reports, run.finish()
+
+
+def test_cross_entropy_is_the_mean_over_the_targets_that_count():
+    logits, targets = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
+    targets[1, 2] = targets[0, 0] = IGNORED
+    kept = [(b, t) for b in range(3) for t in range(5) if targets[b, t] != IGNORED]
+    expected = -sum(F.log_softmax(logits[b, t].double(), -1)[targets[b, t]] for b, t in kept) / len(kept)
+    assert float(cross_entropy(logits, targets)) == pytest.approx(float(expected), abs=1e-6)
+    time_first = logits.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not time_first.is_contiguous()
+    assert float(cross_entropy(time_first, targets)) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_one_cycle_rises_and_falls_to_nothing():
+    rates = [one_cycle(progress, 0.2) for progress in np.linspace(0, 1, 101)]
+    assert max(rates) == pytest.approx(1) == rates[20]
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert 0 < rates[0] < 0.1
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert one_cycle(0.0, 0.0) == 1.0
+
+
+def test_detach_cuts_every_part_of_a_state():
+    state = (torch.ones(2, requires_grad=True) * 2, (torch.ones(2, requires_grad=True) * 3,), ())
+    assert not any(tensor.requires_grad for tensor in (detach(state)[0], detach(state)[1][0]))
+
+
+def test_the_loop_is_the_loop_written_out():
+    """Three steps of fit give the losses of a plain torch loop on the same batches."""
+    run = TrainingRun("gru-char", TEXTS, steps=3, **SMALL)
+    run.read()
+    run.tokenize()
+    start = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    losses = [report.nats_per_token for report in run]
+    assert losses == pytest.approx(plain_losses(run, start), abs=1e-5)
+
+
+def plain_losses(run, start):
+    from reviewgen.data import Lanes
+
+    model = type(run.model)(run.model.config)
+    model.load_state_dict(start)
+    config = run.config
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, betas=(0.9, 0.99))
+    lanes = Lanes(run.stores["train"], bos_id=run.tokenizer.bos_id, lanes=config.batch_size, bptt=config.bptt, seed=0)
+    state, losses = model.initial_state(lanes.lanes), []
+    for step, batch in enumerate(itertools.islice(lanes, 3)):
+        optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(step / 3, config.warmup)
+        logits, state = model(torch.from_numpy(batch.ids), state)
+        targets = torch.from_numpy(batch.targets)
+        loss = F.nll_loss(F.log_softmax(logits, -1).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        state, losses = state.detach(), [*losses, loss.item()]
+    return losses
+
+
+def test_training_learns_and_keeps_the_best_weights():
+    run, reports, model = watched("gru-char", steps=150, **SMALL)
+    judged = [report for report in reports if report.evaluation]
+    assert judged[-1].evaluation.bits_per_character < 0.5 * judged[0].evaluation.bits_per_character
+    best = min(report.evaluation.bits_per_character for report in judged)
+    documents = list(run.stores["validation"].documents())
+    again = reviewgen.evaluation.evaluate_documents(model.model, documents, model.tokenizer.vocab_size)
+    assert again.bits_per_character == pytest.approx(best, rel=1e-5)
+    assert not model.model.training
+
+
+def test_the_best_weights_come_back_when_later_ones_are_worse():
+    spoilt = SMALL | {"training": SMALL["training"] | {"learning_rate": 10.0, "warmup": 0.9, "patience": 2, "evaluations": 20}}
+    run, reports, model = watched("rnn-char", steps=200, **spoilt)
+    judged = [report.evaluation.bits_per_character for report in reports if report.evaluation]
+    assert judged[-1] > min(judged)
+    assert len(judged) - 1 - judged.index(min(judged)) == 2  # patience
+    assert model.training["stopped"].startswith("early")
+    documents = list(run.stores["validation"].documents())
+    again = reviewgen.evaluation.evaluate_documents(model.model, documents, model.tokenizer.vocab_size)
+    assert again.bits_per_character == pytest.approx(min(judged), rel=1e-5)
+
+
+def test_same_seed_same_weights_and_another_seed_others():
+    options = SMALL | {"steps": 5, "training": SMALL["training"] | {"threads": 1}}
+    weights = [watched("lstm-char", seed=seed, **options)[2].model.state_dict() for seed in (1, 1, 2)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+def test_dropout_leaves_global_random_state_and_threads_alone():
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads()
+    settings = SMALL | {"model": SMALL["model"] | {"output_dropout": 0.5}}
+    watched("gru-char", steps=12, **settings)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.get_num_threads() == before[2]
+
+
+def test_a_budget_stops_on_time():
+    start = time.monotonic()
+    _, reports, model = watched("gru-char", budget="3s", **SMALL)
+    assert 2 < time.monotonic() - start < 6
+    assert reports[-1].progress >= 1 or model.training["stopped"].startswith("early")
+    assert model.training["budget_seconds"] == 3
+
+
+def test_a_budget_that_reading_has_used_up_still_takes_a_step():
+    _, reports, _ = watched("gru-char", budget=0.001, **SMALL)
+    assert len(reports) == 1
+    assert reports[0].evaluation is not None
+
+
+def test_epochs_are_passes_over_the_lanes():
+    run, reports, _ = watched("gru-char", epochs=2, **SMALL)
+    tokens = run.stores["train"].tokens
+    assert {report.epoch for report in reports} == {0, 1}
+    assert 2 * tokens - 2 * 4 * 17 <= reports[-1].tokens <= 2 * tokens
+
+
+@pytest.mark.parametrize(
+    "options", [{"steps": 0}, {"epochs": -1}, {"budget": "2m", "steps": 3}, {"seed": -1}, {"budget": "soon"}]
+)
+def test_an_impossible_budget_or_seed_is_refused(options):
+    with pytest.raises(ConfigError):
+        TrainingRun("ngram-char", TEXTS, **options)
+
+
+def test_settings_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ConfigError, match="hidden_size"):
+        TrainingRun("gru-char", "no such file.csv", model={"hiden_size": 3})
+    with pytest.raises(ConfigError, match="tokenizer"):
+        TrainingRun("gru-char", "no such file.csv", model={"vocab_size": 3})
+    with pytest.raises(OutputExists):
+        TrainingRun("gru-char", "no such file.csv", out=tmp_path)
+
+
+def test_one_review_is_refused_and_two_are_enough():
+    with pytest.raises(DataError, match="single review"):
+        reviewgen.train("ngram-char", ["just one"])
+    assert reviewgen.train("ngram-char", ["one", "two"]).training["data"]["reviews"] == {"train": 1, "validation": 1, "test": 0}
+    assert reviewgen.train("gru-char", ["a", "b"], steps=2, **SMALL).generate_one(seed=1) is not None
+
+
+def test_a_validation_source_replaces_the_split():
+    run, _, model = watched("ngram-char", validation=["The food was cold.", TEXTS[0]])
+    assert model.training["data"]["reviews"] == {"train": 60, "validation": 2, "test": 0}
+    assert model.training["held_out"]["split"] == "validation"
+    assert any("1 of 2 validation texts" in note for note in run.corpus.notes)
+
+
+def test_an_interrupt_keeps_the_best_so_far(tmp_path):
+    run = TrainingRun("gru-char", TEXTS, steps=1000, out=tmp_path / "m", **SMALL)
+    run.read()
+    run.tokenize()
+    with pytest.raises(KeyboardInterrupt):
+        for report in run:
+            if report.step == 120:
+                raise KeyboardInterrupt
+    run.interrupt()
+    run.finish()
+    model = reviewgen.load(tmp_path / "m")
+    assert model.training["stopped"] == "interrupted"
+    assert model.training["steps"] == 120
+    assert model.generate_one(seed=1) == reviewgen.load(tmp_path / "m").generate_one(seed=1)
+
+
+def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch):
+    from reviewgen.training.gradient import _GradientLoop
+
+    plain, calls = _GradientLoop.step, itertools.count(1)
+
+    def step(self, batch):
+        if next(calls) == 30:
+            raise KeyboardInterrupt
+        return plain(self, batch)
+
+    monkeypatch.setattr(_GradientLoop, "step", step)
+    model = reviewgen.train("gru-char", TEXTS, steps=1000, **SMALL)
+    assert model.training["stopped"] == "interrupted"
+    assert model.training["steps"] == 29
+
+
+def test_an_interrupted_count_is_a_model_of_what_was_seen():
+    run = TrainingRun("ngram-char", TEXTS)
+    run.read()
+    run.tokenize()
+    for report in run:
+        if report.step > 10:
+            break
+    run.interrupt()
+    assert run.finish().generate_one(seed=1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    run = TrainingRun("gru-char", TEXTS, steps=10, **SMALL)
+    run.read()
+    run.tokenize()
+    with torch.no_grad():
+        next(iter(run.model.parameters())).fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"nan at step 1\b.*learning_rate"):
+        list(run)
+
+
+def test_what_can_be_trained_neither_way_is_refused():
+    class Neither:
+        def state_dict(self):
+            return {}
+
+    from reviewgen.training import Budget, TrainingConfig, fit
+
+    run = TrainingRun("ngram-char", TEXTS)
+    run.read()
+    run.tokenize()
+    with pytest.raises(TrainingError, match="Neither is neither"):
+        next(
+            fit.__wrapped__(
+                Neither(), run.tokenizer, run.stores["train"], run.stores["validation"], TrainingConfig(), Budget(), 0
+            )
+        )
+
+
+@pytest.mark.skipif(native_precision() != "bf16", reason="this machine has no bf16 instructions")
+def test_bf16_is_the_default_where_the_machine_has_it():
+    settings = SMALL | {"training": {"batch_size": 4, "bptt": 16}}
+    _, reports, model = watched("lstm-char", steps=40, **settings)
+    assert "bf16" in model.training["device"]
+    assert all(tensor.dtype == torch.float32 for tensor in model.model.state_dict().values())
+    assert reports[-1].nats_per_token < reports[0].nats_per_token
+    _, _, plain = watched("lstm-char", steps=2, **SMALL)  # another precision in the same process
+    assert "no mixed precision" in plain.training["device"]
+    logits, _ = plain.model(torch.tensor([[0, 1]]), plain.model.initial_state(1))
+    assert logits.dtype == torch.float32
+
+
+def test_the_probe_keeps_the_faster_number_of_threads():
+    with using_threads(2):
+        for one, two, expected in ((1.0, 0.5, 2), (1.0, 1.5, 1), (1.0, 9.0, 1)):
+            probe = ThreadProbe(0)
+            for _ in range(12):
+                probe.record(one if torch.get_num_threads() == 1 else two)
+            assert probe.chosen == torch.get_num_threads() == expected
+            probe.restore()
+            assert torch.get_num_threads() == 2
+
+
+def test_the_probe_falls_back_when_a_second_thread_turns_slow():
+    with using_threads(2):
+        probe = ThreadProbe(0)
+        for _ in range(12):
+            probe.record(1.0 if torch.get_num_threads() == 1 else 0.5)
+        assert probe.chosen == 2
+        for _ in range(5):
+            probe.record(3.0)
+        assert probe.chosen == torch.get_num_threads() == 1
+        probe.restore()
+
+
+def test_a_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch):
+    from reviewgen.errors import StorageError
+    from reviewgen.model import ReviewModel
+
+    plain, calls = ReviewModel.save_pretrained, itertools.count()
+
+    def save(self, folder, **options):
+        if next(calls) == 0:
+            raise StorageError("No room.")
+        return plain(self, folder, **options)
+
+    monkeypatch.setattr(ReviewModel, "save_pretrained", save)
+    with pytest.raises(StorageError, match="was saved as") as caught:
+        reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m")
+    rescued = str(caught.value).split("saved as ")[1].split(" instead")[0]
+    assert reviewgen.load(rescued).generate_one(seed=1)
