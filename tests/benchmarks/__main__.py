@@ -1,7 +1,7 @@
 """Runs the benchmarks, each in a process of its own: ``python -m tests.benchmarks [NAME ...]``.
 
-The corpora are not part of the project: ``REVIEWGEN_BENCH`` names the folder that holds ``data/`` and ``bench/``, ``../shared`` by
-default. A benchmark that says PINNED runs on one core with one thread.
+The corpora are not part of the project: ``REVIEWGEN_BENCH`` names the folder that holds ``data/`` and ``bench/``,
+``../shared`` by default. A benchmark that says PINNED runs on one core with one thread.
 """
 
 import os

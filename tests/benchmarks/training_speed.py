@@ -1,11 +1,12 @@
 """PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and precision. Target: 0.95 or more.
 
 The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again and again. ``fit`` also reads
-batches from the token cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the median of the
-ratios of neighbours.
+batches from the token cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the median of
+the ratios of neighbours.
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -82,8 +83,8 @@ def main():
     misses = 0
     with tempfile.TemporaryDirectory() as folder:
         store = random_store(Path(folder))
-        for shape in SHAPES:
-            embedding, hidden, layers, steps, batch = shape
+        for shape in SHAPES[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
+            _, hidden, layers, steps, batch = shape
             for cell in ("RNN", "GRU", "LSTM"):
                 for bf16 in (True, False):  # accelerate's precision is one for the process: bf16 first, then off
                     bare, ours = bare_step(cell, *shape, bf16), our_step(cell, *shape, bf16, store)

@@ -56,9 +56,7 @@ def test_lower_case_is_an_option_and_makes_duplicates():
 
 
 def test_markdown_is_stripped_to_its_words():
-    text = (
-        "# Title\n\nSome *very* **good** [link](http://x.y) and `code`\nnext ![alt](i.png)\n\n- one\n- two\n\n```py\nx = 1\n```\n"
-    )
+    text = "# Title\n\nSome *very* **good** [link](http://x.y) and `code`\nnext ![alt](i.png)\n\n- one\n- two\n\n```\nx = 1\n```"
     kept, _ = clean(text, "***", strip_markdown=True)
     assert kept == ["Title\n\nSome very good link and code\nnext alt\n\none\n\ntwo\n\nx = 1"]
     assert clean("***", strip_markdown=True)[1].empty == 1

@@ -14,8 +14,9 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 from reviewgen.errors import DataError, storage_errors
 
@@ -155,8 +156,8 @@ def _is_packed(file: Path) -> bool:
     return file.suffix.lower() == ".gz"
 
 
-def _open(file: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(file)) if _is_packed(file) else file.open("rb")
+def _open(file: Path) -> BufferedIOBase:
+    return gzip.open(file) if _is_packed(file) else file.open("rb")
 
 
 def _link(file: Path, target: Path) -> None:
@@ -167,7 +168,7 @@ def _link(file: Path, target: Path) -> None:
             shutil.copyfile(file, target)
 
 
-def _is_sound(stream: IO[bytes], file: Path) -> bool:
+def _is_sound(stream: BufferedIOBase, file: Path) -> bool:
     """Return whether a file is UTF-8 without a byte order mark."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -182,7 +183,7 @@ def _is_sound(stream: IO[bytes], file: Path) -> bool:
     return True
 
 
-def _repair(stream: IO[bytes], copy: IO[str], file: Path) -> Iterator[int]:
+def _repair(stream: BufferedIOBase, copy: IO[str], file: Path) -> Iterator[int]:
     """Write a file as sound UTF-8 and yield the decode errors of each chunk; a run of them counts once."""
     chunks = _chunks(stream)
     first = next(chunks, b"")
@@ -204,7 +205,7 @@ def _write(copy: IO[str], text: str) -> int:
     return errors
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK):
         yield chunk
 

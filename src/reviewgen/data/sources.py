@@ -3,6 +3,7 @@
 Turns any source into a stream of strings and tells how it was read: which column, which rows come first. Changes no text.
 """
 
+import contextlib
 import csv
 import glob
 import importlib.util
@@ -138,13 +139,27 @@ def _open_files(name: str | Path, files: list[Path], workspace: Path, documents:
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
     try:
         options = _reader_options(prepared, documents)
-        rows = load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options)
+        with _uncounted():
+            rows = load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options)
     except Exception as error:  # pandas, pyarrow and datasets raise types of their own
         raise _unreadable(name, error) from None
     if prepared.kind != "text":
         return _Rows(str(name), rows, prepared.decode_errors)
     texts = (row["text"] for row in rows)
     return _Rows(str(name), _paragraphs(texts) if documents == "paragraph" else texts, prepared.decode_errors)
+
+
+@contextlib.contextmanager
+def _uncounted() -> Iterator[None]:
+    """Keep ``datasets`` from telling a server on the internet, or waiting for it, that it reads a file on this machine."""
+    from datasets import config
+
+    before = getattr(config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    try:
+        yield
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = before
 
 
 def _paragraphs(texts: Iterable[str]) -> Iterator[str]:

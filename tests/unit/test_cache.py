@@ -1,0 +1,280 @@
+"""The token cache: what is on disk equals the tokenizer's output, appears whole or not at all, and is made once."""
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reviewgen_char.tokenizer import CharTokenizer
+
+from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
+from reviewgen.data.cache import store
+from reviewgen.errors import StorageError
+
+TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """How many ids there are."""
+
+    vocab_size: int = 200
+
+
+class FakeTokenizer:
+    """An id a character, its code point modulo the vocabulary; counts its work."""
+
+    Config = FakeConfig
+    bos_id, eos_id = 0, 1
+    calls: dict[str, int] = {"train": 0, "encode": 0}  # noqa: RUF012
+
+    def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
+
+    @classmethod
+    def train(cls, texts, config):
+        cls.calls["train"] += sum(1 for _ in texts)
+        return cls(config.vocab_size)
+
+    def encode(self, text):
+        type(self).calls["encode"] += 1
+        return [self.vocab_size - 1 - ord(c) % (self.vocab_size - 2) for c in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+    def save(self, folder):
+        (folder / "fake.json").write_text(json.dumps(self.vocab_size))
+
+    @classmethod
+    def load(cls, folder):
+        return cls(json.loads((folder / "fake.json").read_text()))
+
+
+@pytest.fixture(autouse=True)
+def no_calls_yet():
+    FakeTokenizer.calls = {"train": 0, "encode": 0}
+
+
+def run(texts, kind=FakeTokenizer, config=None, identity="fake 1", clean=True):
+    """Tokenize as a fresh run does."""
+    with workspace() as folder:
+        corpus = gather(texts, folder, DataConfig(clean=clean))
+        tokenizer, stores = tokenize(corpus, kind, config or kind.Config(), identity, folder)
+        return tokenizer, stores, {split: list(corpus.texts(split)) for split in SPLITS}
+
+
+def visible():
+    """Return the names in the cache folder."""
+    return sorted(path.name for path in cache_folder().iterdir())
+
+
+@pytest.mark.parametrize("kind", [FakeTokenizer, CharTokenizer])
+def test_ids_are_the_tokenizers_framed(kind):
+    tokenizer, stores, texts = run(TEXTS, kind)
+    for split in SPLITS:
+        expected = [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts[split]]
+        found = list(stores[split].documents())
+        assert [ids.tolist() for ids, _ in found] == expected
+        assert [characters for _, characters in found] == [len(text) for text in texts[split]]
+        assert stores[split].ids.tolist() == sum(expected, [])  # noqa: RUF017
+        assert (len(stores[split]), stores[split].tokens) == (len(expected), sum(map(len, expected)))
+    assert texts["validation"] and texts["test"]
+
+
+def test_the_tokenizer_is_trained_on_the_train_split_only():
+    _, _, texts = run(TEXTS)
+    assert FakeTokenizer.calls == {"train": len(texts["train"]), "encode": len(TEXTS)}
+
+
+def test_a_second_run_reads_the_cache():
+    _, first, _ = run(TEXTS)
+    before, names = dict(FakeTokenizer.calls), visible()
+    tokenizer, second, _ = run(iter(TEXTS))
+    assert FakeTokenizer.calls == before
+    assert visible() == names
+    assert tokenizer.vocab_size == 200
+    assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
+
+
+def test_other_data_settings_or_identity_have_a_folder_of_their_own():
+    run(TEXTS)
+    run(TEXTS[:-1])
+    run(TEXTS, config=FakeConfig(vocab_size=300))
+    run(TEXTS, identity="fake 2")
+    run(TEXTS, CharTokenizer)
+    assert len(visible()) == 5
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, np.uint16), (65_537, np.uint32), (200_000, np.uint32)])
+def test_the_width_of_an_id(vocab_size, dtype):
+    tokenizer, stores, texts = run(["\0", "a", "b" * 9, "\U000f0000"], config=FakeConfig(vocab_size=vocab_size), clean=False)
+    assert stores["train"].ids.dtype == dtype
+    expected = [i for text in texts["train"] for i in [0, *tokenizer.encode(text), 1]]
+    assert stores["train"].ids.tolist() == expected
+    assert max(max(tokenizer.encode(text)) for text in ["\0"]) == vocab_size - 1
+
+
+def test_the_files_are_memory_mapped_and_forgotten_pages_come_back():
+    _, stores, _ = run(TEXTS)
+    ids = stores["train"].ids
+    base = ids
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+    assert not ids.flags.writeable
+    before = ids.copy()
+    stores["train"].forget()
+    assert np.array_equal(ids, before)
+
+
+def test_empty_splits_and_empty_texts():
+    _, stores, _ = run(["", ""], clean=False)
+    assert [len(stores[split]) for split in SPLITS] == [2, 0, 0]
+    assert [stores[split].tokens for split in SPLITS] == [4, 0, 0]
+    assert list(stores["test"].documents()) == []
+    assert stores["train"].ids.tolist() == [0, 1, 0, 1]
+    stores["test"].forget()
+
+
+class Killed(Exception):
+    """Stands for the end of a process in the middle of its work."""
+
+
+class Fragile(FakeTokenizer):
+    """Dies in the middle of encoding."""
+
+    def encode(self, text):
+        if self.calls["encode"] == 50:
+            raise Killed
+        return super().encode(text)
+
+
+def test_a_writer_that_dies_leaves_nothing_visible():
+    with pytest.raises(Killed):
+        run(TEXTS, Fragile)
+    assert visible() == []
+    assert len(run(TEXTS)[1]["train"]) > 100
+
+
+def test_a_killed_process_leaves_only_a_temporary_folder_that_goes_after_a_day(tmp_path):
+    script = """if True:
+        import os
+        from reviewgen_char.tokenizer import CharTokenizer
+        from reviewgen.data import DataConfig, cache, gather, workspace
+        cache._publish = lambda *_: os._exit(9)
+        with workspace() as folder:
+            corpus = gather(["a", "b", "c"], folder, DataConfig())
+            cache.tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder)
+    """
+    assert subprocess.run([sys.executable, "-c", script], env=os.environ, check=False).returncode == 9
+    (left,) = cache_folder().iterdir()
+    assert left.name.startswith("tmp-")
+    assert (left / "tokens").is_dir()
+    with workspace():
+        assert left.exists()  # it could be another run's
+    yesterday = time.time() - 25 * 3600
+    os.utime(left, (yesterday, yesterday))
+    with workspace() as folder:
+        assert not left.exists()
+        assert folder.is_dir()
+    assert visible() == []
+
+
+def test_two_runs_at_once_make_one_folder():
+    with workspace() as one, workspace() as two:
+        corpora = [gather(TEXTS, folder, DataConfig()) for folder in (one, two)]
+        first = tokenize(corpora[0], FakeTokenizer, FakeConfig(), "x", one)[1]
+
+        class Late(FakeTokenizer):
+            """Trains while the other run is first to publish."""
+
+            @classmethod
+            def train(cls, texts, config):
+                hidden.rename(home)
+                return super().train(texts, config)
+
+        (home,) = (path for path in cache_folder().iterdir() if not path.name.startswith("tmp-"))
+        hidden = cache_folder() / "hidden"
+        home.rename(hidden)
+        second = tokenize(corpora[1], Late, FakeConfig(), "x", two)[1]
+    assert visible() == [home.name]
+    assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
+
+
+def test_a_workspace_is_removed_whatever_happens():
+    with pytest.raises(Killed), workspace() as folder:
+        (folder / "file").write_text("x")
+        raise Killed
+    assert visible() == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_cache_folder_that_cannot_be(tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / place))
+    with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* may not be written.*\.$"), workspace():
+        pass
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("REVIEWGEN_CACHE", "~/somewhere")
+    assert cache_folder() == Path.home() / "somewhere"
+    monkeypatch.delenv("REVIEWGEN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/reviewgen")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "reviewgen"
+
+
+def test_a_full_disk_is_one_sentence_wherever_it_strikes():
+    """A limit on file size stands for the disk: at 100 bytes the tokenizer's file fails, then the ids, then the index."""
+    script = """if True:
+        import resource
+        from reviewgen_char.tokenizer import CharTokenizer
+        from reviewgen.data import DataConfig, cache_folder, gather, tokenize, workspace
+        from reviewgen.errors import StorageError
+        for limit in (50, 5_000, 22_000, 25_000, 60_000):
+            try:
+                with workspace() as folder:
+                    corpus = gather((f"{number:04d}" for number in range(2000)), folder, DataConfig())
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                    tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder)
+                    print("written")
+            except StorageError as error:
+                print(str(error).count("No room to write the token cache"), str(error).count("File too large"))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            assert len(list(cache_folder().iterdir())) == (limit == 60_000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        try:
+            with workspace() as folder:
+                gather((f"{number:04d}" for number in range(2000)), folder, DataConfig())
+        except StorageError as error:
+            print("spool", "texts.jsonl" in str(error))
+    """
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["1 1"] * 4 + ["written", "spool True"]
+
+
+def test_frame_texts_across_its_batches():
+    tokenizer = CharTokenizer("abc")
+    texts = ["abc"[: number % 4] for number in range(2500)]
+    framed = list(frame_texts(iter(texts), tokenizer))
+    assert [ids.tolist() for ids, _ in framed] == [[0, *tokenizer.encode(text), 1] for text in texts]
+    assert [length for _, length in framed] == [len(text) for text in texts]
+
+
+def test_a_store_by_itself(tmp_path):
+    made = store(["ab", "c"], CharTokenizer("abc"), tmp_path, "train")
+    again = TokenStore(tmp_path, "train")
+    assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
+    assert again.document(1).tolist() == [0, 20, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.index.npy", "train.uint16"]

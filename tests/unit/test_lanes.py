@@ -1,0 +1,172 @@
+"""Lanes: over an epoch they are one shuffled stream cut in B pieces, read without gap or overlap, against plain lists."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reviewgen.data import IGNORED, Lanes, TokenStore
+from reviewgen.data import lanes as lanes_module
+from reviewgen.errors import DataError
+
+BOS, EOS = 0, 1
+
+
+class MemoryStore(TokenStore):
+    """A token store that no file stands behind."""
+
+    def __init__(self, texts):
+        framed = [[BOS, *text, EOS] for text in texts]
+        self.offsets = np.cumsum([0, *map(len, framed)])
+        self.ids = np.array([i for text in framed for i in text], np.uint16)
+        self.forgotten = 0
+
+    def forget(self):
+        self.forgotten += 1
+
+
+def marked_texts(lengths):
+    """Make texts of which every token is another, so that a token tells its place."""
+    counter = itertools.count(2)
+    return [list(itertools.islice(counter, length)) for length in lengths]
+
+
+def cut(texts, *, lanes, bptt, seed=0):
+    return Lanes(MemoryStore(texts), bos_id=BOS, lanes=lanes, bptt=bptt, seed=seed)
+
+
+def epoch_of(made, number=0):
+    return list(itertools.islice(made, number * made.steps_per_epoch, (number + 1) * made.steps_per_epoch))
+
+
+def rows_of(batches):
+    """Join the steps of an epoch: (B, steps·T) inputs and targets."""
+    return np.concatenate([b.ids for b in batches], 1), np.concatenate([b.targets for b in batches], 1)
+
+
+def pieces_of(stream):
+    """Cut a stream before every bos."""
+    starts = [place for place, token in enumerate(stream) if token == BOS]
+    return [stream[start:stop] for start, stop in itertools.pairwise([*starts, len(stream)])]
+
+
+SHAPES = st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=25), st.integers(1, 12), st.integers(1, 9), st.integers(0, 5))
+
+
+@given(SHAPES)
+@settings(max_examples=200, deadline=None)
+def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
+    lengths, lanes, _, seed = shape
+    texts = marked_texts(lengths)
+    tokens = sum(lengths) + 2 * len(lengths)
+    made = cut(texts, lanes=lanes, bptt=1, seed=seed)  # no step is too short to be read
+    ids, targets = rows_of(epoch_of(made))
+    last = int(targets[-1, -1])
+    stream = [*ids.ravel().tolist(), BOS if last == IGNORED else last]
+    assert 0 <= tokens - len(stream) < lanes
+    *whole, end = pieces_of(stream)
+    left = [[BOS, *text, EOS] for text in texts]
+    for piece in whole:
+        left.remove(piece)  # raises where a text comes twice, or in parts
+    assert any(text[: len(end)] == end for text in left)
+    assert sum(map(len, left)) - len(end) == tokens - len(stream)
+
+
+@given(SHAPES)
+@settings(max_examples=200, deadline=None)
+def test_steps_cut_the_lanes_and_targets_are_the_next_ids(shape):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    whole, _ = rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed)))
+    made = cut(texts, lanes=lanes, bptt=bptt, seed=seed)
+    batches = epoch_of(made)
+    ids, targets = rows_of(batches)
+    assert all(batch.ids.shape == batch.targets.shape == (made.lanes, made.bptt) for batch in batches)
+    assert np.array_equal(ids, whole[:, : ids.shape[1]])  # step s + 1 begins where step s ended
+    assert whole.shape[1] - ids.shape[1] < made.bptt
+    following = np.concatenate([ids[:, 1:], np.full((made.lanes, 1), -1)], 1)
+    inner = following[:, :-1]
+    assert np.array_equal(targets[:, :-1], np.where(inner == BOS, IGNORED, inner))
+    assert not (targets == BOS).any()
+    assert [batch.starts_epoch for batch in batches] == [True] + [False] * (len(batches) - 1)
+
+
+def test_the_last_target_of_a_step_is_the_first_id_of_the_next():
+    made = cut(marked_texts([7, 0, 12, 30, 3] * 9), lanes=4, bptt=5)
+    for step, following in itertools.pairwise(epoch_of(made)):
+        expected = np.where(following.ids[:, 0] == BOS, IGNORED, following.ids[:, 0])
+        assert step.targets[:, -1].tolist() == expected.tolist()
+
+
+def test_blocks_of_many_steps_change_nothing(monkeypatch):
+    texts = marked_texts([number % 17 for number in range(200)])
+    big = [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7))]
+    for tokens in (1, 100, 36):
+        monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", tokens)
+        assert [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7))] == big
+
+
+def test_pages_are_given_back_now_and_then(monkeypatch):
+    monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", 70)
+    monkeypatch.setattr(lanes_module, "_FORGET_TOKENS", 300)
+    store = MemoryStore(marked_texts([18] * 100))
+    made = Lanes(store, bos_id=BOS, lanes=5, bptt=7, seed=0)
+    epoch_of(made)
+    assert store.forgotten == 1995 // 350
+
+
+def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():
+    labels = range(2, 12)
+    texts = [[label] * 20 for label in labels for _ in range(100)]
+    first = next(iter(cut(texts, lanes=64, bptt=32)))
+    assert set(labels) <= set(first.ids.ravel().tolist())
+
+
+def test_epochs_differ_and_a_seed_repeats():
+    texts = marked_texts([3] * 40)
+
+    def streams(seed, epochs=3):
+        made = cut(texts, lanes=3, bptt=4, seed=seed)
+        return [rows_of(epoch_of(made, epoch))[0].tolist() for epoch in range(epochs)]
+
+    first = streams(7)
+    assert first == streams(7)
+    assert first[0] != first[1] != first[2] != first[0]
+    assert streams(8)[0] not in first
+    made = cut(texts, lanes=3, bptt=4)
+    assert [batch.epoch for batch in itertools.islice(made, 3 * made.steps_per_epoch)] == [
+        epoch for epoch in range(3) for _ in range(made.steps_per_epoch)
+    ]
+
+
+def test_global_random_state_is_left_alone():
+    np.random.seed(0)
+    before = np.random.get_state()[1].tolist()
+    epoch_of(cut(marked_texts([3] * 40), lanes=3, bptt=4))
+    assert np.random.get_state()[1].tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("lengths", "lanes", "bptt", "shape"),
+    [
+        ([1], 64, 100, (1, 2)),  # bos x eos: two targets
+        ([0], 64, 100, (1, 1)),
+        ([0, 0], 64, 100, (1, 3)),
+        ([5], 64, 100, (3, 2)),
+        ([5], 1, 4, (1, 4)),
+        ([1] * 30, 64, 100, (44, 2)),
+    ],
+)
+def test_tiny_corpora_have_fewer_and_shorter_lanes(lengths, lanes, bptt, shape):
+    made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt)
+    assert made.steps_per_epoch >= 1
+    for batch in itertools.islice(made, 5):
+        assert batch.ids.shape == batch.targets.shape == shape
+        assert batch.ids.dtype == batch.targets.dtype == np.int64
+
+
+def test_no_texts():
+    with pytest.raises(DataError, match="There are no texts to train on"):
+        cut([], lanes=1, bptt=1)
