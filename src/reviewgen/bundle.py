@@ -65,21 +65,25 @@ def refuse_existing(folder: Path) -> None:
 
     Raises:
         OutputExists: It is there.
+        StorageError: No folder can be there.
     """
-    if folder.exists() or folder.is_symlink():
-        raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.")
+    with storage_errors(folder):
+        if folder.exists() or folder.is_symlink():
+            raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.")
 
 
 def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
     """Write a bundle as a folder that appears whole or not at all.
 
     Raises:
-        OutputExists: The folder is there and ``overwrite`` is false.
+        OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
         StorageError: The disk is full or the place may not be written; nothing is left behind.
     """
     if not overwrite:
         refuse_existing(folder)
     with storage_errors(folder):
+        if not _may_replace(folder):
+            raise OutputExists(f"{folder} is there already and is no saved model, so it is not replaced. Give another folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
@@ -87,6 +91,11 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> No
             _publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _may_replace(folder: Path) -> bool:
+    """Return whether nothing, an empty folder or a saved model is there; a slip must not cost somebody's own files."""
+    return not folder.exists() or (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())))
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -292,7 +301,7 @@ _DTYPES = {
 }
 
 
-def _check_files(folder: Path, tokenizer_files: list[str]) -> None:
+def _check_files(folder: Path, tokenizer_files: Any) -> None:
     if not isinstance(tokenizer_files, list) or not all(isinstance(n, str) and Path(n).name == n for n in tokenizer_files):
         raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {tokenizer_files}.")
     belong = _OWN_FILES | set(tokenizer_files)

@@ -30,7 +30,7 @@ def pull(source: HubSource) -> Path:
 
     name = source.repo_id + (f"@{source.revision}" if source.revision else "")
     try:
-        return Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=_PATTERNS))
+        folder = Path(snapshot_download(source.repo_id, revision=source.revision, allow_patterns=_PATTERNS))
     except RepositoryNotFoundError:
         raise HubError(
             f"The Hub has no model repository {source.repo_id}, or it is private: log in with `hf auth login`."
@@ -40,4 +40,11 @@ def pull(source: HubSource) -> Path:
     except LocalEntryNotFoundError:
         raise HubError(f"The Hub was not reached, and {name} is not in the local cache.") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise HubError(f"{name} could not be fetched from the Hub: {str(error).splitlines()[0]}") from None
+        raise HubError(f"{name} could not be fetched from the Hub: {_first_line(error)}") from None
+    if not folder.is_dir():  # the client makes none where no file fits
+        raise HubError(f"The repository {name} holds no saved model.")
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

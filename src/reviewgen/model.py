@@ -167,7 +167,7 @@ class ReviewModel:
         """Save everything as one folder, which ``reviewgen.load`` reads.
 
         Raises:
-            OutputExists: The folder is there and ``overwrite`` is false.
+            OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
             StorageError: There is no room, or the place may not be written.
         """
         write_bundle(self._bundle, Path(folder).expanduser(), overwrite=overwrite)

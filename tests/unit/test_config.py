@@ -76,7 +76,7 @@ def test_defaults_round_trip_through_json() -> None:
     ],
 )
 def test_refused_values(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match="^[^\n]*$") as caught:
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
         from_dict(Sample, values)
     assert said in str(caught.value)
 

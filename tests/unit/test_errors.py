@@ -50,7 +50,7 @@ def test_all_names_every_public_thing_in_order() -> None:
 
 @pytest.mark.parametrize("name", sorted(classes()))
 def test_every_error_is_caught_by_the_base_and_carries_its_message(name: str) -> None:
-    with pytest.raises(ReviewgenError, match="^what happened$") as caught:
+    with pytest.raises(ReviewgenError, match=r"^what happened$") as caught:
         raise classes()[name]("what happened")
     assert str(caught.value) == "what happened"
 

@@ -1,6 +1,7 @@
 """Bits per character against a loop over single tokens, for a dense, a scoring, a recurrent and a count model."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def brute_nats(model: Any, tokenizer: Any, text: str) -> list[float]:
     """The loss of each token, one call a token, in plain Python."""
     ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
     state, losses = model.initial_state(1), []
-    for before, after in zip(ids, ids[1:], strict=False):
+    for before, after in pairwise(ids):
         logits, state = model(torch.tensor([[before]]), state)
         scores = logits[0, 0].double().tolist()
         highest = max(scores)

@@ -83,7 +83,7 @@ def test_two_packages_of_one_name_are_an_error_that_names_both(install: Install)
 def test_two_packages_of_one_preset_are_an_error(install: Install) -> None:
     install("reviewgen-one", {"presets": {"fake-char": "fake_one:P"}})
     install("reviewgen-two", {"presets": {"fake-char": "fake_two:P"}})
-    with pytest.raises(PluginConflict, match="reviewgen-one.*reviewgen-two"):
+    with pytest.raises(PluginConflict, match=r"reviewgen-one.*reviewgen-two"):
         find_preset("fake-char")
 
 
@@ -163,9 +163,9 @@ print([name for name in sys.modules if name.startswith(("reviewgen_", "fake_"))]
 def test_an_unknown_name_gets_the_nearest_and_all() -> None:
     with pytest.raises(UnknownPlugin, match=r"the model 'lstn'. Did you mean 'lstm'\? Known: .*ngram"):
         find_model("lstn")
-    with pytest.raises(UnknownPlugin, match="the tokenizer 'chr'. Did you mean 'char'"):
+    with pytest.raises(UnknownPlugin, match=r"the tokenizer 'chr'\. Did you mean 'char'"):
         find_tokenizer("chr")
-    with pytest.raises(UnknownPlugin, match="no preset 'lstm-wrod'. Did you mean 'lstm-word'"):
+    with pytest.raises(UnknownPlugin, match=r"no preset 'lstm-wrod'\. Did you mean 'lstm-word'"):
         find_preset("lstm-wrod")
     with pytest.raises(UnknownPlugin, match="no preset 'lstm-word-huge'"):
         find_preset("lstm-word-huge")
@@ -180,9 +180,9 @@ def test_a_model_and_a_tokenizer_compose_without_a_preset(install: Install) -> N
 
 
 def test_a_stranger_s_preset_and_one_that_is_none(install: Install) -> None:
-    code = "from reviewgen.config import Preset\nP = Preset(model='ngram', tokenizer='char', model_settings={'order': 3})\nBAD = {}\n"
+    code = "from reviewgen.config import Preset\nP = Preset(model='ngram', tokenizer='char', model_settings={'order': 3})\n"
     points = {"presets": {"ngram-char-tiny": "fake_presets:P", "ngram-char-bad": "fake_presets:BAD"}}
-    install("reviewgen-fake", points, {"fake_presets": code})
+    install("reviewgen-fake", points, {"fake_presets": f"{code}BAD = {{}}\n"})
     assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
     with pytest.raises(BrokenPlugin, match=r"reviewgen-fake 1\.2\.3"):
         find_preset("ngram-char-bad")

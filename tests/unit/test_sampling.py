@@ -69,7 +69,7 @@ def normalise(scaled: Sequence[float], kept: set[int]) -> list[float]:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=12, unique=True),
+    st.lists(st.integers(-800, 800).map(lambda x: x / 100), min_size=1, max_size=12, unique=True),
     st.sampled_from([0.3, 0.8, 1.0, 2.5]),
     st.sampled_from([0, 1, 2, 5, 12, 100]),
     st.sampled_from([1.0, 0.9, 0.5, 0.11, 1e-9]),
@@ -327,8 +327,17 @@ def test_a_stop_string_of_bytes() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temperature": 0.0}, {"top_p": 0.0}, {"max_new_tokens": -1}, {"min_p": 2.0}, {"top_k": -1}, {"seed": -1}, {"seed": 1 << 64}]
-    + [{"stop_strings": [""]}, {"stop_strings": ""}],
+    [
+        {"temperature": 0.0},
+        {"top_p": 0.0},
+        {"max_new_tokens": -1},
+        {"min_p": 2.0},
+        {"top_k": -1},
+        {"seed": -1},
+        {"seed": 1 << 64},
+        {"stop_strings": [""]},
+        {"stop_strings": ""},
+    ],
 )
 def test_settings_out_of_range_are_refused_before_any_work(wrong: dict[str, float]) -> None:
     model = letter_model()
