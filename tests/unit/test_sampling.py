@@ -77,7 +77,7 @@ def normalise(scaled: Sequence[float], kept: set[int]) -> list[float]:
 )
 def test_filters_equal_plain_python(logits: list[float], temperature: float, top_k: int, top_p: float, min_p: float) -> None:
     config = GenerationConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    found = distribution(torch.tensor([logits]), config)[0]
+    found = distribution(torch.tensor([logits], dtype=torch.float64), config)[0]
     assert found.dtype == torch.float64
     wanted = plain_distribution(logits, temperature, top_k, top_p, min_p)
     assert found.sum().item() == pytest.approx(1, abs=1e-12)
