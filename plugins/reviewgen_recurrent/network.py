@@ -67,7 +67,7 @@ class RecurrentConfig:
     vocab_size: Size
     embedding_size: Size = 64
     hidden_size: Size = 256
-    layers: Size = 1
+    layers: Annotated[int, Bound(at_least=1, at_most=64)] = 1
     dropout: Probability = 0.0
     embedding_dropout: Probability = 0.0
     output_dropout: Probability = 0.0

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reviewgen.api import TrainingRun, list_models, list_presets, list_tokenizers, load, train
+    from reviewgen.api import TrainingRun, load, train
     from reviewgen.errors import ReviewgenError
     from reviewgen.model import ReviewModel
-    from reviewgen.registry import register_model, register_tokenizer
+    from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
 
 __all__ = [
     "ReviewModel",
@@ -33,16 +33,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ReviewModel": "reviewgen.model",
-    "ReviewgenError": "reviewgen.errors",
-    "register_model": "reviewgen.registry",
-    "register_tokenizer": "reviewgen.registry",
-} | dict.fromkeys(("TrainingRun", "list_models", "list_presets", "list_tokenizers", "load", "train"), "reviewgen.api")
+    "reviewgen.api": ("TrainingRun", "load", "train"),
+    "reviewgen.errors": ("ReviewgenError",),
+    "reviewgen.model": ("ReviewModel",),
+    "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'reviewgen' has no attribute {name!r}")
 
 

@@ -19,7 +19,10 @@ __all__ = [
     "find_model",
     "find_preset",
     "find_tokenizer",
+    "list_models",
     "list_plugins",
+    "list_presets",
+    "list_tokenizers",
     "preset_names",
     "register_model",
     "register_tokenizer",
@@ -47,6 +50,21 @@ def list_plugins(kind: str) -> list[Plugin]:
     found = [_describe(kind, name, points) for name, points in _entry_points(kind).items()]
     local = [Plugin(kind, name, "(this process)", "") for k, name in _registered if k == kind]
     return sorted(found + local, key=lambda plugin: plugin.name)
+
+
+def list_presets() -> list[Plugin]:
+    """Return the installed presets; imports none of them."""
+    return list_plugins("preset")
+
+
+def list_models() -> list[Plugin]:
+    """Return the installed models; imports none of them."""
+    return list_plugins("model")
+
+
+def list_tokenizers() -> list[Plugin]:
+    """Return the installed tokenizers; imports none of them."""
+    return list_plugins("tokenizer")
 
 
 def find_model(name: str) -> tuple[Any, Plugin]:

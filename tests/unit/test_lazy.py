@@ -32,6 +32,7 @@ except SystemExit:
     [
         "import reviewgen",
         "import reviewgen; reviewgen.register_model",
+        "import reviewgen; reviewgen.list_presets(); reviewgen.list_models(); reviewgen.list_tokenizers()",
         *(RUN.format(words=words) for words in (["--help"], ["train", "--help"], ["list"], ["list", "--json"])),
     ],
 )

@@ -12,7 +12,7 @@ from reviewgen.errors import BundleError
 from reviewgen.hub import pull
 from reviewgen.model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
-from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
+from reviewgen.registry import find_preset, list_models, list_presets, list_tokenizers, preset_names
 
 __all__ = ["TrainingRun", "list_models", "list_presets", "list_tokenizers", "load", "train"]
 
@@ -33,21 +33,6 @@ def load(source: str | Path) -> ReviewModel:
             f"The preset {parsed.name} has no published weights yet. Train it: reviewgen train {parsed.name} --data ..."
         )
     return ReviewModel(read_bundle(pull(parsed) if isinstance(parsed, HubSource) else parsed.path))
-
-
-def list_presets() -> list[Plugin]:
-    """Return the installed presets; imports none of them."""
-    return list_plugins("preset")
-
-
-def list_models() -> list[Plugin]:
-    """Return the installed models; imports none of them."""
-    return list_plugins("model")
-
-
-def list_tokenizers() -> list[Plugin]:
-    """Return the installed tokenizers; imports none of them."""
-    return list_plugins("tokenizer")
 
 
 def train(preset: str, source: Any, **options: Any) -> ReviewModel:

@@ -17,7 +17,6 @@ __all__ = ["IGNORED", "Batch", "Lanes"]
 
 IGNORED = -100  # the target that cross entropy skips: bos, which no model needs to predict
 _BLOCK_TOKENS = 1 << 18  # read from the store at a time, over all lanes
-_FORGET_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,12 @@ class Lanes:
     def _epoch(self, epoch: int) -> Iterator[Batch]:
         stream = _ShuffledStream(self._store, np.random.default_rng((self._seed, epoch)))
         steps_a_block = max(1, _BLOCK_TOKENS // (self.lanes * self.bptt))
-        read = 0
         for first in range(0, self.steps_per_epoch, steps_a_block):
             steps = min(steps_a_block, self.steps_per_epoch - first)
             ids, targets = self._block(stream, first, steps)
             for step in range(steps):
                 cut = slice(step * self.bptt, (step + 1) * self.bptt)
                 yield Batch(ids[:, cut], targets[:, cut], epoch, first + step == 0)
-            read += ids.size
-            if read > _FORGET_TOKENS:
-                self._store.forget()
-                read = 0
 
     def _block(self, stream: "_ShuffledStream", first: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs and targets of several steps of all lanes, (B, steps·T) each."""
@@ -80,6 +74,7 @@ class Lanes:
         block = np.empty((self.lanes, size + 1), np.int64)
         for lane, row in enumerate(block):
             stream.read(lane * self.length + first * self.bptt, row)
+        self._store.forget()
         targets = np.where(block[:, 1:] == self._bos_id, IGNORED, block[:, 1:])
         return block[:, :-1], targets
 

@@ -105,7 +105,7 @@ class _GradientLoop:
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         else:
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
         self.state = detach(state)
