@@ -1,6 +1,7 @@
 """The corpus room: a source becomes cleaned texts, then token ids on disk, then batches.
 
-    sources, files   any source to a stream of strings
+    sources, files   any source to a stream of rows
+    columns          the text column of the rows
     cleaning         what is changed and dropped, counted
     corpus           one pass: clean, spool, split by hash
     cache            token ids in memory-mapped files

@@ -16,7 +16,8 @@ import numpy as np
 
 from reviewgen.config import check
 from reviewgen.data.cleaning import Cleaner, CleaningReport
-from reviewgen.data.sources import TextStream, open_texts
+from reviewgen.data.columns import TextStream
+from reviewgen.data.sources import open_texts
 from reviewgen.errors import DataError, storage_errors
 
 __all__ = ["SPLITS", "Corpus", "DataConfig", "gather", "read_texts"]

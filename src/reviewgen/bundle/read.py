@@ -1,101 +1,23 @@
-"""The saved folder, read and written: one trained model as plain data, local or from the Hub.
-
-    config.json               schema; model and tokenizer: name, package, version, config; library version
-    model.safetensors         neural weights or count arrays
-    tokenizer files           as the tokenizer writes them, listed in config.json
-    generation_config.json    generation defaults
-    training.json             what is known of the training
-    README.md                 the card
-
-Reading is strict, and looks at names, shapes and dtypes before it allocates anything. Writing is atomic: the folder
-appears whole or not at all. Only safetensors, JSON and plain text are read; nothing is executed.
-"""
+"""Reads a saved folder, strictly: names, shapes and dtypes are checked before anything is allocated."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reviewgen import __version__
-from reviewgen.config import GenerationConfig, from_dict, to_dict
-from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenError, UnknownPlugin, storage_errors
-from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, OWN_FILES, SCHEMA, TOLERATED, TRAINING, WEIGHTS, Bundle
+from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
+from reviewgen.protocols import LanguageModel
 from reviewgen.registry import Plugin, find_model, find_tokenizer
 
-__all__ = ["Bundle", "read_bundle", "refuse_existing", "write_bundle"]
-
-SCHEMA = 1
-CONFIG, WEIGHTS, GENERATION, TRAINING, CARD = (
-    "config.json",
-    "model.safetensors",
-    "generation_config.json",
-    "training.json",
-    "README.md",
-)
-_OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
-_TOLERATED = {".gitattributes", ".DS_Store"}  # what the Hub and a file manager leave
-
-
-@dataclass
-class Bundle:
-    """A trained model and all that is saved with it."""
-
-    preset: str
-    model: LanguageModel
-    tokenizer: Tokenizer
-    model_plugin: Plugin
-    tokenizer_plugin: Plugin
-    tokenizer_config: Any
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    training: dict[str, Any] = field(default_factory=dict)
-    card: str = ""
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raise where a folder to be written is there already.
-
-    Raises:
-        OutputExists: It is there.
-        StorageError: No folder can be there.
-    """
-    with storage_errors(folder):
-        if folder.exists() or folder.is_symlink():
-            raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.")
-
-
-def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a bundle as a folder that appears whole or not at all.
-
-    Raises:
-        OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
-        StorageError: The disk is full or the place may not be written; nothing is left behind.
-    """
-    if not overwrite:
-        refuse_existing(folder)
-    with storage_errors(folder):
-        if not _may_replace(folder):
-            raise OutputExists(f"{folder} is there already and is no saved model, so it is not replaced. Give another folder.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            _write_files(bundle, scratch)
-            _publish(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _may_replace(folder: Path) -> bool:
-    """Return whether nothing, an empty folder or a saved model is there; a slip must not cost somebody's own files."""
-    return not folder.exists() or (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())))
+__all__ = ["read_bundle"]
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -118,82 +40,6 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
-
-
-def _write_files(bundle: Bundle, folder: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.model.state_dict().items()}
-    try:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:  # the library wraps what the operating system said
-        raise OSError(_errno_of(error), str(error)) from None
-    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it readable by its owner only
-    bundle.tokenizer.save(folder)
-    tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
-    _write_json(folder / CONFIG, _describe(bundle, tokenizer_files))
-    _write_json(folder / GENERATION, to_dict(bundle.generation))
-    _write_json(folder / TRAINING, bundle.training)
-    (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
-
-
-def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:
-    model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
-    return {
-        "schema": SCHEMA,
-        "library": "reviewgen",
-        "library_version": __version__,
-        "preset": bundle.preset,
-        "model": _plugin_facts(model) | {"config": to_dict(bundle.model.config)},
-        "tokenizer": _plugin_facts(tokenizer) | {"config": to_dict(bundle.tokenizer_config), "files": tokenizer_files},
-    }
-
-
-def _plugin_facts(plugin: Plugin) -> dict[str, str]:
-    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version}
-
-
-def _write_json(file: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    file.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
-
-
-def _publish(scratch: Path, folder: Path) -> None:
-    """Give the finished folder its name; an old one of that name goes only when the new one stands."""
-    for file in scratch.iterdir():
-        _sync(file)
-    scratch.chmod(0o777 & ~_umask())
-    aside = scratch.with_name(scratch.name + "-old")
-    if os.path.lexists(folder):
-        folder.rename(aside)
-    try:
-        scratch.rename(folder)
-    except BaseException:
-        if os.path.lexists(aside):
-            aside.rename(folder)
-        raise
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _errno_of(error: SafetensorError) -> int:
-    """Return the number of the operating system's error inside a safetensors error."""
-    import errno
-    import re
-
-    match = re.search(r"os error (\d+)", str(error))
-    return int(match[1]) if match else errno.EIO
 
 
 def _read(folder: Path) -> Bundle:
@@ -304,8 +150,8 @@ _DTYPES = {
 def _check_files(folder: Path, tokenizer_files: Any) -> None:
     if not isinstance(tokenizer_files, list) or not all(isinstance(n, str) and Path(n).name == n for n in tokenizer_files):
         raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {tokenizer_files}.")
-    belong = _OWN_FILES | set(tokenizer_files)
-    there = {file.name for file in folder.iterdir()} - _TOLERATED
+    belong = OWN_FILES | set(tokenizer_files)
+    there = {file.name for file in folder.iterdir()} - TOLERATED
     if missing := sorted(belong - there):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
     if foreign := sorted(there - belong):

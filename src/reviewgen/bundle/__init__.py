@@ -1,0 +1,22 @@
+"""The saved folder, read and written: one trained model as plain data, local or from the Hub.
+
+    config.json               schema; model and tokenizer: name, package, version, config; library version
+    model.safetensors         neural weights or count arrays
+    tokenizer files           as the tokenizer writes them, listed in config.json
+    generation_config.json    generation defaults
+    training.json             what is known of the training
+    README.md                 the card
+
+Reading is strict, and looks at names, shapes and dtypes before it allocates anything. Writing is atomic: the folder
+appears whole or not at all. Only safetensors, JSON and plain text are read; nothing is executed.
+
+    layout    the names of the files, and what a folder holds in memory
+    write     to disk
+    read      from disk
+"""
+
+from reviewgen.bundle.layout import Bundle
+from reviewgen.bundle.read import read_bundle
+from reviewgen.bundle.write import refuse_existing, write_bundle
+
+__all__ = ["Bundle", "read_bundle", "refuse_existing", "write_bundle"]

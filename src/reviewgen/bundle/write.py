@@ -1,0 +1,132 @@
+"""Writes a bundle as a folder that appears whole or not at all."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from reviewgen import __version__
+from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, SCHEMA, TRAINING, WEIGHTS, Bundle
+from reviewgen.config import to_dict
+from reviewgen.errors import OutputExists, storage_errors
+from reviewgen.registry import Plugin
+
+__all__ = ["refuse_existing", "write_bundle"]
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise where a folder to be written is there already.
+
+    Raises:
+        OutputExists: It is there.
+        StorageError: No folder can be there.
+    """
+    with storage_errors(folder):
+        if folder.exists() or folder.is_symlink():
+            raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.")
+
+
+def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a bundle as a folder that appears whole or not at all.
+
+    Raises:
+        OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
+        StorageError: The disk is full or the place may not be written; nothing is left behind.
+    """
+    if not overwrite:
+        refuse_existing(folder)
+    with storage_errors(folder):
+        if not _may_replace(folder):
+            raise OutputExists(f"{folder} is there already and is no saved model, so it is not replaced. Give another folder.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _write_files(bundle, scratch)
+            _publish(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _may_replace(folder: Path) -> bool:
+    """Return whether nothing, an empty folder or a saved model is there; a slip must not cost somebody's own files."""
+    return not folder.exists() or (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())))
+
+
+def _write_files(bundle: Bundle, folder: Path) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.model.state_dict().items()}
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # the library wraps what the operating system said
+        raise OSError(_errno_of(error), str(error)) from None
+    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it readable by its owner only
+    bundle.tokenizer.save(folder)
+    tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
+    _write_json(folder / CONFIG, _describe(bundle, tokenizer_files))
+    _write_json(folder / GENERATION, to_dict(bundle.generation))
+    _write_json(folder / TRAINING, bundle.training)
+    (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
+
+
+def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:
+    model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
+    return {
+        "schema": SCHEMA,
+        "library": "reviewgen",
+        "library_version": __version__,
+        "preset": bundle.preset,
+        "model": _plugin_facts(model) | {"config": to_dict(bundle.model.config)},
+        "tokenizer": _plugin_facts(tokenizer) | {"config": to_dict(bundle.tokenizer_config), "files": tokenizer_files},
+    }
+
+
+def _plugin_facts(plugin: Plugin) -> dict[str, str]:
+    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version}
+
+
+def _write_json(file: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    """Give the finished folder its name; an old one of that name goes only when the new one stands."""
+    for file in scratch.iterdir():
+        _sync(file)
+    scratch.chmod(0o777 & ~_umask())
+    aside = scratch.with_name(scratch.name + "-old")
+    if os.path.lexists(folder):
+        folder.rename(aside)
+    try:
+        scratch.rename(folder)
+    except BaseException:
+        if os.path.lexists(aside):
+            aside.rename(folder)
+        raise
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _errno_of(error: SafetensorError) -> int:
+    """Return the number of the operating system's error inside a safetensors error."""
+    match = re.search(r"os error (\d+)", str(error))
+    return int(match[1]) if match else errno.EIO
