@@ -27,7 +27,8 @@ from reviewgen.evaluation import Evaluation, evaluate_documents, sample_document
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
-from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit, using_threads
+from reviewgen.sampling import using_threads
+from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit
 
 __all__ = ["TrainingRun"]
 

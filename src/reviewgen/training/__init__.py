@@ -21,11 +21,11 @@ from reviewgen.evaluation import sample_documents
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.counting import count
-from reviewgen.training.device import OwnRandom, native_precision, using_threads
+from reviewgen.training.device import OwnRandom, native_precision
 from reviewgen.training.gradient import descend
 from reviewgen.training.judge import Judge
 
-__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "fit", "native_precision", "using_threads"]
+__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "fit", "native_precision"]
 
 
 def fit(

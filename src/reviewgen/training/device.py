@@ -1,15 +1,13 @@
 """Where a run computes: device and precision through ``accelerate``, threads, and random numbers of its own."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from reviewgen.errors import TrainingError
 
-__all__ = ["OwnRandom", "ThreadProbe", "make_accelerator", "native_precision", "using_threads"]
+__all__ = ["OwnRandom", "ThreadProbe", "make_accelerator", "native_precision"]
 
 _SLOW_STEPS = 5
 
@@ -95,14 +93,3 @@ class ThreadProbe:
     def _set(threads: int) -> None:
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-
-
-@contextmanager
-def using_threads(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads inside the block."""
-    given = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(given)
