@@ -15,7 +15,6 @@ from reviewgen.config import GenerationConfig
 from reviewgen.protocols import LanguageModel, State, Tokenizer
 from reviewgen.sampling.draw import distribution, draw
 from reviewgen.sampling.prompt import Pieces
-from reviewgen.sampling.threads import using_threads
 
 __all__ = ["Row", "decode", "select_rows", "start_rows", "text_so_far"]
 
@@ -76,8 +75,7 @@ def decode(
             )
         if live:
             last = torch.tensor([[row.ids[-1]] for row in live], device=device)
-            with using_threads(1):  # a single token a row: a second thread only costs, half the speed and more
-                all_logits, state = model(last, state)
+            all_logits, state = model(last, state)
             logits = all_logits[:, -1]
 
 
