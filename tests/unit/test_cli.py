@@ -174,18 +174,22 @@ def test_a_usage_error_exits_with_2(folder, words):
     assert "Traceback" not in done.stderr
 
 
+def started(*words, cwd):
+    """Start a command that signals reach, even where the tests run in the background, which ignores SIGINT."""
+    command = [sys.executable, "-m", "reviewgen", *map(str, words)]
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_leaves_a_loadable_model(folder, tmp_path, name):
-    words = ["train", "gru-char", "--data", "reviews.csv", "--out", str(tmp_path / "i"), "--steps", "100000", "--set",
-             "training.evaluations=10000", "--set", "training.patience=10000"]  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "reviewgen", *words], cwd=folder, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "held out" in line:
-            break
+    often = ["--steps", 100_000, "--set", "training.evaluations=10000", "--set", "training.patience=10000"]
+    process = started("train", "gru-char", "--data", "reviews.csv", "--out", tmp_path / "i", *often, cwd=folder)
+    next(line for line in process.stderr if "held out" in line)
     time.sleep(0.3)
     process.send_signal(getattr(signal, name))
-    rest = process.stderr.read()
-    assert process.wait(60) == 1
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 1
     assert "Interrupted; saving the best weights so far." in rest
     assert "Traceback" not in rest
     model = reviewgen.load(tmp_path / "i")
@@ -196,11 +200,10 @@ def test_an_interrupted_run_leaves_a_loadable_model(folder, tmp_path, name):
 def test_an_interrupt_before_training_writes_nothing(folder, tmp_path):
     fifo = tmp_path / "slow.jsonl"
     os.mkfifo(fifo)
-    words = ["train", "ngram-char", "--data", str(fifo), "--out", str(tmp_path / "o")]
-    process = subprocess.Popen([sys.executable, "-m", "reviewgen", *words], stderr=subprocess.PIPE, text=True)
+    process = started("train", "ngram-char", "--data", fifo, "--out", tmp_path / "o", cwd=folder)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "nothing was saved" in said
     assert not (tmp_path / "o").exists()
