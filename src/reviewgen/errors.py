@@ -121,6 +121,8 @@ def storage_errors(place: object) -> Iterator[None]:
     """
     try:
         yield
+    except ReviewgenError:
+        raise
     except OSError as error:
         if error.errno in _FULL:
             raise StorageError(f"No room to write {place}: {error.strerror}. Free some space, or choose another place.") from None
@@ -130,4 +132,7 @@ def storage_errors(place: object) -> Iterator[None]:
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_FORBIDDEN = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EEXIST, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}

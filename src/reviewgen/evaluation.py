@@ -6,8 +6,9 @@ model that gives one probability zero scores infinity, and the count of such tok
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from reviewgen.data import TokenStore
 from reviewgen.errors import DataError
 from reviewgen.protocols import LanguageModel, SupportsScore, Tokenizer
 
-__all__ = ["Evaluation", "Score", "TokenScore", "evaluate_documents", "sample_documents", "score_text"]
+__all__ = ["Evaluation", "Score", "TokenScore", "evaluate_documents", "finite", "sample_documents", "score_text"]
 
 _ROWS = 64  # texts side by side
 _LOGITS = 1 << 23  # in one call: rows x tokens x vocabulary
@@ -93,7 +94,7 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Score:
     Raises:
         DataError: The text is empty.
     """
-    if not text:
+    if not isinstance(text, str) or not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
     framed = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id])
@@ -102,6 +103,11 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Score:
     scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))
     return Score(total, total / len(text), scores)
+
+
+def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers with None for those that JSON cannot hold (infinity, not a number)."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}
 
 
 def sample_documents(store: TokenStore, tokens: int) -> list[Document]:

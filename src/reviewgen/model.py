@@ -49,6 +49,11 @@ class ReviewModel:
         return self._bundle.preset
 
     @property
+    def tokenizer_name(self) -> str:
+        """The name of the tokenizer's plugin, as in "word"."""
+        return self._bundle.tokenizer_plugin.name
+
+    @property
     def generation_config(self) -> GenerationConfig:
         """The generation defaults that were saved with the model."""
         return self._bundle.generation
@@ -133,15 +138,34 @@ class ReviewModel:
         split: str = "all",
         text_column: str | None = None,
         documents: str = "line",
-        lowercase: bool = False,
-        strip_markdown: bool = False,
-        clean: bool = True,
+        lowercase: bool | None = None,
+        strip_markdown: bool | None = None,
+        clean: bool | None = None,
     ) -> Evaluation:
-        """Measure the model on a source of texts, in bits per character; ``split`` names a part of the hash split.
+        """Measure the model on a source of texts, in bits per character.
+
+        Args:
+            source: See ``reviewgen.data.sources.open_texts``.
+            split: "all", or a part of the hash split of the source: "train", "validation" or "test".
+            text_column: The column that holds the text; guessed if not given.
+            documents: How a txt file is cut: "line", "paragraph" or "file".
+            lowercase, strip_markdown, clean: How to clean; None does what the training did.
 
         Raises:
             DataError: The source cannot be read or holds nothing to evaluate.
+            ConfigError: The split is unknown, or would not be that of the training.
         """
+        trained = self.training.get("data", {})
+        lowercase, strip_markdown, clean = (
+            trained.get(name, default) if value is None else value
+            for name, value, default in (
+                ("lowercase", lowercase, False),
+                ("strip_markdown", strip_markdown, False),
+                ("clean", clean, True),
+            )
+        )
+        if split != "all":
+            self._refuse_other_split(lowercase=lowercase, strip_markdown=strip_markdown, clean=clean)
         config = from_dict(
             DataConfig,
             {
@@ -155,6 +179,19 @@ class ReviewModel:
         with workspace() as folder:
             texts = read_texts(source, folder, config, split=split)
             return evaluate_documents(self.model, frame_texts(texts, self.tokenizer), self.tokenizer.vocab_size)
+
+    def _refuse_other_split(self, **cleaning: bool) -> None:
+        """Raise where a hash split of cleaned texts would not be the one that the model was trained on."""
+        trained = self.training.get("data", {})
+        if trained.get("validation_source") is not None:
+            raise ConfigError(
+                "This model was trained on all of its source, with a validation source of its own: use split='all'."
+            )
+        for name, value in cleaning.items():
+            if trained.get(name, value) != value:
+                raise ConfigError(
+                    f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}."
+                )
 
     def score(self, text: str) -> Score:
         """Return the bits that a text takes, in all, per character and per token.
@@ -182,7 +219,7 @@ class ReviewModel:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]
         if not all(isinstance(text, str) for text in prompts):
             raise ConfigError("prompt must be a string or a list of strings.")
-        if not isinstance(repeat, int) or repeat < 1:
+        if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
             raise ConfigError(f"num_return_sequences must be at least 1; got {repeat!r}.")
         return [text for text in prompts for _ in range(repeat)]
 

@@ -90,6 +90,8 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None) -> 
     Raises:
         SourceError: The string is none of these, or it could be two of them.
     """
+    if not isinstance(source, str | Path):
+        raise SourceError(f"A model source is a string or a Path; got {type(source).__name__}.")
     if isinstance(source, Path) or source.startswith(_LOCAL) or source in (".", ".."):
         return LocalSource(_expand(Path(source)))
     if source.startswith("hf://"):

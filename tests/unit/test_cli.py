@@ -94,6 +94,22 @@ def test_an_infinite_score_is_said_and_stays_json(folder, tmp_path):
     assert json.loads(run("score", tmp_path / "none", "--text", "Zzz", "--json").stdout)["bits"] is None
 
 
+def test_evaluate_shows_what_it_read(folder, tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"The band \xff was good.\nAnother line.\n")
+    done = run("evaluate", folder / "m", "--data", tmp_path / "bad.txt")
+    assert "decode errors (not UTF-8) 1" in done.stderr
+    assert "  | Another line." in done.stderr
+    assert "Text column: 'body'" in run("evaluate", "m", "--data", "reviews.csv", cwd=folder).stderr
+
+
+def test_what_cannot_be_encoded_is_escaped(folder):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = run("score", "m", "--text", "\u00e9", "--json", cwd=folder, env=env)
+    assert json.loads(done.stdout)["bits"] > 0
+    done = run("generate", "m", "--prompt", b"a\xff".decode("utf-8", "surrogateescape"), "--seed", 1, cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+
+
 def test_list_and_doctor():
     listed = json.loads(run("list", "--json").stdout)
     assert "lstm-word" in {plugin["name"] for plugin in listed["presets"]}
@@ -153,7 +169,7 @@ BAD_WORDS = [
     (["generate", "lstm-wrod"], 1, "'lstm-word'"),
     (["generate", "lstm-word"], 1, "no published weights"),
     (["score", "m", "--text", ""], 1, "no text"),
-    (["evaluate", "m", "--data", "reviews.csv", "--split", "tset"], 1, "test"),
+    (["evaluate", "m", "--data", "reviews.csv", "--split", "tset"], 2, "test"),
 ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reviewgen.data import SPLITS, DataConfig, gather, read_texts
 from reviewgen.data.cleaning import key_of
 from reviewgen.data.corpus import split_by_key
-from reviewgen.errors import DataError
+from reviewgen.errors import ConfigError, DataError
 
 
 def split_of(corpus):
@@ -127,7 +127,7 @@ def test_read_texts_of_all_and_of_a_split(tmp_path):
     assert list(read_texts(texts, folder_in(tmp_path, "a"), DataConfig())) == texts
     parts = [list(read_texts(texts, folder_in(tmp_path, name), DataConfig(), split=name)) for name in SPLITS]
     assert sorted(text for part in parts for text in part) == sorted(texts)
-    with pytest.raises(DataError, match="A split is all, train, validation or test; got 'dev'"):
+    with pytest.raises(ConfigError, match="A split is all, train, validation or test; got 'dev'"):
         list(read_texts(texts, tmp_path, DataConfig(), split="dev"))
     with pytest.raises(DataError, match="The test split of list of texts is empty: it has 2 texts in all"):
         list(read_texts(["a", "b"], folder_in(tmp_path, "few"), DataConfig(), split="test"))

@@ -108,13 +108,12 @@ def test_blocks_of_many_steps_change_nothing(monkeypatch):
         assert [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7))] == big
 
 
-def test_pages_are_given_back_now_and_then(monkeypatch):
+def test_pages_are_given_back_after_every_block(monkeypatch):
     monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", 70)
-    monkeypatch.setattr(lanes_module, "_FORGET_TOKENS", 300)
     store = MemoryStore(marked_texts([18] * 100))
     made = Lanes(store, bos_id=BOS, lanes=5, bptt=7, seed=0)
     epoch_of(made)
-    assert store.forgotten == 1995 // 350
+    assert store.forgotten == -(-made.steps_per_epoch // 2)  # after every block of two steps
 
 
 def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():

@@ -306,3 +306,79 @@ def test_a_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch):
         reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m")
     rescued = str(caught.value).split("saved as ")[1].split(" instead")[0]
     assert reviewgen.load(rescued).generate_one(seed=1)
+
+
+def test_an_interrupt_of_the_last_evaluation_still_saves(tmp_path, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingRun, "_evaluate", interrupted)
+    reviewgen.train("gru-char", TEXTS, steps=3, out=tmp_path / "m", **SMALL)
+    assert reviewgen.load(tmp_path / "m").training["stopped"] == "interrupted"
+
+
+def test_a_run_of_no_step_saves_nothing(tmp_path):
+    run = TrainingRun("gru-char", TEXTS, steps=3, out=tmp_path / "m", **SMALL)
+    run.read()
+    run.tokenize()
+    run.interrupt()
+    with pytest.raises(TrainingError, match="before its first step"):
+        run.finish()
+    with pytest.raises(TrainingError, match="call read"):
+        TrainingRun("gru-char", TEXTS).tokenize()
+
+
+def test_a_run_that_diverges_keeps_its_best_weights(monkeypatch):
+    from reviewgen.training.gradient import _GradientLoop
+
+    plain, calls = _GradientLoop.step, itertools.count(1)
+    monkeypatch.setattr(_GradientLoop, "step", lambda self, batch: plain(self, batch) * (math.nan if next(calls) == 90 else 1))
+    _, reports, model = watched("gru-char", steps=100, **SMALL)
+    assert model.training["stopped"] == "diverged"
+    assert reports[-1].step == 90
+    assert math.isfinite(model.training["held_out"]["bits_per_character"])
+
+
+def test_counting_says_why_it_ended_and_heeds_the_budget():
+    assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
+    late = reviewgen.train("ngram-char", TEXTS, budget=0.001).training
+    assert late["stopped"] == "budget spent"
+    assert late["steps"] == 1
+    assert "of the budget" in late["notes"][0]
+
+
+def test_texts_without_a_character_are_refused_before_training():
+    with pytest.raises(DataError, match="validation texts have no characters"):
+        reviewgen.train("ngram-char", TEXTS, validation=["", ""], clean=False)
+
+
+def test_a_damaged_cache_is_written_again(tmp_path):
+    from reviewgen.data import cache_folder
+
+    plain = reviewgen.train("ngram-char", TEXTS).generate_one(seed=1)
+    (home,) = (folder for folder in cache_folder().iterdir() if folder.is_dir())
+    for name in ("train.index.npy", "train.uint16", "manifest.json", "tokenizer/characters.json"):
+        (home / name).write_bytes((home / name).read_bytes()[:20])
+        assert reviewgen.train("ngram-char", TEXTS).generate_one(seed=1) == plain
+        (home / name).unlink()
+        assert reviewgen.train("ngram-char", TEXTS).generate_one(seed=1) == plain
+
+
+def test_evaluation_cleans_as_the_training_did():
+    shouted = [text.upper() for text in TEXTS]
+    model = reviewgen.train("ngram-char", shouted, lowercase=True)
+    as_trained = model.evaluate(shouted)
+    assert as_trained == model.evaluate(shouted, lowercase=True)
+    assert as_trained.bits_per_character < model.evaluate(shouted, lowercase=False).bits_per_character
+    assert model.evaluate(shouted, split="test").reviews == model.training["data"]["reviews"]["test"]
+    with pytest.raises(ConfigError, match="lowercase=True"):
+        model.evaluate(shouted, split="test", lowercase=False)
+    other = reviewgen.train("ngram-char", TEXTS, validation=["Another one."])
+    with pytest.raises(ConfigError, match="validation source of its own"):
+        other.evaluate(TEXTS, split="test")
+    assert other.training["data"]["validation_source"] == "list of texts"
+
+
+def test_a_model_that_no_memory_holds_is_refused():
+    with pytest.raises(ConfigError):
+        reviewgen.train("gru-char", TEXTS, steps=1, model={"hidden_size": 10**7})

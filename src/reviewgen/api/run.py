@@ -3,7 +3,6 @@
 Joins data, registry, training and bundle; what is known of the run is recorded for ``training.json``.
 """
 
-import math
 import os
 import platform
 import tempfile
@@ -22,17 +21,18 @@ from reviewgen.bundle import Bundle, refuse_existing
 from reviewgen.card import render_card
 from reviewgen.config import GenerationConfig, from_dict, from_strings, parse_duration, to_dict
 from reviewgen.data import SPLITS, Corpus, DataConfig, gather, tokenize, workspace
-from reviewgen.errors import ConfigError, DataError, StorageError
-from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
+from reviewgen.errors import ConfigError, DataError, StorageError, TrainingError
+from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling import using_threads
-from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit
+from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit, uninterrupted
 
 __all__ = ["TrainingRun"]
 
 DEFAULT_BUDGET = "2m"
+_MOST = 1_000_000_000  # steps or epochs
 _FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
 
 
@@ -118,7 +118,9 @@ class TrainingRun:
         self._started = time.monotonic()
         self._evaluations: list[dict[str, Any]] = []
         self._last: Report | None = None
-        self._stopped = "budget spent" if self._budget_seconds else "all steps taken"
+        self._stack: ExitStack | None = None
+        self.is_interrupted = False
+        self.notes: list[str] = []
         self.held_out: dict[str, Any] | None = None
 
     def read(self) -> Corpus:
@@ -146,13 +148,31 @@ class TrainingRun:
         """
         plugin = self._tokenizer_plugin
         identity = f"{plugin.name} {plugin.package} {plugin.version}"
+        if self._stack is None:
+            raise TrainingError("There is no corpus yet: call read before tokenize.")
         with self._stack:
             self.tokenizer, self.stores = tokenize(
                 self.corpus, self._tokenizer_class, self._tokenizer_config, identity, self._folder
             )
+        for split in ("train", "validation"):
+            if not self.stores[split].characters.any():
+                raise DataError(f"The {split} texts have no characters.")
+        self.model = self._make_model()
+        spent = time.monotonic() - self._started
+        if self._budget_seconds is not None and spent > self._budget_seconds / 2:
+            self.notes.append(
+                f"Reading and tokenizing took {spent:.0f} s of the budget of {self._budget_seconds:.0f} s. Give more, "
+                "or train again: the tokens are in the cache now."
+            )
+
+    def _make_model(self) -> LanguageModel:
         config = from_dict(self._model_class.Config, {"vocab_size": self.tokenizer.vocab_size} | self._model_settings)
-        with OwnRandom(self._seed):
-            self.model: LanguageModel = self._model_class(config)
+        try:
+            with OwnRandom(self._seed):
+                model: LanguageModel = self._model_class(config)
+        except (RuntimeError, MemoryError) as error:  # torch's word on memory that is not there
+            raise ConfigError(f"The model cannot be built with these settings: {str(error).splitlines()[0]}") from None
+        return model
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report a step. Afterwards the model holds its best weights."""
@@ -165,21 +185,30 @@ class TrainingRun:
         for report in reports:
             self._record(report)
             yield report
-        if self._last is not None and self._last.progress < 1:
-            self._stopped = "early: no more gain on held-out text"
 
     def interrupt(self) -> None:
         """Say that the training was cut short; ``finish`` then takes the best weights so far."""
-        self._stopped = "interrupted"
+        self.is_interrupted = True
 
     def finish(self) -> ReviewModel:
         """Evaluate on held-out text, and return the model, saved in ``out`` where that is given.
 
         Raises:
             StorageError: There is no room in ``out``; says where the model was saved instead.
+            TrainingError: Not a single step was taken.
         """
-        if self._stopped != "interrupted":
-            self.held_out = self._evaluate()
+        if self._last is None:
+            raise TrainingError("The training was over before its first step; nothing was saved.")
+        try:
+            if not self.is_interrupted:
+                self.held_out = self._evaluate()
+        except KeyboardInterrupt:
+            self.interrupt()
+        with uninterrupted():
+            return self._bundle()
+
+    def _bundle(self) -> ReviewModel:
+        """Put the model and the facts together, and save them."""
         bundle = Bundle(
             preset=self.preset,
             model=self.model,
@@ -205,6 +234,8 @@ class TrainingRun:
             "data": to_dict(self._data)
             | {
                 "source": corpus.stream.name,
+                "validation_source": corpus.validation[0].name if corpus.validation else None,
+                "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
                 "text_column": corpus.stream.text_column,
                 "fingerprint": corpus.fingerprint,
                 "reviews": {split: corpus.count(split) for split in SPLITS},
@@ -213,7 +244,7 @@ class TrainingRun:
             },
             "config": to_dict(self.config),
             "budget_seconds": self._budget_seconds,
-            "stopped": self._stopped,
+            "stopped": "interrupted" if self.is_interrupted else last.stopped if last else None,
             "steps": last.step if last else 0,
             "tokens_seen": last.tokens if last else 0,
             "seconds": round(time.monotonic() - self._started, 2),
@@ -223,7 +254,7 @@ class TrainingRun:
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "evaluations": self._evaluations,
             "held_out": self.held_out,
-            "notes": list(last.notes) if last else [],
+            "notes": self.notes + (list(last.notes) if last else []),
         }
 
     def _record(self, report: Report) -> None:
@@ -250,24 +281,19 @@ class TrainingRun:
         """Save the model, somewhere else if need be: hours of training are not lost to a full disk."""
         try:
             model.save_pretrained(out)
-        except (StorageError, FileExistsError) as error:
+        except OSError as error:
             rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / out.name
             model.save_pretrained(rescue)
             raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
-
-
-def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return numbers with None for those that JSON cannot hold (infinity, not a number)."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}
 
 
 def _parse_budget(budget: str | float | None, steps: int | None, epochs: float | None) -> tuple[float | None, Budget]:
     """Return the seconds of a time budget, if it is one, and the budget."""
     if sum(value is not None for value in (budget, steps, epochs)) > 1:
         raise ConfigError("Give one of budget, steps and epochs.")
-    for name, value in (("steps", steps), ("epochs", epochs)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf):
-            raise ConfigError(f"{name} must be above 0; got {value!r}.")
+    for name, value, kinds in (("steps", steps, int), ("epochs", epochs, int | float)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < _MOST):
+            raise ConfigError(f"{name} must be a number above 0 and below {_MOST:,}; got {value!r}.")
     if steps is None and epochs is None:
         return parse_duration(DEFAULT_BUDGET if budget is None else budget), Budget()
     return None, Budget(steps=steps, epochs=epochs)
@@ -281,7 +307,9 @@ def _check_seed(seed: int) -> int:
 
 def _settings(config: type, preset: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
     """Return a preset's settings, overlaid with the user's, which may be strings."""
-    own = own or {}
+    own = {} if own is None else own
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"{group} settings are a mapping, as in {{'hidden_size': 256}}; got {type(own).__name__}.")
     if group == "model" and "vocab_size" in own:
         raise ConfigError("model.vocab_size is the tokenizer's: set tokenizer.vocab_size where the tokenizer has one.")
     try:

@@ -52,6 +52,7 @@ def _read(folder: Path) -> Bundle:
         )
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
+    _check_types(config)
     _check_files(folder, config["tokenizer"]["files"])
     generation = from_dict(GenerationConfig, _read_json(folder / GENERATION))
     training = _read_json(folder / TRAINING)
@@ -164,6 +165,17 @@ def _check_keys(values: Any, known: set[str], where: str) -> None:
     if not isinstance(values, dict) or set(values) != known:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise BundleError(f"The keys of {where} should be {sorted(known)}; found {got}.")
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    facts = {"schema": config["schema"], "preset": config["preset"], "library_version": config["library_version"]}
+    wanted = {"schema": int, "preset": str, "library_version": str}
+    for part in ("model", "tokenizer"):
+        facts |= {f"{part}.{key}": value for key, value in config[part].items() if key != "files"}
+        wanted |= {f"{part}.{key}": dict if key == "config" else str for key in config[part] if key != "files"}
+    for key, kind in wanted.items():
+        if type(facts[key]) is not kind:
+            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; found {facts[key]!r}.")
 
 
 def _read_json(file: Path) -> Any:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from reviewgen import __version__
 from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, SCHEMA, TRAINING, WEIGHTS, Bundle
 from reviewgen.config import to_dict
-from reviewgen.errors import OutputExists, storage_errors
+from reviewgen.errors import OutputExists, StorageError, storage_errors
 from reviewgen.registry import Plugin
 
 __all__ = ["refuse_existing", "write_bundle"]
@@ -31,6 +31,9 @@ def refuse_existing(folder: Path) -> None:
     with storage_errors(folder):
         if folder.exists() or folder.is_symlink():
             raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.")
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise StorageError(f"{folder} may not be written: {parent} is no writable folder. Choose another place.")
 
 
 def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
@@ -49,7 +52,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> No
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             _write_files(bundle, scratch)
-            _publish(scratch, folder)
+            _publish(scratch, folder, overwrite)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -95,11 +98,14 @@ def _write_json(file: Path, value: Any) -> None:
     file.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
 
 
-def _publish(scratch: Path, folder: Path) -> None:
+def _publish(scratch: Path, folder: Path, overwrite: bool) -> None:
     """Give the finished folder its name; an old one of that name goes only when the new one stands."""
     for file in scratch.iterdir():
         _sync(file)
     scratch.chmod(0o777 & ~_umask())
+    if not overwrite:
+        _rename_new(scratch, folder)
+        return
     aside = scratch.with_name(scratch.name + "-old")
     if os.path.lexists(folder):
         folder.rename(aside)
@@ -113,6 +119,16 @@ def _publish(scratch: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         aside.unlink(missing_ok=True)
+
+
+def _rename_new(scratch: Path, folder: Path) -> None:
+    """Rename where nothing is there; another program may have made a folder of that name in the meantime."""
+    try:
+        scratch.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise OutputExists(f"{folder} is there already. Give another folder, or remove it first.") from None
+        raise
 
 
 def _sync(file: Path) -> None:

@@ -3,6 +3,7 @@
 A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
 
+import io
 import os
 import sys
 
@@ -40,6 +41,9 @@ def main() -> None:
         ("GOMP_SPINCOUNT", "30000"),  # threads that wait busily for longer made an LSTM fifty times slower on a shared machine
     ):
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character shows its escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (ConfigError, SourceError) as problem:

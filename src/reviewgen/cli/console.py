@@ -1,12 +1,13 @@
 """What a command prints: results to standard output, progress and notes to standard error."""
 
 import json
+import logging
 import sys
 from typing import Any
 
 from rich.console import Console
 
-__all__ = ["error", "note", "notes", "print_json", "shorten"]
+__all__ = ["error", "note", "notes", "print_json", "show_log"]
 
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,7 +27,13 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def shorten(text: str, width: int = 100) -> str:
-    """Return a text on one line, cut to a width."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 3] + "..."
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def show_log() -> None:
+    """Show what the library logs as notes."""
+    logger = logging.getLogger("reviewgen")
+    logger.addHandler(_Notes())
+    logger.setLevel(logging.INFO)

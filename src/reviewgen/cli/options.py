@@ -7,6 +7,9 @@ import typer
 
 __all__ = [
     "AsJson",
+    "AsTrainedClean",
+    "AsTrainedLowercase",
+    "AsTrainedStripMarkdown",
     "Documents",
     "Lowercase",
     "Model",
@@ -32,6 +35,11 @@ TextColumn = Annotated[str | None, typer.Option("--text-column", help="The colum
 Documents = Annotated[str, typer.Option("--documents", help="How a txt file is cut into reviews: line, paragraph or file.")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Keep the words of markdown only.")]
+AsTrainedLowercase = Annotated[bool | None, typer.Option("--lowercase/--keep-case", help="Lower-case.  [default: as trained]")]
+AsTrainedStripMarkdown = Annotated[
+    bool | None, typer.Option("--strip-markdown/--keep-markdown", help="Strip markdown.  [default: as trained]")
+]
+AsTrainedClean = Annotated[bool | None, typer.Option("--clean/--no-clean", help="Clean the texts.  [default: as trained]")]
 NoClean = Annotated[bool, typer.Option("--no-clean", help="Take the texts exactly as they are.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same texts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json, shorten
+from reviewgen.cli.console import note, notes, print_json
 
 if TYPE_CHECKING:
     from reviewgen.api import TrainingRun
@@ -64,27 +64,26 @@ def train(
         clean=not no_clean,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    _prepare(run, data)
-    interrupted = _watch(run)
-    if interrupted:
+    _prepare(run)
+    _watch(run)
+    if run.is_interrupted:
         note("Interrupted; saving the best weights so far.")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     model = run.finish()
     if as_json:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
     else:
         _print_result(run, out)
-    sys.exit(1 if interrupted else 0)
+    sys.exit(1 if run.is_interrupted else 0)
 
 
 def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _prepare(run: "TrainingRun", data: str) -> None:
+def _prepare(run: "TrainingRun") -> None:
     """Read and tokenize, showing what was read."""
     try:
-        with notes.status(f"Reading {shorten(data, 60)} ..."):
+        with notes.status("Reading ..."):
             corpus = run.read()
         _show_corpus(corpus)
         with notes.status("Training the tokenizer and encoding the texts ..."):
@@ -93,37 +92,27 @@ def _prepare(run: "TrainingRun", data: str) -> None:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(1)
     note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} kinds.")
+    for line in run.notes:
+        note(line)
 
 
 def _show_corpus(corpus: "Corpus") -> None:
-    stream, report = corpus.stream, corpus.report
-    if stream.text_column is not None:
-        guess = f"Text column: {stream.text_column!r}"
-        others = [column for column in stream.columns if column != stream.text_column]
-        note(guess + (f" (guessed; others: {', '.join(others)})" if stream.guessed and others else ""))
-    for row in stream.preview:
-        note(f"  | {shorten(row)}", "dim")
-    dropped = {
-        "empty": report.empty,
-        "duplicates": report.duplicates,
-        "line-break tags replaced": report.breaks_replaced,
-        "entities decoded": report.entities_decoded,
-        "changed by NFC": report.normalized,
-        "decode errors (not UTF-8)": report.decode_errors,
-    }
-    numbers = ", ".join(f"{name} {count:,}" for name, count in dropped.items() if count)
-    note(
-        f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters)"
-        + (f"; {numbers}." if numbers else ".")
-    )
+    from reviewgen.data import describe
+
+    for line in describe(corpus.stream, corpus.report):
+        note(line)
+    if corpus.validation is not None:
+        note("Validation:")
+        for line in describe(*corpus.validation):
+            note(line)
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in ("train", "validation", "test"))
     note(f"Split: {counts}.")
     for line in corpus.notes:
         note(line)
 
 
-def _watch(run: "TrainingRun") -> bool:
-    """Show the training as it goes; return whether it was interrupted."""
+def _watch(run: "TrainingRun") -> None:
+    """Show the training as it goes."""
     percentage, facts = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[facts]}")
     columns = (TextColumn("Training"), BarColumn(), percentage, TimeElapsedColumn(), facts)
     try:
@@ -136,10 +125,10 @@ def _watch(run: "TrainingRun") -> bool:
                     shown = report.seconds
                 if report.evaluation is not None:
                     _show_evaluation(report)
+                for text in report.notes:
+                    note(f"  {text}")
     except KeyboardInterrupt:
         run.interrupt()
-        return True
-    return False
 
 
 def _facts(report: "Report") -> str:
@@ -153,9 +142,9 @@ def _show_evaluation(report: "Report") -> None:
     assert evaluation is not None
     line = f"{report.seconds:6.1f} s  step {report.step:,}: {evaluation.bits_per_character:.4f} bits per character held out"
     note(line + (" (best)" if report.is_best else ""))
-    for text in report.notes:
-        note(f"  {text}")
     if report.sample:
+        from reviewgen.data import shorten
+
         note(f"  | {shorten(report.sample, 160)}", "dim")
 
 

@@ -1,14 +1,13 @@
 """``reviewgen generate | evaluate | score``: what one does with a trained model."""
 
-import math
 import secrets
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, print_json
+from reviewgen.cli.console import note, print_json, show_log
 
 __all__ = ["evaluate", "generate", "score"]
 
@@ -55,15 +54,17 @@ def evaluate(
     split: Annotated[str, typer.Option(help="all, or a part of the hash split: train, validation or test.")] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
-    lowercase: options.Lowercase = False,
-    strip_markdown: options.StripMarkdown = False,
-    no_clean: options.NoClean = False,
+    lowercase: options.AsTrainedLowercase = None,
+    strip_markdown: options.AsTrainedStripMarkdown = None,
+    clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure a trained model on a corpus, in bits per character."""
     from reviewgen.api import load
+    from reviewgen.evaluation import finite
 
     trained = load(model)
+    show_log()
     result = trained.evaluate(
         options.typed_source(data),
         split=split,
@@ -71,15 +72,15 @@ def evaluate(
         documents=documents,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
-        clean=not no_clean,
+        clean=clean,
     )
     if result.zero_probability_tokens:
         note(f"{result.zero_probability_tokens:,} tokens have probability zero, so the bits are infinite.")
     if as_json:
-        print_json(_finite(asdict(result)))
+        print_json(finite(asdict(result)))
         return
     typer.echo(f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included")
-    typer.echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.preset.split('-')[1]} token")
+    typer.echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token")
     typer.echo(f"{result.reviews:,} reviews, {result.characters:,} characters, {result.tokens:,} tokens")
 
 
@@ -90,16 +91,12 @@ def score(
 ) -> None:
     """Say how many bits a text takes under a trained model, token by token."""
     from reviewgen.api import load
+    from reviewgen.evaluation import finite
 
     result = load(model).score(text)
     if as_json:
-        print_json(_finite(asdict(result)) | {"tokens": [_finite(asdict(token)) for token in result.tokens]})
+        print_json(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]})
         return
     typer.echo(f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included")
     for token in result.tokens:
         typer.echo(f"{token.bits:9.3f}  {token.text!r}" if token.text else f"{token.bits:9.3f}  (end)")
-
-
-def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return numbers with None for infinity, which JSON cannot hold."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}

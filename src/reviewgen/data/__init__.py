@@ -12,7 +12,7 @@ Knows no model; a tokenizer only by its protocol.
 
 from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, gather, read_texts
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 
 __all__ = [
@@ -25,9 +25,11 @@ __all__ = [
     "Lanes",
     "TokenStore",
     "cache_folder",
+    "describe",
     "frame_texts",
     "gather",
     "read_texts",
+    "shorten",
     "tokenize",
     "workspace",
 ]

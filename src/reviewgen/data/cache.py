@@ -29,6 +29,7 @@ from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 __all__ = ["TokenStore", "cache_folder", "frame_texts", "tokenize", "workspace"]
 
 _ENCODE_BATCH = 1024  # texts at a time
+_MANIFEST = "manifest.json"
 _STALE_SECONDS = 24 * 3600.0
 
 
@@ -118,12 +119,27 @@ def tokenize(corpus: Corpus, kind: Any, config: Any, identity: str, scratch: Pat
     settings = json.dumps([identity, to_dict(config)], sort_keys=True)
     key = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
     home = cache_folder() / f"{corpus.fingerprint}-{key}"
-    if not home.exists():
-        with storage_errors(f"the token cache {home}"):
+    with storage_errors(f"the token cache {home}"):
+        if home.exists() and not _is_whole(home):
+            shutil.rmtree(home)  # damaged, or of a machine that lost its power; it is written again
+        if not home.exists():
             tokenizer = kind.train(corpus.texts("train"), config)
             _fill(scratch / "tokens", corpus, tokenizer)
             _publish(scratch / "tokens", home)
     return kind.load(home / "tokenizer"), {split: TokenStore(home, split) for split in SPLITS}
+
+
+def _is_whole(home: Path) -> bool:
+    """Return whether the files of a cache folder are there in the sizes that were written."""
+    try:
+        return bool(json.loads((home / _MANIFEST).read_text(encoding="utf-8")) == _sizes(home))
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _MANIFEST)
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 
 
 def store(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str) -> TokenStore:
@@ -165,6 +181,11 @@ def _fill(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
 
 def _publish(folder: Path, home: Path) -> None:
     """Give a finished folder its name; another run may have been first, with the same content."""
+    (folder / _MANIFEST).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
     try:
         folder.rename(home)
     except OSError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 __all__ = ["Cleaner", "CleaningReport", "key_of"]
 
-_BREAK = re.compile(r"<br\s*/?\s*>", re.IGNORECASE)
+_BREAK = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -63,11 +63,11 @@ class Cleaner:
 
     def _normalize(self, text: str) -> str:
         report = self.report
+        if "&" in text:
+            text = _ENTITY.sub(self._decode_entity, text)
         if "<" in text:
             text, count = _BREAK.subn("\n", text)
             report.breaks_replaced += count
-        if "&" in text:
-            text = _ENTITY.sub(self._decode_entity, text)
         if not unicodedata.is_normalized("NFC", text):
             text = unicodedata.normalize("NFC", text)
             report.normalized += 1

@@ -6,6 +6,7 @@ key a text (see ``Cleaner``), never by the texts themselves.
 
 import hashlib
 import json
+import logging
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from reviewgen.config import check
 from reviewgen.data.cleaning import Cleaner, CleaningReport
 from reviewgen.data.columns import TextStream
 from reviewgen.data.sources import open_texts
-from reviewgen.errors import DataError, storage_errors
+from reviewgen.errors import ConfigError, DataError, storage_errors
 
-__all__ = ["SPLITS", "Corpus", "DataConfig", "gather", "read_texts"]
+__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_texts", "shorten"]
 
 SPLITS = ("train", "validation", "test")
+_logger = logging.getLogger("reviewgen")
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 
 
@@ -56,6 +58,7 @@ class Corpus:
     fingerprint: str
     stream: TextStream
     report: CleaningReport
+    validation: tuple[TextStream, CleaningReport] | None = None  # of a validation source of its own
     notes: list[str] = field(default_factory=list)
 
     def texts(self, split: str) -> Iterator[str]:
@@ -89,9 +92,9 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
     keys = array("Q")
     with storage_errors(spool), spool.open("w", encoding="utf-8", errors="surrogatepass") as lines:
         stream, report = _spool(source, workspace, config, lines, keys)
-        in_train = len(keys)
+        in_train, second = len(keys), None
         if validation is not None:
-            _spool(validation, workspace, config, lines, keys)
+            second = _spool(validation, workspace, config, lines, keys)
     all_keys = np.frombuffer(keys, np.uint64)
     notes = list(stream.notes)
     if validation is None:
@@ -101,7 +104,7 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
         shared = int(np.isin(all_keys[in_train:], all_keys[:in_train]).sum())
         notes += [f"{shared} of {len(keys) - in_train} validation texts also stand in the training text."] if shared else []
     fingerprint = hashlib.blake2b(all_keys.tobytes() + splits.tobytes(), digest_size=16).hexdigest()
-    return Corpus(spool, splits, fingerprint, stream, report, notes)
+    return Corpus(spool, splits, fingerprint, stream, report, second, notes)
 
 
 def _spool(
@@ -121,21 +124,62 @@ def _spool(
 def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
     """Yield a source's cleaned texts without keeping them; of one split only where it is named.
 
+    What was read and changed is logged, at level INFO of the logger ``reviewgen``.
+
     Raises:
-        DataError: The source cannot be read, no texts are left, or the split is unknown or empty.
+        DataError: The source cannot be read, no texts are left, or the split is empty.
+        ConfigError: The split is unknown.
     """
     if split not in ("all", *SPLITS):
-        raise DataError(f"A split is all, train, validation or test; got {split!r}.")
-    if split != "all":
-        corpus = gather(source, workspace, config)
-        if not corpus.count(split):
-            raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {len(corpus.splits)} texts in all.")
-        yield from corpus.texts(split)
-        return
+        raise ConfigError(f"A split is all, train, validation or test; got {split!r}.")
+    return _read_all(source, workspace, config) if split == "all" else _read_split(source, workspace, config, split)
+
+
+def describe(stream: TextStream, report: CleaningReport) -> list[str]:
+    """Return what was read and changed, in lines for a person: the column, three rows, the numbers of the cleaning."""
+    lines = list(stream.notes)
+    if stream.text_column is not None:
+        others = [column for column in stream.columns if column != stream.text_column]
+        guess = f" (guessed; others: {', '.join(others)})" if stream.guessed and others else ""
+        lines.append(f"Text column: {stream.text_column!r}{guess}")
+    lines += [f"  | {shorten(row)}" for row in stream.preview]
+    changes = {
+        "empty": report.empty,
+        "duplicates": report.duplicates,
+        "line-break tags replaced": report.breaks_replaced,
+        "entities decoded": report.entities_decoded,
+        "changed by NFC": report.normalized,
+        "decode errors (not UTF-8)": report.decode_errors,
+    }
+    numbers = "".join(f", {name} {count:,}" for name, count in changes.items() if count)
+    return [*lines, f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters){numbers}."]
+
+
+def shorten(text: str, width: int = 100) -> str:
+    """Return a text on one line, cut to a width."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[str]:
     stream, cleaner = config.open(source, workspace)
     for text, _ in cleaner(stream.texts):
         yield text
+    _log(stream, cleaner.report)
     _refuse_nothing(stream, cleaner)
+
+
+def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[str]:
+    corpus = gather(source, workspace, config)
+    _log(corpus.stream, corpus.report)
+    if not corpus.count(split):
+        raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {len(corpus.splits)} texts in all.")
+    yield from corpus.texts(split)
+
+
+def _log(stream: TextStream, report: CleaningReport) -> None:
+    for line in describe(stream, report):
+        _logger.info("%s", line)
 
 
 def split_by_key(keys: np.ndarray) -> np.ndarray:

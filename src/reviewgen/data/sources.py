@@ -92,6 +92,9 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Rows:
         return _open_files(source, find_files(source), workspace, documents)
     if is_file or Path(source).is_dir():
         raise DataError(f"{source!r} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
+    first = source.partition("/")[0]
+    if has_data_suffix(first) or Path(first).exists():
+        raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
     return _open_hub(hub, documents)
 
 

@@ -4,6 +4,7 @@
     judge      held-out evaluation and samples
     counting   the loop of models that count
     gradient   the loop of models that descend a gradient
+    interrupts what Ctrl-C must not cut in two
     device     accelerate, threads, random numbers
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for whatever reason, the model holds
@@ -23,9 +24,10 @@ from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.counting import count
 from reviewgen.training.device import OwnRandom, native_precision
 from reviewgen.training.gradient import descend
+from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
 
-__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "fit", "native_precision"]
+__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "fit", "native_precision", "uninterrupted"]
 
 
 def fit(
@@ -44,10 +46,19 @@ def fit(
     """
     judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config.patience)
     if isinstance(model, CountTrained):
-        yield from count(model, train, judge)
+        yield from count(model, train, budget.deadline, judge)
     elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):
         evaluation, is_best = judge.evaluate(model.eval())
-        yield Report(0, 1.0, 0.0, 0, evaluation=evaluation, is_best=is_best, notes=("The model has nothing to train.",))
+        yield Report(
+            0,
+            1.0,
+            0.0,
+            0,
+            evaluation=evaluation,
+            is_best=is_best,
+            notes=("The model has nothing to train.",),
+            stopped="nothing to train",
+        )
     elif isinstance(model, nn.Module):
         yield from descend(model, tokenizer, train, config, budget, seed, judge)
     else:

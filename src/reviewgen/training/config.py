@@ -44,7 +44,7 @@ class Budget:
 class Report:
     """One step of a run. ``evaluation`` and ``sample`` are there at evaluations only."""
 
-    step: int
+    step: int  # of the optimizer; a count model's is a text
     progress: float  # 0 to 1
     seconds: float
     tokens: int  # seen so far
@@ -57,6 +57,7 @@ class Report:
     device: str = "cpu"
     threads: int = 1
     notes: tuple[str, ...] = ()
+    stopped: str | None = None  # why the run ended; on its last report only
 
     @property
     def nats_per_token(self) -> float | None:

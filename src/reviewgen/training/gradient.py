@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,16 +35,19 @@ def descend(
             loss = loop.step(batch)
             progress = loop.progress(step, reserve=judge.seconds)
             report = loop.report(step, progress, batch, loss)
+            if loop.has_diverged(loss, progress):
+                yield _diverged(report, judge)
+                break
             if progress < 1 and progress * config.evaluations < evaluated + 1:
                 yield report
                 continue
             evaluated = int(progress * config.evaluations)
-            _refuse_no_number(loss, step, loop.learning_rate)
             evaluation, sample, is_best = loop.evaluate(judge)
             if is_best:
                 best = _copy_tensors(model)
-            yield Report(**vars(report) | {"evaluation": evaluation, "sample": sample, "is_best": is_best})
-            if progress >= 1 or judge.without_gain >= config.patience:
+            stopped = _why_stop(progress, judge, budget)
+            yield replace(report, evaluation=evaluation, sample=sample, is_best=is_best, stopped=stopped)
+            if stopped:
                 break
     finally:
         loop.release()
@@ -126,6 +130,10 @@ class _GradientLoop:
             threads=self.threads.chosen,
         )
 
+    def has_diverged(self, loss: Tensor, progress: float) -> bool:
+        """Return whether the loss is no number; on an accelerator, reading it waits for the device, so at the end only."""
+        return (self.device == "cpu" or progress >= 1) and not math.isfinite(float(loss))
+
     def progress(self, step: int, reserve: float) -> float:
         """Return how much of the budget is used, keeping so many seconds back for a last evaluation."""
         if self.budget.deadline is not None:
@@ -175,6 +183,21 @@ def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _refuse_no_number(loss: Tensor, step: int, learning_rate: float) -> None:
-    if not bool(torch.isfinite(loss)):
-        raise TrainingError(f"The loss is {float(loss)} at step {step}. Lower training.learning_rate (now {learning_rate:g}).")
+def _diverged(report: Report, judge: Judge) -> Report:
+    """Return the last report of a run whose loss is no number any more.
+
+    Raises:
+        TrainingError: No evaluation came before, so there are no good weights to keep.
+    """
+    said = (
+        f"The loss is {report.nats_per_token} at step {report.step}: lower training.learning_rate (now {report.learning_rate:g})"
+    )
+    if judge.best == math.inf:
+        raise TrainingError(f"{said}.")
+    return replace(report, notes=(f"{said}; the best weights so far are kept.",), stopped="diverged")
+
+
+def _why_stop(progress: float, judge: Judge, budget: Budget) -> str | None:
+    if progress >= 1:
+        return "all steps taken" if budget.deadline is None else "budget spent"
+    return "early: no more gain on held-out text" if judge.without_gain >= judge.patience else None

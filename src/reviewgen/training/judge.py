@@ -34,8 +34,9 @@ class Judge:
         """Return the evaluation, and whether it is the best so far."""
         start = time.monotonic()
         evaluation = evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device)
-        is_best = evaluation.bits_per_character < self.best or self.best == math.inf
-        self.best = min(self.best, evaluation.bits_per_character)
+        bits = evaluation.bits_per_character
+        is_best = bits < self.best or (self.best == math.inf and not math.isnan(bits))
+        self.best = bits if is_best else self.best
         self.without_gain = 0 if is_best else self.without_gain + 1
         self.seconds = time.monotonic() - start
         return evaluation, is_best
