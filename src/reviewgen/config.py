@@ -92,7 +92,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     for key in values:
         if key not in known:
             raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _is_required(f)]  # type: ignore[arg-type]
+    missing = [name for name in _required(cls) if name not in values]
     if missing:
         raise ConfigError(f"The setting {missing[0]!r} is missing.")
     return cls(**values)
@@ -184,8 +184,10 @@ class Preset:
     generation_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _is_required(f: "dataclasses.Field[Any]") -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+def _required(cls: Any) -> list[str]:
+    """Return the names of the fields without a default."""
+    missing = dataclasses.MISSING
+    return [f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing]
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

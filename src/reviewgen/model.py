@@ -212,8 +212,8 @@ class ReviewModel:
 
     def _settings(self, *values: int | float | None) -> GenerationConfig:
         names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")
-        given = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        return replace(self.generation_config, **given)  # type: ignore[arg-type]
+        given: dict[str, Any] = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return replace(self.generation_config, **given)
 
     def _prompts(self, prompt: str | Sequence[str], repeat: int) -> list[str]:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]

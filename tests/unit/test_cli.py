@@ -192,8 +192,11 @@ def test_a_usage_error_exits_with_2(folder, words):
 
 def started(*words, cwd):
     """Start a command that signals reach, even where the tests run in the background, which ignores SIGINT."""
+
+    def heed():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     command = [sys.executable, "-m", "reviewgen", *map(str, words)]
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     return subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 

@@ -19,7 +19,8 @@ one call. A law about an ability (``CountTrained``, ``SupportsScore``, ``Support
 ability is absent. The suite knows the contracts and no plugin. It needs the extra ``reviewgen[testing]``.
 """
 
-from reviewgen.testing.model_laws import MODEL_LAWS, check_model, make_model, train_by_counting
+from reviewgen.testing.model_laws import MODEL_LAWS, check_model
+from reviewgen.testing.models import make_model, train_by_counting
 from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
 
 __all__ = [

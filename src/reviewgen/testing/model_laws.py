@@ -7,19 +7,29 @@ random. B batch, T time (tokens), V vocabulary.
 import dataclasses
 import inspect
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
-from reviewgen.registry import find_model
+from reviewgen.testing.models import (
+    ROWS,
+    STEPS,
+    assert_close,
+    assert_normalised,
+    call,
+    call_twice,
+    can,
+    evaluating,
+    refuses,
+    some_ids,
+    tensors,
+    through_a_file,
+    train_by_counting,
+)
 
 __all__ = [
     "MODEL_LAWS",
@@ -28,7 +38,6 @@ __all__ = [
     "chunks",
     "config",
     "explicit",
-    "make_model",
     "meta",
     "no_mutation",
     "normal",
@@ -42,40 +51,9 @@ __all__ = [
     "state",
     "strict",
     "sums_to_one",
-    "train_by_counting",
 ]
 
 Make = Callable[[], Any]
-
-ROWS, STEPS = 3, 12
-TOLERANCE = 1e-4
-"""How far two ways to the same float32 logits may lie apart: sums in another order differ by about 1e-6 a layer."""
-
-
-def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) -> LanguageModel:
-    """Build an installed model by name, ready to be checked; global random state is left as it was.
-
-    Raises:
-        UnknownPlugin: Nothing of that name is installed.
-        ConfigError: A setting is unknown or out of range.
-    """
-    cls, _ = find_model(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = cls(from_dict(cls.Config, {"vocab_size": vocab_size, **settings}))
-    if isinstance(model, CountTrained):
-        train_by_counting(model, vocab_size, seed)
-    ready: LanguageModel = _evaluating(model)
-    return ready
-
-
-def train_by_counting(model: CountTrained, vocab_size: int, seed: int = 0, texts: int = 20) -> Mapping[str, Any]:
-    """Let a count model observe a few random texts (0 begins, 1 ends a text), finish, and return what it reports."""
-    rng = np.random.default_rng(seed)
-    for _ in range(texts):
-        tokens = rng.integers(min(2, vocab_size - 1), vocab_size, size=rng.integers(1, 30))
-        model.observe(np.concatenate(([0], tokens, [1])).astype(np.int64))
-    return model.finish()
 
 
 def check_model(make: Make) -> None:
@@ -122,7 +100,7 @@ def shape(make: Make) -> None:
     """Logits are floating-point and (B, T, V), for one row and several, one token and several."""
     model = make()
     for batch, time in (1, 1), (1, STEPS), (ROWS, 1), (ROWS, STEPS):
-        logits, _ = _call(model, _some_ids(model, batch, time))
+        logits, _ = call(model, some_ids(model, batch, time))
         expected = batch, time, model.config.vocab_size
         assert logits.shape == expected, f"Logits of ids {batch, time} have the shape {tuple(logits.shape)}, not {expected}."
         assert logits.is_floating_point(), f"Logits are {logits.dtype}."
@@ -132,9 +110,9 @@ def state(make: Make) -> None:
     """The state is a tensor or a nested tuple of tensors, each with B first: at the beginning and after a call."""
     model = make()
     for batch in 1, ROWS:
-        _, after = _call(model, _some_ids(model, batch, 2))
+        _, after = call(model, some_ids(model, batch, 2))
         for when, value in ("initial_state", model.initial_state(batch)), ("the state after a call", after):
-            for tensor in _tensors(value):
+            for tensor in tensors(value):
                 assert isinstance(tensor, Tensor), (
                     f"{when} holds a {type(tensor).__name__}: only tuples and tensors may be in it."
                 )
@@ -146,47 +124,47 @@ def state(make: Make) -> None:
 def chunks(make: Make) -> None:
     """A text in pieces, the state passed along, gives the logits of the whole."""
     model = make()
-    ids = _some_ids(model, ROWS, STEPS)
-    whole, _ = _call(model, ids)
+    ids = some_ids(model, ROWS, STEPS)
+    whole, _ = call(model, ids)
     for sizes in [1] * STEPS, [1, 4, 7], [5, 7]:
         pieces, memory = [], model.initial_state(ROWS)
         for piece in torch.split(ids, sizes, dim=1):
-            logits, memory = _call(model, piece, memory)
+            logits, memory = call(model, piece, memory)
             pieces.append(logits)
-        _assert_close(torch.cat(pieces, dim=1), whole, f"Pieces of {sizes} tokens give other logits than the whole.")
+        assert_close(torch.cat(pieces, dim=1), whole, f"Pieces of {sizes} tokens give other logits than the whole.")
 
 
 def causal(make: Make) -> None:
     """Changing ``ids[:, t]`` changes no logits before t."""
     model = make()
-    ids = _some_ids(model, ROWS, STEPS)
-    before, _ = _call(model, ids)
+    ids = some_ids(model, ROWS, STEPS)
+    before, _ = call(model, ids)
     for t in range(1, STEPS):
         changed = ids.clone()
         changed[:, t] = (changed[:, t] + 1) % model.config.vocab_size
-        after, _ = _call(model, changed)
-        _assert_close(after[:, :t], before[:, :t], f"Changing token {t} changes logits before it: the model sees the future.")
+        after, _ = call(model, changed)
+        assert_close(after[:, :t], before[:, :t], f"Changing token {t} changes logits before it: the model sees the future.")
 
 
 def rows(make: Make) -> None:
     """A row does not depend on the other rows of the batch, nor does its state."""
     model = make()
-    ids = _some_ids(model, ROWS, STEPS)
-    together, _ = _call_twice(model, ids)
+    ids = some_ids(model, ROWS, STEPS)
+    together, _ = call_twice(model, ids)
     for row in range(ROWS):
-        alone, _ = _call_twice(model, ids[row : row + 1])
-        _assert_close(alone, together[row : row + 1], f"Row {row} alone gives other logits than in a batch.")
+        alone, _ = call_twice(model, ids[row : row + 1])
+        assert_close(alone, together[row : row + 1], f"Row {row} alone gives other logits than in a batch.")
 
 
 def no_mutation(make: Make) -> None:
     """A call leaves the ids and the state that it is given as they were."""
     model = make()
-    ids = _some_ids(model, ROWS, STEPS)
-    _, later = _call(model, ids)
+    ids = some_ids(model, ROWS, STEPS)
+    _, later = call(model, ids)
     for memory in model.initial_state(ROWS), later:
-        kept_ids, kept = ids.clone(), [t.clone() for t in _tensors(memory)]
-        _call(model, ids, memory)
-        same = all(torch.equal(a, b) for a, b in zip(kept, _tensors(memory), strict=True))
+        kept_ids, kept = ids.clone(), [t.clone() for t in tensors(memory)]
+        call(model, ids, memory)
+        same = all(torch.equal(a, b) for a, b in zip(kept, tensors(memory), strict=True))
         assert same, "A call changes the state that it is given: it must return a new one."
         assert torch.equal(ids, kept_ids), "A call changes the ids that it is given."
 
@@ -194,7 +172,7 @@ def no_mutation(make: Make) -> None:
 def normal(make: Make) -> None:
     """Logits are finite; a count model, which may say probability zero, may return -inf, but neither nan nor +inf."""
     model = make()
-    logits, _ = _call(model, _some_ids(model, ROWS, STEPS))
+    logits, _ = call(model, some_ids(model, ROWS, STEPS))
     assert not logits.isnan().any(), "Logits contain nan."
     assert not logits.isposinf().any(), "Logits contain +inf."
     if not isinstance(model, CountTrained):
@@ -205,10 +183,10 @@ def normal(make: Make) -> None:
 def same_again(make: Make) -> None:
     """The same call gives exactly the same logits and state: nothing is drawn, nothing is kept between calls."""
     model = make()
-    ids = _some_ids(model, ROWS, STEPS)
-    (first, memory), (second, again) = _call(model, ids), _call(model, ids)
+    ids = some_ids(model, ROWS, STEPS)
+    (first, memory), (second, again) = call(model, ids), call(model, ids)
     assert torch.equal(first, second), "The same call gives other logits the second time."
-    same = all(torch.equal(a, b) for a, b in zip(_tensors(memory), _tensors(again), strict=True))
+    same = all(torch.equal(a, b) for a, b in zip(tensors(memory), tensors(again), strict=True))
     assert same, "The same call gives another state the second time."
 
 
@@ -217,9 +195,9 @@ def round_trip(make: Make) -> None:
     model = make()
     settings = from_dict(type(model).Config, json.loads(json.dumps(to_dict(model.config))))
     twin = type(model)(settings)
-    twin.load_state_dict(_through_a_file(model.state_dict()))
-    ids = _some_ids(model, ROWS, STEPS)
-    (expected, _), (logits, _) = _call(model, ids), _call(_evaluating(twin), ids)
+    twin.load_state_dict(through_a_file(model.state_dict()))
+    ids = some_ids(model, ROWS, STEPS)
+    (expected, _), (logits, _) = call(model, ids), call(evaluating(twin), ids)
     assert torch.equal(logits, expected), (
         "The model gives other logits after it was saved and loaded: state_dict lacks something."
     )
@@ -234,7 +212,7 @@ def strict(make: Make) -> None:
         bad.append((f"tensors without {name}", {key: value for key, value in tensors.items() if key != name}))
         bad.append((f"{name} with an axis too many", {**tensors, name: tensor[None]}))
     for what, wrong in bad:
-        assert _refuses(type(model)(model.config), wrong), f"load_state_dict accepts {what}; it must raise."
+        assert refuses(type(model)(model.config), wrong), f"load_state_dict accepts {what}; it must raise."
 
 
 def meta(make: Make) -> None:
@@ -255,30 +233,30 @@ def meta(make: Make) -> None:
 def score(make: Make) -> None:
     """SupportsScore: the score is the log-softmax of the plain call's logits at the targets, and the state is the plain one."""
     model = make()
-    if not _can(model, SupportsScore):
+    if not can(model, SupportsScore):
         return
-    ids, targets = _some_ids(model, ROWS, STEPS, seed=0), _some_ids(model, ROWS, STEPS, seed=1)
-    for memory in model.initial_state(ROWS), _call(model, ids)[1]:
-        logits, after = _call(model, ids, memory)
+    ids, targets = some_ids(model, ROWS, STEPS, seed=0), some_ids(model, ROWS, STEPS, seed=1)
+    for memory in model.initial_state(ROWS), call(model, ids)[1]:
+        logits, after = call(model, ids, memory)
         expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
         with torch.no_grad():
             scores, after_score = model.score(ids, targets, memory)
-        _assert_close(scores, expected, "score gives other log probabilities than the plain call.")
-        for a, b in zip(_tensors(after_score), _tensors(after), strict=True):
-            _assert_close(a, b, "score returns another state than the plain call.")
+        assert_close(scores, expected, "score gives other log probabilities than the plain call.")
+        for a, b in zip(tensors(after_score), tensors(after), strict=True):
+            assert_close(a, b, "score returns another state than the plain call.")
 
 
 def sums_to_one(make: Make) -> None:
     """CountTrained: logits are log probabilities, so their exponentials sum to one at every position."""
     model = make()
-    if _can(model, CountTrained):
-        _assert_normalised(model)
+    if can(model, CountTrained):
+        assert_normalised(model)
 
 
 def reports(make: Make) -> None:
     """CountTrained: a fresh model of the kind counts texts and reports facts that JSON can hold."""
     model = make()
-    if not _can(model, CountTrained):
+    if not can(model, CountTrained):
         return
     fresh = type(model)(model.config)
     facts = train_by_counting(fresh, model.config.vocab_size, seed=1, texts=3)
@@ -286,7 +264,7 @@ def reports(make: Make) -> None:
         json.dumps(dict(facts))
     except (TypeError, ValueError) as error:
         raise AssertionError(f"finish reports what JSON cannot hold: {error}") from error
-    _assert_normalised(fresh)
+    assert_normalised(fresh)
 
 
 MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
@@ -309,71 +287,3 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     reports,
 )
 """Every law of a model, in the order in which a broken one is best mended."""
-
-
-def _can(thing: Any, ability: type) -> bool:
-    """Return whether a thing has an optional ability; keeps the type checker from forgetting what else it is."""
-    return isinstance(thing, ability)
-
-
-def _evaluating(model: Any) -> Any:
-    """Return the model in evaluation mode, without dropout, where it has modes."""
-    return model.eval() if isinstance(model, nn.Module) else model
-
-
-def _some_ids(model: Any, batch: int, time: int, seed: int = 0) -> Tensor:
-    """Return random ids (B, T)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(model.config.vocab_size, (batch, time), generator=generator)
-
-
-def _call(model: Any, ids: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Return logits and state, from the initial state if none is given."""
-    with torch.no_grad():
-        logits, after = model(ids, model.initial_state(len(ids)) if memory is None else memory)
-    return logits, after
-
-
-def _call_twice(model: Any, ids: Tensor) -> tuple[Tensor, Any]:
-    """Return the logits of the ids read twice in a row, so that the state counts."""
-    first, memory = _call(model, ids)
-    second, memory = _call(model, ids, memory)
-    return torch.cat((first, second), dim=1), memory
-
-
-def _tensors(memory: Any) -> Iterator[Any]:
-    """Yield the leaves of a nested tuple."""
-    if isinstance(memory, tuple):
-        for part in memory:
-            yield from _tensors(part)
-    else:
-        yield memory
-
-
-def _assert_close(found: Tensor, expected: Tensor, sentence: str) -> None:
-    """Raise AssertionError unless two tensors agree; -inf agrees with -inf."""
-    same_shape = found.shape == expected.shape
-    close = same_shape and torch.allclose(found.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE)
-    assert close, sentence
-
-
-def _assert_normalised(model: Any) -> None:
-    logits, _ = _call(model, _some_ids(model, ROWS, STEPS))
-    total = logits.double().exp().sum(-1)  # (B, T)
-    assert (total - 1).abs().max() < TOLERANCE, f"Probabilities sum to {total.min():.6f} to {total.max():.6f}, not to one."
-
-
-def _through_a_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as a safetensors file gives them back; tied ones are written twice."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path)
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-
-
-def _refuses(model: Any, tensors: dict[str, Tensor]) -> bool:
-    try:
-        model.load_state_dict(tensors)
-    except Exception:  # which one is the model's business
-        return True
-    return False
