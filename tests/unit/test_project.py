@@ -34,8 +34,8 @@ def test_every_plugin_folder_is_in_the_wheel():
 
 
 def test_the_newest_version_of_the_changelog_is_the_package_s():
-    versions = re.findall(r"^## \[(\d\S*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert versions[0] == reviewgen.__version__
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"\d+\.\d+\.\d+", headings[0])[0] == reviewgen.__version__
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, print_json, show_log
+from reviewgen.cli.console import note, notes, print_json, show_log
 
 __all__ = ["evaluate", "generate", "score"]
 
@@ -31,17 +31,18 @@ def generate(
     from reviewgen.api import load
 
     seed = secrets.randbits(32) if seed is None else seed
-    texts = load(model).generate(
-        prompt,
-        num_return_sequences=number,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        stop_strings=stop or (),
-        seed=seed,
-    )
+    with notes.status(f"Writing {number:,} texts ..."):
+        texts = load(model).generate(
+            prompt,
+            num_return_sequences=number,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            stop_strings=stop or (),
+            seed=seed,
+        )
     if as_json:
         print_json({"model": model, "prompt": prompt, "seed": seed, "texts": texts})
     else:
@@ -65,15 +66,16 @@ def evaluate(
 
     trained = load(model)
     show_log()
-    result = trained.evaluate(
-        options.typed_source(data),
-        split=split,
-        text_column=text_column,
-        documents=documents,
-        lowercase=lowercase,
-        strip_markdown=strip_markdown,
-        clean=clean,
-    )
+    with notes.status("Evaluating ..."):
+        result = trained.evaluate(
+            options.typed_source(data),
+            split=split,
+            text_column=text_column,
+            documents=documents,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            clean=clean,
+        )
     if result.zero_probability_tokens:
         note(f"{result.zero_probability_tokens:,} tokens have probability zero, so the bits are infinite.")
     if as_json:
