@@ -220,9 +220,10 @@ def test_an_interrupt_before_training_writes_nothing(folder, tmp_path):
     fifo = tmp_path / "slow.jsonl"
     os.mkfifo(fifo)
     process = started("train", "ngram-char", "--data", fifo, "--out", tmp_path / "o", cwd=folder)
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with fifo.open("w"):  # waits until the command reads
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "nothing was saved" in said
     assert not (tmp_path / "o").exists()
