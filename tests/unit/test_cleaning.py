@@ -5,9 +5,11 @@ import re
 import unicodedata
 from collections import Counter
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reviewgen.data import cleaning
 from reviewgen.data.cleaning import Cleaner, CleaningReport, key_of
 
 PIECES = ["<br>", "<BR />", "&amp;", "&#39;", "&nosuch;", "e\u0301", "é", " ", "a", "B", "\n", "ดี", "\ud83d", "😀", "<", "&"]
@@ -107,3 +109,15 @@ def test_keys_are_stable_and_of_the_cleaned_text():
     assert key_of("") == 0xE4A6A0577479B2B4
     assert [key for _, key in Cleaner()(["&#97;"])] == [key_of("a")]
     assert key_of("\ud800") != key_of("\ufffd")
+
+
+def test_the_compact_set_of_keys_is_a_set(monkeypatch):
+    monkeypatch.setattr(cleaning, "_RECENT_KEYS", 7)
+    random, plain, compact = np.random.default_rng(0), set(), cleaning._Keys()
+    for key in random.integers(0, 400, 2000).tolist() + [0, 2**64 - 1, 2**63]:
+        assert (key in compact) == (key in plain)
+        if key not in plain:
+            plain.add(key)
+            compact.add(key)
+    assert all(key in compact for key in plain)
+    assert not any(key in compact for key in range(400, 800))

@@ -152,7 +152,8 @@ def store(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str) 
             offsets.append(offsets[-1] + len(ids))
             characters.append(length)
     buffer = io.BytesIO()  # np.save into a file keeps the cause, a full disk, to itself
-    np.save(buffer, np.array([offsets, [*characters, 0]], np.int64))
+    characters.append(0)
+    np.save(buffer, np.stack((np.frombuffer(offsets, np.int64), np.frombuffer(characters, np.int64))))
     (folder / f"{split}.index.npy").write_bytes(buffer.getbuffer())
     return TokenStore(folder, split)
 

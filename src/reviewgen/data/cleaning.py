@@ -10,10 +10,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 __all__ = ["Cleaner", "CleaningReport", "key_of"]
 
 _BREAK = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_RECENT_KEYS = 1 << 14
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,7 +43,7 @@ class Cleaner:
         self._clean = clean
         self._lowercase = lowercase
         self._markdown = _MarkdownStripper() if strip_markdown else None
-        self._seen: set[int] = set()  # 64-bit keys: about 60 bytes a text, whatever its length
+        self._seen = _Keys()
 
     def __call__(self, texts: Iterable[str]) -> Iterator[tuple[str, int]]:
         """Yield each text that is kept, with its 64-bit key (see ``key_of``)."""
@@ -87,6 +90,27 @@ class Cleaner:
             return True
         self._seen.add(key)
         return False
+
+
+class _Keys:
+    """A set of 64-bit keys at 8 bytes each, where Python's own takes 60: most of it is one sorted array."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._recent: set[int] = set()
+
+    def __contains__(self, key: int) -> bool:
+        if key in self._recent:
+            return True
+        place = int(self._sorted.searchsorted(np.uint64(key)))
+        return place < len(self._sorted) and int(self._sorted[place]) == key
+
+    def add(self, key: int) -> None:
+        self._recent.add(key)
+        if len(self._recent) == _RECENT_KEYS:
+            recent = np.fromiter(self._recent, np.uint64, _RECENT_KEYS)
+            self._sorted = np.sort(np.concatenate((self._sorted, recent)))
+            self._recent.clear()
 
 
 def key_of(text: str) -> int:
