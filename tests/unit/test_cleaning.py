@@ -114,7 +114,7 @@ def test_keys_are_stable_and_of_the_cleaned_text():
 def test_the_compact_set_of_keys_is_a_set(monkeypatch):
     monkeypatch.setattr(cleaning, "_RECENT_KEYS", 7)
     random, plain, compact = np.random.default_rng(0), set(), cleaning._Keys()
-    for key in random.integers(0, 400, 2000).tolist() + [0, 2**64 - 1, 2**63]:
+    for key in [*random.integers(0, 400, 2000).tolist(), 0, 2**64 - 1, 2**63]:
         assert (key in compact) == (key in plain)
         if key not in plain:
             plain.add(key)
