@@ -1,47 +1,53 @@
 """Counts the distinct n-grams of a corpus, block by block, in sorted arrays.
 
-An n-gram is written as the digits t1 t2 ... word to the base V: t1 is the token before the word, t2 the one before that, and
-so on, so that sorted rows are a trie of contexts read backwards. As many digits as fit go into one int64 column; long
-n-grams take several. Before the start of a text every digit is bos, the padding of lmplz (Heafield et al. 2013, section 3.1).
-Knows nothing of probabilities.
+From every token of a text starts one n-gram: the token and the n - 1 after it, fewer at the end. It is packed into words of
+63 bits, each token + 1 in as many bits as the vocabulary needs, the first token highest, zeros after the end: sorted rows are
+a trie read forwards. Where one word is too short, the first takes what the others leave. Blocks are sorted one by one and
+merged in pairs of like size, as in a log-structured merge (O'Neil et al. 1996), so memory follows the number of distinct
+n-grams, not the corpus. Knows nothing of probabilities.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
-__all__ = ["NgramCounter", "Rows", "group_sorted", "token_dtype"]
+from reviewgen.compiled import compiled
+from reviewgen_ngram.memory import Arena
 
-_Block: TypeAlias = tuple[list[Int64[np.ndarray, " _"]], Int64[np.ndarray, " _"]]  # columns and counts of distinct rows
-BLOCK_CELLS = 1 << 22  # int64 cells of one block's columns: 32 MiB, before sorting
+__all__ = ["NgramCounter", "Packing", "Rows", "token_dtype"]
+
+BLOCK_BYTES = 1 << 26  # of one block's rows, before sorting
+DIGIT = 8  # bits that a radix sort looks at in one pass
+MOST_PILES_BITS = 16  # of a first word that is short enough for one pile a value
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How an n-gram becomes W words: ``per_word`` tokens in each but the first, which has ``in_first``, in ``bits`` bits each."""
+
+    bits: int
+    per_word: int
+    in_first: int
+    words: int
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Distinct n-grams in sorted order, as columns of digits, and how often each occurs."""
+    """Distinct n-grams in sorted order, packed, and how often each occurs."""
 
-    vocab_size: int
     order: int
-    columns: list[Int64[np.ndarray, " N"]]
+    packing: Packing
+    packed: Int64[np.ndarray, "N W"]
     counts: Int64[np.ndarray, " N"]
 
-    def digit(self, index: int) -> Int64[np.ndarray, " N"]:
-        """Return digit ``index`` of every row: 0 is the token before the word, ``order - 1`` the word."""
-        digits = digits_per_column(self.vocab_size, self.order)
-        column, place = divmod(index, digits)
-        width = min(digits, self.order - column * digits)
-        digit: np.ndarray = self.columns[column] // self.vocab_size ** (width - 1 - place) % self.vocab_size
-        return digit
 
-
-def digits_per_column(vocab_size: int, order: int) -> int:
-    """Return how many digits to the base V fit into an int64, at most ``order``."""
-    digits = 1
-    while digits < order and vocab_size ** (digits + 1) < 1 << 63:
-        digits += 1
-    return digits
+def pack_for(vocab_size: int, order: int) -> Packing:
+    """Return the packing of n-grams over V ids: V + 1 values a place, for zero says that the text has ended."""
+    bits = vocab_size.bit_length()
+    per_word = min(63 // bits, order)
+    words = -(-order // per_word)
+    return Packing(bits, per_word, order - (words - 1) * per_word, words)
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -51,86 +57,180 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype(np.int16 if vocab_size <= 1 << 15 else np.int32)
 
 
-def group_sorted(columns: list[Int64[np.ndarray, " N"]]) -> Int64[np.ndarray, " G"]:
-    """Return where each run of equal rows starts."""
-    new = np.ones(len(columns[0]), dtype=bool)
-    new[1:] = False
-    for column in columns:
-        new[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(new)
-
-
 class NgramCounter:
-    """Takes texts one by one and keeps what it has seen as distinct n-grams; memory follows their number, not the corpus."""
+    """Takes texts one by one and keeps what it has seen as distinct n-grams."""
 
-    def __init__(self, vocab_size: int, order: int, block_cells: int = BLOCK_CELLS) -> None:
-        self.vocab_size, self.order = vocab_size, order
-        self._digits = digits_per_column(vocab_size, order)
-        columns = -(-order // self._digits)
-        self._block_tokens = max(1, block_cells // columns)
+    def __init__(self, vocab_size: int, order: int, arena: Arena | None = None, block_bytes: int = BLOCK_BYTES) -> None:
+        self.order, self.packing = order, pack_for(vocab_size, order)
+        self._dtype = token_dtype(vocab_size)
+        self._arena = arena or Arena()
+        self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
-        self._blocks: list[_Block] = []
+        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []  # packed, counts; the largest first
 
     def add(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text that begins with bos; a bos inside it begins another text."""
-        self._pending.append(ids.astype(token_dtype(self.vocab_size)))
+        self._pending.append(ids.astype(self._dtype))
         self._pending_tokens += len(ids)
         if self._pending_tokens >= self._block_tokens:
             self._flush()
 
+    def add_rows(self, packed: Int64[np.ndarray, "N W"], counts: Int64[np.ndarray, " N"]) -> None:
+        """Count what another counter of the same vocabulary and order has taken."""
+        self._blocks.append((packed, counts))
+        self._merge(below=len(counts))
+
     def take(self) -> Rows:
         """Return everything counted so far and forget it."""
         self._flush()
-        columns, counts = _merge(self._blocks) if self._blocks else ([np.empty(0, np.int64)], np.empty(0, np.int64))
-        self._blocks = []
-        return Rows(self.vocab_size, self.order, columns, counts)
+        self._merge(below=None)
+        empty = np.empty((0, self.packing.words), np.int64), np.empty(0, np.int64)
+        packed, counts = self._blocks.pop() if self._blocks else empty
+        return Rows(self.order, self.packing, packed, counts)
 
     def _flush(self) -> None:
+        """Turn the pending texts into blocks; a text longer than a block is cut into several, none of its n-grams is."""
         if not self._pending:
             return
         ids = np.concatenate(self._pending)
         self._pending, self._pending_tokens = [], 0
-        columns = self._pack(ids)
-        if not len(columns[0]):
-            return
-        self._blocks.append(_distinct(columns, None))
-        if sum(len(counts) for _, counts in self._blocks[1:]) > len(self._blocks[0][1]):
-            self._blocks = [_merge(self._blocks)]
+        for start in range(0, len(ids), self._block_tokens):
+            stop = min(start + self._block_tokens, len(ids))
+            rows = np.empty((stop - start, self.packing.words), np.int64)
+            _pack(ids, ids[0], start, stop, self.packing.bits, self.packing.per_word, self.packing.in_first, rows)
+            packed = _sorted(rows, self.packing)
+            counts = np.empty(len(packed), np.int64)
+            kept = _distinct(packed, counts)
+            self._blocks.append((packed[:kept].copy(), counts[:kept].copy()))
+            self._merge(below=kept)
 
-    def _pack(self, ids: Integer[np.ndarray, " T"]) -> list[Int64[np.ndarray, " N"]]:
-        """Return the n-gram that ends at each predicted token, all but bos, as columns of digits."""
-        bos = ids[0]
-        at = np.flatnonzero(ids != bos)  # (N,)
-        columns: list[Int64[np.ndarray, " N"]] = []
-        token = None
-        for index in range(self.order):
-            if index == self.order - 1:
-                token = ids[at]
-            else:
-                back = ids[np.maximum(at - (index + 1), 0)]
-                token = back if token is None else np.where(token == bos, bos, back)
-            if index % self._digits == 0:
-                columns.append(np.zeros(len(at), np.int64))
-            columns[-1] *= self.vocab_size
-            columns[-1] += token
-        return columns
+    def _merge(self, below: int | None) -> None:
+        """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
+        while len(self._blocks) > 1 and (below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])):
+            (a, a_counts), (b, b_counts) = self._blocks[-2:]
+            del self._blocks[-2:]
+            size = _merge_rows(a, a_counts, b, b_counts, a[:0], a_counts[:0])
+            packed, counts = self._arena.empty((size, self.packing.words), np.int64), self._arena.empty(size, np.int64)
+            _merge_rows(a, a_counts, b, b_counts, packed, counts)
+            self._blocks.append((packed, counts))
 
 
-def _distinct(columns: list[Int64[np.ndarray, " N"]], counts: Int64[np.ndarray, " N"] | None) -> _Block:
-    """Sort rows and add up the counts of equal ones; without counts each row counts once."""
-    if len(columns) == 1 and counts is None:
-        keys, numbers = np.unique(columns[0], return_counts=True)
-        return [keys], numbers.astype(np.int64)
-    order = np.argsort(columns[0]) if len(columns) == 1 else np.lexsort(columns[::-1])
-    columns = [column[order] for column in columns]
-    starts = group_sorted(columns)
-    numbers = np.diff(starts, append=len(order)) if counts is None else np.add.reduceat(counts[order], starts)
-    return [column[starts] for column in columns], numbers
+def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
+    """Return the rows in order: one word by numpy's vectorised sort, a second after a short first one so, others by radix."""
+    short = packing.bits * packing.in_first
+    if packing.words == 1:
+        rows[:, 0].sort()
+        return rows
+    if packing.words > 2 or short > MOST_PILES_BITS:
+        return _radix_sort(rows, np.empty_like(rows), packing.bits * packing.per_word)
+    ends, seconds = np.zeros((1 << short) + 1, np.int64), np.empty(len(rows), np.int64)
+    _deal(rows, ends, seconds)
+    for pile in np.flatnonzero(np.diff(ends, prepend=0)).tolist():
+        seconds[ends[pile - 1] if pile else 0 : ends[pile]].sort()
+    _collect(ends, seconds, rows)
+    return rows
 
 
-def _merge(blocks: list[_Block]) -> _Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    columns = [np.concatenate(parts) for parts in zip(*(block for block, _ in blocks), strict=True)]
-    return _distinct(columns, np.concatenate([counts for _, counts in blocks]))
+@compiled
+def _pack(ids, bos, start, stop, bits, per_word, in_first, rows):
+    """Write the n-gram that starts at each of ids[start:stop] into its row, from right to left."""
+    words = rows.shape[1]
+    order = in_first + (words - 1) * per_word
+    mask, first, later = (1 << bits) - 1, bits * (in_first - 1), bits * (per_word - 1)
+    row = np.zeros(words, np.int64)
+    for place in range(min(len(ids), stop + order) - 1, start - 1, -1):
+        if place + 1 == len(ids) or ids[place + 1] == bos:
+            row[:] = 0
+        carried = np.int64(ids[place]) + 1
+        for word in range(words):
+            out = row[word] & mask
+            row[word] = (row[word] >> bits) | (carried << (first if word == 0 else later))
+            carried = out
+        if place < stop:
+            for word in range(words):
+                rows[place - start, word] = row[word]
+
+
+@compiled
+def _deal(rows, ends, seconds):
+    """Deal the second words into piles, one for each first word; ``ends`` becomes where each pile ends."""
+    for i in range(len(rows)):
+        ends[rows[i, 0] + 1] += 1
+    for pile in range(1, len(ends)):
+        ends[pile] += ends[pile - 1]
+    for i in range(len(rows)):
+        pile = rows[i, 0]
+        seconds[ends[pile]] = rows[i, 1]
+        ends[pile] += 1
+
+
+@compiled
+def _collect(ends, seconds, rows):
+    """Write the piles back as rows."""
+    place = 0
+    for pile in range(len(ends)):
+        while place < ends[pile]:
+            rows[place, 0] = pile
+            rows[place, 1] = seconds[place]
+            place += 1
+
+
+@compiled
+def _radix_sort(rows, other, bits):
+    """Sort rows of words of so many bits, the least significant digit first; ``other`` is room of the same size."""
+    buckets = 1 << DIGIT
+    for word in range(rows.shape[1] - 1, -1, -1):
+        for shift in range(0, bits, DIGIT):
+            starts = np.zeros(buckets + 1, np.int64)
+            for i in range(len(rows)):
+                starts[((rows[i, word] >> shift) & (buckets - 1)) + 1] += 1
+            if starts.max() == len(rows):
+                continue  # the digit is the same everywhere
+            starts = np.cumsum(starts)
+            for i in range(len(rows)):
+                digit = (rows[i, word] >> shift) & (buckets - 1)
+                at = starts[digit]
+                starts[digit] += 1
+                for column in range(rows.shape[1]):
+                    other[at, column] = rows[i, column]
+            rows, other = other, rows
+    return rows
+
+
+@compiled
+def _distinct(rows, counts):
+    """Keep one of each run of equal rows, at the front and in place, count the runs and return their number."""
+    kept = 0
+    for i in range(len(rows)):
+        if kept > 0 and _order_of(rows, kept - 1, rows, i) == 0:
+            counts[kept - 1] += 1
+        else:
+            rows[kept] = rows[i]
+            counts[kept] = 1
+            kept += 1
+    return kept
+
+
+@compiled
+def _merge_rows(a, a_counts, b, b_counts, rows, counts):
+    """Merge two sorted blocks of distinct rows, and return how many rows there are; without room it only counts them."""
+    i, j, size, writes = 0, 0, 0, len(rows) > 0
+    while i < len(a) or j < len(b):
+        order = 1 if i == len(a) else -1 if j == len(b) else _order_of(a, i, b, j)
+        if writes:
+            counts[size] = (a_counts[i] if order <= 0 else 0) + (b_counts[j] if order >= 0 else 0)
+            for word in range(a.shape[1]):
+                rows[size, word] = a[i, word] if order <= 0 else b[j, word]
+        i += order <= 0
+        j += order >= 0
+        size += 1
+    return size
+
+
+@compiled
+def _order_of(a, i, b, j):
+    for word in range(a.shape[1]):
+        if a[i, word] != b[j, word]:
+            return -1 if a[i, word] < b[j, word] else 1
+    return 0

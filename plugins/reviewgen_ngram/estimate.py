@@ -1,68 +1,72 @@
-"""Turns distinct n-grams into a trie: interpolated modified Kneser-Ney as lmplz estimates it, or maximum likelihood.
+"""From counts to probabilities: the smoothings, each as the probability of a seen n-gram and the weight of its shorter context.
 
-Kneser-Ney (Chen & Goodman 1998, section 4; Heafield, Pouzyrevsky, Clark & Koehn 2013, "Scalable Modified Kneser-Ney Language
-Model Estimation"): the highest order keeps its counts; below it an n-gram's *adjusted* count is the number of distinct tokens
-that stand before it, but its plain count where it begins with bos, since nothing stands before that. Three discounts an
-order come from how many n-grams have adjusted counts 1 to 4; bos itself is no 1-gram, for it is never predicted.
+All are one recursion down to the uniform distribution over every id but bos, the back-off form of an ARPA file:
+
+    p(w | h) = p[h w]                       where h w was seen
+               bow[h] p(w | h without its first token)      elsewhere
+
+``kneser-ney``      interpolated, modified: Chen & Goodman 1998, section 4; as lmplz estimates it (Heafield, Pouzyrevsky, Clark &
+                    Koehn 2013). Below the highest order an n-gram counts once for each token seen before it, but as often as
+                    it occurs where it begins with bos, since nothing stands before that. bos itself is no 1-gram.
+``absolute``        interpolated, one discount an order from the occurrences: Ney, Essen & Kneser 1994
+``witten-bell``     interpolated: Witten & Bell 1991, method C
+``stupid-backoff``  relative frequencies, 0.4 for each token of context less: Brants et al. 2007; no distribution
+``none``            relative frequencies; what was not seen after a seen context is impossible
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Float32, Int32
 
-from reviewgen_ngram.counts import Rows, group_sorted, token_dtype
-from reviewgen_ngram.trie import Level
+from reviewgen.compiled import compiled
+from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.nodes import Nodes
 
-__all__ = ["FALLBACK", "Estimate", "discounts_from", "estimate"]
+__all__ = ["ABSOLUTE_FALLBACK", "FALLBACK", "SMOOTHINGS", "Estimate", "absolute_discount", "discounts_from", "estimate"]
 
+SMOOTHINGS = ("kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none")
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
+ABSOLUTE_FALLBACK = 0.5
+STUPID = 0.4
+
+Discounts = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A trained model's levels, and per order its discounts, its number of n-grams, and whether it fell back."""
+    """Probability of each of M nodes after its parent, back-off weight of each of I contexts; per order, the discounts."""
 
-    levels: list[Level]
-    discounts: list[tuple[float, float, float]]
-    ngrams: list[int]
+    probabilities: Float32[np.ndarray, " M"]
+    backoffs: Float32[np.ndarray, " I"]
+    floor: float  # the probability of an id that was never seen
+    discounts: list[Discounts]
     fell_back: list[bool]
 
 
-@dataclass(frozen=True)
-class _Contexts:
-    """All contexts of one length k in the padded corpus; ``closed`` ones contain bos, ``kept`` ones have none before it."""
-
-    keys: Int64[np.ndarray, " N"]
-    closed: Bool[np.ndarray, " N"]
-    kept: Bool[np.ndarray, " N"]
-
-
-@dataclass(frozen=True)
-class _Events:
-    """Distinct (context, word) pairs of one context length, sorted, and their adjusted counts."""
-
-    nodes: Int64[np.ndarray, " E"]
-    words: Int64[np.ndarray, " E"]
-    counts: Int64[np.ndarray, " E"]
-
-
-def estimate(rows: Rows, bos_id: int, smoothing: str) -> Estimate:
-    """Return the model of at least one n-gram."""
-    contexts, events = _read(rows, bos_id)
-    levels, discounts, ngrams, fell_back = [], [], [], []
-    for level_events, below, here in _descend(contexts, events, rows.vocab_size, raw=smoothing == "none"):
-        found = _discounts(level_events.counts) if smoothing == "kneser-ney" else (0.0, 0.0, 0.0)
-        levels.append(_level(level_events, below, here, found or FALLBACK, rows.vocab_size))
-        discounts.append(found or FALLBACK)
-        ngrams.append(len(level_events.counts))
-        fell_back.append(found is None)
-    return Estimate(levels[::-1], discounts[::-1], ngrams[::-1], fell_back[::-1])
+def estimate(nodes: Nodes, vocab_size: int, bos_id: int, smoothing: str, arena: Arena) -> Estimate:
+    """Return the probabilities of at least one n-gram."""
+    bos = _find_first_level(nodes, bos_id)
+    counts = nodes.counts
+    if smoothing == "kneser-ney":
+        counts = arena.zeros(len(nodes.links), np.int32)
+        _adjust(nodes.starts, nodes.first, nodes.links, nodes.counts, bos, counts)
+    chosen = [_choose(smoothing, counts[nodes.starts[k] : nodes.starts[k + 1]], bos if k == 1 else -1) for k in _levels(nodes)]
+    probabilities = arena.empty(len(nodes.tokens), np.float32)
+    backoffs = arena.empty(len(nodes.first) - 1, np.float32)
+    uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
+    probabilities[0] = uniform  # what every 1-gram is interpolated with
+    for level, (discounts, _) in zip(_levels(nodes), chosen, strict=True):
+        parents = nodes.starts[level - 1], nodes.starts[level]
+        table = np.array([0.0, *discounts])
+        is_witten_bell, backoff = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
+        _smooth(*parents, nodes.first, nodes.links, counts, bos, table, is_witten_bell, backoff, probabilities, backoffs)
+    floor = float(backoffs[0]) * uniform
+    return Estimate(probabilities, backoffs, floor, [found for found, _ in chosen], [fell for _, fell in chosen])
 
 
-def discounts_from(n: tuple[int, int, int, int]) -> tuple[float, float, float] | None:
+def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:
     """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None where the formula fails.
 
     Chen & Goodman 1998, equation 26; as in lmplz it fails where a number it divides by is zero or a D_k leaves [0, k]. Beyond
@@ -82,78 +86,73 @@ def discounts_from(n: tuple[int, int, int, int]) -> tuple[float, float, float] |
     return float(exact[0]), float(exact[1]), float(exact[2])
 
 
-def _discounts(counts: Int64[np.ndarray, " E"]) -> tuple[float, float, float] | None:
+def absolute_discount(once: int, twice: int) -> float | None:
+    """Return n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or None where it is 0 or 1 and would smooth nothing or keep nothing.
+
+    >>> absolute_discount(6, 2)
+    0.6
+    """
+    return once / (once + 2 * twice) if once and twice else None
+
+
+def _levels(nodes: Nodes) -> range:
+    return range(1, nodes.order + 1)
+
+
+def _find_first_level(nodes: Nodes, token: int) -> int:
+    """Return the node of one token; bos begins every text, so it has one."""
+    level = nodes.tokens[nodes.starts[1] : nodes.starts[2]]
+    return int(nodes.starts[1] + np.searchsorted(level, token))
+
+
+def _choose(smoothing: str, counts: Int32[np.ndarray, " E"], bos: int) -> tuple[Discounts, bool]:
+    """Return the discounts of one order, and whether they are the fall-back. ``bos`` is its number in a first level, or -1."""
     numbers = np.bincount(np.minimum(counts, 5), minlength=6)
-    return discounts_from((int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])))
+    if bos >= 0:
+        numbers[min(int(counts[bos - 1]), 5)] -= 1
+    if smoothing == "kneser-ney":
+        found = discounts_from((int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])))
+        return found or FALLBACK, found is None
+    if smoothing == "absolute":
+        discount = absolute_discount(int(numbers[1]), int(numbers[2]))
+        value = discount or ABSOLUTE_FALLBACK
+        return (value, value, value), discount is None
+    return (0.0, 0.0, 0.0), False
 
 
-def _read(rows: Rows, bos_id: int) -> tuple[list[_Contexts], _Events]:
-    """Return the contexts of every length 0..order-1, and the events of the longest: rows are sorted, so runs are nodes."""
-    size, vocab_size = len(rows.counts), rows.vocab_size
-    contexts = [_Contexts(np.zeros(1, np.int64), np.zeros(1, bool), np.ones(1, bool))]
-    nodes = np.zeros(size, np.int64)  # each row's context, one token longer at every step
-    for depth in range(1, rows.order):
-        row_keys = nodes * vocab_size + rows.digit(depth - 1)
-        starts = group_sorted([row_keys])
-        keys = row_keys[starts]
-        before = contexts[-1].closed[keys // vocab_size]
-        contexts.append(_Contexts(keys, before | (keys % vocab_size == bos_id), ~before))
-        nodes = np.repeat(np.arange(len(starts)), np.diff(starts, append=size))
-    return contexts, _Events(nodes, rows.digit(rows.order - 1), rows.counts)
+@compiled
+def _adjust(starts, first, links, occurrences, bos, counts):
+    """Count the distinct tokens before each n-gram; those of the highest order and those after bos keep their occurrences."""
+    last = starts[len(starts) - 2]
+    for node in range(starts[2], len(links)):
+        counts[links[node]] += 1
+    for node in range(last, len(links)):
+        counts[node] = occurrences[node]
+    low, high = bos, bos + 1
+    while low < last and low < high:
+        for node in range(low, high):
+            counts[node] = occurrences[node]
+        low, high = first[low], first[high]
 
 
-def _descend(
-    contexts: list[_Contexts], events: _Events, vocab_size: int, raw: bool
-) -> Iterator[tuple[_Events, _Contexts | None, _Contexts]]:
-    """Yield from the longest contexts to the empty one the kept events, the contexts one shorter, and the contexts."""
-    while contexts:
-        here = contexts.pop()
-        below = contexts[-1] if contexts else None
-        kept = here.kept[events.nodes]
-        yield _Events(events.nodes[kept], events.words[kept], events.counts[kept]), below, here
-        if below is not None:
-            events = _shorten(events, here.keys // vocab_size, below.closed, vocab_size, raw)
-
-
-def _shorten(
-    events: _Events, parents: Int64[np.ndarray, " N"], closed: Bool[np.ndarray, " M"], vocab_size: int, raw: bool
-) -> _Events:
-    """Return the events of contexts one token shorter; each longer event counts once, or its count after bos (or all raw)."""
-    keys = parents[events.nodes] * vocab_size + events.words
-    order = np.argsort(keys)
-    keys = keys[order]
-    starts = group_sorted([keys])
-    counted = events.counts[order]
-    weights = counted if raw else np.where(closed[keys // vocab_size], counted, 1)
-    counts = np.add.reduceat(weights, starts)
-    keys = keys[starts]
-    return _Events(keys // vocab_size, keys % vocab_size, counts)
-
-
-def _level(
-    events: _Events, below: _Contexts | None, here: _Contexts, discounts: tuple[float, float, float], vocab_size: int
-) -> Level:
-    """Return the discounted probabilities of one context length, its kept contexts renumbered."""
-    starts = group_sorted([events.nodes])
-    sizes = np.diff(starts, append=len(events.nodes))
-    discount = np.array([0.0, *discounts])[np.minimum(events.counts, 3)]  # (E,)
-    totals = np.add.reduceat(events.counts, starts).astype(np.float64)  # (N,)
-    mass = (events.counts - discount) / np.repeat(totals, sizes)
-    gamma = np.add.reduceat(discount, starts) / totals  # (N,), Chen & Goodman 1998, equation 27
-    return Level(
-        keys=_renumber(below, here, vocab_size),
-        offsets=np.append(starts, len(events.nodes)),
-        words=events.words.astype(token_dtype(vocab_size)),
-        mass=mass.astype(np.float32),
-        gamma=gamma.astype(np.float32),
-    )
-
-
-def _renumber(below: _Contexts | None, here: _Contexts, vocab_size: int) -> Int64[np.ndarray, " N"]:
-    """Return the keys of the kept contexts, their parents numbered among the kept ones."""
-    if below is None:
-        return here.keys
-    numbers = np.cumsum(below.kept) - 1
-    keys = here.keys[here.kept]
-    renumbered: np.ndarray = numbers[keys // vocab_size] * vocab_size + keys % vocab_size
-    return renumbered
+@compiled
+def _smooth(start, stop, first, links, counts, bos, discounts, is_witten_bell, backoff, probabilities, backoffs):
+    """Fill in the children of the contexts start:stop, and the contexts' back-off weights."""
+    for parent in range(start, stop):
+        total, kept_back, kinds = 0.0, 0.0, 0
+        for child in range(first[parent], first[parent + 1]):
+            if child != bos:
+                total += counts[child]
+                kept_back += discounts[min(counts[child], 3)]
+                kinds += 1
+        if kinds == 0:
+            backoffs[parent] = 1.0
+            continue
+        if is_witten_bell:
+            kept_back = np.float64(kinds)
+            total += kinds
+        gamma = kept_back / total
+        for child in range(first[parent], first[parent + 1]):
+            mass = (counts[child] - discounts[min(counts[child], 3)]) / total
+            probabilities[child] = 0.0 if child == bos else mass + gamma * probabilities[links[child]]
+        backoffs[parent] = gamma if backoff < 0 else backoff

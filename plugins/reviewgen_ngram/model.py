@@ -2,7 +2,7 @@
 
 Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling"; Heafield et al. 2013 for the
 conventions of KenLM's lmplz, which this model keeps: bos is context only and never predicted, eos is predicted, the lowest
-order is interpolated with the uniform distribution over every id but bos.
+order is interpolated with the uniform distribution over every id but bos. ``estimate`` says what each smoothing does.
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,25 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, Integer
+from jaxtyping import Float, Float64, Int, Int64, Integer
 from torch import Tensor
 
-from reviewgen.config import Bound, check
-from reviewgen.errors import DataError, TrainingError
+from reviewgen.compiled.windows import NO_WINDOWS, WindowSet
+from reviewgen.config import Bound, GenerationConfig, check
+from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
 from reviewgen_ngram.counts import NgramCounter
-from reviewgen_ngram.estimate import FALLBACK, Estimate, estimate
-from reviewgen_ngram.tensors import empty_tensors, read_tensors, write_tensors
-from reviewgen_ngram.trie import Trie
+from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
+from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.nodes import Nodes, grow
+from reviewgen_ngram.prune import prune, quantize
+from reviewgen_ngram.sampling import PROPOSALS, sample
+from reviewgen_ngram.tensors import Trained, empty_tensors, read_tensors, write_tensors
+from reviewgen_ngram.trie import advance, dense, make_trie, score
 
 __all__ = ["Ngram", "NgramConfig"]
 
 DENSE_CELLS = 1 << 21  # probabilities worked on at once in a call: 16 MiB
-SCORE_ROWS = 1 << 17  # tokens scored at once
+MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +38,32 @@ class NgramConfig:
 
     vocab_size: Annotated[int, Bound(at_least=1)]
     order: Annotated[int, Bound(at_least=1, at_most=64)] = 6
-    smoothing: Literal["kneser-ney", "none"] = "kneser-ney"
+    smoothing: Literal["kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none"] = "kneser-ney"
+    min_count: Annotated[int, Bound(at_least=1)] = 1  # n-grams of two tokens and more that occur less often are dropped
+    prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0  # dropped: costs less, as a relative rise in perplexity
+    quantized: bool = False  # probabilities in 8 bits
+    memory_mb: Annotated[int, Bound(at_least=0)] = 0  # MiB that counting may take before it goes to disk; 0 sets no limit
 
     def __post_init__(self) -> None:
         check(self)
+        if self.smoothing in ("none", "stupid-backoff") and (self.prune_entropy or self.quantized):
+            raise ConfigError(
+                f"smoothing={self.smoothing!r} has no back-off weights that could make up for what prune_entropy and quantized "
+                "take away. Choose kneser-ney, absolute or witten-bell."
+            )
 
 
 class Ngram:
     """A count model of order n over token ids; returns log probabilities (nats) that sum to one.
 
-    ``kneser-ney`` gives every token but bos a probability above zero. ``none`` is maximum likelihood, c(h w) / c(h): an unseen
-    event has probability zero and scores -inf. At a context that was never seen it answers with the longest suffix that was;
-    no text's infinite score turns finite by that. Where all n - 1 tokens (or all since bos) were never a context, the event
-    that made up the newest of them was unseen as well, or its context was, and so on back to an event after a seen context,
-    at the latest after bos: that one scored -inf.
+    ``kneser-ney``, ``absolute`` and ``witten-bell`` give every token but bos a probability above zero. ``none`` is maximum
+    likelihood, c(h w) / c(h): an unseen event has probability zero and scores -inf. At a context that was never seen it answers
+    with the longest suffix that was; no text's infinite score turns finite by that. Where all n - 1 tokens (or all since bos)
+    were never a context, the event that made up the newest of them was unseen as well, or its context was, and so on back to
+    an event after a seen context, at the latest after bos: that one scored -inf. ``stupid-backoff`` is no distribution: it
+    generates, from its scores made to sum to one, and is never scored.
 
-    The state is the last n - 1 ids, newest last, -1 before the start.
+    The state is the longest suffix of the text that is a context of the model: the number of its node, 0 at the beginning.
     """
 
     Config: ClassVar[type] = NgramConfig
@@ -57,8 +72,7 @@ class Ngram:
         self.config = config
         self._counter: NgramCounter | None = None
         self._bos_id: int | None = None
-        self._trie: Trie | None = None
-        self._discounts: list[tuple[float, float, float]] = []
+        self._trained: Trained | None = None
 
     def observe(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text: its beginning-of-text id, its tokens, its end-of-text id.
@@ -69,79 +83,142 @@ class Ngram:
             TrainingError: The text has no id, one outside the vocabulary, or another first id than the texts before; or the
                 model is finished.
         """
-        if self._trie is not None:
+        if self._trained is not None:
             raise TrainingError("This n-gram model is finished and counts no more texts. Make a new one.")
         if not len(ids):
             raise TrainingError("A text without any id was to be counted; it needs at least its beginning-of-text id.")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
             raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model knows 0..{self.config.vocab_size - 1}.")
-        first = int(ids[0])
+        self._counting(int(ids[0])).add(ids)
+
+    def take_counts(self) -> dict[str, Tensor]:
+        """Hand over all that was counted, and forget it; another model's ``add_counts`` goes on from there."""
         if self._counter is None or self._bos_id is None:
-            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order), first
-        if first != self._bos_id:
-            raise TrainingError(f"A text begins with id {first}, those before with {self._bos_id}; all must begin alike.")
-        self._counter.add(ids)
+            return {"bos_id": torch.empty(0, dtype=torch.int64)}
+        rows = self._counter.take()
+        self._counter = None
+        return {
+            "bos_id": torch.tensor([self._bos_id]),
+            "packed": torch.from_numpy(np.asarray(rows.packed)),
+            "counts": torch.from_numpy(np.asarray(rows.counts)),
+        }
+
+    def add_counts(self, counts: Mapping[str, Tensor]) -> None:
+        """Count what another model with the same settings has counted: the result is that of one that saw all the texts."""
+        if len(counts["bos_id"]):
+            self._counting(int(counts["bos_id"])).add_rows(counts["packed"].numpy(), counts["counts"].numpy())
 
     def finish(self) -> Mapping[str, Any]:
-        """Turn the counts into probabilities, once; return discounts and numbers of n-grams per order, and notes.
+        """Turn the counts into probabilities, once; return discounts and numbers of n-grams per order, size, and notes.
 
         Raises:
             TrainingError: No text was observed, or none has a token after its first.
+            DataError: There are more n-grams than 32 bits can number.
         """
         if self._counter is None or self._bos_id is None:
             raise TrainingError("No text was observed, so there is nothing to count. Call observe with at least one text first.")
         rows = self._counter.take()
         self._counter = None
-        if not len(rows.counts):
+        arena = self._arena()
+        nodes = grow(rows, self.config.vocab_size, arena) if len(rows.counts) else None
+        del rows
+        if nodes is None or (nodes.starts[2] == 2 and nodes.tokens[1] == self._bos_id):
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
-        found = estimate(rows, self._bos_id, self.config.smoothing)
-        self._trie = Trie(found.levels, self.config.vocab_size, self._bos_id)
-        self._discounts = found.discounts
-        return _facts(found)
+        found = estimate(nodes, self.config.vocab_size, self._bos_id, self.config.smoothing, arena)
+        counted = _sizes(nodes)
+        if self.config.min_count > 1 or self.config.prune_entropy:
+            nodes, found = prune(nodes, found, self._bos_id, self.config.min_count, self.config.prune_entropy)
+        quantized = quantize(nodes, found) if self.config.quantized else None
+        trie = make_trie(nodes, found, quantized, self.config.vocab_size, self._bos_id)
+        self._trained = Trained(trie, nodes.starts, self._bos_id, found.discounts)
+        return self._facts(nodes, found, counted)
 
-    def initial_state(self, batch_size: int) -> Int[Tensor, "B K"]:
-        """Return the state before the first token of B texts: no token yet, -1 at all K = order - 1 places."""
-        return torch.full((batch_size, self.config.order - 1), -1, dtype=torch.int64)
+    def initial_state(self, batch_size: int) -> Int[Tensor, " B"]:
+        """Return the state before the first token of B texts."""
+        return torch.zeros(batch_size, dtype=torch.int64)
 
-    def __call__(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B K"]]:
+    def __call__(self, ids: Int[Tensor, "B T"], state: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, " B"]]:
         """Return the log probability of every token after each position, and the state after the last.
 
         Raises:
             TrainingError: The model has no counts yet.
-            DataError: An id lies outside the vocabulary.
+            DataError: An id lies outside the vocabulary, or the state is none of this model.
         """
-        trie = self._trained()
-        history, after = self._history(ids, state)
-        logits = np.empty((history.shape[1], self.config.vocab_size), np.float32)  # (B·T, V)
+        trie = self._finished().trie
+        contexts = np.empty(ids.shape, np.int64)
+        start = self._contexts(state)
+        advance(trie, self._checked(ids), start, contexts)
+        logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
         step = max(1, DENSE_CELLS // self.config.vocab_size)
-        for start in range(0, len(logits), step):
-            rows = slice(start, start + step)
-            logits[rows] = _log(trie.distributions(history[:, rows]))
-        return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), after
+        for place in range(0, len(logits), step):
+            part = contexts.reshape(-1)[place : place + step]
+            rows = np.empty((len(part), self.config.vocab_size))
+            dense(trie, part, rows)
+            if not self._is_distribution:
+                rows /= rows.sum(axis=1, keepdims=True)
+            logits[place : place + step] = _log(rows)
+        after = contexts[:, -1].copy() if ids.shape[1] else start
+        return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
 
     def score(
-        self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B K"]
-    ) -> tuple[Float[Tensor, "B T"], Int[Tensor, "B K"]]:
+        self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B T"], Int[Tensor, " B"]]:
         """Return the log probability of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state after the last token.
 
         Raises:
+            NotADistribution: The smoothing is ``stupid-backoff``.
             TrainingError: The model has no counts yet.
-            DataError: An id or a target lies outside the vocabulary.
+            DataError: An id or a target lies outside the vocabulary, or the state is none of this model.
         """
-        trie = self._trained()
-        history, after = self._history(ids, state)
-        words = self._checked(targets).reshape(-1)  # (B·T,)
-        scores = np.empty(len(words), np.float32)
-        for start in range(0, len(words), SCORE_ROWS):
-            rows = slice(start, start + SCORE_ROWS)
-            scores[rows] = _log(trie.probabilities(history[:, rows], words[rows]))
-        return torch.from_numpy(scores).view(ids.shape).to(ids.device), after
+        trie, contexts = self._finished().trie, self._contexts(state)
+        if not self._is_distribution:
+            raise NotADistribution(
+                "Stupid back-off gives scores that do not sum to one, so they have no bits per character. "
+                "Train with another model.smoothing to measure the model; it generates as it is."
+            )
+        scores = np.empty(ids.shape)
+        score(trie, self._checked(ids), self._checked(targets), contexts, scores)
+        return torch.from_numpy(_log(scores).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
+
+    def sample(
+        self,
+        state: Int[Tensor, " B"],
+        uniform: Float64[np.ndarray, "B N"],
+        eos_id: int,
+        config: GenerationConfig,
+        guard: tuple[WindowSet, int] | None = None,
+        tails: Int64[np.ndarray, "B K"] | None = None,
+    ) -> tuple[Int64[np.ndarray, "B N"], Int[Tensor, " B"]]:
+        """Draw tokens in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+
+        Raises:
+            TrainingError: The model has no counts yet.
+            DataError: The state is none of this model.
+        """
+        trie, contexts = self._finished().trie, self._contexts(state)
+        is_plain = self._is_distribution and config.top_k == 0 and config.top_p == 1 and config.min_p == 0
+        proposals = 0 if not is_plain or config.temperature > 1 else PROPOSALS
+        settings = proposals, float(config.temperature), config.top_k, float(config.top_p), float(config.min_p)
+        windows, run = guard or (NO_WINDOWS, 0)
+        tokens = np.empty(uniform.shape, np.int64)
+        sample(
+            trie,
+            contexts,
+            uniform,
+            eos_id,
+            settings,
+            windows,
+            run,
+            np.zeros((len(contexts), 0), np.int64) if tails is None else tails,
+            tokens,
+        )
+        return tokens, _tensor(contexts, state)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the arrays of the trained model, or all its names with empty tensors before it is trained."""
-        if self._trie is None:
-            return empty_tensors(self.config.vocab_size, self.config.order)
-        return write_tensors(self._trie.levels, self._trie.bos_id, self._discounts)
+        if self._trained is None:
+            return empty_tensors(self.config.vocab_size, self.config.quantized)
+        return write_tensors(self._trained)
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a trained model's arrays over, without copying them.
@@ -149,14 +226,31 @@ class Ngram:
         Raises:
             BundleError: A tensor is missing, extra, misshapen or damaged; the model stays as it was.
         """
-        levels, bos_id, discounts = read_tensors(tensors, self.config.vocab_size, self.config.order)
-        self._trie, self._bos_id, self._discounts = Trie(levels, self.config.vocab_size, bos_id), bos_id, discounts
-        self._counter = None
+        config = self.config
+        self._trained = read_tensors(tensors, config.vocab_size, config.order, config.quantized, self._is_distribution)
+        self._bos_id, self._counter = self._trained.bos_id, None
 
-    def _trained(self) -> Trie:
-        if self._trie is None:
+    @property
+    def _is_distribution(self) -> bool:
+        return self.config.smoothing != "stupid-backoff"
+
+    def _arena(self) -> Arena:
+        return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
+
+    def _counting(self, bos_id: int) -> NgramCounter:
+        if self._counter is None:
+            limit = self.config.memory_mb * MEBIBYTE
+            block = {"block_bytes": max(MEBIBYTE, limit // 16)} if limit else {}
+            self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena(), **block)
+            self._bos_id = bos_id
+        if bos_id != self._bos_id:
+            raise TrainingError(f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin alike.")
+        return self._counter
+
+    def _finished(self) -> Trained:
+        if self._trained is None:
             raise TrainingError("This n-gram model has no counts yet. Call observe and finish, or load a trained one, first.")
-        return self._trie
+        return self._trained
 
     def _checked(self, ids: Int[Tensor, "B T"]) -> Int64[np.ndarray, "B T"]:
         array: np.ndarray = ids.detach().cpu().numpy().astype(np.int64)
@@ -164,14 +258,46 @@ class Ngram:
             raise DataError(f"Ids {array.min()}..{array.max()} were given; this model knows 0..{self.config.vocab_size - 1}.")
         return array
 
-    def _history(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> tuple[Int64[np.ndarray, "K R"], Int[Tensor, "B K"]]:
-        """Return for each of R = B·T positions the last K tokens, the newest first, and the state after the last position."""
-        back, length = self.config.order - 1, ids.shape[1]
-        tokens = np.concatenate([state.detach().cpu().numpy(), self._checked(ids)], axis=1)  # (B, K+T)
-        history = np.empty((back, ids.numel()), np.int64)
-        for depth in range(back):
-            history[depth] = tokens[:, back - depth : back - depth + length].reshape(-1)
-        return history, torch.from_numpy(tokens[:, tokens.shape[1] - back :].copy()).to(ids.device)
+    def _contexts(self, state: Int[Tensor, " B"]) -> Int64[np.ndarray, " B"]:
+        """Return a copy of the state as an array."""
+        contexts: np.ndarray = state.detach().cpu().numpy().astype(np.int64)
+        most = len(self._finished().trie.children) - 1
+        if contexts.size and (contexts.min() < 0 or contexts.max() > most):
+            raise DataError(f"The state is none of this model, which has the contexts 0..{most}.")
+        return contexts
+
+    def _facts(self, nodes: Nodes, found: Estimate, counted: list[int]) -> dict[str, Any]:
+        """Return what ``finish`` reports, as JSON values; the first entry of each list belongs to order 1."""
+        fell_back = [order for order, fell in enumerate(found.fell_back, 1) if fell]
+        kept = _sizes(nodes)
+        size = sum(tensor.nbytes for tensor in self.state_dict().values())
+        notes = [f"{sum(kept):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
+        if sum(kept) < sum(counted):
+            notes[0] += f" Pruning dropped {sum(counted) - sum(kept):,} others."
+        if fell_back:
+            spelled = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
+            values = ", ".join(f"{value:g}" for value in FALLBACK)
+            what = f"KenLM's fall-back {values}" if self.config.smoothing == "kneser-ney" else f"{ABSOLUTE_FALLBACK:g}"
+            notes.append(f"{spelled} no usable discounts; {what} is used there.")
+        if not self._is_distribution:
+            notes.append("Stupid back-off is no distribution: the model generates and is not scored.")
+        return {
+            "discounts": [list(values) for values in found.discounts],
+            "fallback_orders": fell_back,
+            "ngrams": kept,
+            "bytes": size,
+            "notes": notes,
+        }
+
+
+def _sizes(nodes: Nodes) -> list[int]:
+    """Return the number of n-grams of each order; bos, which is never predicted, is no 1-gram."""
+    sizes: list[int] = np.diff(nodes.starts)[1:].tolist()
+    return [sizes[0] - 1, *sizes[1:]]
+
+
+def _tensor(contexts: Int64[np.ndarray, " B"], like: Tensor) -> Int[Tensor, " B"]:
+    return torch.from_numpy(contexts).to(like.device)
 
 
 def _log(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -179,22 +305,6 @@ def _log(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     with np.errstate(divide="ignore"):
         log: np.ndarray = np.log(p)
     return log
-
-
-def _facts(found: Estimate) -> dict[str, Any]:
-    """Return what ``finish`` reports, as JSON values; the first entry of each list belongs to order 1."""
-    fell_back = [order for order, fell in enumerate(found.fell_back, 1) if fell]
-    notes = []
-    if fell_back:
-        spelled = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
-        values = ", ".join(f"{value:g}" for value in FALLBACK)
-        notes.append(f"{spelled} no usable discounts; KenLM's fall-back {values} is used there.")
-    return {
-        "discounts": [list(values) for values in found.discounts],
-        "fallback_orders": fell_back,
-        "ngrams": found.ngrams,
-        "notes": notes,
-    }
 
 
 def _enumerate(numbers: list[int]) -> str:

@@ -1,65 +1,111 @@
 """A trie as named tensors and back. Reading trusts nothing: a damaged array is an error here, never a wrong probability later.
 
-Names, dtypes and numbers of axes follow from vocabulary and order alone; only sizes depend on the data.
+Names, dtypes and numbers of axes follow from the settings alone; only sizes depend on the data.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
+from reviewgen.compiled import compiled
 from reviewgen.errors import BundleError
 from reviewgen_ngram.counts import token_dtype
-from reviewgen_ngram.trie import Level
+from reviewgen_ngram.trie import GROUP, Trie, family, find, probability
 
-__all__ = ["empty_tensors", "read_tensors", "write_tensors"]
+__all__ = ["Trained", "empty_tensors", "read_tensors", "write_tensors"]
 
-LEVEL_FIELDS = ("keys", "offsets", "words", "mass", "gamma")
+TOLERANCE = 1e-4  # by which the probabilities of a context may miss one
 
 
-def empty_tensors(vocab_size: int, order: int) -> dict[str, Tensor]:
-    """Return the tensors of a model that has seen nothing: every name and dtype, no values."""
-    dtypes = {"keys": np.int64, "offsets": np.int64, "words": token_dtype(vocab_size), "mass": np.float32, "gamma": np.float32}
-    levels = {
-        f"depth{depth}.{name}": torch.from_numpy(np.empty(0, dtypes[name])) for depth in range(order) for name in LEVEL_FIELDS
+class Trained(NamedTuple):
+    """What a trained model is: the trie, where each of its levels starts, its bos id, and the discounts of each order."""
+
+    trie: Trie
+    starts: Int64[np.ndarray, " L"]  # L = order + 2
+    bos_id: int
+    discounts: list[tuple[float, float, float]]
+
+
+def empty_tensors(vocab_size: int, quantized: bool) -> dict[str, Tensor]:
+    """Return the tensors of a model that has seen nothing: every name, dtype and number of axes, no values."""
+    token = token_dtype(vocab_size)
+    dtypes = {
+        "bos_id": np.int64,
+        "starts": np.int64,
+        "tokens": token,
+        "links": np.int32,
+        "bases": np.int32,
+        "children": token,
+        "probabilities": np.uint8 if quantized else np.float32,
+        "backoffs": np.float32,
+        "root": np.float64,
     }
-    return {"bos_id": torch.empty(0, dtype=torch.int64), "discounts": torch.empty((0, 3), dtype=torch.float64), **levels}
+    if quantized:
+        dtypes["book"] = np.float32
+    tensors = {name: torch.from_numpy(np.empty(0, dtype)) for name, dtype in dtypes.items()}
+    return tensors | {"discounts": torch.empty((0, 3), dtype=torch.float64)}
 
 
-def write_tensors(levels: list[Level], bos_id: int, discounts: list[tuple[float, float, float]]) -> dict[str, Tensor]:
+def write_tensors(trained: Trained) -> dict[str, Tensor]:
     """Return the model as tensors that share its memory."""
-    arrays = {
-        f"depth{depth}.{name}": torch.from_numpy(getattr(level, name))
-        for depth, level in enumerate(levels)
-        for name in LEVEL_FIELDS
+    trie = trained.trie
+    arrays = {name: getattr(trie, name) for name in ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")}
+    if trie.book is not None:
+        arrays["book"] = trie.book
+    tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+    return tensors | {
+        "bos_id": torch.tensor([trained.bos_id]),
+        "starts": torch.from_numpy(trained.starts),
+        "discounts": torch.tensor(trained.discounts, dtype=torch.float64),
     }
-    return {"bos_id": torch.tensor([bos_id]), "discounts": torch.tensor(discounts, dtype=torch.float64), **arrays}
 
 
-def read_tensors(
-    tensors: Mapping[str, Tensor], vocab_size: int, order: int
-) -> tuple[list[Level], int, list[tuple[float, float, float]]]:
-    """Return levels, bos id and discounts.
+def read_tensors(tensors: Mapping[str, Tensor], vocab_size: int, order: int, quantized: bool, is_distribution: bool) -> Trained:
+    """Return the model.
 
     Raises:
         BundleError: A tensor is missing, extra, of another dtype or shape, or holds what no trained model holds.
     """
-    _check_form(tensors, empty_tensors(vocab_size, order))
+    _check_form(tensors, empty_tensors(vocab_size, quantized))
     arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
     _require(arrays["bos_id"].size == 1, "bos_id", "holds one id, of a trained model")
     bos_id = int(arrays["bos_id"][0])
     _require(0 <= bos_id < vocab_size, "bos_id", f"lies in 0..{vocab_size - 1}")
     discounts = arrays["discounts"]
     _require(discounts.shape == (order, 3) and bool(np.isfinite(discounts).all()), "discounts", f"holds {order} x 3 numbers")
-    levels: list[Level] = []
-    for depth in range(order):
-        name = f"depth{depth}"
-        parents = len(levels[-1].keys) if levels else 1
-        _check_level(name, {field: arrays[f"{name}.{field}"] for field in LEVEL_FIELDS}, parents, vocab_size, bos_id)
-        levels.append(Level(**{field: arrays[f"{name}.{field}"] for field in LEVEL_FIELDS}))
-    _require(levels[0].keys.tolist() == [0], "depth0.keys", "holds the one empty context, 0")
-    return levels, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts]
+    starts = arrays["starts"]
+    _check_sizes(arrays, starts, vocab_size, order, quantized)
+    heads = np.zeros(vocab_size, np.int32)
+    first, stop = int(starts[1]), int(starts[2])
+    level = arrays["tokens"][first:stop].astype(np.int64)
+    _require(bool(((level >= 0) & (level < vocab_size)).all()), "tokens", f"holds ids in 0..{vocab_size - 1}")
+    heads[level] = np.arange(first, stop, dtype=np.int32)
+    _require(bool(heads[bos_id] > 0), "tokens", "holds bos as a context")
+    trie = Trie(
+        **{name: arrays[name] for name in ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")},
+        book=arrays.get("book"),
+        heads=heads,
+    )
+    wrong = _find_fault(trie, starts, bos_id, is_distribution)
+    _require(wrong == 0, *FAULTS[int(wrong)])
+    return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts])
+
+
+FAULTS = {
+    0: ("", ""),
+    1: ("bases", "agrees with children"),
+    2: ("children", "adds up to the nodes of each level"),
+    3: ("tokens", "ascends within every context"),
+    4: ("tokens", "holds ids of the vocabulary, and bos as a context only"),
+    5: ("links", "points to the same n-gram without its first token"),
+    6: ("probabilities", "lies in 0..1"),
+    7: ("backoffs", "is finite and not negative"),
+    8: ("backoffs", "makes the probabilities of every context sum to one"),
+}
 
 
 def _check_form(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -72,34 +118,98 @@ def _check_form(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
         _require(tensor.ndim == like.ndim, name, f"has {like.ndim} axes, not {tensor.ndim}")
 
 
-def _check_level(name: str, level: Mapping[str, np.ndarray], parents: int, vocab_size: int, bos_id: int) -> None:
-    keys, offsets, words, mass, gamma = (level[field] for field in LEVEL_FIELDS)
-    _require(len(offsets) == len(keys) + 1, f"{name}.offsets", f"holds {len(keys) + 1} numbers, not {len(offsets)}")
-    _require(len(gamma) == len(keys), f"{name}.gamma", f"holds {len(keys)} numbers, not {len(gamma)}")
-    _require(len(mass) == len(words), f"{name}.mass", f"holds {len(words)} numbers, not {len(mass)}")
-    _require(_ascends(keys), f"{name}.keys", "ascends")
-    inside = not len(keys) or bool(keys[0] >= 0 and keys[-1] < parents * vocab_size)
-    _require(inside, f"{name}.keys", f"lies in 0..{parents * vocab_size - 1}")
-    whole = bool(offsets[0] == 0 and offsets[-1] == len(words))
-    _require(whole and _ascends(offsets), f"{name}.offsets", f"ascends from 0 to {len(words)}")
-    _check_words(f"{name}.words", words, offsets, vocab_size, bos_id)
-    for part, values in (("mass", mass), ("gamma", gamma)):
-        _require(bool(((values >= 0) & (values <= 1)).all()), f"{name}.{part}", "lies in 0..1")
-    if len(keys):
-        sums = np.add.reduceat(mass.astype(np.float64), offsets[:-1]) + gamma
-        _require(bool(np.abs(sums - 1).max() < 1e-4), f"{name}.mass", "sums to one with gamma at every context")
+def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, vocab_size: int, order: int, quantized: bool) -> None:
+    _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
+    ascends = starts[0] == 0 and starts[1] == 1 and starts[2] > 1 and bool((starts[1:] >= starts[:-1]).all())
+    _require(bool(ascends), "starts", "ascends from 0, 1")
+    nodes, contexts = int(starts[-1]), int(starts[-2])
+    sizes = {
+        "tokens": nodes,
+        "links": contexts if quantized else nodes,
+        "bases": -(-contexts // GROUP),
+        "children": contexts,
+        "probabilities": nodes,
+        "backoffs": contexts,
+        "root": vocab_size,
+    }
+    if quantized:
+        sizes["book"] = 256
+        _require(bool(((arrays["book"] >= 0) & (arrays["book"] <= 1)).all()), "book", "lies in 0..1")
+    for name, size in sizes.items():
+        _require(len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}")
+    root = arrays["root"]
+    _require(bool(np.isfinite(root).all() and (root >= 0).all() and (root <= 1).all()), "root", "lies in 0..1")
 
 
-def _check_words(name: str, words: np.ndarray, offsets: np.ndarray, vocab_size: int, bos_id: int) -> None:
-    inside = not len(words) or bool(words.min() >= 0 and words.max() < vocab_size and not (words == bos_id).any())
-    _require(inside, name, f"holds ids in 0..{vocab_size - 1} other than bos")
-    ascending = words[1:] > words[:-1]
-    ascending[offsets[1:-1] - 1] = True  # from one context to the next anything goes
-    _require(bool(ascending.all()), name, "ascends within every context")
+@compiled
+def _find_fault(trie, starts, bos, is_distribution):
+    """Return the first fault, a key of FAULTS; all that is used as an index is looked at before it is used."""
+    tokens, links, bases, children, _, _, _, root, _ = trie
+    contexts, vocab_size = len(children), len(root)
+    if is_distribution and not abs(root.sum() - 1) < TOLERANCE:
+        return 8
+    level, place = 1, starts[2] if contexts > 1 else starts[1]
+    if children[0] != 0 or root[bos] != 0:
+        return 4
+    for node in range(1, starts[2]):
+        if np.int64(tokens[node]) < 0 or np.int64(tokens[node]) >= vocab_size:
+            return 4
+        if node > 1 and tokens[node] <= tokens[node - 1]:
+            return 3
+        if node < len(links) and links[node] != 0:
+            return 5
+    for node in range(1, contexts):
+        while node >= starts[level + 1]:
+            level += 1
+        if node == starts[level] and place != starts[level + 1]:
+            return 2
+        if node % GROUP == 0 and bases[node // GROUP] != place:
+            return 1
+        count = np.int64(children[node])
+        if count < 0 or place + count > starts[level + 2]:
+            return 2
+        before = np.int64(-1)
+        for child in range(place, place + count):
+            token = np.int64(tokens[child])
+            if token <= before:
+                return 3
+            if token >= vocab_size or token == bos:
+                return 4
+            before = token
+            if child < len(links):
+                link = np.int64(links[child])
+                if link < starts[level] or link >= starts[level + 1] or tokens[link] != tokens[child]:
+                    return 5
+        place += count
+    if bases[0] != (starts[2] if contexts > 1 else bases[0]) or place != (len(tokens) if contexts > 1 else place):
+        return 2
+    return _find_fault_in_numbers(trie, is_distribution)
 
 
-def _ascends(values: np.ndarray) -> bool:
-    return bool((values[1:] > values[:-1]).all())
+@compiled
+def _find_fault_in_numbers(trie, is_distribution):
+    tokens, links, bases, children, probabilities, backoffs, book, root, _ = trie
+    for node in range(len(tokens)):
+        if not 0 <= probability(probabilities, book, node) <= 1:
+            return 6
+    for context in range(len(backoffs)):
+        if not 0 <= backoffs[context] < np.inf:
+            return 7
+    for context in range(1, len(backoffs) if is_distribution else 0):
+        low, high = family(bases, children, context)
+        shorter, seen, lower = np.int64(links[context]), 0.0, 0.0
+        for child in range(low, high):
+            seen += probability(probabilities, book, child)
+            if shorter == 0:
+                lower += root[tokens[child]]
+            else:
+                link = find(tokens, bases, children, shorter, tokens[child])
+                if link == 0:
+                    return 5
+                lower += probability(probabilities, book, link)
+        if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE:
+            return 8
+    return 0
 
 
 def _require(holds: bool, name: str, what: str) -> None:

@@ -1,98 +1,187 @@
-"""A trie of contexts read backwards, in flat sorted arrays: what a trained n-gram model is, and how it is asked.
+"""A trained n-gram model as flat arrays, and how it is asked: the back-off form of ``estimate`` over the nodes of ``nodes``.
 
-Depth 0 is the empty context; a node at depth k is a context of k tokens, its key ``parent * V + token``, where the parent is
-the context without its oldest token. Each node holds the words seen after it with their discounted probability, its *mass*,
-and the weight that its shorter context gets, *gamma*. Both smoothings are one recursion from the uniform distribution up,
-
-    p(w | h) = mass(h, w) + gamma(h) p(w | h without its oldest token)      (Chen & Goodman 1998, equation 25)
-
-and a context that was never seen keeps the probability of its longest seen suffix. Knows nothing of counting and of torch.
+A text stands at the node of its longest suffix that is a context of the model. A token is looked for among that node's
+children, else among those of its link, and so on; each step back costs the context's back-off weight. The functions are
+compiled and take the trie as it is. Node 0 is the empty context; as an answer it means "none".
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Integer
+from jaxtyping import Float32, Float64, Int32, Integer, Shaped
 
-__all__ = ["Level", "Trie"]
+from reviewgen.compiled import compiled, inlined
+from reviewgen_ngram.estimate import Estimate
+from reviewgen_ngram.nodes import Nodes
+from reviewgen_ngram.prune import Quantized
 
+__all__ = ["GROUP", "Trie", "advance", "dense", "family", "fill_row", "follow", "make_trie", "probability", "score", "settle"]
 
-@dataclass(frozen=True)
-class Level:
-    """All contexts of one length: N nodes, and the E words that follow them, those of node i at offsets[i]:offsets[i + 1]."""
-
-    keys: Int64[np.ndarray, " N"]  # sorted
-    offsets: Int64[np.ndarray, " N+1"]
-    words: Integer[np.ndarray, " E"]  # sorted within a node
-    mass: Float32[np.ndarray, " E"]
-    gamma: Float32[np.ndarray, " N"]
-
-    def find(self, keys: Int64[np.ndarray, " R"]) -> Int64[np.ndarray, " R"]:
-        """Return the nodes with these keys, -1 where there is none."""
-        at = np.searchsorted(self.keys, keys)
-        at[at == len(self.keys)] = 0
-        return np.where(self.keys[at] == keys, at, -1) if len(self.keys) else np.full_like(keys, -1)
-
-    def mass_of(self, nodes: Int64[np.ndarray, " R"], words: Int64[np.ndarray, " R"]) -> Float64[np.ndarray, " R"]:
-        """Return the mass of one word at each node, 0 where it was not seen there: a binary search in all rows at once."""
-        low, end = self.offsets[nodes], self.offsets[nodes + 1]
-        high = end.copy()
-        for _ in range(int((end - low).max(initial=0)).bit_length()):
-            middle = (low + high) >> 1
-            smaller = (low < high) & (self.words[np.minimum(middle, len(self.words) - 1)] < words)
-            high = np.where(smaller, high, middle)
-            low = np.where(smaller, middle + 1, low)
-        at = np.minimum(low, len(self.words) - 1)
-        return np.where((low < end) & (self.words[at] == words), self.mass[at].astype(np.float64), 0.0)
-
-    def followers(self, nodes: Int64[np.ndarray, " R"]) -> tuple[Int64[np.ndarray, " F"], Int64[np.ndarray, " F"]]:
-        """Return for every word of every given node the row 0..R-1 that asked for it, and its place in ``words``."""
-        starts = self.offsets[nodes]
-        sizes = self.offsets[nodes + 1] - starts
-        rows = np.repeat(np.arange(len(nodes)), sizes)
-        before = np.cumsum(sizes) - sizes
-        return rows, np.arange(len(rows)) + np.repeat(starts - before, sizes)
+GROUP = 16  # contexts that share one base
 
 
-class Trie:
-    """The levels of a model, depth 0 first, over V token ids of which bos is never predicted."""
+class Trie(NamedTuple):
+    """M nodes, the first I of them contexts, over V ids.
 
-    def __init__(self, levels: list[Level], vocab_size: int, bos_id: int) -> None:
-        self.levels, self.vocab_size, self.bos_id = levels, vocab_size, bos_id
-        floor = np.full(vocab_size, 1 / max(vocab_size - 1, 1))  # lmplz: uniform over all that can be predicted
-        floor[bos_id] = 0
-        root = levels[0]
-        self.unigrams = floor * np.float64(root.gamma[0])  # (V,)
-        self.unigrams[root.words] += root.mass
+    The children of context i begin at bases[i // 16] plus the children of the contexts in between, and are sorted by token.
+    """
 
-    def distributions(self, history: Int64[np.ndarray, "K R"]) -> Float64[np.ndarray, "R V"]:
-        """Return the probability of every token after each history, nearest token first, -1 where there is none."""
-        p: np.ndarray = np.tile(self.unigrams, (history.shape[1], 1))  # (R, V)
-        for level, rows, nodes in self._walk(history):
-            p[rows] *= level.gamma[nodes, None]
-            row, at = level.followers(nodes)
-            p[rows[row], level.words[at]] += level.mass[at]
-        return p
+    tokens: Integer[np.ndarray, " M"]
+    links: Int32[np.ndarray, " K"]  # of all M nodes, or of the contexts only, which takes less room and more time
+    bases: Int32[np.ndarray, " G"]
+    children: Integer[np.ndarray, " I"]  # their number; 0 for the empty context, whose children are in ``heads``
+    probabilities: Shaped[np.ndarray, " M"]  # float32, or, with a book, uint8: places in it
+    backoffs: Float32[np.ndarray, " I"]
+    book: Float32[np.ndarray, " 256"] | None
+    root: Float64[np.ndarray, " V"]  # the probability of each id after the empty context
+    heads: Int32[np.ndarray, " V"]  # its node, 0 where it has none
 
-    def probabilities(self, history: Int64[np.ndarray, "K R"], words: Int64[np.ndarray, " R"]) -> Float64[np.ndarray, " R"]:
-        """Return the probability of one token after each history; the same sums as ``distributions``, term by term."""
-        p: np.ndarray = self.unigrams[words]  # (R,)
-        for level, rows, nodes in self._walk(history):
-            p[rows] = p[rows] * level.gamma[nodes] + level.mass_of(nodes, words[rows])
-        return p
 
-    def _walk(
-        self, history: Int64[np.ndarray, "K R"]
-    ) -> Iterator[tuple[Level, Int64[np.ndarray, " S"], Int64[np.ndarray, " S"]]]:
-        """Yield per depth from 1 on the rows whose context of that length was seen, and their nodes."""
-        rows = np.arange(history.shape[1])
-        nodes = np.zeros_like(rows)
-        for level, tokens in zip(self.levels[1:], history, strict=True):
-            token = tokens[rows]
-            found = level.find(nodes * self.vocab_size + token)
-            seen = (found >= 0) & (token >= 0)
-            rows, nodes = rows[seen], found[seen]
-            if not len(rows):
-                return
-            yield level, rows, nodes
+def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_size: int, bos_id: int) -> Trie:
+    """Return the trie of estimated nodes; with a quantised one's book, links of contexts only."""
+    children = np.diff(nodes.first)
+    children[0] = 0
+    bases = nodes.first[:-1:GROUP].copy()
+    bases[0] = nodes.starts[2]
+    first, stop = int(nodes.starts[1]), int(nodes.starts[2])
+    root, heads = np.full(vocab_size, found.floor), np.zeros(vocab_size, np.int32)
+    level = nodes.tokens[first:stop]
+    root[level], heads[level] = found.probabilities[first:stop], np.arange(first, stop, dtype=np.int32)
+    root[bos_id] = 0.0
+    return Trie(
+        tokens=nodes.tokens,
+        links=nodes.links if quantized is None else nodes.links[: len(children)],
+        bases=bases,
+        children=children.astype(nodes.tokens.dtype),
+        probabilities=found.probabilities if quantized is None else quantized.codes,
+        backoffs=found.backoffs if quantized is None else quantized.backoffs,
+        book=None if quantized is None else quantized.book,
+        root=root,
+        heads=heads,
+    )
+
+
+@inlined
+def family(bases, children, node):
+    """Return where the children of a context other than the empty one begin and end."""
+    start = np.int64(bases[node // GROUP])
+    for before in range(node - node % GROUP, node):
+        start += np.int64(children[before])
+    return start, start + np.int64(children[node])
+
+
+@inlined
+def find(tokens, bases, children, node, token):
+    """Return the child of a context other than the empty one with a token, 0 if it has none."""
+    low, high = family(bases, children, node)
+    while high - low > 8:
+        middle = (low + high) // 2
+        if tokens[middle] <= token:
+            low = middle
+        else:
+            high = middle
+    found = np.int64(0)
+    for child in range(low, high):
+        if tokens[child] == token:
+            found = child
+            break
+    return found
+
+
+@compiled
+def probability(probabilities, book, node):
+    """Return the stored probability of a node's token after its parent."""
+    if book is None:
+        return np.float64(probabilities[node])
+    return np.float64(book[np.int64(probabilities[node])])
+
+
+@compiled
+def settle(tokens, links, bases, children, heads, context, child, token):
+    """Return the context at which a text stands that went from a context to its child with a token."""
+    if child < len(children):
+        return child
+    if len(links) == len(tokens):
+        return np.int64(links[child])
+    if context == 0:
+        return np.int64(0)
+    context = np.int64(links[context])
+    return find(tokens, bases, children, context, token) if context != 0 else np.int64(heads[token])
+
+
+@compiled
+def follow(trie, context, token):
+    """Return the context after a token."""
+    tokens, links, bases, children, _, _, _, _, heads = trie
+    while context != 0:
+        child = find(tokens, bases, children, context, token)
+        if child != 0:
+            return settle(tokens, links, bases, children, heads, context, child, token)
+        context = np.int64(links[context])
+    return settle(tokens, links, bases, children, heads, context, np.int64(heads[token]), token)
+
+
+@compiled
+def advance(trie, ids, contexts, after):
+    """Write the context after each of ids (B, T) into ``after`` (B, T), from ``contexts`` (B,) on."""
+    for row in range(ids.shape[0]):
+        context = contexts[row]
+        for t in range(ids.shape[1]):
+            context = follow(trie, context, ids[row, t])
+            after[row, t] = context
+
+
+@compiled
+def score(trie, ids, targets, contexts, scores):
+    """Write p(targets[b, t] | ids[b, :t + 1]) into ``scores``, float64 (B, T), and move ``contexts`` (B,) to the end of ids.
+
+    Rows take turns, so that one waits for memory while another works. Mostly the next id is the last target, whose context was
+    just found.
+    """
+    tokens, links, bases, children, probabilities, backoffs, book, root, heads = trie
+    rows, length = ids.shape
+    following = np.full(rows, -1, np.int64)
+    for t in range(length):
+        for row in range(rows):
+            at = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
+            contexts[row] = at
+            token, weight, child = np.int64(targets[row, t]), 1.0, np.int64(0)
+            while at != 0:
+                child = find(tokens, bases, children, at, token)
+                if child != 0:
+                    break
+                weight *= backoffs[at]
+                at = np.int64(links[at])
+            if at == 0:
+                child = np.int64(heads[token])
+                scores[row, t] = weight * root[token]
+            else:
+                scores[row, t] = weight * probability(probabilities, book, child)
+            following[row] = -1
+            if t + 1 < length and ids[row, t + 1] == token:
+                following[row] = settle(tokens, links, bases, children, heads, at, child, token)
+
+
+@compiled
+def fill_row(trie, context, row):
+    """Write the probability of every id after a context into ``row``, float64 (V,)."""
+    tokens, links, bases, children, probabilities, backoffs, book, root, _ = trie
+    row[:] = -1.0
+    weight = 1.0
+    while context != 0:
+        low, high = family(bases, children, context)
+        for child in range(low, high):
+            token = np.int64(tokens[child])
+            if row[token] < 0:  # no longer context has it
+                row[token] = weight * probability(probabilities, book, child)
+        weight *= backoffs[context]
+        context = np.int64(links[context])
+    for token in range(len(row)):
+        row[token] = row[token] if row[token] >= 0 else weight * root[token]
+
+
+@compiled
+def dense(trie, contexts, rows):
+    """Write the probability of every id after each context (R,) into ``rows``, float64 (R, V)."""
+    for place in range(len(contexts)):
+        fill_row(trie, contexts[place], rows[place])

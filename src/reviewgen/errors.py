@@ -12,6 +12,7 @@ fact; the public function adds what the user passed in. This module knows nothin
     │   └── BrokenPlugin       its package fails to import, or does not keep the contract
     ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
     ├── TrainingError          a run that cannot go on
+    ├── NotADistribution       a model whose scores sum to anything was to be measured
     ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
     │   └── OutputExists       the folder to write is already there                          (also a FileExistsError)
     ├── StorageError           the disk is full or may not be written                        (also an OSError)
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "HubError",
+    "NotADistribution",
     "OutputExists",
     "PluginConflict",
     "PluginError",
@@ -76,6 +78,10 @@ class DataError(ReviewgenError, ValueError):
 
 class TrainingError(ReviewgenError):
     """A training run cannot start or go on."""
+
+
+class NotADistribution(ReviewgenError):
+    """A model whose scores do not sum to one was to be measured; it has no bits per character."""
 
 
 class BundleError(ReviewgenError):

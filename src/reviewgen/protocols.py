@@ -9,10 +9,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
-__all__ = ["CountTrained", "LanguageModel", "State", "SupportsEncodeBatch", "SupportsScore", "Tokenizer"]
+from reviewgen.compiled.windows import WindowSet
+from reviewgen.config import GenerationConfig
+
+__all__ = [
+    "DEAD_END",
+    "CountTrained",
+    "LanguageModel",
+    "State",
+    "SupportsCountMerge",
+    "SupportsEncodeBatch",
+    "SupportsSample",
+    "SupportsScore",
+    "Tokenizer",
+]
+
+DEAD_END = -2
+"""In place of a token that ``SupportsSample`` could not draw: each was forbidden or impossible, but for the end."""
 
 State: TypeAlias = Any
 """What a model remembers between calls: a tensor or a nested tuple of tensors (it may be empty), each with B first."""
@@ -61,6 +77,52 @@ class CountTrained(Protocol):
         """Turn the counts into probabilities, once; return facts worth reporting, as JSON values.
 
         The key ``notes``, where there is one, holds sentences for the person who trains.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsCountMerge(Protocol):
+    """A counting model of which several count a part of the texts each, as the processes of ``accelerate launch`` do."""
+
+    def take_counts(self) -> dict[str, Tensor]:
+        """Hand over all that was counted, and forget it."""
+        ...
+
+    def add_counts(self, counts: Mapping[str, Tensor]) -> None:
+        """Count what another model with the same settings has counted; the order of the parts must not matter."""
+        ...
+
+
+@runtime_checkable
+class SupportsSample(Protocol):
+    """A model that draws whole texts in a loop of its own, at compiled speed.
+
+    What a temperature, the filters and a forbidden token mean is said once, in ``reviewgen.compiled``.
+    """
+
+    def sample(
+        self,
+        state: State,
+        uniform: Float64[np.ndarray, "B N"],
+        eos_id: int,
+        config: GenerationConfig,
+        guard: tuple[WindowSet, int] | None = None,
+        tails: Int64[np.ndarray, "B K"] | None = None,
+    ) -> tuple[Int64[np.ndarray, "B N"], State]:
+        """Return up to N tokens a row, drawn after the state, and the state after them.
+
+        A row depends on its own numbers only. It may take several numbers a token, N >= 32 of them yield at least one. A row
+        ends after the end token, or with DEAD_END; -1 fills it up.
+
+        Args:
+            state: After the last token of each row.
+            uniform: Numbers in [0, 1).
+            eos_id: The id that ends a text.
+            config: How to draw.
+            guard: A set of windows and a run: a token but the end that makes ``copies(windows, text, end, run)`` true is drawn
+                again from those that do not. None forbids nothing.
+            tails: The last K tokens of each row, for the guard.
         """
         ...
 

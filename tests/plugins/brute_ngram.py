@@ -1,6 +1,7 @@
 """A slow n-gram in dictionaries, straight from the textbook definitions: the reference for ``reviewgen_ngram``.
 
-Chen & Goodman 1998, section 3 and equations 25 to 27; bos and the fall-back as in KenLM's lmplz. Shares no code with the plugin.
+Chen & Goodman 1998, sections 2 and 3 and equations 25 to 27; bos and the fall-back as in KenLM's lmplz; stupid back-off: Brants
+et al. 2007, equation 5. Shares no code with the plugin.
 """
 
 import math
@@ -27,7 +28,7 @@ class BruteNgram:
                 self.after[gram[:-1]][gram[-1]] = count
 
     def _adjusted(self, raw: list[Counter[tuple[int, ...]]], n: int) -> dict[tuple[int, ...], int]:
-        if n == self.order or self.smoothing == "none":
+        if n == self.order or self.smoothing != "kneser-ney":
             return dict(raw[n])
         left: dict[tuple[int, ...], set[int]] = defaultdict(set)
         for gram in raw[n + 1]:
@@ -35,6 +36,10 @@ class BruteNgram:
         return {gram: count if gram[0] == self.bos else len(left[gram]) for gram, count in raw[n].items()}
 
     def _discounts(self, counts: dict[tuple[int, ...], int]) -> list[float]:
+        if self.smoothing == "absolute":
+            n1, n2 = (sum(c == k for c in counts.values()) for k in (1, 2))
+            d = n1 / (n1 + 2 * n2) if n1 and n2 else 0.5
+            return [0.0, d, d, d]
         n1, n2, n3, n4 = (sum(c == k for c in counts.values()) for k in (1, 2, 3, 4))
         if not (n1 and n2 and n3):
             return [0.0, 0.5, 1.0, 1.5]
@@ -48,16 +53,18 @@ class BruteNgram:
         if self.bos in history:
             history = history[len(history) - 1 - history[::-1].index(self.bos) :]
         context = tuple(history[max(0, len(history) - self.order + 1) :])
-        return self._likelihood(word, context) if self.smoothing == "none" else self._kneser_ney(word, context)
+        return {"none": self._likelihood, "witten-bell": self._witten_bell, "stupid-backoff": self._stupid}.get(
+            self.smoothing, self._discounted
+        )(word, context)
 
     def _likelihood(self, word: int, context: tuple[int, ...]) -> float:
         while context not in self.after:
             context = context[1:]
         return self.after[context].get(word, 0) / sum(self.after[context].values())
 
-    def _kneser_ney(self, word: int, context: tuple[int, ...]) -> float:
+    def _discounted(self, word: int, context: tuple[int, ...]) -> float:
         uniform = 0.0 if word == self.bos else 1 / (self.vocab_size - 1)
-        lower = self._kneser_ney(word, context[1:]) if context else uniform
+        lower = self._discounted(word, context[1:]) if context else uniform
         if context not in self.after:
             return lower
         counts = self.after[context]
@@ -65,6 +72,21 @@ class BruteNgram:
         total = sum(counts.values())
         kept = max(counts.get(word, 0) - discount[min(counts.get(word, 0), 3)], 0) / total
         return kept + sum(discount[min(c, 3)] for c in counts.values()) / total * lower
+
+    def _witten_bell(self, word: int, context: tuple[int, ...]) -> float:
+        uniform = 0.0 if word == self.bos else 1 / (self.vocab_size - 1)
+        lower = self._witten_bell(word, context[1:]) if context else uniform
+        if context not in self.after:
+            return lower
+        counts = self.after[context]
+        return (counts.get(word, 0) + len(counts) * lower) / (sum(counts.values()) + len(counts))
+
+    def _stupid(self, word: int, context: tuple[int, ...]) -> float:
+        if context in self.after and word in self.after[context]:
+            return self.after[context][word] / sum(self.after[context].values())
+        if not context:
+            return 0.0
+        return (0.4 if context in self.after else 1.0) * self._stupid(word, context[1:])
 
     def log_probability(self, word: int, history: list[int]) -> float:
         """Return its natural logarithm."""

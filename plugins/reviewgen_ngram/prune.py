@@ -1,0 +1,184 @@
+"""Makes a model smaller: drops n-grams, and quantises probabilities. What is left is a distribution again.
+
+An n-gram may be dropped for few occurrences, or for what its loss would cost in entropy (Stolcke 1998, "Entropy-based Pruning
+of Backoff Language Models"). One that a longer n-gram needs, as its context or as its suffix, stays. The back-off weights make
+up for the rest:
+
+    bow[h] = (1 - sum of p(w | h)) / (1 - sum of p(w | h without its first token)),  over the w kept after h
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+
+from reviewgen.compiled import compiled
+from reviewgen_ngram.estimate import Estimate
+from reviewgen_ngram.nodes import Nodes
+
+__all__ = ["CODES", "Quantized", "entropy_losses", "prune", "quantize"]
+
+CODES = 256
+ROUNDING = 2e-7  # of a probability in single precision
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Places of M probabilities in a book of 256, and the back-off weights that go with the book's values."""
+
+    codes: UInt8[np.ndarray, " M"]
+    book: Float32[np.ndarray, " 256"]
+    backoffs: Float32[np.ndarray, " I"]
+
+
+def prune(nodes: Nodes, found: Estimate, bos_id: int, min_count: int, max_loss: float) -> tuple[Nodes, Estimate]:
+    """Drop n-grams of two tokens and more that occur fewer than ``min_count`` times, or whose loss costs less than ``max_loss``.
+
+    The loss is the relative rise in perplexity that one n-gram's absence makes, Stolcke's exp(D) - 1.
+    """
+    keep = nodes.counts >= min_count
+    if max_loss > 0:
+        keep &= entropy_losses(nodes, found, bos_id) >= max_loss
+    keep[: nodes.starts[2]] = True
+    _close(nodes.first, nodes.links, keep)
+    if keep.all():
+        return nodes, found
+    number = np.cumsum(keep, dtype=np.int32) - np.int32(1)
+    inner = int(nodes.starts[-2])
+    kept_before = np.concatenate([[0], np.cumsum(keep)])
+    children = np.diff(kept_before[nodes.first])  # kept children of each context
+    lost = (children < np.diff(nodes.first))[keep[:inner]]
+    first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
+    smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]], nodes.counts[keep])
+    probabilities, backoffs = found.probabilities[keep], found.backoffs[keep[:inner]]
+    _balance(first, smaller.links, lost, probabilities, backoffs)
+    return smaller, replace(found, probabilities=probabilities, backoffs=backoffs)
+
+
+def entropy_losses(nodes: Nodes, found: Estimate, bos_id: int) -> Float64[np.ndarray, " M"]:
+    """Return what each n-gram's absence would cost: the relative rise in perplexity; infinite below two tokens."""
+    first = slice(int(nodes.starts[1]), int(nodes.starts[2]))
+    bos = first.start + int(np.searchsorted(nodes.tokens[first], bos_id))
+    texts = nodes.counts[bos] / max(1, nodes.counts[first].sum(dtype=np.int64) - nodes.counts[bos])
+    losses = np.full(len(nodes.links), np.inf)
+    _losses(nodes.first, nodes.links, found.probabilities, found.backoffs, bos, texts, losses)
+    return losses
+
+
+def quantize(nodes: Nodes, found: Estimate) -> Quantized:
+    """Round each probability to one of 256: zero, and 255 in bins of equally many (Federico & Bertoldi 2006).
+
+    The most probable token of a context takes up the rounding of the others, so that what is left for unseen ones stays.
+    """
+    positive = np.sort(found.probabilities[1:][found.probabilities[1:] > 0])
+    edges = np.linspace(0, len(positive), CODES).round().astype(np.int64)
+    sums = np.concatenate([[0.0], np.cumsum(positive, dtype=np.float64)])
+    sizes = np.diff(edges)
+    means = np.diff(sums[edges])[sizes > 0] / sizes[sizes > 0]
+    book = np.full(CODES, means[-1], np.float32)
+    book[0], book[1 : len(means) + 1] = 0.0, means
+    codes = np.empty(len(found.probabilities), np.uint8)
+    _nearest(found.probabilities, book, codes)
+    _settle_sums(nodes.starts[1], nodes.first, found.probabilities, book, codes)
+    values, backoffs = book[codes], found.backoffs.copy()
+    values[: nodes.starts[2]] = found.probabilities[: nodes.starts[2]]  # those of 1-grams are kept as they are
+    changed = np.ones(len(backoffs), bool)
+    changed[0] = False
+    _balance(nodes.first, nodes.links, changed, values, backoffs)
+    return Quantized(codes, book, backoffs)
+
+
+@compiled
+def _close(first, links, keep):
+    """Keep what a kept n-gram needs; longer n-grams come first."""
+    for parent in range(len(first) - 2, -1, -1):
+        for child in range(first[parent], first[parent + 1]):
+            if keep[child]:
+                keep[parent] = True
+                keep[links[child]] = True
+
+
+@compiled
+def _balance(first, links, changed, probabilities, backoffs):
+    """Give the changed contexts the back-off weight that makes their probabilities sum to one.
+
+    Where next to nothing is left for unseen tokens, the old weight is right up to rounding, and above zero.
+    """
+    for parent in range(len(backoffs)):
+        if changed[parent]:
+            seen, lower = 0.0, 0.0
+            for child in range(first[parent], first[parent + 1]):
+                seen += probabilities[child]
+                lower += probabilities[links[child]]
+            if 1 - seen > ROUNDING and 1 - lower > ROUNDING:
+                backoffs[parent] = (1 - seen) / (1 - lower)
+
+
+@compiled
+def _losses(first, links, probabilities, backoffs, bos, texts, losses):
+    """Stolcke 1998, equations 3 to 6."""
+    marginal = np.zeros(len(links))  # the probability of an n-gram's tokens in running text
+    marginal[0] = 1.0
+    for parent in range(len(backoffs)):
+        seen, lower = 0.0, 0.0
+        for child in range(first[parent], first[parent + 1]):
+            marginal[child] = marginal[parent] * probabilities[child] if child != bos else texts
+            seen += probabilities[child]
+            lower += probabilities[links[child]]
+        if parent == 0:
+            continue
+        for child in range(first[parent], first[parent + 1]):
+            p, shorter = probabilities[child], probabilities[links[child]]
+            change = np.log((1 - seen + p) / (1 - lower + shorter))  # of the back-off weight, if this child were dropped
+            loss = p * (np.log(shorter) + change - np.log(p))
+            if seen < 1:
+                loss += (change - np.log(backoffs[parent])) * (1 - seen)
+            losses[child] = np.expm1(-marginal[parent] * loss)
+
+
+@compiled
+def _code_of(value, book):
+    """Return the place of the nearest value in the ascending book; 0 for zero only."""
+    if value <= 0:
+        return 0
+    low, high = 1, len(book) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if book[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low - 1 if low > 1 and value - book[low - 1] < book[low] - value else low
+
+
+@compiled
+def _nearest(probabilities, book, codes):
+    for node in range(len(probabilities)):
+        codes[node] = _code_of(probabilities[node], book)
+
+
+@compiled
+def _settle_sums(start, first, probabilities, book, codes):
+    """Let the most probable child of each context take up the rounding, and leave at least half of what was left over."""
+    for parent in range(start, len(first) - 1):
+        exact, rounded, largest = 0.0, 0.0, first[parent]
+        for child in range(first[parent], first[parent + 1]):
+            exact += probabilities[child]
+            rounded += book[codes[child]]
+            if probabilities[child] > probabilities[largest]:
+                largest = child
+        if first[parent] == first[parent + 1]:
+            continue
+        rounded -= book[codes[largest]]
+        codes[largest] = _code_of(exact - rounded, book)
+        most = (1 + exact) / 2
+        while codes[largest] > 1 and rounded + book[codes[largest]] > most:
+            codes[largest] -= 1
+        child = first[parent]
+        rounded += book[codes[largest]]
+        while rounded > most and child < first[parent + 1]:  # many small ones, all rounded up
+            if codes[child] > 1:
+                rounded -= book[codes[child]] - book[codes[child] - 1]
+                codes[child] -= 1
+            else:
+                child += 1

@@ -1,0 +1,124 @@
+"""Draws whole texts from a trie in one compiled loop, many rows side by side. Knows nothing of text."""
+
+import numpy as np
+
+from reviewgen.compiled import compiled, inlined
+from reviewgen.compiled.draw import draw, weigh_probabilities
+from reviewgen.compiled.windows import copies, forbid
+from reviewgen.protocols import DEAD_END
+from reviewgen_ngram.trie import family, fill_row, follow, probability, settle
+
+__all__ = ["PROPOSALS", "sample"]
+
+NONE = -1
+PROPOSALS = 3  # before a token is drawn from the whole row
+MOST_NUMBERS = 2 * PROPOSALS + 2  # uniform numbers that a token takes
+
+
+@compiled
+def sample(trie, contexts, uniform, end, settings, windows, run, tails, tokens):
+    """Draw tokens of B rows until each has met its end token, a dead end, or nearly the last of its uniform numbers.
+
+    Below temperature 1 a token is first proposed from the distribution itself and kept with probability p ** (1 / temperature
+    - 1), which is exact rejection sampling (von Neumann 1951) and needs no other probability than its own.
+
+    Args:
+        contexts: int64 (B,), where the rows stand; moved to where they stand afterwards.
+        uniform: float64 (B, N), in [0, 1); a token takes at most MOST_NUMBERS.
+        end: The id that ends a text.
+        settings: How many proposals to make before drawing from the whole row, at temperature 1 or below and without filters,
+            at most PROPOSALS; temperature, top_k, top_p, min_p, as in ``reviewgen.compiled.draw``.
+        windows, run, tails: What a token must not complete, see ``reviewgen.compiled.windows.copies``, and the last K tokens
+            of each row (B, K); run 0 forbids nothing.
+        tokens: int64 (B, N), written: the tokens, the end token among them; DEAD_END where every token but the end token was
+            forbidden or impossible; NONE after that.
+    """
+    rows, room = uniform.shape
+    kept = tails.shape[1]
+    texts = np.zeros((rows, kept + room), np.int64)
+    texts[:, :kept] = tails
+    tokens[:] = NONE
+    live, used, sizes = np.ones(rows, np.bool_), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    weights = np.empty(len(trie.root))
+    nodes, links, bases, children, probabilities, backoffs, book, root, heads = trie
+    proposals, temperature, top_k, top_p, min_p = settings
+    for _ in range(room):
+        for row in range(rows):
+            if not live[row] or used[row] + MOST_NUMBERS > room:
+                continue
+            context, place, number = contexts[row], kept + sizes[row], used[row]
+            token, after = np.int64(NONE), np.int64(-1)
+            for _ in range(proposals):
+                candidate, p, following = _propose(
+                    nodes, links, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
+                )
+                number += 1 if temperature == 1 else 2
+                if temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1):
+                    token, after = candidate, following
+                    break
+            if token == NONE:
+                fill_row(trie, context, weights)
+                weigh_probabilities(weights, temperature)
+                token = draw(weights, top_k, top_p, min_p, uniform[row, number])
+                number += 1
+            if run > 0:
+                texts[row, place] = token
+                if token != end and copies(windows, texts[row], place, run):
+                    fill_row(trie, context, weights)
+                    forbid(windows, texts[row], place, run, weights)
+                    weights[end] = 0.0
+                    token, after = np.int64(DEAD_END), np.int64(-1)
+                    if weights.max() > 0:
+                        weigh_probabilities(weights, temperature)
+                        token = draw(weights, top_k, top_p, min_p, uniform[row, number])
+                        number += 1
+                        texts[row, place] = token
+            used[row] = number
+            tokens[row, sizes[row]] = token
+            live[row] = token != end and token != DEAD_END
+            if token != DEAD_END:
+                sizes[row] += 1
+                contexts[row] = after if after >= 0 else follow(trie, context, token)
+
+
+@inlined
+def _propose(tokens, links, bases, children, probabilities, backoffs, book, root, heads, context, number):
+    """Return a token drawn by inverse CDF, the children of the longest context first, its probability and the context after it.
+
+    A shorter context is asked for the tokens only that are no children of the longer one; those are a part of its own.
+    """
+    weight, low, high = 1.0, 0, 0  # the children of the longer context are low:high
+    token, found, at, p = np.int64(-1), np.int64(0), context, 0.0
+    while context != 0:
+        start, stop = family(bases, children, context)
+        passed = low
+        for child in range(start, stop):
+            candidate = tokens[child]
+            while passed < high and tokens[passed] < candidate:
+                passed += 1
+            if passed < high and tokens[passed] == candidate:
+                continue
+            mass = weight * probability(probabilities, book, child)
+            if mass > 0:
+                token, found, at, p = np.int64(candidate), child, context, mass
+                number -= mass
+                if number < 0:
+                    break
+        if number < 0:
+            break
+        weight *= backoffs[context]
+        low, high = start, stop
+        context = np.int64(links[context])
+    passed = low
+    for candidate in range(len(root) if number >= 0 else 0):
+        if passed < high and tokens[passed] == candidate:
+            passed += 1
+            continue
+        mass = weight * root[candidate]
+        if mass > 0:
+            token, found, at, p = np.int64(candidate), np.int64(heads[candidate]), np.int64(0), mass
+            number -= mass
+            if number < 0:
+                break
+    # the last possible token, should rounding pass it
+    return token, p, settle(tokens, links, bases, children, heads, at, found, token)

@@ -1,0 +1,40 @@
+"""What compiled loops share: the decorators, the draw of a token, the sets of token windows. numpy and numba, nothing else.
+
+A model that writes whole texts in a loop of its own (``SupportsSample``) imports these, so that a temperature, a top-p and a
+copy limit mean the same for every model.
+
+    draw       weights of the vocabulary to one token
+    windows    hashed sets of token windows, and the question whether a token would complete a copied span
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+__all__ = ["compiled", "inlined"]
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+
+
+def compiled(function: FunctionT) -> FunctionT:
+    """Compile a function with numba at its first call, and keep the machine code on disk for the next process.
+
+    It is kept beside the source, else in numba's folder of the user; where neither may be written, each process compiles.
+    The function is unwrapped first: nothing that checks its arguments at run time can be compiled.
+    """
+    plain = inspect.unwrap(function)
+    try:
+        found: FunctionT = numba.njit(cache=True, **_OPTIONS)(plain)
+    except RuntimeError:  # no folder can hold the cache
+        found = numba.njit(**_OPTIONS)(plain)
+    return found
+
+
+def inlined(function: FunctionT) -> FunctionT:
+    """Compile a function into those that call it: worth its compile time in the innermost loops only."""
+    found: FunctionT = numba.njit(inline="always", **_OPTIONS)(inspect.unwrap(function))
+    return found

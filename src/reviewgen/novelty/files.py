@@ -1,0 +1,165 @@
+"""An index on disk: one safetensors file, the same bytes for the same index; its facts stand in the header, as JSON.
+
+Reading is strict: a damaged array must never lead compiled code out of its bounds.
+"""
+
+import errno
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from reviewgen.compiled.windows import BLOCK, WindowSet
+from reviewgen.errors import BundleError, storage_errors
+from reviewgen.novelty.compact import CompactIndex
+from reviewgen.novelty.exact import ExactIndex, id_dtype
+from reviewgen.novelty.report import WINDOWS
+
+__all__ = ["read_index", "write_index"]
+
+_SCHEMA = 1
+_HEADER = "reviewgen.novelty"  # one name, since the library writes several in random order
+_FACTS = {"bos_id": int, "eos_id": int, "vocab_size": int, "characters_per_token": float, "fingerprint": str}
+_COMPACT_FACTS = {"stride": int, "probes": int}
+_SETS = [f"windows_{length}" for length in WINDOWS]
+_DTYPES = {"uint8": "U8", "int16": "I16", "int32": "I32", "int64": "I64", "uint64": "U64"}
+_LONGEST_INT32 = np.iinfo(np.int32).max
+
+
+def write_index(index: ExactIndex | CompactIndex, file: Path) -> None:
+    """Write an index; a file of that name is replaced.
+
+    Raises:
+        StorageError: The disk is full, or the place may not be written.
+    """
+    facts = {name: getattr(index, name) for name in _FACTS}
+    if isinstance(index, ExactIndex):
+        tensors = {"ids": index.ids, "suffixes": index.suffixes}
+    else:
+        tensors = {name: windows.bits for name, windows in zip(_SETS, index.sets, strict=True)}
+        facts |= {"stride": index.stride, "probes": index.sets[0].probes}
+    header = json.dumps({"schema": _SCHEMA, "form": index.form} | facts)
+    with storage_errors(file):
+        try:
+            save_file(tensors, file, metadata={_HEADER: header})
+        except SafetensorError as error:  # the library wraps what the operating system said
+            match = re.search(r"os error (\d+)", str(error))
+            number = int(match[1]) if match else errno.EIO
+            raise OSError(number, os.strerror(number)) from None
+        os.umask(mask := os.umask(0))
+        file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
+
+
+def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | CompactIndex:
+    """Read an index; its arrays stay on disk, mapped into memory.
+
+    Args:
+        file: What ``write_index`` wrote.
+        fingerprint: Of the model that it should belong to.
+        vocab_size: Of that model.
+
+    Raises:
+        BundleError: The file is missing, damaged, foreign, of an unknown schema, or belongs to another model.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:  # torch maps the file, numpy would copy it
+            index = _read(tensors)
+    except BundleError as error:
+        raise BundleError(f"The novelty index {file} {error}") from None
+    except OSError as error:
+        raise BundleError(f"The novelty index {file} cannot be read: {error.strerror or error}.") from None
+    except SafetensorError as error:
+        raise BundleError(f"The novelty index {file} is damaged or foreign: {' '.join(str(error).split())}.") from None
+    if index.fingerprint != fingerprint:
+        raise BundleError(f"The novelty index {file} belongs to another model: {index.fingerprint!r}, not {fingerprint!r}.")
+    if index.vocab_size != vocab_size:
+        raise BundleError(f"The novelty index {file} has {index.vocab_size} tokens, its model {vocab_size}.")
+    return index
+
+
+def _read(tensors: Any) -> ExactIndex | CompactIndex:
+    header = _read_header(tensors.metadata() or {})
+    if header.get("schema") != _SCHEMA:
+        raise BundleError(f"is of schema {header.get('schema')!r}; this reviewgen reads schema {_SCHEMA}.")
+    form = header.get("form")
+    if form == ExactIndex.form:
+        return _read_exact(tensors, _read_facts(header, _FACTS))
+    if form == CompactIndex.form:
+        return _read_compact(tensors, _read_facts(header, _FACTS | _COMPACT_FACTS))
+    raise BundleError(f"is of the unknown form {form!r}; there are exact and compact.")
+
+
+def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata.get(_HEADER, ""))
+    except (ValueError, RecursionError):  # no JSON, or nested without end
+        header = None
+    if not isinstance(header, dict):
+        raise BundleError("is damaged or foreign: it has no header of a novelty index.")
+    return header
+
+
+def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
+    _check_names(tensors, ["ids", "suffixes"])
+    ids = _array(tensors, "ids", id_dtype(facts["vocab_size"]))
+    suffixes = _array(tensors, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
+    if not 0 < len(ids) == len(suffixes):
+        raise BundleError(f"is damaged: it has {len(ids)} tokens and {len(suffixes)} suffixes.")
+    if not 0 <= int(ids.min()) <= int(ids.max()) < facts["vocab_size"]:
+        raise BundleError("is damaged: it holds ids outside its vocabulary.")
+    if not 0 <= int(suffixes.min()) <= int(suffixes.max()) < len(ids):
+        raise BundleError("is damaged: it holds suffixes outside its text.")
+    return ExactIndex(**facts, ids=ids, suffixes=suffixes)
+
+
+def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
+    _check_names(tensors, _SETS)
+    stride, probes = facts.pop("stride"), facts.pop("probes")
+    if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
+        raise BundleError(f"is damaged: it names {probes} probes and a stride of {stride}.")
+    sets = []
+    for name, length in zip(_SETS, WINDOWS, strict=True):
+        bits = _array(tensors, name, np.uint64)
+        if not len(bits) or len(bits) % BLOCK:
+            raise BundleError(f"is damaged: {name} has {len(bits)} words, which are no blocks of {BLOCK}.")
+        sets.append(WindowSet(bits, length, probes, stride))
+    return CompactIndex(**facts, sets=tuple(sets))
+
+
+def _read_facts(header: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Return the facts in a file's header, of the types they should have."""
+    wrong = sorted((kinds.keys() | {"schema", "form"}) ^ header.keys())
+    if wrong:
+        raise BundleError(f"is damaged: its header lacks, or should not have, {', '.join(wrong)}.")
+    facts = {name: header[name] for name in kinds}
+    odd = next((name for name, kind in kinds.items() if type(facts[name]) is not kind), None)
+    if odd is not None:
+        raise BundleError(f"is damaged: its header should give {odd} as {kinds[odd].__name__}; {odd} is {facts[odd]!r} there.")
+    if not all(0 <= facts[name] < facts["vocab_size"] < 1 << 31 for name in ("bos_id", "eos_id")):
+        raise BundleError("is damaged: its bos and eos are outside its vocabulary.")
+    if not 0 < facts["characters_per_token"] < math.inf:
+        raise BundleError(f"is damaged: it names {facts['characters_per_token']} characters per token.")
+    return facts
+
+
+def _check_names(tensors: Any, expected: list[str]) -> None:
+    names = sorted(tensors.keys())
+    if names != sorted(expected):
+        raise BundleError(f"is damaged: it holds {', '.join(names) or 'nothing'} instead of {', '.join(expected)}.")
+
+
+def _array(tensors: Any, name: str, dtype: type[np.generic]) -> np.ndarray:
+    """Return an array of one axis, after a look at the header."""
+    part = tensors.get_slice(name)
+    shape, found, wanted = part.get_shape(), part.get_dtype(), _DTYPES[np.dtype(dtype).name]
+    if len(shape) != 1 or found != wanted:
+        raise BundleError(f"is damaged: {name} is {found} {shape}, not {wanted} of one axis.")
+    array: np.ndarray = tensors.get_tensor(name).numpy()
+    return array
