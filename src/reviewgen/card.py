@@ -48,7 +48,7 @@ def render_card(preset: str, model: str, tokenizer: str, version: str, training:
         tokenizer=tokenizer,
         version=version,
         source=data.get("source", "an unnamed corpus"),
-        figures=_figures(training.get("held_out")),
+        figures=_figures(training.get("held_out")) + _copies(training.get("novelty")),
         facts=_facts(training, data),
     )
 
@@ -59,6 +59,28 @@ def _figures(held_out: Mapping[str, Any] | None) -> str:
     bits = held_out["bits_per_character"]
     spelled = f"{bits:.4f}" if bits is not None else "infinite (some tokens have probability zero)"
     return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {spelled} bits per character, end tokens included."
+
+
+def _copies(novelty: Mapping[str, Any] | None) -> str:
+    """Return what is known of copying, and what the index gives away."""
+    if not novelty:
+        return ""
+    lines = []
+    if novelty["copy_rate"] is not None:
+        lines.append(f"Copy rate: {novelty['copy_rate']:.1%} of the 20-token windows of its texts stand in the training text")
+        if novelty["held_out_copy_rate"] is not None:
+            lines[0] += f" ({novelty['held_out_copy_rate']:.1%} of those of held-out reviews do)"
+        lines[0] += "."
+    if novelty["form"] == "exact":
+        lines.append("`novelty.safetensors` holds the whole training text: keep this folder to yourself if the text is private.")
+    else:
+        worst = max(novelty["false_positive_rates"].values())
+        lines.append(
+            "`novelty.safetensors` holds hashes of the training text's windows of 8, 12 and 20 tokens; its false-positive rate "
+            f"is {worst:.1%}. It holds no text, but it allows membership tests: whoever has a text can test whether it was "
+            "trained on."
+        )
+    return "\n\n" + "\n\n".join(lines)
 
 
 def _facts(training: Mapping[str, Any], data: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 Joins the rooms below and adds no logic of its own.
 """
 
+import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -12,14 +13,28 @@ from typing import Any
 from reviewgen.bundle import Bundle, write_bundle
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.data import DataConfig, frame_texts, read_texts, workspace
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import Evaluation, Score, evaluate_documents, score_text
+from reviewgen.novelty import Index, Novelty
 from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.sampling import Pieces, Row, decode, start_rows, text_so_far, using_threads
+from reviewgen.sampling import Guard, Pieces, Row, decode, start_rows, text_so_far, using_threads
 
-__all__ = ["ReviewModel"]
+__all__ = ["GeneratedText", "ReviewModel"]
 
 _ROWS = 64  # texts generated side by side
+_MAX_COPY = 50  # characters of a copied span that a filter lets through if nobody says how many
+
+
+class GeneratedText(str):
+    """A text, and what of it was copied.
+
+    Attributes:
+        novelty: What of it stands in the training text.
+        exceeds_max_copy: Whether it holds a longer copied span than was allowed, because no other token was left.
+    """
+
+    novelty: Novelty
+    exceeds_max_copy: bool
 
 
 class ReviewModel:
@@ -78,6 +93,8 @@ class ReviewModel:
         min_p: float | None = None,
         stop_strings: str | Sequence[str] = (),
         seed: int | None = None,
+        novelty: str | None = None,
+        max_copy: int | None = None,
     ) -> list[str]:
         """Write reviews.
 
@@ -91,22 +108,28 @@ class ReviewModel:
             min_p: Draw from tokens at least this many times as probable as the most probable one; 0 is off.
             stop_strings: A text ends after the first of these that it writes.
             seed: Same seed, same texts; text i does not depend on how many are written. None draws a fresh one.
+            novelty: "report" says of each text what of it was copied; "filter" also lets no token complete a copied span of
+                more than ``max_copy`` tokens, as far as the index knows.
+            max_copy: For "filter"; about 50 characters if not given.
 
         Returns:
-            One text for each prompt and repetition, prompt by prompt, the prompt included.
+            One text for each prompt and repetition, prompt by prompt, the prompt included. With ``novelty`` each is a
+            ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``.
 
         Raises:
             ConfigError: A setting is out of range.
+            DataError: ``novelty`` is asked for, and the model has no index of its training text.
         """
+        guard = self._guard(novelty, max_copy)
         config = self._settings(max_new_tokens, temperature, top_k, top_p, min_p)
         prompts = self._prompts(prompt, num_return_sequences)
         rows = start_rows(prompts, self._vocabulary(), _seed(seed))
         stops = _stops(stop_strings)
         with using_threads(1):  # a single token a row and call: a second thread halves the speed
             for start in range(0, len(rows), _ROWS):
-                for _ in self._decode(rows[start : start + _ROWS], config, stops):
+                for _ in self._decode(rows[start : start + _ROWS], config, stops, guard):
                     pass
-        return [row.text for row in rows]
+        return [row.text if novelty is None else self._with_novelty(row) for row in rows]
 
     def generate_one(self, prompt: str = "", **settings: Any) -> str:
         """Write one review; takes what ``generate`` takes."""
@@ -193,6 +216,17 @@ class ReviewModel:
                     f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}."
                 )
 
+    def novelty(self, text: str) -> Novelty:
+        """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
+
+        Raises:
+            ConfigError: The text is no string.
+            DataError: The model has no index of its training text.
+        """
+        if not isinstance(text, str):
+            raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
+        return self._index().examine(self.tokenizer.encode(text), self.tokenizer.decode)
+
     def score(self, text: str) -> Score:
         """Return the bits that a text takes, in all, per character and per token.
 
@@ -209,6 +243,31 @@ class ReviewModel:
             StorageError: There is no room, or the place may not be written.
         """
         write_bundle(self._bundle, Path(folder).expanduser(), overwrite=overwrite)
+
+    def _index(self) -> Index:
+        if self._bundle.index is None:
+            raise DataError("This model has no index of its training text: it was trained with training.novelty=none.")
+        return self._bundle.index
+
+    def _guard(self, novelty: str | None, max_copy: int | None) -> Guard | None:
+        """Return what the decoding must not complete."""
+        if novelty not in (None, "report", "filter"):
+            raise ConfigError(f"novelty must be 'report' or 'filter'; got {novelty!r}.")
+        if novelty is not None:
+            self._index()  # there must be one before anything is written
+        if novelty != "filter":
+            if max_copy is not None:
+                raise ConfigError("max_copy goes with novelty='filter'.")
+            return None
+        index = self._index()
+        about = max(index.least_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
+        return index.guard(about if max_copy is None else max_copy)
+
+    def _with_novelty(self, row: Row) -> GeneratedText:
+        text = GeneratedText(row.text)
+        text.novelty = self._index().examine(row.ids, self.tokenizer.decode)
+        text.exceeds_max_copy = row.exceeds_limit
+        return text
 
     def _settings(self, *values: int | float | None) -> GenerationConfig:
         names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")
@@ -228,8 +287,10 @@ class ReviewModel:
             self._pieces = Pieces(self.tokenizer)
         return self._pieces
 
-    def _decode(self, rows: list[Row], config: GenerationConfig, stops: Sequence[str]) -> Iterator[list[Row]]:
-        return decode(self.model, self.tokenizer, self._vocabulary(), rows, config, stops)
+    def _decode(
+        self, rows: list[Row], config: GenerationConfig, stops: Sequence[str], guard: Guard | None = None
+    ) -> Iterator[list[Row]]:
+        return decode(self.model, self.tokenizer, self._vocabulary(), rows, config, stops, guard=guard)
 
     def _stream(self, row: Row, config: GenerationConfig, stops: Sequence[str]) -> Iterator[str]:
         shown = row.prompt

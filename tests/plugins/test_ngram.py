@@ -536,7 +536,7 @@ def test_pruning_by_entropy_drops_the_cheap_ones_first() -> None:
         sizes.append(len(model.state_dict()["tokens"]))
         nats.append(nats_of(model, held_out))
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
-    assert abs(nats[1] - nats[0]) < 0.01 * nats[0] and abs(nats[3] - nats[0]) > abs(nats[1] - nats[0])
+    assert abs(nats[1] - nats[0]) < 0.02 * nats[0] and abs(nats[3] - nats[0]) > abs(nats[1] - nats[0])
 
 
 def nats_of(model: Ngram, texts: list[list[int]]) -> float:
@@ -594,8 +594,7 @@ SHAPES = {
 def test_it_draws_from_the_distribution_of_the_plain_call(shape: str, start: tuple[int, ...], quantized: bool) -> None:
     model = trained(random_corpus(40), 7, 3, quantized=quantized)
     config, rows = SHAPES[shape], 20_000
-    weights = np.empty(7)
-    weigh_logits(dense(model, ids_of(start))[0, -1].numpy(), config.temperature, weights)
+    weights = weigh_logits(dense(model, ids_of(start))[0, -1].numpy(), config.temperature)
     draw(weights, config.top_k, config.top_p, config.min_p, 0.5)
     expected = weights / weights.sum() * rows
     found = np.bincount(drawn(model, rows, config, start).ravel(), minlength=7)

@@ -51,7 +51,7 @@ def test_train_shows_what_it_read_and_prints_the_result(folder, tmp_path):
     assert "Text column: 'body' (guessed; others: id)" in done.stderr
     assert done.stderr.count("  | The ") >= 3
     assert "Read 72 reviews, kept 72" in done.stderr
-    assert "bits per character held out (best)" in done.stderr
+    assert "bits per character held out, copy rate 0.0% (best)" in done.stderr
     assert "bits per character" in done.stdout
     assert f"Saved in {tmp_path / 'g'}" in done.stdout
     assert reviewgen.load(tmp_path / "g").model.config.hidden_size == 16

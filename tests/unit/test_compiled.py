@@ -66,9 +66,8 @@ def test_temperature(temperature):
     logits = np.random.default_rng(0).normal(size=50) * 3
     logits[7] = -math.inf
     expected = np.exp((logits - logits.max()) / temperature)
-    weights = np.empty(50)
     for values in (logits, logits.astype(np.float32)):
-        weigh_logits(values, temperature, weights)
+        weights = weigh_logits(values, temperature)
         np.testing.assert_allclose(weights, expected, rtol=1e-4 if values.dtype == np.float32 else 1e-12)
     probabilities = np.exp(logits) / np.exp(logits).sum()
     weigh_probabilities(probabilities, temperature)

@@ -1,4 +1,4 @@
-"""The floors of the core: a room imports from lower floors only, and plugins know three rooms of it."""
+"""The floors of the core: a room imports from lower floors only, and plugins know four rooms of it."""
 
 import ast
 from pathlib import Path
@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "src" / "reviewgen"
 FLOORS = {
     **dict.fromkeys(("errors", "names", "config", "registry"), 0),
-    "protocols": 1,
-    **dict.fromkeys(("data", "sampling", "evaluation"), 2),
+    **dict.fromkeys(("compiled", "protocols"), 1),
+    **dict.fromkeys(("data", "sampling", "evaluation", "novelty"), 2),
     "training": 3,
     "bundle": 4,
     **dict.fromkeys(("card", "hub"), 5),
@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 SIDE = "testing"
-PLUGINS_MAY_KNOW = {"protocols", "config", "errors"}
+PLUGINS_MAY_KNOW = {"protocols", "config", "errors", "compiled"}
 HEAVY_ON_FLOOR_0 = {"torch", "numpy", "datasets", "accelerate", "tokenizers", "safetensors", "huggingface_hub", "typer", "rich"}
 
 

@@ -17,10 +17,12 @@ from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 from scipy.stats import chi2
 from torch import Tensor
 
+from reviewgen.compiled.draw import draw as draw_one
+from reviewgen.compiled.draw import draw_rows, weigh_logits
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
-from reviewgen.sampling import Pieces, distribution, draw
+from reviewgen.sampling import Pieces
 from tests.unit.fakes import LETTERS, TEXTS, QueueModel, TableModel, review_model, table
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
@@ -37,6 +39,20 @@ def word_model(seed: int = 0, eos: float = -3.0, **generation: float) -> ReviewM
 
 
 # The filters.
+
+
+def distribution(logits: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
+    """Return what ``draw`` leaves of the weights, normalised."""
+    weights = weigh_logits(logits.numpy(), config.temperature)
+    for row in weights:
+        draw_one(row, config.top_k, float(config.top_p), float(config.min_p), 0.5)
+    return torch.from_numpy(weights / weights.sum(-1, keepdims=True))
+
+
+def draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    tokens = np.empty(len(uniform), np.int64)
+    draw_rows(probabilities.double().numpy().copy(), 0, 1.0, 0.0, uniform.double().numpy(), tokens)
+    return torch.from_numpy(tokens)
 
 
 def plain_distribution(logits: Sequence[float], temperature: float, top_k: int, top_p: float, min_p: float) -> list[float]:

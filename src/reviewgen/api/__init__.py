@@ -1,6 +1,6 @@
-"""The sentences that users write: ``load``, ``train``, ``list_presets``, ``list_models``, ``list_tokenizers``.
+"""The sentences that users write: ``load``, ``train``, ``sweep``, ``list_presets``, ``list_models``, ``list_tokenizers``.
 
-Joins the rooms below and adds no logic of its own; ``run`` holds a training step by step.
+Joins the rooms below and adds no logic of its own; ``run`` holds a training step by step, ``table`` several in a table.
 """
 
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.api.run import TrainingRun
+from reviewgen.api.table import SweepRow, plot_sweep, sweep
 from reviewgen.bundle import read_bundle
 from reviewgen.errors import BundleError
 from reviewgen.hub import pull
@@ -15,7 +16,17 @@ from reviewgen.model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
 from reviewgen.registry import find_preset, list_models, list_presets, list_tokenizers, preset_names
 
-__all__ = ["TrainingRun", "list_models", "list_presets", "list_tokenizers", "load", "train"]
+__all__ = [
+    "SweepRow",
+    "TrainingRun",
+    "list_models",
+    "list_presets",
+    "list_tokenizers",
+    "load",
+    "plot_sweep",
+    "sweep",
+    "train",
+]
 
 
 def load(source: str | Path) -> ReviewModel:

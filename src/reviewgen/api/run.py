@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from reviewgen import __version__
-from reviewgen.bundle import Bundle, refuse_existing
+from reviewgen.bundle import Bundle, fingerprint, refuse_existing
 from reviewgen.card import render_card
 from reviewgen.config import GenerationConfig, from_dict, from_strings, parse_duration, to_dict
 from reviewgen.data import SPLITS, Corpus, DataConfig, gather, tokenize, workspace
-from reviewgen.errors import ConfigError, DataError, StorageError, TrainingError
+from reviewgen.errors import ConfigError, DataError, NotADistribution, StorageError, TrainingError
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
+from reviewgen.novelty import CompactIndex, Index, build_index
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling import using_threads
@@ -121,6 +123,8 @@ class TrainingRun:
         self._stack: ExitStack | None = None
         self.is_interrupted = False
         self.notes: list[str] = []
+        self._index: Index | None = None
+        self._held_out_copy_rate: float | None = None
         self.held_out: dict[str, Any] | None = None
 
     def read(self) -> Corpus:
@@ -157,6 +161,7 @@ class TrainingRun:
         for split in ("train", "validation"):
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
+        self._index = self._make_index()
         self.model = self._make_model()
         spent = time.monotonic() - self._started
         if self._budget_seconds is not None and spent > self._budget_seconds / 2:
@@ -164,6 +169,27 @@ class TrainingRun:
                 f"Reading and tokenizing took {spent:.0f} s of the budget of {self._budget_seconds:.0f} s. Give more, "
                 "or train again: the tokens are in the cache now."
             )
+
+    def _make_index(self) -> Index | None:
+        """Index the training text, unless the settings do without."""
+        if self.config.novelty == "none":
+            return None
+        store = self.stores["train"]
+        data = {"data": {"fingerprint": self.corpus.fingerprint}}
+        index = build_index(
+            store.ids,
+            bos_id=self.tokenizer.bos_id,
+            eos_id=self.tokenizer.eos_id,
+            vocab_size=self.tokenizer.vocab_size,
+            characters=int(store.characters.sum()),
+            fingerprint=fingerprint(data, self._tokenizer_plugin.name, self._tokenizer_config),
+            form=self.config.novelty,
+            max_bytes=round(self.config.novelty_mb * 1e6),
+        )
+        store.forget()
+        held_out = (ids[1:-1] for ids, _ in sample_documents(self.stores["validation"], self.config.evaluation_tokens))
+        self._held_out_copy_rate = index.copy_rate(held_out)
+        return index
 
     def _make_model(self) -> LanguageModel:
         config = from_dict(self._model_class.Config, {"vocab_size": self.tokenizer.vocab_size} | self._model_settings)
@@ -180,7 +206,14 @@ class TrainingRun:
         if self._budget_seconds is not None:
             budget = Budget(deadline=self._started + self._budget_seconds)
         reports = fit(
-            self.model, self.tokenizer, self.stores["train"], self.stores["validation"], self.config, budget, self._seed
+            self.model,
+            self.tokenizer,
+            self.stores["train"],
+            self.stores["validation"],
+            self.config,
+            budget,
+            self._seed,
+            self._index,
         )
         for report in reports:
             self._record(report)
@@ -218,10 +251,11 @@ class TrainingRun:
             tokenizer_config=self._tokenizer_config,
             generation=self._generation,
             training=self.facts(),
+            index=self._index,
         )
         bundle.card = render_card(self.preset, self._model_plugin.name, self._tokenizer_plugin.name, __version__, bundle.training)
         model = ReviewModel(bundle)
-        if self.out is not None:
+        if self.out is not None and PartialState().is_main_process:
             self._save(model, self.out)
         return model
 
@@ -253,28 +287,48 @@ class TrainingRun:
             "threads": last.threads if last else None,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "evaluations": self._evaluations,
+            "novelty": self._novelty_facts(),
             "held_out": self.held_out,
             "notes": self.notes + (list(last.notes) if last else []),
         }
 
+    def _novelty_facts(self) -> dict[str, Any] | None:
+        """Return what there is to say of the index, and how much of the model's own texts it knows, beside real reviews."""
+        if self._index is None:
+            return None
+        kept = [evaluation for evaluation in self._evaluations if evaluation["is_best"]]
+        facts = {
+            "form": self._index.form,
+            "copy_rate": kept[-1]["copy_rate"] if kept else None,
+            "held_out_copy_rate": self._held_out_copy_rate,
+        }
+        if isinstance(self._index, CompactIndex):
+            rates = {str(length): rate for length, rate in self._index.false_positive_rates.items()}
+            facts |= {"false_positive_rates": rates, "stride": self._index.stride}
+        return facts
+
     def _record(self, report: Report) -> None:
         self._last = report
-        if report.evaluation is not None:
+        if report.sample is not None:
             numbers = {
                 "step": report.step,
                 "seconds": round(report.seconds, 2),
                 "train_nats_per_token": report.nats_per_token,
                 "learning_rate": report.learning_rate,
                 "is_best": report.is_best,
+                "copy_rate": report.copy_rate,
             }
-            self._evaluations.append(finite(numbers | asdict(report.evaluation)))
+            self._evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
 
-    def _evaluate(self) -> dict[str, Any]:
-        """Evaluate on the test split, or on the validation split where that is all there is."""
+    def _evaluate(self) -> dict[str, Any] | None:
+        """Evaluate on the test split, or on the validation split where that is all there is; None where it cannot be scored."""
         split = "test" if len(self.stores["test"]) else "validation"
         documents = sample_documents(self.stores[split], _FINAL_TOKENS)
         with using_threads(self._last.threads if self._last else 1):
-            self.evaluation: Evaluation = evaluate_documents(self.model, documents, self.tokenizer.vocab_size)
+            try:
+                self.evaluation: Evaluation = evaluate_documents(self.model, documents, self.tokenizer.vocab_size)
+            except NotADistribution:
+                return None
         return {"split": split, "reviews_in_split": len(self.stores[split])} | finite(asdict(self.evaluation))
 
     def _save(self, model: ReviewModel, out: Path) -> None:

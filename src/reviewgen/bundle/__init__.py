@@ -5,6 +5,7 @@
     tokenizer files           as the tokenizer writes them, listed in config.json
     generation_config.json    generation defaults
     training.json             what is known of the training
+    novelty.safetensors       the index of the training text (optional)
     README.md                 the card
 
 Reading is strict, and looks at names, shapes and dtypes before it allocates anything. Writing is atomic: the folder
@@ -15,8 +16,8 @@ appears whole or not at all. Only safetensors, JSON and plain text are read; not
     read      from disk
 """
 
-from reviewgen.bundle.layout import Bundle
+from reviewgen.bundle.layout import Bundle, fingerprint
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.write import refuse_existing, write_bundle
 
-__all__ = ["Bundle", "read_bundle", "refuse_existing", "write_bundle"]
+__all__ = ["Bundle", "fingerprint", "read_bundle", "refuse_existing", "write_bundle"]

@@ -1,23 +1,42 @@
 """What a saved folder holds: the names of its files, and the same in memory."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from reviewgen.config import GenerationConfig
+from reviewgen.config import GenerationConfig, to_dict
+from reviewgen.novelty import Index
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.registry import Plugin
 
-__all__ = ["CARD", "CONFIG", "GENERATION", "OWN_FILES", "SCHEMA", "TOLERATED", "TRAINING", "WEIGHTS", "Bundle"]
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "GENERATION",
+    "NOVELTY",
+    "OPTIONAL_FILES",
+    "OWN_FILES",
+    "SCHEMA",
+    "TOLERATED",
+    "TRAINING",
+    "WEIGHTS",
+    "Bundle",
+    "fingerprint",
+]
 
 SCHEMA = 1
-CONFIG, WEIGHTS, GENERATION, TRAINING, CARD = (
+CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, CARD = (
     "config.json",
     "model.safetensors",
     "generation_config.json",
     "training.json",
+    "novelty.safetensors",
     "README.md",
 )
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
+OPTIONAL_FILES = {NOVELTY}
 TOLERATED = {".gitattributes", ".DS_Store"}  # what the Hub and a file manager leave
 
 
@@ -34,3 +53,11 @@ class Bundle:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
+    index: Index | None = None  # of the training text
+
+
+def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:
+    """Return what tells the novelty index of one model from others: it is made of the tokens of one corpus."""
+    data = training.get("data", {})
+    facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, to_dict(tokenizer_config)]
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

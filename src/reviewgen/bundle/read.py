@@ -11,9 +11,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reviewgen import __version__
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, OWN_FILES, SCHEMA, TOLERATED, TRAINING, WEIGHTS, Bundle
+from reviewgen.bundle.layout import (
+    CARD,
+    CONFIG,
+    GENERATION,
+    NOVELTY,
+    OPTIONAL_FILES,
+    OWN_FILES,
+    SCHEMA,
+    TOLERATED,
+    TRAINING,
+    WEIGHTS,
+    Bundle,
+    fingerprint,
+)
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
+from reviewgen.novelty import read_index
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import Plugin, find_model, find_tokenizer
 
@@ -67,8 +81,12 @@ def _read(folder: Path) -> Bundle:
             f"The model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: they do not belong together."
         )
     card = (folder / CARD).read_text(encoding="utf-8")
+    index = None
+    if (folder / NOVELTY).is_file():
+        belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
+        index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
     return Bundle(
-        config["preset"], model, tokenizer, model_plugin, tokenizer_plugin, tokenizer_config, generation, training, card
+        config["preset"], model, tokenizer, model_plugin, tokenizer_plugin, tokenizer_config, generation, training, card, index
     )
 
 
@@ -155,9 +173,9 @@ def _check_files(folder: Path, tokenizer_files: Any) -> None:
     there = {file.name for file in folder.iterdir()} - TOLERATED
     if missing := sorted(belong - there):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
-    if foreign := sorted(there - belong):
+    if foreign := sorted(there - belong - OPTIONAL_FILES):
         raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
-    if odd := sorted(name for name in belong if not (folder / name).is_file()):
+    if odd := sorted(name for name in belong | (OPTIONAL_FILES & there) if not (folder / name).is_file()):
         raise BundleError(f"{folder} is damaged: {', '.join(odd)} is no file.")
 
 

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from reviewgen import __version__
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, SCHEMA, TRAINING, WEIGHTS, Bundle
+from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle
 from reviewgen.config import to_dict
 from reviewgen.errors import OutputExists, StorageError, storage_errors
+from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin
 
 __all__ = ["refuse_existing", "write_bundle"]
@@ -51,7 +52,10 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> No
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            _write_files(bundle, scratch)
+            try:
+                _write_files(bundle, scratch)
+            except SafetensorError as error:  # the library wraps what the operating system said
+                raise OSError(_errno_of(error), str(error)) from None
             _publish(scratch, folder, overwrite)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -64,13 +68,13 @@ def _may_replace(folder: Path) -> bool:
 
 def _write_files(bundle: Bundle, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.model.state_dict().items()}
-    try:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:  # the library wraps what the operating system said
-        raise OSError(_errno_of(error), str(error)) from None
-    (folder / WEIGHTS).chmod(0o666 & ~_umask())  # the library leaves it readable by its owner only
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     bundle.tokenizer.save(folder)
     tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
+    if bundle.index is not None:
+        write_index(bundle.index, folder / NOVELTY)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o666 & ~_umask())  # the library leaves them readable by their owner only
     _write_json(folder / CONFIG, _describe(bundle, tokenizer_files))
     _write_json(folder / GENERATION, to_dict(bundle.generation))
     _write_json(folder / TRAINING, bundle.training)

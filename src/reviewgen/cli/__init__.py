@@ -1,4 +1,4 @@
-"""The command line: ``reviewgen train | generate | evaluate | score | list | doctor``.
+"""The command line: ``reviewgen train | sweep | generate | evaluate | score | novelty | list | doctor``.
 
 A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import look, train, use
+from reviewgen.cli import look, sweep, train, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -24,9 +24,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("generate")(use.generate)
 app.command("evaluate")(use.evaluate)
 app.command("score")(use.score)
+app.command("novelty")(use.novelty)
 app.command("list")(look.list_plugins)
 app.command("doctor")(look.doctor)
 

@@ -1,5 +1,6 @@
 """``reviewgen train``: a preset and a corpus become a saved model, watched as it learns."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -64,14 +65,16 @@ def train(
         clean=not no_clean,
     )
     signal.signal(signal.SIGTERM, _interrupt)
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a launcher; the others work in silence
+    notes.quiet = not is_first
     _prepare(run)
     _watch(run)
     if run.is_interrupted:
         note("Interrupted; saving the best weights so far.")
     model = run.finish()
-    if as_json:
+    if as_json and is_first:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
-    else:
+    elif is_first:
         _print_result(run, out)
     sys.exit(1 if run.is_interrupted else 0)
 
@@ -123,7 +126,7 @@ def _watch(run: "TrainingRun") -> None:
                 if report.seconds - shown > 0.2:
                     bar.update(task, completed=report.progress, facts=_facts(report))
                     shown = report.seconds
-                if report.evaluation is not None:
+                if report.sample is not None:
                     _show_evaluation(report)
                 for text in report.notes:
                     note(f"  {text}")
@@ -138,13 +141,14 @@ def _facts(report: "Report") -> str:
 
 
 def _show_evaluation(report: "Report") -> None:
-    evaluation = report.evaluation
-    assert evaluation is not None
-    line = f"{report.seconds:6.1f} s  step {report.step:,}: {evaluation.bits_per_character:.4f} bits per character held out"
-    note(line + (" (best)" if report.is_best else ""))
-    if report.sample:
-        from reviewgen.data import shorten
+    from reviewgen.data import shorten
 
+    found = (
+        "not scored" if report.evaluation is None else f"{report.evaluation.bits_per_character:.4f} bits per character held out"
+    )
+    copied = "" if report.copy_rate is None else f", copy rate {report.copy_rate:.1%}"
+    note(f"{report.seconds:6.1f} s  step {report.step:,}: {found}{copied}" + (" (best)" if report.is_best else ""))
+    if report.sample:
         note(f"  | {shorten(report.sample, 160)}", "dim")
 
 
@@ -156,4 +160,9 @@ def _print_result(run: "TrainingRun", out: Path) -> None:
         )
         bits = run.evaluation.bits_per_character
         typer.echo(f"Held out ({facts['split']} split, {part} reviews): {bits:.4f} bits per character")
+    novelty = run.facts()["novelty"]
+    if novelty is not None and novelty["copy_rate"] is not None:
+        real = novelty["held_out_copy_rate"]
+        beside = "" if real is None else f"; of held-out reviews {real:.1%}"
+        typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows stand in the training text{beside}")
     typer.echo(f"Saved in {out}")

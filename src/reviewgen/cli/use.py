@@ -1,15 +1,21 @@
-"""``reviewgen generate | evaluate | score``: what one does with a trained model."""
+"""``reviewgen generate | evaluate | score | novelty``: what one does with a trained model."""
 
 import secrets
+import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json, show_log
 
-__all__ = ["evaluate", "generate", "score"]
+if TYPE_CHECKING:
+    from reviewgen.model import GeneratedText
+
+__all__ = ["evaluate", "generate", "novelty", "score"]
+
+_MOST_SPANS = 10  # copied spans that are printed
 
 
 def generate(
@@ -25,10 +31,17 @@ def generate(
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End a text after this string. Repeatable.")] = None,
     seed: options.Seed = None,
+    novelty: Annotated[
+        str | None, typer.Option(help="report: say what of each text was copied; filter: also let no long span be copied.")
+    ] = None,
+    max_copy: Annotated[
+        int | None, typer.Option(help="With filter: the most tokens of a copied span.  [default: about 50 characters]")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write reviews with a trained model."""
     from reviewgen.api import load
+    from reviewgen.model import GeneratedText
 
     seed = secrets.randbits(32) if seed is None else seed
     with notes.status(f"Writing {number:,} texts ..."):
@@ -42,11 +55,48 @@ def generate(
             min_p=min_p,
             stop_strings=stop or (),
             seed=seed,
+            novelty=novelty,
+            max_copy=max_copy,
         )
     if as_json:
-        print_json({"model": model, "prompt": prompt, "seed": seed, "texts": texts})
-    else:
+        facts = (
+            {} if novelty is None else {"novelty": [_novelty_facts(text) for text in texts if isinstance(text, GeneratedText)]}
+        )
+        print_json({"model": model, "prompt": prompt, "seed": seed, "texts": texts} | facts)
+    elif novelty is None:
         typer.echo("\n---\n".join(texts))
+    else:
+        for number, text in enumerate(texts):
+            typer.echo(("---\n" if number else "") + text)
+            if not isinstance(text, GeneratedText):
+                continue
+            for line in text.novelty.describe():
+                note(f"  {line}", "dim")
+            if text.exceeds_max_copy:
+                note("  A longer span than max_copy was copied: at some place no other token was left.", "yellow")
+
+
+def _novelty_facts(text: "GeneratedText") -> dict[str, Any]:
+    return asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy}
+
+
+def novelty(
+    model: options.Model,
+    text: Annotated[str, typer.Option(help="The text to look for in the training text; - reads standard input.")],
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what of a text stands in the text that a model was trained on."""
+    from reviewgen.api import load
+
+    report = load(model).novelty(sys.stdin.read() if text == "-" else text)
+    if as_json:
+        print_json(asdict(report))
+        return
+    for line in report.describe():
+        typer.echo(line)
+    for span in report.spans[1:_MOST_SPANS]:
+        where = "" if span.review is None else f"  (training review {span.review})"
+        typer.echo(f"{len(span.text):6} characters: {span.text!r}{where}")
 
 
 def evaluate(

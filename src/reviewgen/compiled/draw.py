@@ -4,20 +4,18 @@ The filters mean what they mean in transformers and act in its order. Knows neit
 """
 
 import numpy as np
+from jaxtyping import Float, Float64
 
 from reviewgen.compiled import compiled
 
-__all__ = ["draw", "weigh_logits", "weigh_probabilities"]
+__all__ = ["draw", "draw_rows", "weigh_logits", "weigh_probabilities"]
 
 
-@compiled
-def weigh_logits(logits, temperature, weights):
-    """Write exp((logit - largest) / temperature) of every token, float (V,), into ``weights``, float64 (V,)."""
-    largest = -np.inf
-    for token in range(len(logits)):
-        largest = max(largest, logits[token])
-    for token in range(len(logits)):
-        weights[token] = np.exp((logits[token] - largest) / temperature) if logits[token] > -np.inf else 0.0
+def weigh_logits(logits: Float[np.ndarray, "*B V"], temperature: float) -> Float64[np.ndarray, "*B V"]:
+    """Return exp((logit - largest) / temperature) of every token; not compiled, for numpy's exponential is vectorised."""
+    with np.errstate(over="ignore"):  # a temperature near zero
+        weights: np.ndarray = np.exp((logits - logits.max(axis=-1, keepdims=True)) / np.float64(temperature))
+    return weights
 
 
 @compiled
@@ -57,6 +55,13 @@ def draw(weights, top_k, top_p, min_p, uniform):
             if rest < 0:
                 break
     return last
+
+
+@compiled
+def draw_rows(weights, top_k, top_p, min_p, uniform, tokens):
+    """Write the token drawn from each row of ``weights``, float64 (B, V), into ``tokens``, int64 (B,); see ``draw``."""
+    for row in range(len(weights)):
+        tokens[row] = draw(weights[row], top_k, top_p, min_p, uniform[row])
 
 
 @compiled

@@ -12,10 +12,14 @@ Both have the same methods. They know token ids; the text that ids spell comes f
     files      an index on disk, read strictly
 """
 
+from typing import TypeAlias
+
 from reviewgen.novelty.build import build_index
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
-__all__ = ["WINDOWS", "CompactIndex", "ExactIndex", "Novelty", "Span", "build_index", "read_index", "write_index"]
+__all__ = ["WINDOWS", "CompactIndex", "ExactIndex", "Index", "Novelty", "Span", "build_index", "read_index", "write_index"]
+
+Index: TypeAlias = CompactIndex | ExactIndex

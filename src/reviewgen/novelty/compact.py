@@ -40,6 +40,11 @@ class CompactIndex(Stream):
         """Of the windows, one in so many can be judged."""
         return self.sets[0].stride
 
+    @property
+    def least_max_copy(self) -> int:
+        """The least that ``guard`` takes, in tokens: 7, or where the index is thinned, enough for two judged windows in a run."""
+        return SHORTEST - 1 if self.stride == 1 else WINDOWS[-1] + 2 * self.stride
+
     @cached_property
     def false_positive_rates(self) -> dict[int, float]:
         """The measured share of new windows of each length that are taken for copied, of those that can be judged."""
@@ -92,16 +97,16 @@ class CompactIndex(Stream):
         """Return a set and a run for ``compiled.windows.copies``: it is true of each token that may end a longer copied span.
 
         So it forbids too much: with a stride of s, a new span of n windows passes for copied with a chance of (1 - 1 / s) ** n,
-        where n = max_copy - 18 from a limit of 19 on.
+        where n = max_copy - 18 from a limit of 19 on. Below ``least_max_copy`` that would be most of what can be written.
 
         Raises:
             ConfigError: max_copy is no whole number, negative, or too small for this form.
         """
         longest = check_max_copy(max_copy) + 1
-        if longest < SHORTEST:
+        if max_copy < self.least_max_copy:
             raise ConfigError(
-                f"max_copy is {max_copy}, but the compact index knows spans of {SHORTEST} tokens and more, "
-                f"so it must be at least {SHORTEST - 1}; train with novelty='exact' for less."
+                f"max_copy is {max_copy} tokens, but this model's compact index can hold copies to {self.least_max_copy} at the "
+                "least; give that or more, or train with training.novelty=exact."
             )
         windows = [windows for windows in self.sets if windows.length <= longest][-1]
         return windows, longest - windows.length + 1

@@ -84,6 +84,11 @@ class ExactIndex(Stream):
             windows += int((self.reach(text) - np.arange(len(text)) >= WINDOWS[-1]).sum())
         return held / windows if windows else None
 
+    @property
+    def least_max_copy(self) -> int:
+        """The least that ``guard`` takes, in tokens."""
+        return 0
+
     def guard(self, max_copy: int) -> tuple[WindowSet, int]:
         """Return a set and a run for ``compiled.windows.copies``: it is true of each token that ends a longer copied span.
 

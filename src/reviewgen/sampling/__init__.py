@@ -1,8 +1,12 @@
-"""The sampling room: prompts, logits to the next token, the decoding loop."""
+"""The sampling room: prompts, the decoding loop. How one token is drawn stands in ``reviewgen.compiled.draw``.
 
-from reviewgen.sampling.decode import Row, decode, start_rows, text_so_far
-from reviewgen.sampling.draw import distribution, draw
+prompt    what a model reads, and what it has to spell again
+decode    from prompts to texts, token by token or, where a model can, in its own loop
+threads   how many threads one token deserves
+"""
+
+from reviewgen.sampling.decode import Guard, Row, decode, start_rows, text_so_far
 from reviewgen.sampling.prompt import Pieces
 from reviewgen.sampling.threads import using_threads
 
-__all__ = ["Pieces", "Row", "decode", "distribution", "draw", "start_rows", "text_so_far", "using_threads"]
+__all__ = ["Guard", "Pieces", "Row", "decode", "start_rows", "text_so_far", "using_threads"]

@@ -7,8 +7,8 @@ first tokens drawn must spell it and may run on ("token healing"). A tokenizer o
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from jaxtyping import Bool
 
 from reviewgen.protocols import Tokenizer
 
@@ -48,7 +48,6 @@ class Pieces:
             keep, rest = len(ids), ""
         return Prompt(ids[:keep], rest, len(self._tokenizer.decode(ids[:keep])) + len(rest))
 
-    def spelling(self, rest: str) -> Tensor:
-        """Return a mask (V,) of the tokens that spell the rest, begin it, or run on from it."""
-        fits = [bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts]
-        return torch.tensor(fits)
+    def spelling(self, rest: str) -> Bool[np.ndarray, " V"]:
+        """Return which tokens spell the rest, begin it, or run on from it."""
+        return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])

@@ -1,7 +1,7 @@
 """Training: ``fit`` is a generator of reports; the gradient loop and the counting loop live behind it.
 
     config     what a run is told and what it reports
-    judge      held-out evaluation and samples
+    judge      held-out evaluation, copy rate and samples
     counting   the loop of models that count
     gradient   the loop of models that descend a gradient
     interrupts what Ctrl-C must not cut in two
@@ -19,6 +19,7 @@ from torch import nn
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.evaluation import sample_documents
+from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.counting import count
@@ -38,24 +39,27 @@ def fit(
     config: TrainingConfig,
     budget: Budget,
     seed: int,
+    index: Index | None = None,
 ) -> Iterator[Report]:
-    """Train a model; yield a report a step.
+    """Train a model; yield a report a step. With an index of the training texts, each evaluation says how much it copies.
 
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is no number.
     """
-    judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config.patience)
+    judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index)
     if isinstance(model, CountTrained):
         yield from count(model, train, budget.deadline, judge)
     elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):
-        evaluation, is_best = judge.evaluate(model.eval())
+        verdict = judge.evaluate(model.eval())
         yield Report(
             0,
             1.0,
             0.0,
             0,
-            evaluation=evaluation,
-            is_best=is_best,
+            evaluation=verdict.evaluation,
+            copy_rate=verdict.copy_rate,
+            sample=verdict.sample,
+            is_best=verdict.is_best,
             notes=("The model has nothing to train.",),
             stopped="nothing to train",
         )

@@ -13,7 +13,7 @@ __all__ = ["Budget", "Report", "TrainingConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a model is fitted. A counting model uses ``evaluation_tokens`` only."""
+    """How a model is fitted. A counting model uses the settings from ``evaluation_tokens`` to ``novelty_mb`` only."""
 
     batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32  # lanes, B
     bptt: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 64  # tokens a step and lane, T
@@ -24,6 +24,11 @@ class TrainingConfig:
     evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 10  # spread evenly over the run
     patience: Annotated[int, Bound(at_least=1)] = 4  # evaluations without improvement before it stops
     evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000  # held-out tokens at each evaluation
+    copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600  # written at each evaluation to see how much is copied; 0 for none
+    keep: Literal["best", "best-under-copy"] = "best"  # of all evaluations, or of those whose copy rate is within the limit
+    copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5  # for best-under-copy: share of 20-token windows
+    novelty: Literal["compact", "exact", "none"] = "compact"  # the index of the training text that is made
+    novelty_mb: Annotated[float, Bound(at_least=0.01, at_most=1 << 16)] = 4.0  # megabytes that a compact one may take
     threads: Annotated[int, Bound(at_least=0)] = 0  # on a CPU; 0 tries one and all at the start and keeps the faster
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
 
@@ -42,7 +47,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Report:
-    """One step of a run. ``evaluation`` and ``sample`` are there at evaluations only."""
+    """One step of a run. ``evaluation``, ``copy_rate`` and ``sample`` are there at evaluations only."""
 
     step: int  # of the optimizer; a count model's is a text
     progress: float  # 0 to 1
@@ -52,6 +57,7 @@ class Report:
     loss: Tensor | None = None  # cross entropy of this step, nats per token; a count model has none
     learning_rate: float | None = None
     evaluation: Evaluation | None = None
+    copy_rate: float | None = None  # the share of 20-token windows of what it writes that stand in the training text
     is_best: bool = False
     sample: str | None = None
     device: str = "cpu"

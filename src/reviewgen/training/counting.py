@@ -1,10 +1,20 @@
-"""The counting loop: every text once, then probabilities."""
+"""The counting loop: every text once, then probabilities.
+
+Under ``accelerate launch`` each of P processes counts every P-th text. The first gathers what the others have counted, finishes
+the model and hands it to them, so that all go on with the model of one process that saw every text.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from torch import Tensor, distributed
+
 from reviewgen.data import TokenStore
+from reviewgen.errors import TrainingError
+from reviewgen.protocols import SupportsCountMerge
 from reviewgen.training.config import Report
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
@@ -13,33 +23,75 @@ __all__ = ["count"]
 
 
 def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -> Iterator[Report]:
-    """Count every text once, then finish and evaluate; a count that is cut short finishes with what it has seen."""
+    """Count every text once, then finish and evaluate; a count that is cut short finishes with what it has seen.
+
+    Raises:
+        TrainingError: There are several processes, and the model's counts cannot be merged.
+    """
+    place = PartialState()
+    if place.num_processes > 1 and not isinstance(model, SupportsCountMerge):
+        raise TrainingError(
+            f"{type(model).__name__} cannot merge counts, so it is trained by one process: do without a launcher."
+        )
     start, seen, texts = time.monotonic(), 0, 0
-    every = max(1, len(train) // 100)
+    own = range(place.process_index, len(train), place.num_processes)
+    every = max(1, len(own) // 100)
+    facts: Mapping[str, Any] = {}
     try:
-        for texts in range(1, len(train) + 1):
-            document = train.document(texts - 1)
+        for texts, number in enumerate(own, 1):
+            document = train.document(number)
             model.observe(document)
             seen += len(document)
             if texts % every == 0:
-                yield Report(texts, texts / len(train), time.monotonic() - start, seen)
+                yield Report(texts, texts / len(own), time.monotonic() - start, seen)
             if deadline is not None and time.monotonic() > deadline:
                 break
     finally:
-        facts: Mapping[str, Any] = {}
-        if seen:
+        if seen or place.num_processes > 1:
             with uninterrupted():
-                facts = model.finish()
+                facts = model.finish() if place.num_processes == 1 else _finish_together(model, place)
         train.forget()
-    evaluation, is_best = judge.evaluate(model)
+    verdict = judge.evaluate(model)
     yield Report(
         step=texts,
         progress=1.0,
         seconds=time.monotonic() - start,
         tokens=seen,
-        evaluation=evaluation,
-        is_best=is_best,
-        sample=judge.sample(model),
-        notes=tuple(facts.get("notes", ())),
-        stopped="all texts counted" if texts == len(train) else "budget spent",
+        **vars(verdict),
+        notes=(*facts.get("notes", ()), *judge.notes()),
+        stopped="all texts counted" if texts == len(own) else "budget spent",
     )
+
+
+def _finish_together(model: Any, place: PartialState) -> Mapping[str, Any]:
+    """Merge the counts of all processes in the first, finish there, and give every process the finished model."""
+    facts: Mapping[str, Any] = {}
+    if place.is_main_process:
+        for source in range(1, place.num_processes):
+            model.add_counts(_receive(source))
+        facts = model.finish()
+        for target in range(1, place.num_processes):
+            _send(model.state_dict(), target)
+    else:
+        _send(model.take_counts(), 0)
+        model.load_state_dict(_receive(0))
+    return facts
+
+
+def _send(tensors: Mapping[str, Tensor], target: int) -> None:
+    """Send named tensors to another process: their form, then each as bytes."""
+    form = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    distributed.send_object_list([form], target)
+    for tensor in tensors.values():
+        if tensor.numel():
+            distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target)
+
+
+def _receive(source: int) -> dict[str, Tensor]:
+    form: list[Any] = [None]
+    distributed.recv_object_list(form, source)
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in form[0]}
+    for tensor in tensors.values():
+        if tensor.numel():
+            distributed.recv(tensor.view(-1).view(torch.uint8), source)
+    return tensors

@@ -13,11 +13,10 @@ from torch.nn import functional as F
 
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
 from reviewgen.errors import TrainingError
-from reviewgen.evaluation import Evaluation
 from reviewgen.protocols import State, Tokenizer
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.device import OwnRandom, ThreadProbe, make_accelerator
-from reviewgen.training.judge import Judge
+from reviewgen.training.judge import Judge, Verdict
 
 __all__ = ["cross_entropy", "descend", "one_cycle"]
 
@@ -42,11 +41,11 @@ def descend(
                 yield report
                 continue
             evaluated = int(progress * config.evaluations)
-            evaluation, sample, is_best = loop.evaluate(judge)
-            if is_best:
+            verdict = loop.evaluate(judge)
+            if verdict.is_best:
                 best = _copy_tensors(model)
             stopped = _why_stop(progress, judge, budget)
-            yield replace(report, evaluation=evaluation, sample=sample, is_best=is_best, stopped=stopped)
+            yield replace(report, **vars(verdict), stopped=stopped, notes=judge.notes() if stopped else ())
             if stopped:
                 break
     finally:
@@ -144,16 +143,14 @@ class _GradientLoop:
         self.schedule_at = min(1.0, done)
         return self.schedule_at
 
-    def evaluate(self, judge: Judge) -> tuple[Evaluation, str, bool]:
-        """Evaluate the model as it stands and write a sample."""
+    def evaluate(self, judge: Judge) -> Verdict:
+        """Evaluate the model as it stands and let it write."""
         self.model.eval()
         try:
             with self.autocast:
-                evaluation, is_best = judge.evaluate(self.raw, self.device)
-                sample = judge.sample(self.raw, self.device)
+                return judge.evaluate(self.raw, self.device)
         finally:
             self.model.train()
-        return evaluation, sample, is_best
 
     def release(self) -> None:
         """Give the model back as it came: unwrapped, on the CPU, in evaluation mode."""
@@ -200,4 +197,4 @@ def _diverged(report: Report, judge: Judge) -> Report:
 def _why_stop(progress: float, judge: Judge, budget: Budget) -> str | None:
     if progress >= 1:
         return "all steps taken" if budget.deadline is None else "budget spent"
-    return "early: no more gain on held-out text" if judge.without_gain >= judge.patience else None
+    return "early: no more gain on held-out text" if judge.without_gain >= judge.config.patience else None

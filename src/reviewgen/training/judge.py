@@ -1,18 +1,34 @@
-"""The judge of a run: evaluates on held-out texts, remembers the best, writes a sample."""
+"""The judge of a run: evaluates on held-out texts, measures how much the model copies, remembers the best, keeps a sample."""
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reviewgen.config import GenerationConfig
-from reviewgen.evaluation import Document, Evaluation, evaluate_documents
-from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.sampling import Pieces, decode, start_rows
+import numpy as np
 
-__all__ = ["Judge"]
+from reviewgen.config import GenerationConfig
+from reviewgen.errors import NotADistribution
+from reviewgen.evaluation import Document, Evaluation, evaluate_documents
+from reviewgen.novelty import Index
+from reviewgen.protocols import Tokenizer
+from reviewgen.sampling import Pieces, decode, start_rows
+from reviewgen.training.config import TrainingConfig
+
+__all__ = ["Judge", "Verdict"]
 
 SAMPLE_TOKENS = 100
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one evaluation found; ``evaluation`` is None for a model whose scores are no distribution."""
+
+    evaluation: Evaluation | None
+    copy_rate: float | None
+    sample: str
+    is_best: bool
 
 
 @dataclass
@@ -21,29 +37,59 @@ class Judge:
 
     tokenizer: Tokenizer
     documents: list[Document]
-    patience: int
-    best: float = math.inf
+    config: TrainingConfig
+    index: Index | None = None
+    best: float = math.inf  # bits per character of the best
+    best_copy_rate: float | None = None
     without_gain: int = 0
     seconds: float = 0.0  # that the last evaluation took
     pieces: Pieces = field(init=False)
+    _best_rank: tuple[int, float] = (2, 0.0)
 
     def __post_init__(self) -> None:
         self.pieces = Pieces(self.tokenizer)
 
-    def evaluate(self, model: Any, device: str = "cpu") -> tuple[Evaluation, bool]:
-        """Return the evaluation, and whether it is the best so far."""
+    def evaluate(self, model: Any, device: str = "cpu") -> Verdict:
+        """Return what there is to say of the model as it stands, in evaluation mode."""
         start = time.monotonic()
-        evaluation = evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device)
-        bits = evaluation.bits_per_character
-        is_best = bits < self.best or (self.best == math.inf and not math.isnan(bits))
-        self.best = bits if is_best else self.best
-        self.without_gain = 0 if is_best else self.without_gain + 1
+        evaluation = self._measure(model, device)
+        texts = self._write(model, device)
+        copy_rate = None if self.index is None else self.index.copy_rate([np.array(ids, np.int64) for ids, _ in texts])
+        is_best = self._compare(evaluation, copy_rate)
         self.seconds = time.monotonic() - start
-        return evaluation, is_best
+        return Verdict(evaluation, copy_rate, texts[0][1], is_best)
 
-    def sample(self, model: LanguageModel, device: str = "cpu") -> str:
-        """Return a text of the model, the same draw each time."""
-        rows = start_rows([""], self.pieces, seed=0)
-        for _ in decode(model, self.tokenizer, self.pieces, rows, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), device=device):
+    def notes(self) -> tuple[str, ...]:
+        """Return what there is to say at the end: whether the copy limit was met."""
+        limit, rate = self.config.copy_limit, self.best_copy_rate
+        if self.config.keep == "best" or rate is None or rate <= limit:
+            return ()
+        said = f"No evaluation had a copy rate within training.copy_limit={limit:g}"
+        return (f"{said}; the weights with the lowest, {rate:.3f}, are kept.",)
+
+    def _measure(self, model: Any, device: str) -> Evaluation | None:
+        try:
+            return evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device)
+        except NotADistribution:
+            return None
+
+    def _write(self, model: Any, device: str) -> Sequence[tuple[list[int], str]]:
+        """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""
+        tokens = self.config.copy_tokens if self.index is not None else 0
+        count = max(1, tokens // SAMPLE_TOKENS)
+        rows = start_rows([""] * count, self.pieces, seed=0)
+        config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
+        for _ in decode(model, self.tokenizer, self.pieces, rows, config, device=device):
             pass
-        return rows[0].text
+        return [(row.ids, row.text) for row in rows]
+
+    def _compare(self, evaluation: Evaluation | None, copy_rate: float | None) -> bool:
+        """Return whether this is the best so far: within the copy limit before beyond it, there by bits, beyond by copy rate."""
+        bits = math.inf if evaluation is None else evaluation.bits_per_character
+        is_within = self.config.keep == "best" or copy_rate is None or copy_rate <= self.config.copy_limit
+        rank = (0, bits) if is_within or copy_rate is None else (1, copy_rate)
+        is_best = rank < self._best_rank and not math.isnan(bits)
+        if is_best:
+            self.best, self.best_copy_rate, self._best_rank = bits, copy_rate, rank
+        self.without_gain = 0 if is_best else self.without_gain + 1
+        return is_best

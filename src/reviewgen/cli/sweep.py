@@ -1,0 +1,117 @@
+"""``reviewgen sweep``: a bias-variance table of one setting of one preset."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import note, notes, print_json
+from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reviewgen.api import SweepRow
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    preset: Annotated[str, typer.Argument(help="<model>-<tokenizer>, as in ngram-char.", show_default=False)],
+    data: options.Source,
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set", help="The setting to sweep with its values, model.order=2,4,6; others with one value each. Repeatable."
+        ),
+    ],
+    budget: Annotated[str | None, typer.Option(help="Time for each value: 90s, 2m, 1h.  [default: 2m]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps each, instead of a budget.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Train so many passes each, instead of a budget.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order of the texts and dropout.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Draw the table as this file: .png, .svg or .pdf.")] = None,
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    lowercase: options.Lowercase = False,
+    strip_markdown: options.StripMarkdown = False,
+    no_clean: options.NoClean = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Train a preset with each of several values of one setting, and compare them in a table."""
+    swept, values, fixed = _take_apart(settings)
+    from reviewgen.api import plot_sweep
+    from reviewgen.api import sweep as train_each
+
+    rows: list[SweepRow] = []
+    found = train_each(
+        preset,
+        options.typed_source(data),
+        swept,
+        values,
+        fixed,
+        budget=budget,
+        steps=steps,
+        epochs=epochs,
+        seed=seed,
+        text_column=text_column,
+        documents=documents,
+        lowercase=lowercase,
+        strip_markdown=strip_markdown,
+        clean=not no_clean,
+    )
+    try:
+        with notes.status(f"Training with {swept}={values[0]} ..."):
+            for row in found:
+                rows.append(row)  # an interrupt keeps what is done
+                note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
+    except KeyboardInterrupt:
+        note("Interrupted; the table holds what was done.")
+    if as_json:
+        print_json({"preset": preset, "setting": swept, "rows": [row.as_json() for row in rows]})
+    else:
+        _print_table(swept, rows)
+    if plot is not None and rows:
+        plot_sweep(rows, swept, preset, plot)
+        note(f"Drawn as {plot}")
+
+
+def _take_apart(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
+    """Return the setting with several values, these, and the settings with one.
+
+    Raises:
+        ConfigError: Not exactly one setting has several values.
+    """
+    from reviewgen.config import parse_settings
+
+    fixed = parse_settings(settings)
+    several = [(group, name) for group, names in fixed.items() for name, value in names.items() if "," in value]
+    if not several and sum(map(len, fixed.values())) == 1:
+        several = [(group, name) for group, names in fixed.items() for name in names]
+    if len(several) != 1:
+        raise ConfigError("Give one setting with several values, as in --set model.order=2,4,6; the others with one value each.")
+    group, name = several[0]
+    values = [value.strip() for value in fixed[group].pop(name).split(",")]
+    if not all(values):
+        raise ConfigError(f"A value of {group}.{name} is empty. Separate the values by single commas.")
+    return f"{group}.{name}", values, fixed
+
+
+def _print_table(setting: str, rows: list["SweepRow"]) -> None:
+    name = setting.partition(".")[2]
+    width = max([len(name), *(len(str(row.value)) for row in rows)])
+    typer.echo(f"{name:>{width}}  train bits/char  held-out bits/char       MB  seconds  copy rate")
+    for row in rows:
+        numbers = asdict(row)
+        cells = [
+            f"{row.value:>{width}}",
+            _cell(numbers["train_bits"], 15, 4),
+            _cell(numbers["held_out_bits"], 18, 4),
+            _cell(numbers["megabytes"], 7, 2),
+            _cell(numbers["seconds"], 7, 1),
+            "        -" if row.copy_rate is None else f"{row.copy_rate:9.1%}",
+        ]
+        typer.echo("  ".join(cells))
+
+
+def _cell(value: Any, width: int, digits: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
