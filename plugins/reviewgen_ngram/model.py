@@ -22,7 +22,7 @@ from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, esti
 from reviewgen_ngram.memory import Arena
 from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.prune import prune, quantize
-from reviewgen_ngram.sampling import PROPOSALS, sample
+from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain
 from reviewgen_ngram.tensors import Trained, empty_tensors, read_tensors, write_tensors
 from reviewgen_ngram.trie import advance, dense, make_trie, score
 
@@ -177,7 +177,7 @@ class Ngram:
                 "Train with another model.smoothing to measure the model; it generates as it is."
             )
         scores = np.empty(ids.shape)
-        score(trie, self._checked(ids), self._checked(targets), contexts, scores)
+        score(trie, trie.ends, trie.book, self._checked(ids), self._checked(targets), contexts, scores)
         return torch.from_numpy(_log(scores).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
 
     def sample(
@@ -196,22 +196,16 @@ class Ngram:
             DataError: The state is none of this model.
         """
         trie, contexts = self._finished().trie, self._contexts(state)
-        is_plain = self._is_distribution and config.top_k == 0 and config.top_p == 1 and config.min_p == 0
-        proposals = 0 if not is_plain or config.temperature > 1 else PROPOSALS
-        settings = proposals, float(config.temperature), config.top_k, float(config.top_p), float(config.min_p)
-        windows, run = guard or (NO_WINDOWS, 0)
         tokens = np.empty(uniform.shape, np.int64)
-        sample(
-            trie,
-            contexts,
-            uniform,
-            eos_id,
-            settings,
-            windows,
-            run,
-            np.zeros((len(contexts), 0), np.int64) if tails is None else tails,
-            tokens,
-        )
+        has_no_filter = self._is_distribution and config.top_k == 0 and config.top_p == 1 and config.min_p == 0
+        if has_no_filter and config.temperature == 1 and guard is None:
+            sample_plain(trie, trie.ends, trie.book, contexts, uniform, eos_id, tokens)
+        else:
+            proposals = PROPOSALS if has_no_filter and config.temperature <= 1 else 0
+            settings = proposals, float(config.temperature), config.top_k, float(config.top_p), float(config.min_p)
+            windows, run = guard or (NO_WINDOWS, 0)
+            before = np.zeros((len(contexts), 0), np.int64) if tails is None else tails
+            sample(trie, contexts, uniform, eos_id, settings, windows, run, before, tokens)
         return tokens, _tensor(contexts, state)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from reviewgen.compiled import compiled
+from reviewgen.errors import TrainingError
 from reviewgen_ngram.estimate import Estimate
 from reviewgen_ngram.nodes import Nodes
 
@@ -20,6 +21,7 @@ __all__ = ["CODES", "Quantized", "entropy_losses", "prune", "quantize"]
 
 CODES = 256
 ROUNDING = 2e-7  # of a probability in single precision
+LEFT_OVER = 1e-6  # at least, for the unseen tokens of a quantised context
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,19 @@ def entropy_losses(nodes: Nodes, found: Estimate, bos_id: int) -> Float64[np.nda
 
 
 def quantize(nodes: Nodes, found: Estimate) -> Quantized:
-    """Round each probability to one of 256: zero, and 255 in bins of equally many (Federico & Bertoldi 2006).
+    """Round each probability to one of 256: zero, and 255 bins of equal width in its logarithm.
 
     The most probable token of a context takes up the rounding of the others, so that what is left for unseen ones stays.
+
+    Raises:
+        TrainingError: A context leaves no unseen token.
     """
-    positive = np.sort(found.probabilities[1:][found.probabilities[1:] > 0])
-    edges = np.linspace(0, len(positive), CODES).round().astype(np.int64)
-    sums = np.concatenate([[0.0], np.cumsum(positive, dtype=np.float64)])
-    sizes = np.diff(edges)
-    means = np.diff(sums[edges])[sizes > 0] / sizes[sizes > 0]
-    book = np.full(CODES, means[-1], np.float32)
-    book[0], book[1 : len(means) + 1] = 0.0, means
+    positive = found.probabilities[found.probabilities > 0]
+    edges = np.geomspace(positive.min(), positive.max(), CODES)
+    bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
+    members, sums = np.bincount(bins, minlength=CODES - 1), np.bincount(bins, positive, minlength=CODES - 1)
+    book = np.zeros(CODES, np.float32)
+    book[1:] = np.minimum(np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])), 1 - LEFT_OVER)
     codes = np.empty(len(found.probabilities), np.uint8)
     _nearest(found.probabilities, book, codes)
     _settle_sums(nodes.starts[1], nodes.first, found.probabilities, book, codes)
@@ -84,6 +88,10 @@ def quantize(nodes: Nodes, found: Estimate) -> Quantized:
     values[: nodes.starts[2]] = found.probabilities[: nodes.starts[2]]  # those of 1-grams are kept as they are
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
+    if _is_full(nodes.first, nodes.links, values):
+        raise TrainingError(
+            "A context was followed by every id there is, so rounding has no other to make up for it: do not quantize."
+        )
     _balance(nodes.first, nodes.links, changed, values, backoffs)
     return Quantized(codes, book, backoffs)
 
@@ -112,6 +120,18 @@ def _balance(first, links, changed, probabilities, backoffs):
                 lower += probabilities[links[child]]
             if 1 - seen > ROUNDING and 1 - lower > ROUNDING:
                 backoffs[parent] = (1 - seen) / (1 - lower)
+
+
+@compiled
+def _is_full(first, links, probabilities):
+    """Return whether the children of a context other than the empty one are all that can follow its shorter context."""
+    for parent in range(1, len(first) - 1):
+        lower = 0.0
+        for child in range(first[parent], first[parent + 1]):
+            lower += probabilities[links[child]]
+        if 1 - lower < ROUNDING:
+            return True
+    return False
 
 
 @compiled
@@ -170,8 +190,8 @@ def _settle_sums(start, first, probabilities, book, codes):
         if first[parent] == first[parent + 1]:
             continue
         rounded -= book[codes[largest]]
-        codes[largest] = _code_of(exact - rounded, book)
-        most = (1 + exact) / 2
+        codes[largest] = max(1, _code_of(exact - rounded, book))
+        most = min((1 + exact) / 2, 1 - LEFT_OVER)
         while codes[largest] > 1 and rounded + book[codes[largest]] > most:
             codes[largest] -= 1
         child = first[parent]

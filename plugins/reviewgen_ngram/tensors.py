@@ -14,10 +14,11 @@ from torch import Tensor
 from reviewgen.compiled import compiled
 from reviewgen.errors import BundleError
 from reviewgen_ngram.counts import token_dtype
-from reviewgen_ngram.trie import GROUP, Trie, family, find, probability
+from reviewgen_ngram.trie import GROUP, Trie, family, find, probability, stored_end
 
 __all__ = ["Trained", "empty_tensors", "read_tensors", "write_tensors"]
 
+TOO_LARGE = np.int64(1 << 40)  # for any link
 TOLERANCE = 1e-4  # by which the probabilities of a context may miss one
 
 
@@ -44,8 +45,7 @@ def empty_tensors(vocab_size: int, quantized: bool) -> dict[str, Tensor]:
         "backoffs": np.float32,
         "root": np.float64,
     }
-    if quantized:
-        dtypes["book"] = np.float32
+    dtypes |= {"book": np.float32} if quantized else {"ends": np.int32}
     tensors = {name: torch.from_numpy(np.empty(0, dtype)) for name, dtype in dtypes.items()}
     return tensors | {"discounts": torch.empty((0, 3), dtype=torch.float64)}
 
@@ -54,8 +54,7 @@ def write_tensors(trained: Trained) -> dict[str, Tensor]:
     """Return the model as tensors that share its memory."""
     trie = trained.trie
     arrays = {name: getattr(trie, name) for name in ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")}
-    if trie.book is not None:
-        arrays["book"] = trie.book
+    arrays |= {name: array for name in ("ends", "book") if (array := getattr(trie, name)) is not None}
     tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
     return tensors | {
         "bos_id": torch.tensor([trained.bos_id]),
@@ -87,6 +86,7 @@ def read_tensors(tensors: Mapping[str, Tensor], vocab_size: int, order: int, qua
     _require(bool(heads[bos_id] > 0), "tokens", "holds bos as a context")
     trie = Trie(
         **{name: arrays[name] for name in ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")},
+        ends=arrays.get("ends"),
         book=arrays.get("book"),
         heads=heads,
     )
@@ -125,15 +125,15 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, vocab_siz
     nodes, contexts = int(starts[-1]), int(starts[-2])
     sizes = {
         "tokens": nodes,
-        "links": contexts if quantized else nodes,
+        "links": contexts,
         "bases": -(-contexts // GROUP),
         "children": contexts,
         "probabilities": nodes,
         "backoffs": contexts,
         "root": vocab_size,
     }
+    sizes |= {"book": 256} if quantized else {"ends": nodes - contexts}
     if quantized:
-        sizes["book"] = 256
         _require(bool(((arrays["book"] >= 0) & (arrays["book"] <= 1)).all()), "book", "lies in 0..1")
     for name, size in sizes.items():
         _require(len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}")
@@ -144,7 +144,7 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, vocab_siz
 @compiled
 def _find_fault(trie, starts, bos, is_distribution):
     """Return the first fault, a key of FAULTS; all that is used as an index is looked at before it is used."""
-    tokens, links, bases, children, _, _, _, root, _ = trie
+    tokens, links, ends, bases, children, _, _, _, root, _ = trie
     contexts, vocab_size = len(children), len(root)
     if is_distribution and not abs(root.sum() - 1) < TOLERANCE:
         return 8
@@ -156,7 +156,7 @@ def _find_fault(trie, starts, bos, is_distribution):
             return 4
         if node > 1 and tokens[node] <= tokens[node - 1]:
             return 3
-        if node < len(links) and links[node] != 0:
+        if _stored_link(links, ends, node) > 0:
             return 5
     for node in range(1, contexts):
         while node >= starts[level + 1]:
@@ -176,10 +176,9 @@ def _find_fault(trie, starts, bos, is_distribution):
             if token >= vocab_size or token == bos:
                 return 4
             before = token
-            if child < len(links):
-                link = np.int64(links[child])
-                if link < starts[level] or link >= starts[level + 1] or tokens[link] != tokens[child]:
-                    return 5
+            link = _stored_link(links, ends, child)
+            if link >= 0 and (link < starts[level] or link >= starts[level + 1] or tokens[link] != tokens[child]):
+                return 5
         place += count
     if bases[0] != (starts[2] if contexts > 1 else bases[0]) or place != (len(tokens) if contexts > 1 else place):
         return 2
@@ -187,8 +186,15 @@ def _find_fault(trie, starts, bos, is_distribution):
 
 
 @compiled
+def _stored_link(links, ends, node):
+    """Return a node's link; -1 where none is stored, and a number too large where it is negative."""
+    link = np.int64(links[node]) if node < len(links) else stored_end(ends, node - len(links))
+    return link if link >= 0 or (node >= len(links) and ends is None) else TOO_LARGE
+
+
+@compiled
 def _find_fault_in_numbers(trie, is_distribution):
-    tokens, links, bases, children, probabilities, backoffs, book, root, _ = trie
+    tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
     for node in range(len(tokens)):
         if not 0 <= probability(probabilities, book, node) <= 1:
             return 6

@@ -15,9 +15,23 @@ from reviewgen_ngram.estimate import Estimate
 from reviewgen_ngram.nodes import Nodes
 from reviewgen_ngram.prune import Quantized
 
-__all__ = ["GROUP", "Trie", "advance", "dense", "family", "fill_row", "follow", "make_trie", "probability", "score", "settle"]
+__all__ = [
+    "GROUP",
+    "Trie",
+    "advance",
+    "dense",
+    "family",
+    "fill_row",
+    "follow",
+    "make_trie",
+    "probability",
+    "score",
+    "search_end",
+    "settle",
+]
 
-GROUP = 16  # contexts that share one base
+GROUP_BITS = 4  # shifts, for they are cheaper than divisions that round down
+GROUP = 1 << GROUP_BITS  # contexts that share one base
 
 
 class Trie(NamedTuple):
@@ -27,7 +41,10 @@ class Trie(NamedTuple):
     """
 
     tokens: Integer[np.ndarray, " M"]
-    links: Int32[np.ndarray, " K"]  # of all M nodes, or of the contexts only, which takes less room and more time
+    links: Int32[np.ndarray, " I"]  # the context without its first token
+    ends: (
+        Int32[np.ndarray, " E"] | None
+    )  # the same for the last level's E = M - I nodes; None finds it, in less room and more time
     bases: Int32[np.ndarray, " G"]
     children: Integer[np.ndarray, " I"]  # their number; 0 for the empty context, whose children are in ``heads``
     probabilities: Shaped[np.ndarray, " M"]  # float32, or, with a book, uint8: places in it
@@ -38,7 +55,7 @@ class Trie(NamedTuple):
 
 
 def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_size: int, bos_id: int) -> Trie:
-    """Return the trie of estimated nodes; with a quantised one's book, links of contexts only."""
+    """Return the trie of estimated nodes; without ``ends`` where it is quantised."""
     children = np.diff(nodes.first)
     children[0] = 0
     bases = nodes.first[:-1:GROUP].copy()
@@ -50,7 +67,8 @@ def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_
     root[bos_id] = 0.0
     return Trie(
         tokens=nodes.tokens,
-        links=nodes.links if quantized is None else nodes.links[: len(children)],
+        links=nodes.links[: len(children)],
+        ends=nodes.links[len(children) :] if quantized is None else None,
         bases=bases,
         children=children.astype(nodes.tokens.dtype),
         probabilities=found.probabilities if quantized is None else quantized.codes,
@@ -64,8 +82,8 @@ def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_
 @inlined
 def family(bases, children, node):
     """Return where the children of a context other than the empty one begin and end."""
-    start = np.int64(bases[node // GROUP])
-    for before in range(node - node % GROUP, node):
+    start = np.int64(bases[node >> GROUP_BITS])
+    for before in range(node >> GROUP_BITS << GROUP_BITS, node):
         start += np.int64(children[before])
     return start, start + np.int64(children[node])
 
@@ -75,7 +93,7 @@ def find(tokens, bases, children, node, token):
     """Return the child of a context other than the empty one with a token, 0 if it has none."""
     low, high = family(bases, children, node)
     while high - low > 8:
-        middle = (low + high) // 2
+        middle = (low + high) >> 1
         if tokens[middle] <= token:
             low = middle
         else:
@@ -96,29 +114,44 @@ def probability(probabilities, book, node):
     return np.float64(book[np.int64(probabilities[node])])
 
 
-@compiled
-def settle(tokens, links, bases, children, heads, context, child, token):
+@inlined
+def settle(tokens, links, ends, bases, children, heads, context, child, token):
     """Return the context at which a text stands that went from a context to its child with a token."""
     if child < len(children):
         return child
-    if len(links) == len(tokens):
-        return np.int64(links[child])
+    end = stored_end(ends, child - len(children))
+    if end < 0:
+        end = search_end(tokens, links, bases, children, heads, context, token)
+    return end
+
+
+@compiled
+def stored_end(ends, place):
+    """Return the link of a node of the last level, -1 where none is stored. None is a type, so one branch is compiled only."""
+    if ends is None:
+        return np.int64(-1)
+    return np.int64(ends[place])
+
+
+@compiled
+def search_end(tokens, links, bases, children, heads, context, token):
+    """Return the link of a context's child in the last level."""
     if context == 0:
         return np.int64(0)
-    context = np.int64(links[context])
-    return find(tokens, bases, children, context, token) if context != 0 else np.int64(heads[token])
+    shorter = np.int64(links[context])
+    return find(tokens, bases, children, shorter, token) if shorter != 0 else np.int64(heads[token])
 
 
 @compiled
 def follow(trie, context, token):
     """Return the context after a token."""
-    tokens, links, bases, children, _, _, _, _, heads = trie
+    tokens, links, ends, bases, children, _, _, _, _, heads = trie
     while context != 0:
         child = find(tokens, bases, children, context, token)
         if child != 0:
-            return settle(tokens, links, bases, children, heads, context, child, token)
+            return settle(tokens, links, ends, bases, children, heads, context, child, token)
         context = np.int64(links[context])
-    return settle(tokens, links, bases, children, heads, context, np.int64(heads[token]), token)
+    return settle(tokens, links, ends, bases, children, heads, context, np.int64(heads[token]), token)
 
 
 @compiled
@@ -132,13 +165,14 @@ def advance(trie, ids, contexts, after):
 
 
 @compiled
-def score(trie, ids, targets, contexts, scores):
+def score(trie, ends, book, ids, targets, contexts, scores):
     """Write p(targets[b, t] | ids[b, :t + 1]) into ``scores``, float64 (B, T), and move ``contexts`` (B,) to the end of ids.
 
     Rows take turns, so that one waits for memory while another works. Mostly the next id is the last target, whose context was
-    just found.
+    just found. ``ends`` and ``book`` are the trie's: numba leaves out what an argument that is None does not need, and a hot loop
+    without it is twice as fast.
     """
-    tokens, links, bases, children, probabilities, backoffs, book, root, heads = trie
+    tokens, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
     rows, length = ids.shape
     following = np.full(rows, -1, np.int64)
     for t in range(length):
@@ -155,17 +189,24 @@ def score(trie, ids, targets, contexts, scores):
             if at == 0:
                 child = np.int64(heads[token])
                 scores[row, t] = weight * root[token]
+            elif book is None:
+                scores[row, t] = weight * probabilities[child]
             else:
-                scores[row, t] = weight * probability(probabilities, book, child)
-            following[row] = -1
-            if t + 1 < length and ids[row, t + 1] == token:
-                following[row] = settle(tokens, links, bases, children, heads, at, child, token)
+                scores[row, t] = weight * book[np.int64(probabilities[child])]
+            if t + 1 == length or ids[row, t + 1] != token:
+                following[row] = -1
+            elif child < len(children):
+                following[row] = child
+            elif ends is None:
+                following[row] = search_end(tokens, links, bases, children, heads, at, token)
+            else:
+                following[row] = np.int64(ends[child - len(children)])
 
 
 @compiled
 def fill_row(trie, context, row):
     """Write the probability of every id after a context into ``row``, float64 (V,)."""
-    tokens, links, bases, children, probabilities, backoffs, book, root, _ = trie
+    tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
     row[:] = -1.0
     weight = 1.0
     while context != 0:

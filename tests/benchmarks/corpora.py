@@ -1,8 +1,15 @@
-"""Where the benchmark corpora are, and the 2018 split of the music-blog reviews."""
+"""Where the benchmark corpora are, and what several benchmarks read: the 2018 split, and the reviews as token ids."""
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
+
+import numpy as np
+from reviewgen_char.tokenizer import CharConfig, CharTokenizer
+from reviewgen_word.tokenizer import WordConfig, WordTokenizer
+
+from reviewgen.data import DataConfig, read_texts
 
 SHARED = Path(os.environ.get("REVIEWGEN_BENCH", "../shared"))
 
@@ -14,3 +21,37 @@ def split_2018() -> tuple[list[str], list[str], list[str]]:
     spec.loader.exec_module(module)
     train, held_out = module.split_2018()
     return train, held_out, module.clean(train, held_out)
+
+
+def reviews(characters: int) -> list[str]:
+    """Return the first texts of the reviews extra that have so many characters together."""
+    texts, total = [], 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for text in read_texts("reviews", Path(scratch), DataConfig()):
+            texts.append(text)
+            total += len(text)
+            if total >= characters:
+                break
+    return texts
+
+
+def char_tokenizer(texts: list[str]) -> CharTokenizer:
+    """Return a tokenizer of the texts' characters."""
+    return CharTokenizer.train(texts, CharConfig())
+
+
+def word_tokenizer(texts: list[str], vocab_size: int = 8000) -> WordTokenizer:
+    """Return a BPE tokenizer of the texts."""
+    return WordTokenizer.train(texts, WordConfig(vocab_size=vocab_size))
+
+
+def stream(texts: list[str], tokenizer) -> np.ndarray:
+    """Return the texts as one stream of ids, each between bos and eos."""
+    dtype = np.uint8 if tokenizer.vocab_size <= 256 else np.uint16
+    parts = [np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype) for ids in tokenizer.encode_batch(texts)]
+    return np.concatenate(parts)
+
+
+def documents(ids: np.ndarray, bos_id: int) -> list[np.ndarray]:
+    """Return the framed texts of a stream."""
+    return np.split(ids, np.flatnonzero(ids == bos_id)[1:])

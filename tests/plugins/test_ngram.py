@@ -350,6 +350,7 @@ DAMAGES = {
     "probabilities cut": lambda t: t.update(probabilities=t["probabilities"][:-1]),
     "backoffs cut": lambda t: t.update(backoffs=t["backoffs"][:-1]),
     "links cut": lambda t: t.update(links=t["links"][:-1]),
+    "ends cut": lambda t: t.update(ends=t["ends"][:-1]),
     "bases cut": lambda t: t.update(bases=t["bases"][:-1]),
     "root cut": lambda t: t.update(root=t["root"][:-1]),
     "starts cut": lambda t: t.update(starts=t["starts"][:-1]),
@@ -366,6 +367,9 @@ DAMAGES = {
     "token is bos": lambda t: t["tokens"][int(t["starts"][2]) :].fill_(BOS),
     "tokens unsorted": lambda t: t.update(tokens=t["tokens"].flip(0)),
     "a link": lambda t: damage(t, "links", -1, 1),
+    "an end": lambda t: damage(t, "ends", -1, 1),
+    "an end far out": lambda t: damage(t, "ends", -1, 1 << 30),
+    "an end below zero": lambda t: damage(t, "ends", -1, -5),
     "a link far out": lambda t: damage(t, "links", -1, 1 << 30),
     "a link below zero": lambda t: damage(t, "links", -1, -5),
     "a link of a single token": lambda t: damage(t, "links", 1, 1),
@@ -386,7 +390,7 @@ QUANTIZED_DAMAGES = {
     "the book cut": lambda t: t.update(book=t["book"][:-1]),
     "the book": lambda t: t["book"].mul_(0.5),
     "the book out of range": lambda t: damage(t, "book", 7, 2.0),
-    "links of all": lambda t: t.update(links=torch.zeros(len(t["tokens"]), dtype=torch.int32)),
+    "ends": lambda t: t.update(ends=torch.zeros(5, dtype=torch.int32)),
     "codes": lambda t: t["probabilities"].fill_(0),
 }
 
@@ -558,6 +562,11 @@ def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
     assert abs(nats_of(small, held_out) - nats_of(full, held_out)) < 0.01
     bytes_of = [sum(tensor.nbytes for tensor in model.state_dict().values()) for model in (full, small)]
     assert order == 1 or bytes_of[1] < bytes_of[0] * (0.75 if order == 2 else 0.66)
+
+
+def test_a_context_that_leaves_no_unseen_token_cannot_be_quantized() -> None:
+    with pytest.raises(TrainingError, match="do not quantize"):
+        trained([[BOS, 2, EOS], [BOS, 2, 2, EOS], [BOS, EOS]], 3, 2, quantized=True)
 
 
 def test_stupid_backoff_generates_and_is_never_scored() -> None:

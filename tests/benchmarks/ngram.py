@@ -1,0 +1,232 @@
+"""PINNED: the n-gram engine: estimating, scoring, sampling, size and quality, with KenLM beside it where it is at hand.
+
+    python -m tests.benchmarks ngram                  everything but the 200 M characters
+    python -m tests.benchmarks.ngram large            200 M characters, drawn from an order-8 model of the reviews
+    KENLM=folder python -m tests.benchmarks.ngram kenlm    lmplz, build_binary and query on the same tokens
+
+KenLM is no dependency: ``KENLM`` names the folder of binaries built from its source with KENLM_MAX_ORDER=18. They get the ids as
+words, ``lmplz -o ORDER --discount_fallback 0.5 1 1.5``. Targets stand beside the figures. Each estimate is a process of its own, so
+that its peak memory is its own; "cold" is that whole process, compiled code from the disk cache.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from reviewgen_ngram.model import Ngram, NgramConfig
+
+import reviewgen
+from reviewgen.config import GenerationConfig
+from tests.benchmarks.corpora import char_tokenizer, documents, reviews, split_2018, stream, word_tokenizer
+
+ESTIMATE = """
+import json, resource, sys, time
+start = time.monotonic()
+import numpy as np
+from reviewgen_ngram.counts import NgramCounter
+from reviewgen_ngram.estimate import estimate
+from reviewgen_ngram.memory import Arena
+from reviewgen_ngram.nodes import grow
+file, bos, vocab_size, order, limit = sys.argv[1], *map(int, sys.argv[2:])
+ids = np.load(file, mmap_mode="r")
+if limit:
+    resource.setrlimit(resource.RLIMIT_DATA, (limit << 20, limit << 20))
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+texts = np.split(ids, np.flatnonzero(ids == bos)[1:])
+begun = time.monotonic()
+arena = Arena((limit << 20) // 2 if limit else None)
+counter = NgramCounter(vocab_size, order, arena, *([limit << 15] if limit else []))
+for text in texts:
+    counter.add(text)
+nodes = grow(counter.take(), vocab_size, arena)
+found = estimate(nodes, vocab_size, bos, "kneser-ney", arena)
+end = time.monotonic()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([end - begun, end - start, peak / 1024, base / 1024, len(nodes.tokens)]))
+"""
+
+
+def show(what: str, figure: str, target: str) -> None:
+    """Print a line of the table."""
+    print(f"{what:52} {figure:46} target {target}", flush=True)
+
+
+def estimate(name: str, file: Path, tokenizer, order: int, target: str, limit: int = 0) -> None:
+    """Estimate in a process of its own, the better of two runs, and print seconds and peak memory."""
+    arguments = [str(file), str(tokenizer.bos_id), str(tokenizer.vocab_size), str(order), str(limit)]
+    runs = []
+    for _ in range(2 if not limit else 1):
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", ESTIMATE, *arguments], capture_output=True, text=True, check=True)
+        runs.append([*json.loads(done.stdout), time.monotonic() - start])
+    seconds, _, peak, base, ngrams, cold = min(runs)
+    figure = f"{seconds:6.2f} s, cold process {cold:5.2f} s, peak {peak / 1024:.2f} GB, {ngrams / 1e6:.1f} M n-grams"
+    show(f"estimate {name}, order {order}" + (f", limit {limit} MB" if limit else ""), figure, target)
+
+
+def train(ids: np.ndarray, tokenizer, order: int, **more) -> Ngram:
+    """Return a model of a stream."""
+    model = Ngram(NgramConfig(vocab_size=tokenizer.vocab_size, order=order, **more))
+    for text in documents(ids, tokenizer.bos_id):
+        model.observe(text)
+    model.finish()
+    return model
+
+
+def score_speed(name: str, model: Ngram, ids: np.ndarray, target: str) -> None:
+    """Print millions of tokens a second for 64 texts side by side and for one."""
+    figures = []
+    for rows in (64, 1):
+        table = torch.from_numpy(ids[: len(ids) // rows * rows].reshape(rows, -1).astype(np.int64))
+        state = model.initial_state(rows)
+        best = min(timed(lambda table=table, state=state: model.score(table[:, :-1], table[:, 1:], state)) for _ in range(5))
+        figures.append(table.numel() / best / 1e6)
+    show(f"score {name}", f"{figures[0]:.1f} M tokens/s (one stream {figures[1]:.1f})", target)
+
+
+def sample_speed(name: str, model: Ngram, bos_id: int) -> None:
+    """Print millions of tokens a second of the model's own loop; no end token, so that no row ends early."""
+    for rows, temperature, target in ((1, 1.0, ">= 1.5"), (64, 1.0, ">= 4"), (1, 0.8, ">= 0.4"), (1, 1.2, ">= 0.4")):
+        config = GenerationConfig(temperature=temperature)
+        _, state = model(torch.full((rows, 1), bos_id), model.initial_state(rows))
+        uniform = np.random.default_rng(0).random((rows, 200_000 // rows))
+        count = int((model.sample(state, uniform, -5, config)[0] >= 0).sum())
+        best = min(timed(lambda c=config, s=state, u=uniform: model.sample(s, u, -5, c)) for _ in range(5))
+        show(f"sample {name}, T {temperature}, {rows} streams", f"{count / best / 1e6:.2f} M characters/s", target)
+
+
+def timed(call) -> float:
+    """Return the seconds that a call takes."""
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+def size(name: str, model: Ngram, target: str) -> None:
+    """Print the bytes an n-gram of a model in memory, which are those of its file."""
+    tensors = model.state_dict()
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    show(f"size {name}", f"{total / len(tensors['tokens']):.2f} bytes an n-gram, {total / 1e6:.0f} MB", target)
+
+
+def quality(train_texts: list[str], held_out: list[str], clean: list[str]) -> None:
+    """Print nats per character on the 2018 split, and what generate writes a second, through the public API."""
+    for order, more in ((9, {}), (16, {}), (16, {"quantized": True}), (16, {"min_count": 2})):
+        model = reviewgen.train(
+            "ngram-char",
+            train_texts,
+            model={"order": order, **more},
+            training={"novelty": "none"},
+            lowercase=True,
+            clean=False,
+            validation=held_out[:2],
+        )
+        nats = [model.evaluate(texts, lowercase=True, clean=False).nats_per_character for texts in (held_out, clean)]
+        tensors = model.model.state_dict()
+        bytes_each = sum(tensor.nbytes for tensor in tensors.values()) / len(tensors["tokens"])
+        figure = f"all {nats[0]:.4f}, clean {nats[1]:.4f} nats; {bytes_each:.1f} bytes an n-gram"
+        show(f"2018 split, order {order} {more or ''}", figure, "<= 1.299 / 1.406" if order == 16 and not more else "-")
+    model = reviewgen.train("ngram-char", train_texts, model={"order": 9}, lowercase=True, clean=False, validation=held_out[:2])
+    for temperature in (1.0, 0.8):
+        settings = {"num_return_sequences": 2000, "temperature": temperature, "max_new_tokens": 1000, "seed": 0}
+        texts = model.generate("", **settings)
+        best = min(timed(lambda s=settings: model.generate("", **s)) for _ in range(2))
+        show(f"generate(), T {temperature}, 2,000 texts", f"{sum(map(len, texts)) / best / 1e6:.2f} M characters/s", "-")
+
+
+def kenlm(file: Path, tokenizer, order: int, held_out: np.ndarray) -> None:
+    """Run lmplz, build_binary and query on the ids as words."""
+    binaries = Path(os.environ["KENLM"])
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for name, ids in (("train", np.load(file, mmap_mode="r")), ("held_out", held_out)):
+            with (place / name).open("w") as lines:
+                lines.writelines(" ".join(map(str, text[1:-1].tolist())) + "\n" for text in documents(ids, tokenizer.bos_id))
+        lmplz = [binaries / "lmplz", "-o", str(order), "--discount_fallback", "0.5", "1", "1.5", "-S", "4G", "-T", folder]
+        commands = {
+            "lmplz": [*lmplz, "--text", place / "train", "--arpa", place / "arpa"],
+            "build_binary": [binaries / "build_binary", "probing", place / "arpa", place / "binary"],
+            "query": [binaries / "query", "-v", "summary", place / "binary"],
+        }
+        for name, command in commands.items():
+            start = time.monotonic()
+            with (place / "held_out").open() as lines:
+                done = subprocess.run(command, stdin=lines, capture_output=True, text=True, check=True)
+            print(
+                f"    KenLM {name}: {time.monotonic() - start:.2f} s {done.stdout.strip().replace(chr(10), ', ')[:120]}",
+                flush=True,
+            )
+
+
+def large(folder: Path) -> None:
+    """Estimate 200 M characters, without a limit and within 2 GB of memory."""
+    texts = reviews(40_000_000)
+    tokenizer = char_tokenizer(texts)
+    model = train(stream(texts, tokenizer), tokenizer, 8)
+    _, start = model(torch.full((256, 1), tokenizer.bos_id), model.initial_state(256))
+    random, parts, total = np.random.default_rng(0), [], 0
+    while total < 200_000_000:
+        tokens, _ = model.sample(start, random.random((256, 4096)), tokenizer.eos_id, GenerationConfig(temperature=1.0))
+        for row in tokens:
+            parts += [np.array([tokenizer.bos_id], np.uint8), row[row >= 0].astype(np.uint8)]
+            total += len(parts[-1]) + 1
+    np.save(folder / "large.npy", np.concatenate(parts))
+    del parts, model
+    for limit in (0, 2048):
+        estimate("200 M characters", folder / "large.npy", tokenizer, 8, "<= 25 s, <= 4 GB", limit)
+
+
+def main(part: str = "") -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if part == "large":
+            large(folder)
+            return
+        train_texts, held_out, clean = split_2018()
+        texts = reviews(21_000_000)
+        while sum(map(len, texts[: len(texts) * 20 // 21])) > 20_000_000:
+            texts.pop(0)
+        few = char_tokenizer(train_texts)
+        many, words = char_tokenizer(texts), word_tokenizer(texts)
+        cut = len(texts) * 20 // 21
+        np.save(folder / "2018.npy", stream(train_texts, few))
+        np.save(folder / "chars.npy", stream(texts[:cut], many))
+        word_ids, rest = stream(texts[:cut], words), stream(texts[cut:], many)
+        np.save(folder / "words.npy", word_ids[:4_200_000])
+        if part == "kenlm":
+            for file, tokenizer, order, held in (
+                ("2018", few, 9, stream(held_out, few)),
+                ("chars", many, 9, rest),
+                ("words", words, 5, word_ids[4_200_000:]),
+            ):
+                estimate(file, folder / f"{file}.npy", tokenizer, order, "-")
+                kenlm(folder / f"{file}.npy", tokenizer, order, held)
+            return
+        estimate("2018 text, 1.1 M characters", folder / "2018.npy", few, 9, "<= 0.4 s, cold <= 2 s")
+        estimate("2018 text, 1.1 M characters", folder / "2018.npy", few, 16, "<= 0.8 s, cold <= 2 s")
+        estimate("reviews, 20 M characters", folder / "chars.npy", many, 9, "<= 4 s, <= 1 GB")
+        estimate("reviews, 4.2 M word tokens", folder / "words.npy", words, 5, "<= 2.5 s")
+        model = train(np.load(folder / "chars.npy"), many, 6)
+        score_speed("reviews, order 6", model, rest, ">= 10")
+        model = train(np.load(folder / "words.npy"), words, 5)
+        score_speed("words, order 5", model, word_ids[4_200_000:], ">= 6")
+        size("words, order 5", model, "<= 21")
+        model = train(np.load(folder / "chars.npy"), many, 9)
+        score_speed("reviews, order 9", model, rest, ">= 3")
+        size("reviews, order 9", model, "<= 21")
+        sample_speed("reviews, order 9", model, many.bos_id)
+        del model
+        size("reviews, order 9, quantized", train(np.load(folder / "chars.npy"), many, 9, quantized=True), "<= 8")
+        sample_speed("2018 text, order 9", train(np.load(folder / "2018.npy"), few, 9), few.bos_id)
+        quality(train_texts, held_out, clean)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
