@@ -5,8 +5,9 @@ Joins the rooms below and adds no logic of its own.
 
 import math
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,16 @@ class GeneratedText(str):
     """A text, and what of it was copied.
 
     Attributes:
-        novelty: What of it stands in the training text.
         exceeds_max_copy: Whether it holds a longer copied span than was allowed, because no other token was left.
     """
 
-    novelty: Novelty
     exceeds_max_copy: bool
+    _examine: Callable[[], Novelty]
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """What of the text stands in the training text; looked up when it is first asked for."""
+        return self._examine()
 
 
 class ReviewModel:
@@ -246,7 +251,10 @@ class ReviewModel:
 
     def _index(self) -> Index:
         if self._bundle.index is None:
-            raise DataError("This model has no index of its training text: it was trained with training.novelty=none.")
+            raise DataError(
+                "This model has no index of its training text: it was trained with training.novelty=none, or saved without "
+                "novelty.safetensors."
+            )
         return self._bundle.index
 
     def _guard(self, novelty: str | None, max_copy: int | None) -> Guard | None:
@@ -265,7 +273,7 @@ class ReviewModel:
 
     def _with_novelty(self, row: Row) -> GeneratedText:
         text = GeneratedText(row.text)
-        text.novelty = self._index().examine(row.ids, self.tokenizer.decode)
+        text._examine = partial(self._index().examine, row.ids, self.tokenizer.decode)
         text.exceeds_max_copy = row.exceeds_limit
         return text
 

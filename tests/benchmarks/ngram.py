@@ -4,9 +4,9 @@
     python -m tests.benchmarks.ngram large            200 M characters, drawn from an order-8 model of the reviews
     KENLM=folder python -m tests.benchmarks.ngram kenlm    lmplz, build_binary and query on the same tokens
 
-KenLM is no dependency: ``KENLM`` names the folder of binaries built from its source with KENLM_MAX_ORDER=18. They get the ids as
-words, ``lmplz -o ORDER --discount_fallback 0.5 1 1.5``. Targets stand beside the figures. Each estimate is a process of its own, so
-that its peak memory is its own; "cold" is that whole process, compiled code from the disk cache.
+KenLM is no dependency: ``KENLM`` names the folder of binaries built from its source with KENLM_MAX_ORDER=18. They get the ids
+as words, ``lmplz -o ORDER --discount_fallback 0.5 1 1.5``. Targets stand beside the figures. Each estimate is a process of its
+own, so that its peak memory is its own; "cold" is that whole process, compiled code from the disk cache.
 """
 
 import json
@@ -37,7 +37,6 @@ file, bos, vocab_size, order, limit = sys.argv[1], *map(int, sys.argv[2:])
 ids = np.load(file, mmap_mode="r")
 if limit:
     resource.setrlimit(resource.RLIMIT_DATA, (limit << 20, limit << 20))
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 texts = np.split(ids, np.flatnonzero(ids == bos)[1:])
 begun = time.monotonic()
 arena = Arena((limit << 20) // 2 if limit else None)
@@ -47,8 +46,8 @@ for text in texts:
 nodes = grow(counter.take(), vocab_size, arena)
 found = estimate(nodes, vocab_size, bos, "kneser-ney", arena)
 end = time.monotonic()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([end - begun, end - start, peak / 1024, base / 1024, len(nodes.tokens)]))
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))  # of this program alone
+print(json.dumps([end - begun, peak / 1024, len(nodes.tokens)]))
 """
 
 
@@ -65,7 +64,7 @@ def estimate(name: str, file: Path, tokenizer, order: int, target: str, limit: i
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-c", ESTIMATE, *arguments], capture_output=True, text=True, check=True)
         runs.append([*json.loads(done.stdout), time.monotonic() - start])
-    seconds, _, peak, base, ngrams, cold = min(runs)
+    seconds, peak, ngrams, cold = min(runs)
     figure = f"{seconds:6.2f} s, cold process {cold:5.2f} s, peak {peak / 1024:.2f} GB, {ngrams / 1e6:.1f} M n-grams"
     show(f"estimate {name}, order {order}" + (f", limit {limit} MB" if limit else ""), figure, target)
 

@@ -135,5 +135,21 @@ def train_tiny(preset: str, cache: Path, texts: Sequence[str] = TEXTS, **options
             os.environ["REVIEWGEN_CACHE"] = before
 
 
+def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:
+    """Run a command in this process and return its status, and what it said on standard output and standard error."""
+    from reviewgen.cli import main
+
+    monkeypatch.setattr("sys.argv", ["reviewgen", *map(str, words)])
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    capsys.readouterr()
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(bool(end.code))
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
 GRU = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4}}
 NGRAM = {"model": {"order": 4}, "steps": 1}

@@ -122,7 +122,9 @@ def test_what_the_hub_and_a_file_manager_leave_is_tolerated(saved: Path) -> None
 
 
 def test_strings_that_utf_8_cannot_carry_are_saved(gru: ReviewModel, tmp_path: Path) -> None:
-    odd = ReviewModel(bundle.Bundle(**(vars(gru._bundle) | {"training": {"source": "a\udc80"}, "card": "a\udc80"})))
+    odd = ReviewModel(
+        bundle.Bundle(**(vars(gru._bundle) | {"training": {"source": "a\udc80"}, "card": "a\udc80", "index": None}))
+    )
     odd.save_pretrained(tmp_path / "m")
     assert reviewgen.load(tmp_path / "m").training == {"source": "a\udc80"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.api.run import TrainingRun
-from reviewgen.api.table import SweepRow, plot_sweep, sweep
+from reviewgen.api.table import SweepRow, plot_sweep, refuse_plot, sweep
 from reviewgen.bundle import read_bundle
 from reviewgen.errors import BundleError
 from reviewgen.hub import pull
@@ -24,6 +24,7 @@ __all__ = [
     "list_tokenizers",
     "load",
     "plot_sweep",
+    "refuse_plot",
     "sweep",
     "train",
 ]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from reviewgen import __version__
 from reviewgen.bundle import Bundle, fingerprint, refuse_existing
@@ -29,7 +28,7 @@ from reviewgen.novelty import CompactIndex, Index, build_index
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling import using_threads
-from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, fit, uninterrupted
+from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, find_place, fit, uninterrupted
 
 __all__ = ["TrainingRun"]
 
@@ -255,7 +254,7 @@ class TrainingRun:
         )
         bundle.card = render_card(self.preset, self._model_plugin.name, self._tokenizer_plugin.name, __version__, bundle.training)
         model = ReviewModel(bundle)
-        if self.out is not None and PartialState().is_main_process:
+        if self.out is not None and find_place().is_main_process:
             self._save(model, self.out)
         return model
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.api.run import TrainingRun
-from reviewgen.errors import ConfigError, NotADistribution
+from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, storage_errors
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 
-__all__ = ["SweepRow", "plot_sweep", "sweep"]
+__all__ = ["SweepRow", "plot_sweep", "refuse_plot", "sweep"]
+
+_GROUPS = ("model", "tokenizer", "training")
 
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
@@ -51,19 +53,23 @@ def sweep(
         setting: One setting of the model, the tokenizer or the training, as in "model.order".
         values: What to set it to, one after the other; strings are read as a person types them.
         settings: Others that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
-        run: What else ``TrainingRun`` takes: budget, steps, epochs, seed, lowercase, ...
+        run: What else ``TrainingRun`` takes, but for ``out``: budget, steps, epochs, seed, lowercase, ...
 
     Raises:
         ConfigError: The setting or a value is unknown; nothing was trained by then.
     """
     group, _, name = setting.partition(".")
-    if group not in ("model", "tokenizer", "training") or not name:
+    if group not in _GROUPS or not name:
         raise ConfigError(f"{setting!r} is no setting to sweep; name one as in model.order, tokenizer.vocab_size, training.bptt.")
-    if not values:
-        raise ConfigError(f"Give at least one value of {setting}.")
+    if isinstance(values, str) or not values:
+        raise ConfigError(f"Give a list of at least one value of {setting}; got {values!r}.")
+    if unknown := sorted(set(settings or {}) - set(_GROUPS)):
+        raise ConfigError(f"{unknown[0]!r} is no group of settings. {did_you_mean(unknown[0], _GROUPS)}")
+    if "out" in run:
+        raise ConfigError("A sweep saves no model, so it takes no out. Train the value that you choose with reviewgen.train.")
 
     def start(value: Any) -> TrainingRun:
-        groups: dict[str, Any] = {key: dict((settings or {}).get(key, {})) for key in ("model", "tokenizer", "training")}
+        groups: dict[str, Any] = {key: dict((settings or {}).get(key, {})) for key in _GROUPS}
         groups[group][name] = value
         return TrainingRun(preset, source, **groups, **run)
 
@@ -100,6 +106,21 @@ def _train_bits(run: TrainingRun) -> float | None:
         return None
 
 
+def refuse_plot(file: Path) -> None:
+    """Raise where no plot could be drawn as a file of that name.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or the suffix is none that it writes.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise ConfigError("A plot needs an extra: pip install 'reviewgen[plot]'.") from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    if file.suffix[1:].lower() not in known:
+        raise ConfigError(f"{file} cannot be drawn: its suffix is none of .png, .svg and .pdf.")
+
+
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) -> None:
     """Draw bits per character and copy rate against the values, as PNG, SVG or PDF by the file's suffix.
 
@@ -107,11 +128,8 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) 
         ConfigError: matplotlib is not installed, or the suffix is none that it writes.
         StorageError: The file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("A plot needs an extra: pip install 'reviewgen[plot]'.") from None
-    from reviewgen.errors import storage_errors
+    refuse_plot(file)
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     bits = figure.add_subplot()
@@ -128,7 +146,4 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) 
         share.set(ylabel="copy rate", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3)
     with storage_errors(file):
-        try:
-            figure.savefig(file)
-        except ValueError as error:  # matplotlib's word on a suffix
-            raise ConfigError(f"{file} cannot be drawn: {error}.") from None
+        figure.savefig(file)

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from reviewgen import __version__
 from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle
@@ -67,8 +69,7 @@ def _may_replace(folder: Path) -> bool:
 
 
 def _write_files(bundle: Bundle, folder: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(_apart(bundle.model.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
     bundle.tokenizer.save(folder)
     tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
     if bundle.index is not None:
@@ -79,6 +80,18 @@ def _write_files(bundle: Bundle, folder: Path) -> None:
     _write_json(folder / GENERATION, to_dict(bundle.generation))
     _write_json(folder / TRAINING, bundle.training)
     (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without any that share memory, as tied weights do; only those are copied, for some are large."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in places or plain.untyped_storage().nbytes() != plain.nbytes else plain
+        places.add(place)
+    return found
 
 
 def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:

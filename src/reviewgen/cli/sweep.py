@@ -1,5 +1,6 @@
 """``reviewgen sweep``: a bias-variance table of one setting of one preset."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,9 +40,11 @@ def sweep(
 ) -> None:
     """Train a preset with each of several values of one setting, and compare them in a table."""
     swept, values, fixed = _take_apart(settings)
-    from reviewgen.api import plot_sweep
+    from reviewgen.api import plot_sweep, refuse_plot
     from reviewgen.api import sweep as train_each
 
+    if plot is not None:
+        refuse_plot(plot)
     rows: list[SweepRow] = []
     found = train_each(
         preset,
@@ -59,12 +62,15 @@ def sweep(
         strip_markdown=strip_markdown,
         clean=not no_clean,
     )
+    is_interrupted = False
     try:
-        with notes.status(f"Training with {swept}={values[0]} ..."):
+        with notes.status(f"Training with {swept}={values[0]} ...") as status:
             for row in found:
                 rows.append(row)  # an interrupt keeps what is done
                 note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
+                status.update(f"Training with {swept}={', '.join(values[len(rows) :])} ...")
     except KeyboardInterrupt:
+        is_interrupted = True
         note("Interrupted; the table holds what was done.")
     if as_json:
         print_json({"preset": preset, "setting": swept, "rows": [row.as_json() for row in rows]})
@@ -73,6 +79,7 @@ def sweep(
     if plot is not None and rows:
         plot_sweep(rows, swept, preset, plot)
         note(f"Drawn as {plot}")
+    sys.exit(1 if is_interrupted else 0)
 
 
 def _take_apart(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:

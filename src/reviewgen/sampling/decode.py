@@ -9,6 +9,7 @@ text is left, a row goes back a few tokens, twice as many each time, and takes a
 forbidden token and says so.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -44,6 +45,7 @@ class Row:
     prompt_length: int  # of the decoded prompt; another than len(prompt) where the tokenizer loses characters
     random: np.random.Generator
     forced: list[int] = field(default_factory=list)  # tokens to come whatever is drawn
+    spelled: int = 0  # ids that belong to the prompt
     new_tokens: int = 0
     tries: int = 0  # times that it went back
     exceeds_limit: bool = False  # whether a forbidden token was taken, for want of another
@@ -56,7 +58,8 @@ def start_rows(prompts: Sequence[str], pieces: Pieces, seed: int) -> list[Row]:
     rows = []
     for number, prompt in enumerate(prompts):
         split = pieces.split(prompt)
-        rows.append(Row(prompt, list(split.ids), split.rest, split.length, np.random.default_rng((seed, number))))
+        random = np.random.default_rng((seed, number))
+        rows.append(Row(prompt, list(split.ids), split.rest, split.length, random, spelled=len(split.ids)))
     return rows
 
 
@@ -73,6 +76,7 @@ def decode(
     """Extend the rows until each is finished; yield those that got tokens, after every step."""
     if config.max_new_tokens == 0:
         for row in rows:
+            row.ids += tokenizer.encode(row.rest)
             row.text, row.finish_reason = row.prompt, "length"
         return
     decoding = _Decoding(model, tokenizer, pieces, config, stop_strings, device, guard)
@@ -119,7 +123,7 @@ class _Decoding:
     def go_back(self, row: Row) -> None:
         """Take a row that stands before a dead end back to where it may go another way."""
         row.tries += 1
-        back = min(1 << row.tries, row.new_tokens)
+        back = min(1 << row.tries, len(row.ids) - row.spelled)
         if back:
             del row.ids[-back:]
             row.new_tokens -= back
@@ -134,8 +138,7 @@ class _Decoding:
         draw_rows(weights, *self._filters, uniform, tokens)
         going = set()
         for number, (row, token) in enumerate(zip(live, tokens.tolist(), strict=True)):
-            if not row.rest and not row.forced:
-                token = self._allowed(row, token, table[number])
+            token = self._allowed(row, token, table[number])
             if token == DEAD_END:
                 continue
             self._extend(row, token)
@@ -160,7 +163,8 @@ class _Decoding:
 
     def _allowed(self, row: Row, token: int, logits: Float[np.ndarray, " V"]) -> int:
         """Return the token, another in its place where it would complete a copied span, or DEAD_END."""
-        if self.guard is None or token == self.tokenizer.eos_id:
+        spells = row.forced or 0 < len(self.pieces.texts[token]) <= len(row.rest)  # the prompt, and no more
+        if self.guard is None or token == self.tokenizer.eos_id or spells:
             return token
         windows, run = self.guard
         text = np.array([*self._tail(row), token])
@@ -174,8 +178,8 @@ class _Decoding:
         return self._meet_dead_end(row, token)
 
     def _meet_dead_end(self, row: Row, token: int) -> int:
-        """Return DEAD_END, or the forbidden token once a row has gone back often enough."""
-        if row.tries < TRIES:
+        """Return DEAD_END, or the forbidden token once a row has gone back often enough, or where it runs on from the prompt."""
+        if row.tries < TRIES and not row.rest:
             return DEAD_END
         row.exceeds_limit = True
         return token
@@ -188,6 +192,7 @@ class _Decoding:
 
     def _extend(self, row: Row, token: int) -> None:
         """Add a token to a row and finish the row where it ends."""
+        is_prompt = bool(row.forced or row.rest)
         if row.forced:
             row.ids.append(row.forced.pop(0))
         elif token == self.tokenizer.eos_id:
@@ -200,6 +205,8 @@ class _Decoding:
                 return
             if row.new_tokens == self.config.max_new_tokens:
                 row.finish_reason = "length"
+        if is_prompt:
+            row.spelled = len(row.ids)
         if row.finish_reason is not None:
             row.text = _text(row, self.tokenizer)
 
@@ -209,7 +216,7 @@ class _Decoding:
         size = _BLOCK
         while live:
             uniform = np.stack([row.random.random(size) for row in live])
-            tails = np.array([self._tail(row) for row in live]) if self.guard else None
+            tails = np.array([self._tail(row) for row in live], np.int64) if self.guard else None
             tokens, state = self.model.sample(state, uniform, self.tokenizer.eos_id, self.config, self.guard, tails)
             going = {number for number, row in enumerate(live) if self._extend_by(row, tokens[number])}
             yield live
@@ -246,7 +253,20 @@ class _Decoding:
         if not ends:
             return False
         row.text, row.finish_reason = text[: min(ends)], "stop"
+        self._drop_unused(row)
         return True
+
+    def _drop_unused(self, row: Row) -> None:
+        """Forget the tokens behind the end of a row's text."""
+
+        def spelled(count: int) -> str:
+            return row.prompt + self.tokenizer.decode(row.ids[:count])[row.prompt_length :]
+
+        kept = bisect_left(range(len(row.ids)), len(row.text), key=lambda count: len(spelled(count)))
+        while kept < len(row.ids) and not spelled(kept).startswith(row.text):  # inside a character
+            kept += 1
+        row.new_tokens -= len(row.ids) - kept
+        del row.ids[kept:]
 
     def _read_prompts(self, rows: list[Row]) -> tuple[Tensor, State]:
         """Read each distinct text once and return the logits (B, V) after it, and the state."""

@@ -23,12 +23,12 @@ from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.counting import count
-from reviewgen.training.device import OwnRandom, native_precision
+from reviewgen.training.device import OwnRandom, find_place, native_precision
 from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
 
-__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "fit", "native_precision", "uninterrupted"]
+__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "find_place", "fit", "native_precision", "uninterrupted"]
 
 
 def fit(

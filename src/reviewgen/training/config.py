@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from reviewgen.config import Bound, check
+from reviewgen.errors import ConfigError
 from reviewgen.evaluation import Evaluation
 
 __all__ = ["Budget", "Report", "TrainingConfig"]
@@ -34,6 +35,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.keep == "best-under-copy" and (self.novelty == "none" or not self.copy_tokens):
+            raise ConfigError("keep=best-under-copy needs a copy rate: do without novelty=none and copy_tokens=0.")
 
 
 @dataclass(frozen=True)

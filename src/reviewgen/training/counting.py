@@ -6,20 +6,23 @@ the model and hands it to them, so that all go on with the model of one process 
 
 import time
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, distributed
 
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.protocols import SupportsCountMerge
 from reviewgen.training.config import Report
+from reviewgen.training.device import find_place
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
 
 __all__ = ["count"]
+
+_PATIENCE = timedelta(days=1)  # of processes that wait for the first to finish the model
 
 
 def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -> Iterator[Report]:
@@ -28,11 +31,13 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
     Raises:
         TrainingError: There are several processes, and the model's counts cannot be merged.
     """
-    place = PartialState()
-    if place.num_processes > 1 and not isinstance(model, SupportsCountMerge):
+    place = find_place()
+    several = place.num_processes > 1
+    if several and not isinstance(model, SupportsCountMerge):
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it is trained by one process: do without a launcher."
         )
+    group = distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None  # counts lie in main memory
     start, seen, texts = time.monotonic(), 0, 0
     own = range(place.process_index, len(train), place.num_processes)
     every = max(1, len(own) // 100)
@@ -47,9 +52,12 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
             if deadline is not None and time.monotonic() > deadline:
                 break
     finally:
-        if seen or place.num_processes > 1:
-            with uninterrupted():
-                facts = model.finish() if place.num_processes == 1 else _finish_together(model, place)
+        with uninterrupted():
+            if several:
+                facts = _finish_together(model, place, group)
+                texts, seen = _add_up(texts, seen, group)
+            elif seen:
+                facts = model.finish()
         train.forget()
     verdict = judge.evaluate(model)
     yield Report(
@@ -59,39 +67,46 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
         tokens=seen,
         **vars(verdict),
         notes=(*facts.get("notes", ()), *judge.notes()),
-        stopped="all texts counted" if texts == len(own) else "budget spent",
+        stopped="all texts counted" if texts == len(train) else "budget spent",
     )
 
 
-def _finish_together(model: Any, place: PartialState) -> Mapping[str, Any]:
+def _finish_together(model: Any, place: Any, group: Any) -> Mapping[str, Any]:
     """Merge the counts of all processes in the first, finish there, and give every process the finished model."""
     facts: Mapping[str, Any] = {}
     if place.is_main_process:
         for source in range(1, place.num_processes):
-            model.add_counts(_receive(source))
+            model.add_counts(_receive(source, group))
         facts = model.finish()
         for target in range(1, place.num_processes):
-            _send(model.state_dict(), target)
+            _send(model.state_dict(), target, group)
     else:
-        _send(model.take_counts(), 0)
-        model.load_state_dict(_receive(0))
+        _send(model.take_counts(), 0, group)
+        model.load_state_dict(_receive(0, group))
     return facts
 
 
-def _send(tensors: Mapping[str, Tensor], target: int) -> None:
+def _add_up(texts: int, seen: int, group: Any) -> tuple[int, int]:
+    """Return the texts and tokens that all processes have seen."""
+    numbers = torch.tensor([texts, seen])
+    distributed.all_reduce(numbers, group=group)
+    return int(numbers[0]), int(numbers[1])
+
+
+def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
     """Send named tensors to another process: their form, then each as bytes."""
     form = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
-    distributed.send_object_list([form], target)
+    distributed.send_object_list([form], target, group)
     for tensor in tensors.values():
         if tensor.numel():
-            distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target)
+            distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, group)
 
 
-def _receive(source: int) -> dict[str, Tensor]:
+def _receive(source: int, group: Any) -> dict[str, Tensor]:
     form: list[Any] = [None]
-    distributed.recv_object_list(form, source)
+    distributed.recv_object_list(form, source, group)
     tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in form[0]}
     for tensor in tensors.values():
         if tensor.numel():
-            distributed.recv(tensor.view(-1).view(torch.uint8), source)
+            distributed.recv(tensor.view(-1).view(torch.uint8), source, group)
     return tensors

@@ -4,12 +4,19 @@ import os
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from reviewgen.errors import TrainingError
 
-__all__ = ["OwnRandom", "ThreadProbe", "make_accelerator", "native_precision"]
+__all__ = ["OwnRandom", "ThreadProbe", "find_place", "make_accelerator", "native_precision"]
 
 _SLOW_STEPS = 5
+
+
+def find_place() -> Any:
+    """Return which of a launcher's processes this one is; without an accelerator they are processes on the CPU."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 
 def make_accelerator(precision: str) -> Any:

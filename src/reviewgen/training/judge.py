@@ -54,7 +54,7 @@ class Judge:
         start = time.monotonic()
         evaluation = self._measure(model, device)
         texts = self._write(model, device)
-        copy_rate = None if self.index is None else self.index.copy_rate([np.array(ids, np.int64) for ids, _ in texts])
+        copy_rate = self._measure_copies([ids for ids, _ in texts])
         is_best = self._compare(evaluation, copy_rate)
         self.seconds = time.monotonic() - start
         return Verdict(evaluation, copy_rate, texts[0][1], is_best)
@@ -72,6 +72,11 @@ class Judge:
             return evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device)
         except NotADistribution:
             return None
+
+    def _measure_copies(self, texts: list[list[int]]) -> float | None:
+        if self.index is None or not self.config.copy_tokens:
+            return None
+        return self.index.copy_rate([np.array(ids, np.int64) for ids in texts])
 
     def _write(self, model: Any, device: str) -> Sequence[tuple[list[int], str]]:
         """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""

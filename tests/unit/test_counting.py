@@ -1,0 +1,129 @@
+"""Counting in several processes: together they make the model of one process, print once, and wait for nobody in vain."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import TrainingError
+from reviewgen.training import counting
+from tests.unit.fakes import TEXTS, TableModel
+
+SCRIPT = """
+import hashlib, json, os, sys, time
+from reviewgen.cli import main
+
+corpus, out = sys.argv[1:]
+sys.argv = ["reviewgen", "train", "ngram-char", "--data", corpus, "--out", out, "--json"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+
+# Again, and the second process is slow: time is up when it has seen a part of its texts.
+from reviewgen import TrainingRun
+from reviewgen_ngram.model import Ngram
+
+run = TrainingRun("ngram-char", corpus, budget=600)
+run.read()
+run.tokenize()
+observe = Ngram.observe
+if os.environ["RANK"] == "1":
+    Ngram.observe = lambda self, ids: (time.sleep(0.05), observe(self, ids))[1]
+run._started, run._budget_seconds = time.monotonic(), 0.5
+(*_, last) = run
+weights = {name: tensor.tolist() for name, tensor in run.model.state_dict().items()}
+facts = {"rank": os.environ["RANK"], "steps": last.step, "tokens": last.tokens, "stopped": last.stopped}
+facts["weights"] = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
+with open(f"{out}.{os.environ['RANK']}.json", "w") as file:
+    json.dump(facts, file)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
+    """``--multi_gpu`` starts as many processes as are asked for, also where there is no GPU; ``--cpu`` starts one."""
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", *plain]
+    done = subprocess.run(
+        [*launch, "script.py", "reviews.txt", "both"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Read 60 reviews") == 1 and done.stderr.count("(best)") == 1
+    facts = json.loads(done.stdout)  # one object
+    one = TrainingRun("ngram-char", str(tmp_path / "reviews.txt"), out=tmp_path / "one")
+    one.read()
+    one.tokenize()
+    *_, last = one
+    one.finish()
+    assert (tmp_path / "both/model.safetensors").read_bytes() == (tmp_path / "one/model.safetensors").read_bytes()
+    assert (tmp_path / "both/novelty.safetensors").read_bytes() == (tmp_path / "one/novelty.safetensors").read_bytes()
+    assert facts["steps"] == last.step == len(one.stores["train"])
+    assert facts["tokens_seen"] == last.tokens == one.stores["train"].tokens
+    assert facts["stopped"] == "all texts counted"
+    assert facts["notes"] == one.facts()["notes"] and facts["held_out"] == one.held_out
+    assert reviewgen.load(tmp_path / "both").generate_one(seed=1) == reviewgen.load(tmp_path / "one").generate_one(seed=1)
+    first, second = (json.loads((tmp_path / f"both.{rank}.json").read_text()) for rank in "01")
+    assert first == second | {"rank": "0"}
+    assert first["stopped"] == "budget spent" and len(one.stores["train"]) / 2 < first["steps"] < len(one.stores["train"])
+
+
+def test_counts_that_cannot_be_merged_are_refused_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counter(TableModel):
+        def observe(self, ids: Any) -> None:
+            raise AssertionError
+
+        def finish(self) -> dict[str, Any]:
+            return {}
+
+    monkeypatch.setattr(counting, "find_place", lambda: SimpleNamespace(num_processes=2, process_index=0, is_main_process=True))
+    run = TrainingRun("ngram-char", TEXTS)
+    run.read()
+    run.tokenize()
+    run.model = Counter(torch.zeros(3, 3))
+    with pytest.raises(TrainingError, match="Counter cannot merge counts"):
+        list(run)
+
+
+def test_what_is_sent_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    fake = SimpleNamespace(
+        send_object_list=lambda objects, *_: sent.append(objects[0]),
+        recv_object_list=lambda objects, *_: objects.__setitem__(0, sent.pop(0)),
+        send=lambda tensor, *_: sent.append(tensor.clone()),
+        recv=lambda tensor, *_: tensor.copy_(sent.pop(0)),
+    )
+    monkeypatch.setattr(counting, "distributed", fake)
+    tensors = {
+        "counts": torch.arange(12).view(3, 4).t(),  # not contiguous
+        "empty": torch.empty(0, 3, dtype=torch.float32),
+        "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "codes": torch.tensor([1, 200], dtype=torch.uint8),
+    }
+    counting._send(tensors, 1, None)
+    found = counting._receive(1, None)
+    assert found.keys() == tensors.keys() and sent == []
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype
