@@ -14,7 +14,7 @@ from torch import Tensor
 from reviewgen.compiled import compiled
 from reviewgen.errors import BundleError
 from reviewgen_ngram.counts import token_dtype
-from reviewgen_ngram.trie import GROUP, Trie, family, find, probability, stored_end
+from reviewgen_ngram.trie import GROUP, Trie, family, probability, stored_end
 
 __all__ = ["Trained", "empty_tensors", "read_tensors", "write_tensors"]
 
@@ -194,8 +194,9 @@ def _stored_link(links, ends, node):
 
 @compiled
 def _find_fault_in_numbers(trie, is_distribution):
-    tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
-    for node in range(len(tokens)):
+    """Look at the numbers, once all that is used as an index is sound. Without ``ends`` the last sums cannot be had cheaply."""
+    _, links, ends, bases, children, probabilities, backoffs, book, root, _ = trie
+    for node in range(len(probabilities)):
         if not 0 <= probability(probabilities, book, node) <= 1:
             return 6
     for context in range(len(backoffs)):
@@ -203,16 +204,13 @@ def _find_fault_in_numbers(trie, is_distribution):
             return 7
     for context in range(1, len(backoffs) if is_distribution else 0):
         low, high = family(bases, children, context)
-        shorter, seen, lower = np.int64(links[context]), 0.0, 0.0
+        if high > len(links) and ends is None:
+            break
+        seen, lower = 0.0, 0.0
         for child in range(low, high):
+            link = _stored_link(links, ends, child)
             seen += probability(probabilities, book, child)
-            if shorter == 0:
-                lower += root[tokens[child]]
-            else:
-                link = find(tokens, bases, children, shorter, tokens[child])
-                if link == 0:
-                    return 5
-                lower += probability(probabilities, book, link)
+            lower += root[trie.tokens[link]] if links[context] == 0 else probability(probabilities, book, link)
         if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE:
             return 8
     return 0
