@@ -24,6 +24,7 @@ def make_accelerator(precision: str) -> Any:
     from accelerate import Accelerator
     from accelerate.utils import AutocastKwargs
 
+    find_place()  # the accelerator is of the same mind
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # by `accelerate launch`, whose word counts
     mixed = precision if precision in ("bf16", "fp16") else None if launched else native_precision()
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
@@ -140,6 +140,10 @@ class _GradientLoop:
             done = (time.monotonic() - self.started) / whole if whole > 0 else 1.0
         else:
             done = step / max(1, self.total_steps)
+        if self.is_wrapped:  # by the clock of the first process, so that all take the same steps
+            shared = torch.tensor([done], device=self.device)
+            distributed.broadcast(shared, 0)
+            done = float(shared)
         self.schedule_at = min(1.0, done)
         return self.schedule_at
 
