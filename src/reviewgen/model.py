@@ -4,8 +4,7 @@ Joins the rooms below and adds no logic of its own.
 """
 
 import math
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +17,18 @@ from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import Evaluation, Score, evaluate_documents, score_text
 from reviewgen.novelty import Index, Novelty
 from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.sampling import Guard, Pieces, Row, decode, start_rows, text_so_far, using_threads
+from reviewgen.sampling import (
+    Guard,
+    Pieces,
+    Row,
+    check_prompts,
+    check_seed,
+    check_stops,
+    decode,
+    start_rows,
+    text_so_far,
+    using_threads,
+)
 
 __all__ = ["GeneratedText", "ReviewModel"]
 
@@ -127,9 +137,9 @@ class ReviewModel:
         """
         guard = self._guard(novelty, max_copy)
         config = self._settings(max_new_tokens, temperature, top_k, top_p, min_p)
-        prompts = self._prompts(prompt, num_return_sequences)
-        rows = start_rows(prompts, self._vocabulary(), _seed(seed))
-        stops = _stops(stop_strings)
+        prompts = check_prompts(prompt, num_return_sequences)
+        rows = start_rows(prompts, self._vocabulary(), check_seed(seed))
+        stops = check_stops(stop_strings)
         with using_threads(1):  # a single token a row and call: a second thread halves the speed
             for start in range(0, len(rows), _ROWS):
                 for _ in self._decode(rows[start : start + _ROWS], config, stops, guard):
@@ -156,8 +166,8 @@ class ReviewModel:
     ) -> Iterator[str]:
         """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``."""
         config = self._settings(max_new_tokens, temperature, top_k, top_p, min_p)
-        rows = start_rows(self._prompts(prompt, 1), self._vocabulary(), _seed(seed))
-        return self._stream(rows[0], config, _stops(stop_strings))
+        rows = start_rows(check_prompts(prompt, 1), self._vocabulary(), check_seed(seed))
+        return self._stream(rows[0], config, check_stops(stop_strings))
 
     def evaluate(
         self,
@@ -282,14 +292,6 @@ class ReviewModel:
         given: dict[str, Any] = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         return replace(self.generation_config, **given)
 
-    def _prompts(self, prompt: str | Sequence[str], repeat: int) -> list[str]:
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]
-        if not all(isinstance(text, str) for text in prompts):
-            raise ConfigError("prompt must be a string or a list of strings.")
-        if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
-            raise ConfigError(f"num_return_sequences must be at least 1; got {repeat!r}.")
-        return [text for text in prompts for _ in range(repeat)]
-
     def _vocabulary(self) -> Pieces:
         if self._pieces is None:
             self._pieces = Pieces(self.tokenizer)
@@ -309,18 +311,3 @@ class ReviewModel:
             if len(text) > len(shown):
                 yield text[len(shown) :]
                 shown = text
-
-
-def _stops(stop_strings: str | Sequence[str]) -> list[str]:
-    stops = list(stop_strings) if isinstance(stop_strings, Iterable) and not isinstance(stop_strings, str) else [stop_strings]
-    if not all(isinstance(stop, str) and stop for stop in stops):
-        raise ConfigError("stop_strings must be strings of at least one character.")
-    return stops
-
-
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return secrets.randbits(63)
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
-        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {seed!r}.")
-    return seed

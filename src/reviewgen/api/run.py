@@ -17,14 +17,16 @@ from typing import Any
 import torch
 
 from reviewgen import __version__
+from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
+from reviewgen.api.record import corpus_facts, evaluation_facts, novelty_facts
 from reviewgen.bundle import Bundle, fingerprint, refuse_existing
 from reviewgen.card import render_card
-from reviewgen.config import GenerationConfig, from_dict, from_strings, parse_duration, to_dict
-from reviewgen.data import SPLITS, Corpus, DataConfig, gather, tokenize, workspace
+from reviewgen.config import GenerationConfig, from_dict, to_dict
+from reviewgen.data import Corpus, DataConfig, gather, tokenize, workspace
 from reviewgen.errors import ConfigError, DataError, NotADistribution, StorageError, TrainingError
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import CompactIndex, Index, build_index
+from reviewgen.novelty import Index, build_index
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling import using_threads
@@ -32,8 +34,6 @@ from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, find_p
 
 __all__ = ["TrainingRun"]
 
-DEFAULT_BUDGET = "2m"
-_MOST = 1_000_000_000  # steps or epochs
 _FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
 
 
@@ -94,8 +94,8 @@ class TrainingRun:
             refuse_existing(self.out)
         chosen = find_preset(preset)
         self._source, self._validation = source, validation
-        self._budget_seconds, self._budget = _parse_budget(budget, steps, epochs)
-        self._seed = _check_seed(seed)
+        self._budget_seconds, self._budget = parse_budget(budget, steps, epochs)
+        self._seed = check_seed(seed)
         self._data = from_dict(
             DataConfig,
             {
@@ -108,12 +108,12 @@ class TrainingRun:
         )
         self._model_class, self._model_plugin = find_model(chosen.model)
         self._tokenizer_class, self._tokenizer_plugin = find_tokenizer(chosen.tokenizer)
-        self._model_settings = _settings(self._model_class.Config, chosen.model_settings, model, "model")
+        self._model_settings = merge_settings(self._model_class.Config, chosen.model_settings, model, "model")
         self._tokenizer_config = from_dict(
             self._tokenizer_class.Config,
-            _settings(self._tokenizer_class.Config, chosen.tokenizer_settings, tokenizer, "tokenizer"),
+            merge_settings(self._tokenizer_class.Config, chosen.tokenizer_settings, tokenizer, "tokenizer"),
         )
-        self.config = from_dict(TrainingConfig, _settings(TrainingConfig, chosen.training_settings, training, "training"))
+        self.config = from_dict(TrainingConfig, merge_settings(TrainingConfig, chosen.training_settings, training, "training"))
         from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused before any work
         self._generation = from_dict(GenerationConfig, chosen.generation_settings)
         self._started = time.monotonic()
@@ -264,17 +264,7 @@ class TrainingRun:
         return {
             "preset": self.preset,
             "seed": self._seed,
-            "data": to_dict(self._data)
-            | {
-                "source": corpus.stream.name,
-                "validation_source": corpus.validation[0].name if corpus.validation else None,
-                "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
-                "text_column": corpus.stream.text_column,
-                "fingerprint": corpus.fingerprint,
-                "reviews": {split: corpus.count(split) for split in SPLITS},
-                "tokens": {split: self.stores[split].tokens for split in SPLITS},
-                "cleaning": asdict(corpus.report),
-            },
+            "data": to_dict(self._data) | corpus_facts(corpus, self.stores),
             "config": to_dict(self.config),
             "budget_seconds": self._budget_seconds,
             "stopped": "interrupted" if self.is_interrupted else last.stopped if last else None,
@@ -286,38 +276,15 @@ class TrainingRun:
             "threads": last.threads if last else None,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             "evaluations": self._evaluations,
-            "novelty": self._novelty_facts(),
+            "novelty": novelty_facts(self._index, self._evaluations, self._held_out_copy_rate),
             "held_out": self.held_out,
             "notes": self.notes + (list(last.notes) if last else []),
         }
 
-    def _novelty_facts(self) -> dict[str, Any] | None:
-        """Return what there is to say of the index, and how much of the model's own texts it knows, beside real reviews."""
-        if self._index is None:
-            return None
-        kept = [evaluation for evaluation in self._evaluations if evaluation["is_best"]]
-        facts = {
-            "form": self._index.form,
-            "copy_rate": kept[-1]["copy_rate"] if kept else None,
-            "held_out_copy_rate": self._held_out_copy_rate,
-        }
-        if isinstance(self._index, CompactIndex):
-            rates = {str(length): rate for length, rate in self._index.false_positive_rates.items()}
-            facts |= {"false_positive_rates": rates, "stride": self._index.stride}
-        return facts
-
     def _record(self, report: Report) -> None:
         self._last = report
         if report.sample is not None:
-            numbers = {
-                "step": report.step,
-                "seconds": round(report.seconds, 2),
-                "train_nats_per_token": report.nats_per_token,
-                "learning_rate": report.learning_rate,
-                "is_best": report.is_best,
-                "copy_rate": report.copy_rate,
-            }
-            self._evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
+            self._evaluations.append(evaluation_facts(report))
 
     def _evaluate(self) -> dict[str, Any] | None:
         """Evaluate on the test split, or on the validation split where that is all there is; None where it cannot be scored."""
@@ -338,34 +305,3 @@ class TrainingRun:
             rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / out.name
             model.save_pretrained(rescue)
             raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
-
-
-def _parse_budget(budget: str | float | None, steps: int | None, epochs: float | None) -> tuple[float | None, Budget]:
-    """Return the seconds of a time budget, if it is one, and the budget."""
-    if sum(value is not None for value in (budget, steps, epochs)) > 1:
-        raise ConfigError("Give one of budget, steps and epochs.")
-    for name, value, kinds in (("steps", steps, int), ("epochs", epochs, int | float)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < _MOST):
-            raise ConfigError(f"{name} must be a number above 0 and below {_MOST:,}; got {value!r}.")
-    if steps is None and epochs is None:
-        return parse_duration(DEFAULT_BUDGET if budget is None else budget), Budget()
-    return None, Budget(steps=steps, epochs=epochs)
-
-
-def _check_seed(seed: int) -> int:
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
-        raise ConfigError(f"seed must be a whole number of at least 0; got {seed!r}.")
-    return seed
-
-
-def _settings(config: type, preset: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
-    """Return a preset's settings, overlaid with the user's, which may be strings."""
-    own = {} if own is None else own
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"{group} settings are a mapping, as in {{'hidden_size': 256}}; got {type(own).__name__}.")
-    if group == "model" and "vocab_size" in own:
-        raise ConfigError("model.vocab_size is the tokenizer's: set tokenizer.vocab_size where the tokenizer has one.")
-    try:
-        return dict(preset) | from_strings(config, own)
-    except ConfigError as error:
-        raise ConfigError(f"{group}: {error}") from None

@@ -5,8 +5,20 @@ decode    from prompts to texts, token by token or, where a model can, in its ow
 threads   how many threads one token deserves
 """
 
-from reviewgen.sampling.decode import Guard, Row, decode, start_rows, text_so_far
-from reviewgen.sampling.prompt import Pieces
+from reviewgen.sampling.decode import Guard, decode
+from reviewgen.sampling.prompt import Pieces, check_prompts, check_seed, check_stops
+from reviewgen.sampling.row import Row, start_rows, text_so_far
 from reviewgen.sampling.threads import using_threads
 
-__all__ = ["Guard", "Pieces", "Row", "decode", "start_rows", "text_so_far", "using_threads"]
+__all__ = [
+    "Guard",
+    "Pieces",
+    "Row",
+    "check_prompts",
+    "check_seed",
+    "check_stops",
+    "decode",
+    "start_rows",
+    "text_so_far",
+    "using_threads",
+]

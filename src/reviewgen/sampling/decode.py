@@ -11,7 +11,7 @@ forbidden token and says so.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -24,8 +24,9 @@ from reviewgen.compiled.windows import WindowSet, copies, forbid
 from reviewgen.config import GenerationConfig
 from reviewgen.protocols import DEAD_END, LanguageModel, State, SupportsSample, Tokenizer
 from reviewgen.sampling.prompt import Pieces
+from reviewgen.sampling.row import Row, whole_text
 
-__all__ = ["Guard", "Row", "decode", "select_rows", "start_rows", "text_so_far"]
+__all__ = ["Guard", "decode", "select_rows"]
 
 Guard: TypeAlias = tuple[WindowSet, int]
 """Windows that must not be completed, and how many in a row; see ``reviewgen.compiled.windows.copies``."""
@@ -33,34 +34,6 @@ Guard: TypeAlias = tuple[WindowSet, int]
 TRIES = 12  # that a row goes back at dead ends
 _READ_TOKENS = 512  # of a prompt, at a time
 _BLOCK, _LONGEST_BLOCK = 64, 4096  # numbers a row for a model's own loop; twice as many each time
-
-
-@dataclass
-class Row:
-    """One text in the making."""
-
-    prompt: str
-    ids: list[int]
-    rest: str  # the end of the prompt that is still to be spelled
-    prompt_length: int  # of the decoded prompt; another than len(prompt) where the tokenizer loses characters
-    random: np.random.Generator
-    forced: list[int] = field(default_factory=list)  # tokens to come whatever is drawn
-    spelled: int = 0  # ids that belong to the prompt
-    new_tokens: int = 0
-    tries: int = 0  # times that it went back
-    exceeds_limit: bool = False  # whether a forbidden token was taken, for want of another
-    finish_reason: str | None = None  # "end" (of the review), "length" or "stop"
-    text: str = ""  # complete once finish_reason is set
-
-
-def start_rows(prompts: Sequence[str], pieces: Pieces, seed: int) -> list[Row]:
-    """Return a row for each prompt; row i draws from the random stream of (seed, i)."""
-    rows = []
-    for number, prompt in enumerate(prompts):
-        split = pieces.split(prompt)
-        random = np.random.default_rng((seed, number))
-        rows.append(Row(prompt, list(split.ids), split.rest, split.length, random, spelled=len(split.ids)))
-    return rows
 
 
 def decode(
@@ -208,7 +181,7 @@ class _Decoding:
         if is_prompt:
             row.spelled = len(row.ids)
         if row.finish_reason is not None:
-            row.text = _text(row, self.tokenizer)
+            row.text = whole_text(row, self.tokenizer)
 
     def _sample(self, live: list[Row], state: State) -> Iterator[list[Row]]:
         """Let the model extend rows in its own loop, block by block."""
@@ -239,7 +212,7 @@ class _Decoding:
         elif ends:
             row.finish_reason = "end"
         if row.finish_reason is not None:
-            row.text = _text(row, self.tokenizer)
+            row.text = whole_text(row, self.tokenizer)
         return row.finish_reason is None and not meets_dead_end
 
     def _stops(self, row: Row, newest: int) -> bool:
@@ -248,7 +221,7 @@ class _Decoding:
         tail = self.tokenizer.decode(row.ids[-window:])
         if not any(stop in tail for stop in self.stop_strings):
             return False
-        text = _text(row, self.tokenizer)
+        text = whole_text(row, self.tokenizer)
         ends = [place + len(stop) for stop in self.stop_strings if (place := text.find(stop, len(row.prompt))) >= 0]
         if not ends:
             return False
@@ -314,17 +287,3 @@ def _stack(states: list[State]) -> State:
     if isinstance(states[0], tuple):
         return tuple(_stack(list(parts)) for parts in zip(*states, strict=True))
     return torch.cat(states)
-
-
-def text_so_far(row: Row, tokenizer: Tokenizer) -> str:
-    """Return a row's text without a last character that is still incomplete, which may be spelled by several U+FFFD."""
-    return row.text if row.finish_reason is not None else row.prompt + _continuation(row, tokenizer).rstrip("\ufffd")
-
-
-def _text(row: Row, tokenizer: Tokenizer) -> str:
-    """Return the prompt as it was given, also where the tokenizer cannot spell all of it, and what follows it."""
-    return row.prompt + _continuation(row, tokenizer)
-
-
-def _continuation(row: Row, tokenizer: Tokenizer) -> str:
-    return tokenizer.decode(row.ids)[row.prompt_length :]

@@ -5,14 +5,17 @@ A prompt may stop inside what the tokenizer would make one token: "the " before 
 first tokens drawn must spell it and may run on ("token healing"). A tokenizer of single characters needs none of this.
 """
 
+import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
 
+from reviewgen.errors import ConfigError
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["Pieces", "Prompt"]
+__all__ = ["Pieces", "Prompt", "check_prompts", "check_seed", "check_stops"]
 
 _TAKEN_BACK = 8  # tokens at most
 
@@ -51,3 +54,42 @@ class Pieces:
     def spelling(self, rest: str) -> Bool[np.ndarray, " V"]:
         """Return which tokens spell the rest, begin it, or run on from it."""
         return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])
+
+
+def check_prompts(prompt: str | Sequence[str], repeat: int) -> list[str]:
+    """Return each prompt as often as it is to be continued.
+
+    Raises:
+        ConfigError: They are no strings, or the number is none.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]
+    if not all(isinstance(text, str) for text in prompts):
+        raise ConfigError("prompt must be a string or a list of strings.")
+    if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
+        raise ConfigError(f"num_return_sequences must be at least 1; got {repeat!r}.")
+    return [text for text in prompts for _ in range(repeat)]
+
+
+def check_stops(stop_strings: str | Sequence[str]) -> list[str]:
+    """Return the strings at which a text ends.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    stops = list(stop_strings) if isinstance(stop_strings, Iterable) and not isinstance(stop_strings, str) else [stop_strings]
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise ConfigError("stop_strings must be strings of at least one character.")
+    return stops
+
+
+def check_seed(seed: int | None) -> int:
+    """Return the seed, a fresh one for None.
+
+    Raises:
+        ConfigError: It is no whole number from 0 to 2**64 - 1.
+    """
+    if seed is None:
+        return secrets.randbits(63)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {seed!r}.")
+    return seed

@@ -1,0 +1,57 @@
+"""What training.json says of a run: its corpus, each evaluation, and what is known of copying; all JSON values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from reviewgen.data import SPLITS, Corpus, TokenStore
+from reviewgen.evaluation import finite
+from reviewgen.novelty import CompactIndex, Index
+from reviewgen.training import Report
+
+__all__ = ["corpus_facts", "evaluation_facts", "novelty_facts"]
+
+
+def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
+    """Return where the texts came from, how many there are, and what cleaning did."""
+    return {
+        "source": corpus.stream.name,
+        "validation_source": corpus.validation[0].name if corpus.validation else None,
+        "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
+        "text_column": corpus.stream.text_column,
+        "fingerprint": corpus.fingerprint,
+        "reviews": {split: corpus.count(split) for split in SPLITS},
+        "tokens": {split: stores[split].tokens for split in SPLITS},
+        "cleaning": asdict(corpus.report),
+    }
+
+
+def evaluation_facts(report: Report) -> dict[str, Any]:
+    """Return the numbers of one evaluation; an infinite one becomes None."""
+    numbers = {
+        "step": report.step,
+        "seconds": round(report.seconds, 2),
+        "train_nats_per_token": report.nats_per_token,
+        "learning_rate": report.learning_rate,
+        "is_best": report.is_best,
+        "copy_rate": report.copy_rate,
+    }
+    return finite(numbers | (asdict(report.evaluation) if report.evaluation else {}))
+
+
+def novelty_facts(
+    index: Index | None, evaluations: Sequence[Mapping[str, Any]], held_out_copy_rate: float | None
+) -> dict[str, Any] | None:
+    """Return what there is to say of the index, and how much of the model's own texts it knows, beside real reviews."""
+    if index is None:
+        return None
+    kept = [evaluation for evaluation in evaluations if evaluation["is_best"]]
+    facts = {
+        "form": index.form,
+        "copy_rate": kept[-1]["copy_rate"] if kept else None,
+        "held_out_copy_rate": held_out_copy_rate,
+    }
+    if isinstance(index, CompactIndex):
+        rates = {str(length): rate for length, rate in index.false_positive_rates.items()}
+        facts |= {"false_positive_rates": rates, "stride": index.stride}
+    return facts
