@@ -18,15 +18,22 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Float64, Int32
 
 from reviewgen.compiled import compiled
 from reviewgen_ngram.memory import Arena
 from reviewgen_ngram.nodes import Nodes
 
-__all__ = ["ABSOLUTE_FALLBACK", "FALLBACK", "SMOOTHINGS", "Estimate", "absolute_discount", "discounts_from", "estimate"]
+__all__ = [
+    "ABSOLUTE_FALLBACK",
+    "FALLBACK",
+    "Estimate",
+    "absolute_discount",
+    "discounts_from",
+    "estimate",
+    "root_row",
+]
 
-SMOOTHINGS = ("kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none")
 FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
 ABSOLUTE_FALLBACK = 0.5
 STUPID = 0.4
@@ -64,6 +71,15 @@ def estimate(nodes: Nodes, vocab_size: int, bos_id: int, smoothing: str, arena: 
         _smooth(*parents, nodes.first, nodes.links, counts, bos, table, is_witten_bell, backoff, probabilities, backoffs)
     floor = float(backoffs[0]) * uniform
     return Estimate(probabilities, backoffs, floor, [found for found, _ in chosen], [fell for _, fell in chosen])
+
+
+def root_row(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int) -> Float64[np.ndarray, " V"]:
+    """Return the probability of every id after the empty context."""
+    level = slice(int(nodes.starts[1]), int(nodes.starts[2]))
+    row = np.full(vocab_size, found.floor)
+    row[nodes.tokens[level]] = found.probabilities[level]
+    row[bos_id] = 0.0
+    return row
 
 
 def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:

@@ -127,8 +127,10 @@ class Ngram:
         found = estimate(nodes, self.config.vocab_size, self._bos_id, self.config.smoothing, arena)
         counted = _sizes(nodes)
         if self.config.min_count > 1 or self.config.prune_entropy:
-            nodes, found = prune(nodes, found, self._bos_id, self.config.min_count, self.config.prune_entropy)
-        quantized = quantize(nodes, found) if self.config.quantized else None
+            nodes, found = prune(
+                nodes, found, self.config.vocab_size, self._bos_id, self.config.min_count, self.config.prune_entropy
+            )
+        quantized = quantize(nodes, found, self.config.vocab_size, self._bos_id) if self.config.quantized else None
         trie = make_trie(nodes, found, quantized, self.config.vocab_size, self._bos_id)
         self._trained = Trained(trie, nodes.starts, self._bos_id, found.discounts)
         return self._facts(nodes, found, counted)
@@ -197,12 +199,19 @@ class Ngram:
         """
         trie, contexts = self._finished().trie, self._contexts(state)
         tokens = np.empty(uniform.shape, np.int64)
-        has_no_filter = self._is_distribution and config.top_k == 0 and config.top_p == 1 and config.min_p == 0
+        top_k = config.top_k if config.top_k < self.config.vocab_size else 0
+        has_no_filter = self._is_distribution and top_k == 0 and config.top_p == 1 and config.min_p == 0
         if has_no_filter and config.temperature == 1 and guard is None:
             sample_plain(trie, trie.ends, trie.book, contexts, uniform, eos_id, tokens)
         else:
             proposals = PROPOSALS if has_no_filter and config.temperature <= 1 else 0
-            settings = proposals, float(config.temperature), config.top_k, float(config.top_p), float(config.min_p)
+            settings = (
+                proposals,
+                float(config.temperature),
+                min(config.top_k, self.config.vocab_size),
+                float(config.top_p),
+                float(config.min_p),
+            )
             windows, run = guard or (NO_WINDOWS, 0)
             before = np.zeros((len(contexts), 0), np.int64) if tails is None else tails
             sample(trie, contexts, uniform, eos_id, settings, windows, run, before, tokens)

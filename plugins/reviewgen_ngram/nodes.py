@@ -44,7 +44,7 @@ def grow(rows: Rows, vocab_size: int, arena: Arena) -> Nodes:
     """Return the nodes of at least one n-gram.
 
     Raises:
-        DataError: There are more than 2**31 - 1.
+        DataError: There are more than 2**31 - 1, or as many tokens.
     """
     packing, order = rows.packing, rows.order
     sizes = np.zeros(order + 1, np.int64)
@@ -54,6 +54,8 @@ def grow(rows: Rows, vocab_size: int, arena: Arena) -> Nodes:
     total, inner = int(starts[-1]), int(starts[-2])
     if total > MOST:
         raise DataError(f"The corpus has {total:,} distinct n-grams up to order {order}; {MOST:,} can be held. Lower the order.")
+    if rows.counts.sum() > MOST:
+        raise DataError(f"The corpus has {rows.counts.sum():,} tokens; {MOST:,} can be counted. Train on a part of it.")
     tokens = arena.empty(total, token_dtype(vocab_size))
     tokens[0] = 0  # the empty context has none
     counts, links, first = arena.zeros(total, np.int32), arena.zeros(total, np.int32), arena.zeros(inner + 1, np.int32)

@@ -4,7 +4,7 @@ An n-gram may be dropped for few occurrences, or for what its loss would cost in
 of Backoff Language Models"). One that a longer n-gram needs, as its context or as its suffix, stays. The back-off weights make
 up for the rest:
 
-    bow[h] = (1 - sum of p(w | h)) / (1 - sum of p(w | h without its first token)),  over the w kept after h
+    bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first token) over the others)
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, UInt8
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import TrainingError
-from reviewgen_ngram.estimate import Estimate
+from reviewgen_ngram.estimate import Estimate, root_row
 from reviewgen_ngram.nodes import Nodes
 
 __all__ = ["CODES", "Quantized", "entropy_losses", "prune", "quantize"]
@@ -33,7 +33,7 @@ class Quantized:
     backoffs: Float32[np.ndarray, " I"]
 
 
-def prune(nodes: Nodes, found: Estimate, bos_id: int, min_count: int, max_loss: float) -> tuple[Nodes, Estimate]:
+def prune(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int, min_count: int, max_loss: float) -> tuple[Nodes, Estimate]:
     """Drop n-grams of two tokens and more that occur fewer than ``min_count`` times, or whose loss costs less than ``max_loss``.
 
     The loss is the relative rise in perplexity that one n-gram's absence makes, Stolcke's exp(D) - 1.
@@ -53,7 +53,9 @@ def prune(nodes: Nodes, found: Estimate, bos_id: int, min_count: int, max_loss: 
     first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]], nodes.counts[keep])
     probabilities, backoffs = found.probabilities[keep], found.backoffs[keep[:inner]]
-    _balance(first, smaller.links, lost, probabilities, backoffs)
+    lost[0] = False  # 1-grams stay
+    root = root_row(nodes, found, vocab_size, bos_id)
+    _balance(first, smaller.links, smaller.tokens, root, lost, probabilities, backoffs)
     return smaller, replace(found, probabilities=probabilities, backoffs=backoffs)
 
 
@@ -67,7 +69,7 @@ def entropy_losses(nodes: Nodes, found: Estimate, bos_id: int) -> Float64[np.nda
     return losses
 
 
-def quantize(nodes: Nodes, found: Estimate) -> Quantized:
+def quantize(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int) -> Quantized:
     """Round each probability to one of 256: zero, and 255 bins of equal width in its logarithm.
 
     The most probable token of a context takes up the rounding of the others, so that what is left for unseen ones stays.
@@ -88,11 +90,12 @@ def quantize(nodes: Nodes, found: Estimate) -> Quantized:
     values[: nodes.starts[2]] = found.probabilities[: nodes.starts[2]]  # those of 1-grams are kept as they are
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
-    if _is_full(nodes.first, nodes.links, values):
+    if not _balance(
+        nodes.first, nodes.links, nodes.tokens, root_row(nodes, found, vocab_size, bos_id), changed, values, backoffs
+    ):
         raise TrainingError(
-            "A context was followed by every id there is, so rounding has no other to make up for it: do not quantize."
+            "After some context every id has been seen, so there is none to make up for rounding: leave model.quantized off."
         )
-    _balance(nodes.first, nodes.links, changed, values, backoffs)
     return Quantized(codes, book, backoffs)
 
 
@@ -107,31 +110,37 @@ def _close(first, links, keep):
 
 
 @compiled
-def _balance(first, links, changed, probabilities, backoffs):
-    """Give the changed contexts the back-off weight that makes their probabilities sum to one.
+def _balance(first, links, tokens, root, changed, probabilities, backoffs):
+    """Give the changed contexts the back-off weight that makes their probabilities sum to one; return whether that can be.
 
-    Where next to nothing is left for unseen tokens, the old weight is right up to rounding, and above zero.
+    What a shorter context has for the unseen is added up, never taken from one, for it may be smaller than rounding. A context
+    that has next to nothing left keeps its weight, right up to rounding and above zero.
     """
-    for parent in range(len(backoffs)):
-        if changed[parent]:
-            seen, lower = 0.0, 0.0
-            for child in range(first[parent], first[parent + 1]):
-                seen += probabilities[child]
-                lower += probabilities[links[child]]
-            if 1 - seen > ROUNDING and 1 - lower > ROUNDING:
-                backoffs[parent] = (1 - seen) / (1 - lower)
-
-
-@compiled
-def _is_full(first, links, probabilities):
-    """Return whether the children of a context other than the empty one are all that can follow its shorter context."""
-    for parent in range(1, len(first) - 1):
-        lower = 0.0
-        for child in range(first[parent], first[parent + 1]):
-            lower += probabilities[links[child]]
-        if 1 - lower < ROUNDING:
-            return True
-    return False
+    rest = np.zeros(len(backoffs))  # what each context has for the tokens that it has not seen
+    for parent in range(1, len(backoffs)):
+        seen, unseen, child, stop = 0.0, 0.0, first[parent], first[parent + 1]
+        shorter = links[parent]
+        if shorter == 0:
+            for token in range(len(root)):
+                if child < stop and tokens[child] == token:
+                    child += 1
+                else:
+                    unseen += root[token]
+        else:
+            unseen = rest[shorter]
+            for other in range(first[shorter], first[shorter + 1]):
+                if child < stop and tokens[child] == tokens[other]:
+                    child += 1
+                else:
+                    unseen += probabilities[other]
+        for node in range(first[parent], stop):
+            seen += probabilities[node]
+        if changed[parent] and 1 - seen > ROUNDING:
+            if unseen <= 0:
+                return False
+            backoffs[parent] = (1 - seen) / unseen
+        rest[parent] = backoffs[parent] * unseen
+    return True
 
 
 @compiled

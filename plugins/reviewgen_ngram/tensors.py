@@ -19,6 +19,7 @@ from reviewgen_ngram.trie import GROUP, Trie, family, probability, stored_end
 __all__ = ["Trained", "empty_tensors", "read_tensors", "write_tensors"]
 
 TOO_LARGE = np.int64(1 << 40)  # for any link
+ROUNDING = 1e-6  # of what a shorter context leaves, as a difference from one
 TOLERANCE = 1e-4  # by which the probabilities of a context may miss one
 
 
@@ -211,7 +212,7 @@ def _find_fault_in_numbers(trie, is_distribution):
             link = _stored_link(links, ends, child)
             seen += probability(probabilities, book, child)
             lower += root[trie.tokens[link]] if links[context] == 0 else probability(probabilities, book, link)
-        if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE:
+        if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE + backoffs[context] * ROUNDING:
             return 8
     return 0
 

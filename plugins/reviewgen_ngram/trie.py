@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Integer, Shaped
 
 from reviewgen.compiled import compiled, inlined
-from reviewgen_ngram.estimate import Estimate
+from reviewgen_ngram.estimate import Estimate, root_row
 from reviewgen_ngram.nodes import Nodes
 from reviewgen_ngram.prune import Quantized
 
@@ -61,10 +61,8 @@ def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_
     bases = nodes.first[:-1:GROUP].copy()
     bases[0] = nodes.starts[2]
     first, stop = int(nodes.starts[1]), int(nodes.starts[2])
-    root, heads = np.full(vocab_size, found.floor), np.zeros(vocab_size, np.int32)
-    level = nodes.tokens[first:stop]
-    root[level], heads[level] = found.probabilities[first:stop], np.arange(first, stop, dtype=np.int32)
-    root[bos_id] = 0.0
+    heads = np.zeros(vocab_size, np.int32)
+    heads[nodes.tokens[first:stop]] = np.arange(first, stop, dtype=np.int32)
     return Trie(
         tokens=nodes.tokens,
         links=nodes.links[: len(children)],
@@ -74,7 +72,7 @@ def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_
         probabilities=found.probabilities if quantized is None else quantized.codes,
         backoffs=found.backoffs if quantized is None else quantized.backoffs,
         book=None if quantized is None else quantized.book,
-        root=root,
+        root=root_row(nodes, found, vocab_size, bos_id),
         heads=heads,
     )
 

@@ -51,6 +51,10 @@ class GeneratedText(str):
         """What of the text stands in the training text; looked up when it is first asked for."""
         return self._examine()
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Copy and pickle as a plain string: the index of the training text does not travel with a text."""
+        return str, (str(self),)
+
 
 class ReviewModel:
     """A trained model and its tokenizer.

@@ -565,8 +565,18 @@ def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
 
 
 def test_a_context_that_leaves_no_unseen_token_cannot_be_quantized() -> None:
-    with pytest.raises(TrainingError, match="do not quantize"):
+    with pytest.raises(TrainingError, match=r"leave model\.quantized off"):
         trained([[BOS, 2, EOS], [BOS, 2, 2, EOS], [BOS, EOS]], 3, 2, quantized=True)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHED)
+def test_one_token_all_but_alone_sums_to_one_when_quantized(smoothing: str) -> None:
+    """What a context leaves for the unseen is smaller here than rounding in single precision."""
+    model = trained([[BOS, *[2] * 3_000_000, EOS]], 20, 3, smoothing, quantized=True)
+    total = dense(model, ids_of([BOS, 2, 2, 2], [BOS, 3, 2, 2])).double().exp().sum(-1)
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
+    again = Ngram(model.config)
+    again.load_state_dict(model.state_dict())
 
 
 def test_stupid_backoff_generates_and_is_never_scored() -> None:

@@ -1,5 +1,6 @@
 """Copy-limited decoding: what the guard promises, dead ends, and the loop that a model brings along beside the plain one."""
 
+import pickle
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -297,3 +298,33 @@ def test_a_report_is_on_the_text_and_nothing_behind_it(is_block: bool) -> None:
             assert isinstance(text, GeneratedText)
             room = 6 if "stop_strings" in settings else 0  # the rest of the last token
             assert len(text) <= text.novelty.characters <= len(text) + room
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 0.1])
+def test_a_low_temperature_is_no_dead_end(temperature: float) -> None:
+    model = indexed(looping(), LOOP)
+    for text in model.generate(
+        num_return_sequences=4, max_new_tokens=60, temperature=temperature, novelty="filter", max_copy=5, seed=1
+    ):
+        assert isinstance(text, GeneratedText) and not text.exceeds_max_copy
+        assert text.novelty.longest_tokens <= 5
+
+
+@pytest.mark.parametrize("max_copy", [10**6, 10**9, 10**30])
+def test_a_limit_that_no_text_can_reach_costs_nothing(max_copy: int) -> None:
+    for model in (indexed(looping(), LOOP), indexed(counted(LOOP, order=4), LOOP)):
+        settings = {"max_new_tokens": 50, "seed": 2}
+        assert model.generate_one(**settings, novelty="filter", max_copy=max_copy) == model.generate_one(**settings)
+
+
+def test_a_top_k_beyond_all_numbers_is_off() -> None:
+    for model in (looping(), counted(LOOP, order=4)):
+        found = review_model(model, LETTERS)
+        settings = {"seed": 1, "max_new_tokens": 30}
+        assert found.generate_one(**settings, top_k=10**30) == found.generate_one(**settings, top_k=0)
+
+
+def test_a_text_travels_as_a_plain_string() -> None:
+    text = indexed(looping(), LOOP).generate_one(novelty="report", max_new_tokens=20, seed=3)
+    copied = pickle.loads(pickle.dumps(text))
+    assert copied == text and type(copied) is str

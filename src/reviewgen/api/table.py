@@ -4,7 +4,7 @@ Joins the training run, evaluation and generation; the numbers are theirs.
 """
 
 import math
-import time
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class SweepRow:
     train_bits: float | None
     held_out_bits: float | None
     megabytes: float
-    seconds: float  # of reading and training
+    seconds: float  # of training and its evaluations; the corpus is read and tokenized before
     copy_rate: float | None
 
     def as_json(self) -> dict[str, Any]:
@@ -79,12 +79,11 @@ def sweep(
 
 
 def _train(run: TrainingRun, value: Any) -> SweepRow:
-    begun = time.monotonic()
     run.read()
     run.tokenize()
-    for _ in run:
-        pass
-    seconds = time.monotonic() - begun
+    seconds = 0.0
+    for report in run:
+        seconds = report.seconds
     model = run.finish()
     tensors = model.model.state_dict().values()
     return SweepRow(
@@ -110,7 +109,7 @@ def refuse_plot(file: Path) -> None:
     """Raise where no plot could be drawn as a file of that name.
 
     Raises:
-        ConfigError: matplotlib is not installed, or the suffix is none that it writes.
+        ConfigError: matplotlib is not installed, the suffix is none that it writes, or the folder may not be written.
     """
     try:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -119,6 +118,8 @@ def refuse_plot(file: Path) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if file.suffix[1:].lower() not in known:
         raise ConfigError(f"{file} cannot be drawn: its suffix is none of .png, .svg and .pdf.")
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise ConfigError(f"{file} cannot be drawn: {file.absolute().parent} is no writable folder.")
 
 
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) -> None:

@@ -13,6 +13,7 @@ WINDOWS = (8, 12, 20)  # tokens
 SHORTEST = WINDOWS[0]  # tokens of a span worth naming
 _CONTEXT = 8  # tokens; a character has at most four bytes, a token at least one
 _QUOTE = 80  # characters
+_FEW = 1000  # tokens
 
 Spell = Callable[[Sequence[int]], str]
 """Decodes ids to text, as ``Tokenizer.decode`` does."""
@@ -83,7 +84,7 @@ class Novelty:
         if not self.longest_tokens:
             return "No token of it stands in the training text."
         bound = "at most " if self.form == "compact" else ""
-        sizes = f"{bound}{self.longest_characters} characters ({self.longest_tokens} tokens)"
+        sizes = f"{bound}{_count(self.longest_characters, 'character')} ({_count(self.longest_tokens, 'token')})"
         return f"The longest copied span has {sizes}: {_quote(self.longest_text, _QUOTE)}."
 
     def _shares(self) -> str:
@@ -97,6 +98,10 @@ class Novelty:
         return f"Standing in the training text: {', '.join(shares)}."
 
 
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def _quote(text: str, limit: int) -> str:
     line = " ".join(text.split())
     return f'"{line}"' if len(line) <= limit else f'"{line[: limit - 1]}…"'
@@ -106,7 +111,8 @@ def spell_places(ids: list[int], spell: Spell) -> tuple[str, list[int]]:
     """Return the text of T ids, and the T + 1 places in it: how many characters the first i ids spell.
 
     Where ids spell the same alone and together, one look at each id is enough. Else, as where two ids share a character, each
-    is read behind the few before it. A spelling that is neither is read from the start for each place, in quadratic time.
+    is read behind the few before it. A spelling that is neither is read from the start for each place, in quadratic time; of a
+    long text, the places are then near the true ones only.
     """
     text = spell(ids)
     pieces = {token: spell([token]) for token in set(ids)}
@@ -118,7 +124,9 @@ def spell_places(ids: list[int], spell: Spell) -> tuple[str, list[int]]:
         steps.append(len(spell([*before, ids[place]])) - len(spell(before)))
     places = _sums(steps)
     if places[-1] != len(text):
-        places = [len(spell(ids[:place])) for place in range(len(ids) + 1)]
+        if len(ids) <= _FEW:
+            return text, [len(spell(ids[:place])) for place in range(len(ids) + 1)]
+        places = [min(place, len(text)) for place in [*places[:-1], len(text)]]
     return text, places
 
 

@@ -52,6 +52,9 @@ def decode(
             row.ids += tokenizer.encode(row.rest)
             row.text, row.finish_reason = row.prompt, "length"
         return
+    longest = config.max_new_tokens + max((len(row.ids) + len(row.rest) for row in rows), default=0)
+    if guard is not None and guard[0].length + guard[1] - 1 > longest:
+        guard = None  # no text gets as long as that
     decoding = _Decoding(model, tokenizer, pieces, config, stop_strings, device, guard)
     pending = list(rows)
     while pending:
@@ -121,7 +124,8 @@ class _Decoding:
 
     @property
     def _filters(self) -> tuple[int, float, float]:
-        return self.config.top_k, float(self.config.top_p), float(self.config.min_p)
+        top_k = self.config.top_k if self.config.top_k < self.tokenizer.vocab_size else 0  # it may be too large for compiled code
+        return top_k, float(self.config.top_p), float(self.config.min_p)
 
     def _prepare(self, table: Float[np.ndarray, "B V"], rows: list[Row]) -> None:
         """Rule out bos, and what does not spell the prompt where its end is still to be spelled."""
@@ -143,10 +147,11 @@ class _Decoding:
         text = np.array([*self._tail(row), token])
         if not copies(windows, text, len(text) - 1, run):
             return token
-        weights = weigh_logits(logits, self.config.temperature)
+        weights = weigh_logits(logits, 1.0)  # at a low temperature all but the forbidden would seem impossible
         forbid(windows, text, len(text) - 1, run, weights)
         weights[self.tokenizer.eos_id] = 0.0
         if weights.max() > 0:
+            weights = weigh_logits(np.where(weights > 0, logits, -np.inf), self.config.temperature)
             return int(draw(weights, *self._filters, row.random.random()))
         return self._meet_dead_end(row, token)
 
