@@ -109,7 +109,8 @@ def refuse_plot(file: Path) -> None:
     """Raise where no plot could be drawn as a file of that name.
 
     Raises:
-        ConfigError: matplotlib is not installed, the suffix is none that it writes, or the folder may not be written.
+        ConfigError: matplotlib is not installed, or the suffix is none that it writes.
+        StorageError: The folder may not be written.
     """
     try:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -119,7 +120,7 @@ def refuse_plot(file: Path) -> None:
     if file.suffix[1:].lower() not in known:
         raise ConfigError(f"{file} cannot be drawn: its suffix is none of .png, .svg and .pdf.")
     if not os.access(file.absolute().parent, os.W_OK):
-        raise ConfigError(f"{file} cannot be drawn: {file.absolute().parent} is no writable folder.")
+        raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is no writable folder.")
 
 
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) -> None:
