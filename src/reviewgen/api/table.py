@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.api.run import TrainingRun
-from reviewgen.errors import ConfigError, NotADistribution, did_you_mean, storage_errors
+from reviewgen.errors import ConfigError, NotADistribution, StorageError, did_you_mean, storage_errors
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 
 __all__ = ["SweepRow", "plot_sweep", "refuse_plot", "sweep"]
