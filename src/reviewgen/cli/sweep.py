@@ -1,6 +1,7 @@
 """``reviewgen sweep``: a bias-variance table of one setting of one preset."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,7 +46,6 @@ def sweep(
 
     if plot is not None:
         refuse_plot(plot)
-    rows: list[SweepRow] = []
     found = train_each(
         preset,
         options.typed_source(data),
@@ -62,16 +62,7 @@ def sweep(
         strip_markdown=strip_markdown,
         clean=not no_clean,
     )
-    is_interrupted = False
-    try:
-        with notes.status(f"Training with {swept}={values[0]} ...") as status:
-            for row in found:
-                rows.append(row)  # an interrupt keeps what is done
-                note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
-                status.update(f"Training with {swept}={', '.join(values[len(rows) :])} ...")
-    except KeyboardInterrupt:
-        is_interrupted = True
-        note("Interrupted; the table holds what was done.")
+    rows, is_interrupted = _watch(found, swept, values)
     if as_json:
         print_json({"preset": preset, "setting": swept, "rows": [row.as_json() for row in rows]})
     else:
@@ -80,6 +71,21 @@ def sweep(
         plot_sweep(rows, swept, preset, plot)
         note(f"Drawn as {plot}")
     sys.exit(1 if is_interrupted else 0)
+
+
+def _watch(found: Iterator["SweepRow"], swept: str, values: list[str]) -> tuple[list["SweepRow"], bool]:
+    """Show the trainings as they go; return the rows that were done, and whether an interrupt ended them."""
+    rows: list[SweepRow] = []
+    try:
+        with notes.status(f"Training with {swept}={values[0]} ...") as status:
+            for row in found:
+                rows.append(row)  # an interrupt keeps what is done
+                note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
+                status.update(f"Training with {swept}={', '.join(values[len(rows) :])} ...")
+    except KeyboardInterrupt:
+        note("Interrupted; the table holds what was done.")
+        return rows, True
+    return rows, False
 
 
 def _take_apart(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
