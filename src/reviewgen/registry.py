@@ -1,7 +1,7 @@
 """Finds plugins by entry point. Listing reads package metadata and imports nothing; asking for a name imports that one.
 
-Groups ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the entry point's name is the user's name.
-In-tree plugins use the same door as everybody else's. Standard library only.
+Groups ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the entry point's name is the user's name. In
+``reviewgen.steppers`` a model's name names what writes with its weights without torch; few models need one. In-tree plugins use the same door as everybody else's. Standard library only.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ __all__ = [
     "Plugin",
     "find_model",
     "find_preset",
+    "find_stepper",
     "find_tokenizer",
     "list_models",
     "list_plugins",
@@ -28,7 +29,12 @@ __all__ = [
     "register_tokenizer",
 ]
 
-GROUPS = {"model": "reviewgen.models", "tokenizer": "reviewgen.tokenizers", "preset": "reviewgen.presets"}
+GROUPS = {
+    "model": "reviewgen.models",
+    "tokenizer": "reviewgen.tokenizers",
+    "preset": "reviewgen.presets",
+    "stepper": "reviewgen.steppers",
+}
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class: this process only
 _failures: dict[tuple[str, str], str] = {}  # (kind, name) -> why its import failed in this process
@@ -81,6 +87,12 @@ def find_model(name: str) -> tuple[Any, Plugin]:
 def find_tokenizer(name: str) -> tuple[Any, Plugin]:
     """Import and return one tokenizer class, and where it came from; raises as ``find_model``."""
     return _find("tokenizer", name)
+
+
+def find_stepper(name: str) -> Any | None:
+    """Import and return what builds steppers for a model of this name; None where nothing does. Raises as ``find_model``."""
+    is_there = ("model", name) not in _registered and name in _entry_points("stepper")
+    return _find("stepper", name)[0] if is_there else None
 
 
 def find_preset(name: str) -> Preset:
