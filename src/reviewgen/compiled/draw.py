@@ -39,6 +39,7 @@ class Drawing(NamedTuple):
     repetition_penalty: float  # 1 is off
     no_repeat_ngram_size: int  # 0 is off
     min_new_tokens: int
+    max_new_tokens: int  # a row's last
     is_greedy: bool  # the most probable token, of equals that of the smallest id
     eos_id: int
     bos_id: int  # never drawn
@@ -64,7 +65,7 @@ def choose(logits, text, size, written, first, second, drawing, windows, run, sc
         windows, run: What must not be completed, as in ``copies``; a run of 0 is off.
         scores, weights: float64 (V,), written.
     """
-    temperatures, top_k, top_p, min_p, _, _, _, is_greedy, eos, _, _ = drawing
+    temperatures, top_k, top_p, min_p, _, _, _, _, is_greedy, eos, _, _ = drawing
     largest = adjust(logits, text, size, written, drawing, scores)
     if not np.isfinite(largest):
         return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
@@ -89,7 +90,7 @@ def choose(logits, text, size, written, first, second, drawing, windows, run, sc
 
 
 @compiled
-def choose_rows(logits, texts, sizes, written, uniform, drawing, windows, run, tokens, used):
+def choose_rows(logits, texts, sizes, written, uniform, drawing, windows, runs, tokens, used):
     """Write the token that follows each of B texts into ``tokens`` and how many numbers it took into ``used``, both int64 (B,).
 
     Args:
@@ -97,7 +98,8 @@ def choose_rows(logits, texts, sizes, written, uniform, drawing, windows, run, t
         texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
         written: int64 (B,).
         uniform: float64 (B, 2).
-        drawing, windows, run: As in ``choose``.
+        drawing, windows: As in ``choose``.
+        runs: int64 (B,), each row's ``run``.
     """
     scores, weights = np.empty(logits.shape[1]), np.empty(logits.shape[1])
     for row in range(len(logits)):
@@ -110,7 +112,7 @@ def choose_rows(logits, texts, sizes, written, uniform, drawing, windows, run, t
             uniform[row, 1],
             drawing,
             windows,
-            run,
+            runs[row],
             scores,
             weights,
         )
@@ -123,7 +125,7 @@ def adjust(logits, text, size, written, drawing, scores):
     The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
     negative ones; no token completes an n-gram a second time (Paulus et al. 2017); the end waits for the least new tokens.
     """
-    _, _, _, _, penalty, ngram, least, _, eos, bos, vocabulary = drawing
+    _, _, _, _, penalty, ngram, least, _, _, eos, bos, vocabulary = drawing
     scores[:] = -np.inf
     for token in range(vocabulary):
         scores[token] = logits[token]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reviewgen.protocols.stepper import (
         DEAD_END,
         NONE,
+        NOT_A_NUMBER,
         NOTHING_LEFT,
         Guard,
         Stepper,
@@ -38,6 +39,7 @@ __all__ = [
     "DEAD_END",
     "NONE",
     "NOTHING_LEFT",
+    "NOT_A_NUMBER",
     "CountTrained",
     "Guard",
     "LanguageModel",
@@ -60,6 +62,7 @@ _HOMES = {
         "DEAD_END",
         "NONE",
         "NOTHING_LEFT",
+        "NOT_A_NUMBER",
         "Guard",
         "StepState",
         "Stepper",

@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from reviewgen.compiled.draw import DEAD_END, NONE, NOTHING_LEFT, Drawing
+from reviewgen.compiled.draw import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, Drawing
 from reviewgen.compiled.windows import WindowSet
 
 __all__ = [
     "DEAD_END",
     "NONE",
     "NOTHING_LEFT",
+    "NOT_A_NUMBER",
     "Guard",
     "StepState",
     "Stepper",
@@ -66,9 +67,9 @@ class SupportsSample(Protocol):
         """Return up to N tokens a row, drawn after the state; how many numbers each row used up; and the state after them.
 
         A row depends on its own numbers only, not on N: what it leaves over is given again. It may take several numbers a
-        token, N >= 32 of them yield at least one. A row ends after the end token, or with DEAD_END (each token but the end was
-        forbidden by the guard), or with NOTHING_LEFT (none could be drawn at all); NONE fills it up, and its state is then of
-        no use.
+        token, N >= 32 of them yield at least one. A row ends after the end token, with the last of ``drawing.max_new_tokens``, or
+        with DEAD_END (each token but the end was forbidden by the guard), NOTHING_LEFT (none could be drawn at all) or
+        NOT_A_NUMBER; NONE fills it up, and its state is then of no use.
 
         Args:
             state: After the last token of each row.

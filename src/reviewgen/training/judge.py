@@ -14,6 +14,7 @@ from reviewgen.evaluation import Document, Evaluation, evaluate_documents
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.sampling import Pieces, decode, start_rows
+from reviewgen.sampling.plain import make_stepper
 from reviewgen.training.config import TrainingConfig
 
 __all__ = ["Judge", "Verdict"]
@@ -82,9 +83,9 @@ class Judge:
         """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""
         tokens = self.config.copy_tokens if self.index is not None else 0
         count = max(1, tokens // SAMPLE_TOKENS)
-        rows = start_rows([""] * count, self.pieces, seed=0)
+        rows = list(start_rows([""] * count, self.pieces, seed=0))
         config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
-        for _ in decode(model, self.tokenizer, self.pieces, rows, config, device=device):
+        for _ in decode(make_stepper(model, device), self.tokenizer, self.pieces, rows, config):
             pass
         return [(row.ids, row.text) for row in rows]
 
