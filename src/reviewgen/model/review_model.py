@@ -292,7 +292,8 @@ class ReviewModel:
         for row in writer.stream(prompt):
             text = text_so_far(row, self.tokenizer)
             if len(text) > len(shown):
-                yield from text[len(shown) :] if self._vocabulary().are_characters else (text[len(shown) :],)
+                new = text[len(shown) :]
+                yield from new if self._vocabulary().are_characters and "\ufffd" not in new else (new,)
                 shown = text
 
     def _generation(self, row: Row, seed: int, number: int) -> Generation:

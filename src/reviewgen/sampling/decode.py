@@ -308,7 +308,7 @@ class _Decoding:
 
 def _keep(
     live: list[Row], logits: Float[np.ndarray, "B V"], state: StepState, going: set[int]
-) -> tuple[list[Row], Float[np.ndarray, "B V"], StepState]:
+) -> tuple[list[Row], Float[np.ndarray, "K V"], StepState]:
     """Return rows, logits and state of those that go on."""
     if len(going) == len(live):
         return live, logits, state
