@@ -1,7 +1,8 @@
 """Strict settings: frozen dataclasses of JSON values, checked when they are made and when they are read.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, or
-one of them ``| None``. A bound stands in the type, and ``check`` enforces types and bounds alike::
+one of them ``| None``; ``tuple[X, ...]`` of them, a list in JSON; or ``dict[str, Any]``, any JSON object. A bound stands in
+the type, and ``check`` enforces types and bounds alike, of a tuple's values each::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -95,7 +96,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     missing = [name for name in _required(cls) if name not in values]
     if missing:
         raise ConfigError(f"The setting {missing[0]!r} is missing.")
-    return cls(**values)
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +206,10 @@ def _unpack(hint: Any) -> tuple[Any, Bound | None]:
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
+    if get_origin(inner) is tuple and isinstance(value, tuple):
+        for element in value:
+            _check_value(f"each value of {name}", element, get_args(inner)[0])
+        return
     if not any(_is_a(value, option) for option in _options(inner)):
         raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
     if isinstance(value, float) and not _is_finite(value):
@@ -229,7 +234,7 @@ def _is_a(value: Any, option: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if option is None or option is types.NoneType:
         return value is None
-    return isinstance(value, option)
+    return isinstance(value, get_origin(option) or option)
 
 
 def _spell(hint: Any) -> str:
@@ -238,10 +243,14 @@ def _spell(hint: Any) -> str:
         float: "a number",
         str: "a string",
         bool: "true or false",
+        dict: "an object",
+        tuple: "a list",
         types.NoneType: "none",
     }
     options = [
-        " or ".join(json.dumps(choice) for choice in get_args(option)) if get_origin(option) is Literal else words[option]
+        " or ".join(json.dumps(choice) for choice in get_args(option))
+        if get_origin(option) is Literal
+        else words[get_origin(option) or option]
         for option in _options(hint)
     ]
     return " or ".join(options)

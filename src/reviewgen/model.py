@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import Bundle, write_bundle
-from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.data import DataConfig, frame_texts, read_texts, workspace
+from reviewgen.config import GenerationConfig
+from reviewgen.data import read_documents, trained_on
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import Evaluation, Score, evaluate_documents, score_text
 from reviewgen.novelty import Index, Novelty
@@ -76,6 +76,11 @@ class ReviewModel:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._bundle.tokenizer
+
+    @property
+    def bundle(self) -> Bundle:
+        """All that is saved: the model, the tokenizer, where both come from, and what is known of the training."""
+        return self._bundle
 
     @property
     def preset(self) -> str:
@@ -197,43 +202,18 @@ class ReviewModel:
             DataError: The source cannot be read or holds nothing to evaluate.
             ConfigError: The split is unknown, or would not be that of the training.
         """
-        trained = self.training.get("data", {})
-        lowercase, strip_markdown, clean = (
-            trained.get(name, default) if value is None else value
-            for name, value, default in (
-                ("lowercase", lowercase, False),
-                ("strip_markdown", strip_markdown, False),
-                ("clean", clean, True),
-            )
+        texts = read_documents(
+            source,
+            self.tokenizer,
+            trained_on(self.training),
+            split=split,
+            text_column=text_column,
+            documents=documents,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            clean=clean,
         )
-        if split != "all":
-            self._refuse_other_split(lowercase=lowercase, strip_markdown=strip_markdown, clean=clean)
-        config = from_dict(
-            DataConfig,
-            {
-                "text_column": text_column,
-                "documents": documents,
-                "lowercase": lowercase,
-                "strip_markdown": strip_markdown,
-                "clean": clean,
-            },
-        )
-        with workspace() as folder:
-            texts = read_texts(source, folder, config, split=split)
-            return evaluate_documents(self.model, frame_texts(texts, self.tokenizer), self.tokenizer.vocab_size)
-
-    def _refuse_other_split(self, **cleaning: bool) -> None:
-        """Raise where a hash split of cleaned texts would not be the one that the model was trained on."""
-        trained = self.training.get("data", {})
-        if trained.get("validation_source") is not None:
-            raise ConfigError(
-                "This model was trained on all of its source, with a validation source of its own: use split='all'."
-            )
-        for name, value in cleaning.items():
-            if trained.get(name, value) != value:
-                raise ConfigError(
-                    f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}."
-                )
+        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size)
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -266,8 +246,8 @@ class ReviewModel:
     def _index(self) -> Index:
         if self._bundle.index is None:
             raise DataError(
-                "This model has no index of its training text: it was trained with training.novelty=none, or saved without "
-                "novelty.safetensors."
+                "This model has no index of its training text: it was trained with training.novelty=none, saved without "
+                "novelty.safetensors, or is a blend of models of different corpora."
             )
         return self._bundle.index
 

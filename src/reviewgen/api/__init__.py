@@ -1,16 +1,18 @@
-"""The sentences that users write: ``load``, ``train``, ``sweep``, ``list_presets``, ``list_models``, ``list_tokenizers``.
+"""The sentences that users write: ``load``, ``train``, ``blend``, ``sweep`` and the lists of what is installed.
 
-Joins the rooms below and adds no logic of its own; ``run`` holds a training step by step, ``table`` several in a table.
+Joins the rooms below and adds no logic of its own; ``run`` holds a training step by step, ``table`` several in a table,
+``mixture`` several models in one.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reviewgen.api.mixture import blend_models
 from reviewgen.api.run import TrainingRun
 from reviewgen.api.table import SweepRow, plot_sweep, refuse_plot, sweep
 from reviewgen.bundle import read_bundle
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, ConfigError
 from reviewgen.hub import pull
 from reviewgen.model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
@@ -19,6 +21,7 @@ from reviewgen.registry import find_preset, list_models, list_presets, list_toke
 __all__ = [
     "SweepRow",
     "TrainingRun",
+    "blend",
     "list_models",
     "list_presets",
     "list_tokenizers",
@@ -99,3 +102,51 @@ def train(
     except KeyboardInterrupt:
         run.interrupt()
     return run.finish()
+
+
+def blend(
+    models: Any,
+    weights: Any = None,
+    *,
+    data: Any = None,
+    split: str = "all",
+    text_column: str | None = None,
+    documents: str = "line",
+    lowercase: bool | None = None,
+    strip_markdown: bool | None = None,
+    clean: bool | None = None,
+) -> ReviewModel:
+    """Return a blend of trained models of one tokenizer: at each token their probabilities, averaged with fixed weights.
+
+    A blend is a model like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often predict
+    better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
+
+    >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")                # doctest: +SKIP
+
+    Args:
+        models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
+        weights: One positive number a model; they are divided by their sum. None: equal, or fitted where data is given.
+        data: Texts that no model was trained on. The weights are those under which they are likeliest, found by expectation
+            maximisation; ``training["weights"]`` of the blend records them with the bits per character of each part.
+        split, text_column, documents, lowercase, strip_markdown, clean: How to read the data; see ``ReviewModel.evaluate``.
+
+    Raises:
+        ConfigError: The models are fewer than two or differ in their tokenizers, or the weights are not one positive number a
+            model, or both weights and data are given.
+        NotADistribution: A model gives scores that do not sum to one.
+        DataError: The data cannot be read, or none of its tokens can be predicted.
+        ReviewgenError: A model cannot be loaded; see ``load``.
+    """
+    if not isinstance(models, list | tuple):
+        raise ConfigError(f"A blend is made of a list of models, as in blend([a, b]); got {type(models).__name__}.")
+    return blend_models(
+        [model if isinstance(model, ReviewModel) else load(model) for model in models],
+        weights,
+        data,
+        split=split,
+        text_column=text_column,
+        documents=documents,
+        lowercase=lowercase,
+        strip_markdown=strip_markdown,
+        clean=clean,
+    )
