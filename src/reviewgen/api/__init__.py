@@ -139,6 +139,9 @@ def blend(
     """
     if not isinstance(models, list | tuple):
         raise ConfigError(f"A blend is made of a list of models, as in blend([a, b]); got {type(models).__name__}.")
+    for model in models:
+        if not isinstance(model, ReviewModel | str | Path):
+            raise ConfigError(f"A blend is made of ReviewModels or of what load takes, a string or a Path; got {model!r}.")
     return blend_models(
         [model if isinstance(model, ReviewModel) else load(model) for model in models],
         weights,
