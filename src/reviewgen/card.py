@@ -15,7 +15,7 @@ tags:
 
 # {preset}
 
-A small {model} language model over {tokenizer} tokens, trained from scratch with reviewgen {version} on {source}.
+A small {model} language model over {tokenizer} tokens, trained from scratch with reviewgen {version} on {source}.{parts}
 
 ```python
 import reviewgen
@@ -48,17 +48,44 @@ def render_card(preset: str, model: str, tokenizer: str, version: str, training:
         tokenizer=tokenizer,
         version=version,
         source=data.get("source", "an unnamed corpus"),
+        parts=_parts(training),
         figures=_figures(training.get("held_out")) + _copies(training.get("novelty")),
         facts=_facts(training, data),
     )
 
 
+def _parts(training: Mapping[str, Any]) -> str:
+    """Return what a blend is made of, and what its weights were fitted on."""
+    parts, fit = training.get("parts"), training.get("weights", {})
+    if not parts:
+        return ""
+    bits = fit.get("bits_per_character", {})
+    lines = ["", "", f"At each token it averages the probabilities of {len(parts)} models; {_WEIGHTS[fit['method']]}.", ""]
+    for part, its_bits in zip(parts, bits.get("parts", [None] * len(parts)), strict=True):
+        lines.append(f"- {part['preset']}: weight {part['weight']:.4f}" + (f", {_spell_bits(its_bits)}" if bits else ""))
+    if bits:
+        together = _spell_bits(bits["fitted_weights"])
+        lines += ["", f"On those {fit['characters']:,} characters the blend takes {together}, end tokens included."]
+    return "\n".join(lines)
+
+
+_WEIGHTS = {
+    "equal": "the weights are equal",
+    "given": "the weights were given",
+    "expectation-maximisation": "the weights were fitted on further texts by expectation maximisation",
+}
+
+
+def _spell_bits(bits: float | None) -> str:
+    spelled = f"{bits:.4f}" if bits is not None else "infinite (some tokens have probability zero)"
+    return f"{spelled} bits per character"
+
+
 def _figures(held_out: Mapping[str, Any] | None) -> str:
     if held_out is None:
         return "Not evaluated on held-out text."
-    bits = held_out["bits_per_character"]
-    spelled = f"{bits:.4f}" if bits is not None else "infinite (some tokens have probability zero)"
-    return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {spelled} bits per character, end tokens included."
+    bits = _spell_bits(held_out["bits_per_character"])
+    return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {bits}, end tokens included."
 
 
 def _copies(novelty: Mapping[str, Any] | None) -> str:

@@ -120,6 +120,41 @@ def test_any_json_object_makes_a_config_or_a_config_error(values: dict[str, Any]
     assert from_dict(Sample, to_dict(config)) == config
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nested:
+    shares: tuple[Annotated[float, Bound(at_least=0)], ...] = ()
+    parts: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def test_lists_of_json_are_tuples() -> None:
+    config = Nested(shares=(1, 0.5), parts=({"name": "x", "sizes": [1, {"y": None}]}, {}))
+    assert from_dict(Nested, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(Nested, {}) == Nested()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"shares": 0.5}, "shares must be a list of numbers; got 0.5"),
+        ({"shares": [0.5, -1.0]}, "shares must be at least 0; got -1.0"),
+        ({"shares": [0.5, "a"]}, "shares must be a list of numbers; got (0.5, 'a')"),
+        ({"shares": [math.nan]}, "shares must be a finite number; got nan"),
+        ({"shares": [[0.5]]}, "shares must be a list of numbers"),
+        ({"parts": [3]}, "parts must be a list of objects; got (3,)"),
+        ({"parts": {"a": 1}}, "parts must be a list"),
+    ],
+)
+def test_each_value_of_a_list_is_checked(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        from_dict(Nested, values)
+    assert said in str(refused.value)
+    with pytest.raises(ConfigError, match="shares must be a list; got '1'"):
+        from_strings(Nested, {"shares": "1"})
+
+
 def test_bounds() -> None:
     assert str(Bound(at_least=0, below=1)) == "at least 0 and below 1"
     assert Bound(at_least=0, below=1).holds(0)

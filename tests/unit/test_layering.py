@@ -10,7 +10,7 @@ CORE = ROOT / "src" / "reviewgen"
 FLOORS = {
     **dict.fromkeys(("errors", "names", "config", "registry"), 0),
     **dict.fromkeys(("compiled", "protocols"), 1),
-    **dict.fromkeys(("data", "sampling", "evaluation", "novelty"), 2),
+    **dict.fromkeys(("data", "sampling", "evaluation", "novelty", "blending"), 2),
     "training": 3,
     "bundle": 4,
     **dict.fromkeys(("card", "hub"), 5),

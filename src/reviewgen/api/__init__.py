@@ -1,9 +1,10 @@
-"""The sentences that users write: ``load``, ``train``, ``sweep``, ``list_presets``, ``list_models``, ``list_tokenizers``.
+"""The sentences that users write: ``load``, ``train``, ``blend``, ``sweep`` and the lists of what is installed.
 
 Joins the rooms below and adds no logic of its own.
 
     loading    a trained model from a folder, the Hub or a preset
     training   a preset and a corpus to a trained model; ``run`` holds the same step by step
+    mixture    several trained models to one
     table      several trainings in a table
 
 Each name is imported when it is first asked for, so that ``load`` does not bring what only training needs.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reviewgen.api.loading import load
+    from reviewgen.api.mixture import blend
     from reviewgen.api.run import TrainingRun
     from reviewgen.api.table import SweepRow, plot_sweep, refuse_plot, sweep
     from reviewgen.api.training import train
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SweepRow",
     "TrainingRun",
+    "blend",
     "list_models",
     "list_presets",
     "list_tokenizers",
@@ -34,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "reviewgen.api.loading": ("load",),
+    "reviewgen.api.mixture": ("blend",),
     "reviewgen.api.run": ("TrainingRun",),
     "reviewgen.api.table": ("SweepRow", "plot_sweep", "refuse_plot", "sweep"),
     "reviewgen.api.training": ("train",),

@@ -98,13 +98,14 @@ def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]
     A model that has a stepper of its own is ready to write without torch; torch's form is made when it is asked for.
     """
     kind = find_stepper(facts["name"])
-    if kind is None:
+    config = None if kind is None else from_dict(kind.Config, facts["config"])
+    expected = None if kind is None else kind.expect(config)
+    if kind is None or expected is None:
         from reviewgen.bundle.model import read_model
 
         model = read_model(folder, facts["name"], facts["config"])
         return Weights(model), model.config.vocab_size
-    config = from_dict(kind.Config, facts["config"])
-    check_tensors(folder, kind.expect(config))
+    check_tensors(folder, expected)
     tensors = load_file(folder / WEIGHTS)
 
     def load() -> Any:
@@ -112,7 +113,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]
 
         return build_model(facts["name"], config, tensors)
 
-    return Weights(load=load, stepper=kind(config, tensors)), config.vocab_size
+    return Weights(load=load, stepper=kind(config, tensors)), facts["config"]["vocab_size"]
 
 
 def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:

@@ -1,8 +1,8 @@
 """The machinery of strict settings: what a config dataclass may hold, how it is checked, read and written.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-``tuple[X, ...]`` of one of these, or alternatives such as ``X | None``. A bound stands in the type, of a tuple it is that of
-each element, and ``check`` enforces types and bounds alike::
+``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), or alternatives such as ``X | None``.
+A bound stands in the type, of a tuple it is that of each element, and ``check`` enforces types and bounds alike::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -191,6 +191,8 @@ def _unpack(hint: Any) -> tuple[Any, Bound | None]:
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
+    if get_origin(inner) is tuple and bound is None:
+        bound = _unpack(get_args(inner)[0])[1]
     if not any(_is_a(value, option) for option in _options(inner)):
         raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
     for part in value if isinstance(value, tuple) else (value,):
@@ -218,7 +220,9 @@ def _is_a(value: Any, option: Any) -> bool:
     if get_origin(option) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
-        return isinstance(value, tuple) and all(_is_a(part, get_args(option)[0]) for part in value)
+        return isinstance(value, tuple) and all(_is_a(part, _unpack(get_args(option)[0])[0]) for part in value)
+    if get_origin(option) is dict:
+        return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if option is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if option is int:
@@ -234,14 +238,18 @@ def _spell(hint: Any) -> str:
         float: "a number",
         str: "a string",
         bool: "true or false",
+        dict: "an object",
         types.NoneType: "none",
     }
-    plurals: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings"}
+    plurals: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", dict: "objects"}
 
     def spell(option: Any) -> str:
         if get_origin(option) is Literal:
             return " or ".join(json.dumps(choice) for choice in get_args(option))
-        return f"a list of {plurals[get_args(option)[0]]}" if get_origin(option) is tuple else words[option]
+        if get_origin(option) is tuple:
+            inner = _unpack(get_args(option)[0])[0]
+            return f"a list of {plurals[get_origin(inner) or inner]}"
+        return words[get_origin(option) or option]
 
     return " or ".join(spell(option) for option in _options(hint))
 

@@ -5,6 +5,7 @@
     cleaning         what is changed and dropped, counted
     corpus           one pass: clean, spool, split by hash
     cache            token ids in memory-mapped files
+    reading          texts to measure a trained model on
     lanes            batches for truncated back-propagation through time
 
 Knows no model; a tokenizer only by its protocol.
@@ -14,6 +15,7 @@ from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
+from reviewgen.data.reading import read_documents, trained_on
 
 __all__ = [
     "IGNORED",
@@ -28,8 +30,10 @@ __all__ = [
     "describe",
     "frame_texts",
     "gather",
+    "read_documents",
     "read_texts",
     "shorten",
     "tokenize",
+    "trained_on",
     "workspace",
 ]

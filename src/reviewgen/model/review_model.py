@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from reviewgen.bundle import Bundle
-from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model.request import GenerateOptions, Request, make_request
 from reviewgen.model.texts import GeneratedText, Generation
@@ -48,6 +48,11 @@ class ReviewModel:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
         return self._bundle.tokenizer
+
+    @property
+    def bundle(self) -> Bundle:
+        """All that is saved: the model, the tokenizer, where both come from, and what is known of the training."""
+        return self._bundle
 
     @property
     def preset(self) -> str:
@@ -176,46 +181,21 @@ class ReviewModel:
             DataError: The source cannot be read or holds nothing to evaluate.
             ConfigError: The split is unknown, or would not be that of the training.
         """
-        from reviewgen.data import DataConfig, frame_texts, read_texts, workspace
+        from reviewgen.data import read_documents, trained_on
         from reviewgen.evaluation import evaluate_documents
 
-        trained = self.training.get("data", {})
-        lowercase, strip_markdown, clean = (
-            trained.get(name, default) if value is None else value
-            for name, value, default in (
-                ("lowercase", lowercase, False),
-                ("strip_markdown", strip_markdown, False),
-                ("clean", clean, True),
-            )
+        texts = read_documents(
+            source,
+            self.tokenizer,
+            trained_on(self.training),
+            split=split,
+            text_column=text_column,
+            documents=documents,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            clean=clean,
         )
-        if split != "all":
-            self._refuse_other_split(lowercase=lowercase, strip_markdown=strip_markdown, clean=clean)
-        config = from_dict(
-            DataConfig,
-            {
-                "text_column": text_column,
-                "documents": documents,
-                "lowercase": lowercase,
-                "strip_markdown": strip_markdown,
-                "clean": clean,
-            },
-        )
-        with workspace() as folder:
-            texts = read_texts(source, folder, config, split=split)
-            return evaluate_documents(self.model, frame_texts(texts, self.tokenizer), self.tokenizer.vocab_size)
-
-    def _refuse_other_split(self, **cleaning: bool) -> None:
-        """Raise where a hash split of cleaned texts would not be the one that the model was trained on."""
-        trained = self.training.get("data", {})
-        if trained.get("validation_source") is not None:
-            raise ConfigError(
-                "This model was trained on all of its source, with a validation source of its own: use split='all'."
-            )
-        for name, value in cleaning.items():
-            if trained.get(name, value) != value:
-                raise ConfigError(
-                    f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}."
-                )
+        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size)
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -252,8 +232,8 @@ class ReviewModel:
     def _index(self) -> Index:
         if self._bundle.index is None:
             raise DataError(
-                "This model has no index of its training text: it was trained with training.novelty=none, or saved without "
-                "novelty.safetensors."
+                "This model has no index of its training text: it was trained with training.novelty=none, saved without "
+                "novelty.safetensors, or is a blend of models of different corpora."
             )
         return self._bundle.index
 

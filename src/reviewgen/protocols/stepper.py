@@ -91,8 +91,8 @@ class StepperKind(Protocol):
 
     Config: ClassVar[type]
 
-    def expect(self, config: Any) -> Mapping[str, TensorForm]:
-        """Return the name and form of every tensor of a model with this config."""
+    def expect(self, config: Any) -> Mapping[str, TensorForm] | None:
+        """Return the name and form of every tensor of a model with this config; None where only torch can write with it."""
         ...
 
     def __call__(self, config: Any, tensors: Mapping[str, np.ndarray]) -> Stepper:

@@ -1,0 +1,98 @@
+"""``reviewgen blend``: several trained models become one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import notes, print_json, show_log
+from reviewgen.errors import ConfigError
+
+__all__ = ["blend"]
+
+
+def blend(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL MODEL...", help="Saved folders, or owner/name on the Hub; of one tokenizer.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to save the blend in; it must not exist.")],
+    weights: Annotated[str | None, typer.Option(help="One number a model, 0.3,0.7.  [default: equal]")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Fit the weights on these texts, which no model was trained on: a file, a glob.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the data: all, or a part of the hash split: train, validation or test.")] = "all",
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    lowercase: options.AsTrainedLowercase = None,
+    strip_markdown: options.AsTrainedStripMarkdown = None,
+    clean: options.AsTrainedClean = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Put trained models of one tokenizer together: at each token their probabilities, averaged."""
+    numbers = None if weights is None else _numbers(weights)
+    from reviewgen.api import blend as put_together
+    from reviewgen.bundle.write import refuse_existing
+
+    refuse_existing(out.expanduser())
+    show_log()
+    with notes.status("Blending ..." if data is None else "Fitting the weights ..."):
+        model = put_together(
+            models,
+            numbers,
+            data=None if data is None else options.typed_source(data),
+            split=split,
+            text_column=text_column,
+            documents=documents,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            clean=clean,
+        )
+        model.save_pretrained(out)
+    facts = _facts(models, model.training, out)
+    if as_json:
+        print_json(facts)
+    else:
+        _print(facts)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--weights takes one number a model, as in 0.3,0.7; got {text!r}.") from None
+
+
+def _facts(models: list[str], training: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Return what there is to say, as JSON values; bits are null where they are infinite or were not measured."""
+    bits = training["weights"].get("bits_per_character", {})
+    parts = zip(models, training["parts"], bits.get("parts", [None] * len(models)), strict=True)
+    return {
+        "models": [
+            {"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": own}
+            for name, part, own in parts
+        ],
+        "fit": training["weights"],
+        "bits_per_character": bits.get("fitted_weights"),
+        "saved": str(out),
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    is_measured = "bits_per_character" in facts["fit"]
+    width = max(len(row["model"]) for row in facts["models"])
+    for row in facts["models"]:
+        bits = f"  {_spell(row['bits_per_character'])}" if is_measured else ""
+        typer.echo(f"{row['model']:{width}}  weight {row['weight']:.4f}{bits}")
+    if is_measured:
+        equal = facts["fit"]["bits_per_character"]["equal_weights"]
+        together = f"{_spell(facts['bits_per_character'])} (with equal weights {_spell(equal)}), end tokens included"
+        typer.echo(f"{'the blend':{width}}  {'':13}  {together}")
+    typer.echo(f"Saved in {facts['saved']}")
+
+
+def _spell(bits: float | None) -> str:
+    return "infinite" if bits is None else f"{bits:.4f} bits per character"

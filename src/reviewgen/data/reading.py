@@ -1,0 +1,74 @@
+"""Texts to measure a trained model on, read and cleaned as its training did, unless somebody says otherwise."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reviewgen.config import from_dict
+from reviewgen.data.cache import frame_texts, workspace
+from reviewgen.data.corpus import DataConfig, read_texts
+from reviewgen.errors import ConfigError
+from reviewgen.protocols import Tokenizer
+
+__all__ = ["read_documents", "trained_on"]
+
+_CLEANING = {"lowercase": False, "strip_markdown": False, "clean": True}  # what is done where no training says
+
+
+def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what training.json says of the data; of each part where the model is a blend."""
+    parts = training.get("parts")
+    return [data for part in parts for data in trained_on(part)] if parts else [training.get("data", {})]
+
+
+def read_documents(
+    source: Any,
+    tokenizer: Tokenizer,
+    trained: Sequence[Mapping[str, Any]],
+    *,
+    split: str = "all",
+    text_column: str | None = None,
+    documents: str = "line",
+    lowercase: bool | None = None,
+    strip_markdown: bool | None = None,
+    clean: bool | None = None,
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield each text of a source as ids framed by bos and eos, and its number of characters.
+
+    Args:
+        source: See ``reviewgen.data.sources.open_texts``.
+        tokenizer: The model's.
+        trained: What is known of the data of each training that made the model; see ``trained_on``.
+        split: "all", or a part of the hash split of the source: "train", "validation" or "test".
+        text_column: The column that holds the text; guessed if not given.
+        documents: How a txt file is cut: "line", "paragraph" or "file".
+        lowercase, strip_markdown, clean: How to clean; None does what the trainings did, or the least where they differ.
+
+    Raises:
+        DataError: The source cannot be read or holds nothing to evaluate.
+        ConfigError: The split is unknown, or would not be that of the training.
+    """
+    given = {"lowercase": lowercase, "strip_markdown": strip_markdown, "clean": clean}
+    cleaning = {name: _as_trained(name, trained) if value is None else value for name, value in given.items()}
+    if split != "all":
+        for data in trained:
+            _refuse_other_split(data, cleaning)
+    config = from_dict(DataConfig, {"text_column": text_column, "documents": documents} | cleaning)
+    with workspace() as folder:
+        yield from frame_texts(read_texts(source, folder, config, split=split), tokenizer)
+
+
+def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:
+    default = _CLEANING[name]
+    first, *others = [data.get(name, default) for data in trained] or [default]
+    return bool(first) if all(other == first for other in others) else default
+
+
+def _refuse_other_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]) -> None:
+    """Raise where a hash split of cleaned texts would not be the one that a model was trained on."""
+    if trained.get("validation_source") is not None:
+        raise ConfigError("This model was trained on all of its source, with a validation source of its own: use split='all'.")
+    for name, value in cleaning.items():
+        if trained.get(name, value) != value:
+            raise ConfigError(f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}.")

@@ -1,0 +1,329 @@
+"""The blend as a model, its weights and its stepper, against mixtures spelled out in plain numpy."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+from reviewgen import registry
+from reviewgen.blending import stepper as stepper_room
+from reviewgen.blending.config import BlendConfig, describe_part
+from reviewgen.blending.model import Blend
+from reviewgen.blending.stepper import BlendStepper, SavedBlend
+from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
+from reviewgen.config import from_dict, to_dict
+from reviewgen.errors import BundleError, ConfigError, DataError, UnknownPlugin
+from reviewgen.protocols import LanguageModel, Stepper, SupportsScore, SupportsStep
+from reviewgen.registry import find_model
+from reviewgen.testing import MODEL_LAWS, make_model
+
+SMALL = {"hidden_size": 6, "embedding_size": 4}
+VOCABULARY = 11
+POINTS = [
+    ("reviewgen.models", "blend", "reviewgen.blending.model:Blend"),
+    ("reviewgen.steppers", "blend", "reviewgen.blending.stepper:SavedBlend"),
+]
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    """Have the blend's entry points in an environment, too, that was installed before there were any."""
+
+    def points(group):
+        found = list(entry_points(group=group))
+        missing = [p for p in POINTS if p[0] == group and p[1] not in {point.name for point in found}]
+        return found + [EntryPoint(name, value, group) for _, name, value in missing]
+
+    monkeypatch.setattr(registry, "entry_points", points)
+
+
+def make_blend(*names, weights=None, **settings):
+    models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
+    plugins = [find_model(name)[1] for name in names]
+    return Blend.of(models, plugins, check_weights(weights, len(models)))
+
+
+def two():
+    """Return a blend of a count model and a network."""
+    return make_blend("ngram", "gru", weights=[0.3, 0.7], gru=SMALL)
+
+
+def nested():
+    """Return a blend of a blend and a network."""
+    parts = [two(), make_model("nnlm", VOCABULARY)]
+    return Blend.of(parts, [find_model("blend")[1], find_model("nnlm")[1]], (0.6, 0.4))
+
+
+def unsmoothed():
+    """Return a blend of two count models, which give most tokens probability zero."""
+    return make_blend("ngram", "ngram", ngram={"smoothing": "none", "order": 3})
+
+
+def some_ids(batch=3, time=9, seed=0):
+    return torch.randint(VOCABULARY, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def mixture(blend, ids):
+    """Return the blend's probabilities (B, T, V), in plain float64."""
+    logits = [part(ids, part.initial_state(len(ids)))[0].detach().numpy().astype(np.float64) for part in blend.parts]
+    return sum(weight * softmax(part) for weight, part in zip(blend.config.weights, logits, strict=True))
+
+
+@pytest.mark.parametrize("make", [two, nested], ids=["two", "nested"])
+@pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
+def test_a_blend_keeps_every_law(law, make):
+    law(make)
+
+
+@pytest.mark.parametrize("make", [two, nested, unsmoothed])
+def test_logits_and_scores_are_the_mixture(make):
+    blend, ids, targets = make(), some_ids(), some_ids(seed=1)
+    assert isinstance(blend, LanguageModel) and isinstance(blend, SupportsScore) and isinstance(blend, SupportsStep)
+    expected = mixture(blend, ids)
+    with torch.no_grad():
+        logits, state = blend(ids, blend.initial_state(3))
+        scores, _ = blend.score(ids, targets, blend.initial_state(3))
+    assert isinstance(state, tuple) and len(state) == len(blend.parts)
+    assert not logits.isnan().any()
+    np.testing.assert_allclose(logits.double().exp(), expected, atol=1e-6)
+    np.testing.assert_array_equal(logits.isneginf(), expected == 0)
+    np.testing.assert_allclose(scores, logits.gather(-1, targets[..., None])[..., 0], atol=1e-4)
+
+
+def test_unsmoothed_parts_cover_for_each_other():
+    blend, ids = unsmoothed(), some_ids()
+    zeros = [part(ids, part.initial_state(3))[0].isneginf() for part in blend.parts]
+    logits, _ = blend(ids, blend.initial_state(3))
+    assert (zeros[0] & zeros[1]).any() and (zeros[0] ^ zeros[1]).any()
+    assert torch.equal(logits.isneginf(), zeros[0] & zeros[1])
+
+
+def test_a_model_without_weight_has_no_say():
+    blend, ids = make_blend("ngram", "gru", gru=SMALL), some_ids()
+    alone = Blend.of(blend.parts, [find_model("ngram")[1], find_model("gru")[1]], (1.0, 0.0))
+    expected, _ = blend.parts[0](ids, blend.parts[0].initial_state(3))
+    with torch.no_grad():
+        np.testing.assert_allclose(alone(ids, alone.initial_state(3))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(alone.stepper().read(ids.numpy(), alone.stepper().initial_state(3))[0], expected[:, -1], atol=1e-5)
+
+
+def test_making_and_loading_a_blend_of_models_draws_nothing_and_shares_them():
+    parts = [make_model("ngram", VOCABULARY), make_model("gru", VOCABULARY, **SMALL).train()]
+    before = torch.get_rng_state()
+    blend = Blend.of(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert blend.parts == tuple(parts)
+    assert not parts[1].training
+    assert all(tensor.is_meta for name, tensor in Blend(blend.config).state_dict().items() if name.startswith("1."))
+
+
+def test_tensors_that_do_not_fit_are_refused_and_change_nothing():
+    blend = two()
+    tensors, ids = dict(blend.state_dict()), some_ids()
+    expected, _ = blend(ids, blend.initial_state(3))
+    wide = {**tensors, "1.embedding.weight": torch.zeros(VOCABULARY, 5)}
+    for wrong, words in (
+        (wide, "Model 1 of the blend asks for embedding.weight of the shape (11, 4); there is (11, 5)"),
+        ({name: tensor for name, tensor in tensors.items() if name != "1.output.bias"}, "output.bias"),
+        ({**tensors, "2.weight": torch.zeros(1)}, "'2.weight' belongs to none of the 2 models"),
+        ({**tensors, "weight": torch.zeros(1)}, "'weight' belongs to none"),
+    ):
+        with pytest.raises(BundleError) as caught:
+            blend.load_state_dict(wrong)
+        assert words in str(caught.value)
+    assert torch.equal(blend(ids, blend.initial_state(3))[0], expected)
+
+
+PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": {"vocab_size": 5}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "A blend is not trained"),
+        ({"models": [PART], "weights": [1.0]}, "at least two trained models"),
+        ({"models": [PART, PART]}, "needs as many weights; got 0"),
+        ({"models": [PART, PART], "weights": [0.5, 0.6]}, "must sum to one; got 0.5, 0.6"),
+        ({"models": [PART, PART], "weights": [1.5, -0.5]}, "weights must be at least 0; got -0.5"),
+        ({"models": [PART, PART], "weights": [0.5, float("nan")]}, "finite"),
+        ({"models": [PART, PART | {"x": 1}], "weights": [0.5, 0.5]}, "Model 1 of the blend should have the keys"),
+        ({"models": [PART, PART | {"config": {"vocab_size": 6}}], "weights": [0.5, 0.5]}, "has 6 tokens, the blend 5"),
+    ],
+)
+def test_a_config_is_strict(settings, words):
+    with pytest.raises(ConfigError) as caught:
+        from_dict(BlendConfig, {"vocab_size": 5} | settings)
+    assert words in str(caught.value)
+
+
+def test_a_config_survives_json():
+    config = nested().config
+    assert from_dict(BlendConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert describe_part(find_model("blend")[1], config)["config"]["models"][0]["config"]["models"][1]["name"] == "gru"
+
+
+def test_a_part_that_is_not_installed_is_named():
+    config = BlendConfig(
+        vocab_size=5, weights=(0.5, 0.5), models=(PART, PART | {"name": "gone", "distribution": "reviewgen-gone"})
+    )
+    with pytest.raises(UnknownPlugin, match=r"the model 'gone' of the package reviewgen-gone 0.*pip install reviewgen-gone"):
+        Blend(config)
+
+
+# --- the stepper
+
+
+@pytest.mark.parametrize("make", [two, nested, unsmoothed])
+def test_the_stepper_equals_the_plain_call(make):
+    blend, ids = make(), some_ids()
+    writer = blend.stepper()
+    assert isinstance(writer, Stepper)
+    with torch.no_grad():
+        expected = blend(ids, blend.initial_state(3))[0].numpy()
+    logits, state = writer.read(ids[:, :4].numpy(), writer.initial_state(3))
+    kept = json.dumps(state, default=lambda array: array.tolist())
+    for t in range(4, 9):
+        np.testing.assert_allclose(logits, expected[:, t - 1], atol=1e-4)
+        logits, state = writer.read(ids[:, t : t + 1].numpy(), state)
+    np.testing.assert_allclose(logits, expected[:, -1], atol=1e-4)
+    assert logits.dtype == np.float32
+    again = writer.read(ids[:, :4].numpy(), writer.initial_state(3))[1]
+    assert json.dumps(again, default=lambda array: array.tolist()) == kept
+
+
+class TableStepper:
+    """Scores the next token by a table of logits (V, V); built as a StepperKind builds it."""
+
+    Config = find_model("rnn")[0].Config
+
+    def __init__(self, config, tensors):
+        self.table = tensors["table"]
+
+    @staticmethod
+    def expect(config):
+        return {"table": ("float32", (config.vocab_size, config.vocab_size))}
+
+    def initial_state(self, batch_size):
+        return np.zeros((batch_size, 1))
+
+    def read(self, ids, state):
+        return self.table[ids[:, -1]], state + ids.shape[1]
+
+
+def tables():
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(5, 5)).astype(np.float32) * 50 for _ in range(2))
+    first[:, 0], second[:, 0], second[:, 1] = -np.inf, -np.inf, -np.inf
+    return {"0.table": first, "1.table": second}
+
+
+def test_a_saved_blend_builds_its_parts_steppers(monkeypatch):
+    monkeypatch.setattr(stepper_room, "find_stepper", {"rnn": TableStepper, "blend": SavedBlend}.get)
+    part = PART | {"name": "rnn"}
+    config = BlendConfig(vocab_size=5, weights=(0.25, 0.75), models=(part, part))
+    assert SavedBlend.expect(config) == {"0.table": ("float32", (5, 5)), "1.table": ("float32", (5, 5))}
+    writer = SavedBlend(config, tables())
+    ids = np.array([[1, 2], [3, 4]])
+    logits, state = writer.read(ids, writer.initial_state(2))
+    parts = [table[ids[:, -1]].astype(np.float64) for table in tables().values()]
+    np.testing.assert_allclose(np.exp(logits), 0.25 * softmax(parts[0]) + 0.75 * softmax(parts[1]), rtol=1e-4)
+    assert np.isneginf(logits[:, 0]).all() and np.isfinite(logits[:, 1:]).all()
+    assert [part.tolist() for part in state] == [[[2.0], [2.0]]] * 2
+
+    outer = BlendConfig(vocab_size=5, weights=(0.5, 0.5), models=(describe_part(find_model("blend")[1], config), part))
+    assert list(SavedBlend.expect(outer)) == ["0.0.table", "0.1.table", "1.table"]
+    named = {f"0.{name}": table for name, table in tables().items()} | {"1.table": tables()["0.table"]}
+    writer = SavedBlend(outer, named)
+    both, _ = writer.read(ids, writer.initial_state(2))
+    np.testing.assert_allclose(np.exp(both), 0.5 * np.exp(logits) + 0.5 * softmax(parts[0]), rtol=1e-4)
+
+
+def test_a_part_without_a_stepper_is_said_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr(stepper_room, "find_stepper", {"rnn": TableStepper}.get)
+    config = BlendConfig(vocab_size=5, weights=(0.5, 0.5), models=(PART | {"name": "rnn"}, PART))
+    assert SavedBlend.expect(config) is None
+
+
+def test_the_stepper_s_module_loads_no_torch():
+    script = "import sys, reviewgen.blending.stepper, reviewgen.blending.weights; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_entry_points_name_both():
+    assert registry.find_model("blend")[0] is Blend
+    assert registry.find_stepper("blend") is SavedBlend
+    assert BlendStepper in SavedBlend.__mro__
+
+
+# --- the weights
+
+
+def likelihoods(tokens=3000, models=3, seed=0):
+    """Return log probabilities under models of which each is good at other tokens."""
+    return np.log(np.random.default_rng(seed).beta(0.6, 2.0, (tokens, models)) + 1e-9)
+
+
+def average(log_probs, weights):
+    return float(mix_scores(log_probs, np.asarray(weights, np.float64)).mean())
+
+
+def test_two_weights_are_those_of_a_fine_grid():
+    log_probs = likelihoods(1000, models=2)
+    log_probs[:, 1] -= 0.4
+    shares = np.linspace(0, 1, 4_001)
+    best = shares[np.argmax([average(log_probs, [share, 1 - share]) for share in shares[1:-1]]) + 1]
+    assert fit_weights(log_probs)[0] == pytest.approx(best, abs=3e-4)
+
+
+def test_four_weights_are_those_of_an_optimiser():
+    log_probs = likelihoods(models=4) - np.array([0.0, 0.1, 0.2, 0.3])
+    found = scipy.optimize.minimize(
+        lambda raw: -average(log_probs, softmax(raw)), np.zeros(4), method="BFGS", options={"gtol": 1e-9}
+    )
+    fitted = fit_weights(log_probs)
+    np.testing.assert_allclose(fitted, softmax(found.x), atol=2e-4)
+    assert average(log_probs, fitted) == pytest.approx(-found.fun, abs=1e-8)
+    assert fitted.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_log_likelihood_falls_in_no_round():
+    log_probs = likelihoods() - np.array([0.0, 2.0, 5.0])
+    averages = [average(log_probs, fit_weights(log_probs, rounds=rounds, tolerance=0)) for rounds in range(40)]
+    assert averages[0] < averages[-1]
+    assert (np.diff(averages) > -1e-12).all()
+
+
+def test_zero_probabilities_are_honest():
+    log_probs = likelihoods(models=2)
+    log_probs[:, 1] = -np.inf
+    np.testing.assert_array_equal(fit_weights(log_probs), [1, 0])
+    assert average(log_probs, [1, 0]) == log_probs[:, 0].mean()
+    half = likelihoods(models=2)
+    half[::3, 1] = -np.inf
+    impossible = np.concatenate((half, np.full((50, 2), -np.inf)))
+    np.testing.assert_array_equal(fit_weights(impossible), fit_weights(half))  # they have no say
+    assert average(impossible, fit_weights(half)) == -np.inf  # and are not forgotten
+
+
+@pytest.mark.parametrize(
+    "log_probs", [np.zeros((0, 2)), np.full((3, 2), -np.inf), np.array([[np.nan, -1.0]]), np.array([[0.5, -1.0]])]
+)
+def test_weights_that_cannot_be_fitted_are_refused(log_probs):
+    with pytest.raises(DataError, match="weights cannot be fitted"):
+        fit_weights(log_probs)
+
+
+def test_very_small_probabilities_are_no_zeros():
+    log_probs = likelihoods(models=2)
+    np.testing.assert_allclose(fit_weights(log_probs - 5000), fit_weights(log_probs), atol=1e-9)
