@@ -151,7 +151,7 @@ def test_each_value_of_a_list_is_checked(values: dict[str, Any], said: str) -> N
     with pytest.raises(ConfigError) as refused:
         from_dict(Nested, values)
     assert said in str(refused.value)
-    with pytest.raises(ConfigError, match="shares must be a list; got '1'"):
+    with pytest.raises(ConfigError, match="shares must be a list of numbers; got '1'"):
         from_strings(Nested, {"shares": "1"})
 
 
