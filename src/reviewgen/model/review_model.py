@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from reviewgen.bundle import Bundle
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.model.next_tokens import NextTokens
 from reviewgen.model.request import GenerateOptions, Request, make_request
 from reviewgen.model.texts import GeneratedText, Generation
+from reviewgen.model.walk import Walk
 from reviewgen.novelty import Index, Novelty
 from reviewgen.protocols import Guard, Tokenizer
 from reviewgen.sampling import Pieces, Row, Writer, text_so_far
@@ -157,6 +159,22 @@ class ReviewModel:
             raise ConfigError("num_beams, must_include and finish need the whole text, so they do not go with stream.")
         return self._stream(self._writer(request), request.prompts[0])
 
+    def next_tokens(self, text: str = "", *, k: int = 10, temperature: float = 1.0) -> NextTokens:
+        """Return the k most probable tokens after a text, the entropy, and for a model that counts the counts behind them.
+
+        The probabilities are those of an unfiltered draw. The empty text is the start of a review.
+
+        Raises:
+            ConfigError: The text is no string, k no whole number of at least 1, or the temperature no number above 0.
+            GenerationError: The logits are no numbers, or leave no token.
+        """
+        return self.walk(text, temperature=temperature).next_tokens(k)
+
+    def walk(self, text: str = "", *, temperature: float = 1.0, seed: int | None = None) -> Walk:
+        """Return a text to take forward and back, token by token; ``Walk`` says how."""
+        stepper = self._bundle.weights.stepper()
+        return Walk(stepper, self.tokenizer, self._vocabulary(), text, temperature=temperature, seed=seed)
+
     def evaluate(
         self,
         source: Any,
@@ -250,17 +268,9 @@ class ReviewModel:
     def _writer(self, request: Request) -> Writer:
         if request.conditions:
             raise ConfigError("This model was trained without conditions.")
-        return Writer(
-            self._bundle.weights.stepper(),
-            self.tokenizer,
-            self._vocabulary(),
-            request.config,
-            request.seed,
-            self._guard(request),
-            request.hooks,
-            (),
-            request.must_include,
-        )
+        stepper, pieces, guard = self._bundle.weights.stepper(), self._vocabulary(), self._guard(request)
+        config, seed, hooks, words = request.config, request.seed, request.hooks, request.must_include
+        return Writer(stepper, self.tokenizer, pieces, config, seed, guard, hooks, (), words)
 
     def _write(self, request: Request, first: int = 0) -> Iterator[Row]:
         return self._writer(request).write(request.prompts[first:], first, self._log_likelihood)
@@ -277,19 +287,8 @@ class ReviewModel:
                 shown = text
 
     def _generation(self, row: Row, seed: int, number: int) -> Generation:
-        return Generation(
-            text=row.text,
-            prompt=row.prompt,
-            tokens=row.ids,
-            new_tokens=row.new_tokens,
-            finish_reason=row.finish_reason or "",
-            seed=seed,
-            number=number,
-            seconds=row.seconds,
-            exceeds_max_copy=row.exceeds_limit,
-            _examine=partial(self._examine, row.ids),
-            _score=partial(self._log_probabilities, row),
-        )
+        examine, score = partial(self._examine, row.ids), partial(self._log_probabilities, row)
+        return Generation.of(row, seed, number, examine, score)
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self._bundle.index is None else self._bundle.index.examine(ids, self.tokenizer.decode)

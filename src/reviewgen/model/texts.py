@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from reviewgen.novelty import Novelty
+from reviewgen.sampling import Row
 
 __all__ = ["GeneratedText", "Generation"]
 
@@ -71,6 +72,25 @@ class Generation:
         They are the model's own, before temperature, filters and penalties; computed when they are first asked for.
         """
         return self._score()
+
+    @classmethod
+    def of(
+        cls, row: Row, seed: int, number: int, examine: Callable[[], Novelty | None], score: Callable[[], list[float]]
+    ) -> "Generation":
+        """Return what is known of a finished row."""
+        return cls(
+            text=row.text,
+            prompt=row.prompt,
+            tokens=row.ids,
+            new_tokens=row.new_tokens,
+            finish_reason=row.finish_reason or "",
+            seed=seed,
+            number=number,
+            seconds=row.seconds,
+            exceeds_max_copy=row.exceeds_limit,
+            _examine=examine,
+            _score=score,
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what is known without more work, as JSON values."""
