@@ -218,7 +218,7 @@ def _support(token: int, probability: float, found: Sequence[CountedContext]) ->
     return Support(
         order=0 if longest is None else longest.tokens + 1,
         count=None if longest is None or longest.counts is None else int(longest.counts[token]),
-        shares=tuple(part / probability for part in parts) if len(parts) == len(found) and probability > 0 else None,
+        shares=tuple(min(1.0, part / probability) for part in parts) if len(parts) == len(found) and probability > 0 else None,
     )
 
 

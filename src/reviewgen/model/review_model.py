@@ -162,7 +162,8 @@ class ReviewModel:
     def next_tokens(self, text: str = "", *, k: int = 10, temperature: float = 1.0) -> NextTokens:
         """Return the k most probable tokens after a text, the entropy, and for a model that counts the counts behind them.
 
-        The probabilities are those of an unfiltered draw. The empty text is the start of a review.
+        The probabilities are those of an unfiltered draw. The empty text is the start of a review; any text is read as the
+        tokenizer spells it, so after word pieces leave out a last space, which is part of the next piece.
 
         Raises:
             ConfigError: The text is no string, k no whole number of at least 1, or the temperature no number above 0.

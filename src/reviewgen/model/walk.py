@@ -105,15 +105,23 @@ class Walk:
             raise ConfigError(f"The tokenizer knows nothing of {text!r}, so nothing was added.")
         self._append((self._tokenizer.bos_id, *after))
 
-    def draw(self) -> None:
-        """Add a token, drawn by the probabilities shown.
+    def draw(self, number: int = 1) -> None:
+        """Add tokens, drawn by the probabilities shown, as one step; fewer where the text ends before.
 
         Raises:
+            ConfigError: The number is no whole number of at least 1.
             GenerationError: Nothing can follow, or the text has ended.
         """
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ConfigError(f"The number of tokens to draw must be a whole number of at least 1; got {number!r}.")
         self._refuse_end()
-        weights = distribution(self._places[-1].logits, self._tokenizer, self._temperature)
-        self.take(int(draw(weights, 0, 1.0, 0.0, self._random.random())))
+        start = len(self._places)
+        try:
+            while len(self._places) < start + number and not self.has_ended:
+                weights = distribution(self._places[-1].logits, self._tokenizer, self._temperature)
+                self.take(int(draw(weights, 0, 1.0, 0.0, self._random.random())))
+        finally:
+            del self._places[start:-1]
 
     def undo(self) -> bool:
         """Take the last step back; return whether there was one."""
