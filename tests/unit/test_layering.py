@@ -15,6 +15,7 @@ FLOORS = {
     "bundle": 4,
     **dict.fromkeys(("card", "hub"), 5),
     **dict.fromkeys(("model", "api"), 6),
+    "receipts": 6,
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 SIDE = "testing"

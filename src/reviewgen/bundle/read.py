@@ -88,7 +88,17 @@ def _read(folder: Path) -> Bundle:
         belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
         index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
     return Bundle(
-        config["preset"], weights, tokenizer, model_plugin, tokenizer_plugin, tokenizer_config, generation, training, card, index
+        config["preset"],
+        weights,
+        tokenizer,
+        model_plugin,
+        tokenizer_plugin,
+        tokenizer_config,
+        generation,
+        training,
+        card,
+        index,
+        folder,
     )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "StripMarkdown",
     "TextColumn",
+    "kept_source",
     "typed_source",
 ]
 
@@ -48,3 +49,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def typed_source(text: str) -> str | Path:
     """Return what a person typed as a source: a path where it can only be one."""
     return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text
+
+
+def kept_source(text: str) -> str:
+    """Return a model's source as it is understood from any folder: that of a local one is its whole path."""
+    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text

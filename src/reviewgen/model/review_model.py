@@ -6,7 +6,8 @@ writes loads no torch, where its plugin has a stepper that needs none.
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
@@ -69,6 +70,11 @@ class ReviewModel:
         """The generation defaults that were saved with the model."""
         return self._bundle.generation
 
+    @cached_property
+    def digest(self) -> str | None:
+        """SHA-256 of the files of its folder that texts depend on; None for a model that was not loaded from one."""
+        return self._bundle.digest()
+
     @property
     def training(self) -> dict[str, Any]:
         """What is known of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
@@ -125,7 +131,7 @@ class ReviewModel:
         request = make_request(prompt, self.generation_config, options)
         rows = self._write(request)
         if return_dict_in_generate:
-            return [self._generation(row, request.seed, number) for number, row in enumerate(rows)]
+            return [self._generation(row, request, number) for number, row in enumerate(rows)]
         return [row.text if request.novelty is None else self._with_novelty(row) for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> str:
@@ -142,7 +148,7 @@ class ReviewModel:
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
             raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
         rows = self._write(request, first)
-        return (self._generation(row, request.seed, number) for number, row in enumerate(rows, first))
+        return (self._generation(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``.
@@ -263,7 +269,10 @@ class ReviewModel:
         )
 
     def _write(self, request: Request, first: int = 0) -> Iterator[Row]:
-        return self._writer(request).write(request.prompts[first:], first, self._log_likelihood)
+        writer = self._writer(request)
+        if request.config.num_beams > 1:  # the texts of a prompt are found together
+            return islice(writer.write(request.prompts), first, None)
+        return writer.write(request.prompts[first:], first, self._log_likelihood)
 
     def _stream(self, writer: Writer, prompt: str) -> Iterator[str]:
         shown = prompt
@@ -276,17 +285,18 @@ class ReviewModel:
                 yield from new if self._vocabulary().are_characters and "\ufffd" not in new else (new,)
                 shown = text
 
-    def _generation(self, row: Row, seed: int, number: int) -> Generation:
+    def _generation(self, row: Row, request: Request, number: int) -> Generation:
         return Generation(
             text=row.text,
             prompt=row.prompt,
             tokens=row.ids,
             new_tokens=row.new_tokens,
             finish_reason=row.finish_reason or "",
-            seed=seed,
+            seed=request.seed,
             number=number,
             seconds=row.seconds,
             exceeds_max_copy=row.exceeds_limit,
+            request=request,
             _examine=partial(self._examine, row.ids),
             _score=partial(self._log_probabilities, row),
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from reviewgen.model.request import Request
 from reviewgen.novelty import Novelty
 
 __all__ = ["GeneratedText", "Generation"]
@@ -45,6 +46,7 @@ class Generation:
         number: The number of the text in the call, from 0: seed and number give the text again.
         seconds: From the start of its batch until it was complete.
         exceeds_max_copy: Whether it holds a longer copied span than was allowed, because no other token was left.
+        request: The call, checked.
     """
 
     text: str
@@ -56,6 +58,7 @@ class Generation:
     number: int
     seconds: float
     exceeds_max_copy: bool
+    request: Request = field(repr=False, compare=False)
     _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
     _score: Callable[[], list[float]] = field(repr=False, compare=False)
 
