@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from reviewgen.compiled.draw import adjust
 from reviewgen.config import GenerationConfig
@@ -84,7 +84,7 @@ class _Search:
     ends: Ends
     finished: list[_Beam] = field(default_factory=list)
 
-    def scores(self, row: Row, logits: Float64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+    def scores(self, row: Row, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
         """Return the log probabilities of what may follow a row, after penalties and hooks; -inf is ruled out."""
         drawing = make_drawing(self.config, self.tokenizer)
         table = np.full(len(logits), -np.inf)
