@@ -1,7 +1,8 @@
 """Strict settings: frozen dataclasses of JSON values, checked when they are made and when they are read.
 
-A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, or
-one of them ``| None``. A bound stands in the type, and ``check`` enforces types and bounds alike::
+A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
+tuple of any number of them (``tuple[str, ...]``), or several of these joined by ``|``, as in ``int | None``. A bound stands in
+the type; of a tuple it bounds each item. ``check`` enforces types and bounds alike::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -11,7 +12,8 @@ one of them ``| None``. A bound stands in the type, and ``check`` enforces types
         def __post_init__(self) -> None:
             check(self)
 
-``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``.
+``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``. In JSON
+a tuple is a list; typed, its items stand between commas.
 Standard library only; knows neither torch nor any plugin.
 """
 
@@ -95,7 +97,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     missing = [name for name in _required(cls) if name not in values]
     if missing:
         raise ConfigError(f"The setting {missing[0]!r} is missing.")
-    return cls(**values)
+    return cls(**{key: _as_tuple(value, known[key]) for key, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the config as plain JSON values."""
-    return dataclasses.asdict(config)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
 
 
 def parse_settings(
@@ -203,14 +205,21 @@ def _unpack(hint: Any) -> tuple[Any, Bound | None]:
     return hint, None
 
 
+def _as_tuple(value: Any, hint: Any) -> Any:
+    """Return a list of JSON as the tuple that the hint asks for."""
+    asks_for_tuple = any(get_origin(option) is tuple for option in _options(_unpack(hint)[0]))
+    return tuple(value) if isinstance(value, list) and asks_for_tuple else value
+
+
 def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
-    if not any(_is_a(value, option) for option in _options(inner)):
+    if not _is_one_of(value, inner):
         raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
-    if isinstance(value, float) and not _is_finite(value):
-        raise ConfigError(f"{name} must be a finite number; got {value!r}.")
-    if bound is not None and value is not None and not bound.holds(len(value) if isinstance(value, str) else value):
-        raise ConfigError(f"{name} must be {bound}; got {value!r}.")
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, float) and not _is_finite(item):
+            raise ConfigError(f"{name} must be a finite number; got {item!r}.")
+        if bound is not None and item is not None and not bound.holds(len(item) if isinstance(item, str) else item):
+            raise ConfigError(f"{name} must be {bound}; got {item!r}.")
 
 
 def _is_finite(value: float) -> bool:
@@ -220,9 +229,15 @@ def _is_finite(value: float) -> bool:
         return False
 
 
+def _is_one_of(value: Any, hint: Any) -> bool:
+    return any(_is_a(value, option) for option in _options(hint))
+
+
 def _is_a(value: Any, option: Any) -> bool:
     if get_origin(option) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(option))
+    if get_origin(option) is tuple:
+        return isinstance(value, tuple) and all(_is_one_of(item, get_args(option)[0]) for item in value)
     if option is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if option is int:
@@ -233,18 +248,16 @@ def _is_a(value: Any, option: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    words: dict[Any, str] = {
-        int: "a whole number",
-        float: "a number",
-        str: "a string",
-        bool: "true or false",
-        types.NoneType: "none",
-    }
-    options = [
-        " or ".join(json.dumps(choice) for choice in get_args(option)) if get_origin(option) is Literal else words[option]
-        for option in _options(hint)
-    ]
-    return " or ".join(options)
+    return " or ".join(_spell_option(option) for option in _options(hint))
+
+
+def _spell_option(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(json.dumps(choice) for choice in get_args(option))
+    if get_origin(option) is tuple:
+        return f"a list, each item {_spell(get_args(option)[0])}"
+    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "none"}
+    return words.get(option, option.__name__)
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
@@ -264,9 +277,20 @@ def _parse_as(text: str, option: Any) -> Any:
         return None if text.lower() in ("none", "null", "") else text
     if get_origin(option) is Literal:
         return next((choice for choice in get_args(option) if str(choice) == text), text)
+    if get_origin(option) is tuple:
+        return _parse_items(text, get_args(option)[0])
     if option in (int, float):
         try:
             return option(text)
         except ValueError:
             return text
     return text
+
+
+def _parse_items(text: str, hint: Any) -> Any:
+    """Return the items between the commas as a tuple, or the text itself where one of them is empty or none of its type."""
+    items = [item.strip() for item in text.split(",")]
+    try:
+        return tuple(_parse("item", item, hint) for item in items) if all(items) else text
+    except ConfigError:
+        return text
