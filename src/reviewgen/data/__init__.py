@@ -1,19 +1,21 @@
 """The corpus room: a source becomes cleaned texts, then token ids on disk, then batches.
 
     sources, files   any source to a stream of rows
-    columns          the text column of the rows
+    columns          the columns of the text and of its conditions
     cleaning         what is changed and dropped, counted
     corpus           one pass: clean, spool, split by hash
-    cache            token ids in memory-mapped files
+    cache            token ids in memory-mapped files, conditions before them
     lanes            batches for truncated back-propagation through time
+    trained          how to read a source as a training read its own
 
 Knows no model; a tokenizer only by its protocol.
 """
 
 from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_texts, shorten
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_rows, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
+from reviewgen.data.trained import config_as_trained
 
 __all__ = [
     "IGNORED",
@@ -25,9 +27,11 @@ __all__ = [
     "Lanes",
     "TokenStore",
     "cache_folder",
+    "config_as_trained",
     "describe",
     "frame_texts",
     "gather",
+    "read_rows",
     "read_texts",
     "shorten",
     "tokenize",
