@@ -256,8 +256,14 @@ def _spell_option(option: Any) -> str:
         return " or ".join(json.dumps(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
         return f"a list, each item {_spell(get_args(option)[0])}"
-    words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", types.NoneType: "none"}
-    return words.get(option, option.__name__)
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        types.NoneType: "none",
+    }
+    return words.get(option) or str(option.__name__)
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:

@@ -4,15 +4,16 @@ Joins the rooms below and adds no logic of its own.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import Bundle, write_bundle
-from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.data import DataConfig, frame_texts, read_texts, workspace
+from reviewgen.conditions import Conditions
+from reviewgen.config import GenerationConfig
+from reviewgen.data import config_as_trained, frame_texts, read_rows, workspace
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import Evaluation, Score, evaluate_documents, score_text
 from reviewgen.novelty import Index, Novelty
@@ -86,6 +87,11 @@ class ReviewModel:
     def tokenizer_name(self) -> str:
         """The name of the tokenizer's plugin, as in "word"."""
         return self._bundle.tokenizer_plugin.name
+
+    @property
+    def conditions(self) -> Conditions:
+        """What it was trained to obey, and the ids that stand for it; empty for a model without conditions."""
+        return self._bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -186,6 +192,8 @@ class ReviewModel:
     ) -> Evaluation:
         """Measure the model on a source of texts, in bits per character.
 
+        Its conditions are read from the source's columns of the same names; a text without one may be any.
+
         Args:
             source: See ``reviewgen.data.sources.open_texts``.
             split: "all", or a part of the hash split of the source: "train", "validation" or "test".
@@ -197,43 +205,21 @@ class ReviewModel:
             DataError: The source cannot be read or holds nothing to evaluate.
             ConfigError: The split is unknown, or would not be that of the training.
         """
-        trained = self.training.get("data", {})
-        lowercase, strip_markdown, clean = (
-            trained.get(name, default) if value is None else value
-            for name, value, default in (
-                ("lowercase", lowercase, False),
-                ("strip_markdown", strip_markdown, False),
-                ("clean", clean, True),
-            )
+        config = config_as_trained(
+            self.training.get("data", {}),
+            split,
+            text_column=text_column,
+            documents=documents,
+            conditions=self.conditions.names,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            clean=clean,
         )
-        if split != "all":
-            self._refuse_other_split(lowercase=lowercase, strip_markdown=strip_markdown, clean=clean)
-        config = from_dict(
-            DataConfig,
-            {
-                "text_column": text_column,
-                "documents": documents,
-                "lowercase": lowercase,
-                "strip_markdown": strip_markdown,
-                "clean": clean,
-            },
-        )
+        conditions = self.conditions
         with workspace() as folder:
-            texts = read_texts(source, folder, config, split=split)
-            return evaluate_documents(self.model, frame_texts(texts, self.tokenizer), self.tokenizer.vocab_size)
-
-    def _refuse_other_split(self, **cleaning: bool) -> None:
-        """Raise where a hash split of cleaned texts would not be the one that the model was trained on."""
-        trained = self.training.get("data", {})
-        if trained.get("validation_source") is not None:
-            raise ConfigError(
-                "This model was trained on all of its source, with a validation source of its own: use split='all'."
-            )
-        for name, value in cleaning.items():
-            if trained.get(name, value) != value:
-                raise ConfigError(
-                    f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}."
-                )
+            rows = read_rows(source, folder, config, split=split)
+            framed = frame_texts(((text, conditions.encode_row(values)) for text, values in rows), self.tokenizer)
+            return evaluate_documents(self.model, framed, self.tokenizer.vocab_size, given=len(conditions))
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -246,13 +232,14 @@ class ReviewModel:
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
         return self._index().examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str) -> Score:
-        """Return the bits that a text takes, in all, per character and per token.
+    def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> Score:
+        """Return the bits that a text takes, in all, per character and per token, under conditions as in ``{"stars": 5}``.
 
         Raises:
             DataError: The text is empty.
+            ConfigError: A condition or its value is unknown.
         """
-        return score_text(self.model, self.tokenizer, text)
+        return score_text(self.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as one folder, which ``reviewgen.load`` reads.

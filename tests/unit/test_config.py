@@ -128,8 +128,10 @@ def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[st
         {"x": "1"},
         {"names": ""},
         {"heat": ""},
-    ]
-    + [{"heat": "1,"}, {"heat": "1,x"}, {"names": "a,,b"}],
+        {"heat": "1,"},
+        {"heat": "1,x"},
+        {"names": "a,,b"},
+    ],
 )
 def test_strings_that_are_no_values(typed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

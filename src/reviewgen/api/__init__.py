@@ -3,7 +3,7 @@
 Joins the rooms below and adds no logic of its own; ``run`` holds a training step by step, ``table`` several in a table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def train(
     lowercase: bool = False,
     strip_markdown: bool = False,
     clean: bool = True,
+    conditions: Sequence[str] = (),
 ) -> ReviewModel:
     """Train a model and return it; the arguments are those of ``TrainingRun``, which says what they mean.
 
@@ -90,6 +91,7 @@ def train(
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         clean=clean,
+        conditions=conditions,
     )
     run.read()
     run.tokenize()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, to_dict
 from reviewgen.novelty import Index
 from reviewgen.protocols import LanguageModel, Tokenizer
@@ -54,6 +55,7 @@ class Bundle:
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     index: Index | None = None  # of the training text
+    conditions: Conditions | None = None  # that it was trained to obey
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:

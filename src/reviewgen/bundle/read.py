@@ -25,6 +25,7 @@ from reviewgen.bundle.layout import (
     Bundle,
     fingerprint,
 )
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.novelty import read_index
@@ -58,7 +59,8 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _read(folder: Path) -> Bundle:
     config = _read_json(folder / CONFIG)
-    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"}, CONFIG)
+    optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
+    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
     if config["schema"] != SCHEMA or config["library"] != "reviewgen":
         raise BundleError(
             f"{folder} is of schema {config['schema']!r} ({config['library']} {config['library_version']}); "
@@ -76,9 +78,15 @@ def _read(folder: Path) -> Bundle:
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)
     model, model_plugin = _read_model(folder, config["model"])
-    if model.config.vocab_size != tokenizer.vocab_size:
+    conditions = Conditions(first_id=tokenizer.vocab_size)
+    if "conditions" in config:
+        conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
+    if model.config.vocab_size != conditions.vocab_size:
+        own = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
-            f"The model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: they do not belong together."
+            f"The model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
+            + (f" and its conditions {own}" if own else "")
+            + ": they do not belong together."
         )
     card = (folder / CARD).read_text(encoding="utf-8")
     index = None
@@ -86,7 +94,17 @@ def _read(folder: Path) -> Bundle:
         belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
         index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
     return Bundle(
-        config["preset"], model, tokenizer, model_plugin, tokenizer_plugin, tokenizer_config, generation, training, card, index
+        config["preset"],
+        model,
+        tokenizer,
+        model_plugin,
+        tokenizer_plugin,
+        tokenizer_config,
+        generation,
+        training,
+        card,
+        index,
+        conditions or None,
     )
 
 
