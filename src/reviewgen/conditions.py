@@ -256,7 +256,7 @@ def _cut(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
 def _is_missing(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
-    return value is None or (isinstance(value, Real) and math.isnan(value))
+    return value is None or (isinstance(value, Real) and bool(value != value))  # nan is all that differs from itself
 
 
 def _number(value: object) -> float | None:
