@@ -6,51 +6,28 @@ order is interpolated with the uniform distribution over every id but bos. ``est
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int64, Integer
+from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor
 
-from reviewgen.compiled.windows import NO_WINDOWS, WindowSet
-from reviewgen.config import Bound, GenerationConfig, check
-from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
+from reviewgen.errors import DataError, NotADistribution, TrainingError
+from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import NgramCounter
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
 from reviewgen_ngram.memory import Arena
 from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.prune import prune, quantize
-from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain
-from reviewgen_ngram.tensors import Trained, empty_tensors, read_tensors, write_tensors
+from reviewgen_ngram.stepping import NgramStepper, log_rows
+from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays, write_arrays
 from reviewgen_ngram.trie import advance, dense, make_trie, score
 
 __all__ = ["Ngram", "NgramConfig"]
 
 DENSE_CELLS = 1 << 21  # probabilities worked on at once in a call: 16 MiB
 MEBIBYTE = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class NgramConfig:
-    """``order`` tokens make an n-gram, the predicted one included: order 6 looks back five tokens."""
-
-    vocab_size: Annotated[int, Bound(at_least=1)]
-    order: Annotated[int, Bound(at_least=1, at_most=64)] = 6
-    smoothing: Literal["kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none"] = "kneser-ney"
-    min_count: Annotated[int, Bound(at_least=1)] = 1  # n-grams of two tokens and more that occur less often are dropped
-    prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0  # dropped: costs less, as a relative rise in perplexity
-    quantized: bool = False  # probabilities in 8 bits
-    memory_mb: Annotated[int, Bound(at_least=0)] = 0  # MiB that counting may take before it goes to disk; 0 sets no limit
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.smoothing in ("none", "stupid-backoff") and (self.prune_entropy or self.quantized):
-            raise ConfigError(
-                f"smoothing={self.smoothing!r} has no back-off weights that could make up for what prune_entropy and quantized "
-                "take away. Choose kneser-ney, absolute or witten-bell."
-            )
 
 
 class Ngram:
@@ -156,9 +133,7 @@ class Ngram:
             part = contexts.reshape(-1)[place : place + step]
             rows = np.empty((len(part), self.config.vocab_size))
             dense(trie, part, rows)
-            if not self._is_distribution:
-                rows /= rows.sum(axis=1, keepdims=True)
-            logits[place : place + step] = _log(rows)
+            logits[place : place + step] = log_rows(rows, self.config.is_distribution)
         after = contexts[:, -1].copy() if ids.shape[1] else start
         return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
 
@@ -173,55 +148,29 @@ class Ngram:
             DataError: An id or a target lies outside the vocabulary, or the state is none of this model.
         """
         trie, contexts = self._finished().trie, self._contexts(state)
-        if not self._is_distribution:
+        if not self.config.is_distribution:
             raise NotADistribution(
                 "Stupid back-off gives scores that do not sum to one, so they have no bits per character. "
                 "Train with another model.smoothing to measure the model; it generates as it is."
             )
         scores = np.empty(ids.shape)
         score(trie, trie.ends, trie.book, self._checked(ids), self._checked(targets), contexts, scores)
-        return torch.from_numpy(_log(scores).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
+        return torch.from_numpy(log_rows(scores, True).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
 
-    def sample(
-        self,
-        state: Int[Tensor, " B"],
-        uniform: Float64[np.ndarray, "B N"],
-        eos_id: int,
-        config: GenerationConfig,
-        guard: tuple[WindowSet, int] | None = None,
-        tails: Int64[np.ndarray, "B K"] | None = None,
-    ) -> tuple[Int64[np.ndarray, "B N"], Int[Tensor, " B"]]:
-        """Draw tokens in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+    def stepper(self) -> NgramStepper:
+        """Return what writes with the model; it shares the model's memory.
 
         Raises:
             TrainingError: The model has no counts yet.
-            DataError: The state is none of this model.
         """
-        trie, contexts = self._finished().trie, self._contexts(state)
-        tokens = np.empty(uniform.shape, np.int64)
-        top_k = config.top_k if config.top_k < self.config.vocab_size else 0
-        has_no_filter = self._is_distribution and top_k == 0 and config.top_p == 1 and config.min_p == 0
-        if has_no_filter and config.temperature == 1 and guard is None:
-            sample_plain(trie, trie.ends, trie.book, contexts, uniform, eos_id, tokens)
-        else:
-            proposals = PROPOSALS if has_no_filter and config.temperature <= 1 else 0
-            settings = (
-                proposals,
-                float(config.temperature),
-                min(config.top_k, self.config.vocab_size),
-                float(config.top_p),
-                float(config.min_p),
-            )
-            windows, run = guard or (NO_WINDOWS, 0)
-            before = np.zeros((len(contexts), 0), np.int64) if tails is None else tails
-            sample(trie, contexts, uniform, eos_id, settings, windows, run, before, tokens)
-        return tokens, _tensor(contexts, state)
+        return NgramStepper.of(self.config, self._finished())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the arrays of the trained model, or all its names with empty tensors before it is trained."""
-        if self._trained is None:
-            return empty_tensors(self.config.vocab_size, self.config.quantized)
-        return write_tensors(self._trained)
+        if self._trained is not None:
+            return {name: torch.from_numpy(array) for name, array in write_arrays(self._trained).items()}
+        forms = expect_arrays(self.config.vocab_size, self.config.quantized)
+        return {name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype)) for name, (dtype, shape) in forms.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a trained model's arrays over, without copying them.
@@ -230,12 +179,9 @@ class Ngram:
             BundleError: A tensor is missing, extra, misshapen or damaged; the model stays as it was.
         """
         config = self.config
-        self._trained = read_tensors(tensors, config.vocab_size, config.order, config.quantized, self._is_distribution)
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        self._trained = read_arrays(arrays, config.vocab_size, config.order, config.quantized, config.is_distribution)
         self._bos_id, self._counter = self._trained.bos_id, None
-
-    @property
-    def _is_distribution(self) -> bool:
-        return self.config.smoothing != "stupid-backoff"
 
     def _arena(self) -> Arena:
         return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
@@ -282,7 +228,7 @@ class Ngram:
             values = ", ".join(f"{value:g}" for value in FALLBACK)
             what = f"KenLM's fall-back {values}" if self.config.smoothing == "kneser-ney" else f"{ABSOLUTE_FALLBACK:g}"
             notes.append(f"{spelled} no usable discounts; {what} is used there.")
-        if not self._is_distribution:
+        if not self.config.is_distribution:
             notes.append("Stupid back-off is no distribution: the model generates and is not scored.")
         return {
             "discounts": [list(values) for values in found.discounts],
@@ -301,13 +247,6 @@ def _sizes(nodes: Nodes) -> list[int]:
 
 def _tensor(contexts: Int64[np.ndarray, " B"], like: Tensor) -> Int[Tensor, " B"]:
     return torch.from_numpy(contexts).to(like.device)
-
-
-def _log(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Return natural logarithms; probability zero gives -inf and no warning."""
-    with np.errstate(divide="ignore"):
-        log: np.ndarray = np.log(p)
-    return log
 
 
 def _enumerate(numbers: list[int]) -> str:

@@ -3,30 +3,30 @@
 import numpy as np
 
 from reviewgen.compiled import compiled, inlined
-from reviewgen.compiled.draw import draw, weigh_probabilities
+from reviewgen.compiled.draw import DEAD_END, NONE, choose, draw, weigh_probabilities
 from reviewgen.compiled.windows import copies, forbid
-from reviewgen.protocols import DEAD_END
 from reviewgen_ngram.trie import family, fill_row, find, follow, probability, search_end, settle
 
 __all__ = ["PROPOSALS", "sample", "sample_plain"]
 
-NONE = -1
 PROPOSALS = 3  # before a token is drawn from the whole row
 MOST_NUMBERS = 2 * PROPOSALS + 2  # uniform numbers that a token takes
 
 
 @compiled
-def sample_plain(trie, ends, book, contexts, uniform, end, tokens):
+def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
     """Draw tokens at temperature 1, without filters and guard: ``sample`` with ``_propose`` written out, twice as fast.
 
-    ``ends`` and ``book`` are the trie's; numba leaves out what an argument that is None does not need.
+    ``ends`` and ``book`` are the trie's; numba leaves out what an argument that is None does not need. ``rooms``, int64 (B,),
+    says how many tokens each row may still get.
     """
     nodes, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
     live = np.ones(len(uniform), np.bool_)
     tokens[:] = NONE
+    used[:] = 0
     for t in range(uniform.shape[1]):
         for row in range(len(uniform)):
-            if not live[row]:
+            if not live[row] or t >= rooms[row]:
                 continue
             context, number, weight, low, high = contexts[row], uniform[row, t], 1.0, 0, 0
             token, child = np.int64(NONE), np.int64(0)  # (the node after the token)
@@ -68,7 +68,7 @@ def sample_plain(trie, ends, book, contexts, uniform, end, tokens):
                     child = follow(trie, contexts[row], token)
                 else:
                     child = np.int64(heads[token])
-            tokens[row, t], live[row] = token, token != end
+            tokens[row, t], live[row], used[row] = token, token != end, t + 1
             if child < len(children):
                 contexts[row] = child
             elif ends is None:
@@ -78,8 +78,8 @@ def sample_plain(trie, ends, book, contexts, uniform, end, tokens):
 
 
 @compiled
-def sample(trie, contexts, uniform, end, settings, windows, run, tails, tokens):
-    """Draw tokens of B rows until each has met its end token, a dead end, or nearly the last of its uniform numbers.
+def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, written, tokens, used):
+    """Draw tokens of B rows until each has met its end, a dead end, its last token, or nearly the last of its numbers.
 
     Below temperature 1 a token is first proposed from the distribution itself and kept with probability p ** (1 / temperature
     - 1), which is exact rejection sampling (von Neumann 1951) and needs no other probability than its own.
@@ -87,27 +87,57 @@ def sample(trie, contexts, uniform, end, settings, windows, run, tails, tokens):
     Args:
         contexts: int64 (B,), where the rows stand; moved to where they stand afterwards.
         uniform: float64 (B, N), in [0, 1); a token takes at most MOST_NUMBERS.
-        end: The id that ends a text.
-        settings: How many proposals to make, PROPOSALS at most; temperature, top_k, top_p, min_p.
+        drawing: How to draw, as in ``reviewgen.compiled.draw``.
+        proposals: How many to make at temperatures up to 1, PROPOSALS at most; 0 where there are filters or penalties.
         windows, run, tails: What a token must not complete, as in ``copies``, and each row's last tokens (B, K); run 0 is off.
+        written: int64 (B,), each row's new tokens so far.
         tokens: int64 (B, N), written: tokens up to the end token or DEAD_END, then NONE.
+        used: int64 (B,), written: how many numbers each row took.
     """
     rows, room = uniform.shape
     kept = tails.shape[1]
-    texts = np.zeros((rows, kept + room), np.int64)
+    texts = np.zeros((rows, kept + room + 1), np.int64)
     texts[:, :kept] = tails
     tokens[:] = NONE
-    live, used, sizes = np.ones(rows, np.bool_), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    weights = np.empty(len(trie.root))
+    live, sizes = np.ones(rows, np.bool_), np.zeros(rows, np.int64)
+    used[:] = 0
+    weights, scores, spare = np.empty(len(trie.root)), np.empty(len(trie.root)), np.empty(len(trie.root))
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    proposals, temperature, top_k, top_p, min_p = settings
+    temperatures, top_k, top_p, min_p, penalty, ngram, least, most, is_greedy, end, _, _ = drawing
+    needs_scores = is_greedy or penalty != 1 or ngram > 0
     for _ in range(room):
         for row in range(rows):
-            if not live[row] or used[row] + MOST_NUMBERS > room:
+            count = written[row] + sizes[row]
+            if not live[row] or used[row] + MOST_NUMBERS > room or count >= most:
                 continue
             context, place, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)
-            for _ in range(proposals):
+            temperature = temperatures[count % len(temperatures)]
+            if needs_scores or count < least:
+                fill_row(trie, context, weights)
+                _take_logs(weights)
+                token, taken = choose(
+                    weights,
+                    texts[row],
+                    place,
+                    count,
+                    uniform[row, number],
+                    uniform[row, number + 1],
+                    drawing,
+                    windows,
+                    run,
+                    scores,
+                    spare,
+                )
+                used[row] += taken
+                tokens[row, sizes[row]] = token
+                live[row] = token != end and token >= 0
+                if token >= 0:
+                    texts[row, place] = token
+                    sizes[row] += 1
+                    contexts[row] = follow(trie, context, token)
+                continue
+            for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
                 )
@@ -120,24 +150,31 @@ def sample(trie, contexts, uniform, end, settings, windows, run, tails, tokens):
                 weigh_probabilities(weights, temperature)
                 token = draw(weights, top_k, top_p, min_p, uniform[row, number])
                 number += 1
-            if run > 0:
-                texts[row, place] = token
-                if token != end and copies(windows, texts[row], place, run):
-                    fill_row(trie, context, weights)
-                    forbid(windows, texts[row], place, run, weights)
-                    weights[end] = 0.0
-                    token, after = np.int64(DEAD_END), np.int64(-1)
-                    if weights.max() > 0:
-                        weigh_probabilities(weights, temperature)
-                        token = draw(weights, top_k, top_p, min_p, uniform[row, number])
-                        number += 1
-                        texts[row, place] = token
+            texts[row, place] = token
+            if run > 0 and token != end and copies(windows, texts[row], place, run):
+                fill_row(trie, context, weights)
+                forbid(windows, texts[row], place, run, weights)
+                weights[end] = 0.0
+                token, after = np.int64(DEAD_END), np.int64(-1)
+                if weights.max() > 0:
+                    weigh_probabilities(weights, temperature)
+                    token = draw(weights, top_k, top_p, min_p, uniform[row, number])
+                    number += 1
+                    texts[row, place] = token
             used[row] = number
             tokens[row, sizes[row]] = token
             live[row] = token != end and token != DEAD_END
             if token != DEAD_END:
                 sizes[row] += 1
                 contexts[row] = after if after >= 0 else follow(trie, context, token)
+
+
+@compiled
+def _take_logs(weights):
+    """Turn the weights of a row into log probabilities, in place."""
+    total = weights.sum()
+    for token in range(len(weights)):
+        weights[token] = np.log(weights[token] / total) if weights[token] > 0 else -np.inf
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""A trie as named tensors and back. Reading trusts nothing: a damaged array is an error here, never a wrong probability later.
+"""A trie as named arrays and back. Reading trusts nothing: a damaged array is an error here, never a wrong probability later.
 
 Names, dtypes and numbers of axes follow from the settings alone; only sizes depend on the data.
 """
@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Int64
-from torch import Tensor
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import BundleError
+from reviewgen.protocols import TensorForm
 from reviewgen_ngram.counts import token_dtype
 from reviewgen_ngram.trie import GROUP, Trie, family, probability, stored_end
 
-__all__ = ["Trained", "empty_tensors", "read_tensors", "write_tensors"]
+__all__ = ["Trained", "expect_arrays", "read_arrays", "write_arrays"]
 
 TOO_LARGE = np.int64(1 << 40)  # for any link
 ROUNDING = 1e-6  # of what a shorter context leaves, as a difference from one
@@ -32,46 +31,45 @@ class Trained(NamedTuple):
     discounts: list[tuple[float, float, float]]
 
 
-def empty_tensors(vocab_size: int, quantized: bool) -> dict[str, Tensor]:
-    """Return the tensors of a model that has seen nothing: every name, dtype and number of axes, no values."""
-    token = token_dtype(vocab_size)
-    dtypes = {
-        "bos_id": np.int64,
-        "starts": np.int64,
-        "tokens": token,
-        "links": np.int32,
-        "bases": np.int32,
-        "children": token,
-        "probabilities": np.uint8 if quantized else np.float32,
-        "backoffs": np.float32,
-        "root": np.float64,
+def expect_arrays(vocab_size: int, quantized: bool) -> dict[str, TensorForm]:
+    """Return the names and forms of a model's arrays; their sizes depend on the text."""
+    token = np.dtype(token_dtype(vocab_size)).name
+    forms: dict[str, TensorForm] = {
+        "bos_id": ("int64", (None,)),
+        "starts": ("int64", (None,)),
+        "tokens": (token, (None,)),
+        "links": ("int32", (None,)),
+        "bases": ("int32", (None,)),
+        "children": (token, (None,)),
+        "probabilities": ("uint8" if quantized else "float32", (None,)),
+        "backoffs": ("float32", (None,)),
+        "root": ("float64", (vocab_size,)),
+        "discounts": ("float64", (None, 3)),
     }
-    dtypes |= {"book": np.float32} if quantized else {"ends": np.int32}
-    tensors = {name: torch.from_numpy(np.empty(0, dtype)) for name, dtype in dtypes.items()}
-    return tensors | {"discounts": torch.empty((0, 3), dtype=torch.float64)}
+    own: dict[str, TensorForm] = {"book": ("float32", (256,))} if quantized else {"ends": ("int32", (None,))}
+    return forms | own
 
 
-def write_tensors(trained: Trained) -> dict[str, Tensor]:
-    """Return the model as tensors that share its memory."""
+def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
+    """Return the model as arrays that share its memory."""
     trie = trained.trie
-    arrays = {name: getattr(trie, name) for name in ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root")}
-    arrays |= {name: array for name in ("ends", "book") if (array := getattr(trie, name)) is not None}
-    tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
-    return tensors | {
-        "bos_id": torch.tensor([trained.bos_id]),
-        "starts": torch.from_numpy(trained.starts),
-        "discounts": torch.tensor(trained.discounts, dtype=torch.float64),
+    names = ("tokens", "links", "bases", "children", "probabilities", "backoffs", "root", "ends", "book")
+    arrays = {name: np.asarray(array) for name in names if (array := getattr(trie, name)) is not None}
+    return arrays | {
+        "bos_id": np.array([trained.bos_id], np.int64),
+        "starts": np.asarray(trained.starts),
+        "discounts": np.array(trained.discounts, np.float64),
     }
 
 
-def read_tensors(tensors: Mapping[str, Tensor], vocab_size: int, order: int, quantized: bool, is_distribution: bool) -> Trained:
+def read_arrays(arrays: Mapping[str, np.ndarray], vocab_size: int, order: int, quantized: bool, is_distribution: bool) -> Trained:
     """Return the model.
 
     Raises:
-        BundleError: A tensor is missing, extra, of another dtype or shape, or holds what no trained model holds.
+        BundleError: An array is missing, extra, of another dtype or shape, or holds what no trained model holds.
     """
-    _check_form(tensors, empty_tensors(vocab_size, quantized))
-    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+    _check_form(arrays, expect_arrays(vocab_size, quantized))
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     _require(arrays["bos_id"].size == 1, "bos_id", "holds one id, of a trained model")
     bos_id = int(arrays["bos_id"][0])
     _require(0 <= bos_id < vocab_size, "bos_id", f"lies in 0..{vocab_size - 1}")
@@ -109,14 +107,14 @@ FAULTS = {
 }
 
 
-def _check_form(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    for word, names in ("missing", expected.keys() - tensors.keys()), ("not one of its own", tensors.keys() - expected.keys()):
+def _check_form(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorForm]) -> None:
+    for word, names in ("missing", expected.keys() - arrays.keys()), ("not one of its own", arrays.keys() - expected.keys()):
         if names:
             raise BundleError(f"The n-gram tensors do not fit the settings: {min(names)!r} is {word}. Save the model again.")
-    for name, like in expected.items():
-        tensor = tensors[name]
-        _require(tensor.dtype == like.dtype, name, f"has the dtype {like.dtype}, not {tensor.dtype}")
-        _require(tensor.ndim == like.ndim, name, f"has {like.ndim} axes, not {tensor.ndim}")
+    for name, (dtype, shape) in expected.items():
+        array = arrays[name]
+        _require(array.dtype.name == dtype, name, f"has the dtype {dtype}, not {array.dtype}")
+        _require(array.ndim == len(shape), name, f"has {len(shape)} axes, not {array.ndim}")
 
 
 def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, vocab_size: int, order: int, quantized: bool) -> None:

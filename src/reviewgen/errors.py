@@ -12,6 +12,7 @@ fact; the public function adds what the user passed in. This module knows nothin
     │   └── BrokenPlugin       its package fails to import, or does not keep the contract
     ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
     ├── TrainingError          a run that cannot go on
+    ├── GenerationError        no token can be drawn: the logits are NaN, or all are ruled out
     ├── NotADistribution       a model whose scores sum to anything was to be measured
     ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
     │   └── OutputExists       the folder to write is already there                          (also a FileExistsError)
@@ -29,6 +30,7 @@ __all__ = [
     "BundleError",
     "ConfigError",
     "DataError",
+    "GenerationError",
     "HubError",
     "NotADistribution",
     "OutputExists",
@@ -78,6 +80,10 @@ class DataError(ReviewgenError, ValueError):
 
 class TrainingError(ReviewgenError):
     """A training run cannot start or go on."""
+
+
+class GenerationError(ReviewgenError):
+    """No next token can be drawn: the model's logits are not numbers, or every token is ruled out."""
 
 
 class NotADistribution(ReviewgenError):

@@ -21,7 +21,16 @@ from reviewgen.data import TokenStore
 from reviewgen.errors import DataError
 from reviewgen.protocols import LanguageModel, SupportsScore, Tokenizer
 
-__all__ = ["Evaluation", "Score", "TokenScore", "evaluate_documents", "finite", "sample_documents", "score_text"]
+__all__ = [
+    "Evaluation",
+    "Score",
+    "TokenScore",
+    "evaluate_documents",
+    "finite",
+    "log_probabilities",
+    "sample_documents",
+    "score_text",
+]
 
 _ROWS = 64  # texts side by side
 _LOGITS = 1 << 23  # in one call: rows x tokens x vocabulary
@@ -113,6 +122,13 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Se
     scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))
     return Score(total, total / len(text), scores)
+
+
+def log_probabilities(model: LanguageModel, ids: list[int], given: int) -> list[float]:
+    """Return the log probability (nats) of each token of a text after the first ``given`` ones."""
+    losses = _score_group(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", given - 1)[0]
+    scores: list[float] = (-losses).tolist()
+    return scores
 
 
 def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:

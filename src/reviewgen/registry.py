@@ -1,7 +1,8 @@
 """Finds plugins by entry point. Listing reads package metadata and imports nothing; asking for a name imports that one.
 
-Groups ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the entry point's name is the user's name.
-In-tree plugins use the same door as everybody else's. Standard library only.
+Groups ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the entry point's name is the user's name. In
+``reviewgen.steppers`` a model's name names what writes with its weights without torch; few models need one. In-tree plugins use
+the same door as everybody else's. Standard library only.
 """
 
 import importlib.util
@@ -16,8 +17,10 @@ from reviewgen.names import parse_preset
 
 __all__ = [
     "Plugin",
+    "describe_plugin",
     "find_model",
     "find_preset",
+    "find_stepper",
     "find_tokenizer",
     "list_models",
     "list_plugins",
@@ -28,7 +31,12 @@ __all__ = [
     "register_tokenizer",
 ]
 
-GROUPS = {"model": "reviewgen.models", "tokenizer": "reviewgen.tokenizers", "preset": "reviewgen.presets"}
+GROUPS = {
+    "model": "reviewgen.models",
+    "tokenizer": "reviewgen.tokenizers",
+    "preset": "reviewgen.presets",
+    "stepper": "reviewgen.steppers",
+}
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class: this process only
 _failures: dict[tuple[str, str], str] = {}  # (kind, name) -> why its import failed in this process
@@ -83,6 +91,12 @@ def find_tokenizer(name: str) -> tuple[Any, Plugin]:
     return _find("tokenizer", name)
 
 
+def find_stepper(name: str) -> Any | None:
+    """Import and return what builds steppers for a model of this name; None where nothing does. Raises as ``find_model``."""
+    is_there = ("model", name) not in _registered and name in _entry_points("stepper")
+    return _find("stepper", name)[0] if is_there else None
+
+
 def find_preset(name: str) -> Preset:
     """Return a preset; an installed model and tokenizer compose without one, with the model's own defaults.
 
@@ -135,17 +149,24 @@ def _register(kind: str, name: str, plugin: Any) -> None:
     _registered[kind, name] = plugin
 
 
-def _find(kind: str, name: str) -> tuple[Any, Plugin]:
+def describe_plugin(kind: str, name: str) -> Plugin:
+    """Return where a plugin comes from, without importing it; raises as ``find_model``, but for BrokenPlugin."""
     if (kind, name) in _registered:
-        return _registered[kind, name], Plugin(kind, name, "(this process)", "")
+        return Plugin(kind, name, "(this process)", "")
     points = _entry_points(kind).get(name)
     if points is None:
         raise UnknownPlugin(f"No installed package provides the {kind} {name!r}. {did_you_mean(name, _names(kind))}")
     if len(points) > 1:
         raise PluginConflict(f"The {kind} {name!r} is claimed by {_packages(points)}. Uninstall all but one of them.")
-    plugin = _describe(kind, name, points)
+    return _describe(kind, name, points)
+
+
+def _find(kind: str, name: str) -> tuple[Any, Plugin]:
+    plugin = describe_plugin(kind, name)
+    if (kind, name) in _registered:
+        return _registered[kind, name], plugin
     try:
-        return points[0].load(), plugin
+        return _entry_points(kind)[name][0].load(), plugin
     except Exception as error:  # a stranger's module may raise anything while it is imported
         cause = f"{type(error).__name__}: {error}"
         _failures[kind, name] = cause

@@ -6,6 +6,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.presets import NGRAM_CHAR, NGRAM_WORD
 from reviewgen_ngram.prune import entropy_losses
 
-from reviewgen.compiled.draw import draw, weigh_logits
+from reviewgen.compiled.draw import draw, weigh
 from reviewgen.compiled.windows import build_windows
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution, TrainingError
-from reviewgen.protocols import DEAD_END, CountTrained, LanguageModel, SupportsCountMerge, SupportsSample, SupportsScore
+from reviewgen.protocols import DEAD_END, CountTrained, LanguageModel, SupportsCountMerge, SupportsScore, SupportsStep
+from reviewgen.sampling import make_drawing
+from tests.unit.fakes import LetterTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own
 
@@ -589,11 +592,21 @@ def test_stupid_backoff_generates_and_is_never_scored() -> None:
     assert drawn(model, 500, GenerationConfig(temperature=1.0)).shape == (500, 1)
 
 
+def sample(
+    model: Ngram, state: Any, uniform: np.ndarray, config: GenerationConfig, guard: Any = None, tails: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Let the model's stepper draw; return tokens, numbers used and states."""
+    tokenizer = LetterTokenizer("x" * (model.config.vocab_size - 2))
+    drawing = make_drawing(replace(config, max_new_tokens=10**6), tokenizer)
+    texts = np.zeros((len(uniform), 0), np.int64) if tails is None else tails
+    return model.stepper().sample(np.asarray(state), uniform, drawing, texts, np.zeros(len(uniform), np.int64), guard)
+
+
 def drawn(model: Ngram, rows: int, config: GenerationConfig, start: Sequence[int] = (BOS,), **more: Any) -> np.ndarray:
     """Return the first token that each of many rows draws after a text."""
     _, state = model(ids_of(start).expand(rows, -1), model.initial_state(rows))
     uniform = np.random.default_rng(5).random((rows, 32))
-    return model.sample(state, uniform, EOS, config, **more)[0][:, :1]
+    return sample(model, state, uniform, config, **more)[0][:, :1]
 
 
 SHAPES = {
@@ -613,7 +626,8 @@ SHAPES = {
 def test_it_draws_from_the_distribution_of_the_plain_call(shape: str, start: tuple[int, ...], quantized: bool) -> None:
     model = trained(random_corpus(40), 7, 3, quantized=quantized)
     config, rows = SHAPES[shape], 20_000
-    weights = weigh_logits(dense(model, ids_of(start))[0, -1].numpy(), config.temperature)
+    logits, weights = dense(model, ids_of(start))[0, -1].double().numpy(), np.empty(7)
+    weigh(logits, logits.max(), float(config.temperature), weights)
     draw(weights, config.top_k, config.top_p, config.min_p, 0.5)
     expected = weights / weights.sum() * rows
     found = np.bincount(drawn(model, rows, config, start).ravel(), minlength=7)
@@ -627,9 +641,14 @@ def test_it_draws_from_the_distribution_of_the_plain_call(shape: str, start: tup
 def test_a_row_is_drawn_alike_alone_and_among_others_in_one_piece_and_in_several(shape: str) -> None:
     model, config = trained(random_corpus(40), 7, 4), SHAPES[shape]
     uniform = np.random.default_rng(1).random((5, 64))
-    tokens, after = model.sample(torch.zeros(5, dtype=torch.int64), uniform, EOS, config)
+    tokens, _, after = sample(model, np.zeros(5, np.int64), uniform, config)
     for row in range(5):
-        alone, state = model.sample(torch.zeros(1, dtype=torch.int64), uniform[row : row + 1], EOS, config)
+        alone, used, state = sample(model, np.zeros(1, np.int64), uniform[row : row + 1], config)
+        half, first, between = sample(model, np.zeros(1, np.int64), uniform[row : row + 1, :40], config)
+        if EOS not in half[0]:
+            rest, second, end = sample(model, between, uniform[row : row + 1, first[0] :], config)
+            joined = [token for part in (half, rest) for token in part[0].tolist() if token >= 0]
+            assert (joined, first + second, end) == ([t for t in alone[0].tolist() if t >= 0], used, state)
         assert np.array_equal(alone[0], tokens[row]) and state.tolist() == after[row : row + 1].tolist()
         text = [token for token in tokens[row].tolist() if token >= 0]
         ends = text.index(EOS) if EOS in text else len(text) - 1
@@ -647,8 +666,8 @@ def test_a_guard_lets_no_copied_span_through() -> None:
         windows = build_windows(stream, (BOS, EOS), limit + 1, 16)
         _, state = model(ids_of(*[[BOS]] * 8), model.initial_state(8))
         uniform = np.random.default_rng(limit).random((8, 600))
-        tokens, _ = model.sample(state, uniform, EOS, SHAPES[shape], (windows, 1), np.zeros((8, 0), np.int64))
-        free, _ = model.sample(state, uniform, EOS, SHAPES[shape])
+        tokens, _, _ = sample(model, state, uniform, SHAPES[shape], (windows, 1))
+        free, _, _ = sample(model, state, uniform, SHAPES[shape])
         texts, unguarded = ("".join(chr(t) for t in row if t > EOS) for rows in (tokens, free) for row in rows), []
         for text in texts:
             spans = [text[i : i + limit + 1] in corpus for i in range(len(text) - limit)]
@@ -661,7 +680,7 @@ def test_where_all_but_the_end_is_forbidden_the_row_meets_a_dead_end() -> None:
     windows = build_windows(np.array(spelled(["abcabcabc"])[0]), (BOS, EOS), 3, 32)
     _, state = model(ids_of([BOS]), model.initial_state(1))
     tails = np.array([[ord("x"), ord("y")]])
-    tokens, after = model.sample(state, np.full((1, 64), 0.1), EOS, SHAPES["plain"], (windows, 1), tails)
+    tokens, _, after = sample(model, state, np.full((1, 64), 0.1), SHAPES["plain"], (windows, 1), tails)
     assert tokens[0, :4].tolist() == [ord("a"), ord("b"), DEAD_END, -1]
     assert after.tolist() == model(ids_of([BOS, ord("a"), ord("b")]), model.initial_state(1))[1].tolist()
 
@@ -669,6 +688,6 @@ def test_where_all_but_the_end_is_forbidden_the_row_meets_a_dead_end() -> None:
 def test_it_keeps_the_protocols_and_its_presets_fit_it() -> None:
     model = Ngram(NgramConfig(vocab_size=5))
     assert isinstance(model, LanguageModel) and isinstance(model, CountTrained)
-    assert isinstance(model, SupportsScore) and isinstance(model, SupportsSample)
+    assert isinstance(model, SupportsScore) and isinstance(model, SupportsStep)
     for preset in (NGRAM_CHAR, NGRAM_WORD):
         NgramConfig(vocab_size=5, **preset.model_settings)

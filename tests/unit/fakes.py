@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import reviewgen
-from reviewgen.bundle import Bundle
+from reviewgen.bundle import Bundle, Weights
 from reviewgen.config import GenerationConfig
 from reviewgen.model import ReviewModel
 from reviewgen.registry import Plugin
@@ -119,7 +119,7 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
     """Return a ReviewModel of any two parts."""
     plugin = Plugin("model", "fake", "tests", "0")
     settings = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 30} | generation))
-    return ReviewModel(Bundle("fake-fake", model, tokenizer, plugin, plugin, FakeConfig(), settings))
+    return ReviewModel(Bundle("fake-fake", Weights(model), tokenizer, plugin, plugin, FakeConfig(), settings))
 
 
 def train_tiny(preset: str, cache: Path, texts: Sequence[str] = TEXTS, **options: Any) -> ReviewModel:

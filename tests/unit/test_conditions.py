@@ -214,11 +214,11 @@ def test_what_is_of_a_wrong_type_is_refused_in_one_sentence() -> None:
     said = json.loads(done.stdout)
     assert not [message for message in said if "\n" in message]
     assert said[-5:] == [
-        "conditions must be a list, each item a string; got 'stars'.",
+        "conditions must be a list of strings; got 'stars'.",
         "A condition is named twice: stars, stars.",
-        "conditions must be at least 1; got ''.",
-        "conditions must be a list, each item a string; got (1,).",
-        "conditions must be a list, each item a string; got None.",
+        "conditions must be at least 1 characters long; got ''.",
+        "conditions must be a list of strings; got (1,).",
+        "conditions must be a list of strings; got None.",
     ]
 
 
@@ -424,6 +424,21 @@ def test_unknown_conditions_of_a_score(lstm: ReviewModel, cache: Path) -> None:
     assert not plain.conditions and plain.conditions.vocab_size == plain.tokenizer.vocab_size
     with pytest.raises(ConfigError, match=r"'stars' is no condition of this model\. There are none\."):
         plain.score("x", conditions={"stars": 5})
+
+
+@pytest.mark.parametrize("name", ["ngram", "lstm"])
+def test_what_is_written_obeys(name: str, request: pytest.FixtureRequest) -> None:
+    model: ReviewModel = request.getfixturevalue(name)
+    for stars in WORDS:
+        texts = model.generate(conditions={"stars": stars}, num_return_sequences=40, seed=1, max_new_tokens=12)
+        own, other = (sum(text.count(word) for text in texts for word in WORDS[n]) for n in (stars, 6 - stars))
+        assert own > 2 * other
+        assert texts == model.generate(conditions={"stars": str(stars)}, num_return_sequences=40, seed=1, max_new_tokens=12)
+    (told,) = model.generate(conditions={"stars": 5}, seed=1, return_dict_in_generate=True)
+    ids = [*told.tokens, model.tokenizer.eos_id][: len(told.log_probabilities)]
+    assert max(ids) < model.tokenizer.vocab_size
+    expected = brute_bits(model, told.text, model.conditions.encode({"stars": 5}))[: len(ids)]
+    assert [-nats / math.log(2) for nats in told.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 # The run, the index, the saved folder.

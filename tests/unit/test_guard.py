@@ -19,6 +19,7 @@ from reviewgen.novelty import build_index
 from reviewgen.protocols import SupportsSample
 from reviewgen.sampling import Pieces, Row, decode, start_rows
 from reviewgen.sampling.decode import TRIES
+from reviewgen.sampling.plain import make_stepper
 from tests.unit.fakes import GRU, LETTERS, TEXTS, TableModel, review_model, table, train_tiny
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
@@ -84,10 +85,10 @@ def written(
 ) -> list[Row]:
     """Return the rows of texts, which have what the texts themselves do not: ids and why each ended."""
     pieces = Pieces(model.tokenizer)
-    rows = start_rows(prompts, pieces, seed)
+    rows = list(start_rows(prompts, pieces, seed))
     guard = None if max_copy is None else model._index().guard(max_copy)
-    config = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 40} | settings))
-    for _ in decode(model.model, model.tokenizer, pieces, rows, config, stops, guard=guard):
+    config = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 40, "stop_strings": tuple(stops)} | settings))
+    for _ in decode(make_stepper(model.model), model.tokenizer, pieces, rows, config, guard):
         pass
     return rows
 
@@ -255,7 +256,7 @@ def test_the_stream_of_a_loop_of_its_own_joins_to_the_text(everyone: dict[str, R
 def pair(texts: Sequence[str] = TEXTS, **settings: Any) -> list[ReviewModel]:
     """Return one n-gram model over words with its own loop and one without."""
     model = counted(texts, WORD, **settings)
-    assert isinstance(model, SupportsSample) and not isinstance(Plain(model), SupportsSample)
+    assert isinstance(make_stepper(model), SupportsSample) and not isinstance(make_stepper(Plain(model)), SupportsSample)
     return [indexed(inner, texts, WORD) for inner in (model, Plain(model))]
 
 

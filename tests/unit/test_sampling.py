@@ -18,7 +18,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from reviewgen.compiled.draw import draw as draw_one
-from reviewgen.compiled.draw import draw_rows, weigh_logits
+from reviewgen.compiled.draw import weigh
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
@@ -43,16 +43,16 @@ def word_model(seed: int = 0, eos: float = -3.0, **generation: float) -> ReviewM
 
 def distribution(logits: torch.Tensor, config: GenerationConfig) -> torch.Tensor:
     """Return what ``draw`` leaves of the weights, normalised."""
-    weights = weigh_logits(logits.numpy(), config.temperature)
-    for row in weights:
+    weights = np.empty(logits.shape)
+    for row, scores in zip(weights, logits.double().numpy(), strict=True):
+        weigh(scores, scores.max(), float(config.temperature), row)
         draw_one(row, config.top_k, float(config.top_p), float(config.min_p), 0.5)
     return torch.from_numpy(weights / weights.sum(-1, keepdims=True))
 
 
 def draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    tokens = np.empty(len(uniform), np.int64)
-    draw_rows(probabilities.double().numpy().copy(), 0, 1.0, 0.0, uniform.double().numpy(), tokens)
-    return torch.from_numpy(tokens)
+    rows = probabilities.double().numpy().copy()
+    return torch.tensor([draw_one(row, 0, 1.0, 0.0, number) for row, number in zip(rows, uniform.tolist(), strict=True)])
 
 
 def plain_distribution(logits: Sequence[float], temperature: float, top_k: int, top_p: float, min_p: float) -> list[float]:
@@ -127,7 +127,8 @@ def test_filters_mean_what_transformers_documents(probabilities: list[float], co
 
 
 def test_filters_equal_those_of_transformers() -> None:
-    processors = pytest.importorskip("transformers.generation.logits_process")
+    from transformers.generation import logits_process as processors
+
     logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
     scores = processors.TemperatureLogitsWarper(0.7)(None, logits.double())
     for warper in (processors.TopKLogitsWarper(20), processors.TopPLogitsWarper(0.8), processors.MinPLogitsWarper(0.1)):

@@ -14,7 +14,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import IGNORED
 from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
-from reviewgen.sampling import using_threads
+from reviewgen.sampling.threads import using_threads
 from reviewgen.training.device import ThreadProbe, native_precision
 from reviewgen.training.gradient import cross_entropy, detach, one_cycle
 

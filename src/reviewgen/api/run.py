@@ -19,7 +19,8 @@ import torch
 from reviewgen import __version__
 from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
 from reviewgen.api.record import corpus_facts, evaluation_facts, novelty_facts
-from reviewgen.bundle import Bundle, fingerprint, refuse_existing
+from reviewgen.bundle import Bundle, Weights, fingerprint
+from reviewgen.bundle.write import refuse_existing
 from reviewgen.card import render_card
 from reviewgen.conditions import fit_conditions
 from reviewgen.config import GenerationConfig, from_dict, to_dict
@@ -30,7 +31,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index, build_index
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
-from reviewgen.sampling import using_threads
+from reviewgen.sampling.threads import using_threads
 from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, find_place, fit, uninterrupted
 
 __all__ = ["TrainingRun"]
@@ -252,7 +253,7 @@ class TrainingRun:
         """Put the model and the facts together, and save them."""
         bundle = Bundle(
             preset=self.preset,
-            model=self.model,
+            weights=Weights(self.model),
             tokenizer=self.tokenizer,
             model_plugin=self._model_plugin,
             tokenizer_plugin=self._tokenizer_plugin,

@@ -12,12 +12,14 @@ Reading is strict, and looks at names, shapes and dtypes before it allocates any
 appears whole or not at all. Only safetensors, JSON and plain text are read; nothing is executed.
 
     layout    the names of the files, and what a folder holds in memory
-    write     to disk
+    weights   a model as torch computes with it, and as it writes without torch
     read      from disk
+    model     from disk to torch
+    write     to disk; imported where it is needed, for it needs torch
 """
 
 from reviewgen.bundle.layout import Bundle, fingerprint
 from reviewgen.bundle.read import read_bundle
-from reviewgen.bundle.write import refuse_existing, write_bundle
+from reviewgen.bundle.weights import Weights
 
-__all__ = ["Bundle", "fingerprint", "read_bundle", "refuse_existing", "write_bundle"]
+__all__ = ["Bundle", "Weights", "fingerprint", "read_bundle"]

@@ -4,13 +4,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, to_dict
 from reviewgen.novelty import Index
-from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
+
+if TYPE_CHECKING:
+    from reviewgen.protocols import LanguageModel
 
 __all__ = [
     "CARD",
@@ -46,7 +50,7 @@ class Bundle:
     """A trained model and all that is saved with it."""
 
     preset: str
-    model: LanguageModel
+    weights: Weights
     tokenizer: Tokenizer
     model_plugin: Plugin
     tokenizer_plugin: Plugin
@@ -56,6 +60,11 @@ class Bundle:
     card: str = ""
     index: Index | None = None  # of the training text
     conditions: Conditions | None = None  # that it was trained to obey
+
+    @property
+    def model(self) -> "LanguageModel":
+        """The model, loaded when it is first asked for."""
+        return self.weights.model
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:

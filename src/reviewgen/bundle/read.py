@@ -1,14 +1,12 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before anything is allocated."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from safetensors.numpy import load_file
 
 from reviewgen import __version__
 from reviewgen.bundle.layout import (
@@ -25,14 +23,17 @@ from reviewgen.bundle.layout import (
     Bundle,
     fingerprint,
 )
+from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.novelty import read_index
-from reviewgen.protocols import LanguageModel
-from reviewgen.registry import Plugin, find_model, find_tokenizer
+from reviewgen.protocols import TensorForm
+from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
 
-__all__ = ["read_bundle"]
+__all__ = ["check_tensors", "read_bundle"]
+
+FoundT = TypeVar("FoundT")
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -77,14 +78,15 @@ def _read(folder: Path) -> Bundle:
     kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)
-    model, model_plugin = _read_model(folder, config["model"])
+    model_plugin = _find(lambda name: describe_plugin("model", name), config["model"])
+    weights, vocab_size = _read_weights(folder, config["model"])
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
-    if model.config.vocab_size != conditions.vocab_size:
+    if vocab_size != conditions.vocab_size:
         own = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
-            f"The model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
+            f"The model has {vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
             + (f" and its conditions {own}" if own else "")
             + ": they do not belong together."
         )
@@ -95,7 +97,7 @@ def _read(folder: Path) -> Bundle:
         index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
     return Bundle(
         config["preset"],
-        model,
+        weights,
         tokenizer,
         model_plugin,
         tokenizer_plugin,
@@ -108,80 +110,81 @@ def _read(folder: Path) -> Bundle:
     )
 
 
-def _read_model(folder: Path, facts: Mapping[str, Any]) -> tuple[LanguageModel, Plugin]:
-    """Build the model only after its tensors were found to fit its config."""
-    kind, plugin = _find(find_model, facts)
+def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]:
+    """Return a model's weights, once they were found to fit its config, and the size of its vocabulary.
+
+    A model that has a stepper of its own is ready to write without torch; torch's form is made when it is asked for.
+    """
+    kind = find_stepper(facts["name"])
+    if kind is None:
+        from reviewgen.bundle.model import read_model
+
+        model = read_model(folder, facts["name"], facts["config"])
+        return Weights(model), model.config.vocab_size
     config = from_dict(kind.Config, facts["config"])
-    expected = _expect_tensors(kind, config)
-    _check_tensors(folder / WEIGHTS, expected, exact=issubclass(kind, nn.Module))
-    model = kind(config)
+    check_tensors(folder, kind.expect(config))
     tensors = load_file(folder / WEIGHTS)
+
+    def load() -> Any:
+        from reviewgen.bundle.model import build_model
+
+        return build_model(facts["name"], config, tensors)
+
+    return Weights(load=load, stepper=kind(config, tensors)), config.vocab_size
+
+
+def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:  # torch's word on tensors that do not fit
-        raise BundleError(f"{WEIGHTS} does not fit the model: {_one_line(error)}") from None
-    if isinstance(model, nn.Module):
-        model.eval()
-    return model, plugin
-
-
-def _expect_tensors(kind: Any, config: Any) -> dict[str, Tensor]:
-    """Return the names, shapes and dtypes of a model's tensors, without the memory for them."""
-    try:
-        with torch.device("meta"):
-            expected: dict[str, Tensor] = kind(config).state_dict()
-    except (RuntimeError, OverflowError) as error:  # torch's word on sizes that no machine can count
-        raise BundleError(f"No model can be built from the config in {CONFIG}: {_one_line(error)}") from None
-    return expected
-
-
-def _find(find: Any, facts: Mapping[str, Any]) -> tuple[Any, Plugin]:
-    try:
-        found: tuple[Any, Plugin] = find(facts["name"])
+        return find(facts["name"])
     except UnknownPlugin:
         package = facts["distribution"]
         raise UnknownPlugin(
             f"This model needs {facts['name']!r} of the package {package} {facts['version']}, which is not installed. "
             f"Install it: pip install {package}"
         ) from None
-    return found
 
 
-def _check_tensors(file: Path, expected: Mapping[str, Tensor], *, exact: bool) -> None:
-    """Compare the header of a safetensors file with what the model expects; the sizes of counts are only known after counting."""
-    with safe_open(file, framework="pt") as tensors:
+def check_tensors(folder: Path, expected: Mapping[str, TensorForm]) -> None:
+    """Compare the header of the weights with what a model expects, before any tensor is read.
+
+    Raises:
+        BundleError: A tensor is missing, extra, or has another dtype or shape.
+    """
+    with safe_open(folder / WEIGHTS, framework="numpy") as tensors:
         names = set(tensors.keys())
         if names != set(expected):
             missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
             raise BundleError(f"{WEIGHTS} does not fit its config: missing {_few(missing)}, unknown {_few(extra)}.")
-        for name, tensor in expected.items():
+        for name, (dtype, shape) in expected.items():
             part = tensors.get_slice(name)
-            shape, dtype = tuple(part.get_shape()), _DTYPES.get(part.get_dtype())
-            if dtype != tensor.dtype or (shape != tuple(tensor.shape) if exact else len(shape) != tensor.dim()):
-                found, wanted = f"{part.get_dtype()} {list(shape)}", f"{tensor.dtype} {list(tensor.shape)}"
-                raise BundleError(f"{name} in {WEIGHTS} is {found}; its config asks for {wanted}.")
+            found, found_dtype = tuple(part.get_shape()), part.get_dtype()
+            fits = len(found) == len(shape) and all(size in (None, other) for size, other in zip(shape, found, strict=True))
+            if not fits or DTYPES.get(found_dtype) != dtype:
+                wanted = ["any" if size is None else size for size in shape]
+                raise BundleError(f"{name} in {WEIGHTS} is {found_dtype} {list(found)}; its config asks for {dtype} {wanted}.")
+
+
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "BOOL": "bool",
+}
+"""The names of safetensors for dtypes, and those of numpy and torch."""
 
 
 def _few(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more if names else "none"
-
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "BOOL": torch.bool,
-}
 
 
 def _check_files(folder: Path, tokenizer_files: Any) -> None:

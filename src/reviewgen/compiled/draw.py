@@ -1,21 +1,171 @@
-"""From weights of the vocabulary to one token: temperature, top-k, top-p, min-p, then one draw by inverse CDF.
+"""From a row of logits to one token: penalties, temperature, top-k, top-p, min-p, then one draw by inverse CDF.
 
-The filters mean what they mean in transformers and act in its order. Knows neither a model nor a tokenizer.
+Every setting means what it means in transformers, and they act in its order. Knows neither a model nor a tokenizer.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from reviewgen.compiled import compiled
+from reviewgen.compiled.windows import copies, forbid
 
-__all__ = ["draw", "draw_rows", "weigh_logits", "weigh_probabilities"]
+__all__ = [
+    "DEAD_END",
+    "NONE",
+    "NOTHING_LEFT",
+    "NOT_A_NUMBER",
+    "Drawing",
+    "adjust",
+    "choose",
+    "choose_rows",
+    "draw",
+    "weigh",
+    "weigh_probabilities",
+]
+
+NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
+"""In place of a token: none, for the row has ended; only forbidden ones were left; none at all was left; logits were NaN."""
 
 
-def weigh_logits(logits: Float[np.ndarray, "*B V"], temperature: float) -> Float64[np.ndarray, "*B V"]:
-    """Return exp((logit - largest) / temperature) of every token; not compiled, for numpy's exponential is vectorised."""
-    with np.errstate(over="ignore"):  # a temperature near zero
-        weights: np.ndarray = np.exp((logits - logits.max(axis=-1, keepdims=True)) / np.float64(temperature))
-    return weights
+class Drawing(NamedTuple):
+    """How tokens are drawn. A numba-compiled function takes it as it is; each part must have exactly the type given here."""
+
+    temperatures: Float64[np.ndarray, " K"]  # new token t is drawn at temperatures[t % K]
+    top_k: int  # 0 is off
+    top_p: float  # 1 is off
+    min_p: float  # 0 is off
+    repetition_penalty: float  # 1 is off
+    no_repeat_ngram_size: int  # 0 is off
+    min_new_tokens: int
+    max_new_tokens: int  # a row's last
+    is_greedy: bool  # the most probable token, of equals that of the smallest id
+    eos_id: int
+    bos_id: int  # never drawn
+    size: int  # ids from here on are never drawn
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a draw depends on the tokens before it."""
+        return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
+
+
+@compiled
+def choose(logits, text, size, written, first, second, drawing, windows, run, scores, weights):
+    """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER; and how many numbers it took, 1 or 2.
+
+    Args:
+        logits: float (V,).
+        text: int64, at least size + 1 long; what stands from ``size`` on may be overwritten.
+        size: How many tokens of the text there are.
+        written: How many of them are new.
+        first, second: Numbers in [0, 1); the second is taken where the first token drawn was forbidden.
+        drawing: A Drawing.
+        windows, run: What must not be completed, as in ``copies``; a run of 0 is off.
+        scores, weights: float64 (V,), written.
+    """
+    temperatures, top_k, top_p, min_p, _, _, _, _, is_greedy, eos, _, _ = drawing
+    largest = adjust(logits, text, size, written, drawing, scores)
+    if not np.isfinite(largest):
+        return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
+    temperature = temperatures[written % len(temperatures)]
+    token = _pick(scores, largest, temperature, top_k, top_p, min_p, is_greedy, first, weights)
+    if run == 0 or token == eos:
+        return token, 1
+    text[size] = token
+    if not copies(windows, text, size, run):
+        return token, 1
+    weigh(scores, largest, 1.0, weights)  # at a low temperature all but the forbidden would seem impossible
+    forbid(windows, text, size, run, weights)
+    weights[eos] = 0.0
+    largest = -np.inf
+    for other in range(len(weights)):
+        if weights[other] == 0:
+            scores[other] = -np.inf
+        largest = max(largest, scores[other])
+    if largest == -np.inf:
+        return DEAD_END, 2
+    return _pick(scores, largest, temperature, top_k, top_p, min_p, is_greedy, second, weights), 2
+
+
+@compiled
+def choose_rows(logits, texts, sizes, written, uniform, drawing, windows, runs, tokens, used):
+    """Write the token that follows each of B texts into ``tokens`` and how many numbers it took into ``used``, both int64 (B,).
+
+    Args:
+        logits: float (B, V).
+        texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
+        written: int64 (B,).
+        uniform: float64 (B, 2).
+        drawing, windows: As in ``choose``.
+        runs: int64 (B,), each row's ``run``.
+    """
+    scores, weights = np.empty(logits.shape[1]), np.empty(logits.shape[1])
+    for row in range(len(logits)):
+        tokens[row], used[row] = choose(
+            logits[row],
+            texts[row],
+            sizes[row],
+            written[row],
+            uniform[row, 0],
+            uniform[row, 1],
+            drawing,
+            windows,
+            runs[row],
+            scores,
+            weights,
+        )
+
+
+@compiled
+def adjust(logits, text, size, written, drawing, scores):
+    """Write the logits after penalties into ``scores`` and return the largest; NaN where they hold NaN or plus infinity.
+
+    The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
+    negative ones; no token completes an n-gram a second time (Paulus et al. 2017); the end waits for the least new tokens.
+    """
+    _, _, _, _, penalty, ngram, least, _, _, eos, bos, vocabulary = drawing
+    scores[:] = -np.inf
+    for token in range(vocabulary):
+        scores[token] = logits[token]
+    if penalty != 1:
+        for place in range(size):
+            token = text[place]
+            if 0 <= token < vocabulary:  # from the logits, so that a token met twice is not penalised twice
+                logit = np.float64(logits[token])
+                scores[token] = logit * penalty if logit < 0 else logit / penalty
+    if 0 < ngram <= size + 1:
+        for start in range(size - ngram + 1):
+            place = 0
+            while place < ngram - 1 and text[start + place] == text[size - ngram + 1 + place]:
+                place += 1
+            if place == ngram - 1 and 0 <= text[start + place] < vocabulary:
+                scores[text[start + place]] = -np.inf
+    if written < least:
+        scores[eos] = -np.inf
+    scores[bos] = -np.inf
+    largest = -np.inf
+    for token in range(vocabulary):
+        if not scores[token] < np.inf:  # NaN compares false
+            return np.nan
+        largest = max(largest, scores[token])
+    return largest
+
+
+@compiled
+def weigh(scores, largest, temperature, weights):
+    """Write exp((score - largest) / temperature) of every token into ``weights``, float64 (V,)."""
+    for token in range(len(scores)):
+        weights[token] = np.exp((scores[token] - largest) / temperature)
+
+
+@compiled
+def _pick(scores, largest, temperature, top_k, top_p, min_p, is_greedy, number, weights):
+    if is_greedy:
+        return np.int64(np.argmax(scores))
+    weigh(scores, largest, temperature, weights)
+    return np.int64(draw(weights, top_k, top_p, min_p, number))
 
 
 @compiled
@@ -55,13 +205,6 @@ def draw(weights, top_k, top_p, min_p, uniform):
             if rest < 0:
                 break
     return last
-
-
-@compiled
-def draw_rows(weights, top_k, top_p, min_p, uniform, tokens):
-    """Write the token drawn from each row of ``weights``, float64 (B, V), into ``tokens``, int64 (B,); see ``draw``."""
-    for row in range(len(weights)):
-        tokens[row] = draw(weights[row], top_k, top_p, min_p, uniform[row])
 
 
 @compiled

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["Pieces", "Prompt", "check_prompts", "check_seed", "check_stops"]
+__all__ = ["Pieces", "Prompt", "check_prompts", "check_seed"]
 
 _TAKEN_BACK = 8  # tokens at most
 
@@ -34,15 +34,16 @@ class Pieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.bos_id = tokenizer.bos_id
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
-        self._heals = max(map(len, self.texts)) > 1
+        self.are_characters = max(map(len, self.texts)) <= 1
 
     def split(self, text: str) -> Prompt:
         """Return a prompt's ids without its last word, and that word."""
         ids = self._tokenizer.encode(text)
         keep = len(ids)
-        while self._heals and keep > max(0, len(ids) - _TAKEN_BACK) and (piece := self.texts[ids[keep - 1]]):
+        while not self.are_characters and keep > max(0, len(ids) - _TAKEN_BACK) and (piece := self.texts[ids[keep - 1]]):
             keep -= 1
             if piece[0].isspace():
                 break
@@ -60,26 +61,12 @@ def check_prompts(prompt: str | Sequence[str], repeat: int) -> list[str]:
     """Return each prompt as often as it is to be continued.
 
     Raises:
-        ConfigError: They are no strings, or the number is none.
+        ConfigError: They are no strings.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]
     if not all(isinstance(text, str) for text in prompts):
         raise ConfigError("prompt must be a string or a list of strings.")
-    if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
-        raise ConfigError(f"num_return_sequences must be at least 1; got {repeat!r}.")
     return [text for text in prompts for _ in range(repeat)]
-
-
-def check_stops(stop_strings: str | Sequence[str]) -> list[str]:
-    """Return the strings at which a text ends.
-
-    Raises:
-        ConfigError: They are none.
-    """
-    stops = list(stop_strings) if isinstance(stop_strings, Iterable) and not isinstance(stop_strings, str) else [stop_strings]
-    if not all(isinstance(stop, str) and stop for stop in stops):
-        raise ConfigError("stop_strings must be strings of at least one character.")
-    return stops
 
 
 def check_seed(seed: int | None) -> int:

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import NotADistribution
 from reviewgen.evaluation import Document, Evaluation, evaluate_documents
 from reviewgen.novelty import Index
-from reviewgen.protocols import State, Tokenizer
+from reviewgen.protocols import Tokenizer
 from reviewgen.sampling import Pieces, decode, start_rows
+from reviewgen.sampling.plain import make_stepper
 from reviewgen.training.config import TrainingConfig
 
 __all__ = ["Judge", "Verdict"]
@@ -86,10 +84,9 @@ class Judge:
         """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""
         tokens = self.config.copy_tokens if self.index is not None else 0
         count = max(1, tokens // SAMPLE_TOKENS)
-        rows = start_rows([""] * count, self.pieces, seed=0)
+        rows = list(start_rows([""] * count, self.pieces, seed=0, conditions=self.prefix))
         config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
-        writer: Any = _Prefixed(model, self.prefix, self.tokenizer, device) if self.prefix else model
-        for _ in decode(writer, self.tokenizer, self.pieces, rows, config, device=device):
+        for _ in decode(make_stepper(model, device), self.tokenizer, self.pieces, rows, config):
             pass
         return [(row.ids, row.text) for row in rows]
 
@@ -103,23 +100,3 @@ class Judge:
             self.best, self.best_copy_rate, self._best_rank = bits, copy_rate, rank
         self.without_gain = 0 if is_best else self.without_gain + 1
         return is_best
-
-
-class _Prefixed:
-    """A model that has read bos and a prefix before it begins, and knows the tokenizer's ids only."""
-
-    def __init__(self, model: Any, prefix: Sequence[int], tokenizer: Tokenizer, device: str) -> None:
-        self.Config, self.config = model.Config, model.config
-        self.state_dict, self.load_state_dict = model.state_dict, model.load_state_dict
-        self._model, self._tokenizer = model, tokenizer
-        self._read = torch.tensor([tokenizer.bos_id, *prefix[:-1]], device=device)
-        self._last = prefix[-1]  # read in the place of bos
-
-    @torch.inference_mode()
-    def initial_state(self, batch_size: int) -> State:
-        state = self._model.initial_state(batch_size)
-        return self._model(self._read.expand(batch_size, -1), state)[1]
-
-    def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        logits, state = self._model(ids.masked_fill(ids == self._tokenizer.bos_id, self._last), state)
-        return logits[..., : self._tokenizer.vocab_size], state

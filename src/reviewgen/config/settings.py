@@ -1,8 +1,8 @@
-"""Strict settings: frozen dataclasses of JSON values, checked when they are made and when they are read.
+"""The machinery of strict settings: what a config dataclass may hold, how it is checked, read and written.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-tuple of any number of them (``tuple[str, ...]``), or several of these joined by ``|``, as in ``int | None``. A bound stands in
-the type; of a tuple it bounds each item. ``check`` enforces types and bounds alike::
+``tuple[X, ...]`` of one of these, or alternatives such as ``X | None``. A bound stands in the type, of a tuple it is that of
+each element, and ``check`` enforces types and bounds alike::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -12,8 +12,7 @@ the type; of a tuple it bounds each item. ``check`` enforces types and bounds al
         def __post_init__(self) -> None:
             check(self)
 
-``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``. In JSON
-a tuple is a list; typed, its items stand between commas.
+``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``.
 Standard library only; knows neither torch nor any plugin.
 """
 
@@ -30,7 +29,6 @@ from reviewgen.errors import ConfigError, did_you_mean
 
 __all__ = [
     "Bound",
-    "GenerationConfig",
     "Preset",
     "check",
     "fields_of",
@@ -97,7 +95,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     missing = [name for name in _required(cls) if name not in values]
     if missing:
         raise ConfigError(f"The setting {missing[0]!r} is missing.")
-    return cls(**{key: _as_tuple(value, known[key]) for key, value in values.items()})
+    return cls(**{name: _as_tuples(value, known[name]) for name, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,20 +159,6 @@ def parse_duration(text: str | float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationConfig:
-    """How text is drawn; the names are those of transformers. ``top_k=0``, ``top_p=1`` and ``min_p=0`` switch a filter off."""
-
-    max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
-    temperature: Annotated[float, Bound(above=0)] = 0.8
-    top_k: Annotated[int, Bound(at_least=0)] = 0
-    top_p: Annotated[float, Bound(above=0, at_most=1)] = 1.0
-    min_p: Annotated[float, Bound(at_least=0, at_most=1)] = 0.0
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Preset:
     """A model, a tokenizer and the settings for both: plain data behind an entry point of ``reviewgen.presets``."""
 
@@ -205,21 +189,22 @@ def _unpack(hint: Any) -> tuple[Any, Bound | None]:
     return hint, None
 
 
-def _as_tuple(value: Any, hint: Any) -> Any:
-    """Return a list of JSON as the tuple that the hint asks for."""
-    asks_for_tuple = any(get_origin(option) is tuple for option in _options(_unpack(hint)[0]))
-    return tuple(value) if isinstance(value, list) and asks_for_tuple else value
-
-
 def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
-    if not _is_one_of(value, inner):
+    if not any(_is_a(value, option) for option in _options(inner)):
         raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
-    for item in value if isinstance(value, tuple) else (value,):
-        if isinstance(item, float) and not _is_finite(item):
-            raise ConfigError(f"{name} must be a finite number; got {item!r}.")
-        if bound is not None and item is not None and not bound.holds(len(item) if isinstance(item, str) else item):
-            raise ConfigError(f"{name} must be {bound}; got {item!r}.")
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, float) and not _is_finite(part):
+            raise ConfigError(f"{name} must be a finite number; got {part!r}.")
+        if bound is not None and part is not None and not bound.holds(len(part) if isinstance(part, str) else part):
+            unit = " characters long" if isinstance(part, str) else ""
+            raise ConfigError(f"{name} must be {bound}{unit}; got {part!r}.")
+
+
+def _as_tuples(value: Any, hint: Any) -> Any:
+    """Return a list, which is what JSON has, as a tuple where the field may hold one."""
+    takes_tuple = any(get_origin(option) is tuple for option in _options(_unpack(hint)[0]))
+    return tuple(value) if isinstance(value, list) and takes_tuple else value
 
 
 def _is_finite(value: float) -> bool:
@@ -229,15 +214,11 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _is_one_of(value: Any, hint: Any) -> bool:
-    return any(_is_a(value, option) for option in _options(hint))
-
-
 def _is_a(value: Any, option: Any) -> bool:
     if get_origin(option) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
-        return isinstance(value, tuple) and all(_is_one_of(item, get_args(option)[0]) for item in value)
+        return isinstance(value, tuple) and all(_is_a(part, get_args(option)[0]) for part in value)
     if option is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if option is int:
@@ -248,14 +229,6 @@ def _is_a(value: Any, option: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    return " or ".join(_spell_option(option) for option in _options(hint))
-
-
-def _spell_option(option: Any) -> str:
-    if get_origin(option) is Literal:
-        return " or ".join(json.dumps(choice) for choice in get_args(option))
-    if get_origin(option) is tuple:
-        return f"a list, each item {_spell(get_args(option)[0])}"
     words: dict[Any, str] = {
         int: "a whole number",
         float: "a number",
@@ -263,7 +236,14 @@ def _spell_option(option: Any) -> str:
         bool: "true or false",
         types.NoneType: "none",
     }
-    return words.get(option) or str(option.__name__)
+    plurals: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings"}
+
+    def spell(option: Any) -> str:
+        if get_origin(option) is Literal:
+            return " or ".join(json.dumps(choice) for choice in get_args(option))
+        return f"a list of {plurals.get(get_args(option)[0], 'values')}" if get_origin(option) is tuple else words[option]
+
+    return " or ".join(spell(option) for option in _options(hint))
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:
@@ -284,19 +264,10 @@ def _parse_as(text: str, option: Any) -> Any:
     if get_origin(option) is Literal:
         return next((choice for choice in get_args(option) if str(choice) == text), text)
     if get_origin(option) is tuple:
-        return _parse_items(text, get_args(option)[0])
+        return tuple(_parse_as(part.strip(), get_args(option)[0]) for part in text.split(",")) if text else ()
     if option in (int, float):
         try:
             return option(text)
         except ValueError:
             return text
     return text
-
-
-def _parse_items(text: str, hint: Any) -> Any:
-    """Return the items between the commas as a tuple, or the text itself where one of them is empty or none of its type."""
-    items = [item.strip() for item in text.split(",")]
-    try:
-        return tuple(_parse("item", item, hint) for item in items) if all(items) else text
-    except ConfigError:
-        return text

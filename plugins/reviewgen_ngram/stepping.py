@@ -1,0 +1,109 @@
+"""What writes with a trained n-gram model, from its arrays and without torch."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from reviewgen.compiled.draw import Drawing
+from reviewgen.compiled.windows import NO_WINDOWS
+from reviewgen.errors import DataError
+from reviewgen.protocols import Guard, TensorForm
+from reviewgen_ngram.config import NgramConfig
+from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain
+from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays
+from reviewgen_ngram.trie import advance, dense
+
+__all__ = ["NgramStepper", "log_rows"]
+
+
+class NgramStepper:
+    """Writes with a trained model. The state is the model's, int64 (B,): the node of each row's context.
+
+    Raises:
+        BundleError: The arrays hold what no trained model holds.
+    """
+
+    Config: ClassVar[type] = NgramConfig
+
+    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray]) -> None:
+        self._config = config
+        self._trained = read_arrays(tensors, config.vocab_size, config.order, config.quantized, config.is_distribution)
+
+    @classmethod
+    def of(cls, config: NgramConfig, trained: Trained) -> "NgramStepper":
+        """Return the stepper of a model in memory, which needs no second look."""
+        stepper = cls.__new__(cls)
+        stepper._config, stepper._trained = config, trained
+        return stepper
+
+    @classmethod
+    def expect(cls, config: NgramConfig) -> Mapping[str, TensorForm]:
+        """Return the name and form of each array."""
+        return expect_arrays(config.vocab_size, config.quantized)
+
+    def initial_state(self, batch_size: int) -> Int64[np.ndarray, " B"]:
+        """Return the state before the first token of B texts."""
+        return np.zeros(batch_size, np.int64)
+
+    def read(
+        self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, " B"]
+    ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, " B"]]:
+        """Return the log probabilities of what follows the last token, and the state after it.
+
+        Raises:
+            DataError: An id lies outside the vocabulary, or the state is none of this model.
+        """
+        if ids.min() < 0 or ids.max() >= self._config.vocab_size:
+            raise DataError(f"Ids {ids.min()}..{ids.max()} were given; this model knows 0..{self._config.vocab_size - 1}.")
+        contexts = np.empty(ids.shape, np.int64)
+        advance(self._trained.trie, ids, self._checked(state), contexts)
+        last = contexts[:, -1].copy()
+        rows = np.empty((len(last), self._config.vocab_size))
+        dense(self._trained.trie, last, rows)
+        return log_rows(rows, self._config.is_distribution).astype(np.float32), last
+
+    def sample(
+        self,
+        state: Int64[np.ndarray, " B"],
+        uniform: Float64[np.ndarray, "B N"],
+        drawing: Drawing,
+        texts: Int64[np.ndarray, "B K"],
+        written: Int64[np.ndarray, " B"],
+        guard: Guard | None = None,
+    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
+        """Draw tokens in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+
+        Raises:
+            DataError: The state is none of this model.
+        """
+        contexts, trie = self._checked(state), self._trained.trie
+        tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
+        has_filter = drawing.top_k > 0 or drawing.top_p < 1 or drawing.min_p > 0
+        has_no_filter = self._config.is_distribution and not (has_filter or drawing.looks_back or drawing.is_greedy)
+        is_at_one = len(drawing.temperatures) == 1 and drawing.temperatures[0] == 1
+        if has_no_filter and is_at_one and guard is None and drawing.min_new_tokens == 0:
+            rooms = drawing.max_new_tokens - written
+            sample_plain(trie, trie.ends, trie.book, contexts, uniform, drawing.eos_id, rooms, tokens, used)
+        else:
+            windows, run = guard or (NO_WINDOWS, 0)
+            proposals = PROPOSALS if has_no_filter else 0
+            sample(trie, contexts, uniform, drawing, proposals, windows, run, texts, written, tokens, used)
+        return tokens, used, contexts
+
+    def _checked(self, state: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
+        """Return a copy of the state."""
+        most = len(self._trained.trie.children) - 1
+        if state.size and (state.min() < 0 or state.max() > most):
+            raise DataError(f"The state is none of this model, which has the contexts 0..{most}.")
+        return state.copy()
+
+
+def log_rows(rows: Float64[np.ndarray, "N V"], is_distribution: bool) -> Float64[np.ndarray, "N V"]:
+    """Return the logarithms of probabilities, of scores made to sum to one; zero becomes -inf."""
+    if not is_distribution:
+        rows = rows / rows.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        logs: np.ndarray = np.log(rows)
+    return logs

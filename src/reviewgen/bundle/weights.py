@@ -1,0 +1,45 @@
+"""A trained model in two forms: as torch computes with it, and ready to write without torch; each made when asked for."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from reviewgen.protocols import Stepper
+
+if TYPE_CHECKING:
+    from reviewgen.protocols import LanguageModel
+
+__all__ = ["Weights"]
+
+
+class Weights:
+    """A trained model.
+
+    Args:
+        model: It, where it is there already.
+        load: Makes it, where it is not; called once.
+        stepper: Writes with the same weights, where it could be made without the model.
+    """
+
+    def __init__(
+        self,
+        model: "LanguageModel | None" = None,
+        load: "Callable[[], LanguageModel] | None" = None,
+        stepper: Stepper | None = None,
+    ) -> None:
+        self._model, self._load, self._stepper = model, load, stepper
+
+    @property
+    def model(self) -> "LanguageModel":
+        """The model; whoever asks may change its weights, so what writes is made from it from now on."""
+        if self._model is None:
+            assert self._load is not None, "Weights need a model, or a way to load it."
+            self._model, self._stepper = self._load(), None
+        return self._model
+
+    def stepper(self) -> Stepper:
+        """Return what writes with the weights as they are now."""
+        if self._stepper is not None:
+            return self._stepper
+        from reviewgen.sampling.plain import make_stepper
+
+        return make_stepper(self.model)

@@ -1,0 +1,320 @@
+"""ReviewModel: a trained model and its tokenizer as one thing that generates, scores, evaluates and saves itself.
+
+Joins the rooms below and adds no logic of its own. What only measuring and saving need is imported there: a model that only
+writes loads no torch, where its plugin has a stepper that needs none.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
+from reviewgen.bundle import Bundle
+from reviewgen.conditions import Conditions
+from reviewgen.config import GenerationConfig
+from reviewgen.errors import ConfigError, DataError
+from reviewgen.model.request import GenerateOptions, Request, make_request
+from reviewgen.model.texts import GeneratedText, Generation
+from reviewgen.novelty import Index, Novelty
+from reviewgen.protocols import Guard, Tokenizer
+from reviewgen.sampling import Pieces, Row, Writer, text_so_far
+
+if TYPE_CHECKING:
+    from reviewgen.evaluation import Evaluation, Score
+    from reviewgen.protocols import LanguageModel
+
+__all__ = ["ReviewModel"]
+
+_MAX_COPY = 50  # characters of a copied span that a filter lets through if nobody says how many
+
+
+class ReviewModel:
+    """A trained model and its tokenizer.
+
+    >>> model = reviewgen.load("lstm-word")                                     # doctest: +SKIP
+    >>> model.generate("the ", num_return_sequences=3, seed=1)                  # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._pieces: Pieces | None = None
+
+    @property
+    def model(self) -> "LanguageModel":
+        """The language model."""
+        return self._bundle.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self._bundle.tokenizer
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset that it was trained from."""
+        return self._bundle.preset
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The name of the tokenizer's plugin, as in "word"."""
+        return self._bundle.tokenizer_plugin.name
+
+    @property
+    def conditions(self) -> Conditions:
+        """What it was trained to obey, and the ids that stand for it; empty for a model without conditions."""
+        return self._bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The generation defaults that were saved with the model."""
+        return self._bundle.generation
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What is known of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
+        return self._bundle.training
+
+    def __repr__(self) -> str:
+        return f"ReviewModel({self.preset!r}, vocab_size={self.tokenizer.vocab_size})"
+
+    @overload
+    def generate(self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateOptions]) -> list[str]: ...
+
+    @overload
+    def generate(
+        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: Literal[True], **options: Unpack[GenerateOptions]
+    ) -> list[Generation]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        return_dict_in_generate: bool = False,
+        **options: Unpack[GenerateOptions],
+    ) -> list[str] | list[Generation]:
+        """Write reviews.
+
+        Args:
+            prompt: What each text begins with, or a list of such beginnings; any text works, the empty one too.
+            return_dict_in_generate: Return each text with all that is known of it.
+            generation_config: A GenerationConfig, or a mapping of some of its settings, in place of the model's defaults. Each
+                setting may also be given by name, for this call: max_new_tokens, min_new_tokens, num_return_sequences,
+                do_sample, num_beams, length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
+                no_repeat_ngram_size, stop_strings, max_time, finish; ``GenerationConfig`` says what they mean.
+            logits_processor, stopping_criteria, streamer: transformers' objects, or functions like them; they get the ids
+                (1, T) that the model has read, bos first, and scores (1, V).
+            seed: Same seed, same texts, whatever is written beside them; in large batches up to the rounding of a matrix
+                product. None draws a fresh one.
+            novelty: "report" says of each text what of it was copied; "filter" also lets no token complete a copied span of
+                more than ``max_copy`` tokens, as far as the index knows.
+            max_copy: For "filter"; about 50 characters if not given.
+            conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; those left out are any.
+            must_include: Words, or one, that each text must hold, upper or lower case; texts are drawn until some hold them,
+                and the most probable of these is taken.
+
+        Returns:
+            One text for each prompt and repetition, prompt by prompt, the prompt included. With ``novelty`` each is a
+            ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` a
+            ``Generation``.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range, or does not go with another.
+            DataError: ``novelty`` is asked for, and the model has no index of its training text.
+            GenerationError: No token can be drawn, or nothing written holds what it must include.
+        """
+        request = make_request(prompt, self.generation_config, options)
+        rows = self._write(request)
+        if return_dict_in_generate:
+            return [self._generation(row, request.seed, number) for number, row in enumerate(rows)]
+        return [row.text if request.novelty is None else self._with_novelty(row) for row in rows]
+
+    def generate_one(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> str:
+        """Write one review; takes what ``generate`` takes."""
+        if not isinstance(prompt, str):
+            raise ConfigError(f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate takes a list.")
+        return self.generate(prompt, **options)[0]
+
+    def generate_each(
+        self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateOptions]
+    ) -> Iterator[Generation]:
+        """Yield the texts of ``generate`` one after another as they are written, from number ``first`` on; raises as it does."""
+        request = make_request(prompt, self.generation_config, options)
+        if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+            raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
+        rows = self._write(request, first)
+        return (self._generation(row, request.seed, number) for number, row in enumerate(rows, first))
+
+    def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
+        """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``.
+
+        The pieces are characters where the tokenizer's are, and never a part of a character. Takes what ``generate`` takes but
+        num_beams, must_include and finish, which need the whole text.
+        """
+        request = make_request(prompt, self.generation_config, options)
+        if len(request.prompts) != 1:
+            raise ConfigError(f"stream writes one text; this call asks for {len(request.prompts)}.")
+        if request.config.num_beams > 1 or request.must_include or request.config.finish:
+            raise ConfigError("num_beams, must_include and finish need the whole text, so they do not go with stream.")
+        return self._stream(self._writer(request), request.prompts[0])
+
+    def evaluate(
+        self,
+        source: Any,
+        *,
+        split: str = "all",
+        text_column: str | None = None,
+        documents: str = "line",
+        lowercase: bool | None = None,
+        strip_markdown: bool | None = None,
+        clean: bool | None = None,
+    ) -> "Evaluation":
+        """Measure the model on a source of texts, in bits per character.
+
+        Its conditions are read from the source's columns of the same names; a text without one may be any.
+
+        Args:
+            source: See ``reviewgen.data.sources.open_texts``.
+            split: "all", or a part of the hash split of the source: "train", "validation" or "test".
+            text_column: The column that holds the text; guessed if not given.
+            documents: How a txt file is cut: "line", "paragraph" or "file".
+            lowercase, strip_markdown, clean: How to clean; None does what the training did.
+
+        Raises:
+            DataError: The source cannot be read or holds nothing to evaluate.
+            ConfigError: The split is unknown, or would not be that of the training.
+        """
+        from reviewgen.data import config_as_trained, frame_texts, read_rows, workspace
+        from reviewgen.evaluation import evaluate_documents
+
+        config = config_as_trained(
+            self.training.get("data", {}),
+            split,
+            text_column=text_column,
+            documents=documents,
+            conditions=self.conditions.names,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            clean=clean,
+        )
+        with workspace() as folder:
+            rows = read_rows(source, folder, config, split=split)
+            framed = frame_texts(((text, self.conditions.encode_row(values)) for text, values in rows), self.tokenizer)
+            return evaluate_documents(self.model, framed, self.tokenizer.vocab_size, given=len(self.conditions))
+
+    def novelty(self, text: str) -> Novelty:
+        """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
+
+        Raises:
+            ConfigError: The text is no string.
+            DataError: The model has no index of its training text.
+        """
+        if not isinstance(text, str):
+            raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
+        return self._index().examine(self.tokenizer.encode(text), self.tokenizer.decode)
+
+    def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> "Score":
+        """Return the bits that a text takes, in all, per character and per token, under conditions as in ``{"stars": 5}``.
+
+        Raises:
+            DataError: The text is empty.
+            ConfigError: A condition or its value is unknown.
+        """
+        from reviewgen.evaluation import score_text
+
+        return score_text(self.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Save everything as one folder, which ``reviewgen.load`` reads.
+
+        Raises:
+            OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
+            StorageError: There is no room, or the place may not be written.
+        """
+        from reviewgen.bundle.write import write_bundle
+
+        write_bundle(self._bundle, Path(folder).expanduser(), overwrite=overwrite)
+
+    def _index(self) -> Index:
+        if self._bundle.index is None:
+            raise DataError(
+                "This model has no index of its training text: it was trained with training.novelty=none, or saved without "
+                "novelty.safetensors."
+            )
+        return self._bundle.index
+
+    def _guard(self, request: Request) -> Guard | None:
+        """Return what the decoding must not complete."""
+        if request.novelty is None:
+            return None
+        index = self._index()  # there must be one before anything is written
+        if request.novelty == "report":
+            return None
+        about = max(index.least_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
+        return index.guard(about if request.max_copy is None else request.max_copy)
+
+    def _writer(self, request: Request) -> Writer:
+        return Writer(
+            self._bundle.weights.stepper(),
+            self.tokenizer,
+            self._vocabulary(),
+            request.config,
+            request.seed,
+            self._guard(request),
+            request.hooks,
+            self.conditions.encode(request.conditions),
+            request.must_include,
+        )
+
+    def _write(self, request: Request, first: int = 0) -> Iterator[Row]:
+        return self._writer(request).write(request.prompts[first:], first, self._log_likelihood)
+
+    def _stream(self, writer: Writer, prompt: str) -> Iterator[str]:
+        shown = prompt
+        if shown:
+            yield shown
+        for row in writer.stream(prompt):
+            text = text_so_far(row, self.tokenizer)
+            if len(text) > len(shown):
+                new = text[len(shown) :]
+                yield from new if self._vocabulary().are_characters and "\ufffd" not in new else (new,)
+                shown = text
+
+    def _generation(self, row: Row, seed: int, number: int) -> Generation:
+        return Generation(
+            text=row.text,
+            prompt=row.prompt,
+            tokens=row.ids,
+            new_tokens=row.new_tokens,
+            finish_reason=row.finish_reason or "",
+            seed=seed,
+            number=number,
+            seconds=row.seconds,
+            exceeds_max_copy=row.exceeds_limit,
+            _examine=partial(self._examine, row.ids),
+            _score=partial(self._log_probabilities, row),
+        )
+
+    def _examine(self, ids: Sequence[int]) -> Novelty | None:
+        return None if self._bundle.index is None else self._bundle.index.examine(ids, self.tokenizer.decode)
+
+    def _log_probabilities(self, row: Row) -> list[float]:
+        """Return the log probability (nats) of each token of a row, and of its end where it ended by itself."""
+        from reviewgen.evaluation import log_probabilities
+
+        ends = [self.tokenizer.eos_id] if row.finish_reason == "end" else []
+        return log_probabilities(self.model, [*row.start, *row.ids, *ends], len(row.start))
+
+    def _log_likelihood(self, row: Row) -> float:
+        return math.fsum(self._log_probabilities(row)) / max(1, len(row.ids))
+
+    def _with_novelty(self, row: Row) -> GeneratedText:
+        text = GeneratedText(row.text)
+        text._examine = partial(self._index().examine, row.ids, self.tokenizer.decode)
+        text.exceeds_max_copy = row.exceeds_limit
+        return text
+
+    def _vocabulary(self) -> Pieces:
+        if self._pieces is None:
+            self._pieces = Pieces(self.tokenizer)
+        return self._pieces

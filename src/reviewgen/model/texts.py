@@ -1,0 +1,78 @@
+"""What generation returns: a text as a string that knows what of it was copied, or with all that is known of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from reviewgen.novelty import Novelty
+
+__all__ = ["GeneratedText", "Generation"]
+
+
+class GeneratedText(str):
+    """A text, and what of it was copied.
+
+    Attributes:
+        exceeds_max_copy: Whether it holds a longer copied span than was allowed, because no other token was left.
+    """
+
+    exceeds_max_copy: bool
+    _examine: Callable[[], Novelty]
+
+    @cached_property
+    def novelty(self) -> Novelty:
+        """What of the text stands in the training text; looked up when it is first asked for."""
+        return self._examine()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Copy and pickle as a plain string: the index of the training text does not travel with a text."""
+        return str, (str(self),)
+
+
+@dataclass
+class Generation:
+    """One text with all that is known of it.
+
+    Attributes:
+        text: The text, the prompt included.
+        prompt: What it begins with.
+        tokens: The ids of the text, those of the prompt among them.
+        new_tokens: How many of them are new.
+        finish_reason: "end" (the model ended the review), "length" (``max_new_tokens``), "stop" (a stop string), "time"
+            (``max_time``), "criteria" (``stopping_criteria``) or "stuck" (every token was ruled out).
+        seed: The seed of the call, drawn where none was given.
+        number: The number of the text in the call, from 0: seed and number give the text again.
+        seconds: From the start of its batch until it was complete.
+        exceeds_max_copy: Whether it holds a longer copied span than was allowed, because no other token was left.
+    """
+
+    text: str
+    prompt: str
+    tokens: list[int]
+    new_tokens: int
+    finish_reason: str
+    seed: int
+    number: int
+    seconds: float
+    exceeds_max_copy: bool
+    _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
+    _score: Callable[[], list[float]] = field(repr=False, compare=False)
+
+    @cached_property
+    def novelty(self) -> Novelty | None:
+        """What of the text stands in the training text; None where the model has no index of it. Looked up when asked for."""
+        return self._examine()
+
+    @cached_property
+    def log_probabilities(self) -> list[float]:
+        """The model's log probability (nats) of each of ``tokens``, and of the end where the text ended by itself.
+
+        They are the model's own, before temperature, filters and penalties; computed when they are first asked for.
+        """
+        return self._score()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known without more work, as JSON values."""
+        names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy")
+        return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}

@@ -1,0 +1,113 @@
+"""What a caller hangs into decoding: transformers' logits processors, stopping criteria and streamers, unchanged.
+
+They get torch tensors of one row each: ids (1, T), the tokens that the model has read, bos first; scores (1, V), float32.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.sampling.row import Row
+
+__all__ = ["Hooks", "make_hooks"]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Objects that are called at every token.
+
+    Attributes:
+        processors: Each takes ids and scores, and returns scores; -inf rules a token out.
+        criteria: Each takes ids and scores, and returns whether the text ends here.
+        streamer: Has ``put(ids)``, called with the prompt and then with each new token, and ``end()``.
+    """
+
+    processors: Sequence[Callable[[Any, Any], Any]]
+    criteria: Sequence[Callable[[Any, Any], Any]]
+    streamer: Any = None
+
+    def process(self, row: Row, scores: Float64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+        """Return a row's scores as the processors leave them.
+
+        Raises:
+            GenerationError: They rule out every token, or return no scores.
+        """
+        if not self.processors:
+            return scores
+        import torch
+
+        table = torch.from_numpy(scores.astype(np.float32))[None]
+        for processor in self.processors:
+            table = processor(self._ids(row), table)
+            if not isinstance(table, torch.Tensor) or table.shape != (1, len(scores)):
+                found = tuple(table.shape) if isinstance(table, torch.Tensor) else type(table).__name__
+                raise GenerationError(
+                    f"{_name(processor)} should return scores of shape {(1, len(scores))}; it returned {found}."
+                )
+        processed: np.ndarray = table[0].double().cpu().numpy()
+        if np.isnan(processed).any():
+            raise GenerationError("The logits processors return scores that are not numbers (NaN).")
+        if not (processed > -np.inf).any():
+            raise GenerationError(
+                f"The logits processors rule out every token after {len(row.ids)} tokens, so none can be drawn."
+            )
+        return processed
+
+    def ends(self, row: Row, scores: Float64[np.ndarray, " V"]) -> bool:
+        """Return whether the stopping criteria end a row, to which a token was just added."""
+        if not self.criteria:
+            return False
+        import torch
+
+        table, ids = torch.from_numpy(scores.astype(np.float32))[None], self._ids(row)
+        return any(bool(torch.as_tensor(criterion(ids, table)).all()) for criterion in self.criteria)
+
+    def put(self, row: Row, tokens: Sequence[int], *, is_prompt: bool = False) -> None:
+        """Hand tokens to the streamer, one by one, or the prompt at once."""
+        if self.streamer is None:
+            return
+        import torch
+
+        if is_prompt:
+            self.streamer.put(torch.tensor([[*row.start, *tokens]]))
+        else:
+            for token in tokens:
+                self.streamer.put(torch.tensor([token]))
+
+    def end(self) -> None:
+        """Tell the streamer that the text is complete."""
+        if self.streamer is not None:
+            self.streamer.end()
+
+    def _ids(self, row: Row) -> Any:
+        import torch
+
+        return torch.tensor([[*row.start, *row.ids]])
+
+
+def make_hooks(logits_processor: Any = None, stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
+    """Return the hooks; None where there are none.
+
+    Raises:
+        ConfigError: One of them is not what it should be.
+    """
+    processors, criteria = _callables("logits_processor", logits_processor), _callables("stopping_criteria", stopping_criteria)
+    if streamer is not None and not (callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))):
+        raise ConfigError(f"streamer needs the methods put and end, as transformers' have; got {type(streamer).__name__}.")
+    return Hooks(processors, criteria, streamer) if processors or criteria or streamer is not None else None
+
+
+def _callables(name: str, given: Any) -> list[Callable[[Any, Any], Any]]:
+    """Return one callable or a list of them as a list; transformers' own lists are both."""
+    found = list(given) if isinstance(given, Iterable) else [] if given is None else [given]
+    if not all(callable(one) for one in found):
+        raise ConfigError(f"{name} is a function of ids and scores, or a list of such; got {given!r}.")
+    return found
+
+
+def _name(processor: Any) -> str:
+    return getattr(processor, "__name__", type(processor).__name__)
