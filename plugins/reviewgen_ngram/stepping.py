@@ -83,7 +83,8 @@ class NgramStepper:
         has_filter = drawing.top_k > 0 or drawing.top_p < 1 or drawing.min_p > 0
         has_no_filter = self._config.is_distribution and not (has_filter or drawing.looks_back or drawing.is_greedy)
         is_at_one = len(drawing.temperatures) == 1 and drawing.temperatures[0] == 1
-        if has_no_filter and is_at_one and guard is None and drawing.min_new_tokens == 0:
+        draws_all = drawing.size >= self._config.vocab_size
+        if has_no_filter and is_at_one and draws_all and guard is None and drawing.min_new_tokens == 0:
             rooms = drawing.max_new_tokens - written
             sample_plain(trie, trie.ends, trie.book, contexts, uniform, drawing.eos_id, rooms, tokens, used)
         else:

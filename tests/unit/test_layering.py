@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "src" / "reviewgen"
 FLOORS = {
     **dict.fromkeys(("errors", "names", "config", "registry"), 0),
-    **dict.fromkeys(("compiled", "protocols"), 1),
+    **dict.fromkeys(("compiled", "conditions", "protocols"), 1),
     **dict.fromkeys(("data", "sampling", "evaluation", "novelty", "blending"), 2),
     "training": 3,
     "bundle": 4,

@@ -1,4 +1,4 @@
-"""Receipts and files of texts: what is written, what writes a text again, and what an interrupt, a crash or a slip does to them."""
+"""Receipts and files of texts: what is written, what writes a text again, and what an interrupt, a crash or a slip does."""
 
 import json
 import shutil

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.bundle.weights import Weights
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, to_dict
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
@@ -59,6 +60,7 @@ class Bundle:
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     index: Index | None = None  # of the training text
+    conditions: Conditions | None = None  # that it was trained to obey
     folder: Path | None = None  # that it was read from
 
     @property

@@ -24,6 +24,7 @@ from reviewgen.bundle.layout import (
     fingerprint,
 )
 from reviewgen.bundle.weights import Weights
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.novelty import read_index
@@ -59,7 +60,8 @@ def read_bundle(folder: Path) -> Bundle:
 
 def _read(folder: Path) -> Bundle:
     config = _read_json(folder / CONFIG)
-    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"}, CONFIG)
+    optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
+    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
     if config["schema"] != SCHEMA or config["library"] != "reviewgen":
         raise BundleError(
             f"{folder} is of schema {config['schema']!r} ({config['library']} {config['library_version']}); "
@@ -78,9 +80,15 @@ def _read(folder: Path) -> Bundle:
     tokenizer = kind.load(folder)
     model_plugin = _find(lambda name: describe_plugin("model", name), config["model"])
     weights, vocab_size = _read_weights(folder, config["model"])
-    if vocab_size != tokenizer.vocab_size:
+    conditions = Conditions(first_id=tokenizer.vocab_size)
+    if "conditions" in config:
+        conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
+    if vocab_size != conditions.vocab_size:
+        own = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
-            f"The model has {vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: they do not belong together."
+            f"The model has {vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
+            + (f" and its conditions {own}" if own else "")
+            + ": they do not belong together."
         )
     card = (folder / CARD).read_text(encoding="utf-8")
     index = None
@@ -98,6 +106,7 @@ def _read(folder: Path) -> Bundle:
         training,
         card,
         index,
+        conditions or None,
         folder,
     )
 

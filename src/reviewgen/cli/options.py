@@ -10,6 +10,7 @@ __all__ = [
     "AsTrainedClean",
     "AsTrainedLowercase",
     "AsTrainedStripMarkdown",
+    "Condition",
     "Documents",
     "Lowercase",
     "Model",
@@ -33,6 +34,9 @@ Source = Annotated[
     ),
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
+Condition = Annotated[
+    list[str] | None, typer.Option("--condition", help="A column beside the text that the model learns to obey. Repeatable.")
+]
 Documents = Annotated[str, typer.Option("--documents", help="How a txt file is cut into reviews: line, paragraph or file.")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Keep the words of markdown only.")]

@@ -5,13 +5,14 @@ writes loads no torch, where its plugin has a stepper that needs none.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from reviewgen.bundle import Bundle
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model.request import GenerateOptions, Request, make_request
@@ -64,6 +65,11 @@ class ReviewModel:
     def tokenizer_name(self) -> str:
         """The name of the tokenizer's plugin, as in "word"."""
         return self._bundle.tokenizer_plugin.name
+
+    @property
+    def conditions(self) -> Conditions:
+        """What it was trained to obey, and the ids that stand for it; empty for a model without conditions."""
+        return self._bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -176,6 +182,8 @@ class ReviewModel:
     ) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
+        Its conditions are read from the source's columns of the same names; a text without one may be any.
+
         Args:
             source: See ``reviewgen.data.sources.open_texts``.
             split: "all", or a part of the hash split of the source: "train", "validation" or "test".
@@ -197,11 +205,12 @@ class ReviewModel:
             split=split,
             text_column=text_column,
             documents=documents,
+            conditions=self.conditions,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
             clean=clean,
         )
-        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size)
+        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size, given=len(self.conditions))
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -214,15 +223,16 @@ class ReviewModel:
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
         return self._index().examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str) -> "Score":
-        """Return the bits that a text takes, in all, per character and per token.
+    def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> "Score":
+        """Return the bits that a text takes, in all, per character and per token, under conditions as in ``{"stars": 5}``.
 
         Raises:
             DataError: The text is empty.
+            ConfigError: A condition or its value is unknown.
         """
         from reviewgen.evaluation import score_text
 
-        return score_text(self.model, self.tokenizer, text)
+        return score_text(self.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as one folder, which ``reviewgen.load`` reads.
@@ -254,8 +264,6 @@ class ReviewModel:
         return index.guard(about if request.max_copy is None else request.max_copy)
 
     def _writer(self, request: Request) -> Writer:
-        if request.conditions:
-            raise ConfigError("This model was trained without conditions.")
         return Writer(
             self._bundle.weights.stepper(),
             self.tokenizer,
@@ -264,7 +272,7 @@ class ReviewModel:
             request.seed,
             self._guard(request),
             request.hooks,
-            (),
+            self.conditions.encode(request.conditions),
             request.must_include,
         )
 
