@@ -10,22 +10,26 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reviewgen.config import from_dict, to_dict
-from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
+from reviewgen.protocols import CountTrained, LanguageModel, SupportsSample, SupportsScore, SupportsStep
 from reviewgen.testing.models import (
     ROWS,
     STEPS,
+    TOLERANCE,
     assert_close,
     assert_normalised,
     call,
     call_twice,
     can,
     evaluating,
+    read,
     refuses,
     some_ids,
+    write,
     tensors,
     through_a_file,
     train_by_counting,
@@ -49,6 +53,7 @@ __all__ = [
     "score",
     "shape",
     "state",
+    "step",
     "strict",
     "sums_to_one",
 ]
@@ -246,6 +251,50 @@ def score(make: Make) -> None:
             assert_close(a, b, "score returns another state than the plain call.")
 
 
+def step(make: Make) -> None:
+    """SupportsStep: the stepper's logits are the plain call's; where it draws, the greedy text is that of the largest logits."""
+    model = make()
+    if not can(model, SupportsStep):
+        return
+    stepper, ids = model.stepper(), some_ids(model, ROWS, STEPS)
+    for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
+        memory, end = stepper.initial_state(ROWS), 0
+        for size in sizes:
+            kept, end = [array.copy() for array in tensors(memory)], end + size
+            logits, after = read(stepper, ids[:, end - size : end], memory)
+            same = all(np.array_equal(a, b) for a, b in zip(kept, tensors(memory), strict=True))
+            assert same, "The stepper changes the state that it is given: it must return a new one."
+            expected = call(model, ids[:, :end])[0][:, -1]
+            assert_close(logits, expected, f"The stepper, read in pieces of {sizes}, gives other logits than the plain call.")
+            memory = after
+    for row in range(ROWS):
+        alone, _ = read(stepper, ids[row : row + 1], stepper.initial_state(1))
+        assert_close(alone, expected[row : row + 1], f"The stepper gives row {row} alone other logits than in a batch.")
+    if can(stepper, SupportsSample):
+        _writes_the_likeliest(model, stepper)
+        _writes_by_its_own_numbers(model, stepper)
+
+
+def _writes_the_likeliest(model: Any, stepper: Any) -> None:
+    """Check that each token of a greedy text has the largest logit of the plain call, or one within the tolerance of it."""
+    ids, size = some_ids(model, ROWS, 2), model.config.vocab_size
+    for row, tokens in enumerate(write(stepper, ids, size, ROWS, STEPS, is_greedy=True)):
+        drawn = torch.tensor([tokens[tokens >= 0]], dtype=torch.long)  # (1, T)
+        logits = call(model, torch.cat((ids[row : row + 1], drawn), dim=1))[0][0, 1:-1].double()  # (T, V)
+        largest, found = logits.max(-1).values, logits.gather(-1, drawn[0, :, None])[:, 0]
+        assert drawn.numel() and (found >= largest - TOLERANCE).all(), f"sample's greedy text {tokens} is not the likeliest."
+
+
+def _writes_by_its_own_numbers(model: Any, stepper: Any) -> None:
+    """Check that a text depends neither on how many numbers are given at a time nor on the texts beside it."""
+    ids, size = some_ids(model, ROWS, 2), model.config.vocab_size
+    whole = write(stepper, ids, size, ROWS, 2 * STEPS)
+    for rows, at_a_time in (ROWS, 32), (1, 100):
+        for row, tokens in enumerate(write(stepper, ids, size, rows, 2 * STEPS, at_a_time)):
+            same = np.array_equal(tokens, whole[row])
+            assert same, f"sample writes {tokens} from {at_a_time} numbers at a time in {rows} rows, but {whole[row]} from more."
+
+
 def sums_to_one(make: Make) -> None:
     """CountTrained: logits are log probabilities, so their exponentials sum to one at every position."""
     model = make()
@@ -283,6 +332,7 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     strict,
     meta,
     score,
+    step,
     sums_to_one,
     reports,
 )

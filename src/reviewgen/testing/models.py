@@ -25,11 +25,13 @@ __all__ = [
     "can",
     "evaluating",
     "make_model",
+    "read",
     "refuses",
     "some_ids",
     "tensors",
     "through_a_file",
     "train_by_counting",
+    "write",
 ]
 
 ROWS, STEPS = 3, 12
@@ -91,6 +93,24 @@ def call_twice(model: Any, ids: Tensor) -> tuple[Tensor, Any]:
     first, memory = call(model, ids)
     second, memory = call(model, ids, memory)
     return torch.cat((first, second), dim=1), memory
+
+
+def read(stepper: Any, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
+    """Return a stepper's logits as a tensor, and its state."""
+    logits, after = stepper.read(ids.numpy(), memory)
+    return torch.from_numpy(logits), after
+
+
+def write(
+    stepper: Any, ids: Tensor, size: int, rows: int, most: int, at_a_time: int = 1000, is_greedy: bool = False
+) -> list[np.ndarray]:
+    """Return for the first ``rows`` beginnings (B, T) the tokens that a stepper draws, up to ``most``, and what ended them.
+
+    Id 1 ends a text, -5 begins one: no token is forbidden. The numbers of a row, 1,000 of them, are always the same ones.
+    """
+    uniform = np.random.default_rng(0).random((len(ids), 1000))[:rows]
+    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, is_greedy, 1, size, size + 1)
+    ...
 
 
 def tensors(memory: Any) -> Iterator[Any]:
