@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsSample, SupportsScore, SupportsStep
 from reviewgen.testing.models import (
+    NUMBERS,
     ROWS,
     STEPS,
     TOLERANCE,
@@ -29,10 +30,10 @@ from reviewgen.testing.models import (
     read,
     refuses,
     some_ids,
-    write,
     tensors,
     through_a_file,
     train_by_counting,
+    write,
 )
 
 __all__ = [
@@ -270,29 +271,32 @@ def step(make: Make) -> None:
     for row in range(ROWS):
         alone, _ = read(stepper, ids[row : row + 1], stepper.initial_state(1))
         assert_close(alone, expected[row : row + 1], f"The stepper gives row {row} alone other logits than in a batch.")
-    if can(stepper, SupportsSample):
+    if can(stepper, SupportsSample) and model.config.vocab_size > 2:
         _writes_the_likeliest(model, stepper)
         _writes_by_its_own_numbers(model, stepper)
 
 
 def _writes_the_likeliest(model: Any, stepper: Any) -> None:
     """Check that each token of a greedy text has the largest logit of the plain call, or one within the tolerance of it."""
-    ids, size = some_ids(model, ROWS, 2), model.config.vocab_size
-    for row, tokens in enumerate(write(stepper, ids, size, ROWS, STEPS, is_greedy=True)):
-        drawn = torch.tensor([tokens[tokens >= 0]], dtype=torch.long)  # (1, T)
-        logits = call(model, torch.cat((ids[row : row + 1], drawn), dim=1))[0][0, 1:-1].double()  # (T, V)
-        largest, found = logits.max(-1).values, logits.gather(-1, drawn[0, :, None])[:, 0]
-        assert drawn.numel() and (found >= largest - TOLERANCE).all(), f"sample's greedy text {tokens} is not the likeliest."
+    ids = some_ids(model, ROWS, 2)
+    for row, tokens in enumerate(write(stepper, ids, model.config.vocab_size, NUMBERS // 2, is_greedy=True)):
+        drawn = torch.from_numpy(tokens[:STEPS])  # (T,)
+        assert (drawn > 1).all(), f"sample draws {tokens}, where neither the beginning 0 nor, so soon, the end 1 may be drawn."
+        logits = call(model, torch.cat((ids[row], drawn))[None])[0][0, 1:-1, 2:].double()  # (T, V-2)
+        found = logits.gather(-1, drawn[:, None] - 2)[:, 0]
+        assert (found >= logits.max(-1).values - TOLERANCE).all(), f"sample's greedy text {tokens} is not the likeliest one."
 
 
 def _writes_by_its_own_numbers(model: Any, stepper: Any) -> None:
     """Check that a text depends neither on how many numbers are given at a time nor on the texts beside it."""
     ids, size = some_ids(model, ROWS, 2), model.config.vocab_size
-    whole = write(stepper, ids, size, ROWS, 2 * STEPS)
-    for rows, at_a_time in (ROWS, 32), (1, 100):
-        for row, tokens in enumerate(write(stepper, ids, size, rows, 2 * STEPS, at_a_time)):
-            same = np.array_equal(tokens, whole[row])
-            assert same, f"sample writes {tokens} from {at_a_time} numbers at a time in {rows} rows, but {whole[row]} from more."
+    whole = write(stepper, ids, size, NUMBERS // 2)
+    for numbers in 32, 100:
+        for expected, found in zip(whole, write(stepper, ids, size, numbers), strict=True):
+            same = np.array_equal(found, expected)
+            assert same, f"From {numbers} numbers at a time sample draws {found}, from {NUMBERS // 2} {expected}."
+    alone = write(stepper, ids[:1], size, 32)[0]
+    assert np.array_equal(alone, whole[0]), f"sample draws {alone} for a row alone, but {whole[0]} among others."
 
 
 def sums_to_one(make: Make) -> None:

@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from reviewgen.compiled.draw import NONE, Drawing
 from reviewgen.config import from_dict
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 
 __all__ = [
+    "NUMBERS",
     "ROWS",
     "STEPS",
     "TOLERANCE",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 ROWS, STEPS = 3, 12
+NUMBERS = 1000  # random ones a text
 TOLERANCE = 1e-4
 """How far two ways to the same float32 logits may lie apart: sums in another order differ by about 1e-6 a layer."""
 
@@ -98,19 +101,28 @@ def call_twice(model: Any, ids: Tensor) -> tuple[Tensor, Any]:
 def read(stepper: Any, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
     """Return a stepper's logits as a tensor, and its state."""
     logits, after = stepper.read(ids.numpy(), memory)
-    return torch.from_numpy(logits), after
+    return torch.from_numpy(np.ascontiguousarray(logits)), after
 
 
-def write(
-    stepper: Any, ids: Tensor, size: int, rows: int, most: int, at_a_time: int = 1000, is_greedy: bool = False
-) -> list[np.ndarray]:
-    """Return for the first ``rows`` beginnings (B, T) the tokens that a stepper draws, up to ``most``, and what ended them.
+def write(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
+    """Return 2 * STEPS tokens that a stepper draws after each beginning, (B, T), or fewer where a text ends.
 
-    Id 1 ends a text, -5 begins one: no token is forbidden. The numbers of a row, 1,000 of them, are always the same ones.
+    Id 0 is never drawn, id 1 ends a text of STEPS tokens or more. Each row has the same random numbers at every call, of which
+    the stepper gets so many at a time, what it leaves over again.
     """
-    uniform = np.random.default_rng(0).random((len(ids), 1000))[:rows]
-    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, is_greedy, 1, size, size + 1)
-    ...
+    rows, most = len(ids), 2 * STEPS
+    uniform = np.random.default_rng(0).random((rows, NUMBERS))
+    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, is_greedy, 1, 0, size)
+    _, memory = read(stepper, ids, stepper.initial_state(rows))
+    texts, used = [np.empty(0, np.int64)] * rows, np.zeros(rows, np.int64)
+    while any(len(text) < most and (text > 1).all() for text in texts):
+        given = np.stack([row[min(start, NUMBERS - numbers) :][:numbers] for row, start in zip(uniform, used, strict=True)])
+        written = np.array([len(text) for text in texts])
+        tokens, took, memory = stepper.sample(memory, given, drawing, ids[:, :0].numpy(), written)
+        assert (took > 0).any(), f"sample draws nothing from {numbers} numbers a row."
+        used += took
+        texts = [np.append(a, b[b != NONE]) if (a > 1).all() else a for a, b in zip(texts, tokens, strict=True)]
+    return [text[:most] for text in texts]
 
 
 def tensors(memory: Any) -> Iterator[Any]:
