@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.linear import Bits
 from reviewgen_nnlm.config import NnlmConfig
-from reviewgen_nnlm.stepping import Bits, NnlmStepper
+from reviewgen_nnlm.stepping import NnlmStepper
 
 __all__ = ["Nnlm", "NnlmConfig"]
 

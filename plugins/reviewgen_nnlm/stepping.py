@@ -6,25 +6,23 @@ n order, N numbers, R rows side by side.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled import compiled
 from reviewgen.compiled.draw import NONE, Drawing, choose_live
-from reviewgen.compiled.linear import add_product, pack, tanh32
+from reviewgen.compiled.linear import Bits, add_product, pack, tanh32
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import BundleError
 from reviewgen.protocols.stepper import Guard, TensorForm
 from reviewgen_nnlm.config import NnlmConfig
 
-__all__ = ["Bits", "NnlmStepper"]
+__all__ = ["NnlmStepper"]
 
 TABLE_BYTES = 1 << 24  # of looked-up products; a larger table takes longer to make than some texts to write without it
 ZERO = np.float32(0)
-Bits: TypeAlias = Literal[32, 16, 8]
-"""Bits of a weight that is not looked up; 16 are nearly exact, 8 round each weight to a 127th of its row's largest."""
 
 
 class Weights(NamedTuple):

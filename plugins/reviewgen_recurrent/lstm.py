@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import LstmConfig
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
@@ -24,7 +25,7 @@ from reviewgen_recurrent.network import (
     layers_first,
     make_embedding,
 )
-from reviewgen_recurrent.stepping import Bits, LstmStepper
+from reviewgen_recurrent.stepping import LstmStepper
 
 __all__ = ["Lstm", "LstmConfig"]
 

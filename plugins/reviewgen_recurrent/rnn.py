@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import RnnConfig
 from reviewgen_recurrent.network import (
     Output,
@@ -23,7 +24,7 @@ from reviewgen_recurrent.network import (
     layers_first,
     make_embedding,
 )
-from reviewgen_recurrent.stepping import Bits, RnnStepper
+from reviewgen_recurrent.stepping import RnnStepper
 
 __all__ = ["Rnn", "RnnConfig"]
 

@@ -6,25 +6,22 @@ not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled.draw import NONE, Drawing
-from reviewgen.compiled.linear import Matrix, pack
+from reviewgen.compiled.linear import Bits, Matrix, pack
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import BundleError
 from reviewgen.protocols.stepper import Guard, TensorForm
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
-__all__ = ["Bits", "GruStepper", "LstmStepper", "RnnStepper"]
+__all__ = ["GruStepper", "LstmStepper", "RnnStepper"]
 
 TABLE_BYTES = 1 << 24  # of looked-up products; beyond, making them costs more time than a text of some hundred words saves
-Bits: TypeAlias = Literal[32, 16, 8]
-"""Bits of a weight. A lone text waits for the weights to come from memory: where these do not fit in the processor's second
-cache, 8 are two to three times as fast as 32, and round each weight to a 127th of its row's largest; 16 are nearly exact."""
 
 Parts: TypeAlias = tuple[Float32[np.ndarray, "B L H"], ...]
 """A state: ``(h,)`` or, for the lstm, ``(h, c)``."""

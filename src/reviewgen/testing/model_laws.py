@@ -10,31 +10,27 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reviewgen.config import from_dict, to_dict
-from reviewgen.protocols import CountTrained, LanguageModel, SupportsSample, SupportsScore, SupportsStep
+from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
 from reviewgen.testing.models import (
-    NUMBERS,
     ROWS,
     STEPS,
-    TOLERANCE,
     assert_close,
     assert_normalised,
     call,
     call_twice,
     can,
     evaluating,
-    read,
     refuses,
     some_ids,
     tensors,
     through_a_file,
     train_by_counting,
-    write,
 )
+from reviewgen.testing.step_law import step
 
 __all__ = [
     "MODEL_LAWS",
@@ -250,53 +246,6 @@ def score(make: Make) -> None:
         assert_close(scores, expected, "score gives other log probabilities than the plain call.")
         for a, b in zip(tensors(after_score), tensors(after), strict=True):
             assert_close(a, b, "score returns another state than the plain call.")
-
-
-def step(make: Make) -> None:
-    """SupportsStep: the stepper's logits are the plain call's; where it draws, the greedy text is that of the largest logits."""
-    model = make()
-    if not can(model, SupportsStep):
-        return
-    stepper, ids = model.stepper(), some_ids(model, ROWS, STEPS)
-    for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
-        memory, end = stepper.initial_state(ROWS), 0
-        for size in sizes:
-            kept, end = [array.copy() for array in tensors(memory)], end + size
-            logits, after = read(stepper, ids[:, end - size : end], memory)
-            same = all(np.array_equal(a, b) for a, b in zip(kept, tensors(memory), strict=True))
-            assert same, "The stepper changes the state that it is given: it must return a new one."
-            expected = call(model, ids[:, :end])[0][:, -1]
-            assert_close(logits, expected, f"The stepper, read in pieces of {sizes}, gives other logits than the plain call.")
-            memory = after
-    for row in range(ROWS):
-        alone, _ = read(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(alone, expected[row : row + 1], f"The stepper gives row {row} alone other logits than in a batch.")
-    if can(stepper, SupportsSample) and model.config.vocab_size > 2:
-        _writes_the_likeliest(model, stepper)
-        _writes_by_its_own_numbers(model, stepper)
-
-
-def _writes_the_likeliest(model: Any, stepper: Any) -> None:
-    """Check that each token of a greedy text has the largest logit of the plain call, or one within the tolerance of it."""
-    ids = some_ids(model, ROWS, 2)
-    for row, tokens in enumerate(write(stepper, ids, model.config.vocab_size, NUMBERS // 2, is_greedy=True)):
-        drawn = torch.from_numpy(tokens[:STEPS])  # (T,)
-        assert (drawn > 1).all(), f"sample draws {tokens}, where neither the beginning 0 nor, so soon, the end 1 may be drawn."
-        logits = call(model, torch.cat((ids[row], drawn))[None])[0][0, 1:-1, 2:].double()  # (T, V-2)
-        found = logits.gather(-1, drawn[:, None] - 2)[:, 0]
-        assert (found >= logits.max(-1).values - TOLERANCE).all(), f"sample's greedy text {tokens} is not the likeliest one."
-
-
-def _writes_by_its_own_numbers(model: Any, stepper: Any) -> None:
-    """Check that a text depends neither on how many numbers are given at a time nor on the texts beside it."""
-    ids, size = some_ids(model, ROWS, 2), model.config.vocab_size
-    whole = write(stepper, ids, size, NUMBERS // 2)
-    for numbers in 32, 100:
-        for expected, found in zip(whole, write(stepper, ids, size, numbers), strict=True):
-            same = np.array_equal(found, expected)
-            assert same, f"From {numbers} numbers at a time sample draws {found}, from {NUMBERS // 2} {expected}."
-    alone = write(stepper, ids[:1], size, 32)[0]
-    assert np.array_equal(alone, whole[0]), f"sample draws {alone} for a row alone, but {whole[0]} among others."
 
 
 def sums_to_one(make: Make) -> None:

@@ -10,14 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reviewgen.compiled.draw import NONE, Drawing
 from reviewgen.config import from_dict
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 
 __all__ = [
-    "LENGTH",
-    "NUMBERS",
     "ROWS",
     "STEPS",
     "TOLERANCE",
@@ -28,17 +25,14 @@ __all__ = [
     "can",
     "evaluating",
     "make_model",
-    "read",
     "refuses",
     "some_ids",
     "tensors",
     "through_a_file",
     "train_by_counting",
-    "write",
 ]
 
 ROWS, STEPS = 3, 12
-LENGTH, NUMBERS = 80, 1000  # tokens that a stepper writes, and random numbers a text
 TOLERANCE = 1e-4
 """How far two ways to the same float32 logits may lie apart: sums in another order differ by about 1e-6 a layer."""
 
@@ -97,33 +91,6 @@ def call_twice(model: Any, ids: Tensor) -> tuple[Tensor, Any]:
     first, memory = call(model, ids)
     second, memory = call(model, ids, memory)
     return torch.cat((first, second), dim=1), memory
-
-
-def read(stepper: Any, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
-    """Return a stepper's logits as a tensor, and its state."""
-    logits, after = stepper.read(ids.numpy(), memory)
-    return torch.from_numpy(np.ascontiguousarray(logits)), after
-
-
-def write(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
-    """Return LENGTH tokens that a stepper draws after each beginning, (B, T), or fewer where a text ends.
-
-    Id 0 is never drawn, id 1 ends a text of STEPS tokens or more. Each row has the same random numbers at every call, of which
-    the stepper gets so many at a time, what it leaves over again.
-    """
-    rows = len(ids)
-    uniform = np.random.default_rng(0).random((rows, NUMBERS))
-    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, is_greedy, 1, 0, size)
-    _, memory = read(stepper, ids, stepper.initial_state(rows))
-    texts, used = [np.empty(0, np.int64)] * rows, np.zeros(rows, np.int64)
-    while any(len(text) < LENGTH and (text > 1).all() for text in texts):
-        given = np.stack([row[min(start, NUMBERS - numbers) :][:numbers] for row, start in zip(uniform, used, strict=True)])
-        written = np.array([len(text) for text in texts])
-        tokens, took, memory = stepper.sample(memory, given, drawing, ids[:, :0].numpy(), written)
-        assert (took > 0).any(), f"sample draws nothing from {numbers} numbers a row."
-        used += took
-        texts = [np.append(a, b[b != NONE]) if (a > 1).all() else a for a, b in zip(texts, tokens, strict=True)]
-    return [text[:LENGTH] for text in texts]
 
 
 def tensors(memory: Any) -> Iterator[Any]:
