@@ -58,7 +58,7 @@ def ours(kind: type, hidden: int, vocabulary: int, texts: int, bits: int) -> Cal
     """Return a stepper's ``sample``, in the same form."""
     model = kind(kind.Config(vocab_size=vocabulary, embedding_size=EMBEDDING[hidden], hidden_size=hidden, layers=2))
     stepper, random = model.stepper(bits=bits), np.random.default_rng(0)
-    drawing = Drawing(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, False, 1, 0, vocabulary)
+    drawing = Drawing(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, 1 << 40, False, 1, 0, vocabulary)
     nothing, new = np.zeros((texts, 0), np.int64), np.zeros(texts, np.int64)
 
     def write(steps: int) -> int:

@@ -21,7 +21,7 @@ from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.models import call, some_ids, tensors
 
 MODELS = {"rnn": Rnn, "gru": Gru, "lstm": Lstm, "nnlm": Nnlm}
-PLAIN = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, False, 1, 0, 11)
+PLAIN = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, 1, 0, 11)
 
 
 def make(name, seed=0, **settings):

@@ -123,7 +123,7 @@ class TestChooseLive:
     """Three texts, of which the second has ended and the first stands in its slot."""
 
     def draw(self, logits, numbers=8, used=0, **settings):
-        drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, True, 1, 0, 5)._replace(**settings)
+        drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, True, 1, 0, 5)._replace(**settings)
         texts, ids = np.full((3, 2 + numbers), NONE), np.full(3, 99)
         texts[:, :2] = 4, 3
         drawn, taken = np.zeros(3, np.int64), np.full(3, used)

@@ -134,21 +134,22 @@ def choose_live(logits, rows, live, texts, begun, drawn, written, uniform, used,
         uniform: float64 (B, N), in [0, 1).
         used: int64 (B,), how many of them were taken; written.
         drawing, windows, run: As in ``choose``.
-        ids: int64 (R,), written: the token, or NONE where the text has ended or fewer than two numbers are left.
+        ids: int64 (R,), written: the token, or NONE where the text has ended, with its last of ``max_new_tokens``, too, or fewer
+            than two numbers are left.
         scores, weights: float64 (V,), written.
     """
     for slot in range(live):
         row = rows[slot]
-        number, size = used[row], begun + drawn[row]
+        number, size, new = used[row], begun + drawn[row], written[row] + drawn[row]
         ids[slot] = NONE
-        if number + 2 > uniform.shape[1]:
+        if number + 2 > uniform.shape[1] or new >= drawing.max_new_tokens:
             continue
-        first, second, new = uniform[row, number], uniform[row, number + 1], written[row] + drawn[row]
+        first, second = uniform[row, number], uniform[row, number + 1]
         token, took = choose(logits[slot], texts[row], size, new, first, second, drawing, windows, run, scores, weights)
         texts[row, size] = token
         drawn[row] += 1
         used[row] += took
-        if token >= 0 and token != drawing.eos_id:
+        if token >= 0 and token != drawing.eos_id and new + 1 < drawing.max_new_tokens:
             ids[slot] = token
 
 

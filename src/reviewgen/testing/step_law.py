@@ -85,7 +85,7 @@ def _write(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool =
     the stepper gets so many at a time, what it leaves over again.
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
-    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, is_greedy, 1, 0, size)
+    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
     _, memory = _read(stepper, ids, stepper.initial_state(len(ids)))
     texts, used, live = [np.empty(0, np.int64)] * len(ids), np.zeros(len(ids), np.int64), np.arange(len(ids))
     while len(live):
