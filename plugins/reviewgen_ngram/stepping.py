@@ -21,13 +21,15 @@ __all__ = ["NgramStepper", "log_rows"]
 class NgramStepper:
     """Writes with a trained model. The state is the model's, int64 (B,): the node of each row's context.
 
+    It multiplies no weights, so ``bits`` rounds none.
+
     Raises:
         BundleError: The arrays hold what no trained model holds.
     """
 
     Config: ClassVar[type] = NgramConfig
 
-    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray], bits: int = 32) -> None:
         self._config = config
         self._trained = read_arrays(tensors, config.vocab_size, config.order, config.quantized, config.is_distribution)
 

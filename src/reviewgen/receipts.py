@@ -6,7 +6,7 @@ A receipt is one JSON object::
     text        it
     prompt, number, seed
     settings    of generation, every one; novelty, max_copy, conditions and must_include where given
-    model       the preset, the digest of its folder, and where it was loaded from
+    model       the preset, the digest of its folder, the bits of a weight, and where it was loaded from
     versions    of what the arithmetic depends on
 
 A file of receipts has one a line.
@@ -72,7 +72,12 @@ def make_receipt(model: ReviewModel, generation: Generation, source: str | Path 
         "number": generation.number,
         "seed": generation.seed,
         "settings": settings,
-        "model": {"source": None if source is None else str(source), "preset": model.preset, "digest": model.digest},
+        "model": {
+            "source": None if source is None else str(source),
+            "preset": model.preset,
+            "digest": model.digest,
+            "bits": model.bits,
+        },
         "versions": _versions(),
     }
 
@@ -111,7 +116,8 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         config = from_dict(GenerationConfig, receipt["settings"]["generation_config"])
         options = {name: value for name, value in receipt["settings"].items() if name != "generation_config"}
         number, seed, prompt = receipt["number"], receipt["seed"], receipt["prompt"]
-        known_digest, known_versions = receipt["model"]["digest"], dict(receipt["versions"])
+        known_digest, known_bits = receipt["model"]["digest"], receipt["model"]["bits"]
+        known_versions = dict(receipt["versions"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"The receipt is damaged: {error}") from None
     if config.num_beams > 1:
@@ -124,6 +130,8 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
     differences = []
     if model.digest != known_digest:
         differences.append(f"The model is another: its digest is {model.digest}, that of the receipt {known_digest}.")
+    if model.bits != known_bits:
+        differences.append(f"The model writes in {model.bits} bits; the text was written in {known_bits}.")
     for name, value in _versions().items():
         if known_versions.get(name) != value:
             differences.append(f"{name} is {value}; the text was written with {known_versions.get(name)}.")

@@ -36,8 +36,12 @@ __all__ = ["check_tensors", "read_bundle"]
 FoundT = TypeVar("FoundT")
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, bits: int = 32) -> Bundle:
     """Read a saved folder.
+
+    Args:
+        folder: It.
+        bits: Of a weight while the model writes: 32, 16 or 8.
 
     Raises:
         BundleError: The folder is missing, damaged, truncated, foreign or of an unknown schema.
@@ -49,7 +53,7 @@ def read_bundle(folder: Path) -> Bundle:
             raise BundleError(f"There is no saved model at {folder}: {what}")
         if not (folder / CONFIG).is_file():
             raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
-        return _read(folder)
+        return _read(folder, bits)
     except (BundleError, UnknownPlugin):
         raise
     except OSError as error:
@@ -58,7 +62,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
 
 
-def _read(folder: Path) -> Bundle:
+def _read(folder: Path, bits: int) -> Bundle:
     config = _read_json(folder / CONFIG)
     optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
@@ -79,7 +83,7 @@ def _read(folder: Path) -> Bundle:
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)
     model_plugin = _find(lambda name: describe_plugin("model", name), config["model"])
-    weights, vocab_size = _read_weights(folder, config["model"])
+    weights, vocab_size = _read_weights(folder, config["model"], bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -111,7 +115,7 @@ def _read(folder: Path) -> Bundle:
     )
 
 
-def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]:
+def _read_weights(folder: Path, facts: Mapping[str, Any], bits: int) -> tuple[Weights, int]:
     """Return a model's weights, once they were found to fit its config, and the size of its vocabulary.
 
     A model that has a stepper of its own is ready to write without torch; torch's form is made when it is asked for.
@@ -123,7 +127,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]
         from reviewgen.bundle.model import read_model
 
         model = read_model(folder, facts["name"], facts["config"])
-        return Weights(model), model.config.vocab_size
+        return Weights(model, bits=bits), model.config.vocab_size
     check_tensors(folder, expected)
     tensors = load_file(folder / WEIGHTS)
 
@@ -132,7 +136,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]
 
         return build_model(facts["name"], config, tensors)
 
-    return Weights(load=load, stepper=kind(config, tensors)), facts["config"]["vocab_size"]
+    return Weights(load=load, stepper=kind(config, tensors, bits), bits=bits), facts["config"]["vocab_size"]
 
 
 def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:

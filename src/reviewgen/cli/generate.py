@@ -51,6 +51,7 @@ def generate(
     max_copy: Annotated[
         int | None, typer.Option(help="With filter: the most tokens of a copied span.  [default: about 50 characters]")
     ] = None,
+    bits: Annotated[int, typer.Option(help="Of a weight: 32, or 16 or 8, which write faster with large models.")] = 32,
     out: Annotated[
         Path | None, typer.Option(help="Write to this file, a JSON object a line, as the texts come; goes on where it stopped.")
     ] = None,
@@ -60,7 +61,7 @@ def generate(
     """Write reviews with a trained model."""
     from reviewgen.api import load
 
-    trained = load(model)
+    trained = load(model, bits=bits)
     wishes: dict[str, Any] = {
         "num_return_sequences": number,
         "max_new_tokens": max_new_tokens,
@@ -183,9 +184,10 @@ def replay(
         source = model or one["model"]["source"]
         if source is None:
             raise ConfigError("The receipt does not say where its model is: name it with --model.")
-        if source not in loaded:
-            loaded[source] = load(options.typed_source(source))
-        result = write_again(one, loaded[source])
+        key = source, one["model"]["bits"]
+        if key not in loaded:
+            loaded[key] = load(options.typed_source(source), bits=one["model"]["bits"])
+        result = write_again(one, loaded[key])
         results.append(result)
         if not as_json:
             typer.echo(("---\n" if number > 1 else "") + result.text)

@@ -82,6 +82,11 @@ class ReviewModel:
         return self._bundle.digest()
 
     @property
+    def bits(self) -> int:
+        """Bits of a weight while it writes; see ``reviewgen.load``."""
+        return self._bundle.weights.bits
+
+    @property
     def training(self) -> dict[str, Any]:
         """What is known of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
         return self._bundle.training
