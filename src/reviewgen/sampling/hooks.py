@@ -66,17 +66,20 @@ class Hooks:
         table, ids = torch.from_numpy(scores.astype(np.float32))[None], self._ids(row)
         return any(bool(torch.as_tensor(criterion(ids, table)).all()) for criterion in self.criteria)
 
-    def put(self, row: Row, tokens: Sequence[int], *, is_prompt: bool = False) -> None:
-        """Hand tokens to the streamer, one by one, or the prompt at once."""
+    def begin(self, rows: Sequence[Row]) -> None:
+        """Hand the prompts, as the model reads them, to the streamer."""
+        if self.streamer is not None:
+            for row in rows:
+                self.streamer.put(self._ids(row))
+
+    def put(self, tokens: Sequence[int]) -> None:
+        """Hand tokens to the streamer, one by one."""
         if self.streamer is None:
             return
         import torch
 
-        if is_prompt:
-            self.streamer.put(torch.tensor([[*row.start, *tokens]]))
-        else:
-            for token in tokens:
-                self.streamer.put(torch.tensor([token]))
+        for token in tokens:
+            self.streamer.put(torch.tensor([token]))
 
     def end(self) -> None:
         """Tell the streamer that the text is complete."""
