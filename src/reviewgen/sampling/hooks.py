@@ -49,8 +49,8 @@ class Hooks:
                     f"{_name(processor)} should return scores of shape {(1, len(scores))}; it returned {found}."
                 )
         processed: np.ndarray = table[0].double().cpu().numpy()
-        if np.isnan(processed).any():
-            raise GenerationError("The logits processors return scores that are not numbers (NaN).")
+        if not (processed < np.inf).all():
+            raise GenerationError("The logits processors return scores that are not numbers (NaN or plus infinity).")
         if not (processed > -np.inf).any():
             raise GenerationError(
                 f"The logits processors rule out every token after {len(row.ids)} tokens, so none can be drawn."
