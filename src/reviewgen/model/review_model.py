@@ -165,13 +165,15 @@ class ReviewModel:
         """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``.
 
         The pieces are characters where the tokenizer's are, and never a part of a character. Takes what ``generate`` takes but
-        num_beams, must_include and finish, which need the whole text.
+        num_beams, must_include, finish and novelty="filter", which need the whole text.
         """
         request = make_request(prompt, self.generation_config, options)
         if len(request.prompts) != 1:
             raise ConfigError(f"stream writes one text; this call asks for {len(request.prompts)}.")
-        if request.config.num_beams > 1 or request.must_include or request.config.finish:
-            raise ConfigError("num_beams, must_include and finish need the whole text, so they do not go with stream.")
+        if request.config.num_beams > 1 or request.may_take_back:
+            raise ConfigError(
+                "num_beams, must_include, finish and novelty='filter' need the whole text, so they do not go with stream."
+            )
         return self._stream(self._writer(request), request.prompts[0])
 
     def evaluate(
