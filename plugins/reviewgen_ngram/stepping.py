@@ -9,8 +9,9 @@ from jaxtyping import Float32, Float64, Int64
 from reviewgen.compiled.draw import Drawing
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import DataError
-from reviewgen.protocols import Guard, TensorForm
+from reviewgen.protocols import CountedContext, Guard, TensorForm
 from reviewgen_ngram.config import NgramConfig
+from reviewgen_ngram.explain import explain
 from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain
 from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays
 from reviewgen_ngram.trie import advance, dense
@@ -94,6 +95,15 @@ class NgramStepper:
             proposals = PROPOSALS if has_no_filter else 0
             sample(trie, contexts, uniform, drawing, proposals, windows, run, texts, written, tokens, used)
         return tokens, used, contexts
+
+    def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
+        """Return the contexts, and their counts, behind what follows a text; see ``reviewgen.protocols.SupportsExplain``.
+
+        Raises:
+            DataError: An id lies outside the vocabulary.
+        """
+        _, state = self.read(ids[None], self.initial_state(1))
+        return explain(self._trained, self._config, int(state[0]), ids)
 
     def _checked(self, state: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
         """Return a copy of the state."""

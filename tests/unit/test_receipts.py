@@ -164,11 +164,11 @@ def test_a_file_that_holds_something_else_is_left_alone(
 
 
 def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.writing import Writing
 
-    plain = ReviewModel._write
+    plain = Writing.rows
 
-    def interrupted(self: ReviewModel, request: Any, first: int = 0) -> Any:
+    def interrupted(self: Writing, request: Any, first: int = 0) -> Any:
         for count, row in enumerate(plain(self, request, first)):
             if count == 70:
                 raise KeyboardInterrupt
@@ -178,10 +178,10 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
         tmp_path / "t.jsonl",
         ("generate", saved["ngram-char"], "--max-new-tokens", 10, "-n", 200, "--seed", 3, "--out"),
     )
-    monkeypatch.setattr(ReviewModel, "_write", interrupted)
+    monkeypatch.setattr(Writing, "rows", interrupted)
     status, _, said = run_command(monkeypatch, capsys, *common, file)
     assert status == 1 and "Interrupted; 70 of 200" in said and len(texts_of(file)) == 70
-    monkeypatch.setattr(ReviewModel, "_write", plain)
+    monkeypatch.setattr(Writing, "rows", plain)
     assert run_command(monkeypatch, capsys, *common, file)[0] == 0
     assert run_command(monkeypatch, capsys, *common, tmp_path / "whole.jsonl")[0] == 0
     assert texts_of(file) == texts_of(tmp_path / "whole.jsonl")

@@ -4,30 +4,28 @@ Joins the rooms below and adds no logic of its own. What only measuring and savi
 writes loads no torch, where its plugin has a stepper that needs none.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from reviewgen.bundle import Bundle
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
-from reviewgen.errors import ConfigError, DataError
-from reviewgen.model.request import GenerateOptions, Request, make_request
-from reviewgen.model.texts import GeneratedText, Generation
-from reviewgen.novelty import Index, Novelty
-from reviewgen.protocols import Guard, Tokenizer
-from reviewgen.sampling import Pieces, Row, Writer, text_so_far
+from reviewgen.errors import ConfigError
+from reviewgen.model.next_tokens import NextTokens
+from reviewgen.model.request import GenerateOptions, make_request
+from reviewgen.model.texts import Generation
+from reviewgen.model.walk import Walk
+from reviewgen.model.writing import Writing
+from reviewgen.novelty import Novelty
+from reviewgen.protocols import Tokenizer
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
 __all__ = ["ReviewModel"]
-
-_MAX_COPY = 50  # characters of a copied span that a filter lets through if nobody says how many
 
 
 class ReviewModel:
@@ -39,7 +37,7 @@ class ReviewModel:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._pieces: Pieces | None = None
+        self._writing = Writing(bundle)
 
     @property
     def model(self) -> "LanguageModel":
@@ -140,10 +138,10 @@ class ReviewModel:
             GenerationError: No token can be drawn, or nothing written holds what it must include.
         """
         request = make_request(prompt, self.generation_config, options)
-        rows = self._write(request)
+        rows = self._writing.rows(request)
         if return_dict_in_generate:
-            return [self._generation(row, request, number) for number, row in enumerate(rows)]
-        return [row.text if request.novelty is None else self._with_novelty(row) for row in rows]
+            return [self._writing.generation(row, request, number) for number, row in enumerate(rows)]
+        return [row.text if request.novelty is None else self._writing.with_novelty(row) for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> str:
         """Write one review; takes what ``generate`` takes."""
@@ -158,8 +156,8 @@ class ReviewModel:
         request = make_request(prompt, self.generation_config, options)
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
             raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
-        rows = self._write(request, first)
-        return (self._generation(row, request, number) for number, row in enumerate(rows, first))
+        rows = self._writing.rows(request, first)
+        return (self._writing.generation(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``.
@@ -174,7 +172,23 @@ class ReviewModel:
             raise ConfigError(
                 "num_beams, must_include, finish and novelty='filter' need the whole text, so they do not go with stream."
             )
-        return self._stream(self._writer(request), request.prompts[0])
+        return self._writing.stream(request)
+
+    def next_tokens(self, text: str = "", *, k: int = 10, temperature: float = 1.0) -> NextTokens:
+        """Return the k most probable tokens after a text, the entropy, and for a model that counts the counts behind them.
+
+        The probabilities are those of an unfiltered draw. The empty text is the start of a review.
+
+        Raises:
+            ConfigError: The text is no string, k no whole number of at least 1, or the temperature no number above 0.
+            GenerationError: The logits are no numbers, or leave no token.
+        """
+        return self.walk(text, temperature=temperature).next_tokens(k)
+
+    def walk(self, text: str = "", *, temperature: float = 1.0, seed: int | None = None) -> Walk:
+        """Return a text to take forward and back, token by token; ``Walk`` says how."""
+        stepper = self._bundle.weights.stepper()
+        return Walk(stepper, self.tokenizer, self._writing.pieces, text, temperature=temperature, seed=seed)
 
     def evaluate(
         self,
@@ -228,7 +242,7 @@ class ReviewModel:
         """
         if not isinstance(text, str):
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-        return self._index().examine(self.tokenizer.encode(text), self.tokenizer.decode)
+        return self._writing.index.examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
     def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> "Score":
         """Return the bits that a text takes, in all, per character and per token, under conditions as in ``{"stars": 5}``.
@@ -251,91 +265,3 @@ class ReviewModel:
         from reviewgen.bundle.write import write_bundle
 
         write_bundle(self._bundle, Path(folder).expanduser(), overwrite=overwrite)
-
-    def _index(self) -> Index:
-        if self._bundle.index is None:
-            raise DataError(
-                "This model has no index of its training text: it was trained with training.novelty=none, saved without "
-                "novelty.safetensors, or is a blend of models of different corpora."
-            )
-        return self._bundle.index
-
-    def _guard(self, request: Request) -> Guard | None:
-        """Return what the decoding must not complete."""
-        if request.novelty is None:
-            return None
-        index = self._index()  # there must be one before anything is written
-        if request.novelty == "report":
-            return None
-        about = max(index.least_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
-        return index.guard(about if request.max_copy is None else request.max_copy)
-
-    def _writer(self, request: Request) -> Writer:
-        return Writer(
-            self._bundle.weights.stepper(),
-            self.tokenizer,
-            self._vocabulary(),
-            request.config,
-            request.seed,
-            self._guard(request),
-            request.hooks,
-            self.conditions.encode(request.conditions),
-            request.must_include,
-        )
-
-    def _write(self, request: Request, first: int = 0) -> Iterator[Row]:
-        writer = self._writer(request)
-        if request.config.num_beams > 1:  # the texts of a prompt are found together
-            return islice(writer.write(request.prompts), first, None)
-        return writer.write(request.prompts[first:], first, self._log_likelihood)
-
-    def _stream(self, writer: Writer, prompt: str) -> Iterator[str]:
-        shown = prompt
-        if shown:
-            yield shown
-        for row in writer.stream(prompt):
-            text = text_so_far(row, self.tokenizer)
-            if len(text) > len(shown):
-                new = text[len(shown) :]
-                yield from new if self._vocabulary().are_characters and "\ufffd" not in new else (new,)
-                shown = text
-
-    def _generation(self, row: Row, request: Request, number: int) -> Generation:
-        return Generation(
-            text=row.text,
-            prompt=row.prompt,
-            tokens=row.ids,
-            new_tokens=row.new_tokens,
-            finish_reason=row.finish_reason or "",
-            seed=request.seed,
-            number=number,
-            seconds=row.seconds,
-            exceeds_max_copy=row.exceeds_limit,
-            request=request,
-            _examine=partial(self._examine, row.ids),
-            _score=partial(self._log_probabilities, row),
-        )
-
-    def _examine(self, ids: Sequence[int]) -> Novelty | None:
-        return None if self._bundle.index is None else self._bundle.index.examine(ids, self.tokenizer.decode)
-
-    def _log_probabilities(self, row: Row) -> list[float]:
-        """Return the log probability (nats) of each token of a row, and of its end where it ended by itself."""
-        from reviewgen.evaluation import log_probabilities
-
-        ends = [self.tokenizer.eos_id] if row.finish_reason == "end" else []
-        return log_probabilities(self.model, [*row.start, *row.ids, *ends], len(row.start))
-
-    def _log_likelihood(self, row: Row) -> float:
-        return math.fsum(self._log_probabilities(row)) / max(1, len(row.ids))
-
-    def _with_novelty(self, row: Row) -> GeneratedText:
-        text = GeneratedText(row.text)
-        text._examine = partial(self._index().examine, row.ids, self.tokenizer.decode)
-        text.exceeds_max_copy = row.exceeds_limit
-        return text
-
-    def _vocabulary(self) -> Pieces:
-        if self._pieces is None:
-            self._pieces = Pieces(self.tokenizer)
-        return self._pieces

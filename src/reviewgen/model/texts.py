@@ -7,6 +7,7 @@ from typing import Any
 
 from reviewgen.model.request import Request
 from reviewgen.novelty import Novelty
+from reviewgen.sampling import Row
 
 __all__ = ["GeneratedText", "Generation"]
 
@@ -74,6 +75,26 @@ class Generation:
         They are the model's own, before temperature, filters and penalties; computed when they are first asked for.
         """
         return self._score()
+
+    @classmethod
+    def of(
+        cls, row: Row, request: Request, number: int, examine: Callable[[], Novelty | None], score: Callable[[], list[float]]
+    ) -> "Generation":
+        """Return what is known of a finished row."""
+        return cls(
+            text=row.text,
+            prompt=row.prompt,
+            tokens=row.ids,
+            new_tokens=row.new_tokens,
+            finish_reason=row.finish_reason or "",
+            seed=request.seed,
+            number=number,
+            seconds=row.seconds,
+            exceeds_max_copy=row.exceeds_limit,
+            request=request,
+            _examine=examine,
+            _score=score,
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what is known without more work, as JSON values."""

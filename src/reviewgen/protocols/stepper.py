@@ -3,11 +3,12 @@
 Shapes are spelled by letter: B batch, T time (tokens), V vocabulary, N numbers, K tokens looked back at.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from reviewgen.compiled.draw import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, Drawing
 from reviewgen.compiled.windows import WindowSet
@@ -17,10 +18,12 @@ __all__ = [
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
+    "CountedContext",
     "Guard",
     "StepState",
     "Stepper",
     "StepperKind",
+    "SupportsExplain",
     "SupportsSample",
     "TensorForm",
 ]
@@ -79,6 +82,39 @@ class SupportsSample(Protocol):
             written: How many new tokens each row has, prompts not counted.
             guard: A token but the end that makes ``copies(windows, text, end, run)`` true is drawn again from those that do
                 not. None forbids nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CountedContext:
+    """The end of a text that a count model looks at, and what it has counted after it.
+
+    Attributes:
+        tokens: How many tokens of the text it is, the beginning-of-text token included; 0 is the empty context.
+        seen: Which tokens were seen after it.
+        counts: How often each was, 0 where it was not; None where the model does not know exactly.
+        unit: What is counted: "occurrences", or "predecessors", the different tokens seen before context and token together
+            (the continuation counts of Kneser & Ney 1995).
+        parts: The part of each token's probability that these counts make up; None where the model does not know.
+    """
+
+    tokens: int
+    seen: Bool[np.ndarray, " V"]
+    counts: Int64[np.ndarray, " V"] | None
+    unit: Literal["occurrences", "predecessors"]
+    parts: Float64[np.ndarray, " V"] | None
+
+
+@runtime_checkable
+class SupportsExplain(Protocol):
+    """A stepper that can say which counts its prediction rests on."""
+
+    def explain(self, ids: Int64[np.ndarray, " T"]) -> Sequence[CountedContext]:
+        """Return the contexts behind what follows T >= 1 tokens, bos first: from the longest that was seen to the empty one.
+
+        Over all contexts the parts of a token add up to its probability, but for what comes from no count (the uniform
+        distribution that every smoothing ends in).
         """
         ...
 

@@ -1,0 +1,158 @@
+"""Which counts a prediction rests on, read back from a trained model's arrays, which hold probabilities and no counts.
+
+A smoothing of ``estimate`` stores, of a context with counts c_i and total T, in float32
+
+    gamma = sum_i D(c_i) / T            p_i = (c_i - D(c_i)) / T + gamma p_i'           p_i' being the shorter context's
+
+so the discounts D that are kept beside them give T = sum_i D(c_i) / gamma and c_i = (p_i - gamma p_i') T + D(c_i), once it is
+known which tokens have count 1, which 2 and which more. Tokens of equal count have equal (p_i - gamma p_i'), and a count of 1
+or 2 can only be among the four lowest of these values, so few cases are to be tried. Counts are handed out only if they give
+back every stored number bit for bit and no other counts do. Witten-Bell is the same with D = 0 and T + K for T, where K tokens
+were seen. Relative frequencies (``none``, ``stupid-backoff``) say nothing of T, and pruning and 8 bits change the numbers:
+then there are no counts. K tokens seen after a context, V ids.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, Shaped
+
+from reviewgen.protocols import CountedContext
+from reviewgen_ngram.config import NgramConfig
+from reviewgen_ngram.tensors import Trained
+from reviewgen_ngram.trie import family, probability
+
+__all__ = ["Followers", "explain", "recover"]
+
+MOST = 1 << 22  # counts, in all, that float32 still tells apart
+ROUNDING = 2.0**-22  # of a difference of two float32, relative to the larger
+
+
+class Followers(NamedTuple):
+    """What is stored of a context: the tokens seen after it, their probabilities, those after the shorter context, and gamma."""
+
+    tokens: Int64[np.ndarray, " K"]
+    probabilities: Float32[np.ndarray, " K"]
+    lower: Float64[np.ndarray, " K"]
+    gamma: float
+
+
+def explain(trained: Trained, config: NgramConfig, context: int, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
+    """Return the contexts behind a prediction, from the longest after which anything was seen to the empty one.
+
+    Args:
+        trained: The model.
+        config: Its settings.
+        context: The node at which the text stands.
+        ids: The text; it begins with bos.
+    """
+    chain = [(length, found) for length, found in _chain(trained, context) if len(found.tokens)]
+    is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)  # stored as ``estimate`` made it
+    parts = _parts([found for _, found in chain], config) if is_exact else [None] * len(chain)
+    contexts = []
+    for (length, found), part in zip(chain, parts, strict=True):
+        counts = recover(found, trained.discounts[length], config.smoothing) if is_exact else None
+        begins = length > 0 and int(ids[len(ids) - length]) == trained.bos_id
+        is_continuation = config.smoothing == "kneser-ney" and length + 1 < config.order and not begins
+        contexts.append(
+            CountedContext(
+                tokens=length,
+                seen=_spread(found.tokens, np.ones(len(found.tokens), np.bool_), config.vocab_size),
+                counts=None if counts is None else _spread(found.tokens, counts, config.vocab_size),
+                unit="predecessors" if is_continuation else "occurrences",
+                parts=part,
+            )
+        )
+    return contexts
+
+
+def recover(found: Followers, discounts: tuple[float, float, float], smoothing: str) -> Int64[np.ndarray, " K"] | None:
+    """Return the counts from which an unpruned model's numbers were made; None where they cannot be told."""
+    if smoothing in ("none", "stupid-backoff") or not len(found.tokens):
+        return None
+    table = np.array([0.0, *discounts])
+    masses = found.probabilities - found.gamma * found.lower
+    fitting: list[np.ndarray] = []
+    for kept in _cases(found, masses, table, smoothing):
+        is_witten_bell = smoothing == "witten-bell"
+        total = (len(masses) if is_witten_bell else kept.sum()) / found.gamma
+        counts: np.ndarray = np.rint(masses * total + kept).astype(np.int64)
+        if counts.min() < 1 or counts.sum() > MOST or any(np.array_equal(counts, other) for other in fitting):
+            continue
+        if _gives_back(found, counts, table[np.minimum(counts, 3)], is_witten_bell):
+            fitting.append(counts)
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _cases(
+    found: Followers, masses: Float64[np.ndarray, " K"], table: Float64[np.ndarray, "4"], smoothing: str
+) -> Iterator[Float64[np.ndarray, " K"]]:
+    """Yield the discount of each token in every case: which group of equal masses has count 1, and which 2, if any."""
+    if table[1] == table[2] == table[3]:
+        yield np.full(len(masses), table[3])
+        return
+    ascending = np.argsort(masses, kind="stable")
+    blur = ROUNDING * found.probabilities[ascending]
+    steps = np.diff(masses[ascending]) > blur[1:] + blur[:-1]
+    groups = np.empty(len(masses), np.int64)
+    groups[ascending] = np.concatenate([[0], np.cumsum(steps)])
+    some = [-1, *range(min(4, int(groups.max()) + 1))]
+    for once, twice in product(some, some):
+        if once != twice or once == -1:
+            yield np.where(groups == once, table[1], np.where(groups == twice, table[2], table[3]))
+
+
+def _gives_back(found: Followers, counts: Int64[np.ndarray, " K"], kept: Float64[np.ndarray, " K"], is_witten_bell: bool) -> bool:
+    """Return whether counts give the stored numbers; computed as in ``estimate``, in its order."""
+    total, kept_back = float(counts.sum()), float(np.cumsum(kept)[-1])
+    if is_witten_bell:
+        kept_back = float(len(counts))
+        total += kept_back
+    gamma = kept_back / total
+    probabilities = ((counts - kept) / total + gamma * found.lower).astype(np.float32)
+    return bool(np.float32(gamma) == found.gamma) and np.array_equal(probabilities, found.probabilities)
+
+
+def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
+    """Return the length of each context, from the given one to the empty one, and what is stored of it."""
+    trie = trained.trie
+    nodes = [context]
+    while nodes[-1]:
+        nodes.append(int(trie.links[nodes[-1]]))
+    row = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))  # after the next shorter context
+    chain = []
+    for node in reversed(nodes):
+        low, high = family(trie.bases, trie.children, node) if node else trained.starts[1:3].tolist()
+        children = np.arange(low, high)[trie.tokens[low:high] != trained.bos_id]
+        tokens = trie.tokens[children].astype(np.int64)
+        stored = trie.probabilities[children] if trie.book is None else trie.book[trie.probabilities[children]]
+        length = int(np.searchsorted(trained.starts, node, side="right")) - 1
+        chain.append((length, Followers(tokens, stored, row[tokens], float(trie.backoffs[node]))))
+        row[tokens] = stored
+    return chain[::-1]
+
+
+def _parts(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
+    """Return what each context's own counts add to the probability of each id, from the longest on."""
+    interpolates = config.smoothing not in ("none", "stupid-backoff")
+    weight = np.ones(config.vocab_size)  # of the probability after this context in that after the longest
+    parts = []
+    for found in chain:
+        own = found.probabilities - (found.gamma * found.lower if interpolates else 0.0)
+        parts.append(weight * _spread(found.tokens, np.maximum(own, 0.0), config.vocab_size))
+        weight = weight * found.gamma
+        if not interpolates:
+            weight[found.tokens] = 0.0
+    if not config.is_distribution:
+        total = sum(part.sum() for part in parts)
+        parts = [part / total for part in parts]
+    return parts
+
+
+def _spread(tokens: Int64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"], vocab_size: int) -> Shaped[np.ndarray, " V"]:
+    """Return the values at their ids, zero elsewhere."""
+    row = np.zeros(vocab_size, values.dtype)
+    row[tokens] = values
+    return row

@@ -1,0 +1,92 @@
+"""What an n-gram says of the counts behind a prediction: against counts made by hand, and the probabilities themselves."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reviewgen_ngram.model import Ngram, NgramConfig
+
+from reviewgen.protocols import SupportsExplain
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own
+
+from brute_ngram import BruteNgram
+
+BOS, EOS, VOCAB = 0, 1, 7
+SMOOTHINGS = ("kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none")
+corpora = st.lists(st.lists(st.integers(2, 5), max_size=9), min_size=1, max_size=12).map(
+    lambda rows: [[BOS, *row, EOS] for row in rows]
+)
+histories = st.lists(st.integers(2, 6), max_size=6).map(lambda row: [BOS, *row])
+
+
+def trained(texts, order, smoothing="kneser-ney", vocab_size=VOCAB, **more):
+    model = Ngram(NgramConfig(vocab_size=vocab_size, order=order, smoothing=smoothing, **more))
+    for text in texts:
+        model.observe(np.array(text, np.int64))
+    model.finish()
+    return model
+
+
+def explain(model, history):
+    stepper = model.stepper()
+    assert isinstance(stepper, SupportsExplain)
+    return stepper.explain(np.array(history, np.int64))
+
+
+def probabilities(model, history):
+    stepper = model.stepper()
+    return np.exp(stepper.read(np.array([history], np.int64), stepper.initial_state(1))[0][0].astype(np.float64))
+
+
+def check_against_brute_force(corpus, order, smoothing, history, model):
+    """Compare the contexts of a history with those of dictionaries; return how many have counts, of how many."""
+    brute = BruteNgram(corpus, model.config.vocab_size, order, smoothing)
+    contexts = explain(model, history)
+    suffixes = [tuple(history[len(history) - n :]) for n in range(min(order - 1, len(history)), -1, -1)]
+    assert [tuple(history[len(history) - c.tokens :]) for c in contexts] == [s for s in suffixes if s in brute.after]
+    for context in contexts:
+        suffix = tuple(history[len(history) - context.tokens :])
+        after = brute.after[suffix]
+        assert set(np.flatnonzero(context.seen).tolist()) == set(after)
+        if context.counts is not None:
+            assert {token: int(context.counts[token]) for token in np.flatnonzero(context.counts).tolist()} == after
+        counted_by_predecessors = smoothing == "kneser-ney" and len(suffix) + 1 < order and BOS not in suffix
+        assert context.unit == ("predecessors" if counted_by_predecessors else "occurrences")
+    parts = sum(context.parts for context in contexts)
+    assert (parts <= probabilities(model, history) + 1e-6).all()
+    uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1.0
+    assert uniform or parts == pytest.approx(probabilities(model, history), abs=1e-6)
+    return sum(context.counts is not None for context in contexts), len(contexts)
+
+
+@settings(max_examples=60)
+@given(corpus=corpora, order=st.integers(1, 5), smoothing=st.sampled_from(SMOOTHINGS), history=histories)
+def test_counts_are_exact_or_not_told(corpus, order, smoothing, history):
+    known, number = check_against_brute_force(corpus, order, smoothing, history, trained(corpus, order, smoothing))
+    assert known == {"witten-bell": number, "absolute": number}.get(smoothing, known)
+    assert not (known and smoothing in ("none", "stupid-backoff"))
+
+
+@pytest.mark.parametrize("smoothing", ["kneser-ney", "absolute", "witten-bell"])
+def test_in_a_corpus_of_some_size_all_counts_are_told(smoothing):
+    random = np.random.default_rng(0)
+    letters = np.arange(2, 22)
+    share = 1.0 / letters / (1.0 / letters).sum()
+    corpus = [[BOS, *random.choice(letters, random.integers(1, 60), p=share).tolist(), EOS] for _ in range(300)]
+    model = trained(corpus, 4, smoothing, vocab_size=24)
+    for text in corpus[:20]:
+        for size in range(1, len(text), 7):
+            known, number = check_against_brute_force(corpus, 4, smoothing, text[:size], model)
+            assert known == number
+
+
+@pytest.mark.parametrize("more", [{"quantized": True}, {"min_count": 2}, {"prune_entropy": 1e-3}])
+def test_what_pruning_and_rounding_changed_is_not_told(more):
+    corpus = [[BOS, *np.random.default_rng(seed).integers(2, 6, 12).tolist(), EOS] for seed in range(40)]
+    contexts = explain(trained(corpus, 3, **more), [BOS, 2, 3])
+    assert contexts[-1].tokens == 0 and contexts[-1].seen.sum() == 5
+    assert all(context.counts is None and context.parts is None for context in contexts)
