@@ -157,8 +157,8 @@ class Ngram:
         score(trie, trie.ends, trie.book, self._checked(ids), self._checked(targets), contexts, scores)
         return torch.from_numpy(log_rows(scores, True).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
 
-    def stepper(self) -> NgramStepper:
-        """Return what writes with the model; it shares the model's memory.
+    def stepper(self, bits: int = 32) -> NgramStepper:
+        """Return what writes with the model; it shares the model's memory, and has no weights for ``bits`` to round.
 
         Raises:
             TrainingError: The model has no counts yet.

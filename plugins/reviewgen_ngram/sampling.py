@@ -103,7 +103,7 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
     used[:] = 0
     weights, scores, spare = np.empty(len(trie.root)), np.empty(len(trie.root)), np.empty(len(trie.root))
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    temperatures, top_k, top_p, min_p, penalty, ngram, least, most, is_greedy, end, _, _ = drawing
+    temperatures, top_k, top_p, min_p, penalty, ngram, least, most, is_greedy, end, _, size = drawing
     needs_scores = is_greedy or penalty != 1 or ngram > 0
     for _ in range(room):
         for row in range(rows):
@@ -142,11 +142,13 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
                 )
                 number += 1 if temperature == 1 else 2
-                if temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1):
+                is_kept = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
+                if is_kept and candidate < size:
                     token, after = candidate, following
                     break
             if token == NONE:
                 fill_row(trie, context, weights)
+                weights[size:] = 0.0
                 weigh_probabilities(weights, temperature)
                 token = draw(weights, top_k, top_p, min_p, uniform[row, number])
                 number += 1
@@ -154,7 +156,7 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
             if run > 0 and token != end and copies(windows, texts[row], place, run):
                 fill_row(trie, context, weights)
                 forbid(windows, texts[row], place, run, weights)
-                weights[end] = 0.0
+                weights[end], weights[size:] = 0.0, 0.0
                 token, after = np.int64(DEAD_END), np.int64(-1)
                 if weights.max() > 0:
                     weigh_probabilities(weights, temperature)

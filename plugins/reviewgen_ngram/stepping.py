@@ -22,13 +22,15 @@ __all__ = ["NgramStepper", "log_rows"]
 class NgramStepper:
     """Writes with a trained model. The state is the model's, int64 (B,): the node of each row's context.
 
+    It multiplies no weights, so ``bits`` rounds none.
+
     Raises:
         BundleError: The arrays hold what no trained model holds.
     """
 
     Config: ClassVar[type] = NgramConfig
 
-    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray], bits: int = 32) -> None:
         self._config = config
         self._trained = read_arrays(tensors, config.vocab_size, config.order, config.quantized, config.is_distribution)
 
@@ -84,7 +86,8 @@ class NgramStepper:
         has_filter = drawing.top_k > 0 or drawing.top_p < 1 or drawing.min_p > 0
         has_no_filter = self._config.is_distribution and not (has_filter or drawing.looks_back or drawing.is_greedy)
         is_at_one = len(drawing.temperatures) == 1 and drawing.temperatures[0] == 1
-        if has_no_filter and is_at_one and guard is None and drawing.min_new_tokens == 0:
+        draws_all = drawing.size >= self._config.vocab_size
+        if has_no_filter and is_at_one and draws_all and guard is None and drawing.min_new_tokens == 0:
             rooms = drawing.max_new_tokens - written
             sample_plain(trie, trie.ends, trie.book, contexts, uniform, drawing.eos_id, rooms, tokens, used)
         else:

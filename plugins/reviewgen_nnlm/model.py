@@ -3,40 +3,17 @@
 It must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reviewgen.config import Bound, check
+from reviewgen.compiled.linear import Bits
+from reviewgen_nnlm.config import NnlmConfig
+from reviewgen_nnlm.stepping import NnlmStepper
 
 __all__ = ["Nnlm", "NnlmConfig"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NnlmConfig:
-    """The settings of ``nnlm``.
-
-    Attributes:
-        vocab_size: The number of token ids, V.
-        order: n: a token is predicted from the n-1 before it.
-        embedding_size: The width of a token's vector, E.
-        hidden_size: The width of the hidden layer, H.
-        dropout: The share of the hidden layer that is hidden from the output layer, in training.
-        activation: The hidden layer's squashing function.
-    """
-
-    vocab_size: Annotated[int, Bound(at_least=1)]
-    order: Annotated[int, Bound(at_least=2)] = 12
-    embedding_size: Annotated[int, Bound(at_least=1)] = 32
-    hidden_size: Annotated[int, Bound(at_least=1)] = 768
-    dropout: Annotated[float, Bound(at_least=0, below=1)] = 0.0
-    activation: Literal["tanh", "relu"] = "relu"
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 class Nnlm(nn.Module):
@@ -85,3 +62,12 @@ class Nnlm(nn.Module):
         x = torch.cat([x[:, k : k + ids.size(1)] for k in range(context)], dim=-1)  # (B, T, (n-1) E)
         h = self.dropout(self.activation(self.hidden(x)))  # (B, T, H)
         return self.output(h), seen[:, -context:]
+
+    def stepper(self, bits: Bits = 32) -> NnlmStepper:
+        """Return a stepper made from the weights as they are now, rounded to so many bits.
+
+        Raises:
+            BundleError: A weight is NaN or infinite.
+        """
+        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
+        return NnlmStepper(self.config, arrays, bits)

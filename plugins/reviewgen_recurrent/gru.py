@@ -4,7 +4,6 @@ It must not know tokenizers, training, text or the other cells; embedding and ou
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -13,35 +12,24 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reviewgen.config import check
+from reviewgen.compiled.linear import Bits
+from reviewgen_recurrent.config import GruConfig
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
     Output,
-    RecurrentConfig,
-    Size,
     SpelledLayers,
     activation_of,
+    arrays,
     batch_first,
     initialise_layers,
     layers_first,
     make_embedding,
-    refuse_fused_relu,
 )
+from reviewgen_recurrent.stepping import GruStepper
 
 __all__ = ["Gru", "GruConfig"]
 
 GATES = 3  # reset, update, candidate: torch's order
-
-
-@dataclass(frozen=True, kw_only=True)
-class GruConfig(RecurrentConfig):
-    """The settings of ``gru``; relu needs the spelled layer, since torch's GRU has none."""
-
-    hidden_size: Size = 320
-
-    def __post_init__(self) -> None:
-        check(self)
-        refuse_fused_relu(self, "GRU")
 
 
 def gru_step(
@@ -108,6 +96,14 @@ class Gru(nn.Module):
         x, h = self.recurrent(x, layers_first(state, like=x))  # (T, B, H), (L, B, H)
         logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
+
+    def stepper(self, bits: Bits = 32) -> GruStepper:
+        """Return a stepper made from the weights as they are now, rounded to so many bits.
+
+        Raises:
+            BundleError: A weight is NaN or infinite.
+        """
+        return GruStepper(self.config, arrays(self), bits)
 
 
 def _make_layers(config: GruConfig) -> nn.Module:

@@ -4,7 +4,6 @@ It must not know tokenizers, training, text or the other cells; embedding and ou
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -13,36 +12,25 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from reviewgen.config import check
+from reviewgen.compiled.linear import Bits
+from reviewgen_recurrent.config import LstmConfig
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
     Output,
-    RecurrentConfig,
-    Size,
     SpelledLayers,
     activation_of,
+    arrays,
     batch_first,
     initialise_layers,
     layers_first,
     make_embedding,
-    refuse_fused_relu,
 )
+from reviewgen_recurrent.stepping import LstmStepper
 
 __all__ = ["Lstm", "LstmConfig"]
 
 GATES = 4  # input, forget, candidate, output: torch's order
 FORGET_BIAS = 1.0  # Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LstmConfig(RecurrentConfig):
-    """The settings of ``lstm``; relu needs the spelled layer, since torch's LSTM has none."""
-
-    hidden_size: Size = 384
-
-    def __post_init__(self) -> None:
-        check(self)
-        refuse_fused_relu(self, "LSTM")
 
 
 def lstm_step(
@@ -112,6 +100,14 @@ class Lstm(nn.Module):
         x, (h, c) = self.recurrent(x, (layers_first(h, like=x), layers_first(c, like=x)))  # (T, B, H), (L, B, H), (L, B, H)
         logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), (batch_first(h, like=self.embedding.weight), batch_first(c, like=self.embedding.weight))
+
+    def stepper(self, bits: Bits = 32) -> LstmStepper:
+        """Return a stepper made from the weights as they are now, rounded to so many bits.
+
+        Raises:
+            BundleError: A weight is NaN or infinite.
+        """
+        return LstmStepper(self.config, arrays(self), bits)
 
 
 def _make_layers(config: LstmConfig) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What the three recurrent models share: settings, embedding, output, and a layer stack written out from matrix products.
+"""What the three recurrent models share: embedding, output, and a layer stack written out from matrix products.
 
 It must not know any cell: the equations of a cell live in the cell's own file, and reach the stack as a function. Nor does it
 know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, L layers, G gates of
@@ -10,33 +10,28 @@ between layers and on the output, never from step to step); Saxe et al. 2014 (or
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from reviewgen.config import Bound, check
-from reviewgen.errors import ConfigError
+from reviewgen_recurrent.config import RecurrentConfig
 
 __all__ = [
     "RELU_RECURRENT_GAIN",
     "Output",
-    "RecurrentConfig",
-    "Size",
     "SpelledLayers",
     "activation_of",
+    "arrays",
     "batch_first",
     "initialise_layers",
     "layers_first",
     "make_embedding",
-    "refuse_fused_relu",
 ]
 
-Size: TypeAlias = Annotated[int, Bound(at_least=1)]
-Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 CellState: TypeAlias = tuple[Tensor, ...]
 """A cell's memory, each part (B, H): ``(h,)`` or, for the lstm, ``(h, c)``."""
 
@@ -47,54 +42,14 @@ RELU_RECURRENT_GAIN = 0.5
 """For relu gru and lstm: at 1, the memory of a fresh relu lstm passes 1e30 within 300 tokens, at 0.5 it stays below 5."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecurrentConfig:
-    """The settings of a recurrent model; each model has its own defaults.
-
-    Attributes:
-        vocab_size: The number of token ids, V.
-        embedding_size: The width of a token's vector, E.
-        hidden_size: The width of each layer, H.
-        layers: How many layers stand on one another, L.
-        dropout: The share of each layer's output that is hidden from the layer above it, in training.
-        embedding_dropout: The same for the embeddings.
-        output_dropout: The same for what the output layer sees.
-        tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
-        layer: "fused" is torch's layer, fast; "spelled" is the same cell from plain matrix products, slower, to read and change.
-        activation: The cell's squashing function; gates are sigmoid whatever it is.
-    """
-
-    vocab_size: Size
-    embedding_size: Size = 64
-    hidden_size: Size = 256
-    layers: Annotated[int, Bound(at_least=1, at_most=64)] = 1
-    dropout: Probability = 0.0
-    embedding_dropout: Probability = 0.0
-    output_dropout: Probability = 0.0
-    tied: bool = False
-    layer: Literal["fused", "spelled"] = "fused"
-    activation: Literal["tanh", "relu"] = "tanh"
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-def refuse_fused_relu(config: RecurrentConfig, cell: str) -> None:
-    """Raise if the config asks torch's GRU or LSTM for a relu.
-
-    Raises:
-        ConfigError: ``layer`` is "fused" and ``activation`` is "relu".
-    """
-    if config.layer == "fused" and config.activation == "relu":
-        raise ConfigError(
-            f'activation="relu" does not go with layer="fused" here: torch\'s {cell} has no relu, but layer="spelled" has. '
-            f'Set layer to "spelled", or activation to "tanh".'
-        )
-
-
 def activation_of(config: RecurrentConfig) -> Callable[[Tensor], Tensor]:
     """Return the function that the config's ``activation`` names."""
     return {"tanh": torch.tanh, "relu": torch.relu}[config.activation]
+
+
+def arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return a model's tensors as float32 arrays, which may share its memory."""
+    return {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
 def layers_first(state: Float[Tensor, "B L H"], like: Tensor) -> Float[Tensor, "L B H"]:

@@ -4,7 +4,6 @@ It must not know tokenizers, training, text or the other cells; embedding and ou
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -13,29 +12,24 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from reviewgen.compiled.linear import Bits
+from reviewgen_recurrent.config import RnnConfig
 from reviewgen_recurrent.network import (
     Output,
-    RecurrentConfig,
-    Size,
     SpelledLayers,
     activation_of,
+    arrays,
     batch_first,
     initialise_layers,
     layers_first,
     make_embedding,
 )
+from reviewgen_recurrent.stepping import RnnStepper
 
 __all__ = ["Rnn", "RnnConfig"]
 
 GATES = 1
 RELU_RECURRENCE = 0.9  # just below one: what relu lets in fades instead of piling up for ever
-
-
-@dataclass(frozen=True, kw_only=True)
-class RnnConfig(RecurrentConfig):
-    """The settings of ``rnn``; both layers take tanh and relu."""
-
-    hidden_size: Size = 512
 
 
 def rnn_step(
@@ -96,6 +90,14 @@ class Rnn(nn.Module):
         x, h = self.recurrent(x, layers_first(state, like=x))  # (T, B, H), (L, B, H)
         logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
+
+    def stepper(self, bits: Bits = 32) -> RnnStepper:
+        """Return a stepper made from the weights as they are now, rounded to so many bits.
+
+        Raises:
+            BundleError: A weight is NaN or infinite.
+        """
+        return RnnStepper(self.config, arrays(self), bits)
 
 
 def _make_layers(config: RnnConfig) -> nn.Module:

@@ -1,6 +1,6 @@
 """The model card, written from recorded facts only. Knows no model and reads no file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["render_card"]
@@ -110,9 +110,15 @@ def _copies(novelty: Mapping[str, Any] | None) -> str:
     return "\n\n" + "\n\n".join(lines)
 
 
+def _conditions(conditions: Sequence[Mapping[str, Any]]) -> str:
+    """Return each condition with its values."""
+    return "; ".join(f"{each['name']}: {', '.join(value['label'] for value in each['values'])}" for each in conditions)
+
+
 def _facts(training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     rows = {
         "Reviews, train / validation / test": " / ".join(str(count) for count in data.get("reviews", {}).values()),
+        "Conditions": _conditions(data.get("conditions") or []),
         "Data fingerprint": data.get("fingerprint"),
         "Steps": training.get("steps"),
         "Seconds": training.get("seconds"),

@@ -1,7 +1,8 @@
 """Bits per character: the one number that compares an n-gram, a character model and a BPE model.
 
 It is the total bits of the reviews, each with its end token, divided by their characters. Unseen events are never skipped: a
-model that gives one probability zero scores infinity, and the count of such tokens says so. Nats inside, bits outside.
+model that gives one probability zero scores infinity, and the count of such tokens says so. The conditions of a review are given,
+not predicted: they are read and cost nothing. Nats inside, bits outside.
 """
 
 import itertools
@@ -38,7 +39,7 @@ _LONGEST_CALL = 512  # tokens a row
 _BUFFER = 1024  # texts sorted by length together, so that rows are equally long
 
 Document = tuple[np.ndarray, int]
-"""A text's ids, framed by bos and eos, and its number of characters."""
+"""A text's ids, bos and its conditions before them and eos behind, and its number of characters."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,24 @@ class Score:
     tokens: list[TokenScore]
 
 
-def evaluate_documents(model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu") -> Evaluation:
+def evaluate_documents(
+    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
+) -> Evaluation:
     """Measure a model, in evaluation mode, on framed texts; each starts from the initial state.
+
+    Args:
+        model: The model.
+        documents: The texts.
+        vocab_size: The number of ids; sizes the calls.
+        device: Where the model is.
+        given: How many ids after bos are conditions, which are read but not predicted.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
     nats, tokens, characters, reviews, impossible = 0.0, 0, 0, 0, 0
     for group in _groups(documents):
-        losses = np.concatenate(_score_group(model, [ids for ids, _ in group], vocab_size, device))
+        losses = np.concatenate(_score_group(model, [ids for ids, _ in group], vocab_size, device, given))
         nats += float(losses.sum(dtype=np.float64))
         impossible += int(np.isinf(losses).sum())
         tokens += losses.size
@@ -98,8 +108,8 @@ def evaluate_documents(model: LanguageModel, documents: Iterable[Document], voca
     )
 
 
-def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Score:
-    """Score one text, its end token included.
+def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = ()) -> Score:
+    """Score one text, its end token included, after the ids of its conditions.
 
     Raises:
         DataError: The text is empty.
@@ -107,8 +117,8 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Score:
     if not isinstance(text, str) or not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
-    framed = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id])
-    bits = _score_group(model, [framed], tokenizer.vocab_size, "cpu")[0] / math.log(2)
+    framed = np.array([tokenizer.bos_id, *prefix, *ids, tokenizer.eos_id])
+    bits = _score_group(model, [framed], tokenizer.vocab_size, "cpu", len(prefix))[0] / math.log(2)
     texts = [tokenizer.decode([token]) for token in ids] + [""]
     scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))
@@ -117,17 +127,17 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Score:
 
 def log_probabilities(model: LanguageModel, ids: list[int], given: int) -> list[float]:
     """Return the log probability (nats) of each token of a text after the first ``given`` ones."""
-    losses = _score_group(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu")[0]
-    scores: list[float] = (-losses[given - 1 :]).tolist()
+    losses = _score_group(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", given - 1)[0]
+    scores: list[float] = (-losses).tolist()
     return scores
 
 
 def score_tokens(
-    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int
+    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int, given: int = 0
 ) -> tuple[Float64[np.ndarray, "N M"], int]:
     """Return the log probability (nats) of each of N tokens, end tokens included, under each of M models, and the characters.
 
-    The documents are read once. Memory is eight bytes a token and model.
+    ``given`` ids after bos are conditions and not scored. The documents are read once. Memory is eight bytes a token and model.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -135,7 +145,7 @@ def score_tokens(
     tables, characters = [np.zeros((0, len(models)))], 0
     for group in _groups(documents):
         texts = [ids for ids, _ in group]
-        losses = [np.concatenate(_score_group(model, texts, vocab_size, "cpu")) for model in models]
+        losses = [np.concatenate(_score_group(model, texts, vocab_size, "cpu", given)) for model in models]
         tables.append(-np.stack(losses, axis=1).astype(np.float64))
         characters += sum(length for _, length in group)
     if not characters:
@@ -165,8 +175,8 @@ def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 @torch.inference_mode()
-def _score_group(model: LanguageModel, texts: list[np.ndarray], vocab_size: int, device: str) -> list[np.ndarray]:
-    """Return the negative log likelihood (nats) of each text's tokens after bos."""
+def _score_group(model: LanguageModel, texts: list[np.ndarray], vocab_size: int, device: str, given: int) -> list[np.ndarray]:
+    """Return the negative log likelihood (nats) of each text's tokens after bos and the given ones."""
     longest = max(map(len, texts)) - 1
     padded = np.zeros((len(texts), longest + 1), np.int64)
     for row, text in zip(padded, texts, strict=True):
@@ -185,7 +195,7 @@ def _score_group(model: LanguageModel, texts: list[np.ndarray], vocab_size: int,
             logits, state = model(inputs, state)
             losses.append(_cross_entropy(logits, targets))
     table = torch.cat(losses, dim=1).float().cpu().numpy()  # (B, longest)
-    return [row[: len(text) - 1] for row, text in zip(table, texts, strict=True)]
+    return [row[given : len(text) - 1] for row, text in zip(table, texts, strict=True)]
 
 
 def _cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:

@@ -93,8 +93,10 @@ def find_tokenizer(name: str) -> tuple[Any, Plugin]:
 
 def find_stepper(name: str) -> Any | None:
     """Import and return what builds steppers for a model of this name; None where nothing does. Raises as ``find_model``."""
-    is_there = ("model", name) not in _registered and name in _entry_points("stepper")
-    return _find("stepper", name)[0] if is_there else None
+    try:
+        return None if ("model", name) in _registered else _find("stepper", name)[0]
+    except UnknownPlugin:
+        return None
 
 
 def find_preset(name: str) -> Preset:
@@ -151,26 +153,32 @@ def _register(kind: str, name: str, plugin: Any) -> None:
 
 def describe_plugin(kind: str, name: str) -> Plugin:
     """Return where a plugin comes from, without importing it; raises as ``find_model``, but for BrokenPlugin."""
-    if (kind, name) in _registered:
-        return Plugin(kind, name, "(this process)", "")
-    points = _entry_points(kind).get(name)
-    if points is None:
-        raise UnknownPlugin(f"No installed package provides the {kind} {name!r}. {did_you_mean(name, _names(kind))}")
-    if len(points) > 1:
-        raise PluginConflict(f"The {kind} {name!r} is claimed by {_packages(points)}. Uninstall all but one of them.")
-    return _describe(kind, name, points)
+    return _locate(kind, name)[1]
 
 
 def _find(kind: str, name: str) -> tuple[Any, Plugin]:
-    plugin = describe_plugin(kind, name)
-    if (kind, name) in _registered:
+    point, plugin = _locate(kind, name)
+    if point is None:
         return _registered[kind, name], plugin
     try:
-        return _entry_points(kind)[name][0].load(), plugin
+        return point.load(), plugin
     except Exception as error:  # a stranger's module may raise anything while it is imported
         cause = f"{type(error).__name__}: {error}"
         _failures[kind, name] = cause
         raise BrokenPlugin(f"The {kind} {name!r} of {plugin.package} {plugin.version} fails to import: {cause}") from error
+
+
+def _locate(kind: str, name: str) -> tuple[EntryPoint | None, Plugin]:
+    """Return the one entry point of a name, None where it was registered in this process, and its description."""
+    if (kind, name) in _registered:
+        return None, Plugin(kind, name, "(this process)", "")
+    found = _entry_points(kind)
+    points = found.get(name)
+    if points is None:
+        raise UnknownPlugin(f"No installed package provides the {kind} {name!r}. {did_you_mean(name, set(found) | _local(kind))}")
+    if len(points) > 1:
+        raise PluginConflict(f"The {kind} {name!r} is claimed by {_packages(points)}. Uninstall all but one of them.")
+    return points[0], _describe(kind, name, points)
 
 
 def _entry_points(kind: str) -> Mapping[str, list[EntryPoint]]:
@@ -182,7 +190,11 @@ def _entry_points(kind: str) -> Mapping[str, list[EntryPoint]]:
 
 
 def _names(kind: str) -> set[str]:
-    return set(_entry_points(kind)) | {name for k, name in _registered if k == kind}
+    return set(_entry_points(kind)) | _local(kind)
+
+
+def _local(kind: str) -> set[str]:
+    return {name for k, name in _registered if k == kind}
 
 
 def _describe(kind: str, name: str, points: list[EntryPoint]) -> Plugin:

@@ -267,13 +267,13 @@ def test_a_full_disk_is_one_sentence_wherever_it_strikes():
 def test_frame_texts_across_its_batches():
     tokenizer = CharTokenizer("abc")
     texts = ["abc"[: number % 4] for number in range(2500)]
-    framed = list(frame_texts(iter(texts), tokenizer))
+    framed = list(frame_texts(((text, ()) for text in texts), tokenizer))
     assert [ids.tolist() for ids, _ in framed] == [[0, *tokenizer.encode(text), 1] for text in texts]
     assert [length for _, length in framed] == [len(text) for text in texts]
 
 
 def test_a_store_by_itself(tmp_path):
-    made = store(["ab", "c"], CharTokenizer("abc"), tmp_path, "train")
+    made = store([("ab", ()), ("c", ())], CharTokenizer("abc"), tmp_path, "train", 100)
     again = TokenStore(tmp_path, "train")
     assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
     assert again.document(1).tolist() == [0, 20, 1]

@@ -18,7 +18,7 @@ TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max
 
 def clean(*texts, **options):
     cleaner = Cleaner(**options)
-    return [text for text, _ in cleaner(texts)], cleaner.report
+    return [kept[0] for text in texts if (kept := cleaner(text)) is not None], cleaner.report
 
 
 def test_breaks_become_newlines_and_each_is_counted():
@@ -107,7 +107,7 @@ def test_against_a_plain_reference(texts):
 
 def test_keys_are_stable_and_of_the_cleaned_text():
     assert key_of("") == 0xE4A6A0577479B2B4
-    assert [key for _, key in Cleaner()(["&#97;"])] == [key_of("a")]
+    assert Cleaner()("&#97;") == ("a", key_of("a"))
     assert key_of("\ud800") != key_of("\ufffd")
 
 

@@ -33,13 +33,15 @@ class Sample:
     on: bool = False
     name: Annotated[str, Bound(at_least=1)] = "x"
     limit: Annotated[int | None, Bound(at_least=0)] = None
+    names: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    heat: Annotated[float | tuple[float, ...], Bound(above=0, at_most=9)] = 1.0
 
     def __post_init__(self) -> None:
         check(self)
 
 
 def test_defaults_round_trip_through_json() -> None:
-    config = Sample(size=3, limit=7)
+    config = Sample(size=3, limit=7, names=("a", "b"), heat=(0.5, 1))
     assert from_dict(Sample, json.loads(json.dumps(to_dict(config)))) == config
     assert list(fields_of(Sample)) == list(to_dict(config))
     with pytest.raises(FrozenInstanceError):
@@ -73,6 +75,14 @@ def test_defaults_round_trip_through_json() -> None:
         ({"size": 1, "name": 5}, "a string"),
         ({"size": 1, "limit": -1}, "at least 0"),
         ({"size": 1, "limit": 1.5}, "a whole number or none"),
+        ({"size": [1, 2]}, "a whole number; got [1, 2]"),
+        ({"size": 1, "names": "ab"}, "names must be a list of strings; got 'ab'"),
+        ({"size": 1, "names": ["a", 1]}, "a list of strings; got ('a', 1)"),
+        ({"size": 1, "names": ["a", ""]}, "names must be at least 1 characters long; got ''"),
+        ({"size": 1, "heat": [1, True]}, "a number or a list of numbers"),
+        ({"size": 1, "heat": [1.0, math.nan]}, "finite"),
+        ({"size": 1, "heat": [1.0, 0.0]}, "above 0 and at most 9; got 0.0"),
+        ({"size": 1, "heat": 10.0}, "above 0 and at most 9; got 10.0"),
     ],
 )
 def test_refused_values(values: dict[str, Any], said: str) -> None:
@@ -95,6 +105,10 @@ def test_refused_values(values: dict[str, Any], said: str) -> None:
         ({"limit": "4"}, {"limit": 4}),
         ({"name": "12"}, {"name": "12"}),
         ({"size": 5}, {"size": 5}),
+        ({"names": "stars"}, {"names": ("stars",)}),
+        ({"names": "stars, genre"}, {"names": ("stars", "genre")}),
+        ({"heat": "0.7"}, {"heat": 0.7}),
+        ({"heat": "0.7,1"}, {"heat": (0.7, 1.0)}),
     ],
 )
 def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[str, Any]) -> None:
@@ -104,14 +118,27 @@ def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[st
 
 
 @pytest.mark.parametrize(
-    "typed", [{"size": "1.5"}, {"size": ""}, {"size": "9" * 5000}, {"on": "maybe"}, {"kind": "SLOW"}, {"x": "1"}]
+    "typed",
+    [
+        {"size": "1.5"},
+        {"size": ""},
+        {"size": "9" * 5000},
+        {"on": "maybe"},
+        {"kind": "SLOW"},
+        {"x": "1"},
+        {"heat": "1,"},
+        {"heat": "1,x"},
+    ],
 )
 def test_strings_that_are_no_values(typed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         from_strings(Sample, typed)
 
 
-@given(st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)))
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(list(fields_of(Sample))) | st.text(max_size=8), SCALARS | st.lists(SCALARS, max_size=3)))
 def test_any_json_object_makes_a_config_or_a_config_error(values: dict[str, Any]) -> None:
     try:
         config = from_dict(Sample, values)

@@ -86,7 +86,7 @@ def written(
     """Return the rows of texts, which have what the texts themselves do not: ids and why each ended."""
     pieces = Pieces(model.tokenizer)
     rows = list(start_rows(prompts, pieces, seed))
-    guard = None if max_copy is None else model._index().guard(max_copy)
+    guard = None if max_copy is None else model._writing.index.guard(max_copy)
     config = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 40, "stop_strings": tuple(stops)} | settings))
     for _ in decode(make_stepper(model.model), model.tokenizer, pieces, rows, config, guard):
         pass

@@ -21,7 +21,7 @@ class MemoryStore(TokenStore):
         framed = [[BOS, *text, EOS] for text in texts]
         self.offsets = np.cumsum([0, *map(len, framed)])
         self.ids = np.array([i for text in framed for i in text], np.uint16)
-        self.forgotten = 0
+        self.conditions, self.forgotten = None, 0
 
     def forget(self):
         self.forgotten += 1
@@ -34,7 +34,7 @@ def marked_texts(lengths):
 
 
 def cut(texts, *, lanes, bptt, seed=0):
-    return Lanes(MemoryStore(texts), bos_id=BOS, lanes=lanes, bptt=bptt, seed=seed)
+    return Lanes(MemoryStore(texts), bos_id=BOS, vocab_size=1 << 16, lanes=lanes, bptt=bptt, seed=seed)
 
 
 def epoch_of(made, number=0):
@@ -111,7 +111,7 @@ def test_blocks_of_many_steps_change_nothing(monkeypatch):
 def test_pages_are_given_back_after_every_block(monkeypatch):
     monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", 70)
     store = MemoryStore(marked_texts([18] * 100))
-    made = Lanes(store, bos_id=BOS, lanes=5, bptt=7, seed=0)
+    made = Lanes(store, bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
     epoch_of(made)
     assert store.forgotten == -(-made.steps_per_epoch // 2)  # after every block of two steps
 

@@ -9,12 +9,13 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "src" / "reviewgen"
 FLOORS = {
     **dict.fromkeys(("errors", "names", "config", "registry"), 0),
-    **dict.fromkeys(("compiled", "protocols"), 1),
+    **dict.fromkeys(("compiled", "conditions", "protocols"), 1),
     **dict.fromkeys(("data", "sampling", "evaluation", "novelty", "blending"), 2),
     "training": 3,
     "bundle": 4,
     **dict.fromkeys(("card", "hub"), 5),
     **dict.fromkeys(("model", "api"), 6),
+    "receipts": 6,
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 SIDE = "testing"

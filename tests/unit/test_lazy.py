@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+import reviewgen
+from tests.unit.fakes import GRU, NGRAM, train_tiny
+
 HEAVY = ("torch", "datasets", "accelerate", "tokenizers", "numpy", "reviewgen_ngram", "reviewgen_recurrent", "reviewgen_char")
 
 
@@ -38,6 +41,47 @@ except SystemExit:
 )
 def test_nothing_heavy_is_loaded(code):
     assert loaded(code) == set()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Save a small model of each kind, and a blend."""
+    folder = tmp_path_factory.mktemp("models")
+    models = {name: train_tiny(name, folder / "cache", **options) for name, options in SMALL.items()}
+    models["blend"] = reviewgen.blend([models["ngram-char"], models["lstm-char"]])
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+    return folder
+
+
+SMALL = {
+    "ngram-char": NGRAM,
+    "nnlm-char": {"model": {"hidden_size": 8, "embedding_size": 4}},
+    **{f"{cell}-char": GRU for cell in ("rnn", "gru", "lstm")},
+    "lstm-word": {"model": {"hidden_size": 8, "embedding_size": 4, "tied": False}, "training": {"batch_size": 4}},
+}
+
+
+@pytest.mark.parametrize("name", [*SMALL, "blend"])
+def test_what_only_writes_loads_no_torch(saved, name):
+    """Neither with the command nor from Python, with and without the filter; and the same text as by torch's model."""
+    code = f"""
+import reviewgen
+model = reviewgen.load({str(saved / name)!r})
+text = model.generate_one("the ", seed=3, max_new_tokens=30)
+assert "".join(model.stream("the ", seed=3, max_new_tokens=30)) == text
+model.generate(num_return_sequences=3, novelty="filter", max_new_tokens=20)
+import sys
+assert "torch" not in sys.modules
+model.model
+assert "torch" in sys.modules and model.generate_one("the ", seed=3, max_new_tokens=30) == text
+for module in list(sys.modules):
+    if module == "torch":
+        del sys.modules[module]
+"""
+    assert "torch" not in loaded(code)
+    words = ["generate", str(saved / name), "--max-new-tokens", "20", "--seed", "1"]
+    assert "torch" not in loaded(RUN.format(words=words))
 
 
 def test_the_check_can_fail():

@@ -5,11 +5,14 @@ import json
 import pickle
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from reviewgen import registry, testing
+from reviewgen.compiled.draw import choose
+from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import UnknownPlugin
 from reviewgen.testing import (
     MODEL_LAWS,
@@ -183,6 +186,102 @@ class BrokenScore(Tiny):
         return logits.gather(-1, targets[..., None])[..., 0], state
 
 
+class TinyStepper:
+    """A sound stepper of Tiny, which also writes: one number a token, two kept in hand."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def initial_state(self, batch_size):
+        return (np.zeros((batch_size, H), np.float32),)
+
+    def read(self, ids, state):
+        (h,) = state
+        for column in ids.T:
+            h = np.tanh(h / 2 + self.table[column])
+        return self.logits(h), (h,)
+
+    def logits(self, h):
+        return h @ self.table.T
+
+    def numbers(self, uniform):
+        return uniform
+
+    def sample(self, state, uniform, drawing, texts, written, guard=None):
+        rows, room = uniform.shape
+        tokens, used, spare, uniform = np.full((rows, room), -1), np.zeros(rows, np.int64), np.empty(V), self.numbers(uniform)
+        states = [tuple(part[row : row + 1] for part in state) for row in range(rows)]
+        for row in range(rows):
+            while used[row] + 2 <= room and (used[row] == 0 or tokens[row, used[row] - 1] > 1):
+                t, logits = used[row], self.logits(*states[row])[0]
+                text, count = np.zeros(1, np.int64), written[row] + t
+                token, _ = choose(logits, text, 0, count, uniform[row, t], 0.5, drawing, NO_WINDOWS, 0, spare, spare.copy())
+                tokens[row, t], used[row] = token, t + 1
+                _, states[row] = self.read(np.array([[token]]), states[row])
+        return tokens, used, tuple(np.concatenate(parts) for parts in zip(*states, strict=True))
+
+
+class Stepping(Tiny):
+    """A sound model with a stepper."""
+
+    Stepper = TinyStepper
+
+    def stepper(self):
+        return self.Stepper(self.embedding.detach().numpy().copy())
+
+
+class BrokenStep(Stepping):
+    class Stepper(TinyStepper):
+        def read(self, ids, state):
+            logits, state = super().read(ids, state)
+            return 1.01 * logits, state
+
+
+class MutatingStepper(TinyStepper):
+    def read(self, ids, state):
+        logits, after = super().read(ids, state)
+        state[0][:] = after[0]
+        return logits, after
+
+
+class ForgetfulStepper(TinyStepper):
+    def read(self, ids, state):
+        return super().read(ids, self.initial_state(len(ids)))
+
+
+class LonelyStepper(TinyStepper):
+    def read(self, ids, state):
+        logits, state = super().read(ids, state)
+        return logits + (len(logits) == 1), state
+
+
+class UnlikelyStepper(TinyStepper):
+    def sample(self, state, uniform, drawing, texts, written, guard=None):
+        return super().sample(state, uniform, drawing._replace(is_greedy=False), texts, written, guard)
+
+
+class EndingStepper(TinyStepper):
+    def sample(self, state, uniform, drawing, texts, written, guard=None):
+        tokens, used, state = super().sample(state, uniform, drawing, texts, written, guard)
+        tokens[:, 0] = drawing.eos_id
+        return tokens, used, state
+
+
+class CountingStepper(TinyStepper):
+    def numbers(self, uniform):
+        return (uniform + uniform.shape[1] / 7) % 1
+
+
+class NeighbourlyStepper(TinyStepper):
+    def numbers(self, uniform):
+        return (uniform + uniform[:, :1].sum()) % 1
+
+
+class IdleStepper(TinyStepper):
+    def sample(self, state, uniform, drawing, texts, written, guard=None):
+        return np.full(uniform.shape, -1), np.zeros(len(uniform), np.int64), state
+
+
 class BrokenSumsToOne(Counts):
     def __call__(self, ids, state):
         return self.counts.log().expand(*ids.shape, -1), state
@@ -209,6 +308,7 @@ MODEL_FAULTS = {
     "strict": BrokenStrict,
     "meta": BrokenMeta,
     "score": BrokenScore,
+    "step": BrokenStep,
     "sums_to_one": BrokenSumsToOne,
     "reports": BrokenReports,
 }
@@ -383,6 +483,9 @@ class TestModelLaw:
     def test_a_sound_model_passes(self, law):
         law(model_maker(Tiny))
 
+    def test_a_sound_model_with_a_stepper_passes(self, law):
+        law(model_maker(Stepping))
+
     def test_a_sound_count_model_passes(self, law):
         law(model_maker(Counts))
 
@@ -404,7 +507,7 @@ class TestTokenizerLaw:
             law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
 
 
-SINGLE = ["explicit", "config", "state", "chunks", "rows", "normal", "strict", "meta", "score"]
+SINGLE = ["explicit", "config", "state", "chunks", "rows", "normal", "strict", "meta", "score", "step"]
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -429,6 +532,25 @@ class BrokenByShape(Counts):
 def test_strict_finds_each_kind_of_leniency(fault):
     with pytest.raises(AssertionError, match="must raise"):
         model_laws.strict(model_maker(fault))
+
+
+@pytest.mark.parametrize(
+    ("stepper", "sentence"),
+    [
+        (MutatingStepper, "changes the state"),
+        (ForgetfulStepper, "pieces"),
+        (LonelyStepper, "alone"),
+        (UnlikelyStepper, "not the likeliest"),
+        (EndingStepper, "so soon"),
+        (CountingStepper, "at a time"),
+        (NeighbourlyStepper, "numbers at a time|among others"),
+        (IdleStepper, "draws nothing"),
+    ],
+)
+def test_step_finds_each_kind_of_lie(monkeypatch, stepper, sentence):
+    monkeypatch.setattr(Stepping, "Stepper", stepper)
+    with pytest.raises(AssertionError, match=sentence):
+        model_laws.step(model_maker(Stepping))
 
 
 def test_check_runs_every_law():

@@ -75,7 +75,7 @@ def plain_losses(run, start):
     model.load_state_dict(start)
     config = run.config
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, betas=(0.9, 0.99))
-    lanes = Lanes(run.stores["train"], bos_id=run.tokenizer.bos_id, lanes=config.batch_size, bptt=config.bptt, seed=0)
+    lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=config.batch_size, bptt=config.bptt, seed=0)
     state, losses = model.initial_state(lanes.lanes), []
     for step, batch in enumerate(itertools.islice(lanes, 3)):
         optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(step / 3, config.warmup)

@@ -100,8 +100,11 @@ def _fit(models: Sequence[ReviewModel], data: Any, **reading: Any) -> tuple[tupl
     """Return weights fitted on a source of texts, and what is known of the fit."""
     tokenizer = models[0].tokenizer
     trained = [known for model in models for known in trained_on(model.training)]
-    documents = read_documents(data, tokenizer, trained, **reading)
-    scores, characters = score_tokens([model.model for model in models], documents, tokenizer.vocab_size)
+    conditions = models[0].conditions
+    documents = read_documents(data, tokenizer, trained, conditions=conditions, **reading)
+    scores, characters = score_tokens(
+        [model.model for model in models], documents, conditions.vocab_size or tokenizer.vocab_size, given=len(conditions)
+    )
     fitted = fit_weights(scores)
     equal = np.full(len(models), 1 / len(models))
     facts = {
@@ -146,6 +149,7 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
     return Bundle(
         preset="blend",
         weights=Weights(blend),
+        conditions=first.conditions or None,
         tokenizer=first.tokenizer,
         model_plugin=plugin,
         tokenizer_plugin=first.tokenizer_plugin,
@@ -172,7 +176,7 @@ def _shared_index(models: Sequence[ReviewModel]) -> Index | None:
 
 
 def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
-    """Raise unless all tokenizers are the same: plugin, settings, and every byte that they save."""
+    """Raise unless all tokenizers are the same: plugin, settings, and every byte that they save; and all conditions."""
     first, *others = models
     contents = _contents(first)
     for number, other in enumerate(others, start=2):
@@ -182,6 +186,11 @@ def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
                 f"The models of a blend share one tokenizer, but model 1 ({first.preset}) has {_spell_tokenizer(first)} and "
                 f"model {number} ({other.preset}) {_spell_tokenizer(other)}{same}: train both on the same texts, with the same "
                 "tokenizer settings."
+            )
+        if other.conditions != first.conditions:
+            raise ConfigError(
+                f"The models of a blend share their conditions, but model 1 ({first.preset}) and model {number} "
+                f"({other.preset}) differ in theirs: train both with the same ones, on the same texts."
             )
 
 

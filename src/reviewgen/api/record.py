@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, Corpus, TokenStore
 from reviewgen.evaluation import finite
 from reviewgen.novelty import CompactIndex, Index
@@ -12,8 +13,8 @@ from reviewgen.training import Report
 __all__ = ["corpus_facts", "evaluation_facts", "novelty_facts"]
 
 
-def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore]) -> dict[str, Any]:
-    """Return where the texts came from, how many there are, and what cleaning did."""
+def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: Conditions) -> dict[str, Any]:
+    """Return where the texts came from, how many there are, their conditions, and what cleaning did."""
     return {
         "source": corpus.stream.name,
         "validation_source": corpus.validation[0].name if corpus.validation else None,
@@ -22,6 +23,7 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore]) -> dict[str, 
         "fingerprint": corpus.fingerprint,
         "reviews": {split: corpus.count(split) for split in SPLITS},
         "tokens": {split: stores[split].tokens for split in SPLITS},
+        "conditions": conditions.to_json(),
         "cleaning": asdict(corpus.report),
     }
 

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from reviewgen.api.record import corpus_facts, evaluation_facts, novelty_facts
 from reviewgen.bundle import Bundle, Weights, fingerprint
 from reviewgen.bundle.write import refuse_existing
 from reviewgen.card import render_card
+from reviewgen.conditions import fit_conditions
 from reviewgen.config import GenerationConfig, from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, gather, tokenize, workspace
 from reviewgen.errors import ConfigError, DataError, NotADistribution, StorageError, TrainingError
@@ -64,6 +65,8 @@ class TrainingRun:
         documents: How a txt file is cut: "line", "paragraph" or "file".
         lowercase, strip_markdown: Further cleaning.
         clean: False takes the texts exactly as they are.
+        conditions: Columns beside the text, as in ["stars"], that the model learns to obey; ``conditions`` says how, once it
+            has read.
 
     Raises:
         ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
@@ -88,6 +91,7 @@ class TrainingRun:
         lowercase: bool = False,
         strip_markdown: bool = False,
         clean: bool = True,
+        conditions: Sequence[str] = (),
     ) -> None:
         self.preset = preset
         self.out = None if out is None else Path(out).expanduser()
@@ -105,6 +109,7 @@ class TrainingRun:
                 "lowercase": lowercase,
                 "strip_markdown": strip_markdown,
                 "clean": clean,
+                "conditions": conditions,
             },
         )
         self._model_class, self._model_plugin = find_model(chosen.model)
@@ -141,6 +146,8 @@ class TrainingRun:
                     "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
                     "A text file is cut by line, by paragraph or by file: see documents."
                 )
+            self.conditions = fit_conditions(self._data.conditions, self.corpus.conditions("train"))
+            self.notes += self.conditions.notes()
             self._folder, self._stack = folder, stack.pop_all()
         return self.corpus
 
@@ -156,8 +163,9 @@ class TrainingRun:
             raise TrainingError("There is no corpus yet: call read before tokenize.")
         with self._stack:
             self.tokenizer, self.stores = tokenize(
-                self.corpus, self._tokenizer_class, self._tokenizer_config, identity, self._folder
+                self.corpus, self._tokenizer_class, self._tokenizer_config, identity, self._folder, self.conditions
             )
+        self.conditions = self.conditions.behind(self.tokenizer.vocab_size)
         for split in ("train", "validation"):
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
@@ -187,12 +195,12 @@ class TrainingRun:
             max_bytes=round(self.config.novelty_mb * 1e6),
         )
         store.forget()
-        held_out = (ids[1:-1] for ids, _ in sample_documents(self.stores["validation"], self.config.evaluation_tokens))
-        self._held_out_copy_rate = index.copy_rate(held_out)
+        held_out = sample_documents(self.stores["validation"], self.config.evaluation_tokens)
+        self._held_out_copy_rate = index.copy_rate(ids[1 + len(self.conditions) : -1] for ids, _ in held_out)
         return index
 
     def _make_model(self) -> LanguageModel:
-        config = from_dict(self._model_class.Config, {"vocab_size": self.tokenizer.vocab_size} | self._model_settings)
+        config = from_dict(self._model_class.Config, {"vocab_size": self.conditions.vocab_size} | self._model_settings)
         try:
             with OwnRandom(self._seed):
                 model: LanguageModel = self._model_class(config)
@@ -214,6 +222,7 @@ class TrainingRun:
             budget,
             self._seed,
             self._index,
+            self.conditions.any_ids,
         )
         for report in reports:
             self._record(report)
@@ -252,6 +261,7 @@ class TrainingRun:
             generation=self._generation,
             training=self.facts(),
             index=self._index,
+            conditions=self.conditions or None,
         )
         bundle.card = render_card(self.preset, self._model_plugin.name, self._tokenizer_plugin.name, __version__, bundle.training)
         model = ReviewModel(bundle)
@@ -265,7 +275,7 @@ class TrainingRun:
         return {
             "preset": self.preset,
             "seed": self._seed,
-            "data": to_dict(self._data) | corpus_facts(corpus, self.stores),
+            "data": to_dict(self._data) | corpus_facts(corpus, self.stores, self.conditions),
             "config": to_dict(self.config),
             "budget_seconds": self._budget_seconds,
             "stopped": "interrupted" if self.is_interrupted else last.stopped if last else None,
@@ -293,7 +303,9 @@ class TrainingRun:
         documents = sample_documents(self.stores[split], _FINAL_TOKENS)
         with using_threads(self._last.threads if self._last else 1):
             try:
-                self.evaluation: Evaluation = evaluate_documents(self.model, documents, self.tokenizer.vocab_size)
+                self.evaluation: Evaluation = evaluate_documents(
+                    self.model, documents, self.tokenizer.vocab_size, given=len(self.conditions)
+                )
             except NotADistribution:
                 return None
         return {"split": split, "reviews_in_split": len(self.stores[split])} | finite(asdict(self.evaluation))

@@ -100,7 +100,7 @@ def _train_bits(run: TrainingRun) -> float | None:
     """Return the bits per character on a part of the training text."""
     documents = sample_documents(run.stores["train"], _TRAIN_TOKENS)
     try:
-        return evaluate_documents(run.model, documents, run.tokenizer.vocab_size).bits_per_character
+        return evaluate_documents(run.model, documents, run.tokenizer.vocab_size, given=len(run.conditions)).bits_per_character
     except NotADistribution:
         return None
 

@@ -1,6 +1,6 @@
 """``train``: a preset and a corpus become a trained model, in one call."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ def train(
     lowercase: bool = False,
     strip_markdown: bool = False,
     clean: bool = True,
+    conditions: Sequence[str] = (),
 ) -> ReviewModel:
     """Train a model and return it; the arguments are those of ``TrainingRun``, which says what they mean.
 
@@ -52,6 +53,7 @@ def train(
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         clean=clean,
+        conditions=conditions,
     )
     run.read()
     run.tokenize()

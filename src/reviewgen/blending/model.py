@@ -81,9 +81,9 @@ class Blend:
             after.append(behind)
         return self._mix(scores), tuple(after)
 
-    def stepper(self) -> BlendStepper:
-        """Return a stepper; a part that has none is called as it is then."""
-        return BlendStepper([make_stepper(part) for part in self.parts], self.config.weights)
+    def stepper(self, bits: int = 32) -> BlendStepper:
+        """Return a stepper of steppers of so many bits; a part that has none is called as it is then."""
+        return BlendStepper([make_stepper(part, bits=bits) for part in self.parts], self.config.weights)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of every part, each with the part's number before its name."""

@@ -52,9 +52,10 @@ class SavedBlend(BlendStepper):
 
     Config: ClassVar[type] = BlendConfig
 
-    def __init__(self, config: BlendConfig, tensors: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, config: BlendConfig, tensors: Mapping[str, np.ndarray], bits: int = 32) -> None:
         split = split_names(tensors, len(config.models))
-        super().__init__([kind(own, part) for (kind, own), part in zip(_parts(config), split, strict=True)], config.weights)
+        parts = zip(_parts(config), split, strict=True)
+        super().__init__([kind(own, part, bits) for (kind, own), part in parts], config.weights)
 
     @staticmethod
     def expect(config: BlendConfig) -> Mapping[str, TensorForm] | None:

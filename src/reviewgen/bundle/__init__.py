@@ -1,6 +1,6 @@
 """The saved folder, read and written: one trained model as plain data, local or from the Hub.
 
-    config.json               schema; model and tokenizer: name, package, version, config; library version
+    config.json               schema; model and tokenizer: name, package, version, config; library version; conditions
     model.safetensors         neural weights or count arrays
     tokenizer files           as the tokenizer writes them, listed in config.json
     generation_config.json    generation defaults

@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.bundle.weights import Weights
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, to_dict
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
@@ -58,11 +60,27 @@ class Bundle:
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     index: Index | None = None  # of the training text
+    conditions: Conditions | None = None  # that it was trained to obey
+    folder: Path | None = None  # that it was read from
 
     @property
     def model(self) -> "LanguageModel":
         """The model, loaded when it is first asked for."""
         return self.weights.model
+
+    def digest(self) -> str | None:
+        """Return what tells this model from others: SHA-256 of the files that texts depend on; None where it was never read."""
+        if self.folder is None:
+            return None
+        config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        names = sorted({CONFIG, WEIGHTS, NOVELTY, *config["tokenizer"]["files"]})
+        whole = hashlib.sha256()
+        for name in names:
+            file = self.folder / name
+            if file.is_file():
+                with file.open("rb") as stream:
+                    whole.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        return f"sha256:{whole.hexdigest()}"
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:

@@ -24,6 +24,7 @@ from reviewgen.bundle.layout import (
     fingerprint,
 )
 from reviewgen.bundle.weights import Weights
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.novelty import read_index
@@ -35,8 +36,12 @@ __all__ = ["check_tensors", "read_bundle"]
 FoundT = TypeVar("FoundT")
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, bits: int = 32) -> Bundle:
     """Read a saved folder.
+
+    Args:
+        folder: It.
+        bits: Of a weight while the model writes: 32, 16 or 8.
 
     Raises:
         BundleError: The folder is missing, damaged, truncated, foreign or of an unknown schema.
@@ -48,7 +53,7 @@ def read_bundle(folder: Path) -> Bundle:
             raise BundleError(f"There is no saved model at {folder}: {what}")
         if not (folder / CONFIG).is_file():
             raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
-        return _read(folder)
+        return _read(folder, bits)
     except (BundleError, UnknownPlugin):
         raise
     except OSError as error:
@@ -57,9 +62,10 @@ def read_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
 
 
-def _read(folder: Path) -> Bundle:
+def _read(folder: Path, bits: int) -> Bundle:
     config = _read_json(folder / CONFIG)
-    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"}, CONFIG)
+    optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
+    _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
     if config["schema"] != SCHEMA or config["library"] != "reviewgen":
         raise BundleError(
             f"{folder} is of schema {config['schema']!r} ({config['library']} {config['library_version']}); "
@@ -77,10 +83,16 @@ def _read(folder: Path) -> Bundle:
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)
     model_plugin = _find(lambda name: describe_plugin("model", name), config["model"])
-    weights, vocab_size = _read_weights(folder, config["model"])
-    if vocab_size != tokenizer.vocab_size:
+    weights, vocab_size = _read_weights(folder, config["model"], bits)
+    conditions = Conditions(first_id=tokenizer.vocab_size)
+    if "conditions" in config:
+        conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
+    if vocab_size != conditions.vocab_size:
+        own = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
-            f"The model has {vocab_size} tokens, its tokenizer {tokenizer.vocab_size}: they do not belong together."
+            f"The model has {vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
+            + (f" and its conditions {own}" if own else "")
+            + ": they do not belong together."
         )
     card = (folder / CARD).read_text(encoding="utf-8")
     index = None
@@ -88,11 +100,22 @@ def _read(folder: Path) -> Bundle:
         belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
         index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
     return Bundle(
-        config["preset"], weights, tokenizer, model_plugin, tokenizer_plugin, tokenizer_config, generation, training, card, index
+        config["preset"],
+        weights,
+        tokenizer,
+        model_plugin,
+        tokenizer_plugin,
+        tokenizer_config,
+        generation,
+        training,
+        card,
+        index,
+        conditions or None,
+        folder,
     )
 
 
-def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]:
+def _read_weights(folder: Path, facts: Mapping[str, Any], bits: int) -> tuple[Weights, int]:
     """Return a model's weights, once they were found to fit its config, and the size of its vocabulary.
 
     A model that has a stepper of its own is ready to write without torch; torch's form is made when it is asked for.
@@ -104,7 +127,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]
         from reviewgen.bundle.model import read_model
 
         model = read_model(folder, facts["name"], facts["config"])
-        return Weights(model), model.config.vocab_size
+        return Weights(model, bits=bits), model.config.vocab_size
     check_tensors(folder, expected)
     tensors = load_file(folder / WEIGHTS)
 
@@ -113,7 +136,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any]) -> tuple[Weights, int]
 
         return build_model(facts["name"], config, tensors)
 
-    return Weights(load=load, stepper=kind(config, tensors)), facts["config"]["vocab_size"]
+    return Weights(load=load, stepper=kind(config, tensors, bits), bits=bits), facts["config"]["vocab_size"]
 
 
 def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:

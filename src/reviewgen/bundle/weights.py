@@ -18,6 +18,7 @@ class Weights:
         model: It, where it is there already.
         load: Makes it, where it is not; called once.
         stepper: Writes with the same weights, where it could be made without the model.
+        bits: Of a weight while it writes: 32, 16 or 8.
     """
 
     def __init__(
@@ -25,8 +26,9 @@ class Weights:
         model: "LanguageModel | None" = None,
         load: "Callable[[], LanguageModel] | None" = None,
         stepper: Stepper | None = None,
+        bits: int = 32,
     ) -> None:
-        self._model, self._load, self._stepper = model, load, stepper
+        self._model, self._load, self._stepper, self.bits = model, load, stepper, bits
 
     @property
     def model(self) -> "LanguageModel":
@@ -42,4 +44,4 @@ class Weights:
             return self._stepper
         from reviewgen.sampling.plain import make_stepper
 
-        return make_stepper(self.model)
+        return make_stepper(self.model, bits=self.bits)

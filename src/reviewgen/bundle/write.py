@@ -103,6 +103,7 @@ def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:
         "preset": bundle.preset,
         "model": _plugin_facts(model) | {"config": to_dict(bundle.model.config)},
         "tokenizer": _plugin_facts(tokenizer) | {"config": to_dict(bundle.tokenizer_config), "files": tokenizer_files},
+        **({"conditions": bundle.conditions.to_json()} if bundle.conditions else {}),
     }
 
 

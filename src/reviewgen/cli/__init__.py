@@ -1,4 +1,4 @@
-"""The command line: ``reviewgen train | sweep | blend | generate | play | evaluate | score | novelty | list | doctor``.
+"""The command line: ``reviewgen train | sweep | blend | generate | replay | play | evaluate | score | novelty | list | doctor``.
 
 A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import blend, look, play, sweep, train, use
+from reviewgen.cli import blend, generate, look, play, sweep, train, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -26,7 +26,8 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.command("blend")(blend.blend)
-app.command("generate")(use.generate)
+app.command("generate")(generate.generate)
+app.command("replay")(generate.replay)
 app.command("play")(play.play)
 app.command("evaluate")(use.evaluate)
 app.command("score")(use.score)

@@ -10,6 +10,7 @@ __all__ = [
     "AsTrainedClean",
     "AsTrainedLowercase",
     "AsTrainedStripMarkdown",
+    "Condition",
     "Documents",
     "Lowercase",
     "Model",
@@ -18,6 +19,7 @@ __all__ = [
     "Source",
     "StripMarkdown",
     "TextColumn",
+    "kept_source",
     "typed_source",
 ]
 
@@ -32,6 +34,9 @@ Source = Annotated[
     ),
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
+Condition = Annotated[
+    list[str] | None, typer.Option("--condition", help="A column beside the text that the model learns to obey. Repeatable.")
+]
 Documents = Annotated[str, typer.Option("--documents", help="How a txt file is cut into reviews: line, paragraph or file.")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Keep the words of markdown only.")]
@@ -48,3 +53,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def typed_source(text: str) -> str | Path:
     """Return what a person typed as a source: a path where it can only be one."""
     return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text
+
+
+def kept_source(text: str) -> str:
+    """Return a model's source as it is understood from any folder: that of a local one is its whole path."""
+    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text

@@ -33,6 +33,7 @@ def sweep(
     seed: Annotated[int, typer.Option(help="Of the weights, the order of the texts and dropout.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Draw the table as this file: .png, .svg or .pdf.")] = None,
     text_column: options.TextColumn = None,
+    condition: options.Condition = None,
     documents: options.Documents = "line",
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
@@ -61,6 +62,7 @@ def sweep(
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         clean=not no_clean,
+        conditions=condition or (),
     )
     rows, is_interrupted = _watch(found, swept, values)
     if as_json:

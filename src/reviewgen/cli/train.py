@@ -36,6 +36,7 @@ def train(
         typer.Option("--set", help="A setting that differs from the preset's: model.hidden_size=256. Repeatable."),
     ] = None,
     text_column: options.TextColumn = None,
+    condition: options.Condition = None,
     documents: options.Documents = "line",
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
@@ -63,6 +64,7 @@ def train(
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         clean=not no_clean,
+        conditions=condition or (),
     )
     signal.signal(signal.SIGTERM, _interrupt)
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a launcher; the others work in silence
@@ -89,6 +91,8 @@ def _prepare(run: "TrainingRun") -> None:
         with notes.status("Reading ..."):
             corpus = run.read()
         _show_corpus(corpus)
+        for line in run.conditions.describe():
+            note(f"Condition {line}")
         with notes.status("Training the tokenizer and encoding the texts ..."):
             run.tokenize()
     except KeyboardInterrupt:

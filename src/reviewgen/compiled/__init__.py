@@ -1,8 +1,9 @@
-"""What compiled loops share: the decorators, the draw of a token, the sets of token windows. numpy and numba, nothing else.
+"""What compiled loops share: decorators, matrix products, the draw of a token, sets of token windows. numpy and numba, no more.
 
 A model that writes whole texts in a loop of its own (``SupportsSample``) imports these, so that a temperature, a top-p and a
 copy limit mean the same for every model.
 
+    linear     matrices in panels, times the vectors of a few texts; exp, tanh and sigmoid of many numbers at once
     draw       weights of the vocabulary to one token
     windows    hashed sets of token windows, and the question whether a token would complete a copied span
 """

@@ -19,6 +19,7 @@ __all__ = [
     "Drawing",
     "adjust",
     "choose",
+    "choose_live",
     "choose_rows",
     "draw",
     "weigh",
@@ -116,6 +117,40 @@ def choose_rows(logits, texts, sizes, written, uniform, drawing, windows, runs, 
             scores,
             weights,
         )
+
+
+@compiled
+def choose_live(logits, rows, live, texts, begun, drawn, written, uniform, used, drawing, windows, run, ids, scores, weights):
+    """Draw a token for each text that is not at its end, and say in ``ids`` what there is to read next.
+
+    A loop that writes keeps the texts that have not ended in the first ``live`` of its slots.
+
+    Args:
+        logits: float (R, V), of the slots.
+        rows: int64 (R,), the text that stands in a slot.
+        texts: int64 (B, begun + N), of which ``begun`` tokens stood there before the loop; the new token is written.
+        drawn: int64 (B,), how many tokens the loop has drawn; written.
+        written: int64 (B,), how many new tokens there were before the loop.
+        uniform: float64 (B, N), in [0, 1).
+        used: int64 (B,), how many of them were taken; written.
+        drawing, windows, run: As in ``choose``.
+        ids: int64 (R,), written: the token, or NONE where the text has ended, with its last of ``max_new_tokens``, too, or fewer
+            than two numbers are left.
+        scores, weights: float64 (V,), written.
+    """
+    for slot in range(live):
+        row = rows[slot]
+        number, size, new = used[row], begun + drawn[row], written[row] + drawn[row]
+        ids[slot] = NONE
+        if number + 2 > uniform.shape[1] or new >= drawing.max_new_tokens:
+            continue
+        first, second = uniform[row, number], uniform[row, number + 1]
+        token, took = choose(logits[slot], texts[row], size, new, first, second, drawing, windows, run, scores, weights)
+        texts[row, size] = token
+        drawn[row] += 1
+        used[row] += took
+        if token >= 0 and token != drawing.eos_id and new + 1 < drawing.max_new_tokens:
+            ids[slot] = token
 
 
 @compiled

@@ -112,13 +112,16 @@ _FOREIGN = {  # what others call it: gpt-2-simple and textgenrnn, markovify, Ope
 }
 
 
-def generation_config(base: GenerationConfig, own: Any = None, settings: Mapping[str, Any] | None = None) -> GenerationConfig:
+def generation_config(
+    base: GenerationConfig, own: Any = None, settings: Mapping[str, Any] | None = None, others: Iterable[str] = ()
+) -> GenerationConfig:
     """Return how to draw: the saved defaults, overlaid with a call's ``generation_config`` and with its own settings.
 
     Args:
         base: The defaults.
         own: A GenerationConfig, which stands for all of them, or a mapping of some settings. None changes nothing.
         settings: Settings by name; None stands for one that was not given.
+        others: What else a call may take, for the error that names it.
 
     Raises:
         ConfigError: A setting is unknown, also where others use that name and this library another; or is out of range.
@@ -127,13 +130,16 @@ def generation_config(base: GenerationConfig, own: Any = None, settings: Mapping
     if isinstance(own, GenerationConfig):
         base, own = own, {}
     elif own is not None and not isinstance(own, Mapping):
-        raise ConfigError(f"generation_config is a GenerationConfig or a mapping of settings; got {type(own).__name__}.")
+        raise ConfigError(
+            f"generation_config is reviewgen's GenerationConfig or a mapping of settings; got {type(own).__module__}."
+            f"{type(own).__name__}."
+        )
     given = {name: value for part in (own or {}, settings or {}) for name, value in part.items() if value is not None}
     for name in given:
         if name in _FOREIGN:
             raise ConfigError(f"{name!r} is called {_FOREIGN[name]} here.")
         if name not in known:
-            raise ConfigError(f"{name!r} is no setting of generate. {did_you_mean(name, {*known, 'prompt', 'seed'})}")
+            raise ConfigError(f"{name!r} is no setting of generate. {did_you_mean(name, {*known, *others, 'prompt'})}")
     stops = given.get("stop_strings")
     if isinstance(stops, str):
         given["stop_strings"] = (stops,)

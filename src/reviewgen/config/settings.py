@@ -115,7 +115,7 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the config as plain JSON values."""
-    return dataclasses.asdict(config)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
 
 
 def parse_settings(

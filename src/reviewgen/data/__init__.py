@@ -1,10 +1,10 @@
 """The corpus room: a source becomes cleaned texts, then token ids on disk, then batches.
 
     sources, files   any source to a stream of rows
-    columns          the text column of the rows
+    columns          the columns of the text and of its conditions
     cleaning         what is changed and dropped, counted
     corpus           one pass: clean, spool, split by hash
-    cache            token ids in memory-mapped files
+    cache            token ids in memory-mapped files, conditions before them
     reading          texts to measure a trained model on
     lanes            batches for truncated back-propagation through time
 
@@ -13,7 +13,7 @@ Knows no model; a tokenizer only by its protocol.
 
 from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_texts, shorten
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_rows, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.reading import read_documents, trained_on
 
@@ -31,6 +31,7 @@ __all__ = [
     "frame_texts",
     "gather",
     "read_documents",
+    "read_rows",
     "read_texts",
     "shorten",
     "tokenize",

@@ -7,7 +7,6 @@ import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,17 +44,16 @@ class Cleaner:
         self._markdown = _MarkdownStripper() if strip_markdown else None
         self._seen = _Keys()
 
-    def __call__(self, texts: Iterable[str]) -> Iterator[tuple[str, int]]:
-        """Yield each text that is kept, with its 64-bit key (see ``key_of``)."""
-        for text in texts:
-            self.report.read += 1
-            cleaned = self._apply(text)
-            key = key_of(cleaned)
-            if self._clean and self._is_dropped(cleaned, key):
-                continue
-            self.report.kept += 1
-            self.report.characters += len(cleaned)
-            yield cleaned, key
+    def __call__(self, text: str) -> tuple[str, int] | None:
+        """Return a text cleaned, with its 64-bit key (see ``key_of``), or None where it is dropped."""
+        self.report.read += 1
+        cleaned = self._apply(text)
+        key = key_of(cleaned)
+        if self._clean and self._is_dropped(cleaned, key):
+            return None
+        self.report.kept += 1
+        self.report.characters += len(cleaned)
+        return cleaned, key
 
     def _apply(self, text: str) -> str:
         if self._clean:

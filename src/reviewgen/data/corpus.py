@@ -1,27 +1,28 @@
-"""A corpus: one pass over a source cleans the texts, spools them to disk and splits them by a hash of each text.
+"""A corpus: one pass over a source cleans the texts, spools them to disk with their conditions and splits them by a hash of each.
 
 The split is a property of the text alone: it is the same in any order, in any process, after streaming. Memory grows by a
 key a text (see ``Cleaner``), never by the texts themselves.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 
-from reviewgen.config import check
+from reviewgen.config import Bound, check
 from reviewgen.data.cleaning import Cleaner, CleaningReport
-from reviewgen.data.columns import TextStream
+from reviewgen.data.columns import Row, TextStream
 from reviewgen.data.sources import open_texts
 from reviewgen.errors import ConfigError, DataError, storage_errors
 
-__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_texts", "shorten"]
+__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_rows", "read_texts", "shorten"]
 
 SPLITS = ("train", "validation", "test")
 _logger = logging.getLogger("reviewgen")
@@ -37,13 +38,23 @@ class DataConfig:
     clean: bool = True
     lowercase: bool = False
     strip_markdown: bool = False
+    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()  # columns that a model learns to obey
 
     def __post_init__(self) -> None:
         check(self)
+        if len(set(self.conditions)) < len(self.conditions):
+            raise ConfigError(f"A condition is named twice: {', '.join(self.conditions)}.")
 
-    def open(self, source: Any, workspace: Path) -> tuple[TextStream, Cleaner]:
+    def open(self, source: Any, workspace: Path, may_lack: bool = False) -> tuple[TextStream, Cleaner]:
         """Open a source and make the cleaner for its texts."""
-        stream = open_texts(source, workspace, text_column=self.text_column, documents=self.documents)
+        stream = open_texts(
+            source,
+            workspace,
+            text_column=self.text_column,
+            documents=self.documents,
+            conditions=self.conditions,
+            may_lack=may_lack,
+        )
         cleaner = Cleaner(clean=self.clean, lowercase=self.lowercase, strip_markdown=self.strip_markdown)
         cleaner.report.decode_errors = stream.decode_errors
         return stream, cleaner
@@ -53,7 +64,8 @@ class DataConfig:
 class Corpus:
     """Cleaned texts on disk, each in one split, and what is worth knowing about them."""
 
-    spool: Path
+    spool: Path  # a text a line
+    values: Path | None  # of the conditions, in the same lines; None where there are none
     splits: np.ndarray  # (texts,) uint8, an index into SPLITS
     fingerprint: str
     stream: TextStream
@@ -63,8 +75,19 @@ class Corpus:
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in their order in the source."""
+        return self._read(self.spool, split)
+
+    def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
+        """Yield the values of the conditions beside each text of a split."""
+        return itertools.repeat((), self.count(split)) if self.values is None else self._read(self.values, split)
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Yield the texts of a split with the values of their conditions."""
+        return zip(self.texts(split), self.conditions(split), strict=True)
+
+    def _read(self, spool: Path, split: str) -> Iterator[Any]:
         wanted = SPLITS.index(split)
-        with self.spool.open(encoding="utf-8", errors="surrogatepass") as lines:
+        with spool.open(encoding="utf-8", errors="surrogatepass") as lines:
             for line, code in zip(lines, self.splits, strict=True):
                 if code == wanted:
                     yield json.loads(line)
@@ -74,7 +97,7 @@ class Corpus:
         return int((self.splits == SPLITS.index(split)).sum())
 
 
-def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None) -> Corpus:
+def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None, may_lack: bool = False) -> Corpus:
     """Read a source once, clean its texts, keep them on disk and split them.
 
     Args:
@@ -83,18 +106,20 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
         config: How to read and clean.
         validation: A second source, to be the validation split; the first is then all train. Without it, a hash of each
             text says where it goes: 90 % train, 5 % validation, 5 % test.
+        may_lack: Whether a condition that has no column counts as not given.
 
     Raises:
         DataError: A source cannot be read, or no texts are left after cleaning.
         StorageError: The workspace has no room for the texts.
     """
-    spool = workspace / "texts.jsonl"
+    spool, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
     keys = array("Q")
-    with storage_errors(spool), spool.open("w", encoding="utf-8", errors="surrogatepass") as lines:
-        stream, report = _spool(source, workspace, config, lines, keys)
+    with storage_errors(spool), _write(spool) as lines, _write(values) as value_lines:
+        stream, report = _spool(*config.open(source, _subfolder(workspace, "source"), may_lack), lines, value_lines, keys)
         in_train, second = len(keys), None
         if validation is not None:
-            second = _spool(validation, workspace, config, lines, keys)
+            opened = config.open(validation, _subfolder(workspace, "validation"), may_lack)
+            second = _spool(*opened, lines, value_lines, keys)
     all_keys = np.frombuffer(keys, np.uint64)
     notes = list(stream.notes)
     if validation is None:
@@ -103,28 +128,56 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
         splits = (np.arange(len(keys)) >= in_train).astype(np.uint8)
         shared = int(np.isin(all_keys[in_train:], all_keys[:in_train]).sum())
         notes += [f"{shared} of {len(keys) - in_train} validation texts also stand in the training text."] if shared else []
-    fingerprint = hashlib.blake2b(all_keys.tobytes() + splits.tobytes(), digest_size=16).hexdigest()
-    return Corpus(spool, splits, fingerprint, stream, report, second, notes)
+    digest = hashlib.blake2b(all_keys.tobytes() + splits.tobytes(), digest_size=16)
+    if not config.conditions:
+        return Corpus(spool, None, splits, digest.hexdigest(), stream, report, second, notes)
+    digest.update(json.dumps(config.conditions).encode())
+    with values.open("rb") as stored:
+        for line in stored:
+            digest.update(line)
+    return Corpus(spool, values, splits, digest.hexdigest(), stream, report, second, notes)
+
+
+def _write(file: Path) -> IO[str]:
+    return file.open("w", encoding="utf-8", errors="surrogatepass")
+
+
+def _subfolder(workspace: Path, name: str) -> Path:
+    (workspace / name).mkdir()
+    return workspace / name
 
 
 def _spool(
-    source: Any, workspace: Path, config: DataConfig, lines: IO[str], keys: "array[int]"
+    stream: TextStream, cleaner: Cleaner, lines: IO[str], value_lines: IO[str], keys: "array[int]"
 ) -> tuple[TextStream, CleaningReport]:
-    """Write a source's cleaned texts as JSON strings, a line each, and their keys."""
-    folder = workspace / f"source-{len(keys)}"
-    folder.mkdir()
-    stream, cleaner = config.open(source, folder)
-    for text, key in cleaner(stream.texts):
+    """Write a source's cleaned texts as JSON strings, a line each, the values of their conditions as lists, and their keys."""
+    for text, key, values in _clean(stream, cleaner):
         lines.write(json.dumps(text, ensure_ascii=False) + "\n")  # \\u escapes would join two lone surrogates
+        if values:
+            value_lines.write(json.dumps(values, ensure_ascii=False) + "\n")
         keys.append(key)
     _refuse_nothing(stream, cleaner)
     return stream, cleaner.report
 
 
-def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
-    """Yield a source's cleaned texts without keeping them; of one split only where it is named.
+def _clean(stream: TextStream, cleaner: Cleaner) -> Iterator[tuple[str, int, Sequence[str | float | None]]]:
+    """Yield the texts that cleaning keeps, with their keys and the values of their conditions."""
+    for text, values in stream.rows:
+        kept = cleaner(text)
+        if kept is not None:
+            yield *kept, values
 
-    What was read and changed is logged, at level INFO of the logger ``reviewgen``.
+
+def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
+    """Yield a source's cleaned texts; see ``read_rows``."""
+    return (text for text, _ in read_rows(source, workspace, config, split=split))
+
+
+def read_rows(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[Row]:
+    """Yield a source's cleaned texts and their conditions without keeping them; of one split only where it is named.
+
+    A condition that the source has no column for counts as not given. What was read and changed is logged, at level INFO of the
+    logger ``reviewgen``.
 
     Raises:
         DataError: The source cannot be read, no texts are left, or the split is empty.
@@ -161,20 +214,20 @@ def shorten(text: str, width: int = 100) -> str:
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[str]:
-    stream, cleaner = config.open(source, workspace)
-    for text, _ in cleaner(stream.texts):
-        yield text
+def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Row]:
+    stream, cleaner = config.open(source, workspace, may_lack=True)
+    for text, _, values in _clean(stream, cleaner):
+        yield text, values
     _log(stream, cleaner.report)
     _refuse_nothing(stream, cleaner)
 
 
-def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[str]:
-    corpus = gather(source, workspace, config)
+def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[Row]:
+    corpus = gather(source, workspace, config, may_lack=True)
     _log(corpus.stream, corpus.report)
     if not corpus.count(split):
         raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {len(corpus.splits)} texts in all.")
-    yield from corpus.texts(split)
+    yield from corpus.rows(split)
 
 
 def _log(stream: TextStream, report: CleaningReport) -> None:

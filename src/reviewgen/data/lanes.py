@@ -15,7 +15,7 @@ from reviewgen.errors import DataError
 
 __all__ = ["IGNORED", "Batch", "Lanes"]
 
-IGNORED = -100  # the target that cross entropy skips: bos, which no model needs to predict
+IGNORED = -100  # the target that cross entropy skips: bos and conditions, which no model needs to predict
 _BLOCK_TOKENS = 1 << 18  # read from the store at a time, over all lanes
 
 
@@ -24,7 +24,7 @@ class Batch:
     """One step's tokens: ``targets[b, t]`` comes after ``ids[b, t]``; ``starts_epoch`` says that the lanes begin anew."""
 
     ids: np.ndarray  # (B, T) int64
-    targets: np.ndarray  # (B, T) int64, IGNORED where the next token is bos
+    targets: np.ndarray  # (B, T) int64, IGNORED where the next token is bos or a condition
     epoch: int
     starts_epoch: bool
 
@@ -35,6 +35,7 @@ class Lanes:
     Args:
         store: The texts.
         bos_id: The id that starts a text.
+        vocab_size: The tokenizer's; ids from there on stand for conditions.
         lanes: How many lanes there are, B.
         bptt: Tokens a step and lane, T.
         seed: Of the order of the texts.
@@ -43,14 +44,14 @@ class Lanes:
         DataError: The store holds fewer than two tokens.
     """
 
-    def __init__(self, store: TokenStore, *, bos_id: int, lanes: int, bptt: int, seed: int) -> None:
+    def __init__(self, store: TokenStore, *, bos_id: int, vocab_size: int, lanes: int, bptt: int, seed: int) -> None:
         if store.tokens < 2:
             raise DataError("There are no texts to train on.")
         self.lanes = max(1, min(lanes, (store.tokens - 1) // 2))
         self.length = (store.tokens - 1) // self.lanes  # targets a lane and epoch
         self.bptt = min(bptt, self.length)
         self.steps_per_epoch = self.length // self.bptt
-        self._store, self._bos_id, self._seed = store, bos_id, seed
+        self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = 0
@@ -75,7 +76,8 @@ class Lanes:
         for lane, row in enumerate(block):
             stream.read(lane * self.length + first * self.bptt, row)
         self._store.forget()
-        targets = np.where(block[:, 1:] == self._bos_id, IGNORED, block[:, 1:])
+        following = block[:, 1:]
+        targets = np.where((following == self._bos_id) | (following >= self._vocab_size), IGNORED, following)
         return block[:, :-1], targets
 
 
@@ -85,7 +87,7 @@ class _ShuffledStream:
     def __init__(self, store: TokenStore, random: np.random.Generator) -> None:
         self._store = store
         self._order = random.permutation(len(store))
-        self._ends = np.cumsum(np.diff(store.offsets)[self._order])  # (texts,) where each text ends in the stream
+        self._ends = np.cumsum(store.lengths[self._order])  # (texts,) where each text ends in the stream
 
     def read(self, start: int, out: np.ndarray) -> None:
         """Fill ``out`` with the stream's tokens from ``start`` on."""

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from reviewgen.conditions import Conditions
 from reviewgen.config import from_dict
 from reviewgen.data.cache import frame_texts, workspace
-from reviewgen.data.corpus import DataConfig, read_texts
+from reviewgen.data.corpus import DataConfig, read_rows
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import Tokenizer
 
 __all__ = ["read_documents", "trained_on"]
 
+_NO_CONDITIONS = Conditions()
 _CLEANING = {"lowercase": False, "strip_markdown": False, "clean": True}  # what is done where no training says
 
 
@@ -30,11 +32,12 @@ def read_documents(
     split: str = "all",
     text_column: str | None = None,
     documents: str = "line",
+    conditions: Conditions = _NO_CONDITIONS,
     lowercase: bool | None = None,
     strip_markdown: bool | None = None,
     clean: bool | None = None,
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield each text of a source as ids framed by bos and eos, and its number of characters.
+    """Yield each text of a source as ids framed by bos, the ids of its conditions and eos, and its number of characters.
 
     Args:
         source: See ``reviewgen.data.sources.open_texts``.
@@ -43,6 +46,7 @@ def read_documents(
         split: "all", or a part of the hash split of the source: "train", "validation" or "test".
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut: "line", "paragraph" or "file".
+        conditions: Those of the model; a condition whose column the source lacks is any.
         lowercase, strip_markdown, clean: How to clean; None does what the trainings did, or the least where they differ.
 
     Raises:
@@ -54,9 +58,11 @@ def read_documents(
     if split != "all":
         for data in trained:
             _refuse_other_split(data, cleaning)
-    config = from_dict(DataConfig, {"text_column": text_column, "documents": documents} | cleaning)
+    columns = {"text_column": text_column, "documents": documents, "conditions": conditions.names}
+    config = from_dict(DataConfig, columns | cleaning)
     with workspace() as folder:
-        yield from frame_texts(read_texts(source, folder, config, split=split), tokenizer)
+        rows = read_rows(source, folder, config, split=split)
+        yield from frame_texts(((text, conditions.encode_row(values)) for text, values in rows), tokenizer)
 
 
 def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:

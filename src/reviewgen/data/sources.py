@@ -10,12 +10,12 @@ import importlib.util
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reviewgen.data.columns import TextStream, choose_column
+from reviewgen.data.columns import TextStream, choose_columns
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
 from reviewgen.errors import ConfigError, DataError, HubError
 from reviewgen.names import HubSource, parse_hub_id
@@ -38,7 +38,15 @@ class _Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def open_texts(source: Any, workspace: Path, *, text_column: str | None = None, documents: str = "line") -> TextStream:
+def open_texts(
+    source: Any,
+    workspace: Path,
+    *,
+    text_column: str | None = None,
+    documents: str = "line",
+    conditions: Sequence[str] = (),
+    may_lack: bool = False,
+) -> TextStream:
     """Open a source of texts.
 
     Args:
@@ -47,9 +55,11 @@ def open_texts(source: Any, workspace: Path, *, text_column: str | None = None, 
         workspace: A folder for repaired copies of files; the stream needs it while it is read.
         text_column: The column that holds the text; guessed where it is None.
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between) or "file".
+        conditions: The columns of the texts' conditions.
+        may_lack: Whether a condition that has no column counts as not given.
 
     Raises:
-        DataError: The source is missing, unreadable, empty or lacks the column.
+        DataError: The source is missing, unreadable, empty or lacks a column.
         ConfigError: ``documents`` is unknown, or given for a source that is no txt file.
         HubError: The Hub was not reached, or has no such dataset.
     """
@@ -60,8 +70,8 @@ def open_texts(source: Any, workspace: Path, *, text_column: str | None = None, 
     head = list(itertools.islice(rows, _PEEK))
     if not head:
         raise DataError(f"{opened.name} holds no texts.")
-    stream = choose_column(opened.name, head, itertools.chain(head, rows), text_column)
-    stream.decode_errors, stream.notes = opened.decode_errors, opened.notes
+    stream = choose_columns(opened.name, head, itertools.chain(head, rows), text_column, conditions, may_lack)
+    stream.decode_errors, stream.notes = opened.decode_errors, opened.notes + stream.notes
     return stream
 
 

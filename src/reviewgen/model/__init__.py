@@ -1,6 +1,7 @@
 """A trained model and its tokenizer as one thing that generates, scores, evaluates and saves itself.
 
 review_model    ReviewModel
+writing         how it writes
 request         what one call of ``generate`` asks for, checked
 texts           what it returns
 next_tokens     what a model expects after a text

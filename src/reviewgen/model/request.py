@@ -38,6 +38,11 @@ class Request:
     conditions: Mapping[str, Any]
     must_include: Sequence[str]
 
+    @property
+    def may_take_back(self) -> bool:
+        """Whether tokens that were written may be missing from the text."""
+        return bool(self.must_include) or self.config.finish is not None or self.novelty == "filter"
+
 
 def make_request(prompt: str | Sequence[str], defaults: GenerationConfig, options: GenerateOptions) -> Request:
     """Check a call and put it together.
@@ -48,7 +53,7 @@ def make_request(prompt: str | Sequence[str], defaults: GenerationConfig, option
     own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
     given: dict[str, Any] = {name: options.get(name) for name in own}
     settings = {name: value for name, value in options.items() if name not in own}
-    config = generation_config(defaults, given["generation_config"], settings)
+    config = generation_config(defaults, given["generation_config"], settings, own)
     request = Request(
         prompts=check_prompts(prompt, config.num_return_sequences),
         config=config,
@@ -69,8 +74,11 @@ def _refuse_pairs(request: Request) -> None:
         raise ConfigError(f"novelty must be 'report' or 'filter'; got {request.novelty!r}.")
     if request.max_copy is not None and request.novelty != "filter":
         raise ConfigError("max_copy goes with novelty='filter'.")
-    if request.hooks is not None and request.hooks.streamer is not None and len(request.prompts) != 1:
-        raise ConfigError(f"A streamer takes one text; this call writes {len(request.prompts)}.")
+    if request.hooks is not None and request.hooks.streamer is not None:
+        if len(request.prompts) != 1:
+            raise ConfigError(f"A streamer takes one text; this call writes {len(request.prompts)}.")
+        if request.may_take_back:
+            raise ConfigError("must_include, finish and novelty='filter' may take text back, so they do not go with a streamer.")
     if request.config.num_beams > 1:
         for name, is_given in (
             ("novelty='filter'", request.novelty == "filter"),

@@ -4,30 +4,28 @@ Joins the rooms below and adds no logic of its own. What only measuring and savi
 writes loads no torch, where its plugin has a stepper that needs none.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from reviewgen.bundle import Bundle
+from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError
 from reviewgen.model.next_tokens import NextTokens
-from reviewgen.model.request import GenerateOptions, Request, make_request
-from reviewgen.model.texts import GeneratedText, Generation
+from reviewgen.model.request import GenerateOptions, make_request
+from reviewgen.model.texts import Generation
 from reviewgen.model.walk import Walk
-from reviewgen.novelty import Index, Novelty
-from reviewgen.protocols import Guard, Tokenizer
-from reviewgen.sampling import Pieces, Row, Writer, text_so_far
+from reviewgen.model.writing import Writing
+from reviewgen.novelty import Novelty
+from reviewgen.protocols import Tokenizer
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
 __all__ = ["ReviewModel"]
-
-_MAX_COPY = 50  # characters of a copied span that a filter lets through if nobody says how many
 
 
 class ReviewModel:
@@ -39,7 +37,7 @@ class ReviewModel:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._pieces: Pieces | None = None
+        self._writing = Writing(bundle)
 
     @property
     def model(self) -> "LanguageModel":
@@ -67,9 +65,24 @@ class ReviewModel:
         return self._bundle.tokenizer_plugin.name
 
     @property
+    def conditions(self) -> Conditions:
+        """What it was trained to obey, and the ids that stand for it; empty for a model without conditions."""
+        return self._bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
+
+    @property
     def generation_config(self) -> GenerationConfig:
         """The generation defaults that were saved with the model."""
         return self._bundle.generation
+
+    @cached_property
+    def digest(self) -> str | None:
+        """SHA-256 of the files of its folder that texts depend on; None for a model that was not loaded from one."""
+        return self._bundle.digest()
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight while it writes; see ``reviewgen.load``."""
+        return self._bundle.weights.bits
 
     @property
     def training(self) -> dict[str, Any]:
@@ -125,10 +138,10 @@ class ReviewModel:
             GenerationError: No token can be drawn, or nothing written holds what it must include.
         """
         request = make_request(prompt, self.generation_config, options)
-        rows = self._write(request)
+        rows = self._writing.rows(request)
         if return_dict_in_generate:
-            return [self._generation(row, request.seed, number) for number, row in enumerate(rows)]
-        return [row.text if request.novelty is None else self._with_novelty(row) for row in rows]
+            return [self._writing.generation(row, request, number) for number, row in enumerate(rows)]
+        return [row.text if request.novelty is None else self._writing.with_novelty(row) for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> str:
         """Write one review; takes what ``generate`` takes."""
@@ -143,21 +156,23 @@ class ReviewModel:
         request = make_request(prompt, self.generation_config, options)
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
             raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
-        rows = self._write(request, first)
-        return (self._generation(row, request.seed, number) for number, row in enumerate(rows, first))
+        rows = self._writing.rows(request, first)
+        return (self._writing.generation(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``.
 
         The pieces are characters where the tokenizer's are, and never a part of a character. Takes what ``generate`` takes but
-        num_beams, must_include and finish, which need the whole text.
+        num_beams, must_include, finish and novelty="filter", which need the whole text.
         """
         request = make_request(prompt, self.generation_config, options)
         if len(request.prompts) != 1:
             raise ConfigError(f"stream writes one text; this call asks for {len(request.prompts)}.")
-        if request.config.num_beams > 1 or request.must_include or request.config.finish:
-            raise ConfigError("num_beams, must_include and finish need the whole text, so they do not go with stream.")
-        return self._stream(self._writer(request), request.prompts[0])
+        if request.config.num_beams > 1 or request.may_take_back:
+            raise ConfigError(
+                "num_beams, must_include, finish and novelty='filter' need the whole text, so they do not go with stream."
+            )
+        return self._writing.stream(request)
 
     def next_tokens(self, text: str = "", *, k: int = 10, temperature: float = 1.0) -> NextTokens:
         """Return the k most probable tokens after a text, the entropy, and for a model that counts the counts behind them.
@@ -174,7 +189,7 @@ class ReviewModel:
     def walk(self, text: str = "", *, temperature: float = 1.0, seed: int | None = None) -> Walk:
         """Return a text to take forward and back, token by token; ``Walk`` says how."""
         stepper = self._bundle.weights.stepper()
-        return Walk(stepper, self.tokenizer, self._vocabulary(), text, temperature=temperature, seed=seed)
+        return Walk(stepper, self.tokenizer, self._writing.pieces, text, temperature=temperature, seed=seed)
 
     def evaluate(
         self,
@@ -188,6 +203,8 @@ class ReviewModel:
         clean: bool | None = None,
     ) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
+
+        Its conditions are read from the source's columns of the same names; a text without one may be any.
 
         Args:
             source: See ``reviewgen.data.sources.open_texts``.
@@ -210,11 +227,12 @@ class ReviewModel:
             split=split,
             text_column=text_column,
             documents=documents,
+            conditions=self.conditions,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
             clean=clean,
         )
-        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size)
+        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size, given=len(self.conditions))
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -225,17 +243,18 @@ class ReviewModel:
         """
         if not isinstance(text, str):
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-        return self._index().examine(self.tokenizer.encode(text), self.tokenizer.decode)
+        return self._writing.index.examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str) -> "Score":
-        """Return the bits that a text takes, in all, per character and per token.
+    def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> "Score":
+        """Return the bits that a text takes, in all, per character and per token, under conditions as in ``{"stars": 5}``.
 
         Raises:
             DataError: The text is empty.
+            ConfigError: A condition or its value is unknown.
         """
         from reviewgen.evaluation import score_text
 
-        return score_text(self.model, self.tokenizer, text)
+        return score_text(self.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as one folder, which ``reviewgen.load`` reads.
@@ -247,70 +266,3 @@ class ReviewModel:
         from reviewgen.bundle.write import write_bundle
 
         write_bundle(self._bundle, Path(folder).expanduser(), overwrite=overwrite)
-
-    def _index(self) -> Index:
-        if self._bundle.index is None:
-            raise DataError(
-                "This model has no index of its training text: it was trained with training.novelty=none, saved without "
-                "novelty.safetensors, or is a blend of models of different corpora."
-            )
-        return self._bundle.index
-
-    def _guard(self, request: Request) -> Guard | None:
-        """Return what the decoding must not complete."""
-        if request.novelty is None:
-            return None
-        index = self._index()  # there must be one before anything is written
-        if request.novelty == "report":
-            return None
-        about = max(index.least_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
-        return index.guard(about if request.max_copy is None else request.max_copy)
-
-    def _writer(self, request: Request) -> Writer:
-        if request.conditions:
-            raise ConfigError("This model was trained without conditions.")
-        stepper, pieces, guard = self._bundle.weights.stepper(), self._vocabulary(), self._guard(request)
-        config, seed, hooks, words = request.config, request.seed, request.hooks, request.must_include
-        return Writer(stepper, self.tokenizer, pieces, config, seed, guard, hooks, (), words)
-
-    def _write(self, request: Request, first: int = 0) -> Iterator[Row]:
-        return self._writer(request).write(request.prompts[first:], first, self._log_likelihood)
-
-    def _stream(self, writer: Writer, prompt: str) -> Iterator[str]:
-        shown = prompt
-        if shown:
-            yield shown
-        for row in writer.stream(prompt):
-            text = text_so_far(row, self.tokenizer)
-            if len(text) > len(shown):
-                new = text[len(shown) :]
-                yield from new if self._vocabulary().are_characters and "\ufffd" not in new else (new,)
-                shown = text
-
-    def _generation(self, row: Row, seed: int, number: int) -> Generation:
-        examine, score = partial(self._examine, row.ids), partial(self._log_probabilities, row)
-        return Generation.of(row, seed, number, examine, score)
-
-    def _examine(self, ids: Sequence[int]) -> Novelty | None:
-        return None if self._bundle.index is None else self._bundle.index.examine(ids, self.tokenizer.decode)
-
-    def _log_probabilities(self, row: Row) -> list[float]:
-        """Return the log probability (nats) of each token of a row, and of its end where it ended by itself."""
-        from reviewgen.evaluation import log_probabilities
-
-        ends = [self.tokenizer.eos_id] if row.finish_reason == "end" else []
-        return log_probabilities(self.model, [*row.start, *row.ids, *ends], len(row.start))
-
-    def _log_likelihood(self, row: Row) -> float:
-        return math.fsum(self._log_probabilities(row)) / max(1, len(row.ids))
-
-    def _with_novelty(self, row: Row) -> GeneratedText:
-        text = GeneratedText(row.text)
-        text._examine = partial(self._index().examine, row.ids, self.tokenizer.decode)
-        text.exceeds_max_copy = row.exceeds_limit
-        return text
-
-    def _vocabulary(self) -> Pieces:
-        if self._pieces is None:
-            self._pieces = Pieces(self.tokenizer)
-        return self._pieces

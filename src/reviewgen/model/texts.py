@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from reviewgen.model.request import Request
 from reviewgen.novelty import Novelty
 from reviewgen.sampling import Row
 
@@ -46,6 +47,7 @@ class Generation:
         number: The number of the text in the call, from 0: seed and number give the text again.
         seconds: From the start of its batch until it was complete.
         exceeds_max_copy: Whether it holds a longer copied span than was allowed, because no other token was left.
+        request: The call, checked.
     """
 
     text: str
@@ -57,6 +59,7 @@ class Generation:
     number: int
     seconds: float
     exceeds_max_copy: bool
+    request: Request = field(repr=False, compare=False)
     _examine: Callable[[], Novelty | None] = field(repr=False, compare=False)
     _score: Callable[[], list[float]] = field(repr=False, compare=False)
 
@@ -75,7 +78,7 @@ class Generation:
 
     @classmethod
     def of(
-        cls, row: Row, seed: int, number: int, examine: Callable[[], Novelty | None], score: Callable[[], list[float]]
+        cls, row: Row, request: Request, number: int, examine: Callable[[], Novelty | None], score: Callable[[], list[float]]
     ) -> "Generation":
         """Return what is known of a finished row."""
         return cls(
@@ -84,10 +87,11 @@ class Generation:
             tokens=row.ids,
             new_tokens=row.new_tokens,
             finish_reason=row.finish_reason or "",
-            seed=seed,
+            seed=request.seed,
             number=number,
             seconds=row.seconds,
             exceeds_max_copy=row.exceeds_limit,
+            request=request,
             _examine=examine,
             _score=score,
         )

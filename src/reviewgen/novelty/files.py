@@ -69,8 +69,8 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | Co
         BundleError: The file is missing, damaged, foreign, of an unknown schema, or belongs to another model.
     """
     try:
-        with safe_open(file, framework="pt") as tensors:  # torch maps the file, numpy would copy it
-            index = _read(tensors)
+        with safe_open(file, framework="numpy") as tensors:
+            index = _read(tensors, file)
     except BundleError as error:
         raise BundleError(f"The novelty index {file} {error}") from None
     except OSError as error:
@@ -84,15 +84,15 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | Co
     return index
 
 
-def _read(tensors: Any) -> ExactIndex | CompactIndex:
+def _read(tensors: Any, file: Path) -> ExactIndex | CompactIndex:
     header = _read_header(tensors.metadata() or {})
     if header.get("schema") != _SCHEMA:
         raise BundleError(f"is of schema {header.get('schema')!r}; this reviewgen reads schema {_SCHEMA}.")
     form = header.get("form")
     if form == ExactIndex.form:
-        return _read_exact(tensors, _read_facts(header, _FACTS))
+        return _read_exact(tensors, file, _read_facts(header, _FACTS))
     if form == CompactIndex.form:
-        return _read_compact(tensors, _read_facts(header, _FACTS | _COMPACT_FACTS))
+        return _read_compact(tensors, file, _read_facts(header, _FACTS | _COMPACT_FACTS))
     raise BundleError(f"is of the unknown form {form!r}; there are exact and compact.")
 
 
@@ -106,10 +106,10 @@ def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     return header
 
 
-def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
+def _read_exact(tensors: Any, file: Path, facts: dict[str, Any]) -> ExactIndex:
     _check_names(tensors, ["ids", "suffixes"])
-    ids = _array(tensors, "ids", id_dtype(facts["vocab_size"]))
-    suffixes = _array(tensors, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
+    ids = _array(tensors, file, "ids", id_dtype(facts["vocab_size"]))
+    suffixes = _array(tensors, file, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
     if not 0 < len(ids) == len(suffixes):
         raise BundleError(f"is damaged: it has {len(ids)} tokens and {len(suffixes)} suffixes.")
     if not 0 <= int(ids.min()) <= int(ids.max()) < facts["vocab_size"]:
@@ -119,14 +119,14 @@ def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
     return ExactIndex(**facts, ids=ids, suffixes=suffixes)
 
 
-def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
+def _read_compact(tensors: Any, file: Path, facts: dict[str, Any]) -> CompactIndex:
     _check_names(tensors, _SETS)
     stride, probes = facts.pop("stride"), facts.pop("probes")
     if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
         raise BundleError(f"is damaged: it names {probes} probes and a stride of {stride}.")
     sets = []
     for name, length in zip(_SETS, WINDOWS, strict=True):
-        bits = _array(tensors, name, np.uint64)
+        bits = _array(tensors, file, name, np.uint64)
         if not len(bits) or len(bits) % BLOCK:
             raise BundleError(f"is damaged: {name} has {len(bits)} words, which are no blocks of {BLOCK}.")
         sets.append(WindowSet(bits, length, probes, stride))
@@ -155,11 +155,15 @@ def _check_names(tensors: Any, expected: list[str]) -> None:
         raise BundleError(f"is damaged: it holds {', '.join(names) or 'nothing'} instead of {', '.join(expected)}.")
 
 
-def _array(tensors: Any, name: str, dtype: type[np.generic]) -> np.ndarray:
-    """Return an array of one axis, after a look at the header."""
+def _array(tensors: Any, file: Path, name: str, dtype: type[np.generic]) -> np.ndarray:
+    """Return an array of one axis, mapped into memory, after a look at the header; the library itself would copy it."""
     part = tensors.get_slice(name)
     shape, found, wanted = part.get_shape(), part.get_dtype(), _DTYPES[np.dtype(dtype).name]
     if len(shape) != 1 or found != wanted:
         raise BundleError(f"is damaged: {name} is {found} {shape}, not {wanted} of one axis.")
-    array: np.ndarray = tensors.get_tensor(name).numpy()
-    return array
+    if shape[0] == 0:
+        return np.empty(0, dtype)
+    with file.open("rb") as stream:  # the format: 8 bytes of length, a JSON header, the tensors
+        start = 8 + int.from_bytes(stream.read(8), "little")
+        offset = start + json.loads(stream.read(start - 8))[name]["data_offsets"][0]
+    return np.memmap(file, dtype, "r", offset, (shape[0],))

@@ -91,6 +91,11 @@ class SupportsStep(Protocol):
     A model without one is written with through its plain call.
     """
 
-    def stepper(self) -> Stepper:
-        """Return a stepper made from the weights as they are now; what becomes of the model later does not change it."""
+    def stepper(self, bits: int = 32) -> Stepper:
+        """Return a stepper made from the weights as they are now; what becomes of the model later does not change it.
+
+        Args:
+            bits: 16 and 8 round the weights to so many bits, for speed, and no longer equal the plain call; a model that
+                multiplies no weights does without.
+        """
         ...

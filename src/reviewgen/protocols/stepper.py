@@ -131,8 +131,8 @@ class StepperKind(Protocol):
         """Return the name and form of every tensor of a model with this config; None where only torch can write with it."""
         ...
 
-    def __call__(self, config: Any, tensors: Mapping[str, np.ndarray]) -> Stepper:
-        """Return a stepper from tensors that have the expected form.
+    def __call__(self, config: Any, tensors: Mapping[str, np.ndarray], bits: int = 32) -> Stepper:
+        """Return a stepper from tensors that have the expected form; ``bits`` as in ``SupportsStep``.
 
         Raises:
             BundleError: The tensors hold what no trained model holds.

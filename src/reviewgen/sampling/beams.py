@@ -7,10 +7,10 @@ no beam can still beat the worst of K finished texts.
 
 import time
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from reviewgen.compiled.draw import adjust
 from reviewgen.config import GenerationConfig
@@ -47,30 +47,30 @@ def search(
     """Return the ``config.num_return_sequences`` best of ``config.num_beams`` texts that continue a row, the best first.
 
     Raises:
-        GenerationError: The logits are no numbers, or a logits processor rules out every token.
+        GenerationError: The logits are no numbers, a logits processor rules out every token, or there are fewer texts.
     """
     begun = time.monotonic()
-    found = _Search(tokenizer, pieces, config, hooks, Ends(tokenizer, config.max_new_tokens, config.stop_strings, config.finish))
-    logits, state = stepper.read(np.array([[*start.start, *start.ids]], np.int64), stepper.initial_state(1))
-    live = [_Beam(0.0, start, 0.0)]
     if config.max_new_tokens == 0:
-        start.text, start.finish_reason = start.prompt, "length"
-        return [start] * config.num_return_sequences
-    while live:
-        sources, live = found.step(live, np.stack([found.scores(beam.row, row) for beam, row in zip(live, logits, strict=True)]))
-        if deadline is not None and time.monotonic() > deadline:
-            found.finish(live, "time")
-            break
-        if not live or found.is_over(live):
-            break
-        state = select_rows(state, sources)
-        logits, state = stepper.read(np.array([[beam.row.ids[-1]] for beam in live], np.int64), state)
+        return [_unwritten(start, tokenizer) for _ in range(config.num_return_sequences)]
+    found = _Search(tokenizer, pieces, config, hooks, Ends(tokenizer, config.max_new_tokens, config.stop_strings, config.finish))
+    found.run(stepper, start, deadline)
+    if not found.finished and start.rest:  # no likely way to spell the prompt, so as the tokenizer does
+        ids = [*start.ids, *tokenizer.encode(start.rest)]
+        found.run(stepper, replace(start, ids=ids, rest="", spelled=len(ids)), deadline)
     if len(found.finished) < config.num_return_sequences:
-        found.finish(live, "stuck")
-    best = sorted(found.finished, reverse=True)[: config.num_return_sequences]
+        raise GenerationError(
+            f"num_return_sequences={config.num_return_sequences} is more than the number of texts found after the prompt, "
+            f"{len(found.finished)}."
+        )
+    best = found.finished[: config.num_return_sequences]
     for beam in best:
         beam.row.seconds = time.monotonic() - begun
     return [beam.row for beam in best]
+
+
+def _unwritten(start: Row, tokenizer: Tokenizer) -> Row:
+    """Return a row that is its prompt."""
+    return replace(start, ids=[*start.ids, *tokenizer.encode(start.rest)], text=start.prompt, finish_reason="length")
 
 
 @dataclass
@@ -84,7 +84,25 @@ class _Search:
     ends: Ends
     finished: list[_Beam] = field(default_factory=list)
 
-    def scores(self, row: Row, logits: Float64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+    def run(self, stepper: Stepper, start: Row, deadline: float | None) -> None:
+        """Search until nothing better can be found."""
+        logits, state = stepper.read(np.array([[*start.start, *start.ids]], np.int64), stepper.initial_state(1))
+        live = [_Beam(0.0, start, 0.0)]
+        while True:
+            before = live
+            table = np.stack([self.scores(beam.row, row) for beam, row in zip(live, logits, strict=True)])
+            sources, live = self.step(live, table)
+            if deadline is not None and time.monotonic() > deadline:
+                self.finish(live, "time")
+                return
+            if not live and not self.finished:
+                self.finish([beam for beam in before if not beam.row.rest], "stuck")
+            if not live or self.is_over(live):
+                return
+            state = select_rows(state, sources)
+            logits, state = stepper.read(np.array([[beam.row.ids[-1]] for beam in live], np.int64), state)
+
+    def scores(self, row: Row, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
         """Return the log probabilities of what may follow a row, after penalties and hooks; -inf is ruled out."""
         drawing = make_drawing(self.config, self.tokenizer)
         table = np.full(len(logits), -np.inf)
@@ -93,8 +111,10 @@ class _Search:
         if row.rest:
             table[: drawing.size][~self.pieces.spelling(row.rest)] = -np.inf
         largest = table.max()
+        if largest == -np.inf:
+            return table
         if not np.isfinite(largest):
-            raise GenerationError("The model's logits are not numbers (NaN or infinite), or none spells the rest of the prompt.")
+            raise GenerationError("The model's logits are not numbers (NaN or infinite): its weights are damaged.")
         table -= largest + np.log(np.exp(table - largest).sum())
         scores, text = np.empty(len(table)), np.array([*row.start, *row.ids], np.int64)
         adjust(table, text, len(text), row.new_tokens, drawing, scores)
@@ -114,7 +134,7 @@ class _Search:
             row = self._extend(live[source].row, token)
             beam = _Beam(0.0, row, float(totals[place]))
             if row.finish_reason is not None:
-                if rank < beams or row.finish_reason != "end":
+                if rank < beams:
                     self._keep(beam)
             elif len(going) < beams:
                 going.append(beam)

@@ -68,15 +68,13 @@ def decode(
         for row in rows:
             row.ids += tokenizer.encode(row.rest)
             row.text, row.finish_reason = row.prompt, "length"
-        return
     longest = config.max_new_tokens + max((len(row.ids) + len(row.rest) for row in rows), default=0)
     if guard is not None and guard[0].length + guard[1] - 1 > longest:
         guard = None  # no text gets as long as that
     decoding = _Decoding(stepper, tokenizer, pieces, make_drawing(config, tokenizer), ends, guard, hooks, deadline, pace)
     if hooks is not None:
-        for row in rows:
-            hooks.put(row, row.ids, is_prompt=True)
-    pending = list(rows)
+        hooks.begin(rows)
+    pending = [row for row in rows if row.finish_reason is None]
     while pending:
         for stepped in decoding.run(pending):
             for row in stepped:
@@ -150,7 +148,9 @@ class _Decoding:
         going = set()
         for number, row in enumerate(live):
             token = int(tokens[number])
-            if token == DEAD_END and row.tries >= TRIES:
+            if token == NOTHING_LEFT and row.rest:  # penalties rule out all that spells it, so as the tokenizer does
+                row.forced, row.rest = self.tokenizer.encode(row.rest), ""
+            elif token == DEAD_END and row.tries >= TRIES:
                 row.exceeds_limit = True
                 one = slice(number, number + 1)
                 token = int(self._choose([row], table[one], texts[one], np.zeros(1, np.int64), drawing)[0])
@@ -220,9 +220,10 @@ class _Decoding:
     def _take(self, row: Row, token: int, scores: Float[np.ndarray, " V"]) -> bool:
         """Add a token to a row, and finish the row where it ends; return whether it goes on."""
         if row.forced:
-            token = row.forced.pop(0)
-            row.ids.append(token)
+            row.ids.append(row.forced.pop(0))
             row.spelled = len(row.ids)
+            if self.hooks is not None:
+                self.hooks.put(row.ids[-1:])
             return True
         if token < 0:
             self._meet(row, token)
@@ -237,8 +238,8 @@ class _Decoding:
         if is_prompt:
             row.spelled = len(row.ids)
         if self.hooks is not None:
-            self.hooks.put(row, [token])
-            if self.hooks.ends(row, scores.astype(np.float64)):
+            self.hooks.put([token])
+            if row.new_tokens and self.hooks.ends(row, scores.astype(np.float64)):
                 self.ends.end(row, "criteria")
         return row.finish_reason is None and (bool(row.rest) or not self.ends.after(row, 1))
 

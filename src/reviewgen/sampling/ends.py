@@ -10,7 +10,7 @@ from reviewgen.sampling.row import Row, whole_text
 
 __all__ = ["Ends"]
 
-_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+")  # a full stop inside 3.5 is none
+_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")  # a full stop inside 3.5 is none
 _TOKENS_A_CHARACTER = 8  # at most
 
 

@@ -49,8 +49,8 @@ class Hooks:
                     f"{_name(processor)} should return scores of shape {(1, len(scores))}; it returned {found}."
                 )
         processed: np.ndarray = table[0].double().cpu().numpy()
-        if np.isnan(processed).any():
-            raise GenerationError("The logits processors return scores that are not numbers (NaN).")
+        if not (processed < np.inf).all():
+            raise GenerationError("The logits processors return scores that are not numbers (NaN or plus infinity).")
         if not (processed > -np.inf).any():
             raise GenerationError(
                 f"The logits processors rule out every token after {len(row.ids)} tokens, so none can be drawn."
@@ -66,17 +66,20 @@ class Hooks:
         table, ids = torch.from_numpy(scores.astype(np.float32))[None], self._ids(row)
         return any(bool(torch.as_tensor(criterion(ids, table)).all()) for criterion in self.criteria)
 
-    def put(self, row: Row, tokens: Sequence[int], *, is_prompt: bool = False) -> None:
-        """Hand tokens to the streamer, one by one, or the prompt at once."""
+    def begin(self, rows: Sequence[Row]) -> None:
+        """Hand the prompts, as the model reads them, to the streamer."""
+        if self.streamer is not None:
+            for row in rows:
+                self.streamer.put(self._ids(row))
+
+    def put(self, tokens: Sequence[int]) -> None:
+        """Hand tokens to the streamer, one by one."""
         if self.streamer is None:
             return
         import torch
 
-        if is_prompt:
-            self.streamer.put(torch.tensor([[*row.start, *tokens]]))
-        else:
-            for token in tokens:
-                self.streamer.put(torch.tensor([token]))
+        for token in tokens:
+            self.streamer.put(torch.tensor([token]))
 
     def end(self) -> None:
         """Tell the streamer that the text is complete."""

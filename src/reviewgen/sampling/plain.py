@@ -14,9 +14,9 @@ __all__ = ["PlainStepper", "make_stepper"]
 _READ_TOKENS = 512  # of a prompt, at a time
 
 
-def make_stepper(model: LanguageModel, device: str = "cpu") -> Stepper:
-    """Return the model's own stepper, where it has one and is on the CPU; else one that calls the model."""
-    return model.stepper() if device == "cpu" and isinstance(model, SupportsStep) else PlainStepper(model, device)
+def make_stepper(model: LanguageModel, device: str = "cpu", bits: int = 32) -> Stepper:
+    """Return the model's own stepper, where it has one and is on the CPU; else one that calls the model, in its own precision."""
+    return model.stepper(bits) if device == "cpu" and isinstance(model, SupportsStep) else PlainStepper(model, device)
 
 
 class PlainStepper:

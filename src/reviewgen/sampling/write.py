@@ -52,7 +52,7 @@ class Writer:
         deadline = None if self.config.max_time is None else time.monotonic() + self.config.max_time
         numbered = enumerate(prompts, first)
         if self.config.num_beams > 1:
-            yield from self._search(prompts, deadline)
+            yield from self._search(prompts, first, deadline)
         elif self.must_include:
             for number, prompt in numbered:
                 yield self._write_including(prompt, number, likelihood or (lambda _: 0.0), deadline)
@@ -77,12 +77,15 @@ class Writer:
     def _decode(self, rows: list[Row], deadline: float | None, pace: float = 0.2) -> Iterator[list[Row]]:
         return decode(self.stepper, self.tokenizer, self.pieces, rows, self.config, self.guard, self.hooks, deadline, pace)
 
-    def _search(self, prompts: Sequence[str], deadline: float | None) -> Iterator[Row]:
-        """Yield the best texts of each prompt, which stands there as often as texts are asked for."""
+    def _search(self, prompts: Sequence[str], first: int, deadline: float | None) -> Iterator[Row]:
+        """Yield the best texts of each prompt, which stands there as often as texts are asked for; the first one maybe less."""
         texts = self.config.num_return_sequences
-        for prompt in prompts[::texts]:
+        skipped = first % texts
+        for prompt in [*prompts[: min(skipped, 1)], *prompts[-skipped % texts :: texts]]:
             row = self._row(prompt, 0)
-            yield from search(self.stepper, self.tokenizer, self.pieces, row, self.config, self.hooks, deadline)
+            rows = search(self.stepper, self.tokenizer, self.pieces, row, self.config, self.hooks, deadline)
+            yield from rows[skipped:]
+            skipped = 0
 
     def _write_including(self, prompt: str, number: int, likelihood: Callable[[Row], float], deadline: float | None) -> Row:
         """Return the most probable of the first texts that include all words; try 0 is what would be written without them."""

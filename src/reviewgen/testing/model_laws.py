@@ -30,6 +30,7 @@ from reviewgen.testing.models import (
     through_a_file,
     train_by_counting,
 )
+from reviewgen.testing.step_law import step
 
 __all__ = [
     "MODEL_LAWS",
@@ -49,6 +50,7 @@ __all__ = [
     "score",
     "shape",
     "state",
+    "step",
     "strict",
     "sums_to_one",
 ]
@@ -283,6 +285,7 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     strict,
     meta,
     score,
+    step,
     sums_to_one,
     reports,
 )

@@ -12,7 +12,7 @@ its best weights, is in evaluation mode and on the CPU. Recurrent models see B l
 from step to step (truncated back-propagation through time, Williams & Peng 1990), its length fixed: ``bptt``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -40,13 +40,16 @@ def fit(
     budget: Budget,
     seed: int,
     index: Index | None = None,
+    prefix: Sequence[int] = (),
 ) -> Iterator[Report]:
     """Train a model; yield a report a step. With an index of the training texts, each evaluation says how much it copies.
+
+    ``prefix`` holds the ids that stand for no condition in particular, one for each that the texts carry after bos.
 
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is no number.
     """
-    judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index)
+    judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index, prefix)
     if isinstance(model, CountTrained):
         yield from count(model, train, budget.deadline, judge)
     elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):

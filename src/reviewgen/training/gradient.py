@@ -25,7 +25,14 @@ def descend(
     model: nn.Module, tokenizer: Tokenizer, train: TokenStore, config: TrainingConfig, budget: Budget, seed: int, judge: Judge
 ) -> Iterator[Report]:
     """Descend the gradient over lanes of the stream, evaluate now and then, and leave the best weights in the model."""
-    lanes = Lanes(train, bos_id=tokenizer.bos_id, lanes=config.batch_size, bptt=config.bptt, seed=seed)
+    lanes = Lanes(
+        train,
+        bos_id=tokenizer.bos_id,
+        vocab_size=tokenizer.vocab_size,
+        lanes=config.batch_size,
+        bptt=config.bptt,
+        seed=seed,
+    )
     loop = _GradientLoop(model, config, lanes, budget, seed)
     best = _copy_tensors(model)
     evaluated = 0
@@ -166,7 +173,7 @@ class _GradientLoop:
 
 
 def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """Return the mean negative log likelihood of the targets, in nats a token; bos is no target.
+    """Return the mean negative log likelihood of the targets, in nats a token; bos and conditions are no targets.
 
     Logits that lie in memory time-first, as torch's recurrent layers make them, are read in that order, without a copy.
     """

@@ -40,6 +40,7 @@ class Judge:
     documents: list[Document]
     config: TrainingConfig
     index: Index | None = None
+    prefix: Sequence[int] = ()  # the ids after bos that stand for no condition in particular
     best: float = math.inf  # bits per character of the best
     best_copy_rate: float | None = None
     without_gain: int = 0
@@ -70,7 +71,7 @@ class Judge:
 
     def _measure(self, model: Any, device: str) -> Evaluation | None:
         try:
-            return evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device)
+            return evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device, len(self.prefix))
         except NotADistribution:
             return None
 
@@ -83,7 +84,7 @@ class Judge:
         """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""
         tokens = self.config.copy_tokens if self.index is not None else 0
         count = max(1, tokens // SAMPLE_TOKENS)
-        rows = list(start_rows([""] * count, self.pieces, seed=0))
+        rows = list(start_rows([""] * count, self.pieces, seed=0, conditions=self.prefix))
         config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
         for _ in decode(make_stepper(model, device), self.tokenizer, self.pieces, rows, config):
             pass

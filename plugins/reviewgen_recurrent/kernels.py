@@ -1,0 +1,212 @@
+"""The recurrent models' compiled loops: a text read, a token read, many tokens drawn. They know arrays and no settings.
+
+Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, R rows side by side, P the gates' sizes
+together, rounded up to whole panels (``reviewgen.compiled.linear``). Inside, a state is (L, R, H): a layer's rows are a matrix.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from reviewgen.compiled import compiled, inlined
+from reviewgen.compiled.draw import choose_live
+from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
+
+__all__ = ["GRU", "LSTM", "RNN", "Weights", "read", "score", "write"]
+
+RNN, GRU, LSTM = 0, 1, 2
+READ_ROWS = 512  # tokens whose input products are made together: a few megabytes
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+class Weights(NamedTuple):
+    """A recurrent model made ready: every matrix in panels, each followed by its scales."""
+
+    table: Float32[np.ndarray, "V P"]  # each token's ``W_ih x + biases[0]``, or no rows: it is then made from what follows
+    embedding: Float32[np.ndarray, "V E"]
+    first: Shaped[np.ndarray, "panels E 64"]
+    first_scales: Float32[np.ndarray, " P"]
+    above: Shaped[np.ndarray, "L1 panels H 64"]  # L-1 times W_ih of the layers that stand on another
+    above_scales: Float32[np.ndarray, "L1 P"]
+    recurrent: Shaped[np.ndarray, "L panels H 64"]
+    recurrent_scales: Float32[np.ndarray, "L P"]
+    biases: Float32[np.ndarray, "L P"]  # b_ih + b_hh; the gru's b_ih
+    hidden_biases: Float32[np.ndarray, "L P"]  # the gru's b_hh
+    projection: Shaped[np.ndarray, "panels H 64"]  # no panels where h goes to the output as it is
+    projection_scales: Float32[np.ndarray, " E64"]
+    output: Shaped[np.ndarray, "panels K 64"]
+    output_scales: Float32[np.ndarray, " V64"]
+    output_bias: Float32[np.ndarray, " V"]
+
+
+@compiled
+def read(weights, cell, is_relu, ids, h, c):
+    """Move the states h and c (L, B, H) past ids, int64 (B, T); c has a width of 0 but for the lstm.
+
+    A layer reads READ_ROWS tokens or so before the next one does: the input products of all of them are one matrix product.
+    """
+    layers, rows, width = h.shape
+    biases, steps = weights.biases, min(ids.shape[1], max(1, READ_ROWS // max(1, rows)))
+    all_gates, outputs = np.empty((steps * rows, biases.shape[1]), np.float32), np.empty((steps * rows, width), np.float32)
+    hidden, several = np.empty((rows, biases.shape[1]), np.float32), np.empty(steps * rows, np.int64)
+    for start in range(0, ids.shape[1], steps):
+        count = min(steps, ids.shape[1] - start)
+        gates = all_gates[: count * rows]
+        for t in range(count):
+            for row in range(rows):
+                several[t * rows + row] = ids[row, start + t]
+        _look_up(weights, several[: count * rows], gates)
+        for layer in range(layers):
+            if layer > 0:
+                _spread(biases[layer], gates)
+                add_product(weights.above[layer - 1], weights.above_scales[layer - 1], outputs[: count * rows], gates)
+            for t in range(count):
+                now = gates[t * rows : (t + 1) * rows]
+                _step(weights, cell, is_relu, layer, now, hidden, h[layer], c[layer])
+                for row in range(rows):
+                    _copy(h[layer, row], outputs[t * rows + row])
+
+
+@compiled
+def score(weights, top, logits):
+    """Write the logits after each row's topmost h, (R, H), to ``logits``, (R, V64)."""
+    _spread(weights.output_bias, logits)
+    if len(weights.projection) == 0:
+        add_product(weights.output, weights.output_scales, top, logits)
+    else:
+        projected = np.zeros((len(top), len(weights.projection_scales)), np.float32)
+        add_product(weights.projection, weights.projection_scales, top, projected)
+        add_product(weights.output, weights.output_scales, projected, logits)
+
+
+@compiled
+def write(weights, cell, is_relu, h, c, texts, begun, drawn, written, uniform, used, drawing, windows, run):
+    """Draw tokens for B texts until each has met its end or the last but one of its numbers; h and c go with them.
+
+    A text that has ended leaves its slot to the last one, so that all work is for texts that go on.
+
+    Args:
+        texts, begun, drawn, written, uniform, used, drawing, windows, run: As in ``choose_live``.
+    """
+    biases, vocabulary = weights.biases, len(weights.output_bias)
+    layers, live, _ = h.shape
+    rows, ids = np.arange(live), np.empty(live, np.int64)
+    h_now, c_now = h.copy(), c.copy()
+    all_logits = np.zeros((live, len(weights.output_scales)), np.float32)
+    scores, chances = np.empty(vocabulary), np.empty(vocabulary)
+    all_gates, hidden = np.empty((live, biases.shape[1]), np.float32), np.empty((live, biases.shape[1]), np.float32)
+    while live > 0:
+        logits = all_logits[:live]
+        score(weights, h_now[layers - 1, :live], logits)
+        choose_live(logits, rows, live, texts, begun, drawn, written, uniform, used, drawing, windows, run, ids, scores, chances)
+        live = _retire(rows, ids, live, h_now, c_now, h, c)
+        gates = all_gates[:live]
+        _look_up(weights, ids[:live], gates)
+        for layer in range(layers):
+            if layer > 0:
+                _spread(biases[layer], gates)
+                add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h_now[layer - 1, :live], gates)
+            _step(weights, cell, is_relu, layer, gates, hidden, h_now[layer, :live], c_now[layer, :live])
+
+
+@compiled
+def _retire(rows, ids, live, h_now, c_now, h, c):
+    """Hand the states of the texts that have ended back, fill their slots from the end, and return how many are left."""
+    slot = 0
+    while slot < live:
+        if ids[slot] >= 0:
+            slot += 1
+            continue
+        live -= 1
+        for layer in range(len(h)):
+            _copy(h_now[layer, slot], h[layer, rows[slot]])
+            _copy(c_now[layer, slot], c[layer, rows[slot]])
+            _copy(h_now[layer, live], h_now[layer, slot])
+            _copy(c_now[layer, live], c_now[layer, slot])
+        rows[slot], ids[slot] = rows[live], ids[live]
+    return live
+
+
+@compiled
+def _copy(numbers, row):
+    """Copy numbers into a row at least as long (a slice's assignment would take seconds to compile, for its error message)."""
+    for j in range(len(numbers)):
+        row[j] = numbers[j]
+
+
+@compiled
+def _spread(numbers, rows):
+    """Copy numbers into each of some rows."""
+    for row in range(len(rows)):
+        _copy(numbers, rows[row])
+
+
+@compiled
+def _look_up(weights, ids, gates):
+    """Write the first layer's products of tokens, int64 (R,), to ``gates``, (R, P)."""
+    table, embedding = weights.table, weights.embedding
+    if len(table) > 0:
+        for row in range(len(ids)):
+            _copy(table[ids[row]], gates[row])
+        return
+    vectors = np.empty((len(ids), embedding.shape[1]), np.float32)
+    for row in range(len(ids)):
+        _copy(embedding[ids[row]], vectors[row])
+    _spread(weights.biases[0], gates)
+    add_product(weights.first, weights.first_scales, vectors, gates)
+
+
+@compiled
+def _step(weights, cell, is_relu, layer, gates, hidden, h, c):
+    """Move a layer's h and c, (R, H), one token on, by the equations in the cell's own file.
+
+    Args:
+        gates: float32 (R, P), the products of the inputs; written.
+        hidden: float32, at least R rows of P, written by the gru, whose reset gate stands between the two products.
+    """
+    panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
+    if cell == GRU:
+        hidden = hidden[: len(h)]
+        _spread(weights.hidden_biases[layer], hidden)
+        add_product(panels, scales, h, hidden)
+    else:
+        add_product(panels, scales, h, gates)
+    for row in range(len(h)):
+        if cell == GRU:
+            _gru(gates[row], hidden[row], h[row], is_relu)
+        elif cell == LSTM:
+            _lstm(gates[row], h[row], c[row], is_relu)
+        else:
+            _rnn(gates[row], h[row], is_relu)
+
+
+@compiled
+def _rnn(gates, h, is_relu):
+    for j in range(len(h)):
+        h[j] = _squash(gates[j], is_relu)
+
+
+@compiled
+def _gru(gates, hidden, h, is_relu):
+    size = len(h)
+    for j in range(size):
+        reset = sigmoid32(gates[j] + hidden[j])
+        update = sigmoid32(gates[size + j] + hidden[size + j])
+        candidate = _squash(gates[2 * size + j] + reset * hidden[2 * size + j], is_relu)
+        h[j] = (ONE - update) * candidate + update * h[j]
+
+
+@compiled
+def _lstm(gates, h, c, is_relu):
+    size = len(h)
+    for j in range(size):
+        candidate = _squash(gates[2 * size + j], is_relu)
+        c[j] = sigmoid32(gates[size + j]) * c[j] + sigmoid32(gates[j]) * candidate
+    for j in range(size):  # a loop of its own, which needs fewer checks that arrays do not overlap, so that it vectorises
+        h[j] = sigmoid32(gates[3 * size + j]) * _squash(c[j], is_relu)
+
+
+@inlined
+def _squash(number, is_relu):
+    return (ZERO if number < ZERO else number) if is_relu else tanh32(number)

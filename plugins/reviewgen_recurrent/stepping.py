@@ -1,0 +1,167 @@
+"""The steppers of rnn, gru and lstm: a trained model's arrays, made ready once to predict one token after another.
+
+The first layer's product of a token is looked up (``W_ih`` times its embedding is one of V vectors), the matrices are packed
+for products with one vector (``reviewgen.compiled.linear``), and the loops over tokens are compiled, in ``kernels``. It must
+not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, G gates, N numbers.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from reviewgen.compiled.draw import NONE, Drawing
+from reviewgen.compiled.linear import Bits, Matrix, pack
+from reviewgen.compiled.windows import NO_WINDOWS
+from reviewgen.errors import BundleError
+from reviewgen.protocols.stepper import Guard, TensorForm
+from reviewgen_recurrent import kernels
+from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
+
+__all__ = ["GruStepper", "LstmStepper", "RnnStepper"]
+
+TABLE_BYTES = 1 << 24  # of looked-up products; beyond, making them costs more time than a text of some hundred words saves
+
+Parts: TypeAlias = tuple[Float32[np.ndarray, "B L H"], ...]
+"""A state: ``(h,)`` or, for the lstm, ``(h, c)``."""
+
+
+class _RecurrentStepper:
+    """What the three have in common; a cell adds its number of gates and its equations, in ``kernels``."""
+
+    Config: ClassVar[type]
+    cell: ClassVar[int]
+    gates: ClassVar[int]
+    parts: ClassVar[int] = 1  # of the state
+
+    def __init__(self, config: RecurrentConfig, tensors: Mapping[str, np.ndarray], bits: Bits = 32) -> None:
+        """Make a stepper from a model's tensors, which it does not keep.
+
+        Raises:
+            BundleError: A tensor holds NaN or infinity.
+        """
+        for name, tensor in tensors.items():
+            if not np.isfinite(tensor).all():
+                raise BundleError(f"The tensor {name!r} holds NaN or infinity, which no trained model does. Train it again.")
+        self.config = config
+        self._is_relu = config.activation == "relu"
+        self._weights = self._prepare(tensors, bits)
+
+    @classmethod
+    def expect(cls, config: RecurrentConfig) -> dict[str, TensorForm]:
+        """Return the name and form of every tensor of a model with this config."""
+        vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
+        rows = cls.gates * size
+        shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary, width), "output.bias": (vocabulary,)}
+        if not config.tied:
+            shapes["output.weight"] = (vocabulary, size)
+        elif size != width:
+            shapes["output.projection.weight"] = (width, size)
+        for layer in range(config.layers):
+            shapes[f"recurrent.weight_ih_l{layer}"] = rows, size if layer else width
+            shapes[f"recurrent.weight_hh_l{layer}"] = rows, size
+            shapes |= {f"recurrent.bias_{kind}_l{layer}": (rows,) for kind in ("ih", "hh")}
+        return {name: ("float32", shape) for name, shape in shapes.items()}
+
+    def initial_state(self, batch_size: int) -> Parts:
+        """Return the state before the first token: zeros."""
+        shape = (batch_size, self.config.layers, self.config.hidden_size)
+        return tuple(np.zeros(shape, np.float32) for _ in range(self.parts))
+
+    def read(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
+        """Return the logits of what follows the last of T >= 1 tokens, and the state after it."""
+        h, c = self._layers_first(state)
+        kernels.read(self._weights, self.cell, self._is_relu, np.ascontiguousarray(ids), h, c)
+        logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
+        kernels.score(self._weights, h[-1], logits)
+        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c)
+
+    def sample(
+        self,
+        state: Parts,
+        uniform: Float64[np.ndarray, "B N"],
+        drawing: Drawing,
+        texts: Int64[np.ndarray, "B K"],
+        written: Int64[np.ndarray, " B"],
+        guard: Guard | None = None,
+    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
+        """Return up to N tokens a row, how many numbers each used up, and the state after them, as SupportsSample says.
+
+        A row stops where fewer than two numbers are left. To the last bit, it does not depend on the rows beside it.
+        """
+        h, c = self._layers_first(state)
+        begun = texts.shape[1]
+        whole = np.full((len(texts), begun + uniform.shape[1]), NONE, np.int64)
+        whole[:, :begun] = texts
+        drawn, used = (np.zeros(len(texts), np.int64) for _ in range(2))
+        windows, run = guard or (NO_WINDOWS, 0)
+        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
+        kernels.write(
+            self._weights, self.cell, self._is_relu, h, c, whole, begun, drawn, new, numbers, used, drawing, windows, run
+        )
+        return whole[:, begun:], used, self._batch_first(h, c)
+
+    def _layers_first(self, state: Parts) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B C"]]:
+        """Return copies of h and c as the kernels have them; a cell without a c gets one without width."""
+        h, c = state[0], state[1] if self.parts > 1 else state[0][..., :0]
+        return np.array(h.swapaxes(0, 1), order="C"), np.array(c.swapaxes(0, 1), order="C")
+
+    def _batch_first(self, h: Float32[np.ndarray, "L B H"], c: Float32[np.ndarray, "L B C"]) -> Parts:
+        return tuple(np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h, c)[: self.parts])
+
+    def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Weights:
+        embedding = np.asarray(tensors["embedding.weight"], np.float32)
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            [np.asarray(tensors[f"recurrent.{name}_l{layer}"], np.float32) for layer in range(self.config.layers)]
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        recurrent, first = pack(np.stack(weight_hh), bits), pack(weight_ih[0], bits)
+        sizes = self.config.layers, recurrent.scales.shape[1]
+        biases, hidden_biases = np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
+        alone = self.cell == kernels.GRU  # its candidate's b_hh is scaled by the reset gate
+        biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if alone else np.stack(bias_hh))
+        hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
+        table = np.empty((0, sizes[1]), np.float32)
+        if 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
+            table = np.tile(biases[0], (len(embedding), 1))
+            table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
+        above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
+        output_bias = np.array(tensors["output.bias"], np.float32)
+        projection, output = self._output(tensors, bits)
+        return kernels.Weights(
+            table, embedding.copy(), *first, *above, *recurrent, biases, hidden_biases, *projection, *output, output_bias
+        )
+
+    def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix, Matrix]:
+        """Return the projection, without panels where there is none, and the output's matrix; small ones become one."""
+        embedding = np.asarray(tensors["embedding.weight"], np.float32)
+        weight = embedding if self.config.tied else np.asarray(tensors["output.weight"], np.float32)
+        none = pack(np.empty((0, self.config.hidden_size), np.float32), bits)
+        if "output.projection.weight" not in tensors:
+            return none, pack(weight, bits)
+        projection = np.asarray(tensors["output.projection.weight"], np.float32)
+        if len(weight) * projection.shape[1] <= weight.size + projection.size:
+            return none, pack(weight @ projection, bits)
+        return pack(projection, bits), pack(weight, bits)
+
+
+class RnnStepper(_RecurrentStepper):
+    """The stepper of ``rnn``."""
+
+    Config: ClassVar[type] = RnnConfig
+    cell, gates = kernels.RNN, 1
+
+
+class GruStepper(_RecurrentStepper):
+    """The stepper of ``gru``."""
+
+    Config: ClassVar[type] = GruConfig
+    cell, gates = kernels.GRU, 3
+
+
+class LstmStepper(_RecurrentStepper):
+    """The stepper of ``lstm``."""
+
+    Config: ClassVar[type] = LstmConfig
+    cell, gates, parts = kernels.LSTM, 4, 2

@@ -1,0 +1,124 @@
+"""Texts to a file, a JSON object a line, as they come: with a progress bar, and going on where an earlier run stopped."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reviewgen.cli import options
+from reviewgen.cli.console import note, notes
+from reviewgen.errors import ConfigError, DataError, storage_errors
+from reviewgen.receipts import make_receipt
+
+if TYPE_CHECKING:
+    from reviewgen.model import Generation, ReviewModel
+
+__all__ = ["write_file"]
+
+
+def write_file(
+    model: "ReviewModel", source: str, prompt: str, wishes: dict[str, Any], seed: int | None, out: Path, receipt: Path | None
+) -> int:
+    """Write texts to a file; return the exit status: 0, or 1 where an interrupt cut it short.
+
+    Raises:
+        ConfigError: The file was written with other settings or by another model.
+        DataError: The file holds something else.
+        StorageError: There is no room, or the place may not be written.
+    """
+    run = _identify(model, prompt, wishes)
+    with storage_errors(out):
+        done, seed = _go_on(out, run, seed)
+    total = wishes["num_return_sequences"]
+    if done >= total:
+        note(f"{out} already holds {done:,} texts.")
+        return 0
+    if done:
+        note(f"{out} holds {done:,} of {total:,} texts; going on.")
+    texts = model.generate_each(prompt, first=done, seed=seed, **wishes)
+    written, started = done, time.monotonic()
+    try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(_appending(file)) for file in (receipt, out) if file is not None]
+            for text in _watched(texts, done, total):
+                lines = [make_receipt(model, text, options.kept_source(source))] if receipt is not None else []
+                lines.append(text.facts() | _novelty(text, wishes["novelty"]) | {"run": run})
+                for file, line in zip(files, lines, strict=True):
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    file.flush()  # an interrupt or a crash loses no text
+                written += 1
+    except KeyboardInterrupt:
+        note(f"Interrupted; {written:,} of {total:,} texts are in {out}. The same command goes on from there.")
+        return 1
+    seconds = time.monotonic() - started
+    note(f"{total - done:,} texts in {seconds:.1f} s ({(total - done) / seconds:,.0f} a second), in {out}.")
+    return 0
+
+
+def _identify(model: "ReviewModel", prompt: str, wishes: dict[str, Any]) -> str:
+    """Return what tells one run from others: the model and every wish but the number of texts."""
+    facts = {name: value for name, value in wishes.items() if name != "num_return_sequences"} | {"prompt": prompt}
+    text = json.dumps([model.digest, model.bits, facts], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _go_on(out: Path, run: str, seed: int | None) -> tuple[int, int]:
+    """Return how many texts a file holds already, and its seed; a last line that was cut short goes."""
+    if not out.exists():
+        return 0, secrets.randbits(32) if seed is None else seed
+    done, end, first = 0, 0, None
+    with out.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break  # cut short by a crash
+            last = _read(line, out, done)
+            first = first or last
+            done, end = done + 1, end + len(line)
+    if end < out.stat().st_size:
+        with out.open("rb+") as file:
+            file.truncate(end)
+    if first is None:
+        return 0, secrets.randbits(32) if seed is None else seed
+    if first["run"] != run or (seed is not None and seed != first["seed"]):
+        raise ConfigError(f"{out} was written with other settings, another seed or another model. Give another --out.")
+    return done, first["seed"]
+
+
+def _read(line: bytes, out: Path, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+        if found["number"] == number and isinstance(found["run"], str) and isinstance(found["seed"], int):
+            return dict(found)
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise DataError(f"{out} holds something else in line {number + 1}, so it is left alone. Give another --out.")
+
+
+def _appending(file: Path) -> IO[str]:
+    with storage_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("a", encoding="utf-8", errors="backslashreplace")
+
+
+def _watched(texts: Iterator["Generation"], done: int, total: int) -> Iterator["Generation"]:
+    """Yield texts while a bar and a rate show how far it is."""
+    columns = TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
+    started, characters = time.monotonic(), 0
+    with Progress(*columns, console=notes, transient=True) as progress:
+        task = progress.add_task("", total=total, completed=done, rate="")
+        for count, text in enumerate(texts, 1):
+            yield text
+            characters += len(text.text) - len(text.prompt)
+            seconds = max(time.monotonic() - started, 1e-9)
+            progress.update(task, advance=1, rate=f"{count / seconds:,.1f} texts/s, {characters / seconds:,.0f} characters/s")
+
+
+def _novelty(text: "Generation", novelty: str | None) -> dict[str, Any]:
+    return {} if novelty is None or text.novelty is None else {"novelty": asdict(text.novelty)}

@@ -1,0 +1,97 @@
+"""PINNED: tokens a second of the recurrent steppers, sampling included, beside ``nn.LSTM`` called once a token.
+
+    python -m tests.benchmarks decoding
+
+Weights are random, the temperature is 0.8, no text ends early. The bare loop and the steppers that it is compared with take
+turns in short bursts, timed in seconds of the processor (there is one thread); each figure is a best burst, for other work on
+the machine slows the memory down. Targets stand beside the figures; "x" is times the bare loop.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from reviewgen_recurrent.gru import Gru
+from reviewgen_recurrent.lstm import Lstm
+from reviewgen_recurrent.rnn import Rnn
+from torch import nn
+
+from reviewgen.compiled.draw import Drawing
+
+CHARACTERS, WORDS = 70, 8000
+BITS = (32, 16, 8)
+ROUNDS, BURST = 40, 0.03  # seconds: other work on the machine leaves some bursts alone
+TARGETS = {  # model, hidden size, vocabulary, texts side by side: what is asked for
+    (Lstm, 128, CHARACTERS, 1): ">= 40,000, >= 20 x",
+    (Gru, 128, CHARACTERS, 1): ">= 4/3 lstm",
+    (Rnn, 128, CHARACTERS, 1): ">= 3 lstm",
+    (Lstm, 256, CHARACTERS, 1): ">= 14,000",
+    (Gru, 256, CHARACTERS, 1): ">= 4/3 lstm",
+    (Rnn, 256, CHARACTERS, 1): ">= 3 lstm",
+    (Lstm, 512, CHARACTERS, 1): ">= 4,000, >= 40 x",
+    (Gru, 512, CHARACTERS, 1): ">= 4/3 lstm",
+    (Rnn, 512, CHARACTERS, 1): ">= 3 lstm",
+    (Lstm, 512, WORDS, 1): ">= 800",
+    (Lstm, 512, CHARACTERS, 64): ">= 2 x",
+}
+EMBEDDING = {128: 42, 256: 64, 512: 128}
+
+
+def bare(hidden: int, vocabulary: int, texts: int) -> Callable[[int], int]:
+    """Return the loop that one would write with torch's LSTM; it takes a number of steps, and returns that of its tokens."""
+    width = EMBEDDING[hidden]
+    table, lstm, output = nn.Embedding(vocabulary, width), nn.LSTM(width, hidden, 2), nn.Linear(hidden, vocabulary)
+
+    @torch.inference_mode()
+    def write(steps: int) -> int:
+        ids, state = torch.zeros(1, texts, dtype=torch.long), None
+        for _ in range(steps):
+            out, state = lstm(table(ids), state)
+            ids = torch.multinomial(torch.softmax(output(out[0]) / 0.8, -1), 1).view(1, texts)
+        return steps * texts
+
+    return write
+
+
+def ours(kind: type, hidden: int, vocabulary: int, texts: int, bits: int) -> Callable[[int], int]:
+    """Return a stepper's ``sample``, in the same form."""
+    model = kind(kind.Config(vocab_size=vocabulary, embedding_size=EMBEDDING[hidden], hidden_size=hidden, layers=2))
+    stepper, random = model.stepper(bits=bits), np.random.default_rng(0)
+    drawing = Drawing(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, 1 << 40, False, 1, 0, vocabulary)
+    nothing, new = np.zeros((texts, 0), np.int64), np.zeros(texts, np.int64)
+
+    def write(steps: int) -> int:
+        uniform = random.random((texts, steps + 1))
+        tokens, _, _ = stepper.sample(stepper.initial_state(texts), uniform, drawing, nothing, new)
+        return int((tokens >= 0).sum())
+
+    return write
+
+
+def race(writers: list[Callable[[int], int]]) -> list[float]:
+    """Return the most tokens a second of each, over rounds of short bursts in which each has its turn."""
+    best, steps = [0.0] * len(writers), [2] * len(writers)
+    for _ in range(ROUNDS):
+        for place, write in enumerate(writers):
+            start = time.process_time()
+            tokens = write(steps[place])
+            seconds = time.process_time() - start
+            best[place] = max(best[place], tokens / seconds)
+            steps[place] = max(2, min(10 * steps[place], round(steps[place] * BURST / seconds)))
+    return best
+
+
+def main() -> None:
+    """Print the table."""
+    for (kind, hidden, vocabulary, texts), target in TARGETS.items():
+        shape = hidden, vocabulary, texts
+        reference, *speeds = race([bare(*shape), *(ours(kind, *shape, bits) for bits in BITS)])
+        row = [f"{bits} bits {speed:8,.0f} ({speed / reference:5.1f} x)" for bits, speed in zip(BITS, speeds, strict=True)]
+        name = f"{kind.__name__} 2x{hidden}, V {vocabulary}, {texts} text(s)"
+        print(f"{name:32} {'  '.join(row)}  bare lstm {reference:7,.0f} tokens/s  target {target}", flush=True)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,187 @@
+"""Receipts and files of texts: what is written, what writes a text again, and what an interrupt, a crash or a slip does."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen.errors import ConfigError, DataError
+from reviewgen.receipts import make_receipt, read_receipts, replay
+from tests.unit.fakes import GRU, NGRAM, run_command, train_tiny
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    for name, options in {"ngram-char": NGRAM, "gru-word": GRU}.items():
+        train_tiny(name, folder / "cache", **options).save_pretrained(folder / name)
+    return {name: folder / name for name in ("ngram-char", "gru-word")}
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": [1.2, 0.4], "top_p": 0.9, "repetition_penalty": 1.1},
+    {"do_sample": False, "no_repeat_ngram_size": 4},
+    {"num_beams": 3},
+    {"finish": "sentence", "stop_strings": ["movie"]},
+    {"must_include": ["o"]},
+    {"novelty": "filter", "max_copy": 12},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
+def test_a_text_is_written_again_from_its_receipt(saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
+    model = reviewgen.load(saved[name])
+    count = 1 if "do_sample" in settings else 3
+    texts = model.generate(
+        "the ", num_return_sequences=count, max_new_tokens=30, seed=5, return_dict_in_generate=True, **settings
+    )
+    for text in texts:
+        receipt = json.loads(json.dumps(make_receipt(model, text, saved[name])))
+        assert receipt["synthetic"] is True and receipt["model"]["digest"].startswith("sha256:")
+        again = replay(receipt, reviewgen.load(receipt["model"]["source"]))
+        assert again.is_equal and again.text == text.text and again.differences == ()
+
+
+def test_what_differs_is_said(saved: dict[str, Path]) -> None:
+    model = reviewgen.load(saved["ngram-char"])
+    (text,) = model.generate(max_new_tokens=40, seed=1, return_dict_in_generate=True)
+    receipt = make_receipt(model, text)
+    changed = replay(receipt | {"text": text.text[:5] + "#" + text.text[6:]}, model)
+    assert not changed.is_equal and "differs from character 5 on" in changed.differences[0]
+    other = replay(receipt | {"model": receipt["model"] | {"digest": "sha256:0"}}, model)
+    assert other.is_equal and "The model is another" in other.differences[0]
+    newer = replay(receipt | {"versions": receipt["versions"] | {"numpy": "1.0"}}, model)
+    assert newer.is_equal and "the text was written with 1.0" in newer.differences[0]
+
+
+def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_path: Path) -> None:
+    digests = []
+    for name, change in (("plain", None), ("card", "README.md"), ("weights", "model.safetensors")):
+        folder = shutil.copytree(saved["gru-word"], tmp_path / name)
+        if change is not None:
+            content = bytearray((folder / change).read_bytes())
+            content[-1] ^= 1
+            (folder / change).write_bytes(content)
+        digests.append(reviewgen.load(folder).digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert train_tiny("ngram-char", tmp_path / "cache", **NGRAM).digest is None
+
+
+def test_a_receipt_cannot_hold_functions(saved: dict[str, Path]) -> None:
+    model = reviewgen.load(saved["ngram-char"])
+    (text,) = model.generate(
+        max_new_tokens=5, seed=1, return_dict_in_generate=True, logits_processor=[lambda ids, scores: scores]
+    )
+    with pytest.raises(ConfigError, match="cannot hold functions"):
+        make_receipt(model, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "holds no receipt"), ("{}", "is none"), ("[1]", "is none"), ("{\n", "is none"), ('{"a": 1}\n{"b": 2}\n', "is none")],
+)
+def test_files_that_are_no_receipts(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "r.json").write_text(content)
+    with pytest.raises(DataError, match=said):
+        list(read_receipts(tmp_path / "r.json"))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_receipts(tmp_path / "missing.json"))
+
+
+def test_a_damaged_receipt(saved: dict[str, Path]) -> None:
+    model = reviewgen.load(saved["ngram-char"])
+    (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
+    receipt = make_receipt(model, text)
+    for damage in ({"settings": {}}, {"settings": {"generation_config": {"temperature": -1}}}, {"model": 3}):
+        with pytest.raises(DataError, match="receipt is damaged"):
+            replay(receipt | damage, model)
+
+
+def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file = tmp_path / "r.json"
+    words = ("generate", saved["gru-word"], "-n", 3, "--seed", 4, "--max-new-tokens", 20, "--receipt", file)
+    status, out, _ = run_command(monkeypatch, capsys, *words)
+    assert status == 0 and len(file.read_text().splitlines()) == 3
+    status, again, said = run_command(monkeypatch, capsys, "replay", file)
+    assert status == 0 and again == out and said.count("The same text.") == 3
+    status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
+    assert status == 1 and "The model is another" in json.loads(found)["texts"][0]["differences"][0]
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 2 and "is there already" in said
+
+
+# Files of texts.
+
+
+def texts_of(file: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "folder" / "parts.jsonl"
+    common = ("generate", saved["ngram-char"], "--max-new-tokens", 30, "--prompt", "the ")
+    assert run_command(monkeypatch, capsys, *common, "-n", 150, "--seed", 9, "--out", whole)[0] == 0
+    assert run_command(monkeypatch, capsys, *common, "-n", 40, "--seed", 9, "--out", parts)[0] == 0
+    lines = parts.read_bytes()
+    parts.write_bytes(lines + b'{"text": "half a li')  # a crash
+    status, _, said = run_command(monkeypatch, capsys, *common, "-n", 150, "--out", parts)
+    assert status == 0 and "holds 40 of 150" in said
+    assert texts_of(parts) == texts_of(whole) and parts.read_bytes().startswith(lines)
+    first = json.loads(lines.splitlines()[0])
+    assert first["seed"] == 9 and first["number"] == 0 and first["finish_reason"] in ("end", "length")
+    status, _, said = run_command(monkeypatch, capsys, *common, "-n", 100, "--out", parts)
+    assert status == 0 and "already holds 150" in said
+
+
+@pytest.mark.parametrize("more", [("--seed", 8), ("--temperature", 0.3), ("--prompt", "a")], ids=str)
+def test_a_file_of_other_settings_is_left_alone(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any, more: tuple[Any, ...]
+) -> None:
+    file = tmp_path / "t.jsonl"
+    common = ("generate", saved["ngram-char"], "--max-new-tokens", 10, "--out", file)
+    assert run_command(monkeypatch, capsys, *common, "-n", 3, "--seed", 9)[0] == 0
+    before = file.read_bytes()
+    status, _, said = run_command(monkeypatch, capsys, *common, "-n", 6, *more)
+    assert status == 2 and "written with other settings" in said and file.read_bytes() == before
+
+
+def test_a_file_that_holds_something_else_is_left_alone(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    file = tmp_path / "t.jsonl"
+    for content in ('{"text": "mine"}\n', "notes\n", "[3]\n"):
+        file.write_text(content)
+        status, _, said = run_command(monkeypatch, capsys, "generate", saved["ngram-char"], "--out", file)
+        assert status == 1 or status == 2
+        assert "holds something else in line 1" in said and file.read_text() == content
+    status, _, said = run_command(monkeypatch, capsys, "generate", saved["ngram-char"], "--out", tmp_path)
+    assert status == 1 and "may not be written" in said
+
+
+def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    from reviewgen.model.writing import Writing
+
+    plain = Writing.rows
+
+    def interrupted(self: Writing, request: Any, first: int = 0) -> Any:
+        for count, row in enumerate(plain(self, request, first)):
+            if count == 70:
+                raise KeyboardInterrupt
+            yield row
+
+    file, common = (
+        tmp_path / "t.jsonl",
+        ("generate", saved["ngram-char"], "--max-new-tokens", 10, "-n", 200, "--seed", 3, "--out"),
+    )
+    monkeypatch.setattr(Writing, "rows", interrupted)
+    status, _, said = run_command(monkeypatch, capsys, *common, file)
+    assert status == 1 and "Interrupted; 70 of 200" in said and len(texts_of(file)) == 70
+    monkeypatch.setattr(Writing, "rows", plain)
+    assert run_command(monkeypatch, capsys, *common, file)[0] == 0
+    assert run_command(monkeypatch, capsys, *common, tmp_path / "whole.jsonl")[0] == 0
+    assert texts_of(file) == texts_of(tmp_path / "whole.jsonl")
