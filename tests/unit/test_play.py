@@ -100,7 +100,11 @@ def test_an_ngram_agrees_with_brute_force(smoothing, text):
     assert {each.token: each.probability for each in found.alternatives} == pytest.approx(expected, rel=1e-5)
     assert found.possible == len(expected)
     for each in found.alternatives:
-        orders = [n for n in range(min(4, len(history) + 1), 0, -1) if each.token in brute.after.get(tuple(history[len(history) - n + 1 :]), {})]
+        orders = [
+            n
+            for n in range(min(4, len(history) + 1), 0, -1)
+            if each.token in brute.after.get(tuple(history[len(history) - n + 1 :]), {})
+        ]
         assert each.support.order == (orders[0] if orders else 0)
         assert sum(each.support.shares) <= 1 + 1e-6
         if smoothing == "none":
@@ -125,6 +129,22 @@ def test_any_text_works(tmp_path):
     assert sum(each.probability for each in model.next_tokens("日", k=500).alternatives) == pytest.approx(1)
     assert model.next_tokens("the movie was").alternatives[0].shown == "␣"
     json.dumps(found.facts(), allow_nan=False)
+
+
+def test_conditions_stand_before_the_text(tmp_path, monkeypatch, capsys):
+    rows = [{"text": f"{'aaa' if stars == 5 else 'bbb'} {n}", "stars": stars} for n in range(20) for stars in (1, 5)]
+    model = train_tiny("ngram-char", tmp_path / "cache", rows, conditions=("stars",), **NGRAM)
+    best = [model.next_tokens(conditions={"stars": stars}).alternatives[0].text for stars in (1, 5)]
+    assert best == ["b", "a"]
+    found = model.next_tokens("aa", k=500, conditions={"stars": 5})
+    assert (found.text, found.tokens) == ("aa", 2) and found.contexts[0].is_start and found.contexts[0].text == "aa"
+    assert all(0 <= sum(each.support.shares) <= 1 + 1e-6 for each in found.alternatives)
+    assert sum(each.probability for each in found.alternatives) == pytest.approx(1)
+    with pytest.raises(ConfigError, match="no condition"):
+        model.next_tokens(conditions={"star": 5})
+    model.save_pretrained(tmp_path / "model")
+    status, out, _ = run_command(monkeypatch, capsys, "play", tmp_path / "model", "--condition", "stars=1", "--json")
+    assert status == 0 and json.loads(out)["alternatives"][0]["text"] == "b"
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,11 @@ def test_the_commands_run(tmp_path):
         f"The food was {a} and the {b} was {c}." for a in ("good", "bad") for b in ("beer", "bill", "band") for c in range(20)
     ]
     (tmp_path / "reviews.csv").write_text("id,review\n" + "\n".join(f'{i},"{text}"' for i, text in enumerate(reviews)))
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
     for command in COMMANDS:
         words = shlex.split(command.replace("8m", "3s").replace("lstm-word", "gru-char").replace("order=2,4,6,8,12", "order=2,4"))
-        done = subprocess.run([sys.executable, "-m", "reviewgen", *words], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "reviewgen", *words], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

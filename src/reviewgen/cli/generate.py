@@ -42,7 +42,7 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End a text after this string. Repeatable.")] = None,
     finish: Annotated[str | None, typer.Option(help="sentence: end texts that are cut off at a sentence end.")] = None,
     max_time: Annotated[float | None, typer.Option(help="Seconds after which the texts end where they are.")] = None,
-    condition: Annotated[list[str] | None, typer.Option(help="A condition of the training: stars=5. Repeatable.")] = None,
+    condition: options.GivenCondition = None,
     must_include: Annotated[list[str] | None, typer.Option(help="A word that each text must hold. Repeatable.")] = None,
     seed: options.Seed = None,
     novelty: Annotated[
@@ -77,7 +77,7 @@ def generate(
         "stop_strings": stop or None,
         "finish": finish,
         "max_time": max_time,
-        "conditions": _pairs(condition),
+        "conditions": options.typed_conditions(condition),
         "must_include": must_include or None,
         "novelty": novelty,
         "max_copy": max_copy,
@@ -158,15 +158,6 @@ def _numbers(text: str | None) -> list[float] | float | None:
     except ValueError:
         raise ConfigError(f"temperature is a number, or several as in 1.0,0.5,0.2; got {text!r}.") from None
     return found[0] if len(found) == 1 else found
-
-
-def _pairs(conditions: list[str] | None) -> dict[str, str] | None:
-    """Return conditions typed as name=value."""
-    found = dict(text.partition("=")[::2] for text in conditions or ())
-    for text in conditions or ():
-        if "=" not in text:
-            raise ConfigError(f"A condition is written name=value, as in stars=5; got {text!r}.")
-    return found or None
 
 
 def replay(

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from reviewgen.errors import ConfigError
+
 __all__ = [
     "AsJson",
     "AsTrainedClean",
@@ -12,6 +14,7 @@ __all__ = [
     "AsTrainedStripMarkdown",
     "Condition",
     "Documents",
+    "GivenCondition",
     "Lowercase",
     "Model",
     "NoClean",
@@ -20,6 +23,7 @@ __all__ = [
     "StripMarkdown",
     "TextColumn",
     "kept_source",
+    "typed_conditions",
     "typed_source",
 ]
 
@@ -36,6 +40,9 @@ Source = Annotated[
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
 Condition = Annotated[
     list[str] | None, typer.Option("--condition", help="A column beside the text that the model learns to obey. Repeatable.")
+]
+GivenCondition = Annotated[
+    list[str] | None, typer.Option("--condition", help="A condition of the training: stars=5. Repeatable.")
 ]
 Documents = Annotated[str, typer.Option("--documents", help="How a txt file is cut into reviews: line, paragraph or file.")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
@@ -58,3 +65,12 @@ def typed_source(text: str) -> str | Path:
 def kept_source(text: str) -> str:
     """Return a model's source as it is understood from any folder: that of a local one is its whole path."""
     return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text
+
+
+def typed_conditions(conditions: list[str] | None) -> dict[str, str] | None:
+    """Return conditions typed as name=value."""
+    found = dict(text.partition("=")[::2] for text in conditions or ())
+    for text in conditions or ():
+        if "=" not in text:
+            raise ConfigError(f"A condition is written name=value, as in stars=5; got {text!r}.")
+    return found or None

@@ -36,13 +36,15 @@ def play(
     prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
     k: Annotated[int, typer.Option("-k", "--k", help="How many alternatives to show.")] = 10,
     temperature: Annotated[float, typer.Option(help="Above 0; 1 shows the model's own probabilities.")] = 1.0,
+    condition: options.GivenCondition = None,
     seed: options.Seed = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Watch a model choose the next token, and choose yourself."""
     from reviewgen.api import load
 
-    walk = load(model).walk(prompt, temperature=temperature, seed=seed)
+    conditions = options.typed_conditions(condition)
+    walk = load(model).walk(prompt, temperature=temperature, conditions=conditions, seed=seed)
     if as_json:
         print_json({"model": model} | walk.next_tokens(k).facts())
         return

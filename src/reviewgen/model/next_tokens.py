@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.protocols import CountedContext, Stepper, SupportsExplain, Tokenizer
@@ -26,9 +26,9 @@ class Context:
     """A stretch of text before the next token after which the model has counted.
 
     Attributes:
-        tokens: How many tokens it is, the beginning of the text counted as one; 0 is the empty context.
+        tokens: How many tokens it is, those before the text (its beginning, conditions) included; 0 is the empty context.
         text: What they spell.
-        is_start: Whether it begins where the text begins.
+        is_start: Whether some of them stand before the text, so that it holds all of the text.
         total: The sum of the counts after it; None where the model does not know them exactly.
         unit: "occurrences", or "predecessors": of each continuation, the number of different tokens seen before it.
     """
@@ -149,6 +149,7 @@ def next_tokens(
     ids: Sequence[int],
     logits: Float[np.ndarray, " W"],
     *,
+    start: int,
     k: int,
     temperature: float,
 ) -> NextTokens:
@@ -157,15 +158,18 @@ def next_tokens(
     Args:
         stepper: Asked for the counts.
         tokenizer, pieces: The tokenizer, and the texts of its tokens.
-        ids: What was read, bos first.
+        ids: What was read, bos first, then conditions, then the text.
         logits: What the stepper returned for it; see ``distribution``.
+        start: How many ids stand before the text.
         k: How many alternatives.
         temperature: That of the probabilities.
 
     Raises:
         GenerationError: The logits are no numbers, or leave no token.
     """
-    probabilities, own = (distribution(logits, tokenizer, number) for number in (temperature, 1.0))
+    probabilities = distribution(logits, tokenizer, temperature)
+    own = np.exp(logits - logits.max(), dtype=np.float64)  # the model's, over all its ids
+    own /= own.sum()
     read = np.array(ids, np.int64)
     found = stepper.explain(read) if isinstance(stepper, SupportsExplain) else []
     best = np.argsort(-probabilities, kind="stable")[:k]
@@ -176,13 +180,13 @@ def next_tokens(
         if probabilities[token] > 0
     ]
     return NextTokens(
-        text=tokenizer.decode(ids),
-        tokens=len(ids) - 1,
+        text=tokenizer.decode(ids[start:]),
+        tokens=len(ids) - start,
         temperature=float(temperature),
         alternatives=tuple(alternatives),
         entropy_bits=max(0.0, float(-(some * np.log2(some)).sum())),
         possible=len(some),
-        contexts=tuple(_context(each, read, tokenizer) for each in found),
+        contexts=tuple(_context(each, ids, start, tokenizer) for each in found),
     )
 
 
@@ -210,7 +214,7 @@ def _alternative(token: int, probability: float, support: Support | None, tokeni
 
 
 def _support(token: int, probability: float, found: Sequence[CountedContext]) -> Support | None:
-    """Return the counts behind a token with the model's own probability, that of temperature 1."""
+    """Return the counts behind a token with the model's own probability, at temperature 1."""
     if not found:
         return None
     longest = next((each for each in found if each.seen[token]), None)
@@ -222,12 +226,12 @@ def _support(token: int, probability: float, found: Sequence[CountedContext]) ->
     )
 
 
-def _context(found: CountedContext, ids: Int64[np.ndarray, " T"], tokenizer: Tokenizer) -> Context:
-    tokens = ids[len(ids) - found.tokens :].tolist()
+def _context(found: CountedContext, ids: Sequence[int], start: int, tokenizer: Tokenizer) -> Context:
+    first = len(ids) - found.tokens
     return Context(
         tokens=found.tokens,
-        text=tokenizer.decode(tokens),
-        is_start=tokenizer.bos_id in tokens,
+        text=tokenizer.decode(ids[max(first, start) :]),
+        is_start=first < start,
         total=None if found.counts is None else int(found.counts.sum()),
         unit=found.unit,
     )

@@ -174,22 +174,38 @@ class ReviewModel:
             )
         return self._writing.stream(request)
 
-    def next_tokens(self, text: str = "", *, k: int = 10, temperature: float = 1.0) -> NextTokens:
+    def next_tokens(
+        self, text: str = "", *, k: int = 10, temperature: float = 1.0, conditions: Mapping[str, Any] | None = None
+    ) -> NextTokens:
         """Return the k most probable tokens after a text, the entropy, and for a model that counts the counts behind them.
 
         The probabilities are those of an unfiltered draw. The empty text is the start of a review; any text is read as the
         tokenizer spells it, so after word pieces leave out a last space, which is part of the next piece.
 
+        Args:
+            text: What stands before.
+            k: How many tokens.
+            temperature: 1 gives the model's own probabilities.
+            conditions: As ``generate`` takes them.
+
         Raises:
-            ConfigError: The text is no string, k no whole number of at least 1, or the temperature no number above 0.
+            ConfigError: The text is no string, k no whole number of at least 1, the temperature no number above 0, or a
+                condition unknown.
             GenerationError: The logits are no numbers, or leave no token.
         """
-        return self.walk(text, temperature=temperature).next_tokens(k)
+        return self.walk(text, temperature=temperature, conditions=conditions).next_tokens(k)
 
-    def walk(self, text: str = "", *, temperature: float = 1.0, seed: int | None = None) -> Walk:
-        """Return a text to take forward and back, token by token; ``Walk`` says how."""
-        stepper = self._bundle.weights.stepper()
-        return Walk(stepper, self.tokenizer, self._writing.pieces, text, temperature=temperature, seed=seed)
+    def walk(
+        self,
+        text: str = "",
+        *,
+        temperature: float = 1.0,
+        conditions: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> Walk:
+        """Return a text to take forward and back, token by token; ``Walk`` says how. Raises as ``next_tokens`` does."""
+        stepper, given = self._bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
+        return Walk(stepper, self.tokenizer, self._writing.pieces, text, given, temperature=temperature, seed=seed)
 
     def evaluate(
         self,

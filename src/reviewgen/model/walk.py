@@ -3,6 +3,7 @@
 The stepper's state is a value, so each place on the way keeps its own, and a step back is a place taken off.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ class Walk:
         stepper: Predicts.
         tokenizer, pieces: The tokenizer, and the texts of its tokens.
         text: What it begins with; any text works, the empty one is the start of a review.
+        conditions: The ids of conditions, which the model reads after bos.
         temperature: At which tokens are drawn, and their probabilities shown.
         seed: Of the draws; None draws a fresh one.
 
@@ -45,6 +47,7 @@ class Walk:
         tokenizer: Tokenizer,
         pieces: Pieces,
         text: str = "",
+        conditions: Sequence[int] = (),
         *,
         temperature: float = 1.0,
         seed: int | None = None,
@@ -52,17 +55,23 @@ class Walk:
         check_choice(1, temperature)
         self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
         self._random = np.random.default_rng(check_seed(seed))
-        self._places = [self._read((tokenizer.bos_id, *tokenizer.encode(_checked(text))))]
+        self._start = (tokenizer.bos_id, *conditions)
+        self._places = [self._read((*self._start, *tokenizer.encode(_checked(text))))]
 
     @property
     def text(self) -> str:
         """The text so far, as its tokens spell it."""
-        return self._tokenizer.decode(self._places[-1].ids)
+        return self._tokenizer.decode(self._ids)
 
     @property
     def has_ended(self) -> bool:
         """Whether the end of the text was taken; the only step left is back."""
-        return self._places[-1].ids[-1] == self._tokenizer.eos_id
+        return self._tokenizer.eos_id in self._ids[-1:]
+
+    @property
+    def _ids(self) -> list[int]:
+        """The tokens of the text."""
+        return list(self._places[-1].ids[len(self._start) :])
 
     def next_tokens(self, k: int = 10) -> NextTokens:
         """Return what the model expects now.
@@ -74,9 +83,9 @@ class Walk:
         check_choice(k, self._temperature)
         self._refuse_end()
         place = self._places[-1]
-        return next_tokens(
-            self._stepper, self._tokenizer, self._pieces, place.ids, place.logits, k=k, temperature=self._temperature
-        )
+        tokenizer, pieces, temperature = self._tokenizer, self._pieces, self._temperature
+        start = len(self._start)
+        return next_tokens(self._stepper, tokenizer, pieces, place.ids, place.logits, start=start, k=k, temperature=temperature)
 
     def take(self, token: int) -> None:
         """Add a token.
@@ -98,12 +107,12 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
-        before = list(self._places[-1].ids[1:])
+        before = self._ids
         is_usual = self._tokenizer.encode(self.text) == before
         after = self._tokenizer.encode(self.text + _checked(text)) if is_usual else before + self._tokenizer.encode(text)
         if after == before:
             raise ConfigError(f"The tokenizer knows nothing of {text!r}, so nothing was added.")
-        self._append((self._tokenizer.bos_id, *after))
+        self._append((*self._start, *after))
 
     def draw(self, number: int = 1) -> None:
         """Add tokens, drawn by the probabilities shown, as one step; fewer where the text ends before.
