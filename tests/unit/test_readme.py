@@ -16,7 +16,7 @@ def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
     namespace = {}
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), namespace)  # the project's own README
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
     assert "The food was" in capsys.readouterr().out
     assert (tmp_path / "gru-model" / "model.safetensors").exists()
 
@@ -25,8 +25,10 @@ def test_the_commands_run(tmp_path):
     reviews = [
         f"The food was {a} and the {b} was {c}." for a in ("good", "bad") for b in ("beer", "bill", "band") for c in range(20)
     ]
-    (tmp_path / "reviews.csv").write_text("id,review\n" + "\n".join(f'{i},"{text}"' for i, text in enumerate(reviews)))
-    assert len(COMMANDS) == 9
+    for name, rows in (("reviews", reviews), ("more-reviews", reviews[::3])):
+        lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(rows)]
+        (tmp_path / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines))
+    assert len(COMMANDS) == 17
     for command in COMMANDS:
         words = shlex.split(command.replace("8m", "3s").replace("lstm-word", "gru-char").replace("order=2,4,6,8,12", "order=2,4"))
         done = subprocess.run(
