@@ -73,13 +73,14 @@ def evaluate(
 def score(
     model: options.Model,
     text: Annotated[str, typer.Option(help="The text to score.")],
+    condition: options.GivenCondition = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say how many bits a text takes under a trained model, token by token."""
     from reviewgen.api import load
     from reviewgen.evaluation import finite
 
-    result = load(model).score(text)
+    result = load(model).score(text, conditions=options.typed_conditions(condition))
     if as_json:
         print_json(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]})
         return

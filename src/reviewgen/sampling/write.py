@@ -101,9 +101,10 @@ class Writer:
                 for word in self._missing(row):
                     missing[word] += 1
         rarest = max(missing, key=lambda word: missing[word])
+        lack = f"; {missing[rarest]} of them lack {rarest!r}" if len(missing) > 1 else ""
         raise GenerationError(
-            f"None of {written} tries includes {' and '.join(map(repr, self.must_include))}; {missing[rarest]} of them lack "
-            f"{rarest!r}. Put it into the prompt, write longer texts (max_new_tokens), or raise the temperature."
+            f"None of {written} tries includes {' and '.join(map(repr, self.must_include))}{lack}. Put it into the prompt, write "
+            "longer texts (max_new_tokens), or raise the temperature."
         )
 
     def _missing(self, row: Row) -> list[str]:
