@@ -37,7 +37,7 @@ class GenerationConfig:
     num_return_sequences: Annotated[int, Bound(at_least=1)] = 1
     do_sample: bool | None = None
     num_beams: Annotated[int, Bound(at_least=1, at_most=256)] = 1
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Bound(at_least=-10, at_most=10)] = 1.0
     temperature: Annotated[float | tuple[float, ...], Bound(above=0)] = 0.8
     top_k: Annotated[int, Bound(at_least=0)] = 0
     top_p: Annotated[float, Bound(above=0, at_most=1)] = 1.0
