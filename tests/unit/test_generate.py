@@ -212,4 +212,5 @@ def test_no_new_tokens_and_no_prompts(model: ReviewModel) -> None:
     assert model.generate([]) == [] and list(model.generate_each([])) == []
     (found,) = review_model(QueueModel([], WORD), WORD).generate("the mov", max_new_tokens=0, return_dict_in_generate=True)
     assert (WORD.decode(found.tokens), found.new_tokens, found.finish_reason) == ("the mov", 0, "length")
+    assert model.generate(max_new_tokens=0, return_dict_in_generate=True)[0].log_probabilities == []
     assert math.isfinite(sum(found.log_probabilities)) and len(found.log_probabilities) == len(found.tokens)

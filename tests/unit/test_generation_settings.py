@@ -106,6 +106,8 @@ def test_a_name_like_none_lists_all() -> None:
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         ({"max_time": 0.0}, "max_time"),
         ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"length_penalty": 1e308}, "length_penalty"),  # no power of a length is as large
+        ({"length_penalty": -11}, "length_penalty"),
         ({"conditions": 5}, "conditions is a mapping"),
         ({"conditions": {"stars": 5}}, "trained without conditions"),
     ],
