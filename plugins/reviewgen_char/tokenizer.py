@@ -86,13 +86,13 @@ class CharTokenizer:
         """Return the ids of each text, as arrays."""
         return [self._encode(text) for text in texts]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of any ids; bos and eos spell nothing, digits that are no character give U+FFFD.
+    def decode(self, ids: Sequence[int] | int) -> str:
+        """Return the text of any ids, or of one; bos and eos spell nothing, digits that are no character give U+FFFD.
 
         Raises:
             DataError: An id is not of this vocabulary.
         """
-        known = self._checked(ids)
+        known = self._checked([ids] if isinstance(ids, int) else ids)
         known = known[known >= FIRST_DIGIT]
         is_digit = known < FIRST_CHARACTER
         if not is_digit.any():

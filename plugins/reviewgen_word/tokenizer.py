@@ -88,13 +88,13 @@ class WordTokenizer:
         encodings = self._bpe.encode_batch_fast([_well_formed(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of any ids; bos and eos spell nothing, bytes that are no character give U+FFFD.
+    def decode(self, ids: Sequence[int] | int) -> str:
+        """Return the text of any ids, or of one; bos and eos spell nothing, bytes that are no character give U+FFFD.
 
         Raises:
             DataError: An id is not of this vocabulary.
         """
-        plain = [int(i) for i in ids]
+        plain = [ids] if isinstance(ids, int) else [int(i) for i in ids]  # transformers' streamers ask for one
         wrong = next((i for i in plain if not 0 <= i < self.vocab_size), None)
         if wrong is not None:
             raise DataError(f"{wrong} is no id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")

@@ -127,6 +127,8 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Se
 
 def log_probabilities(model: LanguageModel, ids: list[int], given: int) -> list[float]:
     """Return the log probability (nats) of each token of a text after the first ``given`` ones."""
+    if len(ids) == given:
+        return []
     losses = _score_group(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", given - 1)[0]
     scores: list[float] = (-losses).tolist()
     return scores

@@ -97,7 +97,8 @@ def test_the_scores_are_the_logits_after_penalties() -> None:
         seen.append(scores.clone())
         return scores
 
-    model.generate("ab", logits_processor=look, max_new_tokens=1, repetition_penalty=2.0, min_new_tokens=1)
+    given = {"max_new_tokens": 1, "repetition_penalty": 2.0, "min_new_tokens": 1, "temperature": 0.5, "top_k": 3}
+    model.generate("ab", logits_processor=look, **given)
     wanted = LOGITS[B].clone()
     for token in (0, A, B):
         wanted[token] = wanted[token] / 2 if wanted[token] > 0 else wanted[token] * 2

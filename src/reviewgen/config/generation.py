@@ -37,12 +37,12 @@ class GenerationConfig:
     num_return_sequences: Annotated[int, Bound(at_least=1)] = 1
     do_sample: bool | None = None
     num_beams: Annotated[int, Bound(at_least=1, at_most=256)] = 1
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Bound(at_least=-10, at_most=10)] = 1.0
     temperature: Annotated[float | tuple[float, ...], Bound(above=0)] = 0.8
     top_k: Annotated[int, Bound(at_least=0)] = 0
     top_p: Annotated[float, Bound(above=0, at_most=1)] = 1.0
     min_p: Annotated[float, Bound(at_least=0, at_most=1)] = 0.0
-    repetition_penalty: Annotated[float, Bound(above=0)] = 1.0
+    repetition_penalty: Annotated[float, Bound(at_least=0.01, at_most=100)] = 1.0
     no_repeat_ngram_size: Annotated[int, Bound(at_least=0)] = 0
     stop_strings: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     max_time: Annotated[float | None, Bound(above=0)] = None
@@ -134,12 +134,13 @@ def generation_config(
             f"generation_config is reviewgen's GenerationConfig or a mapping of settings; got {type(own).__module__}."
             f"{type(own).__name__}."
         )
-    given = {name: value for part in (own or {}, settings or {}) for name, value in part.items() if value is not None}
-    for name in given:
+    said = {name: value for part in (own or {}, settings or {}) for name, value in part.items()}
+    for name in said:
         if name in _FOREIGN:
             raise ConfigError(f"{name!r} is called {_FOREIGN[name]} here.")
         if name not in known:
             raise ConfigError(f"{name!r} is no setting of generate. {did_you_mean(name, {*known, *others, 'prompt'})}")
+    given = {name: value for name, value in said.items() if value is not None}
     stops = given.get("stop_strings")
     if isinstance(stops, str):
         given["stop_strings"] = (stops,)

@@ -91,7 +91,8 @@ class Writer:
         """Return the most probable of the first texts that include all words; try 0 is what would be written without them."""
         tries = ((number, attempt) if attempt else (number,) for attempt in count())
         written, missing = 0, dict.fromkeys(self.must_include, 0)
-        while written < _TRIES and (deadline is None or time.monotonic() < deadline):
+        is_late = False
+        while written < _TRIES and not is_late:
             rows = [self._row(prompt, *numbers) for numbers in islice(tries, _ROUND)]
             self._finish(rows, deadline)
             written += len(rows)
@@ -100,11 +101,12 @@ class Writer:
             for row in rows:
                 for word in self._missing(row):
                     missing[word] += 1
-        rarest = max(missing, key=lambda word: missing[word])
+            is_late = deadline is not None and time.monotonic() >= deadline
+        rarest, longer = max(missing, key=lambda word: missing[word]), "max_time" if is_late else "max_new_tokens"
         lack = f"; {missing[rarest]} of them lack {rarest!r}" if len(missing) > 1 else ""
         raise GenerationError(
             f"None of {written} tries includes {' and '.join(map(repr, self.must_include))}{lack}. Put it into the prompt, write "
-            "longer texts (max_new_tokens), or raise the temperature."
+            f"longer texts ({longer}), or raise the temperature."
         )
 
     def _missing(self, row: Row) -> list[str]:

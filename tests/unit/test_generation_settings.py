@@ -1,0 +1,212 @@
+"""The settings of ``generate``: names of others, misspelled ones, pairs that exclude each other, saved defaults."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GenerationConfig as ForeignConfig
+
+from reviewgen.config import GenerationConfig
+from reviewgen.errors import ConfigError
+from reviewgen.model import ReviewModel
+from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.unit.test_guard import LOOP, indexed
+
+
+def model(**saved: Any) -> ReviewModel:
+    return review_model(TableModel(table(LETTERS.vocab_size, 1, eos=-5.0)), LETTERS, **saved)
+
+
+def calls(found: ReviewModel) -> list[Any]:
+    """Return all that take these settings; each must refuse before any work."""
+    return [found.generate, found.generate_one, found.generate_each, found.stream]
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    {
+        "n": "num_return_sequences",
+        "nsamples": "num_return_sequences",
+        "num_samples": "num_return_sequences",
+        "prefix": "prompt",
+        "start_text": "prompt",
+        "text": "prompt",
+        "inputs": "prompt",
+        "length": "max_new_tokens",
+        "max_length": "max_new_tokens",
+        "max_gen_length": "max_new_tokens",
+        "max_tokens": "max_new_tokens",
+        "min_length": "min_new_tokens",
+        "truncate": "stop_strings",
+        "stop": "stop_strings",
+        "stop_sequences": "stop_strings",
+        "return_as_list": "generate, which always returns a list",
+    }.items(),
+)
+def test_what_others_call_it_names_ours(name: str, ours: str) -> None:
+    for call in calls(model()):
+        with pytest.raises(ConfigError, match=rf"^{name!r} is called {ours} here\.$"):
+            call("", **{name: 3})
+    with pytest.raises(ConfigError, match=rf"^{name!r} is called {ours} here\.$"):
+        model().generate(generation_config={name: 3})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("temprature", "temperature"),
+        ("max_new_token", "max_new_tokens"),
+        ("num_beam", "num_beams"),
+        ("stop_string", "stop_strings"),
+        ("sed", "seed"),
+        ("promt", "prompt"),
+        ("must_incude", "must_include"),
+        ("novelti", "novelty"),
+        ("max_copys", "max_copy"),
+        ("logit_processor", "logits_processor"),
+        ("stopping_criterion", "stopping_criteria"),
+        ("streamers", "streamer"),
+        ("generation_configs", "generation_config"),
+    ],
+)
+def test_a_misspelled_name_is_suggested(wrong: str, meant: str) -> None:
+    for call in calls(model()):
+        with pytest.raises(ConfigError, match=rf"^{wrong!r} is no setting of generate\. Did you mean {meant!r}\?"):
+            call("", **{wrong: 3})
+
+
+def test_a_name_like_none_lists_all() -> None:
+    with pytest.raises(ConfigError, match=r"'zzz' is no setting of generate\. Known: .*num_beams.*seed.*top_p"):
+        model().generate(zzz=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_beams": 2, "novelty": "filter"}, "num_beams does not go with novelty='filter'"),
+        ({"num_beams": 2, "must_include": "a"}, "num_beams does not go with must_include"),
+        ({"num_beams": 2, "stopping_criteria": lambda ids, _: True}, "num_beams does not go with stopping_criteria"),
+        ({"num_beams": 2, "do_sample": True}, "num_beams searches and does not draw"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3"),
+        ({"do_sample": False, "num_return_sequences": 2}, "Without do_sample every text of a prompt is the same"),
+        ({"do_sample": False, "must_include": "a"}, "must_include .* does not go with do_sample=False"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9 is above max_new_tokens=8"),
+        ({"min_new_tokens": 31}, "min_new_tokens=31 is above max_new_tokens=30"),
+        ({"max_copy": 3}, "max_copy goes with novelty='filter'"),
+        ({"max_copy": 3, "novelty": "report"}, "max_copy goes with novelty='filter'"),
+        ({"novelty": "yes"}, "novelty must be 'report' or 'filter'; got 'yes'"),
+        ({"temperature": []}, "temperature must be a number or a list of at least one"),
+        ({"temperature": [0.5, 0.0]}, "temperature"),
+        ({"num_beams": 257}, "num_beams"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
+        ({"max_time": 0.0}, "max_time"),
+        ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"length_penalty": 1e308}, "length_penalty"),  # no power of a length is as large
+        ({"length_penalty": -11}, "length_penalty"),
+        ({"conditions": 5}, "conditions is a mapping"),
+        ({"conditions": {"stars": 5}}, "trained without conditions"),
+    ],
+    ids=str,
+)
+def test_what_excludes_each_other_is_refused(given: dict[str, Any], message: str) -> None:
+    found = indexed(model().model, LOOP)
+    with pytest.raises(ConfigError, match=message):
+        found.generate("a", **given)
+    with pytest.raises(ConfigError, match=message):
+        found.generate_each("a", **given)
+
+
+@pytest.mark.parametrize(
+    "given", [{"num_beams": 2}, {"must_include": "a"}, {"finish": "sentence"}, {"novelty": "filter"}], ids=str
+)
+def test_what_needs_the_whole_text_does_not_go_with_stream(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="need the whole text, so they do not go with stream"):
+        indexed(model().model, LOOP).stream("a", **given)
+    with pytest.raises(ConfigError, match="stream writes one text; this call asks for 2"):
+        model().stream("a", num_return_sequences=2)
+
+
+def test_wrong_types_are_refused_in_words() -> None:
+    """In a process of its own: the checker of annotations in this one would be first."""
+    script = """
+from reviewgen.errors import ConfigError
+from tests.unit.fakes import LETTERS, TableModel, review_model, table
+
+model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
+
+def refused(call, message, *prompt, **given):
+    try:
+        call(*prompt, **given)
+    except ConfigError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError((prompt, given))
+
+for name, wrong in {"temperature": "hot", "length_penalty": "long", "finish": "word", "do_sample": "yes", "top_k": 1.5,
+                    "num_beams": "2", "max_new_tokens": "9", "stop_strings": [3], "max_time": "1", "min_p": True}.items():
+    refused(model.generate, name, "a", **{name: wrong})
+    refused(model.generate, name, "a", generation_config={name: wrong})
+refused(model.generate_one, "generate_one takes one prompt, a string; got list. generate takes a list.", ["a"])
+for wrong in (3, [3], ["a", None], None):
+    refused(model.generate, "prompt must be a string or a list of strings", wrong)
+for wrong in (1.0, "0", None):
+    refused(model.generate_each, "first must be a whole number of at least 0", "a", first=wrong)
+assert model.generate(iter(["a", "b"]), seed=1) == model.generate(["a", "b"], seed=1)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+# Where settings come from.
+
+
+def test_saved_defaults_hold_until_something_else_is_said() -> None:
+    saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
+    assert saved.generation_config.max_new_tokens == 7
+    assert [len(text) for text in saved.generate("")] == [7, 7] and len(set(saved.generate(""))) == 1
+    assert [len(text) for text in saved.generate("", max_new_tokens=3)] == [3, 3]
+    assert [len(text) for text in saved.generate("", generation_config={"max_new_tokens": 4})] == [4, 4]
+    assert [len(text) for text in saved.generate("", generation_config={"max_new_tokens": 4}, max_new_tokens=5)] == [5, 5]
+    assert saved.generation_config.max_new_tokens == 7  # for those calls only
+
+
+def test_an_object_stands_for_all_settings_and_a_mapping_for_some() -> None:
+    saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
+    whole = GenerationConfig(max_new_tokens=4, temperature=1.0)
+    assert [len(text) for text in saved.generate("", generation_config=whole)] == [4]
+    assert len(set(saved.generate("", generation_config=whole, num_return_sequences=20))) > 1
+    assert saved.generate("", generation_config=whole, top_k=1) == [text[:4] for text in saved.generate("")[:1]]
+    assert saved.generate("a", generation_config={}) == saved.generate("a")
+
+
+def test_none_is_not_given() -> None:
+    saved = model(max_new_tokens=7, top_k=1)
+    nothing = {field.name: None for field in fields(GenerationConfig)}
+    hooks = dict.fromkeys(["generation_config", "logits_processor", "stopping_criteria", "streamer", "novelty", "max_copy"])
+    assert saved.generate("a", seed=1, **nothing, **hooks, must_include=None, conditions=None) == saved.generate("a", seed=1)
+    assert saved.generate("a", seed=1, generation_config=nothing) == saved.generate("a", seed=1)
+
+
+def test_a_config_that_is_none_is_refused() -> None:
+    for wrong in (3, "beam", [("top_k", 1)]):
+        with pytest.raises(ConfigError, match="generation_config is reviewgen's GenerationConfig or a mapping"):
+            model().generate("", generation_config=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"got transformers\.generation\..*GenerationConfig"):
+        model().generate("", generation_config=ForeignConfig(top_k=3))  # type: ignore[arg-type]
+
+
+def test_one_string_and_any_list_are_taken() -> None:
+    found = model()
+    given: dict[str, Any] = {"seed": 1, "max_new_tokens": 20}
+    for stops in ("a", ["a"], ("a",), {"a"}, iter(["a"])):
+        assert found.generate("", stop_strings=stops, **given) == found.generate("", stop_strings=["a"], **given)
+    assert found.generate("", temperature=iter([0.5, 1.0]), **given) == found.generate("", temperature=(0.5, 1.0), **given)
+
+
+def test_the_names_are_those_of_transformers() -> None:
+    ours = {field.name for field in fields(GenerationConfig)} - {"finish"}
+    assert ours <= ForeignConfig().to_dict().keys() | {"max_time", "stop_strings"}
