@@ -7,7 +7,7 @@ from reviewgen.compiled.draw import DEAD_END, NONE, choose, draw, weigh_probabil
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import family, fill_row, find, follow, probability, search_end, settle
 
-__all__ = ["PROPOSALS", "sample", "sample_plain"]
+__all__ = ["PROPOSALS", "sample", "sample_plain", "sample_scored"]
 
 PROPOSALS = 3  # before a token is drawn from the whole row
 MOST_NUMBERS = 2 * PROPOSALS + 2  # uniform numbers that a token takes
@@ -17,8 +17,7 @@ MOST_NUMBERS = 2 * PROPOSALS + 2  # uniform numbers that a token takes
 def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
     """Draw tokens at temperature 1, without filters and guard: ``sample`` with ``_propose`` written out, twice as fast.
 
-    ``ends`` and ``book`` are the trie's; numba leaves out what an argument that is None does not need. ``rooms``, int64 (B,),
-    says how many tokens each row may still get.
+    ``ends`` and ``book`` are the trie's; what a None does not need is compiled away. ``rooms`` (B,): tokens that a row may get.
     """
     nodes, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
     live = np.ones(len(uniform), np.bool_)
@@ -87,56 +86,25 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
     Args:
         contexts: int64 (B,), where the rows stand; moved to where they stand afterwards.
         uniform: float64 (B, N), in [0, 1); a token takes at most MOST_NUMBERS.
-        drawing: How to draw, as in ``reviewgen.compiled.draw``.
-        proposals: How many to make at temperatures up to 1, PROPOSALS at most; 0 where there are filters or penalties.
+        drawing: How to draw, as in ``reviewgen.compiled.draw``; its penalties, least tokens and greed are not looked at.
+        proposals: How many to make at temperatures up to 1, PROPOSALS at most; 0 where there are filters.
         windows, run, tails: What a token must not complete, as in ``copies``, and each row's last tokens (B, K); run 0 is off.
         written: int64 (B,), each row's new tokens so far.
         tokens: int64 (B, N), written: tokens up to the end token or DEAD_END, then NONE.
         used: int64 (B,), written: how many numbers each row took.
     """
-    rows, room = uniform.shape
-    kept = tails.shape[1]
-    texts = np.zeros((rows, kept + room + 1), np.int64)
-    texts[:, :kept] = tails
-    tokens[:] = NONE
-    live, sizes = np.ones(rows, np.bool_), np.zeros(rows, np.int64)
-    used[:] = 0
-    weights, scores, spare = np.empty(len(trie.root)), np.empty(len(trie.root)), np.empty(len(trie.root))
+    room, kept = uniform.shape[1], tails.shape[1]
+    texts, live, sizes, weights = _begin(trie, uniform, tails, tokens, used)
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    temperatures, top_k, top_p, min_p, penalty, ngram, least, most, is_greedy, end, _, size = drawing
-    needs_scores = is_greedy or penalty != 1 or ngram > 0
+    temperatures, top_k, top_p, min_p, _, _, _, most, _, end, _, size = drawing
     for _ in range(room):
-        for row in range(rows):
+        for row in range(len(uniform)):
             count = written[row] + sizes[row]
             if not live[row] or used[row] + MOST_NUMBERS > room or count >= most:
                 continue
             context, place, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)
             temperature = temperatures[count % len(temperatures)]
-            if needs_scores or count < least:
-                fill_row(trie, context, weights)
-                _take_logs(weights)
-                token, taken = choose(
-                    weights,
-                    texts[row],
-                    place,
-                    count,
-                    uniform[row, number],
-                    uniform[row, number + 1],
-                    drawing,
-                    windows,
-                    run,
-                    scores,
-                    spare,
-                )
-                used[row] += taken
-                tokens[row, sizes[row]] = token
-                live[row] = token != end and token >= 0
-                if token >= 0:
-                    texts[row, place] = token
-                    sizes[row] += 1
-                    contexts[row] = follow(trie, context, token)
-                continue
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
@@ -147,16 +115,14 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
                     token, after = candidate, following
                     break
             if token == NONE:
-                fill_row(trie, context, weights)
-                weights[size:] = 0.0
-                weigh_probabilities(weights, temperature)
+                _weigh(trie, context, size, temperature, weights)
                 token = draw(weights, top_k, top_p, min_p, uniform[row, number])
                 number += 1
             texts[row, place] = token
             if run > 0 and token != end and copies(windows, texts[row], place, run):
-                fill_row(trie, context, weights)
+                _weigh(trie, context, size, 1.0, weights)
                 forbid(windows, texts[row], place, run, weights)
-                weights[end], weights[size:] = 0.0, 0.0
+                weights[end] = 0.0
                 token, after = np.int64(DEAD_END), np.int64(-1)
                 if weights.max() > 0:
                     weigh_probabilities(weights, temperature)
@@ -169,6 +135,48 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
             if token != DEAD_END:
                 sizes[row] += 1
                 contexts[row] = after if after >= 0 else follow(trie, context, token)
+
+
+@compiled
+def sample_scored(trie, contexts, uniform, drawing, windows, run, tails, written, tokens, used):
+    """Draw tokens as ``sample`` does, by the log probabilities of all tokens, with all that ``choose`` looks at."""
+    room, kept = uniform.shape[1], tails.shape[1]
+    texts, live, sizes, weights = _begin(trie, uniform, tails, tokens, used)
+    scores, spare = np.empty(len(weights)), np.empty(len(weights))
+    most, end = drawing.max_new_tokens, drawing.eos_id
+    for row in range(len(uniform)):
+        while live[row] and used[row] + 2 <= room and written[row] + sizes[row] < most:
+            count, place = written[row] + sizes[row], kept + sizes[row]
+            fill_row(trie, contexts[row], weights)
+            _take_logs(weights)
+            first, second = uniform[row, used[row]], uniform[row, used[row] + 1]
+            token, taken = choose(weights, texts[row], place, count, first, second, drawing, windows, run, scores, spare)
+            used[row] += taken
+            tokens[row, sizes[row]] = token
+            live[row] = token != end and token >= 0
+            if token >= 0:
+                texts[row, place] = token
+                sizes[row] += 1
+                contexts[row] = follow(trie, contexts[row], token)
+
+
+@compiled
+def _begin(trie, uniform, tails, tokens, used):
+    """Empty what is written, and return texts (B, K + N + 1) that begin with their tails, which go on, sizes, and a row (V,)."""
+    rows, room = uniform.shape
+    texts = np.zeros((rows, tails.shape[1] + room + 1), np.int64)
+    texts[:, : tails.shape[1]] = tails
+    tokens[:] = NONE
+    used[:] = 0
+    return texts, np.ones(rows, np.bool_), np.zeros(rows, np.int64), np.empty(len(trie.root))
+
+
+@compiled
+def _weigh(trie, context, size, temperature, weights):
+    """Write the probability of each token below ``size``, to the power of 1 / temperature, up to a factor."""
+    fill_row(trie, context, weights)
+    weights[size:] = 0.0
+    weigh_probabilities(weights, temperature)
 
 
 @compiled

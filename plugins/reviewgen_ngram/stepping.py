@@ -12,7 +12,7 @@ from reviewgen.errors import DataError
 from reviewgen.protocols import CountedContext, Guard, TensorForm
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
-from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain
+from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, sample_scored
 from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays
 from reviewgen_ngram.trie import advance, dense
 
@@ -83,16 +83,17 @@ class NgramStepper:
         """
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
+        windows, run = guard or (NO_WINDOWS, 0)
         has_filter = drawing.top_k > 0 or drawing.top_p < 1 or drawing.min_p > 0
-        has_no_filter = self._config.is_distribution and not (has_filter or drawing.looks_back or drawing.is_greedy)
-        is_at_one = len(drawing.temperatures) == 1 and drawing.temperatures[0] == 1
-        draws_all = drawing.size >= self._config.vocab_size
-        if has_no_filter and is_at_one and draws_all and guard is None and drawing.min_new_tokens == 0:
+        can_propose = self._config.is_distribution and not has_filter
+        is_plain = len(drawing.temperatures) == 1 and drawing.temperatures[0] == 1 and drawing.size >= self._config.vocab_size
+        if drawing.looks_back or drawing.is_greedy or drawing.min_new_tokens > 0:  # never by the rows, which must not mix
+            sample_scored(trie, contexts, uniform, drawing, windows, run, texts, written, tokens, used)
+        elif can_propose and is_plain and guard is None:
             rooms = drawing.max_new_tokens - written
             sample_plain(trie, trie.ends, trie.book, contexts, uniform, drawing.eos_id, rooms, tokens, used)
         else:
-            windows, run = guard or (NO_WINDOWS, 0)
-            proposals = PROPOSALS if has_no_filter else 0
+            proposals = PROPOSALS if can_propose else 0
             sample(trie, contexts, uniform, drawing, proposals, windows, run, texts, written, tokens, used)
         return tokens, used, contexts
 

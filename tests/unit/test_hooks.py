@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from reviewgen_char.tokenizer import CharTokenizer
 from transformers import (
     EosTokenCriteria,
     LogitsProcessorList,
@@ -220,6 +221,14 @@ def test_text_streamers_say_the_text(prompt: str, capsys: pytest.CaptureFixture[
         assert capsys.readouterr().out == text + "\n"
         assert model.generate_one(prompt, **given, streamer=TextStreamer(LETTERS, skip_prompt=True)) == text
         assert capsys.readouterr().out == text.removeprefix(prompt) + "\n"
+
+
+def test_a_text_streamer_takes_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = "one\ntwo\n\nthree words\n"
+    for tokenizer in (CharTokenizer.train([lines], CharTokenizer.Config()), WORD):
+        model = review_model(QueueModel(tokenizer.encode(lines), tokenizer), tokenizer, max_new_tokens=100)
+        assert model.generate_one(streamer=TextStreamer(tokenizer)) == lines
+        assert capsys.readouterr().out == lines + "\n"
 
 
 @pytest.mark.parametrize("length", [0, 1, 30])

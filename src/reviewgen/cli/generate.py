@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import options
+from reviewgen.cli import drawing, options
 from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError, storage_errors
 
@@ -20,38 +20,29 @@ __all__ = ["generate", "replay"]
 
 
 def generate(
+    ctx: typer.Context,
     model: options.Model,
-    prompt: Annotated[str, typer.Option(help="What each text begins with.")] = "",
-    number: Annotated[int, typer.Option("-n", "--number", help="How many texts.")] = 1,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Where to cut off a text that does not end by itself.")] = None,
-    min_new_tokens: Annotated[int | None, typer.Option(help="No text ends by itself before it has so many.")] = None,
-    temperature: Annotated[
-        str | None, typer.Option(help="Above 0; below 1 likelier, above 1 wilder. A cycle: 1.0,0.5,0.2.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens; 0 is off.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the most probable tokens of this probability; 1 is off.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Draw from tokens this many times as probable as the best; 0 is off.")
-    ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: used tokens become less probable.")] = None,
-    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No run of so many tokens twice in a text; 0 is off.")] = None,
-    do_sample: Annotated[
-        bool | None, typer.Option("--sample/--greedy", help="Draw, or take the most probable token.  [default: draw]")
-    ] = None,
-    num_beams: Annotated[int | None, typer.Option(help="Search for the most probable texts, so many at a time.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End a text after this string. Repeatable.")] = None,
-    finish: Annotated[str | None, typer.Option(help="sentence: end texts that are cut off at a sentence end.")] = None,
-    max_time: Annotated[float | None, typer.Option(help="Seconds after which the texts end where they are.")] = None,
+    prompt: drawing.Prompt = "",
+    number: drawing.Number = 1,
+    max_new_tokens: drawing.MaxNewTokens = None,
+    min_new_tokens: drawing.MinNewTokens = None,
+    temperature: drawing.Temperature = None,
+    top_k: drawing.TopK = None,
+    top_p: drawing.TopP = None,
+    min_p: drawing.MinP = None,
+    repetition_penalty: drawing.RepetitionPenalty = None,
+    no_repeat_ngram_size: drawing.NoRepeatNgramSize = None,
+    do_sample: drawing.DoSample = None,
+    num_beams: drawing.NumBeams = None,
+    stop: drawing.Stop = None,
+    finish: drawing.Finish = None,
+    max_time: drawing.MaxTime = None,
     condition: options.GivenCondition = None,
-    must_include: Annotated[list[str] | None, typer.Option(help="A word that each text must hold. Repeatable.")] = None,
+    must_include: drawing.MustInclude = None,
     seed: options.Seed = None,
-    novelty: Annotated[
-        str | None, typer.Option(help="report: say what of each text was copied; filter: also let no long span be copied.")
-    ] = None,
-    max_copy: Annotated[
-        int | None, typer.Option(help="With filter: the most tokens of a copied span.  [default: about 50 characters]")
-    ] = None,
-    bits: Annotated[int, typer.Option(help="Of a weight: 32, or 16 or 8, which write faster with large models.")] = 32,
+    novelty: drawing.NoveltyMode = None,
+    max_copy: drawing.MaxCopy = None,
+    bits: drawing.Bits = 32,
     out: Annotated[
         Path | None, typer.Option(help="Write to this file, a JSON object a line, as the texts come; goes on where it stopped.")
     ] = None,
@@ -59,29 +50,10 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Write reviews with a trained model."""
+    wishes = drawing.wishes(ctx.params)
     from reviewgen.api import load
 
     trained = load(model, bits=bits)
-    wishes: dict[str, Any] = {
-        "num_return_sequences": number,
-        "max_new_tokens": max_new_tokens,
-        "min_new_tokens": min_new_tokens,
-        "temperature": _numbers(temperature),
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "no_repeat_ngram_size": no_repeat_ngram_size,
-        "do_sample": do_sample,
-        "num_beams": num_beams,
-        "stop_strings": stop or None,
-        "finish": finish,
-        "max_time": max_time,
-        "conditions": options.typed_conditions(condition),
-        "must_include": must_include or None,
-        "novelty": novelty,
-        "max_copy": max_copy,
-    }
     if out is not None:
         from reviewgen.cli.file import write_file
 
@@ -147,17 +119,6 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
         for text in texts:
             lines.write(json.dumps(make_receipt(trained, text, options.kept_source(source)), ensure_ascii=False) + "\n")
             yield text
-
-
-def _numbers(text: str | None) -> list[float] | float | None:
-    """Return a temperature or a cycle of them, as typed."""
-    if text is None:
-        return None
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"temperature is a number, or several as in 1.0,0.5,0.2; got {text!r}.") from None
-    return found[0] if len(found) == 1 else found
 
 
 def replay(
