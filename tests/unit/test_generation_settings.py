@@ -88,7 +88,7 @@ def test_a_name_like_none_lists_all() -> None:
     [
         ({"num_beams": 2, "novelty": "filter"}, "num_beams does not go with novelty='filter'"),
         ({"num_beams": 2, "must_include": "a"}, "num_beams does not go with must_include"),
-        ({"num_beams": 2, "stopping_criteria": lambda ids, _: True}, "num_beams does not go with stopping_criteria"),
+        ({"num_beams": 2, "stopping_criteria": any}, "num_beams does not go with stopping_criteria"),
         ({"num_beams": 2, "do_sample": True}, "num_beams searches and does not draw"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3"),
         ({"do_sample": False, "num_return_sequences": 2}, "Without do_sample every text of a prompt is the same"),

@@ -134,8 +134,8 @@ def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path,
     assert texts_of(parts) == texts_of(whole) and parts.read_bytes().startswith(lines)
     first = json.loads(lines.splitlines()[0])
     assert first["seed"] == 9 and first["number"] == 0 and first["finish_reason"] in ("end", "length")
-    status, _, said = run_command(monkeypatch, capsys, *common, "-n", 100, "--out", parts)
-    assert status == 0 and "already holds 150" in said
+    status, out, _ = run_command(monkeypatch, capsys, *common, "-n", 100, "--out", parts)
+    assert status == 0 and "already holds 150" in out
 
 
 @pytest.mark.parametrize("more", [("--seed", 8), ("--temperature", 0.3), ("--prompt", "a")], ids=str)

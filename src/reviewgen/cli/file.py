@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reviewgen.cli import options
@@ -38,7 +39,7 @@ def write_file(
         done, seed = _go_on(out, run, seed)
     total = wishes["num_return_sequences"]
     if done >= total:
-        note(f"{out} already holds {done:,} texts.")
+        typer.echo(f"{out} already holds {done:,} texts.")
         return 0
     if done:
         note(f"{out} holds {done:,} of {total:,} texts; going on.")
@@ -58,7 +59,7 @@ def write_file(
         note(f"Interrupted; {written:,} of {total:,} texts are in {out}. The same command goes on from there.")
         return 1
     seconds = time.monotonic() - started
-    note(f"{total - done:,} texts in {seconds:.1f} s ({(total - done) / seconds:,.0f} a second), in {out}.")
+    typer.echo(f"{total - done:,} texts in {seconds:.1f} s ({(total - done) / seconds:,.0f} a second), in {out}.")
     return 0
 
 
