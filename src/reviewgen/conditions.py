@@ -141,7 +141,7 @@ class Conditions:
                 raise ConfigError(f"{name!r} is no condition of this model. {did_you_mean(str(name), self.names)}")
         row = [values.get(name) for name in self.names]
         for condition, value in zip(self.conditions, row, strict=True):
-            if not _is_missing(value) and condition.find(value) is None:
+            if value is not None and condition.find(value) is None:
                 raise ConfigError(condition.refusal(value))
         return self.encode_row(row)
 

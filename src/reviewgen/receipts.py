@@ -28,7 +28,18 @@ from reviewgen.model import Generation, ReviewModel
 
 __all__ = ["Replay", "make_receipt", "read_receipts", "replay"]
 
-_KEYS = {"synthetic", "text", "prompt", "number", "seed", "settings", "model", "versions"}
+_KEYS = {
+    "synthetic": bool,
+    "text": str,
+    "prompt": str,
+    "number": int,
+    "seed": int,
+    "settings": dict,
+    "model": dict,
+    "versions": dict,
+}
+_WISHES = ("novelty", "max_copy", "conditions", "must_include")
+_MOST = 10_000_000  # texts of a call
 _SHOWN = 40  # characters around the first difference
 
 
@@ -62,9 +73,7 @@ def make_receipt(model: ReviewModel, generation: Generation, source: str | Path 
     if request.hooks is not None and (request.hooks.processors or request.hooks.criteria):
         raise ConfigError("A text written with logits_processor or stopping_criteria has no receipt: it cannot hold functions.")
     settings: dict[str, Any] = {"generation_config": to_dict(request.config)}
-    for name in ("novelty", "max_copy", "conditions", "must_include"):
-        if value := getattr(request, name):
-            settings[name] = dict(value) if isinstance(value, Mapping) else value
+    settings |= {name: value for name in _WISHES if (value := getattr(request, name))}
     return {
         "synthetic": True,
         "text": generation.text,
@@ -78,7 +87,7 @@ def make_receipt(model: ReviewModel, generation: Generation, source: str | Path 
             "digest": model.digest,
             "bits": model.bits,
         },
-        "versions": _versions(),
+        "versions": _versions(model),
     }
 
 
@@ -92,17 +101,16 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}.") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    try:
-        found = [json.loads(line) for line in lines]
-    except ValueError:
-        found = _whole(text)
-    for number, receipt in enumerate(found, 1):
-        if not isinstance(receipt, dict) or set(receipt) != _KEYS:
-            raise DataError(f"Receipt {number} of {file} is none: it should be a JSON object with {', '.join(sorted(_KEYS))}.")
-        yield receipt
+    lines = [line for line in text.split("\n") if line.strip()]  # a text may hold other line breaks
+    found = [_parse(line) for line in lines]
+    if None in found and (whole := _parse(text)) is not None:
+        found = [whole]
     if not found:
         raise DataError(f"{file} holds no receipt.")
+    for number, receipt in enumerate(found, 1):
+        if wrong := _find_fault(receipt):
+            raise DataError(f"Receipt {number} of {file} is none: {wrong}.")
+        yield dict(receipt)
 
 
 def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
@@ -112,13 +120,12 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         DataError: The receipt is damaged.
         ConfigError: The model cannot do what the receipt asks for.
     """
+    if wrong := _find_fault(receipt):
+        raise DataError(f"The receipt is damaged: {wrong}.")
+    options, number = dict(receipt["settings"]), receipt["number"]
     try:
-        config = from_dict(GenerationConfig, receipt["settings"]["generation_config"])
-        options = {name: value for name, value in receipt["settings"].items() if name != "generation_config"}
-        number, seed, prompt = receipt["number"], receipt["seed"], receipt["prompt"]
-        known_digest, known_bits = receipt["model"]["digest"], receipt["model"]["bits"]
-        known_versions = dict(receipt["versions"])
-    except (KeyError, TypeError, ValueError) as error:
+        config = from_dict(GenerationConfig, options.pop("generation_config"))
+    except ConfigError as error:
         raise DataError(f"The receipt is damaged: {error}") from None
     if config.num_beams > 1:
         number %= config.num_return_sequences
@@ -126,18 +133,43 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         number = 0
     else:
         config = dataclasses.replace(config, num_return_sequences=number + 1)
-    text = next(model.generate_each(prompt, first=number, generation_config=config, seed=seed, **options)).text
+    asked = options | {"generation_config": config, "seed": receipt["seed"]}
+    text = next(model.generate_each(receipt["prompt"], first=number, **asked)).text
     differences = []
-    if model.digest != known_digest:
-        differences.append(f"The model is another: its digest is {model.digest}, that of the receipt {known_digest}.")
-    if model.bits != known_bits:
-        differences.append(f"The model writes in {model.bits} bits; the text was written in {known_bits}.")
-    for name, value in _versions().items():
-        if known_versions.get(name) != value:
-            differences.append(f"{name} is {value}; the text was written with {known_versions.get(name)}.")
+    if model.digest != receipt["model"]["digest"]:
+        differences.append(f"The model is another: its digest is {model.digest}, not {receipt['model']['digest']}.")
+    if model.bits != receipt["model"]["bits"]:
+        differences.append(f"The model writes in {model.bits} bits; the text was written in {receipt['model']['bits']}.")
+    for name, value in _versions(model).items():
+        if receipt["versions"].get(name) != value:
+            differences.append(f"{name} is {value}; the text was written with {receipt['versions'].get(name)}.")
     if text != receipt["text"]:
         differences.append(_describe(receipt["text"], text))
     return Replay(text, text == receipt["text"], tuple(differences))
+
+
+def _parse(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _find_fault(receipt: Any) -> str | None:
+    """Return what keeps a JSON value from being a receipt, if anything does."""
+    if not isinstance(receipt, Mapping) or set(receipt) != _KEYS.keys():
+        return f"it should be a JSON object with {', '.join(_KEYS)}"
+    for name, kind in _KEYS.items():
+        if type(receipt[name]) is not kind:
+            return f"{name} should be of the type {kind.__name__}"
+    model, settings = receipt["model"], receipt["settings"]
+    if set(model) != {"source", "preset", "digest", "bits"} or not isinstance(model["source"], str | None):
+        return "model should have a source, a preset, a digest and bits"
+    if not {"generation_config"} <= set(settings) <= {"generation_config", *_WISHES}:
+        return f"settings should have a generation_config, and nothing but {', '.join(_WISHES)} beside it"
+    if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MOST:
+        return "its generation_config should be a JSON object, and its number not negative"
+    return None
 
 
 def _describe(before: str, after: str) -> str:
@@ -148,14 +180,9 @@ def _describe(before: str, after: str) -> str:
     return f"The text differs from character {place} on: {found} instead of {wanted}."
 
 
-def _versions() -> dict[str, str]:
-    names = ("numpy", "numba", "tokenizers")
+def _versions(model: ReviewModel) -> dict[str, str]:
+    """Return the versions of all that a text depends on."""
+    names = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
     found = {"reviewgen": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    return found | {name: version(name) for name in names}
-
-
-def _whole(text: str) -> list[Any]:
-    try:
-        return [json.loads(text)]
-    except ValueError:
-        return [None]
+    plugins = {plugin.package: plugin.version for plugin in (model.bundle.model_plugin, model.bundle.tokenizer_plugin)}
+    return found | {name: version(name) for name in names} | plugins

@@ -206,7 +206,7 @@ class TableStepper:
 
     Config = find_model("rnn")[0].Config
 
-    def __init__(self, config, tensors):
+    def __init__(self, config, tensors, bits=32):
         self.table = tensors["table"]
 
     @staticmethod

@@ -70,7 +70,7 @@ model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
 before = state()
 model.generate("ab", num_beams=3, num_return_sequences=2, max_new_tokens=9)
 model.generate(["a"] * 70, must_include="a", temperature=[0.5, 1.5], max_new_tokens=9)
-list(model.generate_each("ab", do_sample=False, return_dict_in_generate=None))
+list(model.generate_each("ab", do_sample=False))
 model.generate("ab", logits_processor=lambda ids, scores: scores, stopping_criteria=lambda ids, scores: False)
 [found.log_probabilities for found in model.generate("ab", return_dict_in_generate=True)]
 assert state() == before

@@ -43,7 +43,6 @@ def calls(found: ReviewModel) -> list[Any]:
         "truncate": "stop_strings",
         "stop": "stop_strings",
         "stop_sequences": "stop_strings",
-        "return_as_list": "generate, which always returns a list",
     }.items(),
 )
 def test_what_others_call_it_names_ours(name: str, ours: str) -> None:
@@ -109,7 +108,7 @@ def test_a_name_like_none_lists_all() -> None:
         ({"length_penalty": 1e308}, "length_penalty"),  # no power of a length is as large
         ({"length_penalty": -11}, "length_penalty"),
         ({"conditions": 5}, "conditions is a mapping"),
-        ({"conditions": {"stars": 5}}, "trained without conditions"),
+        ({"conditions": {"stars": 5}}, "no condition of this model"),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path,
     first = json.loads(lines.splitlines()[0])
     assert first["seed"] == 9 and first["number"] == 0 and first["finish_reason"] in ("end", "length")
     status, out, _ = run_command(monkeypatch, capsys, *common, "-n", 100, "--out", parts)
-    assert status == 0 and "already holds 150" in out
+    assert status == 0 and "150 texts are in" in out and "0 written" in out
 
 
 @pytest.mark.parametrize("more", [("--seed", 8), ("--temperature", 0.3), ("--prompt", "a")], ids=str)
@@ -168,8 +169,8 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
 
     plain = Writing.rows
 
-    def interrupted(self: Writing, request: Any, first: int = 0) -> Any:
-        for count, row in enumerate(plain(self, request, first)):
+    def interrupted(self: Writing, request: Any, first: int = 0, begins_late: bool = True) -> Any:
+        for count, row in enumerate(plain(self, request, first, begins_late)):
             if count == 70:
                 raise KeyboardInterrupt
             yield row
@@ -185,3 +186,98 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
     assert run_command(monkeypatch, capsys, *common, file)[0] == 0
     assert run_command(monkeypatch, capsys, *common, tmp_path / "whole.jsonl")[0] == 0
     assert texts_of(file) == texts_of(tmp_path / "whole.jsonl")
+
+
+def test_receipts_of_texts_with_other_line_breaks(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file, common = tmp_path / "r.json", ("--prompt", "a\u2028b\u0085c", "--seed", 1, "--max-new-tokens", 5)
+    assert run_command(monkeypatch, capsys, "generate", saved["ngram-char"], *common, "-n", 2, "--receipt", file)[0] == 0
+    assert run_command(monkeypatch, capsys, "replay", file)[0] == 0
+
+
+def test_a_crash_spoils_no_receipt(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    out, receipts = tmp_path / "t.jsonl", tmp_path / "r.jsonl"
+    common = ("generate", saved["ngram-char"], "--max-new-tokens", 8, "--out", out, "--receipt", receipts)
+    assert run_command(monkeypatch, capsys, *common, "-n", 5, "--seed", 2)[0] == 0
+    whole = receipts.read_bytes()
+    for kept_texts, cut in ((5, 30), (4, 0), (3, 30)):  # half a receipt; one too many; both
+        out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:kept_texts]))
+        receipts.write_bytes(whole[: len(whole) - cut])
+        status, _, _ = run_command(monkeypatch, capsys, *common, "-n", 7)
+        found = list(read_receipts(receipts))
+        assert status == 0 and [receipt["number"] for receipt in found] == [*range(kept_texts - (cut > 0 and kept_texts == 5)),
+                                                                             *range(kept_texts, 7)]  # fmt: skip
+        assert run_command(monkeypatch, capsys, "replay", receipts)[0] == 0
+    receipts.write_text('{"mine": 1}\n')
+    status, _, said = run_command(monkeypatch, capsys, *common, "-n", 9)
+    assert status == 2 and "no receipt of this run" in said and receipts.read_text() == '{"mine": 1}\n'
+    status, _, said = run_command(monkeypatch, capsys, *common[:-1], out, "-n", 9)
+    assert status == 2 and "two files" in said
+
+
+def test_a_run_that_fails_leaves_no_file(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    words = ("generate", saved["ngram-char"], "--max-new-tokens", 3, "--receipt", tmp_path / "r.json")
+    assert run_command(monkeypatch, capsys, *words, "--must-include", "zzqq")[0] == 1
+    assert not (tmp_path / "r.json").exists()
+    assert run_command(monkeypatch, capsys, *words)[0] == 0
+
+
+def test_time_that_is_over_begins_no_text(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file, common = tmp_path / "t.jsonl", ("--min-new-tokens", 3000, "--max-new-tokens", 3000, "-n", 5000, "--out")
+    words = ("generate", saved["ngram-char"], *common, file)
+    status, out, _ = run_command(monkeypatch, capsys, *words, "--max-time", 0.3, "--json")
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert status == 1 and json.loads(out)["texts"] == len(found) < 5000
+    assert all(text["new_tokens"] for text in found[:64])
+    everything = reviewgen.load(saved["ngram-char"]).generate(max_time=1e-9, num_return_sequences=200, max_new_tokens=9, seed=1)
+    assert len(everything) == 200
+
+
+def test_texts_come_as_soon_as_those_before_them_are_done(saved: dict[str, Path]) -> None:
+    """The first text ends at once; the others of its batch go on for minutes."""
+    model = reviewgen.load(saved["ngram-char"])
+    prompts = ["the movie was good and I liked the movie.", *[""] * 63]
+    texts = model.generate_each(prompts, seed=1, max_new_tokens=10**9, no_repeat_ngram_size=40, top_k=1, max_time=20)
+    started = time.monotonic()
+    assert next(texts).finish_reason in ("end", "stuck")
+    assert time.monotonic() - started < 10
+
+
+def test_a_changed_model_has_no_digest(saved: dict[str, Path]) -> None:
+    model = reviewgen.load(saved["gru-word"])
+    model.score("the movie")
+    assert model.digest is not None
+    for tensor in model.model.state_dict().values():
+        tensor *= 0.5
+    assert model.digest is None
+    (text,) = model.generate(seed=1, max_new_tokens=9, return_dict_in_generate=True)
+    found = replay(make_receipt(model, text), reviewgen.load(saved["gru-word"]))
+    assert "The model is another" in found.differences[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"model": "abc"},
+        {"model": {"preset": "x", "digest": "y", "bits": 32}},
+        {"model": {"source": 7, "preset": "x", "digest": "y", "bits": 32}},
+        {"number": "a"},
+        {"number": -1},
+        {"number": 10**12},
+        {"text": 5},
+        {"prompt": ["a", "b"]},
+        {"seed": None},
+        {"versions": []},
+        {"settings": {"generation_config": {}, "seed": 3}},
+        {"settings": {"generation_config": [1]}},
+    ],
+    ids=str,
+)
+def test_receipts_of_wrong_types(saved: dict[str, Path], tmp_path: Path, damage: dict[str, Any]) -> None:
+    model = reviewgen.load(saved["ngram-char"])
+    (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
+    receipt = make_receipt(model, text) | damage
+    with pytest.raises(DataError, match="receipt is damaged"):
+        replay(receipt, model)
+    (tmp_path / "r.json").write_text(json.dumps(receipt))
+    with pytest.raises(DataError, match="Receipt 1 of"):
+        list(read_receipts(tmp_path / "r.json"))

@@ -103,7 +103,7 @@ def _fit(models: Sequence[ReviewModel], data: Any, **reading: Any) -> tuple[tupl
     conditions = models[0].conditions
     documents = read_documents(data, tokenizer, trained, conditions=conditions, **reading)
     scores, characters = score_tokens(
-        [model.model for model in models], documents, conditions.vocab_size or tokenizer.vocab_size, given=len(conditions)
+        [model.bundle.model for model in models], documents, conditions.vocab_size or tokenizer.vocab_size, given=len(conditions)
     )
     fitted = fit_weights(scores)
     equal = np.full(len(models), 1 / len(models))
@@ -134,6 +134,7 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
     plugin = find_model("blend")[1]
     blend = Blend.of([part.model for part in parts], [part.model_plugin for part in parts], weights)
     index = _shared_index(models)
+    bits = models[0].bits if len({model.bits for model in models}) == 1 else 32
     training = {
         "preset": "blend",
         "data": _shared_facts([model.training.get("data", {}) for model in models]),
@@ -148,7 +149,7 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
     card = render_card("blend", plugin.name, first.tokenizer_plugin.name, __version__, training)
     return Bundle(
         preset="blend",
-        weights=Weights(blend),
+        weights=Weights(blend, bits=bits),
         conditions=first.conditions or None,
         tokenizer=first.tokenizer,
         model_plugin=plugin,
@@ -210,7 +211,7 @@ def _refuse_scores(models: Sequence[ReviewModel]) -> None:
     """Raise where a model's scores are no probabilities, which only scoring tells."""
     ids = torch.tensor([[models[0].tokenizer.bos_id]])
     for number, model in enumerate(models):
-        part = model.model
+        part = model.bundle.model
         if not isinstance(part, SupportsScore):
             continue
         try:

@@ -29,14 +29,20 @@ class Weights:
         bits: int = 32,
     ) -> None:
         self._model, self._load, self._stepper, self.bits = model, load, stepper, bits
+        self.is_exposed = False
 
     @property
     def model(self) -> "LanguageModel":
-        """The model; whoever asks may change its weights, so what writes is made from it from now on."""
+        """The model, to be left as it is."""
         if self._model is None:
             assert self._load is not None, "Weights need a model, or a way to load it."
-            self._model, self._stepper = self._load(), None
+            self._model = self._load()
         return self._model
+
+    def expose(self) -> "LanguageModel":
+        """Return the model to somebody who may change its weights: what writes is made from it from now on."""
+        self._stepper, self.is_exposed = None, True
+        return self.model
 
     def stepper(self) -> Stepper:
         """Return what writes with the weights as they are now."""

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import blend, generate, look, play, sweep, train, use
+from reviewgen.cli import blend, drawing, generate, look, play, sweep, train, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -50,6 +50,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if sys.argv[1:2] == ["generate"]:
+            drawing.refuse_foreign_words(sys.argv[2:])
         app()
     except (ConfigError, SourceError) as problem:
         error(str(problem))

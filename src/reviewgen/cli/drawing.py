@@ -1,17 +1,19 @@
 """The options of ``generate`` that say how texts are drawn, and what they mean to ``ReviewModel.generate``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
+from reviewgen.config import FOREIGN
 from reviewgen.errors import ConfigError
 
 __all__ = [
     "Bits",
     "DoSample",
     "Finish",
+    "LengthPenalty",
     "MaxCopy",
     "MaxNewTokens",
     "MaxTime",
@@ -28,11 +30,12 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "refuse_foreign_words",
     "wishes",
 ]
 
 Prompt = Annotated[str, typer.Option(help="What each text begins with.")]
-Number = Annotated[int, typer.Option("-n", "--number", help="How many texts.")]
+Number = Annotated[int, typer.Option("-n", "--num-return-sequences", help="How many texts.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Where to cut off a text that does not end by itself.")]
 MinNewTokens = Annotated[int | None, typer.Option(help="No text ends by itself before it has so many.")]
 Temperature = Annotated[
@@ -44,10 +47,11 @@ MinP = Annotated[float | None, typer.Option(help="Draw from tokens this many tim
 RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: tokens that were used become less probable.")]
 NoRepeatNgramSize = Annotated[int | None, typer.Option(help="No run of so many tokens twice in a text; 0 is off.")]
 DoSample = Annotated[
-    bool | None, typer.Option("--sample/--greedy", help="Draw, or take the most probable token.  [default: draw]")
+    bool | None, typer.Option("--do-sample/--greedy", help="Draw, or take the most probable token.  [default: draw]")
 ]
 NumBeams = Annotated[int | None, typer.Option(help="Search for the most probable texts, so many at a time.")]
-Stop = Annotated[list[str] | None, typer.Option(help="End a text after this string. Repeatable.")]
+LengthPenalty = Annotated[float | None, typer.Option(help="Of beams: above 0 favours longer texts.")]
+Stop = Annotated[list[str] | None, typer.Option("--stop-strings", "--stop", help="End a text after this string. Repeatable.")]
 Finish = Annotated[str | None, typer.Option(help="sentence: end texts that are cut off at a sentence end.")]
 MaxTime = Annotated[float | None, typer.Option(help="Seconds after which the texts end where they are.")]
 MustInclude = Annotated[list[str] | None, typer.Option(help="A word that each text must hold. Repeatable.")]
@@ -62,8 +66,20 @@ Bits = Annotated[int, typer.Option(help="Of a weight: 32, or 16 or 8, which writ
 
 _SAME = (  # as the library names them
     *("max_new_tokens", "min_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "do_sample"),
-    *("num_beams", "finish", "max_time", "novelty", "max_copy"),
+    *("num_beams", "length_penalty", "finish", "max_time", "novelty", "max_copy"),
 )
+
+
+def refuse_foreign_words(words: Sequence[str]) -> None:
+    """Raise where an option of ``generate`` has the name that another library gives it.
+
+    Raises:
+        ConfigError: One has; names ours.
+    """
+    for word in words:
+        name = word.lstrip("-").partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name in FOREIGN and name != "stop":
+            raise ConfigError(f"{word.partition('=')[0]} is called --{FOREIGN[name].replace('_', '-')} here.")
 
 
 def wishes(given: Mapping[str, Any]) -> dict[str, Any]:

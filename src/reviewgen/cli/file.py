@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reviewgen.cli import options
@@ -26,25 +25,26 @@ __all__ = ["write_file"]
 
 def write_file(
     model: "ReviewModel", source: str, prompt: str, wishes: dict[str, Any], seed: int | None, out: Path, receipt: Path | None
-) -> int:
-    """Write texts to a file; return the exit status: 0, or 1 where an interrupt cut it short.
+) -> tuple[dict[str, Any], bool]:
+    """Write texts to a file; return what is known of the run, as JSON values, and whether it got to its end.
 
     Raises:
-        ConfigError: The file was written with other settings or by another model.
+        ConfigError: The file was written with other settings or by another model, or is that of the receipts, too.
         DataError: The file holds something else.
         StorageError: There is no room, or the place may not be written.
     """
-    run = _identify(model, prompt, wishes)
+    if receipt is not None and receipt.resolve() == out.resolve():
+        raise ConfigError("--out and --receipt are two files; give each its own.")
+    run, total = _identify(model, prompt, wishes), wishes["num_return_sequences"]
     with storage_errors(out):
         done, seed = _go_on(out, run, seed)
-    total = wishes["num_return_sequences"]
-    if done >= total:
-        typer.echo(f"{out} already holds {done:,} texts.")
-        return 0
-    if done:
+    if receipt is not None:
+        with storage_errors(receipt):
+            _drop_receipts(receipt, done, seed)
+    if 0 < done < total:
         note(f"{out} holds {done:,} of {total:,} texts; going on.")
-    texts = model.generate_each(prompt, first=done, seed=seed, **wishes)
-    written, started = done, time.monotonic()
+    texts = model.generate_each(prompt, first=done, seed=seed, **wishes) if done < total else iter(())
+    written, started, is_whole = done, time.monotonic(), True
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(_appending(file)) for file in (receipt, out) if file is not None]
@@ -56,11 +56,9 @@ def write_file(
                     file.flush()  # an interrupt or a crash loses no text
                 written += 1
     except KeyboardInterrupt:
-        note(f"Interrupted; {written:,} of {total:,} texts are in {out}. The same command goes on from there.")
-        return 1
-    seconds = time.monotonic() - started
-    typer.echo(f"{total - done:,} texts in {seconds:.1f} s ({(total - done) / seconds:,.0f} a second), in {out}.")
-    return 0
+        is_whole = False
+    facts = {"out": str(out), "seed": seed, "texts": max(written, done), "written": written - done, "asked": total}
+    return facts | {"seconds": round(time.monotonic() - started, 3)}, is_whole and written >= total
 
 
 def _identify(model: "ReviewModel", prompt: str, wishes: dict[str, Any]) -> str:
@@ -93,13 +91,34 @@ def _go_on(out: Path, run: str, seed: int | None) -> tuple[int, int]:
 
 
 def _read(line: bytes, out: Path, number: int) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-        if found["number"] == number and isinstance(found["run"], str) and isinstance(found["seed"], int):
-            return dict(found)
-    except (ValueError, TypeError, KeyError):
-        pass
+    found = _parse(line)
+    if isinstance(found, dict) and found.get("number") == number and {"run", "seed"} <= found.keys():
+        return found
     raise DataError(f"{out} holds something else in line {number + 1}, so it is left alone. Give another --out.")
+
+
+def _drop_receipts(file: Path, done: int, seed: int) -> None:
+    """Keep the receipts of the texts that a file of texts holds; one more, or half of one, is what a crash left."""
+    if not file.exists():
+        return
+    end = 0
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            found = _parse(line)
+            if line.endswith(b"\n") and (not isinstance(found, dict) or found.get("seed") != seed):
+                raise ConfigError(f"Line {number} of {file} is no receipt of this run. Give another --receipt.")
+            if found is None or found["number"] >= done:
+                break
+            end += len(line)
+    with file.open("rb+") as lines:
+        lines.truncate(end)
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _appending(file: Path) -> IO[str]:

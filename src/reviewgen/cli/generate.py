@@ -20,7 +20,6 @@ __all__ = ["generate", "replay"]
 
 
 def generate(
-    ctx: typer.Context,
     model: options.Model,
     prompt: drawing.Prompt = "",
     number: drawing.Number = 1,
@@ -34,6 +33,7 @@ def generate(
     no_repeat_ngram_size: drawing.NoRepeatNgramSize = None,
     do_sample: drawing.DoSample = None,
     num_beams: drawing.NumBeams = None,
+    length_penalty: drawing.LengthPenalty = None,
     stop: drawing.Stop = None,
     finish: drawing.Finish = None,
     max_time: drawing.MaxTime = None,
@@ -50,14 +50,16 @@ def generate(
     as_json: options.AsJson = False,
 ) -> None:
     """Write reviews with a trained model."""
-    wishes = drawing.wishes(ctx.params)
+    wishes = drawing.wishes(locals())
     from reviewgen.api import load
 
     trained = load(model, bits=bits)
     if out is not None:
         from reviewgen.cli.file import write_file
 
-        sys.exit(write_file(trained, model, prompt, wishes, seed, out, receipt))
+        facts, is_whole = write_file(trained, model, prompt, wishes, seed, out, receipt)
+        _say_file(facts, as_json)
+        sys.exit(0 if is_whole else 1)
     wishes["seed"] = secrets.randbits(32) if seed is None else seed
     texts = trained.generate_each(prompt, **wishes)
     if receipt is not None:
@@ -73,6 +75,20 @@ def generate(
         return
     for count, text in enumerate(texts):
         _show(text, count, novelty)
+
+
+def _say_file(facts: dict[str, Any], as_json: bool) -> None:
+    """Say what a file of texts holds, and how fast it came."""
+    if as_json:
+        print_json(facts)
+        return
+    rate = f"{facts['written']:,} written in {facts['seconds']:.1f} s"
+    if facts["written"]:
+        rate += f", {facts['written'] / max(facts['seconds'], 1e-9):,.0f} a second"
+    of = f" of {facts['asked']:,}" if facts["texts"] < facts["asked"] else ""
+    typer.echo(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
+    if facts["texts"] < facts["asked"]:
+        note("The same command goes on from there.")
 
 
 def _stream(trained: "ReviewModel", prompt: str, wishes: dict[str, Any]) -> None:
@@ -115,10 +131,10 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
 
     if file.exists():
         raise ConfigError(f"{file} is there already. Give another --receipt.")
-    with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
-        for text in texts:
+    for text in texts:  # no file without a text
+        with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
             lines.write(json.dumps(make_receipt(trained, text, options.kept_source(source)), ensure_ascii=False) + "\n")
-            yield text
+        yield text
 
 
 def replay(

@@ -70,6 +70,9 @@ def kept_source(text: str) -> str:
 def typed_conditions(conditions: list[str] | None) -> dict[str, str] | None:
     """Return conditions typed as name=value."""
     found = dict(text.partition("=")[::2] for text in conditions or ())
+    names = [text.partition("=")[0] for text in conditions or ()]
+    if len(found) < len(names):
+        raise ConfigError(f"A condition is given twice: {', '.join(names)}.")
     for text in conditions or ():
         if "=" not in text:
             raise ConfigError(f"A condition is written name=value, as in stars=5; got {text!r}.")

@@ -6,7 +6,7 @@
 Standard library only; knows neither torch nor any plugin.
 """
 
-from reviewgen.config.generation import GenerationConfig, GenerationSettings, Preset, generation_config
+from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.settings import (
     Bound,
     check,
@@ -19,6 +19,7 @@ from reviewgen.config.settings import (
 )
 
 __all__ = [
+    "FOREIGN",
     "Bound",
     "GenerationConfig",
     "GenerationSettings",

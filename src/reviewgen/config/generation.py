@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from reviewgen.config.settings import Bound, check, fields_of
 from reviewgen.errors import ConfigError, did_you_mean
 
-__all__ = ["GenerationConfig", "GenerationSettings", "Preset", "generation_config"]
+__all__ = ["FOREIGN", "GenerationConfig", "GenerationSettings", "Preset", "generation_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class GenerationConfig:
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
     min_new_tokens: Annotated[int, Bound(at_least=0)] = 0
-    num_return_sequences: Annotated[int, Bound(at_least=1)] = 1
+    num_return_sequences: Annotated[int, Bound(at_least=1, at_most=10_000_000)] = 1
     do_sample: bool | None = None
     num_beams: Annotated[int, Bound(at_least=1, at_most=256)] = 1
     length_penalty: Annotated[float, Bound(at_least=-10, at_most=10)] = 1.0
@@ -92,7 +92,7 @@ class GenerationSettings(TypedDict, total=False):
     finish: Literal["sentence"] | None
 
 
-_FOREIGN = {  # what others call it: gpt-2-simple and textgenrnn, markovify, OpenAI, older transformers
+FOREIGN = {
     "n": "num_return_sequences",
     "nsamples": "num_return_sequences",
     "num_samples": "num_return_sequences",
@@ -108,8 +108,8 @@ _FOREIGN = {  # what others call it: gpt-2-simple and textgenrnn, markovify, Ope
     "truncate": "stop_strings",
     "stop": "stop_strings",
     "stop_sequences": "stop_strings",
-    "return_as_list": "generate, which always returns a list",
 }
+"""What gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers call it, and what it is called here."""
 
 
 def generation_config(
@@ -126,7 +126,7 @@ def generation_config(
     Raises:
         ConfigError: A setting is unknown, also where others use that name and this library another; or is out of range.
     """
-    known = fields_of(GenerationConfig)
+    known, own_arguments = fields_of(GenerationConfig), {*others, "prompt"}
     if isinstance(own, GenerationConfig):
         base, own = own, {}
     elif own is not None and not isinstance(own, Mapping):
@@ -136,10 +136,12 @@ def generation_config(
         )
     said = {name: value for part in (own or {}, settings or {}) for name, value in part.items()}
     for name in said:
-        if name in _FOREIGN:
-            raise ConfigError(f"{name!r} is called {_FOREIGN[name]} here.")
+        if name in FOREIGN:
+            raise ConfigError(f"{name!r} is called {FOREIGN[name]} here.")
         if name not in known:
-            raise ConfigError(f"{name!r} is no setting of generate. {did_you_mean(name, {*known, *others, 'prompt'})}")
+            if name in own_arguments and name not in (settings or {}):
+                raise ConfigError(f"{name!r} is given to generate itself, not in generation_config.")
+            raise ConfigError(f"{name!r} is no setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
     given = {name: value for name, value in said.items() if value is not None}
     stops = given.get("stop_strings")
     if isinstance(stops, str):

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from reviewgen.config import GenerationConfig, GenerationSettings, generation_config
 from reviewgen.errors import ConfigError
 from reviewgen.sampling import Hooks, check_prompts, check_seed, make_hooks
@@ -51,8 +53,8 @@ def make_request(prompt: str | Sequence[str], defaults: GenerationConfig, option
         ConfigError: A setting is unknown, out of range, or does not go with another.
     """
     own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
-    given: dict[str, Any] = {name: options.get(name) for name in own}
-    settings = {name: value for name, value in options.items() if name not in own}
+    given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
+    settings = {name: _plain(value) for name, value in options.items() if name not in own}
     config = generation_config(defaults, given["generation_config"], settings, own)
     request = Request(
         prompts=check_prompts(prompt, config.num_return_sequences),
@@ -97,7 +99,12 @@ def _mapping(conditions: Any) -> Mapping[str, Any]:
         return {}
     if not isinstance(conditions, Mapping):
         raise ConfigError(f"conditions is a mapping of names to values, as in {{'stars': 5}}; got {conditions!r}.")
-    return conditions
+    return {name: _plain(value) for name, value in conditions.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _words(words: Any) -> Sequence[str]:

@@ -41,8 +41,8 @@ class ReviewModel:
 
     @property
     def model(self) -> "LanguageModel":
-        """The language model."""
-        return self._bundle.model
+        """The language model; who asks for it may change its weights, so ``digest`` is None from then on."""
+        return self._bundle.weights.expose()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -74,9 +74,13 @@ class ReviewModel:
         """The generation defaults that were saved with the model."""
         return self._bundle.generation
 
-    @cached_property
+    @property
     def digest(self) -> str | None:
-        """SHA-256 of the files of its folder that texts depend on; None for a model that was not loaded from one."""
+        """SHA-256 of the files of its folder that texts depend on; None where it has none, or its model was asked for."""
+        return None if self._bundle.weights.is_exposed else self._digest
+
+    @cached_property
+    def _digest(self) -> str | None:
         return self._bundle.digest()
 
     @property
@@ -118,14 +122,14 @@ class ReviewModel:
                 no_repeat_ngram_size, stop_strings, max_time, finish; ``GenerationConfig`` says what they mean.
             logits_processor, stopping_criteria, streamer: transformers' objects, or functions like them; they get the ids
                 (1, T) that the model has read, bos first, and scores (1, V).
-            seed: Same seed, same texts, whatever is written beside them; in large batches up to the rounding of a matrix
-                product. None draws a fresh one.
+            seed: Same seed, same texts, whatever is written beside them (of a model without a stepper of its own, as far as its
+                call gives a row the same logits in any batch). None draws a fresh one.
             novelty: "report" says of each text what of it was copied; "filter" also lets no token complete a copied span of
                 more than ``max_copy`` tokens, as far as the index knows.
             max_copy: For "filter"; about 50 characters if not given.
             conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; those left out are any.
-            must_include: Words, or one, that each text must hold, upper or lower case; texts are drawn until some hold them,
-                and the most probable of these is taken.
+            must_include: A string, or several, that each text must hold, upper or lower case; texts are drawn until some hold
+                them all, 128 at most, and the most probable of these is taken.
 
         Returns:
             One text for each prompt and repetition, prompt by prompt, the prompt included. With ``novelty`` each is a
@@ -147,16 +151,23 @@ class ReviewModel:
         """Write one review; takes what ``generate`` takes."""
         if not isinstance(prompt, str):
             raise ConfigError(f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate takes a list.")
+        if options.get("num_return_sequences") not in (None, 1):
+            raise ConfigError(
+                f"generate_one writes one text; num_return_sequences={options['num_return_sequences']} asks for more."
+            )
         return self.generate(prompt, **options)[0]
 
     def generate_each(
         self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateOptions]
     ) -> Iterator[Generation]:
-        """Yield the texts of ``generate`` one after another as they are written, from number ``first`` on; raises as it does."""
+        """Yield the texts of ``generate`` one after another as they are written, from number ``first`` on; raises as it does.
+
+        No text is begun once ``max_time`` is over, so there may be fewer.
+        """
         request = make_request(prompt, self.generation_config, options)
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
             raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
-        rows = self._writing.rows(request, first)
+        rows = self._writing.rows(request, first, begins_late=False)
         return (self._writing.generation(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
@@ -248,7 +259,7 @@ class ReviewModel:
             strip_markdown=strip_markdown,
             clean=clean,
         )
-        return evaluate_documents(self.model, texts, self.tokenizer.vocab_size, given=len(self.conditions))
+        return evaluate_documents(self._bundle.model, texts, self.tokenizer.vocab_size, given=len(self.conditions))
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -270,7 +281,7 @@ class ReviewModel:
         """
         from reviewgen.evaluation import score_text
 
-        return score_text(self.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
+        return score_text(self._bundle.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
 
     def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as one folder, which ``reviewgen.load`` reads.

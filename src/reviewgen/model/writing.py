@@ -7,7 +7,7 @@ from itertools import islice
 
 from reviewgen.bundle import Bundle
 from reviewgen.conditions import Conditions
-from reviewgen.errors import DataError
+from reviewgen.errors import BundleError, DataError, GenerationError
 from reviewgen.model.request import Request
 from reviewgen.model.texts import GeneratedText, Generation
 from reviewgen.novelty import Index, Novelty
@@ -44,12 +44,15 @@ class Writing:
             )
         return self._bundle.index
 
-    def rows(self, request: Request, first: int = 0) -> Iterator[Row]:
-        """Return the finished rows of a call, from number ``first`` on; what cannot be done is said before any is written."""
+    def rows(self, request: Request, first: int = 0, begins_late: bool = True) -> Iterator[Row]:
+        """Return the finished rows of a call, from number ``first`` on; what cannot be done is said before any is written.
+
+        Rows that are not begun when ``max_time`` is over are begun and end at once, or are left out.
+        """
         writer = self._writer(request)
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(writer.write(request.prompts), first, None)
-        return writer.write(request.prompts[first:], first, self._log_likelihood)
+        return writer.write(request.prompts[first:], first, self._log_likelihood, begins_late)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Return the pieces of the one text of a call as they come, the prompt first."""
@@ -68,8 +71,12 @@ class Writing:
 
     def _writer(self, request: Request) -> Writer:
         conditions = self._bundle.conditions or Conditions()
+        try:
+            stepper = self._bundle.weights.stepper()
+        except BundleError as error:  # its weights were changed since it was read
+            raise GenerationError(str(error)) from None
         return Writer(
-            self._bundle.weights.stepper(),
+            stepper,
             self._bundle.tokenizer,
             self.pieces,
             request.config,
@@ -97,8 +104,7 @@ class Writing:
         for row in writer.stream(prompt):
             text = text_so_far(row, self._bundle.tokenizer)
             if len(text) > len(shown):
-                new = text[len(shown) :]
-                yield from new if self.pieces.are_characters and "\ufffd" not in new else (new,)
+                yield from _cut(text[len(shown) :]) if self.pieces.are_characters else (text[len(shown) :],)
                 shown = text
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
@@ -113,3 +119,11 @@ class Writing:
 
     def _log_likelihood(self, row: Row) -> float:
         return math.fsum(self._log_probabilities(row)) / max(1, len(row.ids))
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Yield a text's characters; what is left of one that was cut short, several U+FFFD at the end, comes in one piece."""
+    whole = text.rstrip("\ufffd")
+    yield from whole
+    if len(whole) < len(text):
+        yield text[len(whole) :]

@@ -12,7 +12,7 @@ states    the states of several rows, taken apart and put together
 plain     a stepper for any model, through its plain call
 threads   how many threads one token deserves
 
-Only ``plain`` and ``threads`` know torch, and are imported where they are needed.
+``plain`` and ``threads`` need torch, and are imported where they are needed; ``hooks`` imports it once it has something to call.
 """
 
 from reviewgen.sampling.decode import decode

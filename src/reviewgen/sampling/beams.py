@@ -52,7 +52,13 @@ def search(
     begun = time.monotonic()
     if config.max_new_tokens == 0:
         return [_unwritten(start, tokenizer) for _ in range(config.num_return_sequences)]
-    found = _Search(tokenizer, pieces, config, hooks, Ends(tokenizer, config.max_new_tokens, config.stop_strings, config.finish))
+    found = _Search(
+        tokenizer,
+        pieces,
+        config,
+        hooks,
+        Ends(tokenizer, config.max_new_tokens, config.stop_strings, config.finish, config.min_new_tokens),
+    )
     found.run(stepper, start, deadline)
     if not found.finished and start.rest:  # no likely way to spell the prompt, so as the tokenizer does
         ids = [*start.ids, *tokenizer.encode(start.rest)]

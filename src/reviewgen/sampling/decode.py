@@ -63,7 +63,7 @@ def decode(
         GenerationError: The logits are no numbers, or a logits processor rules out every token.
     """
     started = time.monotonic()
-    ends = Ends(tokenizer, config.max_new_tokens, config.stop_strings, config.finish)
+    ends = Ends(tokenizer, config.max_new_tokens, config.stop_strings, config.finish, config.min_new_tokens)
     if config.max_new_tokens == 0:
         for row in rows:
             row.ids += tokenizer.encode(row.rest)

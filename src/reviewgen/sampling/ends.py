@@ -16,12 +16,13 @@ _TOKENS_A_CHARACTER = 8  # at most
 
 @dataclass(frozen=True)
 class Ends:
-    """Finishes rows. ``max_new_tokens``, ``stop_strings`` and ``finish`` are those of ``GenerationConfig``."""
+    """Finishes rows; the settings are those of ``GenerationConfig``."""
 
     tokenizer: Tokenizer
     max_new_tokens: int
     stop_strings: Sequence[str] = ()
     finish: str | None = None
+    min_new_tokens: int = 0
 
     def after(self, row: Row, newest: int) -> bool:
         """Finish a row if its ``newest`` last tokens reach a stop string or the most new tokens; return whether they did."""
@@ -36,9 +37,16 @@ class Ends:
         row.text, row.finish_reason = whole_text(row, self.tokenizer), reason
         if self.finish == "sentence" and reason in ("length", "time", "stuck", "criteria"):
             ends = [match.end() for match in _SENTENCE_END.finditer(row.text, len(row.prompt))]
-            if ends:
+            if ends and self._leaves_enough(row, row.text[: ends[-1]]):
                 row.text = row.text[: ends[-1]]
                 self._drop_unused(row)
+
+    def _leaves_enough(self, row: Row, text: str) -> bool:
+        """Return whether a text that is cut still has as many new tokens as it must, if it had them."""
+        return (
+            row.new_tokens < max(1, self.min_new_tokens)
+            or row.new_tokens - (len(row.ids) - self._needed(row, text)) >= self.min_new_tokens
+        )
 
     def _stops(self, row: Row, newest: int) -> bool:
         """Finish a row at the end of the first stop string in what was generated."""
@@ -56,12 +64,17 @@ class Ends:
 
     def _drop_unused(self, row: Row) -> None:
         """Forget the tokens behind the end of a row's text."""
+        kept = self._needed(row, row.text)
+        row.new_tokens -= len(row.ids) - kept
+        del row.ids[kept:]
+
+    def _needed(self, row: Row, text: str) -> int:
+        """Return how many of a row's tokens spell a text that its own begins with."""
 
         def spelled(count: int) -> str:
             return row.prompt + self.tokenizer.decode(row.ids[:count])[row.prompt_length :]
 
-        kept = bisect_left(range(len(row.ids)), len(row.text), key=lambda count: len(spelled(count)))
-        while kept < len(row.ids) and not spelled(kept).startswith(row.text):  # inside a character
+        kept = bisect_left(range(len(row.ids)), len(text), key=lambda count: len(spelled(count)))
+        while kept < len(row.ids) and not spelled(kept).startswith(text):  # inside a character
             kept += 1
-        row.new_tokens -= len(row.ids) - kept
-        del row.ids[kept:]
+        return kept

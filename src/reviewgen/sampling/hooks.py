@@ -58,13 +58,23 @@ class Hooks:
         return processed
 
     def ends(self, row: Row, scores: Float64[np.ndarray, " V"]) -> bool:
-        """Return whether the stopping criteria end a row, to which a token was just added."""
+        """Return whether the stopping criteria end a row, to which a token was just added.
+
+        Raises:
+            GenerationError: One of them does not say.
+        """
         if not self.criteria:
             return False
         import torch
 
         table, ids = torch.from_numpy(scores.astype(np.float32))[None], self._ids(row)
-        return any(bool(torch.as_tensor(criterion(ids, table)).all()) for criterion in self.criteria)
+        for criterion in self.criteria:
+            found = criterion(ids, table)
+            if not isinstance(found, bool | np.bool_ | torch.Tensor):
+                raise GenerationError(f"{_name(criterion)} should return whether the text ends here; it returned {found!r}.")
+            if bool(torch.as_tensor(found).all()):
+                return True
+        return False
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Hand the prompts, as the model reads them, to the streamer."""

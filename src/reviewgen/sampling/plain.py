@@ -1,4 +1,4 @@
-"""A stepper for any model, through its plain call. This file of the room knows torch; none of the others does."""
+"""A stepper for any model, through its plain call. Needs torch, and is imported where it is needed."""
 
 from typing import Any
 

@@ -76,19 +76,16 @@ class Row:
         return [self.start[0]] * (size - len(read)) + read[max(0, len(read) - size) :]
 
 
-def start_rows(
-    prompts: Sequence[str], pieces: Pieces, seed: int, conditions: Sequence[int] = (), first: int = 0
-) -> Iterator[Row]:
-    """Yield a row for each prompt; row i draws from the random stream of (seed, first + i).
+def start_rows(prompts: Sequence[str], pieces: Pieces, seed: int, conditions: Sequence[int] = ()) -> Iterator[Row]:
+    """Yield a row for each prompt; row i draws from the random stream of (seed, i).
 
     Args:
         prompts: What the texts begin with.
         pieces: Of the tokenizer.
         seed: Of all random streams.
         conditions: The ids of conditions, which the model reads after bos.
-        first: The number of the first row.
     """
-    for number, prompt in enumerate(prompts, first):
+    for number, prompt in enumerate(prompts):
         yield make_row(prompt, pieces, np.random.default_rng((seed, number)), conditions)
 
 

@@ -38,13 +38,20 @@ class Writer:
     conditions: Sequence[int] = ()
     must_include: Sequence[str] = ()
 
-    def write(self, prompts: Sequence[str], first: int = 0, likelihood: Callable[[Row], float] | None = None) -> Iterator[Row]:
-        """Yield a finished row for each prompt, in order; row i draws from the random stream of (seed, first + i).
+    def write(
+        self,
+        prompts: Sequence[str],
+        first: int = 0,
+        likelihood: Callable[[Row], float] | None = None,
+        begins_late: bool = True,
+    ) -> Iterator[Row]:
+        """Yield a finished row for each prompt, in order and as soon as it can; row i draws from the stream of (seed, first + i).
 
         Args:
-            prompts: What the texts begin with.
-            first: The number of the first text.
+            prompts: What the texts begin with; of beams, each as often as texts are asked for.
+            first: The number of the first text; of beams 0.
             likelihood: How probable a row is: chooses among those that include what must be included.
+            begins_late: Whether a text is begun after ``max_time``, to end at once; else those are left out.
 
         Raises:
             GenerationError: No token can be drawn, or no try includes what must be included.
@@ -52,52 +59,57 @@ class Writer:
         deadline = None if self.config.max_time is None else time.monotonic() + self.config.max_time
         numbered = enumerate(prompts, first)
         if self.config.num_beams > 1:
-            yield from self._search(prompts, first, deadline)
+            yield from self._search(prompts, deadline)
         elif self.must_include:
             for number, prompt in numbered:
                 yield self._write_including(prompt, number, likelihood or (lambda _: 0.0), deadline)
         else:
             while rows := [self._row(prompt, number) for number, prompt in islice(numbered, _ROWS)]:
-                self._finish(rows, deadline)
-                yield from rows
+                if not begins_late and deadline is not None and time.monotonic() >= deadline:
+                    return
+                yield from self._in_order(rows, deadline)
 
-    def stream(self, prompt: str, number: int = 0) -> Iterator[Row]:
+    def stream(self, prompt: str) -> Iterator[Row]:
         """Yield the one row of a prompt again and again while it grows."""
         deadline = None if self.config.max_time is None else time.monotonic() + self.config.max_time
-        for rows in self._decode([self._row(prompt, number)], deadline, _SMOOTH_PACE):
+        for rows in self._decode([self._row(prompt, 0)], deadline, _SMOOTH_PACE):
             yield rows[0]
 
     def _row(self, prompt: str, *numbers: int) -> Row:
         return make_row(prompt, self.pieces, np.random.default_rng((self.seed, *numbers)), self.conditions)
 
-    def _finish(self, rows: list[Row], deadline: float | None) -> None:
+    def _in_order(self, rows: list[Row], deadline: float | None) -> Iterator[Row]:
+        """Yield each row once it and all before it are finished, while others go on."""
+        waiting = 0
         for _ in self._decode(rows, deadline):
-            pass
+            while waiting < len(rows) and rows[waiting].finish_reason is not None:
+                yield rows[waiting]
+                waiting += 1
+        yield from rows[waiting:]
 
     def _decode(self, rows: list[Row], deadline: float | None, pace: float = 0.2) -> Iterator[list[Row]]:
         return decode(self.stepper, self.tokenizer, self.pieces, rows, self.config, self.guard, self.hooks, deadline, pace)
 
-    def _search(self, prompts: Sequence[str], first: int, deadline: float | None) -> Iterator[Row]:
-        """Yield the best texts of each prompt, which stands there as often as texts are asked for; the first one maybe less."""
-        texts = self.config.num_return_sequences
-        skipped = first % texts
-        for prompt in [*prompts[: min(skipped, 1)], *prompts[-skipped % texts :: texts]]:
+    def _search(self, prompts: Sequence[str], deadline: float | None) -> Iterator[Row]:
+        """Yield the best texts of each prompt."""
+        for prompt in prompts[:: self.config.num_return_sequences]:
             row = self._row(prompt, 0)
-            rows = search(self.stepper, self.tokenizer, self.pieces, row, self.config, self.hooks, deadline)
-            yield from rows[skipped:]
-            skipped = 0
+            yield from search(self.stepper, self.tokenizer, self.pieces, row, self.config, self.hooks, deadline)
 
     def _write_including(self, prompt: str, number: int, likelihood: Callable[[Row], float], deadline: float | None) -> Row:
         """Return the most probable of the first texts that include all words; try 0 is what would be written without them."""
         tries = ((number, attempt) if attempt else (number,) for attempt in count())
         written, missing = 0, dict.fromkeys(self.must_include, 0)
-        is_late = False
+        is_late, begun = False, time.monotonic()
         while written < _TRIES and not is_late:
             rows = [self._row(prompt, *numbers) for numbers in islice(tries, _ROUND)]
-            self._finish(rows, deadline)
+            for _ in self._decode(rows, deadline):
+                pass
             written += len(rows)
             if fitting := [row for row in rows if not self._missing(row)]:
-                return max(fitting, key=likelihood)
+                best = max(fitting, key=likelihood)
+                best.seconds = time.monotonic() - begun
+                return best
             for row in rows:
                 for word in self._missing(row):
                     missing[word] += 1
