@@ -142,7 +142,7 @@ def test_a_column_without_values_is_an_error() -> None:
 
 def test_each_condition_takes_an_id_for_any_and_one_a_value() -> None:
     assert (BOTH.any_ids, BOTH.vocab_size, len(BOTH), BOTH.names) == ([100, 104], 107, 2, NAMES)
-    assert BOTH.encode({}) == BOTH.encode({"stars": None, "genre": ""}) == [100, 104]
+    assert BOTH.encode({}) == BOTH.encode({"stars": None, "genre": None}) == [100, 104]
     for five in (5, 5.0, "5", " 5.0", np.int64(5), np.float32(5)):
         assert BOTH.encode({"stars": five, "genre": "Comedy"}) == [103, 106]
     assert BOTH.encode_row([math.nan, "Drama"]) == [100, 105]
@@ -159,6 +159,7 @@ def test_each_condition_takes_an_id_for_any_and_one_a_value() -> None:
         ({"star": 5}, "'star' is no condition of this model. Did you mean 'stars'? Known: genre, stars."),
         ({"stars": 3}, "3 is no value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
         ({"stars": "six"}, "'six' is no value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
+        ({"genre": ""}, "'' is no value of the condition 'genre'. Known: Comedy, Drama."),
         ({"stars": math.inf}, "inf is no value of the condition 'stars'"),
         ({"stars": True}, "True is no value of the condition 'stars'"),
         ({"stars": 10**400}, "is no value of the condition 'stars'"),

@@ -231,6 +231,17 @@ def test_a_text_streamer_takes_lines(capsys: pytest.CaptureFixture[str]) -> None
         assert capsys.readouterr().out == lines + "\n"
 
 
+@pytest.mark.parametrize("prompt", ["the mov", "the movie was g", "the "])
+def test_a_prompt_is_skipped_whole(prompt: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its last word is spelled by the model, which may run on from it."""
+    model = review_model(TableModel(table(WORD.vocab_size, eos=-2.0)), WORD, max_new_tokens=8)
+    for seed in range(5):
+        text = model.generate_one(prompt, seed=seed)
+        capsys.readouterr()
+        assert model.generate_one(prompt, seed=seed, streamer=TextStreamer(WORD, skip_prompt=True)) == text
+        assert capsys.readouterr().out == text.removeprefix(prompt) + "\n"
+
+
 @pytest.mark.parametrize("length", [0, 1, 30])
 def test_a_text_iterator_streamer_ends(length: int) -> None:
     for prompt in ("", "the mov", "the "):

@@ -180,8 +180,9 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
         ("generate", saved["ngram-char"], "--max-new-tokens", 10, "-n", 200, "--seed", 3, "--out"),
     )
     monkeypatch.setattr(Writing, "rows", interrupted)
-    status, _, said = run_command(monkeypatch, capsys, *common, file)
-    assert status == 1 and "Interrupted; 70 of 200" in said and len(texts_of(file)) == 70
+    status, out, said = run_command(monkeypatch, capsys, *common, file)
+    assert status == 1 and "70 of 200 texts are in" in out and "Interrupted." in said and "goes on" in said
+    assert len(texts_of(file)) == 70
     monkeypatch.setattr(Writing, "rows", plain)
     assert run_command(monkeypatch, capsys, *common, file)[0] == 0
     assert run_command(monkeypatch, capsys, *common, tmp_path / "whole.jsonl")[0] == 0

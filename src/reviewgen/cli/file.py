@@ -56,6 +56,7 @@ def write_file(
                     file.flush()  # an interrupt or a crash loses no text
                 written += 1
     except KeyboardInterrupt:
+        note("Interrupted.")
         is_whole = False
     facts = {"out": str(out), "seed": seed, "texts": max(written, done), "written": written - done, "asked": total}
     return facts | {"seconds": round(time.monotonic() - started, 3)}, is_whole and written >= total

@@ -67,13 +67,13 @@ def decode(
     if config.max_new_tokens == 0:
         for row in rows:
             row.ids += tokenizer.encode(row.rest)
-            row.text, row.finish_reason = row.prompt, "length"
+            row.text, row.rest, row.finish_reason = row.prompt, "", "length"
     longest = config.max_new_tokens + max((len(row.ids) + len(row.rest) for row in rows), default=0)
     if guard is not None and guard[0].length + guard[1] - 1 > longest:
         guard = None  # no text gets as long as that
     decoding = _Decoding(stepper, tokenizer, pieces, make_drawing(config, tokenizer), ends, guard, hooks, deadline, pace)
     if hooks is not None:
-        hooks.begin(rows)
+        hooks.begin(rows, tokenizer)
     pending = [row for row in rows if row.finish_reason is None]
     while pending:
         for stepped in decoding.run(pending):
@@ -222,8 +222,6 @@ class _Decoding:
         if row.forced:
             row.ids.append(row.forced.pop(0))
             row.spelled = len(row.ids)
-            if self.hooks is not None:
-                self.hooks.put(row.ids[-1:])
             return True
         if token < 0:
             self._meet(row, token)
@@ -231,14 +229,14 @@ class _Decoding:
         if token == self.tokenizer.eos_id:
             self.ends.end(row, "end")
             return False
-        is_prompt, piece = bool(row.rest), self.pieces.texts[token]
+        rest, piece = row.rest, self.pieces.texts[token]
         row.ids.append(token)
         row.new_tokens += len(piece) > len(row.rest) or not row.rest
         row.rest = row.rest[len(piece) :]
-        if is_prompt:
+        if rest:
             row.spelled = len(row.ids)
         if self.hooks is not None:
-            self.hooks.put([token])
+            self.hooks.put(self.tokenizer.encode(piece[len(rest) :]) if rest else [token])  # the prompt was handed over whole
             if row.new_tokens and self.hooks.ends(row, scores.astype(np.float64)):
                 self.ends.end(row, "criteria")
         return row.finish_reason is None and (bool(row.rest) or not self.ends.after(row, 1))

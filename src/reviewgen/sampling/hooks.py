@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.protocols import Tokenizer
 from reviewgen.sampling.row import Row
 
 __all__ = ["Hooks", "make_hooks"]
@@ -76,11 +77,14 @@ class Hooks:
                 return True
         return False
 
-    def begin(self, rows: Sequence[Row]) -> None:
-        """Hand the prompts, as the model reads them, to the streamer."""
-        if self.streamer is not None:
-            for row in rows:
-                self.streamer.put(self._ids(row))
+    def begin(self, rows: Sequence[Row], tokenizer: Tokenizer) -> None:
+        """Hand the whole prompts to the streamer, as the tokenizer spells them."""
+        if self.streamer is None:
+            return
+        import torch
+
+        for row in rows:
+            self.streamer.put(torch.tensor([[*row.start, *row.ids, *tokenizer.encode(row.rest)]]))
 
     def put(self, tokens: Sequence[int]) -> None:
         """Hand tokens to the streamer, one by one."""
