@@ -13,9 +13,8 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled import compiled
 from reviewgen.compiled.draw import NONE, Drawing, choose_live
-from reviewgen.compiled.linear import Bits, add_product, pack, tanh32
+from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_numbers, tanh32
 from reviewgen.compiled.windows import NO_WINDOWS
-from reviewgen.errors import BundleError
 from reviewgen.protocols.stepper import Guard, TensorForm
 from reviewgen_nnlm.config import NnlmConfig
 
@@ -49,9 +48,7 @@ class NnlmStepper:
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        for name, tensor in tensors.items():
-            if not np.isfinite(tensor).all():
-                raise BundleError(f"The tensor {name!r} holds NaN or infinity, which no trained model does. Train it again.")
+        refuse_non_numbers(tensors)
         self.config = config
         self._is_relu = config.activation == "relu"
         self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, bits)

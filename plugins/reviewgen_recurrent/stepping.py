@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled.draw import NONE, Drawing
-from reviewgen.compiled.linear import Bits, Matrix, pack
+from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_numbers
 from reviewgen.compiled.windows import NO_WINDOWS
-from reviewgen.errors import BundleError
 from reviewgen.protocols.stepper import Guard, TensorForm
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
@@ -41,9 +40,7 @@ class _RecurrentStepper:
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        for name, tensor in tensors.items():
-            if not np.isfinite(tensor).all():
-                raise BundleError(f"The tensor {name!r} holds NaN or infinity, which no trained model does. Train it again.")
+        refuse_non_numbers(tensors)
         self.config = config
         self._is_relu = config.activation == "relu"
         self._weights = self._prepare(tensors, bits)
@@ -125,7 +122,8 @@ class _RecurrentStepper:
         table = np.empty((0, sizes[1]), np.float32)
         if 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
-            table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
+            with np.errstate(over="ignore", invalid="ignore"):  # the draw says what such weights lead to
+                table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
         above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
         output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)

@@ -5,7 +5,6 @@ Joins data, registry, training and bundle; what is known of the run is recorded 
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,12 +19,12 @@ from reviewgen import __version__
 from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
 from reviewgen.api.record import corpus_facts, evaluation_facts, novelty_facts
 from reviewgen.bundle import Bundle, Weights, fingerprint
-from reviewgen.bundle.write import refuse_existing
+from reviewgen.bundle.write import refuse_existing, write_or_rescue
 from reviewgen.card import render_card
 from reviewgen.conditions import fit_conditions
 from reviewgen.config import GenerationConfig, from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, gather, tokenize, workspace
-from reviewgen.errors import ConfigError, DataError, NotADistribution, StorageError, TrainingError
+from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index, build_index
@@ -266,7 +265,7 @@ class TrainingRun:
         bundle.card = render_card(self.preset, self._model_plugin.name, self._tokenizer_plugin.name, __version__, bundle.training)
         model = ReviewModel(bundle)
         if self.out is not None and find_place().is_main_process:
-            self._save(model, self.out)
+            write_or_rescue(bundle, self.out)
         return model
 
     def facts(self) -> dict[str, Any]:
@@ -309,12 +308,3 @@ class TrainingRun:
             except NotADistribution:
                 return None
         return {"split": split, "reviews_in_split": len(self.stores[split])} | finite(asdict(self.evaluation))
-
-    def _save(self, model: ReviewModel, out: Path) -> None:
-        """Save the model, somewhere else if need be: hours of training are not lost to a full disk."""
-        try:
-            model.save_pretrained(out)
-        except OSError as error:
-            rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / out.name
-            model.save_pretrained(rescue)
-            raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None

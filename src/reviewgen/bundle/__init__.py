@@ -14,6 +14,7 @@ appears whole or not at all. Only safetensors, JSON and plain text are read; not
     layout    the names of the files, and what a folder holds in memory
     weights   a model as torch computes with it, and as it writes without torch
     read      from disk
+    tensors   the header of the weights, compared with the config
     model     from disk to torch
     write     to disk; imported where it is needed, for it needs torch
 """

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reviewgen.bundle.layout import CONFIG, WEIGHTS
-from reviewgen.bundle.read import check_tensors
+from reviewgen.bundle.tensors import check_tensors
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError
 from reviewgen.protocols import LanguageModel, TensorForm

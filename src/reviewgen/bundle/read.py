@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from reviewgen import __version__
@@ -23,15 +23,15 @@ from reviewgen.bundle.layout import (
     Bundle,
     fingerprint,
 )
+from reviewgen.bundle.tensors import check_tensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.novelty import read_index
-from reviewgen.protocols import TensorForm
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
 
-__all__ = ["check_tensors", "read_bundle"]
+__all__ = ["read_bundle"]
 
 FoundT = TypeVar("FoundT")
 
@@ -148,49 +148,6 @@ def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
             f"This model needs {facts['name']!r} of the package {package} {facts['version']}, which is not installed. "
             f"Install it: pip install {package}"
         ) from None
-
-
-def check_tensors(folder: Path, expected: Mapping[str, TensorForm]) -> None:
-    """Compare the header of the weights with what a model expects, before any tensor is read.
-
-    Raises:
-        BundleError: A tensor is missing, extra, or has another dtype or shape.
-    """
-    with safe_open(folder / WEIGHTS, framework="numpy") as tensors:
-        names = set(tensors.keys())
-        if names != set(expected):
-            missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
-            raise BundleError(f"{WEIGHTS} does not fit its config: missing {_few(missing)}, unknown {_few(extra)}.")
-        for name, (dtype, shape) in expected.items():
-            part = tensors.get_slice(name)
-            found, found_dtype = tuple(part.get_shape()), part.get_dtype()
-            fits = len(found) == len(shape) and all(size in (None, other) for size, other in zip(shape, found, strict=True))
-            if not fits or DTYPES.get(found_dtype) != dtype:
-                wanted = ["any" if size is None else size for size in shape]
-                raise BundleError(f"{name} in {WEIGHTS} is {found_dtype} {list(found)}; its config asks for {dtype} {wanted}.")
-
-
-DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "U16": "uint16",
-    "U32": "uint32",
-    "U64": "uint64",
-    "BOOL": "bool",
-}
-"""The names of safetensors for dtypes, and those of numpy and torch."""
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "none"
 
 
 def _check_files(folder: Path, tokenizer_files: Any) -> None:

@@ -21,7 +21,7 @@ from reviewgen.errors import OutputExists, StorageError, storage_errors
 from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin
 
-__all__ = ["refuse_existing", "write_bundle"]
+__all__ = ["refuse_existing", "write_bundle", "write_or_rescue"]
 
 
 def refuse_existing(folder: Path) -> None:
@@ -61,6 +61,20 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> No
             _publish(scratch, folder, overwrite)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_or_rescue(bundle: Bundle, folder: Path) -> None:
+    """Write a bundle, somewhere else if need be: hours of training are not lost to a full disk.
+
+    Raises:
+        StorageError: It could not be written as the folder; says where it was written instead.
+    """
+    try:
+        write_bundle(bundle, folder)
+    except OSError as error:
+        rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / folder.name
+        write_bundle(bundle, rescue)
+        raise StorageError(f"{error} The trained model was saved as {rescue} instead.") from None
 
 
 def _may_replace(folder: Path) -> bool:

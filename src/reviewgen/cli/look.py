@@ -46,7 +46,7 @@ def doctor(as_json: options.AsJson = False) -> None:
         "cores": os.cpu_count(),
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
-    problems = [problem for kind in KINDS for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
+    problems = [problem for kind in (*KINDS, "stepper") for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
     facts |= {"problems": problems}
     if as_json:
         print_json(facts)
@@ -83,7 +83,12 @@ def _cache() -> dict[str, Any]:
 
 def _import(plugin: registry.Plugin) -> str | None:
     """Import a plugin and return what is wrong with it, if anything is."""
-    find = {"preset": registry.find_preset, "model": registry.find_model, "tokenizer": registry.find_tokenizer}[plugin.kind]
+    find = {
+        "preset": registry.find_preset,
+        "model": registry.find_model,
+        "tokenizer": registry.find_tokenizer,
+        "stepper": registry.find_stepper,
+    }[plugin.kind]
     try:
         find(plugin.name)
     except PluginError as problem:

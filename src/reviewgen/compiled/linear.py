@@ -9,6 +9,7 @@ Shapes: M outputs, K inputs, R rows, P panels.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,8 +20,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from reviewgen.compiled import compiled, inlined
+from reviewgen.errors import BundleError
 
-__all__ = ["PANEL", "Bits", "Matrix", "add_product", "exp32", "pack", "sigmoid32", "tanh32"]
+__all__ = ["PANEL", "Bits", "Matrix", "add_product", "exp32", "pack", "refuse_non_numbers", "sigmoid32", "tanh32"]
 
 PANEL = 64  # outputs: four registers of 512 bits, enough sums at once to hide the latency of an addition
 GROUP = 4  # rows that share a pass over a panel: their 16 registers of sums and a panel's four fit into 32
@@ -77,6 +79,17 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
     packed = _aligned((*stack, panels, inputs, PANEL), dtype)
     packed[...] = np.swapaxes(padded.reshape(*stack, panels, PANEL, inputs), -1, -2)
     return Matrix(packed, scales)
+
+
+def refuse_non_numbers(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise unless every number of a model's tensors is one.
+
+    Raises:
+        BundleError: A tensor holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise BundleError(f"The tensor {name!r} holds NaN or infinity, which no trained model does. Train it again.")
 
 
 def _aligned(shape, dtype):

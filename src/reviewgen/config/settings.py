@@ -22,14 +22,13 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from reviewgen.errors import ConfigError, did_you_mean
 
 __all__ = [
     "Bound",
-    "Preset",
     "check",
     "fields_of",
     "from_dict",
@@ -156,18 +155,6 @@ def parse_duration(text: str | float) -> float:
     if not 0 < seconds < math.inf or isinstance(text, bool):
         raise ConfigError(f"A duration is a number above 0 with s, m or h, as in 90s or 2m; got {text!r}.")
     return seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A model, a tokenizer and the settings for both: plain data behind an entry point of ``reviewgen.presets``."""
-
-    model: str
-    tokenizer: str
-    model_settings: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    training_settings: Mapping[str, Any] = field(default_factory=dict)
-    generation_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _required(cls: Any) -> list[str]:
