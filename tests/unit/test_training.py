@@ -291,17 +291,17 @@ def test_the_probe_falls_back_when_a_second_thread_turns_slow():
 
 
 def test_a_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch):
+    from reviewgen.bundle import write
     from reviewgen.errors import StorageError
-    from reviewgen.model import ReviewModel
 
-    plain, calls = ReviewModel.save_pretrained, itertools.count()
+    plain, calls = write.write_bundle, itertools.count()
 
-    def save(self, folder, **options):
+    def save(bundle, folder, **options):
         if next(calls) == 0:
             raise StorageError("No room.")
-        return plain(self, folder, **options)
+        return plain(bundle, folder, **options)
 
-    monkeypatch.setattr(ReviewModel, "save_pretrained", save)
+    monkeypatch.setattr(write, "write_bundle", save)
     with pytest.raises(StorageError, match="was saved as") as caught:
         reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m")
     rescued = str(caught.value).split("saved as ")[1].split(" instead")[0]
