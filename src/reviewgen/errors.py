@@ -85,6 +85,11 @@ class TrainingError(ReviewgenError):
 class GenerationError(ReviewgenError):
     """No next token can be drawn: the model's logits are not numbers, or every token is ruled out."""
 
+    @classmethod
+    def of_damaged_logits(cls) -> "GenerationError":
+        """Return the error of logits that are NaN or infinite."""
+        return cls("The model's logits are not numbers (NaN or infinite): its weights are damaged.")
+
 
 class NotADistribution(ReviewgenError):
     """A model whose scores do not sum to one was to be measured; it has no bits per character."""

@@ -1,6 +1,8 @@
 """The compiled loops that models share, against plain numpy and Python: the draw of a token, the sets of token windows."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +81,23 @@ def test_a_function_without_a_cache_folder_is_compiled_all_the_same():
     exec("def double(x):\n    return 2 * x\n", names)  # it stands in no file, so nothing can be kept beside it
     double = compiled(names["double"])
     assert (double(4), double.signatures != []) == (8, True)
+
+
+def test_compiled_code_that_a_power_cut_left_empty_is_made_again(tmp_path):
+    (tmp_path / "doubled.py").write_text(
+        "from reviewgen.compiled import compiled\n@compiled\ndef double(x):\n    return 2 * x\nprint(double(4))\n"
+    )
+
+    def run():
+        return subprocess.run([sys.executable, "doubled.py"], cwd=tmp_path, capture_output=True, text=True)
+
+    assert run().stdout == "8\n"
+    files = list((tmp_path / "__pycache__").glob("*.nb[ic]"))
+    for file in files:
+        file.write_bytes(b"")
+    done = run()
+    assert (done.stdout, done.returncode) == ("8\n", 0) and len(files) == 2
+    assert all(file.stat().st_size for file in files)
 
 
 def stream(seed, vocab=5, tokens=900, texts=9):

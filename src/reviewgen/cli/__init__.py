@@ -56,6 +56,6 @@ def main() -> None:
     except (ConfigError, SourceError) as problem:
         error(str(problem))
         sys.exit(2)
-    except ReviewgenError as problem:
+    except (ReviewgenError, OSError) as problem:  # of the operating system: a disk that fills up while code is compiled
         error(str(problem))
         sys.exit(1)

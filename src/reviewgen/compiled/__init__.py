@@ -8,8 +8,11 @@ copy limit mean the same for every model.
     windows    hashed sets of token windows, and the question whether a token would complete a copied span
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -29,10 +32,21 @@ def compiled(function: FunctionT) -> FunctionT:
     """
     plain = inspect.unwrap(function)
     try:
-        found: FunctionT = numba.njit(cache=True, **_OPTIONS)(plain)
+        made = numba.njit(cache=True, **_OPTIONS)(plain)
+        _drop_empty_files(made.stats.cache_path)
     except RuntimeError:  # no folder can hold the cache
-        found = numba.njit(**_OPTIONS)(plain)
+        made = numba.njit(**_OPTIONS)(plain)
+    found: FunctionT = made
     return found
+
+
+@lru_cache
+def _drop_empty_files(folder: str) -> None:
+    """Remove what a power cut left of compiled code: numba writes a missing file again, but fails at an empty one."""
+    with contextlib.suppress(OSError):
+        for file in Path(folder).glob("*.nb[ic]"):
+            if file.stat().st_size == 0:
+                file.unlink()
 
 
 def inlined(function: FunctionT) -> FunctionT:

@@ -134,7 +134,7 @@ def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperat
     scores[tokenizer.bos_id] = -np.inf
     largest = scores.max()
     if not largest < np.inf:  # NaN compares false
-        raise GenerationError("The model's logits are not numbers (NaN or infinite): its weights are damaged.")
+        raise GenerationError.of_damaged_logits()
     if largest == -np.inf:
         raise GenerationError("The model gives every token probability zero here, so nothing can follow.")
     weights = np.exp((scores - largest) / temperature)

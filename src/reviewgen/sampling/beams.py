@@ -120,7 +120,7 @@ class _Search:
         if largest == -np.inf:
             return table
         if not np.isfinite(largest):
-            raise GenerationError("The model's logits are not numbers (NaN or infinite): its weights are damaged.")
+            raise GenerationError.of_damaged_logits()
         table -= largest + np.log(np.exp(table - largest).sum())
         scores, text = np.empty(len(table)), np.array([*row.start, *row.ids], np.int64)
         adjust(table, text, len(text), row.new_tokens, drawing, scores)

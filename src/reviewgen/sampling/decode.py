@@ -248,7 +248,7 @@ class _Decoding:
             GenerationError: The logits are no numbers.
         """
         if code == NOT_A_NUMBER:
-            raise GenerationError("The model's logits are not numbers (NaN or infinite): its weights are damaged.")
+            raise GenerationError.of_damaged_logits()
         if code == NOTHING_LEFT:
             self.ends.end(row, "stuck")
 
