@@ -197,7 +197,7 @@ def test_no_words_are_no_wish() -> None:
 def test_words_go_with_whole_sentences_and_novelty() -> None:
     model = indexed(counted(LOOP, order=3), LOOP, max_new_tokens=30)
     (text,) = model.generate(must_include="ga", novelty="filter", max_copy=4, seed=1)
-    assert "ga" in text and text.novelty.longest_tokens <= 4  # type: ignore[attr-defined]
+    assert "ga" in text and text.novelty.longest_tokens <= 4
     talking = saying("Good. And bad")
     with pytest.raises(GenerationError):  # it stands behind the last whole sentence
         talking.generate(must_include="And", finish="sentence", max_new_tokens=12)

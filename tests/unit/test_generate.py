@@ -171,11 +171,11 @@ def test_a_stream_that_is_left_leaves_the_model_as_it_was(model: ReviewModel) ->
     for taken in (0, 1, 3):
         stream = model.stream("ab", seed=1, max_new_tokens=200)
         pieces = list(itertools.islice(stream, taken))
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
         assert before[0].startswith("".join(pieces))
     texts = model.generate_each("ab", seed=1, max_new_tokens=200, num_return_sequences=2)
     assert next(texts).text == before[0]
-    texts.close()  # type: ignore[attr-defined]
+    texts.close()
     assert model.generate("ab", seed=1, max_new_tokens=200, num_return_sequences=2) == before
 
 
@@ -190,7 +190,7 @@ def test_two_streams_at_once_do_not_mix(model: ReviewModel) -> None:
 def test_a_prompt_of_a_hundred_thousand_characters(model: ReviewModel) -> None:
     prompt = ("bad cafe " * 12_000)[:100_000]
     for given in ({}, {"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 4}, {"num_beams": 2}):
-        found = model.generate(prompt, max_new_tokens=2, seed=1, return_dict_in_generate=True, **given)[0]  # type: ignore[call-overload]
+        found = model.generate(prompt, max_new_tokens=2, seed=1, return_dict_in_generate=True, **given)[0]
         assert found.text.startswith(prompt) and len(found.text) <= len(prompt) + 2
         assert LETTERS.decode(found.tokens) == found.text
 

@@ -79,7 +79,7 @@ def test_a_misspelled_name_is_suggested(wrong: str, meant: str) -> None:
 
 def test_a_name_like_none_lists_all() -> None:
     with pytest.raises(ConfigError, match=r"'zzz' is no setting of generate\. Known: .*num_beams.*seed.*top_p"):
-        model().generate(zzz=1)  # type: ignore[call-arg]
+        model().generate(zzz=1)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,9 @@ def test_none_is_not_given() -> None:
 def test_a_config_that_is_none_is_refused() -> None:
     for wrong in (3, "beam", [("top_k", 1)]):
         with pytest.raises(ConfigError, match="generation_config is reviewgen's GenerationConfig or a mapping"):
-            model().generate("", generation_config=wrong)  # type: ignore[arg-type]
+            model().generate("", generation_config=wrong)
     with pytest.raises(ConfigError, match=r"got transformers\.generation\..*GenerationConfig"):
-        model().generate("", generation_config=ForeignConfig(top_k=3))  # type: ignore[arg-type]
+        model().generate("", generation_config=ForeignConfig(top_k=3))
 
 
 def test_one_string_and_any_list_are_taken() -> None:

@@ -359,9 +359,9 @@ def test_a_stop_string_of_bytes() -> None:
 def test_settings_out_of_range_are_refused_before_any_work(wrong: dict[str, float]) -> None:
     model = letter_model()
     with pytest.raises(ConfigError):
-        model.generate("a", **wrong)  # type: ignore[arg-type]
+        model.generate("a", **wrong)
     with pytest.raises(ConfigError):
-        model.stream("a", **wrong)  # type: ignore[arg-type]
+        model.stream("a", **wrong)
     with pytest.raises(ConfigError):
         model.generate("a", num_return_sequences=0)
 

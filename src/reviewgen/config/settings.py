@@ -220,25 +220,27 @@ def _is_a(value: Any, option: Any) -> bool:
 
 
 def _spell(hint: Any) -> str:
-    words: dict[Any, str] = {
-        int: "a whole number",
-        float: "a number",
-        str: "a string",
-        bool: "true or false",
-        dict: "an object",
-        types.NoneType: "none",
-    }
-    plurals: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", dict: "objects"}
+    return " or ".join(_spell_option(option) for option in _options(hint))
 
-    def spell(option: Any) -> str:
-        if get_origin(option) is Literal:
-            return " or ".join(json.dumps(choice) for choice in get_args(option))
-        if get_origin(option) is tuple:
-            inner = _unpack(get_args(option)[0])[0]
-            return f"a list of {plurals[get_origin(inner) or inner]}"
-        return words[get_origin(option) or option]
 
-    return " or ".join(spell(option) for option in _options(hint))
+def _spell_option(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(json.dumps(choice) for choice in get_args(option))
+    if get_origin(option) is tuple:
+        inner = _unpack(get_args(option)[0])[0]
+        return f"a list of {_PLURALS[get_origin(inner) or inner]}"
+    return _WORDS[get_origin(option) or option]
+
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "true or false",
+    dict: "an object",
+    types.NoneType: "none",
+}
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false", dict: "objects"}
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:

@@ -8,7 +8,6 @@ import codecs
 import glob
 import gzip
 import itertools
-import os
 import re
 import shutil
 import zlib
@@ -73,6 +72,7 @@ def find_files(pattern: str | Path) -> list[Path]:
     if path.exists():
         return [path]
     if glob.has_magic(str(pattern)):
+        # Path.glob would take hidden files too, and no pattern that begins at the root
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
         if not found:
             raise DataError(f"No file matches {pattern}.")
@@ -162,7 +162,7 @@ def _open(file: Path) -> BufferedIOBase:
 
 def _link(file: Path, target: Path) -> None:
     try:
-        os.symlink(file.resolve(), target)  # noqa: PTH211
+        target.symlink_to(file.resolve())
     except OSError:  # a file system, or a Windows account, without symbolic links
         with storage_errors(target.parent):
             shutil.copyfile(file, target)
@@ -211,5 +211,5 @@ def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
 
 
 def _refuse_nul(chunk: bytes | str, file: Path) -> None:
-    if (b"\0" if isinstance(chunk, bytes) else "\0") in chunk:  # type: ignore[operator]
+    if b"\0" in chunk if isinstance(chunk, bytes) else "\0" in chunk:
         raise DataError(f"{file} is a binary file, not text. Readable are {', '.join(KINDS)}, each also gzipped.")
