@@ -18,10 +18,12 @@ class TrainingConfig:
 
     batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32  # lanes, B
     bptt: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 64  # tokens a step and lane, T
-    learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 4e-3  # the peak of the one-cycle schedule
-    warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.15  # share of the run in which the rate rises
+    optimizer: Literal["muon", "adamw"] = "muon"  # muon: for matrices between hidden vectors; AdamW has the rest
+    learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 0.01  # the peak; from there it falls in a line to zero
+    warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.05  # share of the run in which the rate rises
     weight_decay: Annotated[float, Bound(at_least=0, at_most=10)] = 0.01
     clip_norm: Annotated[float, Bound(above=0)] = 1.0
+    averaging: Annotated[float, Bound(at_least=0, below=1)] = 0.0  # decay a step of the averaged weights that are kept; 0: none
     evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 10  # spread evenly over the run
     patience: Annotated[int, Bound(at_least=1)] = 4  # evaluations without improvement before it stops
     evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000  # held-out tokens at each evaluation

@@ -9,7 +9,7 @@ from accelerate.utils import parse_flag_from_env
 
 from reviewgen.errors import TrainingError
 
-__all__ = ["OwnRandom", "ThreadProbe", "find_place", "make_accelerator", "native_precision"]
+__all__ = ["OwnRandom", "Threads", "autocast", "find_place", "make_accelerator", "native_precision"]
 
 _SLOW_STEPS = 5
 
@@ -57,47 +57,33 @@ class OwnRandom:
         torch.set_rng_state(self._outside)
 
 
-class ThreadProbe:
-    """Times the first steps with one thread and with all, and keeps the faster number.
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Return the block in which a device computes products in a precision; "no" leaves them in 32 bits."""
+    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "no")
 
-    Small matrices gain little from a second thread, and where other programs hold a core, a thread that waits for the
-    other at every time step of a recurrent layer can make it fifty times slower.
+
+class Threads:
+    """Sets torch's threads for a run, and falls back to one where the others turn slow.
+
+    Where other programs hold a core, a thread that waits for the other at every time step of a recurrent layer can make it
+    fifty times slower.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._given = torch.get_num_threads()
-        self.chosen = min(threads, self._given) if threads else self._given
-        self._plan = [1, 1, *[self._given, 1] * 3] if not threads and self._given > 1 else []
-        self._times: dict[int, list[float]] = {1: [], self._given: []}
+    def __init__(self, chosen: int, seconds_of_one: float | None) -> None:
+        """Set them; ``seconds_of_one`` is what a step takes with one thread, where that is known."""
+        self.chosen = chosen
+        self._given, self._seconds_of_one = torch.get_num_threads(), seconds_of_one
         self._slow = 0  # steps in a row
-        self._set(self._plan[0] if self._plan else self.chosen)
+        torch.set_num_threads(chosen)
 
     def record(self, seconds: float) -> None:
-        """Take note of how long a step took, and set the threads for the next one."""
-        if not self._plan:
-            self._watch(seconds)
-            return
-        self._times[self._plan.pop(0)].append(seconds)
-        one, many = min(self._times[1]), min(self._times[self._given], default=0.0)
-        if many > 2 * one:
-            self._plan = []
-        if not self._plan:
-            self.chosen = 1 if one < 1.05 * many else self._given
-        self._set(self._plan[0] if self._plan else self.chosen)
-
-    def _watch(self, seconds: float) -> None:
-        """Fall back to one thread where steps have become much slower than they were with one."""
-        if self.chosen > 1 and self._times[1]:
-            self._slow = self._slow + 1 if seconds > 2 * min(self._times[1]) else 0
+        """Take note of how long a step took."""
+        if self.chosen > 1 and self._seconds_of_one is not None:
+            self._slow = self._slow + 1 if seconds > 2 * self._seconds_of_one else 0
             if self._slow == _SLOW_STEPS:
                 self.chosen = 1
-                self._set(1)
+                torch.set_num_threads(1)
 
     def restore(self) -> None:
         """Give torch back the number of threads it had."""
-        self._set(self._given)
-
-    @staticmethod
-    def _set(threads: int) -> None:
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
+        torch.set_num_threads(self._given)

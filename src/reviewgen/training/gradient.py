@@ -1,4 +1,4 @@
-"""The gradient loop: AdamW under a one-cycle schedule over lanes that carry their state (truncated BPTT)."""
+"""The gradient loop: Muon and AdamW, warmed up and cooled down, over lanes that carry their state (truncated BPTT)."""
 
 import math
 import time
@@ -7,18 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
-from torch.nn import functional as F
 
-from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
+from reviewgen.data import Batch, Lanes, TokenStore
 from reviewgen.errors import TrainingError
-from reviewgen.protocols import State, Tokenizer
+from reviewgen.protocols import State, SupportsImplementations, Tokenizer
 from reviewgen.training.config import Budget, Report, TrainingConfig
-from reviewgen.training.device import OwnRandom, ThreadProbe, make_accelerator
+from reviewgen.training.device import OwnRandom, Threads, autocast, make_accelerator
 from reviewgen.training.judge import Judge, Verdict
+from reviewgen.training.loss import cross_entropy
+from reviewgen.training.optimizing import average_of, linear_decay, make_optimizers, set_learning_rate
+from reviewgen.training.probe import Form, describe_timings, find_form, plain_form, probe_seconds
 
-__all__ = ["cross_entropy", "descend", "one_cycle"]
+__all__ = ["descend", "detach"]
 
 
 def descend(
@@ -50,7 +51,7 @@ def descend(
             evaluated = int(progress * config.evaluations)
             verdict = loop.evaluate(judge)
             if verdict.is_best:
-                best = _copy_tensors(model)
+                best = _copy_tensors(loop.kept)
             stopped = _why_stop(progress, judge, budget)
             yield replace(report, **vars(verdict), stopped=stopped, notes=judge.notes() if stopped else ())
             if stopped:
@@ -61,34 +62,24 @@ def descend(
             model.load_state_dict(best)
 
 
-def one_cycle(progress: float, warmup: float) -> float:
-    """Return the learning rate as a share of its peak: a linear rise, then a cosine to zero (after Smith 2018)."""
-    if progress < warmup:
-        return 0.04 + 0.96 * progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
-
-
 class _GradientLoop:
     """The model, its optimizer and where they run; ``accelerate`` places the device and the precision."""
 
     def __init__(self, model: nn.Module, config: TrainingConfig, lanes: Lanes, budget: Budget, seed: int) -> None:
         self.accelerator = make_accelerator(config.precision)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
-        )
+        optimizers = make_optimizers(model, config)
         self.raw: Any = model  # the same weights without a wrapper for several processes
         self.device = str(self.accelerator.device)
-        self.threads = ThreadProbe(config.threads)
-        mixed = "no" if config.precision == "no" else self.accelerator.mixed_precision
-        self.place = f"{self.device}, {mixed} mixed precision"
-        dtype = torch.float16 if mixed == "fp16" else torch.bfloat16
-        self.autocast = torch.autocast(self.accelerator.device.type, dtype, enabled=mixed != "no")
+        self.form, self.threads, self.notes = self._find_form(model, config, budget)
+        self.place = f"{self.device}, {self.form.precision} mixed precision"
+        self.autocast = autocast(self.accelerator.device.type, self.form.precision)
         model.to(self.device)
         self.is_wrapped = self.accelerator.num_processes > 1  # its wrapper costs 0.6 ms a call, so one process does without
         self.model = self.accelerator.prepare(model) if self.is_wrapped else model
         self.parameters = list(model.parameters())
         self.is_scaled = self.accelerator.scaler is not None  # fp16; its wrappers cost a tenth of a small step, so only then
-        self.optimizer = self.accelerator.prepare(optimizer) if self.is_scaled else optimizer
+        self.optimizers = [self.accelerator.prepare(each) if self.is_scaled else each for each in optimizers]
+        self.averaged = average_of(model, config.averaging)
         self.model.train()
         self.config, self.lanes, self.budget = config, lanes, budget
         self.started = time.monotonic()
@@ -98,26 +89,40 @@ class _GradientLoop:
         self.schedule_at = 0.0
         self.random = OwnRandom(seed)
 
+    def _find_form(self, model: nn.Module, config: TrainingConfig, budget: Budget) -> tuple[Form, Threads, tuple[str, ...]]:
+        """Return the form that steps are taken in, its threads, set, and what the probe has to say."""
+        form, timings = plain_form(model, config, self.accelerator.mixed_precision), []
+        if self.device == "cpu" and self.accelerator.num_processes == 1:
+            timings = find_form(model, form, config, probe_seconds(budget))
+        form = timings[0].form if timings else form
+        if isinstance(model, SupportsImplementations) and form.implementation is not None:
+            model.use_implementation(form.implementation)
+        one = next((config.batch_size * config.bptt / each.tokens_per_second for each in timings if each.form.threads == 1), None)
+        return form, Threads(form.threads, one), (describe_timings(timings),) if timings else ()
+
     def step(self, batch: Batch) -> Tensor:
         """Take one optimizer step and return the loss, nats per token."""
         start = time.monotonic()
         ids = torch.from_numpy(batch.ids).to(self.device, non_blocking=True)
         targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
         state = self.raw.initial_state(len(ids)) if self.state is None or batch.starts_epoch else self.state
-        self.learning_rate = self.config.learning_rate * one_cycle(self.schedule_at, self.config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+        self.learning_rate = self.config.learning_rate * linear_decay(self.schedule_at, self.config.warmup)
+        set_learning_rate(self.optimizers, self.learning_rate)
         with self.random, self.autocast:  # dropout draws from the run's own random stream
             logits, state = self.model(ids, state)
         loss = cross_entropy(logits, targets)
-        self.optimizer.zero_grad()
+        for parameter in self.parameters:
+            parameter.grad = None
         if self.is_scaled:
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip_norm)
         else:
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.raw)
         self.state = detach(state)
         self.threads.record(time.monotonic() - start)
         return loss.detach()
@@ -134,6 +139,7 @@ class _GradientLoop:
             learning_rate=self.learning_rate,
             device=self.place,
             threads=self.threads.chosen,
+            notes=self.notes if step == 1 else (),
         )
 
     def has_diverged(self, loss: Tensor, progress: float) -> bool:
@@ -154,14 +160,19 @@ class _GradientLoop:
         self.schedule_at = min(1.0, done)
         return self.schedule_at
 
+    @property
+    def kept(self) -> Any:
+        """The model whose weights are judged and kept: the trained one, or the average of it."""
+        return self.raw if self.averaged is None else self.averaged.module
+
     def evaluate(self, judge: Judge) -> Verdict:
         """Evaluate the model as it stands and let it write."""
-        self.model.eval()
+        self.kept.eval()
         try:
             with self.autocast:
-                return judge.evaluate(self.raw, self.device)
+                return judge.evaluate(self.kept, self.device)
         finally:
-            self.model.train()
+            self.kept.train()
 
     def release(self) -> None:
         """Give the model back as it came: unwrapped, on the CPU, in evaluation mode."""
@@ -170,16 +181,6 @@ class _GradientLoop:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.raw.to("cpu").eval()
         self.accelerator.free_memory()
-
-
-def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """Return the mean negative log likelihood of the targets, in nats a token; bos and conditions are no targets.
-
-    Logits that lie in memory time-first, as torch's recurrent layers make them, are read in that order, without a copy.
-    """
-    if not logits.is_contiguous():
-        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
 
 
 def detach(state: State) -> State:
