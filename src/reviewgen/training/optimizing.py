@@ -36,7 +36,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     """Return the matrices between hidden vectors, and all other parameters: tables, output layers, vectors."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in model.parameters():
         is_inner = parameter.ndim == 2 and id(parameter) not in tables and vocabulary not in parameter.shape
         (matrices if is_inner else others).append(parameter)

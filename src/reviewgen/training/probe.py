@@ -128,7 +128,7 @@ def _time(model: Any, form: Form, batch: tuple[int, int], most: int = 3) -> floa
             start = time.perf_counter()
             with autocast("cpu", form.precision):
                 logits, _ = model(ids[:, :-1], model.initial_state(batch[0]))
-            cross_entropy(logits, ids[:, 1:]).backward()
+            torch.autograd.backward(cross_entropy(logits, ids[:, 1:]))
             if number:
                 best = max(best, batch[0] * batch[1] / (time.perf_counter() - start))
     return best
