@@ -1,6 +1,6 @@
 """How text is drawn: the settings of ``generate``, by the names of transformers and with their meaning; and presets."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -154,7 +154,12 @@ def generation_config(
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A model, a tokenizer and the settings for both: plain data behind an entry point of ``reviewgen.presets``."""
+    """A model, a tokenizer and the settings for both: plain data behind an entry point of ``reviewgen.presets``.
+
+    Where a training has a budget of time and nobody names a size, it takes one of ``sizes``, which are model settings from small
+    to large, and of ``by_epochs`` those of the last entry whose number of epochs is reached, as in ``(4.0, {"dropout": 0.3})``.
+    ``expected`` holds what was measured: tokens seen, and the lowest and highest bits per character held out.
+    """
 
     model: str
     tokenizer: str
@@ -162,3 +167,6 @@ class Preset:
     tokenizer_settings: Mapping[str, Any] = field(default_factory=dict)
     training_settings: Mapping[str, Any] = field(default_factory=dict)
     generation_settings: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Sequence[Mapping[str, Any]] = ()
+    by_epochs: Sequence[tuple[float, Mapping[str, Any]]] = ()
+    expected: Sequence[tuple[float, float, float]] = ()

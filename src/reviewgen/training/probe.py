@@ -20,7 +20,7 @@ from reviewgen.training.config import Budget, TrainingConfig
 from reviewgen.training.device import OwnRandom, autocast
 from reviewgen.training.loss import cross_entropy
 
-__all__ = ["Form", "Timing", "describe_timings", "find_form", "plain_form", "probe_seconds"]
+__all__ = ["Form", "Timing", "describe_timings", "find_form", "plain_form", "probe_seconds", "time_form"]
 
 SECONDS = 0.5
 _STEP_SECONDS = 0.03  # of one timed step: a long batch is cut
@@ -76,13 +76,13 @@ def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: fl
     trial, until = copy.deepcopy(model).train(), time.monotonic() + seconds
     with OwnRandom(0):
         batch = _cut(trial, plain, batch)
-        best = Timing(plain, _time(trial, plain, batch))
+        best = Timing(plain, time_form(trial, plain, batch))
         found = [best]
         for what in may_vary:
             for form in _others(model, best.form, what):
                 if time.monotonic() > until:
                     break
-                found.append(Timing(form, _time(trial, form, batch)))
+                found.append(Timing(form, time_form(trial, form, batch)))
             best = max(found, key=lambda timing: timing.tokens_per_second * (_GAIN if timing is best else 1))
     return [best, *(timing for timing in found if timing is not best)]
 
@@ -113,11 +113,11 @@ def _cut(model: nn.Module, form: Form, batch: tuple[int, int]) -> tuple[int, int
     """Return B and a T so short that a step does not take long."""
     rows, length = batch
     short = min(length, _SHORTEST)
-    seconds = rows * short / _time(model, form, (rows, short), most=1)
+    seconds = rows * short / time_form(model, form, (rows, short), most=1)
     return rows, max(short, min(length, int(short * _STEP_SECONDS / seconds)))
 
 
-def _time(model: Any, form: Form, batch: tuple[int, int], most: int = 3) -> float:
+def time_form(model: Any, form: Form, batch: tuple[int, int], most: int = 3) -> float:
     """Return tokens a second of the best of some steps after one that is not timed."""
     if isinstance(model, SupportsImplementations) and form.implementation is not None:
         model.use_implementation(form.implementation)

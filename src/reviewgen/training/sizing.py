@@ -1,0 +1,115 @@
+"""How large a model a budget is spent on best, where nobody has said.
+
+The sizes stand in the preset, small to large. A larger model learns more from each token and sees fewer of them; the largest
+is taken that still sees some tokens for each of its parameters in the time there is (the trade of Hoffmann et al. 2022,
+"Training Compute-Optimal Large Language Models", at another price: these models are small, and repeat their corpus). What it
+costs is timed, not guessed: one short step of each size on this machine. A model that sees its corpus several times is given
+the dropout that the preset names for so many epochs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from reviewgen.config import Preset
+from reviewgen.sampling.threads import using_threads
+from reviewgen.training.config import TrainingConfig
+from reviewgen.training.device import native_precision
+from reviewgen.training.optimizing import make_optimizers
+from reviewgen.training.probe import Timing, find_form, plain_form, time_form
+
+__all__ = ["Sizing", "choose_size"]
+
+TOKENS_A_PARAMETER = 3.0
+"""Fewer, and a smaller model is ahead: measured with lstm-char, 15 to 100 s (tests/benchmarks/SPEEDRUN.md)."""
+
+_SHARE = 0.8  # of the time goes into steps; evaluations, samples and the optimizer take the rest
+_SECONDS = 0.15  # of timing a size
+_SHORT = 16  # time steps
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What was chosen, and what it rests on."""
+
+    settings: Mapping[str, Any]  # of the model
+    parameters: int
+    tokens_per_second: float
+    epochs: float  # that the time is enough for
+    expected: tuple[float, float] | None  # bits per character held out, low and high
+
+    def words(self, seconds: float) -> str:
+        """Return what was chosen, in a sentence."""
+        chosen = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        expects = ""
+        if self.expected is not None:
+            low, high = self.expected
+            expects = f" Expected on held-out reviews: {low:.1f} to {high:.1f} bits per character, by how alike they are."
+        return (
+            f"Chosen for the {seconds:.0f} s that are left: {chosen} ({self.parameters:,} parameters), about "
+            f"{self.epochs:.1f} epochs at {self.tokens_per_second:,.0f} tokens a second.{expects}"
+        )
+
+
+def choose_size(
+    preset: Preset, build: Callable[[Mapping[str, Any]], nn.Module], config: TrainingConfig, seconds: float, corpus_tokens: int
+) -> Sizing | None:
+    """Return the size of a preset that a time on this machine is enough for; None where the preset has no sizes.
+
+    Args:
+        preset: Names the sizes, small to large, and the dropout for so many epochs.
+        build: Makes a model with such settings.
+        config: Says the batch of a step.
+        seconds: The time for steps and evaluations.
+        corpus_tokens: Of an epoch.
+    """
+    chosen = None
+    for settings in preset.sizes:
+        model = build(settings)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        rate = _rate(model, config)
+        tokens = rate * seconds * _SHARE
+        if chosen is not None and tokens < TOKENS_A_PARAMETER * parameters:
+            break
+        epochs = tokens / corpus_tokens
+        chosen = Sizing({**settings, **_dropout(preset, epochs)}, parameters, rate, epochs, _expect(preset, tokens))
+    return chosen
+
+
+def _rate(model: nn.Module, config: TrainingConfig) -> float:
+    """Return tokens a second of whole steps of a model: forward, backward and optimizer."""
+    form = plain_form(model, config, native_precision())
+    timings = find_form(model, form, config, _SECONDS)
+    best = timings[0] if timings else Timing(form, time_form(model, form, (config.batch_size, min(config.bptt, _SHORT))))
+    optimizers, tokens = make_optimizers(model, config), config.batch_size * config.bptt
+    seconds = []
+    with using_threads(best.form.threads):
+        for _ in range(2):  # the first makes room for the optimizers' memory
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 1e-3)
+            start = time.perf_counter()
+            for optimizer in optimizers:
+                optimizer.step()
+            seconds.append(time.perf_counter() - start)
+    return tokens / (tokens / best.tokens_per_second + min(seconds))
+
+
+def _dropout(preset: Preset, epochs: float) -> Mapping[str, Any]:
+    """Return the settings that a preset names for a model that sees its corpus so often."""
+    return next((settings for least, settings in reversed(preset.by_epochs) if epochs >= least), {})
+
+
+def _expect(preset: Preset, tokens: float) -> tuple[float, float] | None:
+    """Return the bits per character to expect after so many tokens: between measured points, on a line over their logarithm."""
+    if not preset.expected:
+        return None
+    counts, lows, highs = zip(*preset.expected, strict=True)
+    at = math.log(max(tokens, 1.0))
+    places = [math.log(count) for count in counts]
+    return float(np.interp(at, places, lows)), float(np.interp(at, places, highs))
