@@ -130,7 +130,7 @@ def _are_curves(evaluations: Any, curve: Any) -> bool:
 def _draw(runs: Sequence[LearningCurves], against: str) -> Any:
     """Return a figure of one panel for each number that is known, over one axis of time."""
     heights = {name: height for name, height in _PANELS.items() if any(run.has(name) for run in runs)}
-    figure = new_figure(8, 3 + sum(heights.values()))
+    figure = new_figure(8, 1.5 + sum(heights.values()))
     panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
     unit, label = _unit(runs) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
     for name, axes in zip(heights, panels, strict=True):
@@ -146,7 +146,6 @@ def _draw(runs: Sequence[LearningCurves], against: str) -> Any:
     if len(runs) == 1:
         figure.suptitle(f"{plain(runs[0].name)} ({plain(runs[0].preset)})")
         panels[0].set_title(plain(textwrap.fill(runs[0].verdict or "", 100)), fontsize=9, color="0.35")
-        _write_best(panels[0], runs[0], _AXES[against], unit)
     figure.legend(handles=_legend(runs), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -187,25 +186,18 @@ _PANELS = {"bits_per_character": 4.5, "copy_rate": 1.5, "learning_rate": 1.5}  #
 _DRAWN = {"bits_per_character": _draw_bits, "copy_rate": _draw_copies, "learning_rate": _draw_rates}
 
 
-def _write_best(axes: Any, run: LearningCurves, across: str, unit: float) -> None:
-    best = math.nan if run.best is None else run.column("bits_per_character")[run.best]
-    if run.best is not None and math.isfinite(best):
-        place = run.column(across)[run.best] / unit, best
-        axes.annotate(f"{best:.3f}", place, (0, -11), textcoords="offset points", ha="center", va="top", fontsize=9, color="C0")
-
-
 def _legend(runs: Sequence[LearningCurves]) -> list[Any]:
     """Return what the legend shows: the runs by colour where there are several, and what the lines stand for."""
     from matplotlib.lines import Line2D
 
-    shown = []
-    for number, run in enumerate(runs if len(runs) > 1 else ()):
+    labels = [plain(run.name) for run in runs] if len(runs) > 1 else ["weights kept"]
+    for number, run in enumerate(runs):
         kept = math.nan if run.best is None else run.column("bits_per_character")[run.best]
-        label = plain(run.name) + (f": {kept:.3f}" if math.isfinite(kept) else "")
-        shown.append(Line2D([], [], color=f"C{number % 10}", linewidth=3, label=label))
-    color = "C0" if len(runs) == 1 else "0.3"
+        labels[number] += f": {kept:.3f}" if math.isfinite(kept) else ""
+    color, ring = "C0" if len(runs) == 1 else "0.3", labels[0] if len(runs) == 1 else "weights kept"
+    shown = [Line2D([], [], color=f"C{n % 10}", linewidth=3, label=label) for n, label in enumerate(labels) if len(runs) > 1]
     shown.append(Line2D([], [], color=color, marker="o", markersize=3.5, label="held-out text"))
-    shown.append(Line2D([], [], color=color, marker="o", markersize=11, fillstyle="none", linestyle="", label="weights kept"))
+    shown.append(Line2D([], [], color=color, marker="o", markersize=11, fillstyle="none", linestyle="", label=ring))
     if any(run.curve for run in runs):
         shown.append(Line2D([], [], color=color, linestyle="--", linewidth=1, alpha=0.7, label="training text, as it learns"))
     if any(run.held_out_copy_rate is not None for run in runs):

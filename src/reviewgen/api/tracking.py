@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
@@ -25,7 +26,6 @@ __all__ = ["TRACKERS", "RunLog", "flatten"]
 TRACKERS = ("tensorboard", "trackio")
 _PROJECT = "reviewgen"  # of trackio, which keeps runs by project
 _LOGGED = ("bits_per_character", "train_bits_per_character", "copy_rate", "learning_rate", "tokens_seen")
-_FLUSH_SECONDS = 24 * 3600  # TensorBoard's own thread writes that seldom, so that a full disk is met in ours, which flushes
 
 
 class RunLog:
@@ -68,14 +68,17 @@ class RunLog:
     @contextlib.contextmanager
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
         """Log inside the block; the settings become the run's hyperparameters, nested names joined by dots."""
-        if self._kind is not None and find_place().is_main_process:
-            self._try(self._start, flatten(settings))
-        try:
+        if self._kind is None or not find_place().is_main_process:
             yield
-        finally:
-            if self._tracker is not None:
-                self._try(self._tracker.finish)
-                self._tracker = None
+            return
+        with _silent_threads(self._kind):
+            self._try(self._start, flatten(settings))
+            try:
+                yield
+            finally:
+                if self._tracker is not None:
+                    self._try(self._tracker.finish)
+                    self._tracker = None
 
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
         """Log what is kept of a report, and return the report; where logging has just failed, with a note that says so."""
@@ -91,7 +94,7 @@ class RunLog:
         from accelerate.tracking import TensorBoardTracker, TrackioTracker
 
         if self._kind == "tensorboard":
-            tracker = TensorBoardTracker(self._folder.name, self._folder.parent, flush_secs=_FLUSH_SECONDS)
+            tracker = TensorBoardTracker(self._folder.name, self._folder.parent)
         else:
             tracker = TrackioTracker(_PROJECT, name=self._name, embed=False)
         tracker.start()
@@ -104,9 +107,26 @@ class RunLog:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._context.run(action, *arguments)
         except Exception as error:  # a stranger's tracker may raise anything, and hours of training must not be lost to it
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+            said = (cause or type(error).__name__).splitlines()[0]
             self.failure = f"Logging to {self._kind} failed, and the training goes on without: {said}"
             self._tracker = None
+
+
+@contextlib.contextmanager
+def _silent_threads(package: str) -> Iterator[None]:
+    """Inside the block threads of a package end without a traceback; what went wrong there is raised at the next call, too."""
+    before = threading.excepthook
+
+    def say(problem: threading.ExceptHookArgs) -> None:
+        if type(problem.thread).__module__.partition(".")[0] != package:
+            before(problem)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
