@@ -1,6 +1,7 @@
 """Learning curves as a picture: bits per character, copy rate and learning rate against time, of one run or of several."""
 
 import math
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from reviewgen.api.loading import find_folder
 from reviewgen.bundle.read import read_training
 from reviewgen.errors import BundleError, ConfigError, did_you_mean
 
-__all__ = ["LearningCurves", "plot_training", "read_curves"]
+__all__ = ["LearningCurves", "picture_name", "plot_training", "read_curves"]
 
 _AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}  # what a person says: its name in training.json
 _UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from so many seconds on
@@ -60,20 +61,20 @@ def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
     Raises:
         BundleError: There is no saved model, it is damaged, or it has no curves.
     """
-    folder = find_folder(source)
-    training = read_training(folder)
+    training = read_training(find_folder(source))
     evaluations, curve = training.get("evaluations"), training.get("curve") or {}
+    novelty, verdict = training.get("novelty") or {}, training.get("verdict") or {}
     if not evaluations:
         why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
         raise BundleError(f"{source} has no learning curve: {why}.")
-    if not _are_curves(evaluations, curve):
-        raise BundleError(f"The training.json of {source} is damaged: its evaluations or its curve are not those of a training.")
-    novelty, verdict = training.get("novelty") or {}, training.get("verdict") or {}
+    if not _are_curves(evaluations, curve) or not isinstance(novelty, dict) or not isinstance(verdict, dict):
+        raise BundleError(f"The training.json of {source} is damaged: what it says of the evaluations is not of a training.")
+    words, held_out = verdict.get("words"), novelty.get("held_out_copy_rate")
     return LearningCurves(
-        name=name or folder.absolute().name,
+        name=name or _name(source),
         preset=str(training.get("preset")),
-        verdict=verdict.get("words"),
-        held_out_copy_rate=novelty.get("held_out_copy_rate"),
+        verdict=words if isinstance(words, str) else None,
+        held_out_copy_rate=held_out if isinstance(held_out, int | float) else None,
         evaluations=evaluations,
         curve=curve,
     )
@@ -100,7 +101,7 @@ def plot_training(
         raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {sources!r}.")
     if against not in _AXES:
         raise ConfigError(f"Curves cannot be drawn against {against!r}. {did_you_mean(against, _AXES)}")
-    file = Path(file).expanduser()
+    file = Path(file)
     refuse_plot(file, overwrite)
     names = _names(sources)
     runs = [read_curves(source, name) for source, name in zip(sources, names, strict=True)]
@@ -108,10 +109,19 @@ def plot_training(
     return runs
 
 
-def _names(sources: Sequence[str | Path]) -> list[str | None]:
+def picture_name(sources: Sequence[str | Path]) -> Path:
+    """Return the file, here, that curves are drawn as where none is named."""
+    return Path(f"{_name(sources[0])}.png" if len(sources) == 1 else "curves.png")
+
+
+def _names(sources: Sequence[str | Path]) -> list[str]:
     """Return what to call each source: the name of its folder, or the whole source where two folders have one name."""
-    names = [Path(source).expanduser().absolute().name for source in sources]
-    return [str(source) if names.count(name) > 1 else None for source, name in zip(sources, names, strict=True)]
+    names = [_name(source) for source in sources]
+    return [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
+
+
+def _name(source: str | Path) -> str:
+    return Path(os.path.normpath(Path(source).absolute())).name
 
 
 def _are_curves(evaluations: Any, curve: Any) -> bool:
@@ -120,11 +130,11 @@ def _are_curves(evaluations: Any, curve: Any) -> bool:
         return False
     if not isinstance(curve, dict) or not all(isinstance(column, list) for column in curve.values()):
         return False
-    numbers = [value for each in evaluations for value in each.values()] + [
-        value for column in curve.values() for value in column
-    ]
-    is_plain = all(value is None or isinstance(value, int | float) for value in numbers)
-    return is_plain and len({len(column) for column in curve.values()}) < 2
+    across = tuple(_AXES.values())
+    numbers = [each.get(name) for each in evaluations for name in (*across, "bits_per_character", "copy_rate")]
+    columns = [curve.get(name, []) for name in (*across, "train_bits_per_character", "learning_rate")] if curve else [[]]
+    numbers += [value for column in columns for value in column]
+    return all(value is None or isinstance(value, int | float) for value in numbers) and len(set(map(len, columns))) == 1
 
 
 def _draw(runs: Sequence[LearningCurves], against: str) -> Any:

@@ -26,8 +26,9 @@ def plot(
 ) -> None:
     """Draw how a training went: bits per character, copy rate and learning rate against time."""
     from reviewgen.api import plot_training
+    from reviewgen.api.plot import picture_name
 
-    file = out or Path(f"{Path(runs[0]).expanduser().absolute().name}.png" if len(runs) == 1 else "curves.png")
+    file = out or picture_name(runs)
     drawn = plot_training(runs, file, against=against, overwrite=overwrite)
     if as_json:
         print_json({"file": str(file), "against": against, "runs": [asdict(run) for run in drawn]})
