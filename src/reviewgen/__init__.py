@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reviewgen.api import TrainingRun, blend, load, sweep, train
+    from reviewgen.api import TrainingRun, blend, load, plot_sweep, plot_training, sweep, train
     from reviewgen.errors import ReviewgenError
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
@@ -28,6 +28,8 @@ __all__ = [
     "list_presets",
     "list_tokenizers",
     "load",
+    "plot_sweep",
+    "plot_training",
     "register_model",
     "register_tokenizer",
     "sweep",
@@ -35,7 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "reviewgen.api": ("TrainingRun", "blend", "load", "sweep", "train"),
+    "reviewgen.api": ("TrainingRun", "blend", "load", "plot_sweep", "plot_training", "sweep", "train"),
     "reviewgen.errors": ("ReviewgenError",),
     "reviewgen.model": ("ReviewModel",),
     "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"),

@@ -125,5 +125,6 @@ def _facts(training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         "Seed": training.get("seed"),
         "Ended": training.get("stopped"),
         "Device": training.get("device"),
+        "Verdict": training.get("verdict", {}).get("words"),
     }
     return "\n".join(f"- {name}: {value}" for name, value in rows.items() if value not in (None, ""))

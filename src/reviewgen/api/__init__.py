@@ -6,6 +6,9 @@ Joins the rooms below and adds no logic of its own.
     training   a preset and a corpus to a trained model; ``run`` holds the same step by step
     mixture    several trained models to one
     table      several trainings in a table
+    curves     what is kept of a training's reports
+    tracking   the same, logged to TensorBoard or trackio
+    plot       learning curves as a picture; ``figures`` holds what pictures share
 
 Each name is imported when it is first asked for, so that ``load`` does not bring what only training needs.
 """
@@ -14,14 +17,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reviewgen.api.figures import refuse_plot
     from reviewgen.api.loading import load
     from reviewgen.api.mixture import blend
+    from reviewgen.api.plot import LearningCurves, plot_training
     from reviewgen.api.run import TrainingRun
-    from reviewgen.api.table import SweepRow, plot_sweep, refuse_plot, sweep
+    from reviewgen.api.table import SweepRow, plot_sweep, sweep
     from reviewgen.api.training import train
     from reviewgen.registry import list_models, list_presets, list_tokenizers
 
 __all__ = [
+    "LearningCurves",
     "SweepRow",
     "TrainingRun",
     "blend",
@@ -30,16 +36,19 @@ __all__ = [
     "list_tokenizers",
     "load",
     "plot_sweep",
+    "plot_training",
     "refuse_plot",
     "sweep",
     "train",
 ]
 
 _HOMES = {
+    "reviewgen.api.figures": ("refuse_plot",),
     "reviewgen.api.loading": ("load",),
     "reviewgen.api.mixture": ("blend",),
+    "reviewgen.api.plot": ("LearningCurves", "plot_training"),
     "reviewgen.api.run": ("TrainingRun",),
-    "reviewgen.api.table": ("SweepRow", "plot_sweep", "refuse_plot", "sweep"),
+    "reviewgen.api.table": ("SweepRow", "plot_sweep", "sweep"),
     "reviewgen.api.training": ("train",),
     "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers"),
 }

@@ -9,7 +9,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
 from reviewgen.registry import find_preset, preset_names
 
-__all__ = ["load"]
+__all__ = ["find_folder", "load"]
 
 
 def load(source: str | Path, *, bits: int = 32) -> ReviewModel:
@@ -30,10 +30,21 @@ def load(source: str | Path, *, bits: int = 32) -> ReviewModel:
     """
     if bits not in (32, 16, 8) or isinstance(bits, bool):
         raise ConfigError(f"bits must be 32, 16 or 8; got {bits!r}.")
+    return ReviewModel(read_bundle(find_folder(source), bits))
+
+
+def find_folder(source: str | Path) -> Path:
+    """Return the folder of a saved model; one on the Hub is fetched.
+
+    Raises:
+        SourceError: The source can be read as nothing, or as two things.
+        BundleError: It is a preset, and that has no published weights.
+        HubError: The Hub was not reached, or has no such repository.
+    """
     parsed = parse_source(source, preset_names())
     if isinstance(parsed, PresetSource):
         find_preset(parsed.name)
         raise BundleError(
             f"The preset {parsed.name} has no published weights yet. Train it: reviewgen train {parsed.name} --data ..."
         )
-    return ReviewModel(read_bundle(pull(parsed) if isinstance(parsed, HubSource) else parsed.path, bits))
+    return pull(parsed) if isinstance(parsed, HubSource) else parsed.path

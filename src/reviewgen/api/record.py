@@ -1,4 +1,4 @@
-"""What training.json says of a run: its corpus, each evaluation, and what is known of copying; all JSON values."""
+"""What training.json says of a run beside its curves: the corpus, and what is known of copying; all JSON values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -6,11 +6,9 @@ from typing import Any
 
 from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, Corpus, TokenStore
-from reviewgen.evaluation import finite
 from reviewgen.novelty import CompactIndex, Index
-from reviewgen.training import Report
 
-__all__ = ["corpus_facts", "evaluation_facts", "novelty_facts"]
+__all__ = ["corpus_facts", "novelty_facts"]
 
 
 def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: Conditions) -> dict[str, Any]:
@@ -26,19 +24,6 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: C
         "conditions": conditions.to_json(),
         "cleaning": asdict(corpus.report),
     }
-
-
-def evaluation_facts(report: Report) -> dict[str, Any]:
-    """Return the numbers of one evaluation; an infinite one becomes None."""
-    numbers = {
-        "step": report.step,
-        "seconds": round(report.seconds, 2),
-        "train_nats_per_token": report.nats_per_token,
-        "learning_rate": report.learning_rate,
-        "is_best": report.is_best,
-        "copy_rate": report.copy_rate,
-    }
-    return finite(numbers | (asdict(report.evaluation) if report.evaluation else {}))
 
 
 def novelty_facts(

@@ -17,7 +17,9 @@ import torch
 
 from reviewgen import __version__
 from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
-from reviewgen.api.record import corpus_facts, evaluation_facts, novelty_facts
+from reviewgen.api.curves import Curves, targets_per_character
+from reviewgen.api.record import corpus_facts, novelty_facts
+from reviewgen.api.tracking import RunLog
 from reviewgen.bundle import Bundle, Weights, fingerprint
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
 from reviewgen.card import render_card
@@ -66,6 +68,7 @@ class TrainingRun:
         clean: False takes the texts exactly as they are.
         conditions: Columns beside the text, as in ["stars"], that the model learns to obey; ``conditions`` says how, once it
             has read.
+        log: Another place for the curves, "tensorboard" or "trackio", where that is installed; ``log.describe()`` says where.
 
     Raises:
         ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
@@ -91,12 +94,14 @@ class TrainingRun:
         strip_markdown: bool = False,
         clean: bool = True,
         conditions: Sequence[str] = (),
+        log: str | None = None,
     ) -> None:
         self.preset = preset
         self.out = None if out is None else Path(out).expanduser()
         if self.out is not None:
             refuse_existing(self.out)
         chosen = find_preset(preset)
+        self.log = RunLog(log, self.out, preset)
         self._source, self._validation = source, validation
         self._budget_seconds, self._budget = parse_budget(budget, steps, epochs)
         self._seed = check_seed(seed)
@@ -122,7 +127,6 @@ class TrainingRun:
         from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused before any work
         self._generation = from_dict(GenerationConfig, chosen.generation_settings)
         self._started = time.monotonic()
-        self._evaluations: list[dict[str, Any]] = []
         self._last: Report | None = None
         self._stack: ExitStack | None = None
         self.is_interrupted = False
@@ -168,6 +172,7 @@ class TrainingRun:
         for split in ("train", "validation"):
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
+        self._curves = Curves(targets_per_character(self.stores["train"], len(self.conditions)))
         self._index = self._make_index()
         self.model = self._make_model()
         spent = time.monotonic() - self._started
@@ -223,9 +228,12 @@ class TrainingRun:
             self._index,
             self.conditions.any_ids,
         )
-        for report in reports:
-            self._record(report)
-            yield report
+        parts = {"model": self.model.config, "tokenizer": self._tokenizer_config, "training": self.config, "data": self._data}
+        settings = {name: to_dict(part) for name, part in parts.items()} | {"preset": self.preset, "seed": self._seed}
+        with self.log.opened(settings):
+            for report in reports:
+                self._last = report
+                yield self.log.record(report, self._curves.add(report))
 
     def interrupt(self) -> None:
         """Say that the training was cut short; ``finish`` then takes the best weights so far."""
@@ -271,13 +279,14 @@ class TrainingRun:
     def facts(self) -> dict[str, Any]:
         """Return what is known of the run, as JSON values; what training.json holds."""
         last, corpus = self._last, self.corpus
+        stopped = "interrupted" if self.is_interrupted else last.stopped if last else None
         return {
             "preset": self.preset,
             "seed": self._seed,
             "data": to_dict(self._data) | corpus_facts(corpus, self.stores, self.conditions),
             "config": to_dict(self.config),
             "budget_seconds": self._budget_seconds,
-            "stopped": "interrupted" if self.is_interrupted else last.stopped if last else None,
+            "stopped": stopped,
             "steps": last.step if last else 0,
             "tokens_seen": last.tokens if last else 0,
             "seconds": round(time.monotonic() - self._started, 2),
@@ -285,16 +294,11 @@ class TrainingRun:
             "device": last.device if last else None,
             "threads": last.threads if last else None,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            "evaluations": self._evaluations,
-            "novelty": novelty_facts(self._index, self._evaluations, self._held_out_copy_rate),
+            **self._curves.facts(stopped, self._held_out_copy_rate),
+            "novelty": novelty_facts(self._index, self._curves.evaluations, self._held_out_copy_rate),
             "held_out": self.held_out,
-            "notes": self.notes + (list(last.notes) if last else []),
+            "notes": [*self.notes, *(last.notes if last else ()), *filter(None, [self.log.failure])],
         }
-
-    def _record(self, report: Report) -> None:
-        self._last = report
-        if report.sample is not None:
-            self._evaluations.append(evaluation_facts(report))
 
     def _evaluate(self) -> dict[str, Any] | None:
         """Evaluate on the test split, or on the validation split where that is all there is; None where it cannot be scored."""

@@ -4,17 +4,17 @@ Joins the training run, evaluation and generation; the numbers are theirs.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reviewgen.api.figures import new_figure, refuse_plot, save_figure
 from reviewgen.api.run import TrainingRun
-from reviewgen.errors import ConfigError, NotADistribution, StorageError, did_you_mean, storage_errors
+from reviewgen.errors import ConfigError, NotADistribution, did_you_mean
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 
-__all__ = ["SweepRow", "plot_sweep", "refuse_plot", "sweep"]
+__all__ = ["SweepRow", "plot_sweep", "sweep"]
 
 _GROUPS = ("model", "tokenizer", "training")
 
@@ -105,24 +105,6 @@ def _train_bits(run: TrainingRun) -> float | None:
         return None
 
 
-def refuse_plot(file: Path) -> None:
-    """Raise where no plot could be drawn as a file of that name.
-
-    Raises:
-        ConfigError: matplotlib is not installed, or the suffix is none that it writes.
-        StorageError: The folder may not be written.
-    """
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError:
-        raise ConfigError("A plot needs an extra: pip install 'reviewgen[plot]'.") from None
-    known = FigureCanvasBase.get_supported_filetypes()
-    if file.suffix[1:].lower() not in known:
-        raise ConfigError(f"{file} cannot be drawn: its suffix is none of .png, .svg and .pdf.")
-    if not os.access(file.absolute().parent, os.W_OK):
-        raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is no writable folder.")
-
-
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) -> None:
     """Draw bits per character and copy rate against the values, as PNG, SVG or PDF by the file's suffix.
 
@@ -131,9 +113,7 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) 
         StorageError: The file cannot be written.
     """
     refuse_plot(file)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     bits = figure.add_subplot()
     places, labels = range(len(rows)), [str(row.value) for row in rows]
     for name, style, color in ("train_bits", "o--", "tab:gray"), ("held_out_bits", "o-", "tab:blue"):
@@ -147,5 +127,4 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) 
         share.bar(places, [rate or 0.0 for rate in rates], width=0.4, alpha=0.2, color="tab:red", label="copy rate")
         share.set(ylabel="copy rate", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3)
-    with storage_errors(file):
-        figure.savefig(file)
+    save_figure(figure, file)

@@ -1,7 +1,8 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before anything is allocated."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPl
 from reviewgen.novelty import read_index
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
 
-__all__ = ["read_bundle"]
+__all__ = ["read_bundle", "read_training"]
 
 FoundT = TypeVar("FoundT")
 
@@ -48,18 +49,41 @@ def read_bundle(folder: Path, bits: int = 32) -> Bundle:
         UnknownPlugin: Its model or tokenizer is not installed; says what to install.
     """
     try:
+        with _readable(folder):
+            return _read(folder, bits)
+    except (BundleError, UnknownPlugin):
+        raise
+    except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """Read what a saved folder tells of its training, and nothing else of it.
+
+    Raises:
+        BundleError: The folder is missing, no saved model or damaged.
+    """
+    with _readable(folder):
+        training = _read_json(folder / TRAINING)
+    if not isinstance(training, dict):
+        raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
+    return training
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Say in one sentence where there is no saved model, or the operating system does not let it be read."""
+    try:
         if not folder.is_dir():
             what = "it is a file." if folder.exists() else "no such folder."
             raise BundleError(f"There is no saved model at {folder}: {what}")
         if not (folder / CONFIG).is_file():
             raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
-        return _read(folder, bits)
-    except (BundleError, UnknownPlugin):
+        yield
+    except ReviewgenError:
         raise
     except OSError as error:
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
-    except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
 
 
 def _read(folder: Path, bits: int) -> Bundle:
@@ -76,9 +100,7 @@ def _read(folder: Path, bits: int) -> Bundle:
     _check_types(config)
     _check_files(folder, config["tokenizer"]["files"])
     generation = from_dict(GenerationConfig, _read_json(folder / GENERATION))
-    training = _read_json(folder / TRAINING)
-    if not isinstance(training, dict):
-        raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
+    training = read_training(folder)
     kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)

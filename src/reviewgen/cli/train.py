@@ -41,6 +41,7 @@ def train(
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     no_clean: options.NoClean = False,
+    log: Annotated[str | None, typer.Option(help="Also log to tensorboard or trackio, where that is installed.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model on a corpus of reviews and save it as a folder."""
@@ -65,6 +66,7 @@ def train(
         strip_markdown=strip_markdown,
         clean=not no_clean,
         conditions=condition or (),
+        log=log,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a launcher; the others work in silence
@@ -99,7 +101,7 @@ def _prepare(run: "TrainingRun") -> None:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(1)
     note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} kinds.")
-    for line in run.notes:
+    for line in (*run.notes, *filter(None, [run.log.describe()])):
         note(line)
 
 
@@ -164,9 +166,11 @@ def _print_result(run: "TrainingRun", out: Path) -> None:
         )
         bits = run.evaluation.bits_per_character
         typer.echo(f"Held out ({facts['split']} split, {part} reviews): {bits:.4f} bits per character")
-    novelty = run.facts()["novelty"]
+    known = run.facts()
+    novelty = known["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         real = novelty["held_out_copy_rate"]
         beside = "" if real is None else f"; of held-out reviews {real:.1%}"
         typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows stand in the training text{beside}")
+    typer.echo(known["verdict"]["words"])
     typer.echo(f"Saved in {out}")

@@ -2,6 +2,7 @@
 
     config     what a run is told and what it reports
     judge      held-out evaluation, copy rate and samples
+    verdict    what the curves of a run say, in words
     counting   the loop of models that count
     gradient   the loop of models that descend a gradient
     interrupts what Ctrl-C must not cut in two
@@ -27,8 +28,20 @@ from reviewgen.training.device import OwnRandom, find_place, native_precision
 from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
+from reviewgen.training.verdict import RunVerdict, find_verdict
 
-__all__ = ["Budget", "OwnRandom", "Report", "TrainingConfig", "find_place", "fit", "native_precision", "uninterrupted"]
+__all__ = [
+    "Budget",
+    "OwnRandom",
+    "Report",
+    "RunVerdict",
+    "TrainingConfig",
+    "find_place",
+    "find_verdict",
+    "fit",
+    "native_precision",
+    "uninterrupted",
+]
 
 
 def fit(

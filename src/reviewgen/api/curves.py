@@ -1,0 +1,101 @@
+"""The learning curves of a run: what ``training.json`` keeps of its reports; all JSON values.
+
+The loss of one step is noisy, so means are kept: over the steps since the last evaluation, and since the last point of a
+thinned curve. Their sums stay on the device; reading one waits for it, which happens a few hundred times a run.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from reviewgen.data import TokenStore
+from reviewgen.evaluation import finite
+from reviewgen.training import Report, find_verdict
+
+__all__ = ["Curves", "targets_per_character"]
+
+_POINTS = 200  # of the thinned curve, spread evenly over the run; the first step, the last one and evaluations come on top
+
+
+def targets_per_character(store: TokenStore, conditions: int) -> float:
+    """Return the predicted tokens, end tokens included, for each character: what turns nats per token into nats per character."""
+    return (store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum())
+
+
+@dataclass
+class _Mean:
+    """The mean loss of the steps since it was last taken."""
+
+    total: Tensor | None = None
+    steps: int = 0
+
+    def add(self, loss: Tensor) -> None:
+        self.total = loss if self.total is None else self.total + loss
+        self.steps += 1
+
+    def take(self) -> float | None:
+        mean = None if self.total is None else float(self.total) / self.steps
+        self.total, self.steps = None, 0
+        return mean
+
+
+@dataclass
+class Curves:
+    """What is kept of a run's reports: each evaluation, and the loss and learning rate between them, thinned."""
+
+    targets_per_character: float
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    _since_evaluation: _Mean = field(default_factory=_Mean)
+    _since_point: _Mean = field(default_factory=_Mean)
+
+    def add(self, report: Report) -> dict[str, Any] | None:
+        """Take a report in; return what became of it, an evaluation, a point or both, if anything did."""
+        if report.loss is not None:
+            self._since_evaluation.add(report.loss)
+            self._since_point.add(report.loss)
+        point = self._point(report) if report.loss is not None and self._is_due(report) else None
+        if report.sample is None:
+            return point
+        evaluation = self._evaluation(report)
+        return evaluation | (point or {})  # the loss is that since the last point, as at the others
+
+    def facts(self, stopped: str | None, held_out_copy_rate: float | None) -> dict[str, Any]:
+        """Return the verdict, the evaluations, and the points between them as one list for each of their numbers."""
+        names = self.points[0] if self.points else {}
+        return {
+            "verdict": asdict(find_verdict(self.evaluations, stopped, held_out_copy_rate)),
+            "evaluations": self.evaluations,
+            "curve": {name: [point[name] for point in self.points] for name in names},
+        }
+
+    def _is_due(self, report: Report) -> bool:
+        reached = self.points[-1]["progress"] if self.points else -1.0
+        is_notable = report.sample is not None or report.stopped is not None
+        return is_notable or math.floor(report.progress * _POINTS) > math.floor(reached * _POINTS)
+
+    def _place(self, report: Report) -> dict[str, Any]:
+        return {
+            "step": report.step,
+            "progress": report.progress,
+            "seconds": round(report.seconds, 2),
+            "tokens_seen": report.tokens,
+            "learning_rate": report.learning_rate,
+        }
+
+    def _loss(self, nats_per_token: float | None) -> dict[str, Any]:
+        bits = None if nats_per_token is None else nats_per_token * self.targets_per_character / math.log(2)
+        return finite({"train_nats_per_token": nats_per_token, "train_bits_per_character": bits})
+
+    def _point(self, report: Report) -> dict[str, Any]:
+        self.points.append(self._place(report) | self._loss(self._since_point.take()))
+        return self.points[-1]
+
+    def _evaluation(self, report: Report) -> dict[str, Any]:
+        """Keep the numbers of one evaluation; an infinite one becomes None."""
+        numbers = self._place(report) | self._loss(self._since_evaluation.take())
+        numbers |= {"is_best": report.is_best, "copy_rate": report.copy_rate}
+        self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
+        return self.evaluations[-1]

@@ -1,0 +1,38 @@
+"""``reviewgen plot``: the learning curves of saved models as a picture."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import print_json
+
+__all__ = ["plot"]
+
+
+def plot(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Saved folders (./my-model) or owner/name on the Hub; several are compared.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The picture: .png, .svg or .pdf.  [default: ./NAME.png, ./curves.png of several]")
+    ] = None,
+    against: Annotated[str, typer.Option(help="What time is measured in: seconds, steps or tokens.")] = "seconds",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture if it is there already.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw how a training went: bits per character, copy rate and learning rate against time."""
+    from reviewgen.api import plot_training
+    from reviewgen.api.plot import picture_name
+
+    file = out or picture_name(runs)
+    drawn = plot_training(runs, file, against=against, overwrite=overwrite)
+    if as_json:
+        print_json({"file": str(file), "against": against, "runs": [asdict(run) for run in drawn]})
+        return
+    for run in drawn:
+        typer.echo(f"{run.name}: {run.verdict}" if run.verdict else run.name)
+    typer.echo(f"Drawn as {file}")
