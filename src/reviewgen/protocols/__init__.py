@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LanguageModel,
         State,
         SupportsCountMerge,
+        SupportsDevices,
         SupportsScore,
         SupportsStep,
     )
@@ -51,6 +52,7 @@ __all__ = [
     "Stepper",
     "StepperKind",
     "SupportsCountMerge",
+    "SupportsDevices",
     "SupportsEncodeBatch",
     "SupportsExplain",
     "SupportsSample",
@@ -61,7 +63,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "model": ("CountTrained", "LanguageModel", "State", "SupportsCountMerge", "SupportsScore", "SupportsStep"),
+    "model": (
+        "CountTrained",
+        "LanguageModel",
+        "State",
+        "SupportsCountMerge",
+        "SupportsDevices",
+        "SupportsScore",
+        "SupportsStep",
+    ),
     "stepper": (
         "DEAD_END",
         "NONE",

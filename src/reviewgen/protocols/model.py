@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reviewgen.protocols.stepper import Stepper
 
-__all__ = ["CountTrained", "LanguageModel", "State", "SupportsCountMerge", "SupportsScore", "SupportsStep"]
+__all__ = ["CountTrained", "LanguageModel", "State", "SupportsCountMerge", "SupportsDevices", "SupportsScore", "SupportsStep"]
 
 State: TypeAlias = Any
 """What a model remembers between calls: a tensor or a nested tuple of tensors (it may be empty), each with B first."""
@@ -73,6 +73,13 @@ class SupportsCountMerge(Protocol):
     def add_counts(self, counts: Mapping[str, Tensor]) -> None:
         """Count what another model with the same settings has counted; the order of the parts must not matter."""
         ...
+
+
+@runtime_checkable
+class SupportsDevices(Protocol):
+    """A model that knows devices on which it is computed wrongly or slowly; it is trained there only if somebody asks for it."""
+
+    unsuited_devices: ClassVar[frozenset[str]]  # torch's types of devices, as in frozenset({"mps"})
 
 
 @runtime_checkable

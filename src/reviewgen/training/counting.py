@@ -6,7 +6,6 @@ the model and hands it to them, so that all go on with the model of one process 
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,10 +18,9 @@ from reviewgen.training.config import Report
 from reviewgen.training.device import find_place
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
+from reviewgen.training.processes import PATIENCE, peers
 
 __all__ = ["count"]
-
-_PATIENCE = timedelta(days=1)  # of processes that wait for the first to finish the model
 
 
 def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -> Iterator[Report]:
@@ -37,7 +35,7 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it is trained by one process: do without a launcher."
         )
-    group = distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None  # counts lie in main memory
+    group = distributed.new_group(backend="gloo", timeout=PATIENCE) if several else None  # counts lie in main memory
     start, seen, texts = time.monotonic(), 0, 0
     own = range(place.process_index, len(train), place.num_processes)
     every = max(1, len(own) // 100)
@@ -54,8 +52,9 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
     finally:
         with uninterrupted():
             if several:
-                facts = _finish_together(model, place, group)
-                texts, seen = _add_up(texts, seen, group)
+                with peers():
+                    facts = _finish_together(model, place, group)
+                    texts, seen = _add_up(texts, seen, group)
             elif seen:
                 facts = model.finish()
         train.forget()
