@@ -1,11 +1,12 @@
 """Several processes train one model: as one process with all their lanes, with one mind, and none waits for another in vain."""
 
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,8 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import TrainingError
-from reviewgen.training import processes as processes_module
+from reviewgen.errors import ProcessLost
+from reviewgen.training import processes
 from reviewgen.training.gradient import _GradientLoop
 from reviewgen.training.interrupts import Interrupts, deferred
 from reviewgen.training.processes import Processes, peers
@@ -223,3 +224,95 @@ def test_processes_that_were_told_other_things_are_refused(launched: Any) -> Non
     for facts in launched.both:
         assert facts["different"]["error"].startswith("TrainingError: The processes were not told the same: the seed differ.")
         assert facts["different"]["losses"] == []
+
+
+def test_the_mean_over_processes_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process adds to each sum is put in by hand: its 9 targets, and its gradients times 9 of 12."""
+    others = [torch.tensor([[0.0, 0.0], [9.0, 0.0]], dtype=torch.float64), torch.tensor([2.0, 4.0, 0.0, 6.0, 8.0]) * 9 / 12]
+    fake = SimpleNamespace(all_reduce=lambda tensor, group: tensor.add_(others.pop(0)))
+    monkeypatch.setattr(processes, "distributed", fake)
+    used, unused, frozen = torch.zeros(1, 2, requires_grad=True), torch.zeros(2, requires_grad=True), torch.zeros(1)
+    used.grad = torch.tensor([[10.0, 20.0]])
+    loss = Processes(0, 2, "group").average_gradients([used, unused, frozen], torch.tensor(4.0), 3)
+    assert float(loss) == (3 * 4 + 9 * 8) / 12
+    assert used.grad.tolist() == [[(3 * 10 + 9 * 2) / 12, (3 * 20 + 9 * 4) / 12]]
+    assert unused.grad is not None and unused.grad.tolist() == [0.0, 4.5]
+    assert frozen.grad is None and others == []
+
+
+def test_one_process_has_nothing_to_exchange() -> None:
+    alone, weight = Processes(), torch.zeros(2, requires_grad=True)
+    loss = torch.tensor(3.0)
+    assert alone.average_gradients([weight], loss, 0) is loss and weight.grad is None
+    assert alone.gather([1, 2.5]).tolist() == [[1, 2.5]] and alone.share(loss) is loss
+    alone.refuse_differences({"the seed": 1})
+    with pytest.raises(ZeroDivisionError), alone.first_goes_first():
+        _ = 1 / 0
+    alone.leave()
+
+
+def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three machines, whose five processes a launcher has numbered in turn; each sees what the others have put in."""
+    names = ["b", "a", "b", "c", "a"]
+    for rank, name in enumerate(names):
+        made: list[list[int]] = []
+        fake = SimpleNamespace(
+            new_group=lambda ranks, made=made, **_: (made.append(ranks), ranks)[1],
+            all_reduce=lambda table, group: table.copy_(torch.tensor([[processes._digest(other)] for other in names])),
+            destroy_process_group=lambda group: None,
+        )
+        monkeypatch.setattr(processes, "distributed", fake)
+        monkeypatch.setattr(processes, "find_place", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
+        monkeypatch.delenv("GROUP_RANK", raising=False)
+        monkeypatch.setattr(processes.socket, "gethostname", lambda name=name: name)
+        here = processes.processes_here()
+        own = [other for other, its in enumerate(names) if its == name]
+        assert here._group == own and here.rank == own.index(rank) and here.count == len(own)
+        assert sorted(made[1:]) == [[0, 2], [1, 4], [3]] and made[0] == [0, 1, 2, 3, 4]
+
+
+def test_a_lost_connection_is_one_sentence_and_lets_go_of_it() -> None:
+    def wait(group: Any) -> None:
+        raise RuntimeError("Connection closed\nby peer")
+
+    group = Interrupts()
+    held = weakref.ref(group)
+    with pytest.raises(ProcessLost, match=r"^Another process of this training has ended .*\(Connection closed\)\.$") as caught:
+        with peers():
+            wait(group)
+    del group
+    assert held() is None and caught.value  # while the error is there
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_the_block(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        done, interrupts = [], Interrupts()
+        with pytest.raises(KeyboardInterrupt), deferred(interrupts):
+            signal.raise_signal(number)
+            done.append(interrupts.arrived)
+            signal.raise_signal(number)  # a launcher sends it once more
+            done.append("whole")
+        assert done == [True, "whole"] and signal.getsignal(number) is signal.default_int_handler
+        with pytest.raises(ZeroDivisionError), deferred(Interrupts()):
+            signal.raise_signal(number)
+            _ = 1 / 0
+        signal.signal(number, signal.SIG_DFL)
+        with deferred(Interrupts()):
+            assert signal.getsignal(number) is signal.SIG_DFL  # nobody has asked for anything else
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_thread_hears_no_signals() -> None:
+    found = []
+
+    def work() -> None:
+        with deferred(Interrupts()):
+            found.append("done")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == ["done"]

@@ -58,17 +58,21 @@ def test_detach_cuts_every_part_of_a_state():
     assert not any(tensor.requires_grad for tensor in (detach(state)[0], detach(state)[1][0]))
 
 
-def test_the_loop_is_the_loop_written_out():
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_the_loop_is_the_loop_written_out(accumulated):
     """Three steps of fit give the losses of a plain torch loop on the same batches."""
-    run = TrainingRun("gru-char", TEXTS, steps=3, **SMALL)
+    settings = SMALL | {"training": SMALL["training"] | {"gradient_accumulation_steps": accumulated}}
+    run = TrainingRun("gru-char", TEXTS, steps=3, **settings)
     run.read()
     run.tokenize()
     start = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    losses = [report.nats_per_token for report in run]
-    assert losses == pytest.approx(plain_losses(run, start), abs=1e-5)
+    reports = list(run)
+    assert [report.nats_per_token for report in reports] == pytest.approx(plain_losses(run, start), abs=1e-5)
+    assert reports[-1].tokens == 3 * accumulated * 4 * 16
 
 
 def plain_losses(run, start):
+    """Each step reads so many chunks of the lanes on end, and descends the mean over all their targets, bos aside."""
     from reviewgen.data import Lanes
 
     model = type(run.model)(run.model.config)
@@ -76,17 +80,20 @@ def plain_losses(run, start):
     config = run.config
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, betas=(0.9, 0.99))
     lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=config.batch_size, bptt=config.bptt, seed=0)
-    state, losses = model.initial_state(lanes.lanes), []
-    for step, batch in enumerate(itertools.islice(lanes, 3)):
+    state, losses, batches = model.initial_state(lanes.lanes), [], iter(lanes)
+    for step in range(3):
         optimizer.param_groups[0]["lr"] = config.learning_rate * one_cycle(step / 3, config.warmup)
-        logits, state = model(torch.from_numpy(batch.ids), state)
-        targets = torch.from_numpy(batch.targets)
-        loss = F.nll_loss(F.log_softmax(logits, -1).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        nats = []
+        for batch in itertools.islice(batches, config.gradient_accumulation_steps):
+            logits, state = model(torch.from_numpy(batch.ids), state.detach())
+            nats.append(-F.log_softmax(logits, -1).gather(-1, torch.from_numpy(batch.targets).clamp(0)[..., None]).squeeze(-1))
+            nats[-1] = nats[-1][torch.from_numpy(batch.targets) != IGNORED]
+        loss = torch.cat(nats).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
-        state, losses = state.detach(), [*losses, loss.item()]
+        losses.append(loss.item())
     return losses
 
 

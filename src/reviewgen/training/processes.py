@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import socket
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -191,10 +192,9 @@ def peers() -> Iterator[None]:
     Raises:
         ProcessLost: Another process has ended, or has been silent for too long.
     """
-    failure = None
     try:
         yield
     except RuntimeError as error:
-        failure = str(error).splitlines()[0]
-    if failure is not None:  # raised here, it does not keep the connection alive in a traceback
-        raise ProcessLost(f"Another process of this training has ended or does not answer ({failure}).")
+        traceback.clear_frames(error.__traceback__)  # they hold the connection, which this process closes when it leaves
+        why = str(error).splitlines()[0]
+        raise ProcessLost(f"Another process of this training has ended or does not answer ({why}).") from None
