@@ -54,7 +54,9 @@ def test_the_device(here: str, wanted: str, model: str, found: str, monkeypatch:
 @pytest.mark.parametrize(("here", "wanted"), [("cpu", "mps"), ("cpu", "cuda"), ("mps", "cuda"), ("cuda:0", "mps")])
 def test_a_device_that_is_not_there_is_refused(here: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch, here)
-    with pytest.raises(TrainingError, match=f"training.device={wanted} is not to be had here: this process computes on {here[:3]}"):
+    with pytest.raises(
+        TrainingError, match=f"training.device={wanted} is not to be had here: this process computes on {here[:3]}"
+    ):
         find_device(wanted, small("lstm"))
 
 
@@ -145,7 +147,9 @@ def test_scaled_gradients_train_as_plain_ones_and_infinite_ones_are_left_out(mon
     scale = loop.scaler.get_scale()
     with monkeypatch.context() as patch:
         patch.setattr(nn.utils, "clip_grad_norm_", lambda *_: None)
-        patch.setattr(loop.processes, "average_gradients", lambda parameters, loss, _: (parameters[0].grad.fill_(torch.inf), loss)[1])
+        patch.setattr(
+            loop.processes, "average_gradients", lambda parameters, loss, _: (parameters[0].grad.fill_(torch.inf), loss)[1]
+        )
         loop.step(next(batches))
     assert all(torch.equal(one, other) for one, other in zip(before, loop.parameters, strict=True))
     assert loop.scaler.get_scale() == scale / 2

@@ -153,6 +153,7 @@ class TrainingRun:
             stack.callback(self._machine.leave)
             with self._machine.first_goes_first():
                 found = self._gather() if self._machine.rank == 0 else None
+            self.corpus: Corpus
             self.corpus, self.conditions = self._machine.share(found)
             self.notes += self.conditions.notes()
             self._stack = stack.pop_all()

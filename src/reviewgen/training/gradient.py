@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -88,7 +87,8 @@ class _GradientLoop:
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
         )
-        self.model, self.processes = model, processes
+        self.model: Any = model
+        self.processes = processes
         self.device, self.notes = find_device(config.device, model)
         self.threads = ThreadProbe(config.threads)
         mixed = find_precision(config.precision, self.device.type)

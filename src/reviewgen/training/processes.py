@@ -102,7 +102,7 @@ class Processes:
         flat *= weight / max(1.0, weights.sum())
         with peers():
             distributed.all_reduce(flat, group=self._group if flat.device.type == "cpu" else None)
-        pieces = flat[:-1].split([gradient.numel() for gradient in gradients])
+        pieces = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
         for parameter, gradient, piece in zip(trained, gradients, pieces, strict=True):
             parameter.grad = gradient.copy_(piece.view_as(gradient))
         return flat[-1]
