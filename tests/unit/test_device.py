@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from reviewgen import TrainingRun
 from reviewgen.data import Lanes
@@ -106,14 +105,14 @@ def test_ids_go_to_a_gpu_through_pinned_memory(monkeypatch: pytest.MonkeyPatch) 
     assert steps == [True, "pinned", ("cuda:1", True)]
 
 
-def made_loop(monkeypatch: pytest.MonkeyPatch, **training: Any) -> tuple[Any, Any]:
+def made_loop(rank: int = 0, dropout: float = 0.0, **training: Any) -> tuple[Any, Any]:
     """Return a gradient loop and its batches."""
-    run = TrainingRun("gru-char", TEXTS, **TINY)
+    run = TrainingRun("gru-char", TEXTS, **(TINY | {"model": TINY["model"] | {"output_dropout": dropout}}))
     run.read()
     run.tokenize()
     config = TrainingConfig(**(TINY["training"] | training))
     lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=4, bptt=8, seed=0)
-    loop = gradient._GradientLoop(run.model, config, lanes, Budget(steps=9), 0, Processes())
+    loop = gradient._GradientLoop(run.model, config, lanes, Budget(steps=9), 0, Processes(rank))
     return loop, zip(*[iter(lanes)] * config.gradient_accumulation_steps, strict=False)
 
 
@@ -121,7 +120,7 @@ def test_nothing_in_the_loop_waits_for_the_device(monkeypatch: pytest.MonkeyPatc
     """A tensor on ``meta`` has no values: whatever reads one, as ``float`` and ``item`` and ``if`` do, raises."""
     monkeypatch.setattr(gradient, "find_device", lambda *_: (torch.device("meta"), ()))
     monkeypatch.setattr(gradient, "OwnRandom", lambda *_: nullcontext())
-    loop, batches = made_loop(monkeypatch, gradient_accumulation_steps=2)
+    loop, batches = made_loop(gradient_accumulation_steps=2)
     for step, several in enumerate(itertools.islice(batches, 4), 1):
         loss = loop.step(several)
         progress = loop.progress(step, reserve=0.0)
@@ -134,27 +133,38 @@ def test_nothing_in_the_loop_waits_for_the_device(monkeypatch: pytest.MonkeyPatc
 
 def test_scaled_gradients_train_as_plain_ones_and_infinite_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16's scaler, on the CPU: gradients are clipped and stepped with as they are without, and a step of inf is skipped."""
-    plain, batches = made_loop(monkeypatch, gradient_accumulation_steps=2, clip_norm=0.1)
+    plain, batches = made_loop(gradient_accumulation_steps=2, clip_norm=0.1)
     expected = [float(plain.step(several)) for several in itertools.islice(batches, 5)]
     monkeypatch.setattr(gradient, "find_precision", lambda *_: "fp16")
     monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
-    loop, batches = made_loop(monkeypatch, gradient_accumulation_steps=2, clip_norm=0.1)
+    loop, batches = made_loop(gradient_accumulation_steps=2, clip_norm=0.1)
     assert loop.scaler.is_enabled()
     assert [float(loop.step(several)) for several in itertools.islice(batches, 5)] == pytest.approx(expected, abs=1e-5)
     for one, other in zip(plain.parameters, loop.parameters, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+    def spoil(parameters: list[Any], loss: Any, _: int) -> Any:
+        parameters[0].grad.fill_(torch.inf)
+        return loss
+
     before = [parameter.detach().clone() for parameter in loop.parameters]
     scale = loop.scaler.get_scale()
     with monkeypatch.context() as patch:
-        patch.setattr(nn.utils, "clip_grad_norm_", lambda *_: None)
-        patch.setattr(
-            loop.processes, "average_gradients", lambda parameters, loss, _: (parameters[0].grad.fill_(torch.inf), loss)[1]
-        )
+        patch.setattr(loop.processes, "average_gradients", spoil)
         loop.step(next(batches))
     assert all(torch.equal(one, other) for one, other in zip(before, loop.parameters, strict=True))
     assert loop.scaler.get_scale() == scale / 2
     loop.step(next(batches))
     assert not torch.equal(before[0], loop.parameters[0])
+
+
+def test_each_process_draws_dropout_of_its_own_and_the_same_weights() -> None:
+    def first(rank: int, dropout: float) -> float:
+        loop, batches = made_loop(rank, dropout)
+        return float(loop.step(next(batches)))
+
+    assert first(0, 0.5) == first(0, 0.5) != first(1, 0.5)
+    assert first(0, 0.0) == first(1, 0.0)
 
 
 def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: pytest.MonkeyPatch) -> None:

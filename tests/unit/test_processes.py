@@ -277,9 +277,9 @@ def test_a_lost_connection_is_one_sentence_and_lets_go_of_it() -> None:
 
     group = Interrupts()
     held = weakref.ref(group)
-    with pytest.raises(ProcessLost, match=r"^Another process of this training has ended .*\(Connection closed\)\.$") as caught:
-        with peers():
-            wait(group)
+    sentence = r"^Another process of this training has ended .*\(Connection closed\)\.$"
+    with pytest.raises(ProcessLost, match=sentence) as caught, peers():
+        wait(group)
     del group
     assert held() is None and caught.value  # while the error is there
 

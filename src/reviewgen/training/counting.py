@@ -28,6 +28,7 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
 
     Raises:
         TrainingError: There are several processes, and the model's counts cannot be merged.
+        ProcessLost: Another process has ended.
     """
     place = find_place()
     several = place.num_processes > 1
@@ -52,9 +53,8 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
     finally:
         with uninterrupted():
             if several:
-                with peers():
-                    facts = _finish_together(model, place, group)
-                    texts, seen = _add_up(texts, seen, group)
+                facts = _finish_together(model, place, group)
+                texts, seen = _add_up(texts, seen, group)
             elif seen:
                 facts = model.finish()
         train.forget()
@@ -85,6 +85,7 @@ def _finish_together(model: Any, place: Any, group: Any) -> Mapping[str, Any]:
     return facts
 
 
+@peers()
 def _add_up(texts: int, seen: int, group: Any) -> tuple[int, int]:
     """Return the texts and tokens that all processes have seen."""
     numbers = torch.tensor([texts, seen])
@@ -92,6 +93,7 @@ def _add_up(texts: int, seen: int, group: Any) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
+@peers()
 def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
     """Send named tensors to another process: their form, then each as bytes."""
     form = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
@@ -101,6 +103,7 @@ def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
             distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, group)
 
 
+@peers()
 def _receive(source: int, group: Any) -> dict[str, Tensor]:
     form: list[Any] = [None]
     distributed.recv_object_list(form, source, group)
