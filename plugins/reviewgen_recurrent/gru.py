@@ -69,9 +69,12 @@ class Gru(nn.Module):
     does both at once and never takes the logarithm of a rounded-off probability.
 
     The state is one tensor, (B, L, H).
+
+    On Apple's mps torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower than on the CPU (123148).
     """
 
     Config: ClassVar[type] = GruConfig
+    unsuited_devices: ClassVar[frozenset[str]] = frozenset({"mps"})
 
     def __init__(self, config: GruConfig) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ fact; the public function adds what the user passed in. This module knows nothin
     │   └── BrokenPlugin       its package fails to import, or does not keep the contract
     ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
     ├── TrainingError          a run that cannot go on
+    │   └── ProcessLost        another process of it has ended
     ├── GenerationError        no token can be drawn: the logits are NaN, or all are ruled out
     ├── NotADistribution       a model whose scores sum to anything was to be measured
     ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
@@ -36,6 +37,7 @@ __all__ = [
     "OutputExists",
     "PluginConflict",
     "PluginError",
+    "ProcessLost",
     "ReviewgenError",
     "SourceError",
     "StorageError",
@@ -80,6 +82,10 @@ class DataError(ReviewgenError, ValueError):
 
 class TrainingError(ReviewgenError):
     """A training run cannot start or go on."""
+
+
+class ProcessLost(TrainingError):
+    """Another process of a training in several has ended, or does not answer."""
 
 
 class GenerationError(ReviewgenError):

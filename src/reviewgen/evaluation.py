@@ -25,6 +25,8 @@ __all__ = [
     "Evaluation",
     "Score",
     "TokenScore",
+    "Totals",
+    "add_up_documents",
     "evaluate_documents",
     "finite",
     "log_probabilities",
@@ -72,6 +74,35 @@ class Score:
     tokens: list[TokenScore]
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What an evaluation adds up; those of parts of the texts add up to those of all."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    characters: int = 0
+    reviews: int = 0
+    zero_probability_tokens: int = 0
+
+    def evaluation(self) -> Evaluation:
+        """Return what the totals say.
+
+        Raises:
+            DataError: There are no texts, or none of them has a character.
+        """
+        if not self.characters:
+            raise DataError("There is no text to evaluate." if not self.reviews else "The texts to evaluate have no characters.")
+        return Evaluation(
+            bits_per_character=self.nats / self.characters / math.log(2),
+            nats_per_character=self.nats / self.characters,
+            perplexity_per_token=_exp(self.nats / self.tokens),
+            characters=self.characters,
+            tokens=self.tokens,
+            reviews=self.reviews,
+            zero_probability_tokens=self.zero_probability_tokens,
+        )
+
+
 def evaluate_documents(
     model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
 ) -> Evaluation:
@@ -87,6 +118,13 @@ def evaluate_documents(
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
+    return add_up_documents(model, documents, vocab_size, device, given).evaluation()
+
+
+def add_up_documents(
+    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
+) -> Totals:
+    """Return the totals of an evaluation, of no texts too; see ``evaluate_documents``."""
     nats, tokens, characters, reviews, impossible = 0.0, 0, 0, 0, 0
     for group in _groups(documents):
         losses = np.concatenate(_score_group(model, [ids for ids, _ in group], vocab_size, device, given))
@@ -95,17 +133,7 @@ def evaluate_documents(
         tokens += losses.size
         characters += sum(length for _, length in group)
         reviews += len(group)
-    if not characters:
-        raise DataError("There is no text to evaluate." if not reviews else "The texts to evaluate have no characters.")
-    return Evaluation(
-        bits_per_character=nats / characters / math.log(2),
-        nats_per_character=nats / characters,
-        perplexity_per_token=_exp(nats / tokens),
-        characters=characters,
-        tokens=tokens,
-        reviews=reviews,
-        zero_probability_tokens=impossible,
-    )
+    return Totals(nats, tokens, characters, reviews, impossible)
 
 
 def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = ()) -> Score:

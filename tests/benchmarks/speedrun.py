@@ -76,7 +76,7 @@ def trial(train, held_out, epochs=2):
         at = step % steps * BPTT
         if at == 0:
             state = model.initial_state(BATCH)
-        with torch.autocast("cpu", torch.bfloat16, enabled=native_precision() == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_precision("cpu") == "bf16"):
             logits, state = model(lanes[:, at : at + BPTT], state)
         loss = F.cross_entropy(logits.float().flatten(0, 1), lanes[:, at + 1 : at + BPTT + 1].flatten())
         optimizer.zero_grad()

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.data import DataConfig, gather
 from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution
-from reviewgen.evaluation import Evaluation
+from reviewgen.evaluation import Totals
 from reviewgen.model import GeneratedText
 from reviewgen.novelty import CompactIndex, ExactIndex
 from reviewgen.training import TrainingConfig, judge
@@ -195,7 +194,6 @@ def test_the_folder_says_how_much_is_copied_and_what_the_index_gives_away(saved:
 
 # The judge.
 
-SCORED = Evaluation(1.0, 0.7, 2.0, 10, 10, 1, 0)
 SCRIPTS = {
     "the best within the limit": ([(3.0, 0.2), (2.0, 0.9), (2.5, 0.4), (2.6, 0.1), (2.4, 0.5)], [0, 2, 4], False),
     "none within it": ([(3.0, 0.9), (2.0, 0.8), (1.0, 0.95), (0.5, 0.8)], [0, 1], True),
@@ -209,14 +207,14 @@ SCRIPTS = {
 def judged(monkeypatch: Any, index: Any, config: TrainingConfig, script: list[tuple[float | None, float | None]]) -> Any:
     """Return a judge that has seen evaluations of these bits and copy rates, and which of them it found best."""
 
-    def evaluate(*_: Any) -> Evaluation:
+    def add_up(*_: Any) -> Totals:
         if bits[0] is None:
             raise NotADistribution("It has no bits.")
-        return replace(SCORED, bits_per_character=bits[0])
+        return Totals(bits[0] * math.log(2), 1, 1, 1)
 
     bits: list[float | None] = [None]
     rates = iter([rate for _, rate in script])
-    monkeypatch.setattr(judge, "evaluate_documents", evaluate)
+    monkeypatch.setattr(judge, "add_up_documents", add_up)
     monkeypatch.setattr(ExactIndex, "copy_rate", lambda self, texts: next(rates))
     found, best = judge.Judge(LETTERS, [], config, index), []
     for number, (bits[0], rate) in enumerate(script):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reviewgen.data import IGNORED, Lanes, TokenStore
@@ -33,8 +33,8 @@ def marked_texts(lengths):
     return [list(itertools.islice(counter, length)) for length in lengths]
 
 
-def cut(texts, *, lanes, bptt, seed=0):
-    return Lanes(MemoryStore(texts), bos_id=BOS, vocab_size=1 << 16, lanes=lanes, bptt=bptt, seed=seed)
+def cut(texts, *, lanes, bptt, seed=0, **process):
+    return Lanes(MemoryStore(texts), bos_id=BOS, vocab_size=1 << 16, lanes=lanes, bptt=bptt, seed=seed, **process)
 
 
 def epoch_of(made, number=0):
@@ -91,6 +91,25 @@ def test_steps_cut_the_lanes_and_targets_are_the_next_ids(shape):
     assert np.array_equal(targets[:, :-1], np.where(inner == BOS, IGNORED, inner))
     assert not (targets == BOS).any()
     assert [batch.starts_epoch for batch in batches] == [True] + [False] * (len(batches) - 1)
+
+
+@given(SHAPES, st.integers(1, 5))
+@settings(max_examples=200, deadline=None)
+def test_the_lanes_of_all_processes_are_those_of_one(shape, world_size):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    targets = sum(lengths) + 2 * len(lengths) - 1
+    assume(targets < world_size or targets >= 2 * world_size)  # between them lanes of one target, which one process avoids
+    if targets < world_size:
+        with pytest.raises(DataError, match=f"{world_size} processes cannot share"):
+            cut(texts, lanes=lanes, bptt=bptt, world_size=world_size)
+        return
+    parts = [cut(texts, lanes=lanes, bptt=bptt, seed=seed, rank=rank, world_size=world_size) for rank in range(world_size)]
+    one = cut(texts, lanes=world_size * parts[0].lanes, bptt=bptt, seed=seed)
+    assert [part.lanes * world_size for part in parts] == [one.lanes] * world_size
+    for whole, *pieces in zip(epoch_of(one), *map(epoch_of, parts), strict=True):
+        assert np.array_equal(whole.ids, np.concatenate([piece.ids for piece in pieces]))
+        assert np.array_equal(whole.targets, np.concatenate([piece.targets for piece in pieces]))
 
 
 def test_the_last_target_of_a_step_is_the_first_id_of_the_next():

@@ -26,6 +26,7 @@ from reviewgen.testing import (
     tokenizer_laws,
     train_by_counting,
 )
+from reviewgen.testing.device_law import devices
 
 V, H = 11, 4
 
@@ -292,6 +293,10 @@ class BrokenReports(Counts):
         return super().finish() | {"table": object()}
 
 
+class BrokenDevices(Tiny):
+    unsuited_devices = frozenset({"apple"})
+
+
 MODEL_FAULTS = {
     "protocol": BrokenProtocol,
     "explicit": BrokenExplicit,
@@ -311,6 +316,7 @@ MODEL_FAULTS = {
     "step": BrokenStep,
     "sums_to_one": BrokenSumsToOne,
     "reports": BrokenReports,
+    "devices": BrokenDevices,
 }
 
 
@@ -507,7 +513,7 @@ class TestTokenizerLaw:
             law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
 
 
-SINGLE = ["explicit", "config", "state", "chunks", "rows", "normal", "strict", "meta", "score", "step"]
+SINGLE = ["explicit", "config", "state", "chunks", "rows", "normal", "strict", "meta", "score", "step", "devices"]
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -598,3 +604,12 @@ class TestByName:
     def test_an_unknown_name_is_an_error(self):
         with pytest.raises(UnknownPlugin):
             make_model("nothing")
+
+
+@pytest.mark.parametrize("named", [["mps"], frozenset({"cpu"}), frozenset({"mps:0"}), frozenset({3})])
+def test_only_types_of_devices_are_unsuited(named):
+    class Broken(Tiny):
+        unsuited_devices = named
+
+    with pytest.raises(AssertionError, match="unsuited_devices"):
+        devices(model_maker(Broken))

@@ -137,7 +137,7 @@ def test_a_tracker_that_fails_does_not_cost_the_training(
     def fail(self: Any, *arguments: Any, **options: Any) -> None:
         raise error
 
-    options: dict[str, Any] = {"steps": 6, "model": GRU["model"], "training": GRU["training"] | {"threads": 1, "copy_tokens": 0}}
+    options: dict[str, Any] = {"steps": 6, "model": GRU["model"], "training": GRU["training"] | {"threads": 1, "precision": "no", "copy_tokens": 0}}
     monkeypatch.setattr(TensorBoardTracker, method, fail)
     notes, model = watched("gru-char", out=tmp_path / "m", log="tensorboard", **options)
     _, plain = watched("gru-char", **options)

@@ -23,7 +23,7 @@ from reviewgen.api.tracking import RunLog
 from reviewgen.bundle import Bundle, Weights, fingerprint
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
 from reviewgen.card import render_card
-from reviewgen.conditions import fit_conditions
+from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import GenerationConfig, from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, gather, tokenize, workspace
 from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
@@ -33,7 +33,17 @@ from reviewgen.novelty import Index, build_index
 from reviewgen.protocols import LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling.threads import using_threads
-from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, find_place, fit, uninterrupted
+from reviewgen.training import (
+    Budget,
+    OwnRandom,
+    Report,
+    TrainingConfig,
+    all_processes,
+    find_place,
+    fit,
+    processes_here,
+    uninterrupted,
+)
 
 __all__ = ["TrainingRun"]
 
@@ -142,17 +152,27 @@ class TrainingRun:
             DataError: The source cannot be read, or holds a single review and no validation is given.
         """
         with ExitStack() as stack:
-            folder = stack.enter_context(workspace())
-            self.corpus = gather(self._source, folder, self._data, self._validation)
-            if len(self.corpus.splits) < 2:
-                raise DataError(
-                    "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
-                    "A text file is cut by line, by paragraph or by file: see documents."
-                )
-            self.conditions = fit_conditions(self._data.conditions, self.corpus.conditions("train"))
+            self._folder = stack.enter_context(workspace())
+            self._machine = processes_here()  # one of them reads, and the others wait for it
+            stack.callback(self._machine.leave)
+            with self._machine.first_goes_first():
+                found = self._gather() if self._machine.rank == 0 else None
+            self.corpus: Corpus
+            self.corpus, self.conditions = self._machine.share(found)
             self.notes += self.conditions.notes()
-            self._folder, self._stack = folder, stack.pop_all()
+            self._stack = stack.pop_all()
         return self.corpus
+
+    def _gather(self) -> tuple[Corpus, Conditions]:
+        corpus = gather(self._source, self._folder, self._data, self._validation)
+        if len(corpus.splits) < 2:
+            raise DataError(
+                "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
+                "A text file is cut by line, by paragraph or by file: see documents."
+            )
+        for stream in [corpus.stream, *(corpus.validation[:1] if corpus.validation else ())]:
+            stream.rows = iter(())  # they have been read; what can be read once only cannot be handed to other processes
+        return corpus, fit_conditions(self._data.conditions, corpus.conditions("train"))
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or take both from the cache, and build the model.
@@ -164,7 +184,7 @@ class TrainingRun:
         identity = f"{plugin.name} {plugin.package} {plugin.version}"
         if self._stack is None:
             raise TrainingError("There is no corpus yet: call read before tokenize.")
-        with self._stack:
+        with self._stack, self._machine.first_goes_first():  # the others find the tokens in the cache
             self.tokenizer, self.stores = tokenize(
                 self.corpus, self._tokenizer_class, self._tokenizer_config, identity, self._folder, self.conditions
             )
@@ -173,8 +193,9 @@ class TrainingRun:
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
         self._curves = Curves(targets_per_character(self.stores["train"], len(self.conditions)))
-        self._index = self._make_index()
         self.model = self._make_model()
+        self._refuse_differences()
+        self._index = self._make_index()
         spent = time.monotonic() - self._started
         if self._budget_seconds is not None and spent > self._budget_seconds / 2:
             self.notes.append(
@@ -182,9 +203,24 @@ class TrainingRun:
                 "or train again: the tokens are in the cache now."
             )
 
+    def _refuse_differences(self) -> None:
+        """Make sure that all processes of a launcher are about to train the same."""
+        with all_processes() as processes:
+            facts = {
+                "the corpus": [self.corpus.fingerprint, self.stores["train"].tokens, self.conditions.to_json()],
+                "the preset": self.preset,
+                "the seed": self._seed,
+                "the length": [self._budget.steps, self._budget.epochs, self._budget_seconds],
+                "model settings": to_dict(self.model.config),
+                "tokenizer settings": to_dict(self._tokenizer_config),
+                "training settings": to_dict(self.config),
+                "versions": [__version__, torch.__version__],
+            }
+            processes.refuse_differences(facts)
+
     def _make_index(self) -> Index | None:
-        """Index the training text, unless the settings do without."""
-        if self.config.novelty == "none":
+        """Index the training text, unless the settings do without; of several processes the first one does."""
+        if self.config.novelty == "none" or not find_place().is_main_process:
             return None
         store = self.stores["train"]
         data = {"data": {"fingerprint": self.corpus.fingerprint}}

@@ -70,7 +70,7 @@ def _device() -> dict[str, Any]:
     from reviewgen.training import native_precision
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return {"device": device, "mixed_precision": native_precision(), "threads": torch.get_num_threads()}
+    return {"device": device, "mixed_precision": native_precision(device), "threads": torch.get_num_threads()}
 
 
 def _cache() -> dict[str, Any]:

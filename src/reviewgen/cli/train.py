@@ -1,6 +1,5 @@
 """``reviewgen train``: a preset and a corpus become a saved model, watched as it learns."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
+from reviewgen.errors import ProcessLost, ReviewgenError
 
 if TYPE_CHECKING:
     from reviewgen.api import TrainingRun
@@ -49,6 +49,7 @@ def train(
 
     split = parse_settings(settings or [])
     from reviewgen.api import TrainingRun  # torch: a second or two
+    from reviewgen.training import find_place
 
     run = TrainingRun(
         preset,
@@ -69,10 +70,16 @@ def train(
         log=log,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a launcher; the others work in silence
+    is_first = find_place().is_main_process  # of a launcher's; the others work in silence
     notes.quiet = not is_first
-    _prepare(run)
-    _watch(run)
+    try:
+        _prepare(run)
+        _watch(run)
+    except ProcessLost:  # the other one says why
+        raise
+    except ReviewgenError:
+        notes.quiet = False
+        raise
     if run.is_interrupted:
         note("Interrupted; saving the best weights so far.")
     model = run.finish()

@@ -3,6 +3,8 @@
 Each epoch puts the texts in a new random order, joins them to one stream and cuts it into B lanes of equal length. Step s
 gives tokens s·T to (s + 1)·T of every lane, so a recurrent state carried from step to step reads on where it stopped, and
 every batch holds B far-apart places of the corpus: one that is sorted by label is still seen whole from the first step.
+
+Of P processes that train one model each takes its own B of P·B lanes, so together they read the corpus once an epoch.
 """
 
 from collections.abc import Iterator
@@ -36,19 +38,36 @@ class Lanes:
         store: The texts.
         bos_id: The id that starts a text.
         vocab_size: The tokenizer's; ids from there on stand for conditions.
-        lanes: How many lanes there are, B.
+        lanes: How many lanes there are, B; fewer where the texts are short.
         bptt: Tokens a step and lane, T.
         seed: Of the order of the texts.
+        rank: Which of the processes this one is, from 0.
+        world_size: How many processes there are, each with B lanes.
 
     Raises:
-        DataError: The store holds fewer than two tokens.
+        DataError: The store holds fewer than two tokens, or fewer than the processes can share.
     """
 
-    def __init__(self, store: TokenStore, *, bos_id: int, vocab_size: int, lanes: int, bptt: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        *,
+        bos_id: int,
+        vocab_size: int,
+        lanes: int,
+        bptt: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         if store.tokens < 2:
             raise DataError("There are no texts to train on.")
-        self.lanes = max(1, min(lanes, (store.tokens - 1) // 2))
-        self.length = (store.tokens - 1) // self.lanes  # targets a lane and epoch
+        targets = store.tokens - 1
+        if targets < world_size:
+            raise DataError(f"{world_size} processes cannot share {targets} tokens to train on; use fewer of them.")
+        self.lanes = max(1, min(lanes, targets // 2 // world_size))
+        self.length = targets // (self.lanes * world_size)  # targets a lane and epoch
+        self._first = rank * self.lanes  # of all lanes
         self.bptt = min(bptt, self.length)
         self.steps_per_epoch = self.length // self.bptt
         self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
@@ -73,7 +92,7 @@ class Lanes:
         """Return inputs and targets of several steps of all lanes, (B, steps·T) each."""
         size = steps * self.bptt
         block = np.empty((self.lanes, size + 1), np.int64)
-        for lane, row in enumerate(block):
+        for lane, row in enumerate(block, self._first):
             stream.read(lane * self.length + first * self.bptt, row)
         self._store.forget()
         following = block[:, 1:]

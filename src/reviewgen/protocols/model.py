@@ -14,6 +14,7 @@ __all__ = [
     "LanguageModel",
     "State",
     "SupportsCountMerge",
+    "SupportsDevices",
     "SupportsImplementations",
     "SupportsScore",
     "SupportsStep",
@@ -81,6 +82,13 @@ class SupportsCountMerge(Protocol):
     def add_counts(self, counts: Mapping[str, Tensor]) -> None:
         """Count what another model with the same settings has counted; the order of the parts must not matter."""
         ...
+
+
+@runtime_checkable
+class SupportsDevices(Protocol):
+    """A model that knows devices on which it is computed wrongly or slowly; it is trained there only if somebody asks for it."""
+
+    unsuited_devices: ClassVar[frozenset[str]]  # torch's types of devices, as in frozenset({"mps"})
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
+from reviewgen.testing.device_law import devices
 from reviewgen.testing.models import (
     ROWS,
     STEPS,
@@ -38,6 +39,7 @@ __all__ = [
     "check_model",
     "chunks",
     "config",
+    "devices",
     "explicit",
     "meta",
     "no_mutation",
@@ -288,5 +290,6 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     step,
     sums_to_one,
     reports,
+    devices,
 )
 """Every law of a model, in the order in which a broken one is best mended."""

@@ -6,6 +6,7 @@
     counting   the loop of models that count
     gradient   the loop of models that descend a gradient
     interrupts what Ctrl-C must not cut in two
+    processes  what the processes of a launcher tell one another
     device     accelerate, threads, random numbers
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for whatever reason, the model holds
@@ -28,18 +29,22 @@ from reviewgen.training.device import OwnRandom, find_place, native_precision
 from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
+from reviewgen.training.processes import Processes, all_processes, processes_here
 from reviewgen.training.verdict import RunVerdict, find_verdict
 
 __all__ = [
     "Budget",
     "OwnRandom",
+    "Processes",
     "Report",
     "RunVerdict",
     "TrainingConfig",
+    "all_processes",
     "find_place",
     "find_verdict",
     "fit",
     "native_precision",
+    "processes_here",
     "uninterrupted",
 ]
 
@@ -80,6 +85,7 @@ def fit(
             stopped="nothing to train",
         )
     elif isinstance(model, nn.Module):
-        yield from descend(model, tokenizer, train, config, budget, seed, judge)
+        with all_processes() as judge.processes:
+            yield from descend(model, tokenizer, train, config, budget, seed, judge)
     else:
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")

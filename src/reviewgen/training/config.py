@@ -16,8 +16,9 @@ __all__ = ["Budget", "Report", "TrainingConfig"]
 class TrainingConfig:
     """How a model is fitted. A counting model uses the settings from ``evaluation_tokens`` to ``novelty_mb`` only."""
 
-    batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32  # lanes, B
+    batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32  # lanes of each process, B
     bptt: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 64  # tokens a step and lane, T
+    gradient_accumulation_steps: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 1  # batches to one step of the optimizer
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: for matrices between hidden vectors; AdamW has the rest
     learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 0.01  # the peak; from there it falls in a line to zero
     warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.05  # share of the run in which the rate rises
@@ -33,6 +34,7 @@ class TrainingConfig:
     novelty: Literal["compact", "exact", "none"] = "compact"  # the index of the training text that is made
     novelty_mb: Annotated[float, Bound(at_least=0.01, at_most=1 << 16)] = 4.0  # megabytes that a compact one may take
     threads: Annotated[int, Bound(at_least=0)] = 0  # on a CPU; 0 tries one and all at the start and keeps the faster
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: what accelerate finds, unless the model is unsuited for it
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
 
     def __post_init__(self) -> None:

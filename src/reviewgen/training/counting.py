@@ -6,7 +6,6 @@ the model and hands it to them, so that all go on with the model of one process 
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,10 +18,9 @@ from reviewgen.training.config import Report
 from reviewgen.training.device import find_place
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
+from reviewgen.training.processes import PATIENCE, peers
 
 __all__ = ["count"]
-
-_PATIENCE = timedelta(days=1)  # of processes that wait for the first to finish the model
 
 
 def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -> Iterator[Report]:
@@ -30,6 +28,7 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
 
     Raises:
         TrainingError: There are several processes, and the model's counts cannot be merged.
+        ProcessLost: Another process has ended.
     """
     place = find_place()
     several = place.num_processes > 1
@@ -37,7 +36,7 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it is trained by one process: do without a launcher."
         )
-    group = distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None  # counts lie in main memory
+    group = distributed.new_group(backend="gloo", timeout=PATIENCE) if several else None  # counts lie in main memory
     start, seen, texts = time.monotonic(), 0, 0
     own = range(place.process_index, len(train), place.num_processes)
     every = max(1, len(own) // 100)
@@ -86,6 +85,7 @@ def _finish_together(model: Any, place: Any, group: Any) -> Mapping[str, Any]:
     return facts
 
 
+@peers()
 def _add_up(texts: int, seen: int, group: Any) -> tuple[int, int]:
     """Return the texts and tokens that all processes have seen."""
     numbers = torch.tensor([texts, seen])
@@ -93,6 +93,7 @@ def _add_up(texts: int, seen: int, group: Any) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
+@peers()
 def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
     """Send named tensors to another process: their form, then each as bytes."""
     form = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
@@ -102,6 +103,7 @@ def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
             distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, group)
 
 
+@peers()
 def _receive(source: int, group: Any) -> dict[str, Tensor]:
     form: list[Any] = [None]
     distributed.recv_object_list(form, source, group)

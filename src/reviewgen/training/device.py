@@ -1,65 +1,112 @@
 """Where a run computes: device and precision through ``accelerate``, threads, and random numbers of its own."""
 
+import atexit
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from jaxtyping import Int
+from torch import Tensor, distributed
 
 from reviewgen.errors import TrainingError
+from reviewgen.protocols import SupportsDevices
 
-__all__ = ["OwnRandom", "Threads", "autocast", "find_place", "make_accelerator", "native_precision"]
+__all__ = ["OwnRandom", "Threads", "autocast", "find_device", "find_place", "find_precision", "native_precision", "to_device"]
 
 _SLOW_STEPS = 5
 
 
 def find_place() -> Any:
     """Return which of a launcher's processes this one is; without an accelerator they are processes on the CPU."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    was_connected = distributed.is_initialized()
+    place = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    if distributed.is_initialized() and not was_connected:
+        atexit.register(_disconnect)
+    return place
 
 
-def make_accelerator(precision: str) -> Any:
-    """Return an accelerator; its precision is one for the whole process, so "no" only switches autocast off."""
-    from accelerate import Accelerator
-    from accelerate.utils import AutocastKwargs
-
-    find_place()  # the accelerator is of the same mind
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ  # by `accelerate launch`, whose word counts
-    mixed = precision if precision in ("bf16", "fp16") else None if launched else native_precision()
-    try:
-        return Accelerator(mixed_precision=mixed, kwargs_handlers=[AutocastKwargs(enabled=precision != "no")])
-    except ValueError as error:
-        raise TrainingError(f"training.precision={precision} is not to be had here: {error}") from None
+def _disconnect() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
-def native_precision() -> str:
-    """Return the mixed precision that the device has instructions for."""
-    if torch.cuda.is_available():
+def find_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:
+    """Return where a model is trained, and what there is to say of that.
+
+    "auto" is what accelerate finds, or the CPU where the model is unsuited for that.
+
+    Raises:
+        TrainingError: The wanted device is not there.
+    """
+    here: torch.device = find_place().device
+    unsuited = model.unsuited_devices if isinstance(model, SupportsDevices) else frozenset()
+    if wanted == "auto" and here.type in unsuited:
+        said = f"{type(model).__name__} is unsuited for {here.type}, so it is trained on the CPU"
+        return torch.device("cpu"), (f"{said}; training.device={here.type} trains it there all the same.",)
+    if wanted not in ("auto", "cpu", here.type):
+        raise TrainingError(f"training.device={wanted} is not to be had here: this process computes on {here.type}.")
+    return torch.device("cpu") if wanted == "cpu" else here, ()
+
+
+def find_precision(wanted: str, device: str) -> str:
+    """Return the mixed precision to train in on a type of device: "auto" is the launcher's word, else the device's own.
+
+    Raises:
+        TrainingError: The device does not have it.
+    """
+    if wanted == "auto":
+        wanted = os.environ.get("ACCELERATE_MIXED_PRECISION") or native_precision(device)
+    if wanted == "fp8" or (wanted == "fp16" and device in ("cpu", "mps")):
+        raise TrainingError(f"The mixed precision {wanted} is not to be had on {device}: use bf16 or no.")
+    return wanted
+
+
+def native_precision(device: str) -> str:
+    """Return the mixed precision that a type of device has instructions for."""
+    if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if torch.backends.mps.is_available():
-        return "no"
-    return "bf16" if any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items()) else "no"
+    if device == "cpu":
+        return "bf16" if any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items()) else "no"
+    return "no"
+
+
+def to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:
+    """Return ids on a device; the copy to a GPU goes on beside what it computes, and nothing waits for it."""
+    if device.type != "cuda":
+        return torch.from_numpy(array).to(device)
+    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
 
 
 class OwnRandom:
-    """Inside the block torch draws from a random stream of its own; outside, the global one is as it was."""
+    """Inside the block torch draws from a random stream of its own, on the CPU and on a device; outside, all is as it was."""
 
-    def __init__(self, seed: int) -> None:
-        self._inside = torch.Generator().manual_seed(seed).get_state()
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        devices = ["cpu"] if device == "cpu" else ["cpu", device]
+        self._modules: list[Any] = [torch if name == "cpu" else torch.get_device_module(name) for name in devices]
+        self._inside = [torch.Generator(name).manual_seed(seed).get_state() for name in devices]
 
     def __enter__(self) -> None:
-        self._outside = torch.get_rng_state()
-        torch.set_rng_state(self._inside)
+        self._outside = [module.get_rng_state() for module in self._modules]
+        self._put(self._inside)
 
     def __exit__(self, *error: object) -> None:
-        self._inside = torch.get_rng_state()
-        torch.set_rng_state(self._outside)
+        self._inside = [module.get_rng_state() for module in self._modules]
+        self._put(self._outside)
+
+    def _put(self, states: list[Tensor]) -> None:
+        for module, state in zip(self._modules, states, strict=True):
+            module.set_rng_state(state)
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
-    """Return the block in which a device computes products in a precision; "no" leaves them in 32 bits."""
-    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16, enabled=precision != "no")
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    """Return the block, to be entered often, in which a device computes products in a precision; "no" leaves 32 bits."""
+    if precision == "no":
+        return nullcontext()
+    return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 class Threads:

@@ -3,19 +3,20 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import NotADistribution
-from reviewgen.evaluation import Document, Evaluation, evaluate_documents
+from reviewgen.evaluation import Document, Evaluation, Totals, add_up_documents
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.sampling import Pieces, decode, start_rows
 from reviewgen.sampling.plain import make_stepper
 from reviewgen.training.config import TrainingConfig
+from reviewgen.training.processes import Processes
 
 __all__ = ["Judge", "Verdict"]
 
@@ -34,13 +35,17 @@ class Verdict:
 
 @dataclass
 class Judge:
-    """Evaluates on held-out texts and remembers what was best."""
+    """Evaluates on held-out texts and remembers what was best.
+
+    Of several processes each evaluates its share of the texts, and the first one writes; all come to the same verdict.
+    """
 
     tokenizer: Tokenizer
     documents: list[Document]
     config: TrainingConfig
     index: Index | None = None
     prefix: Sequence[int] = ()  # the ids after bos that stand for no condition in particular
+    processes: Processes = field(default_factory=Processes)
     best: float = math.inf  # bits per character of the best
     best_copy_rate: float | None = None
     without_gain: int = 0
@@ -55,11 +60,10 @@ class Judge:
         """Return what there is to say of the model as it stands, in evaluation mode."""
         start = time.monotonic()
         evaluation = self._measure(model, device)
-        texts = self._write(model, device)
-        copy_rate = self._measure_copies([ids for ids, _ in texts])
+        copy_rate, sample = self.processes.share(self._write_and_compare(model, device) if not self.processes.rank else None)
         is_best = self._compare(evaluation, copy_rate)
         self.seconds = time.monotonic() - start
-        return Verdict(evaluation, copy_rate, texts[0][1], is_best)
+        return Verdict(evaluation, copy_rate, sample, is_best)
 
     def notes(self) -> tuple[str, ...]:
         """Return what there is to say at the end: whether the copy limit was met."""
@@ -70,10 +74,19 @@ class Judge:
         return (f"{said}; the weights with the lowest, {rate:.3f}, are kept.",)
 
     def _measure(self, model: Any, device: str) -> Evaluation | None:
+        own = self.documents[self.processes.rank :: self.processes.count]
+        found, is_scored = Totals(), True
         try:
-            return evaluate_documents(model, self.documents, self.tokenizer.vocab_size, device, len(self.prefix))
+            found = add_up_documents(model, own, self.tokenizer.vocab_size, device, len(self.prefix))
         except NotADistribution:
-            return None
+            is_scored = False
+        nats, *counts, scored = self.processes.gather([*astuple(found), is_scored]).sum(axis=0).tolist()
+        return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.count else None
+
+    def _write_and_compare(self, model: Any, device: str) -> tuple[float | None, str]:
+        """Return the copy rate of what the model writes, and a sample of it."""
+        texts = self._write(model, device)
+        return self._measure_copies([ids for ids, _ in texts]), texts[0][1]
 
     def _measure_copies(self, texts: list[list[int]]) -> float | None:
         if self.index is None or not self.config.copy_tokens:

@@ -53,10 +53,10 @@ def probe_seconds(budget: Budget) -> float:
     return min(SECONDS, left / _SHARE)
 
 
-def plain_form(model: nn.Module, config: TrainingConfig, mixed: str) -> Form:
-    """Return the form that nothing has been tried for: all threads, the precision of the device, the first implementation."""
+def plain_form(model: nn.Module, config: TrainingConfig, precision: str) -> Form:
+    """Return the form that nothing has been tried for: all threads, this precision, the first implementation."""
     several = model.implementations() if isinstance(model, SupportsImplementations) else (None,)
-    return Form(min(config.threads or _ALL, torch.get_num_threads()), "no" if config.precision == "no" else mixed, several[0])
+    return Form(min(config.threads or _ALL, torch.get_num_threads()), precision, several[0])
 
 
 def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: float = SECONDS) -> list[Timing]:
@@ -128,7 +128,7 @@ def time_form(model: Any, form: Form, batch: tuple[int, int], most: int = 3) -> 
             start = time.perf_counter()
             with autocast("cpu", form.precision):
                 logits, _ = model(ids[:, :-1], model.initial_state(batch[0]))
-            torch.autograd.backward(cross_entropy(logits, ids[:, 1:]))
+            torch.autograd.backward(cross_entropy(logits, ids[:, 1:], batch[0] * batch[1]))
             if number:
                 best = max(best, batch[0] * batch[1] / (time.perf_counter() - start))
     return best

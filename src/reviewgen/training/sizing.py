@@ -20,7 +20,7 @@ from torch import nn
 from reviewgen.config import Preset
 from reviewgen.sampling.threads import using_threads
 from reviewgen.training.config import TrainingConfig
-from reviewgen.training.device import native_precision
+from reviewgen.training.device import find_precision
 from reviewgen.training.optimizing import make_optimizers
 from reviewgen.training.probe import Timing, find_form, plain_form, time_form
 
@@ -84,7 +84,7 @@ def choose_size(
 
 def _rate(model: nn.Module, config: TrainingConfig) -> float:
     """Return tokens a second of whole steps of a model: forward, backward and optimizer."""
-    form = plain_form(model, config, native_precision())
+    form = plain_form(model, config, find_precision(config.precision, "cpu"))
     timings = find_form(model, form, config, _SECONDS)
     best = timings[0] if timings else Timing(form, time_form(model, form, (config.batch_size, min(config.bptt, _SHORT))))
     optimizers, tokens = make_optimizers(model, config), config.batch_size * config.bptt

@@ -1,0 +1,318 @@
+"""Several processes train one model: as one process with all their lanes, with one mind, and none waits for another in vain."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import ProcessLost
+from reviewgen.training import processes
+from reviewgen.training.gradient import _GradientLoop
+from reviewgen.training.interrupts import Interrupts, deferred
+from reviewgen.training.processes import Processes, peers
+from tests.unit.fakes import TEXTS
+from tests.unit.test_counting import free_port
+
+SCRIPT = """
+import json, os, signal, sys, time
+from reviewgen import TrainingRun
+from reviewgen.api import run as api
+from reviewgen.cli import main
+from reviewgen.errors import TrainingError
+from reviewgen.training import gradient
+
+corpus, out = sys.argv[1:]
+is_other = os.environ["RANK"] == "1"
+facts, ids = {"work": []}, []
+gather, tokenize, step, cross_entropy = api.gather, api.tokenize, gradient._GradientLoop.step, gradient.cross_entropy
+
+def gathered(*args):
+    facts["work"].append("gather")
+    return gather(*args)
+
+def tokenized(corpus, *args):
+    texts = type(corpus).texts
+    type(corpus).texts = lambda *args: (facts["work"].append("texts"), texts(*args))[1]
+    found = tokenize(corpus, *args)
+    type(corpus).texts = texts
+    return found
+
+def stepped(self, batches):
+    ids.append([batch.ids.tolist() for batch in batches])
+    return step(self, batches)
+
+def train(name, watch=lambda report: None, steps=40, **training):
+    settings = {"batch_size": 3, "bptt": 16, "precision": "no", "evaluations": 10} | training
+    model = {"hidden_size": 12, "embedding_size": 6}
+    run = TrainingRun("gru-char", corpus, steps=steps, seed=int(is_other and name == "different"), model=model, training=settings)
+    losses, error, start = [], None, 0.0
+    try:
+        run.read()
+        run.tokenize()
+        start = time.monotonic()
+        for report in run:
+            losses.append(report.nats_per_token)
+            watch(report)
+    except (KeyboardInterrupt, TrainingError, ZeroDivisionError) as problem:
+        error = f"{type(problem).__name__}: {problem}"
+    bits = [evaluation["bits_per_character"] for evaluation in run._evaluations]
+    weights = {key: tensor.tolist() for key, tensor in run.model.state_dict().items()}
+    facts[name] = {"losses": losses, "error": error, "bits": bits, "weights": weights, "seconds": time.monotonic() - start}
+    if run._last is not None:
+        facts[name] |= {"stopped": run._last.stopped, "notes": run._last.notes, "tokens": run._last.tokens}
+
+def interrupt(report):
+    if is_other and report.step == 9:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def fail(report):
+    if is_other and report.step == 9:
+        1 / 0
+
+def kill(self, batches):
+    if is_other and self.schedule_at > 0.5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batches)
+
+def command(out):
+    sys.argv = ["reviewgen", "train", "gru-char", "--data", corpus, "--out", out, "--epochs", "1", "--json"]
+    for name in ("model.hidden_size=12", "model.embedding_size=6", "training.batch_size=3", "training.bptt=16"):
+        sys.argv += ["--set", name]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, end.code
+
+api.gather, api.tokenize, gradient._GradientLoop.step = gathered, tokenized, stepped
+command(out)
+facts["ids"] = [batches[0] for batches in ids]
+train("accumulated", steps=5, gradient_accumulation_steps=2)
+train("early", learning_rate=10.0, patience=2, evaluations=40)
+train("different")
+gradient.cross_entropy = lambda *args: cross_entropy(*args) * (float("nan") if is_other and len(ids) > 8 else 1)
+ids.clear()
+train("nan")
+gradient.cross_entropy = cross_entropy
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+train("interrupted", interrupt)
+train("failed", fail)
+with open(f"{out}.{os.environ['RANK']}.json", "w") as file:
+    json.dump(facts, file)
+gradient._GradientLoop.step = kill
+command(out + "-killed")
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run the script in two processes; ``--multi_gpu`` starts as many as are asked for, also where there is no GPU."""
+    folder = tmp_path_factory.mktemp("launched")
+    (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", *plain]
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        [*launch, "script.py", "reviews.txt", "both"],
+        cwd=folder,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert (folder / "both.1.json").exists(), done.stderr
+    first, second = (json.loads((folder / f"both.{rank}.json").read_text()) for rank in "01")
+    return SimpleNamespace(folder=folder, first=first, second=second, both=(first, second), done=done)
+
+
+def one_process(folder: Path, **options: Any) -> tuple[TrainingRun, list[float], list[Any]]:
+    """Train with the lanes of both processes; return the run, its losses and the ids of each batch."""
+    settings = {"batch_size": 6, "bptt": 16, "precision": "no", "threads": 1} | options.pop("training", {})
+    model = {"hidden_size": 12, "embedding_size": 6}
+    run = TrainingRun("gru-char", str(folder / "reviews.txt"), model=model, training=settings, **options)
+    run.read()
+    run.tokenize()
+    ids: list[Any] = []
+    plain = _GradientLoop.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_GradientLoop, "step", lambda self, batches: (ids.extend(b.ids for b in batches), plain(self, batches))[1])
+        losses = [report.nats_per_token for report in run]
+    return run, losses, ids
+
+
+def test_two_processes_are_one_with_all_their_lanes(launched: Any) -> None:
+    run, losses, ids = one_process(launched.folder, epochs=1)
+    both = [np.concatenate(pair) for pair in zip(launched.first["ids"], launched.second["ids"], strict=True)]
+    assert [batch.tolist() for batch in both] == [batch.tolist() for batch in ids]
+    seen = np.bincount(np.concatenate(both, axis=None), minlength=run.tokenizer.vocab_size)
+    texts = np.bincount(run.stores["train"].ids, minlength=run.tokenizer.vocab_size)
+    assert (seen <= texts).all() and texts.sum() - seen.sum() < 6 * 17  # but the last, shorter step, each token once
+    assert launched.first["ids"][0] != launched.second["ids"][0]
+    model, one = reviewgen.load(launched.folder / "both"), run.finish()
+    facts = json.loads(launched.done.stdout.split("\n}\n")[0] + "}")
+    curve, expected = (training["evaluations"] for training in (facts, one.training))
+    assert [at["step"] for at in curve] == [at["step"] for at in expected]
+    for name in "train_nats_per_token", "bits_per_character", "tokens", "characters", "reviews", "copy_rate":
+        assert [at[name] for at in curve] == pytest.approx([at[name] for at in expected], abs=1e-5)
+    for name, weights in one.model.state_dict().items():
+        torch.testing.assert_close(model.model.state_dict()[name], weights, rtol=0, atol=1e-5)
+    assert facts["steps"] == len(losses) and facts["tokens_seen"] == sum(batch.size for batch in ids)
+    assert model.generate_one(seed=1) == one.generate_one(seed=1)
+    assert (launched.folder / "both/novelty.safetensors").read_bytes()
+    files = {file.name for file in (launched.folder / "both").iterdir()}
+    one.save_pretrained(launched.folder / "one")
+    assert files == {file.name for file in (launched.folder / "one").iterdir()}
+
+
+def test_each_loss_is_that_of_one_process_and_the_weights_stay_the_same(launched: Any) -> None:
+    training = {"gradient_accumulation_steps": 2, "evaluations": 10}
+    run, losses, _ = one_process(launched.folder, steps=5, training=training)
+    for facts in launched.both:
+        assert facts["accumulated"]["losses"] == pytest.approx(losses, abs=1e-5)
+    assert launched.first["accumulated"]["weights"] == launched.second["accumulated"]["weights"]
+    for name, weights in run.model.state_dict().items():
+        found = torch.tensor(launched.first["accumulated"]["weights"][name])
+        torch.testing.assert_close(found, weights, rtol=0, atol=1e-5)
+
+
+def test_one_process_of_a_machine_reads_and_tokenizes(launched: Any) -> None:
+    assert launched.first["work"].count("gather") == 7 and "texts" in launched.first["work"]
+    assert launched.second["work"] == []
+
+
+def test_all_stop_at_the_same_step(launched: Any) -> None:
+    for name, stopped in ("early", "early: no more gain on held-out text"), ("nan", "diverged"), ("interrupted", None):
+        first, second = (facts[name] for facts in launched.both)
+        assert first["stopped"] == second["stopped"] == stopped
+        np.testing.assert_array_equal(first["losses"], second["losses"])
+        np.testing.assert_array_equal(first["bits"], second["bits"])
+        assert first["weights"] == second["weights"] and first["error"] == second["error"], name
+        assert len(first["losses"]) < 40
+    assert "step 9" in launched.first["nan"]["notes"][0]
+    assert launched.first["interrupted"]["error"].startswith("KeyboardInterrupt")
+    assert len(launched.second["interrupted"]["losses"]) == 9
+
+
+def test_who_leaves_ends_the_training_of_all(launched: Any) -> None:
+    first, second = (facts["failed"] for facts in launched.both)
+    assert second["error"].startswith("ZeroDivisionError") and second["stopped"] is None
+    assert first["error"] is None and first["stopped"] == "another process ended" and first["seconds"] < 30
+    assert "Another process of this training has ended" in first["notes"][0] and "weights so far are kept" in first["notes"][0]
+    assert len(first["losses"]) == 10 and first["weights"] == second["weights"]  # nine steps, and the word of the end
+
+
+def test_a_killed_process_loses_nothing(launched: Any) -> None:
+    assert launched.done.returncode != 0
+    model = reviewgen.load(launched.folder / "both-killed")
+    assert model.training["stopped"] in ("another process ended", "interrupted")  # or the launcher was faster
+    assert 0 < len(model.training["evaluations"]) < 10 and model.generate_one(seed=1)
+
+
+def test_processes_that_were_told_other_things_are_refused(launched: Any) -> None:
+    for facts in launched.both:
+        assert facts["different"]["error"].startswith("TrainingError: The processes were not told the same: the seed differ.")
+        assert facts["different"]["losses"] == []
+
+
+def test_the_mean_over_processes_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process adds to each sum is put in by hand: its 9 targets, and its gradients times 9 of 12."""
+    others = [torch.tensor([[0.0, 0.0], [9.0, 0.0]], dtype=torch.float64), torch.tensor([2.0, 4.0, 0.0, 6.0, 8.0]) * 9 / 12]
+    fake = SimpleNamespace(all_reduce=lambda tensor, group: tensor.add_(others.pop(0)))
+    monkeypatch.setattr(processes, "distributed", fake)
+    used, unused, frozen = torch.zeros(1, 2, requires_grad=True), torch.zeros(2, requires_grad=True), torch.zeros(1)
+    used.grad = torch.tensor([[10.0, 20.0]])
+    loss = Processes(0, 2, "group").average_gradients([used, unused, frozen], torch.tensor(4.0), 3)
+    assert float(loss) == (3 * 4 + 9 * 8) / 12
+    assert used.grad.tolist() == [[(3 * 10 + 9 * 2) / 12, (3 * 20 + 9 * 4) / 12]]
+    assert unused.grad is not None and unused.grad.tolist() == [0.0, 4.5]
+    assert frozen.grad is None and others == []
+
+
+def test_one_process_has_nothing_to_exchange() -> None:
+    alone, weight = Processes(), torch.zeros(2, requires_grad=True)
+    loss = torch.tensor(3.0)
+    assert alone.average_gradients([weight], loss, 0) is loss and weight.grad is None
+    assert alone.gather([1, 2.5]).tolist() == [[1, 2.5]] and alone.share(loss) is loss
+    alone.refuse_differences({"the seed": 1})
+    with pytest.raises(ZeroDivisionError), alone.first_goes_first():
+        _ = 1 / 0
+    alone.leave()
+
+
+def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three machines, whose five processes a launcher has numbered in turn; each sees what the others have put in."""
+    names = ["b", "a", "b", "c", "a"]
+    for rank, name in enumerate(names):
+        made: list[list[int]] = []
+        fake = SimpleNamespace(
+            new_group=lambda ranks, made=made, **_: (made.append(ranks), ranks)[1],
+            all_reduce=lambda table, group: table.copy_(torch.tensor([[processes._digest(other)] for other in names])),
+            destroy_process_group=lambda group: None,
+        )
+        monkeypatch.setattr(processes, "distributed", fake)
+        monkeypatch.setattr(processes, "find_place", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
+        monkeypatch.delenv("GROUP_RANK", raising=False)
+        monkeypatch.setattr(processes.socket, "gethostname", lambda name=name: name)
+        here = processes.processes_here()
+        own = [other for other, its in enumerate(names) if its == name]
+        assert here._group == own and here.rank == own.index(rank) and here.count == len(own)
+        assert sorted(made[1:]) == [[0, 2], [1, 4], [3]] and made[0] == [0, 1, 2, 3, 4]
+
+
+def test_a_lost_connection_is_one_sentence_and_lets_go_of_it() -> None:
+    def wait(group: Any) -> None:
+        raise RuntimeError("Connection closed\nby peer")
+
+    group = Interrupts()
+    held = weakref.ref(group)
+    sentence = r"^Another process of this training has ended .*\(Connection closed\)\.$"
+    with pytest.raises(ProcessLost, match=sentence) as caught, peers():
+        wait(group)
+    del group
+    assert held() is None and caught.value  # while the error is there
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_the_block(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        done, interrupts = [], Interrupts()
+        with pytest.raises(KeyboardInterrupt), deferred(interrupts):
+            signal.raise_signal(number)
+            done.append(interrupts.arrived)
+            signal.raise_signal(number)  # a launcher sends it once more
+            done.append("whole")
+        assert done == [True, "whole"] and signal.getsignal(number) is signal.default_int_handler
+        with pytest.raises(ZeroDivisionError), deferred(Interrupts()):
+            signal.raise_signal(number)
+            _ = 1 / 0
+        signal.signal(number, signal.SIG_DFL)
+        with deferred(Interrupts()):
+            assert signal.getsignal(number) is signal.SIG_DFL  # nobody has asked for anything else
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_thread_hears_no_signals() -> None:
+    found = []
+
+    def work() -> None:
+        with deferred(Interrupts()):
+            found.append("done")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == ["done"]
