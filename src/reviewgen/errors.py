@@ -12,6 +12,7 @@ fact; the public function adds what the user passed in. This module knows nothin
     │   └── BrokenPlugin       its package fails to import, or does not keep the contract
     ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
     ├── TrainingError          a run that cannot go on
+    │   └── CheckpointError    its state on disk: in use, damaged, or of another run
     ├── GenerationError        no token can be drawn: the logits are NaN, or all are ruled out
     ├── NotADistribution       a model whose scores sum to anything was to be measured
     ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
@@ -28,6 +29,7 @@ from collections.abc import Iterable, Iterator
 __all__ = [
     "BrokenPlugin",
     "BundleError",
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "GenerationError",
@@ -80,6 +82,10 @@ class DataError(ReviewgenError, ValueError):
 
 class TrainingError(ReviewgenError):
     """A training run cannot start or go on."""
+
+
+class CheckpointError(TrainingError):
+    """A run's state on disk is in use, damaged, of another run or of a newer version."""
 
 
 class GenerationError(ReviewgenError):

@@ -328,17 +328,6 @@ def test_a_run_of_no_step_saves_nothing(tmp_path):
         TrainingRun("gru-char", TEXTS).tokenize()
 
 
-def test_a_run_that_diverges_keeps_its_best_weights(monkeypatch):
-    from reviewgen.training.gradient import _GradientLoop
-
-    plain, calls = _GradientLoop.step, itertools.count(1)
-    monkeypatch.setattr(_GradientLoop, "step", lambda self, batch: plain(self, batch) * (math.nan if next(calls) == 90 else 1))
-    _, reports, model = watched("gru-char", steps=100, **SMALL)
-    assert model.training["stopped"] == "diverged"
-    assert reports[-1].step == 90
-    assert math.isfinite(model.training["held_out"]["bits_per_character"])
-
-
 def test_counting_says_why_it_ended_and_heeds_the_budget():
     assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
     late = reviewgen.train("ngram-char", TEXTS, budget=0.001).training

@@ -18,6 +18,7 @@ import torch
 from reviewgen import __version__
 from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
 from reviewgen.api.record import corpus_facts, evaluation_facts, novelty_facts
+from reviewgen.api.resuming import RunFolder
 from reviewgen.bundle import Bundle, Weights, fingerprint
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
 from reviewgen.card import render_card
@@ -28,7 +29,7 @@ from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingE
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index, build_index
-from reviewgen.protocols import LanguageModel
+from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling.threads import using_threads
 from reviewgen.training import Budget, OwnRandom, Report, TrainingConfig, find_place, fit, uninterrupted
@@ -66,6 +67,7 @@ class TrainingRun:
         clean: False takes the texts exactly as they are.
         conditions: Columns beside the text, as in ["stars"], that the model learns to obey; ``conditions`` says how, once it
             has read.
+        resume: Go on with a run of the same arguments that was cut short, from its last checkpoint in ``<out>.run``.
 
     Raises:
         ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
@@ -91,6 +93,7 @@ class TrainingRun:
         strip_markdown: bool = False,
         clean: bool = True,
         conditions: Sequence[str] = (),
+        resume: bool = False,
     ) -> None:
         self.preset = preset
         self.out = None if out is None else Path(out).expanduser()
@@ -119,8 +122,19 @@ class TrainingRun:
             merge_settings(self._tokenizer_class.Config, chosen.tokenizer_settings, tokenizer, "tokenizer"),
         )
         self.config = from_dict(TrainingConfig, merge_settings(TrainingConfig, chosen.training_settings, training, "training"))
-        from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused before any work
+        sample = from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused now
         self._generation = from_dict(GenerationConfig, chosen.generation_settings)
+        settings = {
+            "seed": seed,
+            "budget": {"seconds": self._budget_seconds, "steps": steps, "epochs": epochs},
+            "model": to_dict(sample) | {"vocab_size": None},
+            "tokenizer": to_dict(self._tokenizer_config),
+            "training": to_dict(self.config),
+            "data": to_dict(self._data),
+        }
+        plugins = self._model_plugin, self._tokenizer_plugin
+        counts = issubclass(self._model_class, CountTrained)
+        self._run_folder = RunFolder(self.out, preset, plugins, settings, resume=resume, counts=counts)
         self._started = time.monotonic()
         self._evaluations: list[dict[str, Any]] = []
         self._last: Report | None = None
@@ -136,7 +150,10 @@ class TrainingRun:
 
         Raises:
             DataError: The source cannot be read, or holds a single review and no validation is given.
+            CheckpointError: ``<out>.run`` holds a run that was cut short, or, to resume, none that fits.
         """
+        self._run_folder.open()
+        self._evaluations = self._run_folder.recall("evaluations")
         with ExitStack() as stack:
             folder = stack.enter_context(workspace())
             self.corpus = gather(self._source, folder, self._data, self._validation)
@@ -145,6 +162,7 @@ class TrainingRun:
                     "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
                     "A text file is cut by line, by paragraph or by file: see documents."
                 )
+            self._run_folder.settle(self.corpus.stream.name, self.corpus.fingerprint)
             self.conditions = fit_conditions(self._data.conditions, self.corpus.conditions("train"))
             self.notes += self.conditions.notes()
             self._folder, self._stack = folder, stack.pop_all()
@@ -222,6 +240,7 @@ class TrainingRun:
             self._seed,
             self._index,
             self.conditions.any_ids,
+            self._run_folder.checkpoints,
         )
         for report in reports:
             self._record(report)
@@ -266,6 +285,7 @@ class TrainingRun:
         model = ReviewModel(bundle)
         if self.out is not None and find_place().is_main_process:
             write_or_rescue(bundle, self.out)
+            self._run_folder.discard()
         return model
 
     def facts(self) -> dict[str, Any]:
@@ -280,7 +300,7 @@ class TrainingRun:
             "stopped": "interrupted" if self.is_interrupted else last.stopped if last else None,
             "steps": last.step if last else 0,
             "tokens_seen": last.tokens if last else 0,
-            "seconds": round(time.monotonic() - self._started, 2),
+            "seconds": round(time.monotonic() - self._started + self._run_folder.seconds, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device if last else None,
             "threads": last.threads if last else None,
@@ -288,11 +308,12 @@ class TrainingRun:
             "evaluations": self._evaluations,
             "novelty": novelty_facts(self._index, self._evaluations, self._held_out_copy_rate),
             "held_out": self.held_out,
-            "notes": self.notes + (list(last.notes) if last else []),
+            "notes": self.notes,
         }
 
     def _record(self, report: Report) -> None:
         self._last = report
+        self.notes += report.notes
         if report.sample is not None:
             self._evaluations.append(evaluation_facts(report))
 

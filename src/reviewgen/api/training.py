@@ -29,6 +29,7 @@ def train(
     strip_markdown: bool = False,
     clean: bool = True,
     conditions: Sequence[str] = (),
+    resume: bool = False,
 ) -> ReviewModel:
     """Train a model and return it; the arguments are those of ``TrainingRun``, which says what they mean.
 
@@ -54,6 +55,7 @@ def train(
         strip_markdown=strip_markdown,
         clean=clean,
         conditions=conditions,
+        resume=resume,
     )
     run.read()
     run.tokenize()

@@ -41,6 +41,7 @@ def train(
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     no_clean: options.NoClean = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the same command where it was cut short.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model on a corpus of reviews and save it as a folder."""
@@ -65,6 +66,7 @@ def train(
         strip_markdown=strip_markdown,
         clean=not no_clean,
         conditions=condition or (),
+        resume=resume,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes of a launcher; the others work in silence

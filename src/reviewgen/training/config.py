@@ -32,6 +32,8 @@ class TrainingConfig:
     novelty_mb: Annotated[float, Bound(at_least=0.01, at_most=1 << 16)] = 4.0  # megabytes that a compact one may take
     threads: Annotated[int, Bound(at_least=0)] = 0  # on a CPU; 0 tries one and all at the start and keeps the faster
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
+    checkpoint_seconds: Annotated[float, Bound(at_least=0)] = 60.0  # between checkpoints beside the output; 0 for none
+    checkpoints_kept: Annotated[int, Bound(at_least=1, at_most=1000)] = 2  # of the last ones
 
     def __post_init__(self) -> None:
         check(self)

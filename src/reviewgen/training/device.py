@@ -1,6 +1,7 @@
 """Where a run computes: device and precision through ``accelerate``, threads, and random numbers of its own."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,18 +44,27 @@ def native_precision() -> str:
 
 
 class OwnRandom:
-    """Inside the block torch draws from a random stream of its own; outside, the global one is as it was."""
+    """Inside the block torch draws from a random stream of its own; outside, the global one is as it was.
 
-    def __init__(self, seed: int) -> None:
-        self._inside = torch.Generator().manual_seed(seed).get_state()
+    On an accelerator, whose dropout draws from the device's stream, that one is as well. ``states`` says how far they are.
+    """
+
+    def __init__(self, seed: int, device: str = "cpu") -> None:
+        kinds = ["cpu"] if device == "cpu" else ["cpu", device]
+        self._streams: list[Any] = [torch if kind == "cpu" else torch.get_device_module(kind) for kind in kinds]
+        self.states = [torch.Generator(kind).manual_seed(seed).get_state() for kind in kinds]
 
     def __enter__(self) -> None:
-        self._outside = torch.get_rng_state()
-        torch.set_rng_state(self._inside)
+        self._outside = [stream.get_rng_state() for stream in self._streams]
+        self._set(self.states)
 
     def __exit__(self, *error: object) -> None:
-        self._inside = torch.get_rng_state()
-        torch.set_rng_state(self._outside)
+        self.states = [stream.get_rng_state() for stream in self._streams]
+        self._set(self._outside)
+
+    def _set(self, states: list[torch.Tensor]) -> None:
+        for stream, state in zip(self._streams, states, strict=True):
+            stream.set_rng_state(state)
 
 
 class ThreadProbe:
@@ -92,6 +102,17 @@ class ThreadProbe:
             if self._slow == _SLOW_STEPS:
                 self.chosen = 1
                 self._set(1)
+
+    def state(self) -> dict[str, Any]:
+        """Return what was chosen, and the seconds of a step with one thread; no choice while the first steps are timed."""
+        return {"chosen": None if self._plan else self.chosen, "one": min(self._times[1], default=None)}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Choose what a run chose before it was cut short."""
+        if state["chosen"] is not None:
+            self.chosen, self._plan = min(state["chosen"], self._given), []
+            self._times[1] = [] if state["one"] is None else [state["one"]]
+            self._set(self.chosen)
 
     def restore(self) -> None:
         """Give torch back the number of threads it had."""
