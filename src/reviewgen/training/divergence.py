@@ -26,7 +26,7 @@ class Guard:
     def __init__(self, model: nn.Module, steps: int, every: int, is_shared: bool = False) -> None:
         self._live = list(model.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._live] if every > 1 else []
-        self._every, self._is_shared = every, is_shared
+        self._every, self._is_shared, self._is_plain = every, is_shared, every == 1 and not is_shared
         self._mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)  # the first bad step
         self.bad_step, self._kept_at = 0, steps
 
@@ -38,7 +38,7 @@ class Guard:
     def admit(self, step: int, loss: Tensor, norm: Tensor | None) -> bool:
         """Return whether the optimizer may take a step, by its loss and, where it counts, the norm of its gradient."""
         loss = loss.detach()
-        if self._every == 1 and not self._is_shared:
+        if self._is_plain:
             is_good = math.isfinite(float(loss)) and (norm is None or math.isfinite(float(norm)))
             self.bad_step = self.bad_step or (0 if is_good else step)
             return is_good
@@ -49,10 +49,12 @@ class Guard:
 
     def look(self, steps: int) -> bool:
         """Return whether all the steps so far were good; an accelerator is waited for."""
+        if self._is_plain:
+            return not self.bad_step
         if self._is_shared:
             distributed.all_reduce(self._mark, distributed.ReduceOp.MAX)
         self.bad_step = self.bad_step or int(self._mark)
-        if not self.bad_step:
+        if self.bad_step in (0, steps + 1):  # the weights are still good where the bad step was not admitted
             self._kept_at = steps
             for kept, live in zip(self._kept, self._live, strict=False):
                 kept.copy_(live)

@@ -195,7 +195,7 @@ class _GradientLoop:
 
     def has_diverged(self, look: bool) -> bool:
         """Return whether a loss or gradient is known to be no number; an accelerator is waited for only to look."""
-        return self.guard.bad_step > 0 or (look and self.device != "cpu" and not self.guard.look(self.steps))
+        return self.guard.bad_step > 0 or (look and not self.guard.look(self.steps))
 
     def progress(self) -> float:
         """Return how much of the budget is used, keeping back what a last evaluation takes."""
@@ -252,7 +252,8 @@ class _GradientLoop:
         if self.is_wrapped:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.raw.to("cpu").eval()
-        self.accelerator.free_memory()
+        if self.is_wrapped or self.device != "cpu":  # it collects garbage, for half a second
+            self.accelerator.free_memory()
         if self.judge.best < math.inf:
             self.raw.load_state_dict(self.best)
 
