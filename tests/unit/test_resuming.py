@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,18 +150,21 @@ def test_patience_and_the_best_weights_go_on(tmp_path):
         shutil.rmtree(tmp_path / "m")
 
 
-def test_a_run_with_a_budget_goes_on_with_the_time_that_was_left(tmp_path):
-    given = {"budget": "3s", "steps": None, **options(patience=1000)}
-    before = cut_short(tmp_path / "m", 40, **given)
-    time.sleep(1.0)  # nobody trains
-    run = start(tmp_path / "m", resume=True, **given)
-    after = list(run)
-    assert before[-1].seconds < after[0].seconds < before[-1].seconds + 0.5
-    assert before[-1].progress < after[0].progress < before[-1].progress + 0.3
-    assert after[-1].progress == 1
-    assert after[-1].step > 45
-    assert after[-1].stopped == "budget spent"
-    assert before[-1].seconds < run.finish().training["seconds"]
+def test_a_run_with_a_budget_goes_on_with_the_time_that_was_left(tmp_path, monkeypatch):
+    now, later = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now() + later)
+    given = {"budget": "600s", "steps": None}
+    before = cut_short(tmp_path / "m", 9, **given)
+    later = 1000.0  # in which nobody trains
+    after = []
+    for report in (run := start(tmp_path / "m", resume=True, **given)):
+        after.append(report)
+        later += 600 * (report.step == 12)
+    assert [report.step for report in after] == [9, 10, 11, 12, 13]
+    assert before[-1].seconds < after[0].seconds < 300
+    assert before[-1].progress < after[0].progress < after[3].progress < 0.5
+    assert (after[4].progress, after[4].stopped) == (1, "budget spent")
+    assert 600 < run.finish().training["seconds"] < 900
 
 
 def test_what_a_run_leaves_on_disk(tmp_path):
@@ -383,6 +387,33 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
     assert said[11][0].startswith("No checkpoint at step 10: No room to write")
     assert said[11][0].endswith("The training goes on; the last one is of step 9.")
     assert said[11][0] in run.finish().training["notes"]
+
+
+def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path):
+    first = start(tmp_path / "m")
+    reports = iter(first)
+    next(reports)
+    shutil.rmtree(tmp_path / "m.run")
+    second = start(tmp_path / "m")
+    others = iter(second)
+    for _ in range(9):
+        next(others)
+    notes = [note for report in reports for note in report.notes]
+    assert len(notes) == 1
+    assert "somebody has removed the folder" in notes[0]
+    del reports
+    first._run_folder.discard()
+    assert second._run_folder.checkpoints.steps() == [7, 8]
+    assert (tmp_path / "m.run" / "run.json").is_file()
+
+
+def test_several_processes_have_no_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr("reviewgen.api.resuming.find_place", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(CheckpointError, match="Several processes"):
+        start(tmp_path / "m", resume=True)
+    run = start(tmp_path / "m")
+    assert len(list(run)) == 40
+    assert not (tmp_path / "m.run").exists()
 
 
 def test_the_disk_s_own_word(tmp_path):

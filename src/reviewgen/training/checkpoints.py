@@ -12,6 +12,7 @@ damaged since does not match its digests, and the one before it is taken. Knows 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -72,12 +73,12 @@ class Checkpoints:
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                lock = Lock(self.folder / _LOCK)
+                self._lock = Lock(self.folder / _LOCK)
             except BlockingIOError:
                 raise CheckpointError(
                     f"{self.folder} is in use by another run{self._holder()}. Wait for its end, or give another output folder."
                 ) from None
-        self.close = weakref.finalize(self, _leave, self.folder, lock)
+        self.close = weakref.finalize(self, _leave, self.folder, self._lock)
         for left in self.folder.glob(f"{_SCRATCH}*"):  # of a run that was killed while it wrote
             shutil.rmtree(left, ignore_errors=True)
 
@@ -146,7 +147,7 @@ class Checkpoints:
 
     def discard(self) -> None:
         """Remove the checkpoints of a run that has ended, and the folder unless somebody put something else there."""
-        for step in self.steps():
+        for step in self.steps() if self._lock.is_in_place() else ():
             shutil.rmtree(self._place(step), ignore_errors=True)
         self.close()
 
@@ -172,6 +173,8 @@ class Checkpoints:
             return ""
 
     def _write(self, step: int, packed: Any, tensors: Mapping[str, Any]) -> None:
+        if not self._lock.is_in_place():
+            raise FileNotFoundError(errno.ENOENT, "somebody has removed the folder")
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         try:
             contents = {_TENSORS: save(dict(tensors)), _REST: _as_json(packed)}
@@ -222,7 +225,8 @@ def _leave(folder: Path, lock: Lock) -> None:
     """Let go of a run's folder, and remove it where it holds no checkpoint, unless somebody put something else there."""
     if sys.platform == "win32":  # which removes no file that is open; elsewhere somebody could take it in the meantime
         lock.release()
-    if not any(folder.glob(f"{_PREFIX}*")):
+    is_empty = not any(folder.glob(f"{_PREFIX}*"))
+    if is_empty and (sys.platform == "win32" or lock.is_in_place()):
         with contextlib.suppress(OSError):
             (folder / Checkpoints.RUN).unlink(missing_ok=True)
             (folder / _LOCK).unlink(missing_ok=True)

@@ -33,10 +33,11 @@ class Lock:
     """
 
     def __init__(self, file: Path) -> None:
+        self._file = file
         self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _take(self._handle)
-            if not os.path.samestat(os.fstat(self._handle), file.stat()):  # its last holder removed it just now
+            if not self.is_in_place():  # its last holder removed it just now
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             os.ftruncate(self._handle, 0)
             os.lseek(self._handle, 0, os.SEEK_SET)
@@ -48,6 +49,13 @@ class Lock:
             if error.errno in _TAKEN:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
             raise
+
+    def is_in_place(self) -> bool:
+        """Return whether the file is still there and the same; who removes it lets others in."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self._file.stat())
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let go of the file, which stays where it is."""
