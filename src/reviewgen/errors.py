@@ -12,7 +12,8 @@ fact; the public function adds what the user passed in. This module knows nothin
     │   └── BrokenPlugin       its package fails to import, or does not keep the contract
     ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
     ├── TrainingError          a run that cannot go on
-    │   └── ProcessLost        another process of it has ended
+    │   ├── ProcessLost        another process of it has ended
+    │   └── CheckpointError    its state on disk: in use, damaged, or of another run
     ├── GenerationError        no token can be drawn: the logits are NaN, or all are ruled out
     ├── NotADistribution       a model whose scores sum to anything was to be measured
     ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Iterator
 __all__ = [
     "BrokenPlugin",
     "BundleError",
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "GenerationError",
@@ -86,6 +88,10 @@ class TrainingError(ReviewgenError):
 
 class ProcessLost(TrainingError):
     """Another process of a training in several has ended, or does not answer."""
+
+
+class CheckpointError(TrainingError):
+    """A run's state on disk is in use, damaged, of another run or of a newer version."""
 
 
 class GenerationError(ReviewgenError):

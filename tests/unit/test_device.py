@@ -13,8 +13,11 @@ from reviewgen import TrainingRun
 from reviewgen.data import Lanes
 from reviewgen.errors import TrainingError
 from reviewgen.registry import find_model
-from reviewgen.training import Budget, Processes, TrainingConfig, device, gradient
+from reviewgen.training import Budget, Processes, TrainingConfig, device
+from reviewgen.training import loop as loop_module
 from reviewgen.training.device import OwnRandom, find_device, find_precision, to_device
+from reviewgen.training.judge import Judge
+from reviewgen.training.loop import Loop
 from tests.unit.fakes import TEXTS
 
 TINY = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4, "bptt": 8, "precision": "no"}}
@@ -112,20 +115,19 @@ def made_loop(rank: int = 0, dropout: float = 0.0, **training: Any) -> tuple[Any
     run.tokenize()
     config = TrainingConfig(**(TINY["training"] | training))
     lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=4, bptt=8, seed=0)
-    loop = gradient._GradientLoop(run.model, config, lanes, Budget(steps=9), 0, Processes(rank))
+    loop = Loop(run.model, config, lanes, Budget(steps=9), 0, Judge(run.tokenizer, [], config, processes=Processes(rank)))
     return loop, zip(*[iter(lanes)] * config.gradient_accumulation_steps, strict=False)
 
 
 def test_nothing_in_the_loop_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor on ``meta`` has no values: whatever reads one, as ``float`` and ``item`` and ``if`` do, raises."""
-    monkeypatch.setattr(gradient, "find_device", lambda *_: (torch.device("meta"), ()))
-    monkeypatch.setattr(gradient, "OwnRandom", lambda *_: nullcontext())
+    monkeypatch.setattr(loop_module, "find_device", lambda *_: (torch.device("meta"), ()))
+    monkeypatch.setattr(loop_module, "OwnRandom", lambda *_: nullcontext())
     loop, batches = made_loop(gradient_accumulation_steps=2)
-    for step, several in enumerate(itertools.islice(batches, 4), 1):
+    for several in itertools.islice(batches, 4):
         loss = loop.step(several)
-        progress = loop.progress(step, reserve=0.0)
-        report = loop.report(step, progress, several[-1], loss)
-        assert not loop.has_diverged(loss, progress)
+        report = loop.report(several[-1], loss, ())
+        assert not loop.has_diverged(look=False)
     assert loss.is_meta and report.tokens == 4 * 2 * 4 * 8
     with pytest.raises(RuntimeError, match="meta"):
         _ = report.nats_per_token  # the check can fail
@@ -135,7 +137,7 @@ def test_scaled_gradients_train_as_plain_ones_and_infinite_ones_are_left_out(mon
     """fp16's scaler, on the CPU: gradients are clipped and stepped with as they are without, and a step of inf is skipped."""
     plain, batches = made_loop(gradient_accumulation_steps=2, clip_norm=0.1)
     expected = [float(plain.step(several)) for several in itertools.islice(batches, 5)]
-    monkeypatch.setattr(gradient, "find_precision", lambda *_: "fp16")
+    monkeypatch.setattr(loop_module, "find_precision", lambda *_: "fp16")
     monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
     loop, batches = made_loop(gradient_accumulation_steps=2, clip_norm=0.1)
     assert loop.scaler.is_enabled()

@@ -188,3 +188,33 @@ def test_tiny_corpora_have_fewer_and_shorter_lanes(lengths, lanes, bptt, shape):
 def test_no_texts():
     with pytest.raises(DataError, match="There are no texts to train on"):
         cut([], lanes=1, bptt=1)
+
+
+@given(SHAPES, st.integers(0, 60))
+@settings(max_examples=100, deadline=None)
+def test_a_start_in_the_middle_goes_on_from_there(shape, place):
+    lengths, lanes, bptt, seed = shape
+    made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed)
+    epoch, number = divmod(place, made.steps_per_epoch)
+    expected = itertools.islice(made, place, place + 5)
+    for found, batch in zip(itertools.islice(made.start_at(epoch, number), 5), expected, strict=True):
+        assert (found.epoch, found.number, found.starts_epoch) == (batch.epoch, batch.number, batch.starts_epoch)
+        assert np.array_equal(found.ids, batch.ids) and np.array_equal(found.targets, batch.targets)
+    after = next(made.start_at(epoch, made.steps_per_epoch))  # the end of an epoch is the beginning of the next
+    assert (after.epoch, after.number) == (epoch + 1, 0)
+
+
+def test_a_start_in_the_middle_reads_nothing_before_it(monkeypatch):
+    monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", 70)
+    read = []
+
+    class Watched(MemoryStore):
+        """Takes note of the texts that are read."""
+
+        def document(self, number):
+            read.append(number)
+            return super().document(number)
+
+    made = Lanes(Watched(marked_texts([18] * 1000)), bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
+    next(made.start_at(3, made.steps_per_epoch // 2))
+    assert 5 <= len(read) <= 10  # two steps of five lanes

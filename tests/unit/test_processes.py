@@ -19,8 +19,8 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ProcessLost
 from reviewgen.training import processes
-from reviewgen.training.gradient import _GradientLoop
 from reviewgen.training.interrupts import Interrupts, deferred
+from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes, peers
 from tests.unit.fakes import TEXTS
 from tests.unit.test_counting import free_port
@@ -31,12 +31,12 @@ from reviewgen import TrainingRun
 from reviewgen.api import run as api
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
-from reviewgen.training import gradient
+from reviewgen.training import loop
 
 corpus, out = sys.argv[1:]
 is_other = os.environ["RANK"] == "1"
 facts, ids = {"work": []}, []
-gather, tokenize, step, cross_entropy = api.gather, api.tokenize, gradient._GradientLoop.step, gradient.cross_entropy
+gather, tokenize, step, cross_entropy = api.gather, api.tokenize, loop.Loop.step, loop.cross_entropy
 
 def gathered(*args):
     facts["work"].append("gather")
@@ -67,7 +67,7 @@ def train(name, watch=lambda report: None, steps=40, **training):
             watch(report)
     except (KeyboardInterrupt, TrainingError, ZeroDivisionError) as problem:
         error = f"{type(problem).__name__}: {problem}"
-    bits = [evaluation["bits_per_character"] for evaluation in run._evaluations]
+    bits = [evaluation["bits_per_character"] for evaluation in run._curves.evaluations]
     weights = {key: tensor.tolist() for key, tensor in run.model.state_dict().items()}
     facts[name] = {"losses": losses, "error": error, "bits": bits, "weights": weights, "seconds": time.monotonic() - start}
     if run._last is not None:
@@ -95,22 +95,22 @@ def command(out):
     except SystemExit as end:
         assert not end.code, end.code
 
-api.gather, api.tokenize, gradient._GradientLoop.step = gathered, tokenized, stepped
+api.gather, api.tokenize, loop.Loop.step = gathered, tokenized, stepped
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)
 train("early", learning_rate=10.0, patience=2, evaluations=40)
 train("different")
-gradient.cross_entropy = lambda *args: cross_entropy(*args) * (float("nan") if is_other and len(ids) > 8 else 1)
+loop.cross_entropy = lambda *args: cross_entropy(*args) * (float("nan") if is_other and len(ids) > 8 else 1)
 ids.clear()
 train("nan")
-gradient.cross_entropy = cross_entropy
+loop.cross_entropy = cross_entropy
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 train("interrupted", interrupt)
 train("failed", fail)
 with open(f"{out}.{os.environ['RANK']}.json", "w") as file:
     json.dump(facts, file)
-gradient._GradientLoop.step = kill
+loop.Loop.step = kill
 command(out + "-killed")
 """
 
@@ -145,9 +145,9 @@ def one_process(folder: Path, **options: Any) -> tuple[TrainingRun, list[float],
     run.read()
     run.tokenize()
     ids: list[Any] = []
-    plain = _GradientLoop.step
+    plain = Loop.step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_GradientLoop, "step", lambda self, batches: (ids.extend(b.ids for b in batches), plain(self, batches))[1])
+        patch.setattr(Loop, "step", lambda self, batches: (ids.extend(b.ids for b in batches), plain(self, batches))[1])
         losses = [report.nats_per_token for report in run]
     return run, losses, ids
 

@@ -137,7 +137,8 @@ def test_a_tracker_that_fails_does_not_cost_the_training(
     def fail(self: Any, *arguments: Any, **options: Any) -> None:
         raise error
 
-    options: dict[str, Any] = {"steps": 6, "model": GRU["model"], "training": GRU["training"] | {"threads": 1, "precision": "no", "copy_tokens": 0}}
+    settings = GRU["training"] | {"threads": 1, "precision": "no", "copy_tokens": 0}
+    options: dict[str, Any] = {"steps": 6, "model": GRU["model"], "training": settings}
     monkeypatch.setattr(TensorBoardTracker, method, fail)
     notes, model = watched("gru-char", out=tmp_path / "m", log="tensorboard", **options)
     _, plain = watched("gru-char", **options)
@@ -162,7 +163,8 @@ def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(at: int, tmp_path: 
     monkeypatch.setattr(threading, "excepthook", reported.append)
     monkeypatch.setattr(RecordWriter, "write", write)
     notes, model = watched("gru-char", steps=12, out=tmp_path / "m", log="tensorboard", **GRU)
-    assert notes == ["Logging to tensorboard failed, and the training goes on without: No space left on device"]
+    failed = [note for note in notes if not note.startswith("Fastest of")]
+    assert failed == ["Logging to tensorboard failed, and the training goes on without: No space left on device"]
     assert model.training["stopped"] == "all steps taken"
     assert reported == [] and "Traceback" not in capfd.readouterr().err
     assert threading.excepthook == reported.append

@@ -16,7 +16,7 @@ from reviewgen.data import IGNORED
 from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
 from reviewgen.sampling.threads import using_threads
 from reviewgen.training.device import Threads, native_precision
-from reviewgen.training.gradient import detach
+from reviewgen.training.loop import Loop, detach
 from reviewgen.training.loss import cross_entropy
 from reviewgen.training.optimizing import linear_decay, split_parameters
 
@@ -254,16 +254,14 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path):
 
 
 def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch):
-    from reviewgen.training.gradient import _GradientLoop
-
-    plain, calls = _GradientLoop.step, itertools.count(1)
+    plain, calls = Loop.step, itertools.count(1)
 
     def step(self, batch):
         if next(calls) == 30:
             raise KeyboardInterrupt
         return plain(self, batch)
 
-    monkeypatch.setattr(_GradientLoop, "step", step)
+    monkeypatch.setattr(Loop, "step", step)
     model = reviewgen.train("gru-char", TEXTS, steps=1000, **SMALL)
     assert model.training["stopped"] == "interrupted"
     assert model.training["steps"] == 29
@@ -369,17 +367,6 @@ def test_a_run_of_no_step_saves_nothing(tmp_path):
         run.finish()
     with pytest.raises(TrainingError, match="call read"):
         TrainingRun("gru-char", TEXTS).tokenize()
-
-
-def test_a_run_that_diverges_keeps_its_best_weights(monkeypatch):
-    from reviewgen.training.gradient import _GradientLoop
-
-    plain, calls = _GradientLoop.step, itertools.count(1)
-    monkeypatch.setattr(_GradientLoop, "step", lambda self, batch: plain(self, batch) * (math.nan if next(calls) == 90 else 1))
-    _, reports, model = watched("gru-char", steps=100, **SMALL)
-    assert model.training["stopped"] == "diverged"
-    assert reports[-1].step == 90
-    assert math.isfinite(model.training["held_out"]["bits_per_character"])
 
 
 def test_counting_says_why_it_ended_and_heeds_the_budget():

@@ -19,6 +19,7 @@ from reviewgen import __version__
 from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
 from reviewgen.api.curves import Curves, targets_per_character
 from reviewgen.api.record import corpus_facts, novelty_facts
+from reviewgen.api.resuming import RunFolder
 from reviewgen.api.tracking import RunLog
 from reviewgen.bundle import Bundle, Weights, fingerprint
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
@@ -30,7 +31,7 @@ from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingE
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index, build_index
-from reviewgen.protocols import LanguageModel
+from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model, find_preset, find_tokenizer
 from reviewgen.sampling.threads import using_threads
 from reviewgen.training import (
@@ -79,6 +80,7 @@ class TrainingRun:
         conditions: Columns beside the text, as in ["stars"], that the model learns to obey; ``conditions`` says how, once it
             has read.
         log: Another place for the curves, "tensorboard" or "trackio", where that is installed; ``log.describe()`` says where.
+        resume: Go on with a run of the same arguments that was cut short, from its last checkpoint in ``<out>.run``.
 
     Raises:
         ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
@@ -105,6 +107,7 @@ class TrainingRun:
         clean: bool = True,
         conditions: Sequence[str] = (),
         log: str | None = None,
+        resume: bool = False,
     ) -> None:
         self.preset = preset
         self.out = None if out is None else Path(out).expanduser()
@@ -134,8 +137,19 @@ class TrainingRun:
             merge_settings(self._tokenizer_class.Config, chosen.tokenizer_settings, tokenizer, "tokenizer"),
         )
         self.config = from_dict(TrainingConfig, merge_settings(TrainingConfig, chosen.training_settings, training, "training"))
-        from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused before any work
+        sample = from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused now
         self._generation = from_dict(GenerationConfig, chosen.generation_settings)
+        settings = {
+            "seed": seed,
+            "budget": {"seconds": self._budget_seconds, "steps": steps, "epochs": epochs},
+            "model": to_dict(sample) | {"vocab_size": None},
+            "tokenizer": to_dict(self._tokenizer_config),
+            "training": to_dict(self.config),
+            "data": to_dict(self._data),
+        }
+        plugins = self._model_plugin, self._tokenizer_plugin
+        counts = issubclass(self._model_class, CountTrained)
+        self._run_folder = RunFolder(self.out, preset, plugins, settings, resume=resume, counts=counts)
         self._started = time.monotonic()
         self._last: Report | None = None
         self._stack: ExitStack | None = None
@@ -150,7 +164,9 @@ class TrainingRun:
 
         Raises:
             DataError: The source cannot be read, or holds a single review and no validation is given.
+            CheckpointError: ``<out>.run`` holds a run that was cut short, or, to resume, none that fits.
         """
+        self._run_folder.open()
         with ExitStack() as stack:
             self._folder = stack.enter_context(workspace())
             self._machine = processes_here()  # one of them reads, and the others wait for it
@@ -159,6 +175,7 @@ class TrainingRun:
                 found = self._gather() if self._machine.rank == 0 else None
             self.corpus: Corpus
             self.corpus, self.conditions = self._machine.share(found)
+            self._run_folder.settle(self.corpus.stream.name, self.corpus.fingerprint)
             self.notes += self.conditions.notes()
             self._stack = stack.pop_all()
         return self.corpus
@@ -192,7 +209,10 @@ class TrainingRun:
         for split in ("train", "validation"):
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
-        self._curves = Curves(targets_per_character(self.stores["train"], len(self.conditions)))
+        recall = self._run_folder.recall
+        self._curves = Curves(
+            targets_per_character(self.stores["train"], len(self.conditions)), recall("evaluations"), recall("points")
+        )
         self.model = self._make_model()
         self._refuse_differences()
         self._index = self._make_index()
@@ -263,12 +283,14 @@ class TrainingRun:
             self._seed,
             self._index,
             self.conditions.any_ids,
+            self._run_folder.checkpoints,
         )
         parts = {"model": self.model.config, "tokenizer": self._tokenizer_config, "training": self.config, "data": self._data}
         settings = {name: to_dict(part) for name, part in parts.items()} | {"preset": self.preset, "seed": self._seed}
         with self.log.opened(settings):
             for report in reports:
                 self._last = report
+                self.notes += report.notes
                 yield self.log.record(report, self._curves.add(report))
 
     def interrupt(self) -> None:
@@ -310,6 +332,7 @@ class TrainingRun:
         model = ReviewModel(bundle)
         if self.out is not None and find_place().is_main_process:
             write_or_rescue(bundle, self.out)
+            self._run_folder.discard()
         return model
 
     def facts(self) -> dict[str, Any]:
@@ -325,7 +348,7 @@ class TrainingRun:
             "stopped": stopped,
             "steps": last.step if last else 0,
             "tokens_seen": last.tokens if last else 0,
-            "seconds": round(time.monotonic() - self._started, 2),
+            "seconds": round(time.monotonic() - self._started + self._run_folder.seconds, 2),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": last.device if last else None,
             "threads": last.threads if last else None,
@@ -333,7 +356,7 @@ class TrainingRun:
             **self._curves.facts(stopped, self._held_out_copy_rate),
             "novelty": novelty_facts(self._index, self._curves.evaluations, self._held_out_copy_rate),
             "held_out": self.held_out,
-            "notes": [*self.notes, *(last.notes if last else ()), *filter(None, [self.log.failure])],
+            "notes": [*self.notes, *filter(None, [self.log.failure])],
         }
 
     def _evaluate(self) -> dict[str, Any] | None:

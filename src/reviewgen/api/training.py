@@ -30,6 +30,7 @@ def train(
     clean: bool = True,
     conditions: Sequence[str] = (),
     log: str | None = None,
+    resume: bool = False,
 ) -> ReviewModel:
     """Train a model and return it; the arguments are those of ``TrainingRun``, which says what they mean.
 
@@ -56,6 +57,7 @@ def train(
         clean=clean,
         conditions=conditions,
         log=log,
+        resume=resume,
     )
     run.read()
     run.tokenize()

@@ -42,6 +42,7 @@ def train(
     strip_markdown: options.StripMarkdown = False,
     no_clean: options.NoClean = False,
     log: Annotated[str | None, typer.Option(help="Also log to tensorboard or trackio, where that is installed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the same command where it was cut short.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model on a corpus of reviews and save it as a folder."""
@@ -68,6 +69,7 @@ def train(
         clean=not no_clean,
         conditions=condition or (),
         log=log,
+        resume=resume,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     is_first = find_place().is_main_process  # of a launcher's; the others work in silence

@@ -23,12 +23,17 @@ _BLOCK_TOKENS = 1 << 18  # read from the store at a time, over all lanes
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's tokens: ``targets[b, t]`` comes after ``ids[b, t]``; ``starts_epoch`` says that the lanes begin anew."""
+    """One step's tokens: ``targets[b, t]`` comes after ``ids[b, t]``."""
 
     ids: np.ndarray  # (B, T) int64
     targets: np.ndarray  # (B, T) int64, IGNORED where the next token is bos or a condition
-    epoch: int
-    starts_epoch: bool
+    epoch: int  # from 0
+    number: int  # in its epoch, from 0
+
+    @property
+    def starts_epoch(self) -> bool:
+        """Whether the lanes begin anew."""
+        return self.number == 0
 
 
 class Lanes:
@@ -73,20 +78,23 @@ class Lanes:
         self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = 0
-        while True:
-            yield from self._epoch(epoch)
-            epoch += 1
+        return self.start_at(0, 0)
 
-    def _epoch(self, epoch: int) -> Iterator[Batch]:
+    def start_at(self, epoch: int, number: int) -> Iterator[Batch]:
+        """Yield the batches from one on, given by its epoch and its number there; none before it is read."""
+        while True:
+            yield from self._epoch(epoch, number)
+            epoch, number = epoch + 1, 0
+
+    def _epoch(self, epoch: int, number: int) -> Iterator[Batch]:
         stream = _ShuffledStream(self._store, np.random.default_rng((self._seed, epoch)))
         steps_a_block = max(1, _BLOCK_TOKENS // (self.lanes * self.bptt))
-        for first in range(0, self.steps_per_epoch, steps_a_block):
+        for first in range(number, self.steps_per_epoch, steps_a_block):
             steps = min(steps_a_block, self.steps_per_epoch - first)
             ids, targets = self._block(stream, first, steps)
             for step in range(steps):
                 cut = slice(step * self.bptt, (step + 1) * self.bptt)
-                yield Batch(ids[:, cut], targets[:, cut], epoch, first + step == 0)
+                yield Batch(ids[:, cut], targets[:, cut], epoch, first + step)
 
     def _block(self, stream: "_ShuffledStream", first: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs and targets of several steps of all lanes, (B, steps·T) each."""

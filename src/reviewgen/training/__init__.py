@@ -1,13 +1,19 @@
 """Training: ``fit`` is a generator of reports; the gradient loop and the counting loop live behind it.
 
-    config     what a run is told and what it reports
-    judge      held-out evaluation, copy rate and samples
-    verdict    what the curves of a run say, in words
-    counting   the loop of models that count
-    gradient   the loop of models that descend a gradient
-    interrupts what Ctrl-C must not cut in two
-    processes  what the processes of a launcher tell one another
-    device     accelerate, threads, random numbers
+    config       what a run is told and what it reports
+    judge        held-out evaluation, copy rate and samples
+    verdict      what the curves of a run say, in words
+    counting     the loop of models that count
+    gradient     the loop of models that descend a gradient; ``loop`` takes its steps
+    loss         cross entropy
+    optimizing   Muon, AdamW, the learning rate over a run, averaged weights
+    probe        the fastest form of a step: threads, precision, implementation
+    sizing       how large a model a time is enough for
+    divergence   a loss that is no number, and the last good weights
+    checkpoints  a run's state on disk; ``packing`` makes it plain data, ``lock`` keeps it to one process
+    interrupts   what Ctrl-C must not cut in two
+    processes    what the processes of a launcher tell one another
+    device       accelerate, threads, random numbers
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for whatever reason, the model holds
 its best weights, is in evaluation mode and on the CPU. Recurrent models see B lanes of one long stream and carry their state
@@ -23,6 +29,7 @@ from reviewgen.errors import TrainingError
 from reviewgen.evaluation import sample_documents
 from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
+from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.counting import count
 from reviewgen.training.device import OwnRandom, find_place, native_precision
@@ -34,6 +41,7 @@ from reviewgen.training.verdict import RunVerdict, find_verdict
 
 __all__ = [
     "Budget",
+    "Checkpoints",
     "OwnRandom",
     "Processes",
     "Report",
@@ -59,10 +67,12 @@ def fit(
     seed: int,
     index: Index | None = None,
     prefix: Sequence[int] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Report]:
     """Train a model; yield a report a step. With an index of the training texts, each evaluation says how much it copies.
 
-    ``prefix`` holds the ids that stand for no condition in particular, one for each that the texts carry after bos.
+    ``prefix`` holds the ids that stand for no condition in particular, one for each that the texts carry after bos. With
+    ``checkpoints``, a descent of the gradient is kept on disk as it goes, and goes on from what they have loaded.
 
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is no number.
@@ -86,6 +96,6 @@ def fit(
         )
     elif isinstance(model, nn.Module):
         with all_processes() as judge.processes:
-            yield from descend(model, tokenizer, train, config, budget, seed, judge)
+            yield from descend(model, tokenizer, train, config, budget, seed, judge, checkpoints)
     else:
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")

@@ -36,6 +36,8 @@ class TrainingConfig:
     threads: Annotated[int, Bound(at_least=0)] = 0  # on a CPU; 0 tries one and all at the start and keeps the faster
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: what accelerate finds, unless the model is unsuited for it
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
+    checkpoint_seconds: Annotated[float, Bound(at_least=0)] = 60.0  # between checkpoints beside the output; 0 for none
+    checkpoints_kept: Annotated[int, Bound(at_least=1, at_most=1000)] = 2  # of the last ones
 
     def __post_init__(self) -> None:
         check(self)

@@ -82,24 +82,27 @@ def to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor
 
 
 class OwnRandom:
-    """Inside the block torch draws from a random stream of its own, on the CPU and on a device; outside, all is as it was."""
+    """Inside the block torch draws from a random stream of its own; outside, the global one is as it was.
+
+    On an accelerator, whose dropout draws from the device's stream, that one is as well. ``states`` says how far they are.
+    """
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
-        devices = ["cpu"] if device == "cpu" else ["cpu", device]
-        self._modules: list[Any] = [torch if name == "cpu" else torch.get_device_module(name) for name in devices]
-        self._inside = [torch.Generator(name).manual_seed(seed).get_state() for name in devices]
+        kinds = ["cpu"] if device == "cpu" else ["cpu", device]
+        self._streams: list[Any] = [torch if kind == "cpu" else torch.get_device_module(kind) for kind in kinds]
+        self.states = [torch.Generator(kind).manual_seed(seed).get_state() for kind in kinds]
 
     def __enter__(self) -> None:
-        self._outside = [module.get_rng_state() for module in self._modules]
-        self._put(self._inside)
+        self._outside = [stream.get_rng_state() for stream in self._streams]
+        self._set(self.states)
 
     def __exit__(self, *error: object) -> None:
-        self._inside = [module.get_rng_state() for module in self._modules]
-        self._put(self._outside)
+        self.states = [stream.get_rng_state() for stream in self._streams]
+        self._set(self._outside)
 
-    def _put(self, states: list[Tensor]) -> None:
-        for module, state in zip(self._modules, states, strict=True):
-            module.set_rng_state(state)
+    def _set(self, states: list[torch.Tensor]) -> None:
+        for stream, state in zip(self._streams, states, strict=True):
+            stream.set_rng_state(state)
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
@@ -118,15 +121,16 @@ class Threads:
 
     def __init__(self, chosen: int, seconds_of_one: float | None) -> None:
         """Set them; ``seconds_of_one`` is what a step takes with one thread, where that is known."""
-        self.chosen = chosen
-        self._given, self._seconds_of_one = torch.get_num_threads(), seconds_of_one
+        self.chosen = min(chosen, torch.get_num_threads())
+        self.seconds_of_one = seconds_of_one
+        self._given = torch.get_num_threads()
         self._slow = 0  # steps in a row
-        torch.set_num_threads(chosen)
+        torch.set_num_threads(self.chosen)
 
     def record(self, seconds: float) -> None:
         """Take note of how long a step took."""
-        if self.chosen > 1 and self._seconds_of_one is not None:
-            self._slow = self._slow + 1 if seconds > 2 * self._seconds_of_one else 0
+        if self.chosen > 1 and self.seconds_of_one is not None:
+            self._slow = self._slow + 1 if seconds > 2 * self.seconds_of_one else 0
             if self._slow == _SLOW_STEPS:
                 self.chosen = 1
                 torch.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from reviewgen.training.processes import Processes
 __all__ = ["Judge", "Verdict"]
 
 SAMPLE_TOKENS = 100
+_MEMORY = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Judge:
     best_copy_rate: float | None = None
     without_gain: int = 0
     seconds: float = 0.0  # that the last evaluation took
+    best_rank: tuple[int, float] = (2, 0.0)
     pieces: Pieces = field(init=False)
-    _best_rank: tuple[int, float] = (2, 0.0)
 
     def __post_init__(self) -> None:
         self.pieces = Pieces(self.tokenizer)
@@ -64,6 +65,15 @@ class Judge:
         is_best = self._compare(evaluation, copy_rate)
         self.seconds = time.monotonic() - start
         return Verdict(evaluation, copy_rate, sample, is_best)
+
+    def memory(self) -> dict[str, Any]:
+        """Return what it remembers of the evaluations so far; ``remember`` takes it."""
+        return {name: getattr(self, name) for name in _MEMORY}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what another judge remembered."""
+        for name in _MEMORY:
+            setattr(self, name, memory[name])
 
     def notes(self) -> tuple[str, ...]:
         """Return what there is to say at the end: whether the copy limit was met."""
@@ -108,8 +118,8 @@ class Judge:
         bits = math.inf if evaluation is None else evaluation.bits_per_character
         is_within = self.config.keep == "best" or copy_rate is None or copy_rate <= self.config.copy_limit
         rank = (0, bits) if is_within or copy_rate is None else (1, copy_rate)
-        is_best = rank < self._best_rank and not math.isnan(bits)
+        is_best = rank < self.best_rank and not math.isnan(bits)
         if is_best:
-            self.best, self.best_copy_rate, self._best_rank = bits, copy_rate, rank
+            self.best, self.best_copy_rate, self.best_rank = bits, copy_rate, rank
         self.without_gain = 0 if is_best else self.without_gain + 1
         return is_best

@@ -1,0 +1,288 @@
+"""What a run by gradient is made of: the model, its optimizers, how far they are, and where and in which form they compute.
+
+One step may take several batches, and several processes may take it together; the loss is the mean over all their targets.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reviewgen.data import IGNORED, Batch, Lanes
+from reviewgen.errors import CheckpointError, TrainingError
+from reviewgen.protocols import State, SupportsImplementations
+from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.device import OwnRandom, Threads, autocast, find_device, find_precision, to_device
+from reviewgen.training.divergence import Guard
+from reviewgen.training.judge import Judge
+from reviewgen.training.loss import cross_entropy
+from reviewgen.training.optimizing import average_of, linear_decay, make_optimizers, set_learning_rate
+from reviewgen.training.probe import Form, Timing, describe_timings, find_form, plain_form, probe_seconds
+
+__all__ = ["Loop", "detach"]
+
+_STEPS_UNSEEN = 50  # of an accelerator, between looks for a loss that is no number
+
+
+class Loop:
+    """A model in training; ``begun`` is the ``state`` of a run that was cut short, and goes on."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        lanes: Lanes,
+        budget: Budget,
+        seed: int,
+        judge: Judge,
+        begun: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model: Any = model
+        self.config, self.lanes, self.budget, self.judge = config, lanes, budget, judge
+        self.processes = judge.processes
+        self.device, self.notes = find_device(config.device, model)
+        self.form, self.threads = self._find_form(begun)
+        self.computer = f"{self.device}, {self.form.precision} mixed precision"
+        self.autocast = autocast(self.device.type, self.form.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.form.precision == "fp16")
+        self.processes.share_weights(model)
+        self.optimizers = make_optimizers(model, config)
+        self.best = _copy_tensors(model)
+        model.to(self.device).train()
+        self.averaged = average_of(model, config.averaging)
+        self.parameters = list(model.parameters())
+        self.started = time.monotonic()
+        batches = math.ceil((budget.epochs or 0) * lanes.steps_per_epoch)
+        self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
+        self.steps = self.evaluated = 0
+        self.place = 0, 0  # epoch and number of the next batch
+        self.carried: State = None
+        self.learning_rate = 0.0
+        self.schedule_at = 0.0
+        self.random = OwnRandom(seed + self.processes.rank, self.device.type)  # each process has dropout of its own
+        self.guard = self._guard()
+        if begun is not None:
+            self._restore(begun)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that decides how the run goes on, tensors and JSON values; a new loop takes it as ``begun``."""
+        deadline = self.budget.deadline
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "averaged": None if self.averaged is None else dict(self.averaged.state_dict()),
+            "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "carried": self.carried,
+            "random": self.random.states,
+            "judge": self.judge.memory(),
+            "form": asdict(replace(self.form, threads=self.threads.chosen)),
+            "seconds_of_one": self.threads.seconds_of_one,
+            "steps": self.steps,
+            "evaluated": self.evaluated,
+            "place": self.place,
+            "schedule_at": self.schedule_at,
+            "seconds": time.monotonic() - self.started,
+            "budget_seconds": None if deadline is None else deadline - self.started,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, with what was left of the time.
+
+        Raises:
+            CheckpointError: It is not of this model and these optimizers.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            for optimizer, one in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(one)
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state["averaged"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.judge.remember(state["judge"])
+            self.steps, self.evaluated, self.schedule_at = state["steps"], state["evaluated"], state["schedule_at"]
+            self.best, self.place, self.random.states = state["best"], state["place"], state["random"]
+            self.carried = _to(state["carried"], self.device)
+            self.started = time.monotonic() - state["seconds"]
+            if state["budget_seconds"] is not None:
+                self.budget = Budget(deadline=self.started + state["budget_seconds"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"The checkpoint does not fit this model: {reason}") from None
+        self.guard = self._guard()
+
+    def _find_form(self, begun: Mapping[str, Any] | None) -> tuple[Form, Threads]:
+        """Return the form that steps are taken in, and its threads, set; what the probe found becomes a note."""
+        timings: list[Timing] = []
+        if begun is not None:
+            form, one = Form(**begun["form"]), begun["seconds_of_one"]
+        else:
+            form = plain_form(self.model, self.config, find_precision(self.config.precision, self.device.type))
+            if self.device.type == "cpu" and self.processes.count == 1:
+                timings = find_form(self.model, form, self.config, probe_seconds(self.budget))
+            tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
+            one = next((tokens / each.tokens_per_second for each in timings if each.form.threads == 1), None)
+        if timings:
+            form, self.notes = timings[0].form, (*self.notes, describe_timings(timings))
+        if isinstance(self.model, SupportsImplementations) and form.implementation is not None:
+            self.model.use_implementation(form.implementation)
+        return form, Threads(form.threads, one)
+
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """Take one optimizer step on consecutive batches, unless it would spoil the weights; return the loss, nats a token."""
+        start = time.monotonic()
+        self.learning_rate = self.config.learning_rate * linear_decay(self.schedule_at, self.config.warmup)
+        set_learning_rate(self.optimizers, self.learning_rate)
+        self.model.zero_grad()
+        targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+        loss = sum((self._descend(batch, targets) for batch in batches), torch.zeros((), device=self.device))
+        loss = self.processes.average_gradients(self.parameters, loss, targets)
+        self.steps += 1
+        if self._clip(loss):
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
+        self.scaler.update()
+        self.place = batches[-1].epoch, batches[-1].number + 1
+        self.threads.record(time.monotonic() - start)
+        return loss
+
+    def _clip(self, loss: Tensor) -> bool:
+        """Clip the gradients, and return whether the optimizers may go by them."""
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        if not self.scaler.is_enabled():
+            return self.guard.admit(self.steps, loss, norm)
+        return self.guard.admit(self.steps, loss, None) and bool(norm.isfinite())  # infinite ones are nothing unusual in fp16
+
+    def _descend(self, batch: Batch, targets: int) -> Tensor:
+        """Add a batch's share of the gradients of a step's loss, and return its share of that loss."""
+        ids = to_device(batch.ids, self.device)
+        state = self.model.initial_state(len(ids)) if self.carried is None or batch.starts_epoch else self.carried
+        with self.random, self.autocast:  # dropout draws from the run's own random stream
+            logits, state = self.model(ids, state)
+        loss = cross_entropy(logits, to_device(batch.targets, self.device), targets)
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.carried = detach(state)
+        return loss.detach()
+
+    def report(self, batch: Batch, loss: Tensor, notes: tuple[str, ...]) -> Report:
+        """Return what is worth saying of a step."""
+        notes, self.notes = (*self.notes, *notes), ()
+        return Report(
+            step=self.steps,
+            progress=self.progress(),
+            seconds=time.monotonic() - self.started,
+            tokens=self.steps * self.config.gradient_accumulation_steps * batch.ids.size * self.processes.count,
+            epoch=batch.epoch,
+            loss=loss,
+            learning_rate=self.learning_rate,
+            device=self.computer,
+            threads=self.threads.chosen,
+            notes=notes,
+        )
+
+    def has_diverged(self, look: bool) -> bool:
+        """Return whether a loss or gradient is known to be no number; an accelerator is waited for only to look."""
+        return self.guard.bad_step > 0 or (look and not self.guard.look(self.steps))
+
+    def progress(self) -> float:
+        """Return how much of the budget is used, keeping back what a last evaluation takes."""
+        if self.budget.deadline is not None:
+            whole = self.budget.deadline - self.judge.seconds - self.started
+            own = (time.monotonic() - self.started) / whole if whole > 0 else 1.0
+            done = float(self.processes.gather([own])[0, 0])  # by the clock of the first process: all take the same steps
+        else:
+            done = self.steps / max(1, self.total_steps)
+        self.schedule_at = min(1.0, done)
+        return self.schedule_at
+
+    @property
+    def kept(self) -> Any:
+        """The model whose weights are judged and kept: the trained one, or the average of it."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def evaluate(self, report: Report) -> Report:
+        """Evaluate the model as it stands, let it write, and add to a step's report what was found."""
+        self.evaluated = int(report.progress * self.config.evaluations)
+        self.kept.eval()
+        try:
+            with self.autocast:
+                verdict = self.judge.evaluate(self.kept, str(self.device))
+        finally:
+            self.kept.train()
+        if verdict.is_best:
+            self.best = _copy_tensors(self.kept)
+        stopped = _why_stop(report.progress, self.judge, self.budget)
+        notes = report.notes + (self.judge.notes() if stopped else ())
+        return replace(report, **vars(verdict), stopped=stopped, notes=notes)
+
+    def stop(self, report: Report) -> Report:
+        """Return the last report of a run whose loss or gradient is no number any more; the last good weights are kept.
+
+        Raises:
+            TrainingError: There are none: no step was good.
+        """
+        step, batches = self.guard.bad_step, self.lanes.steps_per_epoch
+        number = (step - 1) * self.config.gradient_accumulation_steps
+        loss = report.nats_per_token
+        what = f"The loss is {loss}" if loss is not None and not math.isfinite(loss) else "The gradient is NaN or infinite"
+        place = f"step {step:,} (epoch {number // batches + 1}, batch {number % batches + 1:,} of {batches:,})"
+        said = f"{what} at {place}: lower training.learning_rate (now {report.learning_rate:g})"
+        return self.cut_short(report, said, "diverged")
+
+    def cut_short(self, report: Report, said: str, stopped: str) -> Report:
+        """Return the last report of a run that cannot go on; the last good weights are kept.
+
+        Raises:
+            TrainingError: There are none.
+        """
+        good = self.guard.good_steps if self.guard.bad_step else self.steps
+        if self.judge.best < math.inf:
+            kept = "the best weights so far"
+        elif good:
+            kept = f"there was no evaluation yet, so the weights after step {good:,}"
+        else:
+            raise TrainingError(f"{said}.")
+        if self.guard.bad_step:
+            self.guard.restore()
+        notes = (*report.notes, f"{said}. Kept: {kept}.")
+        return replace(report, evaluation=None, copy_rate=None, is_best=False, sample=None, notes=notes, stopped=stopped)
+
+    def release(self) -> None:
+        """Give the model back as it came, on the CPU, in evaluation mode, and with its best weights."""
+        self.threads.restore()
+        self.model.to("cpu").eval()
+        if self.judge.best < math.inf:
+            self.model.load_state_dict(self.best)
+
+    def _guard(self) -> Guard:
+        return Guard(self.model, self.steps, 1 if self.device.type == "cpu" else _STEPS_UNSEEN)
+
+
+def detach(state: State) -> State:
+    """Return a state cut off from its past, so that gradients end there."""
+    return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
+
+
+def _to(state: State, device: torch.device) -> State:
+    """Return a state on a device."""
+    if isinstance(state, tuple):
+        return tuple(_to(part, device) for part in state)
+    return None if state is None else state.to(device)
+
+
+def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _why_stop(progress: float, judge: Judge, budget: Budget) -> str | None:
+    if progress >= 1:
+        return "all steps taken" if budget.deadline is None else "budget spent"
+    return "early: no more gain on held-out text" if judge.without_gain >= judge.config.patience else None
