@@ -15,7 +15,7 @@ import pytest
 from reviewgen_char.tokenizer import CharTokenizer
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
-from reviewgen.data.cache import store
+from reviewgen.data.store import store
 from reviewgen.errors import StorageError
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
@@ -274,7 +274,7 @@ def test_frame_texts_across_its_batches():
 
 
 def test_a_store_by_itself(tmp_path):
-    made = store([("ab", ()), ("c", ())], CharTokenizer("abc"), tmp_path, "train", 100)
+    made = store(["ab", "c"], CharTokenizer("abc"), tmp_path, "train", 100)
     again = TokenStore(tmp_path, "train")
     assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
     assert again.document(1).tolist() == [0, 20, 1]
