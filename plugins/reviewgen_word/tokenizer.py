@@ -48,8 +48,8 @@ _LONG_RUN = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
 class WordConfig:
     """``vocab_size`` counts bos, eos and the 256 bytes; a small corpus may fill less of it.
 
-    The merges are learned from texts of at most ``sample_characters`` together, evenly spread over a corpus that has more: more of
-    the same language changes few merges, and the memory and time of learning them stay bounded.
+    The merges are learned from texts of at most ``sample_characters`` in all, evenly spread over a corpus that has more: the rest
+    would change few merges, and the memory and time of learning them stay bounded.
     """
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000

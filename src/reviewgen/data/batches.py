@@ -100,8 +100,8 @@ def read_lines(folder: Path) -> Iterator[Lines]:
     with (folder / "texts").open("rb") as texts, (folder / "values").open("rb") as values:
         for first in range(0, len(numbers), _TEXTS):
             keys, lengths = numbers[first : first + _TEXTS].T
-            parts = (list(itertools.islice(file, len(keys))) for file in (texts, values))
-            yield Lines(*parts, keys, lengths.astype(np.int64))
+            lines, beside = (list(itertools.islice(file, len(keys))) for file in (texts, values))
+            yield Lines(lines, beside, keys, lengths.astype(np.int64))
 
 
 def _create(folder: Path, name: str) -> IO[bytes]:

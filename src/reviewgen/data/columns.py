@@ -86,7 +86,9 @@ def choose_columns(
         raise DataError(f"The column {column!r} of {name} holds the text, so it is no condition of it.")
     notes = _lacking(name, conditions, columns, may_lack)
     preview = [_shown(row.get(column)) for row in head[:3]]
-    return TextStream(name, plain_rows(rows, name, column, conditions), column, columns, text_column is None, preview, notes=notes)
+    return TextStream(
+        name, plain_rows(rows, name, column, conditions), column, columns, text_column is None, preview, notes=notes
+    )
 
 
 def _lacking(name: str, conditions: Sequence[str], columns: list[str], may_lack: bool) -> list[str]:

@@ -87,11 +87,11 @@ class Corpus:
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in their order in the source."""
-        return read_spool(self.spool, self.splits == SPLITS.index(split))
+        return read_spool(self.spool, self._is_in(split))
 
     def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
         """Yield the values of the conditions beside each text of a split."""
-        return itertools.repeat((), self.count(split)) if self.values is None else read_spool(self.values, self.splits == SPLITS.index(split))
+        return itertools.repeat((), self.count(split)) if self.values is None else read_spool(self.values, self._is_in(split))
 
     def rows(self, split: str) -> Iterator[Row]:
         """Yield the texts of a split with the values of their conditions."""
@@ -99,7 +99,11 @@ class Corpus:
 
     def count(self, split: str) -> int:
         """Return how many texts a split has."""
-        return int((self.splits == SPLITS.index(split)).sum())
+        return int(self._is_in(split).sum())
+
+    def _is_in(self, split: str) -> np.ndarray:
+        found: np.ndarray = self.splits == SPLITS.index(split)
+        return found
 
 
 def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None, may_lack: bool = False) -> Corpus:
@@ -149,9 +153,7 @@ def _subfolder(workspace: Path, name: str) -> Path:
     return workspace / name
 
 
-def _spool(
-    source: Any, folder: Path, config: DataConfig, may_lack: bool, spool: Spool
-) -> tuple[TextStream, CleaningReport]:
+def _spool(source: Any, folder: Path, config: DataConfig, may_lack: bool, spool: Spool) -> tuple[TextStream, CleaningReport]:
     """Write a source's cleaned texts, the values of their conditions, and their keys."""
     stream, cleaner = config.open(source, folder, may_lack)
     parts = stream.shard.parts() if stream.shard is not None else []

@@ -5,7 +5,7 @@ import functools
 import importlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def _is_importable(kind: type) -> bool:
     return kind.__module__ != "__main__" and getattr(module, kind.__qualname__, None) is kind
 
 
-def _encode_together(folder: Path, corpus: Corpus, kind: type, vocab_size: int, workers: int) -> Iterator[Path]:
+def _encode_together(folder: Path, corpus: Corpus, kind: type, vocab_size: int, workers: int) -> Generator[Path, None, None]:
     """Have several processes encode the pieces of a corpus; yield the folder of each, in order."""
     codes = folder.parent / "splits"
     corpus.splits.tofile(codes)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -45,7 +45,7 @@ def count_workers(size: int, least: int) -> int:
     return min(cores, _MOST)
 
 
-def run_tasks(function: Callable[..., Any], tasks: Iterable[Arguments], workers: int) -> Iterator[Any]:
+def run_tasks(function: Callable[..., Any], tasks: Iterable[Arguments], workers: int) -> Generator[Any, None, None]:
     """Yield what a function of a module returns for each task, in their order; close it to end the workers.
 
     Raises:
@@ -140,8 +140,8 @@ def _why_dead(status: int) -> str:
     else:
         how = f"was ended from outside ({signal.Signals(-status).name}), perhaps because memory ran out"
     return (
-        f"A process that reads or tokenizes the corpus {how}. Nothing half-done was kept; train again, with fewer processes if it "
-        f"recurs ({_VARIABLE}=1)."
+        f"A process that reads or tokenizes the corpus {how}. Nothing half-done was kept; train again, with {_VARIABLE}=1 if it "
+        "happens again."
     )
 
 
