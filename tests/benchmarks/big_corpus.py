@@ -92,7 +92,7 @@ def stages(source: str, kind: type, folder: Path):
     yield
     fill(folder / "tokens", corpus, tokenizer, Conditions())
     yield
-    for file in (folder / "tokens").iterdir():
+    for file in (folder / "tokens").glob("*.*"):
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
     yield
@@ -165,10 +165,10 @@ def memory(megabytes: int, preset: str) -> None:
                 together = max(together, resident(run.pid))
                 time.sleep(0.05)
             own, characters = run.stdout.read().split()
+        peaks = [(peak - base) / 1024 for peak in (together, int(own))]
         print(
-            f"{preset:10} {size:.0f} MB ({int(characters) / 1e6:.0f} million characters kept): {(together - base) / 1024:.0f} MB over "
-            f"the import of torch ({base / 1024:.0f} MB), without the workers {(int(own) - base) / 1024:.0f} MB; "
-            f"{time.monotonic() - start:.0f} s",
+            f"{preset:10} {size:.0f} MB, {int(characters) / 1e6:.0f} million characters kept, {time.monotonic() - start:.0f} s: "
+            f"{peaks[0]:.0f} MB with workers, {peaks[1]:.0f} MB without, over the import of torch ({base / 1024:.0f} MB)",
             flush=True,
         )
 

@@ -109,7 +109,16 @@ def test_a_bad_shard_is_named(monkeypatch, tmp_path):
     assert list(cache_folder().iterdir()) == []
 
 
-# What follows are functions that workers call.
+# What follows are functions, and a tokenizer, that workers call.
+
+
+class Deadly(CharTokenizer):
+    """Ends the process that it encodes in, where that is a worker."""
+
+    def encode_batch(self, texts):
+        if "worker" in sys.orig_argv[-1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_batch(texts)
 
 
 def double(value):
@@ -139,7 +148,8 @@ def fall_asleep(file):
 def reachable(monkeypatch):
     """Have workers find this module by its name."""
     monkeypatch.syspath_prepend(str(ROOT))
-    for function in (double, die, fill_up, fall_asleep):
+    monkeypatch.setitem(sys.modules, "tests.unit.test_workers", sys.modules[__name__])
+    for function in (double, die, fill_up, fall_asleep, Deadly):
         monkeypatch.setattr(function, "__module__", "tests.unit.test_workers")
 
 
@@ -168,6 +178,14 @@ def test_a_worker_that_is_killed_is_one_sentence(reachable, tmp_path):
     with pytest.raises(WorkerError, match=message):
         list(run_tasks(die, [{"file": str(tmp_path / "x")}] * 5, 2))
     assert (tmp_path / "x").exists()
+
+
+def test_a_worker_that_is_killed_in_the_middle_leaves_nothing(reachable, monkeypatch, tmp_path):
+    source = write_shards(tmp_path / "shards", "parquet")
+    with pytest.raises(WorkerError, match="SIGKILL"):
+        run(monkeypatch, tmp_path, source, 2, Deadly)
+    assert list(cache_folder().iterdir()) == []
+    assert run(monkeypatch, tmp_path, source, 1, Deadly)[0] == run(monkeypatch, tmp_path / "other", source, 1)[0]
 
 
 def test_a_disk_that_fills_up_under_a_worker_is_that_error_here(reachable):
