@@ -18,6 +18,7 @@ the vocabulary is read back from JSON. The fallback spells them. This module kno
 
 import codecs
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -72,10 +73,11 @@ class CharTokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], config: CharConfig) -> "CharTokenizer":
         """Collect the characters of the texts, read once."""
-        seen: set[str] = set()
+        seen = np.zeros(sys.maxunicode + 1, np.bool_)  # by code point
         for text in texts:
-            seen.update(text)
-        return cls("".join(sorted(c for c in seen if not _is_surrogate(c))))
+            seen[_to_codes(text)] = True
+        seen[0xD800:0xE000] = False  # surrogates
+        return cls(_to_text(np.flatnonzero(seen).astype("<u4")))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""

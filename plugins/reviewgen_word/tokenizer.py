@@ -8,6 +8,9 @@ Sources: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare wo
 Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.2 (bytes, and no merge across categories).
 
 bos and eos are the two ids after the BPE's own. They are no tokens of the BPE, so no text can spell them.
+
+No piece goes on after white space that follows something else, so many texts are encoded chunk by chunk, a chunk being some white
+space and what stands up to the next; the ids of chunks that were seen before are remembered.
 This module knows no model and does not import torch.
 """
 
@@ -18,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -32,15 +37,23 @@ __all__ = ["WordConfig", "WordTokenizer"]
 FILE = "tokenizer.json"
 FRAME = 2  # bos and eos
 LONGEST = 256  # characters; the trainer needs time quadratic in the length of a word
+MOST_CHUNKS, LONGEST_CHUNK = 1 << 17, 64  # that are remembered, some 100 bytes each; characters of each
+_WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
+_CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONG_RUN = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordConfig:
-    """``vocab_size`` counts bos, eos and the 256 bytes; a small corpus may fill less of it."""
+    """``vocab_size`` counts bos, eos and the 256 bytes; a small corpus may fill less of it.
+
+    The merges are learned from texts of at most ``sample_characters`` in all, evenly spread over a corpus that has more: the rest
+    would change few merges, and the memory and time of learning them stay bounded.
+    """
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
+    sample_characters: Annotated[int, Bound(at_least=1)] = 50_000_000
 
     def __post_init__(self) -> None:
         check(self)
@@ -64,6 +77,7 @@ class WordTokenizer:
         self.bos_id = bpe.get_vocab_size()
         self.eos_id = self.bos_id + 1
         self.vocab_size = self.bos_id + FRAME
+        self._chunks = _Chunks(bpe)
 
     @classmethod
     def train(cls, texts: Iterable[str], config: WordConfig) -> "WordTokenizer":
@@ -75,7 +89,8 @@ class WordTokenizer:
             initial_alphabet=ByteLevel.alphabet(),
             show_progress=False,
         )
-        bpe.train_from_iterator((piece for text in texts for piece in _pieces(_well_formed(text))), trainer)
+        sample = _spread(texts, config.sample_characters)
+        bpe.train_from_iterator((piece for text in sample for piece in _pieces(_well_formed(text))), trainer)
         return cls(bpe)
 
     def encode(self, text: str) -> list[int]:
@@ -83,10 +98,10 @@ class WordTokenizer:
         ids: list[int] = self._bpe.encode(_well_formed(text), add_special_tokens=False).ids
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, on all cores."""
-        encodings = self._bpe.encode_batch_fast([_well_formed(text) for text in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Return the ids of each text, as arrays."""
+        ids_of = self._chunks.__getitem__
+        return [np.frombuffer(b"".join(map(ids_of, _CHUNK.findall(_well_formed(text)))), np.uint32) for text in texts]
 
     def decode(self, ids: Sequence[int] | int) -> str:
         """Return the text of any ids, or of one; bos and eos spell nothing, bytes that are no character give U+FFFD.
@@ -120,6 +135,35 @@ class WordTokenizer:
             raise BundleError(f"{path} is damaged: it is no tokenizer.json. Save or download the model again.") from None
         _check_ours(path, bpe)
         return cls(bpe)
+
+
+class _Chunks(dict[str, bytes]):
+    """The ids of each chunk, as bytes of uint32; those of a new one are found, and remembered while there is room."""
+
+    def __init__(self, bpe: Tokenizer) -> None:
+        super().__init__()
+        self._bpe = bpe
+
+    def __missing__(self, chunk: str) -> bytes:
+        found = np.array(self._bpe.encode(chunk, add_special_tokens=False).ids, np.uint32).tobytes()
+        if len(self) < MOST_CHUNKS and len(chunk) <= LONGEST_CHUNK:
+            self[chunk] = found
+        return found
+
+
+def _spread(texts: Iterable[str], most: int) -> list[str]:
+    """Return all texts or, where they have more characters than ``most`` in all, every second, every fourth, ... of them."""
+    kept: list[str] = []
+    step, characters = 1, 0
+    for number, text in enumerate(texts):
+        if number % step:
+            continue
+        kept.append(text)
+        characters += len(text)
+        while characters > most and len(kept) > 1:
+            kept, step = kept[::2], 2 * step
+            characters = sum(map(len, kept))
+    return kept
 
 
 def _untrained() -> Tokenizer:

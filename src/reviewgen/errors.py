@@ -19,6 +19,7 @@ fact; the public function adds what the user passed in. This module knows nothin
     ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
     │   └── OutputExists       the folder to write is already there                          (also a FileExistsError)
     ├── StorageError           the disk is full or may not be written                        (also an OSError)
+    ├── WorkerError            a process that helps was ended from outside, or failed
     └── HubError               the Hugging Face Hub: not reached, not found, not allowed
 """
 
@@ -45,6 +46,7 @@ __all__ = [
     "StorageError",
     "TrainingError",
     "UnknownPlugin",
+    "WorkerError",
     "did_you_mean",
     "storage_errors",
 ]
@@ -117,6 +119,10 @@ class OutputExists(BundleError, FileExistsError):
 
 class StorageError(ReviewgenError, OSError):
     """The disk is full, or the place may not be written."""
+
+
+class WorkerError(ReviewgenError):
+    """A process that helps to read or to tokenize was ended from outside, or failed."""
 
 
 class HubError(ReviewgenError):

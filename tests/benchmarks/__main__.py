@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "memory")
+NAMES = ("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "memory", "big_corpus")
 
 
 def main() -> int:

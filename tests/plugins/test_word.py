@@ -7,6 +7,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reviewgen_word import tokenizer as module
 from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 
 from reviewgen.errors import BundleError, ConfigError, DataError
@@ -39,8 +40,42 @@ def test_hard_texts_come_back(text):
 
 def test_a_lone_surrogate_becomes_a_replacement():
     assert WORD.decode(WORD.encode("a\ud83d b")) == "a\ufffd b"
-    assert WORD.encode_batch(["\ude00"]) == [WORD.encode("\ufffd")]
+    assert [ids.tolist() for ids in WORD.encode_batch(["\ude00"])] == [WORD.encode("\ufffd")]
     assert train(["a \ud83d"] * 2).encode("a \ud83d")
+
+
+WHITE = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u180e\u1680\u2003\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+
+
+@given(st.text(st.sampled_from(WHITE + "  ab'st!9é٣ดี👍_\ud83d\x00"), max_size=40))
+def test_many_texts_at_once_are_encoded_as_one_by_one(text):
+    assert [ids.tolist() for ids in WORD.encode_batch([text, text])] == [WORD.encode(text)] * 2
+
+
+def test_every_character_begins_or_goes_on_with_a_chunk_as_with_a_word():
+    """White space is what the regular expression of the library takes for it: for each character of Unicode's first plane."""
+    plane = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    texts = ["".join(f"a{c} b{c}{c}'s {c}" for c in plane[start : start + 64]) for start in range(0, len(plane), 64)]
+    assert [ids.tolist() for ids in WORD.encode_batch(texts)] == [WORD.encode(text) for text in texts]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MOST_CHUNKS", 3)
+    word = train()
+    texts = [f"{number} {'long' * 20}" for number in range(10)]
+    assert [ids.tolist() for ids in word.encode_batch(texts * 2)] == [word.encode(text) for text in texts * 2]
+    assert list(word._chunks) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "most", "step"), [(64, 10**6, 1), (64, 64 * 10, 1), (64, 64 * 10 - 1, 2), (64, 100, 8), (3, 1, 4)]
+)
+def test_merges_are_learned_from_an_even_sample(texts, most, step):
+    corpus = [f"{number:010d}" for number in range(texts)]
+    assert module._spread(iter(corpus), most) == corpus[::step]
+    whole = WordTokenizer.train(corpus[::step], WordConfig(vocab_size=300))
+    sampled = WordTokenizer.train(corpus, WordConfig(vocab_size=300, sample_characters=most))
+    assert sampled.encode(" ".join(corpus)) == whole.encode(" ".join(corpus))
 
 
 def test_exact_ids_of_a_small_case():
@@ -125,7 +160,7 @@ def test_save_and_load(tmp_path):
     WORD.save(tmp_path)
     loaded = WordTokenizer.load(tmp_path)
     assert (loaded.vocab_size, loaded.bos_id) == (WORD.vocab_size, WORD.bos_id)
-    assert loaded.encode_batch(TEXTS) == [WORD.encode(text) for text in TEXTS]
+    assert [ids.tolist() for ids in loaded.encode_batch(TEXTS)] == [WORD.encode(text) for text in TEXTS]
     assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
 
 

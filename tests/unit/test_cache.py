@@ -1,5 +1,6 @@
 """The token cache: what is on disk equals the tokenizer's output, appears whole or not at all, and is made once."""
 
+import itertools
 import json
 import mmap
 import os
@@ -15,8 +16,9 @@ import pytest
 from reviewgen_char.tokenizer import CharTokenizer
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
-from reviewgen.data.cache import store
+from reviewgen.data.store import store
 from reviewgen.errors import StorageError
+from reviewgen.novelty import build_index
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 
@@ -188,6 +190,24 @@ def test_a_killed_process_leaves_only_a_temporary_folder_that_goes_after_a_day(t
     assert visible() == []
 
 
+@pytest.mark.parametrize("damage", ["a shorter file", "a missing file", "no manifest", "a torn manifest"])
+def test_a_folder_that_is_not_whole_is_written_again(damage):
+    _, stores, _ = run(TEXTS)
+    expected = stores["train"].ids.tolist()
+    (home,) = cache_folder().iterdir()
+    ids, manifest = home / "train.uint16", home / "manifest.json"
+    if damage == "a shorter file":
+        ids.write_bytes(ids.read_bytes()[:-2])
+    elif damage == "a torn manifest":
+        manifest.write_text(manifest.read_text()[:-1])
+    else:
+        (ids if damage == "a missing file" else manifest).unlink()
+    FakeTokenizer.calls = {"train": 0, "encode": 0}
+    assert run(TEXTS)[1]["train"].ids.tolist() == expected
+    assert FakeTokenizer.calls["encode"] == len(TEXTS)
+    assert visible() == [home.name]
+
+
 def test_two_runs_at_once_make_one_folder():
     with workspace() as one, workspace() as two:
         corpora = [gather(TEXTS, folder, DataConfig()) for folder in (one, two)]
@@ -273,8 +293,33 @@ def test_frame_texts_across_its_batches():
     assert [length for _, length in framed] == [len(text) for text in texts]
 
 
+def test_blocks_are_whole_texts_of_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 10)
+    texts = ["abc"[: number % 4] for number in range(50)] + ["abcabcabcabc", "a"]
+    made = store(texts, CharTokenizer("abc"), tmp_path, "train", 100)
+    for _ in range(2):
+        blocks = [block.tolist() for block in made.blocks]
+        assert [i for block in blocks for i in block] == made.ids.tolist()
+        assert all(block[0] == 0 and block[-1] == 1 and (len(block) <= 10 or block.count(0) == 1) for block in blocks)
+        assert all(len(first) + len(second) > 5 for first, second in itertools.pairwise(blocks))
+    assert list(store([], CharTokenizer("abc"), tmp_path, "test", 100).blocks) == []
+
+
+@pytest.mark.parametrize("form", ["compact", "exact"])
+def test_an_index_of_blocks_is_that_of_the_whole(tmp_path, monkeypatch, form):
+    monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 50)
+    made = store([text * 3 for text in TEXTS], CharTokenizer("".join(sorted(set("review 0123456789")))), tmp_path, "train", 100)
+    facts = {"bos_id": 0, "eos_id": 1, "vocab_size": 100, "characters": 1000, "fingerprint": "", "form": form}
+    whole, blocks = build_index(made.ids, **facts), build_index(made.blocks, **facts)
+    if form == "exact":
+        assert np.array_equal(whole.ids, blocks.ids) and np.array_equal(whole.suffixes, blocks.suffixes)
+    else:
+        assert all(np.array_equal(one.bits, other.bits) for one, other in zip(whole.sets, blocks.sets, strict=True))
+        assert any(one.bits.any() for one in whole.sets)
+
+
 def test_a_store_by_itself(tmp_path):
-    made = store([("ab", ()), ("c", ())], CharTokenizer("abc"), tmp_path, "train", 100)
+    made = store(["ab", "c"], CharTokenizer("abc"), tmp_path, "train", 100)
     again = TokenStore(tmp_path, "train")
     assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
     assert again.document(1).tolist() == [0, 20, 1]

@@ -9,8 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data import cleaning
-from reviewgen.data.cleaning import Cleaner, CleaningReport, key_of
+from reviewgen.data.cleaning import Cleaner, CleaningReport, Keys, key_of
 
 PIECES = ["<br>", "<BR />", "&amp;", "&#39;", "&nosuch;", "e\u0301", "é", " ", "a", "B", "\n", "ดี", "\ud83d", "😀", "<", "&"]
 TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max_size=12)
@@ -18,7 +17,9 @@ TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max
 
 def clean(*texts, **options):
     cleaner = Cleaner(**options)
-    return [kept[0] for text in texts if (kept := cleaner(text)) is not None], cleaner.report
+    cleaned = [kept for text in texts if (kept := cleaner(text)) is not None]
+    keys, lengths = np.array([key for _, key in cleaned], np.uint64), np.array([len(text) for text, _ in cleaned], np.int64)
+    return [text for (text, _), is_new in zip(cleaned, cleaner.choose(keys, lengths), strict=True) if is_new], cleaner.report
 
 
 def test_breaks_become_newlines_and_each_is_counted():
@@ -111,13 +112,21 @@ def test_keys_are_stable_and_of_the_cleaned_text():
     assert key_of("\ud800") != key_of("\ufffd")
 
 
-def test_the_compact_set_of_keys_is_a_set(monkeypatch):
-    monkeypatch.setattr(cleaning, "_RECENT_KEYS", 7)
-    random, plain, compact = np.random.default_rng(0), set(), cleaning._Keys()
-    for key in [*random.integers(0, 400, 2000).tolist(), 0, 2**64 - 1, 2**63]:
-        assert (key in compact) == (key in plain)
-        if key not in plain:
+@given(st.lists(st.lists(st.sampled_from([0, 1, 2**63, 2**64 - 1, *range(100, 140)]), max_size=30), max_size=30))
+@settings(max_examples=150, deadline=None)
+def test_the_compact_set_of_keys_is_a_set(batches):
+    plain, compact = set(), Keys()
+    for batch in batches:
+        expected = []
+        for key in batch:
+            expected.append(key not in plain)
             plain.add(key)
-            compact.add(key)
-    assert all(key in compact for key in plain)
-    assert not any(key in compact for key in range(400, 800))
+        assert compact.add(np.array(batch, np.uint64)).tolist() == expected
+
+
+def test_the_compact_set_takes_eight_bytes_a_key():
+    compact = Keys()
+    for first in range(0, 100_000, 1000):
+        compact.add(np.arange(first, first + 1000, dtype=np.uint64))
+    assert sum(run.nbytes for run in compact._runs) == 800_000
+    assert len(compact._runs) < 8

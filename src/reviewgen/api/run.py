@@ -245,7 +245,7 @@ class TrainingRun:
         store = self.stores["train"]
         data = {"data": {"fingerprint": self.corpus.fingerprint}}
         index = build_index(
-            store.ids,
+            store.blocks,
             bos_id=self.tokenizer.bos_id,
             eos_id=self.tokenizer.eos_id,
             vocab_size=self.tokenizer.vocab_size,

@@ -6,7 +6,8 @@ Only windows whose hash is a multiple of ``stride`` are held; of any other it ca
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Integer, UInt64
@@ -15,10 +16,12 @@ from reviewgen.compiled import compiled
 
 __all__ = [
     "NO_WINDOWS",
+    "Tokens",
     "WindowSet",
     "build_windows",
     "copies",
     "count_windows",
+    "cut",
     "false_positive_rate",
     "forbid",
     "hash_window",
@@ -30,6 +33,10 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, 
 PART = 1 << 14  # tokens hashed at a time
 REGIONS, REGION_SHIFT, QUEUE = 64, np.uint64(58), 1 << 14  # of a set being built: a hash's first six bits say which
 TRIALS = 200_000  # random hashes asked for the false-positive rate
+
+
+Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
+"""A stream of tokens, whole or in blocks that each end with a separator; what yields the blocks can do so again."""
 
 
 class WindowSet(NamedTuple):
@@ -46,7 +53,7 @@ NO_WINDOWS = WindowSet(np.zeros(BLOCK, np.uint64), 1, 1, 1)
 
 
 def build_windows(
-    ids: Integer[np.ndarray, " N"],
+    ids: Tokens,
     separators: tuple[int, int],
     length: int,
     bits_per_window: float,
@@ -71,15 +78,22 @@ def build_windows(
     blocks = max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
     probes = min(7, max(1, round(bits_per_window * math.log(2))))
     found = WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
-    _insert_all(found, ids, *separators)
+    for block in cut(ids):
+        _insert_all(found, block, *separators)
     return found
 
 
-def count_windows(ids: Integer[np.ndarray, " N"], separators: tuple[int, int], length: int, stride: int = 1) -> int:
+def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
     """Return about how many distinct windows a set of the stream would hold; exact below 65,536 tokens."""
-    thinner = max(stride, 1 << (len(ids) >> 16).bit_length())
-    hashes = _sample(ids, *separators, length, thinner)
-    return len(np.unique(hashes)) * (thinner // stride)
+    tokens = sum(len(block) for block in cut(ids))
+    thinner = max(stride, 1 << (tokens >> 16).bit_length())
+    hashes = [_sample(block, *separators, length, thinner) for block in cut(ids)]
+    return len(np.unique(np.concatenate(hashes))) * (thinner // stride) if hashes else 0
+
+
+def cut(ids: Tokens) -> Iterable[np.ndarray]:
+    """Return the blocks of a stream of tokens."""
+    return [ids] if isinstance(ids, np.ndarray) else ids
 
 
 def false_positive_rate(windows: WindowSet) -> float:

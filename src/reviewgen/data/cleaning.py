@@ -7,15 +7,15 @@ import hashlib
 import html
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Cleaner", "CleaningReport", "key_of"]
+__all__ = ["Cleaner", "CleaningReport", "Keys", "key_of"]
 
 _BREAK = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_RECENT_KEYS = 1 << 14
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -33,27 +33,41 @@ class CleaningReport:
     normalized: int = 0  # changed by NFC
     decode_errors: int = 0  # runs of bytes that are no UTF-8
 
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add the counts of another part of the source."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+
 
 class Cleaner:
-    """Cleans texts one by one and counts; ``clean=False`` passes them on exactly as they are."""
+    """Cleans texts one by one and counts; ``clean=False`` passes them on exactly as they are.
+
+    A call cleans; ``choose`` drops the duplicates, which only one that has seen all keys can do.
+    """
 
     def __init__(self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False) -> None:
         self.report = CleaningReport()
         self._clean = clean
         self._lowercase = lowercase
         self._markdown = _MarkdownStripper() if strip_markdown else None
-        self._seen = _Keys()
+        self._seen = Keys()
 
     def __call__(self, text: str) -> tuple[str, int] | None:
-        """Return a text cleaned, with its 64-bit key (see ``key_of``), or None where it is dropped."""
+        """Return a text cleaned, with its 64-bit key (see ``key_of``), or None where it is empty."""
         self.report.read += 1
         cleaned = self._apply(text)
-        key = key_of(cleaned)
-        if self._clean and self._is_dropped(cleaned, key):
+        if self._clean and not cleaned.strip():
+            self.report.empty += 1
             return None
-        self.report.kept += 1
-        self.report.characters += len(cleaned)
-        return cleaned, key
+        return cleaned, key_of(cleaned)
+
+    def choose(self, keys: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return which texts are kept (N,), of those with these keys and numbers of characters: no duplicates."""
+        kept = self._seen.add(keys) if self._clean else np.ones(len(keys), bool)
+        self.report.kept += int(kept.sum())
+        self.report.characters += int(lengths[kept].sum())
+        self.report.duplicates += int((~kept).sum())
+        return kept
 
     def _apply(self, text: str) -> str:
         if self._clean:
@@ -79,36 +93,30 @@ class Cleaner:
         self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays
         return decoded
 
-    def _is_dropped(self, text: str, key: int) -> bool:
-        if not text.strip():
-            self.report.empty += 1
-            return True
-        if key in self._seen:
-            self.report.duplicates += 1
-            return True
-        self._seen.add(key)
-        return False
 
+class Keys:
+    """A set of 64-bit keys at 8 bytes each, where Python's own takes 60.
 
-class _Keys:
-    """A set of 64-bit keys at 8 bytes each, where Python's own takes 60: most of it is one sorted array."""
+    It is held as sorted arrays, each more than twice as long as the next (a log-structured merge, O'Neil et al. 1996).
+    """
 
     def __init__(self) -> None:
-        self._sorted = np.empty(0, np.uint64)
-        self._recent: set[int] = set()
+        self._runs: list[np.ndarray] = []
 
-    def __contains__(self, key: int) -> bool:
-        if key in self._recent:
-            return True
-        place = int(self._sorted.searchsorted(np.uint64(key)))
-        return place < len(self._sorted) and int(self._sorted[place]) == key
-
-    def add(self, key: int) -> None:
-        self._recent.add(key)
-        if len(self._recent) == _RECENT_KEYS:
-            recent = np.fromiter(self._recent, np.uint64, _RECENT_KEYS)
-            self._sorted = np.sort(np.concatenate((self._sorted, recent)))
-            self._recent.clear()
+    def add(self, keys: np.ndarray) -> np.ndarray:
+        """Add keys (N,) and return which of them are new, (N,); of equal ones only the first is."""
+        fresh, first = np.unique(keys, return_index=True)
+        for run in self._runs:
+            places = run.searchsorted(fresh).clip(max=len(run) - 1)
+            is_new = run[places] != fresh
+            fresh, first = fresh[is_new], first[is_new]
+        found = np.zeros(len(keys), bool)
+        found[first] = True
+        if len(fresh):
+            self._runs.append(fresh)
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            self._runs[-2:] = [np.sort(np.concatenate(self._runs[-2:]))]
+        return found
 
 
 def key_of(text: str) -> int:

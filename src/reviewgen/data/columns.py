@@ -1,14 +1,15 @@
 """Chooses the columns that hold the text and its conditions, and makes plain values of both. Knows nothing of files."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeAlias
 
+from reviewgen.data.shards import Shard
 from reviewgen.errors import DataError, did_you_mean
 
-__all__ = ["Row", "TextStream", "choose_columns"]
+__all__ = ["Row", "TextStream", "choose_columns", "plain_rows"]
 
 Row: TypeAlias = tuple[str, Sequence[str | float | None]]
 """A text, and the values of its conditions in order: strings, finite numbers, or None where there is none."""
@@ -39,6 +40,7 @@ class TextStream:
     preview: list[str] = field(default_factory=list)  # the first three texts
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
+    shard: Shard | None = None  # the files that it reads, where it reads files
 
     @property
     def texts(self) -> Iterator[str]:
@@ -72,9 +74,7 @@ def choose_columns(
         if text_column not in (None, "text"):
             raise DataError(f"{name} has no columns, so there is no {text_column!r}; leave the text column out.")
         notes = _lacking(name, conditions, [], may_lack)
-        nothing = (None,) * len(conditions)
-        texts = ((_string(row, number, name), nothing) for number, row in enumerate(rows, 1))
-        return TextStream(name, texts, preview=[_shown(row) for row in head[:3]], notes=notes)
+        return TextStream(name, plain_rows(rows, name, None, conditions), preview=[_shown(row) for row in head[:3]], notes=notes)
     if not isinstance(first, Mapping):
         raise DataError(f"{name} yields {type(first).__name__}, neither strings nor rows with named columns.")
     head = [row for row in head if isinstance(row, Mapping)]
@@ -86,7 +86,9 @@ def choose_columns(
         raise DataError(f"The column {column!r} of {name} holds the text, so it is no condition of it.")
     notes = _lacking(name, conditions, columns, may_lack)
     preview = [_shown(row.get(column)) for row in head[:3]]
-    return TextStream(name, _read(rows, name, column, conditions), column, columns, text_column is None, preview, notes=notes)
+    return TextStream(
+        name, plain_rows(rows, name, column, conditions), column, columns, text_column is None, preview, notes=notes
+    )
 
 
 def _lacking(name: str, conditions: Sequence[str], columns: list[str], may_lack: bool) -> list[str]:
@@ -98,7 +100,16 @@ def _lacking(name: str, conditions: Sequence[str], columns: list[str], may_lack:
     return [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
-def _read(rows: Iterator[Any], name: str, column: str, conditions: Sequence[str]) -> Iterator[Row]:
+def plain_rows(rows: Iterable[Any], name: str, column: str | None, conditions: Sequence[str]) -> Iterator[Row]:
+    """Yield the texts of rows, and the values of their conditions; without a column the rows are the texts.
+
+    Raises:
+        DataError: A text is no string, or a value neither a string nor a number.
+    """
+    if column is None:
+        nothing = (None,) * len(conditions)
+        yield from ((_string(row, number, name), nothing) for number, row in enumerate(rows, 1))
+        return
     where = f"column {column!r} of {name}"
     for number, row in enumerate(rows, 1):
         is_row = isinstance(row, Mapping)

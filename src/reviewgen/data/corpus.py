@@ -1,30 +1,36 @@
 """A corpus: one pass over a source cleans the texts, spools them to disk with their conditions and splits them by a hash of each.
 
 The split is a property of the text alone: it is the same in any order, in any process, after streaming. Memory grows by a
-key a text (see ``Cleaner``), never by the texts themselves.
+key a text (see ``Keys``), never by the texts themselves.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import logging
-from array import array
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from reviewgen.config import Bound, check
+from reviewgen.data.batches import Lines, clean_rows, clean_shard, read_lines
 from reviewgen.data.cleaning import Cleaner, CleaningReport
 from reviewgen.data.columns import Row, TextStream
+from reviewgen.data.shards import Shard
 from reviewgen.data.sources import open_texts
+from reviewgen.data.spool import Piece, Spool, read_spool
+from reviewgen.data.workers import count_workers, run_tasks
 from reviewgen.errors import ConfigError, DataError, storage_errors
 
 __all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_rows", "read_texts", "shorten"]
 
 SPLITS = ("train", "validation", "test")
+_WORTH_WORKERS = 1 << 26  # bytes of files; several processes take a second to start
 _logger = logging.getLogger("reviewgen")
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 
@@ -45,6 +51,11 @@ class DataConfig:
         if len(set(self.conditions)) < len(self.conditions):
             raise ConfigError(f"A condition is named twice: {', '.join(self.conditions)}.")
 
+    @property
+    def cleaning(self) -> dict[str, bool]:
+        """The options of the Cleaner."""
+        return {"clean": self.clean, "lowercase": self.lowercase, "strip_markdown": self.strip_markdown}
+
     def open(self, source: Any, workspace: Path, may_lack: bool = False) -> tuple[TextStream, Cleaner]:
         """Open a source and make the cleaner for its texts."""
         stream = open_texts(
@@ -55,7 +66,7 @@ class DataConfig:
             conditions=self.conditions,
             may_lack=may_lack,
         )
-        cleaner = Cleaner(clean=self.clean, lowercase=self.lowercase, strip_markdown=self.strip_markdown)
+        cleaner = Cleaner(**self.cleaning)
         cleaner.report.decode_errors = stream.decode_errors
         return stream, cleaner
 
@@ -72,33 +83,33 @@ class Corpus:
     report: CleaningReport
     validation: tuple[TextStream, CleaningReport] | None = None  # of a validation source of its own
     notes: list[str] = field(default_factory=list)
+    pieces: Sequence[Piece] = ()  # the whole corpus, in parts of some megabytes
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split, in their order in the source."""
-        return self._read(self.spool, split)
+        return read_spool(self.spool, self._is_in(split))
 
     def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
         """Yield the values of the conditions beside each text of a split."""
-        return itertools.repeat((), self.count(split)) if self.values is None else self._read(self.values, split)
+        return itertools.repeat((), self.count(split)) if self.values is None else read_spool(self.values, self._is_in(split))
 
     def rows(self, split: str) -> Iterator[Row]:
         """Yield the texts of a split with the values of their conditions."""
         return zip(self.texts(split), self.conditions(split), strict=True)
 
-    def _read(self, spool: Path, split: str) -> Iterator[Any]:
-        wanted = SPLITS.index(split)
-        with spool.open(encoding="utf-8", errors="surrogatepass") as lines:
-            for line, code in zip(lines, self.splits, strict=True):
-                if code == wanted:
-                    yield json.loads(line)
-
     def count(self, split: str) -> int:
         """Return how many texts a split has."""
-        return int((self.splits == SPLITS.index(split)).sum())
+        return int(self._is_in(split).sum())
+
+    def _is_in(self, split: str) -> np.ndarray:
+        found: np.ndarray = self.splits == SPLITS.index(split)
+        return found
 
 
 def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None, may_lack: bool = False) -> Corpus:
     """Read a source once, clean its texts, keep them on disk and split them.
+
+    Several large files are read and cleaned by several processes, with the same result; see ``count_workers``.
 
     Args:
         source: See ``open_texts``.
@@ -111,35 +122,30 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
     Raises:
         DataError: A source cannot be read, or no texts are left after cleaning.
         StorageError: The workspace has no room for the texts.
+        WorkerError: A process that reads was ended from outside.
     """
-    spool, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
-    keys = array("Q")
-    with storage_errors(spool), _write(spool) as lines, _write(values) as value_lines:
-        stream, report = _spool(*config.open(source, _subfolder(workspace, "source"), may_lack), lines, value_lines, keys)
-        in_train, second = len(keys), None
+    path, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
+    with storage_errors(path), Spool(path, values) as spool:
+        stream, report = _spool(source, _subfolder(workspace, "source"), config, may_lack, spool)
+        in_train, second = len(spool.keys), None
         if validation is not None:
-            opened = config.open(validation, _subfolder(workspace, "validation"), may_lack)
-            second = _spool(*opened, lines, value_lines, keys)
-    all_keys = np.frombuffer(keys, np.uint64)
+            second = _spool(validation, _subfolder(workspace, "validation"), config, may_lack, spool)
+    keys = np.frombuffer(spool.keys, np.uint64)
     notes = list(stream.notes)
     if validation is None:
-        splits = split_by_key(all_keys)
+        splits = split_by_key(keys)
     else:
         splits = (np.arange(len(keys)) >= in_train).astype(np.uint8)
-        shared = int(np.isin(all_keys[in_train:], all_keys[:in_train]).sum())
+        shared = int(np.isin(keys[in_train:], keys[:in_train]).sum())
         notes += [f"{shared} of {len(keys) - in_train} validation texts also stand in the training text."] if shared else []
-    digest = hashlib.blake2b(all_keys.tobytes() + splits.tobytes(), digest_size=16)
-    if not config.conditions:
-        return Corpus(spool, None, splits, digest.hexdigest(), stream, report, second, notes)
-    digest.update(json.dumps(config.conditions).encode())
-    with values.open("rb") as stored:
-        for line in stored:
-            digest.update(line)
-    return Corpus(spool, values, splits, digest.hexdigest(), stream, report, second, notes)
-
-
-def _write(file: Path) -> IO[str]:
-    return file.open("w", encoding="utf-8", errors="surrogatepass")
+    digest = hashlib.blake2b(keys.tobytes() + splits.tobytes(), digest_size=16)
+    if config.conditions:
+        digest.update(json.dumps(config.conditions).encode())
+        with values.open("rb") as stored:
+            for line in stored:
+                digest.update(line)
+    kept = values if config.conditions else None
+    return Corpus(path, kept, splits, digest.hexdigest(), stream, report, second, notes, spool.pieces())
 
 
 def _subfolder(workspace: Path, name: str) -> Path:
@@ -147,25 +153,34 @@ def _subfolder(workspace: Path, name: str) -> Path:
     return workspace / name
 
 
-def _spool(
-    stream: TextStream, cleaner: Cleaner, lines: IO[str], value_lines: IO[str], keys: "array[int]"
-) -> tuple[TextStream, CleaningReport]:
-    """Write a source's cleaned texts as JSON strings, a line each, the values of their conditions as lists, and their keys."""
-    for text, key, values in _clean(stream, cleaner):
-        lines.write(json.dumps(text, ensure_ascii=False) + "\n")  # \\u escapes would join two lone surrogates
-        if values:
-            value_lines.write(json.dumps(values, ensure_ascii=False) + "\n")
-        keys.append(key)
+def _spool(source: Any, folder: Path, config: DataConfig, may_lack: bool, spool: Spool) -> tuple[TextStream, CleaningReport]:
+    """Write a source's cleaned texts, the values of their conditions, and their keys."""
+    stream, cleaner = config.open(source, folder, may_lack)
+    parts = stream.shard.parts() if stream.shard is not None else []
+    workers = min(len(parts), count_workers(sum(part.size for part in parts), _WORTH_WORKERS))
+    batches = _read_together(parts, stream, folder, config, workers, cleaner) if workers > 1 else _read_alone(stream, cleaner)
+    for lines in batches:
+        spool.add(lines, cleaner.choose(lines.keys, lines.lengths))
     _refuse_nothing(stream, cleaner)
     return stream, cleaner.report
 
 
-def _clean(stream: TextStream, cleaner: Cleaner) -> Iterator[tuple[str, int, Sequence[str | float | None]]]:
-    """Yield the texts that cleaning keeps, with their keys and the values of their conditions."""
-    for text, values in stream.rows:
-        kept = cleaner(text)
-        if kept is not None:
-            yield *kept, values
+def _read_alone(stream: TextStream, cleaner: Cleaner) -> Iterator[Lines]:
+    return (batch.spell() for batch in clean_rows(stream.rows, cleaner))
+
+
+def _read_together(
+    parts: Sequence[Shard], stream: TextStream, folder: Path, config: DataConfig, workers: int, cleaner: Cleaner
+) -> Iterator[Lines]:
+    """Have several processes read and clean the parts of a source; yield what they wrote, in order."""
+    folders = [folder / f"part {number}" for number in range(len(parts))]
+    common = {"column": stream.text_column, "conditions": config.conditions, "cleaning": config.cleaning}
+    tasks = [{"folder": str(home), "shard": asdict(part), **common} for home, part in zip(folders, parts, strict=True)]
+    with contextlib.closing(run_tasks(clean_shard, tasks, workers)) as counts:
+        for home, count in zip(folders, counts, strict=True):
+            cleaner.report.add(count)
+            yield from read_lines(home)
+            shutil.rmtree(home)
 
 
 def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
@@ -216,8 +231,8 @@ def shorten(text: str, width: int = 100) -> str:
 
 def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Row]:
     stream, cleaner = config.open(source, workspace, may_lack=True)
-    for text, _, values in _clean(stream, cleaner):
-        yield text, values
+    for batch in clean_rows(stream.rows, cleaner):
+        yield from itertools.compress(batch.rows, cleaner.choose(batch.keys, batch.lengths))
     _log(stream, cleaner.report)
     _refuse_nothing(stream, cleaner)
 

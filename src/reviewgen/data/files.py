@@ -1,7 +1,7 @@
 """Makes files fit to be read: finds them, unpacks them, checks that they are text, replaces what is no UTF-8.
 
 Every file gets a stand-in of a plain name in a workspace: a link to it where it is sound, a repaired copy where it is not.
-``datasets`` then reads the stand-ins, whatever the file was called and however it was packed.
+The stand-ins are then read, whatever the file was called and however it was packed.
 """
 
 import codecs
@@ -48,10 +48,11 @@ codecs.register_error("reviewgen_files", lambda error: (_ESCAPES[0], cast(Unicod
 
 @dataclass(frozen=True)
 class PreparedFiles:
-    """Stand-ins of one kind, ready for ``datasets``; ``decode_errors`` counts runs of bytes that are no UTF-8."""
+    """Stand-ins of one kind, ready to be read; ``decode_errors`` counts runs of bytes that are no UTF-8."""
 
     kind: str
     paths: list[Path]
+    originals: list[Path]
     decode_errors: int
 
 
@@ -106,15 +107,16 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
     if len(kinds) > 1:
         raise DataError(f"The files are of several kinds ({', '.join(sorted(kinds))}); give one kind at a time.")
     kind = kinds.pop()
-    paths, errors = [], 0
+    paths, originals, errors = [], [], 0
     for number, file in enumerate(files):
         target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
         errors += _prepare(file, kind, target)
         if target.stat().st_size:
             paths.append(target)
+            originals.append(file)
     if not paths:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
-    return PreparedFiles(kind, paths, errors)
+    return PreparedFiles(kind, paths, originals, errors)
 
 
 def _suffix(file: Path) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reviewgen.data.cache import TokenStore
+from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError
 
 __all__ = ["IGNORED", "Batch", "Lanes"]

@@ -7,8 +7,9 @@ import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import from_dict
-from reviewgen.data.cache import frame_texts, workspace
+from reviewgen.data.cache import workspace
 from reviewgen.data.corpus import DataConfig, read_rows
+from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import Tokenizer
 

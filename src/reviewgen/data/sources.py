@@ -3,12 +3,9 @@
 Turns any source into a stream of strings and tells how it was read: which column, which rows come first. Changes no text.
 """
 
-import contextlib
 import csv
-import glob
 import importlib.util
 import itertools
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.data.columns import TextStream, choose_columns
-from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.data.files import find_files, has_data_suffix, prepare_files
+from reviewgen.data.shards import Shard, plain_errors, unreadable
 from reviewgen.errors import ConfigError, DataError, HubError
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
 
 _PEEK = 100  # rows that the guess of the text column looks at
-_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _QUOTED = re.compile(r'"[^"]*"')
-_SAMPLE_BY = {"line": "line", "paragraph": "paragraph", "file": "document"}
+_DOCUMENTS = ("line", "paragraph", "file")
 
 
 @dataclass
@@ -36,6 +33,7 @@ class _Rows:
     rows: Iterable[Any]
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
+    shard: Shard | None = None
 
 
 def open_texts(
@@ -63,15 +61,15 @@ def open_texts(
         ConfigError: ``documents`` is unknown, or given for a source that is no txt file.
         HubError: The Hub was not reached, or has no such dataset.
     """
-    if documents not in _SAMPLE_BY:
+    if documents not in _DOCUMENTS:
         raise ConfigError(f"documents must be line, paragraph or file; got {documents!r}.")
     opened = _open_rows(source, workspace, documents)
-    rows = _plain_errors(opened.rows, opened.name)
+    rows = plain_errors(opened.rows, opened.name)
     head = list(itertools.islice(rows, _PEEK))
     if not head:
         raise DataError(f"{opened.name} holds no texts.")
     stream = choose_columns(opened.name, head, itertools.chain(head, rows), text_column, conditions, may_lack)
-    stream.decode_errors, stream.notes = opened.decode_errors, opened.notes + stream.notes
+    stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
     return stream
 
 
@@ -117,42 +115,16 @@ def _reviews_file() -> Path:
 
 
 def _open_files(name: str | Path, files: list[Path], workspace: Path, documents: str) -> _Rows:
-    from datasets import load_dataset  # half a second
-
     prepared = prepare_files(files, workspace)
     if prepared.kind != "text":
         _refuse_documents(documents, f"{name} is {prepared.kind}")
-    paths = [glob.escape(str(path)) for path in prepared.paths]  # datasets takes a path for a pattern
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
     try:
-        options = _reader_options(prepared, documents)
-        with _uncounted():
-            rows = load_dataset(prepared.kind, data_files={"train": paths}, split="train", streaming=True, **options)
-    except Exception as error:  # pandas, pyarrow and datasets raise types of their own
-        raise _unreadable(name, error) from None
-    if prepared.kind != "text":
-        return _Rows(str(name), rows, prepared.decode_errors)
-    texts = (row["text"] for row in rows)
-    return _Rows(str(name), _paragraphs(texts) if documents == "paragraph" else texts, prepared.decode_errors)
-
-
-@contextlib.contextmanager
-def _uncounted() -> Iterator[None]:
-    """Keep ``datasets`` from telling a server on the internet, or waiting for it, that it reads a file on this machine."""
-    from datasets import config
-
-    before = getattr(config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    try:
-        yield
-    finally:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = before
-
-
-def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
-    """Cut at blank lines, those with spaces in them too."""
-    for text in texts:
-        yield from (part for part in (piece.strip("\n") for piece in _BLANK_LINES.split(text)) if part.strip())
+        options = _csv_options(prepared.paths) if prepared.kind == "csv" else {}
+    except DataError as error:
+        raise unreadable(name, error) from None
+    paths, originals = ([str(path) for path in files] for files in (prepared.paths, prepared.originals))
+    shard = Shard(str(name), prepared.kind, paths, originals, documents, options)
+    return _Rows(str(name), shard.rows(), prepared.decode_errors, shard=shard)
 
 
 def _refuse_documents(documents: str, instead: str) -> None:
@@ -160,21 +132,13 @@ def _refuse_documents(documents: str, instead: str) -> None:
         raise ConfigError(f"documents={documents!r} is for txt files; {instead}, where each row is a text.")
 
 
-def _reader_options(prepared: PreparedFiles, documents: str) -> dict[str, Any]:
-    """Return what ``datasets`` needs to read each value as it stands."""
-    if prepared.kind == "text":
-        return {"sample_by": _SAMPLE_BY[documents]}
-    if prepared.kind != "csv":
-        return {}
-    from datasets import Features, Value
-
-    separator, columns = _csv_header(prepared.paths[0])
-    for path in prepared.paths:
+def _csv_options(paths: list[Path]) -> dict[str, Any]:
+    """Return how csv files are read: with the separator and the columns of the first one."""
+    separator, columns = _csv_header(paths[0])
+    for path in paths:
         _refuse_ragged(path, separator)
     names = _distinct(columns)
-    features = Features({name: Value("string") for name in names})  # "007" is no number
-    options: dict[str, Any] = {"sep": separator, "na_filter": False, "features": features}
-    return options if names == columns else {**options, "names": names, "header": 0}
+    return {"separator": separator, "columns": names, "has_renamed": names != columns}
 
 
 def _csv_header(path: Path) -> tuple[str, list[str]]:
@@ -254,18 +218,3 @@ def _open_splits(source: Mapping[str, Any]) -> _Rows:
 
 def _names_a_file(item: Any) -> bool:
     return isinstance(item, str) and len(item) < 256 and has_data_suffix(item) and Path(item).is_file()
-
-
-def _plain_errors(rows: Iterable[Any], name: str | Path) -> Iterator[Any]:
-    """Yield rows; a reader's error becomes one sentence."""
-    try:
-        yield from rows
-    except (DataError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # pandas, pyarrow and datasets raise types of their own, and a caller's iterable any
-        raise _unreadable(name, error) from None
-
-
-def _unreadable(name: str | Path, error: Exception) -> DataError:
-    lines = str(error).strip(" \n\"'").splitlines() or [type(error).__name__]
-    return DataError(f"{name} cannot be read: {lines[0].rstrip('.')}.")

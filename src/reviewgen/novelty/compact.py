@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from reviewgen.compiled.windows import BLOCK, WindowSet, build_windows, count_windows, false_positive_rate
+from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, build_windows, count_windows, false_positive_rate
 from reviewgen.errors import ConfigError
 from reviewgen.novelty.matching import NEW, SEEN, find_longest, judge
 from reviewgen.novelty.report import SHORTEST, WINDOWS, Novelty, Span, Spell, spell_places
@@ -119,7 +119,7 @@ class CompactIndex(Stream):
         return verdicts
 
 
-def build_sets(ids: Integer[np.ndarray, " N"], separators: tuple[int, int], max_bytes: int) -> tuple[WindowSet, ...]:
+def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tuple[WindowSet, ...]:
     """Return a set for each length of WINDOWS, of the smallest stride with which they take at most ``max_bytes``.
 
     Raises:

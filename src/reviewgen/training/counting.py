@@ -47,6 +47,7 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
             model.observe(document)
             seen += len(document)
             if texts % every == 0:
+                train.forget()
                 yield Report(texts, texts / len(own), time.monotonic() - start, seen)
             if deadline is not None and time.monotonic() > deadline:
                 break
