@@ -36,4 +36,6 @@ def load(source: str | Path, *, bits: int = 32) -> ReviewModel:
         raise BundleError(
             f"The preset {parsed.name} has no published weights yet. Train it: reviewgen train {parsed.name} --data ..."
         )
-    return ReviewModel(read_bundle(pull(parsed) if isinstance(parsed, HubSource) else parsed.path, bits))
+    bundle = read_bundle(pull(parsed) if isinstance(parsed, HubSource) else parsed.path, bits)
+    bundle.source = str(source)
+    return ReviewModel(bundle)

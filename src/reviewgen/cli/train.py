@@ -1,4 +1,4 @@
-"""``reviewgen train``: a preset and a corpus become a saved model, watched as it learns."""
+"""``reviewgen train``: a preset, or a trained model, and a corpus become a saved model, watched as it learns."""
 
 import os
 import signal
@@ -11,21 +11,31 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
+from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from reviewgen.api import TrainingRun
     from reviewgen.data import Corpus
+    from reviewgen.model import ReviewModel
     from reviewgen.training import Report
 
 __all__ = ["train"]
 
 
 def train(
-    preset: Annotated[
-        str, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
-    ],
     data: options.Source,
     out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
+    preset: Annotated[
+        str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
+    ] = None,
+    trained: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Train this model further, in place of a preset: a saved folder, owner/name on the Hub.",
+        ),
+    ] = None,
     validation: Annotated[str | None, typer.Option(help="Another source to validate on, instead of a part of --data.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for reading and training: 90s, 2m, 1h.  [default: 2m]")] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps, instead of a budget.")] = None,
@@ -50,7 +60,7 @@ def train(
     from reviewgen.api import TrainingRun  # torch: a second or two
 
     run = TrainingRun(
-        preset,
+        _start(preset, trained),
         options.typed_source(data),
         validation=None if validation is None else options.typed_source(validation),
         out=out,
@@ -79,6 +89,26 @@ def train(
     elif is_first:
         _print_result(run, out)
     sys.exit(1 if run.is_interrupted else 0)
+
+
+def _start(preset: str | None, trained: str | None) -> "str | ReviewModel":
+    """Return the preset, or the model that is trained further.
+
+    Raises:
+        ConfigError: There is neither, or both and they differ.
+    """
+    if trained is None:
+        if preset is None:
+            raise ConfigError(
+                "Name a preset to train, as in reviewgen train lstm-word, or a model to train further: --from ./my-model."
+            )
+        return preset
+    from reviewgen.api import load
+
+    model = load(trained)
+    if preset not in (None, model.preset):
+        raise ConfigError(f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from says it all.")
+    return model
 
 
 def _interrupt(*_: Any) -> NoReturn:
@@ -158,15 +188,27 @@ def _show_evaluation(report: "Report") -> None:
 
 def _print_result(run: "TrainingRun", out: Path) -> None:
     if run.held_out is not None:
-        facts = run.held_out
-        part = f"{facts['reviews']:,}" + (
-            f" of {facts['reviews_in_split']:,}" if facts["reviews"] < facts["reviews_in_split"] else ""
+        found = run.held_out
+        part = f"{found['reviews']:,}" + (
+            f" of {found['reviews_in_split']:,}" if found["reviews"] < found["reviews_in_split"] else ""
         )
         bits = run.evaluation.bits_per_character
-        typer.echo(f"Held out ({facts['split']} split, {part} reviews): {bits:.4f} bits per character")
-    novelty = run.facts()["novelty"]
+        typer.echo(f"Held out ({found['split']} split, {part} reviews): {bits:.4f} bits per character")
+    facts = run.facts()
+    if (before := facts.get("parent", {}).get("bits_per_character")) is not None:
+        _print_gain(before, facts["evaluations"])
+    novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         real = novelty["held_out_copy_rate"]
         beside = "" if real is None else f"; of held-out reviews {real:.1%}"
         typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows stand in the training text{beside}")
     typer.echo(f"Saved in {out}")
+
+
+def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:
+    """Say what training a model further has brought."""
+    after = [found["bits_per_character"] for found in evaluations if found["is_best"]]
+    if after:
+        typer.echo(f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it")
+        if after[-1] >= before:
+            note("It has gained nothing on them: the model that you began with is the better one.")

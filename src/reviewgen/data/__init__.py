@@ -11,7 +11,7 @@
 Knows no model; a tokenizer only by its protocol.
 """
 
-from reviewgen.data.cache import TokenStore, cache_folder, frame_texts, tokenize, workspace
+from reviewgen.data.cache import TokenStore, cache_folder, digest_tokenizer, frame_texts, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_rows, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
@@ -28,6 +28,7 @@ __all__ = [
     "TokenStore",
     "cache_folder",
     "describe",
+    "digest_tokenizer",
     "frame_texts",
     "gather",
     "read_documents",

@@ -27,7 +27,7 @@ from reviewgen.data.corpus import SPLITS, Corpus
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 
-__all__ = ["TokenStore", "cache_folder", "frame_texts", "tokenize", "workspace"]
+__all__ = ["TokenStore", "cache_folder", "digest_tokenizer", "frame_texts", "tokenize", "workspace"]
 
 _ENCODE_BATCH = 1024  # texts at a time
 _HIDDEN = 0.1  # share of the training texts in which a condition is hidden, so that a model learns to write without it, too
@@ -118,7 +118,13 @@ def _map(file: Path) -> mmap.mmap | None:
 
 
 def tokenize(
-    corpus: Corpus, kind: Any, config: Any, identity: str, scratch: Path, conditions: Conditions | None = None
+    corpus: Corpus,
+    kind: Any,
+    config: Any,
+    identity: str,
+    scratch: Path,
+    conditions: Conditions | None = None,
+    trained: Tokenizer | None = None,
 ) -> tuple[Tokenizer, dict[str, TokenStore]]:
     """Return the tokenizer trained on a corpus and the corpus as ids, from the cache where they are there already.
 
@@ -129,10 +135,13 @@ def tokenize(
         identity: What tells this tokenizer from others (name, package, version).
         scratch: A folder on the cache's file system.
         conditions: What the values beside the texts stand for; their ids are put behind the tokenizer's.
+        trained: A tokenizer that is there already, to be used as it is.
 
     Raises:
         StorageError: The cache has no room.
     """
+    if trained is not None:
+        identity = f"{identity} {digest_tokenizer(trained)}"
     settings = json.dumps([identity, to_dict(config), *(conditions.to_json() if conditions else ())], sort_keys=True)
     key = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
     home = cache_folder() / f"{corpus.fingerprint}-{key}"
@@ -140,10 +149,19 @@ def tokenize(
         if home.exists() and not _is_whole(home):
             shutil.rmtree(home)  # damaged, or of a machine that lost its power; it is written again
         if not home.exists():
-            tokenizer = kind.train(corpus.texts("train"), config)
+            tokenizer = kind.train(corpus.texts("train"), config) if trained is None else trained
             _fill(scratch / "tokens", corpus, tokenizer, conditions or Conditions())
             _publish(scratch / "tokens", home)
     return kind.load(home / "tokenizer"), {split: TokenStore(home, split) for split in SPLITS}
+
+
+def digest_tokenizer(tokenizer: Tokenizer) -> str:
+    """Return what tells a trained tokenizer from others: SHA-256 of the files that it saves."""
+    with tempfile.TemporaryDirectory(prefix="reviewgen-") as name:
+        tokenizer.save(Path(name))
+        files = sorted(Path(name).iterdir())
+        digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _is_whole(home: Path) -> bool:
