@@ -1,4 +1,4 @@
-"""The sentences that users write: ``load``, ``train``, ``blend``, ``sweep`` and the lists of what is installed.
+"""The sentences that users write: ``load``, ``train``, ``blend``, ``sweep``, ``tune`` and the lists of what is installed.
 
 Joins the rooms below and adds no logic of its own.
 
@@ -6,6 +6,7 @@ Joins the rooms below and adds no logic of its own.
     training   a preset and a corpus to a trained model; ``run`` holds the same step by step
     mixture    several trained models to one
     table      several trainings in a table
+    tuning     a search for good settings
 
 Each name is imported when it is first asked for, so that ``load`` does not bring what only training needs.
 """
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from reviewgen.api.run import TrainingRun
     from reviewgen.api.table import SweepRow, plot_sweep, refuse_plot, sweep
     from reviewgen.api.training import train
+    from reviewgen.api.tuning import TuneTrial, best_trial, tune
     from reviewgen.registry import list_models, list_presets, list_tokenizers
 
 __all__ = [
     "SweepRow",
     "TrainingRun",
+    "TuneTrial",
+    "best_trial",
     "blend",
     "list_models",
     "list_presets",
@@ -33,6 +37,7 @@ __all__ = [
     "refuse_plot",
     "sweep",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -41,6 +46,7 @@ _HOMES = {
     "reviewgen.api.run": ("TrainingRun",),
     "reviewgen.api.table": ("SweepRow", "plot_sweep", "refuse_plot", "sweep"),
     "reviewgen.api.training": ("train",),
+    "reviewgen.api.tuning": ("TuneTrial", "best_trial", "tune"),
     "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers"),
 }
 

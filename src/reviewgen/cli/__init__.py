@@ -1,4 +1,4 @@
-"""The command line: ``reviewgen train | sweep | blend | generate | replay | play | evaluate | score | novelty | list | doctor``.
+"""The command line, ``reviewgen train | sweep | tune | blend | generate | replay | play | evaluate | score | novelty`` and more.
 
 A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import blend, drawing, generate, look, play, sweep, train, use
+from reviewgen.cli import blend, drawing, generate, look, play, sweep, train, tune, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
+app.command("tune")(tune.tune)
 app.command("blend")(blend.blend)
 app.command("generate")(generate.generate)
 app.command("replay")(generate.replay)

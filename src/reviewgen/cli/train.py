@@ -11,12 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
     from reviewgen.api import TrainingRun
     from reviewgen.data import Corpus
-    from reviewgen.model import ReviewModel
     from reviewgen.training import Report
 
 __all__ = ["train"]
@@ -25,17 +23,8 @@ __all__ = ["train"]
 def train(
     data: options.Source,
     out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
-    preset: Annotated[
-        str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
-    ] = None,
-    trained: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="MODEL",
-            help="Train this model further, in place of a preset: a saved folder, owner/name on the Hub.",
-        ),
-    ] = None,
+    preset: options.Preset = None,
+    trained: options.Trained = None,
     validation: Annotated[str | None, typer.Option(help="Another source to validate on, instead of a part of --data.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for reading and training: 90s, 2m, 1h.  [default: 2m]")] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps, instead of a budget.")] = None,
@@ -60,7 +49,7 @@ def train(
     from reviewgen.api import TrainingRun  # torch: a second or two
 
     run = TrainingRun(
-        _start(preset, trained),
+        options.start(preset, trained),
         options.typed_source(data),
         validation=None if validation is None else options.typed_source(validation),
         out=out,
@@ -89,26 +78,6 @@ def train(
     elif is_first:
         _print_result(run, out)
     sys.exit(1 if run.is_interrupted else 0)
-
-
-def _start(preset: str | None, trained: str | None) -> "str | ReviewModel":
-    """Return the preset, or the model that is trained further.
-
-    Raises:
-        ConfigError: There is neither, or both and they differ.
-    """
-    if trained is None:
-        if preset is None:
-            raise ConfigError(
-                "Name a preset to train, as in reviewgen train lstm-word, or a model to train further: --from ./my-model."
-            )
-        return preset
-    from reviewgen.api import load
-
-    model = load(trained)
-    if preset not in (None, model.preset):
-        raise ConfigError(f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from says it all.")
-    return model
 
 
 def _interrupt(*_: Any) -> NoReturn:
