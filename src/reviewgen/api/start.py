@@ -150,7 +150,7 @@ def find_start(
     """
     if isinstance(start, ReviewModel):
         return _from_model(start, model, tokenizer, training)
-    if not isinstance(start, str) or (start not in preset_names() and Path(start).is_dir()):
+    if not isinstance(start, str) or (Path(start).is_dir() and start not in preset_names()):
         raise ConfigError(
             f"{start!s:.60} is no preset's name. To train a saved model further, write --from {start!s:.60} on the command line, "
             f"and reviewgen.train(reviewgen.load(...), ...) in Python."

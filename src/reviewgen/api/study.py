@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reviewgen.api.space import Choice, Range, Space
-from reviewgen.errors import ConfigError, ReviewgenError, storage_errors
+from reviewgen.errors import ConfigError, ReviewgenError, TrainingError, storage_errors
 
 if TYPE_CHECKING:
     import optuna
@@ -86,20 +86,32 @@ class Study:
 
     def is_hopeless(self, trial: "optuna.Trial", bits: float, evaluation: int) -> bool:
         """Take note of an evaluation, and return whether the trial should be cut short."""
-        with _quiet(self._optuna), storage_errors(self._file):
+        with self._writing():
             trial.report(bits, evaluation)
             return bool(trial.should_prune())
 
     def tell(self, trial: "optuna.Trial", bits: float | None, record: Mapping[str, Any]) -> None:
-        """Finish a trial: with its bits per character, or without where it was cut short or gave no model."""
-        with _quiet(self._optuna), storage_errors(self._file):
+        """Finish a trial: with its bits per character, or without where it was cut short or gave no model.
+
+        Raises:
+            TrainingError: Another search has taken the file over.
+        """
+        with self._writing():
             trial.set_user_attr(_RECORD, dict(record))
             self._study.tell(trial, bits, None if bits is not None else self._optuna.trial.TrialState.PRUNED)
 
     def forget(self, trial: "optuna.Trial") -> None:
         """Give a trial up, as if it had not been asked for."""
-        with _quiet(self._optuna), storage_errors(self._file):
-            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        with self._writing():
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with _quiet(self._optuna), storage_errors(self._file):
+                yield
+        except self._optuna.exceptions.UpdateFinishedTrialError:
+            raise TrainingError(f"Another search has taken {self._file} over: run one at a time in a file.") from None
 
 
 def _distribution(found: Range | Choice) -> Any:
