@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reviewgen.api import TrainingRun, blend, load, plot_sweep, plot_training, sweep, train
+    from reviewgen.api import TrainingRun, best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune
     from reviewgen.errors import ReviewgenError
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
@@ -23,6 +23,7 @@ __all__ = [
     "ReviewgenError",
     "TrainingRun",
     "__version__",
+    "best_trial",
     "blend",
     "list_models",
     "list_presets",
@@ -34,10 +35,11 @@ __all__ = [
     "register_tokenizer",
     "sweep",
     "train",
+    "tune",
 ]
 
 _HOMES = {
-    "reviewgen.api": ("TrainingRun", "blend", "load", "plot_sweep", "plot_training", "sweep", "train"),
+    "reviewgen.api": ("TrainingRun", "best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune"),
     "reviewgen.errors": ("ReviewgenError",),
     "reviewgen.model": ("ReviewModel",),
     "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"),

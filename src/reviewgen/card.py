@@ -15,7 +15,7 @@ tags:
 
 # {preset}
 
-A small {model} language model over {tokenizer} tokens, trained from scratch with reviewgen {version} on {source}.{parts}
+A small {model} language model over {tokenizer} tokens, trained {origin} with reviewgen {version} on {source}.{parts}
 
 ```python
 import reviewgen
@@ -48,8 +48,9 @@ def render_card(preset: str, model: str, tokenizer: str, version: str, training:
         tokenizer=tokenizer,
         version=version,
         source=data.get("source", "an unnamed corpus"),
-        parts=_parts(training),
-        figures=_figures(training.get("held_out")) + _copies(training.get("novelty")),
+        origin="further" if "parent" in training else "from scratch",
+        parts=_parts(training) + _parents(training.get("parent")),
+        figures=_figures(training.get("held_out")) + _copies(training.get("novelty"), "parent" in training),
         facts=_facts(training, data),
     )
 
@@ -67,6 +68,18 @@ def _parts(training: Mapping[str, Any]) -> str:
         together = _spell_bits(bits["fitted_weights"])
         lines += ["", f"On those {fit['characters']:,} characters the blend takes {together}, end tokens included."]
     return "\n".join(lines)
+
+
+def _parents(parent: Mapping[str, Any] | None) -> str:
+    """Return which models it was before, the last one first."""
+    lines = []
+    while parent:
+        name = f"`{parent['source']}`" if parent.get("source") else "a model that was not saved"
+        digest = f", {parent['digest']}" if parent.get("digest") else ""
+        texts = parent.get("data", {}).get("source", "an unnamed corpus")
+        lines.append(f"- {name} ({parent.get('preset', 'of an unnamed preset')}{digest}), trained on {texts}")
+        parent = parent.get("parent")
+    return "\n".join(["", "", "Before that it was:", "", *lines]) if lines else ""
 
 
 _WEIGHTS = {
@@ -88,7 +101,7 @@ def _figures(held_out: Mapping[str, Any] | None) -> str:
     return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {bits}, end tokens included."
 
 
-def _copies(novelty: Mapping[str, Any] | None) -> str:
+def _copies(novelty: Mapping[str, Any] | None, has_parent: bool) -> str:
     """Return what is known of copying, and what the index gives away."""
     if not novelty:
         return ""
@@ -98,6 +111,8 @@ def _copies(novelty: Mapping[str, Any] | None) -> str:
         if novelty["held_out_copy_rate"] is not None:
             lines[0] += f" ({novelty['held_out_copy_rate']:.1%} of those of held-out reviews do)"
         lines[0] += "."
+    if has_parent:
+        lines.append("The index covers the texts of the last training; what it copies of earlier ones is not seen.")
     if novelty["form"] == "exact":
         lines.append("`novelty.safetensors` holds the whole training text: keep this folder to yourself if the text is private.")
     else:

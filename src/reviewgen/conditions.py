@@ -150,6 +150,11 @@ class Conditions:
         places = (None if _is_missing(value) else c.find(value) for c, value in zip(self.conditions, row, strict=True))
         return [first if place is None else first + 1 + place for first, place in zip(self.any_ids, places, strict=True)]
 
+    def unknown(self, row: Sequence[Any]) -> list[str]:
+        """Return the names of the conditions of which a text has a value that training did not know."""
+        pairs = zip(self.conditions, row, strict=True)
+        return [condition.name for condition, value in pairs if not _is_missing(value) and condition.find(value) is None]
+
     def describe(self) -> list[str]:
         """Return a line a condition for a person: its values, and their shares of the training texts."""
         return [condition.describe() for condition in self.conditions]

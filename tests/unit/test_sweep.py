@@ -67,6 +67,11 @@ def test_the_learning_rate_of_a_network() -> None:
     assert (rows[1].held_out_bits or 9.0) < (rows[0].held_out_bits or 0.0) - 0.5
 
 
+def test_a_source_is_read_once_for_all_values() -> None:
+    rows = list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [2, 3]))
+    assert numbers(rows[1]) == pytest.approx(numbers(by_hand("ngram-char", model={"order": 3})))
+
+
 def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json() -> None:
     (row,) = reviewgen.sweep("ngram-char", TEXTS, "model.smoothing", ["stupid-backoff"])
     assert row.train_bits is None and row.held_out_bits is None
@@ -79,8 +84,8 @@ def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json(
 
 REFUSED = [
     ("order", [1], {}, "model.order"),
-    ("model.", [1], {}, "no setting to sweep"),
-    ("data.lowercase", [True], {}, "no setting to sweep"),
+    ("model.", [1], {}, "no setting"),
+    ("data.lowercase", [True], {}, "no setting"),
     ("model.order", [], {}, "at least one value"),
     ("model.order", "2,4", {}, "list"),
     ("model.ordr", [2], {}, "'order'"),
@@ -90,7 +95,7 @@ REFUSED = [
     ("training.novelty", ["compact", "loose"], {}, "novelty"),
     ("model.order", [2], {"settings": {"modle": {"smoothing": "none"}}}, "'model'"),
     ("model.order", [2], {"settings": {"model": {"smothing": "none"}}}, "'smoothing'"),
-    ("model.order", [2], {"out": "somewhere"}, "saves no model"),
+    ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
     ("model.order", [2], {"budget": "soon"}, "duration"),
 ]
 

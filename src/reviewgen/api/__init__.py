@@ -1,4 +1,4 @@
-"""The sentences that users write: ``load``, ``train``, ``blend``, ``sweep`` and the lists of what is installed.
+"""The sentences that users write: ``load``, ``train``, ``blend``, ``sweep``, ``tune`` and the lists of what is installed.
 
 Joins the rooms below and adds no logic of its own.
 
@@ -9,6 +9,7 @@ Joins the rooms below and adds no logic of its own.
     curves     what is kept of a training's reports
     tracking   the same, logged to TensorBoard or trackio
     plot       learning curves as a picture; ``figures`` holds what pictures share
+    tuning     a search for good settings
 
 Each name is imported when it is first asked for, so that ``load`` does not bring what only training needs.
 """
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from reviewgen.api.run import TrainingRun
     from reviewgen.api.table import SweepRow, plot_sweep, sweep
     from reviewgen.api.training import train
+    from reviewgen.api.tuning import TuneTrial, best_trial, tune
     from reviewgen.registry import list_models, list_presets, list_tokenizers
 
 __all__ = [
     "LearningCurves",
     "SweepRow",
     "TrainingRun",
+    "TuneTrial",
+    "best_trial",
     "blend",
     "list_models",
     "list_presets",
@@ -40,6 +44,7 @@ __all__ = [
     "refuse_plot",
     "sweep",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -50,6 +55,7 @@ _HOMES = {
     "reviewgen.api.run": ("TrainingRun",),
     "reviewgen.api.table": ("SweepRow", "plot_sweep", "sweep"),
     "reviewgen.api.training": ("train",),
+    "reviewgen.api.tuning": ("TuneTrial", "best_trial", "tune"),
     "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers"),
 }
 

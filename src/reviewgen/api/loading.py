@@ -30,7 +30,9 @@ def load(source: str | Path, *, bits: int = 32) -> ReviewModel:
     """
     if bits not in (32, 16, 8) or isinstance(bits, bool):
         raise ConfigError(f"bits must be 32, 16 or 8; got {bits!r}.")
-    return ReviewModel(read_bundle(find_folder(source), bits))
+    bundle = read_bundle(find_folder(source), bits)
+    bundle.source = str(source)
+    return ReviewModel(bundle)
 
 
 def find_folder(source: str | Path) -> Path:

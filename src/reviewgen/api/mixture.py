@@ -1,7 +1,6 @@
 """Blends: trained models of one tokenizer put together, with the facts that training.json and the card hold."""
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from jaxtyping import Float64
 
 from reviewgen import __version__
 from reviewgen.api.loading import load
-from reviewgen.api.record import novelty_facts
+from reviewgen.api.record import novelty_facts, past_facts
 from reviewgen.blending.model import Blend
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import render_card
 from reviewgen.config import to_dict
-from reviewgen.data import read_documents, trained_on
+from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import score_tokens
 from reviewgen.model import ReviewModel
@@ -27,8 +26,6 @@ from reviewgen.protocols import SupportsScore
 from reviewgen.registry import find_model
 
 __all__ = ["blend"]
-
-_PART_FACTS = ("data", "parts", "steps", "seconds", "held_out")  # of a part's training.json
 
 
 def blend(
@@ -135,16 +132,16 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
     blend = Blend.of([part.model for part in parts], [part.model_plugin for part in parts], weights)
     index = _shared_index(models)
     bits = models[0].bits if len({model.bits for model in models}) == 1 else 32
+    data = _shared_facts([model.training.get("data", {}) for model in models])
     training = {
         "preset": "blend",
-        "data": _shared_facts([model.training.get("data", {}) for model in models]),
+        "data": data,
         "parts": [
-            {"preset": model.preset, "weight": weight}
-            | {key: model.training[key] for key in _PART_FACTS if key in model.training}
+            {"preset": model.preset, "weight": weight} | past_facts(model.training)
             for model, weight in zip(models, weights, strict=True)
         ],
         "weights": dict(fit),
-        "novelty": novelty_facts(index, (), None),
+        "novelty": novelty_facts(index, data.get("fingerprint"), (), None),
     }
     card = render_card("blend", plugin.name, first.tokenizer_plugin.name, __version__, training)
     return Bundle(
@@ -196,11 +193,8 @@ def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
 
 
 def _contents(model: ReviewModel) -> tuple[Any, ...]:
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as name:
-        folder = Path(name)
-        model.tokenizer.save(folder)
-        files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    return model.tokenizer_name, to_dict(model.bundle.tokenizer_config), model.tokenizer.vocab_size, files
+    settings, size = to_dict(model.bundle.tokenizer_config), model.tokenizer.vocab_size
+    return model.tokenizer_name, settings, size, digest_tokenizer(model.tokenizer)
 
 
 def _spell_tokenizer(model: ReviewModel) -> str:

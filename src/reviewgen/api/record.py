@@ -8,7 +8,9 @@ from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, Corpus, TokenStore
 from reviewgen.novelty import CompactIndex, Index
 
-__all__ = ["corpus_facts", "novelty_facts"]
+__all__ = ["corpus_facts", "novelty_facts", "past_facts"]
+
+_PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 
 
 def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: Conditions) -> dict[str, Any]:
@@ -26,15 +28,24 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: C
     }
 
 
+def past_facts(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of the training of a model that another one is made of."""
+    return {name: training[name] for name in _PAST if name in training}
+
+
 def novelty_facts(
-    index: Index | None, evaluations: Sequence[Mapping[str, Any]], held_out_copy_rate: float | None
+    index: Index | None, corpus: str | None, evaluations: Sequence[Mapping[str, Any]], held_out_copy_rate: float | None
 ) -> dict[str, Any] | None:
-    """Return what there is to say of the index, and how much of the model's own texts it knows, beside real reviews."""
+    """Return what there is to say of the index, and how much of the model's own texts it knows, beside real reviews.
+
+    ``corpus`` is the fingerprint of the one corpus that the index covers; a model that was trained further has seen others.
+    """
     if index is None:
         return None
     kept = [evaluation for evaluation in evaluations if evaluation["is_best"]]
     facts = {
         "form": index.form,
+        "corpus": corpus,
         "copy_rate": kept[-1]["copy_rate"] if kept else None,
         "held_out_copy_rate": held_out_copy_rate,
     }

@@ -6,14 +6,14 @@ was told. A folder that was left behind is never started over in silence. When t
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from reviewgen import __version__
+from reviewgen.api.start import Start
 from reviewgen.errors import CheckpointError, ConfigError, storage_errors
-from reviewgen.registry import Plugin
 from reviewgen.training import Checkpoints, find_place
 
 __all__ = ["RunFolder"]
@@ -28,10 +28,9 @@ class RunFolder:
     Args:
         out: Where the model will be saved.
         preset: What is trained.
-        plugins: Of its model and tokenizer.
-        settings: What else decides how the run goes, by group; those of training say how often there are checkpoints.
+        start: What the run starts from.
+        settings: What decides how the run goes, by group; those of training say how often there are checkpoints.
         resume: Whether to go on with a run that was cut short.
-        counts: Whether the model is trained by counting, which needs no checkpoints.
 
     Raises:
         ConfigError: There is nothing that could go on: no output.
@@ -42,21 +41,24 @@ class RunFolder:
         self,
         out: Path | None,
         preset: str,
-        plugins: Iterable[Plugin],
+        start: Start,
         settings: Mapping[str, Any],
         *,
         resume: bool,
-        counts: bool,
     ) -> None:
         if resume and out is None:
             raise ConfigError("Only a run with an output folder has checkpoints to go on from: give out, or do without resume.")
-        if resume and counts:
+        if resume and start.counts:
             raise CheckpointError(
                 f"{preset} is trained by counting, which has no checkpoints: a count that was cut short starts over. "
                 "Do without --resume (resume=True)."
             )
         self._resume, self._begun = resume, False
+        plugins = start.model_plugin, start.tokenizer_plugin
         versions = {plugin.package: plugin.version for plugin in plugins} | {"reviewgen": __version__, "torch": version("torch")}
+            "reviewgen": __version__,
+            "torch": version("torch"),
+        }
         told = {"schema": SCHEMA, "versions": versions, "preset": preset, "settings": settings}
         self._told: dict[str, Any] = json.loads(json.dumps(told))  # as it comes back from a file
         self.folder = None if out is None else out.with_name(f"{out.name}.run")

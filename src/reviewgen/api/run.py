@@ -1,4 +1,4 @@
-"""One training run: a preset and a source become a ReviewModel, in steps that a caller can watch.
+"""One training run: a preset, or a trained model, and a source become a ReviewModel, in steps that a caller can watch.
 
 Joins data, registry, training and bundle; what is known of the run is recorded for ``training.json``.
 """
@@ -16,35 +16,26 @@ from typing import Any
 import torch
 
 from reviewgen import __version__
-from reviewgen.api.arguments import check_seed, merge_settings, parse_budget
+from reviewgen.api.agreement import refuse_differences
+from reviewgen.api.arguments import check_seed, parse_budget
 from reviewgen.api.curves import Curves, targets_per_character
+from reviewgen.api.index import make_index
 from reviewgen.api.record import corpus_facts, novelty_facts
 from reviewgen.api.resuming import RunFolder
+from reviewgen.api.start import find_start
 from reviewgen.api.tracking import RunLog
-from reviewgen.bundle import Bundle, Weights, fingerprint
+from reviewgen.bundle import Bundle, Weights
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
 from reviewgen.card import render_card
-from reviewgen.conditions import Conditions, fit_conditions
-from reviewgen.config import GenerationConfig, from_dict, to_dict
+from reviewgen.conditions import Conditions
+from reviewgen.config import from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, gather, tokenize, workspace
-from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
+from reviewgen.errors import DataError, NotADistribution, TrainingError
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import Index, build_index
-from reviewgen.protocols import CountTrained, LanguageModel
-from reviewgen.registry import find_model, find_preset, find_tokenizer
+from reviewgen.novelty import Index
 from reviewgen.sampling.threads import using_threads
-from reviewgen.training import (
-    Budget,
-    OwnRandom,
-    Report,
-    TrainingConfig,
-    all_processes,
-    find_place,
-    fit,
-    processes_here,
-    uninterrupted,
-)
+from reviewgen.training import Budget, Report, find_place, fit, processes_here, uninterrupted
 
 __all__ = ["TrainingRun"]
 
@@ -64,7 +55,8 @@ class TrainingRun:
         model = run.finish()
 
     Args:
-        preset: ``<model>-<tokenizer>``, as in "lstm-word".
+        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel, which learns on from where it
+            stands: it keeps its tokenizer, its conditions, its shape and its generation defaults, and stays as it is itself.
         source: Where the reviews come from; see ``reviewgen.data.sources.open_texts``.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.
@@ -72,7 +64,8 @@ class TrainingRun:
         steps: Train so many steps, or
         epochs: so many passes over the corpus, instead of a budget.
         seed: Of the weights, the order of the texts and dropout.
-        model, tokenizer, training: Settings that differ from the preset's.
+        model, tokenizer, training: Settings that differ from the preset's. A trained model takes only such settings of the model
+            as leave its predictions alone, as dropout does; its learning rate peaks at half of its preset's.
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut: "line", "paragraph" or "file".
         lowercase, strip_markdown: Further cleaning.
@@ -88,7 +81,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        preset: str,
+        start: str | ReviewModel,
         source: Any,
         *,
         validation: Any = None,
@@ -109,62 +102,49 @@ class TrainingRun:
         log: str | None = None,
         resume: bool = False,
     ) -> None:
-        self.preset = preset
         self.out = None if out is None else Path(out).expanduser()
         if self.out is not None:
             refuse_existing(self.out)
-        chosen = find_preset(preset)
-        self.log = RunLog(log, self.out, preset)
+        self._start = find_start(start, model, tokenizer, training)
+        self.preset, self.config = self._start.preset, self._start.training
+        self.log = RunLog(log, self.out, self.preset)
         self._source, self._validation = source, validation
         self._budget_seconds, self._budget = parse_budget(budget, steps, epochs)
         self._seed = check_seed(seed)
         self._data = from_dict(
             DataConfig,
-            {
-                "text_column": text_column,
-                "documents": documents,
-                "lowercase": lowercase,
-                "strip_markdown": strip_markdown,
-                "clean": clean,
-                "conditions": conditions,
-            },
+            self._start.keep_reading(
+                {
+                    "text_column": text_column,
+                    "documents": documents,
+                    "lowercase": lowercase,
+                    "strip_markdown": strip_markdown,
+                    "clean": clean,
+                    "conditions": conditions,
+                }
+            ),
         )
-        self._model_class, self._model_plugin = find_model(chosen.model)
-        self._tokenizer_class, self._tokenizer_plugin = find_tokenizer(chosen.tokenizer)
-        self._model_settings = merge_settings(self._model_class.Config, chosen.model_settings, model, "model")
-        self._tokenizer_config = from_dict(
-            self._tokenizer_class.Config,
-            merge_settings(self._tokenizer_class.Config, chosen.tokenizer_settings, tokenizer, "tokenizer"),
-        )
-        self.config = from_dict(TrainingConfig, merge_settings(TrainingConfig, chosen.training_settings, training, "training"))
-        sample = from_dict(self._model_class.Config, {"vocab_size": 2} | self._model_settings)  # a bad value is refused now
-        self._generation = from_dict(GenerationConfig, chosen.generation_settings)
-        settings = {
-            "seed": seed,
-            "budget": {"seconds": self._budget_seconds, "steps": steps, "epochs": epochs},
-            "model": to_dict(sample) | {"vocab_size": None},
-            "tokenizer": to_dict(self._tokenizer_config),
-            "training": to_dict(self.config),
-            "data": to_dict(self._data),
-        }
-        plugins = self._model_plugin, self._tokenizer_plugin
-        counts = issubclass(self._model_class, CountTrained)
-        self._run_folder = RunFolder(self.out, preset, plugins, settings, resume=resume, counts=counts)
+        budgets = {"seconds": self._budget_seconds, "steps": steps, "epochs": epochs}
+        settings = {**self._start.identity(), "seed": seed, "budget": budgets, "data": to_dict(self._data)}
+        self._told = {"the preset": self.preset, "the seed": seed, "the length": budgets, "settings": settings}
+        self._run_folder = RunFolder(self.out, self.preset, self._start, settings, resume=resume)
         self._started = time.monotonic()
+        self._size: list[dict[str, Any]] = []  # the settings of the model that were chosen, where nobody named a size
         self._last: Report | None = None
         self._stack: ExitStack | None = None
         self.is_interrupted = False
         self.notes: list[str] = []
         self._index: Index | None = None
         self._held_out_copy_rate: float | None = None
+        self._bits_before: float | None = None  # per character of held-out text, of a trained model
         self.held_out: dict[str, Any] | None = None
 
     def read(self) -> Corpus:
         """Read, clean and split the corpus; its facts may be shown before the rest begins.
 
         Raises:
-            DataError: The source cannot be read, or holds a single review and no validation is given.
             CheckpointError: ``<out>.run`` holds a run that was cut short, or, to resume, none that fits.
+            DataError: The source cannot be read, or holds a single review and no validation is given.
         """
         self._run_folder.open()
         with ExitStack() as stack:
@@ -174,14 +154,14 @@ class TrainingRun:
             with self._machine.first_goes_first():
                 found = self._gather() if self._machine.rank == 0 else None
             self.corpus: Corpus
-            self.corpus, self.conditions = self._machine.share(found)
+            self.corpus, self.conditions, notes = self._machine.share(found)
             self._run_folder.settle(self.corpus.stream.name, self.corpus.fingerprint)
-            self.notes += self.conditions.notes()
+            self.notes += notes
             self._stack = stack.pop_all()
         return self.corpus
 
-    def _gather(self) -> tuple[Corpus, Conditions]:
-        corpus = gather(self._source, self._folder, self._data, self._validation)
+    def _gather(self) -> tuple[Corpus, Conditions, Sequence[str]]:
+        corpus = gather(self._source, self._folder, self._data, self._validation, self._start.trained is not None)
         if len(corpus.splits) < 2:
             raise DataError(
                 "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
@@ -189,7 +169,7 @@ class TrainingRun:
             )
         for stream in [corpus.stream, *(corpus.validation[:1] if corpus.validation else ())]:
             stream.rows = iter(())  # they have been read; what can be read once only cannot be handed to other processes
-        return corpus, fit_conditions(self._data.conditions, corpus.conditions("train"))
+        return corpus, *self._start.fit_conditions(self._data.conditions, corpus.conditions("train"))
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or take both from the cache, and build the model.
@@ -197,25 +177,29 @@ class TrainingRun:
         Raises:
             StorageError: The cache has no room.
         """
-        plugin = self._tokenizer_plugin
+        start, plugin = self._start, self._start.tokenizer_plugin
         identity = f"{plugin.name} {plugin.package} {plugin.version}"
         if self._stack is None:
             raise TrainingError("There is no corpus yet: call read before tokenize.")
         with self._stack, self._machine.first_goes_first():  # the others find the tokens in the cache
             self.tokenizer, self.stores = tokenize(
-                self.corpus, self._tokenizer_class, self._tokenizer_config, identity, self._folder, self.conditions
+                self.corpus,
+                start.tokenizer_class,
+                start.tokenizer_config,
+                identity,
+                self._folder,
+                self.conditions,
+                start.tokenizer,
             )
         self.conditions = self.conditions.behind(self.tokenizer.vocab_size)
         for split in ("train", "validation"):
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
-        recall = self._run_folder.recall
-        self._curves = Curves(
-            targets_per_character(self.stores["train"], len(self.conditions)), recall("evaluations"), recall("points")
-        )
-        self.model = self._make_model()
-        self._refuse_differences()
-        self._index = self._make_index()
+        if find_place().is_main_process:
+            facts = {"data": {"fingerprint": self.corpus.fingerprint}, **start.facts(None)}
+            self._index = make_index(self.stores["train"], self.tokenizer, start, facts)
+        self._size = self._run_folder.recall("size")
+        self._build()
         spent = time.monotonic() - self._started
         if self._budget_seconds is not None and spent > self._budget_seconds / 2:
             self.notes.append(
@@ -223,50 +207,42 @@ class TrainingRun:
                 "or train again: the tokens are in the cache now."
             )
 
-    def _refuse_differences(self) -> None:
-        """Make sure that all processes of a launcher are about to train the same."""
-        with all_processes() as processes:
-            facts = {
-                "the corpus": [self.corpus.fingerprint, self.stores["train"].tokens, self.conditions.to_json()],
-                "the preset": self.preset,
-                "the seed": self._seed,
-                "the length": [self._budget.steps, self._budget.epochs, self._budget_seconds],
-                "model settings": to_dict(self.model.config),
-                "tokenizer settings": to_dict(self._tokenizer_config),
-                "training settings": to_dict(self.config),
-                "versions": [__version__, torch.__version__],
-            }
-            processes.refuse_differences(facts)
+    def adopt(self, other: "TrainingRun") -> bool:
+        """Take over the corpus and its tokens from a training that has read and tokenized, in place of doing so again.
 
-    def _make_index(self) -> Index | None:
-        """Index the training text, unless the settings do without; of several processes the first one does."""
-        if self.config.novelty == "none" or not find_place().is_main_process:
-            return None
-        store = self.stores["train"]
-        data = {"data": {"fingerprint": self.corpus.fingerprint}}
-        index = build_index(
-            store.blocks,
-            bos_id=self.tokenizer.bos_id,
-            eos_id=self.tokenizer.eos_id,
-            vocab_size=self.tokenizer.vocab_size,
-            characters=int(store.characters.sum()),
-            fingerprint=fingerprint(data, self._tokenizer_plugin.name, self._tokenizer_config),
-            form=self.config.novelty,
-            max_bytes=round(self.config.novelty_mb * 1e6),
-        )
-        store.forget()
+        Returns whether the settings of both are such that this can be done.
+        """
+        if self._reading != other._reading:
+            return False
+        self.corpus, self.conditions, self.tokenizer, self.stores = other.corpus, other.conditions, other.tokenizer, other.stores
+        self._index, self._size = other._index, other._size
+        self._build()
+        return True
+
+    @property
+    def _reading(self) -> tuple[Any, ...]:
+        """All that the corpus, its tokens and their index depend on."""
+        start = self._start
+        tokenizer = start.tokenizer_plugin, start.tokenizer_config, id(start.trained)
+        return id(self._source), id(self._validation), self._data, *tokenizer, self.config.novelty, self.config.novelty_mb
+
+    def _build(self) -> None:
+        """Make the model, and measure what can be measured before it is trained."""
+        start, recall = self._start, self._run_folder.recall
+        train = self.stores["train"]
+        self._curves = Curves(targets_per_character(train, len(self.conditions)), recall("evaluations"), recall("points"))
         held_out = sample_documents(self.stores["validation"], self.config.evaluation_tokens)
-        self._held_out_copy_rate = index.copy_rate(ids[1 + len(self.conditions) : -1] for ids, _ in held_out)
-        return index
-
-    def _make_model(self) -> LanguageModel:
-        config = from_dict(self._model_class.Config, {"vocab_size": self.conditions.vocab_size} | self._model_settings)
-        try:
-            with OwnRandom(self._seed):
-                model: LanguageModel = self._model_class(config)
-        except (RuntimeError, MemoryError) as error:  # torch's word on memory that is not there
-            raise ConfigError(f"The model cannot be built with these settings: {str(error).splitlines()[0]}") from None
-        return model
+        if self._index is not None:
+            self._held_out_copy_rate = self._index.copy_rate(ids[1 + len(self.conditions) : -1] for ids, _ in held_out)
+        if not self._size and self._budget_seconds is not None:
+            left = self._started + self._budget_seconds - time.monotonic()
+            settings, notes = start.choose_size(self.conditions.vocab_size, left, train.tokens)
+            self._size.append(settings)
+            self.notes += notes
+        self.model = start.build(self.conditions.vocab_size, self._seed, *self._size)
+        refuse_differences(self.model, self.corpus, self.conditions, self._told)
+        self._bits_before = start.measure(self.model, held_out, self.tokenizer, self.conditions)
+        self.notes += start.notes(self._bits_before)
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report a step. Afterwards the model holds its best weights."""
@@ -285,7 +261,8 @@ class TrainingRun:
             self.conditions.any_ids,
             self._run_folder.checkpoints,
         )
-        parts = {"model": self.model.config, "tokenizer": self._tokenizer_config, "training": self.config, "data": self._data}
+        start = self._start
+        parts = {"model": self.model.config, "tokenizer": start.tokenizer_config, "training": self.config, "data": self._data}
         settings = {name: to_dict(part) for name, part in parts.items()} | {"preset": self.preset, "seed": self._seed}
         with self.log.opened(settings):
             for report in reports:
@@ -316,19 +293,20 @@ class TrainingRun:
 
     def _bundle(self) -> ReviewModel:
         """Put the model and the facts together, and save them."""
+        start = self._start
         bundle = Bundle(
             preset=self.preset,
             weights=Weights(self.model),
             tokenizer=self.tokenizer,
-            model_plugin=self._model_plugin,
-            tokenizer_plugin=self._tokenizer_plugin,
-            tokenizer_config=self._tokenizer_config,
-            generation=self._generation,
+            model_plugin=start.model_plugin,
+            tokenizer_plugin=start.tokenizer_plugin,
+            tokenizer_config=start.tokenizer_config,
+            generation=start.generation,
             training=self.facts(),
             index=self._index,
             conditions=self.conditions or None,
         )
-        bundle.card = render_card(self.preset, self._model_plugin.name, self._tokenizer_plugin.name, __version__, bundle.training)
+        bundle.card = render_card(self.preset, start.model_plugin.name, start.tokenizer_plugin.name, __version__, bundle.training)
         model = ReviewModel(bundle)
         if self.out is not None and find_place().is_main_process:
             write_or_rescue(bundle, self.out)
@@ -341,6 +319,7 @@ class TrainingRun:
         stopped = "interrupted" if self.is_interrupted else last.stopped if last else None
         return {
             "preset": self.preset,
+            **self._start.facts(self._bits_before),
             "seed": self._seed,
             "data": to_dict(self._data) | corpus_facts(corpus, self.stores, self.conditions),
             "config": to_dict(self.config),
@@ -354,7 +333,7 @@ class TrainingRun:
             "threads": last.threads if last else None,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
             **self._curves.facts(stopped, self._held_out_copy_rate),
-            "novelty": novelty_facts(self._index, self._curves.evaluations, self._held_out_copy_rate),
+            "novelty": novelty_facts(self._index, corpus.fingerprint, self._curves.evaluations, self._held_out_copy_rate),
             "held_out": self.held_out,
             "notes": [*self.notes, *filter(None, [self.log.failure])],
         }

@@ -6,17 +6,17 @@ Joins the training run, evaluation and generation; the numbers are theirs.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reviewgen.api.figures import new_figure, refuse_plot, save_figure
 from reviewgen.api.run import TrainingRun
-from reviewgen.errors import ConfigError, NotADistribution, did_you_mean
+from reviewgen.api.variants import prepare, split_name, variant
+from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 
 __all__ = ["SweepRow", "plot_sweep", "sweep"]
-
-_GROUPS = ("model", "tokenizer", "training")
 
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
@@ -58,29 +58,17 @@ def sweep(
     Raises:
         ConfigError: The setting or a value is unknown; nothing was trained by then.
     """
-    group, _, name = setting.partition(".")
-    if group not in _GROUPS or not name:
-        raise ConfigError(f"{setting!r} is no setting to sweep; name one as in model.order, tokenizer.vocab_size, training.bptt.")
+    split_name(setting)
     if isinstance(values, str) or not values:
         raise ConfigError(f"Give a list of at least one value of {setting}; got {values!r}.")
-    if unknown := sorted(set(settings or {}) - set(_GROUPS)):
-        raise ConfigError(f"{unknown[0]!r} is no group of settings. {did_you_mean(unknown[0], _GROUPS)}")
-    if "out" in run:
-        raise ConfigError("A sweep saves no model, so it takes no out. Train the value that you choose with reviewgen.train.")
-
-    def start(value: Any) -> TrainingRun:
-        groups: dict[str, Any] = {key: dict((settings or {}).get(key, {})) for key in _GROUPS}
-        groups[group][name] = value
-        return TrainingRun(preset, source, **groups, **run)
-
-    for value in values:
-        start(value)  # a bad value is refused before any work
-    return (_train(start(value), value) for value in values)
+    makes = [partial(variant, preset, source, settings, {setting: value}, **run) for value in values]
+    for make in makes:
+        make()  # a bad value is refused before any work
+    readers: list[TrainingRun] = []
+    return (_train(prepare(make, readers), value) for make, value in zip(makes, values, strict=True))
 
 
 def _train(run: TrainingRun, value: Any) -> SweepRow:
-    run.read()
-    run.tokenize()
     seconds = 0.0
     for report in run:
         seconds = report.seconds

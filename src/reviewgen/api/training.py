@@ -1,4 +1,4 @@
-"""``train``: a preset and a corpus become a trained model, in one call."""
+"""``train``: a preset, or a trained model, and a corpus become a trained model, in one call."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ["train"]
 
 
 def train(
-    preset: str,
+    start: str | ReviewModel,
     source: Any,
     *,
     validation: Any = None,
@@ -37,9 +37,10 @@ def train(
     An interrupt (Ctrl-C) ends the training early; the best model so far is returned, and saved where ``out`` is given.
 
     >>> model = reviewgen.train("lstm-word", "reviews.csv", budget="2m", out="my-model")         # doctest: +SKIP
+    >>> tuned = reviewgen.train(model, "more-reviews.csv", budget="30s", out="my-tuned-model")   # doctest: +SKIP
     """
     run = TrainingRun(
-        preset,
+        start,
         source,
         validation=validation,
         out=out,

@@ -62,6 +62,7 @@ class Bundle:
     index: Index | None = None  # of the training text
     conditions: Conditions | None = None  # that it was trained to obey
     folder: Path | None = None  # that it was read from
+    source: str | None = None  # as somebody named it who loaded it
 
     @property
     def model(self) -> "LanguageModel":
@@ -84,7 +85,12 @@ class Bundle:
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:
-    """Return what tells the novelty index of one model from others: it is made of the tokens of one corpus."""
-    data = training.get("data", {})
+    """Return what tells the novelty index of one model from others: it is made of the tokens of one corpus.
+
+    Where a model was trained further, its tokenizer was trained on the corpus of the first training.
+    """
+    data, parent = training.get("data", {}), training.get("parent")
     facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, to_dict(tokenizer_config)]
+    if isinstance(parent, Mapping):
+        facts.append(fingerprint(parent, tokenizer, tokenizer_config))
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""The command line: ``reviewgen train | plot | sweep | blend | generate | replay | play | evaluate | score | novelty | ...``.
+"""The command line, ``reviewgen train | plot | sweep | tune | blend | generate | replay | play | evaluate | score`` and more.
 
 A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import blend, drawing, generate, look, play, plot, sweep, train, use
+from reviewgen.cli import blend, drawing, generate, look, play, plot, sweep, train, tune, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("plot")(plot.plot)
 app.command("sweep")(sweep.sweep)
+app.command("tune")(tune.tune)
 app.command("blend")(blend.blend)
 app.command("generate")(generate.generate)
 app.command("replay")(generate.replay)

@@ -1,11 +1,14 @@
 """Options that several commands share, each with its help text, said once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reviewgen.model import ReviewModel
 
 __all__ = [
     "AsJson",
@@ -18,17 +21,29 @@ __all__ = [
     "Lowercase",
     "Model",
     "NoClean",
+    "Preset",
     "Seed",
     "Source",
     "StripMarkdown",
     "TextColumn",
+    "Trained",
     "kept_source",
+    "start",
     "typed_conditions",
     "typed_source",
 ]
 
 Model = Annotated[
     str, typer.Argument(help="A saved folder (./my-model), owner/name on the Hub, or a preset.", show_default=False)
+]
+Preset = Annotated[
+    str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
+]
+Trained = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="MODEL", help="Train this model further, in place of a preset: a saved folder, owner/name on the Hub."
+    ),
 ]
 Source = Annotated[
     str,
@@ -55,6 +70,24 @@ AsTrainedClean = Annotated[bool | None, typer.Option("--clean/--no-clean", help=
 NoClean = Annotated[bool, typer.Option("--no-clean", help="Take the texts exactly as they are.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same texts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
+    """Return the preset, or the model that is trained further.
+
+    Raises:
+        ConfigError: There is neither, or both and they differ.
+    """
+    if trained is None:
+        if preset is None:
+            raise ConfigError("Name a preset to train, as in lstm-word, or a model to train further: --from ./my-model.")
+        return preset
+    from reviewgen.api import load
+
+    model = load(trained)
+    if preset not in (None, model.preset):
+        raise ConfigError(f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from says it all.")
+    return model
 
 
 def typed_source(text: str) -> str | Path:

@@ -1,4 +1,4 @@
-"""``reviewgen train``: a preset and a corpus become a saved model, watched as it learns."""
+"""``reviewgen train``: a preset, or a trained model, and a corpus become a saved model, watched as it learns."""
 
 import signal
 import sys
@@ -21,11 +21,10 @@ __all__ = ["train"]
 
 
 def train(
-    preset: Annotated[
-        str, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)
-    ],
     data: options.Source,
     out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
+    preset: options.Preset = None,
+    trained: options.Trained = None,
     validation: Annotated[str | None, typer.Option(help="Another source to validate on, instead of a part of --data.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for reading and training: 90s, 2m, 1h.  [default: 2m]")] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps, instead of a budget.")] = None,
@@ -53,7 +52,7 @@ def train(
     from reviewgen.training import find_place
 
     run = TrainingRun(
-        preset,
+        options.start(preset, trained),
         options.typed_source(data),
         validation=None if validation is None else options.typed_source(validation),
         out=out,
@@ -169,13 +168,15 @@ def _show_evaluation(report: "Report") -> None:
 
 def _print_result(run: "TrainingRun", out: Path) -> None:
     if run.held_out is not None:
-        facts = run.held_out
-        part = f"{facts['reviews']:,}" + (
-            f" of {facts['reviews_in_split']:,}" if facts["reviews"] < facts["reviews_in_split"] else ""
+        found = run.held_out
+        part = f"{found['reviews']:,}" + (
+            f" of {found['reviews_in_split']:,}" if found["reviews"] < found["reviews_in_split"] else ""
         )
         bits = run.evaluation.bits_per_character
-        typer.echo(f"Held out ({facts['split']} split, {part} reviews): {bits:.4f} bits per character")
+        typer.echo(f"Held out ({found['split']} split, {part} reviews): {bits:.4f} bits per character")
     known = run.facts()
+    if (before := known.get("parent", {}).get("bits_per_character")) is not None:
+        _print_gain(before, known["evaluations"])
     novelty = known["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         real = novelty["held_out_copy_rate"]
@@ -183,3 +184,12 @@ def _print_result(run: "TrainingRun", out: Path) -> None:
         typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows stand in the training text{beside}")
     typer.echo(known["verdict"]["words"])
     typer.echo(f"Saved in {out}")
+
+
+def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:
+    """Say what training a model further has brought."""
+    after = [found["bits_per_character"] for found in evaluations if found["is_best"]]
+    if after:
+        typer.echo(f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it")
+        if after[-1] >= before:
+            note("It has gained nothing on them: the model that you began with is the better one.")

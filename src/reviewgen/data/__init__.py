@@ -15,7 +15,7 @@
 Knows no model; a tokenizer only by its protocol.
 """
 
-from reviewgen.data.cache import cache_folder, tokenize, workspace
+from reviewgen.data.cache import cache_folder, digest_tokenizer, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_rows, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
@@ -33,6 +33,7 @@ __all__ = [
     "TokenStore",
     "cache_folder",
     "describe",
+    "digest_tokenizer",
     "frame_texts",
     "gather",
     "read_documents",

@@ -23,7 +23,7 @@ from reviewgen.data.store import TokenStore
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["cache_folder", "tokenize", "workspace"]
+__all__ = ["cache_folder", "digest_tokenizer", "tokenize", "workspace"]
 
 _MANIFEST = "manifest.json"
 _STALE_SECONDS = 24 * 3600.0
@@ -61,7 +61,13 @@ def workspace() -> Iterator[Path]:
 
 
 def tokenize(
-    corpus: Corpus, kind: Any, config: Any, identity: str, scratch: Path, conditions: Conditions | None = None
+    corpus: Corpus,
+    kind: Any,
+    config: Any,
+    identity: str,
+    scratch: Path,
+    conditions: Conditions | None = None,
+    trained: Tokenizer | None = None,
 ) -> tuple[Tokenizer, dict[str, TokenStore]]:
     """Return the tokenizer trained on a corpus and the corpus as ids, from the cache where they are there already.
 
@@ -72,11 +78,14 @@ def tokenize(
         identity: What tells this tokenizer from others (name, package, version).
         scratch: A folder on the cache's file system.
         conditions: What the values beside the texts stand for; their ids are put behind the tokenizer's.
+        trained: A tokenizer that is there already, to be used as it is.
 
     Raises:
         StorageError: The cache has no room.
         WorkerError: A process that encodes was ended from outside.
     """
+    if trained is not None:
+        identity = f"{identity} {digest_tokenizer(trained)}"
     settings = json.dumps([identity, to_dict(config), *(conditions.to_json() if conditions else ())], sort_keys=True)
     key = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
     home = cache_folder() / f"{corpus.fingerprint}-{key}"
@@ -84,10 +93,19 @@ def tokenize(
         if home.exists() and not _is_whole(home):
             shutil.rmtree(home)  # damaged, or of a machine that lost its power; it is written again
         if not home.exists():
-            tokenizer = kind.train(corpus.texts("train"), config)
+            tokenizer = kind.train(corpus.texts("train"), config) if trained is None else trained
             fill(scratch / "tokens", corpus, tokenizer, conditions or Conditions())
             _publish(scratch / "tokens", home)
     return kind.load(home / "tokenizer"), {split: TokenStore(home, split) for split in SPLITS}
+
+
+def digest_tokenizer(tokenizer: Tokenizer) -> str:
+    """Return what tells a trained tokenizer from others: SHA-256 of the files that it saves."""
+    with tempfile.TemporaryDirectory(prefix="reviewgen-") as name:
+        tokenizer.save(Path(name))
+        files = sorted(Path(name).iterdir())
+        digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _is_whole(home: Path) -> bool:

@@ -20,9 +20,11 @@ _CLEANING = {"lowercase": False, "strip_markdown": False, "clean": True}  # what
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return what training.json says of the data; of each part where the model is a blend."""
-    parts = training.get("parts")
-    return [data for part in parts for data in trained_on(part)] if parts else [training.get("data", {})]
+    """Return what training.json says of the data: of each part of a blend, and of each training, the last first."""
+    parts, parent = training.get("parts"), training.get("parent")
+    if parts:
+        return [data for part in parts for data in trained_on(part)]
+    return [training.get("data", {}), *(trained_on(parent) if parent else ())]
 
 
 def read_documents(

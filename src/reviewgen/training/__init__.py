@@ -37,6 +37,7 @@ from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
 from reviewgen.training.processes import Processes, all_processes, processes_here
+from reviewgen.training.sizing import choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "RunVerdict",
     "TrainingConfig",
     "all_processes",
+    "choose_size",
     "find_place",
     "find_verdict",
     "fit",

@@ -29,6 +29,9 @@ __all__ = ["Sizing", "choose_size"]
 TOKENS_A_PARAMETER = 3.0
 """Fewer, and a smaller model is ahead: measured with lstm-char, 15 to 100 s (tests/benchmarks/SPEEDRUN.md)."""
 
+PARAMETERS_A_TOKEN = 4.0
+"""Of the corpus; with more, a model learns it by heart."""
+
 _SHARE = 0.8  # of the time goes into steps; evaluations, samples and the optimizer take the rest
 _SECONDS = 0.15  # of timing a size
 _SHORT = 16  # time steps
@@ -58,7 +61,7 @@ class Sizing:
 
 
 def choose_size(
-    preset: Preset, build: Callable[[Mapping[str, Any]], nn.Module], config: TrainingConfig, seconds: float, corpus_tokens: int
+    preset: Preset, build: Callable[[Mapping[str, Any]], Any], config: TrainingConfig, seconds: float, corpus_tokens: int
 ) -> Sizing | None:
     """Return the size of a preset that a time on this machine is enough for; None where the preset has no sizes.
 
@@ -75,7 +78,8 @@ def choose_size(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rate = _rate(model, config)
         tokens = rate * seconds * _SHARE
-        if chosen is not None and tokens < TOKENS_A_PARAMETER * parameters:
+        is_too_large = tokens < TOKENS_A_PARAMETER * parameters or parameters > PARAMETERS_A_TOKEN * corpus_tokens
+        if chosen is not None and is_too_large:
             break
         epochs = tokens / corpus_tokens
         chosen = Sizing({**settings, **_dropout(preset, epochs)}, parameters, rate, epochs, _expect(preset, tokens))
