@@ -56,9 +56,6 @@ class RunFolder:
         self._resume, self._begun = resume, False
         plugins = start.model_plugin, start.tokenizer_plugin
         versions = {plugin.package: plugin.version for plugin in plugins} | {"reviewgen": __version__, "torch": version("torch")}
-            "reviewgen": __version__,
-            "torch": version("torch"),
-        }
         told = {"schema": SCHEMA, "versions": versions, "preset": preset, "settings": settings}
         self._told: dict[str, Any] = json.loads(json.dumps(told))  # as it comes back from a file
         self.folder = None if out is None else out.with_name(f"{out.name}.run")

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class TrainingRun:
         self._told = {"the preset": self.preset, "the seed": seed, "the length": budgets, "settings": settings}
         self._run_folder = RunFolder(self.out, self.preset, self._start, settings, resume=resume)
         self._started = time.monotonic()
-        self._size: list[dict[str, Any]] = []  # the settings of the model that were chosen, where nobody named a size
+        self._size: list[dict[str, Any]] = []  # settings of model and training that were chosen, where nobody named a size
         self._last: Report | None = None
         self._stack: ExitStack | None = None
         self.is_interrupted = False
@@ -234,15 +234,23 @@ class TrainingRun:
         held_out = sample_documents(self.stores["validation"], self.config.evaluation_tokens)
         if self._index is not None:
             self._held_out_copy_rate = self._index.copy_rate(ids[1 + len(self.conditions) : -1] for ids, _ in held_out)
-        if not self._size and self._budget_seconds is not None:
-            left = self._started + self._budget_seconds - time.monotonic()
-            settings, notes = start.choose_size(self.conditions.vocab_size, left, train.tokens)
-            self._size.append(settings)
-            self.notes += notes
-        self.model = start.build(self.conditions.vocab_size, self._seed, *self._size)
+        self._choose_size()
+        size = self._size[0] if self._size else {}
+        self.config = replace(start.training, **size.get("training", {}))
+        self.model = start.build(self.conditions.vocab_size, self._seed, size.get("model"))
         refuse_differences(self.model, self.corpus, self.conditions, self._told)
         self._bits_before = start.measure(self.model, held_out, self.tokenizer, self.conditions)
         self.notes += start.notes(self._bits_before)
+
+    def _choose_size(self) -> None:
+        """Choose the size of model and batch by the time that is left, where nobody has, and say so."""
+        if self._size or self._budget_seconds is None:
+            return
+        left = self._started + self._budget_seconds - time.monotonic()
+        chosen = self._start.choose_size(self.conditions.vocab_size, left, self.stores["train"].tokens)
+        if chosen is not None:
+            self._size.append({"model": dict(chosen.model), "training": dict(chosen.training)})
+            self.notes.append(chosen.words(left))
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report a step. Afterwards the model holds its best weights."""

@@ -20,7 +20,7 @@ from reviewgen.evaluation import Document, evaluate_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
-from reviewgen.training import OwnRandom, TrainingConfig, choose_size, find_place
+from reviewgen.training import OwnRandom, Sizing, TrainingConfig, choose_size, find_place
 
 __all__ = ["Start", "find_start"]
 
@@ -43,6 +43,7 @@ class Start:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     sizable: Preset | None = None  # whose size nobody has named, so that it may be chosen
+    has_own_batch: bool = True  # whether nobody has named a batch size or length either
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -92,16 +93,19 @@ class Start:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
 
-    def choose_size(self, vocab_size: int, seconds: float, corpus_tokens: int) -> tuple[dict[str, Any], list[str]]:
-        """Return the settings of a model of the size that so much time is enough for, and what to say; of a preset on a CPU.
+    def choose_size(self, vocab_size: int, seconds: float, corpus_tokens: int) -> Sizing | None:
+        """Return the size of model and batch that so much time is enough for; of a preset on a CPU.
 
-        Nothing where somebody has named a size, the preset has none, or several processes train.
+        None where somebody has named a size, the preset has none, or several processes train.
         """
         place = find_place()
         if self.sizable is None or place.device.type != "cpu" or place.num_processes > 1:
-            return {}, []
-        chosen = choose_size(self.sizable, lambda size: self.build(vocab_size, 0, size), self.training, seconds, corpus_tokens)
-        return ({}, []) if chosen is None else (dict(chosen.settings), [chosen.words(seconds)])
+            return None
+
+        def build(size: Mapping[str, Any]) -> LanguageModel:
+            return self.build(vocab_size, 0, size)
+
+        return choose_size(self.sizable, build, self.training, seconds, corpus_tokens, may_grow=self.has_own_batch)
 
     def build(self, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None) -> LanguageModel:
         """Return the model to train: with fresh weights, or with a copy of the trained ones.
@@ -211,6 +215,7 @@ def _from_preset(
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
         sizable=None if _names_size(preset, model) else preset,
+        has_own_batch=not {"batch_size", "bptt"} & set(training or {}),
     )
 
 

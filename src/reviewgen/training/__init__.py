@@ -37,7 +37,7 @@ from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
 from reviewgen.training.processes import Processes, all_processes, processes_here
-from reviewgen.training.sizing import choose_size
+from reviewgen.training.sizing import Sizing, choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Processes",
     "Report",
     "RunVerdict",
+    "Sizing",
     "TrainingConfig",
     "all_processes",
     "choose_size",

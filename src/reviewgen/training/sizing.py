@@ -1,4 +1,4 @@
-"""How large a model a budget is spent on best, where nobody has said.
+"""How large a model, and how large a batch, a budget is spent on best, where nobody has said.
 
 The sizes stand in the preset, small to large. A larger model learns more from each token and sees fewer of them; the largest
 is taken that still sees some tokens for each of its parameters in the time there is (the trade of Hoffmann et al. 2022,
@@ -32,16 +32,21 @@ TOKENS_A_PARAMETER = 3.0
 PARAMETERS_A_TOKEN = 4.0
 """Of the corpus; with more, a model learns it by heart."""
 
-_SHARE = 0.8  # of the time goes into steps; evaluations, samples and the optimizer take the rest
+_SHARE = 0.9  # of the time goes into steps; evaluations and samples take the rest
 _SECONDS = 0.15  # of timing a size
 _SHORT = 16  # time steps
+
+_GAIN = 1.1  # in tokens a second, that a batch of twice the length must bring
+_FEWEST_STEPS = 1_000  # a model that takes fewer, larger steps learns less
+_LONGEST, _WIDEST = 128, 64  # time steps, lanes
 
 
 @dataclass(frozen=True)
 class Sizing:
     """What was chosen, and what it rests on."""
 
-    settings: Mapping[str, Any]  # of the model
+    model: Mapping[str, Any]  # settings
+    training: Mapping[str, Any]  # the same
     parameters: int
     tokens_per_second: float
     epochs: float  # that the time is enough for
@@ -49,50 +54,85 @@ class Sizing:
 
     def words(self, seconds: float) -> str:
         """Return what was chosen, in a sentence."""
-        chosen = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        chosen = ", ".join(f"{name}={value}" for name, value in {**self.model, **self.training}.items())
         expects = ""
         if self.expected is not None:
             low, high = self.expected
-            expects = f" Expected on held-out reviews: {low:.1f} to {high:.1f} bits per character, by how alike they are."
+            expects = f" Expected on held-out reviews: {low:.2f} to {high:.2f} bits per character."
         return (
             f"Chosen for the {seconds:.0f} s that are left: {chosen} ({self.parameters:,} parameters), about "
             f"{self.epochs:.1f} epochs at {self.tokens_per_second:,.0f} tokens a second.{expects}"
         )
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """What a model's steps take."""
+
+    tokens_per_second: float  # forward and backward
+    optimizer_seconds: float  # a step
+
+    def rate(self, tokens: int) -> float:
+        """Return tokens a second of whole steps of so many tokens."""
+        return tokens / (tokens / self.tokens_per_second + self.optimizer_seconds)
+
+
 def choose_size(
-    preset: Preset, build: Callable[[Mapping[str, Any]], Any], config: TrainingConfig, seconds: float, corpus_tokens: int
+    preset: Preset,
+    build: Callable[[Mapping[str, Any]], Any],
+    config: TrainingConfig,
+    seconds: float,
+    corpus_tokens: int,
+    *,
+    may_grow: bool = True,
 ) -> Sizing | None:
     """Return the size of a preset that a time on this machine is enough for; None where the preset has no sizes.
 
     Args:
         preset: Names the sizes, small to large, and the dropout for so many epochs.
         build: Makes a model with such settings.
-        config: Says the batch of a step.
+        config: Says the batch of a step, at least.
         seconds: The time for steps and evaluations.
         corpus_tokens: Of an epoch.
+        may_grow: Whether the batch may be made longer for a model whose optimizer takes long.
     """
     chosen = None
     for settings in preset.sizes:
         model = build(settings)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        rate = _rate(model, config)
+        cost = _time_steps(model, config)
+        batch = _grow(config, cost, seconds) if may_grow else (config.batch_size, config.bptt)
+        rate = cost.rate(math.prod(batch))
         tokens = rate * seconds * _SHARE
         is_too_large = tokens < TOKENS_A_PARAMETER * parameters or parameters > PARAMETERS_A_TOKEN * corpus_tokens
         if chosen is not None and is_too_large:
             break
         epochs = tokens / corpus_tokens
-        chosen = Sizing({**settings, **_dropout(preset, epochs)}, parameters, rate, epochs, _expect(preset, tokens))
+        training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
+        model_settings = {**settings, **_dropout(preset, epochs)}
+        chosen = Sizing(model_settings, training, parameters, rate, epochs, _expect(preset, tokens))
     return chosen
 
 
-def _rate(model: nn.Module, config: TrainingConfig) -> float:
-    """Return tokens a second of whole steps of a model: forward, backward and optimizer."""
+def _grow(config: TrainingConfig, cost: _Cost, seconds: float) -> tuple[int, int]:
+    """Return B and T of a step: longer, then wider, while the optimizer takes much of it and many steps are left."""
+    rows, length = config.batch_size, config.bptt
+    while True:
+        tokens = rows * length
+        wider = (rows, 2 * length) if length < _LONGEST else (2 * rows, length)
+        steps = cost.rate(2 * tokens) * seconds * _SHARE / (2 * tokens)
+        gain = cost.rate(2 * tokens) / cost.rate(tokens)
+        if gain < _GAIN or steps < _FEWEST_STEPS or wider[0] > _WIDEST:
+            return rows, length
+        rows, length = wider
+
+
+def _time_steps(model: nn.Module, config: TrainingConfig) -> _Cost:
+    """Time the parts of a model's step: forward and backward, and the optimizer."""
     form = plain_form(model, config, find_precision(config.precision, "cpu"))
     timings = find_form(model, form, config, _SECONDS)
     best = timings[0] if timings else Timing(form, time_form(model, form, (config.batch_size, min(config.bptt, _SHORT))))
-    optimizers, tokens = make_optimizers(model, config), config.batch_size * config.bptt
-    seconds = []
+    optimizers, seconds = make_optimizers(model, config), []
     with using_threads(best.form.threads):
         for _ in range(2):  # the first makes room for the optimizers' memory
             for parameter in model.parameters():
@@ -101,7 +141,7 @@ def _rate(model: nn.Module, config: TrainingConfig) -> float:
             for optimizer in optimizers:
                 optimizer.step()
             seconds.append(time.perf_counter() - start)
-    return tokens / (tokens / best.tokens_per_second + min(seconds))
+    return _Cost(best.tokens_per_second, min(seconds))
 
 
 def _dropout(preset: Preset, epochs: float) -> Mapping[str, Any]:
