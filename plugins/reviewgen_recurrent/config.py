@@ -27,6 +27,9 @@ class RecurrentConfig:
         dropout: The share of each layer's output that is hidden from the layer above it, in training.
         embedding_dropout: The same for the embeddings.
         output_dropout: The same for what the output layer sees.
+        locked_dropout: Whether these three hide the same units at every token of a call (Gal & Ghahramani 2016).
+        token_dropout: The share of tokens that have no embedding, wherever in a call they stand, in training.
+        weight_dropout: The share of each recurrent matrix that is zero for a call, in training (Merity et al. 2017).
         tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
         layer: "fused" is torch's layer, fast; "spelled" is the same cell from plain matrix products, slower, to read and change.
         activation: The cell's squashing function; gates are sigmoid whatever it is.
@@ -39,6 +42,9 @@ class RecurrentConfig:
     dropout: Probability = 0.0
     embedding_dropout: Probability = 0.0
     output_dropout: Probability = 0.0
+    locked_dropout: bool = False
+    token_dropout: Probability = 0.0
+    weight_dropout: Probability = 0.0
     tied: bool = False
     layer: Literal["fused", "spelled"] = "fused"
     activation: Literal["tanh", "relu"] = "tanh"

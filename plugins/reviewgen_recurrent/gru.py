@@ -4,7 +4,6 @@ It must not know tokenizers, training, text or the other cells; embedding and ou
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import GruConfig
+from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
     Output,
-    SpelledLayers,
-    activation_of,
     arrays,
     batch_first,
+    embed,
     initialise_layers,
     layers_first,
     make_embedding,
@@ -47,6 +47,9 @@ def gru_step(
     update = torch.sigmoid(input_update + hidden_update)
     candidate = activation(input_candidate + reset * hidden_candidate)
     return ((1 - update) * candidate + update * h,)
+
+
+CELL = Cell(gru_step, {"tanh": torch.gru})
 
 
 class Gru(nn.Module):
@@ -80,9 +83,8 @@ class Gru(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = make_embedding(config)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.recurrent = _make_layers(config)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.recurrent = nn.GRU(config.embedding_size, config.hidden_size, config.layers)
+        self.layers = Layers(CELL, config)
         self.output = Output(config)
         gain = RELU_RECURRENT_GAIN if config.activation == "relu" else 1.0
         initialise_layers(self.recurrent, GATES, gain)
@@ -95,9 +97,11 @@ class Gru(nn.Module):
         self, ids: Int[Tensor, "B T"], state: Float[Tensor, "B L H"]
     ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B L H"]]:
         """Return logits for the token after each of ``ids``, and the state after the last."""
-        x = self.embedding_dropout(self.embedding(ids.T))  # (T, B, E)
-        x, h = self.recurrent(x, layers_first(state, like=x))  # (T, B, H), (L, B, H)
-        logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
+        config = self.config
+        x = embed(ids.T, self.embedding, config)  # (T, B, E)
+        x, (h,) = self.layers(self.recurrent, x, (layers_first(state, like=x),))  # (T, B, H), (L, B, H)
+        x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
+        logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
 
     def stepper(self, bits: Bits = 32) -> GruStepper:
@@ -107,10 +111,3 @@ class Gru(nn.Module):
             BundleError: A weight is NaN or infinite.
         """
         return GruStepper(self.config, arrays(self), bits)
-
-
-def _make_layers(config: GruConfig) -> nn.Module:
-    if config.layer == "spelled":
-        return SpelledLayers(partial(gru_step, activation=activation_of(config)), GATES, config)
-    dropout = config.dropout if config.layers > 1 else 0.0  # torch warns of dropout between layers where there is one layer
-    return nn.GRU(config.embedding_size, config.hidden_size, config.layers, dropout=dropout)

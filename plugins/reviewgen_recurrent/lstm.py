@@ -4,7 +4,6 @@ It must not know tokenizers, training, text or the other cells; embedding and ou
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import LstmConfig
+from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
     Output,
-    SpelledLayers,
-    activation_of,
     arrays,
     batch_first,
+    embed,
     initialise_layers,
     layers_first,
     make_embedding,
@@ -45,6 +45,9 @@ def lstm_step(
     input_gate, forget_gate, candidate, output_gate = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)  # each (B, H)
     c = torch.sigmoid(forget_gate) * c + torch.sigmoid(input_gate) * activation(candidate)
     return torch.sigmoid(output_gate) * activation(c), c
+
+
+CELL = Cell(lstm_step, {"tanh": torch.lstm})
 
 
 class Lstm(nn.Module):
@@ -78,9 +81,8 @@ class Lstm(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = make_embedding(config)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.recurrent = _make_layers(config)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.recurrent = nn.LSTM(config.embedding_size, config.hidden_size, config.layers)
+        self.layers = Layers(CELL, config)
         self.output = Output(config)
         gain = RELU_RECURRENT_GAIN if config.activation == "relu" else 1.0
         initialise_layers(self.recurrent, GATES, gain)
@@ -95,10 +97,14 @@ class Lstm(nn.Module):
         self, ids: Int[Tensor, "B T"], state: tuple[Float[Tensor, "B L H"], Float[Tensor, "B L H"]]
     ) -> tuple[Float[Tensor, "B T V"], tuple[Float[Tensor, "B L H"], Float[Tensor, "B L H"]]]:
         """Return logits for the token after each of ``ids``, and the state after the last."""
-        x = self.embedding_dropout(self.embedding(ids.T))  # (T, B, E)
+        config = self.config
+        x = embed(ids.T, self.embedding, config)  # (T, B, E)
         h, c = state
-        x, (h, c) = self.recurrent(x, (layers_first(h, like=x), layers_first(c, like=x)))  # (T, B, H), (L, B, H), (L, B, H)
-        logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
+        x, (h, c) = self.layers(
+            self.recurrent, x, (layers_first(h, like=x), layers_first(c, like=x))
+        )  # (T, B, H), (L, B, H), (L, B, H)
+        x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
+        logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), (batch_first(h, like=self.embedding.weight), batch_first(c, like=self.embedding.weight))
 
     def stepper(self, bits: Bits = 32) -> LstmStepper:
@@ -108,13 +114,6 @@ class Lstm(nn.Module):
             BundleError: A weight is NaN or infinite.
         """
         return LstmStepper(self.config, arrays(self), bits)
-
-
-def _make_layers(config: LstmConfig) -> nn.Module:
-    if config.layer == "spelled":
-        return SpelledLayers(partial(lstm_step, activation=activation_of(config)), GATES, config)
-    dropout = config.dropout if config.layers > 1 else 0.0  # torch warns of dropout between layers where there is one layer
-    return nn.LSTM(config.embedding_size, config.hidden_size, config.layers, dropout=dropout)
 
 
 def _start_remembering(layers: nn.Module) -> None:

@@ -4,7 +4,6 @@ It must not know tokenizers, training, text or the other cells; embedding and ou
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import RnnConfig
+from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
     Output,
-    SpelledLayers,
-    activation_of,
     arrays,
     batch_first,
+    embed,
     initialise_layers,
     layers_first,
     make_embedding,
@@ -42,6 +42,9 @@ def rnn_step(
     """Return ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu of it; ``inputs`` is ``W_ih x + b_ih``."""
     (h,) = state
     return (activation(inputs + F.linear(h, weight_hh, bias_hh)),)
+
+
+CELL = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu})
 
 
 class Rnn(nn.Module):
@@ -70,9 +73,8 @@ class Rnn(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = make_embedding(config)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.recurrent = _make_layers(config)
-        self.output_dropout = nn.Dropout(config.output_dropout)
+        self.recurrent = nn.RNN(config.embedding_size, config.hidden_size, config.layers)
+        self.layers = Layers(CELL, config)
         self.output = Output(config)
         initialise_layers(self.recurrent, GATES)
         if config.activation == "relu":
@@ -86,9 +88,11 @@ class Rnn(nn.Module):
         self, ids: Int[Tensor, "B T"], state: Float[Tensor, "B L H"]
     ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B L H"]]:
         """Return logits for the token after each of ``ids``, and the state after the last."""
-        x = self.embedding_dropout(self.embedding(ids.T))  # (T, B, E)
-        x, h = self.recurrent(x, layers_first(state, like=x))  # (T, B, H), (L, B, H)
-        logits = self.output(self.output_dropout(x), self.embedding.weight)  # (T, B, V)
+        config = self.config
+        x = embed(ids.T, self.embedding, config)  # (T, B, E)
+        x, (h,) = self.layers(self.recurrent, x, (layers_first(state, like=x),))  # (T, B, H), (L, B, H)
+        x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
+        logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
 
     def stepper(self, bits: Bits = 32) -> RnnStepper:
@@ -98,13 +102,6 @@ class Rnn(nn.Module):
             BundleError: A weight is NaN or infinite.
         """
         return RnnStepper(self.config, arrays(self), bits)
-
-
-def _make_layers(config: RnnConfig) -> nn.Module:
-    if config.layer == "spelled":
-        return SpelledLayers(partial(rnn_step, activation=activation_of(config)), GATES, config)
-    dropout = config.dropout if config.layers > 1 else 0.0  # torch warns of dropout between layers where there is one layer
-    return nn.RNN(config.embedding_size, config.hidden_size, config.layers, config.activation, dropout=dropout)
 
 
 def _start_as_identity(layers: nn.Module) -> None:

@@ -5,6 +5,10 @@ import pytest
 from reviewgen.registry import list_plugins
 from reviewgen.testing import MODEL_LAWS, TOKENIZER_LAWS, make_model, make_tokenizer
 
+OPTIONS = {
+    "gru-layers": ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
+    "lstm-tokens": ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
+}
 MADE_OF_OTHERS = {"blend"}  # has no default settings; tests/unit/test_blend.py holds the laws over blends
 
 
@@ -17,6 +21,13 @@ def cases(kind, laws):
 @pytest.mark.parametrize(("law", "name"), cases("model", MODEL_LAWS))
 def test_model(law, name):
     law(lambda: make_model(name))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
+def test_a_model_with_options(law, options):
+    name, settings = OPTIONS[options]
+    law(lambda: make_model(name, hidden_size=16, **settings))
 
 
 @pytest.mark.parametrize(("law", "name"), cases("tokenizer", TOKENIZER_LAWS))
