@@ -75,7 +75,7 @@ class GruConfig(RecurrentConfig):
 class LstmConfig(RecurrentConfig):
     """The settings of ``lstm``; relu needs the spelled layer, since torch's LSTM has none."""
 
-    hidden_size: Size = 384
+    hidden_size: Size = 320
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,7 +1,8 @@
 """The presets of the recurrent models: plain data, sized for a corpus of 1 to 50 MB and a few minutes on two cores.
 
-It must not import torch or any model. A char preset's shape is its model's default. With words, most of the work is the
-output layer (V x E), so the embeddings are narrow and tied, and the batches small, for more steps in the same time.
+It must not import torch or any model. A char preset's shape is its model's default; where there is a budget of time, one of the
+sizes is chosen. With words, most of the work is the output layer (V x E), so the embeddings are narrow and tied, and the batches
+small, for more steps in the same time. Dropout grows with the epochs that a corpus is seen: it only costs in the first ones.
 """
 
 from reviewgen.config import Preset
@@ -12,63 +13,44 @@ CHAR_GENERATION = {"max_new_tokens": 600, "temperature": 0.8}
 WORD_GENERATION = {"max_new_tokens": 200, "temperature": 0.8}
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
 WORD_TOKENIZER = {"vocab_size": 8000}
-
-
-def _char_training(learning_rate: float) -> dict[str, int | float]:
-    return {"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0}
-
-
-def _word_training(learning_rate: float) -> dict[str, int | float]:
-    return {"batch_size": 16, "bptt": 32, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0}
-
-
-RNN_CHAR = Preset(
-    model="rnn",
-    tokenizer="char",
-    model_settings={"embedding_size": 64, "hidden_size": 512, "layers": 1},
-    training_settings=_char_training(0.004),
-    generation_settings=CHAR_GENERATION,
+CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 256, 384, 512, 768, 1024))
+WORD_SIZES = tuple({"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512))
+BY_EPOCHS = (
+    (1.5, {"output_dropout": 0.1}),
+    (3.0, {"output_dropout": 0.2}),
+    (6.0, {"output_dropout": 0.3, "locked_dropout": True, "weight_dropout": 0.2}),
+    (12.0, {"output_dropout": 0.4, "locked_dropout": True, "weight_dropout": 0.3}),
 )
 
-GRU_CHAR = Preset(
-    model="gru",
-    tokenizer="char",
-    model_settings={"embedding_size": 64, "hidden_size": 320, "layers": 1},
-    training_settings=_char_training(0.008),
-    generation_settings=CHAR_GENERATION,
-)
 
-LSTM_CHAR = Preset(
-    model="lstm",
-    tokenizer="char",
-    model_settings={"embedding_size": 64, "hidden_size": 384, "layers": 1},
-    training_settings=_char_training(0.008),
-    generation_settings=CHAR_GENERATION,
-)
+def _char(model: str, hidden_size: int, learning_rate: float) -> Preset:
+    return Preset(
+        model=model,
+        tokenizer="char",
+        model_settings={"embedding_size": 64, "hidden_size": hidden_size, "layers": 1},
+        training_settings={"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0},
+        generation_settings=CHAR_GENERATION,
+        sizes=CHAR_SIZES,
+        by_epochs=BY_EPOCHS,
+    )
 
-RNN_WORD = Preset(
-    model="rnn",
-    tokenizer="word",
-    model_settings=WORD_MODEL,
-    tokenizer_settings=WORD_TOKENIZER,
-    training_settings=_word_training(0.003),
-    generation_settings=WORD_GENERATION,
-)
 
-GRU_WORD = Preset(
-    model="gru",
-    tokenizer="word",
-    model_settings=WORD_MODEL,
-    tokenizer_settings=WORD_TOKENIZER,
-    training_settings=_word_training(0.008),
-    generation_settings=WORD_GENERATION,
-)
+def _word(model: str, learning_rate: float) -> Preset:
+    return Preset(
+        model=model,
+        tokenizer="word",
+        model_settings=WORD_MODEL,
+        tokenizer_settings=WORD_TOKENIZER,
+        training_settings={"batch_size": 16, "bptt": 32, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0},
+        generation_settings=WORD_GENERATION,
+        sizes=WORD_SIZES,
+        by_epochs=BY_EPOCHS,
+    )
 
-LSTM_WORD = Preset(
-    model="lstm",
-    tokenizer="word",
-    model_settings=WORD_MODEL,
-    tokenizer_settings=WORD_TOKENIZER,
-    training_settings=_word_training(0.015),
-    generation_settings=WORD_GENERATION,
-)
+
+RNN_CHAR = _char("rnn", 512, 0.004)
+GRU_CHAR = _char("gru", 320, 0.015)
+LSTM_CHAR = _char("lstm", 320, 0.016)
+RNN_WORD = _word("rnn", 0.003)
+GRU_WORD = _word("gru", 0.008)
+LSTM_WORD = _word("lstm", 0.015)
