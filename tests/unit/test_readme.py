@@ -28,7 +28,7 @@ def test_the_commands_run(tmp_path):
     for name, rows in (("reviews", reviews), ("more-reviews", reviews[::3])):
         lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(rows)]
         (tmp_path / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines))
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 19
     for command in COMMANDS:
         words = shlex.split(command.replace("8m", "3s").replace("lstm-word", "gru-char").replace("order=2,4,6,8,12", "order=2,4"))
         done = subprocess.run(
