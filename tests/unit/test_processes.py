@@ -28,7 +28,7 @@ from tests.unit.test_counting import free_port
 SCRIPT = """
 import json, os, signal, sys, time
 from reviewgen import TrainingRun
-from reviewgen.api import run as api
+from reviewgen.api import run as api, start as begin
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
 from reviewgen.training import loop
@@ -36,7 +36,7 @@ from reviewgen.training import loop
 corpus, out = sys.argv[1:]
 is_other = os.environ["RANK"] == "1"
 facts, ids = {"work": []}, []
-gather, tokenize, step, cross_entropy = api.gather, api.tokenize, loop.Loop.step, loop.cross_entropy
+gather, tokenize, step, cross_entropy = begin.gather, api.tokenize, loop.Loop.step, loop.cross_entropy
 
 def gathered(*args):
     facts["work"].append("gather")
@@ -95,7 +95,7 @@ def command(out):
     except SystemExit as end:
         assert not end.code, end.code
 
-api.gather, api.tokenize, loop.Loop.step = gathered, tokenized, stepped
+begin.gather, api.tokenize, loop.Loop.step = gathered, tokenized, stepped
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)

@@ -1,14 +1,20 @@
 """What training.json says of a run beside its curves: the corpus, and what is known of copying; all JSON values."""
 
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
+
+import torch
 
 from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, Corpus, TokenStore
 from reviewgen.novelty import CompactIndex, Index
+from reviewgen.training import Report
 
-__all__ = ["corpus_facts", "novelty_facts", "past_facts"]
+__all__ = ["corpus_facts", "novelty_facts", "past_facts", "progress_facts"]
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 
@@ -25,6 +31,19 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: C
         "tokens": {split: stores[split].tokens for split in SPLITS},
         "conditions": conditions.to_json(),
         "cleaning": asdict(corpus.report),
+    }
+
+
+def progress_facts(last: Report | None, seconds: float) -> dict[str, Any]:
+    """Return how far a run has come, by its last report, and what it ran on."""
+    return {
+        "steps": last.step if last else 0,
+        "tokens_seen": last.tokens if last else 0,
+        "seconds": round(seconds, 2),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": last.device if last else None,
+        "threads": last.threads if last else None,
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
 
 

@@ -3,33 +3,27 @@
 Joins data, registry, training and bundle; what is known of the run is recorded for ``training.json``.
 """
 
-import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from reviewgen import __version__
 from reviewgen.api.agreement import refuse_differences
 from reviewgen.api.arguments import check_seed, parse_budget
 from reviewgen.api.curves import Curves, targets_per_character
 from reviewgen.api.index import make_index
-from reviewgen.api.record import corpus_facts, novelty_facts
+from reviewgen.api.record import corpus_facts, novelty_facts, progress_facts
 from reviewgen.api.resuming import RunFolder
 from reviewgen.api.start import find_start
 from reviewgen.api.tracking import RunLog
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
 from reviewgen.card import render_card
-from reviewgen.conditions import Conditions
 from reviewgen.config import from_dict, to_dict
-from reviewgen.data import Corpus, DataConfig, gather, tokenize, workspace
+from reviewgen.data import Corpus, DataConfig, tokenize, workspace
 from reviewgen.errors import DataError, NotADistribution, TrainingError
 from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
@@ -152,24 +146,14 @@ class TrainingRun:
             self._machine = processes_here()  # one of them reads, and the others wait for it
             stack.callback(self._machine.leave)
             with self._machine.first_goes_first():
-                found = self._gather() if self._machine.rank == 0 else None
+                is_reader = self._machine.rank == 0
+                found = self._start.gather(self._source, self._validation, self._folder, self._data) if is_reader else None
             self.corpus: Corpus
             self.corpus, self.conditions, notes = self._machine.share(found)
             self._run_folder.settle(self.corpus.stream.name, self.corpus.fingerprint)
             self.notes += notes
             self._stack = stack.pop_all()
         return self.corpus
-
-    def _gather(self) -> tuple[Corpus, Conditions, Sequence[str]]:
-        corpus = gather(self._source, self._folder, self._data, self._validation, self._start.trained is not None)
-        if len(corpus.splits) < 2:
-            raise DataError(
-                "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
-                "A text file is cut by line, by paragraph or by file: see documents."
-            )
-        for stream in [corpus.stream, *(corpus.validation[:1] if corpus.validation else ())]:
-            stream.rows = iter(())  # they have been read; what can be read once only cannot be handed to other processes
-        return corpus, *self._start.fit_conditions(self._data.conditions, corpus.conditions("train"))
 
     def tokenize(self) -> None:
         """Train the tokenizer and encode the corpus, or take both from the cache, and build the model.
@@ -333,13 +317,7 @@ class TrainingRun:
             "config": to_dict(self.config),
             "budget_seconds": self._budget_seconds,
             "stopped": stopped,
-            "steps": last.step if last else 0,
-            "tokens_seen": last.tokens if last else 0,
-            "seconds": round(time.monotonic() - self._started + self._run_folder.seconds, 2),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "device": last.device if last else None,
-            "threads": last.threads if last else None,
-            "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            **progress_facts(last, time.monotonic() - self._started + self._run_folder.seconds),
             **self._curves.facts(stopped, self._held_out_copy_rate),
             "novelty": novelty_facts(self._index, corpus.fingerprint, self._curves.evaluations, self._held_out_copy_rate),
             "held_out": self.held_out,

@@ -15,7 +15,8 @@ from reviewgen.api.keeping import refuse_other_function, refuse_other_tokenizer,
 from reviewgen.api.record import past_facts
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import GenerationConfig, Preset, from_dict, to_dict
-from reviewgen.errors import ConfigError, NotADistribution, UnknownPlugin
+from reviewgen.data import Corpus, DataConfig, gather
+from reviewgen.errors import ConfigError, DataError, NotADistribution, UnknownPlugin
 from reviewgen.evaluation import Document, evaluate_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
@@ -67,6 +68,22 @@ class Start:
         before = self.trained.training.get("data", {})
         more_cleaning = {name: reading[name] or bool(before.get(name)) for name in ("lowercase", "strip_markdown")}
         return {**reading, **more_cleaning, "clean": reading["clean"] and before.get("clean", True), "conditions": names}
+
+    def gather(self, source: Any, validation: Any, folder: Path, data: DataConfig) -> tuple[Corpus, Conditions, Sequence[str]]:
+        """Return the corpus, its conditions, and what to say of them; other processes of this machine can take them over.
+
+        Raises:
+            DataError: The source cannot be read, or holds a single review and no validation is given.
+        """
+        corpus = gather(source, folder, data, validation, self.trained is not None)
+        if len(corpus.splits) < 2:
+            raise DataError(
+                "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
+                "A text file is cut by line, by paragraph or by file: see documents."
+            )
+        for stream in [corpus.stream, *(corpus.validation[:1] if corpus.validation else ())]:
+            stream.rows = iter(())  # they have been read; what can be read once only cannot be handed to other processes
+        return corpus, *self.fit_conditions(data.conditions, corpus.conditions("train"))
 
     def fit_conditions(
         self, names: Sequence[str], rows: Iterable[Sequence[str | float | None]]
