@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LanguageModel,
         State,
         SupportsCountMerge,
+        SupportsImplementations,
         SupportsScore,
         SupportsStep,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "SupportsCountMerge",
     "SupportsEncodeBatch",
     "SupportsExplain",
+    "SupportsImplementations",
     "SupportsSample",
     "SupportsScore",
     "SupportsStep",
@@ -61,7 +63,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "model": ("CountTrained", "LanguageModel", "State", "SupportsCountMerge", "SupportsScore", "SupportsStep"),
+    "model": (
+        "CountTrained",
+        "LanguageModel",
+        "State",
+        "SupportsCountMerge",
+        "SupportsImplementations",
+        "SupportsScore",
+        "SupportsStep",
+    ),
     "stepper": (
         "DEAD_END",
         "NONE",

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from reviewgen.protocols.stepper import Stepper
 
-__all__ = ["CountTrained", "LanguageModel", "State", "SupportsCountMerge", "SupportsScore", "SupportsStep"]
+__all__ = [
+    "CountTrained",
+    "LanguageModel",
+    "State",
+    "SupportsCountMerge",
+    "SupportsImplementations",
+    "SupportsScore",
+    "SupportsStep",
+]
 
 State: TypeAlias = Any
 """What a model remembers between calls: a tensor or a nested tuple of tensors (it may be empty), each with B first."""
@@ -98,4 +106,17 @@ class SupportsStep(Protocol):
             bits: 16 and 8 round the weights to so many bits, for speed, and no longer equal the plain call; a model that
                 multiplies no weights does without.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsImplementations(Protocol):
+    """A model that can compute the same function in several ways, of which the fastest depends on shape and machine."""
+
+    def implementations(self) -> tuple[str, ...]:
+        """Return the ways that the config allows, the default first: one where the config names one."""
+        ...
+
+    def use_implementation(self, name: str) -> None:
+        """Compute in one of these ways from now on; logits and gradients stay within 1e-4, tensors stay as they are."""
         ...

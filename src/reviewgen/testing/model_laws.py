@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
+from reviewgen.testing.implementations_law import implementations
 from reviewgen.testing.models import (
     ROWS,
     STEPS,
@@ -39,6 +40,7 @@ __all__ = [
     "chunks",
     "config",
     "explicit",
+    "implementations",
     "meta",
     "no_mutation",
     "normal",
@@ -286,6 +288,7 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     meta,
     score,
     step,
+    implementations,
     sums_to_one,
     reports,
 )
