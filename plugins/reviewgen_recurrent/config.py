@@ -31,7 +31,9 @@ class RecurrentConfig:
         token_dropout: The share of tokens that have no embedding, wherever in a call they stand, in training.
         weight_dropout: The share of each recurrent matrix that is zero for a call, in training (Merity et al. 2017).
         tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
-        layer: "fused" is torch's layer, fast; "spelled" is the same cell from plain matrix products, slower, to read and change.
+        zoneout: The share of each memory's units that keep their old value at a step, in training (Krueger et al. 2017).
+        layer: "fused" is torch's layer; "unrolled" trains faster where there are few numbers to a product; "spelled" is the cell
+            from plain matrix products, slower, to read and change; "auto" is whatever serves, and the training finds out.
         activation: The cell's squashing function; gates are sigmoid whatever it is.
     """
 
@@ -45,8 +47,9 @@ class RecurrentConfig:
     locked_dropout: bool = False
     token_dropout: Probability = 0.0
     weight_dropout: Probability = 0.0
+    zoneout: Probability = 0.0
     tied: bool = False
-    layer: Literal["fused", "spelled"] = "fused"
+    layer: Literal["auto", "fused", "unrolled", "spelled"] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"
 
     def __post_init__(self) -> None:
@@ -55,31 +58,37 @@ class RecurrentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RnnConfig(RecurrentConfig):
-    """The settings of ``rnn``; both layers take tanh and relu."""
+    """The settings of ``rnn``; every layer takes tanh and relu."""
 
     hidden_size: Size = 512
+
+    def __post_init__(self) -> None:
+        check(self)
+        _refuse_fused_zoneout(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GruConfig(RecurrentConfig):
-    """The settings of ``gru``; relu needs the spelled layer, since torch's GRU has none."""
+    """The settings of ``gru``; torch's GRU, the fused layer, has no relu."""
 
     hidden_size: Size = 320
 
     def __post_init__(self) -> None:
         check(self)
         _refuse_fused_relu(self, "GRU")
+        _refuse_fused_zoneout(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LstmConfig(RecurrentConfig):
-    """The settings of ``lstm``; relu needs the spelled layer, since torch's LSTM has none."""
+    """The settings of ``lstm``; torch's LSTM, the fused layer, has no relu."""
 
     hidden_size: Size = 320
 
     def __post_init__(self) -> None:
         check(self)
         _refuse_fused_relu(self, "LSTM")
+        _refuse_fused_zoneout(self)
 
 
 def _refuse_fused_relu(config: RecurrentConfig, cell: str) -> None:
@@ -90,6 +99,19 @@ def _refuse_fused_relu(config: RecurrentConfig, cell: str) -> None:
     """
     if config.layer == "fused" and config.activation == "relu":
         raise ConfigError(
-            f'activation="relu" does not go with layer="fused" here: torch\'s {cell} has no relu, but layer="spelled" has. '
-            f'Set layer to "spelled", or activation to "tanh".'
+            f'activation="relu" does not go with layer="fused" here: torch\'s {cell} has no relu, but layer="unrolled" and '
+            f'layer="spelled" have. Set layer to "auto", or activation to "tanh".'
+        )
+
+
+def _refuse_fused_zoneout(config: RecurrentConfig) -> None:
+    """Raise if the config asks a layer of torch's for zoneout.
+
+    Raises:
+        ConfigError: ``layer`` is "fused" and ``zoneout`` above 0.
+    """
+    if config.layer == "fused" and config.zoneout > 0:
+        raise ConfigError(
+            f'zoneout={config.zoneout:g} does not go with layer="fused": torch\'s layers have no zoneout, but '
+            f'layer="unrolled" and layer="spelled" have. Set layer to "auto", or zoneout to 0.'
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import GruConfig
 from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.kernels import GRU
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
@@ -49,7 +50,7 @@ def gru_step(
     return ((1 - update) * candidate + update * h,)
 
 
-CELL = Cell(gru_step, {"tanh": torch.gru})
+CELL = Cell(gru_step, {"tanh": torch.gru}, GRU)
 
 
 class Gru(nn.Module):
@@ -103,6 +104,18 @@ class Gru(nn.Module):
         x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
         logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
+
+    def implementations(self) -> tuple[str, ...]:
+        """Return the ways in which the layers can be computed, the default first."""
+        return self.layers.ways
+
+    def use_implementation(self, name: str) -> None:
+        """Compute the layers in this way from now on.
+
+        Raises:
+            ConfigError: It is none of the implementations.
+        """
+        self.layers.use(name)
 
     def stepper(self, bits: Bits = 32) -> GruStepper:
         """Return a stepper made from the weights as they are now, rounded to so many bits.

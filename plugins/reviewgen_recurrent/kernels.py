@@ -41,8 +41,8 @@ class Weights(NamedTuple):
 
 
 @compiled
-def read(weights, cell, is_relu, ids, h, c):
-    """Move the states h and c (L, B, H) past ids, int64 (B, T); c has a width of 0 but for the lstm.
+def read(weights, cell, is_relu, zoneout, ids, h, c):
+    """Move the states h and c (L, B, H) past ids, int64 (B, T); c has a width of 0 but for the lstm, zoneout is a float32.
 
     A layer reads READ_ROWS tokens or so before the next one does: the input products of all of them are one matrix product.
     """
@@ -63,7 +63,7 @@ def read(weights, cell, is_relu, ids, h, c):
                 add_product(weights.above[layer - 1], weights.above_scales[layer - 1], outputs[: count * rows], gates)
             for t in range(count):
                 now = gates[t * rows : (t + 1) * rows]
-                _step(weights, cell, is_relu, layer, now, hidden, h[layer], c[layer])
+                _step(weights, cell, is_relu, zoneout, layer, now, hidden, h[layer], c[layer])
                 for row in range(rows):
                     _copy(h[layer, row], outputs[t * rows + row])
 
@@ -81,7 +81,7 @@ def score(weights, top, logits):
 
 
 @compiled
-def write(weights, cell, is_relu, h, c, texts, begun, drawn, written, uniform, used, drawing, windows, run):
+def write(weights, cell, is_relu, zoneout, h, c, texts, begun, drawn, written, uniform, used, drawing, windows, run):
     """Draw tokens for B texts until each has met its end or the last but one of its numbers; h and c go with them.
 
     A text that has ended leaves its slot to the last one, so that all work is for texts that go on.
@@ -107,7 +107,7 @@ def write(weights, cell, is_relu, h, c, texts, begun, drawn, written, uniform, u
             if layer > 0:
                 _spread(biases[layer], gates)
                 add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h_now[layer - 1, :live], gates)
-            _step(weights, cell, is_relu, layer, gates, hidden, h_now[layer, :live], c_now[layer, :live])
+            _step(weights, cell, is_relu, zoneout, layer, gates, hidden, h_now[layer, :live], c_now[layer, :live])
 
 
 @compiled
@@ -158,7 +158,7 @@ def _look_up(weights, ids, gates):
 
 
 @compiled
-def _step(weights, cell, is_relu, layer, gates, hidden, h, c):
+def _step(weights, cell, is_relu, zoneout, layer, gates, hidden, h, c):
     """Move a layer's h and c, (R, H), one token on, by the equations in the cell's own file.
 
     Args:
@@ -174,37 +174,45 @@ def _step(weights, cell, is_relu, layer, gates, hidden, h, c):
         add_product(panels, scales, h, gates)
     for row in range(len(h)):
         if cell == GRU:
-            _gru(gates[row], hidden[row], h[row], is_relu)
+            _gru(gates[row], hidden[row], h[row], is_relu, zoneout)
         elif cell == LSTM:
-            _lstm(gates[row], h[row], c[row], is_relu)
+            _lstm(gates[row], h[row], c[row], is_relu, zoneout)
         else:
-            _rnn(gates[row], h[row], is_relu)
+            _rnn(gates[row], h[row], is_relu, zoneout)
 
 
 @compiled
-def _rnn(gates, h, is_relu):
+def _rnn(gates, h, is_relu, zoneout):
     for j in range(len(h)):
-        h[j] = _squash(gates[j], is_relu)
+        h[j] = _blend(h[j], _squash(gates[j], is_relu), zoneout)
 
 
 @compiled
-def _gru(gates, hidden, h, is_relu):
+def _gru(gates, hidden, h, is_relu, zoneout):
     size = len(h)
     for j in range(size):
         reset = sigmoid32(gates[j] + hidden[j])
         update = sigmoid32(gates[size + j] + hidden[size + j])
         candidate = _squash(gates[2 * size + j] + reset * hidden[2 * size + j], is_relu)
-        h[j] = (ONE - update) * candidate + update * h[j]
+        h[j] = _blend(h[j], (ONE - update) * candidate + update * h[j], zoneout)
 
 
 @compiled
-def _lstm(gates, h, c, is_relu):
+def _lstm(gates, h, c, is_relu, zoneout):
     size = len(h)
+    fresh = gates[2 * size : 3 * size]  # the candidate, then what c would be without zoneout
     for j in range(size):
-        candidate = _squash(gates[2 * size + j], is_relu)
-        c[j] = sigmoid32(gates[size + j]) * c[j] + sigmoid32(gates[j]) * candidate
-    for j in range(size):  # a loop of its own, which needs fewer checks that arrays do not overlap, so that it vectorises
-        h[j] = sigmoid32(gates[3 * size + j]) * _squash(c[j], is_relu)
+        fresh[j] = sigmoid32(gates[size + j]) * c[j] + sigmoid32(gates[j]) * _squash(fresh[j], is_relu)
+    for j in range(size):  # loops of their own, which need fewer checks that arrays do not overlap, so that they vectorise
+        c[j] = _blend(c[j], fresh[j], zoneout)
+    for j in range(size):
+        h[j] = _blend(h[j], sigmoid32(gates[3 * size + j]) * _squash(fresh[j], is_relu), zoneout)
+
+
+@inlined
+def _blend(old, new, zoneout):
+    """Return what a unit is after a step, on average, if it keeps its old value in a share of all cases."""
+    return zoneout * old + (ONE - zoneout) * new
 
 
 @inlined

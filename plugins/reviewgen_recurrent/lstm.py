@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import LstmConfig
 from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.kernels import LSTM
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
     RELU_RECURRENT_GAIN,
@@ -47,7 +48,7 @@ def lstm_step(
     return torch.sigmoid(output_gate) * activation(c), c
 
 
-CELL = Cell(lstm_step, {"tanh": torch.lstm})
+CELL = Cell(lstm_step, {"tanh": torch.lstm}, LSTM)
 
 
 class Lstm(nn.Module):
@@ -106,6 +107,18 @@ class Lstm(nn.Module):
         x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
         logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), (batch_first(h, like=self.embedding.weight), batch_first(c, like=self.embedding.weight))
+
+    def implementations(self) -> tuple[str, ...]:
+        """Return the ways in which the layers can be computed, the default first."""
+        return self.layers.ways
+
+    def use_implementation(self, name: str) -> None:
+        """Compute the layers in this way from now on.
+
+        Raises:
+            ConfigError: It is none of the implementations.
+        """
+        self.layers.use(name)
 
     def stepper(self, bits: Bits = 32) -> LstmStepper:
         """Return a stepper made from the weights as they are now, rounded to so many bits.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import RnnConfig
 from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.kernels import RNN
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
     Output,
@@ -44,7 +45,7 @@ def rnn_step(
     return (activation(inputs + F.linear(h, weight_hh, bias_hh)),)
 
 
-CELL = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu})
+CELL = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}, RNN)
 
 
 class Rnn(nn.Module):
@@ -94,6 +95,18 @@ class Rnn(nn.Module):
         x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
         logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
+
+    def implementations(self) -> tuple[str, ...]:
+        """Return the ways in which the layers can be computed, the default first."""
+        return self.layers.ways
+
+    def use_implementation(self, name: str) -> None:
+        """Compute the layers in this way from now on.
+
+        Raises:
+            ConfigError: It is none of the implementations.
+        """
+        self.layers.use(name)
 
     def stepper(self, bits: Bits = 32) -> RnnStepper:
         """Return a stepper made from the weights as they are now, rounded to so many bits.

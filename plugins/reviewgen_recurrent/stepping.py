@@ -42,7 +42,7 @@ class _RecurrentStepper:
         """
         refuse_non_numbers(tensors)
         self.config = config
-        self._is_relu = config.activation == "relu"
+        self._cell = self.cell, config.activation == "relu", np.float32(config.zoneout)
         self._weights = self._prepare(tensors, bits)
 
     @classmethod
@@ -69,7 +69,7 @@ class _RecurrentStepper:
     def read(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
         """Return the logits of what follows the last of T >= 1 tokens, and the state after it."""
         h, c = self._layers_first(state)
-        kernels.read(self._weights, self.cell, self._is_relu, np.ascontiguousarray(ids), h, c)
+        kernels.read(self._weights, *self._cell, np.ascontiguousarray(ids), h, c)
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
         kernels.score(self._weights, h[-1], logits)
         return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c)
@@ -94,9 +94,7 @@ class _RecurrentStepper:
         drawn, used = (np.zeros(len(texts), np.int64) for _ in range(2))
         windows, run = guard or (NO_WINDOWS, 0)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
-        kernels.write(
-            self._weights, self.cell, self._is_relu, h, c, whole, begun, drawn, new, numbers, used, drawing, windows, run
-        )
+        kernels.write(self._weights, *self._cell, h, c, whole, begun, drawn, new, numbers, used, drawing, windows, run)
         return whole[:, begun:], used, self._batch_first(h, c)
 
     def _layers_first(self, state: Parts) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B C"]]:

@@ -7,6 +7,9 @@ from reviewgen.testing import MODEL_LAWS, TOKENIZER_LAWS, make_model, make_token
 
 OPTIONS = {
     "gru-layers": ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
+    "rnn-zoneout": ("rnn", {"layers": 2, "zoneout": 0.3}),
+    "gru-zoneout": ("gru", {"zoneout": 0.3, "activation": "relu"}),
+    "lstm-zoneout": ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "spelled"}),
     "lstm-tokens": ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
 }
 MADE_OF_OTHERS = {"blend"}  # has no default settings; tests/unit/test_blend.py holds the laws over blends

@@ -19,13 +19,13 @@ from reviewgen.protocols import LanguageModel
 
 MODELS = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
 TORCH = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-LAYERS = ("fused", "spelled")
+LAYERS = ("fused", "unrolled", "spelled")
 every_model = pytest.mark.parametrize("name", MODELS)
 every_layer = pytest.mark.parametrize("layer", LAYERS)
 every_kind = pytest.mark.parametrize(
     ("name", "layer", "activation"),
     [(name, layer, "tanh") for name in MODELS for layer in LAYERS]
-    + [(name, "spelled", "relu") for name in MODELS]
+    + [(name, layer, "relu") for name in MODELS for layer in ("unrolled", "spelled")]
     + [("rnn", "fused", "relu")],
 )
 
@@ -107,8 +107,9 @@ def test_relu_rnn_equals_torch(layer: str) -> None:
 
 
 @every_model
-def test_gradients_equal_torch(name: str) -> None:
-    model = make(name, layer="spelled", layers=3)
+@every_layer
+def test_gradients_equal_torch(name: str, layer: str) -> None:
+    model = make(name, layer=layer, layers=3)
     ids, state = random_ids(4, 9), random_state(model, 4)
     expected, _, layers = torch_says(name, model, ids, state)
     for logits in (model(ids, state)[0], expected):
@@ -118,22 +119,27 @@ def test_gradients_equal_torch(name: str) -> None:
 
 
 @every_model
-def test_a_fused_models_weights_load_into_the_spelled_one(name: str) -> None:
+@pytest.mark.parametrize("layer", ["unrolled", "spelled"])
+def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None:
     fused = make(name, layer="fused", tied=True)
-    spelled = make(name, layer="spelled", tied=True)
-    for weights in spelled.parameters():
+    other = make(name, layer=layer, tied=True)
+    for weights in other.parameters():
         nn.init.zeros_(weights)
-    spelled.load_state_dict(fused.state_dict())
+    other.load_state_dict(fused.state_dict())
     ids = random_ids(2, 20)
-    torch.testing.assert_close(
-        spelled(ids, spelled.initial_state(2))[0], fused(ids, fused.initial_state(2))[0], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(other(ids, other.initial_state(2))[0], fused(ids, fused.initial_state(2))[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "cell"), [("gru", "GRU"), ("lstm", "LSTM")])
 def test_torch_has_no_relu_there_and_the_error_says_what_has(name: str, cell: str) -> None:
-    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"spelled\" has"):
+    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"unrolled\" and layer=\"spelled\" have"):
         make(name, activation="relu", layer="fused")
+
+
+@every_model
+def test_torch_has_no_zoneout_and_the_error_says_what_has(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"zoneout=0.1 does not go with layer=\"fused\".*Set layer to \"auto\""):
+        make(name, zoneout=0.1, layer="fused")
 
 
 @every_model

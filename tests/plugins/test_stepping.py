@@ -59,8 +59,8 @@ def write(stepper, drawing=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, 
 
 CELLS = [
     (name, layer, activation)
-    for name, layer, activation in itertools.product(("rnn", "gru", "lstm"), ("fused", "spelled"), ("tanh", "relu"))
-    if name == "rnn" or layer == "spelled" or activation == "tanh"
+    for name, layer, activation in itertools.product(("rnn", "gru", "lstm"), ("fused", "unrolled", "spelled"), ("tanh", "relu"))
+    if name == "rnn" or layer != "fused" or activation == "tanh"
 ]
 OUTPUTS = {
     "untied": {"embedding_size": 7},
@@ -83,6 +83,15 @@ class TestRecurrent:
     @pytest.mark.parametrize("size", [1, 5, 64, 100])
     def test_any_width_will_do(self, name, size):
         equals_the_plain_call(make(name, hidden_size=size, embedding_size=3), batch=5, time=3)
+
+    @pytest.mark.parametrize("activation", ["tanh", "relu"])
+    def test_zoneout_leaves_its_expectation(self, name, activation):
+        model = make(name, zoneout=0.3, activation=activation, layers=2)
+        equals_the_plain_call(model, batch=3, time=20)
+        others = make(name, activation=activation, layers=2)
+        ids = some_ids(model, 1, 5).numpy()
+        found, other = (m.stepper().read(ids, m.stepper().initial_state(1))[0] for m in (model, others))
+        assert np.abs(found - other).max() > 1e-3
 
     def test_a_large_vocabulary_is_not_looked_up(self, name, monkeypatch):
         model = make(name, vocab_size=3000, layers=2)

@@ -283,6 +283,76 @@ class IdleStepper(TinyStepper):
         return np.full(uniform.shape, -1), np.zeros(len(uniform), np.int64), state
 
 
+class Several(Tiny):
+    """A sound model with two implementations; the second looks its embeddings up by a product."""
+
+    used = "looked up"
+
+    def implementations(self):
+        return "looked up", "multiplied"
+
+    def use_implementation(self, name):
+        if name not in self.implementations():
+            raise ValueError(name)
+        self.used = name
+
+    def forward(self, ids, state):
+        if self.used == "looked up":
+            return super().forward(ids, state)
+        (h,), outputs = state, []
+        for x in (nn.functional.one_hot(ids, V).float() @ self.table()).unbind(1):
+            h = torch.tanh(h / 2 + x)
+            outputs.append(h)
+        return torch.stack(outputs, dim=1) @ self.embedding.T, self.after(h)
+
+    def table(self):
+        return self.embedding
+
+    def after(self, h):
+        return (h,)
+
+
+class BrokenImplementations(Several):
+    def table(self):
+        return 1.01 * self.embedding
+
+
+class CutOff(Several):
+    def table(self):
+        return self.embedding.detach()
+
+
+class CutOffState(Several):
+    def after(self, h):
+        return (h.detach(),)
+
+
+class OtherState(Several):
+    def after(self, h):
+        return (1.001 * h,)
+
+
+class Rewriting(Several):
+    def use_implementation(self, name):
+        super().use_implementation(name)
+        self.embedding.data = self.embedding.data.to(torch.float16 if name == "multiplied" else torch.float32).float()
+
+
+class Lenient(Several):
+    def use_implementation(self, name):
+        self.used = name
+
+
+class Repeating(Several):
+    def implementations(self):
+        return "looked up", "looked up"
+
+
+class Nameless(Several):
+    def implementations(self):
+        return ()
+
+
 class BrokenSumsToOne(Counts):
     def __call__(self, ids, state):
         return self.counts.log().expand(*ids.shape, -1), state
@@ -314,6 +384,7 @@ MODEL_FAULTS = {
     "meta": BrokenMeta,
     "score": BrokenScore,
     "step": BrokenStep,
+    "implementations": BrokenImplementations,
     "sums_to_one": BrokenSumsToOne,
     "reports": BrokenReports,
     "devices": BrokenDevices,
@@ -492,6 +563,9 @@ class TestModelLaw:
     def test_a_sound_model_with_a_stepper_passes(self, law):
         law(model_maker(Stepping))
 
+    def test_a_sound_model_with_implementations_passes(self, law):
+        law(model_maker(Several))
+
     def test_a_sound_count_model_passes(self, law):
         law(model_maker(Counts))
 
@@ -513,7 +587,20 @@ class TestTokenizerLaw:
             law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
 
 
-SINGLE = ["explicit", "config", "state", "chunks", "rows", "normal", "strict", "meta", "score", "step", "devices"]
+SINGLE = [
+    "explicit",
+    "config",
+    "state",
+    "chunks",
+    "rows",
+    "normal",
+    "strict",
+    "meta",
+    "score",
+    "step",
+    "devices",
+    "implementations",
+]
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -557,6 +644,23 @@ def test_step_finds_each_kind_of_lie(monkeypatch, stepper, sentence):
     monkeypatch.setattr(Stepping, "Stepper", stepper)
     with pytest.raises(AssertionError, match=sentence):
         model_laws.step(model_maker(Stepping))
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (CutOff, "'multiplied' gives another gradient of embedding"),
+        (CutOffState, "'multiplied' gives another gradient of embedding"),
+        (OtherState, "'multiplied' gives another (logits|state)"),
+        (Rewriting, "'multiplied' changes the model's tensors|gives another"),
+        (Lenient, "accepts"),
+        (Repeating, "twice"),
+        (Nameless, "empty"),
+    ],
+)
+def test_implementations_finds_each_kind_of_lie(fault, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        model_laws.implementations(model_maker(fault))
 
 
 def test_check_runs_every_law():

@@ -119,12 +119,12 @@ class SupportsStep(Protocol):
 
 @runtime_checkable
 class SupportsImplementations(Protocol):
-    """A model that computes one function in several ways, of which the fastest depends on the shape and the machine."""
+    """A model that can compute the same function in several ways, of which the fastest depends on shape and machine."""
 
     def implementations(self) -> tuple[str, ...]:
-        """Return the ways that the config leaves open, the plainest first; one where it names one."""
+        """Return the ways that the config allows, the default first: one where the config names one."""
         ...
 
     def use_implementation(self, name: str) -> None:
-        """Compute in this way from now on; no tensor changes."""
+        """Compute in one of these ways from now on; logits and gradients stay within 1e-4, tensors stay as they are."""
         ...

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
 from reviewgen.testing.device_law import devices
+from reviewgen.testing.implementations_law import implementations
 from reviewgen.testing.models import (
     ROWS,
     STEPS,
@@ -41,6 +42,7 @@ __all__ = [
     "config",
     "devices",
     "explicit",
+    "implementations",
     "meta",
     "no_mutation",
     "normal",
@@ -288,6 +290,7 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     meta,
     score,
     step,
+    implementations,
     sums_to_one,
     reports,
     devices,
