@@ -126,8 +126,9 @@ class Loop:
                 timings = find_form(self.model, form, self.config, probe_seconds(self.budget))
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
             one = next((tokens / each.tokens_per_second for each in timings if each.form.threads == 1), None)
-        if timings:
-            form, self.notes = timings[0].form, (*self.notes, describe_timings(timings))
+        form = timings[0].form if timings else form
+        if len(timings) > 1:
+            self.notes = *self.notes, describe_timings(timings)
         if isinstance(self.model, SupportsImplementations) and form.implementation is not None:
             self.model.use_implementation(form.implementation)
         return form, Threads(form.threads, one)

@@ -62,16 +62,19 @@ def plain_form(model: nn.Module, config: TrainingConfig, precision: str) -> Form
 def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: float = SECONDS) -> list[Timing]:
     """Return the timings of forms of a model on the CPU, the fastest first; none where the settings leave one only.
 
+    One thread comes first: where other programs hold a core, several that wait for one another may take fifty times as long.
+
     Args:
         model: The model.
         plain: The form to begin with.
         config: Says the batch of a step, and which of threads and precision are settled.
-        seconds: When to stop trying; a form whose turn has not come is left out.
+        seconds: When to stop trying; a form whose turn has not come is left out, but for all threads.
     """
     settled = {"threads": config.threads > 0, "implementation": False, "precision": config.precision != "auto"}
     may_vary = [what for what, is_settled in settled.items() if not is_settled]
     if not any(list(_others(model, plain, what)) for what in may_vary):
         return []
+    plain = replace(plain, threads=1) if "threads" in may_vary else plain
     batch = config.batch_size, config.bptt
     trial, until = copy.deepcopy(model).train(), time.monotonic() + seconds
     with OwnRandom(0):
@@ -80,7 +83,7 @@ def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: fl
         found = [best]
         for what in may_vary:
             for form in _others(model, best.form, what):
-                if time.monotonic() > until:
+                if time.monotonic() > until and what != "threads":
                     break
                 found.append(Timing(form, time_form(trial, form, batch)))
             best = max(found, key=lambda timing: timing.tokens_per_second * (_GAIN if timing is best else 1))
@@ -102,7 +105,7 @@ def _spell(form: Form) -> str:
 def _others(model: nn.Module, form: Form, what: str) -> Iterator[Form]:
     """Yield the forms that differ from one in its threads, its implementation or its precision."""
     if what == "threads" and torch.get_num_threads() > 1:
-        yield replace(form, threads=1 if form.threads > 1 else torch.get_num_threads())
+        yield replace(form, threads=torch.get_num_threads())
     elif what == "implementation" and isinstance(model, SupportsImplementations):
         yield from (replace(form, implementation=name) for name in model.implementations() if name != form.implementation)
     elif what == "precision" and form.precision != "no":
