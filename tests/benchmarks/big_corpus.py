@@ -34,11 +34,13 @@ from reviewgen.novelty import build_index
 SHARD_MB = 25
 STAGES = ("read, clean, spool", "train the tokenizer", "encode, write", "flush to disk")
 TRAIN = """
-import resource, sys, torch
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+import sys, torch
+def peak():  # getrusage would count what the parent held when it started this process
+    return next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(peak(), flush=True)
 import reviewgen
 model = reviewgen.train(sys.argv[1], sys.argv[2], steps=200)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, model.training["data"]["cleaning"]["characters"], flush=True)
+print(peak(), model.training["data"]["cleaning"]["characters"], flush=True)
 """
 
 

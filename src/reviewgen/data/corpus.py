@@ -173,6 +173,7 @@ def _read_together(
     parts: Sequence[Shard], stream: TextStream, folder: Path, config: DataConfig, workers: int, cleaner: Cleaner
 ) -> Iterator[Lines]:
     """Have several processes read and clean the parts of a source; yield what they wrote, in order."""
+    stream.rows = iter(())  # lets go of the file that was peeked into
     folders = [folder / f"part {number}" for number in range(len(parts))]
     common = {"column": stream.text_column, "conditions": config.conditions, "cleaning": config.cleaning}
     tasks = [{"folder": str(home), "shard": asdict(part), **common} for home, part in zip(folders, parts, strict=True)]
