@@ -1,8 +1,9 @@
-"""PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and precision. Target: 0.95 or more.
+"""PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and precision. Target: 0.97 or more.
 
 The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again and again. ``fit`` also reads
 batches from the token cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the median of
-the ratios of neighbours.
+the ratios of neighbours. A last line for each shape and cell is what ``fit`` does by itself, in the form that its probe finds and
+with Muon, beside the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
 """
 
 import statistics
@@ -22,7 +23,7 @@ from reviewgen.training import Budget, TrainingConfig, fit
 
 VOCAB = 70
 SHAPES = [(42, 128, 2, 4, 512), (128, 256, 2, 64, 64), (128, 512, 2, 100, 64)]  # embedding, hidden, layers, T, B
-ROUNDS, TARGET = 9, 0.95
+ROUNDS, TARGET, ALONE = 9, 0.97, 1.4
 
 
 class Ids:
@@ -61,13 +62,14 @@ def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
     return step
 
 
-def our_step(cell, embedding, hidden, layers, steps, batch, bf16, store):
-    """Return a function that takes one step of ``fit``."""
+def our_step(cell, embedding, hidden, layers, steps, batch, store, **settings):
+    """Return a function that takes one step of ``fit``, and the form in which it does so."""
     kind, _ = find_model(cell.lower())
     model = kind(kind.Config(vocab_size=VOCAB, embedding_size=embedding, hidden_size=hidden, layers=layers))
-    config = TrainingConfig(batch_size=batch, bptt=steps, evaluations=1, precision="bf16" if bf16 else "no")
+    config = TrainingConfig(batch_size=batch, bptt=steps, evaluations=1, **settings)
     reports = fit(model, Ids(), store, store, config, Budget(steps=10**6), seed=0)
-    return lambda: next(reports)
+    first = next(reports)
+    return lambda: next(reports), f"{first.device}, {first.threads} thread"
 
 
 def seconds(step, count):
@@ -86,17 +88,27 @@ def main():
         for shape in SHAPES[: int(sys.argv[1]) if len(sys.argv) > 1 else None]:
             _, hidden, layers, steps, batch = shape
             for cell in ("RNN", "GRU", "LSTM"):
-                for bf16 in (True, False):  # accelerate's precision is one for the process: bf16 first, then off
-                    bare, ours = bare_step(cell, *shape, bf16), our_step(cell, *shape, bf16, store)
-                    count = max(1, round(0.15 / max(seconds(bare, 3), 1e-4)))
-                    seconds(ours, 3)
-                    pairs = [(seconds(bare, count), seconds(ours, count)) for _ in range(ROUNDS)]
-                    ratio = statistics.median(a / b for a, b in pairs)
-                    speeds = [steps * batch / statistics.median(column) for column in zip(*pairs, strict=True)]
-                    misses += ratio < TARGET
+                for bf16 in (True, False):
+                    bare = bare_step(cell, *shape, bf16)
+                    settings = {"optimizer": "adamw", "precision": "bf16" if bf16 else "no", "threads": 1}
+                    ours, form = our_step(cell, *shape, store, **settings)
                     name = f"{cell} {layers}x{hidden} T{steps} B{batch} {'bf16' if bf16 else 'fp32'}"
-                    print(f"{name:32} {speeds[0]:>12,.0f} {speeds[1]:>12,.0f}  {ratio:.3f}", flush=True)
-    print(f"tokens/s; {misses} below {TARGET}")
+                    misses += compare(name, bare, ours, steps * batch, TARGET, form)
+                ours, form = our_step(cell, *shape, store)
+                target = ALONE if hidden == 512 else 0.0
+                misses += compare("  by itself, bare in fp32", bare, ours, steps * batch, target, form)
+    print(f"tokens/s; {misses} targets missed")
+
+
+def compare(name, bare, ours, tokens, target, form):
+    """Time two functions in turn and print their rates; return whether the ratio misses a target."""
+    count = max(1, round(0.15 / max(seconds(bare, 3), 1e-4)))
+    seconds(ours, 3)
+    pairs = [(seconds(bare, count), seconds(ours, count)) for _ in range(ROUNDS)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    speeds = [tokens / statistics.median(column) for column in zip(*pairs, strict=True)]
+    print(f"{name:32} {speeds[0]:>12,.0f} {speeds[1]:>12,.0f}  {ratio:.3f}  {form}", flush=True)
+    return ratio < target
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class Loop:
         self.processes = judge.processes
         self.device, self.notes = find_device(config.device, model)
         self.form, self.threads = self._find_form(begun)
-        self.computer = f"{self.device}, {self.form.precision} mixed precision"
+        form = f"{self.device}, {self.form.precision} mixed precision", self.form.implementation
+        self.computer = ", ".join(filter(None, form))
         self.autocast = autocast(self.device.type, self.form.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.form.precision == "fp16")
         self.processes.share_weights(model)
