@@ -151,5 +151,5 @@ def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, s
     return status, said.out, said.err
 
 
-GRU = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4}}
+GRU = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
 NGRAM = {"model": {"order": 4}, "steps": 1}

@@ -15,7 +15,7 @@ from reviewgen.training.loop import Loop
 from tests.unit.fakes import TEXTS
 
 SMALL = {
-    "model": {"hidden_size": 8, "embedding_size": 4},
+    "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
     "training": {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no", "evaluations": 5, "evaluation_tokens": 500},
 }
 

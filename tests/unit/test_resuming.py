@@ -21,8 +21,9 @@ from reviewgen.training import checkpoints
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
-    "model": {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2},
-    "training": {"batch_size": 4, "bptt": 8, "threads": 1, "evaluations": 8, "copy_tokens": 0, "evaluation_tokens": 500},
+    "model": {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2, "layer": "fused"},
+    "training": {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no", "evaluations": 8}
+    | {"copy_tokens": 0, "evaluation_tokens": 500},
 }
 
 ALONE = """if True:

@@ -33,6 +33,7 @@ class Sized(nn.Module):
 
 def chosen(monkeypatch, seconds, corpus_tokens=1_000, rate=lambda width: 1_000.0, optimizer=0.0, **options):
     """Return what is chosen where steps cost what is planted."""
+    monkeypatch.setattr(sizing, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(sizing, "_time_steps", lambda model, config: sizing._Cost(rate(len(model.weights)), optimizer))
     return choose_size(PRESET, lambda size: Sized(size["width"]), CONFIG, seconds, corpus_tokens, **options)
 

@@ -49,10 +49,10 @@ def by_hand(preset: str, found: TuneTrial, settings: dict[str, Any], **options: 
 
 def test_the_usual_space_is_made_of_the_model_s_own_settings() -> None:
     lstm = usual_space(start_of("lstm-char"), [])
-    rate, size = find_start("lstm-char", None, None, None).training.learning_rate, 384
+    rate, size = find_start("lstm-char", None, None, None).training.learning_rate, 320
     assert lstm == {
         "training.learning_rate": Range(rate / 8, rate * 4),
-        "model.hidden_size": Range(192, 768, 96),
+        "model.hidden_size": Range(160, 640, 80),
         "model.output_dropout": Range(0.0, 0.5),
     }
     assert lstm["model.hidden_size"].holds(size)

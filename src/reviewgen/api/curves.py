@@ -6,7 +6,7 @@ thinned curve. Their sums stay on the device; reading one waits for it, which ha
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -24,21 +24,19 @@ def targets_per_character(store: TokenStore, conditions: int) -> float:
     return (store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum())
 
 
-@dataclass
-class _Mean:
-    """The mean loss of the steps since it was last taken."""
+_Mean: TypeAlias = dict[str, Any]
+"""The losses of the steps since it was last taken: ``total``, a tensor or None, and ``steps``; what a checkpoint keeps."""
 
-    total: Tensor | None = None
-    steps: int = 0
 
-    def add(self, loss: Tensor) -> None:
-        self.total = loss if self.total is None else self.total + loss
-        self.steps += 1
+def _add(mean: _Mean, loss: Tensor) -> None:
+    mean["total"] = loss if mean["total"] is None else mean["total"] + loss
+    mean["steps"] += 1
 
-    def take(self) -> float | None:
-        mean = None if self.total is None else float(self.total) / self.steps
-        self.total, self.steps = None, 0
-        return mean
+
+def _take(mean: _Mean) -> float | None:
+    found = None if mean["total"] is None else float(mean["total"]) / mean["steps"]
+    mean |= {"total": None, "steps": 0}
+    return found
 
 
 @dataclass
@@ -48,14 +46,17 @@ class Curves:
     targets_per_character: float
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
-    _since_evaluation: _Mean = field(default_factory=_Mean)
-    _since_point: _Mean = field(default_factory=_Mean)
+    means: list[_Mean] = field(default_factory=list)  # since the last evaluation, and since the last point
+
+    def __post_init__(self) -> None:
+        if not self.means:
+            self.means += [{"total": None, "steps": 0} for _ in range(2)]
 
     def add(self, report: Report) -> dict[str, Any] | None:
         """Take a report in; return what became of it, an evaluation, a point or both, if anything did."""
         if report.loss is not None:
-            self._since_evaluation.add(report.loss)
-            self._since_point.add(report.loss)
+            for mean in self.means:
+                _add(mean, report.loss)
         point = self._point(report) if report.loss is not None and self._is_due(report) else None
         if report.sample is None:
             return point
@@ -90,12 +91,12 @@ class Curves:
         return finite({"train_nats_per_token": nats_per_token, "train_bits_per_character": bits})
 
     def _point(self, report: Report) -> dict[str, Any]:
-        self.points.append(self._place(report) | self._loss(self._since_point.take()))
+        self.points.append(self._place(report) | self._loss(_take(self.means[1])))
         return self.points[-1]
 
     def _evaluation(self, report: Report) -> dict[str, Any]:
         """Keep the numbers of one evaluation; an infinite one becomes None."""
-        numbers = self._place(report) | self._loss(self._since_evaluation.take())
+        numbers = self._place(report) | self._loss(_take(self.means[0]))
         numbers |= {"is_best": report.is_best, "copy_rate": report.copy_rate}
         self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
         return self.evaluations[-1]

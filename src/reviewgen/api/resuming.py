@@ -75,6 +75,11 @@ class RunFolder:
         if find_place().num_processes > 1:
             if self._resume:
                 raise CheckpointError("Several processes write no checkpoints, so none can go on: do without --resume.")
+            if self.checkpoints is not None and self.checkpoints.steps():
+                raise CheckpointError(
+                    f"{self.folder} holds a run that was cut short. Go on with it in one process, by the same command and "
+                    "--resume (resume=True), or remove that folder to start over."
+                )
             self.checkpoints = None
         if self.checkpoints is None or self.folder is None or self._begun:
             return

@@ -119,8 +119,9 @@ class TrainingRun:
             ),
         )
         budgets = {"seconds": self._budget_seconds, "steps": steps, "epochs": epochs}
-        settings = {**self._start.identity(), "seed": seed, "budget": budgets, "data": to_dict(self._data)}
+        settings = {**self._start.identity(), "data": to_dict(self._data)}
         self._told = {"the preset": self.preset, "the seed": seed, "the length": budgets, "settings": settings}
+        settings |= {"seed": seed, "budget": budgets}
         self._run_folder = RunFolder(self.out, self.preset, self._start, settings, resume=resume)
         self._started = time.monotonic()
         self._size: list[dict[str, Any]] = []  # settings of model and training that were chosen, where nobody named a size
@@ -141,6 +142,8 @@ class TrainingRun:
             DataError: The source cannot be read, or holds a single review and no validation is given.
         """
         self._run_folder.open()
+        before, self.notes = self.notes, self._run_folder.recall("notes")
+        self._note(*before)
         with ExitStack() as stack:
             self._folder = stack.enter_context(workspace())
             self._machine = processes_here()  # one of them reads, and the others wait for it
@@ -151,7 +154,7 @@ class TrainingRun:
             self.corpus: Corpus
             self.corpus, self.conditions, notes = self._machine.share(found)
             self._run_folder.settle(self.corpus.stream.name, self.corpus.fingerprint)
-            self.notes += notes
+            self._note(*notes)
             self._stack = stack.pop_all()
         return self.corpus
 
@@ -199,7 +202,7 @@ class TrainingRun:
         if self._reading != other._reading:
             return False
         self.corpus, self.conditions, self.tokenizer, self.stores = other.corpus, other.conditions, other.tokenizer, other.stores
-        self._index, self._size = other._index, other._size
+        self._index, self._size = other._index, list(other._size)
         self._build()
         return True
 
@@ -214,27 +217,33 @@ class TrainingRun:
         """Make the model, and measure what can be measured before it is trained."""
         start, recall = self._start, self._run_folder.recall
         train = self.stores["train"]
-        self._curves = Curves(targets_per_character(train, len(self.conditions)), recall("evaluations"), recall("points"))
+        kept = recall("evaluations"), recall("points"), recall("means")
+        self._curves = Curves(targets_per_character(train, len(self.conditions)), *kept)
         held_out = sample_documents(self.stores["validation"], self.config.evaluation_tokens)
         if self._index is not None:
             self._held_out_copy_rate = self._index.copy_rate(ids[1 + len(self.conditions) : -1] for ids, _ in held_out)
-        self._choose_size()
-        size = self._size[0] if self._size else {}
+        size = self._choose_size()
         self.config = replace(start.training, **size.get("training", {}))
         self.model = start.build(self.conditions.vocab_size, self._seed, size.get("model"))
         refuse_differences(self.model, self.corpus, self.conditions, self._told)
         self._bits_before = start.measure(self.model, held_out, self.tokenizer, self.conditions)
-        self.notes += start.notes(self._bits_before)
+        self._note(*start.notes(self._bits_before))
 
-    def _choose_size(self) -> None:
-        """Choose the size of model and batch by the time that is left, where nobody has, and say so."""
-        if self._size or self._budget_seconds is None:
-            return
+    def _choose_size(self) -> Mapping[str, Any]:
+        """Return settings of model and training for the time that is left, where nobody has named a size, and say so."""
+        if self._start.sizable is None or self._budget_seconds is None:
+            return {}
         left = self._started + self._budget_seconds - time.monotonic()
-        chosen = self._start.choose_size(self.conditions.vocab_size, left, self.stores["train"].tokens)
-        if chosen is not None:
-            self._size.append({"model": dict(chosen.model), "training": dict(chosen.training)})
-            self.notes.append(chosen.words(left))
+        if not self._size and left > 0:
+            chosen = self._start.choose_size(self.conditions.vocab_size, left, self.stores["train"].tokens)
+            if chosen is not None:
+                self._size.append({"model": dict(chosen.model), "training": dict(chosen.training)})
+                self._note(chosen.words(left))
+        return self._size[0] if self._size else {}
+
+    def _note(self, *notes: str) -> None:
+        """Keep what there is to say; a run that goes on has said a part of it before."""
+        self.notes += [note for note in notes if note not in self.notes]
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report a step. Afterwards the model holds its best weights."""
@@ -259,7 +268,7 @@ class TrainingRun:
         with self.log.opened(settings):
             for report in reports:
                 self._last = report
-                self.notes += report.notes
+                self._note(*report.notes)
                 yield self.log.record(report, self._curves.add(report))
 
     def interrupt(self) -> None:

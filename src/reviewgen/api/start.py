@@ -6,7 +6,7 @@ A model that is trained further keeps its tokenizer, conditions, shape and gener
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -231,15 +231,19 @@ def _from_preset(
         training=from_dict(TrainingConfig, merge_settings(TrainingConfig, preset.training_settings, training, "training")),
         generation=from_dict(GenerationConfig, preset.generation_settings),
         trained=trained,
-        sizable=None if _names_size(preset, model) else preset,
+        sizable=_sizable(preset, set(model or {})),
         has_own_batch=not {"batch_size", "bptt"} & set(training or {}),
     )
 
 
-def _names_size(preset: Preset, model: Mapping[str, Any] | None) -> bool:
-    """Return whether somebody has set what a preset's sizes differ in, or the preset has none."""
-    chosen = {name for size in (*preset.sizes, *(settings for _, settings in preset.by_epochs)) for name in size}
-    return not preset.sizes or bool(chosen & set(model or {}))
+def _sizable(preset: Preset, named: set[str]) -> Preset | None:
+    """Return a preset whose size may be chosen, without the settings that somebody has named; None where that is its size."""
+    if not preset.sizes or any(named & set(size) for size in preset.sizes):
+        return None
+    left = tuple(
+        (least, {name: value for name, value in settings.items() if name not in named}) for least, settings in preset.by_epochs
+    )
+    return replace(preset, by_epochs=left)
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> Start:

@@ -113,7 +113,8 @@ class Checkpoints:
         return any(path.name not in (self.RUN, _LOCK) and not path.name.startswith(_PREFIX) for path in self.folder.iterdir())
 
     def take_state(self) -> Any:
-        """Return the state that was loaded, once; None where there is none."""
+        """Return the state that was loaded, once; None where there is none. The time to the next checkpoint begins."""
+        self._wait(0.0)
         state, self._state = self._state, None
         return state
 

@@ -67,7 +67,11 @@ class Loop:
         self.random = OwnRandom(seed + self.processes.rank, self.device.type)  # each process has dropout of its own
         self.guard = self._guard()
         if begun is not None:
-            self._restore(begun)
+            try:
+                self._restore(begun)
+            except CheckpointError:
+                self.threads.restore()
+                raise
 
     def state(self) -> dict[str, Any]:
         """Return all that decides how the run goes on, tensors and JSON values; a new loop takes it as ``begun``."""
@@ -120,7 +124,7 @@ class Loop:
         """Return the form that steps are taken in, and its threads, set; what the probe found becomes a note."""
         timings: list[Timing] = []
         if begun is not None:
-            form, one = Form(**begun["form"]), begun["seconds_of_one"]
+            form, one = _recall_form(begun, self.model)
         else:
             form = plain_form(self.model, self.config, find_precision(self.config.precision, self.device.type))
             if self.device.type == "cpu" and self.processes.count == 1:
@@ -271,6 +275,21 @@ class Loop:
 def detach(state: State) -> State:
     """Return a state cut off from its past, so that gradients end there."""
     return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
+
+
+def _recall_form(begun: Mapping[str, Any], model: Any) -> tuple[Form, float | None]:
+    """Return the form of a run that was cut short, and the seconds of a step with one thread, where they are known.
+
+    Raises:
+        CheckpointError: This model has no such form.
+    """
+    try:
+        form = Form(**begun["form"])
+        if isinstance(model, SupportsImplementations) and form.implementation not in model.implementations():
+            raise ValueError(f"it has no implementation {form.implementation!r}")
+        return form, begun["seconds_of_one"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The checkpoint does not fit this model: {error}") from None
 
 
 def _to(state: State, device: torch.device) -> State:

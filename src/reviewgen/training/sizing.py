@@ -20,7 +20,7 @@ from torch import nn
 from reviewgen.config import Preset
 from reviewgen.sampling.threads import using_threads
 from reviewgen.training.config import TrainingConfig
-from reviewgen.training.device import find_precision
+from reviewgen.training.device import OwnRandom, find_precision
 from reviewgen.training.optimizing import make_optimizers
 from reviewgen.training.probe import Timing, find_form, plain_form, time_form
 
@@ -34,6 +34,7 @@ PARAMETERS_A_TOKEN = 4.0
 
 _SHARE = 0.9  # of the time goes into steps; evaluations and samples take the rest
 _SECONDS = 0.15  # of timing a size
+_LOOKING = 2.0  # seconds after which no larger size is timed
 _SHORT = 16  # time steps
 
 _GAIN = 1.1  # in tokens a second, that a batch of twice the length must bring
@@ -96,14 +97,16 @@ def choose_size(
         corpus_tokens: Of an epoch.
         may_grow: Whether the batch may be made longer for a model whose optimizer takes long.
     """
-    chosen = None
+    chosen, start = None, time.monotonic()
     for settings in preset.sizes:
+        if chosen is not None and time.monotonic() - start > _LOOKING:
+            break
         model = build(settings)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         cost = _time_steps(model, config)
         batch = _grow(config, cost, seconds) if may_grow else (config.batch_size, config.bptt)
-        rate = cost.rate(math.prod(batch))
-        tokens = rate * seconds * _SHARE
+        rate = cost.rate(math.prod(batch) * config.gradient_accumulation_steps)
+        tokens = rate * max(0.0, seconds - (time.monotonic() - start)) * _SHARE
         is_too_large = tokens < TOKENS_A_PARAMETER * parameters or parameters > PARAMETERS_A_TOKEN * corpus_tokens
         if chosen is not None and is_too_large:
             break
@@ -118,7 +121,7 @@ def _grow(config: TrainingConfig, cost: _Cost, seconds: float) -> tuple[int, int
     """Return B and T of a step: longer, then wider, while the optimizer takes much of it and many steps are left."""
     rows, length = config.batch_size, config.bptt
     while True:
-        tokens = rows * length
+        tokens = rows * length * config.gradient_accumulation_steps
         wider = (rows, 2 * length) if length < _LONGEST else (2 * rows, length)
         steps = cost.rate(2 * tokens) * seconds * _SHARE / (2 * tokens)
         gain = cost.rate(2 * tokens) / cost.rate(tokens)
@@ -131,7 +134,8 @@ def _time_steps(model: nn.Module, config: TrainingConfig) -> _Cost:
     """Time the parts of a model's step: forward and backward, and the optimizer."""
     form = plain_form(model, config, find_precision(config.precision, "cpu"))
     timings = find_form(model, form, config, _SECONDS)
-    best = timings[0] if timings else Timing(form, time_form(model, form, (config.batch_size, min(config.bptt, _SHORT))))
+    with OwnRandom(0):
+        best = timings[0] if timings else Timing(form, time_form(model, form, (config.batch_size, min(config.bptt, _SHORT))))
     optimizers, seconds = make_optimizers(model, config), []
     with using_threads(best.form.threads):
         for _ in range(2):  # the first makes room for the optimizers' memory

@@ -55,6 +55,8 @@ def find_verdict(
 
 def _find_trend(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
     """Return the verdict without regard to copies."""
+    if stopped == "diverged":
+        return _of_a_divergence(evaluations)
     if not evaluations:
         return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
     if all(each.get("train_nats_per_token") is None for each in evaluations):
@@ -62,16 +64,21 @@ def _find_trend(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -
     bits = [_bits(each) for each in evaluations]
     if min(bits) == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
-    if stopped == "diverged":
-        step = evaluations[-1]["step"]
-        words = f"Diverged after step {step:,}: the loss is no number any more; {_keeping(evaluations)}. {_CALMER}"
-        return RunVerdict("diverged", words, step)
     if len(bits) == 1:
         return RunVerdict("unknown", "No verdict: one evaluation does not show whether it still improves. Give it more time.")
     best = bits.index(min(bits))
     if best + 1 < len(bits) and _share(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > NOTABLE:
         return _of_a_rise(evaluations, bits, best)
     return _of_a_fall(evaluations, bits)
+
+
+def _of_a_divergence(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
+    """Return the verdict on a run whose loss became no number."""
+    if not evaluations:
+        return RunVerdict("diverged", f"Diverged before the first evaluation: the loss is no number any more. {_CALMER}")
+    step = evaluations[-1]["step"]
+    words = f"Diverged after step {step:,}: the loss is no number any more; {_keeping(evaluations)}. {_CALMER}"
+    return RunVerdict("diverged", words, step)
 
 
 def _of_a_count(stopped: str | None) -> RunVerdict:
@@ -99,7 +106,7 @@ def _of_a_fall(evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float]) 
     """Return the verdict on a run that ended at, or close to, its best."""
     recent = evaluations[-1]["step"] * (1 - RECENT)
     before = min([found for each, found in zip(evaluations, bits, strict=True) if each["step"] <= recent] or bits[:1])
-    gain = _share(before - min(bits), min(bits))
+    gain = _share(before - min(bits), before) if math.isfinite(before) else 1.0
     gained = f"the last quarter of the steps took {gain:.1%} off the bits of held-out text"
     if gain > NOTABLE:
         return RunVerdict("still improving", f"Still improving: {gained}. Give it more time.")
