@@ -12,7 +12,7 @@ NNLM_CHAR = Preset(
     model="nnlm",
     tokenizer="char",
     model_settings={"order": 12, "embedding_size": 32, "hidden_size": 768},
-    training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.003, "weight_decay": 0.01, "clip_norm": 1.0},
+    training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.01, "weight_decay": 0.01, "clip_norm": 1.0},
     generation_settings={"max_new_tokens": 600, "temperature": 0.8},
 )
 

@@ -20,7 +20,10 @@ from tests.unit.fakes import TEXTS, run_command, train_tiny
 NEW = [f"a {adjective} {noun}, and so was the {other}!" for adjective in ("warm", "loud", "dim", "fine", "sharp")
        for noun in ("song", "voice", "drum", "bass") for other in ("band", "room", "crowd")]  # fmt: skip
 TRAINING = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 1, "copy_tokens": 0}
-SMALL = {"model": {"hidden_size": 32, "embedding_size": 12, "output_dropout": 0.2}, "training": TRAINING}
+SMALL = {
+    "model": {"hidden_size": 32, "embedding_size": 12, "output_dropout": 0.2, "layer": "fused"},
+    "training": TRAINING,
+}
 WITH_COLUMNS = [{"text": text, "stars": 1 + number % 2} for number, text in enumerate(TEXTS)]
 
 
@@ -28,7 +31,7 @@ WITH_COLUMNS = [{"text": text, "stars": 1 + number % 2} for number, text in enum
 def folder(tmp_path_factory: Any) -> Path:
     """A folder of trained models: a gru with generation defaults of its own, one with conditions, an n-gram and a blend."""
     root: Path = tmp_path_factory.mktemp("further")
-    train_tiny("gru-char", root / "cache", out=root / "gru", **(SMALL | {"steps": 200}))
+    train_tiny("gru-char", root / "cache", out=root / "gru", **(SMALL | {"steps": 80}))
     train_tiny("gru-char", root / "cache", WITH_COLUMNS, out=root / "stars", conditions=["stars"], **(SMALL | {"steps": 60}))
     train_tiny("ngram-char", root / "cache", out=root / "ngram")
     reviewgen.blend([str(root / "gru"), str(root / "ngram")]).save_pretrained(root / "blend")

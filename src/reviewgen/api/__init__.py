@@ -1,15 +1,19 @@
 """The sentences that users write: ``load``, ``train``, ``blend``, ``sweep``, ``tune`` and the lists of what is installed.
 
-Joins the rooms below and adds no logic of its own.
+Joins the rooms below.
 
     loading    a trained model from a folder, the Hub or a preset
     training   a preset and a corpus to a trained model; ``run`` holds the same step by step
-    mixture    several trained models to one
-    table      several trainings in a table
+    start      what a training starts from; ``keeping`` says what a trained model keeps
+    resuming   the folder of a run that may be cut short
+    agreement  several processes that must have been told the same
+    record     what training.json says of a run; ``index`` makes the index of its texts
     curves     what is kept of a training's reports
     tracking   the same, logged to TensorBoard or trackio
     plot       learning curves as a picture; ``figures`` holds what pictures share
-    tuning     a search for good settings
+    mixture    several trained models to one
+    table      several trainings in a table; ``variants`` makes trainings that differ in some settings
+    tuning     a search for good settings, by optuna in ``study``, over a ``space``
 
 Each name is imported when it is first asked for, so that ``load`` does not bring what only training needs.
 """

@@ -120,7 +120,7 @@ class TrainingRun:
         )
         budgets = {"seconds": self._budget_seconds, "steps": steps, "epochs": epochs}
         settings = {**self._start.identity(), "data": to_dict(self._data)}
-        self._told = {"the preset": self.preset, "the seed": seed, "the length": budgets, "settings": settings}
+        self._told = {"the preset": self.preset, "the seed": seed, "the length": budgets, "settings": dict(settings)}
         settings |= {"seed": seed, "budget": budgets}
         self._run_folder = RunFolder(self.out, self.preset, self._start, settings, resume=resume)
         self._started = time.monotonic()
