@@ -30,10 +30,11 @@ class RecurrentConfig:
         locked_dropout: Whether these three hide the same units at every token of a call (Gal & Ghahramani 2016).
         token_dropout: The share of tokens that have no embedding, wherever in a call they stand, in training.
         weight_dropout: The share of each recurrent matrix that is zero for a call, in training (Merity et al. 2017).
-        tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
         zoneout: The share of each memory's units that keep their old value at a step, in training (Krueger et al. 2017).
-        layer: "fused" is torch's layer; "unrolled" trains faster where there are few numbers to a product; "spelled" is the cell
-            from plain matrix products, slower, to read and change; "auto" is whatever serves, and the training finds out.
+        tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
+        layer: "fused" is torch's layer; "unrolled" computes the same and trains a gru or rnn faster on a processor; "spelled" is
+            the cell from plain matrix products, slower, to read and change; "auto" is the first of these that has what is asked
+            for, and leaves it to the training to try another.
         activation: The cell's squashing function; gates are sigmoid whatever it is.
     """
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import draw_zones, drop, drop_sequence, zone_out
+from reviewgen_recurrent.dropout import draw_zones, drop, zone_out
 from reviewgen_recurrent.unrolled import can_unroll, unroll
 
 __all__ = ["Cell", "CellState", "CellStep", "Layers"]
@@ -85,7 +85,7 @@ class Layers:
         last = []
         for layer, own in enumerate(weights):
             if layer > 0:
-                x = drop_sequence(x, config.dropout, training, config.locked_dropout)
+                x = drop(x, config.dropout, training, config.locked_dropout)
             x, after = self._run(way, x, tuple(part[layer : layer + 1] for part in state), own, training)
             last.append(after)
         return x, tuple(torch.cat(part) for part in zip(*last, strict=True))  # each (L, B, H)

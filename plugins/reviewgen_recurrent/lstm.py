@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import LstmConfig
-from reviewgen_recurrent.dropout import drop_sequence
+from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.kernels import LSTM
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.network import (
@@ -104,7 +104,7 @@ class Lstm(nn.Module):
         x, (h, c) = self.layers(
             self.recurrent, x, (layers_first(h, like=x), layers_first(c, like=x))
         )  # (T, B, H), (L, B, H), (L, B, H)
-        x = drop_sequence(x, config.output_dropout, self.training, config.locked_dropout)
+        x = drop(x, config.output_dropout, self.training, config.locked_dropout)
         logits = self.output(x, self.embedding.weight)  # (T, B, V)
         return logits.transpose(0, 1), (batch_first(h, like=self.embedding.weight), batch_first(c, like=self.embedding.weight))
 

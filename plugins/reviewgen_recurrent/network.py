@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import drop, drop_sequence
+from reviewgen_recurrent.dropout import drop
 
 __all__ = [
     "RELU_RECURRENT_GAIN",
@@ -55,9 +55,10 @@ def make_embedding(config: RecurrentConfig) -> nn.Embedding:
 
 def embed(ids: Int[Tensor, "T B"], embedding: nn.Embedding, config: RecurrentConfig) -> Float[Tensor, "T B E"]:
     """Return the vectors of some ids, with the dropouts of tokens and of embeddings."""
-    vocabulary, training = len(embedding.weight), embedding.training
-    table = drop(embedding.weight, config.token_dropout, training, (vocabulary, 1))  # (V, E)
-    return drop_sequence(F.embedding(ids, table), config.embedding_dropout, training, config.locked_dropout)
+    table, training = embedding.weight, embedding.training
+    if training and config.token_dropout > 0:
+        table = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, training)  # (V, E) times (V, 1)
+    return drop(F.embedding(ids, table), config.embedding_dropout, training, config.locked_dropout)
 
 
 def initialise_layers(layers: nn.Module, gates: int, recurrent_gain: float = 1.0) -> None:

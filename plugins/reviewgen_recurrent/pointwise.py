@@ -1,7 +1,6 @@
 """What a layer does at one time step beside its matrix product, forwards and backwards, compiled. It knows arrays, no settings.
 
-Numbers are float32, float64 or bfloat16; of the latter numpy knows nothing, so they come as uint16, and are widened to float32
-before, and rounded after, any arithmetic. Each loop writes to one row and reads from few: only then does the compiler find that
+Numbers are of any ``precision``. Each loop writes to one row and reads from few: only then does the compiler find that
 rows do not overlap, and use the processor's vectors.
 
 Shapes: T time, B rows side by side, H hidden, G gates times H, P parts of a state (the lstm's are h and c). The gradient of the
@@ -19,11 +18,11 @@ from numba.extending import overload
 from reviewgen.compiled import compiled, inlined
 from reviewgen.compiled.linear import sigmoid32, tanh32
 from reviewgen_recurrent.kernels import GRU, LSTM
+from reviewgen_recurrent.precision import narrow, wide
 
 __all__ = ["backward_step", "forward_step"]
 
 ZERO, ONE = np.float32(0), np.float32(1)
-HALF_ULP, BIT, SIXTEEN = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 
 
 @compiled
@@ -83,13 +82,13 @@ def backward_step(cell, is_relu, t, gates, kept, outputs, of_outputs, of_product
 @compiled
 def _rnn(gates, product, bias, is_relu, new):
     for j in range(len(new)):
-        new[j] = _squash(_wide(gates[j]) + _wide(product[j]) + bias[j], is_relu)
+        new[j] = _squash(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
 
 
 @compiled
 def _rnn_back(d, output, is_relu, of_gates):
     for j in range(len(d)):
-        of_gates[j] = _narrow(d[j] * _slope(_wide(output[j]), is_relu), of_gates[j])
+        of_gates[j] = narrow(d[j] * _slope(wide(output[j]), is_relu), of_gates[j])
     d[:] = ZERO
 
 
@@ -101,9 +100,9 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
     _open(update, product[size : 2 * size], bias[size : 2 * size])
     _add_bias(product[2 * size :], bias[2 * size :], kept)
     for j in range(size):
-        candidate[j] = _narrow(_squash(_wide(candidate[j]) + _wide(reset[j]) * _wide(kept[j]), is_relu), candidate[j])
+        candidate[j] = narrow(_squash(wide(candidate[j]) + wide(reset[j]) * wide(kept[j]), is_relu), candidate[j])
     for j in range(size):
-        new[j] = _wide(candidate[j]) + _wide(update[j]) * (h[j] - _wide(candidate[j]))
+        new[j] = wide(candidate[j]) + wide(update[j]) * (h[j] - wide(candidate[j]))
 
 
 @compiled
@@ -113,17 +112,17 @@ def _gru_back(d, gates, before, kept, is_relu, of_gates):
     of_input, of_reset = of_gates[:size], of_gates[size : 2 * size]
     of_update, of_hidden = of_gates[2 * size : 3 * size], of_gates[3 * size :]
     for j in range(size):
-        slope = (ONE - _wide(update[j])) * _slope(_wide(candidate[j]), is_relu)
-        of_input[j] = _narrow(d[j] * slope, of_input[j])
+        slope = (ONE - wide(update[j])) * _slope(wide(candidate[j]), is_relu)
+        of_input[j] = narrow(d[j] * slope, of_input[j])
     for j in range(size):
-        slope = (_wide(before[j]) - _wide(candidate[j])) * _wide(update[j]) * (ONE - _wide(update[j]))
-        of_update[j] = _narrow(d[j] * slope, of_update[j])
+        slope = (wide(before[j]) - wide(candidate[j])) * wide(update[j]) * (ONE - wide(update[j]))
+        of_update[j] = narrow(d[j] * slope, of_update[j])
     for j in range(size):
-        of_hidden[j] = _narrow(_wide(of_input[j]) * _wide(reset[j]), of_hidden[j])
+        of_hidden[j] = narrow(wide(of_input[j]) * wide(reset[j]), of_hidden[j])
     for j in range(size):
-        of_reset[j] = _narrow(_wide(of_hidden[j]) * _wide(kept[j]) * (ONE - _wide(reset[j])), of_reset[j])
+        of_reset[j] = narrow(wide(of_hidden[j]) * wide(kept[j]) * (ONE - wide(reset[j])), of_reset[j])
     for j in range(size):
-        d[j] *= _wide(update[j])
+        d[j] *= wide(update[j])
 
 
 @compiled
@@ -137,9 +136,9 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
     _close(candidate, product[2 * size : 3 * size], bias[2 * size : 3 * size], is_relu)
     _narrow_all(c, kept)
     for j in range(size):
-        c_new[j] = _wide(forget[j]) * c[j] + _wide(first[j]) * _wide(candidate[j])
+        c_new[j] = wide(forget[j]) * c[j] + wide(first[j]) * wide(candidate[j])
     for j in range(size):
-        h_new[j] = _wide(last[j]) * _squash(c_new[j], is_relu)
+        h_new[j] = wide(last[j]) * _squash(c_new[j], is_relu)
 
 
 @compiled
@@ -149,45 +148,45 @@ def _lstm_back(d, dc, gates, before, is_relu, of_gates, shown):
     of_first, of_forget = of_gates[:size], of_gates[size : 2 * size]
     of_candidate, of_last = of_gates[2 * size : 3 * size], of_gates[3 * size :]
     for j in range(size):
-        c = _wide(forget[j]) * _wide(before[j]) + _wide(first[j]) * _wide(candidate[j])
+        c = wide(forget[j]) * wide(before[j]) + wide(first[j]) * wide(candidate[j])
         shown[j] = _squash(c, is_relu)
     for j in range(size):
-        of_last[j] = _narrow(d[j] * shown[j] * _wide(last[j]) * (ONE - _wide(last[j])), of_last[j])
+        of_last[j] = narrow(d[j] * shown[j] * wide(last[j]) * (ONE - wide(last[j])), of_last[j])
     for j in range(size):
-        dc[j] += d[j] * _wide(last[j]) * _slope(shown[j], is_relu)
+        dc[j] += d[j] * wide(last[j]) * _slope(shown[j], is_relu)
     for j in range(size):
-        of_forget[j] = _narrow(dc[j] * _wide(before[j]) * _wide(forget[j]) * (ONE - _wide(forget[j])), of_forget[j])
+        of_forget[j] = narrow(dc[j] * wide(before[j]) * wide(forget[j]) * (ONE - wide(forget[j])), of_forget[j])
     for j in range(size):
-        of_first[j] = _narrow(dc[j] * _wide(candidate[j]) * _wide(first[j]) * (ONE - _wide(first[j])), of_first[j])
+        of_first[j] = narrow(dc[j] * wide(candidate[j]) * wide(first[j]) * (ONE - wide(first[j])), of_first[j])
     for j in range(size):
-        of_candidate[j] = _narrow(dc[j] * _wide(first[j]) * _slope(_wide(candidate[j]), is_relu), of_candidate[j])
+        of_candidate[j] = narrow(dc[j] * wide(first[j]) * _slope(wide(candidate[j]), is_relu), of_candidate[j])
     for j in range(size):
-        dc[j] *= _wide(forget[j])
+        dc[j] *= wide(forget[j])
     d[:] = ZERO
 
 
 @compiled
 def _open(gate, product, bias):
     for j in range(len(gate)):
-        gate[j] = _narrow(_sigmoid(_wide(gate[j]) + _wide(product[j]) + bias[j]), gate[j])
+        gate[j] = narrow(_sigmoid(wide(gate[j]) + wide(product[j]) + bias[j]), gate[j])
 
 
 @compiled
 def _close(gate, product, bias, is_relu):
     for j in range(len(gate)):
-        gate[j] = _narrow(_squash(_wide(gate[j]) + _wide(product[j]) + bias[j], is_relu), gate[j])
+        gate[j] = narrow(_squash(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
 
 
 @compiled
 def _add_bias(product, bias, total):
     for j in range(len(total)):
-        total[j] = _narrow(_wide(product[j]) + bias[j], total[j])
+        total[j] = narrow(wide(product[j]) + bias[j], total[j])
 
 
 @compiled
 def _narrow_all(numbers, row):
     for j in range(len(row)):
-        row[j] = _narrow(numbers[j], row[j])
+        row[j] = narrow(numbers[j], row[j])
 
 
 @compiled
@@ -205,7 +204,7 @@ def _settle(old, new, zoned, t, part, row):
 @compiled
 def _gather(d, of_product, of_output):
     for j in range(len(d)):
-        d[j] += _wide(of_product[j]) + _wide(of_output[j])
+        d[j] += wide(of_product[j]) + wide(of_output[j])
 
 
 @compiled
@@ -232,34 +231,6 @@ def _squash(number, is_relu):
 def _slope(value, is_relu):
     """Return the slope of the squashing function where it has a value."""
     return (ONE if value > ZERO else ZERO) if is_relu else ONE - value * value
-
-
-@inlined
-def _rounded(number):
-    bits = np.float32(number).view(np.uint32)
-    return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)  # to the nearest, to the even one of two
-
-
-def _wide(number):
-    """Return a number as one to compute with."""
-
-
-@overload(_wide)
-def _make_wide(number):
-    if number == types.uint16:
-        return lambda number: np.uint32(np.uint32(number) << SIXTEEN).view(np.float32)
-    return lambda number: number
-
-
-def _narrow(number, like):
-    """Return a number as one to be stored beside ``like``."""
-
-
-@overload(_narrow)
-def _make_narrow(number, like):
-    if like == types.uint16:
-        return lambda number, like: _rounded(number)
-    return lambda number, like: number
 
 
 def _sigmoid(number):

@@ -42,7 +42,10 @@ def _char(model: str, hidden_size: int, learning_rate: float, expected: Sequence
     )
 
 
-def _word(model: str, learning_rate: float) -> Preset:
+WORD_EXPECTED = ((5.1e5, 0.75, 1.93),)
+
+
+def _word(model: str, learning_rate: float, expected: Sequence[tuple[float, float, float]] = ()) -> Preset:
     return Preset(
         model=model,
         tokenizer="word",
@@ -52,12 +55,13 @@ def _word(model: str, learning_rate: float) -> Preset:
         generation_settings=WORD_GENERATION,
         sizes=WORD_SIZES,
         by_epochs=BY_EPOCHS,
+        expected=expected,
     )
 
 
-RNN_CHAR = _char("rnn", 512, 0.004)
+RNN_CHAR = _char("rnn", 512, 0.01)
 GRU_CHAR = _char("gru", 320, 0.015)
 LSTM_CHAR = _char("lstm", 320, 0.016, CHAR_EXPECTED)
 RNN_WORD = _word("rnn", 0.003)
 GRU_WORD = _word("gru", 0.012)
-LSTM_WORD = _word("lstm", 0.015)
+LSTM_WORD = _word("lstm", 0.015, WORD_EXPECTED)

@@ -17,10 +17,9 @@ from torch.autograd.function import once_differentiable
 
 from reviewgen_recurrent.kernels import GRU, LSTM
 from reviewgen_recurrent.pointwise import backward_step, forward_step
+from reviewgen_recurrent.precision import PRECISIONS, as_array
 
 __all__ = ["can_unroll", "unroll"]
-
-PRECISIONS = (torch.float32, torch.bfloat16, torch.float64)
 
 
 def can_unroll(x: Tensor) -> bool:
@@ -77,7 +76,7 @@ class _Unrolled(torch.autograd.Function):
         last, product = memory.clone(), x.new_empty(rows, len(weight_hh))
         kept = x.new_empty(time, rows, size if cell in (GRU, LSTM) else 0)
         zones = np.zeros((0, 0, 0, 0), np.bool_) if zoned is None else zoned.numpy()
-        arrays = (*map(_array, (gates, product, bias_hh, last, outputs, kept)), zones)
+        arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), zones)
         for t, before in enumerate(outputs[:-1].unbind()):
             torch.mm(before, weight_hh.T, out=product)
             forward_step(cell, is_relu, t, *arrays)
@@ -94,7 +93,7 @@ class _Unrolled(torch.autograd.Function):
         time, rows, width = gates.shape
         of_gates = gates.new_empty(time, rows, width + outputs.shape[-1] * (cell == GRU))  # (T, B, D)
         of_memory, product = of_last.clone(memory_format=torch.contiguous_format), gates.new_zeros(rows, outputs.shape[-1])
-        arrays = (*map(_array, (gates, kept, outputs, of_outputs.contiguous(), product, of_memory, of_gates)), zones)
+        arrays = (*map(as_array, (gates, kept, outputs, of_outputs.contiguous(), product, of_memory, of_gates)), zones)
         steps = of_gates[..., -width:].unbind()
         for t in reversed(range(time)):
             backward_step(cell, is_relu, t, *arrays)
@@ -113,8 +112,3 @@ class _Unrolled(torch.autograd.Function):
 def _precision(x: Tensor) -> torch.dtype:
     """Return the precision in which matrices are multiplied."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """Return a tensor's memory as an array, bfloat16 as uint16."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()

@@ -143,7 +143,7 @@ def test_a_bad_corpus_gets_one_sentence(name, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-RELU = ["--set", "model.layer=fused", "--set", "model.activation=relu"]
+FUSED = ("gru-char", "--data", "reviews.csv", "--out", "o", "--set", "model.layer=fused")
 BAD_WORDS = [
     (["train", "ngram-chr", "--data", "reviews.csv", "--out", "o"], 1, "'ngram-char'"),
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "m"], 1, "is there already"),
@@ -153,7 +153,9 @@ BAD_WORDS = [
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "o", "--set", "model.ordr=3"], 2, "'order'"),
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "o", "--set", "model.order=many"], 2, "whole number"),
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "o", "--set", "order=3"], 2, "group.name=value"),
-    (["train", "gru-char", "--data", "reviews.csv", "--out", "o", *RELU], 2, "spelled"),
+    (["train", *FUSED, "--set", "model.activation=relu"], 2, "spelled"),
+    (["train", *FUSED, "--set", "model.zoneout=0.1"], 2, "zoneout to 0"),
+    (["train", *FUSED, "--set", "model.token_dropout=1"], 2, "token_dropout must be at least 0 and below 1"),
     (["train", "gru-char", "--data", "reviews.csv", "--out", "o", "--budget", "0s"], 2, "duration"),
     (["train", "gru-char", "--data", "reviews.csv", "--out", "o", "--budget", "1m", "--steps", "3"], 2, "one of budget"),
     (["train", "gru-char", "--data", "reviews.csv", "--out", "o", "--documents", "page"], 2, "paragraph"),
