@@ -6,7 +6,9 @@ two epochs, its text tokenized beforehand. The 2018 LSTM took 149 s on a GPU of 
 on the way is in SPEEDRUN.md.
 """
 
+import os
 import sys
+import tempfile
 import time
 
 import torch
@@ -18,7 +20,7 @@ from reviewgen.evaluation import evaluate_documents
 from reviewgen.training import native_precision
 from tests.benchmarks.corpora import char_tokenizer, documents, split_2018, stream
 
-TARGET, EPOCHS = 1.5526, 1.1
+TARGET, EPOCHS = 1.5526, 1.0
 BATCH, BPTT, HIDDEN, PEAK = 16, 64, 256, 8e-3
 
 
@@ -27,6 +29,7 @@ def main(epochs=EPOCHS, rounds=3):
     train, held_out, clean = split_2018()
     reviewgen.train("lstm-char", train[:50], steps=2, lowercase=True, clean=False)  # everything is imported and compiled
     for _ in range(int(rounds)):
+        os.environ["REVIEWGEN_CACHE"] = tempfile.mkdtemp()  # empty: tokenizing is in
         start = time.monotonic()
         model = reviewgen.train(
             "lstm-char",
