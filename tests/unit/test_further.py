@@ -61,8 +61,10 @@ def bits(run: TrainingRun, model: reviewgen.ReviewModel) -> float:
 
 
 def test_it_beats_training_from_scratch_in_the_same_steps(gru: reviewgen.ReviewModel) -> None:
-    run, tuned = further(gru)
-    scratch, fresh = further("gru-char", model=SMALL["model"])
+    similar = [f"The {noun} was {kind} and the {other} was {kind} too." for noun in ("soup", "show", "play", "wine")
+               for other in ("cook", "crowd", "end") for kind in ("fine", "dim", "sharp", "warm", "loud")]  # fmt: skip
+    run, tuned = further(gru, similar)
+    scratch, fresh = further("gru-char", similar, model=SMALL["model"])
     assert run.corpus.fingerprint == scratch.corpus.fingerprint
     assert bits(run, tuned) < bits(run, gru) - 0.3
     assert bits(run, tuned) < bits(scratch, fresh) - 0.3

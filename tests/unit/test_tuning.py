@@ -140,11 +140,11 @@ def search(trials: int, **options: Any) -> list[TuneTrial]:
 
 
 def test_it_finds_the_learning_rate_that_learns() -> None:
-    """Of six orders of magnitude, of which four learn nothing in so few steps."""
+    """Of six orders of magnitude, of which the lower four learn nothing in so few steps."""
     tried = search(12)
     assert [trial.number for trial in tried] == list(range(12))
     best = best_trial(tried)
-    assert 0.005 < best.settings["training.learning_rate"] < 0.5
+    assert best.settings["training.learning_rate"] > 0.005
     hopeless = search(1, search={"training.learning_rate": [1e-6]})
     assert best.bits is not None and hopeless[0].bits is not None and best.bits < hopeless[0].bits - 2
     assert tried[0].settings == {"training.learning_rate": find_start("rnn-char", None, None, None).training.learning_rate}
