@@ -33,7 +33,7 @@ PARAMETERS_A_TOKEN = 4.0
 """Of the corpus; with more, a model learns it by heart."""
 
 _SHARE = 0.9  # of the time goes into steps; evaluations and samples take the rest
-_SECONDS = 0.15  # of timing a size
+_SECONDS = 0.3  # of timing a size
 _LOOKING = 2.0  # seconds after which no larger size is timed
 _SHORT = 16  # time steps
 
