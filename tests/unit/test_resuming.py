@@ -18,6 +18,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import checkpoints
+from reviewgen.training.device import native_precision
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
@@ -100,7 +101,7 @@ def alone(out, kill_at=None, resume=False, **given):
 
 
 def test_a_run_killed_twice_is_the_run_that_was_never_killed(tmp_path):
-    given = {"steps": 64, **options(precision="auto")}  # an evaluation every eight steps
+    given = {"steps": 64, **options(precision=native_precision("cpu"))}  # an evaluation every eight steps
     whole = alone(tmp_path / "whole", **given)
     assert list(whole) == list(range(1, 65))
     before = alone(tmp_path / "m", kill_at=26, **given)  # shortly after an evaluation
