@@ -22,7 +22,10 @@ from reviewgen.training.optimizing import linear_decay, split_parameters
 
 TEXTS = [f"The {noun} was {kind} and the {other} was not." for noun, other, kind in itertools.product(
     ("food", "band", "film", "beer"), ("bill", "room", "crowd"), ("good", "bad", "loud", "long", "warm"))]  # fmt: skip
-SMALL = {"model": {"hidden_size": 24, "embedding_size": 12}, "training": {"batch_size": 4, "bptt": 16, "precision": "no"}}
+SMALL = {
+    "model": {"hidden_size": 24, "embedding_size": 12, "layer": "fused"},
+    "training": {"batch_size": 4, "bptt": 16, "precision": "no"},
+}
 
 
 def watched(preset, source=TEXTS, **options):

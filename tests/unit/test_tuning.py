@@ -22,7 +22,7 @@ from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingE
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
-    "model": {"hidden_size": 8, "embedding_size": 4},
+    "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
     "training": {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 2, "evaluation_tokens": 400},
 }
 RATES = "1e-6:1"
