@@ -240,7 +240,7 @@ def test_time_stops_a_loop_of_its_own() -> None:
     model = review_model(counted(["a" * 30] * 50, order=4, smoothing="none"), LETTERS)
     found = told(model, max_time=1e-9, min_new_tokens=10**9, max_new_tokens=10**9)
     assert found.finish_reason in ("time", "stuck") and len(found.text) < 1000
-    assert told(model, max_time=100.0, max_new_tokens=5).finish_reason == "length"
+    assert told(model, max_time=100.0, min_new_tokens=5, max_new_tokens=5).finish_reason == "length"
 
 
 def test_the_reasons_to_end() -> None:
