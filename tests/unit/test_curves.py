@@ -120,8 +120,6 @@ SETS = [["gru"], ["ngram"], ["infinite"], ["scores"], ["_$x_$"], ["gru", "ngram"
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 @pytest.mark.parametrize("against", ["seconds", "steps", "tokens"])
 @pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not of what earlier tests left
-    "error::UserWarning", "error::DeprecationWarning"
-)  # a file that an earlier test left is not its business
 def test_every_kind_of_run_is_a_real_picture(saved: Path, names: list[str], against: str, tmp_path: Path) -> None:
     file = tmp_path / "curves.png"
     drawn = reviewgen.plot_training([saved / name for name in names], file, against=against)
