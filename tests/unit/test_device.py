@@ -165,8 +165,9 @@ def test_each_process_draws_dropout_of_its_own_and_the_same_weights() -> None:
         loop, batches = made_loop(rank, dropout)
         return float(loop.step(next(batches)))
 
-    assert first(0, 0.5) == first(0, 0.5) != first(1, 0.5)
-    assert first(0, 0.0) == first(1, 0.0)
+    close = pytest.approx(first(0, 0.5), abs=1e-5)  # sums may be rounded otherwise where memory lies otherwise
+    assert first(0, 0.5) == close and first(1, 0.5) != close
+    assert first(0, 0.0) == pytest.approx(first(1, 0.0), abs=1e-5)
 
 
 def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
