@@ -31,6 +31,9 @@ class RecurrentConfig:
         token_dropout: The share of tokens that have no embedding, wherever in a call they stand, in training.
         weight_dropout: The share of each recurrent matrix that is zero for a call, in training (Merity et al. 2017).
         zoneout: The share of each memory's units that keep their old value at a step, in training (Krueger et al. 2017).
+        ngrams: How many of the last tokens, at most, have a vector together, which is added to the embedding; with 1, none have.
+        ngram_buckets: How many vectors there are for each length; n-grams share them by a hash.
+        ngram_dropout: The share of these that are left out, wherever they stand, in training.
         tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
         layer: "fused" is torch's layer; "unrolled" computes the same and trains a gru or rnn faster on a processor; "spelled" is
             the cell from plain matrix products, slower, to read and change; "auto" is the first of these that has what is asked
@@ -49,6 +52,9 @@ class RecurrentConfig:
     token_dropout: Probability = 0.0
     weight_dropout: Probability = 0.0
     zoneout: Probability = 0.0
+    ngrams: Annotated[int, Bound(at_least=1, at_most=16)] = 1
+    ngram_buckets: Annotated[int, Bound(at_least=1, at_most=1 << 24)] = 1 << 14
+    ngram_dropout: Probability = 0.0
     tied: bool = False
     layer: Literal["auto", "fused", "unrolled", "spelled"] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"

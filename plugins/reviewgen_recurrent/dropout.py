@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from reviewgen.compiled import compiled
 from reviewgen_recurrent.precision import PRECISIONS, as_array, narrow, wide
 
-__all__ = ["draw_zones", "drop", "zone_out"]
+__all__ = ["draw_mask", "draw_zones", "drop", "zone_out"]
 
 ZERO, SIXTEEN, FIFTEEN = np.float32(0), np.uint32(16), np.uint32(15)
 FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # of Wellons' "hash prospector": each bit turns half of the others
@@ -36,7 +36,7 @@ def drop(x: Tensor, share: float, training: bool, is_locked: bool = False) -> Te
     """
     if not training or share == 0:
         return x
-    dropped = _draw((1, *x.shape[1:]) if is_locked else x.shape, share, x.device)
+    dropped = draw_mask((1, *x.shape[1:]) if is_locked else x.shape, share, x.device)
     if x.device.type == "cpu" and x.dtype in PRECISIONS:
         return _Drop.apply(x, dropped, 1 / (1 - share))
     return x.masked_fill(dropped, 0.0) * (1 / (1 - share))
@@ -44,7 +44,7 @@ def drop(x: Tensor, share: float, training: bool, is_locked: bool = False) -> Te
 
 def draw_zones(shape: Sequence[int], share: float, training: bool, device: torch.device) -> Bool[Tensor, "..."] | None:
     """Return which units of a memory keep their old value, at every step by themselves; None where none are to be drawn."""
-    return _draw(shape, share, device) if training and share > 0 else None
+    return draw_mask(shape, share, device) if training and share > 0 else None
 
 
 def zone_out(old: Tensor, new: Tensor, share: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
@@ -78,7 +78,7 @@ def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
     return found
 
 
-def _draw(shape: Sequence[int], share: float, device: torch.device) -> Bool[Tensor, "..."]:
+def draw_mask(shape: Sequence[int], share: float, device: torch.device) -> Bool[Tensor, "..."]:
     """Return a mask that is true for a share of its places."""
     if device.type != "cpu":
         return torch.rand(shape, device=device) < share

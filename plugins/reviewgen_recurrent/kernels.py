@@ -1,7 +1,8 @@
 """The recurrent models' compiled loops: a text read, a token read, many tokens drawn. They know arrays and no settings.
 
 Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, R rows side by side, P the gates' sizes
-together, rounded up to whole panels (``reviewgen.compiled.linear``). Inside, a state is (L, R, H): a layer's rows are a matrix.
+together, rounded up to whole panels (``reviewgen.compiled.linear``), K tokens
+before the last one that n-grams look at. Inside, a state is (L, R, H): a layer's rows are a matrix.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from jaxtyping import Float32, Shaped
 from reviewgen.compiled import compiled, inlined
 from reviewgen.compiled.draw import choose_live
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
+from reviewgen_recurrent import hashing
 
 __all__ = ["GRU", "LSTM", "RNN", "Weights", "read", "score", "write"]
 
@@ -19,12 +21,15 @@ RNN, GRU, LSTM = 0, 1, 2
 READ_ROWS = 512  # tokens whose input products are made together: a few megabytes
 ZERO, ONE = np.float32(0), np.float32(1)
 
+mix, bucket_of = inlined(hashing.mix), inlined(hashing.bucket_of)
+
 
 class Weights(NamedTuple):
     """A recurrent model made ready: every matrix in panels, each followed by its scales."""
 
     table: Float32[np.ndarray, "V P"]  # each token's ``W_ih x + biases[0]``, or no rows: it is then made from what follows
     embedding: Float32[np.ndarray, "V E"]
+    ngrams: Float32[np.ndarray, "K buckets E"]  # no table then
     first: Shaped[np.ndarray, "panels E 64"]
     first_scales: Float32[np.ndarray, " P"]
     above: Shaped[np.ndarray, "L1 panels H 64"]  # L-1 times W_ih of the layers that stand on another
@@ -41,8 +46,10 @@ class Weights(NamedTuple):
 
 
 @compiled
-def read(weights, cell, is_relu, zoneout, ids, h, c):
+def read(weights, cell, is_relu, zoneout, ids, h, c, past):
     """Move the states h and c (L, B, H) past ids, int64 (B, T); c has a width of 0 but for the lstm, zoneout is a float32.
+
+    ``past``, int64 (B, K), are the last tokens; it moves with them.
 
     A layer reads READ_ROWS tokens or so before the next one does: the input products of all of them are one matrix product.
     """
@@ -50,13 +57,16 @@ def read(weights, cell, is_relu, zoneout, ids, h, c):
     biases, steps = weights.biases, min(ids.shape[1], max(1, READ_ROWS // max(1, rows)))
     all_gates, outputs = np.empty((steps * rows, biases.shape[1]), np.float32), np.empty((steps * rows, width), np.float32)
     hidden, several = np.empty((rows, biases.shape[1]), np.float32), np.empty(steps * rows, np.int64)
+    before = np.empty((steps * rows, past.shape[1]), np.int64)
     for start in range(0, ids.shape[1], steps):
         count = min(steps, ids.shape[1] - start)
         gates = all_gates[: count * rows]
         for t in range(count):
             for row in range(rows):
                 several[t * rows + row] = ids[row, start + t]
-        _look_up(weights, several[: count * rows], gates)
+                _copy(past[row], before[t * rows + row])
+                _append(ids[row, start + t], past[row])
+        _look_up(weights, several[: count * rows], before[: count * rows], gates)
         for layer in range(layers):
             if layer > 0:
                 _spread(biases[layer], gates)
@@ -81,8 +91,8 @@ def score(weights, top, logits):
 
 
 @compiled
-def write(weights, cell, is_relu, zoneout, h, c, texts, begun, drawn, written, uniform, used, drawing, windows, run):
-    """Draw tokens for B texts until each has met its end or the last but one of its numbers; h and c go with them.
+def write(weights, cell, is_relu, zoneout, h, c, past, texts, begun, drawn, written, uniform, used, drawing, windows, run):
+    """Draw tokens for B texts until each has met its end or the last but one of its numbers; h, c, past go with them.
 
     A text that has ended leaves its slot to the last one, so that all work is for texts that go on.
 
@@ -92,7 +102,7 @@ def write(weights, cell, is_relu, zoneout, h, c, texts, begun, drawn, written, u
     biases, vocabulary = weights.biases, len(weights.output_bias)
     layers, live, _ = h.shape
     rows, ids = np.arange(live), np.empty(live, np.int64)
-    h_now, c_now = h.copy(), c.copy()
+    h_now, c_now, past_now = h.copy(), c.copy(), past.copy()
     all_logits = np.zeros((live, len(weights.output_scales)), np.float32)
     scores, chances = np.empty(vocabulary), np.empty(vocabulary)
     all_gates, hidden = np.empty((live, biases.shape[1]), np.float32), np.empty((live, biases.shape[1]), np.float32)
@@ -100,9 +110,11 @@ def write(weights, cell, is_relu, zoneout, h, c, texts, begun, drawn, written, u
         logits = all_logits[:live]
         score(weights, h_now[layers - 1, :live], logits)
         choose_live(logits, rows, live, texts, begun, drawn, written, uniform, used, drawing, windows, run, ids, scores, chances)
-        live = _retire(rows, ids, live, h_now, c_now, h, c)
+        live = _retire(rows, ids, live, h_now, c_now, past_now, h, c, past)
         gates = all_gates[:live]
-        _look_up(weights, ids[:live], gates)
+        _look_up(weights, ids[:live], past_now[:live], gates)
+        for row in range(live):
+            _append(ids[row], past_now[row])
         for layer in range(layers):
             if layer > 0:
                 _spread(biases[layer], gates)
@@ -111,7 +123,7 @@ def write(weights, cell, is_relu, zoneout, h, c, texts, begun, drawn, written, u
 
 
 @compiled
-def _retire(rows, ids, live, h_now, c_now, h, c):
+def _retire(rows, ids, live, h_now, c_now, past_now, h, c, past):
     """Hand the states of the texts that have ended back, fill their slots from the end, and return how many are left."""
     slot = 0
     while slot < live:
@@ -124,8 +136,19 @@ def _retire(rows, ids, live, h_now, c_now, h, c):
             _copy(c_now[layer, slot], c[layer, rows[slot]])
             _copy(h_now[layer, live], h_now[layer, slot])
             _copy(c_now[layer, live], c_now[layer, slot])
+        _copy(past_now[slot], past[rows[slot]])
+        _copy(past_now[live], past_now[slot])
         rows[slot], ids[slot] = rows[live], ids[live]
     return live
+
+
+@compiled
+def _append(token, past):
+    """Put a token behind the last ones, whose first goes."""
+    for j in range(1, len(past)):
+        past[j - 1] = past[j]
+    if len(past) > 0:
+        past[-1] = token
 
 
 @compiled
@@ -136,6 +159,12 @@ def _copy(numbers, row):
 
 
 @compiled
+def _add(numbers, row):
+    for j in range(len(numbers)):
+        row[j] += numbers[j]
+
+
+@compiled
 def _spread(numbers, rows):
     """Copy numbers into each of some rows."""
     for row in range(len(rows)):
@@ -143,8 +172,8 @@ def _spread(numbers, rows):
 
 
 @compiled
-def _look_up(weights, ids, gates):
-    """Write the first layer's products of tokens, int64 (R,), to ``gates``, (R, P)."""
+def _look_up(weights, ids, past, gates):
+    """Write the first layer's products of tokens, int64 (R,), after others, (R, K), to ``gates``, (R, P)."""
     table, embedding = weights.table, weights.embedding
     if len(table) > 0:
         for row in range(len(ids)):
@@ -153,6 +182,10 @@ def _look_up(weights, ids, gates):
     vectors = np.empty((len(ids), embedding.shape[1]), np.float32)
     for row in range(len(ids)):
         _copy(embedding[ids[row]], vectors[row])
+        key = mix(0, ids[row])
+        for before in range(past.shape[1]):
+            key = mix(key, past[row, -1 - before])
+            _add(weights.ngrams[before, bucket_of(key, weights.ngrams.shape[1])], vectors[row])
     _spread(weights.biases[0], gates)
     add_product(weights.first, weights.first_scales, vectors, gates)
 

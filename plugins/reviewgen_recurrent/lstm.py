@@ -8,24 +8,13 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import LstmConfig
-from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.kernels import LSTM
-from reviewgen_recurrent.layers import Cell, Layers
-from reviewgen_recurrent.network import (
-    RELU_RECURRENT_GAIN,
-    Output,
-    arrays,
-    batch_first,
-    embed,
-    initialise_layers,
-    layers_first,
-    make_embedding,
-)
+from reviewgen_recurrent.layers import Cell
+from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import LstmStepper
 
 __all__ = ["Lstm", "LstmConfig"]
@@ -51,7 +40,7 @@ def lstm_step(
 CELL = Cell(lstm_step, {"tanh": torch.lstm}, LSTM)
 
 
-class Lstm(nn.Module):
+class Lstm(Recurrent):
     """A recurrent language model with a memory c that is only ever scaled and added to, so that it lasts.
 
     Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers, Schmidhuber and Cummins 2000. For
@@ -69,64 +58,19 @@ class Lstm(nn.Module):
     With ``activation="relu"`` relu stands for both tanh, and the recurrent matrices start smaller: relu has no ceiling.
     The forget gates start with a bias of one (Jozefowicz et al. 2015): a fresh model remembers.
 
-    The call returns logits, not probabilities. Cross entropy of logits z and a target k is ``-z_k + log sum_j exp z_j``; the
-    log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss
-    does both at once and never takes the logarithm of a rounded-off probability.
-
     The state is a pair (h, c) of tensors (B, L, H).
     """
 
     Config: ClassVar[type] = LstmConfig
+    cell = CELL
+    Torch = nn.LSTM
+    Stepper = LstmStepper
 
-    def __init__(self, config: LstmConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = make_embedding(config)
-        self.recurrent = nn.LSTM(config.embedding_size, config.hidden_size, config.layers)
-        self.layers = Layers(CELL, config)
-        self.output = Output(config)
-        gain = RELU_RECURRENT_GAIN if config.activation == "relu" else 1.0
+    def initialise(self) -> None:
+        """Give the layers the weights that they begin with."""
+        gain = RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
         initialise_layers(self.recurrent, GATES, gain)
         _start_remembering(self.recurrent)
-
-    def initial_state(self, batch_size: int) -> tuple[Float[Tensor, "B L H"], Float[Tensor, "B L H"]]:
-        """Return the state before the first token: zeros."""
-        shape = (batch_size, self.config.layers, self.config.hidden_size)
-        return self.embedding.weight.new_zeros(shape), self.embedding.weight.new_zeros(shape)
-
-    def forward(
-        self, ids: Int[Tensor, "B T"], state: tuple[Float[Tensor, "B L H"], Float[Tensor, "B L H"]]
-    ) -> tuple[Float[Tensor, "B T V"], tuple[Float[Tensor, "B L H"], Float[Tensor, "B L H"]]]:
-        """Return logits for the token after each of ``ids``, and the state after the last."""
-        config = self.config
-        x = embed(ids.T, self.embedding, config)  # (T, B, E)
-        h, c = state
-        x, (h, c) = self.layers(
-            self.recurrent, x, (layers_first(h, like=x), layers_first(c, like=x))
-        )  # (T, B, H), (L, B, H), (L, B, H)
-        x = drop(x, config.output_dropout, self.training, config.locked_dropout)
-        logits = self.output(x, self.embedding.weight)  # (T, B, V)
-        return logits.transpose(0, 1), (batch_first(h, like=self.embedding.weight), batch_first(c, like=self.embedding.weight))
-
-    def implementations(self) -> tuple[str, ...]:
-        """Return the ways in which the layers can be computed, the default first."""
-        return self.layers.ways
-
-    def use_implementation(self, name: str) -> None:
-        """Compute the layers in this way from now on.
-
-        Raises:
-            ConfigError: It is none of the implementations.
-        """
-        self.layers.use(name)
-
-    def stepper(self, bits: Bits = 32) -> LstmStepper:
-        """Return a stepper made from the weights as they are now, rounded to so many bits.
-
-        Raises:
-            BundleError: A weight is NaN or infinite.
-        """
-        return LstmStepper(self.config, arrays(self), bits)
 
 
 def _start_remembering(layers: nn.Module) -> None:

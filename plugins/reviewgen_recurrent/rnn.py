@@ -8,23 +8,13 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from reviewgen.compiled.linear import Bits
 from reviewgen_recurrent.config import RnnConfig
-from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.kernels import RNN
-from reviewgen_recurrent.layers import Cell, Layers
-from reviewgen_recurrent.network import (
-    Output,
-    arrays,
-    batch_first,
-    embed,
-    initialise_layers,
-    layers_first,
-    make_embedding,
-)
+from reviewgen_recurrent.layers import Cell
+from reviewgen_recurrent.network import Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import RnnStepper
 
 __all__ = ["Rnn", "RnnConfig"]
@@ -48,7 +38,7 @@ def rnn_step(
 CELL = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}, RNN)
 
 
-class Rnn(nn.Module):
+class Rnn(Recurrent):
     """A recurrent language model: the hidden vector is the whole memory, rewritten at every token.
 
     Elman 1990, "Finding Structure in Time"; as a language model Mikolov et al. 2010, "Recurrent neural network based
@@ -58,10 +48,6 @@ class Rnn(nn.Module):
         h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)       (B, H), a layer above takes this h_t as its x_t
         logits_t = W_out h_t + b_out                            (B, V)
 
-    The call returns logits, not probabilities. Cross entropy of logits z and a target k is ``-z_k + log sum_j exp z_j``; the
-    log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss
-    does both at once and never takes the logarithm of a rounded-off probability.
-
     With relu, the recurrent matrix starts as a scaled identity (Le, Jaitly and Hinton 2015, "A Simple Way to Initialize
     Recurrent Networks of Rectified Linear Units"): each unit starts out as a slowly fading sum of its inputs.
 
@@ -69,52 +55,15 @@ class Rnn(nn.Module):
     """
 
     Config: ClassVar[type] = RnnConfig
+    cell = CELL
+    Torch = nn.RNN
+    Stepper = RnnStepper
 
-    def __init__(self, config: RnnConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = make_embedding(config)
-        self.recurrent = nn.RNN(config.embedding_size, config.hidden_size, config.layers)
-        self.layers = Layers(CELL, config)
-        self.output = Output(config)
+    def initialise(self) -> None:
+        """Give the layers the weights that they begin with."""
         initialise_layers(self.recurrent, GATES)
-        if config.activation == "relu":
+        if self.config.activation == "relu":
             _start_as_identity(self.recurrent)
-
-    def initial_state(self, batch_size: int) -> Float[Tensor, "B L H"]:
-        """Return the state before the first token: zeros."""
-        return self.embedding.weight.new_zeros(batch_size, self.config.layers, self.config.hidden_size)
-
-    def forward(
-        self, ids: Int[Tensor, "B T"], state: Float[Tensor, "B L H"]
-    ) -> tuple[Float[Tensor, "B T V"], Float[Tensor, "B L H"]]:
-        """Return logits for the token after each of ``ids``, and the state after the last."""
-        config = self.config
-        x = embed(ids.T, self.embedding, config)  # (T, B, E)
-        x, (h,) = self.layers(self.recurrent, x, (layers_first(state, like=x),))  # (T, B, H), (L, B, H)
-        x = drop(x, config.output_dropout, self.training, config.locked_dropout)
-        logits = self.output(x, self.embedding.weight)  # (T, B, V)
-        return logits.transpose(0, 1), batch_first(h, like=self.embedding.weight)
-
-    def implementations(self) -> tuple[str, ...]:
-        """Return the ways in which the layers can be computed, the default first."""
-        return self.layers.ways
-
-    def use_implementation(self, name: str) -> None:
-        """Compute the layers in this way from now on.
-
-        Raises:
-            ConfigError: It is none of the implementations.
-        """
-        self.layers.use(name)
-
-    def stepper(self, bits: Bits = 32) -> RnnStepper:
-        """Return a stepper made from the weights as they are now, rounded to so many bits.
-
-        Raises:
-            BundleError: A weight is NaN or infinite.
-        """
-        return RnnStepper(self.config, arrays(self), bits)
 
 
 def _start_as_identity(layers: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 The first layer's product of a token is looked up (``W_ih`` times its embedding is one of V vectors), the matrices are packed
 for products with one vector (``reviewgen.compiled.linear``), and the loops over tokens are compiled, in ``kernels``. It must
-not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, G gates, N numbers.
+not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, G gates, N numbers, K tokens
+before the last one that n-grams look at.
 """
 
 from collections.abc import Mapping
@@ -18,21 +19,21 @@ from reviewgen.protocols.stepper import Guard, TensorForm
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
-__all__ = ["GruStepper", "LstmStepper", "RnnStepper"]
+__all__ = ["GruStepper", "LstmStepper", "RecurrentStepper", "RnnStepper"]
 
 TABLE_BYTES = 1 << 24  # of looked-up products; beyond, making them costs more time than a text of some hundred words saves
 
-Parts: TypeAlias = tuple[Float32[np.ndarray, "B L H"], ...]
-"""A state: ``(h,)`` or, for the lstm, ``(h, c)``."""
+Parts: TypeAlias = tuple[np.ndarray, ...]
+"""A state: h, float32 (B, L, H), for the lstm also c, the same, and with n-grams the last K ids, int64 (B, K)."""
 
 
-class _RecurrentStepper:
+class RecurrentStepper:
     """What the three have in common; a cell adds its number of gates and its equations, in ``kernels``."""
 
     Config: ClassVar[type]
     cell: ClassVar[int]
     gates: ClassVar[int]
-    parts: ClassVar[int] = 1  # of the state
+    parts: ClassVar[int] = 1  # of a cell's memory
 
     def __init__(self, config: RecurrentConfig, tensors: Mapping[str, np.ndarray], bits: Bits = 32) -> None:
         """Make a stepper from a model's tensors, which it does not keep.
@@ -51,6 +52,8 @@ class _RecurrentStepper:
         vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
         rows = cls.gates * size
         shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary, width), "output.bias": (vocabulary,)}
+        if config.ngrams > 1:
+            shapes["ngrams.table.weight"] = (config.ngrams - 1) * config.ngram_buckets, width
         if not config.tied:
             shapes["output.weight"] = (vocabulary, size)
         elif size != width:
@@ -62,17 +65,18 @@ class _RecurrentStepper:
         return {name: ("float32", shape) for name, shape in shapes.items()}
 
     def initial_state(self, batch_size: int) -> Parts:
-        """Return the state before the first token: zeros."""
-        shape = (batch_size, self.config.layers, self.config.hidden_size)
-        return tuple(np.zeros(shape, np.float32) for _ in range(self.parts))
+        """Return the state before the first token: zeros, and V for each token that has not been."""
+        config = self.config
+        h, c = (np.zeros((batch_size, config.layers, config.hidden_size), np.float32) for _ in range(2))
+        return self._parts_of(h, c, np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
 
     def read(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
         """Return the logits of what follows the last of T >= 1 tokens, and the state after it."""
-        h, c = self._layers_first(state)
-        kernels.read(self._weights, *self._cell, np.ascontiguousarray(ids), h, c)
+        h, c, past = self._layers_first(state)
+        kernels.read(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past)
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
         kernels.score(self._weights, h[-1], logits)
-        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c)
+        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c, past)
 
     def sample(
         self,
@@ -87,23 +91,37 @@ class _RecurrentStepper:
 
         A row stops where fewer than two numbers are left. To the last bit, it does not depend on the rows beside it.
         """
-        h, c = self._layers_first(state)
+        h, c, past = self._layers_first(state)
         begun = texts.shape[1]
         whole = np.full((len(texts), begun + uniform.shape[1]), NONE, np.int64)
         whole[:, :begun] = texts
         drawn, used = (np.zeros(len(texts), np.int64) for _ in range(2))
         windows, run = guard or (NO_WINDOWS, 0)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
-        kernels.write(self._weights, *self._cell, h, c, whole, begun, drawn, new, numbers, used, drawing, windows, run)
-        return whole[:, begun:], used, self._batch_first(h, c)
+        kernels.write(self._weights, *self._cell, h, c, past, whole, begun, drawn, new, numbers, used, drawing, windows, run)
+        return whole[:, begun:], used, self._batch_first(h, c, past)
 
-    def _layers_first(self, state: Parts) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B C"]]:
-        """Return copies of h and c as the kernels have them; a cell without a c gets one without width."""
-        h, c = state[0], state[1] if self.parts > 1 else state[0][..., :0]
-        return np.array(h.swapaxes(0, 1), order="C"), np.array(c.swapaxes(0, 1), order="C")
+    def _layers_first(
+        self, state: Parts
+    ) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B C"], Int64[np.ndarray, "B K"]]:
+        """Return copies of a state's parts as the kernels have them; what a model has not is without width."""
+        memory, past = state[: self.parts], state[self.parts :] or (np.empty((len(state[0]), 0), np.int64),)
+        h, c = memory[0], memory[1] if self.parts > 1 else memory[0][..., :0]
+        return (
+            np.array(h.swapaxes(0, 1), order="C"),
+            np.array(c.swapaxes(0, 1), order="C"),
+            np.array(past[0], np.int64, order="C"),
+        )
 
-    def _batch_first(self, h: Float32[np.ndarray, "L B H"], c: Float32[np.ndarray, "L B C"]) -> Parts:
-        return tuple(np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h, c)[: self.parts])
+    def _batch_first(
+        self, h: Float32[np.ndarray, "L B H"], c: Float32[np.ndarray, "L B C"], past: Int64[np.ndarray, "B K"]
+    ) -> Parts:
+        return self._parts_of(*(np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h, c)), past)
+
+    def _parts_of(
+        self, h: Float32[np.ndarray, "B L H"], c: Float32[np.ndarray, "B L C"], past: Int64[np.ndarray, "B K"]
+    ) -> Parts:
+        return *(h, c)[: self.parts], *((past,) if self.config.ngrams > 1 else ())
 
     def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Weights:
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
@@ -117,8 +135,8 @@ class _RecurrentStepper:
         alone = self.cell == kernels.GRU  # its candidate's b_hh is scaled by the reset gate
         biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if alone else np.stack(bias_hh))
         hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
-        table = np.empty((0, sizes[1]), np.float32)
-        if 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
+        table, ngrams = np.empty((0, sizes[1]), np.float32), self._ngrams(tensors)
+        if len(ngrams) == 0 and 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
             with np.errstate(over="ignore", invalid="ignore"):  # the draw says what such weights lead to
                 table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
@@ -126,8 +144,14 @@ class _RecurrentStepper:
         output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)
         return kernels.Weights(
-            table, embedding.copy(), *first, *above, *recurrent, biases, hidden_biases, *projection, *output, output_bias
+            table, embedding.copy(), ngrams, *first, *above, *recurrent, biases, hidden_biases, *projection, *output, output_bias
         )
+
+    def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"]:
+        shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size
+        if self.config.ngrams == 1:
+            return np.empty((0, 0, 0), np.float32)
+        return np.array(tensors["ngrams.table.weight"], np.float32).reshape(shape)
 
     def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix, Matrix]:
         """Return the projection, without panels where there is none, and the output's matrix; small ones become one."""
@@ -142,21 +166,21 @@ class _RecurrentStepper:
         return pack(projection, bits), pack(weight, bits)
 
 
-class RnnStepper(_RecurrentStepper):
+class RnnStepper(RecurrentStepper):
     """The stepper of ``rnn``."""
 
     Config: ClassVar[type] = RnnConfig
     cell, gates = kernels.RNN, 1
 
 
-class GruStepper(_RecurrentStepper):
+class GruStepper(RecurrentStepper):
     """The stepper of ``gru``."""
 
     Config: ClassVar[type] = GruConfig
     cell, gates = kernels.GRU, 3
 
 
-class LstmStepper(_RecurrentStepper):
+class LstmStepper(RecurrentStepper):
     """The stepper of ``lstm``."""
 
     Config: ClassVar[type] = LstmConfig

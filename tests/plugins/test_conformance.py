@@ -10,6 +10,9 @@ OPTIONS = {
     "rnn-zoneout": ("rnn", {"layers": 2, "zoneout": 0.3}),
     "gru-zoneout": ("gru", {"zoneout": 0.3, "activation": "relu"}),
     "lstm-zoneout": ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "spelled"}),
+    "rnn-ngrams": ("rnn", {"ngrams": 3, "ngram_buckets": 50, "ngram_dropout": 0.5}),
+    "gru-ngrams": ("gru", {"ngrams": 2, "layers": 2, "tied": True}),
+    "lstm-ngrams": ("lstm", {"ngrams": 6, "layer": "spelled"}),
     "lstm-tokens": ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
 }
 MADE_OF_OTHERS = {"blend"}  # has no default settings; tests/unit/test_blend.py holds the laws over blends

@@ -29,7 +29,7 @@ def make(name, seed=0, **settings):
     torch.manual_seed(seed)
     model = MODELS[name](MODELS[name].Config(**{"vocab_size": 11, "hidden_size": 37, **settings})).eval()
     for parameter_name, parameter in model.named_parameters():
-        if "bias" in parameter_name:
+        if "bias" in parameter_name or "ngrams" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.3)
     return model
 
@@ -104,6 +104,33 @@ class TestRecurrent:
 
     def test_many_texts_are_read_in_parts(self, name):
         equals_the_plain_call(make(name, layers=2), batch=70, time=20)
+        equals_the_plain_call(make(name, ngrams=3), batch=70, time=20)
+
+    @pytest.mark.parametrize(
+        "settings", [{"ngrams": 2}, {"ngrams": 5, "ngram_buckets": 50, "layers": 2}, {"ngrams": 16, "tied": True}]
+    )
+    def test_ngrams_are_found_where_the_training_put_them(self, name, settings):
+        model = make(name, embedding_size=37, **settings)
+        equals_the_plain_call(model, batch=3, time=1)
+        equals_the_plain_call(model, batch=3, time=20)
+        assert type(model.stepper()).expect(model.config) == {
+            key: ("float32", tuple(tensor.shape)) for key, tensor in model.state_dict().items()
+        }
+
+    def test_drawn_texts_go_on_with_their_own_ngrams(self, name):
+        """Each row, read anew from its beginning, leads to the state in which sampling left it."""
+        stepper, endings = make(name, ngrams=4).stepper(), PLAIN._replace(min_new_tokens=3)
+        random = np.random.default_rng(0)
+        begun = random.integers(2, 11, (9, 2))
+        _, state = stepper.read(begun, stepper.initial_state(9))
+        uniform = random.random((9, 40))
+        tokens, _, after = stepper.sample(state, uniform, endings, begun[:, :0], np.zeros(9, np.int64))
+        for row in range(9):
+            text = tokens[row][tokens[row] != NONE]
+            fed = text[:-1] if text[-1] == endings.eos_id else text
+            _, expected = stepper.read(np.array([[*begun[row], *fed]]), stepper.initial_state(1))
+            for found, wanted in zip(after, expected, strict=True):
+                assert np.abs(found[row] - wanted[0]).max() < 1e-5
 
     def test_the_tensors_are_those_expected(self, name):
         for layer, output in itertools.product(("fused", "spelled"), OUTPUTS.values()):

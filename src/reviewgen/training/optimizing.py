@@ -34,7 +34,7 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the matrices between hidden vectors, and all other parameters: tables, output layers, vectors."""
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
