@@ -2,9 +2,7 @@
 
 import json
 import os
-import socket
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,21 +57,11 @@ with open(f"{out}.{os.environ['RANK']}.json", "w") as file:
 """
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
-    """``--multi_gpu`` starts as many processes as are asked for, also where there is no GPU; ``--cpu`` starts one."""
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", *plain]
     done = subprocess.run(
-        [*launch, "script.py", "reviews.txt", "both"],
+        [*launcher(2), "script.py", "reviews.txt", "both"],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -22,8 +21,7 @@ from reviewgen.training import processes
 from reviewgen.training.interrupts import Interrupts, deferred
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes, peers
-from tests.unit.fakes import TEXTS
-from tests.unit.test_counting import free_port
+from tests.unit.fakes import TEXTS, launcher
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -117,15 +115,13 @@ command(out + "-killed")
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run the script in two processes; ``--multi_gpu`` starts as many as are asked for, also where there is no GPU."""
+    """Run the script in two processes."""
     folder = tmp_path_factory.mktemp("launched")
     (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", str(free_port())]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", *plain]
     own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
     done = subprocess.run(
-        [*launch, "script.py", "reviews.txt", "both"],
+        [*launcher(2), "script.py", "reviews.txt", "both"],
         cwd=folder,
         env=os.environ | own,
         capture_output=True,

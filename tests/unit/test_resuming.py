@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +18,7 @@ from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import checkpoints
 from reviewgen.training.device import native_precision
-from tests.unit.fakes import TEXTS, run_command
+from tests.unit.fakes import TEXTS, launcher, run_command
 
 SMALL = {
     "model": {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2, "layer": "fused"},
@@ -39,7 +38,8 @@ ALONE = """if True:
     run.tokenize()
     for report in run:
         bits = report.evaluation and report.evaluation.bits_per_character.hex()
-        print(json.dumps([report.step, report.nats_per_token.hex(), bits]), flush=True)
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps([report.step, report.nats_per_token.hex(), bits]), flush=True)
         if report.step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
     run.finish()
@@ -89,14 +89,17 @@ def evaluations_of(folder):
     return [{name: value for name, value in evaluation.items() if name != "seconds"} for evaluation in facts]
 
 
-def alone(out, kill_at=None, resume=False, **given):
-    """Train in a process of its own, which may kill itself after a step; return what it printed of each."""
+def alone(out, kill_at=None, resume=False, processes=1, **given):
+    """Train in a process of its own, or in several, which may kill themselves after a step; return what it printed of each."""
     words = json.dumps([str(out), kill_at, resume, options() | given])
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, words], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}, check=False
-    )
-    assert done.returncode == (0 if kill_at is None else -signal.SIGKILL), done.stderr
+    command, end = [sys.executable, "-c", ALONE, words], -signal.SIGKILL
+    if processes > 1:
+        (out.parent / "alone.py").write_text(ALONE, encoding="utf-8")
+        command, end = [*launcher(processes), str(out.parent / "alone.py"), words], 1
+    own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False, timeout=180)
+    assert done.returncode == (0 if kill_at is None else end), done.stderr
     return {step: rest for step, *rest in map(json.loads, done.stdout.splitlines())}
 
 
@@ -409,13 +412,20 @@ def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path):
     assert (tmp_path / "m.run" / "run.json").is_file()
 
 
-def test_several_processes_have_no_checkpoints(tmp_path, monkeypatch):
-    monkeypatch.setattr("reviewgen.api.resuming.find_place", lambda: SimpleNamespace(num_processes=2))
-    with pytest.raises(CheckpointError, match="Several processes"):
-        start(tmp_path / "m", resume=True)
-    run = start(tmp_path / "m")
-    assert len(list(run)) == 40
-    assert not (tmp_path / "m.run").exists()
+def test_two_processes_killed_go_on_as_if_they_had_not_been(tmp_path):
+    """Their states, their drawn dropout, the first one's checkpoint: the losses are those of a run that nobody killed."""
+    given = {"steps": 48, **options(batch_size=2)}
+    whole = alone(tmp_path / "whole", processes=2, **given)
+    assert list(whole) == list(range(1, 49))
+    before = alone(tmp_path / "m", kill_at=27, processes=2, **given)
+    with pytest.raises(CheckpointError, match="was begun with processes=2, not processes=null"):
+        start(tmp_path / "m", resume=True, **given)
+    after = alone(tmp_path / "m", resume=True, processes=2, **given)
+    for part in before, after:
+        assert part == {step: whole[step] for step in part}
+    assert list(before) == list(range(1, 28)) and 1 < min(after) <= 28 and max(after) == 48
+    assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.py", "cache", "m", "whole"]
 
 
 def test_the_disk_s_own_word(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 from reviewgen import __version__
 from reviewgen.api.start import Start
 from reviewgen.errors import CheckpointError, ConfigError, storage_errors
-from reviewgen.training import Checkpoints, find_place
+from reviewgen.training import Checkpoints, all_processes
 
 __all__ = ["RunFolder"]
 
@@ -23,7 +23,7 @@ _FREE = {"training.checkpoint_seconds", "training.checkpoints_kept"}  # may chan
 
 
 class RunFolder:
-    """The folder of a run; without an output, or in one of several processes, there is none.
+    """The folder of a run; without an output there is none. Of several processes, the first has it, and tells the others.
 
     Args:
         out: Where the model will be saved.
@@ -58,6 +58,8 @@ class RunFolder:
         versions = {plugin.package: plugin.version for plugin in plugins} | {"reviewgen": __version__, "torch": version("torch")}
         told = {"schema": SCHEMA, "versions": versions, "preset": preset, "settings": settings}
         self._told: dict[str, Any] = json.loads(json.dumps(told))  # as it comes back from a file
+        self._beside: dict[str, Any] = {}
+        self.seconds = 0.0  # that the run had trained before it was cut short
         self.folder = None if out is None else out.with_name(f"{out.name}.run")
         self.checkpoints: Checkpoints | None = None
         if self.folder is not None:
@@ -72,16 +74,21 @@ class RunFolder:
                 is here is another run's, damaged, of a newer version, or in use.
             StorageError: The folder may not be written.
         """
-        if find_place().num_processes > 1:
-            if self._resume:
-                raise CheckpointError("Several processes write no checkpoints, so none can go on: do without --resume.")
-            if self.checkpoints is not None and self.checkpoints.steps():
-                raise CheckpointError(
-                    f"{self.folder} holds a run that was cut short. Go on with it in one process, by the same command and "
-                    "--resume (resume=True), or remove that folder to start over."
-                )
-            self.checkpoints = None
-        if self.checkpoints is None or self.folder is None or self._begun:
+        if self.folder is None or self._begun:
+            return
+        with all_processes() as processes:
+            if processes.count > 1:
+                self._told["settings"]["processes"] = processes.count
+            with processes.first_goes_first():
+                if processes.rank:
+                    self.checkpoints = None
+                else:
+                    self._open()
+            self._beside, self.seconds = processes.share((self._beside, self.seconds))
+        self._begun = True
+
+    def _open(self) -> None:
+        if self.checkpoints is None or self.folder is None:
             return
         if self._resume and not self.folder.is_dir():
             raise CheckpointError(
@@ -93,7 +100,7 @@ class RunFolder:
         except CheckpointError:
             self.checkpoints.close()
             raise
-        self._begun = True
+        self._beside, self.seconds = self.checkpoints.beside, self.checkpoints.seconds
 
     def settle(self, source: str, fingerprint: str) -> None:
         """Write down what the run was told, now that the corpus is known; of a run that goes on, compare the corpus.
@@ -116,13 +123,8 @@ class RunFolder:
 
     def recall(self, name: str) -> list[Any]:
         """Return a list of JSON values that every checkpoint keeps as it is then, as the last one has it."""
-        found: list[Any] = [] if self.checkpoints is None else self.checkpoints.beside.setdefault(name, [])
+        found: list[Any] = self._beside.setdefault(name, [])
         return found
-
-    @property
-    def seconds(self) -> float:
-        """How long the run has trained before it was cut short."""
-        return 0.0 if self.checkpoints is None else self.checkpoints.seconds
 
     def discard(self) -> None:
         """Remove the folder of a run whose model is saved."""

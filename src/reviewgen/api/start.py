@@ -110,19 +110,26 @@ class Start:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
 
-    def choose_size(self, vocab_size: int, seconds: float, corpus_tokens: int) -> Sizing | None:
+    def choose_size(self, vocab_size: int, seconds: float, corpus_tokens: int, processes: int = 1) -> Sizing | None:
         """Return the size of model and batch that so much time is enough for; of a preset on a CPU.
 
-        None where somebody has named a size, the preset has none, or several processes train.
+        None where somebody has named a size or the preset has none.
         """
-        place = find_place()
-        if self.sizable is None or place.device.type != "cpu" or place.num_processes > 1:
+        if self.sizable is None or find_place().device.type != "cpu":
             return None
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return self.build(vocab_size, 0, size)
 
-        return choose_size(self.sizable, build, self.training, seconds, corpus_tokens, may_grow=self.has_own_batch)
+        return choose_size(
+            self.sizable,
+            build,
+            self.training,
+            seconds,
+            corpus_tokens,
+            processes=processes,
+            may_grow=self.has_own_batch,
+        )
 
     def build(self, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None) -> LanguageModel:
         """Return the model to train: with fresh weights, or with a copy of the trained ones.

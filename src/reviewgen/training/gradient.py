@@ -11,6 +11,7 @@ from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.judge import Judge
 from reviewgen.training.loop import Loop
+from reviewgen.training.processes import Processes
 
 __all__ = ["descend"]
 
@@ -25,7 +26,10 @@ def descend(
     judge: Judge,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Report]:
-    """Descend the gradient over lanes of the stream, evaluate now and then, and leave the best weights in the model."""
+    """Descend the gradient over lanes of the stream, evaluate now and then, and leave the best weights in the model.
+
+    Of several processes the first has the checkpoints, and the states of all are in them.
+    """
     lanes = Lanes(
         train,
         bos_id=tokenizer.bos_id,
@@ -36,7 +40,7 @@ def descend(
         rank=judge.processes.rank,
         world_size=judge.processes.count,
     )
-    begun = checkpoints.take_state() if checkpoints is not None else None
+    begun, are_kept = judge.processes.share((None, False) if checkpoints is None else (checkpoints.take_state(), True))
     loop = Loop(model, config, lanes, budget, seed, judge, begun)
     report: Report | None = None
     try:
@@ -44,7 +48,7 @@ def descend(
         for several in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
             report = loop.report(several[-1], loop.step(several), checkpoints.take_notes() if checkpoints is not None else ())
             is_judged = report.progress >= 1 or report.progress * config.evaluations >= loop.evaluated + 1
-            is_kept = checkpoints is not None and checkpoints.is_due()
+            is_kept = are_kept and _is_due(judge.processes, checkpoints)
             if loop.has_diverged(look=is_judged or is_kept):
                 yield loop.stop(report)
                 break
@@ -52,11 +56,18 @@ def descend(
             yield report
             if report.stopped:
                 break
-            if checkpoints is not None and is_kept:
-                checkpoints.save(loop.steps, loop.state())
+            state = loop.state() if is_kept else None
+            if checkpoints is not None and state is not None:
+                checkpoints.save(loop.steps, state)
     except ProcessLost as error:
         if report is None:
             raise
         yield loop.cut_short(report, str(error).removesuffix("."), "another process ended")
     finally:
         loop.release()
+
+
+def _is_due(processes: Processes, checkpoints: Checkpoints | None) -> bool:
+    """Return whether it is time for a checkpoint, by the clock of the first process."""
+    is_due = checkpoints is not None and checkpoints.is_due()
+    return bool(processes.gather([is_due])[0, 0]) if processes.count > 1 else is_due

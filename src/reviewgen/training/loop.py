@@ -21,7 +21,7 @@ from reviewgen.training.divergence import Guard
 from reviewgen.training.judge import Judge
 from reviewgen.training.loss import cross_entropy
 from reviewgen.training.optimizing import average_of, linear_decay, make_optimizers, set_learning_rate
-from reviewgen.training.probe import Form, Timing, describe_timings, find_form, plain_form, probe_seconds
+from reviewgen.training.probe import Form, Timing, describe_timings, find_form, keep_threads, plain_form, probe_seconds
 
 __all__ = ["Loop", "detach"]
 
@@ -74,7 +74,10 @@ class Loop:
                 raise
 
     def state(self) -> dict[str, Any]:
-        """Return all that decides how the run goes on, tensors and JSON values; a new loop takes it as ``begun``."""
+        """Return all that decides how the run goes on, tensors and JSON values; a new loop takes it as ``begun``.
+
+        All processes make it together; what is each one's own stands in ``own``, in the order of their ranks.
+        """
         deadline = self.budget.deadline
         return {
             "model": dict(self.model.state_dict()),
@@ -82,8 +85,7 @@ class Loop:
             "averaged": None if self.averaged is None else dict(self.averaged.state_dict()),
             "scaler": self.scaler.state_dict(),
             "best": self.best,
-            "carried": self.carried,
-            "random": self.random.states,
+            "own": self.processes.collect({"carried": _to(self.carried, torch.device("cpu")), "random": self.random.states}),
             "judge": self.judge.memory(),
             "form": asdict(replace(self.form, threads=self.threads.chosen)),
             "seconds_of_one": self.threads.seconds_of_one,
@@ -110,8 +112,9 @@ class Loop:
             self.scaler.load_state_dict(state["scaler"])
             self.judge.remember(state["judge"])
             self.steps, self.evaluated, self.schedule_at = state["steps"], state["evaluated"], state["schedule_at"]
-            self.best, self.place, self.random.states = state["best"], state["place"], state["random"]
-            self.carried = _to(state["carried"], self.device)
+            self.best, self.place = state["best"], state["place"]
+            own = state["own"][self.processes.rank]
+            self.random.states, self.carried = own["random"], _to(own["carried"], self.device)
             self.started = time.monotonic() - state["seconds"]
             if state["budget_seconds"] is not None:
                 self.budget = Budget(deadline=self.started + state["budget_seconds"])
@@ -127,8 +130,10 @@ class Loop:
             form, one = _recall_form(begun, self.model)
         else:
             form = plain_form(self.model, self.config, find_precision(self.config.precision, self.device.type))
-            if self.device.type == "cpu" and self.processes.count == 1:
-                timings = find_form(self.model, form, self.config, probe_seconds(self.budget))
+            if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait, and go by what it finds
+                config = keep_threads(self.config, self.processes.count)
+                timings = find_form(self.model, form, config, probe_seconds(self.budget))
+            timings = self.processes.share(timings)
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
             one = next((tokens / each.tokens_per_second for each in timings if each.form.threads == 1), None)
         form = timings[0].form if timings else form

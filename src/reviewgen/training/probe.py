@@ -20,7 +20,7 @@ from reviewgen.training.config import Budget, TrainingConfig
 from reviewgen.training.device import OwnRandom, autocast
 from reviewgen.training.loss import cross_entropy
 
-__all__ = ["Form", "Timing", "describe_timings", "find_form", "plain_form", "probe_seconds", "time_form"]
+__all__ = ["Form", "Timing", "describe_timings", "find_form", "keep_threads", "plain_form", "probe_seconds", "time_form"]
 
 SECONDS = 0.5
 _STEP_SECONDS = 0.03  # of one timed step: a long batch is cut
@@ -57,6 +57,11 @@ def plain_form(model: nn.Module, config: TrainingConfig, precision: str) -> Form
     """Return the form that nothing has been tried for: all threads, this precision, the first implementation."""
     several = model.implementations() if isinstance(model, SupportsImplementations) else (None,)
     return Form(min(config.threads or _ALL, torch.get_num_threads()), precision, several[0])
+
+
+def keep_threads(config: TrainingConfig, processes: int) -> TrainingConfig:
+    """Return settings that leave the number of threads to the launcher where it has started several processes."""
+    return config if processes == 1 or config.threads else replace(config, threads=torch.get_num_threads())
 
 
 def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: float = SECONDS) -> list[Timing]:

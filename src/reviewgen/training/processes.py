@@ -75,6 +75,18 @@ class Processes:
             distributed.broadcast_object_list(box, group=self._group, group_src=0)
         return value if self.rank == 0 else box[0]
 
+    def collect(self, value: Any) -> list[Any]:
+        """Return what each process has given, tensors on the CPU and plain values.
+
+        Raises:
+            ProcessLost: One is gone.
+        """
+        found = [value] * self.count
+        if self.count > 1:
+            with peers():
+                distributed.all_gather_object(found, value, group=self._group)
+        return found
+
     def share_weights(self, model: nn.Module) -> None:
         """Give all processes the first one's weights; the model is on the CPU."""
         if self.count > 1:
@@ -132,7 +144,7 @@ class Processes:
         has_failed = True
         try:
             if self.rank and self.share(None):
-                raise ProcessLost("The first process of this machine could not prepare the corpus; it says why.")
+                raise ProcessLost("The first process could not go on; it says why.")
             yield
             has_failed = False
         finally:

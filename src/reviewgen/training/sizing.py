@@ -22,7 +22,7 @@ from reviewgen.sampling.threads import using_threads
 from reviewgen.training.config import TrainingConfig
 from reviewgen.training.device import OwnRandom, find_precision
 from reviewgen.training.optimizing import make_optimizers
-from reviewgen.training.probe import Timing, find_form, plain_form, time_form
+from reviewgen.training.probe import Timing, find_form, keep_threads, plain_form, time_form
 
 __all__ = ["Sizing", "choose_size"]
 
@@ -85,6 +85,7 @@ def choose_size(
     seconds: float,
     corpus_tokens: int,
     *,
+    processes: int = 1,
     may_grow: bool = True,
 ) -> Sizing | None:
     """Return the size of a preset that a time on this machine is enough for; None where the preset has no sizes.
@@ -95,9 +96,10 @@ def choose_size(
         config: Says the batch of a step, at least.
         seconds: The time for steps and evaluations.
         corpus_tokens: Of an epoch.
+        processes: How many of a launcher share the work, each on cores of its own.
         may_grow: Whether the batch may be made longer for a model whose optimizer takes long.
     """
-    chosen, start = None, time.monotonic()
+    chosen, start, config = None, time.monotonic(), keep_threads(config, processes)
     for settings in preset.sizes:
         if chosen is not None and time.monotonic() - start > _LOOKING:
             break
@@ -105,7 +107,7 @@ def choose_size(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         cost = _time_steps(model, config)
         batch = _grow(config, cost, seconds) if may_grow else (config.batch_size, config.bptt)
-        rate = cost.rate(math.prod(batch) * config.gradient_accumulation_steps)
+        rate = processes * cost.rate(math.prod(batch) * config.gradient_accumulation_steps)
         tokens = rate * max(0.0, seconds - (time.monotonic() - start)) * _SHARE
         is_too_large = tokens < TOKENS_A_PARAMETER * parameters or parameters > PARAMETERS_A_TOKEN * corpus_tokens
         if chosen is not None and is_too_large:
