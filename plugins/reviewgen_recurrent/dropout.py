@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from reviewgen.compiled import compiled
-from reviewgen_recurrent.precision import PRECISIONS, as_array, narrow, wide
+from reviewgen.compiled.precision import narrow, wide
+from reviewgen.compiled.tensors import PRECISIONS, as_array
 
 __all__ = ["draw_mask", "draw_zones", "drop", "zone_out"]
 

@@ -17,8 +17,8 @@ from numba.extending import overload
 
 from reviewgen.compiled import compiled, inlined
 from reviewgen.compiled.linear import sigmoid32, tanh32
+from reviewgen.compiled.precision import narrow, wide
 from reviewgen_recurrent.kernels import GRU, LSTM
-from reviewgen_recurrent.precision import narrow, wide
 
 __all__ = ["backward_step", "forward_step"]
 

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from reviewgen.compiled.tensors import PRECISIONS, as_array
 from reviewgen_recurrent.kernels import GRU, LSTM
 from reviewgen_recurrent.pointwise import backward_step, forward_step
-from reviewgen_recurrent.precision import PRECISIONS, as_array
 
 __all__ = ["can_unroll", "unroll"]
 

@@ -4,7 +4,9 @@ A model that writes whole texts in a loop of its own (``SupportsSample``) import
 copy limit mean the same for every model.
 
     linear     matrices in panels, times the vectors of a few texts; exp, tanh and sigmoid of many numbers at once
+    entropy    cross entropy and its gradient
     draw       weights of the vocabulary to one token
+    precision  numbers of 16, 32 and 64 bits in one loop; ``tensors`` hands over torch's, and alone here imports it
     windows    hashed sets of token windows, and the question whether a token would complete a copied span
 """
 

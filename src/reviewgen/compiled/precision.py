@@ -4,22 +4,14 @@ A loop widens what it reads with ``wide``, bfloat16 to float32, and rounds what 
 """
 
 import numpy as np
-import torch
 from numba import types
 from numba.extending import overload
-from torch import Tensor
 
 from reviewgen.compiled import inlined
 
-__all__ = ["PRECISIONS", "as_array", "narrow", "wide"]
+__all__ = ["narrow", "wide"]
 
-PRECISIONS = (torch.float32, torch.bfloat16, torch.float64)
 HALF_ULP, BIT, SIXTEEN = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
-
-
-def as_array(tensor: Tensor) -> np.ndarray:
-    """Return the memory of a tensor on the processor as an array."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
 
 
 @inlined
