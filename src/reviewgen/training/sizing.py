@@ -48,7 +48,7 @@ class Sizing:
 
     model: Mapping[str, Any]  # settings
     training: Mapping[str, Any]  # the same
-    parameters: int
+    parameters: int  # but for tables of n-grams
     tokens_per_second: float
     epochs: float  # that the time is enough for
     expected: tuple[float, float] | None  # bits per character held out, low and high
@@ -104,7 +104,7 @@ def choose_size(
         if chosen is not None and time.monotonic() - start > _LOOKING:
             break
         model = build(settings)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        parameters = _count_multiplied(model)
         cost = _time_steps(model, config)
         batch = _grow(config, cost, seconds) if may_grow else (config.batch_size, config.bptt)
         rate = processes * cost.rate(math.prod(batch) * config.gradient_accumulation_steps)
@@ -117,6 +117,12 @@ def choose_size(
         model_settings = {**settings, **_dropout(preset, epochs)}
         chosen = Sizing(model_settings, training, parameters, rate, epochs, _expect(preset, tokens))
     return chosen
+
+
+def _count_multiplied(model: nn.Module) -> int:
+    """Return how many parameters a token is multiplied with: all but those of tables of n-grams, of which it takes a few rows."""
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.EmbeddingBag)}
+    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in looked_up)
 
 
 def _grow(config: TrainingConfig, cost: _Cost, seconds: float) -> tuple[int, int]:
