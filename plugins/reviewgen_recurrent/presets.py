@@ -1,8 +1,9 @@
 """The presets of the recurrent models: plain data, sized for a corpus of 1 to 50 MB and a few minutes on two cores.
 
-It must not import torch or any model. A char preset's shape is its model's default; where there is a budget of time, one of the
-sizes is chosen. With words, most of the work is the output layer (V x E), so the embeddings are narrow and tied, and the batches
-small, for more steps in the same time. Dropout grows with the epochs that a corpus is seen: it only costs in the first ones.
+It must not import torch or any model. A char preset's shape is its model's default, with vectors of n-grams; where there is a
+budget of time, one of the sizes is chosen. With words, most of the work is the output layer (V x E), so the embeddings are narrow
+and tied, and the batches small, for more steps in the same time. Dropout grows with the epochs that a corpus is seen: it only
+costs in the first ones; and n-grams, which learn fastest, are the first to learn a text by heart.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,13 @@ WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": Tr
 WORD_TOKENIZER = {"vocab_size": 8000}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 256, 384, 512, 768, 1024))
 WORD_SIZES = tuple({"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512))
-BY_EPOCHS = (
+CHAR_BY_EPOCHS = (
+    (1.5, {"output_dropout": 0.2, "locked_dropout": True}),
+    (3.0, {"output_dropout": 0.3, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.1}),
+    (6.0, {"output_dropout": 0.5, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.2}),
+    (12.0, {"output_dropout": 0.6, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.3}),
+)
+WORD_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.1}),
     (3.0, {"output_dropout": 0.2}),
     (6.0, {"output_dropout": 0.3, "locked_dropout": True, "weight_dropout": 0.2}),
@@ -33,11 +40,11 @@ def _char(model: str, hidden_size: int, learning_rate: float, expected: Sequence
     return Preset(
         model=model,
         tokenizer="char",
-        model_settings={"embedding_size": 64, "hidden_size": hidden_size, "layers": 1},
+        model_settings={"embedding_size": 64, "hidden_size": hidden_size, "layers": 1, "ngrams": 4},
         training_settings={"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0},
         generation_settings=CHAR_GENERATION,
         sizes=CHAR_SIZES,
-        by_epochs=BY_EPOCHS,
+        by_epochs=CHAR_BY_EPOCHS,
         expected=expected,
     )
 
@@ -54,7 +61,7 @@ def _word(model: str, learning_rate: float, expected: Sequence[tuple[float, floa
         training_settings={"batch_size": 16, "bptt": 32, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0},
         generation_settings=WORD_GENERATION,
         sizes=WORD_SIZES,
-        by_epochs=BY_EPOCHS,
+        by_epochs=WORD_BY_EPOCHS,
         expected=expected,
     )
 

@@ -60,9 +60,10 @@ class Sizing:
         if self.expected is not None:
             low, high = self.expected
             expects = f" Expected on held-out reviews: {low:.2f} to {high:.2f} bits per character."
+        epochs = f"{self.epochs:,.0f}" if self.epochs >= 100 else f"{self.epochs:.1f}"
         return (
             f"Chosen for the {seconds:.0f} s that are left: {chosen} ({self.parameters:,} parameters), about "
-            f"{self.epochs:.1f} epochs at {self.tokens_per_second:,.0f} tokens a second.{expects}"
+            f"{epochs} epochs at {self.tokens_per_second:,.0f} tokens a second.{expects}"
         )
 
 
