@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from reviewgen import TrainingRun
-from reviewgen.config import Preset
+from reviewgen.config import Preset, to_dict
 from reviewgen.training import TrainingConfig, choose_size, sizing
 from tests.unit.fakes import TEXTS
 
@@ -139,7 +139,8 @@ def test_a_batch_that_was_named_stays():
 def test_real_steps_are_timed_and_leave_no_trace():
     before = torch.get_rng_state()
     run = prepared(budget="5s", seed=3)
-    named = prepared(budget="5s", seed=3, model={"hidden_size": run.model.config.hidden_size})
+    settings = {name: value for name, value in to_dict(run.model.config).items() if name != "vocab_size"}
+    named = prepared(budget="5s", seed=3, model=settings)
     assert torch.equal(before, torch.get_rng_state())
     for name, tensor in named.model.state_dict().items():
         assert torch.equal(tensor, run.model.state_dict()[name])
