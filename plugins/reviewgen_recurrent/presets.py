@@ -22,7 +22,7 @@ CHAR_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.2, "locked_dropout": True}),
     (3.0, {"output_dropout": 0.3, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.1}),
     (6.0, {"output_dropout": 0.5, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.2}),
-    (12.0, {"output_dropout": 0.6, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.3}),
+    (12.0, {"output_dropout": 0.55, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.25}),
 )
 WORD_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.1}),
@@ -40,8 +40,8 @@ def _char(model: str, hidden_size: int, learning_rate: float, expected: Sequence
     return Preset(
         model=model,
         tokenizer="char",
-        model_settings={"embedding_size": 64, "hidden_size": hidden_size, "layers": 1, "ngrams": 4},
-        training_settings={"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.01, "clip_norm": 1.0},
+        model_settings={"embedding_size": 64, "hidden_size": hidden_size, "layers": 1, "ngrams": 5},
+        training_settings={"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.15, "clip_norm": 1.0},
         generation_settings=CHAR_GENERATION,
         sizes=CHAR_SIZES,
         by_epochs=CHAR_BY_EPOCHS,

@@ -21,12 +21,12 @@ from reviewgen.training import native_precision
 from tests.benchmarks.corpora import char_tokenizer, documents, split_2018, stream
 
 TARGET = 1.5526
-EPOCHS, MODEL = 0.6, {"hidden_size": 192}
+EPOCHS, MODEL = 0.5, {"hidden_size": 192, "ngrams": 5}
 BATCH, BPTT, HIDDEN, PEAK = 16, 64, 256, 8e-3
 
 
 def main(epochs=EPOCHS, rounds=3, *settings):
-    """Print a line for each round of both, and the ratios."""
+    """Print a line for each round of both, and the ratios; settings of the model, as in hidden_size=256, may be changed."""
     train, held_out, clean = split_2018()
     reviewgen.train("lstm-char", train[:50], steps=2, lowercase=True, clean=False)  # everything is imported and compiled
     for _ in range(int(rounds)):
