@@ -58,6 +58,8 @@ class Gru(Recurrent):
     With ``activation="relu"`` relu stands for tanh, and the recurrent matrices start smaller: relu has no ceiling.
 
     The state is one tensor, (B, L, H).
+    With ``ngrams`` above 1, N, x_t is the sum of e[ids_t] and the vectors of the n-grams that end there (see ``ngrams``), and the
+    state has another part, the last N-1 ids.
 
     On Apple's mps torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower than on the CPU (123148).
     """

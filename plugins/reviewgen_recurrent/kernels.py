@@ -5,7 +5,7 @@ together, rounded up to whole panels (``reviewgen.compiled.linear``), K tokens
 before the last one that n-grams look at. Inside, a state is (L, R, H): a layer's rows are a matrix.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -13,15 +13,32 @@ from jaxtyping import Float32, Shaped
 from reviewgen.compiled import compiled, inlined
 from reviewgen.compiled.draw import choose_live
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
-from reviewgen_recurrent import hashing
 
-__all__ = ["GRU", "LSTM", "RNN", "Weights", "read", "score", "write"]
+__all__ = ["GRU", "LSTM", "RNN", "Weights", "add", "bucket_of", "mix", "read", "score", "write"]
 
 RNN, GRU, LSTM = 0, 1, 2
 READ_ROWS = 512  # tokens whose input products are made together: a few megabytes
 ZERO, ONE = np.float32(0), np.float32(1)
+MULTIPLIER = 0x9E3779B1  # 2 ** 32 over the golden ratio, made odd
+MASK = 0xFFFFFFFF
 
-mix, bucket_of = inlined(hashing.mix), inlined(hashing.bucket_of)
+
+def mix(key: Any, token: Any) -> Any:
+    """Return the key of an n-gram, int64, from that of the tokens after its first one, and the first one; it begins with 0.
+
+    A key has 32 bits and is kept in 64, whose products wrap around. Fibonacci hashing (Knuth, volume 3, 6.4) with a shift
+    between the tokens, so that their order counts. Tensors are hashed by the same lines, in training.
+    """
+    mixed = ((key + token + 1) * MULTIPLIER) & MASK
+    return mixed ^ (mixed >> 15)
+
+
+def bucket_of(key: Any, buckets: int) -> Any:
+    """Return which of some buckets a key falls into: its share of all keys (Lemire 2019, "Fast Random Integer Generation")."""
+    return (key * buckets) >> 32
+
+
+_mix, _bucket_of = inlined(mix), inlined(bucket_of)
 
 
 class Weights(NamedTuple):
@@ -159,8 +176,9 @@ def _copy(numbers, row):
 
 
 @compiled
-def _add(numbers, row):
-    for j in range(len(numbers)):
+def add(numbers, row):
+    """Add numbers to those of a row."""
+    for j in range(len(row)):
         row[j] += numbers[j]
 
 
@@ -182,10 +200,10 @@ def _look_up(weights, ids, past, gates):
     vectors = np.empty((len(ids), embedding.shape[1]), np.float32)
     for row in range(len(ids)):
         _copy(embedding[ids[row]], vectors[row])
-        key = mix(0, ids[row])
+        key = _mix(0, ids[row])
         for before in range(past.shape[1]):
-            key = mix(key, past[row, -1 - before])
-            _add(weights.ngrams[before, bucket_of(key, weights.ngrams.shape[1])], vectors[row])
+            key = _mix(key, past[row, -1 - before])
+            add(weights.ngrams[before, _bucket_of(key, weights.ngrams.shape[1])], vectors[row])
     _spread(weights.biases[0], gates)
     add_product(weights.first, weights.first_scales, vectors, gates)
 

@@ -59,6 +59,8 @@ class Lstm(Recurrent):
     The forget gates start with a bias of one (Jozefowicz et al. 2015): a fresh model remembers.
 
     The state is a pair (h, c) of tensors (B, L, H).
+    With ``ngrams`` above 1, N, x_t is the sum of e[ids_t] and the vectors of the n-grams that end there (see ``ngrams``), and the
+    state has another part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = LstmConfig

@@ -18,7 +18,7 @@ from numba.extending import overload
 from reviewgen.compiled import compiled, inlined
 from reviewgen.compiled.linear import sigmoid32, tanh32
 from reviewgen.compiled.precision import narrow, wide
-from reviewgen_recurrent.kernels import GRU, LSTM
+from reviewgen_recurrent.kernels import GRU, LSTM, add
 
 __all__ = ["backward_step", "forward_step"]
 
@@ -76,7 +76,7 @@ def backward_step(cell, is_relu, t, gates, kept, outputs, of_outputs, of_product
         else:
             _rnn_back(d, outputs[t + 1, row], is_relu, out)
         for part in range(parts if len(zoned) else 0):
-            _add(held[part], of_memory[part, row])
+            add(held[part], of_memory[part, row])
 
 
 @compiled
@@ -214,12 +214,6 @@ def _hold(d, stays, held):
         held[j] = d[j] if stays[j] else ZERO
     for j in range(len(d)):
         d[j] -= held[j]
-
-
-@compiled
-def _add(numbers, row):
-    for j in range(len(row)):
-        row[j] += numbers[j]
 
 
 @inlined

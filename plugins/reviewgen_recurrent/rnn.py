@@ -52,6 +52,8 @@ class Rnn(Recurrent):
     Recurrent Networks of Rectified Linear Units"): each unit starts out as a slowly fading sum of its inputs.
 
     The state is one tensor, (B, L, H).
+    With ``ngrams`` above 1, N, x_t is the sum of e[ids_t] and the vectors of the n-grams that end there (see ``ngrams``), and the
+    state has another part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = RnnConfig

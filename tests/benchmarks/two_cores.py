@@ -12,21 +12,11 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks.corpora import reviews
+from tests.unit.fakes import launcher
 
 SIZES = 192, 320, 512, 768
 LANES, BPTT = 32, 64
 SECONDS = "20s"
-LAUNCH = [
-    "-m",
-    "accelerate.commands.launch",
-    "--multi_gpu",
-    "--num_processes",
-    "2",
-    "--num_machines",
-    "1",
-    "--dynamo_backend",
-    "no",
-]
 FORMS = {"1 thread": (1, 1), "2 threads": (1, 2), "2 processes": (2, 1)}  # processes, threads of each
 
 
@@ -50,9 +40,11 @@ def rate(folder, size, processes, threads):
     command += ["--set", f"model.hidden_size={size}"]
     for setting in settings:
         command += ["--set", f"training.{setting}"]
-    launch = [*LAUNCH, "--mixed_precision", "bf16"] if processes > 1 else []
+    launch = launcher(processes) if processes > 1 else [sys.executable]
     own = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
-    subprocess.run([sys.executable, *launch, *command], check=True, env=os.environ | own, capture_output=True)
+    done = subprocess.run([*launch, *command], env=os.environ | own, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
     curve = json.loads((out / "training.json").read_text(encoding="utf-8"))["curve"]
     begin = len(curve["step"]) // 5
     steps, seconds = (curve[name][-1] - curve[name][begin] for name in ("step", "seconds"))

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reviewgen_recurrent.hashing import bucket_of, mix
+from reviewgen_recurrent import ngrams
+from reviewgen_recurrent.kernels import bucket_of, mix
 from reviewgen_recurrent.lstm import Lstm
 from reviewgen_recurrent.ngrams import NgramEmbedding
 
@@ -69,6 +70,22 @@ def test_dropped_ngrams_are_as_if_never_met() -> None:
     is_out = (found == 0).all(dim=-1)
     assert 0.45 < is_out.float().mean() < 0.55
     assert torch.equal(found[~is_out], whole[~is_out])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_without_torch_s_bags_it_is_the_same(dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = make(ngrams=3, ngram_buckets=50, ngram_dropout=dropout).train()
+    ids, past = torch.randint(0, 11, (7, 3)), torch.randint(0, 11, (2, 3))
+
+    def learned() -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(5)
+        found = layer(ids, past)
+        (gradient,) = torch.autograd.grad(found.square().sum(), layer.table.weight)
+        return found, gradient
+
+    expected = learned()
+    monkeypatch.setattr(ngrams, "BAGS", set())
+    torch.testing.assert_close(learned(), expected)
 
 
 def test_a_fresh_model_is_the_model_without() -> None:

@@ -33,7 +33,7 @@ def test_loss_and_gradient_are_those_of_torch(vocabulary: int, spread: float, dt
     logits, targets = made((3, 5, vocabulary), spread, dtype)
     expected, wanted = by_torch(logits, targets, 12)
     loss = cross_entropy(logits, targets, 12)
-    assert float(loss) == pytest.approx(float(expected), rel=2e-6, abs=1e-6)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=2e-6, abs=1e-6)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.dtype == dtype
     torch.testing.assert_close(gradient.double(), wanted, rtol=4 * tolerance, atol=tolerance / 12)
@@ -68,3 +68,10 @@ def test_without_targets_there_is_nothing_to_learn() -> None:
     loss = cross_entropy(logits, torch.full((1, 3), -100), 0)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert float(loss) == 0 and not gradient.any()
+
+
+def test_a_target_without_a_logit_is_refused() -> None:
+    logits, targets = made((1, 3, 7), 1.0, torch.float32)
+    targets[0, 2] = 7
+    with pytest.raises(IndexError, match="The target 7 is none of the 7"):
+        cross_entropy(logits, targets, 3)

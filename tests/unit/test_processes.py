@@ -24,12 +24,12 @@ from reviewgen.training.processes import Processes, peers
 from tests.unit.fakes import TEXTS, launcher
 
 SCRIPT = """
-import json, os, signal, sys, time
+import itertools, json, os, signal, sys, time
 from reviewgen import TrainingRun
 from reviewgen.api import run as api, start as begin
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
-from reviewgen.training import loop
+from reviewgen.training import loop, probe
 
 corpus, out = sys.argv[1:]
 is_other = os.environ["RANK"] == "1"
@@ -71,6 +71,16 @@ def train(name, watch=lambda report: None, steps=40, **training):
     if run._last is not None:
         facts[name] |= {"stopped": run._last.stopped, "notes": run._last.notes, "tokens": run._last.tokens}
 
+def sized():
+    share, probe._SHARE = probe._SHARE, 1  # of the time that is left, for looking
+    run = TrainingRun("lstm-char", corpus, budget=60.0, training={"evaluations": 1, "copy_tokens": 0})
+    run.read()
+    run.tokenize()
+    steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
+    probe._SHARE = share
+    shape = run.model.config.hidden_size, run.config.batch_size, run.config.bptt
+    facts["sized"] = {"shape": shape, "form": run._last.device, "steps": steps, "notes": run.notes}
+
 def interrupt(report):
     if is_other and report.step == 9:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -97,6 +107,7 @@ begin.gather, api.tokenize, loop.Loop.step = gathered, tokenized, stepped
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)
+sized()
 train("early", learning_rate=10.0, patience=2, evaluations=40)
 train("different")
 loop.cross_entropy = lambda *args: cross_entropy(*args) * (float("nan") if is_other and len(ids) > 8 else 1)
@@ -184,8 +195,16 @@ def test_each_loss_is_that_of_one_process_and_the_weights_stay_the_same(launched
 
 
 def test_one_process_of_a_machine_reads_and_tokenizes(launched: Any) -> None:
-    assert launched.first["work"].count("gather") == 7 and "texts" in launched.first["work"]
+    assert launched.first["work"].count("gather") == 8 and "texts" in launched.first["work"]
     assert launched.second["work"] == []
+
+
+def test_the_first_process_finds_size_and_form_for_all(launched: Any) -> None:
+    first, second = (facts["sized"] for facts in launched.both)
+    assert first["shape"] == second["shape"] and first["form"] == second["form"] and first["steps"] == second["steps"] == [1, 2]
+    for facts in first, second:
+        assert [note for note in facts["notes"] if note.startswith("Chosen for the")]
+        assert [note for note in facts["notes"] if note.startswith("Fastest of")]
 
 
 def test_all_stop_at_the_same_step(launched: Any) -> None:

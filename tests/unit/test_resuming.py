@@ -89,8 +89,11 @@ def evaluations_of(folder):
     return [{name: value for name, value in evaluation.items() if name != "seconds"} for evaluation in facts]
 
 
-def alone(out, kill_at=None, resume=False, processes=1, **given):
-    """Train in a process of its own, or in several, which may kill themselves after a step; return what it printed of each."""
+def alone(out, kill_at=None, resume=False, processes=1, fails=False, **given):
+    """Train in a process of its own, or in several, which may kill themselves after a step; return what it printed of each.
+
+    What fails returns what it said instead.
+    """
     words = json.dumps([str(out), kill_at, resume, options() | given])
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     command, end = [sys.executable, "-c", ALONE, words], -signal.SIGKILL
@@ -99,6 +102,9 @@ def alone(out, kill_at=None, resume=False, processes=1, **given):
         command, end = [*launcher(processes), str(out.parent / "alone.py"), words], 1
     own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False, timeout=180)
+    if fails:
+        assert done.returncode == 1
+        return done.stderr
     assert done.returncode == (0 if kill_at is None else end), done.stderr
     return {step: rest for step, *rest in map(json.loads, done.stdout.splitlines())}
 
@@ -418,8 +424,10 @@ def test_two_processes_killed_go_on_as_if_they_had_not_been(tmp_path):
     whole = alone(tmp_path / "whole", processes=2, **given)
     assert list(whole) == list(range(1, 49))
     before = alone(tmp_path / "m", kill_at=27, processes=2, **given)
-    with pytest.raises(CheckpointError, match="was begun with processes=2, not processes=null"):
+    with pytest.raises(CheckpointError, match="was begun with processes=2, not processes=1"):
         start(tmp_path / "m", resume=True, **given)
+    said = alone(tmp_path / "m", processes=2, fails=True, **given)  # the first one says why, and the other does not wait for it
+    assert "m.run holds a run of lstm-char" in said and "The first process could not go on; it says why." in said
     after = alone(tmp_path / "m", resume=True, processes=2, **given)
     for part in before, after:
         assert part == {step: whole[step] for step in part}

@@ -13,7 +13,7 @@ from typing import Any
 
 from reviewgen import __version__
 from reviewgen.api.start import Start
-from reviewgen.errors import CheckpointError, ConfigError, storage_errors
+from reviewgen.errors import CheckpointError, ConfigError, TrainingError, storage_errors
 from reviewgen.training import Checkpoints, all_processes
 
 __all__ = ["RunFolder"]
@@ -73,34 +73,34 @@ class RunFolder:
             CheckpointError: A run was cut short here and this one is not to go on with it, or there is none and it is; what
                 is here is another run's, damaged, of a newer version, or in use.
             StorageError: The folder may not be written.
+            TrainingError: Of several processes, some have an output folder and some have none.
         """
-        if self.folder is None or self._begun:
+        if self._begun:
             return
         with all_processes() as processes:
-            if processes.count > 1:
-                self._told["settings"]["processes"] = processes.count
+            if processes.share(self.folder is None) != (self.folder is None):
+                raise TrainingError("The processes were not told the same: give all of them the output folder, or none.")
+            self._told["settings"]["processes"] = processes.count
             with processes.first_goes_first():
                 if processes.rank:
                     self.checkpoints = None
-                else:
-                    self._open()
+                elif self.checkpoints is not None and self.folder is not None:
+                    self._open(self.checkpoints, self.folder)
             self._beside, self.seconds = processes.share((self._beside, self.seconds))
         self._begun = True
 
-    def _open(self) -> None:
-        if self.checkpoints is None or self.folder is None:
-            return
-        if self._resume and not self.folder.is_dir():
+    def _open(self, checkpoints: Checkpoints, folder: Path) -> None:
+        if self._resume and not folder.is_dir():
             raise CheckpointError(
-                f"There is no run to go on with: {self.folder} is not there. Do without --resume (resume=True) to begin one."
+                f"There is no run to go on with: {folder} is not there. Do without --resume (resume=True) to begin one."
             )
-        self.checkpoints.open()
+        checkpoints.open()
         try:
-            self._look(self.checkpoints, self.folder)
+            self._look(checkpoints, folder)
         except CheckpointError:
-            self.checkpoints.close()
+            checkpoints.close()
             raise
-        self._beside, self.seconds = self.checkpoints.beside, self.checkpoints.seconds
+        self._beside, self.seconds = checkpoints.beside, checkpoints.seconds
 
     def settle(self, source: str, fingerprint: str) -> None:
         """Write down what the run was told, now that the corpus is known; of a run that goes on, compare the corpus.

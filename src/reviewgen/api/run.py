@@ -29,7 +29,7 @@ from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index
 from reviewgen.sampling.threads import using_threads
-from reviewgen.training import Budget, Report, all_processes, find_place, fit, processes_here, uninterrupted
+from reviewgen.training import Budget, Report, find_place, fit, processes_here, uninterrupted
 
 __all__ = ["TrainingRun"]
 
@@ -234,12 +234,8 @@ class TrainingRun:
         if self._start.sizable is None or self._budget_seconds is None:
             return {}
         left = self._started + self._budget_seconds - time.monotonic()
-        if not self._size and left > 0:
-            with all_processes() as processes:
-                tokens, chosen = self.stores["train"].tokens, None
-                if processes.rank == 0:
-                    chosen = self._start.choose_size(self.conditions.vocab_size, left, tokens, processes.count)
-                chosen = processes.share(chosen)
+        if not self._size:
+            chosen = self._start.choose_size(self.conditions.vocab_size, left, self.stores["train"].tokens)
             if chosen is not None:
                 self._size.append({"model": dict(chosen.model), "training": dict(chosen.training)})
                 self._note(chosen.words(left))

@@ -21,7 +21,7 @@ from reviewgen.evaluation import Document, evaluate_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
-from reviewgen.training import OwnRandom, Sizing, TrainingConfig, choose_size, find_place
+from reviewgen.training import OwnRandom, Sizing, TrainingConfig, all_processes, choose_size, find_place, keep_threads
 
 __all__ = ["Start", "find_start"]
 
@@ -110,10 +110,11 @@ class Start:
         """Whether the model is trained by counting."""
         return issubclass(self.model_class, CountTrained)
 
-    def choose_size(self, vocab_size: int, seconds: float, corpus_tokens: int, processes: int = 1) -> Sizing | None:
+    def choose_size(self, vocab_size: int, seconds: float, corpus_tokens: int) -> Sizing | None:
         """Return the size of model and batch that so much time is enough for; of a preset on a CPU.
 
-        None where somebody has named a size or the preset has none.
+        Of several processes the first one times steps, and all take what it finds, as if the others added nothing: on processors
+        they add little. None where somebody has named a size, the preset has none, or no time is left.
         """
         if self.sizable is None or find_place().device.type != "cpu":
             return None
@@ -121,15 +122,13 @@ class Start:
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return self.build(vocab_size, 0, size)
 
-        return choose_size(
-            self.sizable,
-            build,
-            self.training,
-            seconds,
-            corpus_tokens,
-            processes=processes,
-            may_grow=self.has_own_batch,
-        )
+        with all_processes() as processes:
+            found: Sizing | None = None
+            if processes.rank == 0 and seconds > 0:
+                training = keep_threads(self.training, processes.count)
+                found = choose_size(self.sizable, build, training, seconds, corpus_tokens, may_grow=self.has_own_batch)
+            shared: Sizing | None = processes.share(found)
+            return shared
 
     def build(self, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None) -> LanguageModel:
         """Return the model to train: with fresh weights, or with a copy of the trained ones.

@@ -1,4 +1,4 @@
-"""What compiled loops share: decorators, matrix products, the draw of a token, sets of token windows. numpy and numba, no more.
+"""What compiled loops share: decorators, matrix products, the draw of a token, sets of token windows. numpy and numba.
 
 A model that writes whole texts in a loop of its own (``SupportsSample``) imports these, so that a temperature, a top-p and a
 copy limit mean the same for every model.

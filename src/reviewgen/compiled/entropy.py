@@ -8,19 +8,19 @@ from reviewgen.compiled import compiled
 from reviewgen.compiled.linear import exp32
 from reviewgen.compiled.precision import narrow, wide
 
-__all__ = ["descend"]
+__all__ = ["cross_entropy_and_gradient"]
 
 BLOCK = 32  # sums side by side, which a processor adds up at once
 NEAR, FAR = 1e-30, 1e30
 
 
 @compiled
-def descend(logits, targets, scale, gradient):
+def cross_entropy_and_gradient(logits, targets, scale, gradient):
     """Return the sum of the losses of rows of logits, and write its gradient.
 
     Args:
-        logits: (N, V), of any ``precision``.
-        targets: int64 (N,); a negative one is none.
+        logits: (N, V), float32, or bfloat16 as uint16.
+        targets: int64 (N,), below V; a negative one is none.
         scale: float32, what the gradient is multiplied with.
         gradient: (N, V) like the logits; written.
     """

@@ -33,6 +33,9 @@ class LanguageModel(Protocol):
     ``F.nll_loss(F.log_softmax(logits), targets)``, computed in one numerically safe step; sampling divides logits by a
     temperature; and log probabilities are themselves logits (log-softmax leaves them as they are), so a count model
     returns those. A neural model's logits are finite; a count model may return -inf, which is probability zero.
+
+    A table that is looked up by token is an ``nn.Embedding``, one of n-grams an ``nn.EmbeddingBag``: so training can tell them
+    from the matrices that a token is multiplied with.
     """
 
     Config: ClassVar[type]  # a frozen keyword-only dataclass of JSON values; its first field is vocab_size: int

@@ -36,6 +36,7 @@ from reviewgen.training.device import OwnRandom, find_place, native_precision
 from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.judge import Judge
+from reviewgen.training.probe import keep_threads
 from reviewgen.training.processes import Processes, all_processes, processes_here
 from reviewgen.training.sizing import Sizing, choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
@@ -54,6 +55,7 @@ __all__ = [
     "find_place",
     "find_verdict",
     "fit",
+    "keep_threads",
     "native_precision",
     "processes_here",
     "uninterrupted",

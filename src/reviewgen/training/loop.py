@@ -118,7 +118,7 @@ class Loop:
             self.started = time.monotonic() - state["seconds"]
             if state["budget_seconds"] is not None:
                 self.budget = Budget(deadline=self.started + state["budget_seconds"])
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"The checkpoint does not fit this model: {reason}") from None
         self.guard = self._guard()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from reviewgen.compiled.entropy import descend
+from reviewgen.compiled.entropy import cross_entropy_and_gradient
 from reviewgen.compiled.tensors import as_array
 from reviewgen.data import IGNORED
 
@@ -42,9 +42,16 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], count: int) -> Float[Tensor, ""]:
-        """Return the sum over the targets, divided by the count."""
+        """Return the sum over the targets, divided by the count.
+
+        Raises:
+            IndexError: A target has no logit.
+        """
         gradient = torch.empty_like(logits)
-        total = descend(as_array(logits), targets.contiguous().numpy(), np.float32(1 / count), as_array(gradient))
+        if len(targets) and int(targets.max()) >= logits.size(1):
+            raise IndexError(f"The target {int(targets.max())} is none of the {logits.size(1)} that the model has logits for.")
+        scale, wanted = np.float32(1 / count), targets.contiguous().numpy()
+        total = cross_entropy_and_gradient(as_array(logits), wanted, scale, as_array(gradient))
         ctx.save_for_backward(gradient)
         return torch.tensor(total / count, dtype=torch.float32)
 

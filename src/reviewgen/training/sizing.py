@@ -22,7 +22,7 @@ from reviewgen.sampling.threads import using_threads
 from reviewgen.training.config import TrainingConfig
 from reviewgen.training.device import OwnRandom, find_precision
 from reviewgen.training.optimizing import make_optimizers
-from reviewgen.training.probe import Timing, find_form, keep_threads, plain_form, time_form
+from reviewgen.training.probe import Timing, find_form, plain_form, time_form
 
 __all__ = ["Sizing", "choose_size"]
 
@@ -48,7 +48,7 @@ class Sizing:
 
     model: Mapping[str, Any]  # settings
     training: Mapping[str, Any]  # the same
-    parameters: int  # but for tables of n-grams
+    parameters: int
     tokens_per_second: float
     epochs: float  # that the time is enough for
     expected: tuple[float, float] | None  # bits per character held out, low and high
@@ -86,7 +86,6 @@ def choose_size(
     seconds: float,
     corpus_tokens: int,
     *,
-    processes: int = 1,
     may_grow: bool = True,
 ) -> Sizing | None:
     """Return the size of a preset that a time on this machine is enough for; None where the preset has no sizes.
@@ -97,20 +96,20 @@ def choose_size(
         config: Says the batch of a step, at least.
         seconds: The time for steps and evaluations.
         corpus_tokens: Of an epoch.
-        processes: How many of a launcher share the work, each on cores of its own.
         may_grow: Whether the batch may be made longer for a model whose optimizer takes long.
     """
-    chosen, start, config = None, time.monotonic(), keep_threads(config, processes)
+    chosen, start = None, time.monotonic()
     for settings in preset.sizes:
         if chosen is not None and time.monotonic() - start > _LOOKING:
             break
         model = build(settings)
-        parameters = _count_multiplied(model)
+        parameters, tables = _count(model)
         cost = _time_steps(model, config)
         batch = _grow(config, cost, seconds) if may_grow else (config.batch_size, config.bptt)
-        rate = processes * cost.rate(math.prod(batch) * config.gradient_accumulation_steps)
+        rate = cost.rate(math.prod(batch) * config.gradient_accumulation_steps)
         tokens = rate * max(0.0, seconds - (time.monotonic() - start)) * _SHARE
-        is_too_large = tokens < TOKENS_A_PARAMETER * parameters or parameters > PARAMETERS_A_TOKEN * corpus_tokens
+        multiplied = parameters - tables
+        is_too_large = tokens < TOKENS_A_PARAMETER * multiplied or multiplied > PARAMETERS_A_TOKEN * corpus_tokens
         if chosen is not None and is_too_large:
             break
         epochs = tokens / corpus_tokens
@@ -120,10 +119,10 @@ def choose_size(
     return chosen
 
 
-def _count_multiplied(model: nn.Module) -> int:
-    """Return how many parameters a token is multiplied with: all but those of tables of n-grams, of which it takes a few rows."""
-    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.EmbeddingBag)}
-    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in looked_up)
+def _count(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters a model has, and how many of them in tables of n-grams, of which a token takes a few rows."""
+    tables = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.EmbeddingBag))
+    return sum(parameter.numel() for parameter in model.parameters()), tables
 
 
 def _grow(config: TrainingConfig, cost: _Cost, seconds: float) -> tuple[int, int]:
