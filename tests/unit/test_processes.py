@@ -53,7 +53,7 @@ def stepped(self, batches):
 
 def train(name, watch=lambda report: None, steps=40, **training):
     settings = {"batch_size": 3, "bptt": 16, "precision": "no", "evaluations": 10} | training
-    model = {"hidden_size": 12, "embedding_size": 6}
+    model = {"hidden_size": 12, "embedding_size": 6, "layer": "fused"}
     run = TrainingRun("gru-char", corpus, steps=steps, seed=int(is_other and name == "different"), model=model, training=settings)
     losses, error, start = [], None, 0.0
     try:
@@ -96,8 +96,10 @@ def kill(self, batches):
 
 def command(out):
     sys.argv = ["reviewgen", "train", "gru-char", "--data", corpus, "--out", out, "--epochs", "1", "--json"]
-    for name in ("model.hidden_size=12", "model.embedding_size=6", "training.batch_size=3", "training.bptt=16"):
-        sys.argv += ["--set", name]
+    for name in ("hidden_size=12", "embedding_size=6", "layer=fused"):
+        sys.argv += ["--set", f"model.{name}"]
+    for name in ("batch_size=3", "bptt=16"):
+        sys.argv += ["--set", f"training.{name}"]
     try:
         main()
     except SystemExit as end:
@@ -147,7 +149,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def one_process(folder: Path, **options: Any) -> tuple[TrainingRun, list[float], list[Any]]:
     """Train with the lanes of both processes; return the run, its losses and the ids of each batch."""
     settings = {"batch_size": 6, "bptt": 16, "precision": "no", "threads": 1} | options.pop("training", {})
-    model = {"hidden_size": 12, "embedding_size": 6}
+    model = {"hidden_size": 12, "embedding_size": 6, "layer": "fused"}
     run = TrainingRun("gru-char", str(folder / "reviews.txt"), model=model, training=settings, **options)
     run.read()
     run.tokenize()
@@ -174,7 +176,7 @@ def test_two_processes_are_one_with_all_their_lanes(launched: Any) -> None:
     for name in "train_nats_per_token", "bits_per_character", "tokens", "characters", "reviews", "copy_rate":
         assert [at[name] for at in curve] == pytest.approx([at[name] for at in expected], abs=1e-5)
     for name, weights in one.model.state_dict().items():
-        torch.testing.assert_close(model.model.state_dict()[name], weights, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.model.state_dict()[name], weights, rtol=0, atol=2e-4)  # rounding grows from step to step
     assert facts["steps"] == len(losses) and facts["tokens_seen"] == sum(batch.size for batch in ids)
     assert model.generate_one(seed=1) == one.generate_one(seed=1)
     assert (launched.folder / "both/novelty.safetensors").read_bytes()

@@ -94,7 +94,7 @@ def plain_losses(run, start):
         adam.param_groups[0] |= {"lr": rate, "weight_decay": config.weight_decay}
         nats = []
         for batch in itertools.islice(batches, config.gradient_accumulation_steps):
-            logits, state = model(torch.from_numpy(batch.ids), state.detach())
+            logits, state = model(torch.from_numpy(batch.ids), detach(state))
             nats.append(-F.log_softmax(logits, -1).gather(-1, torch.from_numpy(batch.targets).clamp(0)[..., None]).squeeze(-1))
             nats[-1] = nats[-1][torch.from_numpy(batch.targets) != IGNORED]
         loss = torch.cat(nats).mean()
