@@ -46,14 +46,14 @@ def run(model, seed=0):
 @pytest.fixture
 def masks(monkeypatch):
     """Draw each mask as before, and keep it, as what its numbers are multiplied by."""
-    kept, draw = [], dropout._draw
+    kept, draw = [], dropout.draw_mask
 
     def draw_and_keep(shape, share, device):
         dropped = draw(shape, share, device)
         kept.append(~dropped / (1 - share))
         return dropped
 
-    monkeypatch.setattr(dropout, "_draw", draw_and_keep)
+    monkeypatch.setattr(dropout, "draw_mask", draw_and_keep)
     return kept
 
 

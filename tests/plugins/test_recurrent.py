@@ -270,6 +270,6 @@ def test_the_presets_make_models(preset: str) -> None:
     assert (data.model, data.tokenizer) == (name, tokenizer)
     config = from_dict(MODELS[name].Config, {"vocab_size": 50, **data.model_settings})
     if tokenizer == "char":
-        assert config == MODELS[name].Config(vocab_size=50)
+        assert config == MODELS[name].Config(vocab_size=50, ngrams=5)
     with torch.device("meta"):
         MODELS[name](config)

@@ -14,7 +14,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.training import counting
-from tests.unit.fakes import TEXTS, TableModel
+from tests.unit.fakes import TEXTS, TableModel, launcher
 
 SCRIPT = """
 import hashlib, json, os, sys, time
