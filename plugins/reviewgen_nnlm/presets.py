@@ -8,12 +8,16 @@ from reviewgen.config import Preset
 
 __all__ = ["NNLM_CHAR", "NNLM_WORD"]
 
+BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
+
 NNLM_CHAR = Preset(
     model="nnlm",
     tokenizer="char",
     model_settings={"order": 12, "embedding_size": 32, "hidden_size": 768},
     training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.01, "weight_decay": 0.01, "clip_norm": 1.0},
     generation_settings={"max_new_tokens": 600, "temperature": 0.8},
+    sizes=tuple({"hidden_size": size} for size in (256, 512, 768, 1024, 1536)),
+    by_epochs=BY_EPOCHS,
 )
 
 NNLM_WORD = Preset(
@@ -23,4 +27,6 @@ NNLM_WORD = Preset(
     tokenizer_settings={"vocab_size": 8000},
     training_settings={"batch_size": 16, "bptt": 32, "learning_rate": 0.008, "weight_decay": 0.01, "clip_norm": 1.0},
     generation_settings={"max_new_tokens": 200, "temperature": 0.8},
+    sizes=tuple({"hidden_size": size, "embedding_size": size // 2} for size in (64, 128, 256)),
+    by_epochs=BY_EPOCHS,
 )

@@ -23,6 +23,7 @@ CHAR_BY_EPOCHS = (
     (3.0, {"output_dropout": 0.3, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.1}),
     (6.0, {"output_dropout": 0.5, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.2}),
     (12.0, {"output_dropout": 0.55, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.25}),
+    (24.0, {"output_dropout": 0.65, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.35}),
 )
 WORD_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.1}),
