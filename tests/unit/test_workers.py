@@ -194,7 +194,15 @@ def test_a_disk_that_fills_up_under_a_worker_is_that_error_here(reachable):
     assert caught.value.errno == 28
 
 
-def test_workers_end_with_whoever_reads_their_results(reachable, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Have Ctrl-C reach this process, even where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_workers_end_with_whoever_reads_their_results(reachable, interruptible, tmp_path):
     results = run_tasks(fall_asleep, ({"file": str(tmp_path / str(n))} for n in range(3)), 2)
     with pytest.raises(KeyboardInterrupt):
         interrupt_when(lambda: len(list(tmp_path.glob("*.pid"))) == 2, results)
