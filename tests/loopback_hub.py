@@ -10,8 +10,9 @@ proxy for every other host: whatever a client sends elsewhere arrives here, is r
 
 The read side, as the real Hub answers it: repository info, tree, paths-info, and resolve (HEAD, GET, ranges, ETag; a file that
 the real Hub keeps in LFS is a redirect to another server, with the SHA-256 as its ETag). A repository that the caller cannot
-see is 401 without a token and 404 with one, private or missing alike. To add an endpoint, write a method of ``_Handler`` and a
-line in ``_HUB_ROUTES``; what the store of large files answers has its lines in ``_STORE_ROUTES``.
+see is 401 without a token and 404 with one, private or missing alike. The write side is in ``loopback_writes``. To add an
+endpoint, write a method of ``_Handler`` and a line in ``_HUB_ROUTES``; what the store of large files answers has its lines in
+``_STORE_ROUTES``. ``hub.faults`` makes it fail: slowly, half-way, or with another byte than it should.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,14 +31,16 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-__all__ = ["TOKEN", "LoopbackHub", "Request"]
+from tests.loopback_writes import READ_TOKEN, WriteSide
+
+__all__ = ["READ_TOKEN", "TOKEN", "Fault", "LoopbackHub", "Request"]
 
 TOKEN = "hf_loopback"
 
 Key = tuple[str, str]
 """("model" or "dataset", "owner/name")."""
 
-_LFS = (".bin", ".gz", ".parquet", ".safetensors")
+_LFS = (".bin", ".gz", ".parquet", ".png", ".safetensors")
 _DATE = "2024-01-01T00:00:00.000Z"
 
 
@@ -46,6 +50,27 @@ class Request(NamedTuple):
     method: str
     target: str
     status: int
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the requests whose method and target, as in "GET /api/models/...", a pattern is found in.
+
+    Attributes:
+        pattern: It.
+        status: What they are answered with, in place of the true answer.
+        seconds: How long they wait.
+        kept: The share of the body that is sent before the connection breaks.
+        flips: Whether one byte in the middle of the body is another.
+        times: How often, from now on.
+    """
+
+    pattern: str
+    status: int | None = None
+    seconds: float = 0.0
+    kept: float | None = None
+    flips: bool = False
+    times: int = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -99,9 +124,11 @@ class _Repository:
     private: bool = False
     commits: dict[str, _Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
 
-    def commit(self, revision: str, files: Mapping[str, bytes]) -> _Commit:
+    def commit(self, revision: str, files: Mapping[str, bytes], summary: str = "initial commit") -> _Commit:
         """Make the files the newest state of the revision."""
+        self.log.append(f"{revision}: {summary}")
         content = [(path, hashlib.sha256(data).hexdigest()) for path, data in sorted(files.items())]
         sha = _sha1(json.dumps([self.kind, self.id, content]))
         commit = _Commit(sha, {path: _Blob(path, data) for path, data in sorted(files.items())})
@@ -126,12 +153,29 @@ class LoopbackHub:
     def __init__(self, repositories: Mapping[Key, Mapping[str, Mapping[str, bytes]]], private: Collection[Key] = ()) -> None:
         self.repositories: dict[Key, _Repository] = {}
         self.requests: list[Request] = []
+        self.faults: list[Fault] = []
+        self.uploads: dict[str, bytes] = {}  # by digest, in a commit or not
         self._hub: _Server | None = None
         self._store: _Server | None = None
         for key, revisions in repositories.items():
             repository = self.repositories[key] = _Repository(*key, private=key in private)
             for revision, files in revisions.items():
                 repository.commit(revision, files)
+
+    def add(self, kind: str, repository_id: str, private: bool = False) -> None:
+        """Make a repository as the real Hub does, with a first commit."""
+        repository = self.repositories[kind, repository_id] = _Repository(kind, repository_id, private)
+        repository.commit("main", {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+
+    def files(self, kind: str, repository_id: str, revision: str = "main") -> dict[str, bytes]:
+        """The files of a revision."""
+        commit = self.repositories[kind, repository_id].at(revision)
+        return {} if commit is None else {path: blob.data for path, blob in commit.files.items()}
+
+    @staticmethod
+    def is_large(path: str) -> bool:
+        """Whether a file of this name lies in the store."""
+        return path.endswith(_LFS)
 
     @property
     def endpoint(self) -> str:
@@ -147,11 +191,18 @@ class LoopbackHub:
         """The commit hash a revision stands for."""
         return self.repositories[kind, repository_id].refs[revision]
 
-    def blob(self, sha256: str) -> _Blob | None:
-        """The LFS object of this digest."""
+    def blob(self, sha256: str) -> bytes | None:
+        """The large file of this digest."""
         commits = (commit for repository in self.repositories.values() for commit in repository.commits.values())
         blobs = (blob for commit in commits for blob in commit.files.values() if blob.is_lfs)
-        return next((blob for blob in blobs if blob.sha256 == sha256), None)
+        return self.uploads.get(sha256) or next((blob.data for blob in blobs if blob.sha256 == sha256), None)
+
+    def fault(self, method: str, target: str) -> Fault | None:
+        """What goes wrong with this request."""
+        found = next((fault for fault in self.faults if fault.times and re.search(fault.pattern, f"{method} {target}")), None)
+        if found is not None:
+            found.times -= 1
+        return found
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """This process's environment for a client that knows this hub only, with ``home`` as its own HF_HOME."""
@@ -159,7 +210,9 @@ class LoopbackHub:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), self.endpoint) | {"NO_PROXY": "127.0.0.1"}
         proxies |= {name.lower(): value for name, value in proxies.items()}
-        hugging_face = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home)} | ({"HF_TOKEN": token} if token else {})
+        hugging_face = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | (
+            {"HF_TOKEN": token} if token else {}
+        )
         return kept | proxies | hugging_face
 
     def __enter__(self) -> Self:
@@ -208,7 +261,7 @@ class _Refusal(Exception):
             self.headers["X-Repo-Commit"] = sha
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(WriteSide, BaseHTTPRequestHandler):
     """Answers one connection's requests."""
 
     hub: ClassVar[LoopbackHub]
@@ -220,8 +273,13 @@ class _Handler(BaseHTTPRequestHandler):
     # The front door: read the request, find its route, turn a refusal into the answer.
 
     def do_GET(self) -> None:
-        self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self._body = self._read_body()
+        self._fault = self.hub.fault(self.command, self.path)
         try:
+            if self._fault is not None:
+                time.sleep(self._fault.seconds)
+                if self._fault.status is not None:
+                    self._refuse(self._fault.status, None, "out of order")
             self._check_token()
             self._route()
         except _Refusal as refusal:
@@ -240,6 +298,19 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         raise _Refusal(501, None, f"the loopback hub does not answer {self.command} {self.path}")
 
+    def _read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _refuse(self, status: int, code: str | None, message: str) -> None:
+        raise _Refusal(status, code, message)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing goes to stderr: ``hub.requests`` is the log."""
 
@@ -252,8 +323,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        if self._fault is not None and self._fault.flips and body:
+            middle = len(body) // 2
+            body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+        if self._fault is not None and self._fault.kept is not None:
+            body, self.close_connection = body[: int(len(body) * self._fault.kept)], True
+        self.wfile.write(body)
 
     def _answer_json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._answer(json.dumps(value).encode(), status, {"Content-Type": "application/json"} | dict(headers or {}))
@@ -277,7 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.headers.get("Authorization", "").removeprefix("Bearer ") or None
 
     def _check_token(self) -> None:
-        if self._token() not in (None, TOKEN):
+        if self._token() not in (None, TOKEN, READ_TOKEN):
             raise _Refusal(401, None, "Invalid credentials in Authorization header")
 
     def _repository(self, kind: str, id: str) -> _Repository:
@@ -338,10 +415,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def lfs_object(self, sha256: str) -> None:
         """Where ``resolve`` sends the client: the store of large files. Knowing the digest is enough, as with a signed URL."""
-        blob = self.hub.blob(sha256)
-        if blob is None:
+        data = self.hub.blob(sha256)
+        if data is None:
             raise _Refusal(404, None, "No such object")
-        self._answer_bytes(blob.data, {"ETag": f'"{sha256}"'})
+        self._answer_bytes(data, {"ETag": f'"{sha256}"'})
 
 
 def _span(first: str, last: str, size: int) -> tuple[int, int]:
@@ -379,9 +456,17 @@ _HUB_ROUTES = [
     *_routes("GET", "/api/KINDS/ID/revision/REVISION", _Handler.info),
     *_routes("GET", "/api/KINDS/ID/tree/REVISION(?:/(?P<path>.+))?", _Handler.tree),
     *_routes("POST", "/api/KINDS/ID/paths-info/REVISION", _Handler.paths_info),
+    _Route(("POST",), re.compile("/api/repos/create"), _Handler.create),
+    _Route(("POST",), re.compile("/api/validate-yaml"), _Handler.validate_yaml),
+    _Route(("POST",), re.compile("/lfs-verify"), _Handler.lfs_verify),
+    *_routes("POST", "/api/KINDS/ID/branch/REVISION", _Handler.branch),
+    *_routes("POST", "/api/KINDS/ID/preupload/REVISION", _Handler.preupload),
+    *_routes("POST", "/api/KINDS/ID/commit/REVISION", _Handler.commit),
+    *_routes("POST", "/PREFIX/ID.git/info/lfs/objects/batch", _Handler.lfs_batch),
     *_routes("GET HEAD", "/PREFIX/ID/resolve/REVISION/(?P<path>.+)", _Handler.resolve),
 ]
 
 _STORE_ROUTES = [
     _Route(("GET", "HEAD"), re.compile("/lfs-objects/(?P<sha256>[0-9a-f]{64})"), _Handler.lfs_object),
+    _Route(("PUT",), re.compile("/upload/(?P<sha256>[0-9a-f]{64})"), _Handler.lfs_upload),
 ]

@@ -20,7 +20,8 @@ fact; the public function adds what the user passed in. This module knows nothin
     │   └── OutputExists       the folder to write is already there                          (also a FileExistsError)
     ├── StorageError           the disk is full or may not be written                        (also an OSError)
     ├── WorkerError            a process that helps was ended from outside, or failed
-    └── HubError               the Hugging Face Hub: not reached, not found, not allowed
+    ├── HubError               the Hugging Face Hub: not reached, not found, not allowed
+    └── NotPublished           a model that was looked over first: no license, personal details, much copied text
 """
 
 import contextlib
@@ -37,6 +38,7 @@ __all__ = [
     "GenerationError",
     "HubError",
     "NotADistribution",
+    "NotPublished",
     "OutputExists",
     "PluginConflict",
     "PluginError",
@@ -127,6 +129,10 @@ class WorkerError(ReviewgenError):
 
 class HubError(ReviewgenError):
     """The Hugging Face Hub was not reached, or said no."""
+
+
+class NotPublished(ReviewgenError):
+    """A model was looked over before it was published, and something was found that nobody has allowed."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 A preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. A source of a trained model is a preset, a
 repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``,
-a string that starts with ``/``, ``./``, ``../`` or ``~``, or the bare name of a folder that can be nothing else).
+a string that starts with ``/``, ``./``, ``../`` or ``~``, or the bare name of a folder that can be nothing else). A preset with
+``@revision`` is the repository of that name of ours.
 """
 
 import re
@@ -18,6 +19,7 @@ _PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
 _LOCAL = ("/", "./", "../", "~")
+_OWNER = "reviewgen"  # of the presets' repositories on the Hub
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class HubSource:
 
     repo_id: str
     revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.repo_id + (f"@{self.revision}" if self.revision else "")
 
 
 @dataclass(frozen=True)
@@ -77,19 +82,39 @@ def parse_hub_id(text: str) -> HubSource | None:
     return HubSource(match["repo"], match["revision"])
 
 
-def parse_source(source: str | Path, presets: Collection[str] | None = None) -> Source:
+def parse_source(source: str | Path, presets: Collection[str] | None = None, revision: str | None = None) -> Source:
     """Tell what a model source is: a preset, a repository on the Hub, or a local folder.
 
-    ``presets`` are the names that are presets; without it, every name of that form is one.
+    ``presets`` are the names that are presets; without it, every name of that form is one. ``revision`` is what may also stand
+    behind an @.
 
     >>> parse_source("lstm-word")
     PresetSource(name='lstm-word')
     >>> parse_source("ana/lyrics@v2")
     HubSource(repo_id='ana/lyrics', revision='v2')
+    >>> parse_source("lstm-word@v2")
+    HubSource(repo_id='reviewgen/lstm-word', revision='v2')
 
     Raises:
-        SourceError: The string is none of these, or it could be two of them.
+        SourceError: The string is none of these, or it could be two of them; or it cannot have a revision, or has two.
     """
+    found = _parse(source, presets)
+    return found if revision is None else _at(found, revision, source)
+
+
+def _at(source: Source, revision: str, said: str | Path) -> HubSource:
+    """Return a revision of a source."""
+    if isinstance(source, LocalSource):
+        raise SourceError(f"{_shorten(str(said))} is a local folder, which has no revision {_shorten(revision)}: leave it out.")
+    hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
+    if hub.revision not in (None, revision):
+        raise SourceError(f"{_shorten(str(said))} names one revision and revision={revision!r} another: give one of them.")
+    if re.fullmatch(r"[^\s@]+", revision) is None:
+        raise SourceError(f"{_shorten(revision)} is no revision: it is a branch, a tag or a commit.")
+    return HubSource(hub.repo_id, revision)
+
+
+def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
     if not isinstance(source, str | Path):
         raise SourceError(f"A model source is a string or a Path; got {type(source).__name__}.")
     if isinstance(source, Path) or source.startswith(_LOCAL) or source in (".", ".."):
@@ -106,7 +131,10 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None) -> 
 
 def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     """Tell what a string without a marker is."""
-    reading: Source | None = PresetSource(source) if _PRESET.fullmatch(source) else parse_hub_id(source)
+    name, at, revision = source.partition("@")
+    reading: Source | None = parse_hub_id(source)
+    if _PRESET.fullmatch(name) and (revision or not at):
+        reading = _at(PresetSource(name), revision, source) if at else PresetSource(name)
     if not _exists(source):
         if reading is None:
             raise SourceError(

@@ -1,14 +1,16 @@
 """Finds plugins by entry point. Listing reads package metadata and imports nothing; asking for a name imports that one.
 
 Groups ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the entry point's name is the user's name. In
-``reviewgen.steppers`` a model's name names what writes with its weights without torch; few models need one. In-tree plugins use
-the same door as everybody else's. Standard library only.
+``reviewgen.steppers`` a model's name names what writes with its weights without torch; few models need one. In
+``reviewgen.weights`` a preset's name names a package folder that is a saved model, and holds no code. In-tree plugins use the
+same door as everybody else's. Standard library only.
 """
 
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from reviewgen.config import Preset
@@ -22,6 +24,7 @@ __all__ = [
     "find_preset",
     "find_stepper",
     "find_tokenizer",
+    "find_weights",
     "list_models",
     "list_plugins",
     "list_presets",
@@ -36,6 +39,7 @@ GROUPS = {
     "tokenizer": "reviewgen.tokenizers",
     "preset": "reviewgen.presets",
     "stepper": "reviewgen.steppers",
+    "weights": "reviewgen.weights",
 }
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class: this process only
@@ -97,6 +101,27 @@ def find_stepper(name: str) -> Any | None:
         return None if ("model", name) in _registered else _find("stepper", name)[0]
     except UnknownPlugin:
         return None
+
+
+def find_weights(name: str) -> Path | None:
+    """Return the installed folder of a preset's trained weights, None where there is none; imports no more than its package.
+
+    Raises:
+        PluginConflict: Two packages claim the name.
+        BrokenPlugin: The folder is not there.
+    """
+    try:
+        point, plugin = _locate("weights", name)
+    except UnknownPlugin:
+        return None
+    try:
+        spec = None if point is None else importlib.util.find_spec(point.value)
+    except Exception as error:  # the package of the folder is a stranger's
+        raise BrokenPlugin(f"The weights {name!r} of {plugin.package} {plugin.version} cannot be found: {error}") from error
+    if spec is None or not spec.submodule_search_locations:
+        why = plugin.problem or "there is no such folder"
+        raise BrokenPlugin(f"The weights {name!r} of {plugin.package} {plugin.version} are not there: {why}.")
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def find_preset(name: str) -> Preset:

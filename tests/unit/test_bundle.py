@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 import reviewgen
 from reviewgen import ReviewModel, bundle, registry
-from reviewgen.errors import BundleError, OutputExists, StorageError, UnknownPlugin
+from reviewgen.bundle.write import write_bundle
+from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.registry import Plugin
-from tests.unit.fakes import GRU, LETTERS, NGRAM, FakeConfig, LetterTokenizer, TableModel, review_model, table, train_tiny
+from tests.unit.fakes import GRU, LETTERS, NGRAM, TEXTS, FakeConfig, LetterTokenizer, TableModel, review_model, table, train_tiny
 
 WEIGHTS = "model.safetensors"
 FILES = ["config.json", WEIGHTS, "generation_config.json", "training.json", "README.md", "characters.json"]
@@ -95,6 +96,38 @@ def test_save_and_load_give_the_same_logits_and_texts(name: str, request: pytest
     assert (again.preset, again.generation_config, again.training) == (model.preset, model.generation_config, model.training)
     again.save_pretrained(tmp_path / "twice")
     assert listing(tmp_path / "twice") == listing(tmp_path / "m")
+
+
+def test_a_network_in_16_bits_takes_half_the_room_and_is_read_as_32(gru: ReviewModel, ngram: ReviewModel, tmp_path: Path) -> None:
+    gru.save_pretrained(tmp_path / "wide")
+    gru.save_pretrained(tmp_path / "narrow", dtype="float16")
+    wide, narrow = (load_file(tmp_path / name / WEIGHTS) for name in ("wide", "narrow"))
+    assert {tensor.dtype for tensor in narrow.values()} == {torch.float16}
+    assert all(torch.equal(tensor.half(), narrow[name]) for name, tensor in wide.items())
+    again = reviewgen.load(tmp_path / "narrow")
+    texts = again.generate("the ", num_return_sequences=3, seed=1)  # by the stepper, before torch has its form
+    assert all(torch.equal(tensor, narrow[name].float()) for name, tensor in again.model.state_dict().items())
+    assert reviewgen.load(tmp_path / "narrow").generate("the ", num_return_sequences=3, seed=1) == texts
+    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(gru.evaluate(TEXTS).bits_per_character, rel=1e-3)
+    with pytest.raises(ConfigError, match="is for networks, and ngram-char is none"):
+        ngram.save_pretrained(tmp_path / "no", dtype="float16")
+    with pytest.raises(ConfigError, match="one of float32, float16; got 'int8'"):
+        write_bundle(gru.bundle, tmp_path / "no", dtype="int8")
+    assert not (tmp_path / "no").exists() and list(tmp_path.glob(".*")) == []
+
+
+def test_a_weight_that_is_too_large_for_16_bits_is_named(gru: ReviewModel, tmp_path: Path) -> None:
+    gru.save_pretrained(tmp_path / "m")
+    change_tensors(tmp_path / "m", lambda tensors: tensors["embedding.weight"][3].fill_(1e6))
+    with pytest.raises(ConfigError, match=r"^embedding\.weight holds numbers that are too large for dtype=float16"):
+        reviewgen.load(tmp_path / "m").save_pretrained(tmp_path / "no", dtype="float16")
+
+
+@pytest.mark.parametrize("name", ["ngram", "gru"])
+def test_other_dtypes_than_those_two_are_refused(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    request.getfixturevalue(name).save_pretrained(tmp_path / "m")
+    change_tensors(tmp_path / "m", lambda tensors: tensors.update({key: tensor.double() for key, tensor in tensors.items()}))
+    refused(tmp_path / "m", "its config asks for")
 
 
 def test_a_loaded_model_does_not_need_its_folder(saved: Path, gru: ReviewModel) -> None:
@@ -222,7 +255,7 @@ def test_not_utf_8(saved: Path, file: str) -> None:
         (["tokenizer", "files"], ["/etc/passwd"], "outside its folder"),
         (["tokenizer", "files"], ["sub/characters.json"], "outside its folder"),
         (["tokenizer", "files"], [".."], ".."),
-        (["tokenizer", "files"], [""], "missing"),
+        (["tokenizer", "files"], [""], "outside its folder"),
         (["tokenizer", "files"], [3], "outside"),
         (["tokenizer", "files"], None, "outside"),
         (["tokenizer", "files"], {"characters.json": 1}, "outside"),

@@ -16,6 +16,10 @@ NASTY = [
     ("lstm-word-large", PRESET("lstm-word-large")),
     ("lstm2-word-10m", PRESET("lstm2-word-10m")),
     ("a-b", PRESET("a-b")),
+    ("lstm-word@v1", HUB("reviewgen/lstm-word", "v1")),
+    ("lstm-word@", NO),
+    ("lstm-word@v 1", NO),
+    ("lstm-word@v1@v2", NO),
     ("a-b-c-d", NO),
     ("lstm", NO),
     ("lstm-", NO),
@@ -146,3 +150,17 @@ def test_the_hub_client_accepts_every_repository_that_parses() -> None:
     for _, meant in NASTY:
         if isinstance(meant, HubSource):
             validate_repo_id(meant.repo_id)
+
+
+def test_a_revision_beside_the_source() -> None:
+    assert parse_source("a/b", revision="v1") == parse_source("a/b@v1", revision="v1") == HubSource("a/b", "v1")
+    assert parse_source("lstm-word", revision="main") == HubSource("reviewgen/lstm-word", "main")
+    for source, revision, said in (
+        ("./folder", "v1", "is a local folder, which has no revision 'v1'"),
+        (Path("folder"), "v1", "is a local folder"),
+        ("a/b@v1", "v2", "names one revision and revision='v2' another"),
+        ("a/b", "v 1", "is no revision"),
+        ("a/b", "", "is no revision"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            parse_source(source, revision=revision)

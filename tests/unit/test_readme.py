@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.loopback_hub import TOKEN, LoopbackHub
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"^reviewgen (.+)$", README, re.MULTILINE)
@@ -28,12 +30,24 @@ def test_the_commands_run(tmp_path):
     for name, rows in (("reviews", reviews), ("more-reviews", reviews[::3])):
         lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(rows)]
         (tmp_path / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines))
-    assert len(COMMANDS) == 19
+    assert len(COMMANDS) == 22
+    with LoopbackHub({}) as hub:
+        run_all(tmp_path, hub.environment(tmp_path / "home", TOKEN))
+
+
+def run_all(folder, environment):
     for command in COMMANDS:
-        command = command.replace("--trials 20 --budget 1m", "--trials 2 --steps 8")
+        command = command.replace("--trials 20 --budget 1m", "--trials 2 --steps 8").replace(
+            "--language", "--allow copies --language"
+        )
         words = shlex.split(command.replace("8m", "3s").replace("lstm-word", "gru-char").replace("order=2,4,6,8,12", "order=2,4"))
         done = subprocess.run(
-            [sys.executable, "-m", "reviewgen", *words], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            [sys.executable, "-m", "reviewgen", *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

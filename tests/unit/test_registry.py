@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reviewgen import registry
+from reviewgen.api.catalog import look_up
 from reviewgen.config import Preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin
 from reviewgen.registry import find_model, find_preset, find_tokenizer, list_plugins, register_model, register_tokenizer
@@ -213,3 +214,38 @@ def test_an_installed_name_cannot_be_registered() -> None:
         register_model("gru", object)
     with pytest.raises(PluginConflict):
         register_tokenizer("char", object)
+
+
+def test_weights_are_a_package_folder_that_is_found_without_running_it(install: Install, tmp_path: Path) -> None:
+    site = install("fake-weights", {"weights": {"lstm-fake": "fakeweights.lstm_fake", "gru-fake": "fakeweights.gru_fake"}})
+    folder = site / "fakeweights" / "lstm_fake"
+    folder.mkdir(parents=True)
+    (site / "fakeweights" / "__init__.py").write_text("")
+    (folder / "__init__.py").write_text("raise SystemExit('never run')")
+    (folder / "training.json").write_text('{"held_out": {"bits_per_character": 1.5}}')
+    assert registry.find_weights("lstm-fake") == folder
+    assert registry.find_weights("nnlm-fake") is None
+    with pytest.raises(
+        BrokenPlugin, match=r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are not there: there is no such folder\.$"
+    ):
+        registry.find_weights("gru-fake")
+    found = look_up("lstm-fake")
+    assert found is not None and found.bits_per_character == 1.5 and found.megabytes == 0.0 and found.problem is None
+    broken = look_up("gru-fake")
+    assert broken is not None and broken.megabytes is None and "are not there" in str(broken.problem)
+    assert look_up("nnlm-fake") is None
+    for damaged in ("[]", "{", '{"held_out": 3}'):
+        (folder / "training.json").write_text(damaged)
+        assert "cannot be read" in str(look_up("lstm-fake").problem)
+
+
+def test_weights_of_a_package_that_is_gone_or_fails(install: Install) -> None:
+    install(
+        "fake-gone", {"weights": {"a-gone": "fakegone.a", "b-fails": "fakefails.b"}}, {"fakefails": "raise RuntimeError('no')"}
+    )
+    for name in ("a-gone", "b-fails"):
+        with pytest.raises(BrokenPlugin, match=f"The weights '{name}' of fake-gone"):
+            registry.find_weights(name)
+    install("fake-again", {"weights": {"a-gone": "fakeother.a"}})
+    with pytest.raises(PluginConflict, match=r"fake-again .* and fake-gone"):
+        registry.find_weights("a-gone")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reviewgen
-from reviewgen.card import render_card
+from reviewgen.card import CardFacts, write_card
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.training import RunVerdict, find_verdict
 
@@ -177,4 +177,6 @@ def test_an_interrupt_before_the_first_evaluation_is_told() -> None:
 
 
 def test_a_card_without_a_verdict() -> None:
-    assert "Verdict" not in render_card("blend", "blend", "char", "0", {"parts": []})
+    assert "Verdict" not in write_card(
+        CardFacts(preset="blend", model="blend", tokenizer="char", version="0", training={"parts": []})
+    )

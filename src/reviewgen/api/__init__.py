@@ -3,6 +3,8 @@
 Joins the rooms below.
 
     loading    a trained model from a folder, the Hub or a preset
+    catalog    which presets have trained weights
+    sharing    a model published on the Hub, and fetched; ``privacy`` says what is looked for before that
     training   a preset and a corpus to a trained model; ``run`` holds the same step by step
     start      what a training starts from; ``keeping`` says what a trained model keeps
     resuming   the folder of a run that may be cut short

@@ -1,52 +1,80 @@
 """``load``: a folder, a repository or a preset becomes a trained model. Imports no torch."""
 
 from pathlib import Path
+from typing import NamedTuple, TypedDict, Unpack
 
 from reviewgen.bundle import read_bundle
 from reviewgen.errors import BundleError, ConfigError
 from reviewgen.hub import pull
 from reviewgen.model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
-from reviewgen.registry import find_preset, preset_names
+from reviewgen.registry import find_preset, find_weights, preset_names
 
-__all__ = ["find_folder", "load"]
+__all__ = ["HubOptions", "Place", "find_folder", "load"]
 
 
-def load(source: str | Path, *, bits: int = 32) -> ReviewModel:
-    """Return a trained model from a local folder, the Hub (``owner/name[@revision]``) or a preset's published weights.
+class HubOptions(TypedDict, total=False):
+    """How a repository is fetched; the names and meanings are huggingface_hub's."""
+
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
+
+
+class Place(NamedTuple):
+    """Where a saved model lies."""
+
+    folder: Path
+    is_fetched: bool  # from the Hub
+
+
+def load(source: str | Path, *, bits: int = 32, revision: str | None = None, **options: Unpack[HubOptions]) -> ReviewModel:
+    """Return a trained model from a preset's weights, a local folder, or the Hub (``owner/name[@revision]``).
 
     Args:
-        source: It.
+        source: It. A preset is the weights that are installed with it; ``preset@revision`` those of that revision on the Hub.
         bits: Of a weight while the model writes: 8 write two to three times as fast as 32 where the model is larger than the
             processor's cache, and round each weight to a 127th of the largest of its output; 16 are nearly exact. Measuring and
             saving are not touched by it.
+        revision: A branch, tag or commit on the Hub, as may also stand behind an @.
+        token: For private repositories; by default that of ``hf auth login`` or HF_TOKEN.
+        cache_dir: Where fetched files are kept; by default in HF_HOME.
+        local_files_only: Whether to take only what was fetched before.
+        force_download: Whether to fetch again what is there.
 
     Raises:
         ConfigError: ``bits`` is none of 32, 16 and 8.
         SourceError: The source can be read as nothing, or as two things.
-        BundleError: The folder is missing, damaged or foreign, or the preset has no published weights.
+        BundleError: The folder is missing, damaged or foreign, or the preset has no weights.
         UnknownPlugin: The model's plugin is not installed; says what to install.
-        HubError: The Hub was not reached, or has no such repository.
+        HubError: The Hub was not reached, or has no such repository, or what arrived is not what it has.
     """
     if bits not in (32, 16, 8) or isinstance(bits, bool):
         raise ConfigError(f"bits must be 32, 16 or 8; got {bits!r}.")
-    bundle = read_bundle(find_folder(source), bits)
-    bundle.source = str(source)
+    place = find_folder(source, revision, **options)
+    bundle = read_bundle(place.folder, bits, strict=not place.is_fetched)
+    bundle.source = str(source) if revision is None else f"{source}@{revision}"
     return ReviewModel(bundle)
 
 
-def find_folder(source: str | Path) -> Path:
+def find_folder(source: str | Path, revision: str | None = None, **options: Unpack[HubOptions]) -> Place:
     """Return the folder of a saved model; one on the Hub is fetched.
 
     Raises:
         SourceError: The source can be read as nothing, or as two things.
-        BundleError: It is a preset, and that has no published weights.
+        BundleError: It is a preset, and that has no weights.
         HubError: The Hub was not reached, or has no such repository.
     """
-    parsed = parse_source(source, preset_names())
-    if isinstance(parsed, PresetSource):
+    parsed = parse_source(source, preset_names(), revision)
+    if isinstance(parsed, HubSource):
+        return Place(pull(parsed, **options), is_fetched=True)
+    if not isinstance(parsed, PresetSource):
+        return Place(parsed.path, is_fetched=False)
+    folder = find_weights(parsed.name)
+    if folder is None:
         find_preset(parsed.name)
         raise BundleError(
-            f"The preset {parsed.name} has no published weights yet. Train it: reviewgen train {parsed.name} --data ..."
+            f"No trained weights of the preset {parsed.name} are installed. Train it: reviewgen train {parsed.name} --data ..."
         )
-    return pull(parsed) if isinstance(parsed, HubSource) else parsed.path
+    return Place(folder, is_fetched=False)

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from reviewgen import __version__
 from reviewgen.api.loading import load
 from reviewgen.api.record import novelty_facts, past_facts
 from reviewgen.blending.model import Blend
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
 from reviewgen.bundle import Bundle, Weights
-from reviewgen.card import render_card
+from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
@@ -143,8 +142,7 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
         "weights": dict(fit),
         "novelty": novelty_facts(index, data.get("fingerprint"), (), None),
     }
-    card = render_card("blend", plugin.name, first.tokenizer_plugin.name, __version__, training)
-    return Bundle(
+    bundle = Bundle(
         preset="blend",
         weights=Weights(blend, bits=bits),
         conditions=first.conditions or None,
@@ -154,9 +152,10 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
         tokenizer_config=first.tokenizer_config,
         generation=first.generation,
         training=training,
-        card=card,
         index=index,
     )
+    bundle.card = write_card(describe(bundle))
+    return bundle
 
 
 def _shared_facts(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
     Raises:
         BundleError: There is no saved model, it is damaged, or it has no curves.
     """
-    training = read_training(find_folder(source))
+    training = read_training(find_folder(source).folder)
     evaluations, curve = training.get("evaluations"), training.get("curve") or {}
     novelty, verdict = training.get("novelty") or {}, training.get("verdict") or {}
     if not evaluations:

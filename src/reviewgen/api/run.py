@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen import __version__
 from reviewgen.api.agreement import refuse_differences
 from reviewgen.api.arguments import check_seed, parse_budget
 from reviewgen.api.curves import Curves, targets_per_character
@@ -21,7 +20,7 @@ from reviewgen.api.start import find_start
 from reviewgen.api.tracking import RunLog
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.bundle.write import refuse_existing, write_or_rescue
-from reviewgen.card import render_card
+from reviewgen.card import describe, write_card
 from reviewgen.config import from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, tokenize, workspace
 from reviewgen.errors import DataError, NotADistribution, TrainingError
@@ -307,7 +306,7 @@ class TrainingRun:
             index=self._index,
             conditions=self.conditions or None,
         )
-        bundle.card = render_card(self.preset, start.model_plugin.name, start.tokenizer_plugin.name, __version__, bundle.training)
+        bundle.card = write_card(describe(bundle))
         model = ReviewModel(bundle)
         if self.out is not None and find_place().is_main_process:
             write_or_rescue(bundle, self.out)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, to_dict
+from reviewgen.errors import BundleError
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CARD",
     "CONFIG",
+    "CURVE",
     "GENERATION",
     "NOVELTY",
     "OPTIONAL_FILES",
@@ -29,6 +32,7 @@ __all__ = [
     "TRAINING",
     "WEIGHTS",
     "Bundle",
+    "files_of",
     "fingerprint",
 ]
 
@@ -43,7 +47,9 @@ CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, CARD = (
 )
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY}
-TOLERATED = {".gitattributes", ".DS_Store"}  # what the Hub and a file manager leave
+_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer's file
+CURVE = "learning_curve.png"  # beside the card of a published model
+TOLERATED = {".gitattributes", ".DS_Store", CURVE}  # the first two are left by the Hub and by a file manager
 
 
 @dataclass
@@ -82,6 +88,19 @@ class Bundle:
                 with file.open("rb") as stream:
                     whole.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
         return f"sha256:{whole.hexdigest()}"
+
+
+def files_of(config: Any) -> set[str]:
+    """Return the names of all files that a saved model may have, by what its config.json says.
+
+    Raises:
+        BundleError: A tokenizer's file would lie outside the folder.
+    """
+    tokenizer = config.get("tokenizer") if isinstance(config, Mapping) else None
+    files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
+    if not isinstance(files, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in files):
+        raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {files}.")
+    return OWN_FILES | OPTIONAL_FILES | set(files)
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:

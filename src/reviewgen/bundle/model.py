@@ -27,8 +27,10 @@ def read_model(folder: Path, name: str, settings: Mapping[str, Any]) -> Language
     """
     kind, _ = find_model(name)
     config = from_dict(kind.Config, settings)
-    check_tensors(folder, _expect(kind, config))
-    return _fill(kind, config, load_file(folder / WEIGHTS))
+    expected = _expect(kind, config)
+    check_tensors(folder, expected)
+    tensors = load_file(folder / WEIGHTS)
+    return _fill(kind, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})
 
 
 def build_model(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:

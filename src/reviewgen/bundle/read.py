@@ -16,12 +16,12 @@ from reviewgen.bundle.layout import (
     GENERATION,
     NOVELTY,
     OPTIONAL_FILES,
-    OWN_FILES,
     SCHEMA,
     TOLERATED,
     TRAINING,
     WEIGHTS,
     Bundle,
+    files_of,
     fingerprint,
 )
 from reviewgen.bundle.tensors import check_tensors
@@ -37,12 +37,13 @@ __all__ = ["read_bundle", "read_training"]
 FoundT = TypeVar("FoundT")
 
 
-def read_bundle(folder: Path, bits: int = 32) -> Bundle:
+def read_bundle(folder: Path, bits: int = 32, *, strict: bool = True) -> Bundle:
     """Read a saved folder.
 
     Args:
         folder: It.
         bits: Of a weight while the model writes: 32, 16 or 8.
+        strict: Whether files that do not belong to a saved model are an error; what others fetched from the Hub is none of ours.
 
     Raises:
         BundleError: The folder is missing, damaged, truncated, foreign or of an unknown schema.
@@ -50,7 +51,7 @@ def read_bundle(folder: Path, bits: int = 32) -> Bundle:
     """
     try:
         with _readable(folder):
-            return _read(folder, bits)
+            return _read(folder, bits, strict)
     except (BundleError, UnknownPlugin):
         raise
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
@@ -86,7 +87,7 @@ def _readable(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
 
 
-def _read(folder: Path, bits: int) -> Bundle:
+def _read(folder: Path, bits: int, strict: bool) -> Bundle:
     config = _read_json(folder / CONFIG)
     optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
@@ -98,7 +99,7 @@ def _read(folder: Path, bits: int) -> Bundle:
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
     _check_types(config)
-    _check_files(folder, config["tokenizer"]["files"])
+    _check_files(folder, files_of(config), strict)
     generation = from_dict(GenerationConfig, _read_json(folder / GENERATION))
     training = read_training(folder)
     kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
@@ -151,7 +152,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any], bits: int) -> tuple[We
         model = read_model(folder, facts["name"], facts["config"])
         return Weights(model, bits=bits), model.config.vocab_size
     check_tensors(folder, expected)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = {name: array.astype(expected[name][0], copy=False) for name, array in load_file(folder / WEIGHTS).items()}
 
     def load() -> Any:
         from reviewgen.bundle.model import build_model
@@ -172,16 +173,13 @@ def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
         ) from None
 
 
-def _check_files(folder: Path, tokenizer_files: Any) -> None:
-    if not isinstance(tokenizer_files, list) or not all(isinstance(n, str) and Path(n).name == n for n in tokenizer_files):
-        raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {tokenizer_files}.")
-    belong = OWN_FILES | set(tokenizer_files)
+def _check_files(folder: Path, known: set[str], strict: bool) -> None:
     there = {file.name for file in folder.iterdir()} - TOLERATED
-    if missing := sorted(belong - there):
+    if missing := sorted(known - OPTIONAL_FILES - there):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
-    if foreign := sorted(there - belong - OPTIONAL_FILES):
+    if strict and (foreign := sorted(there - known)):
         raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
-    if odd := sorted(name for name in belong | (OPTIONAL_FILES & there) if not (folder / name).is_file()):
+    if odd := sorted(name for name in known & there if not (folder / name).is_file()):
         raise BundleError(f"{folder} is damaged: {', '.join(odd)} is no file.")
 
 

@@ -1,4 +1,7 @@
-"""The header of a saved model's tensors, compared with what its config asks for."""
+"""The header of a saved model's tensors, compared with what its config asks for.
+
+Numbers of 32 bits may be saved in 16; what reads them widens them again.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +12,10 @@ from reviewgen.bundle.layout import WEIGHTS
 from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorForm
 
-__all__ = ["check_tensors"]
+__all__ = ["NARROWER", "check_tensors"]
+
+NARROWER = {"float32": "float16"}
+"""What numbers may be saved as, to take half the room."""
 
 
 def check_tensors(folder: Path, expected: Mapping[str, TensorForm]) -> None:
@@ -27,7 +33,7 @@ def check_tensors(folder: Path, expected: Mapping[str, TensorForm]) -> None:
             part = tensors.get_slice(name)
             found, found_dtype = tuple(part.get_shape()), part.get_dtype()
             fits = len(found) == len(shape) and all(size in (None, other) for size, other in zip(shape, found, strict=True))
-            if not fits or DTYPES.get(found_dtype) != dtype:
+            if not fits or DTYPES.get(found_dtype) not in (dtype, NARROWER.get(dtype)):
                 wanted = ["any" if size is None else size for size in shape]
                 raise BundleError(f"{name} in {WEIGHTS} is {found_dtype} {list(found)}; its config asks for {dtype} {wanted}.")
 

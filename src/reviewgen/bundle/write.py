@@ -1,27 +1,31 @@
 """Writes a bundle as a folder that appears whole or not at all."""
 
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from reviewgen import __version__
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle
+from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle, files_of
 from reviewgen.config import to_dict
-from reviewgen.errors import OutputExists, StorageError, storage_errors
+from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin
 
-__all__ = ["refuse_existing", "write_bundle", "write_or_rescue"]
+__all__ = ["copy_bundle", "refuse_existing", "write_bundle", "write_or_rescue"]
+
+_DTYPES = ("float32", "float16")
 
 
 def refuse_existing(folder: Path) -> None:
@@ -39,13 +43,43 @@ def refuse_existing(folder: Path) -> None:
             raise StorageError(f"{folder} may not be written: {parent} is no writable folder. Choose another place.")
 
 
-def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
+def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype: str = "float32") -> None:
     """Write a bundle as a folder that appears whole or not at all.
 
+    Args:
+        bundle: It.
+        folder: Where.
+        overwrite: Whether a saved model that is there may be replaced.
+        dtype: What the weights of a network are saved as; "float16" halves the file.
+
     Raises:
+        ConfigError: The dtype is neither, or the weights do not fit it.
         OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
         StorageError: The disk is full or the place may not be written; nothing is left behind.
     """
+    with _appearing(folder, overwrite) as scratch:
+        try:
+            _write_files(bundle, scratch, dtype)
+        except SafetensorError as error:  # the library wraps what the operating system said
+            raise OSError(_errno_of(error), str(error)) from None
+
+
+def copy_bundle(source: Path, folder: Path) -> None:
+    """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
+
+    Raises:
+        OutputExists: The folder is there.
+        StorageError: The disk is full or the place may not be written; nothing is left behind.
+    """
+    with _appearing(folder, overwrite=False) as scratch:
+        names = files_of(json.loads((source / CONFIG).read_text(encoding="utf-8")))
+        for name in sorted(name for name in names if (source / name).is_file()):
+            shutil.copyfile(source / name, scratch / name)
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to fill, which gets its name at the end, or is gone."""
     if not overwrite:
         refuse_existing(folder)
     with storage_errors(folder):
@@ -54,10 +88,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> No
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            try:
-                _write_files(bundle, scratch)
-            except SafetensorError as error:  # the library wraps what the operating system said
-                raise OSError(_errno_of(error), str(error)) from None
+            yield scratch
             _publish(scratch, folder, overwrite)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -82,8 +113,8 @@ def _may_replace(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())))
 
 
-def _write_files(bundle: Bundle, folder: Path) -> None:
-    save_file(_apart(bundle.model.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
+def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
+    save_file(_narrow(_apart(bundle.model.state_dict()), bundle, dtype), folder / WEIGHTS, metadata={"format": "pt"})
     bundle.tokenizer.save(folder)
     tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
     if bundle.index is not None:
@@ -106,6 +137,24 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found[name] = plain.clone() if place in places or plain.untyped_storage().nbytes() != plain.nbytes else plain
         places.add(place)
     return found
+
+
+def _narrow(tensors: dict[str, Tensor], bundle: Bundle, dtype: str) -> dict[str, Tensor]:
+    """Return the tensors with numbers of 32 bits as those of a dtype.
+
+    Raises:
+        ConfigError: It is none that is read again, the model is no network, or a weight is too large for it.
+    """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
+    if dtype == "float32":
+        return tensors
+    if not isinstance(bundle.model, nn.Module):
+        raise ConfigError(f"dtype={dtype} is for networks, and {bundle.preset} is none: leave it out.")
+    narrow = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    if large := [name for name, tensor in narrow.items() if not tensor.isfinite().all() and tensors[name].isfinite().all()]:
+        raise ConfigError(f"{large[0]} holds numbers that are too large for dtype={dtype}: leave it out.")
+    return narrow
 
 
 def _describe(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:

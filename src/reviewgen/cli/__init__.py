@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import blend, drawing, generate, look, play, plot, sweep, train, tune, use
+from reviewgen.cli import blend, drawing, generate, look, play, plot, share, sweep, train, tune, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -34,6 +34,8 @@ app.command("play")(play.play)
 app.command("evaluate")(use.evaluate)
 app.command("score")(use.score)
 app.command("novelty")(use.novelty)
+app.command("push")(share.push)
+app.command("pull")(share.pull)
 app.command("list")(look.list_plugins)
 app.command("doctor")(look.doctor)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reviewgen import __version__, registry
+from reviewgen.api.catalog import InstalledWeights, look_up
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
@@ -23,18 +24,33 @@ LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 
 
 def list_plugins(as_json: options.AsJson = False) -> None:
-    """List the installed presets, models and tokenizers."""
+    """List the installed presets, with their trained weights, and the models and tokenizers."""
     found = {kind: registry.list_plugins(kind) for kind in KINDS}
+    weights = {plugin.name: look_up(plugin.name) for plugin in found["preset"]}
     if as_json:
-        print_json({f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in found.items()})
+        rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in found.items()}
+        for row in rows["presets"]:
+            known = weights[row["name"]]
+            row["weights"] = None if known is None else asdict(known)
+        print_json(rows)
         return
-    table = Table("kind", "name", "package", "version", "")
+    table = Table("kind", "name", "package", "version", "trained weights", "")
     for kind, plugins in found.items():
         for plugin in plugins:
+            known = weights.get(plugin.name) if kind == "preset" else None
+            problem = plugin.problem or (known.problem if known else None)
             table.add_row(
-                kind, plugin.name, plugin.package, plugin.version, f"broken: {plugin.problem}" if plugin.problem else ""
+                kind, plugin.name, plugin.package, plugin.version, _spell(known), f"broken: {problem}" if problem else ""
             )
     Console().print(table)
+
+
+def _spell(weights: InstalledWeights | None) -> str:
+    """Return how large and how good the weights of a preset are."""
+    if weights is None or weights.megabytes is None:
+        return ""
+    bits = "" if weights.bits_per_character is None else f", {weights.bits_per_character:.3f} bits per character"
+    return f"{weights.megabytes:.1f} MB{bits}"
 
 
 def doctor(as_json: options.AsJson = False) -> None:

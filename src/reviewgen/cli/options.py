@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "StripMarkdown",
     "TextColumn",
+    "Token",
     "Trained",
     "kept_source",
     "start",
@@ -69,6 +70,7 @@ AsTrainedStripMarkdown = Annotated[
 AsTrainedClean = Annotated[bool | None, typer.Option("--clean/--no-clean", help="Clean the texts.  [default: as trained]")]
 NoClean = Annotated[bool, typer.Option("--no-clean", help="Take the texts exactly as they are.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same texts.")]
+Token = Annotated[str | None, typer.Option("--token", help="Of the Hub.  [default: of `hf auth login`, or HF_TOKEN]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -1,26 +1,22 @@
-"""The model card, written from recorded facts only. Knows no model and reads no file."""
+"""The Markdown of a card: what the model is, how good, what it writes, how it was trained, and what it is for."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["render_card"]
+from reviewgen.bundle.layout import CURVE
+from reviewgen.card.facts import CardFacts, Sample
 
-_CARD = """---
-library_name: reviewgen
-pipeline_tag: text-generation
-tags:
-- reviewgen
-- {model}
----
+__all__ = ["write_text"]
 
-# {preset}
+_TEXT = """# {name}
 
 A small {model} language model over {tokenizer} tokens, trained {origin} with reviewgen {version} on {source}.{parts}
 
 ```python
 import reviewgen
 
-model = reviewgen.load("path/to/this/folder")
+model = reviewgen.load({load!r})
 print(model.generate_one())
 ```
 
@@ -28,31 +24,48 @@ print(model.generate_one())
 
 {figures}
 
-## Training
+{samples}## Training
 
 {facts}
 
 ## What it is for, and what not
 
-For teaching, parody and test data. Its texts are synthetic. Posting machine-written reviews as if people had written them
-deceives readers and is unlawful in many places. A small model repeats its training text: look before you publish.
+For teaching, for parody, for test data. Its texts are synthetic. Posting machine-written reviews as if people had written them
+deceives their readers and is unlawful in many places, among them the EU (Directive 2005/29/EC, annex I, 23b and 23c) and the USA
+(16 CFR part 465). A small model also repeats its training text: look before you publish.
 """
 
 
-def render_card(preset: str, model: str, tokenizer: str, version: str, training: Mapping[str, Any]) -> str:
-    """Return the card of a trained model as Markdown with the Hub's metadata block."""
+def write_text(facts: CardFacts) -> str:
+    """Return what stands below a card's metadata."""
+    training = facts.training
     data = training.get("data", {})
-    return _CARD.format(
-        preset=preset,
-        model=model,
-        tokenizer=tokenizer,
-        version=version,
+    has_parent = "parent" in training
+    curve = f"\n\n![Bits per character, copy rate and learning rate against time]({CURVE})" if facts.has_curve else ""
+    return _TEXT.format(
+        name=(facts.source or facts.preset).removeprefix("hf://"),
+        model=facts.model,
+        tokenizer=facts.tokenizer,
+        version=facts.version,
         source=data.get("source", "an unnamed corpus"),
-        origin="further" if "parent" in training else "from scratch",
+        origin="further" if has_parent else "from scratch",
         parts=_parts(training) + _parents(training.get("parent")),
-        figures=_figures(training.get("held_out")) + _copies(training.get("novelty"), "parent" in training),
-        facts=_facts(training, data),
+        load=facts.source or "path/to/this/folder",
+        figures=_figures(training.get("held_out")) + _copies(training.get("novelty"), has_parent) + curve,
+        samples=_samples(facts.samples),
+        facts=_facts(facts, data),
     )
+
+
+def _samples(samples: Sequence[Sample]) -> str:
+    """Return texts that it wrote, exactly, whatever stands in them."""
+    if not samples:
+        return ""
+    parts = ["## What it writes\n"]
+    for sample in samples:
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", sample.text)), default=0))
+        parts.append(f"Temperature {sample.temperature:g}:\n\n{fence}text\n{sample.text}\n{fence}\n")
+    return "\n".join(parts) + "\n"
 
 
 def _parts(training: Mapping[str, Any]) -> str:
@@ -130,16 +143,36 @@ def _conditions(conditions: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{each['name']}: {', '.join(value['label'] for value in each['values'])}" for each in conditions)
 
 
-def _facts(training: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _facts(facts: CardFacts, data: Mapping[str, Any]) -> str:
+    training = facts.training
     rows = {
-        "Reviews, train / validation / test": " / ".join(str(count) for count in data.get("reviews", {}).values()),
+        "Reviews, train / validation / test": " / ".join(f"{count:,}" for count in data.get("reviews", {}).values()),
         "Conditions": _conditions(data.get("conditions") or []),
         "Data fingerprint": data.get("fingerprint"),
+        "Parameters": f"{facts.parameters:,}" if facts.parameters else None,
+        "Size": f"{facts.megabytes:.1f} MB" if facts.megabytes else None,
         "Steps": training.get("steps"),
         "Seconds": training.get("seconds"),
+        "Hardware": training.get("hardware"),
+        "Device": training.get("device"),
         "Seed": training.get("seed"),
         "Ended": training.get("stopped"),
-        "Device": training.get("device"),
         "Verdict": training.get("verdict", {}).get("words"),
     }
-    return "\n".join(f"- {name}: {value}" for name, value in rows.items() if value not in (None, ""))
+    lines = [f"- {name}: {value}" for name, value in rows.items() if value not in (None, "")]
+    settings = {**facts.settings, "training": training.get("config") or {}}
+    tables = [
+        f"| {group} | {', '.join(f'`{name}={_spell(value)}`' for name, value in values.items())} |"
+        for group, values in settings.items()
+        if values
+    ]
+    if tables:
+        lines += ["", "| | hyperparameters |", "|---|---|", *tables]
+    return "\n".join(lines)
+
+
+def _spell(value: Any) -> str:
+    """Return a setting as it fits into the cell of a table."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return text.replace("|", "\\|").replace("`", "'").replace("\n", " ")

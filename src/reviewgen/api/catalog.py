@@ -1,0 +1,42 @@
+"""Which presets have trained weights installed, how large and how good; standard library only, for ``reviewgen list``."""
+
+import json
+from dataclasses import dataclass
+
+from reviewgen.errors import PluginError
+from reviewgen.registry import find_weights
+
+__all__ = ["InstalledWeights", "look_up"]
+
+_TRAINING = "training.json"  # as in ``bundle``, which brings numpy
+
+
+@dataclass(frozen=True)
+class InstalledWeights:
+    """The trained weights of a preset.
+
+    Attributes:
+        megabytes: What the whole folder takes.
+        bits_per_character: On held-out text of the training's corpus; None where it was not measured.
+        problem: Why they are unusable, if they are.
+    """
+
+    megabytes: float | None = None
+    bits_per_character: float | None = None
+    problem: str | None = None
+
+
+def look_up(preset: str) -> InstalledWeights | None:
+    """Return what there is to say of a preset's weights; None where none are installed. Reads no weight."""
+    try:
+        folder = find_weights(preset)
+        if folder is None:
+            return None
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        held_out = json.loads((folder / _TRAINING).read_text(encoding="utf-8")).get("held_out") or {}
+        bits = held_out.get("bits_per_character")
+    except PluginError as problem:
+        return InstalledWeights(problem=str(problem))
+    except (OSError, ValueError, AttributeError) as error:
+        return InstalledWeights(problem=f"{_TRAINING} cannot be read: {error}")
+    return InstalledWeights(round(size / 1e6, 2), bits)

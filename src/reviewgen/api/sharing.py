@@ -1,0 +1,249 @@
+"""``push_to_hub`` and the card: a trained model is looked over, described and published; and ``fetch``, the way back.
+
+What is published is a copy of the saved folder, with the card, a picture of the learning curve where matplotlib is installed, and
+no path of this machine.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reviewgen.api.loading import find_folder
+from reviewgen.api.privacy import Finding, check_kinds, find_details
+from reviewgen.bundle.layout import CARD, CURVE, TRAINING
+from reviewgen.bundle.read import read_bundle
+from reviewgen.bundle.write import copy_bundle, refuse_existing, write_bundle
+from reviewgen.card import Sample, describe, is_untouched, metadata_of, with_license, without_paths, write_card
+from reviewgen.errors import BundleError, ConfigError, NotPublished, SourceError, did_you_mean
+from reviewgen.hub import fetch_card, push
+from reviewgen.names import HubSource, parse_hub_id
+
+if TYPE_CHECKING:
+    from reviewgen.model import ReviewModel
+
+__all__ = ["TEMPERATURES", "fetch", "make_card", "publish"]
+
+TEMPERATURES = (0.5, 0.8, 1.0)
+"""Of the samples in a card."""
+
+_SAMPLES = 200  # that are looked over
+_CARD_KEYS = ("license", "language", "datasets", "tags")
+_logger = logging.getLogger("reviewgen")
+
+
+def publish(
+    model: "ReviewModel",
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    allow_patterns: list[str] | str | None = None,
+    ignore_patterns: list[str] | str | None = None,
+    delete_patterns: list[str] | str | None = None,
+    license: str | None = None,
+    model_card_kwargs: Mapping[str, Any] | None = None,
+    allow: Collection[str] = (),
+    copy_limit: float = 0.5,
+    dtype: str | None = None,
+) -> str:
+    """Look a model over, and publish it as one commit; ``ReviewModel.push_to_hub`` says what the arguments mean."""
+    target = _find_target(repo_id, revision)
+    allowed = check_kinds(allow)
+    if not 0 <= copy_limit <= 1:
+        raise ConfigError(f"copy_limit is a share, from 0 to 1; got {copy_limit!r}.")
+    wishes = _card_wishes(license, model_card_kwargs)
+    with tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
+        folder = Path(scratch) / target.repo_id.partition("/")[2]
+        _copy(model, folder, dtype)
+        card = _find_card(model, target, wishes, token, folder)
+        license_named = metadata_of(card).get("license") if card else wishes.get("license")
+        _look_over(model, license_named, allowed, copy_limit)
+        if card is None:
+            source = str(target)
+            card = make_card(model, source=source, has_curve=_draw_curve(folder), megabytes=_megabytes(folder), **wishes)
+        (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
+        return push(
+            folder,
+            target,
+            commit_message=commit_message or f"Publish {model.preset} with reviewgen",
+            private=private,
+            token=token,
+            create_pr=create_pr,
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
+            delete_patterns=delete_patterns,
+        )
+
+
+def fetch(repo_id: str, *, out: Path | None = None, token: str | None = None, force_download: bool = False) -> dict[str, Any]:
+    """Fetch a model from the Hub, read it, copy it where that is asked for, and return what there is to say of it; JSON values.
+
+    Raises:
+        SourceError: ``repo_id`` is no repository.
+        HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
+        OutputExists: ``out`` is there.
+    """
+    source = _find_target(repo_id, None)
+    if out is not None:
+        refuse_existing(out.expanduser())
+    folder = find_folder(f"hf://{source}", token=token, force_download=force_download).folder
+    bundle = read_bundle(folder, strict=False)
+    if out is not None:
+        copy_bundle(folder, out.expanduser())
+    return {
+        "repository": str(source),
+        "preset": bundle.preset,
+        "bits_per_character": (bundle.training.get("held_out") or {}).get("bits_per_character"),
+        "megabytes": round(_megabytes(folder), 3),
+        "folder": str(out or folder),
+    }
+
+
+def make_card(model: "ReviewModel", **more: Any) -> str:
+    """Return a new card of a model, with texts that it writes at three temperatures; ``more`` are attributes of CardFacts.
+
+    Raises:
+        ConfigError: A part of the metadata is not text.
+    """
+    samples = [Sample(heat, str(model.generate_one(temperature=heat, seed=0))) for heat in TEMPERATURES]
+    return write_card(describe(model.bundle, samples=samples, **more))
+
+
+def _find_target(repo_id: str, revision: str | None) -> HubSource:
+    """Return the repository that is meant.
+
+    Raises:
+        SourceError: It is none, or has two revisions.
+    """
+    found = parse_hub_id(repo_id) if isinstance(repo_id, str) else None
+    if found is None:
+        raise SourceError(f"{repo_id!r} is no repository on the Hub: it is owner/name, as in ana/music-reviews.")
+    if revision is not None and found.revision not in (None, revision):
+        raise SourceError(f"{repo_id!r} names one revision and revision={revision!r} another: give one of them.")
+    return HubSource(found.repo_id, revision or found.revision)
+
+
+def _card_wishes(license: str | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what somebody wants in the metadata of the card.
+
+    Raises:
+        ConfigError: A key is unknown, or the license is named twice.
+    """
+    wishes = dict(more or {})
+    for key in wishes:
+        if key not in _CARD_KEYS:
+            raise ConfigError(f"{key!r} is nothing that a card takes. {did_you_mean(str(key), _CARD_KEYS)}")
+    if license is not None and wishes.setdefault("license", license) != license:
+        raise ConfigError(f"The license is {license!r}, and in model_card_kwargs {wishes['license']!r}: give one of them.")
+    return wishes
+
+
+def _find_card(
+    model: "ReviewModel", target: HubSource, wishes: dict[str, Any], token: str | bool | None, folder: Path
+) -> str | None:
+    """Return the card that somebody has written, in the repository or beside the model; None where one is to be written.
+
+    What an earlier card says of license, language, data sets and tags is added to the wishes.
+
+    Raises:
+        ConfigError: It names another license, or cannot be read.
+    """
+    local = model.bundle.card or None
+    for where, card in ((f"the repository {target.repo_id}", fetch_card(target, token)), ("the folder", local)):
+        if card is None:
+            continue
+        known = metadata_of(card)
+        if not is_untouched(card):
+            license = wishes.get("license")
+            if license is not None and known.get("license", license) != license:
+                raise ConfigError(
+                    f"The card of {where} was written by somebody, so it is kept; it names the license {known['license']!r}, "
+                    f"not {license!r}: change one of them."
+                )
+            _logger.info("The card of %s is kept as it is.", where)
+            return card if license is None or "license" in known else with_license(card, license)
+        for key, value in known.items():
+            wishes.setdefault(key, value)
+    return None
+
+
+def _look_over(model: "ReviewModel", license: str | None, allowed: Collection[str], copy_limit: float) -> None:
+    """Raise where a model should not be published as it is.
+
+    Raises:
+        NotPublished: Something was found that nobody has allowed.
+    """
+    _refuse([] if license else [Finding("license", "no license is named, so nobody may use it")], allowed)
+    texts = [found.text for found in model.generate_each(num_return_sequences=_SAMPLES, seed=0)]
+    tokenizer = model.tokenizer
+    ids = (each for each in range(tokenizer.vocab_size) if each not in (tokenizer.bos_id, tokenizer.eos_id))
+    findings = find_details(texts, (tokenizer.decode([each]) for each in ids))
+    copied = _copy_rate(model, texts)
+    if copied is not None and copied > copy_limit:
+        findings.append(Finding("copies", f"{copied:.0%} of what it writes is copied, which is more than {copy_limit:.0%}"))
+    _refuse(findings, allowed)
+    about = "nothing is known of copying" if copied is None else f"a copy rate of {copied:.1%}"
+    _logger.info(
+        "Looked over %d samples and %d pieces of the vocabulary: no e-mail address, telephone number, web address or handle%s; "
+        "%s. This is a check, not a guarantee.",
+        len(texts),
+        tokenizer.vocab_size,
+        f" but {', '.join(sorted(allowed))} were allowed" if allowed else "",
+        about,
+    )
+
+
+def _refuse(findings: Sequence[Finding], allowed: Collection[str]) -> None:
+    left = [finding for finding in findings if finding.kind not in allowed]
+    if left:
+        kinds = ",".join(finding.kind for finding in left)
+        cure = " Name one: --license apache-2.0 (license=...)." if left[0].kind == "license" else ""
+        raise NotPublished(
+            f"The model was not published: {'; '.join(finding.words for finding in left)}.{cure} To publish it all the same: "
+            f"--allow {kinds} (allow={[finding.kind for finding in left]})."
+        )
+
+
+def _copy_rate(model: "ReviewModel", texts: Sequence[str]) -> float | None:
+    """Return the share of 20-token windows that stand in the training text; None where nobody knows."""
+    import numpy as np
+
+    index = model.bundle.index
+    if index is None:
+        return None
+    return index.copy_rate(np.array(model.tokenizer.encode(text), dtype=np.int64) for text in texts)
+
+
+def _copy(model: "ReviewModel", folder: Path, dtype: str | None) -> None:
+    """Write a model's folder, byte for byte as it was read where it was; without paths of this machine."""
+    bundle = model.bundle
+    if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
+        copy_bundle(bundle.folder, folder)
+    else:
+        write_bundle(bundle, folder, dtype=dtype or "float32")
+    file = folder / TRAINING
+    training = json.loads(file.read_text(encoding="utf-8"))
+    if (public := without_paths(training)) != training:
+        file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _draw_curve(folder: Path) -> bool:
+    """Draw the learning curve beside the card, and return whether there is one."""
+    from reviewgen.api.plot import plot_training
+
+    try:
+        plot_training([folder], folder / CURVE)
+    except (BundleError, ConfigError) as error:  # it has none, as a blend; or matplotlib is not installed
+        _logger.info("The card has no picture of the learning curve: %s", error)
+        return False
+    return True
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.iterdir()) / 1e6

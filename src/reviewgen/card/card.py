@@ -1,0 +1,74 @@
+"""A whole card, and whether somebody has changed one since it was written.
+
+The last line of a card that was written here holds the digest of what is above it, so a card that a person has edited, or wrote,
+is told from one that may be written anew.
+"""
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from reviewgen.card.facts import CardFacts
+from reviewgen.card.metadata import make_metadata
+from reviewgen.card.text import write_text
+from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+__all__ = ["is_untouched", "metadata_of", "with_license", "write_card"]
+
+_MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
+
+
+def write_card(facts: CardFacts) -> str:
+    """Return the card of a trained model: Markdown with the Hub's block of metadata.
+
+    Raises:
+        ConfigError: A part of the metadata is not text.
+    """
+    from huggingface_hub import ModelCard
+
+    card = str(ModelCard(f"---\n{make_metadata(facts).to_yaml()}\n---\n\n{write_text(facts)}\n", ignore_metadata_errors=False))
+    return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
+
+
+def is_untouched(card: str) -> bool:
+    """Return whether a card was written here and is as it was."""
+    mark = _MARK.search(card)
+    return mark is not None and mark["digest"] == _digest(card[: mark.start()])
+
+
+def metadata_of(card: str) -> dict[str, Any]:
+    """Return what a card says of ``license``, ``language``, ``datasets`` and ``tags``, those that are not written anyway.
+
+    Raises:
+        ConfigError: Its block of metadata is no YAML.
+    """
+    data = _read(card).data
+    found = {key: data.get(key) for key in ("license", "language", "datasets")}
+    tags = data.get("tags")
+    found["tags"] = tags[2:] if isinstance(tags, list) and is_untouched(card) else tags  # ours come first
+    return {key: value for key, value in found.items() if value}
+
+
+def with_license(card: str, license: str) -> str:
+    """Return a card that names a license in its block of metadata, and is otherwise as it was; raises as ``metadata_of``."""
+    read = _read(card)
+    read.data["license"] = license
+    return str(read)
+
+
+def _read(card: str) -> "ModelCard":
+    from huggingface_hub import ModelCard
+
+    try:
+        return ModelCard(card, ignore_metadata_errors=True)
+    except Exception as error:  # of the YAML library and of the client
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"The block of metadata that begins the card (README.md) cannot be read: {cause}.") from None
+
+
+def _digest(text: str) -> str:
+    plain = "\n".join(line.rstrip() for line in text.strip().splitlines())  # an editor's line endings change nothing
+    return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -1,0 +1,88 @@
+"""The block of YAML that begins a card, as the Hub reads it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from reviewgen.card.facts import CardFacts
+from reviewgen.errors import ConfigError
+from reviewgen.names import parse_hub_id
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+__all__ = ["make_metadata"]
+
+_TASK = "text-generation"
+
+
+def make_metadata(facts: CardFacts) -> "ModelCardData":
+    """Return the metadata of a card.
+
+    Raises:
+        ConfigError: The license, the language, the data sets or the tags are not text.
+    """
+    from huggingface_hub import ModelCardData
+
+    data = facts.training.get("data", {})
+    hub = parse_hub_id(str(data.get("source", ""))) if str(data.get("source", "")).startswith("hf://") else None
+    results = _results(facts, data)
+    return ModelCardData(
+        license=_checked("license", facts.license),
+        language=_checked("language", facts.language),
+        datasets=_checked("datasets", facts.datasets) or ([hub.repo_id] if hub else None),
+        library_name="reviewgen",
+        pipeline_tag=_TASK,
+        tags=["reviewgen", facts.model, *(_checked("tags", facts.tags) or ())],
+        model_name=(facts.source or facts.preset).removeprefix("hf://") if results else None,
+        eval_results=results or None,
+    )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a value of the metadata that is text, or a list of texts."""
+    parts = (
+        []
+        if value is None
+        else [value]
+        if isinstance(value, str)
+        else list(value)
+        if isinstance(value, list | tuple)
+        else [value]
+    )
+    for part in parts:
+        if not isinstance(part, str) or not part.strip() or not part.isprintable():
+            raise ConfigError(f"{name} must be text, as in {_EXAMPLES[name]!r}; got {part!r}.")
+    return value if isinstance(value, str) or value is None else parts
+
+
+_EXAMPLES = {"license": "apache-2.0", "language": "en", "datasets": "owner/name", "tags": "music"}
+
+
+def _results(facts: CardFacts, data: Mapping[str, Any]) -> "list[EvalResult]":
+    """Return what was measured: bits per character on held-out text, and what share of its own texts is copied."""
+    from huggingface_hub import EvalResult
+
+    held_out, novelty = facts.training.get("held_out") or {}, facts.training.get("novelty") or {}
+    name = str(data.get("source", "an unnamed corpus")).removeprefix("hf://")
+    found = [
+        ("bits_per_character", "bits per character, held out", held_out.get("bits_per_character"), held_out.get("split")),
+        (
+            "copy_rate",
+            "share of 20-token windows of its texts that stand in the training text",
+            novelty.get("copy_rate"),
+            "train",
+        ),
+    ]
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=name,
+            dataset_name=name,
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=words,
+            metric_value=round(value, 4),
+        )
+        for metric, words, value, split in found
+        if value is not None
+    ]

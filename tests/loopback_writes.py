@@ -1,0 +1,124 @@
+"""The write side of the loopback Hub: what ``create_repo``, ``create_branch`` and ``upload_folder`` ask for.
+
+As with the real Hub, large files go to a store of their own before the commit names them by digest, plain files lie in the
+commit, and a commit is all or nothing. The protocol is that of git LFS: the clients are told not to use Xet.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+import yaml
+
+__all__ = ["READ_TOKEN", "WriteSide"]
+
+READ_TOKEN = "hf_loopback_read"
+USER = "ana"
+
+
+class WriteSide:
+    """Endpoints for the handler of the loopback Hub, which has the rest: ``hub``, ``_body``, ``_answer_json``, ``_refuse``."""
+
+    def _check_writer(self: Any) -> None:
+        if self._token() is None:
+            self._refuse(401, None, "Invalid username or password.")
+        if self._token() == READ_TOKEN:
+            self._refuse(403, None, "You don't have the rights to write here. Your token has the role read.")
+
+    def create(self: Any) -> None:
+        """``/api/repos/create``: a new repository with a first commit; 409 where there is one."""
+        self._check_writer()
+        wish = json.loads(self._body)
+        kind, name = wish.get("type") or "model", f"{wish['organization'] or USER}/{wish['name']}"
+        is_there = (kind, name) in self.hub.repositories
+        if not is_there:
+            self.hub.add(kind, name, private=wish.get("visibility") == "private")
+        answer = {"url": f"{self.hub.endpoint}/{name}", "id": name}
+        self._answer_json(answer | ({"error": "You already created this repo"} if is_there else {}), 409 if is_there else 200)
+
+    def branch(self: Any, kind: str, id: str, revision: str) -> None:
+        """``/api/models/owner/name/branch/<branch>``: a branch that begins where main is; 409 where there is one."""
+        self._check_writer()
+        repository = self._repository(kind, id)
+        if revision in repository.refs:
+            self._refuse(409, None, f"Reference already exists: {revision}")
+        repository.refs[revision] = repository.refs["main"]
+        self._answer_json({})
+
+    def validate_yaml(self: Any) -> None:
+        """``/api/validate-yaml``: whether the block of metadata of a card is YAML."""
+        block = re.match(r"---\s*\n(.*?)\n---", json.loads(self._body)["content"], re.DOTALL)
+        try:
+            found = yaml.safe_load(block[1]) if block else None
+        except yaml.YAMLError as error:
+            self._answer_json({"errors": [{"message": str(error)}], "warnings": []}, 400)
+            return
+        empty = [] if isinstance(found, dict) else [{"message": "empty or missing yaml metadata in repo card"}]
+        self._answer_json({"errors": [], "warnings": empty})
+
+    def preupload(self: Any, kind: str, id: str, revision: str) -> None:
+        """``/api/models/owner/name/preupload/<revision>``: how each file is to come, and what is there under its name."""
+        self._check_writer()
+        _, commit = self._commit(kind, id, revision)
+        files = []
+        for file in json.loads(self._body)["files"]:
+            there = commit.files.get(file["path"])
+            oid = None if there is None else there.sha256 if there.is_lfs else there.oid
+            mode = "lfs" if self.hub.is_large(file["path"]) else "regular"
+            files.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self._answer_json({"files": files})
+
+    def lfs_batch(self: Any, kind: str, id: str) -> None:
+        """``/owner/name.git/info/lfs/objects/batch``: where each large file is to be put; nowhere if its digest is known."""
+        self._check_writer()
+        self._repository(kind, id)
+        objects = []
+        for wish in json.loads(self._body)["objects"]:
+            oid = wish["oid"]
+            put = {"upload": {"href": f"{self.hub.store}/upload/{oid}"}, "verify": {"href": f"{self.hub.endpoint}/lfs-verify"}}
+            objects.append(wish | ({} if self.hub.blob(oid) else {"actions": put}))
+        self._answer_json({"transfer": "basic", "objects": objects})
+
+    def lfs_upload(self: Any, sha256: str) -> None:
+        """Where a large file is put, on the store."""
+        if hashlib.sha256(self._body).hexdigest() != sha256:
+            self._refuse(400, None, "The content does not match its digest")
+        self.hub.uploads[sha256] = self._body
+        self._answer(b"")
+
+    def lfs_verify(self: Any) -> None:
+        """``verify`` of an upload: whether it has arrived."""
+        wish = json.loads(self._body)
+        data = self.hub.uploads.get(wish["oid"])
+        if data is None or len(data) != wish["size"]:
+            self._refuse(404, None, "The object is not there")
+        self._answer_json({})
+
+    def commit(self: Any, kind: str, id: str, revision: str) -> None:
+        """``/api/models/owner/name/commit/<revision>``: a header and operations, a JSON object a line; all or nothing."""
+        self._check_writer()
+        repository, parent = self._commit(kind, id, revision)
+        files = {path: blob.data for path, blob in parent.files.items()}
+        lines = [json.loads(line) for line in self._body.splitlines()]
+        summary = next(line["value"]["summary"] for line in lines if line["key"] == "header")
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                data = self.hub.blob(value["oid"])
+                if data is None:
+                    self._refuse(400, None, f"The large file {value['path']} was not uploaded")
+                files[value["path"]] = data
+            elif line["key"] == "deletedFile":
+                if files.pop(value["path"], None) is None:
+                    self._refuse(404, "EntryNotFound", "A file with this name doesn't exist")
+            elif line["key"] != "header":
+                self._refuse(400, None, f"unknown operation {line['key']}")
+        number = 1 + sum(name.startswith("refs/pr/") for name in repository.refs)
+        is_pr = self._query.get("create_pr") == "1"
+        made = repository.commit(f"refs/pr/{number}" if is_pr else revision, files, summary)
+        facts = {"success": True, "commitOid": made.sha, "commitUrl": f"{self.hub.endpoint}/{id}/commit/{made.sha}"}
+        self._answer_json(facts | ({"pullRequestUrl": f"{self.hub.endpoint}/{id}/discussions/{number}"} if is_pr else {}))

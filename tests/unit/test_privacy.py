@@ -1,0 +1,64 @@
+"""What is looked for before a model is published: found where it stands, and not where it does not."""
+
+import pytest
+
+from reviewgen.api.privacy import KINDS, check_kinds, find_details
+from reviewgen.errors import ConfigError, SourceError
+from tests.unit.fakes import LETTERS, TableModel, review_model, table
+
+THERE = {
+    "email": ["write to ana.b+c@mail.example.org today", "ANA@EXAMPLE.COM!", "(x_y@sub.do-main.de)"],
+    "url": ["see http://a.b/c?d=e.", "www.imdb.com/title/tt01", "on imdb.com they say", "HTTPS://X.Y", "bbc.co.uk"],
+    "phone": ["call 555-1234", "+49 (30) 1234 5678", "(212) 555-0199", "212.555.0199", "0301234567", "+1-212-555-0199"],
+    "handle": ["follow @ana_music", "@Ana, thanks", "(@bob99)"],
+}
+NOT_THERE = [
+    "It ran from 1990-2000, at 10/10, for $1,000,000.",
+    "meet me @ 5",
+    "sh@#t happens",
+    "p@ssion",
+    "The U.S.A. and e.g. this one...",
+    "24-7 fun, 1-2-3",
+    "A.I. is by Mr.Spielberg",
+    "rated 8.5/10; part 2.5",
+    "2001: A Space Odyssey",
+    "good.The next",
+    "100000 people, 12345678 stars",
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in THERE.items() for text in texts])
+def test_what_is_there(kind: str, text: str) -> None:
+    (found, *others) = [finding for finding in find_details([text, "nothing"], []) if finding.kind == kind]
+    assert not others
+    assert "in 1 of 2 samples, as in" in found.words
+    inside = [finding for finding in find_details([], [text, "nothing"]) if finding.kind == kind]
+    assert "1 pieces of the vocabulary" in inside[0].words
+
+
+@pytest.mark.parametrize("text", NOT_THERE)
+def test_what_is_not_there(text: str) -> None:
+    assert find_details([text], [text]) == []
+
+
+def test_what_may_be_allowed() -> None:
+    assert check_kinds(["url", "copies"]) == {"url", "copies"}
+    assert check_kinds("email") == {"email"}
+    assert set(THERE) < set(KINDS)
+    with pytest.raises(ConfigError, match="Did you mean 'email'"):
+        check_kinds(["e-mail"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"repo_id": "reviews"}, SourceError, "owner/name"),
+        ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "names one revision"),
+        ({"repo_id": "ana/reviews", "copy_limit": 3}, ConfigError, "from 0 to 1"),
+        ({"repo_id": "ana/reviews", "model_card_kwargs": {"licence": "mit"}}, ConfigError, "Did you mean 'license'"),
+        ({"repo_id": "ana/reviews", "license": "mit", "model_card_kwargs": {"license": "gpl"}}, ConfigError, "give one of them"),
+    ],
+)
+def test_bad_arguments(arguments: dict, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        review_model(TableModel(table(LETTERS.vocab_size)), LETTERS).push_to_hub(**arguments)

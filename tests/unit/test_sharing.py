@@ -1,0 +1,301 @@
+"""Models to the Hub and back, with the real client over HTTP against the loopback Hub; each client is a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import reviewgen
+from reviewgen import ReviewModel
+from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
+from tests.unit.fakes import NGRAM, train_tiny
+
+LOAD = "model = reviewgen.load({folder!r})"
+PUSH = "model.push_to_hub('ana/reviews', license='mit', allow=['copies'])"
+TEXTS = "reviewgen.load('ana/reviews').generate('the ', num_return_sequences=3, seed=5)"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a saved n-gram."""
+    place = tmp_path_factory.mktemp("saved")
+    model = train_tiny("ngram-char", place / "cache", **NGRAM)
+    model.save_pretrained(place / "model")
+    return place / "model"
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub({}) as running:
+        yield running
+        assert [request for request in running.requests if request.status in (501, 502)] == []
+
+
+def ask(hub: LoopbackHub, home: Path, *steps: str, token: str | None = TOKEN, **variables: str) -> list[Any]:
+    """Run statements and expressions in a process of their own; return each value, or the class and sentence of its error."""
+    home.mkdir(exist_ok=True, parents=True)
+    script = f"""
+import json, logging, reviewgen
+notes = []
+handler = logging.Handler()
+handler.emit = lambda record: notes.append(record.getMessage())
+logging.getLogger("reviewgen").addHandler(handler)
+logging.getLogger("reviewgen").setLevel(logging.INFO)
+found = []
+for step in {list(steps)!r}:
+    try:
+        found.append(eval(step))
+    except SyntaxError:
+        exec(step)
+    except reviewgen.ReviewgenError as error:
+        found.append([type(error).__name__, str(error)])
+print(json.dumps(found))
+"""
+    environment = hub.environment(home, token) | {"REVIEWGEN_CACHE": str(home / "tokens")} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=home, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def log(hub: LoopbackHub) -> list[str]:
+    return hub.repositories["model", "ana/reviews"].log
+
+
+def refused(answer: Any, error: str, said: str) -> None:
+    """Check that an answer is one sentence of an error."""
+    assert isinstance(answer, list) and answer[0] == error, answer
+    assert said in answer[1] and "\n" not in answer[1] and "Traceback" not in answer[1], answer[1]
+
+
+def test_a_model_goes_there_and_comes_back_the_same(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    load = LOAD.format(folder=str(folder))
+    address, again, texts = ask(hub, tmp_path / "one", load, PUSH, PUSH, "model.generate('the ', num_return_sequences=3, seed=5)")
+    assert address == again == f"{hub.endpoint}/ana/reviews/commit/{hub.sha('model', 'ana/reviews')}"
+    assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]
+    files = hub.files("model", "ana/reviews")
+    own = {file.name for file in folder.iterdir()}
+    assert files.keys() == own | {".gitattributes", "learning_curve.png"}
+    same = own - {"README.md"}
+    assert {name: files[name] for name in same} == {name: (folder / name).read_bytes() for name in same}
+    assert files["learning_curve.png"].startswith(b"\x89PNG")
+    fetched, once_more, notes = ask(hub, tmp_path / "two", TEXTS, TEXTS, "notes", token=None)
+    assert fetched == once_more == texts
+    assert notes == []
+    since = len(hub.requests)
+    assert ask(hub, tmp_path / "two", TEXTS, token=None, HF_HUB_OFFLINE="1") == [texts]
+    local = "reviewgen.load('ana/reviews', local_files_only=True).generate('the ', num_return_sequences=3, seed=5)"
+    assert ask(hub, tmp_path / "two", local, token=None) == [texts]
+    assert [request for request in hub.requests[since:] if "agent" not in request.target] == []
+
+
+def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    steps = (
+        PUSH,
+        "model.push_to_hub('ana/reviews@v2', license='mit', allow=['copies'], commit_message='better')",
+        "model.push_to_hub('ana/reviews', license='mit', allow=['copies'], create_pr=True, model_card_kwargs={'language': 'en'})",
+        "model.push_to_hub('ana/reviews@v2', license='mit', create_pr=True)",
+        "reviewgen.load('ana/reviews', revision='v2').preset",
+        "reviewgen.ReviewModel.from_pretrained('ana/reviews', revision='refs/pr/1').preset",
+        "reviewgen.load('ana/reviews@v3')",
+        "reviewgen.load('ana/reviews@v2', revision='main')",
+    )
+    answers = ask(hub, tmp_path / "home", LOAD.format(folder=str(folder)), *steps)
+    assert log(hub)[2:] == ["v2: better", "refs/pr/1: Publish ngram-char with reviewgen"]
+    assert answers[2] == f"{hub.endpoint}/ana/reviews/discussions/1"
+    refused(answers[3], "ConfigError", "made against main")
+    assert answers[4:6] == ["ngram-char", "ngram-char"]
+    refused(answers[6], "HubError", "no revision 'v3'")
+    refused(answers[7], "SourceError", "names one revision")
+
+
+def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    private = "model.push_to_hub('ana/reviews', license='mit', allow=['copies'], private=True)"
+    assert "commit" in ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), private)[0]
+    refused(ask(hub, tmp_path / "two", "reviewgen.load('ana/reviews')", token=None)[0], "HubError", "or it is private")
+    by_token = f"reviewgen.load('ana/reviews', token={TOKEN!r}).preset"
+    assert ask(hub, tmp_path / "two", by_token, token=None) == ["ngram-char"]
+    load, other = LOAD.format(folder=str(folder)), PUSH.replace("ana/reviews", "ana/other")
+    refused(ask(hub, tmp_path / "three", load, other, token=READ_TOKEN)[0], "HubError", "the token lacks the right")
+    refused(ask(hub, tmp_path / "four", load, other, token=None)[0], "HubError", "log in with")
+    assert ("model", "ana/other") not in hub.repositories
+
+
+@pytest.mark.parametrize(
+    ("source", "variables", "said"),
+    [
+        ("ana/missing", {}, "no model repository ana/missing"),
+        ("ana/missing", {"HF_HUB_OFFLINE": "1"}, "not in the local cache"),
+        ("ana/missing", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "not in the local cache"),
+        ("lstm-word@v1", {}, "no model repository reviewgen/lstm-word"),
+    ],
+)
+def test_what_is_not_there(hub: LoopbackHub, tmp_path: Path, source: str, variables: dict[str, str], said: str) -> None:
+    refused(ask(hub, tmp_path, f"reviewgen.load({source!r})", **variables)[0], "HubError", said)
+
+
+def publish(hub: LoopbackHub, folder: Path, repository: str = "ana/reviews") -> None:
+    """Put a model there as a push would, without one."""
+    hub.add("model", repository)
+    files = hub.files("model", repository) | {file.name: file.read_bytes() for file in folder.iterdir()}
+    hub.repositories["model", repository].commit("main", files)
+
+
+@pytest.mark.parametrize(("pattern", "name"), [("lfs-objects", "SHA-256"), ("resolve/.*/training.json", "SHA-1")])
+def test_a_file_that_arrives_damaged_is_fetched_anew(
+    hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str, name: str
+) -> None:
+    publish(hub, folder)
+    hub.faults.append(Fault(f"^GET .*{pattern}", flips=True, times=1))
+    damaged, whole = ask(hub, tmp_path, TEXTS, TEXTS)
+    refused(damaged, "HubError", f"arrived damaged: its {name}")
+    assert len(whole) == 3
+
+
+def test_a_connection_that_breaks_or_waits_loses_nothing(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    publish(hub, folder)
+    hub.faults += [Fault("^GET .*lfs-objects", kept=0.5, times=1), Fault("^GET .*tokenizer|characters", seconds=2.0, times=1)]
+    assert len(ask(hub, tmp_path / "one", TEXTS)[0]) == 3
+    hub.faults.append(Fault("^GET .*resolve", status=503))
+    refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be fetched from the Hub")
+    hub.faults.clear()
+    assert len(ask(hub, tmp_path / "two", TEXTS)[0]) == 3
+
+
+@pytest.mark.parametrize("pattern", ["^PUT .*upload", "^POST .*/commit/", "^POST .*lfs-verify"])
+def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
+    hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str
+) -> None:
+    hub.faults.append(Fault(pattern, status=400, times=1))
+    load = LOAD.format(folder=str(folder))
+    broken, states, whole = ask(hub, tmp_path / "one", load, PUSH, "1", PUSH)
+    refused(broken, "HubError", "ana/reviews could not be published")
+    assert states == 1
+    assert "/commit/" in whole
+    assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]  # one commit, the whole one
+    put = [request for request in hub.requests if request.method == "PUT" and request.status == 200]
+    assert len(put) == len({request.target for request in put})  # what had arrived was not sent again
+
+
+def test_files_that_belong_to_others_are_named_and_stay_there(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    publish(hub, folder)
+    more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "a/config.json": b"{}"}
+    hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
+    texts, notes = ask(hub, tmp_path, TEXTS, "notes")
+    assert len(texts) == 3
+    (note,) = notes
+    assert all(name in note for name in more) and "ignored" in note
+    assert not any(name in request.target for request in hub.requests for name in more if "resolve" in request.target)
+    # what another program has fetched into the same cache is none of ours either
+    script = "from huggingface_hub import snapshot_download; snapshot_download('ana/reviews')"
+    assert len(ask(hub, tmp_path, script, TEXTS)[0]) == 3
+
+
+def test_a_newer_model_takes_the_place_of_all_of_an_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    publish(hub, folder)
+    bare = train_tiny("ngram-char", tmp_path / "cache", **(NGRAM | {"training": {"novelty": "none"}}))
+    bare.save_pretrained(tmp_path / "bare")
+    answers = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "bare")), PUSH, TEXTS)
+    assert "novelty.safetensors" not in hub.files("model", "ana/reviews")
+    assert len(answers[1]) == 3
+
+
+def test_the_card_says_what_is_known_and_one_by_hand_is_kept(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    load = LOAD.format(folder=str(folder))
+    wishes = "model_card_kwargs={'language': ['en', 'fr'], 'tags': ['film']}"
+    ask(hub, tmp_path / "one", load, PUSH.replace("allow", f"{wishes}, allow"))
+    card = hub.files("model", "ana/reviews")["README.md"].decode()
+    block = yaml.safe_load(card.split("---\n")[1])
+    training = json.loads((folder / "training.json").read_text())
+    assert block["license"] == "mit" and block["language"] == ["en", "fr"] and block["library_name"] == "reviewgen"
+    assert block["pipeline_tag"] == "text-generation" and block["tags"] == ["reviewgen", "ngram", "film"]
+    metrics = {m["type"]: m["value"] for result in block["model-index"][0]["results"] for m in result["metrics"]}
+    assert metrics["bits_per_character"] == round(training["held_out"]["bits_per_character"], 4)
+    assert metrics["copy_rate"] == round(training["novelty"]["copy_rate"], 4)
+    for said in ("reviewgen.load('ana/reviews')", "![Bits", "Temperature 0.5:", "Temperature 1:", "`order=4`", "Hardware: "):
+        assert said in card, said
+    # it is written anew with what it said before, and a new license
+    ask(hub, tmp_path / "one", load, PUSH.replace("'mit'", "'apache-2.0'"))
+    again = yaml.safe_load(hub.files("model", "ana/reviews")["README.md"].decode().split("---\n")[1])
+    assert again["license"] == "apache-2.0" and again["language"] == ["en", "fr"] and again["tags"] == block["tags"]
+    # somebody edits it on the Hub
+    files = hub.files("model", "ana/reviews")
+    by_hand = "---\nlicense: mit\n---\n# Mine\n"
+    hub.repositories["model", "ana/reviews"].commit("main", files | {"README.md": by_hand.encode()})
+    push = "model.push_to_hub('ana/reviews', allow=['copies'])"
+    kept, other = ask(hub, tmp_path / "one", load, push, PUSH.replace("'mit'", "'gpl-3.0'"))
+    assert "commit" in kept
+    assert hub.files("model", "ana/reviews")["README.md"].decode() == by_hand
+    refused(other, "ConfigError", "it names the license 'mit', not 'gpl-3.0'")
+
+
+def test_an_edited_card_in_the_folder_is_kept_and_gets_the_license(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    ReviewModel.from_pretrained(folder).save_pretrained(tmp_path / "edited")
+    card = (tmp_path / "edited" / "README.md").read_text(encoding="utf-8").replace("# ngram-char", "# Reviews of Ana's")
+    (tmp_path / "edited" / "README.md").write_text(card, encoding="utf-8")
+    answers = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "edited")), PUSH, "notes")
+    published = hub.files("model", "ana/reviews")["README.md"].decode()
+    assert "# Reviews of Ana's" in published and yaml.safe_load(published.split("---\n")[1])["license"] == "mit"
+    assert any("kept as it is" in note for note in answers[1])
+
+
+def test_a_model_that_writes_addresses_is_not_published_unless_that_is_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
+    texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
+    train_tiny("ngram-char", tmp_path / "cache", texts, out=tmp_path / "model", **NGRAM)
+    known = "allow=['email', 'url', 'handle', 'copies'{}]"
+    pushes = ("license='mit', copy_limit=0", "license='mit', " + known.format(""), known.format(", 'license'"), "allow=['email']")
+    steps = [f"model.push_to_hub('ana/reviews', {arguments})" for arguments in pushes]
+    found, allowed, unlicensed, none = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
+    refused(found, "NotPublished", "e-mail addresses in ")
+    assert "as in 'ana@example.org'" in found[1] and "is copied, which is more than 0%" in found[1]
+    assert "--allow email,url," in found[1] and "copies (allow=['email', 'url'," in found[1]
+    assert "/commit/" in allowed
+    assert unlicensed == allowed  # the card that is there names one
+    refused(none, "NotPublished", "web addresses in ")
+    assert len(log(hub)) == 2
+
+
+def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path) -> None:
+    texts = tmp_path / "secret client" / "reviews.txt"
+    texts.parent.mkdir()
+    texts.write_text("".join(f"The {noun} was {kind}.\n" for noun in ("food", "band", "film") for kind in ("good", "bad", "so")))
+    reviewgen.train("ngram-char", str(texts), out=tmp_path / "model", model={"order": 4}, steps=1)
+    steps = (LOAD.format(folder=str(tmp_path / "model")), PUSH)
+    assert "commit" in ask(hub, tmp_path / "one", *steps)[0]
+    assert not any(b"secret client" in data for data in hub.files("model", "ana/reviews").values())
+    assert b"reviews.txt" in hub.files("model", "ana/reviews")["training.json"]
+
+
+def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    def run(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "reviewgen", *words],
+            env=hub.environment(tmp_path / "home", TOKEN),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    assert "no license is named" in run("push", str(folder), "ana/reviews", status=1).stderr
+    pushed = run("push", str(folder), "ana/reviews", "--license", "mit", "--language", "en", "--allow", "copies", "-m", "first")
+    assert pushed.stdout == f"Published: {hub.endpoint}/ana/reviews/commit/{hub.sha('model', 'ana/reviews')}\n"
+    assert "a check, not a guarantee" in pushed.stderr
+    assert log(hub)[-1] == "main: first"
+    facts = json.loads(run("pull", "ana/reviews", "--out", "mine", "--json").stdout)
+    assert facts["preset"] == "ngram-char" and facts["folder"] == "mine"
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert "bits per character" in run("pull", "ana/reviews").stdout
+    assert "is there already" in run("pull", "ana/reviews", "--out", "mine", status=1).stderr
+    assert "owner/name" in run("pull", "no-such", status=2).stderr
+    assert "owner/name" in run("push", str(folder), "reviews", status=2).stderr
+    assert "nothing that is looked for" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
+    assert run("generate", "ana/reviews", "--seed", "1").stdout == run("generate", str(folder), "--seed", "1").stdout
