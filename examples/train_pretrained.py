@@ -15,7 +15,8 @@ from typing import Any
 
 import reviewgen
 
-OUT = Path("pretrained")  # the models as they were trained, in 32 bits
+TRAINED = Path("pretrained")  # the models as they were trained, in 32 bits
+SHIPPED = Path(__file__).parents[1] / "plugins" / "reviewgen_weights"
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,11 @@ TABLES = {"ngrams": 3, "ngram_buckets": 2048}
 COUNTS = {"smoothing": "witten-bell", "quantized": True, "min_count": 2}
 
 RECIPES = {
-    "ngram-char": Recipe(model={"prune_entropy": 3e-7} | COUNTS),
-    "ngram-word": Recipe(model={"prune_entropy": 3e-7} | COUNTS),
+    "ngram-char": Recipe(model={"prune_entropy": 4e-7} | COUNTS),
+    "ngram-word": Recipe(model={"prune_entropy": 1.7e-6} | COUNTS),
     "nnlm-char": Recipe(2.0),
-    "nnlm-word": Recipe(3.0, model={"dropout": 0.1}),
-    "rnn-char": Recipe(1.2, model={"hidden_size": 768} | TABLES, training={"bptt": 128}),
+    "nnlm-word": Recipe(3.0, model={"hidden_size": 96, "dropout": 0.1}),
+    "rnn-char": Recipe(1.2, model={"hidden_size": 768} | TABLES, training={"bptt": 128, "learning_rate": 0.003}),
     "rnn-word": Recipe(2.6, model={"hidden_size": 384, "output_dropout": 0.1}, training={"bptt": 64}),
     "gru-char": Recipe(1.1, model={"hidden_size": 512} | TABLES, training={"bptt": 128}),
     "gru-word": Recipe(2.3, model={"hidden_size": 320, "output_dropout": 0.1}, training={"bptt": 64}),
@@ -48,7 +49,7 @@ def main(name: str) -> None:
     """Train the model of a preset."""
     if name not in RECIPES:
         sys.exit(f"There is no recipe for {name!r}. Known: {', '.join(RECIPES)}.")
-    recipe, out = RECIPES[name], OUT / name
+    recipe, out = RECIPES[name], TRAINED / name
     if not out.exists():
         reviewgen.train(
             name,
@@ -59,6 +60,18 @@ def main(name: str) -> None:
             training={"novelty_mb": 0.4} | recipe.training,
             resume=out.with_name(f"{name}.run").exists(),
         )
+    ship(name, out)
+
+
+def ship(name: str, trained: Path) -> None:
+    """Save the model where the wheel takes it from, in 16 bits where it is a network, with a card."""
+    folder = SHIPPED / name.replace("-", "_")
+    counts = name.startswith("ngram")
+    reviewgen.load(trained).save_pretrained(folder, overwrite=True, dtype="float32" if counts else "float16")
+    model = reviewgen.load(folder)
+    model.generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    print(f"{name}: {model.training['held_out']['bits_per_character']:.4f} bits per character, {size:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ class WriteSide:
         repository, parent = self._commit(kind, id, revision)
         files = {path: blob.data for path, blob in parent.files.items()}
         lines = [json.loads(line) for line in self._body.splitlines()]
-        summary = next(line["value"]["summary"] for line in lines if line["key"] == "header")
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header.get("parentCommit", parent.sha) != parent.sha:
+            self._refuse(412, None, "A commit has happened since. Please refresh and try again.")
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
@@ -119,6 +121,6 @@ class WriteSide:
                 self._refuse(400, None, f"unknown operation {line['key']}")
         number = 1 + sum(name.startswith("refs/pr/") for name in repository.refs)
         is_pr = self._query.get("create_pr") == "1"
-        made = repository.commit(f"refs/pr/{number}" if is_pr else revision, files, summary)
+        made = repository.commit(f"refs/pr/{number}" if is_pr else revision, files, header["summary"])
         facts = {"success": True, "commitOid": made.sha, "commitUrl": f"{self.hub.endpoint}/{id}/commit/{made.sha}"}
         self._answer_json(facts | ({"pullRequestUrl": f"{self.hub.endpoint}/{id}/discussions/{number}"} if is_pr else {}))

@@ -30,7 +30,8 @@ class Nnlm(nn.Module):
     log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss
     does both at once and never takes the logarithm of a rounded-off probability.
 
-    The state is the last n-1 ids, (B, n-1), filled up with the id V before the beginning.
+    The state is the last n-1 ids, (B, n-1), filled up with the id V before the beginning. A training reads one long stream, in
+    which nothing is before the beginning; so in training, one row in four begins anew at a random token, as texts do later.
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -59,9 +60,23 @@ class Nnlm(nn.Module):
         context = self.config.order - 1
         seen = torch.cat([state, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
-        x = torch.cat([x[:, k : k + ids.size(1)] for k in range(context)], dim=-1)  # (B, T, (n-1) E)
+        parts = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
+        if self.training:
+            parts = self._begin_anew(parts)
+        x = torch.cat(parts, dim=-1)  # (B, T, (n-1) E)
         h = self.dropout(self.activation(self.hidden(x)))  # (B, T, H)
         return self.output(h), seen[:, -context:]
+
+    def _begin_anew(self, parts: list[Tensor]) -> list[Tensor]:
+        """Return the vectors of the contexts, (B, T, E) each, as if some rows began at a random token of theirs."""
+        rows, length, _ = parts[0].shape
+        nothing = self.embedding.weight[self.config.vocab_size]
+        time = torch.arange(length, device=nothing.device)
+        begin = torch.randint(4 * length, (rows, 1), device=nothing.device)  # in three rows of four behind the end
+        return [
+            torch.where(((time >= begin) & (time - back < begin)).unsqueeze(-1), nothing, part)
+            for back, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True)
+        ]
 
     def stepper(self, bits: Bits = 32) -> NnlmStepper:
         """Return a stepper made from the weights as they are now, rounded to so many bits.

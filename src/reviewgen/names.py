@@ -13,7 +13,17 @@ from pathlib import Path
 
 from reviewgen.errors import SourceError
 
-__all__ = ["HubSource", "LocalSource", "PresetName", "PresetSource", "Source", "parse_hub_id", "parse_preset", "parse_source"]
+__all__ = [
+    "HubSource",
+    "LocalSource",
+    "PresetName",
+    "PresetSource",
+    "Source",
+    "find_revision",
+    "parse_hub_id",
+    "parse_preset",
+    "parse_source",
+]
 
 _PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
@@ -99,18 +109,22 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None, rev
         SourceError: The string is none of these, or it could be two of them; or it cannot have a revision, or has two.
     """
     found = _parse(source, presets)
-    return found if revision is None else _at(found, revision, source)
+    return found if revision is None else find_revision(found, revision)
 
 
-def _at(source: Source, revision: str, said: str | Path) -> HubSource:
-    """Return a revision of a source."""
+def find_revision(source: Source, revision: str) -> HubSource:
+    """Return a revision of a source; that of a preset is its repository's.
+
+    Raises:
+        SourceError: It is a local folder, or names another revision, or ``revision`` can be none.
+    """
+    if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
+        raise SourceError(f"{_shorten(str(revision))} is no revision: it is a branch, a tag or a commit.")
     if isinstance(source, LocalSource):
-        raise SourceError(f"{_shorten(str(said))} is a local folder, which has no revision {_shorten(revision)}: leave it out.")
+        raise SourceError(f"{_shorten(str(source.path))} is a local folder, which has no revision {revision!r}: leave it out.")
     hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
-        raise SourceError(f"{_shorten(str(said))} names one revision and revision={revision!r} another: give one of them.")
-    if re.fullmatch(r"[^\s@]+", revision) is None:
-        raise SourceError(f"{_shorten(revision)} is no revision: it is a branch, a tag or a commit.")
+        raise SourceError(f"{_shorten(str(hub))} names one revision and revision={revision!r} another: give one of them.")
     return HubSource(hub.repo_id, revision)
 
 
@@ -134,7 +148,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
     name, at, revision = source.partition("@")
     reading: Source | None = parse_hub_id(source)
     if _PRESET.fullmatch(name) and (revision or not at):
-        reading = _at(PresetSource(name), revision, source) if at else PresetSource(name)
+        reading = find_revision(PresetSource(name), revision) if at else PresetSource(name)
     if not _exists(source):
         if reading is None:
             raise SourceError(

@@ -102,7 +102,7 @@ def test_can_be_made_without_memory() -> None:
 
 
 def test_bfloat16_autocast_carries_a_state_in_and_out() -> None:
-    model = make().train()
+    model = make()
     ids, state = random_ids(2, 8), model.initial_state(2)
     exact = model(ids, state)[0]
     with torch.autocast("cpu", torch.bfloat16):
@@ -137,3 +137,27 @@ def test_the_presets_make_models(preset: str) -> None:
         assert config == NnlmConfig(vocab_size=50)
     with torch.device("meta"):
         Nnlm(config)
+
+
+def test_in_training_some_rows_begin_anew_as_texts_do():
+    """From some token on, such a row's logits are those of a text that begins there."""
+    model = Nnlm(NnlmConfig(vocab_size=9, order=4, embedding_size=3, hidden_size=5))
+    ids = torch.randint(9, (200, 6))
+    state = torch.randint(9, (200, 3))
+    with torch.no_grad():
+        plain, after = model.eval()(ids, state)
+        found, state_after = model.train()(ids, state)
+        fresh = [model.eval()(ids[:, begin:], model.initial_state(200))[0] for begin in range(6)]
+    assert torch.equal(after, state_after)
+    begun = 0
+    for row in range(200):
+        fits = [
+            begin
+            for begin in range(6)
+            if torch.allclose(found[row, begin:], fresh[begin][row], atol=1e-6)
+            and torch.allclose(found[row, :begin], plain[row, :begin], atol=1e-6)
+        ]
+        is_plain = torch.allclose(found[row], plain[row], atol=1e-6)
+        assert fits or is_plain
+        begun += not is_plain
+    assert 25 < begun < 80  # one in four

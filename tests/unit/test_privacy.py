@@ -8,8 +8,26 @@ from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
 THERE = {
     "email": ["write to ana.b+c@mail.example.org today", "ANA@EXAMPLE.COM!", "(x_y@sub.do-main.de)"],
-    "url": ["see http://a.b/c?d=e.", "www.imdb.com/title/tt01", "on imdb.com they say", "HTTPS://X.Y", "bbc.co.uk"],
-    "phone": ["call 555-1234", "+49 (30) 1234 5678", "(212) 555-0199", "212.555.0199", "0301234567", "+1-212-555-0199"],
+    "url": [
+        "see http://a.b/c?d=e.",
+        "www.imdb.com/title/tt01",
+        "on imdb.com they say",
+        "HTTPS://X.Y",
+        "bbc.co.uk",
+        "bit.ly/x",
+        "ftp://a.b",
+    ],
+    "phone": [
+        "call 555-1234",
+        "+49 (30) 1234 5678",
+        "(212) 555-0199",
+        "212.555.0199",
+        "0301234567",
+        "+1-212-555-0199",
+        "020 7946 0958",
+        "(555) 123 4567",
+        "06 12 34 56 78",
+    ],
     "handle": ["follow @ana_music", "@Ana, thanks", "(@bob99)"],
 }
 NOT_THERE = [
@@ -24,6 +42,8 @@ NOT_THERE = [
     "2001: A Space Odyssey",
     "good.The next",
     "100000 people, 12345678 stars",
+    "9783161484100 is a book",
+    "100-1000 times",
 ]
 
 
@@ -55,6 +75,8 @@ def test_what_may_be_allowed() -> None:
         ({"repo_id": "reviews"}, SourceError, "owner/name"),
         ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "names one revision"),
         ({"repo_id": "ana/reviews", "copy_limit": 3}, ConfigError, "from 0 to 1"),
+        ({"repo_id": "ana/reviews", "revision": "a b"}, SourceError, "is no revision"),
+        ({"repo_id": "ana/reviews", "token": ""}, ConfigError, "token of the Hub is empty"),
         ({"repo_id": "ana/reviews", "model_card_kwargs": {"licence": "mit"}}, ConfigError, "Did you mean 'license'"),
         ({"repo_id": "ana/reviews", "license": "mit", "model_card_kwargs": {"license": "gpl"}}, ConfigError, "give one of them"),
     ],

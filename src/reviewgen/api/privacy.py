@@ -11,17 +11,19 @@ from dataclasses import dataclass
 
 from reviewgen.errors import ConfigError, did_you_mean
 
-__all__ = ["KINDS", "Finding", "check_kinds", "find_details"]
+__all__ = ["KINDS", "NOTHING_FOUND", "Finding", "check_kinds", "find_details"]
 
 _PATTERNS = {
     "email": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
     "url": re.compile(
-        r"https?://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+|(?<![\w@.-])[\w-]{2,}\.(?:com|net|org|edu|gov|info|biz|co\.uk|de|fr|tv)\b",
+        r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
+        r"|(?<![\w@.-])[\w-]{2,}(?:\.[\w-]+)*\.(?:com|net|org|edu|gov|info|biz|io|ly|tv|app|dev|blog|uk|de|fr|nl|ru)\b",
         re.IGNORECASE,
     ),
     "phone": re.compile(
-        r"(?<![\w.,$£€-])"
-        r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}|(?:\(\d{3}\) ?|\d{3}[ .-])?\d{3}[.-]\d{4}|\d{9,15})"
+        r"(?<![\w.,$£€-])(?!97[89])"  # no book's number
+        r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
+        r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?: \d{2,4}){2,4}|\d{9,15})"
         r"(?![\w-])"
     ),
     "handle": re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}"),
@@ -32,8 +34,9 @@ _WORDS = {
     "phone": "telephone numbers",
     "handle": "handles",
 }
-KINDS = (*_PATTERNS, "copies", "license")
+KINDS = (*_PATTERNS, "copies", "text", "license")
 """What ``allow`` takes."""
+NOTHING_FOUND = "no e-mail address, web address, telephone number or handle"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     Raises:
         ConfigError: A name is none of KINDS.
     """
-    names = [allow] if isinstance(allow, str) else list(allow)
+    names = list(allow) if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
     for name in names:
         if name not in KINDS:
             raise ConfigError(f"{name!r} is nothing that is looked for before publishing. {did_you_mean(str(name), KINDS)}")

@@ -1,35 +1,38 @@
 """``push_to_hub`` and the card: a trained model is looked over, described and published; and ``fetch``, the way back.
 
 What is published is a copy of the saved folder, with the card, a picture of the learning curve where matplotlib is installed, and
-no path of this machine.
+no path of this machine. The copy is what is looked over.
 """
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.api.loading import find_folder
-from reviewgen.api.privacy import Finding, check_kinds, find_details
-from reviewgen.bundle.layout import CARD, CURVE, TRAINING
+from reviewgen.api.privacy import NOTHING_FOUND, Finding, check_kinds, find_details
+from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.write import copy_bundle, refuse_existing, write_bundle
-from reviewgen.card import Sample, describe, is_untouched, metadata_of, with_license, without_paths, write_card
+from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
+from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, NotPublished, SourceError, did_you_mean
-from reviewgen.hub import fetch_card, push
-from reviewgen.names import HubSource, parse_hub_id
+from reviewgen.hub import Remote, look, push
+from reviewgen.names import HubSource, find_revision, parse_hub_id
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = ["TEMPERATURES", "fetch", "make_card", "publish"]
+__all__ = ["TEMPERATURES", "fetch", "find_target", "make_card", "publish"]
 
 TEMPERATURES = (0.5, 0.8, 1.0)
 """Of the samples in a card."""
 
-_SAMPLES = 200  # that are looked over
+_SAMPLES, _TEMPERATURE = 200, 0.8  # that are looked over
+_LEAST_TOKENS = 100  # of a sample, unless it ends before
 _CARD_KEYS = ("license", "language", "datasets", "tags")
 _logger = logging.getLogger("reviewgen")
 
@@ -53,25 +56,32 @@ def publish(
     dtype: str | None = None,
 ) -> str:
     """Look a model over, and publish it as one commit; ``ReviewModel.push_to_hub`` says what the arguments mean."""
-    target = _find_target(repo_id, revision)
+    target = find_target(repo_id, revision)
     allowed = check_kinds(allow)
-    if not 0 <= copy_limit <= 1:
+    if not isinstance(copy_limit, int | float) or not 0 <= copy_limit <= 1:
         raise ConfigError(f"copy_limit is a share, from 0 to 1; got {copy_limit!r}.")
     wishes = _card_wishes(license, model_card_kwargs)
+    before = look(target, token)
+    kept = _find_card(model, target, before, wishes)
+    if not (metadata_of(kept) if kept else wishes).get("license"):
+        _refuse([Finding("license", "no license is named, so nobody may use it")], allowed)
     with tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
         folder = Path(scratch) / target.repo_id.partition("/")[2]
         _copy(model, folder, dtype)
-        card = _find_card(model, target, wishes, token, folder)
-        license_named = metadata_of(card).get("license") if card else wishes.get("license")
-        _look_over(model, license_named, allowed, copy_limit)
-        if card is None:
-            source = str(target)
-            card = make_card(model, source=source, has_curve=_draw_curve(folder), megabytes=_megabytes(folder), **wishes)
-        (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
+        copy = type(model)(read_bundle(folder))
+        samples = _draw_samples(copy)
+        _look_over(copy, samples, allowed, copy_limit)
+        if kept is None:
+            curve = {"has_curve": _draw_curve(folder)}
+            kept = write_card(
+                describe(copy.bundle, source=str(target), samples=samples, megabytes=_megabytes(folder), **curve, **wishes)
+            )
+        (folder / CARD).write_text(kept, encoding="utf-8", errors="backslashreplace")
         return push(
             folder,
             target,
-            commit_message=commit_message or f"Publish {model.preset} with reviewgen",
+            before,
+            commit_message=commit_message or f"Publish {copy.preset} with reviewgen",
             private=private,
             token=token,
             create_pr=create_pr,
@@ -89,17 +99,18 @@ def fetch(repo_id: str, *, out: Path | None = None, token: str | None = None, fo
         HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists: ``out`` is there.
     """
-    source = _find_target(repo_id, None)
+    source = find_target(repo_id, None)
     if out is not None:
         refuse_existing(out.expanduser())
     folder = find_folder(f"hf://{source}", token=token, force_download=force_download).folder
     bundle = read_bundle(folder, strict=False)
     if out is not None:
         copy_bundle(folder, out.expanduser())
+    bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
     return {
         "repository": str(source),
         "preset": bundle.preset,
-        "bits_per_character": (bundle.training.get("held_out") or {}).get("bits_per_character"),
+        "bits_per_character": bits if bits is not None and math.isfinite(bits) else None,
         "megabytes": round(_megabytes(folder), 3),
         "folder": str(out or folder),
     }
@@ -111,11 +122,12 @@ def make_card(model: "ReviewModel", **more: Any) -> str:
     Raises:
         ConfigError: A part of the metadata is not text.
     """
-    samples = [Sample(heat, str(model.generate_one(temperature=heat, seed=0))) for heat in TEMPERATURES]
-    return write_card(describe(model.bundle, samples=samples, **more))
+    folder = model.bundle.folder
+    size = None if folder is None else _megabytes(folder)
+    return write_card(describe(model.bundle, samples=_draw_samples(model), megabytes=size, **more))
 
 
-def _find_target(repo_id: str, revision: str | None) -> HubSource:
+def find_target(repo_id: str, revision: str | None) -> HubSource:
     """Return the repository that is meant.
 
     Raises:
@@ -124,9 +136,7 @@ def _find_target(repo_id: str, revision: str | None) -> HubSource:
     found = parse_hub_id(repo_id) if isinstance(repo_id, str) else None
     if found is None:
         raise SourceError(f"{repo_id!r} is no repository on the Hub: it is owner/name, as in ana/music-reviews.")
-    if revision is not None and found.revision not in (None, revision):
-        raise SourceError(f"{repo_id!r} names one revision and revision={revision!r} another: give one of them.")
-    return HubSource(found.repo_id, revision or found.revision)
+    return found if revision is None else find_revision(found, revision)
 
 
 def _card_wishes(license: str | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -135,6 +145,8 @@ def _card_wishes(license: str | None, more: Mapping[str, Any] | None) -> dict[st
     Raises:
         ConfigError: A key is unknown, or the license is named twice.
     """
+    if not isinstance(more, Mapping | None):
+        raise ConfigError(f"model_card_kwargs are names with values, as in {{'language': 'en'}}; got {more!r}.")
     wishes = dict(more or {})
     for key in wishes:
         if key not in _CARD_KEYS:
@@ -144,9 +156,7 @@ def _card_wishes(license: str | None, more: Mapping[str, Any] | None) -> dict[st
     return wishes
 
 
-def _find_card(
-    model: "ReviewModel", target: HubSource, wishes: dict[str, Any], token: str | bool | None, folder: Path
-) -> str | None:
+def _find_card(model: "ReviewModel", target: HubSource, before: Remote, wishes: dict[str, Any]) -> str | None:
     """Return the card that somebody has written, in the repository or beside the model; None where one is to be written.
 
     What an earlier card says of license, language, data sets and tags is added to the wishes.
@@ -154,59 +164,71 @@ def _find_card(
     Raises:
         ConfigError: It names another license, or cannot be read.
     """
-    local = model.bundle.card or None
-    for where, card in ((f"the repository {target.repo_id}", fetch_card(target, token)), ("the folder", local)):
-        if card is None:
+    for where, card in ((f"the repository {target.repo_id}", before.card), ("the folder", model.bundle.card)):
+        if not card:
             continue
         known = metadata_of(card)
-        if not is_untouched(card):
-            license = wishes.get("license")
-            if license is not None and known.get("license", license) != license:
-                raise ConfigError(
-                    f"The card of {where} was written by somebody, so it is kept; it names the license {known['license']!r}, "
-                    f"not {license!r}: change one of them."
-                )
-            _logger.info("The card of %s is kept as it is.", where)
-            return card if license is None or "license" in known else with_license(card, license)
-        for key, value in known.items():
-            wishes.setdefault(key, value)
+        if not is_written_by_hand(card):
+            for key, value in known.items():
+                wishes.setdefault(key, value)
+            continue
+        license = wishes.get("license")
+        if license is not None and known.get("license", license) not in (license, [license]):
+            raise ConfigError(
+                f"The card of {where} was written by somebody, so it is kept; it names the license {known['license']!r}, "
+                f"not {license!r}: change one of them."
+            )
+        lost = sorted(key for key in wishes if key != "license" and key not in known)
+        _logger.info("The card of %s is kept as it is%s.", where, f", without {', '.join(lost)}" if lost else "")
+        return card if license is None or "license" in known else with_license(card, license)
     return None
 
 
-def _look_over(model: "ReviewModel", license: str | None, allowed: Collection[str], copy_limit: float) -> None:
+def _draw_samples(model: "ReviewModel") -> list[Sample]:
+    return [Sample(temperature, text) for temperature in TEMPERATURES for text in _write(model, 1, temperature)]
+
+
+def _write(model: "ReviewModel", number: int, temperature: float) -> list[str]:
+    """Return texts that go by the model alone; of its generation defaults by the length only."""
+    longest = max(model.generation_config.max_new_tokens, _LEAST_TOKENS)
+    settings = GenerationConfig(max_new_tokens=longest, temperature=temperature)
+    return [found.text for found in model.generate_each(num_return_sequences=number, seed=0, generation_config=settings)]
+
+
+def _look_over(model: "ReviewModel", samples: Sequence[Sample], allowed: Collection[str], copy_limit: float) -> None:
     """Raise where a model should not be published as it is.
 
     Raises:
         NotPublished: Something was found that nobody has allowed.
     """
-    _refuse([] if license else [Finding("license", "no license is named, so nobody may use it")], allowed)
-    texts = [found.text for found in model.generate_each(num_return_sequences=_SAMPLES, seed=0)]
-    tokenizer = model.tokenizer
+    texts = [*_write(model, _SAMPLES, _TEMPERATURE), *(sample.text for sample in samples)]
+    tokenizer, index = model.tokenizer, model.bundle.index
     ids = (each for each in range(tokenizer.vocab_size) if each not in (tokenizer.bos_id, tokenizer.eos_id))
-    findings = find_details(texts, (tokenizer.decode([each]) for each in ids))
+    labels = (value["label"] for condition in model.conditions.to_json() for value in condition["values"])
+    findings = find_details(texts, [*(tokenizer.decode([each]) for each in ids), *labels])
     copied = _copy_rate(model, texts)
     if copied is not None and copied > copy_limit:
         findings.append(Finding("copies", f"{copied:.0%} of what it writes is copied, which is more than {copy_limit:.0%}"))
+    if index is not None and index.form == "exact":
+        findings.append(Finding("text", f"{NOVELTY} holds the whole training text"))
     _refuse(findings, allowed)
-    about = "nothing is known of copying" if copied is None else f"a copy rate of {copied:.1%}"
     _logger.info(
-        "Looked over %d samples and %d pieces of the vocabulary: no e-mail address, telephone number, web address or handle%s; "
-        "%s. This is a check, not a guarantee.",
+        "Looked over %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee.",
         len(texts),
         tokenizer.vocab_size,
-        f" but {', '.join(sorted(allowed))} were allowed" if allowed else "",
-        about,
+        "; ".join(f"{finding.words} (allowed)" for finding in findings) or NOTHING_FOUND,
+        "nothing is known of copying" if copied is None else f"a copy rate of {copied:.1%}",
     )
 
 
 def _refuse(findings: Sequence[Finding], allowed: Collection[str]) -> None:
     left = [finding for finding in findings if finding.kind not in allowed]
     if left:
-        kinds = ",".join(finding.kind for finding in left)
-        cure = " Name one: --license apache-2.0 (license=...)." if left[0].kind == "license" else ""
+        kinds = [finding.kind for finding in left]
+        cure = " Name one: --license apache-2.0 (license=...)." if "license" in kinds else ""
         raise NotPublished(
             f"The model was not published: {'; '.join(finding.words for finding in left)}.{cure} To publish it all the same: "
-            f"--allow {kinds} (allow={[finding.kind for finding in left]})."
+            f"--allow {','.join(kinds)} (allow={kinds})."
         )
 
 
@@ -224,6 +246,10 @@ def _copy(model: "ReviewModel", folder: Path, dtype: str | None) -> None:
     """Write a model's folder, byte for byte as it was read where it was; without paths of this machine."""
     bundle = model.bundle
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
+        if not bundle.folder.is_dir():
+            raise BundleError(
+                f"{bundle.folder}, from which the model was loaded, is gone: give dtype='float32' to write it anew."
+            )
         copy_bundle(bundle.folder, folder)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")

@@ -48,6 +48,7 @@ CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, CARD = (
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY}
 _NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer's file
+_NO_DATA = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
 CURVE = "learning_curve.png"  # beside the card of a published model
 TOLERATED = {".gitattributes", ".DS_Store", CURVE}  # the first two are left by the Hub and by a file manager
 
@@ -94,12 +95,15 @@ def files_of(config: Any) -> set[str]:
     """Return the names of all files that a saved model may have, by what its config.json says.
 
     Raises:
-        BundleError: A tokenizer's file would lie outside the folder.
+        BundleError: A tokenizer's file would lie outside the folder, or is a program or a pickle by its name.
     """
     tokenizer = config.get("tokenizer") if isinstance(config, Mapping) else None
     files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
-    if not isinstance(files, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in files):
-        raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {files}.")
+    names = files if isinstance(files, list) else [files]
+    if odd := [name for name in names if not (isinstance(name, str) and len(name) < 256 and _NAME.fullmatch(name))]:
+        raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
+    if odd := [name for name in names if Path(name).suffix.lower() in _NO_DATA]:
+        raise BundleError(f"{CONFIG} names {odd[0]} as a tokenizer file, which is no plain data.")
     return OWN_FILES | OPTIONAL_FILES | set(files)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +69,12 @@ def read_training(folder: Path) -> dict[str, Any]:
         training = _read_json(folder / TRAINING)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
+    parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "verdict", "parent")}
+    if odd := [name for name, part in parts.items() if not isinstance(part, dict | None)]:
+        raise BundleError(f"{folder / TRAINING} is damaged: {odd[0]} should be an object.")
+    for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate")):
+        if not isinstance((parts[part] or {}).get(name), int | float | None):
+            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number.")
     return training
 
 
@@ -93,14 +100,17 @@ def _read(folder: Path, bits: int, strict: bool) -> Bundle:
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
     if config["schema"] != SCHEMA or config["library"] != "reviewgen":
         raise BundleError(
-            f"{folder} is of schema {config['schema']!r} ({config['library']} {config['library_version']}); "
+            f"{folder} is of schema {ascii(config['schema'])[:40]} ({ascii(config['library'])[:40]}); "
             f"this reviewgen {__version__} reads schema {SCHEMA}."
         )
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
     _check_types(config)
     _check_files(folder, files_of(config), strict)
-    generation = from_dict(GenerationConfig, _read_json(folder / GENERATION))
+    defaults = _read_json(folder / GENERATION)
+    if not isinstance(defaults, dict):
+        raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
+    generation = from_dict(GenerationConfig, defaults)
     training = read_training(folder)
     kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
@@ -117,7 +127,7 @@ def _read(folder: Path, bits: int, strict: bool) -> Bundle:
             + (f" and its conditions {own}" if own else "")
             + ": they do not belong together."
         )
-    card = (folder / CARD).read_text(encoding="utf-8")
+    card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
     index = None
     if (folder / NOVELTY).is_file():
         belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
@@ -166,16 +176,21 @@ def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
     try:
         return find(facts["name"])
     except UnknownPlugin:
-        package = facts["distribution"]
+        package, version = facts["distribution"], facts["version"]
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", package, re.ASCII) or not re.fullmatch(
+            r"[\w.+!-]{0,50}", version, re.ASCII
+        ):
+            raise BundleError(f"This model needs {ascii(facts['name'])[:60]} of a package that is none by its name.") from None
         raise UnknownPlugin(
-            f"This model needs {facts['name']!r} of the package {package} {facts['version']}, which is not installed. "
+            f"This model needs {facts['name']!r} of the package {package} {version}, which is not installed. "
             f"Install it: pip install {package}"
         ) from None
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
     there = {file.name for file in folder.iterdir()} - TOLERATED
-    if missing := sorted(known - OPTIONAL_FILES - there):
+    may_lack = OPTIONAL_FILES if strict else OPTIONAL_FILES | {CARD}  # a card may be deleted on the Hub
+    if missing := sorted(known - may_lack - there):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
     if strict and (foreign := sorted(there - known)):
         raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")

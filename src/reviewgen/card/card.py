@@ -16,7 +16,7 @@ from reviewgen.errors import ConfigError
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-__all__ = ["is_untouched", "metadata_of", "with_license", "write_card"]
+__all__ = ["is_written_by_hand", "metadata_of", "with_license", "write_card"]
 
 _MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
 
@@ -33,10 +33,15 @@ def write_card(facts: CardFacts) -> str:
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
-def is_untouched(card: str) -> bool:
+def _is_untouched(card: str) -> bool:
     """Return whether a card was written here and is as it was."""
     mark = _MARK.search(card)
     return mark is not None and mark["digest"] == _digest(card[: mark.start()])
+
+
+def is_written_by_hand(card: str) -> bool:
+    """Return whether somebody has written a card, or changed one; a block of metadata alone is none."""
+    return not _is_untouched(card) and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
 
 
 def metadata_of(card: str) -> dict[str, Any]:
@@ -48,12 +53,12 @@ def metadata_of(card: str) -> dict[str, Any]:
     data = _read(card).data
     found = {key: data.get(key) for key in ("license", "language", "datasets")}
     tags = data.get("tags")
-    found["tags"] = tags[2:] if isinstance(tags, list) and is_untouched(card) else tags  # ours come first
+    found["tags"] = tags[2:] if isinstance(tags, list) and _is_untouched(card) else tags  # ours come first
     return {key: value for key, value in found.items() if value}
 
 
 def with_license(card: str, license: str) -> str:
-    """Return a card that names a license in its block of metadata, and is otherwise as it was; raises as ``metadata_of``."""
+    """Return a card that names a license in its block of metadata, which is spelled anew; raises as ``metadata_of``."""
     read = _read(card)
     read.data["license"] = license
     return str(read)
@@ -63,7 +68,7 @@ def _read(card: str) -> "ModelCard":
     from huggingface_hub import ModelCard
 
     try:
-        return ModelCard(card, ignore_metadata_errors=True)
+        return ModelCard(card.removeprefix("\ufeff"), ignore_metadata_errors=True)
     except Exception as error:  # of the YAML library and of the client
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"The block of metadata that begins the card (README.md) cannot be read: {cause}.") from None

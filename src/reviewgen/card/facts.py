@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from reviewgen import __version__
@@ -74,5 +73,5 @@ def without_paths(value: Any, key: str = "") -> Any:
         return {name: without_paths(each, name) for name, each in value.items()}
     if isinstance(value, list):
         return [without_paths(each) for each in value]
-    is_path = key.endswith("source") and isinstance(value, str) and value.startswith(("/", "./", "../", "~"))
-    return Path(value).name if is_path else value
+    is_path = key.endswith("source") and isinstance(value, str) and not value.startswith("hf://")
+    return value.replace("\\", "/").rstrip("/").rpartition("/")[2] if is_path else value

@@ -25,7 +25,8 @@ def push(
     ] = None,
     pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request in place of a commit.")] = False,
     allow: Annotated[
-        str, typer.Option(help="Publish it although this was found, with commas: email, url, phone, handle, copies, license.")
+        str,
+        typer.Option(help="Publish it although this was found, with commas: email, url, phone, handle, copies, text, license."),
     ] = "",
     copy_limit: Annotated[float, typer.Option(help="The largest share of its texts' 20-token windows that may be copied.")] = 0.5,
     dtype: Annotated[str | None, typer.Option(help="float16 halves a network's file.  [default: as it was saved]")] = None,

@@ -1,13 +1,13 @@
 """The Hugging Face Hub, by plain functions of ``huggingface_hub``, which go by HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
 
     pull      a repository's model files as a local folder, their digests compared
-    push      a saved folder as one commit of a repository
+    push      a saved folder as one commit of a repository; ``look`` says what is there before
     problems  the client's errors in a sentence
 
 Nothing that arrives is executed; ``bundle`` reads it strictly.
 """
 
 from reviewgen.hub.pull import pull
-from reviewgen.hub.push import fetch_card, push
+from reviewgen.hub.push import Remote, look, push
 
-__all__ = ["fetch_card", "pull", "push"]
+__all__ = ["Remote", "look", "pull", "push"]

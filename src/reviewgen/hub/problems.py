@@ -3,12 +3,22 @@
 import contextlib
 from collections.abc import Iterator
 
-from reviewgen.errors import HubError, ReviewgenError
+from reviewgen.errors import ConfigError, HubError, ReviewgenError
 from reviewgen.names import HubSource
 
-__all__ = ["plain_errors"]
+__all__ = ["check_token", "plain_errors"]
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+def check_token(token: str | bool | None) -> None:
+    """Raise where a token can be none.
+
+    Raises:
+        ConfigError: It is empty, or holds what no header takes.
+    """
+    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise ConfigError("The token of the Hub is empty, or holds blanks: copy it anew, or leave it out.")
 
 
 @contextlib.contextmanager

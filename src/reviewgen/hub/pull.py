@@ -1,20 +1,20 @@
-"""Fetch a saved model: only its own files, and each as the Hub has it."""
+"""Fetch a saved model: only its own files, all of one commit, and each as the Hub has it."""
 
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.layout import CONFIG, TOLERATED, files_of
 from reviewgen.errors import HubError
-from reviewgen.hub.problems import plain_errors
+from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.names import HubSource
 
 __all__ = ["pull"]
 
 _logger = logging.getLogger("reviewgen")
-_FAILED = "could not be fetched from the Hub"
 _SHOWN = 5  # files that are ignored, by name
 
 
@@ -28,7 +28,8 @@ def pull(
 ) -> Path:
     """Return the local folder of a repository's model files, downloaded where the cache lacks them.
 
-    Other files of the repository stay where they are; the logger ``reviewgen`` names them in a warning.
+    Other files of the repository stay where they are; the logger ``reviewgen`` names them in a warning. Where the Hub is not
+    reached, what was fetched before is taken.
 
     Args:
         source: The repository, with or without a revision.
@@ -37,68 +38,69 @@ def pull(
     Raises:
         HubError: The Hub was not reached, has no such repository or revision, or a file arrived damaged.
         BundleError: What the repository holds is no saved model.
+        ConfigError: The token is empty.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
 
-    how: dict[str, Any] = {
-        "revision": source.revision,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "force_download": force_download,
-    }
-    with plain_errors(source, _FAILED):
-        config = str(hf_hub_download(source.repo_id, CONFIG, **how))
-        wanted = files_of(_read(Path(config)))
-        folder = Path(str(snapshot_download(source.repo_id, allow_patterns=sorted(wanted), **how)))
-        if not local_files_only:
-            _compare(source, folder, wanted, token)
+    check_token(token)
+    place: dict[str, Any] = {"repo_id": source.repo_id, "cache_dir": cache_dir, "token": token}
+    with plain_errors(source, "could not be fetched from the Hub"):
+        if local_files_only:
+            return _fetch(place | {"revision": source.revision, "local_files_only": True})[0]
+        try:
+            there = HfApi(token=token).model_info(source.repo_id, revision=source.revision, files_metadata=True)
+        except RevisionNotFoundError:
+            raise
+        except Exception as error:  # of the client, or of its HTTP library
+            try:
+                return _fetch(place | {"revision": source.revision, "local_files_only": True})[0]
+            except LocalEntryNotFoundError as missing:
+                raise (error if isinstance(error, HfHubHTTPError) else missing) from error
+        folder, wanted = _fetch(place | {"revision": there.sha, "force_download": force_download})
+        _compare(source, folder, wanted, there.siblings or [])
+        hf_hub_download(filename=CONFIG, revision=source.revision, **place)  # now the name is this commit's, offline, too
     return folder
 
 
-def _read(config: Path) -> Any:
+def _fetch(how: dict[str, Any]) -> tuple[Path, set[str]]:
+    """Return the folder of a commit in the cache, and the names of the files that belong to a saved model."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    config = Path(str(hf_hub_download(filename=CONFIG, **how)))
     try:
-        return json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
-        return None  # the reader of the folder says what is wrong with it
+        wanted = files_of(json.loads(config.read_text(encoding="utf-8")))
+    except ValueError:  # what is wrong with it, the reader of the folder says
+        return config.parent, {CONFIG}
+    return Path(str(snapshot_download(allow_patterns=sorted(wanted), **how))), wanted
 
 
-def _compare(source: HubSource, folder: Path, wanted: set[str], token: str | bool | None) -> None:
+def _compare(source: HubSource, folder: Path, wanted: set[str], entries: Sequence[Any]) -> None:
     """Compare the digests of the fetched files with the Hub's, and name the files that were left there.
 
     Raises:
-        HubError: A file differs; it is removed from the cache, so that it is fetched anew.
+        HubError: Some differ; they are removed from the cache, so that they are fetched anew.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    try:
-        entries = list(HfApi(token=token).list_repo_tree(source.repo_id, recursive=True, revision=folder.name))
-    except Exception:  # offline, or the Hub went away: what the cache holds was compared when it came
-        return
-    ignored = []
-    for entry in entries:
-        if not isinstance(entry, RepoFile):
-            continue
-        if entry.path in wanted:
-            _compare_file(source, folder / entry.path, entry)
-        elif entry.path not in TOLERATED:
-            ignored.append(entry.path)
+    ignored = sorted(entry.rfilename for entry in entries if entry.rfilename not in wanted | TOLERATED)
     if ignored:
         more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
-        _logger.warning("%s also holds %s%s, which no saved model has: ignored.", source, ", ".join(ignored[:_SHOWN]), more)
-
-
-def _compare_file(source: HubSource, file: Path, entry: Any) -> None:
-    data = file.read_bytes()
-    if entry.lfs is not None:
-        name, expected, found = "SHA-256", entry.lfs.sha256, hashlib.sha256(data).hexdigest()
-    else:  # a plain file is known by its git object
-        name, expected, found = "SHA-1", entry.blob_id, hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    if found != expected:
-        file.resolve().unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
+        names = ", ".join(ascii(name) for name in ignored[:_SHOWN])
+        _logger.warning("%s also holds %s%s, which no saved model has: ignored.", source, names, more)
+    damaged = [entry.rfilename for entry in entries if entry.rfilename in wanted and _differs(folder / entry.rfilename, entry)]
+    for name in damaged:
+        (folder / name).resolve().unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
+    if damaged:
         raise HubError(
-            f"{file.name} of {source} arrived damaged: its {name} begins with {found[:12]}, the Hub's with {expected[:12]}. "
-            "It was removed; load again to fetch it anew."
+            f"{', '.join(damaged)} of {source} arrived damaged: the digest is not the one that the Hub names. What came was "
+            "removed; load again to fetch it anew."
         )
+
+
+def _differs(file: Path, entry: Any) -> bool:
+    """Return whether a file is not what the Hub has: a large one is known by its SHA-256, another by its git object."""
+    if entry.lfs is not None:
+        with file.open("rb") as stream:
+            return bool(hashlib.file_digest(stream, "sha256").hexdigest() != entry.lfs.sha256)
+    data = file.read_bytes()
+    return bool(hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() != entry.blob_id)

@@ -22,6 +22,8 @@ from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
@@ -339,8 +341,37 @@ class ReviewModel:
             raise ConfigError(f"{', '.join([*(['repo_id'] if repo_id else []), *push_to_hub_kwargs])} needs push_to_hub=True.")
         if push_to_hub and repo_id is None:
             raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
+        if push_to_hub:
+            from reviewgen.api.sharing import find_target
+
+            find_target(str(repo_id), push_to_hub_kwargs.get("revision"))
         write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
         return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
+
+    def generate_model_card(
+        self,
+        *,
+        source: str | None = None,
+        license: str | None = None,
+        language: str | Sequence[str] | None = None,
+        datasets: str | Sequence[str] | None = None,
+        tags: Sequence[str] = (),
+    ) -> "ModelCard":
+        """Return the card that ``push_to_hub`` would write, as huggingface_hub's ModelCard; ``str`` of it is Markdown.
+
+        Args:
+            source: What its snippet loads.
+            license, language, datasets, tags: For the Hub's metadata.
+
+        Raises:
+            ConfigError: A part of the metadata is not text.
+        """
+        from huggingface_hub import ModelCard
+
+        from reviewgen.api.sharing import make_card
+
+        wishes = {"license": license, "language": language, "datasets": datasets, "tags": tags}
+        return ModelCard(make_card(self, source=source, **wishes))
 
     def push_to_hub(
         self,
@@ -379,7 +410,8 @@ class ReviewModel:
             delete_patterns: Which files of the repository to delete in the same commit.
             license: As the Hub spells it, as in "apache-2.0" or "mit".
             model_card_kwargs: More for the card: language, datasets, tags.
-            allow: What may be published all the same: email, url, phone, handle, copies, license.
+            allow: What may be published all the same: email, url, phone, handle, copies, license, and text, the whole training
+                text in the index of a training with ``novelty=exact``.
             copy_limit: The largest share of the texts' 20-token windows that may stand in the training text.
             dtype: What the weights of a network are published as; by default as they were saved, or "float32".
 
