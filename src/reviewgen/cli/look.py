@@ -34,23 +34,23 @@ def list_plugins(as_json: options.AsJson = False) -> None:
             row["weights"] = None if known is None else asdict(known)
         print_json(rows)
         return
-    table = Table("kind", "name", "package", "version", "trained weights", "")
+    table = Table("kind", "name", "package", "version", "weights", "bits per character", "")
     for kind, plugins in found.items():
         for plugin in plugins:
             known = weights.get(plugin.name) if kind == "preset" else None
             problem = plugin.problem or (known.problem if known else None)
             table.add_row(
-                kind, plugin.name, plugin.package, plugin.version, _spell(known), f"broken: {problem}" if problem else ""
+                kind, plugin.name, plugin.package, plugin.version, *_spell(known), f"broken: {problem}" if problem else ""
             )
     Console().print(table)
 
 
-def _spell(weights: InstalledWeights | None) -> str:
-    """Return how large and how good the weights of a preset are."""
-    if weights is None or weights.megabytes is None:
-        return ""
-    bits = "" if weights.bits_per_character is None else f", {weights.bits_per_character:.3f} bits per character"
-    return f"{weights.megabytes:.1f} MB{bits}"
+def _spell(weights: InstalledWeights | None) -> tuple[str, str]:
+    """Return how large and how good the trained weights of a preset are."""
+    if weights is None:
+        return "", ""
+    size, bits = weights.megabytes, weights.bits_per_character
+    return "" if size is None else f"{size:.1f} MB", "" if bits is None else f"{bits:.3f}"
 
 
 def doctor(as_json: options.AsJson = False) -> None:
