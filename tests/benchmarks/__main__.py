@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "memory", "big_corpus")
+NAMES = (
+    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "memory"),
+    "big_corpus",
+)
 
 
 def main() -> int:

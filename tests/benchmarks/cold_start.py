@@ -1,7 +1,8 @@
 """PINNED: seconds until a cold process has written its first text with a saved model, compiled code on disk.
 
 Targets: 2.5 s for the command, 1 s if writing needs no torch. Each figure is the best of several runs of the whole command
-``reviewgen generate``, and beside it what Python and torch take to start and stop.
+``reviewgen generate``, and beside it what Python and torch take to start and stop. Then the seconds of ``load`` alone, after all
+imports, for the trained weights of each preset that has any; target 0.3 s.
 """
 
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import reviewgen
+from reviewgen.registry import find_weights
 from tests.benchmarks.corpora import split_2018
 
 ROUNDS = 7
@@ -38,5 +40,23 @@ def main() -> None:
             print(f"reviewgen generate, {preset}: {found:.2f} s  target <= 2.5, <= 1 without torch", flush=True)
 
 
+LOAD = """
+import sys, time, reviewgen
+reviewgen.load(sys.argv[1])  # imports, and code compiled on disk
+start = time.monotonic()
+reviewgen.load(sys.argv[1]).generation_config
+print(time.monotonic() - start)
+"""
+
+
+def loading() -> None:
+    """Print the seconds of loading each preset's weights."""
+    for preset in (plugin.name for plugin in reviewgen.list_presets() if find_weights(plugin.name)):
+        words = [sys.executable, "-c", LOAD, preset]
+        found = min(float(subprocess.run(words, check=True, capture_output=True, text=True).stdout) for _ in range(ROUNDS))
+        print(f"load {preset}: {found:.3f} s  target <= 0.3", flush=True)
+
+
 if __name__ == "__main__":
     main()
+    loading()

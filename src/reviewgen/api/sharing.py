@@ -10,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from reviewgen.api.loading import find_folder
 from reviewgen.api.privacy import NOTHING_FOUND, Finding, check_kinds, find_details
@@ -20,7 +20,7 @@ from reviewgen.bundle.write import copy_bundle, refuse_existing, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, NotPublished, SourceError, did_you_mean
-from reviewgen.hub import Remote, look, push
+from reviewgen.hub import PushOptions, Remote, look, push
 from reviewgen.names import HubSource, find_revision, parse_hub_id
 
 if TYPE_CHECKING:
@@ -41,19 +41,15 @@ def publish(
     model: "ReviewModel",
     repo_id: str,
     *,
-    commit_message: str | None = None,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    allow_patterns: list[str] | str | None = None,
-    ignore_patterns: list[str] | str | None = None,
-    delete_patterns: list[str] | str | None = None,
-    license: str | None = None,
-    model_card_kwargs: Mapping[str, Any] | None = None,
-    allow: Collection[str] = (),
-    copy_limit: float = 0.5,
-    dtype: str | None = None,
+    revision: str | None,
+    token: str | bool | None,
+    commit_message: str | None,
+    license: str | None,
+    model_card_kwargs: Mapping[str, Any] | None,
+    allow: Collection[str],
+    copy_limit: float,
+    dtype: str | None,
+    **options: Unpack[PushOptions],
 ) -> str:
     """Look a model over, and publish it as one commit; ``ReviewModel.push_to_hub`` says what the arguments mean."""
     target = find_target(repo_id, revision)
@@ -77,18 +73,8 @@ def publish(
                 describe(copy.bundle, source=str(target), samples=samples, megabytes=_megabytes(folder), **curve, **wishes)
             )
         (folder / CARD).write_text(kept, encoding="utf-8", errors="backslashreplace")
-        return push(
-            folder,
-            target,
-            before,
-            commit_message=commit_message or f"Publish {copy.preset} with reviewgen",
-            private=private,
-            token=token,
-            create_pr=create_pr,
-            allow_patterns=allow_patterns,
-            ignore_patterns=ignore_patterns,
-            delete_patterns=delete_patterns,
-        )
+        message = commit_message or f"Publish {copy.preset} with reviewgen"
+        return push(folder, target, before, commit_message=message, token=token, **options)
 
 
 def fetch(repo_id: str, *, out: Path | None = None, token: str | None = None, force_download: bool = False) -> dict[str, Any]:

@@ -4,16 +4,26 @@ import json
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from reviewgen.bundle.layout import CARD, CONFIG, CURVE, OPTIONAL_FILES, files_of
 from reviewgen.errors import BundleError, ConfigError, HubError
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.names import HubSource
 
-__all__ = ["Remote", "look", "push"]
+__all__ = ["PushOptions", "Remote", "look", "push"]
 
 _FAILED = "could not be published"
+
+
+class PushOptions(TypedDict, total=False):
+    """How a folder is published; the names and meanings are huggingface_hub's."""
+
+    private: bool | None
+    create_pr: bool
+    allow_patterns: list[str] | str | None
+    ignore_patterns: list[str] | str | None
+    delete_patterns: list[str] | str | None
 
 
 @dataclass(frozen=True)
@@ -78,12 +88,8 @@ def push(
     before: Remote,
     *,
     commit_message: str,
-    private: bool | None = None,
     token: str | bool | None = None,
-    create_pr: bool = False,
-    allow_patterns: list[str] | str | None = None,
-    ignore_patterns: list[str] | str | None = None,
-    delete_patterns: list[str] | str | None = None,
+    **options: Unpack[PushOptions],
 ) -> str:
     """Publish a folder, and return the address of the commit, or of the pull request.
 
@@ -97,7 +103,8 @@ def push(
     """
     from huggingface_hub import HfApi
 
-    allowed, ignored, deleted = (_listed(each) for each in (allow_patterns, ignore_patterns, delete_patterns))
+    allowed, ignored, deleted = (_listed(options.get(f"{each}_patterns")) for each in ("allow", "ignore", "delete"))
+    private, create_pr = options.get("private"), options.get("create_pr", False)
     if create_pr and target.revision is not None:
         raise ConfigError(f"A pull request is made against main: leave out revision={target.revision!r}, or create_pr.")
     names = {file.name for file in folder.iterdir()}
