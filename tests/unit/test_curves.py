@@ -16,6 +16,7 @@ import reviewgen
 from reviewgen.api import plot
 from reviewgen.api.curves import Curves, targets_per_character
 from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenError, StorageError
+from reviewgen.pictures import draw_curves, learning
 from reviewgen.training import Report
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
 
@@ -131,7 +132,7 @@ def test_every_kind_of_run_is_a_real_picture(saved: Path, names: list[str], agai
 def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
     """The lines of the figure hold the numbers of training.json."""
     facts = json.loads((saved / "gru" / "training.json").read_text())
-    figure = plot._draw([plot.read_curves(saved / "gru")], "steps")
+    figure = draw_curves([plot.read_curves(saved / "gru")], "steps")
     bits, copies, rates = figure.axes
     held_out, trained, ring = bits.lines
     steps = [each["step"] for each in facts["evaluations"]]
@@ -151,10 +152,10 @@ def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
 def test_the_legend_tells_several_runs_apart(saved: Path) -> None:
     sources = [saved / "gru", saved / "other" / "gru", saved / "_$x_$"]
     curves = [plot.read_curves(source, name) for source, name in zip(sources, plot._names(sources), strict=True)]
-    labels = [text.get_text() for text in plot._draw(curves, "seconds").legends[0].get_texts()]
+    labels = [text.get_text() for text in draw_curves(curves, "seconds").legends[0].get_texts()]
     assert labels[0].startswith(str(saved / "gru")) and labels[1].startswith(str(saved / "other" / "gru"))
     assert labels[2].startswith(r" _\$x_\$: ")
-    colors = {handle.get_color() for handle in plot._legend(curves)[:3]}
+    colors = {handle.get_color() for handle in learning._legend(curves)[:3]}
     assert len(colors) == 3
 
 
@@ -163,7 +164,7 @@ def test_time_is_in_a_unit_that_a_person_reads(saved: Path, seconds: float, unit
     run = plot.read_curves(saved / "gru")
     run = replace(run, evaluations=[*run.evaluations[:-1], {**run.evaluations[-1], "seconds": seconds}])
     size = {"seconds": 1, "minutes": 60, "hours": 3600}[unit]
-    bits, *_, rates = plot._draw([run], "seconds").axes
+    bits, *_, rates = draw_curves([run], "seconds").axes
     assert rates.get_xlabel() == f"{unit} of training"
     assert bits.lines[0].get_xdata()[-1] == pytest.approx(seconds / size)
 

@@ -13,7 +13,7 @@ FLOORS = {
     **dict.fromkeys(("data", "sampling", "evaluation", "novelty", "blending"), 2),
     "training": 3,
     "bundle": 4,
-    **dict.fromkeys(("card", "hub"), 5),
+    **dict.fromkeys(("card", "hub", "pictures"), 5),
     **dict.fromkeys(("model", "api"), 6),
     "receipts": 6,
     **dict.fromkeys(("cli", "__main__"), 7),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reviewgen.api.privacy import KINDS, check_kinds, find_details
 from reviewgen.errors import ConfigError, SourceError
+from reviewgen.model.privacy import KINDS, check_kinds, find_details
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
 THERE = {

@@ -17,8 +17,8 @@ from reviewgen.evaluation import evaluate_documents
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
-    "model": {"hidden_size": 8, "embedding_size": 4},
-    "training": {"batch_size": 4, "bptt": 16, "threads": 1, "evaluations": 1},
+    "model": {"layer": "fused", "hidden_size": 8, "embedding_size": 4},
+    "training": {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 1},
 }
 
 

@@ -2,9 +2,7 @@
 
 Joins the rooms below.
 
-    loading    a trained model from a folder, the Hub or a preset
     catalog    which presets have trained weights
-    sharing    a model published on the Hub, and fetched; ``privacy`` says what is looked for before that
     training   a preset and a corpus to a trained model; ``run`` holds the same step by step
     start      what a training starts from; ``keeping`` says what a trained model keeps
     resuming   the folder of a run that may be cut short
@@ -12,7 +10,7 @@ Joins the rooms below.
     record     what training.json says of a run; ``index`` makes the index of its texts
     curves     what is kept of a training's reports
     tracking   the same, logged to TensorBoard or trackio
-    plot       learning curves as a picture; ``figures`` holds what pictures share
+    plot       learning curves as a picture
     mixture    several trained models to one
     table      several trainings in a table; ``variants`` makes trainings that differ in some settings
     tuning     a search for good settings, by optuna in ``study``, over a ``space``
@@ -24,14 +22,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reviewgen.api.figures import refuse_plot
-    from reviewgen.api.loading import load
     from reviewgen.api.mixture import blend
-    from reviewgen.api.plot import LearningCurves, plot_training
+    from reviewgen.api.plot import plot_training
     from reviewgen.api.run import TrainingRun
     from reviewgen.api.table import SweepRow, plot_sweep, sweep
     from reviewgen.api.training import train
     from reviewgen.api.tuning import TuneTrial, best_trial, tune
+    from reviewgen.model.loading import load
+    from reviewgen.pictures import LearningCurves, refuse_plot
     from reviewgen.registry import list_models, list_presets, list_tokenizers
 
 __all__ = [
@@ -54,14 +52,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "reviewgen.api.figures": ("refuse_plot",),
-    "reviewgen.api.loading": ("load",),
     "reviewgen.api.mixture": ("blend",),
-    "reviewgen.api.plot": ("LearningCurves", "plot_training"),
+    "reviewgen.api.plot": ("plot_training",),
     "reviewgen.api.run": ("TrainingRun",),
     "reviewgen.api.table": ("SweepRow", "plot_sweep", "sweep"),
     "reviewgen.api.training": ("train",),
     "reviewgen.api.tuning": ("TuneTrial", "best_trial", "tune"),
+    "reviewgen.model.loading": ("load",),
+    "reviewgen.pictures": ("LearningCurves", "refuse_plot"),
     "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers"),
 }
 

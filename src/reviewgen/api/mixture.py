@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from reviewgen.api.loading import load
 from reviewgen.api.record import novelty_facts, past_facts
 from reviewgen.blending.model import Blend
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
@@ -20,6 +19,7 @@ from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import score_tokens
 from reviewgen.model import ReviewModel
+from reviewgen.model.loading import load
 from reviewgen.novelty import Index
 from reviewgen.protocols import SupportsScore
 from reviewgen.registry import find_model

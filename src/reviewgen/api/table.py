@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reviewgen.api.figures import new_figure, refuse_plot, save_figure
 from reviewgen.api.run import TrainingRun
 from reviewgen.api.variants import prepare, split_name, variant
 from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
+from reviewgen.pictures import new_figure, refuse_plot, save_figure
 
 __all__ = ["SweepRow", "plot_sweep", "sweep"]
 

@@ -298,7 +298,7 @@ class ReviewModel:
         bits: int = 32,
     ) -> "ReviewModel":
         """Return a trained model: ``reviewgen.load`` under huggingface_hub's name, which says what the arguments mean."""
-        from reviewgen.api import load
+        from reviewgen.model.loading import load
 
         return load(
             pretrained_model_name_or_path,
@@ -342,7 +342,7 @@ class ReviewModel:
         if push_to_hub and repo_id is None:
             raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
         if push_to_hub:
-            from reviewgen.api.sharing import find_target
+            from reviewgen.model.sharing import find_target
 
             find_target(str(repo_id), push_to_hub_kwargs.get("revision"))
         write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
@@ -368,7 +368,7 @@ class ReviewModel:
         """
         from huggingface_hub import ModelCard
 
-        from reviewgen.api.sharing import make_card
+        from reviewgen.model.sharing import make_card
 
         wishes = {"license": license, "language": language, "datasets": datasets, "tags": tags}
         return ModelCard(make_card(self, source=source, **wishes))
@@ -421,7 +421,7 @@ class ReviewModel:
             SourceError: ``repo_id`` is no repository.
             ConfigError: An argument is unknown or out of range, or contradicts a card that is kept.
         """
-        from reviewgen.api.sharing import publish
+        from reviewgen.model.sharing import publish
 
         return publish(
             self,

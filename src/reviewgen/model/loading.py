@@ -6,7 +6,7 @@ from typing import NamedTuple, TypedDict, Unpack
 from reviewgen.bundle import read_bundle
 from reviewgen.errors import BundleError, ConfigError
 from reviewgen.hub import pull
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.names import HubSource, PresetSource, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 

@@ -12,16 +12,17 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from reviewgen.api.loading import find_folder
-from reviewgen.api.privacy import NOTHING_FOUND, Finding, check_kinds, find_details
 from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
-from reviewgen.bundle.read import read_bundle
+from reviewgen.bundle.read import read_bundle, read_training
 from reviewgen.bundle.write import copy_bundle, refuse_existing, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, NotPublished, SourceError, did_you_mean
 from reviewgen.hub import PushOptions, Remote, look, push
+from reviewgen.model.loading import find_folder
+from reviewgen.model.privacy import NOTHING_FOUND, Finding, check_kinds, find_details
 from reviewgen.names import HubSource, find_revision, parse_hub_id
+from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -247,10 +248,9 @@ def _copy(model: "ReviewModel", folder: Path, dtype: str | None) -> None:
 
 def _draw_curve(folder: Path) -> bool:
     """Draw the learning curve beside the card, and return whether there is one."""
-    from reviewgen.api.plot import plot_training
-
     try:
-        plot_training([folder], folder / CURVE)
+        refuse_plot(folder / CURVE)
+        save_figure(draw_curves([find_curves(read_training(folder), folder.name)]), folder / CURVE)
     except (BundleError, ConfigError) as error:  # it has none, as a blend; or matplotlib is not installed
         _logger.info("The card has no picture of the learning curve: %s", error)
         return False

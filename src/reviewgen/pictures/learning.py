@@ -1,0 +1,191 @@
+"""Learning curves as a picture: bits per character, copy rate and learning rate against time, of one run or of several."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reviewgen.errors import BundleError
+from reviewgen.pictures.figures import new_figure, plain
+
+__all__ = ["AXES", "LearningCurves", "draw_curves", "find_curves"]
+
+AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
+"""What a person says, and its name in training.json."""
+
+_UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from so many seconds on
+_TALLEST = 4.0  # times the fewest bits; what is above, a run that diverged or its first steps, would press the rest flat
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """What is drawn of one run: the numbers of ``training.json``, None where one is not known or infinite."""
+
+    name: str
+    preset: str
+    verdict: str | None
+    held_out_copy_rate: float | None  # of real reviews
+    evaluations: Sequence[Mapping[str, Any]]
+    curve: Mapping[str, Sequence[float | None]]
+
+    def column(self, name: str) -> list[float]:
+        """Return one number of every evaluation; not-a-number, where nothing is drawn, stands for None."""
+        return [_number(each.get(name)) for each in self.evaluations]
+
+    def points(self, across: str, up: str, unit: float) -> tuple[list[float], list[float]]:
+        """Return two numbers of every point of the curve between the evaluations, the first in its unit."""
+        columns = (map(_number, self.curve.get(name, ())) for name in (across, up))
+        return [value / unit for value in next(columns)], list(next(columns))
+
+    def has(self, name: str) -> bool:
+        """Return whether there is anything to draw of a number."""
+        return name == "bits_per_character" or any(map(math.isfinite, self.column(name)))
+
+    @property
+    def best(self) -> int | None:
+        """The place of the evaluation whose weights were kept."""
+        kept = [place for place, each in enumerate(self.evaluations) if each.get("is_best")]
+        return kept[-1] if kept else None
+
+
+def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
+    """Return the learning curves that a training.json holds.
+
+    Args:
+        training: It.
+        name: What to call the run.
+
+    Raises:
+        BundleError: It has none, or what it says of them is damaged.
+    """
+    evaluations, curve = training.get("evaluations"), training.get("curve") or {}
+    novelty, verdict = training.get("novelty") or {}, training.get("verdict") or {}
+    if not evaluations:
+        why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
+        raise BundleError(f"{name} has no learning curve: {why}.")
+    if not _are_curves(evaluations, curve) or not isinstance(novelty, dict) or not isinstance(verdict, dict):
+        raise BundleError(f"The training.json of {name} is damaged: what it says of the evaluations is not of a training.")
+    words, held_out = verdict.get("words"), novelty.get("held_out_copy_rate")
+    return LearningCurves(
+        name=name,
+        preset=str(training.get("preset")),
+        verdict=words if isinstance(words, str) else None,
+        held_out_copy_rate=held_out if isinstance(held_out, int | float) else None,
+        evaluations=evaluations,
+        curve=curve,
+    )
+
+
+def _are_curves(evaluations: Any, curve: Any) -> bool:
+    """Return whether what stands in a training.json is lists of numbers."""
+    if not isinstance(evaluations, list) or not all(isinstance(each, dict) for each in evaluations):
+        return False
+    if not isinstance(curve, dict) or not all(isinstance(column, list) for column in curve.values()):
+        return False
+    across = tuple(AXES.values())
+    numbers = [each.get(name) for each in evaluations for name in (*across, "bits_per_character", "copy_rate")]
+    columns = [curve.get(name, []) for name in (*across, "train_bits_per_character", "learning_rate")] if curve else [[]]
+    numbers += [value for column in columns for value in column]
+    return all(value is None or isinstance(value, int | float) for value in numbers) and len(set(map(len, columns))) == 1
+
+
+def draw_curves(runs: Sequence[LearningCurves], against: str = "seconds") -> Any:
+    """Return a figure of one panel for each number that is known, over one axis of time, a key of ``AXES``."""
+    heights = {name: height for name, height in _PANELS.items() if any(run.has(name) for run in runs)}
+    figure = new_figure(8, 1.5 + sum(heights.values()))
+    panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
+    unit, label = _unit(runs) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
+    for name, axes in zip(heights, panels, strict=True):
+        for number, run in enumerate(runs):
+            _DRAWN[name](axes, run, f"C{number % 10}", AXES[against], unit)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(*_bounds(runs))
+    panels[-1].set_xlabel(label)
+    panels[-1].set_xlim(left=0)
+    if against != "seconds":
+        panels[-1].xaxis.set_major_formatter("{x:,.0f}")
+    if len(runs) == 1:
+        figure.suptitle(f"{plain(runs[0].name)} ({plain(runs[0].preset)})")
+        panels[0].set_title(plain(textwrap.fill(runs[0].verdict or "", 100)), fontsize=9, color="0.35")
+    figure.legend(handles=_legend(runs), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_bits(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
+    """Draw held-out text solid, training text dashed, and a ring around the weights that were kept."""
+    _draw_evaluations(axes, run, color, across, "bits_per_character", unit)
+    axes.plot(*run.points(across, "train_bits_per_character", unit), "--", color=color, alpha=0.7, linewidth=1)
+    if run.best is not None:
+        place = run.column(across)[run.best] / unit, run.column("bits_per_character")[run.best]
+        axes.plot(*place, "o", color=color, markersize=11, fillstyle="none", markeredgewidth=1.5)
+    axes.set_ylabel("bits per character")
+
+
+def _draw_copies(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
+    """Draw the copy rate of its own texts, and of real reviews dotted."""
+    _draw_evaluations(axes, run, color, across, "copy_rate", unit)
+    if run.held_out_copy_rate is not None:
+        axes.axhline(run.held_out_copy_rate, color=color, linestyle=":", linewidth=1.2)
+    axes.set(ylabel="copy rate\nof its texts", ylim=(-0.03, 1.03))
+
+
+def _draw_rates(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
+    axes.plot(*run.points(across, "learning_rate", unit), color=color, linewidth=1.2)
+    axes.set_ylabel("learning rate")
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+
+
+def _draw_evaluations(axes: Any, run: LearningCurves, color: str, across: str, up: str, unit: float) -> None:
+    """Draw a number of each evaluation; of a count, which has one, as a level to compare with."""
+    heights = run.column(up)
+    axes.plot([value / unit for value in run.column(across)], heights, "o-", color=color, markersize=3.5)
+    if len(heights) == 1 and math.isfinite(heights[0]):
+        axes.axhline(heights[0], color=color, alpha=0.5, linewidth=1)
+
+
+_PANELS = {"bits_per_character": 4.5, "copy_rate": 1.5, "learning_rate": 1.5}  # and their heights in inches
+_DRAWN = {"bits_per_character": _draw_bits, "copy_rate": _draw_copies, "learning_rate": _draw_rates}
+
+
+def _legend(runs: Sequence[LearningCurves]) -> list[Any]:
+    """Return what the legend shows: the runs by colour where there are several, and what the lines stand for."""
+    from matplotlib.lines import Line2D
+
+    labels = [plain(run.name) for run in runs] if len(runs) > 1 else ["weights kept"]
+    for number, run in enumerate(runs):
+        kept = math.nan if run.best is None else run.column("bits_per_character")[run.best]
+        labels[number] += f": {kept:.3f}" if math.isfinite(kept) else ""
+    color, ring = "C0" if len(runs) == 1 else "0.3", labels[0] if len(runs) == 1 else "weights kept"
+    shown = [Line2D([], [], color=f"C{n % 10}", linewidth=3, label=label) for n, label in enumerate(labels) if len(runs) > 1]
+    shown.append(Line2D([], [], color=color, marker="o", markersize=3.5, label="held-out text"))
+    shown.append(Line2D([], [], color=color, marker="o", markersize=11, fillstyle="none", linestyle="", label=ring))
+    if any(run.curve for run in runs):
+        shown.append(Line2D([], [], color=color, linestyle="--", linewidth=1, alpha=0.7, label="training text, as it learns"))
+    if any(run.held_out_copy_rate is not None for run in runs):
+        shown.append(Line2D([], [], color=color, linestyle=":", label="copy rate of held-out reviews"))
+    return shown
+
+
+def _bounds(runs: Sequence[LearningCurves]) -> tuple[float, float]:
+    """Return where the axis of bits begins and ends: all runs at their best are seen, and what is worse within reason."""
+    lowest, highest = [], []
+    for run in runs:
+        held_out = list(filter(math.isfinite, run.column("bits_per_character")))
+        trained = list(filter(math.isfinite, run.points("step", "train_bits_per_character", 1.0)[1]))
+        known = held_out or trained or [1.0]
+        lowest.append(min(known + trained))
+        highest.append(min(max(known), _TALLEST * min(known)))
+    margin = 0.05 * max(highest)
+    return min(lowest) - margin, max(highest) + margin
+
+
+def _unit(runs: Sequence[LearningCurves]) -> tuple[float, str]:
+    """Return the seconds of the unit that a time axis is best read in, and its label."""
+    longest = max((value for run in runs for value in run.column("seconds") if math.isfinite(value)), default=0.0)
+    return next((unit, f"{name} of training") for least, unit, name in _UNITS if longest >= least)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
