@@ -36,11 +36,11 @@ RECIPES = {
     "ngram-word": Recipe(model={"prune_entropy": 1.7e-6} | COUNTS),
     "nnlm-char": Recipe(2.0),
     "nnlm-word": Recipe(3.0, model={"hidden_size": 96, "dropout": 0.1}),
-    "rnn-char": Recipe(1.2, model={"hidden_size": 768} | TABLES, training={"bptt": 128, "learning_rate": 0.003}),
+    "rnn-char": Recipe(1.2, model={"hidden_size": 704} | TABLES, training={"bptt": 128, "learning_rate": 0.003}),
     "rnn-word": Recipe(2.6, model={"hidden_size": 384, "output_dropout": 0.1}, training={"bptt": 64}),
     "gru-char": Recipe(1.1, model={"hidden_size": 512} | TABLES, training={"bptt": 128}),
     "gru-word": Recipe(2.3, model={"hidden_size": 320, "output_dropout": 0.1}, training={"bptt": 64}),
-    "lstm-char": Recipe(1.3, model={"hidden_size": 704} | TABLES, training={"batch_size": 64, "bptt": 128}),
+    "lstm-char": Recipe(1.3, model={"hidden_size": 640} | TABLES, training={"batch_size": 64, "bptt": 128}),
     "lstm-word": Recipe(4.0, model={"hidden_size": 512, "output_dropout": 0.25}, training={"batch_size": 32, "bptt": 64}),
 }
 
