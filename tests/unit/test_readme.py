@@ -18,7 +18,7 @@ def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
     namespace = {}
     for snippet in SNIPPETS:
         exec(compile(snippet, "README.md", "exec"), namespace)  # the project's own README
-    assert len(SNIPPETS) == 4
+    assert len(SNIPPETS) == 5
     assert "The food was" in capsys.readouterr().out
     assert (tmp_path / "gru-model" / "model.safetensors").exists()
 
