@@ -24,7 +24,8 @@ def make_metadata(facts: CardFacts) -> "ModelCardData":
     from huggingface_hub import ModelCardData
 
     data = facts.training.get("data", {})
-    hub = parse_hub_id(str(data.get("source", ""))) if str(data.get("source", "")).startswith("hf://") else None
+    source = str(data.get("source", ""))
+    hub = parse_hub_id(source) if source.startswith("hf://") else None
     results = _results(facts, data)
     return ModelCardData(
         license=_checked("license", facts.license),
@@ -39,20 +40,14 @@ def make_metadata(facts: CardFacts) -> "ModelCardData":
 
 
 def _checked(name: str, value: Any) -> Any:
-    """Return a value of the metadata that is text, or a list of texts."""
-    parts = (
-        []
-        if value is None
-        else [value]
-        if isinstance(value, str)
-        else list(value)
-        if isinstance(value, list | tuple)
-        else [value]
-    )
+    """Return a value of the metadata that is text, a list of texts, or None."""
+    if value is None:
+        return None
+    parts = list(value) if isinstance(value, list | tuple) else [value]
     for part in parts:
         if not isinstance(part, str) or not part.strip() or not part.isprintable():
             raise ConfigError(f"{name} must be text, as in {_EXAMPLES[name]!r}; got {part!r}.")
-    return value if isinstance(value, str) or value is None else parts
+    return value if isinstance(value, str) else parts
 
 
 _EXAMPLES = {"license": "apache-2.0", "language": "en", "datasets": "owner/name", "tags": "music"}

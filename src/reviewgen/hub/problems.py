@@ -37,11 +37,8 @@ def plain_errors(source: HubSource, failed: str) -> Iterator[None]:
     except ReviewgenError:
         raise
     except Exception as error:  # a dozen types of its own, of its HTTP library and of the operating system
-        forced = type(error) is ValueError and isinstance(
-            error.__cause__, Exception
-        )  # what force_download hides the cause behind
-        cause = error.__cause__ if forced else error
-        raise HubError(_spell(cause or error, source, failed)) from None
+        is_hidden = type(error) is ValueError and error.__cause__ is not None  # force_download wraps what has happened
+        raise HubError(_spell((is_hidden and error.__cause__) or error, source, failed)) from None
 
 
 def _spell(error: BaseException, source: HubSource, failed: str) -> str:
