@@ -281,7 +281,7 @@ BAD = [
     (["train", "--from", "nothing", "--out", "o"], 2, "'nothing'"),
     (["train", "--from", "./nothing", "--out", "o"], 1, "no such folder"),
     (["train", "--from", "cache", "--out", "o"], 1, "cache is no saved model: it has no config.json"),
-    (["train", "--from", "lstm-char", "--out", "o"], 1, "no published weights"),
+    (["train", "--from", "blend-char", "--out", "o"], 1, "No trained weights of the preset blend-char"),
     (["train", "./gru", "--out", "o"], 2, "--from ./gru"),
     (["train", "--from", "gru", "--out", "stars"], 1, "stars is there already"),
     (["train", "--from", "gru", "--out", "o", "--set", "tokenizer.vocab_size=900"], 2, "vocab_size"),

@@ -34,7 +34,7 @@ def list_plugins(as_json: options.AsJson = False) -> None:
             row["weights"] = None if known is None else asdict(known)
         print_json(rows)
         return
-    table = Table("kind", "name", "package", "version", "weights", "bits per character", "")
+    table = Table("kind", "name", "package", "version", "weights", "bits", "", caption="bits: per character of held-out text")
     for kind, plugins in found.items():
         for plugin in plugins:
             known = weights.get(plugin.name) if kind == "preset" else None
