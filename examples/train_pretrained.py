@@ -51,7 +51,7 @@ def main(name: str) -> None:
         sys.exit(f"There is no recipe for {name!r}. Known: {', '.join(RECIPES)}.")
     recipe, out = RECIPES[name], TRAINED / name
     if not out.exists():
-        reviewgen.train(
+        model = reviewgen.train(
             name,
             "reviews",
             out=out,
@@ -60,6 +60,8 @@ def main(name: str) -> None:
             training={"novelty_mb": 0.4} | recipe.training,
             resume=out.with_name(f"{name}.run").exists(),
         )
+        if model.training["stopped"] == "interrupted":
+            sys.exit(f"{out} was cut short by Ctrl-C, so it is not shipped: remove it, and start again.")
     ship(name, out)
 
 

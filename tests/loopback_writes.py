@@ -34,7 +34,7 @@ class WriteSide:
         kind, name = wish.get("type") or "model", f"{wish['organization'] or USER}/{wish['name']}"
         is_there = (kind, name) in self.hub.repositories
         if not is_there:
-            self.hub.add(kind, name, private=wish.get("visibility") == "private")
+            self.hub.add(kind, name, private=wish.get("visibility") == "private" or wish.get("private") is True)
         answer = {"url": f"{self.hub.endpoint}/{name}", "id": name}
         self._answer_json(answer | ({"error": "You already created this repo"} if is_there else {}), 409 if is_there else 200)
 

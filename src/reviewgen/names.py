@@ -163,7 +163,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
 def _spell_out(source: str, reading: Source) -> str:
     if isinstance(reading, PresetSource):
         return f"Write ./{source} for the folder; for the preset of that name, call from another directory or rename the folder."
-    return f"Write ./{source} for the folder, hf://{source} for the repository on the Hub."
+    return f"Write ./{source} for the folder, hf://{reading} for the repository on the Hub."
 
 
 def _exists(path: str) -> bool:

@@ -257,7 +257,7 @@ def test_the_command_trains_further(folder: Path, tmp_path: Path, monkeypatch: A
     words = ("train", "--from", folder / "gru", "--data", "new.csv", "--out", "tuned", "--steps", 20, *small)
     status, out, err = run_command(monkeypatch, capsys, *words)
     assert status == 0, err
-    assert f"Training {folder / 'gru'} (gru-char) further" in err and "Saved in tuned" in out
+    assert "Training gru (gru-char) further" in err and "Saved in tuned" in out
     assert "Validation texts: " in out and "gained nothing" not in err
     hand = further(reviewgen.load(folder / "gru"), Path("new.csv"))[1].model.state_dict()
     saved = reviewgen.load("tuned").model.state_dict()

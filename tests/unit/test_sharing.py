@@ -14,7 +14,7 @@ import yaml
 import reviewgen
 from reviewgen import ReviewModel
 from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
-from tests.unit.fakes import NGRAM, train_tiny
+from tests.unit.fakes import GRU, NGRAM, train_tiny
 
 LOAD = "model = reviewgen.load({folder!r})"
 PUSH = "model.push_to_hub('ana/reviews', license='mit', allow=['copies'])"
@@ -168,6 +168,10 @@ def test_a_newer_commit_that_does_not_arrive_leaves_the_older_one(hub: LoopbackH
     hub.faults.append(Fault("^GET .*(lfs-objects|model.safetensors)", status=403))
     refused(ask(hub, tmp_path, TEXTS)[0], "HubError", "could not be fetched")
     assert ask(hub, tmp_path, TEXTS, HF_HUB_OFFLINE="1") == before
+    hub.faults[:] = [Fault("^GET .*/api/models", status=500)]
+    answers = ask(hub, tmp_path, TEXTS, "notes", TEXTS.replace("')", "', force_download=True)", 1))
+    assert answers[0] == before[0] and "what was fetched before is taken" in answers[1][0]
+    refused(answers[2], "HubError", "could not be fetched")
     hub.faults.clear()
     assert ask(hub, tmp_path, TEXTS) != before
 
@@ -176,6 +180,7 @@ def test_a_connection_that_breaks_or_waits_loses_nothing(hub: LoopbackHub, folde
     publish(hub, folder)
     hub.faults += [Fault("^GET .*lfs-objects", kept=0.5, times=1), Fault("^GET .*tokenizer|characters", seconds=2.0, times=1)]
     assert len(ask(hub, tmp_path / "one", TEXTS)[0]) == 3
+    assert [fault.times for fault in hub.faults] == [0, 0]
     hub.faults.append(Fault("^(GET|HEAD) .*resolve|/api/models", status=400))
     refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be fetched from the Hub")
     hub.faults.clear()
@@ -326,10 +331,17 @@ def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_
     pushes = ("allow_patterns='*.json', ", "ignore_patterns=['model*'], ", "allow_patterns=5, ", "ignore_patterns='novelty*', ")
     steps = [PUSH.replace("allow=", f"{each}allow=") for each in pushes]
     torn, without, odd, fine = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
-    refused(torn, "ConfigError", "leave out model.safetensors, without which it is no model")
+    refused(torn, "ConfigError", "leave out README.md, model.safetensors, without which it is no model")
     refused(without, "ConfigError", "leave out model.safetensors")
     refused(odd, "ConfigError", "Patterns of files are text")
     assert "/commit/" in fine and "novelty.safetensors" not in hub.files("model", "ana/reviews")
+    more = {"notes.txt": b"", "more.md": b""}
+    hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
+    steps = [PUSH.replace("allow=", f"{each}, allow=") for each in ("ignore_patterns='README.md'", "delete_patterns='*.txt'")]
+    without, deleted = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
+    refused(without, "ConfigError", "leave out README.md")
+    files = hub.files("model", "ana/reviews")
+    assert "/commit/" in deleted and "notes.txt" not in files and {"more.md", "novelty.safetensors"} <= files.keys()
 
 
 def test_another_model_takes_the_place_of_the_first_with_all_its_files(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
@@ -359,6 +371,26 @@ def test_a_stranger_s_words_are_not_advice(hub: LoopbackHub, folder: Path, tmp_p
     refused(missing, "UnknownPlugin", "pip install reviewgen-other")
 
 
+def test_the_folder_of_a_parent_stays_here_and_a_repository_is_named(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "secret client" / "parent"
+    train_tiny("gru-char", tmp_path / "cache", out=parent, **GRU)
+    train_tiny(reviewgen.load(parent), tmp_path / "cache", out=tmp_path / "child", steps=3, training=GRU["training"])
+    push = PUSH.replace("'copies'", "'copies', 'email', 'handle', 'phone', 'url'")  # three steps make no English
+    first, second, card = ask(
+        hub,
+        tmp_path / "one",
+        LOAD.format(folder=str(tmp_path / "child")),
+        push,
+        "grandchild = reviewgen.train(reviewgen.load('ana/reviews'), ['a text', 'another', 'a third'] * 9, steps=2)",
+        push.replace("model.", "grandchild.").replace("ana/reviews", "ana/grandchild"),
+        "open(__import__('huggingface_hub').hf_hub_download('ana/grandchild', 'README.md')).read()",
+    )
+    assert "/commit/" in first and "/commit/" in second
+    published = hub.files("model", "ana/reviews") | {"more": card.encode()}
+    assert not any(b"secret client" in data for data in published.values())
+    assert "`hf://ana/reviews`" in card
+
+
 @pytest.mark.parametrize("source", ["{place}/secret client/reviews.txt", "secret client/reviews.txt"])
 def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -380,6 +412,7 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
+            timeout=300,
             check=False,
         )
         assert done.returncode == status, done.stderr

@@ -37,6 +37,8 @@ def look_up(preset: str) -> InstalledWeights | None:
         bits = held_out.get("bits_per_character")
     except PluginError as problem:
         return InstalledWeights(problem=str(problem))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return InstalledWeights(problem=f"{_TRAINING} cannot be read: {error}")
+    if not isinstance(bits, int | float | None):
+        return InstalledWeights(problem=f"{_TRAINING} says that its bits per character are {bits!r}")
     return InstalledWeights(round(size / 1e6, 2), bits)

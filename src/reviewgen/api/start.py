@@ -13,6 +13,7 @@ from typing import Any
 from reviewgen.api.arguments import merge_settings
 from reviewgen.api.keeping import refuse_other_function, refuse_other_tokenizer, refuse_untrainable
 from reviewgen.api.record import past_facts
+from reviewgen.card import file_name
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import GenerationConfig, Preset, from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, gather
@@ -185,7 +186,7 @@ class Start:
         """Return what a person should know of a training that goes on with a trained model."""
         if self.trained is None:
             return []
-        name = self.trained.bundle.source or "a trained model"
+        name = file_name(self.trained.bundle.source or "a trained model")
         bits = (
             "" if held_out_bits is None else f", which takes {held_out_bits:.4f} bits per character of the held-out texts so far"
         )

@@ -99,10 +99,11 @@ def files_of(config: Any) -> set[str]:
     """
     tokenizer = config.get("tokenizer") if isinstance(config, Mapping) else None
     files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
-    names = files if isinstance(files, list) else [files]
-    if odd := [name for name in names if not (isinstance(name, str) and len(name) < 256 and _NAME.fullmatch(name))]:
+    if not isinstance(files, list):
+        raise BundleError(f"{CONFIG} should list the tokenizer's files; found {ascii(files)[:80]}.")
+    if odd := [name for name in files if not (isinstance(name, str) and len(name) < 256 and _NAME.fullmatch(name))]:
         raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
-    if odd := [name for name in names if Path(name).suffix.lower() in _NO_DATA]:
+    if odd := [name for name in files if Path(name).suffix.lower() in _NO_DATA]:
         raise BundleError(f"{CONFIG} names {odd[0]} as a tokenizer file, which is no plain data.")
     return OWN_FILES | OPTIONAL_FILES | set(files)
 

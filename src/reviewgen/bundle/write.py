@@ -75,6 +75,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
         names = files_of(json.loads((source / CONFIG).read_text(encoding="utf-8")))
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, scratch / name)
+        (scratch / CARD).touch()  # one may have been deleted on the Hub
 
 
 @contextlib.contextmanager

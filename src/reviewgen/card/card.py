@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.card.facts import CardFacts
 from reviewgen.card.metadata import make_metadata
 from reviewgen.card.text import write_text
-from reviewgen.errors import ConfigError
+from reviewgen.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -26,10 +26,14 @@ def write_card(facts: CardFacts) -> str:
 
     Raises:
         ConfigError: A part of the metadata is not text.
+        BundleError: What is recorded of the training is not what a training records.
     """
     from huggingface_hub import ModelCard
 
-    card = str(ModelCard(f"---\n{make_metadata(facts).to_yaml()}\n---\n\n{write_text(facts)}\n", ignore_metadata_errors=False))
+    try:
+        card = str(ModelCard(f"---\n{make_metadata(facts).to_yaml()}\n---\n\n{write_text(facts)}\n"))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # of a folder that somebody else has written
+        raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
@@ -68,7 +72,7 @@ def _read(card: str) -> "ModelCard":
     from huggingface_hub import ModelCard
 
     try:
-        return ModelCard(card.removeprefix("\ufeff"), ignore_metadata_errors=True)
+        return ModelCard(card, ignore_metadata_errors=True)
     except Exception as error:  # of the YAML library and of the client
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"The block of metadata that begins the card (README.md) cannot be read: {cause}.") from None

@@ -8,7 +8,7 @@ from reviewgen import __version__
 from reviewgen.bundle import Bundle
 from reviewgen.config import to_dict
 
-__all__ = ["CardFacts", "Sample", "describe", "without_paths"]
+__all__ = ["CardFacts", "Sample", "describe", "file_name", "without_paths"]
 
 
 class Sample(NamedTuple):
@@ -73,5 +73,9 @@ def without_paths(value: Any, key: str = "") -> Any:
         return {name: without_paths(each, name) for name, each in value.items()}
     if isinstance(value, list):
         return [without_paths(each) for each in value]
-    is_path = key.endswith("source") and isinstance(value, str) and not value.startswith("hf://")
-    return value.replace("\\", "/").rstrip("/").rpartition("/")[2] if is_path else value
+    return file_name(value) if key.endswith("source") and isinstance(value, str) else value
+
+
+def file_name(source: str) -> str:
+    """Return a source without the folders that a file lies in; a repository (hf://) as it is."""
+    return source if source.startswith("hf://") else source.replace("\\", "/").rstrip("/").rpartition("/")[2]

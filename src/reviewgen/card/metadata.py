@@ -33,7 +33,7 @@ def make_metadata(facts: CardFacts) -> "ModelCardData":
         datasets=_checked("datasets", facts.datasets) or ([hub.repo_id] if hub else None),
         library_name="reviewgen",
         pipeline_tag=_TASK,
-        tags=["reviewgen", facts.model, *(_checked("tags", facts.tags) or ())],
+        tags=["reviewgen", facts.model, *_listed(_checked("tags", facts.tags))],
         model_name=(facts.source or facts.preset).removeprefix("hf://") if results else None,
         eval_results=results or None,
     )
@@ -48,6 +48,10 @@ def _checked(name: str, value: Any) -> Any:
         if not isinstance(part, str) or not part.strip() or not part.isprintable():
             raise ConfigError(f"{name} must be text, as in {_EXAMPLES[name]!r}; got {part!r}.")
     return value if isinstance(value, str) else parts
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
 
 
 _EXAMPLES = {"license": "apache-2.0", "language": "en", "datasets": "owner/name", "tags": "music"}

@@ -63,14 +63,15 @@ def doctor(as_json: options.AsJson = False) -> None:
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
     problems = [problem for kind in (*KINDS, "stepper") for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
-    facts |= {"problems": problems}
+    found = (look_up(plugin.name) for plugin in registry.list_plugins("preset"))
+    facts |= {"problems": problems + [weights.problem for weights in found if weights and weights.problem]}
     if as_json:
         print_json(facts)
     else:
         for name, value in facts.items():
             text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
             typer.echo(f"{name}: {'; '.join(text) or 'none' if isinstance(text, list) else text}")
-    sys.exit(1 if problems else 0)
+    sys.exit(1 if facts["problems"] else 0)
 
 
 def _version(name: str) -> str:

@@ -8,6 +8,6 @@ Nothing that arrives is executed; ``bundle`` reads it strictly.
 """
 
 from reviewgen.hub.pull import pull
-from reviewgen.hub.push import PushOptions, Remote, look, push
+from reviewgen.hub.push import PushOptions, Remote, look, push, refuse_push
 
-__all__ = ["PushOptions", "Remote", "look", "pull", "push"]
+__all__ = ["PushOptions", "Remote", "look", "pull", "push", "refuse_push"]

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from reviewgen.errors import ConfigError, HubError, ReviewgenError
 from reviewgen.names import HubSource
 
-__all__ = ["check_token", "plain_errors"]
+__all__ = ["check_token", "plain_errors", "shorten"]
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def check_token(token: str | bool | None) -> None:
-    """Raise where a token can be none.
+    """Raise where a text cannot be a token.
 
     Raises:
         ConfigError: It is empty, or holds what no header takes.
@@ -60,15 +60,16 @@ def _spell(error: BaseException, source: HubSource, failed: str) -> str:
         return f"{source} {failed}: HF_HUB_OFFLINE is set."
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None and error.response.status_code in (401, 403):
         return f"{source} {failed}: the Hub says {error.response.status_code}, the token lacks the right; {_LOG_IN}."
-    return f"{source} {failed}: {_first_line(error)}."
+    return f"{source} {failed}: {shorten(error)}."
 
 
 def _cause(error: BaseException) -> str:
     """Return what kept the client from the Hub, where it says so."""
     cause = error.__cause__
-    return "" if cause is None else f" ({_first_line(cause)})"
+    return "" if cause is None else f" ({shorten(cause)})"
 
 
-def _first_line(error: BaseException) -> str:
+def shorten(error: BaseException) -> str:
+    """Return what an error says, in a line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return " ".join(lines[:2])[:300].rstrip(".")

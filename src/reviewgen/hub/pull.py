@@ -9,7 +9,7 @@ from typing import Any
 
 from reviewgen.bundle.layout import CONFIG, TOLERATED, files_of
 from reviewgen.errors import HubError
-from reviewgen.hub.problems import check_token, plain_errors
+from reviewgen.hub.problems import check_token, plain_errors, shorten
 from reviewgen.names import HubSource
 
 __all__ = ["pull"]
@@ -29,7 +29,7 @@ def pull(
     """Return the local folder of a repository's model files, downloaded where the cache lacks them.
 
     Other files of the repository stay where they are; the logger ``reviewgen`` names them in a warning. Where the Hub is not
-    reached, what was fetched before is taken.
+    reached, or says no, what was fetched before is taken, and a warning says so.
 
     Args:
         source: The repository, with or without a revision.
@@ -41,7 +41,12 @@ def pull(
         ConfigError: The token is empty.
     """
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RevisionNotFoundError,
+    )
 
     check_token(token)
     place: dict[str, Any] = {"repo_id": source.repo_id, "cache_dir": cache_dir, "token": token}
@@ -53,10 +58,17 @@ def pull(
         except RevisionNotFoundError:
             raise
         except Exception as error:  # of the client, or of its HTTP library
+            if force_download:
+                raise
             try:
-                return _fetch(place | {"revision": source.revision, "local_files_only": True})[0]
+                folder = _fetch(place | {"revision": source.revision, "local_files_only": True})[0]
             except LocalEntryNotFoundError as missing:
-                raise (error if isinstance(error, HfHubHTTPError) else missing) from error
+                if isinstance(error, HfHubHTTPError):
+                    raise error from None
+                raise missing from error
+            if not isinstance(error, OfflineModeIsEnabled):
+                _logger.warning("%s was not asked for on the Hub (%s): what was fetched before is taken.", source, shorten(error))
+            return folder
         folder, wanted = _fetch(place | {"revision": there.sha, "force_download": force_download})
         _compare(source, folder, wanted, there.siblings or [])
         hf_hub_download(filename=CONFIG, revision=source.revision, **place)  # now the name is this commit's, offline, too
@@ -70,7 +82,7 @@ def _fetch(how: dict[str, Any]) -> tuple[Path, set[str]]:
     config = Path(str(hf_hub_download(filename=CONFIG, **how)))
     try:
         wanted = files_of(json.loads(config.read_text(encoding="utf-8")))
-    except ValueError:  # what is wrong with it, the reader of the folder says
+    except (ValueError, RecursionError):  # what is wrong with it, the reader of the folder says
         return config.parent, {CONFIG}
     return Path(str(snapshot_download(allow_patterns=sorted(wanted), **how))), wanted
 

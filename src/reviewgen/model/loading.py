@@ -26,10 +26,20 @@ class Place(NamedTuple):
     """Where a saved model lies."""
 
     folder: Path
+    name: str  # what it is loaded by again; of a repository with hf:// before it
     is_fetched: bool  # from the Hub
 
 
-def load(source: str | Path, *, bits: int = 32, revision: str | None = None, **options: Unpack[HubOptions]) -> ReviewModel:
+def load(
+    source: str | Path,
+    *,
+    bits: int = 32,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> ReviewModel:
     """Return a trained model from a preset's weights, a local folder, or the Hub (``owner/name[@revision]``).
 
     Args:
@@ -44,17 +54,25 @@ def load(source: str | Path, *, bits: int = 32, revision: str | None = None, **o
         force_download: Whether to fetch again what is there.
 
     Raises:
-        ConfigError: ``bits`` is none of 32, 16 and 8.
+        ConfigError: ``bits`` is none of 32, 16 and 8, or the token is empty.
         SourceError: The source can be read as nothing, or as two things.
         BundleError: The folder is missing, damaged or foreign, or the preset has no weights.
         UnknownPlugin: The model's plugin is not installed; says what to install.
+        PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or they are not there.
         HubError: The Hub was not reached, or has no such repository, or what arrived is not what it has.
     """
     if bits not in (32, 16, 8) or isinstance(bits, bool):
         raise ConfigError(f"bits must be 32, 16 or 8; got {bits!r}.")
-    place = find_folder(source, revision, **options)
+    place = find_folder(
+        source,
+        revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
     bundle = read_bundle(place.folder, bits, strict=not place.is_fetched)
-    bundle.source = str(source) if revision is None else f"{source}@{revision}"
+    bundle.source = place.name
     return ReviewModel(bundle)
 
 
@@ -68,13 +86,13 @@ def find_folder(source: str | Path, revision: str | None = None, **options: Unpa
     """
     parsed = parse_source(source, preset_names(), revision)
     if isinstance(parsed, HubSource):
-        return Place(pull(parsed, **options), is_fetched=True)
+        return Place(pull(parsed, **options), f"hf://{parsed}", is_fetched=True)
     if not isinstance(parsed, PresetSource):
-        return Place(parsed.path, is_fetched=False)
+        return Place(parsed.path, str(source), is_fetched=False)
     folder = find_weights(parsed.name)
     if folder is None:
         find_preset(parsed.name)
         raise BundleError(
             f"No trained weights of the preset {parsed.name} are installed. Train it: reviewgen train {parsed.name} --data ..."
         )
-    return Place(folder, is_fetched=False)
+    return Place(folder, parsed.name, is_fetched=False)

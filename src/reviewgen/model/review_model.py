@@ -334,11 +334,13 @@ class ReviewModel:
             OutputExists: The folder is there and ``overwrite`` is false, or what is there is no saved model.
             StorageError: There is no room, or the place may not be written.
             ConfigError: The dtype is unknown, or the model is no network.
+            NotPublished, HubError, SourceError: As ``push_to_hub``; of these only the last is raised before it is saved.
         """
         from reviewgen.bundle.write import write_bundle
 
         if not push_to_hub and (repo_id is not None or push_to_hub_kwargs):
-            raise ConfigError(f"{', '.join([*(['repo_id'] if repo_id else []), *push_to_hub_kwargs])} needs push_to_hub=True.")
+            names = [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]
+            raise ConfigError(f"{', '.join(names)} needs push_to_hub=True.")
         if push_to_hub and repo_id is None:
             raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
         if push_to_hub:
@@ -357,7 +359,7 @@ class ReviewModel:
         datasets: str | Sequence[str] | None = None,
         tags: Sequence[str] = (),
     ) -> "ModelCard":
-        """Return the card that ``push_to_hub`` would write, as huggingface_hub's ModelCard; ``str`` of it is Markdown.
+        """Return a new card, as ``push_to_hub`` writes where there is none; ``str`` of this ModelCard is Markdown.
 
         Args:
             source: What its snippet loads.
@@ -365,6 +367,7 @@ class ReviewModel:
 
         Raises:
             ConfigError: A part of the metadata is not text.
+            BundleError: What is recorded of the training is damaged.
         """
         from huggingface_hub import ModelCard
 
@@ -420,6 +423,8 @@ class ReviewModel:
             HubError: The Hub was not reached, or said no.
             SourceError: ``repo_id`` is no repository.
             ConfigError: An argument is unknown or out of range, or contradicts a card that is kept.
+            BundleError: The folder from which the model was loaded is gone or damaged.
+            StorageError: There is no room for a copy.
         """
         from reviewgen.model.sharing import publish
 

@@ -17,8 +17,8 @@ from reviewgen.bundle.read import read_bundle, read_training
 from reviewgen.bundle.write import copy_bundle, refuse_existing, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
 from reviewgen.config import GenerationConfig
-from reviewgen.errors import BundleError, ConfigError, NotPublished, SourceError, did_you_mean
-from reviewgen.hub import PushOptions, Remote, look, push
+from reviewgen.errors import BundleError, ConfigError, NotPublished, SourceError, did_you_mean, storage_errors
+from reviewgen.hub import PushOptions, Remote, look, push, refuse_push
 from reviewgen.model.loading import find_folder
 from reviewgen.model.privacy import NOTHING_FOUND, Finding, check_kinds, find_details
 from reviewgen.names import HubSource, find_revision, parse_hub_id
@@ -27,13 +27,11 @@ from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figur
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
-__all__ = ["TEMPERATURES", "fetch", "find_target", "make_card", "publish"]
+__all__ = ["fetch", "find_target", "make_card", "publish"]
 
-TEMPERATURES = (0.5, 0.8, 1.0)
-"""Of the samples in a card."""
-
+_TEMPERATURES = (0.5, 0.8, 1.0)  # of the samples in a card
 _SAMPLES, _TEMPERATURE = 200, 0.8  # that are looked over
-_LEAST_TOKENS = 100  # of a sample, unless it ends before
+_TOKENS = 100, 1_000  # of a sample, at least and at most, unless it ends before
 _CARD_KEYS = ("license", "language", "datasets", "tags")
 _logger = logging.getLogger("reviewgen")
 
@@ -62,9 +60,10 @@ def publish(
     kept = _find_card(model, target, before, wishes)
     if not (metadata_of(kept) if kept else wishes).get("license"):
         _refuse([Finding("license", "no license is named, so nobody may use it")], allowed)
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
+    with storage_errors("a copy of the model"), tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
         folder = Path(scratch) / target.repo_id.partition("/")[2]
         _copy(model, folder, dtype)
+        refuse_push(folder, target, before, options)
         copy = type(model)(read_bundle(folder))
         samples = _draw_samples(copy)
         _look_over(copy, samples, allowed, copy_limit)
@@ -83,8 +82,8 @@ def fetch(repo_id: str, *, out: Path | None = None, token: str | None = None, fo
 
     Raises:
         SourceError: ``repo_id`` is no repository.
-        HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
-        OutputExists: ``out`` is there.
+        ConfigError, HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
+        OutputExists, StorageError: ``out`` is there, or may not be written.
     """
     source = find_target(repo_id, None)
     if out is not None:
@@ -110,7 +109,7 @@ def make_card(model: "ReviewModel", **more: Any) -> str:
         ConfigError: A part of the metadata is not text.
     """
     folder = model.bundle.folder
-    size = None if folder is None else _megabytes(folder)
+    size = _megabytes(folder) if folder is not None and folder.is_dir() else None
     return write_card(describe(model.bundle, samples=_draw_samples(model), megabytes=size, **more))
 
 
@@ -134,6 +133,8 @@ def _card_wishes(license: str | None, more: Mapping[str, Any] | None) -> dict[st
     """
     if not isinstance(more, Mapping | None):
         raise ConfigError(f"model_card_kwargs are names with values, as in {{'language': 'en'}}; got {more!r}.")
+    if not isinstance(license, str | None):
+        raise ConfigError(f"license is text, as in 'apache-2.0'; got {license!r}.")
     wishes = dict(more or {})
     for key in wishes:
         if key not in _CARD_KEYS:
@@ -172,12 +173,13 @@ def _find_card(model: "ReviewModel", target: HubSource, before: Remote, wishes: 
 
 
 def _draw_samples(model: "ReviewModel") -> list[Sample]:
-    return [Sample(temperature, text) for temperature in TEMPERATURES for text in _write(model, 1, temperature)]
+    return [Sample(temperature, text) for temperature in _TEMPERATURES for text in _write(model, 1, temperature)]
 
 
 def _write(model: "ReviewModel", number: int, temperature: float) -> list[str]:
     """Return texts that go by the model alone; of its generation defaults by the length only."""
-    longest = max(model.generation_config.max_new_tokens, _LEAST_TOKENS)
+    least, most = _TOKENS
+    longest = min(max(model.generation_config.max_new_tokens, least), most)
     settings = GenerationConfig(max_new_tokens=longest, temperature=temperature)
     return [found.text for found in model.generate_each(num_return_sequences=number, seed=0, generation_config=settings)]
 
