@@ -13,6 +13,7 @@ $(INSTALLED): pyproject.toml src/reviewgen/__init__.py
 	touch $@
 
 demo: $(INSTALLED)
+	$(BIN)/reviewgen generate lstm-word -n 5 --seed 1
 	rm -rf demo-model
 	$(BIN)/reviewgen train lstm-word --data reviews --budget 2m --out demo-model
 	$(BIN)/reviewgen generate demo-model -n 5 --seed 1
