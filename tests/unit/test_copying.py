@@ -224,6 +224,19 @@ def judged(monkeypatch: Any, index: Any, config: TrainingConfig, script: list[tu
     return found, best
 
 
+@pytest.mark.parametrize(("stride", "texts"), [(1, 16), (32, 16), (64, 32), (256, 128), (4096, 128)])
+def test_more_is_written_where_an_index_can_judge_few_windows(
+    stride: int, texts: int, monkeypatch: Any, models: dict[str, ReviewModel]
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(ExactIndex, "stride", stride)
+    monkeypatch.setattr(ExactIndex, "copy_rate", lambda self, texts: seen.append(len(texts)))
+    found = judge.Judge(LETTERS, [], TrainingConfig(), models["exact"]._bundle.index)
+    monkeypatch.setattr(judge, "add_up_documents", lambda *_: Totals(1.0, 1, 1, 1))
+    assert found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS)).copy_rate is None
+    assert seen == [texts]
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_what_is_kept_under_a_copy_limit(name: str, monkeypatch: Any, models: dict[str, ReviewModel]) -> None:
     script, wanted, is_said = SCRIPTS[name]

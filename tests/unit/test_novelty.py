@@ -271,6 +271,17 @@ def test_a_span_never_crosses_a_separator(form):
     assert found.characters == 16
 
 
+def test_a_thinned_index_needs_many_windows_for_a_share():
+    random = np.random.default_rng(8)
+    trained = random.integers(2, 500, (40, 1000))
+    index = build(trained.tolist(), "compact", vocab_size=1000, max_bytes=SMALLEST)
+    assert index.stride >= 16
+    copied, new = trained[:20], random.integers(500, 1000, (20, 1000))
+    assert index.copy_rate([trained[0, :200]]) is None
+    assert index.copy_rate([*copied, *new]) == pytest.approx(0.5, abs=0.15)
+    assert build(trained.tolist(), "exact", vocab_size=1000).copy_rate([trained[0, :200]]) == 1.0
+
+
 def test_the_share_over_all_texts():
     for form in ("exact", "compact"):
         index = build([np.arange(2, 62).tolist()], form, vocab_size=90)

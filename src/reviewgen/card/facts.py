@@ -31,6 +31,7 @@ class CardFacts:
         source: What ``reviewgen.load`` takes; None for a folder that may lie anywhere.
         license, language, datasets, tags: As the Hub's metadata spell them.
         samples: Texts that it wrote.
+        copy_rate: Of what it wrote, on more text than the training looked at; None where that is all there is.
         parameters: How many numbers its tensors hold.
         megabytes: What the folder takes.
         has_curve: Whether the picture of the learning curve lies beside the card.
@@ -48,9 +49,16 @@ class CardFacts:
     datasets: str | Sequence[str] | None = None
     tags: Sequence[str] = ()
     samples: Sequence[Sample] = ()
+    copy_rate: float | None = None
     parameters: int | None = None
     megabytes: float | None = None
     has_curve: bool = False
+
+    @property
+    def known_copy_rate(self) -> float | None:
+        """The copy rate that rests on most text, None where none is known."""
+        recorded: float | None = (self.training.get("novelty") or {}).get("copy_rate")
+        return recorded if self.copy_rate is None else self.copy_rate
 
 
 def describe(bundle: Bundle, **more: Any) -> CardFacts:

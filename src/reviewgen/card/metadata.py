@@ -61,14 +61,14 @@ def _results(facts: CardFacts, data: Mapping[str, Any]) -> "list[EvalResult]":
     """Return what was measured: bits per character on held-out text, and what share of its own texts is copied."""
     from huggingface_hub import EvalResult
 
-    held_out, novelty = facts.training.get("held_out") or {}, facts.training.get("novelty") or {}
+    held_out = facts.training.get("held_out") or {}
     name = str(data.get("source", "an unnamed corpus")).removeprefix("hf://")
     found = [
         ("bits_per_character", "bits per character, held out", held_out.get("bits_per_character"), held_out.get("split")),
         (
             "copy_rate",
             "share of 20-token windows of its texts that stand in the training text",
-            novelty.get("copy_rate"),
+            facts.known_copy_rate,
             "train",
         ),
     ]

@@ -51,7 +51,7 @@ def write_text(facts: CardFacts) -> str:
         origin="further" if has_parent else "from scratch",
         parts=_parts(training) + _parents(training.get("parent")),
         load=facts.source or "path/to/this/folder",
-        figures=_figures(training.get("held_out")) + _copies(training.get("novelty"), has_parent) + curve,
+        figures=_figures(training.get("held_out")) + _copies(facts, has_parent) + curve,
         samples=_samples(facts.samples),
         facts=_facts(facts, data),
     )
@@ -114,13 +114,14 @@ def _figures(held_out: Mapping[str, Any] | None) -> str:
     return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {bits}, end tokens included."
 
 
-def _copies(novelty: Mapping[str, Any] | None, has_parent: bool) -> str:
+def _copies(facts: CardFacts, has_parent: bool) -> str:
     """Return what is known of copying, and what the index gives away."""
+    novelty = facts.training.get("novelty")
     if not novelty:
         return ""
     lines = []
-    if novelty["copy_rate"] is not None:
-        lines.append(f"Copy rate: {novelty['copy_rate']:.1%} of the 20-token windows of its texts stand in the training text")
+    if facts.known_copy_rate is not None:
+        lines.append(f"Copy rate: {facts.known_copy_rate:.1%} of the 20-token windows of its texts stand in the training text")
         if novelty["held_out_copy_rate"] is not None:
             lines[0] += f" ({novelty['held_out_copy_rate']:.1%} of those of held-out reviews do)"
         lines[0] += "."

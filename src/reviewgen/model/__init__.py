@@ -6,6 +6,7 @@ request         what one call of ``generate`` asks for, checked
 texts           what it returns
 next_tokens     what a model expects after a text
 walk            a text taken forward and back, token by token
+hub_mixin       how it is saved, loaded and published
 loading         a trained model from a folder, the Hub or a preset
 sharing         a model published on the Hub, and fetched; ``privacy`` says what is looked for before that
 """

@@ -65,13 +65,12 @@ def publish(
         _copy(model, folder, dtype)
         refuse_push(folder, target, before, options)
         copy = type(model)(read_bundle(folder))
-        samples = _draw_samples(copy)
-        _look_over(copy, samples, allowed, copy_limit)
+        samples, texts = _draw_samples(copy), _write(copy, _SAMPLES, _TEMPERATURE)
+        copied = _copy_rate(copy, texts)
+        _look_over(copy, [*texts, *(sample.text for sample in samples)], copied, allowed, copy_limit)
         if kept is None:
-            curve = {"has_curve": _draw_curve(folder)}
-            kept = write_card(
-                describe(copy.bundle, source=str(target), samples=samples, megabytes=_megabytes(folder), **curve, **wishes)
-            )
+            wishes |= {"samples": samples, "copy_rate": copied, "has_curve": _draw_curve(folder)}
+            kept = write_card(describe(copy.bundle, source=str(target), megabytes=_megabytes(folder), **wishes))
         (folder / CARD).write_text(kept, encoding="utf-8", errors="backslashreplace")
         message = commit_message or f"Publish {copy.preset} with reviewgen"
         return push(folder, target, before, commit_message=message, token=token, **options)
@@ -110,7 +109,8 @@ def make_card(model: "ReviewModel", **more: Any) -> str:
     """
     folder = model.bundle.folder
     size = _megabytes(folder) if folder is not None and folder.is_dir() else None
-    return write_card(describe(model.bundle, samples=_draw_samples(model), megabytes=size, **more))
+    copied = _copy_rate(model, _write(model, _SAMPLES, _TEMPERATURE))
+    return write_card(describe(model.bundle, samples=_draw_samples(model), copy_rate=copied, megabytes=size, **more))
 
 
 def find_target(repo_id: str, revision: str | None) -> HubSource:
@@ -184,18 +184,18 @@ def _write(model: "ReviewModel", number: int, temperature: float) -> list[str]:
     return [found.text for found in model.generate_each(num_return_sequences=number, seed=0, generation_config=settings)]
 
 
-def _look_over(model: "ReviewModel", samples: Sequence[Sample], allowed: Collection[str], copy_limit: float) -> None:
-    """Raise where a model should not be published as it is.
+def _look_over(
+    model: "ReviewModel", texts: Sequence[str], copied: float | None, allowed: Collection[str], copy_limit: float
+) -> None:
+    """Raise where a model that has written these texts, and copied so much of them, should not be published as it is.
 
     Raises:
         NotPublished: Something was found that nobody has allowed.
     """
-    texts = [*_write(model, _SAMPLES, _TEMPERATURE), *(sample.text for sample in samples)]
     tokenizer, index = model.tokenizer, model.bundle.index
     ids = (each for each in range(tokenizer.vocab_size) if each not in (tokenizer.bos_id, tokenizer.eos_id))
     labels = (value["label"] for condition in model.conditions.to_json() for value in condition["values"])
     findings = find_details(texts, [*(tokenizer.decode([each]) for each in ids), *labels])
-    copied = _copy_rate(model, texts)
     if copied is not None and copied > copy_limit:
         findings.append(Finding("copies", f"{copied:.0%} of what it writes is copied, which is more than {copy_limit:.0%}"))
     if index is not None and index.form == "exact":

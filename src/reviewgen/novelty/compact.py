@@ -19,6 +19,7 @@ __all__ = ["BITS_PER_WINDOW", "CompactIndex", "build_sets"]
 
 BITS_PER_WINDOW = 10.0  # about 1 % false positives
 _BLOCK_BYTES = 8 * BLOCK
+_LEAST = 20  # windows that a thinned index must judge before a share of them says anything
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,13 +86,15 @@ class CompactIndex(Stream):
     def copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
         """Return the share of the 20-token windows of all texts that may stand in the training text.
 
-        None where there is none that can be judged.
+        None where there is none, or a thinned index can judge too few of them to tell.
 
         Raises:
             DataError: A text's ids are none of the vocabulary.
         """
         rows = [self._judge(self.check_text(ids))[-1] for ids in texts]
-        return _share(np.concatenate(rows)) if rows else None
+        verdicts = np.concatenate(rows) if rows else np.zeros(0, np.uint8)
+        judged = int(((verdicts == SEEN) | (verdicts == NEW)).sum())
+        return _share(verdicts) if self.stride == 1 or judged >= _LEAST else None
 
     def guard(self, max_copy: int) -> tuple[WindowSet, int]:
         """Return a set and a run for ``compiled.windows.copies``: it is true of each token that may end a longer copied span.

@@ -31,6 +31,7 @@ class ExactIndex(Stream):
     """
 
     form: ClassVar[str] = "exact"
+    stride: ClassVar[int] = 1  # it can judge every window
     ids: Integer[np.ndarray, " N"]
     suffixes: Integer[np.ndarray, " N"]
     _guards: dict[int, WindowSet] = field(default_factory=dict, init=False, repr=False)

@@ -21,6 +21,7 @@ from reviewgen.training.processes import Processes
 __all__ = ["Judge", "Verdict"]
 
 SAMPLE_TOKENS = 100
+_STRIDE, _MOST = 32, 8  # of an index for which copy_tokens are enough; of a thinner one so many times as much is written
 _MEMORY = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")
 
 
@@ -105,7 +106,7 @@ class Judge:
 
     def _write(self, model: Any, device: str) -> Sequence[tuple[list[int], str]]:
         """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""
-        tokens = self.config.copy_tokens if self.index is not None else 0
+        tokens = self.config.copy_tokens * _times(self.index) if self.index is not None else 0
         count = max(1, tokens // SAMPLE_TOKENS)
         rows = list(start_rows([""] * count, self.pieces, seed=0, conditions=self.prefix))
         config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
@@ -123,3 +124,8 @@ class Judge:
             self.best, self.best_copy_rate, self.best_rank = bits, copy_rate, rank
         self.without_gain = 0 if is_best else self.without_gain + 1
         return is_best
+
+
+def _times(index: Index) -> int:
+    """Return how many times as much text shows how much is copied, where an index can judge few of the windows."""
+    return max(1, min(index.stride // _STRIDE, _MOST))
