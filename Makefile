@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 
 .PHONY: demo test lint bench clean
 
-$(INSTALLED): pyproject.toml src/reviewgen/__init__.py
+$(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

@@ -3,7 +3,7 @@
 import numpy as np
 
 from reviewgen.compiled import compiled, inlined
-from reviewgen.compiled.draw import DEAD_END, NONE, choose, draw, weigh_probabilities
+from reviewgen.compiled.sampling import DEAD_END, NONE, sample_from, sample_token, sharpen
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import family, fill_row, find, follow, probability, search_end, settle
 
@@ -77,7 +77,7 @@ def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
 
 
 @compiled
-def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, written, tokens, used):
+def sample(trie, contexts, uniform, params, proposals, windows, run, tails, written, tokens, used):
     """Draw tokens of B rows until each has met its end, a dead end, its last token, or nearly the last of its numbers.
 
     Below temperature 1 a token is first proposed from the distribution itself and kept with probability p ** (1 / temperature
@@ -86,7 +86,7 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
     Args:
         contexts: int64 (B,), where the rows stand; moved to where they stand afterwards.
         uniform: float64 (B, N), in [0, 1); a token takes at most MOST_NUMBERS.
-        drawing: How to draw, as in ``reviewgen.compiled.draw``; its penalties, least tokens and greed are not looked at.
+        params: How to sample_from, as in ``reviewgen.compiled.sampling``; its penalties, least tokens and greed are not looked at.
         proposals: How many to make at temperatures up to 1, PROPOSALS at most; 0 where there are filters.
         windows, run, tails: What a token must not complete, as in ``copies``, and each row's last tokens (B, K); run 0 is off.
         written: int64 (B,), each row's new tokens so far.
@@ -96,7 +96,7 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
     room, kept = uniform.shape[1], tails.shape[1]
     texts, live, sizes, weights = _begin(trie, uniform, tails, tokens, used)
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    temperatures, top_k, top_p, min_p, _, _, _, most, _, end, _, size = drawing
+    temperatures, top_k, top_p, min_p, _, _, _, most, _, end, _, size = params
     for _ in range(room):
         for row in range(len(uniform)):
             count = written[row] + sizes[row]
@@ -116,7 +116,7 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
                     break
             if token == NONE:
                 _weigh(trie, context, size, temperature, weights)
-                token = draw(weights, top_k, top_p, min_p, uniform[row, number])
+                token = sample_from(weights, top_k, top_p, min_p, uniform[row, number])
                 number += 1
             texts[row, place] = token
             if run > 0 and token != end and copies(windows, texts[row], place, run):
@@ -125,8 +125,8 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
                 weights[end] = 0.0
                 token, after = np.int64(DEAD_END), np.int64(-1)
                 if weights.max() > 0:
-                    weigh_probabilities(weights, temperature)
-                    token = draw(weights, top_k, top_p, min_p, uniform[row, number])
+                    sharpen(weights, temperature)
+                    token = sample_from(weights, top_k, top_p, min_p, uniform[row, number])
                     number += 1
                     texts[row, place] = token
             used[row] = number
@@ -138,19 +138,19 @@ def sample(trie, contexts, uniform, drawing, proposals, windows, run, tails, wri
 
 
 @compiled
-def sample_scored(trie, contexts, uniform, drawing, windows, run, tails, written, tokens, used):
-    """Draw tokens as ``sample`` does, by the log probabilities of all tokens, with all that ``choose`` looks at."""
+def sample_scored(trie, contexts, uniform, params, windows, run, tails, written, tokens, used):
+    """Draw tokens as ``sample`` does, by the log probabilities of all tokens, with all that ``sample_token`` looks at."""
     room, kept = uniform.shape[1], tails.shape[1]
     texts, live, sizes, weights = _begin(trie, uniform, tails, tokens, used)
     scores, spare = np.empty(len(weights)), np.empty(len(weights))
-    most, end = drawing.max_new_tokens, drawing.eos_id
+    most, end = params.max_new_tokens, params.eos_id
     for row in range(len(uniform)):
         while live[row] and used[row] + 2 <= room and written[row] + sizes[row] < most:
             count, place = written[row] + sizes[row], kept + sizes[row]
             fill_row(trie, contexts[row], weights)
             _take_logs(weights)
             first, second = uniform[row, used[row]], uniform[row, used[row] + 1]
-            token, taken = choose(weights, texts[row], place, count, first, second, drawing, windows, run, scores, spare)
+            token, taken = sample_token(weights, texts[row], place, count, first, second, params, windows, run, scores, spare)
             used[row] += taken
             tokens[row, sizes[row]] = token
             live[row] = token != end and token >= 0
@@ -176,7 +176,7 @@ def _weigh(trie, context, size, temperature, weights):
     """Write the probability of each token below ``size``, to the power of 1 / temperature, up to a factor."""
     fill_row(trie, context, weights)
     weights[size:] = 0.0
-    weigh_probabilities(weights, temperature)
+    sharpen(weights, temperature)
 
 
 @compiled

@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled.draw import Drawing
+from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import DataError
-from reviewgen.protocols import CountedContext, Guard, TensorForm
+from reviewgen.protocols import CopyGuard, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
 from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, sample_scored
@@ -42,7 +42,7 @@ class NgramStepper:
         return stepper
 
     @classmethod
-    def expect(cls, config: NgramConfig) -> Mapping[str, TensorForm]:
+    def expect(cls, config: NgramConfig) -> Mapping[str, TensorSpec]:
         """Return the name and form of each array."""
         return expect_arrays(config.vocab_size, config.quantized)
 
@@ -50,7 +50,7 @@ class NgramStepper:
         """Return the state before the first token of B texts."""
         return np.zeros(batch_size, np.int64)
 
-    def read(
+    def forward(
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, " B"]
     ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, " B"]]:
         """Return the log probabilities of what follows the last token, and the state after it.
@@ -71,10 +71,10 @@ class NgramStepper:
         self,
         state: Int64[np.ndarray, " B"],
         uniform: Float64[np.ndarray, "B N"],
-        drawing: Drawing,
+        params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         written: Int64[np.ndarray, " B"],
-        guard: Guard | None = None,
+        guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
         """Draw tokens in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
 
@@ -84,17 +84,17 @@ class NgramStepper:
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
         windows, run = guard or (NO_WINDOWS, 0)
-        has_filter = drawing.top_k > 0 or drawing.top_p < 1 or drawing.min_p > 0
+        has_filter = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         can_propose = self._config.is_distribution and not has_filter
-        is_plain = len(drawing.temperatures) == 1 and drawing.temperatures[0] == 1 and drawing.size >= self._config.vocab_size
-        if drawing.looks_back or drawing.is_greedy or drawing.min_new_tokens > 0:  # never by the rows, which must not mix
-            sample_scored(trie, contexts, uniform, drawing, windows, run, texts, written, tokens, used)
+        is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size
+        if params.looks_back or params.is_greedy or params.min_new_tokens > 0:  # never by the rows, which must not mix
+            sample_scored(trie, contexts, uniform, params, windows, run, texts, written, tokens, used)
         elif can_propose and is_plain and guard is None:
-            rooms = drawing.max_new_tokens - written
-            sample_plain(trie, trie.ends, trie.book, contexts, uniform, drawing.eos_id, rooms, tokens, used)
+            rooms = params.max_new_tokens - written
+            sample_plain(trie, trie.ends, trie.book, contexts, uniform, params.eos_id, rooms, tokens, used)
         else:
             proposals = PROPOSALS if can_propose else 0
-            sample(trie, contexts, uniform, drawing, proposals, windows, run, texts, written, tokens, used)
+            sample(trie, contexts, uniform, params, proposals, windows, run, texts, written, tokens, used)
         return tokens, used, contexts
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
@@ -103,7 +103,7 @@ class NgramStepper:
         Raises:
             DataError: An id lies outside the vocabulary.
         """
-        _, state = self.read(ids[None], self.initial_state(1))
+        _, state = self.forward(ids[None], self.initial_state(1))
         return explain(self._trained, self._config, int(state[0]), ids)
 
     def _checked(self, state: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import BundleError
-from reviewgen.protocols import TensorForm
+from reviewgen.protocols import TensorSpec
 from reviewgen_ngram.counts import token_dtype
 from reviewgen_ngram.trie import GROUP, Trie, family, probability, stored_end
 
@@ -31,10 +31,10 @@ class Trained(NamedTuple):
     discounts: list[tuple[float, float, float]]
 
 
-def expect_arrays(vocab_size: int, quantized: bool) -> dict[str, TensorForm]:
+def expect_arrays(vocab_size: int, quantized: bool) -> dict[str, TensorSpec]:
     """Return the names and forms of a model's arrays; their sizes depend on the text."""
     token = np.dtype(token_dtype(vocab_size)).name
-    forms: dict[str, TensorForm] = {
+    forms: dict[str, TensorSpec] = {
         "bos_id": ("int64", (None,)),
         "starts": ("int64", (None,)),
         "tokens": (token, (None,)),
@@ -46,7 +46,7 @@ def expect_arrays(vocab_size: int, quantized: bool) -> dict[str, TensorForm]:
         "root": ("float64", (vocab_size,)),
         "discounts": ("float64", (None, 3)),
     }
-    own: dict[str, TensorForm] = {"book": ("float32", (256,))} if quantized else {"ends": ("int32", (None,))}
+    own: dict[str, TensorSpec] = {"book": ("float32", (256,))} if quantized else {"ends": ("int32", (None,))}
     return forms | own
 
 
@@ -107,7 +107,7 @@ FAULTS = {
 }
 
 
-def _check_form(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorForm]) -> None:
+def _check_form(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
     for word, names in ("missing", expected.keys() - arrays.keys()), ("not one of its own", arrays.keys() - expected.keys()):
         if names:
             raise BundleError(f"The n-gram tensors do not fit the settings: {min(names)!r} is {word}. Save the model again.")

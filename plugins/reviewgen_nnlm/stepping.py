@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.draw import NONE, Drawing, choose_live
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_numbers, tanh32
+from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows
 from reviewgen.compiled.windows import NO_WINDOWS
-from reviewgen.protocols.stepper import Guard, TensorForm
+from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
 __all__ = ["NnlmStepper"]
@@ -54,7 +54,7 @@ class NnlmStepper:
         self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, bits)
 
     @staticmethod
-    def expect(config: NnlmConfig) -> dict[str, TensorForm]:
+    def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
         """Return the name and form of every tensor of a model with this config."""
         vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
         return {
@@ -69,7 +69,7 @@ class NnlmStepper:
         """Return the state before the first token: n-1 times the id V."""
         return np.full((batch_size, self.config.order - 1), self.config.vocab_size, np.int64)
 
-    def read(
+    def forward(
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B K"]
     ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B K"]]:
         """Return the logits of what follows the last of T >= 1 tokens, and the last n-1 ids (K = n-1)."""
@@ -82,10 +82,10 @@ class NnlmStepper:
         self,
         state: Int64[np.ndarray, "B K"],
         uniform: Float64[np.ndarray, "B N"],
-        drawing: Drawing,
+        params: SamplingParams,
         texts: Int64[np.ndarray, "B L"],
         written: Int64[np.ndarray, " B"],
-        guard: Guard | None = None,
+        guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
         """Return up to N tokens a row, how many numbers each used up, and the state after them, as SupportsSample says.
 
@@ -97,7 +97,7 @@ class NnlmStepper:
         drawn, used = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
         windows, run = guard or (NO_WINDOWS, 0)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
-        _write(self._weights, self._is_relu, seen, whole, begun, drawn, new, numbers, used, drawing, windows, run)
+        _write(self._weights, self._is_relu, seen, whole, begun, drawn, new, numbers, used, params, windows, run)
         return whole[:, begun:], used, seen
 
 
@@ -143,13 +143,13 @@ def _score(weights, is_relu, seen, logits):
 
 
 @compiled
-def _write(weights, is_relu, seen, texts, begun, drawn, written, uniform, used, drawing, windows, run):
+def _write(weights, is_relu, seen, texts, begun, drawn, written, uniform, used, params, windows, run):
     """Draw tokens for B texts until each has met its end or the last but one of its numbers; ``seen`` goes with them.
 
     A text that has ended leaves its slot to the last one, so that all work is for texts that go on.
 
     Args:
-        texts, begun, drawn, written, uniform, used, drawing, windows, run: As in ``choose_live``.
+        texts, begun, drawn, written, uniform, used, params, windows, run: As in ``sample_live_rows``.
     """
     live, vocabulary, last = len(seen), len(weights.output_bias), seen.shape[1] - 1
     rows, ids, now = np.arange(live), np.empty(live, np.int64), seen.copy()
@@ -158,7 +158,9 @@ def _write(weights, is_relu, seen, texts, begun, drawn, written, uniform, used, 
     while live > 0:
         logits = all_logits[:live]
         _score(weights, is_relu, now[:live], logits)
-        choose_live(logits, rows, live, texts, begun, drawn, written, uniform, used, drawing, windows, run, ids, scores, chances)
+        sample_live_rows(
+            logits, rows, live, texts, begun, drawn, written, uniform, used, params, windows, run, ids, scores, chances
+        )
         slot = 0
         while slot < live:
             if ids[slot] >= 0:

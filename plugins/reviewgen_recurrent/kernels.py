@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from reviewgen.compiled import compiled, inlined
-from reviewgen.compiled.draw import choose_live
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
+from reviewgen.compiled.sampling import sample_live_rows
 
-__all__ = ["GRU", "LSTM", "RNN", "Weights", "add", "bucket_of", "mix", "read", "score", "write"]
+__all__ = ["GRU", "LSTM", "RNN", "Weights", "add", "bucket_of", "mix", "forward", "score", "write"]
 
 RNN, GRU, LSTM = 0, 1, 2
 READ_ROWS = 512  # tokens whose input products are made together: a few megabytes
@@ -63,7 +63,7 @@ class Weights(NamedTuple):
 
 
 @compiled
-def read(weights, cell, is_relu, zoneout, ids, h, c, past):
+def forward(weights, cell, is_relu, zoneout, ids, h, c, past):
     """Move the states h and c (L, B, H) past ids, int64 (B, T); c has a width of 0 but for the lstm, zoneout is a float32.
 
     ``past``, int64 (B, K), are the last tokens; it moves with them.
@@ -108,13 +108,13 @@ def score(weights, top, logits):
 
 
 @compiled
-def write(weights, cell, is_relu, zoneout, h, c, past, texts, begun, drawn, written, uniform, used, drawing, windows, run):
+def write(weights, cell, is_relu, zoneout, h, c, past, texts, begun, drawn, written, uniform, used, params, windows, run):
     """Draw tokens for B texts until each has met its end or the last but one of its numbers; h, c, past go with them.
 
     A text that has ended leaves its slot to the last one, so that all work is for texts that go on.
 
     Args:
-        texts, begun, drawn, written, uniform, used, drawing, windows, run: As in ``choose_live``.
+        texts, begun, drawn, written, uniform, used, params, windows, run: As in ``sample_live_rows``.
     """
     biases, vocabulary = weights.biases, len(weights.output_bias)
     layers, live, _ = h.shape
@@ -126,7 +126,9 @@ def write(weights, cell, is_relu, zoneout, h, c, past, texts, begun, drawn, writ
     while live > 0:
         logits = all_logits[:live]
         score(weights, h_now[layers - 1, :live], logits)
-        choose_live(logits, rows, live, texts, begun, drawn, written, uniform, used, drawing, windows, run, ids, scores, chances)
+        sample_live_rows(
+            logits, rows, live, texts, begun, drawn, written, uniform, used, params, windows, run, ids, scores, chances
+        )
         live = _retire(rows, ids, live, h_now, c_now, past_now, h, c, past)
         gates = all_gates[:live]
         _look_up(weights, ids[:live], past_now[:live], gates)

@@ -12,10 +12,10 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled.draw import NONE, Drawing
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_numbers
+from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.compiled.windows import NO_WINDOWS
-from reviewgen.protocols.stepper import Guard, TensorForm
+from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
@@ -47,7 +47,7 @@ class RecurrentStepper:
         self._weights = self._prepare(tensors, bits)
 
     @classmethod
-    def expect(cls, config: RecurrentConfig) -> dict[str, TensorForm]:
+    def expect(cls, config: RecurrentConfig) -> dict[str, TensorSpec]:
         """Return the name and form of every tensor of a model with this config."""
         vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
         rows = cls.gates * size
@@ -70,10 +70,10 @@ class RecurrentStepper:
         h, c = (np.zeros((batch_size, config.layers, config.hidden_size), np.float32) for _ in range(2))
         return self._parts_of(h, c, np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
 
-    def read(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
+    def forward(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
         """Return the logits of what follows the last of T >= 1 tokens, and the state after it."""
         h, c, past = self._layers_first(state)
-        kernels.read(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past)
+        kernels.forward(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past)
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
         kernels.score(self._weights, h[-1], logits)
         return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c, past)
@@ -82,10 +82,10 @@ class RecurrentStepper:
         self,
         state: Parts,
         uniform: Float64[np.ndarray, "B N"],
-        drawing: Drawing,
+        params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         written: Int64[np.ndarray, " B"],
-        guard: Guard | None = None,
+        guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
         """Return up to N tokens a row, how many numbers each used up, and the state after them, as SupportsSample says.
 
@@ -98,7 +98,7 @@ class RecurrentStepper:
         drawn, used = (np.zeros(len(texts), np.int64) for _ in range(2))
         windows, run = guard or (NO_WINDOWS, 0)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
-        kernels.write(self._weights, *self._cell, h, c, past, whole, begun, drawn, new, numbers, used, drawing, windows, run)
+        kernels.write(self._weights, *self._cell, h, c, past, whole, begun, drawn, new, numbers, used, params, windows, run)
         return whole[:, begun:], used, self._batch_first(h, c, past)
 
     def _layers_first(

@@ -4,19 +4,21 @@
     model = reviewgen.train("lstm-word", "reviews.csv", budget="2m")
     print(model.generate_one("the "))
 
-Importing this module loads neither torch nor any plugin: each name is imported when it is first asked for.
+Importing this package loads neither torch nor any plugin: each name is imported on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+import lazy_loader
+
+from reviewgen.version import __version__
 
 if TYPE_CHECKING:
-    from reviewgen.api import TrainingRun, best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune
+    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune
     from reviewgen.errors import ReviewgenError
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
+    from reviewgen.runs import TrainingRun
 
 __all__ = [
     "ReviewModel",
@@ -38,20 +40,13 @@ __all__ = [
     "tune",
 ]
 
-_HOMES = {
-    "reviewgen.api": ("TrainingRun", "best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune"),
-    "reviewgen.errors": ("ReviewgenError",),
-    "reviewgen.model": ("ReviewModel",),
-    "reviewgen.registry": ("list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module 'reviewgen' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune"],
+        "errors": ["ReviewgenError"],
+        "model": ["ReviewModel"],
+        "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],
+        "runs": ["TrainingRun"],
+    },
+)

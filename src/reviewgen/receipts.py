@@ -21,10 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen import __version__
 from reviewgen.config import GenerationConfig, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model import Generation, ReviewModel
+from reviewgen.version import __version__
 
 __all__ = ["Replay", "make_receipt", "read_receipts", "replay"]
 
@@ -85,7 +85,7 @@ def make_receipt(model: ReviewModel, generation: Generation, source: str | Path 
             "source": None if source is None else str(source),
             "preset": model.preset,
             "digest": model.digest,
-            "bits": model.bits,
+            "bits": model.weight_bits,
         },
         "versions": _versions(model),
     }
@@ -138,8 +138,8 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
     differences = []
     if model.digest != receipt["model"]["digest"]:
         differences.append(f"The model is another: its digest is {model.digest}, not {receipt['model']['digest']}.")
-    if model.bits != receipt["model"]["bits"]:
-        differences.append(f"The model writes in {model.bits} bits; the text was written in {receipt['model']['bits']}.")
+    if model.weight_bits != receipt["model"]["bits"]:
+        differences.append(f"The model writes in {model.weight_bits} bits; the text was written in {receipt['model']['bits']}.")
     for name, value in _versions(model).items():
         if receipt["versions"].get(name) != value:
             differences.append(f"{name} is {value}; the text was written with {receipt['versions'].get(name)}.")

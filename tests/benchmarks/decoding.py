@@ -17,7 +17,7 @@ from reviewgen_recurrent.lstm import Lstm
 from reviewgen_recurrent.rnn import Rnn
 from torch import nn
 
-from reviewgen.compiled.draw import Drawing
+from reviewgen.compiled.sampling import SamplingParams
 
 CHARACTERS, WORDS = 70, 8000
 BITS = (32, 16, 8)
@@ -58,12 +58,12 @@ def ours(kind: type, hidden: int, vocabulary: int, texts: int, bits: int) -> Cal
     """Return a stepper's ``sample``, in the same form."""
     model = kind(kind.Config(vocab_size=vocabulary, embedding_size=EMBEDDING[hidden], hidden_size=hidden, layers=2))
     stepper, random = model.stepper(bits=bits), np.random.default_rng(0)
-    drawing = Drawing(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, 1 << 40, False, 1, 0, vocabulary)
+    params = SamplingParams(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, 1 << 40, False, 1, 0, vocabulary)
     nothing, new = np.zeros((texts, 0), np.int64), np.zeros(texts, np.int64)
 
     def write(steps: int) -> int:
         uniform = random.random((texts, steps + 1))
-        tokens, _, _ = stepper.sample(stepper.initial_state(texts), uniform, drawing, nothing, new)
+        tokens, _, _ = stepper.sample(stepper.initial_state(texts), uniform, params, nothing, new)
         return int((tokens >= 0).sum())
 
     return write

@@ -23,7 +23,7 @@ import torch
 from reviewgen_ngram.model import Ngram, NgramConfig
 
 import reviewgen
-from reviewgen.compiled.draw import Drawing
+from reviewgen.compiled.sampling import SamplingParams
 from tests.benchmarks.corpora import char_tokenizer, documents, reviews, split_2018, stream, word_tokenizer
 
 ESTIMATE = """
@@ -97,18 +97,18 @@ def sample_speed(name: str, model: Ngram, bos_id: int) -> None:
     """Print millions of tokens a second of the model's own loop; no end token, so that no row ends early."""
     for rows, temperature, target in ((1, 1.0, ">= 1.5"), (64, 1.0, ">= 4"), (1, 0.8, ">= 0.4"), (1, 1.2, ">= 0.4")):
         uniform = np.random.default_rng(0).random((rows, 200_000 // rows))
-        count = int((draw(model, bos_id, -5, temperature, uniform) >= 0).sum())
-        best = min(timed(lambda t=temperature, u=uniform: draw(model, bos_id, -5, t, u)) for _ in range(5))
+        count = int((sample_from(model, bos_id, -5, temperature, uniform) >= 0).sum())
+        best = min(timed(lambda t=temperature, u=uniform: sample_from(model, bos_id, -5, t, u)) for _ in range(5))
         show(f"sample {name}, T {temperature}, {rows} streams", f"{count / best / 1e6:.2f} M characters/s", target)
 
 
-def draw(model: Ngram, bos_id: int, eos_id: int, temperature: float, uniform: np.ndarray) -> np.ndarray:
+def sample_from(model: Ngram, bos_id: int, eos_id: int, temperature: float, uniform: np.ndarray) -> np.ndarray:
     """Return the tokens (B, N) that the model's stepper draws from the beginning of a text on."""
     stepper, rows, size = model.stepper(), len(uniform), model.config.vocab_size
-    drawing = Drawing(np.array([temperature]), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, eos_id, bos_id, size)
-    _, state = stepper.read(np.full((rows, 1), bos_id), stepper.initial_state(rows))
+    params = SamplingParams(np.array([temperature]), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, eos_id, bos_id, size)
+    _, state = stepper.forward(np.full((rows, 1), bos_id), stepper.initial_state(rows))
     nothing = np.zeros((rows, 0), np.int64)
-    return stepper.sample(state, uniform, drawing, nothing, np.zeros(rows, np.int64))[0]
+    return stepper.sample(state, uniform, params, nothing, np.zeros(rows, np.int64))[0]
 
 
 def timed(call) -> float:
@@ -181,7 +181,7 @@ def large(folder: Path) -> None:
     model = train(stream(texts, tokenizer), tokenizer, 8)
     random, parts, total = np.random.default_rng(0), [], 0
     while total < 200_000_000:
-        tokens = draw(model, tokenizer.bos_id, tokenizer.eos_id, 1.0, random.random((256, 4096)))
+        tokens = sample_from(model, tokenizer.bos_id, tokenizer.eos_id, 1.0, random.random((256, 4096)))
         for row in tokens:
             parts += [np.array([tokenizer.bos_id], np.uint8), row[row >= 0].astype(np.uint8)]
             total += len(parts[-1]) + 1

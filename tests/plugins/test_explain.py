@@ -39,7 +39,7 @@ def explain(model, history):
 
 def probabilities(model, history):
     stepper = model.stepper()
-    return np.exp(stepper.read(np.array([history], np.int64), stepper.initial_state(1))[0][0].astype(np.float64))
+    return np.exp(stepper.forward(np.array([history], np.int64), stepper.initial_state(1))[0][0].astype(np.float64))
 
 
 def check_against_brute_force(corpus, order, smoothing, history, model):

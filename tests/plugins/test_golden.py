@@ -19,7 +19,11 @@ from reviewgen.registry import find_weights
 
 STORED = Path(__file__).parent / "golden" / "presets.json"
 NAMES = [f"{model}-{tokenizer}" for model in ("ngram", "nnlm", "rnn", "gru", "lstm") for tokenizer in ("char", "word")]
-REVIEWS = ["The movie was great, and so was the music.", "I did not like it at all: a très bad film.", "the worst of 1999\nand of 2000"]
+REVIEWS = [
+    "The movie was great, and so was the music.",
+    "I did not like it at all: a très bad film.",
+    "the worst of 1999\nand of 2000",
+]
 CALLS: dict[str, dict[str, Any]] = {
     "defaults": {"num_return_sequences": 3, "seed": 1},
     "prompts": {"prompt": ["The movie ", "I did not li", "Ça va "], "seed": 2, "max_new_tokens": 40},

@@ -24,12 +24,12 @@ from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.presets import NGRAM_CHAR, NGRAM_WORD
 from reviewgen_ngram.prune import entropy_losses
 
-from reviewgen.compiled.draw import draw, weigh
+from reviewgen.compiled.sampling import sample_from, apply_temperature
 from reviewgen.compiled.windows import build_windows
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution, TrainingError
 from reviewgen.protocols import DEAD_END, CountTrained, LanguageModel, SupportsCountMerge, SupportsScore, SupportsStep
-from reviewgen.sampling import make_drawing
+from reviewgen.generation import make_sampling_params
 from tests.unit.fakes import LetterTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own
@@ -597,9 +597,9 @@ def sample(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Let the model's stepper draw; return tokens, numbers used and states."""
     tokenizer = LetterTokenizer("x" * (model.config.vocab_size - 2))
-    drawing = make_drawing(replace(config, max_new_tokens=10**6), tokenizer)
+    params = make_sampling_params(replace(config, max_new_tokens=10**6), tokenizer)
     texts = np.zeros((len(uniform), 0), np.int64) if tails is None else tails
-    return model.stepper().sample(np.asarray(state), uniform, drawing, texts, np.zeros(len(uniform), np.int64), guard)
+    return model.stepper().sample(np.asarray(state), uniform, params, texts, np.zeros(len(uniform), np.int64), guard)
 
 
 def drawn(model: Ngram, rows: int, config: GenerationConfig, start: Sequence[int] = (BOS,), **more: Any) -> np.ndarray:
@@ -627,8 +627,8 @@ def test_it_draws_from_the_distribution_of_the_plain_call(shape: str, start: tup
     model = trained(random_corpus(40), 7, 3, quantized=quantized)
     config, rows = SHAPES[shape], 20_000
     logits, weights = dense(model, ids_of(start))[0, -1].double().numpy(), np.empty(7)
-    weigh(logits, logits.max(), float(config.temperature), weights)
-    draw(weights, config.top_k, config.top_p, config.min_p, 0.5)
+    apply_temperature(logits, logits.max(), float(config.temperature), weights)
+    sample_from(weights, config.top_k, config.top_p, config.min_p, 0.5)
     expected = weights / weights.sum() * rows
     found = np.bincount(drawn(model, rows, config, start).ravel(), minlength=7)
     possible = expected > 0

@@ -14,14 +14,14 @@ from reviewgen_recurrent.gru import Gru
 from reviewgen_recurrent.lstm import Lstm
 from reviewgen_recurrent.rnn import Rnn
 
-from reviewgen.compiled.draw import DEAD_END, NONE, NOTHING_LEFT, Drawing
+from reviewgen.compiled.sampling import DEAD_END, NONE, NOTHING_LEFT, SamplingParams
 from reviewgen.compiled.windows import build_windows, copies
 from reviewgen.errors import BundleError
 from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.models import call, some_ids, tensors
 
 MODELS = {"rnn": Rnn, "gru": Gru, "lstm": Lstm, "nnlm": Nnlm}
-PLAIN = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, 1, 0, 11)
+PLAIN = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, 1, 0, 11)
 
 
 def make(name, seed=0, **settings):
@@ -41,19 +41,19 @@ def equals_the_plain_call(model, batch, time, stepper=None, tolerance=1e-4):
     for seed in 0, 1:
         ids = some_ids(model, batch, time, seed)
         expected, memory = call(model, ids, memory)
-        logits, state = stepper.read(ids.numpy(), state)
+        logits, state = stepper.forward(ids.numpy(), state)
         assert np.abs(logits - expected[:, -1].numpy()).max() < tolerance
         for found, wanted in zip(tensors(state), tensors(memory), strict=True):
             assert np.abs(found - wanted.numpy()).max() < tolerance
 
 
-def write(stepper, drawing=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, seed=0):
+def write(stepper, params=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, seed=0):
     """Return the tokens of some rows after a beginning each, and the numbers that they used up."""
     random = np.random.default_rng(seed)
     texts = random.integers(2, 11, (rows, max(1, looks_back)))
-    _, state = stepper.read(texts, stepper.initial_state(rows))
+    _, state = stepper.forward(texts, stepper.initial_state(rows))
     uniform = random.random((rows, numbers))
-    tokens, used, _ = stepper.sample(state, uniform, drawing, texts[:, :looks_back], np.zeros(rows, np.int64), guard)
+    tokens, used, _ = stepper.sample(state, uniform, params, texts[:, :looks_back], np.zeros(rows, np.int64), guard)
     return tokens, used
 
 
@@ -90,7 +90,7 @@ class TestRecurrent:
         equals_the_plain_call(model, batch=3, time=20)
         others = make(name, activation=activation, layers=2)
         ids = some_ids(model, 1, 5).numpy()
-        found, other = (m.stepper().read(ids, m.stepper().initial_state(1))[0] for m in (model, others))
+        found, other = (m.stepper().forward(ids, m.stepper().initial_state(1))[0] for m in (model, others))
         assert np.abs(found - other).max() > 1e-3
 
     def test_a_large_vocabulary_is_not_looked_up(self, name, monkeypatch):
@@ -122,13 +122,13 @@ class TestRecurrent:
         stepper, endings = make(name, ngrams=4).stepper(), PLAIN._replace(min_new_tokens=3)
         random = np.random.default_rng(0)
         begun = random.integers(2, 11, (9, 2))
-        _, state = stepper.read(begun, stepper.initial_state(9))
+        _, state = stepper.forward(begun, stepper.initial_state(9))
         uniform = random.random((9, 40))
         tokens, _, after = stepper.sample(state, uniform, endings, begun[:, :0], np.zeros(9, np.int64))
         for row in range(9):
             text = tokens[row][tokens[row] != NONE]
             fed = text[:-1] if text[-1] == endings.eos_id else text
-            _, expected = stepper.read(np.array([[*begun[row], *fed]]), stepper.initial_state(1))
+            _, expected = stepper.forward(np.array([[*begun[row], *fed]]), stepper.initial_state(1))
             for found, wanted in zip(after, expected, strict=True):
                 assert np.abs(found[row] - wanted[0]).max() < 1e-5
 
@@ -173,11 +173,11 @@ class TestEvery:
     def test_it_does_not_follow_the_model(self, name):
         model = make(name)
         stepper, ids = model.stepper(), np.array([[3, 4]])
-        before, _ = stepper.read(ids, stepper.initial_state(1))
+        before, _ = stepper.forward(ids, stepper.initial_state(1))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(2)
-        assert np.array_equal(stepper.read(ids, stepper.initial_state(1))[0], before)
+        assert np.array_equal(stepper.forward(ids, stepper.initial_state(1))[0], before)
 
     @pytest.mark.parametrize("damage", [np.nan, np.inf])
     def test_damaged_tensors_are_refused(self, name, damage):
@@ -191,12 +191,12 @@ class TestEvery:
     def test_a_row_is_the_same_to_the_bit_among_others(self, name, rows):
         model = make(name)
         stepper, ids = model.stepper(), some_ids(model, rows, 30).numpy()
-        logits, state = stepper.read(ids, stepper.initial_state(rows))
+        logits, state = stepper.forward(ids, stepper.initial_state(rows))
         uniform, numbers = np.random.default_rng(0).random((rows, 200)), np.zeros(rows, np.int64)
         together, used, _ = stepper.sample(state, uniform, PLAIN, ids[:, :0], numbers)
         for row in range(rows):
             one = slice(row, row + 1)
-            logits_alone, state_alone = stepper.read(ids[one], stepper.initial_state(1))
+            logits_alone, state_alone = stepper.forward(ids[one], stepper.initial_state(1))
             assert np.array_equal(logits_alone, logits[one])
             tokens, used_alone, _ = stepper.sample(state_alone, uniform[one], PLAIN, ids[one, :0], numbers[one])
             assert np.array_equal(tokens, together[one])
@@ -234,8 +234,8 @@ class TestEvery:
 
     @pytest.mark.parametrize("rows", [1, 9])
     def test_the_drawing_is_honoured(self, name, rows):
-        drawing = PLAIN._replace(no_repeat_ngram_size=2, min_new_tokens=40, temperatures=np.array([0.5, 3.0]), top_k=9)
-        for row in write(make(name).stepper(), drawing, rows, numbers=41)[0]:
+        params = PLAIN._replace(no_repeat_ngram_size=2, min_new_tokens=40, temperatures=np.array([0.5, 3.0]), top_k=9)
+        for row in write(make(name).stepper(), params, rows, numbers=41)[0]:
             pairs = list(itertools.pairwise(row[row >= 0]))
             assert len(set(pairs)) == len(pairs) == 39
 

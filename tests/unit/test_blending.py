@@ -114,7 +114,9 @@ def test_a_model_without_weight_has_no_say():
     expected, _ = blend.parts[0](ids, blend.parts[0].initial_state(3))
     with torch.no_grad():
         np.testing.assert_allclose(alone(ids, alone.initial_state(3))[0], expected, atol=1e-5)
-    np.testing.assert_allclose(alone.stepper().read(ids.numpy(), alone.stepper().initial_state(3))[0], expected[:, -1], atol=1e-5)
+    np.testing.assert_allclose(
+        alone.stepper().forward(ids.numpy(), alone.stepper().initial_state(3))[0], expected[:, -1], atol=1e-5
+    )
 
 
 def test_making_and_loading_a_blend_of_models_draws_nothing_and_shares_them():
@@ -190,19 +192,19 @@ def test_the_stepper_equals_the_plain_call(make):
     assert isinstance(writer, Stepper)
     with torch.no_grad():
         expected = blend(ids, blend.initial_state(3))[0].numpy()
-    logits, state = writer.read(ids[:, :4].numpy(), writer.initial_state(3))
+    logits, state = writer.forward(ids[:, :4].numpy(), writer.initial_state(3))
     kept = json.dumps(state, default=lambda array: array.tolist())
     for t in range(4, 9):
         np.testing.assert_allclose(logits, expected[:, t - 1], atol=1e-4)
-        logits, state = writer.read(ids[:, t : t + 1].numpy(), state)
+        logits, state = writer.forward(ids[:, t : t + 1].numpy(), state)
     np.testing.assert_allclose(logits, expected[:, -1], atol=1e-4)
     assert logits.dtype == np.float32
-    again = writer.read(ids[:, :4].numpy(), writer.initial_state(3))[1]
+    again = writer.forward(ids[:, :4].numpy(), writer.initial_state(3))[1]
     assert json.dumps(again, default=lambda array: array.tolist()) == kept
 
 
 class TableStepper:
-    """Scores the next token by a table of logits (V, V); built as a StepperKind builds it."""
+    """Scores the next token by a table of logits (V, V); built as a StepperFactory builds it."""
 
     Config = find_model("rnn")[0].Config
 
@@ -216,7 +218,7 @@ class TableStepper:
     def initial_state(self, batch_size):
         return np.zeros((batch_size, 1))
 
-    def read(self, ids, state):
+    def forward(self, ids, state):
         return self.table[ids[:, -1]], state + ids.shape[1]
 
 
@@ -234,7 +236,7 @@ def test_a_saved_blend_builds_its_parts_steppers(monkeypatch):
     assert SavedBlend.expect(config) == {"0.table": ("float32", (5, 5)), "1.table": ("float32", (5, 5))}
     writer = SavedBlend(config, tables())
     ids = np.array([[1, 2], [3, 4]])
-    logits, state = writer.read(ids, writer.initial_state(2))
+    logits, state = writer.forward(ids, writer.initial_state(2))
     parts = [table[ids[:, -1]].astype(np.float64) for table in tables().values()]
     np.testing.assert_allclose(np.exp(logits), 0.25 * softmax(parts[0]) + 0.75 * softmax(parts[1]), rtol=1e-4)
     assert np.isneginf(logits[:, 0]).all() and np.isfinite(logits[:, 1:]).all()
@@ -244,7 +246,7 @@ def test_a_saved_blend_builds_its_parts_steppers(monkeypatch):
     assert list(SavedBlend.expect(outer)) == ["0.0.table", "0.1.table", "1.table"]
     named = {f"0.{name}": table for name, table in tables().items()} | {"1.table": tables()["0.table"]}
     writer = SavedBlend(outer, named)
-    both, _ = writer.read(ids, writer.initial_state(2))
+    both, _ = writer.forward(ids, writer.initial_state(2))
     np.testing.assert_allclose(np.exp(both), 0.5 * np.exp(logits) + 0.5 * softmax(parts[0]), rtol=1e-4)
 
 

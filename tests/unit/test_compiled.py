@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.draw import draw, weigh, weigh_probabilities
+from reviewgen.compiled.sampling import sample_from, apply_temperature, sharpen
 from reviewgen.compiled.windows import build_windows, copies, count_windows, false_positive_rate, forbid, hash_window
 
 SEPARATORS = (0, 1)
@@ -32,7 +32,7 @@ def filtered(weights, top_k, top_p, min_p):
 
 def drawn(weights, top_k, top_p, min_p, uniform):
     left = np.array(weights, np.float64)
-    return draw(left, top_k, top_p / SIXTEENTHS, min_p / SIXTEENTHS, uniform), left
+    return sample_from(left, top_k, top_p / SIXTEENTHS, min_p / SIXTEENTHS, uniform), left
 
 
 WEIGHTS = st.lists(st.integers(0, 12), min_size=1, max_size=20).filter(any)
@@ -56,7 +56,7 @@ def test_the_draw_never_passes_the_last_possible_token():
         assert drawn([0, 1, 0], 0, SIXTEENTHS, 0, uniform)[0] == 1
     thirds = np.full(4, 0.1)
     thirds[3] = 0
-    assert draw(thirds, 0, 1.0, 0.0, math.nextafter(1, 0)) == 2
+    assert sample_from(thirds, 0, 1.0, 0.0, math.nextafter(1, 0)) == 2
 
 
 def test_the_heaviest_token_always_stays():
@@ -69,10 +69,10 @@ def test_temperature(temperature):
     logits[7] = -math.inf
     expected = np.exp((logits - logits.max()) / temperature)
     weights = np.empty(50)
-    weigh(logits, logits.max(), temperature, weights)
+    apply_temperature(logits, logits.max(), temperature, weights)
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
     probabilities = np.exp(logits) / np.exp(logits).sum()
-    weigh_probabilities(probabilities, temperature)
+    sharpen(probabilities, temperature)
     np.testing.assert_allclose(probabilities / probabilities.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-30)
 
 

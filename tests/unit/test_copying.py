@@ -1,4 +1,4 @@
-"""What a model copies: the index from training to disk, what it says, copy rates, the judge's choice, and the commands."""
+"""What a model copies: the index from training to disk, what it says, copy rates, the evaluator's choice, and the commands."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from reviewgen.errors import BundleError, ConfigError, DataError, NotADistributi
 from reviewgen.evaluation import Totals
 from reviewgen.model import GeneratedText
 from reviewgen.novelty import CompactIndex, ExactIndex
-from reviewgen.training import TrainingConfig, judge
+from reviewgen.training import TrainingConfig, evaluator
 from tests.unit.fakes import LETTERS, TEXTS, QueueModel, run_command, train_tiny
 
 FORMS = ["exact", "compact"]
@@ -192,20 +192,20 @@ def test_the_folder_says_how_much_is_copied_and_what_the_index_gives_away(saved:
     assert "Copy rate" not in cards["none"] and FILE not in cards["none"]
 
 
-# The judge.
+# The evaluator.
 
 SCRIPTS = {
     "the best within the limit": ([(3.0, 0.2), (2.0, 0.9), (2.5, 0.4), (2.6, 0.1), (2.4, 0.5)], [0, 2, 4], False),
     "none within it": ([(3.0, 0.9), (2.0, 0.8), (1.0, 0.95), (0.5, 0.8)], [0, 1], True),
     "within it at last": ([(1.0, 0.9), (3.0, 0.3), (0.5, 0.6)], [0, 1], False),
-    "no window to judge": ([(3.0, None), (4.0, 0.1), (2.0, 0.9)], [0], False),
+    "no window to evaluator": ([(3.0, None), (4.0, 0.1), (2.0, 0.9)], [0], False),
     "not a number": ([(math.nan, 0.1), (2.0, 0.1), (math.nan, 0.0)], [1], False),
     "no distribution": ([(None, 0.9), (None, 0.1), (None, 0.05)], [0, 1], False),
 }
 
 
 def judged(monkeypatch: Any, index: Any, config: TrainingConfig, script: list[tuple[float | None, float | None]]) -> Any:
-    """Return a judge that has seen evaluations of these bits and copy rates, and which of them it found best."""
+    """Return a evaluator that has seen evaluations of these bits and copy rates, and which of them it found best."""
 
     def add_up(*_: Any) -> Totals:
         if bits[0] is None:
@@ -214,9 +214,9 @@ def judged(monkeypatch: Any, index: Any, config: TrainingConfig, script: list[tu
 
     bits: list[float | None] = [None]
     rates = iter([rate for _, rate in script])
-    monkeypatch.setattr(judge, "add_up_documents", add_up)
+    monkeypatch.setattr(evaluator, "add_up_documents", add_up)
     monkeypatch.setattr(ExactIndex, "copy_rate", lambda self, texts: next(rates))
-    found, best = judge.Judge(LETTERS, [], config, index), []
+    found, best = evaluator.Evaluator(LETTERS, [], config, index), []
     for number, (bits[0], rate) in enumerate(script):
         verdict = found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS))
         assert verdict.sample == "bad cafe" and verdict.copy_rate == rate
@@ -231,8 +231,8 @@ def test_more_is_written_where_an_index_can_judge_few_windows(
     seen: list[int] = []
     monkeypatch.setattr(ExactIndex, "stride", stride)
     monkeypatch.setattr(ExactIndex, "copy_rate", lambda self, texts: seen.append(len(texts)))
-    found = judge.Judge(LETTERS, [], TrainingConfig(), models["exact"]._bundle.index)
-    monkeypatch.setattr(judge, "add_up_documents", lambda *_: Totals(1.0, 1, 1, 1))
+    found = evaluator.Evaluator(LETTERS, [], TrainingConfig(), models["exact"]._bundle.index)
+    monkeypatch.setattr(evaluator, "add_up_documents", lambda *_: Totals(1.0, 1, 1, 1))
     assert found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS)).copy_rate is None
     assert seen == [texts]
 

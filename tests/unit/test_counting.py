@@ -96,7 +96,9 @@ def test_counts_that_cannot_be_merged_are_refused_in_several_processes(monkeypat
         def finish(self) -> dict[str, Any]:
             return {}
 
-    monkeypatch.setattr(counting, "find_place", lambda: SimpleNamespace(num_processes=2, process_index=0, is_main_process=True))
+    monkeypatch.setattr(
+        counting, "process_state", lambda: SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
+    )
     run = TrainingRun("ngram-char", TEXTS)
     run.read()
     run.tokenize()

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 import reviewgen
 from reviewgen.api import plot
-from reviewgen.api.curves import Curves, targets_per_character
+from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenError, StorageError
 from reviewgen.pictures import draw_curves, learning
 from reviewgen.training import Report

@@ -16,7 +16,7 @@ from reviewgen.registry import find_model
 from reviewgen.training import Budget, Processes, TrainingConfig, device
 from reviewgen.training import loop as loop_module
 from reviewgen.training.device import OwnRandom, find_device, find_precision, to_device
-from reviewgen.training.judge import Judge
+from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from tests.unit.fakes import TEXTS
 
@@ -25,7 +25,7 @@ TINY = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_si
 
 def at(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     """Let accelerate find a device that is not there."""
-    monkeypatch.setattr(device, "find_place", lambda: SimpleNamespace(device=torch.device(place), num_processes=1))
+    monkeypatch.setattr(device, "process_state", lambda: SimpleNamespace(device=torch.device(place), num_processes=1))
 
 
 def small(name: str) -> Any:
@@ -68,7 +68,7 @@ def test_a_gru_on_a_mac_is_trained_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(device.PartialState, "_shared_state", {})
-    assert device.find_place().device.type == "mps"
+    assert device.process_state().device.type == "mps"
     run = TrainingRun("gru-char", TEXTS, steps=2, **TINY)
     run.read()
     run.tokenize()
@@ -115,7 +115,7 @@ def made_loop(rank: int = 0, dropout: float = 0.0, **training: Any) -> tuple[Any
     run.tokenize()
     config = TrainingConfig(**(TINY["training"] | training))
     lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=4, bptt=8, seed=0)
-    loop = Loop(run.model, config, lanes, Budget(steps=9), 0, Judge(run.tokenizer, [], config, processes=Processes(rank)))
+    loop = Loop(run.model, config, lanes, Budget(steps=9), 0, Evaluator(run.tokenizer, [], config, processes=Processes(rank)))
     return loop, zip(*[iter(lanes)] * config.gradient_accumulation_steps, strict=False)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
-from reviewgen.training.divergence import Guard
+from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.loop import Loop
 from tests.unit.fakes import TEXTS
 
@@ -119,7 +119,7 @@ def test_without_a_good_step_there_is_nothing_to_keep(spoil, tmp_path):
 @pytest.mark.parametrize(("bad", "good"), [(6, 3), (4, 3), (8, 7), (2, 0)])
 def test_an_accelerator_is_looked_at_now_and_then(spoil, monkeypatch, bad, good):
     """The way of an accelerator, taken on the CPU: a look every four steps and at evaluations."""
-    monkeypatch.setattr(Loop, "_guard", lambda self: Guard(self.model, self.steps, every=4))
+    monkeypatch.setattr(Loop, "_guard", lambda self: DivergenceGuard(self.model, self.steps, every=4))
     spoil(bad, math.nan)
     if not good:
         with pytest.raises(TrainingError, match="at step 2"):
@@ -133,7 +133,7 @@ def test_an_accelerator_is_looked_at_now_and_then(spoil, monkeypatch, bad, good)
 
 
 def test_an_evaluation_looks_first(spoil, monkeypatch):
-    monkeypatch.setattr(Loop, "_guard", lambda self: Guard(self.model, self.steps, every=1000))
+    monkeypatch.setattr(Loop, "_guard", lambda self: DivergenceGuard(self.model, self.steps, every=1000))
     spoil(15, math.nan)
     run, reports, weights = train()
     assert [report.step for report in reports if report.sample is not None] == [8]
@@ -143,7 +143,7 @@ def test_an_evaluation_looks_first(spoil, monkeypatch):
 
 
 def test_a_guard_that_need_not_look_reads_nothing_from_the_device(monkeypatch):
-    guard = Guard(nn.Linear(2, 2), 0, every=50)
+    guard = DivergenceGuard(nn.Linear(2, 2), 0, every=50)
     loss, norm = torch.tensor(math.inf, requires_grad=True), torch.tensor(1.0)
 
     def refuse(self):
@@ -160,7 +160,7 @@ def test_a_guard_that_need_not_look_reads_nothing_from_the_device(monkeypatch):
 
 def test_a_guard_gives_back_the_weights_of_its_last_look():
     model = nn.Linear(2, 2)
-    guard, good, bad = Guard(model, 0, every=3), torch.tensor(1.0), torch.tensor(math.nan)
+    guard, good, bad = DivergenceGuard(model, 0, every=3), torch.tensor(1.0), torch.tensor(math.nan)
     before = []
     for step in range(1, 7):
         before.append(model.weight.detach().clone())
@@ -174,7 +174,7 @@ def test_a_guard_gives_back_the_weights_of_its_last_look():
 
 
 def test_an_infinite_norm_that_does_not_count_is_no_fault():
-    guard = Guard(nn.Linear(2, 2), 0, every=1)
+    guard = DivergenceGuard(nn.Linear(2, 2), 0, every=1)
     assert guard.admit(1, torch.tensor(1.0), None)
     assert not guard.admit(2, torch.tensor(1.0), torch.tensor(math.inf))
     assert (guard.bad_step, guard.good_steps) == (2, 1)

@@ -10,7 +10,7 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.api.start import find_start
+from reviewgen.runs.start import find_start
 from reviewgen.conditions import Conditions
 from reviewgen.data import digest_tokenizer, trained_on
 from reviewgen.errors import BundleError, ConfigError, DataError, OutputExists, UnknownPlugin

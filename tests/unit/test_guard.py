@@ -17,9 +17,9 @@ from reviewgen.config import GenerationConfig
 from reviewgen.model import GeneratedText, ReviewModel
 from reviewgen.novelty import build_index
 from reviewgen.protocols import SupportsSample
-from reviewgen.sampling import Pieces, Row, decode, start_rows
-from reviewgen.sampling.decode import TRIES
-from reviewgen.sampling.plain import make_stepper
+from reviewgen.generation import Pieces, Row, decode, start_rows
+from reviewgen.generation.decode import TRIES
+from reviewgen.generation.model_stepper import make_stepper
 from tests.unit.fakes import GRU, LETTERS, TEXTS, TableModel, review_model, table, train_tiny
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))

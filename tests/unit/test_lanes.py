@@ -23,7 +23,7 @@ class MemoryStore(TokenStore):
         self.ids = np.array([i for text in framed for i in text], np.uint16)
         self.conditions, self.forgotten = None, 0
 
-    def forget(self):
+    def release_pages(self):
         self.forgotten += 1
 
 

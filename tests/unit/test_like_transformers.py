@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as processors
 
-from reviewgen.compiled.draw import NOTHING_LEFT, Drawing, adjust, choose
+from reviewgen.compiled.sampling import NOTHING_LEFT, SamplingParams, apply_penalties, sample_token
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.config import GenerationConfig
-from reviewgen.sampling import make_drawing
+from reviewgen.generation import make_sampling_params
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 from tests.unit.foreign import foreign, foreign_texts
 from tests.unit.test_guard import LOOP, Plain, counted
@@ -22,13 +22,13 @@ LOGITS = st.lists(st.integers(-900, 900).map(lambda x: x / 100), min_size=V, max
 HISTORY = st.lists(st.integers(2, V - 1), max_size=20) | st.lists(st.integers(2, 4), max_size=20)
 
 
-def drawing_of(**named: Any) -> Drawing:
-    return make_drawing(GenerationConfig(**({"temperature": 1.0} | named)), LETTERS)
+def drawing_of(**named: Any) -> SamplingParams:
+    return make_sampling_params(GenerationConfig(**({"temperature": 1.0} | named)), LETTERS)
 
 
-def adjusted(logits: list[float], history: list[int], written: int, drawing: Drawing) -> np.ndarray:
+def adjusted(logits: list[float], history: list[int], written: int, drawing: SamplingParams) -> np.ndarray:
     scores, text = np.empty(V), np.array([0, *history], np.int64)
-    adjust(np.array(logits), text, len(text), written, drawing, scores)
+    apply_penalties(np.array(logits), text, len(text), written, drawing, scores)
     return scores
 
 
@@ -92,10 +92,10 @@ def chain_of(named: dict[str, Any]) -> list[processors.LogitsProcessor]:
     return chain + ([processors.MinPLogitsWarper(named["min_p"])] if named["min_p"] else [])
 
 
-def chosen(logits: list[float], history: list[int], drawing: Drawing, number: float) -> int:
+def chosen(logits: list[float], history: list[int], drawing: SamplingParams, number: float) -> int:
     scores, weights, text = np.empty(V), np.empty(V), np.array([0, *history, 0], np.int64)
     place, written = len(history) + 1, len(history)
-    token, used = choose(np.array(logits), text, place, written, number, 0.5, drawing, NO_WINDOWS, 0, scores, weights)
+    token, used = sample_token(np.array(logits), text, place, written, number, 0.5, drawing, NO_WINDOWS, 0, scores, weights)
     assert used == 1
     return int(token)
 
@@ -128,7 +128,7 @@ def test_without_do_sample_the_most_probable_is_taken(
 
 
 def test_one_drawing_of_many_rows_equals_one_each() -> None:
-    """Rows of different lengths in one batch: the shorter ones are padded for the compiled draw, which must not count."""
+    """Rows of different lengths in one batch: the shorter ones are padded for the compiled sample_from, which must not count."""
     model = review_model(TableModel(table(V, 5, eos=-9.0)), LETTERS, max_new_tokens=12, no_repeat_ngram_size=3)
     prompts = ["", "a", "abcabdabe", "a b a c"]
     for named in ({"repetition_penalty": 1.4}, {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 2, "do_sample": False}):

@@ -5,7 +5,7 @@ import pytest
 from numba.core import event
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.draw import NONE, NOT_A_NUMBER, Drawing, choose_live
+from reviewgen.compiled.sampling import NONE, NOT_A_NUMBER, SamplingParams, sample_live_rows
 from reviewgen.compiled.linear import GROUP, PANEL, add_product, exp32, pack, sigmoid32, tanh32
 from reviewgen.compiled.windows import NO_WINDOWS
 
@@ -123,14 +123,14 @@ class TestChooseLive:
     """Three texts, of which the second has ended and the first stands in its slot."""
 
     def draw(self, logits, numbers=8, used=0, **settings):
-        drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, True, 1, 0, 5)._replace(**settings)
+        params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, True, 1, 0, 5)._replace(**settings)
         texts, ids = np.full((3, 2 + numbers), NONE), np.full(3, 99)
         texts[:, :2] = 4, 3
         drawn, taken = np.zeros(3, np.int64), np.full(3, used)
         uniform, rows, scores = np.zeros((3, numbers)), np.array([2, 0, 1]), np.empty(5)
         given = np.array(logits, np.float32)
         new = np.zeros(3, np.int64)
-        choose_live(given, rows, 2, texts, 2, drawn, new, uniform, taken, drawing, NO_WINDOWS, 0, ids, scores, scores.copy())
+        sample_live_rows(given, rows, 2, texts, 2, drawn, new, uniform, taken, params, NO_WINDOWS, 0, ids, scores, scores.copy())
         return texts[:, 2:], drawn, taken, ids
 
     def test_a_token_is_written_to_the_text_in_the_slot(self):

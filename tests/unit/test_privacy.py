@@ -3,7 +3,7 @@
 import pytest
 
 from reviewgen.errors import ConfigError, SourceError
-from reviewgen.model.privacy import KINDS, check_kinds, find_details
+from reviewgen.hub.privacy import KINDS, check_kinds, find_personal_data
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
 THERE = {
@@ -49,16 +49,16 @@ NOT_THERE = [
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in THERE.items() for text in texts])
 def test_what_is_there(kind: str, text: str) -> None:
-    (found, *others) = [finding for finding in find_details([text, "nothing"], []) if finding.kind == kind]
+    (found, *others) = [finding for finding in find_personal_data([text, "nothing"], []) if finding.kind == kind]
     assert not others
     assert "in 1 of 2 samples, as in" in found.words
-    inside = [finding for finding in find_details([], [text, "nothing"]) if finding.kind == kind]
+    inside = [finding for finding in find_personal_data([], [text, "nothing"]) if finding.kind == kind]
     assert "1 pieces of the vocabulary" in inside[0].words
 
 
 @pytest.mark.parametrize("text", NOT_THERE)
 def test_what_is_not_there(text: str) -> None:
-    assert find_details([text], [text]) == []
+    assert find_personal_data([text], [text]) == []
 
 
 def test_what_may_be_allowed() -> None:

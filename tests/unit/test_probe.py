@@ -7,10 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from reviewgen.sampling.threads import using_threads
+from reviewgen.training.device import using_threads
 from reviewgen.training import TrainingConfig, probe
 from reviewgen.training.config import Budget
-from reviewgen.training.probe import Form, describe_timings, find_form, plain_form, probe_seconds, time_form
+from reviewgen.training.probe import (
+    ExecutionConfig,
+    describe_timings,
+    autotune,
+    default_execution,
+    probe_seconds,
+    measure_throughput,
+)
 
 
 class Planted(nn.Module):
@@ -32,7 +39,7 @@ class Planted(nn.Module):
 
     def forward(self, ids, state):
         precision = "bf16" if torch.is_autocast_enabled("cpu") else "no"
-        self.calls.append((Form(torch.get_num_threads(), precision, self.way), tuple(ids.shape)))
+        self.calls.append((ExecutionConfig(torch.get_num_threads(), precision, self.way), tuple(ids.shape)))
         return self.table(ids), state
 
 
@@ -51,9 +58,9 @@ def planted(monkeypatch):
             time.sleep(seconds(form) / 100)
             return batch[0] * batch[1] / seconds(form)
 
-        monkeypatch.setattr(probe, "time_form", rate)
+        monkeypatch.setattr(probe, "measure_throughput", rate)
         config = TrainingConfig(batch_size=2, bptt=8, **settings)
-        return find_form(Planted(), plain_form(Planted(), config, "bf16"), config, left)
+        return autotune(Planted(), default_execution(Planted(), config, "bf16"), config, left)
 
     return find
 
@@ -62,7 +69,7 @@ def planted(monkeypatch):
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("way", ["plain", "other"])
 def test_the_fastest_form_is_found(planted, threads, precision, way):
-    best = Form(threads, precision, way)
+    best = ExecutionConfig(threads, precision, way)
 
     def seconds(form):
         return 0.001 * (
@@ -80,25 +87,27 @@ def test_what_is_settled_is_not_tried(planted):
 
 
 def test_a_form_that_gains_little_is_not_taken(planted):
-    assert planted(lambda form: 0.001 if form == Form(1, "bf16", "plain") else 0.00098)[0].form == Form(1, "bf16", "plain")
+    assert planted(lambda form: 0.001 if form == ExecutionConfig(1, "bf16", "plain") else 0.00098)[0].form == ExecutionConfig(
+        1, "bf16", "plain"
+    )
 
 
 def test_when_the_time_is_over_one_thread_and_all_have_been_tried(planted):
     forms = [timing.form for timing in planted(lambda form: 1.0 / form.threads, left=0.0)]
-    assert forms == [Form(2, "bf16", "plain"), Form(1, "bf16", "plain")]
+    assert forms == [ExecutionConfig(2, "bf16", "plain"), ExecutionConfig(1, "bf16", "plain")]
 
 
 def test_a_form_is_what_a_step_is_taken_in():
-    for form in (Form(1, "bf16", "plain"), Form(2, "no", "other"), Form(2, "bf16", "other")):
+    for form in (ExecutionConfig(1, "bf16", "plain"), ExecutionConfig(2, "no", "other"), ExecutionConfig(2, "bf16", "other")):
         model = Planted()
-        assert time_form(model, form, (3, 5), most=2) > 0
+        assert measure_throughput(model, form, (3, 5), most=2) > 0
         assert model.calls == [(form, (3, 5))] * 3
 
 
 def test_nothing_is_touched():
     model, config = Planted(), TrainingConfig(batch_size=2, bptt=8)
     before, state = torch.get_rng_state(), {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert len(find_form(model, plain_form(model, config, "bf16"), config, 60.0)) == 4
+    assert len(autotune(model, default_execution(model, config, "bf16"), config, 60.0)) == 4
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

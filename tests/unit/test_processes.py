@@ -264,7 +264,7 @@ def test_one_process_has_nothing_to_exchange() -> None:
     assert alone.average_gradients([weight], loss, 0) is loss and weight.grad is None
     assert alone.gather([1, 2.5]).tolist() == [[1, 2.5]] and alone.share(loss) is loss
     alone.refuse_differences({"the seed": 1})
-    with pytest.raises(ZeroDivisionError), alone.first_goes_first():
+    with pytest.raises(ZeroDivisionError), alone.main_process_first():
         _ = 1 / 0
     alone.leave()
 
@@ -280,7 +280,7 @@ def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch
             destroy_process_group=lambda group: None,
         )
         monkeypatch.setattr(processes, "distributed", fake)
-        monkeypatch.setattr(processes, "find_place", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
+        monkeypatch.setattr(processes, "process_state", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
         monkeypatch.delenv("GROUP_RANK", raising=False)
         monkeypatch.setattr(processes.socket, "gethostname", lambda name=name: name)
         here = processes.processes_here()

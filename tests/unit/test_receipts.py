@@ -165,7 +165,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
 
 
 def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    from reviewgen.model.writing import Writing
+    from reviewgen.generation.writing import Writing
 
     plain = Writing.rows
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reviewgen import registry
-from reviewgen.api.catalog import look_up
+from reviewgen.registry import describe_weights
 from reviewgen.config import Preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin
 from reviewgen.registry import find_model, find_preset, find_tokenizer, list_plugins, register_model, register_tokenizer
@@ -229,14 +229,14 @@ def test_weights_are_a_package_folder_that_is_found_without_running_it(install: 
         BrokenPlugin, match=r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are not there: there is no such folder\.$"
     ):
         registry.find_weights("gru-fake")
-    found = look_up("lstm-fake")
+    found = describe_weights("lstm-fake")
     assert found is not None and found.bits_per_character == 1.5 and found.megabytes == 0.0 and found.problem is None
-    broken = look_up("gru-fake")
+    broken = describe_weights("gru-fake")
     assert broken is not None and broken.megabytes is None and "are not there" in str(broken.problem)
-    assert look_up("nnlm-fake") is None
+    assert describe_weights("nnlm-fake") is None
     for damaged in ("[]", "{", '{"held_out": 3}'):
         (folder / "training.json").write_text(damaged)
-        assert "cannot be read" in str(look_up("lstm-fake").problem)
+        assert "cannot be read" in str(describe_weights("lstm-fake").problem)
 
 
 def test_weights_of_a_package_that_is_gone_or_fails(install: Install) -> None:

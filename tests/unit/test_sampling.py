@@ -17,12 +17,12 @@ from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 from scipy.stats import chi2
 from torch import Tensor
 
-from reviewgen.compiled.draw import draw as draw_one
-from reviewgen.compiled.draw import weigh
+from reviewgen.compiled.sampling import draw as draw_one
+from reviewgen.compiled.sampling import apply_temperature
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
-from reviewgen.sampling import Pieces
+from reviewgen.generation import Pieces
 from tests.unit.fakes import LETTERS, TEXTS, QueueModel, TableModel, review_model, table
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
@@ -45,12 +45,12 @@ def distribution(logits: torch.Tensor, config: GenerationConfig) -> torch.Tensor
     """Return what ``draw`` leaves of the weights, normalised."""
     weights = np.empty(logits.shape)
     for row, scores in zip(weights, logits.double().numpy(), strict=True):
-        weigh(scores, scores.max(), float(config.temperature), row)
+        apply_temperature(scores, scores.max(), float(config.temperature), row)
         draw_one(row, config.top_k, float(config.top_p), float(config.min_p), 0.5)
     return torch.from_numpy(weights / weights.sum(-1, keepdims=True))
 
 
-def draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def sample_from(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     rows = probabilities.double().numpy().copy()
     return torch.tensor([draw_one(row, 0, 1.0, 0.0, number) for row, number in zip(rows, uniform.tolist(), strict=True)])
 
@@ -164,7 +164,7 @@ def test_frequencies_follow_the_distribution() -> None:
     probabilities = torch.tensor([[0.4, 0.3, 0.0, 0.2, 0.0999, 0.0001]], dtype=torch.float64)
     count = 200_000
     uniform = torch.from_numpy(np.random.default_rng(5).random(count))
-    tokens = draw(probabilities.expand(count, -1), uniform)
+    tokens = sample_from(probabilities.expand(count, -1), uniform)
     observed = torch.bincount(tokens, minlength=6).double()
     assert observed[2] == 0
     expected = probabilities[0] * count
@@ -190,7 +190,7 @@ def test_frequencies_follow_the_distribution() -> None:
     ],
 )
 def test_the_edges_of_the_inverse_cdf(probabilities: list[float], uniform: float, token: int) -> None:
-    drawn = draw(torch.tensor([probabilities], dtype=torch.float64), torch.tensor([uniform], dtype=torch.float64))
+    drawn = sample_from(torch.tensor([probabilities], dtype=torch.float64), torch.tensor([uniform], dtype=torch.float64))
     assert drawn.tolist() == [token]
 
 
@@ -200,7 +200,7 @@ def test_no_draw_is_impossible(weights: list[float], uniform: float) -> None:
     if not sum(weights):
         weights = [*weights, 1.0]
     probabilities = torch.tensor([weights], dtype=torch.float64) / sum(weights)
-    token = draw(probabilities, torch.tensor([uniform], dtype=torch.float64)).item()
+    token = sample_from(probabilities, torch.tensor([uniform], dtype=torch.float64)).item()
     assert probabilities[0, int(token)] > 0
 
 

@@ -307,7 +307,7 @@ def test_a_model_s_own_defaults_do_not_blind_what_looks_it_over(
 def test_what_others_change_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     script = """
-import reviewgen.model.sharing as sharing
+import reviewgen.hub.publish as sharing
 draw = sharing._draw_samples
 def draw_while_somebody_commits(model):
     from huggingface_hub import HfApi

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from reviewgen import registry, testing
-from reviewgen.compiled.draw import choose
+from reviewgen.compiled.sampling import sample_token
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import UnknownPlugin
 from reviewgen.testing import (
@@ -196,7 +196,7 @@ class TinyStepper:
     def initial_state(self, batch_size):
         return (np.zeros((batch_size, H), np.float32),)
 
-    def read(self, ids, state):
+    def forward(self, ids, state):
         (h,) = state
         for column in ids.T:
             h = np.tanh(h / 2 + self.table[column])
@@ -208,7 +208,7 @@ class TinyStepper:
     def numbers(self, uniform):
         return uniform
 
-    def sample(self, state, uniform, drawing, texts, written, guard=None):
+    def sample(self, state, uniform, params, texts, written, guard=None):
         rows, room = uniform.shape
         tokens, used, spare, uniform = np.full((rows, room), -1), np.zeros(rows, np.int64), np.empty(V), self.numbers(uniform)
         states = [tuple(part[row : row + 1] for part in state) for row in range(rows)]
@@ -216,9 +216,9 @@ class TinyStepper:
             while used[row] + 2 <= room and (used[row] == 0 or tokens[row, used[row] - 1] > 1):
                 t, logits = used[row], self.logits(*states[row])[0]
                 text, count = np.zeros(1, np.int64), written[row] + t
-                token, _ = choose(logits, text, 0, count, uniform[row, t], 0.5, drawing, NO_WINDOWS, 0, spare, spare.copy())
+                token, _ = sample_token(logits, text, 0, count, uniform[row, t], 0.5, params, NO_WINDOWS, 0, spare, spare.copy())
                 tokens[row, t], used[row] = token, t + 1
-                _, states[row] = self.read(np.array([[token]]), states[row])
+                _, states[row] = self.forward(np.array([[token]]), states[row])
         return tokens, used, tuple(np.concatenate(parts) for parts in zip(*states, strict=True))
 
 
@@ -233,38 +233,38 @@ class Stepping(Tiny):
 
 class BrokenStep(Stepping):
     class Stepper(TinyStepper):
-        def read(self, ids, state):
-            logits, state = super().read(ids, state)
+        def forward(self, ids, state):
+            logits, state = super().forward(ids, state)
             return 1.01 * logits, state
 
 
 class MutatingStepper(TinyStepper):
-    def read(self, ids, state):
-        logits, after = super().read(ids, state)
+    def forward(self, ids, state):
+        logits, after = super().forward(ids, state)
         state[0][:] = after[0]
         return logits, after
 
 
 class ForgetfulStepper(TinyStepper):
-    def read(self, ids, state):
-        return super().read(ids, self.initial_state(len(ids)))
+    def forward(self, ids, state):
+        return super().forward(ids, self.initial_state(len(ids)))
 
 
 class LonelyStepper(TinyStepper):
-    def read(self, ids, state):
-        logits, state = super().read(ids, state)
+    def forward(self, ids, state):
+        logits, state = super().forward(ids, state)
         return logits + (len(logits) == 1), state
 
 
 class UnlikelyStepper(TinyStepper):
-    def sample(self, state, uniform, drawing, texts, written, guard=None):
-        return super().sample(state, uniform, drawing._replace(is_greedy=False), texts, written, guard)
+    def sample(self, state, uniform, params, texts, written, guard=None):
+        return super().sample(state, uniform, params._replace(is_greedy=False), texts, written, guard)
 
 
 class EndingStepper(TinyStepper):
-    def sample(self, state, uniform, drawing, texts, written, guard=None):
-        tokens, used, state = super().sample(state, uniform, drawing, texts, written, guard)
-        tokens[:, 0] = drawing.eos_id
+    def sample(self, state, uniform, params, texts, written, guard=None):
+        tokens, used, state = super().sample(state, uniform, params, texts, written, guard)
+        tokens[:, 0] = params.eos_id
         return tokens, used, state
 
 
@@ -279,7 +279,7 @@ class NeighbourlyStepper(TinyStepper):
 
 
 class IdleStepper(TinyStepper):
-    def sample(self, state, uniform, drawing, texts, written, guard=None):
+    def sample(self, state, uniform, params, texts, written, guard=None):
         return np.full(uniform.shape, -1), np.zeros(len(uniform), np.int64), state
 
 

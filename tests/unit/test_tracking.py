@@ -21,7 +21,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.api.tracking import flatten
+from reviewgen.runs.tracking import flatten
 from reviewgen.errors import ConfigError, StorageError
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command
 

@@ -15,9 +15,9 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.api import TuneTrial, best_trial, tuning
-from reviewgen.api.space import Choice, Range, current, parse_space, usual_space
-from reviewgen.api.start import find_start
-from reviewgen.api.study import Study
+from reviewgen.search.space import Choice, Range, current, parse_space, usual_space
+from reviewgen.runs.start import find_start
+from reviewgen.search.study import Study
 from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
 from tests.unit.fakes import TEXTS, run_command
 

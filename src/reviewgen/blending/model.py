@@ -17,9 +17,9 @@ from reviewgen.blending.config import BlendConfig, describe_part, join_names, sp
 from reviewgen.blending.stepper import BlendStepper
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, UnknownPlugin
+from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.registry import Plugin, find_model
-from reviewgen.sampling.plain import make_stepper
 
 __all__ = ["Blend"]
 
@@ -81,9 +81,9 @@ class Blend:
             after.append(behind)
         return self._mix(scores), tuple(after)
 
-    def stepper(self, bits: int = 32) -> BlendStepper:
+    def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper of steppers of so many bits; a part that has none is called as it is then."""
-        return BlendStepper([make_stepper(part, bits=bits) for part in self.parts], self.config.weights)
+        return BlendStepper([make_stepper(part, weight_bits=weight_bits) for part in self.parts], self.config.weights)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of every part, each with the part's number before its name."""

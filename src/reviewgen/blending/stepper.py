@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 
 from reviewgen.blending.config import BlendConfig, join_names, split_names
 from reviewgen.config import from_dict
-from reviewgen.protocols.stepper import Stepper, StepState, TensorForm
+from reviewgen.protocols.stepper import Stepper, StepState, TensorSpec
 from reviewgen.registry import find_stepper
 
 __all__ = ["BlendStepper", "SavedBlend"]
@@ -33,18 +33,18 @@ class BlendStepper:
         """Return the states of the parts before the first token."""
         return tuple(stepper.initial_state(batch_size) for stepper in self._steppers)
 
-    def read(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
+    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the log probability of each token after the last of ``ids``, and the parts' states after it."""
         scores, after = [], []
         for stepper, log_weight, before in zip(self._steppers, self._log_weights, state, strict=True):
-            logits, behind = stepper.read(ids, before)
+            logits, behind = stepper.forward(ids, before)
             scores.append(logits - _log_sum_exp(logits, axis=-1)[:, None] + log_weight)  # (B, V)
             after.append(behind)
         return _log_sum_exp(np.stack(scores), axis=0).astype(np.float32, copy=False), tuple(after)
 
 
 class SavedBlend(BlendStepper):
-    """A blend from a saved model, where each part can be had so; see ``reviewgen.protocols.StepperKind``.
+    """A blend from a saved model, where each part can be had so; see ``reviewgen.protocols.StepperFactory``.
 
     Raises:
         BundleError: The tensors hold what no trained model holds.
@@ -58,7 +58,7 @@ class SavedBlend(BlendStepper):
         super().__init__([kind(own, part, bits) for (kind, own), part in parts], config.weights)
 
     @staticmethod
-    def expect(config: BlendConfig) -> Mapping[str, TensorForm] | None:
+    def expect(config: BlendConfig) -> Mapping[str, TensorSpec] | None:
         """Return the name and form of every tensor of every part; None where a part can only be written with through torch."""
         forms = []
         for part in config.models:

@@ -13,7 +13,7 @@ from reviewgen.bundle.layout import CONFIG, WEIGHTS
 from reviewgen.bundle.tensors import check_tensors
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError
-from reviewgen.protocols import LanguageModel, TensorForm
+from reviewgen.protocols import LanguageModel, TensorSpec
 from reviewgen.registry import find_model
 
 __all__ = ["build_model", "read_model"]
@@ -54,7 +54,7 @@ def _fill(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageMode
     return model
 
 
-def _expect(kind: Any, config: Any) -> dict[str, TensorForm]:
+def _expect(kind: Any, config: Any) -> dict[str, TensorSpec]:
     """Return the form of a model's tensors, without the memory for them; the sizes of counts are only known after counting."""
     try:
         with torch.device("meta"):

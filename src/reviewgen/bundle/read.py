@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from reviewgen import __version__
 from reviewgen.bundle.layout import (
     CARD,
     CONFIG,
@@ -32,18 +31,19 @@ from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.novelty import read_index
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
+from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
 
 FoundT = TypeVar("FoundT")
 
 
-def read_bundle(folder: Path, bits: int = 32, *, strict: bool = True) -> Bundle:
+def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
     """Read a saved folder.
 
     Args:
         folder: It.
-        bits: Of a weight while the model writes: 32, 16 or 8.
+        weight_bits: Of a weight while the model writes: 32, 16 or 8.
         strict: Whether files that do not belong to a saved model are an error; what others fetched from the Hub is none of ours.
 
     Raises:
@@ -52,7 +52,7 @@ def read_bundle(folder: Path, bits: int = 32, *, strict: bool = True) -> Bundle:
     """
     try:
         with _readable(folder):
-            return _read(folder, bits, strict)
+            return _read(folder, weight_bits, strict)
     except (BundleError, UnknownPlugin):
         raise
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
@@ -94,7 +94,7 @@ def _readable(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
 
 
-def _read(folder: Path, bits: int, strict: bool) -> Bundle:
+def _read(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     config = _read_json(folder / CONFIG)
     optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
@@ -116,7 +116,7 @@ def _read(folder: Path, bits: int, strict: bool) -> Bundle:
     tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
     tokenizer = kind.load(folder)
     model_plugin = _find(lambda name: describe_plugin("model", name), config["model"])
-    weights, vocab_size = _read_weights(folder, config["model"], bits)
+    weights, vocab_size = _read_weights(folder, config["model"], weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -148,7 +148,7 @@ def _read(folder: Path, bits: int, strict: bool) -> Bundle:
     )
 
 
-def _read_weights(folder: Path, facts: Mapping[str, Any], bits: int) -> tuple[Weights, int]:
+def _read_weights(folder: Path, facts: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
     """Return a model's weights, once they were found to fit its config, and the size of its vocabulary.
 
     A model that has a stepper of its own is ready to write without torch; torch's form is made when it is asked for.
@@ -160,7 +160,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any], bits: int) -> tuple[We
         from reviewgen.bundle.model import read_model
 
         model = read_model(folder, facts["name"], facts["config"])
-        return Weights(model, bits=bits), model.config.vocab_size
+        return Weights(model, weight_bits=weight_bits), model.config.vocab_size
     check_tensors(folder, expected)
     tensors = {name: array.astype(expected[name][0], copy=False) for name, array in load_file(folder / WEIGHTS).items()}
 
@@ -169,7 +169,7 @@ def _read_weights(folder: Path, facts: Mapping[str, Any], bits: int) -> tuple[We
 
         return build_model(facts["name"], config, tensors)
 
-    return Weights(load=load, stepper=kind(config, tensors, bits), bits=bits), facts["config"]["vocab_size"]
+    return Weights(load=load, stepper=kind(config, tensors, weight_bits), weight_bits=weight_bits), facts["config"]["vocab_size"]
 
 
 def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:

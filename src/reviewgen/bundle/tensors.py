@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from reviewgen.bundle.layout import WEIGHTS
 from reviewgen.errors import BundleError
-from reviewgen.protocols import TensorForm
+from reviewgen.protocols import TensorSpec
 
 __all__ = ["NARROWER", "check_tensors"]
 
@@ -18,7 +18,7 @@ NARROWER = {"float32": "float16"}
 """What numbers may be saved as, to take half the room."""
 
 
-def check_tensors(folder: Path, expected: Mapping[str, TensorForm]) -> None:
+def check_tensors(folder: Path, expected: Mapping[str, TensorSpec]) -> None:
     """Compare the header of the weights with what a model expects, before any tensor is read.
 
     Raises:

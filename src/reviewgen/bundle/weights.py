@@ -18,7 +18,7 @@ class Weights:
         model: It, where it is there already.
         load: Makes it, where it is not; called once.
         stepper: Writes with the same weights, where it could be made without the model.
-        bits: Of a weight while it writes: 32, 16 or 8.
+        weight_bits: Of a weight while it writes: 32, 16 or 8.
     """
 
     def __init__(
@@ -26,9 +26,9 @@ class Weights:
         model: "LanguageModel | None" = None,
         load: "Callable[[], LanguageModel] | None" = None,
         stepper: Stepper | None = None,
-        bits: int = 32,
+        weight_bits: int = 32,
     ) -> None:
-        self._model, self._load, self._stepper, self.bits = model, load, stepper, bits
+        self._model, self._load, self._stepper, self.weight_bits = model, load, stepper, weight_bits
         self.is_exposed = False
 
     @property
@@ -48,6 +48,6 @@ class Weights:
         """Return what writes with the weights as they are now."""
         if self._stepper is not None:
             return self._stepper
-        from reviewgen.sampling.plain import make_stepper
+        from reviewgen.generation.model_stepper import make_stepper
 
-        return make_stepper(self.model, bits=self.bits)
+        return make_stepper(self.model, weight_bits=self.weight_bits)

@@ -16,12 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reviewgen import __version__
 from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle, files_of
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin
+from reviewgen.version import __version__
 
 __all__ = ["copy_bundle", "refuse_existing", "write_bundle", "write_or_rescue"]
 

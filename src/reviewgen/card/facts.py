@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from reviewgen import __version__
 from reviewgen.bundle import Bundle
 from reviewgen.config import to_dict
+from reviewgen.version import __version__
 
 __all__ = ["CardFacts", "Sample", "describe", "file_name", "without_paths"]
 

@@ -65,7 +65,7 @@ def write_file(
 def _identify(model: "ReviewModel", prompt: str, wishes: dict[str, Any]) -> str:
     """Return what tells one run from others: the model and every wish but the number of texts."""
     facts = {name: value for name, value in wishes.items() if name != "num_return_sequences"} | {"prompt": prompt}
-    text = json.dumps([model.digest, model.bits, facts], sort_keys=True)
+    text = json.dumps([model.digest, model.weight_bits, facts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

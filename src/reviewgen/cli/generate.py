@@ -53,7 +53,7 @@ def generate(
     wishes = drawing.wishes(locals())
     from reviewgen.api import load
 
-    trained = load(model, bits=bits)
+    trained = load(model, weight_bits=bits)
     if out is not None:
         from reviewgen.cli.file import write_file
 
@@ -154,7 +154,7 @@ def replay(
             raise ConfigError("The receipt does not say where its model is: name it with --model.")
         key = source, one["model"]["bits"]
         if key not in loaded:
-            loaded[key] = load(options.typed_source(source), bits=one["model"]["bits"])
+            loaded[key] = load(options.typed_source(source), weight_bits=one["model"]["bits"])
         result = write_again(one, loaded[key])
         results.append(result)
         if not as_json:

@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from reviewgen import __version__, registry
-from reviewgen.api.catalog import InstalledWeights, look_up
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
+from reviewgen.registry import InstalledWeights, describe_weights
+from reviewgen.version import __version__, registry
 
 __all__ = ["doctor", "list_plugins"]
 
@@ -26,7 +26,7 @@ LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 def list_plugins(as_json: options.AsJson = False) -> None:
     """List the installed presets, with their trained weights, and the models and tokenizers."""
     found = {kind: registry.list_plugins(kind) for kind in KINDS}
-    weights = {plugin.name: look_up(plugin.name) for plugin in found["preset"]}
+    weights = {plugin.name: describe_weights(plugin.name) for plugin in found["preset"]}
     if as_json:
         rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in found.items()}
         for row in rows["presets"]:
@@ -63,7 +63,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
     problems = [problem for kind in (*KINDS, "stepper") for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
-    found = (look_up(plugin.name) for plugin in registry.list_plugins("preset"))
+    found = (describe_weights(plugin.name) for plugin in registry.list_plugins("preset"))
     facts |= {"problems": problems + [weights.problem for weights in found if weights and weights.problem]}
     if as_json:
         print_json(facts)

@@ -135,7 +135,7 @@ def _show(text: str, found: "NextTokens | None") -> None:
 
 def _describe(context: "Context") -> str:
     """Return what was counted after the longest context."""
-    from reviewgen.model.next_tokens import show
+    from reviewgen.generation.next_tokens import show
 
     if context.is_start:
         what = "the start of the review" + (f" and {show(context.text)}" if context.text else "")

@@ -26,7 +26,7 @@ def plot(
 ) -> None:
     """Draw how a training went: bits per character, copy rate and learning rate against time."""
     from reviewgen.api import plot_training
-    from reviewgen.api.plot import picture_name
+    from reviewgen.runs.plot import picture_name
 
     file = out or picture_name(runs)
     drawn = plot_training(runs, file, against=against, overwrite=overwrite)

@@ -72,7 +72,7 @@ def pull(
     as_json: options.AsJson = False,
 ) -> None:
     """Fetch a model from the Hugging Face Hub; it is kept in HF_HOME, and loads without a network from then on."""
-    from reviewgen.model.sharing import fetch
+    from reviewgen.hub.fetch import fetch
 
     show_log()
     with notes.status(f"Fetching {repository} ..."):

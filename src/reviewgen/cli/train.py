@@ -49,7 +49,7 @@ def train(
 
     split = parse_settings(settings or [])
     from reviewgen.api import TrainingRun  # torch: a second or two
-    from reviewgen.training import find_place
+    from reviewgen.training import process_state
 
     run = TrainingRun(
         options.start(preset, trained),
@@ -71,7 +71,7 @@ def train(
         resume=resume,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    is_first = find_place().is_main_process  # of a launcher's; the others work in silence
+    is_first = process_state().is_main_process  # of a launcher's; the others work in silence
     notes.quiet = not is_first
     try:
         _prepare(run)

@@ -54,7 +54,7 @@ def tune(
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     from reviewgen.api import best_trial  # torch: a second or two
     from reviewgen.api import tune as search_for
-    from reviewgen.api.tuning import DEFAULT_BUDGET
+    from reviewgen.search.tune import DEFAULT_BUDGET
 
     found = search_for(
         options.start(preset, trained),

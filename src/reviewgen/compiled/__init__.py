@@ -1,13 +1,14 @@
-"""What compiled loops share: decorators, matrix products, the draw of a token, sets of token windows. numpy and numba.
+"""Compiled functions that plugins share: matrix products, cross entropy, sampling, sets of token windows. numpy and numba.
 
-A model that writes whole texts in a loop of its own (``SupportsSample``) imports these, so that a temperature, a top-p and a
-copy limit mean the same for every model.
+A stepper that generates in a loop of its own (``SupportsSample``) imports these, so that a temperature, a top-p and a copy limit
+mean the same for every model.
 
-    linear     matrices in panels, times the vectors of a few texts; exp, tanh and sigmoid of many numbers at once
+    linear     matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many numbers at once
     entropy    cross entropy and its gradient
-    draw       weights of the vocabulary to one token
-    precision  numbers of 16, 32 and 64 bits in one loop; ``tensors`` hands over torch's, and alone here imports it
-    windows    hashed sets of token windows, and the question whether a token would complete a copied span
+    sampling   from logits to one token
+    precision  numbers of 16, 32 and 64 bits in one loop
+    windows    hashed sets of token windows, and whether a token would complete a copied span
+    tensors    the memory of torch's tensors as arrays; the only file here that imports torch
 """
 
 import contextlib
@@ -27,31 +28,44 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
 
 def compiled(function: FunctionT) -> FunctionT:
-    """Compile a function with numba at its first call, and keep the machine code on disk for the next process.
+    """Compile a function with numba at its first call, and cache the machine code on disk for the next process.
 
-    It is kept beside the source, else in numba's folder of the user; where neither may be written, each process compiles.
-    The function is unwrapped first: nothing that checks its arguments at run time can be compiled.
+    The cache is beside the source, or else in numba's folder of the user; where neither can be written, each process compiles.
+    The function is unwrapped first, because what checks its arguments at run time cannot be compiled.
     """
     plain = inspect.unwrap(function)
     try:
-        made = numba.njit(cache=True, **_OPTIONS)(plain)
-        _drop_empty_files(made.stats.cache_path)
+        dispatcher = numba.njit(cache=True, **_OPTIONS)(plain)
+        _drop_stale_files(dispatcher.stats.cache_path)
     except RuntimeError:  # no folder can hold the cache
-        made = numba.njit(**_OPTIONS)(plain)
-    found: FunctionT = made
-    return found
+        dispatcher = numba.njit(**_OPTIONS)(plain)
+    compiled_function: FunctionT = dispatcher
+    return compiled_function
 
 
 @lru_cache
-def _drop_empty_files(folder: str) -> None:
-    """Remove what a power cut left of compiled code: numba writes a missing file again, but fails at an empty one."""
+def _drop_stale_files(folder: str) -> None:
+    """Remove cached machine code that numba would trip over.
+
+    numba fails at an empty file, which a power cut may leave, and at one that names a module which an upgrade has removed. It also
+    notices changes only in the file of a function, not in those of the functions that it calls, which are compiled into it. So
+    whatever is older than a source file of this package goes.
+    """
+    newest = _newest_source()
     with contextlib.suppress(OSError):
         for file in Path(folder).glob("*.nb[ic]"):
-            if file.stat().st_size == 0:
+            status = file.stat()
+            if status.st_size == 0 or status.st_mtime < newest:
                 file.unlink()
 
 
+@lru_cache
+def _newest_source() -> float:
+    """Return when a source file of this package was last modified."""
+    return max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
+
+
 def inlined(function: FunctionT) -> FunctionT:
-    """Compile a function into those that call it: worth its compile time in the innermost loops only."""
-    found: FunctionT = numba.njit(inline="always", **_OPTIONS)(inspect.unwrap(function))
-    return found
+    """Compile a function into its callers: worth the compile time in innermost loops only."""
+    inlined_function: FunctionT = numba.njit(inline="always", **_OPTIONS)(inspect.unwrap(function))
+    return inlined_function

@@ -1,15 +1,18 @@
 """Strict settings: frozen dataclasses of JSON values, checked when they are made and when they are read.
 
     settings     the machinery, for every plugin's ``Config``
-    generation   how text is drawn, and presets
+    generation   generation settings, and presets
+    reading      how a source of texts is read and cleaned
 
 Standard library only; knows neither torch nor any plugin.
 """
 
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
+from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
 from reviewgen.config.settings import (
     Bound,
     check,
+    check_seed,
     fields_of,
     from_dict,
     from_strings,
@@ -21,15 +24,19 @@ from reviewgen.config.settings import (
 __all__ = [
     "FOREIGN",
     "Bound",
+    "EvaluateOptions",
     "GenerationConfig",
     "GenerationSettings",
     "Preset",
+    "ReadingOptions",
     "check",
+    "check_seed",
     "fields_of",
     "from_dict",
     "from_strings",
     "generation_config",
     "parse_duration",
     "parse_settings",
+    "refuse_unknown_options",
     "to_dict",
 ]

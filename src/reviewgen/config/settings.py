@@ -20,6 +20,7 @@ import dataclasses
 import json
 import math
 import re
+import secrets
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from reviewgen.errors import ConfigError, did_you_mean
 __all__ = [
     "Bound",
     "check",
+    "check_seed",
     "fields_of",
     "from_dict",
     "from_strings",
@@ -73,6 +75,19 @@ def check(config: Any) -> None:
     """
     for name, hint in fields_of(type(config)).items():
         _check_value(name, getattr(config, name), hint)
+
+
+def check_seed(seed: int | None) -> int:
+    """Return a seed, a random one for None.
+
+    Raises:
+        ConfigError: It is not a whole number from 0 to 2**64 - 1.
+    """
+    if seed is None:
+        return secrets.randbits(63)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {seed!r}.")
+    return seed
 
 
 def fields_of(cls: type) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import Row, plain_rows
 from reviewgen.data.shards import Shard
 
-__all__ = ["Batch", "Lines", "clean_rows", "clean_shard", "read_lines"]
+__all__ = ["CleanedRows", "Lines", "clean_rows", "clean_shard", "read_lines"]
 
 _TEXTS, _CHARACTERS = 1024, 1 << 20  # where a batch ends
 _spell = json.JSONEncoder(ensure_ascii=False).encode  # \u escapes would join two lone surrogates
@@ -30,7 +30,7 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Batch:
+class CleanedRows:
     """Cleaned rows."""
 
     rows: list[Row]
@@ -51,7 +51,7 @@ def _line(value: Any) -> bytes:
     return _spell(value).encode("utf-8", "surrogatepass") + b"\n"
 
 
-def clean_rows(rows: Iterable[Row], cleaner: Cleaner) -> Iterator[Batch]:
+def clean_rows(rows: Iterable[Row], cleaner: Cleaner) -> Iterator[CleanedRows]:
     """Yield what is left of rows; duplicates are still there."""
     kept, keys, characters = [], [], 0
     for text, values in rows:
@@ -62,9 +62,9 @@ def clean_rows(rows: Iterable[Row], cleaner: Cleaner) -> Iterator[Batch]:
         keys.append(cleaned[1])
         characters += len(text)
         if len(kept) == _TEXTS or characters > _CHARACTERS:
-            yield Batch(kept, np.array(keys, np.uint64))
+            yield CleanedRows(kept, np.array(keys, np.uint64))
             kept, keys, characters = [], [], 0
-    yield Batch(kept, np.array(keys, np.uint64))
+    yield CleanedRows(kept, np.array(keys, np.uint64))
 
 
 def clean_shard(

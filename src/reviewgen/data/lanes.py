@@ -102,7 +102,7 @@ class Lanes:
         block = np.empty((self.lanes, size + 1), np.int64)
         for lane, row in enumerate(block, self._first):
             stream.read(lane * self.length + first * self.bptt, row)
-        self._store.forget()
+        self._store.release_pages()
         following = block[:, 1:]
         targets = np.where((following == self._bos_id) | (following >= self._vocab_size), IGNORED, following)
         return block[:, :-1], targets

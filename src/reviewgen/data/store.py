@@ -68,7 +68,7 @@ class TokenStore:
         """The ids without conditions, some whole texts at a time, for whoever reads all of them once or more."""
         return Blocks(self)
 
-    def forget(self) -> None:
+    def release_pages(self) -> None:
         """Give the pages that were read back to the system, so that memory does not grow with the file."""
         if self._map is not None and hasattr(self._map, "madvise"):  # Windows has none
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -90,7 +90,7 @@ class Blocks:
         while first < len(self._store):
             last = max(first + 1, int(offsets.searchsorted(offsets[first] + _BLOCK_TOKENS, side="right")) - 1)
             yield self._store.ids[offsets[first] : offsets[last]]
-            self._store.forget()
+            self._store.release_pages()
             first = last
 
 

@@ -1,13 +1,12 @@
-"""The Hugging Face Hub, by plain functions of ``huggingface_hub``, which go by HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE.
+"""The Hugging Face Hub, by the plain functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
-    pull      a repository's model files as a local folder, their digests compared
-    push      a saved folder as one commit of a repository; ``look`` says what is there before
-    problems  the client's errors in a sentence
+    locate    the folder of a model: a preset's weights, a repository or a local folder
+    pull      downloads a repository's model files and compares their digests
+    fetch     ``reviewgen pull``
+    push      uploads a saved folder as one commit
+    publish   ``push_to_hub``: scan, card, upload
+    privacy   finds personal data in generated texts
+    problems  the client's errors as one sentence
 
-Nothing that arrives is executed; ``bundle`` reads it strictly.
+Nothing that is downloaded is executed; ``bundle`` reads it strictly.
 """
-
-from reviewgen.hub.pull import pull
-from reviewgen.hub.push import PushOptions, Remote, look, push, refuse_push
-
-__all__ = ["PushOptions", "Remote", "look", "pull", "push", "refuse_push"]

@@ -12,7 +12,7 @@ from reviewgen.errors import BundleError, ConfigError, HubError
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.names import HubSource
 
-__all__ = ["PushOptions", "Remote", "look", "push", "refuse_push"]
+__all__ = ["PushOptions", "Remote", "check_push", "inspect_repository", "push"]
 
 _FAILED = "could not be published"
 
@@ -46,7 +46,7 @@ class Remote:
     files: frozenset[str] = frozenset()
 
 
-def look(target: HubSource, token: str | bool | None = None) -> Remote:
+def inspect_repository(target: HubSource, token: str | bool | None = None) -> Remote:
     """Return what a repository holds now.
 
     Raises:
@@ -85,7 +85,7 @@ def _read(target: HubSource, commit: str | None, name: str, token: str | bool | 
     return Path(file).read_text(encoding="utf-8-sig", errors="replace")
 
 
-def refuse_push(folder: Path, target: HubSource, before: Remote, options: PushOptions) -> None:
+def check_push(folder: Path, target: HubSource, before: Remote, options: PushOptions) -> None:
     """Raise where a folder cannot be published in this way, before any work.
 
     Raises:
@@ -122,7 +122,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    refuse_push(folder, target, before, options)
+    check_push(folder, target, before, options)
     added = _chosen({file.name for file in folder.iterdir()}, options)
     deleted = _fitting(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
     create_pr, revision = options.get("create_pr", False), target.revision

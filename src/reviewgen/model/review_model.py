@@ -1,34 +1,42 @@
-"""ReviewModel: a trained model and its tokenizer as one thing that generates, scores, evaluates and saves itself.
+"""ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below and adds no logic of its own.
 
-Joins the rooms below and adds no logic of its own. What only measuring and saving need is imported there: a model that only
-writes loads no torch, where its plugin has a stepper that needs none.
+What only evaluating, saving and publishing need is imported there: a model that only generates loads no torch, where its plugin has
+a stepper that needs none.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from reviewgen.bundle import Bundle
+from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig
-from reviewgen.errors import ConfigError
-from reviewgen.model.hub_mixin import HubMixin
-from reviewgen.model.next_tokens import NextTokens
-from reviewgen.model.request import GenerateOptions, make_request
-from reviewgen.model.texts import Generation
-from reviewgen.model.walk import Walk
-from reviewgen.model.writing import Writing
+from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options
+from reviewgen.errors import BundleError, ConfigError, GenerationError
+from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Walk, make_request
+from reviewgen.generation.generator import require_index
+from reviewgen.hub.locate import HubOptions, locate, parse_repository
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
-__all__ = ["ReviewModel"]
+__all__ = ["LoadOptions", "ReviewModel"]
 
 
-class ReviewModel(HubMixin):
+class LoadOptions(HubOptions, total=False):
+    """The keywords of ``reviewgen.load``, which documents them."""
+
+    weight_bits: int
+    revision: str | None
+    bits: int  # the former name of weight_bits
+
+
+class ReviewModel:
     """A trained model and its tokenizer.
 
     >>> model = reviewgen.load("lstm-word")                                     # doctest: +SKIP
@@ -37,11 +45,20 @@ class ReviewModel(HubMixin):
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._writing = Writing(bundle)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadOptions]) -> "ReviewModel":
+        """Load a trained model: ``reviewgen.load``, which documents the arguments, under huggingface_hub's name."""
+        weight_bits = _weight_bits(options)
+        revision = options.pop("revision", None)
+        location = locate(pretrained_model_name_or_path, revision, **options)
+        bundle = read_bundle(location.folder, weight_bits, strict=not location.is_downloaded)
+        bundle.source = location.name
+        return cls(bundle)
 
     @property
     def model(self) -> "LanguageModel":
-        """The language model; who asks for it may change its weights, so ``digest`` is None from then on."""
+        """The language model. Its weights may be changed, so ``digest`` is None once it was accessed."""
         return self._bundle.weights.expose()
 
     @property
@@ -51,7 +68,7 @@ class ReviewModel(HubMixin):
 
     @property
     def bundle(self) -> Bundle:
-        """All that is saved: the model, the tokenizer, where both come from, and what is known of the training."""
+        """Everything that is saved: model, tokenizer, the plugins of both, and the record of the training."""
         return self._bundle
 
     @property
@@ -66,7 +83,7 @@ class ReviewModel(HubMixin):
 
     @property
     def conditions(self) -> Conditions:
-        """What it was trained to obey, and the ids that stand for it; empty for a model without conditions."""
+        """The conditions that it was trained with, and their ids; empty for a model without conditions."""
         return self._bundle.conditions or Conditions(first_id=self.tokenizer.vocab_size)
 
     @property
@@ -76,7 +93,7 @@ class ReviewModel(HubMixin):
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the files of its folder that texts depend on; None where it has none, or its model was asked for."""
+        """SHA-256 of the saved files that generated texts depend on; None for an unsaved model, or once ``model`` was accessed."""
         return None if self._bundle.weights.is_exposed else self._digest
 
     @cached_property
@@ -84,13 +101,18 @@ class ReviewModel(HubMixin):
         return self._bundle.digest()
 
     @property
+    def weight_bits(self) -> int:
+        """The bits of a weight during generation; see ``reviewgen.load``."""
+        return self._bundle.weights.weight_bits
+
+    @property
     def bits(self) -> int:
-        """Bits of a weight while it writes; see ``reviewgen.load``."""
-        return self._bundle.weights.bits
+        """The former name of ``weight_bits``."""
+        return self.weight_bits
 
     @property
     def training(self) -> dict[str, Any]:
-        """What is known of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
+        """The record of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
         return self._bundle.training
 
     def __repr__(self) -> str:
@@ -111,98 +133,97 @@ class ReviewModel(HubMixin):
         return_dict_in_generate: bool = False,
         **options: Unpack[GenerateOptions],
     ) -> list[str] | list[Generation]:
-        """Write reviews.
+        """Generate reviews.
 
         Args:
-            prompt: What each text begins with, or a list of such beginnings; any text works, the empty one too.
-            return_dict_in_generate: Return each text with all that is known of it.
-            generation_config: A GenerationConfig, or a mapping of some of its settings, in place of the model's defaults. Each
-                setting may also be given by name, for this call: max_new_tokens, min_new_tokens, num_return_sequences,
+            prompt: The beginning of each text, or a list of beginnings; any text works, including the empty one.
+            return_dict_in_generate: Return a ``Generation`` for each text instead of a string.
+            generation_config: A GenerationConfig, or a mapping of some of its settings, that replaces the model's defaults. Each
+                setting may also be given by keyword, for this call: max_new_tokens, min_new_tokens, num_return_sequences,
                 do_sample, num_beams, length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
-                no_repeat_ngram_size, stop_strings, max_time, finish; ``GenerationConfig`` says what they mean.
-            logits_processor, stopping_criteria, streamer: transformers' objects, or functions like them; they get the ids
-                (1, T) that the model has read, bos first, and scores (1, V).
-            seed: Same seed, same texts, whatever is written beside them (of a model without a stepper of its own, as far as its
-                call gives a row the same logits in any batch). None draws a fresh one.
-            novelty: "report" says of each text what of it was copied; "filter" also lets no token complete a copied span of
+                no_repeat_ngram_size, stop_strings, max_time, finish; ``GenerationConfig`` documents them.
+            logits_processor, stopping_criteria, streamer: transformers' objects, or functions with their signatures; they get
+                the ids (1, T) so far, bos first, and scores (1, V).
+            seed: The same seed gives the same texts, whatever else is in the batch (for a model without a stepper of its own, as
+                far as its call gives a row the same logits in any batch). None takes a random seed.
+            novelty: "report" returns what of each text was copied; "filter" also keeps tokens from completing a copied span of
                 more than ``max_copy`` tokens, as far as the index knows.
-            max_copy: For "filter"; about 50 characters if not given.
-            conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; those left out are any.
-            must_include: A string, or several, that each text must hold, upper or lower case; texts are drawn until some hold
-                them all, 128 at most, and the most probable of these is taken.
+            max_copy: For "filter", in tokens; about 50 characters if not given.
+            conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified.
+            must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
+                some contain them all, and the most probable of these is returned.
 
         Returns:
-            One text for each prompt and repetition, prompt by prompt, the prompt included. With ``novelty`` each is a
+            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With ``novelty`` each is a
             ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` a
             ``Generation``.
 
         Raises:
-            ConfigError: A setting is unknown or out of range, or does not go with another.
-            DataError: ``novelty`` is asked for, and the model has no index of its training text.
-            GenerationError: No token can be drawn, or nothing written holds what it must include.
+            ConfigError: A setting is unknown, out of range, or incompatible with another.
+            DataError: ``novelty`` is given, and the model has no index of its training text.
+            GenerationError: No token can be sampled, or no text contains what it must include.
         """
-        request = make_request(prompt, self.generation_config, options)
-        rows = self._writing.rows(request)
+        request, generator = self._request(prompt, options), self._generator
+        rows = list(generator.generate(request))
         if return_dict_in_generate:
-            return [self._writing.generation(row, request, number) for number, row in enumerate(rows)]
-        return [row.text if request.novelty is None else self._writing.with_novelty(row) for row in rows]
+            return [generator.output(row, request, number) for number, row in enumerate(rows)]
+        return [row.text if request.novelty is None else generator.with_novelty(row) for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> str:
-        """Write one review; takes what ``generate`` takes."""
+        """Generate one review; takes the arguments of ``generate``."""
         if not isinstance(prompt, str):
             raise ConfigError(f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate takes a list.")
         if options.get("num_return_sequences") not in (None, 1):
             raise ConfigError(
-                f"generate_one writes one text; num_return_sequences={options['num_return_sequences']} asks for more."
+                f"generate_one returns one text; num_return_sequences={options['num_return_sequences']} asks for more."
             )
         return self.generate(prompt, **options)[0]
 
     def generate_each(
         self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateOptions]
     ) -> Iterator[Generation]:
-        """Yield the texts of ``generate`` one after another as they are written, from number ``first`` on; raises as it does.
+        """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises as ``generate``.
 
-        No text is begun once ``max_time`` is over, so there may be fewer.
+        No text is started after ``max_time``, so there may be fewer.
         """
-        request = make_request(prompt, self.generation_config, options)
+        request, generator = self._request(prompt, options), self._generator
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
             raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
-        rows = self._writing.rows(request, first, begins_late=False)
-        return (self._writing.generation(row, request, number) for number, row in enumerate(rows, first))
+        rows = generator.generate(request, first, start_late=False)
+        return (generator.output(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
-        """Yield one review piece by piece as it is written, the prompt first; joined, the text of ``generate_one``.
+        """Yield one review in pieces as it is generated, the prompt first; joined, they are the text of ``generate_one``.
 
-        The pieces are characters where the tokenizer's are, and never a part of a character. Takes what ``generate`` takes but
-        num_beams, must_include, finish and novelty="filter", which need the whole text.
+        A piece is never a part of a character; it is one character where the tokenizer's tokens are. Takes the arguments of
+        ``generate`` except num_beams, must_include, finish and novelty="filter", which need the whole text.
         """
-        request = make_request(prompt, self.generation_config, options)
+        request = self._request(prompt, options)
         if len(request.prompts) != 1:
-            raise ConfigError(f"stream writes one text; this call asks for {len(request.prompts)}.")
-        if request.config.num_beams > 1 or request.may_take_back:
+            raise ConfigError(f"stream returns one text; this call asks for {len(request.prompts)}.")
+        if request.config.num_beams > 1 or request.may_drop_tokens:
             raise ConfigError(
-                "num_beams, must_include, finish and novelty='filter' need the whole text, so they do not go with stream."
+                "num_beams, must_include, finish and novelty='filter' need the whole text, so they cannot be combined with stream."
             )
-        return self._writing.stream(request)
+        return self._generator.stream(request)
 
     def next_tokens(
         self, text: str = "", *, k: int = 10, temperature: float = 1.0, conditions: Mapping[str, Any] | None = None
     ) -> NextTokens:
-        """Return the k most probable tokens after a text, the entropy, and for a model that counts the counts behind them.
+        """Return the k most probable tokens after a text, the entropy, and for a count model the counts behind them.
 
-        The probabilities are those of an unfiltered draw. The empty text is the start of a review; any text is read as the
-        tokenizer spells it, so after word pieces leave out a last space, which is part of the next piece.
+        The probabilities are those before filters. The empty text is the start of a review. A text is tokenized as it stands, so
+        with a word tokenizer leave out a space at its end, which is part of the next token.
 
         Args:
-            text: What stands before.
-            k: How many tokens.
+            text: The text before.
+            k: The number of tokens.
             temperature: 1 gives the model's own probabilities.
-            conditions: As ``generate`` takes them.
+            conditions: As in ``generate``.
 
         Raises:
-            ConfigError: The text is no string, k no whole number of at least 1, the temperature no number above 0, or a
-                condition unknown.
-            GenerationError: The logits are no numbers, or leave no token.
+            ConfigError: The text is not a string, k is not at least 1, the temperature is not above 0, or a condition is unknown.
+            GenerationError: The logits are NaN or infinite, or no token can follow.
         """
         return self.walk(text, temperature=temperature, conditions=conditions).next_tokens(k)
 
@@ -214,66 +235,51 @@ class ReviewModel(HubMixin):
         conditions: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> Walk:
-        """Return a text to take forward and back, token by token; ``Walk`` says how. Raises as ``next_tokens`` does."""
-        stepper, given = self._bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
-        return Walk(stepper, self.tokenizer, self._writing.pieces, text, given, temperature=temperature, seed=seed)
+        """Return a text to extend and undo token by token; see ``Walk``. Raises as ``next_tokens``."""
+        stepper, prefix = self._bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
+        return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, seed=seed)
 
-    def evaluate(
-        self,
-        source: Any,
-        *,
-        split: str = "all",
-        text_column: str | None = None,
-        documents: str = "line",
-        lowercase: bool | None = None,
-        strip_markdown: bool | None = None,
-        clean: bool | None = None,
-    ) -> "Evaluation":
+    def evaluate(self, source: Any, **options: Unpack[EvaluateOptions]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
-        Its conditions are read from the source's columns of the same names; a text without one may be any.
+        Its conditions are read from the source's columns of the same names; a missing value is unspecified.
 
         Args:
             source: See ``reviewgen.data.sources.open_texts``.
-            split: "all", or a part of the hash split of the source: "train", "validation" or "test".
+            split: "all" (default), or a part of the hash split of the source: "train", "validation" or "test".
             text_column: The column that holds the text; guessed if not given.
-            documents: How a txt file is cut: "line", "paragraph" or "file".
-            lowercase, strip_markdown, clean: How to clean; None does what the training did.
+            documents: How a txt file is cut into texts: "line" (default), "paragraph" or "file".
+            lowercase, strip_markdown, clean: How to clean; what is not given is done as in the training.
 
         Raises:
-            DataError: The source cannot be read or holds nothing to evaluate.
-            ConfigError: The split is unknown, or would not be that of the training.
+            DataError: The source cannot be read, or contains nothing to evaluate.
+            ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
         """
         from reviewgen.data import read_documents, trained_on
         from reviewgen.evaluation import evaluate_documents
 
-        texts = read_documents(
-            source,
-            self.tokenizer,
-            trained_on(self.training),
-            split=split,
-            text_column=text_column,
-            documents=documents,
-            conditions=self.conditions,
-            lowercase=lowercase,
-            strip_markdown=strip_markdown,
-            clean=clean,
-        )
-        return evaluate_documents(self._bundle.model, texts, self.tokenizer.vocab_size, given=len(self.conditions))
+        refuse_unknown_options(options, EvaluateOptions, "evaluate")
+        trained, conditions = trained_on(self.training), self.conditions
+        documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
+        return evaluate_documents(self._bundle.model, documents, self.tokenizer.vocab_size, given=len(conditions))
 
     def novelty(self, text: str) -> Novelty:
-        """Return what of a text stands in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
+        """Return what of a text occurs in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
 
         Raises:
-            ConfigError: The text is no string.
+            ConfigError: The text is not a string.
             DataError: The model has no index of its training text.
         """
         if not isinstance(text, str):
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-        return self._writing.index.examine(self.tokenizer.encode(text), self.tokenizer.decode)
+        return require_index(self._bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
     def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> "Score":
-        """Return the bits that a text takes, in all, per character and per token, under conditions as in ``{"stars": 5}``.
+        """Return the negative log2 probability of a text in bits: in all, per character and per token.
+
+        Args:
+            text: The text; its end token is scored, too.
+            conditions: As in ``generate``.
 
         Raises:
             DataError: The text is empty.
@@ -282,3 +288,177 @@ class ReviewModel(HubMixin):
         from reviewgen.evaluation import score_text
 
         return score_text(self._bundle.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        overwrite: bool = False,
+        dtype: Literal["float32", "float16"] = "float32",
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Save everything in one folder, which ``reviewgen.load`` loads.
+
+        Args:
+            save_directory: The folder.
+            overwrite: Whether to replace a saved model that exists there.
+            dtype: The dtype of a network's saved weights; "float16" halves the file and rounds them to 11 bits.
+            repo_id: The repository to publish in.
+            push_to_hub: Whether to publish it as well, and return the URL of the commit; ``push_to_hub_kwargs`` are then the
+                arguments of ``push_to_hub``.
+
+        Raises:
+            OutputExists: The folder exists and ``overwrite`` is false, or what exists is not a saved model.
+            StorageError: The disk is full, or the folder cannot be written.
+            ConfigError: The dtype is unknown, or the model is not a network.
+            NotPublished, HubError, SourceError: As ``push_to_hub``; of these only the last is raised before it is saved.
+        """
+        from reviewgen.bundle.write import write_bundle
+
+        if not push_to_hub and (repo_id is not None or push_to_hub_kwargs):
+            names = [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]
+            raise ConfigError(f"{', '.join(names)} needs push_to_hub=True.")
+        if push_to_hub and repo_id is None:
+            raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
+        if push_to_hub:
+            parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
+        write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
+        return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
+
+    def generate_model_card(
+        self,
+        *,
+        source: str | None = None,
+        license: str | None = None,
+        language: str | Sequence[str] | None = None,
+        datasets: str | Sequence[str] | None = None,
+        tags: Sequence[str] = (),
+    ) -> "ModelCard":
+        """Return a new model card, as ``push_to_hub`` writes where there is none; ``str`` of it is Markdown.
+
+        Args:
+            source: What the card's code snippet loads.
+            license, language, datasets, tags: For the Hub's metadata.
+
+        Raises:
+            ConfigError: A value of the metadata is not text.
+            BundleError: The record of the training is damaged.
+        """
+        from huggingface_hub import ModelCard
+
+        from reviewgen.hub.publish import make_card
+
+        metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
+        return ModelCard(make_card(self._bundle, self._generator, source=source, **metadata))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        allow_patterns: list[str] | str | None = None,
+        ignore_patterns: list[str] | str | None = None,
+        delete_patterns: list[str] | str | None = None,
+        license: str | None = None,
+        model_card_kwargs: Mapping[str, Any] | None = None,
+        allow: Collection[str] = (),
+        copy_limit: float = 0.5,
+        dtype: Literal["float32", "float16"] | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face Hub, and return the URL of the commit.
+
+        First 200 texts that it generates and its vocabulary are scanned for e-mail addresses, telephone numbers, URLs and
+        handles, and the texts for copied text: a check, not a guarantee. The card is written anew; one that a user has edited,
+        here or in the repository, is kept. Publishing an unchanged model again makes no commit.
+
+        >>> model.push_to_hub("ana/music-reviews", license="apache-2.0", private=True)       # doctest: +SKIP
+
+        Args:
+            repo_id: ``owner/name``, with or without ``@revision``; created if it does not exist.
+            commit_message: The title of the commit.
+            private: Whether a new repository is private; by default as the owner's settings say.
+            token: By default that of ``hf auth login`` or HF_TOKEN.
+            revision: The branch; main by default, created if it does not exist.
+            create_pr: Whether to open a pull request instead.
+            allow_patterns, ignore_patterns: Which files to upload.
+            delete_patterns: Which files of the repository to delete in the same commit.
+            license: The Hub's identifier, as in "apache-2.0" or "mit".
+            model_card_kwargs: Further metadata of the card: language, datasets, tags.
+            allow: What to publish although it was found: email, url, phone, handle, copies, license, and text, the whole
+                training text in the index of a training with ``novelty=exact``.
+            copy_limit: The largest share of the texts' 20-token windows that may occur in the training text.
+            dtype: The dtype of a network's published weights; by default as they were saved, or "float32".
+
+        Raises:
+            NotPublished: The scan found something that is not allowed.
+            HubError: The Hub cannot be reached, or refused.
+            SourceError: ``repo_id`` is not the name of a repository.
+            ConfigError: An argument is unknown or out of range, or contradicts a card that is kept.
+            BundleError: The folder from which the model was loaded is gone or damaged.
+            StorageError: There is no disk space for a copy.
+        """
+        from reviewgen.hub.publish import publish
+
+        return publish(
+            self._bundle,
+            repo_id,
+            commit_message=commit_message,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
+            delete_patterns=delete_patterns,
+            license=license,
+            model_card_kwargs=model_card_kwargs,
+            allow=allow,
+            copy_limit=copy_limit,
+            dtype=dtype,
+        )
+
+    @property
+    def _generator(self) -> Generator:
+        """What generates with the weights as they are now.
+
+        Raises:
+            GenerationError: The weights were set to NaN or infinity.
+        """
+        try:
+            stepper = self._bundle.weights.stepper()
+        except BundleError as error:
+            raise GenerationError(str(error)) from None
+        return Generator(stepper, self.tokenizer, pieces=self._pieces, index=self._bundle.index, score=self._log_probabilities)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        return Pieces(self.tokenizer)
+
+    def _request(self, prompt: str | Sequence[str], options: GenerateOptions) -> Request:
+        return make_request(prompt, self.generation_config, options, self.conditions)
+
+    def _log_probabilities(self, ids: list[int], given: int) -> list[float]:
+        from reviewgen.evaluation import log_probabilities
+
+        return log_probabilities(self._bundle.model, ids, given)
+
+
+def _weight_bits(options: LoadOptions) -> int:
+    """Take ``weight_bits``, or ``bits``, its former name, out of the keywords of ``load``.
+
+    Raises:
+        ConfigError: A keyword is unknown, or the bits are not 32, 16 or 8, or were given twice.
+    """
+    refuse_unknown_options(options, LoadOptions, "load")
+    if "bits" in options and "weight_bits" in options:
+        raise ConfigError("bits is the former name of weight_bits: give weight_bits only.")
+    weight_bits = options.pop("bits", 32) if "bits" in options else options.pop("weight_bits", 32)
+    if weight_bits not in (32, 16, 8) or isinstance(weight_bits, bool):
+        raise ConfigError(f"weight_bits must be 32, 16 or 8; got {weight_bits!r}.")
+    return weight_bits

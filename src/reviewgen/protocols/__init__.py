@@ -1,16 +1,17 @@
-"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their small optional companions.
+"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their optional companions.
 
-Nothing but contracts lives here; the laws that an implementation must keep are checked by ``reviewgen.testing``.
+Only contracts are defined here; ``reviewgen.testing`` checks that an implementation keeps them.
 
-    model       what is trained: tensors in and out
-    stepper     what writes: arrays in and out, without torch
-    tokenizer   text to ids and back
+    model       LanguageModel: what is trained, with tensors in and out
+    stepper     Stepper: inference, with NumPy arrays in and out and without torch
+    tokenizer   Tokenizer: text to ids and back
 
-Each name is imported when it is first asked for, so that what writes does not load torch.
+Each name is imported on first use, so that inference does not load torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from reviewgen.protocols.model import (
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
         NONE,
         NOT_A_NUMBER,
         NOTHING_LEFT,
+        CopyGuard,
         CountedContext,
-        Guard,
         Stepper,
-        StepperKind,
+        StepperFactory,
         StepState,
         SupportsExplain,
         SupportsSample,
-        TensorForm,
+        TensorSpec,
     )
     from reviewgen.protocols.tokenizer import SupportsEncodeBatch, Tokenizer
 
@@ -44,14 +45,14 @@ __all__ = [
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
+    "CopyGuard",
     "CountTrained",
     "CountedContext",
-    "Guard",
     "LanguageModel",
     "State",
     "StepState",
     "Stepper",
-    "StepperKind",
+    "StepperFactory",
     "SupportsCountMerge",
     "SupportsDevices",
     "SupportsEncodeBatch",
@@ -60,41 +61,37 @@ __all__ = [
     "SupportsSample",
     "SupportsScore",
     "SupportsStep",
-    "TensorForm",
+    "TensorSpec",
     "Tokenizer",
 ]
 
-_HOMES = {
-    "model": (
-        "CountTrained",
-        "LanguageModel",
-        "State",
-        "SupportsCountMerge",
-        "SupportsImplementations",
-        "SupportsDevices",
-        "SupportsScore",
-        "SupportsStep",
-    ),
-    "stepper": (
-        "DEAD_END",
-        "NONE",
-        "NOTHING_LEFT",
-        "NOT_A_NUMBER",
-        "CountedContext",
-        "Guard",
-        "StepState",
-        "Stepper",
-        "StepperKind",
-        "SupportsExplain",
-        "SupportsSample",
-        "TensorForm",
-    ),
-    "tokenizer": ("SupportsEncodeBatch", "Tokenizer"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "model": [
+            "CountTrained",
+            "LanguageModel",
+            "State",
+            "SupportsCountMerge",
+            "SupportsDevices",
+            "SupportsImplementations",
+            "SupportsScore",
+            "SupportsStep",
+        ],
+        "stepper": [
+            "CopyGuard",
+            "CountedContext",
+            "DEAD_END",
+            "NONE",
+            "NOTHING_LEFT",
+            "NOT_A_NUMBER",
+            "StepState",
+            "Stepper",
+            "StepperFactory",
+            "SupportsExplain",
+            "SupportsSample",
+            "TensorSpec",
+        ],
+        "tokenizer": ["SupportsEncodeBatch", "Tokenizer"],
+    },
+)

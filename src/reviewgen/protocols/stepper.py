@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-from reviewgen.compiled.draw import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, Drawing
+from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, SamplingParams
 from reviewgen.compiled.windows import WindowSet
 
 __all__ = [
@@ -18,23 +18,23 @@ __all__ = [
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
+    "CopyGuard",
     "CountedContext",
-    "Guard",
     "StepState",
     "Stepper",
-    "StepperKind",
+    "StepperFactory",
     "SupportsExplain",
     "SupportsSample",
-    "TensorForm",
+    "TensorSpec",
 ]
 
 StepState: TypeAlias = Any
 """What a stepper remembers between calls: an array or a nested tuple of arrays (it may be empty), each with B first."""
 
-Guard: TypeAlias = tuple[WindowSet, int]
+CopyGuard: TypeAlias = tuple[WindowSet, int]
 """Windows that must not be completed, and how many in a row; see ``reviewgen.compiled.windows.copies``."""
 
-TensorForm: TypeAlias = tuple[str, tuple[int | None, ...]]
+TensorSpec: TypeAlias = tuple[str, tuple[int | None, ...]]
 """The dtype of a tensor, as numpy names it ("float32"), and its sizes; None where the training text decides."""
 
 
@@ -46,7 +46,7 @@ class Stepper(Protocol):
         """Return the state before the first token of B independent texts."""
         ...
 
-    def read(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
+    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the logits of what follows the last of T >= 1 tokens, and the state after it; a prompt is read in one call."""
         ...
 
@@ -55,30 +55,30 @@ class Stepper(Protocol):
 class SupportsSample(Protocol):
     """A stepper that draws many tokens in a loop of its own, at compiled speed.
 
-    What a temperature, the filters, the penalties and a forbidden token mean is said once, in ``reviewgen.compiled.draw``.
+    What a temperature, the filters, the penalties and a forbidden token mean is said once, in ``reviewgen.compiled.sampling``.
     """
 
     def sample(
         self,
         state: StepState,
         uniform: Float64[np.ndarray, "B N"],
-        drawing: Drawing,
+        params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         written: Int64[np.ndarray, " B"],
-        guard: Guard | None = None,
+        guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Return up to N tokens a row, drawn after the state; how many numbers each row used up; and the state after them.
 
         A row depends on its own numbers only, not on N: what it leaves over is given again. It may take several numbers a
-        token, N >= 32 of them yield at least one. A row ends after the end token, with the last of ``drawing.max_new_tokens``, or
+        token, N >= 32 of them yield at least one. A row ends after the end token, with the last of ``params.max_new_tokens``, or
         with DEAD_END (each token but the end was forbidden by the guard), NOTHING_LEFT (none could be drawn at all) or
         NOT_A_NUMBER; NONE fills it up, and its state is then of no use.
 
         Args:
             state: After the last token of each row.
             uniform: Numbers in [0, 1).
-            drawing: How to draw.
-            texts: The last K tokens of each row, as many as the drawing and the guard look back at.
+            params: How to draw.
+            texts: The last K tokens of each row, as many as the params and the guard look back at.
             written: How many new tokens each row has, prompts not counted.
             guard: A token but the end that makes ``copies(windows, text, end, run)`` true is drawn again from those that do
                 not. None forbids nothing.
@@ -119,7 +119,7 @@ class SupportsExplain(Protocol):
         ...
 
 
-class StepperKind(Protocol):
+class StepperFactory(Protocol):
     """What an entry point of ``reviewgen.steppers`` names: builds a stepper from a saved model, without torch.
 
     The entry point bears the model's name, and its module imports no torch. ``Config`` is the model's own.
@@ -127,7 +127,7 @@ class StepperKind(Protocol):
 
     Config: ClassVar[type]
 
-    def expect(self, config: Any) -> Mapping[str, TensorForm] | None:
+    def expect(self, config: Any) -> Mapping[str, TensorSpec] | None:
         """Return the name and form of every tensor of a model with this config; None where only torch can write with it."""
         ...
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reviewgen.compiled.draw import NONE, Drawing
+from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.protocols import SupportsSample, SupportsStep
 from reviewgen.testing.models import ROWS, STEPS, TOLERANCE, assert_close, call, can, some_ids, tensors
 
@@ -74,7 +74,7 @@ def _writes_by_its_own_numbers(model: Any, stepper: Any) -> None:
 
 def _read(stepper: Any, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
     """Return a stepper's logits as a tensor, and its state."""
-    logits, after = stepper.read(ids.numpy(), memory)
+    logits, after = stepper.forward(ids.numpy(), memory)
     return torch.from_numpy(np.ascontiguousarray(logits)), after
 
 
@@ -85,13 +85,13 @@ def _write(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool =
     the stepper gets so many at a time, what it leaves over again.
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
-    drawing = Drawing(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
+    params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
     _, memory = _read(stepper, ids, stepper.initial_state(len(ids)))
     texts, used, live = [np.empty(0, np.int64)] * len(ids), np.zeros(len(ids), np.int64), np.arange(len(ids))
     while len(live):
         given = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
         written = np.array([len(texts[row]) for row in live])
-        tokens, took, memory = stepper.sample(memory, given, drawing, ids[live, :0].numpy(), written)
+        tokens, took, memory = stepper.sample(memory, given, params, ids[live, :0].numpy(), written)
         assert (took > 0).all(), f"sample draws nothing from {numbers} numbers a row."
         used[live] += took
         for row, drawn in zip(live, tokens, strict=True):

@@ -1,7 +1,7 @@
 """Training: ``fit`` is a generator of reports; the gradient loop and the counting loop live behind it.
 
     config       what a run is told and what it reports
-    judge        held-out evaluation, copy rate and samples
+    evaluator        held-out evaluation, copy rate and samples
     verdict      what the curves of a run say, in words
     counting     the loop of models that count
     gradient     the loop of models that descend a gradient; ``loop`` takes its steps
@@ -32,10 +32,10 @@ from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.counting import count
-from reviewgen.training.device import OwnRandom, find_place, native_precision
+from reviewgen.training.device import OwnRandom, native_precision, process_state
+from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.gradient import descend
 from reviewgen.training.interrupts import uninterrupted
-from reviewgen.training.judge import Judge
 from reviewgen.training.probe import keep_threads
 from reviewgen.training.processes import Processes, all_processes, processes_here
 from reviewgen.training.sizing import Sizing, choose_size
@@ -52,11 +52,11 @@ __all__ = [
     "TrainingConfig",
     "all_processes",
     "choose_size",
-    "find_place",
     "find_verdict",
     "fit",
     "keep_threads",
     "native_precision",
+    "process_state",
     "processes_here",
     "uninterrupted",
 ]
@@ -82,11 +82,11 @@ def fit(
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is no number.
     """
-    judge = Judge(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index, prefix)
+    evaluator = Evaluator(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index, prefix)
     if isinstance(model, CountTrained):
-        yield from count(model, train, budget.deadline, judge)
+        yield from count(model, train, budget.deadline, evaluator)
     elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):
-        verdict = judge.evaluate(model.eval())
+        verdict = evaluator.evaluate(model.eval())
         yield Report(
             0,
             1.0,
@@ -100,7 +100,7 @@ def fit(
             stopped="nothing to train",
         )
     elif isinstance(model, nn.Module):
-        with all_processes() as judge.processes:
-            yield from descend(model, tokenizer, train, config, budget, seed, judge, checkpoints)
+        with all_processes() as evaluator.processes:
+            yield from descend(model, tokenizer, train, config, budget, seed, evaluator, checkpoints)
     else:
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")

@@ -29,7 +29,7 @@ class TrainingConfig:
     patience: Annotated[int, Bound(at_least=1)] = 4  # evaluations without improvement before it stops
     evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000  # held-out tokens at each evaluation
     copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600  # written at each evaluation to see how much is copied; 0 for none.
-    # Where the index can judge few windows, as of a corpus of over 30 MB, up to eight times as many.
+    # Where the index can evaluator few windows, as of a corpus of over 30 MB, up to eight times as many.
     keep: Literal["best", "best-under-copy"] = "best"  # of all evaluations, or of those whose copy rate is within the limit
     copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5  # for best-under-copy: share of 20-token windows
     novelty: Literal["compact", "exact", "none"] = "compact"  # the index of the training text that is made

@@ -15,22 +15,22 @@ from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.protocols import SupportsCountMerge
 from reviewgen.training.config import Report
-from reviewgen.training.device import find_place
+from reviewgen.training.device import process_state
+from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.interrupts import uninterrupted
-from reviewgen.training.judge import Judge
 from reviewgen.training.processes import PATIENCE, peers
 
 __all__ = ["count"]
 
 
-def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -> Iterator[Report]:
+def count(model: Any, train: TokenStore, deadline: float | None, evaluator: Evaluator) -> Iterator[Report]:
     """Count every text once, then finish and evaluate; a count that is cut short finishes with what it has seen.
 
     Raises:
         TrainingError: There are several processes, and the model's counts cannot be merged.
         ProcessLost: Another process has ended.
     """
-    place = find_place()
+    place = process_state()
     several = place.num_processes > 1
     if several and not isinstance(model, SupportsCountMerge):
         raise TrainingError(
@@ -47,7 +47,7 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
             model.observe(document)
             seen += len(document)
             if texts % every == 0:
-                train.forget()
+                train.release_pages()
                 yield Report(texts, texts / len(own), time.monotonic() - start, seen)
             if deadline is not None and time.monotonic() > deadline:
                 break
@@ -58,15 +58,15 @@ def count(model: Any, train: TokenStore, deadline: float | None, judge: Judge) -
                 texts, seen = _add_up(texts, seen, group)
             elif seen:
                 facts = model.finish()
-        train.forget()
-    verdict = judge.evaluate(model)
+        train.release_pages()
+    verdict = evaluator.evaluate(model)
     yield Report(
         step=texts,
         progress=1.0,
         seconds=time.monotonic() - start,
         tokens=seen,
         **vars(verdict),
-        notes=(*facts.get("notes", ()), *judge.notes()),
+        notes=(*facts.get("notes", ()), *evaluator.notes()),
         stopped="all texts counted" if texts == len(train) else "budget spent",
     )
 

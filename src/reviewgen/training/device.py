@@ -2,7 +2,8 @@
 
 import atexit
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,22 @@ from torch import Tensor, distributed
 from reviewgen.errors import TrainingError
 from reviewgen.protocols import SupportsDevices
 
-__all__ = ["OwnRandom", "Threads", "autocast", "find_device", "find_place", "find_precision", "native_precision", "to_device"]
+__all__ = [
+    "OwnRandom",
+    "Threads",
+    "autocast",
+    "find_device",
+    "find_precision",
+    "native_precision",
+    "process_state",
+    "to_device",
+    "using_threads",
+]
 
 _SLOW_STEPS = 5
 
 
-def find_place() -> Any:
+def process_state() -> Any:
     """Return which of a launcher's processes this one is; without an accelerator they are processes on the CPU."""
     was_connected = distributed.is_initialized()
     place = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
@@ -42,7 +53,7 @@ def find_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]
     Raises:
         TrainingError: The wanted device is not there.
     """
-    here: torch.device = find_place().device
+    here: torch.device = process_state().device
     unsuited = model.unsuited_devices if isinstance(model, SupportsDevices) else frozenset()
     if wanted == "auto" and here.type in unsuited:
         said = f"{type(model).__name__} is unsuited for {here.type}, so it is trained on the CPU"
@@ -110,6 +121,17 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     if precision == "no":
         return nullcontext()
     return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """Set the number of threads that torch computes with inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Threads:

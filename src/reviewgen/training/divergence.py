@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Guard"]
+__all__ = ["DivergenceGuard"]
 
 
-class Guard:
+class DivergenceGuard:
     """Watches the steps of a model.
 
     Args:

@@ -9,7 +9,7 @@ from reviewgen.errors import ProcessLost
 from reviewgen.protocols import Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, TrainingConfig
-from reviewgen.training.judge import Judge
+from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
 
@@ -23,7 +23,7 @@ def descend(
     config: TrainingConfig,
     budget: Budget,
     seed: int,
-    judge: Judge,
+    evaluator: Evaluator,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Report]:
     """Descend the gradient over lanes of the stream, evaluate now and then, and leave the best weights in the model.
@@ -37,18 +37,18 @@ def descend(
         lanes=config.batch_size,
         bptt=config.bptt,
         seed=seed,
-        rank=judge.processes.rank,
-        world_size=judge.processes.count,
+        rank=evaluator.processes.rank,
+        world_size=evaluator.processes.count,
     )
-    begun, are_kept = judge.processes.share((None, False) if checkpoints is None else (checkpoints.take_state(), True))
-    loop = Loop(model, config, lanes, budget, seed, judge, begun)
+    begun, are_kept = evaluator.processes.share((None, False) if checkpoints is None else (checkpoints.take_state(), True))
+    loop = Loop(model, config, lanes, budget, seed, evaluator, begun)
     report: Report | None = None
     try:
         batches = iter(lanes.start_at(*loop.place))
         for several in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
             report = loop.report(several[-1], loop.step(several), checkpoints.take_notes() if checkpoints is not None else ())
             is_judged = report.progress >= 1 or report.progress * config.evaluations >= loop.evaluated + 1
-            is_kept = are_kept and _is_due(judge.processes, checkpoints)
+            is_kept = are_kept and _is_due(evaluator.processes, checkpoints)
             if loop.has_diverged(look=is_judged or is_kept):
                 yield loop.stop(report)
                 break

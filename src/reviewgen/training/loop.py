@@ -17,11 +17,19 @@ from reviewgen.errors import CheckpointError, TrainingError
 from reviewgen.protocols import State, SupportsImplementations
 from reviewgen.training.config import Budget, Report, TrainingConfig
 from reviewgen.training.device import OwnRandom, Threads, autocast, find_device, find_precision, to_device
-from reviewgen.training.divergence import Guard
-from reviewgen.training.judge import Judge
+from reviewgen.training.divergence import DivergenceGuard
+from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loss import cross_entropy
 from reviewgen.training.optimizing import average_of, linear_decay, make_optimizers, set_learning_rate
-from reviewgen.training.probe import Form, Timing, describe_timings, find_form, keep_threads, plain_form, probe_seconds
+from reviewgen.training.probe import (
+    ExecutionConfig,
+    Timing,
+    autotune,
+    default_execution,
+    describe_timings,
+    keep_threads,
+    probe_seconds,
+)
 
 __all__ = ["Loop", "detach"]
 
@@ -38,14 +46,14 @@ class Loop:
         lanes: Lanes,
         budget: Budget,
         seed: int,
-        judge: Judge,
+        evaluator: Evaluator,
         begun: Mapping[str, Any] | None = None,
     ) -> None:
         self.model: Any = model
-        self.config, self.lanes, self.budget, self.judge = config, lanes, budget, judge
-        self.processes = judge.processes
+        self.config, self.lanes, self.budget, self.evaluator = config, lanes, budget, evaluator
+        self.processes = evaluator.processes
         self.device, self.notes = find_device(config.device, model)
-        self.form, self.threads = self._find_form(begun)
+        self.form, self.threads = self._choose_execution(begun)
         form = f"{self.device}, {self.form.precision} mixed precision", self.form.implementation
         self.computer = ", ".join(filter(None, form))
         self.autocast = autocast(self.device.type, self.form.precision)
@@ -86,7 +94,7 @@ class Loop:
             "scaler": self.scaler.state_dict(),
             "best": self.best,
             "own": self.processes.collect({"carried": _to(self.carried, torch.device("cpu")), "random": self.random.states}),
-            "judge": self.judge.memory(),
+            "evaluator": self.evaluator.memory(),
             "form": asdict(replace(self.form, threads=self.threads.chosen)),
             "seconds_of_one": self.threads.seconds_of_one,
             "steps": self.steps,
@@ -110,7 +118,7 @@ class Loop:
             if self.averaged is not None:
                 self.averaged.load_state_dict(state["averaged"])
             self.scaler.load_state_dict(state["scaler"])
-            self.judge.remember(state["judge"])
+            self.evaluator.remember(state["evaluator"])
             self.steps, self.evaluated, self.schedule_at = state["steps"], state["evaluated"], state["schedule_at"]
             self.best, self.place = state["best"], state["place"]
             own = state["own"][self.processes.rank]
@@ -123,16 +131,16 @@ class Loop:
             raise CheckpointError(f"The checkpoint does not fit this model: {reason}") from None
         self.guard = self._guard()
 
-    def _find_form(self, begun: Mapping[str, Any] | None) -> tuple[Form, Threads]:
+    def _choose_execution(self, begun: Mapping[str, Any] | None) -> tuple[ExecutionConfig, Threads]:
         """Return the form that steps are taken in, and its threads, set; what the probe found becomes a note."""
         timings: list[Timing] = []
         if begun is not None:
-            form, one = _recall_form(begun, self.model)
+            form, one = _restore_execution(begun, self.model)
         else:
-            form = plain_form(self.model, self.config, find_precision(self.config.precision, self.device.type))
+            form = default_execution(self.model, self.config, find_precision(self.config.precision, self.device.type))
             if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait, and go by what it finds
                 config = keep_threads(self.config, self.processes.count)
-                timings = find_form(self.model, form, config, probe_seconds(self.budget))
+                timings = autotune(self.model, form, config, probe_seconds(self.budget))
             timings = self.processes.share(timings)
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
             one = next((tokens / each.tokens_per_second for each in timings if each.form.threads == 1), None)
@@ -206,7 +214,7 @@ class Loop:
     def progress(self) -> float:
         """Return how much of the budget is used, keeping back what a last evaluation takes."""
         if self.budget.deadline is not None:
-            whole = self.budget.deadline - self.judge.seconds - self.started
+            whole = self.budget.deadline - self.evaluator.seconds - self.started
             own = (time.monotonic() - self.started) / whole if whole > 0 else 1.0
             done = float(self.processes.gather([own])[0, 0])  # by the clock of the first process: all take the same steps
         else:
@@ -225,13 +233,13 @@ class Loop:
         self.kept.eval()
         try:
             with self.autocast:
-                verdict = self.judge.evaluate(self.kept, str(self.device))
+                verdict = self.evaluator.evaluate(self.kept, str(self.device))
         finally:
             self.kept.train()
         if verdict.is_best:
             self.best = _copy_tensors(self.kept)
-        stopped = _why_stop(report.progress, self.judge, self.budget)
-        notes = report.notes + (self.judge.notes() if stopped else ())
+        stopped = _why_stop(report.progress, self.evaluator, self.budget)
+        notes = report.notes + (self.evaluator.notes() if stopped else ())
         return replace(report, **vars(verdict), stopped=stopped, notes=notes)
 
     def stop(self, report: Report) -> Report:
@@ -255,7 +263,7 @@ class Loop:
             TrainingError: There are none.
         """
         good = self.guard.good_steps if self.guard.bad_step else self.steps
-        if self.judge.best < math.inf:
+        if self.evaluator.best < math.inf:
             kept = "the best weights so far"
         elif good:
             kept = f"there was no evaluation yet, so the weights after step {good:,}"
@@ -270,11 +278,11 @@ class Loop:
         """Give the model back as it came, on the CPU, in evaluation mode, and with its best weights."""
         self.threads.restore()
         self.model.to("cpu").eval()
-        if self.judge.best < math.inf:
+        if self.evaluator.best < math.inf:
             self.model.load_state_dict(self.best)
 
-    def _guard(self) -> Guard:
-        return Guard(self.model, self.steps, 1 if self.device.type == "cpu" else _STEPS_UNSEEN)
+    def _guard(self) -> DivergenceGuard:
+        return DivergenceGuard(self.model, self.steps, 1 if self.device.type == "cpu" else _STEPS_UNSEEN)
 
 
 def detach(state: State) -> State:
@@ -282,14 +290,14 @@ def detach(state: State) -> State:
     return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
 
 
-def _recall_form(begun: Mapping[str, Any], model: Any) -> tuple[Form, float | None]:
+def _restore_execution(begun: Mapping[str, Any], model: Any) -> tuple[ExecutionConfig, float | None]:
     """Return the form of a run that was cut short, and the seconds of a step with one thread, where they are known.
 
     Raises:
         CheckpointError: This model has no such form.
     """
     try:
-        form = Form(**begun["form"])
+        form = ExecutionConfig(**begun["form"])
         if isinstance(model, SupportsImplementations) and form.implementation not in model.implementations():
             raise ValueError(f"it has no implementation {form.implementation!r}")
         return form, begun["seconds_of_one"]
@@ -308,7 +316,7 @@ def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _why_stop(progress: float, judge: Judge, budget: Budget) -> str | None:
+def _why_stop(progress: float, evaluator: Evaluator, budget: Budget) -> str | None:
     if progress >= 1:
         return "all steps taken" if budget.deadline is None else "budget spent"
-    return "early: no more gain on held-out text" if judge.without_gain >= judge.config.patience else None
+    return "early: no more gain on held-out text" if evaluator.without_gain >= evaluator.config.patience else None

@@ -15,12 +15,20 @@ import torch
 from torch import nn
 
 from reviewgen.protocols import SupportsImplementations
-from reviewgen.sampling.threads import using_threads
 from reviewgen.training.config import Budget, TrainingConfig
-from reviewgen.training.device import OwnRandom, autocast
+from reviewgen.training.device import OwnRandom, autocast, using_threads
 from reviewgen.training.loss import cross_entropy
 
-__all__ = ["Form", "Timing", "describe_timings", "find_form", "keep_threads", "plain_form", "probe_seconds", "time_form"]
+__all__ = [
+    "ExecutionConfig",
+    "Timing",
+    "autotune",
+    "default_execution",
+    "describe_timings",
+    "keep_threads",
+    "measure_throughput",
+    "probe_seconds",
+]
 
 SECONDS = 0.5
 _STEP_SECONDS = 0.03  # of one timed step: a long batch is cut
@@ -31,7 +39,7 @@ _GAIN = 1.05  # a form must be that much faster than the plainer one before it
 
 
 @dataclass(frozen=True)
-class Form:
+class ExecutionConfig:
     """How steps are computed."""
 
     threads: int
@@ -43,7 +51,7 @@ class Form:
 class Timing:
     """What one form reached: tokens a second, forward and backward, without the optimizer."""
 
-    form: Form
+    form: ExecutionConfig
     tokens_per_second: float
 
 
@@ -53,10 +61,10 @@ def probe_seconds(budget: Budget) -> float:
     return min(SECONDS, left / _SHARE)
 
 
-def plain_form(model: nn.Module, config: TrainingConfig, precision: str) -> Form:
+def default_execution(model: nn.Module, config: TrainingConfig, precision: str) -> ExecutionConfig:
     """Return the form that nothing has been tried for: all threads, this precision, the first implementation."""
     several = model.implementations() if isinstance(model, SupportsImplementations) else (None,)
-    return Form(min(config.threads or _ALL, torch.get_num_threads()), precision, several[0])
+    return ExecutionConfig(min(config.threads or _ALL, torch.get_num_threads()), precision, several[0])
 
 
 def keep_threads(config: TrainingConfig, processes: int) -> TrainingConfig:
@@ -64,7 +72,7 @@ def keep_threads(config: TrainingConfig, processes: int) -> TrainingConfig:
     return config if processes == 1 or config.threads else replace(config, threads=torch.get_num_threads())
 
 
-def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: float = SECONDS) -> list[Timing]:
+def autotune(model: nn.Module, plain: ExecutionConfig, config: TrainingConfig, seconds: float = SECONDS) -> list[Timing]:
     """Return the timings of forms of a model on the CPU, the fastest first; none where the settings leave one only.
 
     One thread comes first: where other programs hold a core, several that wait for one another may take fifty times as long.
@@ -84,13 +92,13 @@ def find_form(model: nn.Module, plain: Form, config: TrainingConfig, seconds: fl
     trial, until = copy.deepcopy(model).train(), time.monotonic() + seconds
     with OwnRandom(0):
         batch = _cut(trial, plain, batch)
-        best = Timing(plain, time_form(trial, plain, batch))
+        best = Timing(plain, measure_throughput(trial, plain, batch))
         found = [best]
         for what in may_vary:
             for form in _others(model, best.form, what):
                 if time.monotonic() > until and what != "threads":
                     break
-                found.append(Timing(form, time_form(trial, form, batch)))
+                found.append(Timing(form, measure_throughput(trial, form, batch)))
             best = max(found, key=lambda timing: timing.tokens_per_second * (_GAIN if timing is best else 1))
     return [best, *(timing for timing in found if timing is not best)]
 
@@ -101,13 +109,13 @@ def describe_timings(timings: list[Timing]) -> str:
     return f"Fastest of {len(timings)} forms, in tokens a second forward and backward: {best} ({'; '.join(others)})."
 
 
-def _spell(form: Form) -> str:
+def _spell(form: ExecutionConfig) -> str:
     threads = f"{form.threads} thread{'s' if form.threads > 1 else ''}"
     bits = "32 bits" if form.precision == "no" else form.precision
     return ", ".join(filter(None, (threads, bits, form.implementation)))
 
 
-def _others(model: nn.Module, form: Form, what: str) -> Iterator[Form]:
+def _others(model: nn.Module, form: ExecutionConfig, what: str) -> Iterator[ExecutionConfig]:
     """Yield the forms that differ from one in its threads, its implementation or its precision."""
     if what == "threads" and torch.get_num_threads() > 1:
         yield replace(form, threads=torch.get_num_threads())
@@ -117,15 +125,15 @@ def _others(model: nn.Module, form: Form, what: str) -> Iterator[Form]:
         yield replace(form, precision="no")
 
 
-def _cut(model: nn.Module, form: Form, batch: tuple[int, int]) -> tuple[int, int]:
+def _cut(model: nn.Module, form: ExecutionConfig, batch: tuple[int, int]) -> tuple[int, int]:
     """Return B and a T so short that a step does not take long."""
     rows, length = batch
     short = min(length, _SHORTEST)
-    seconds = rows * short / time_form(model, form, (rows, short), most=1)
+    seconds = rows * short / measure_throughput(model, form, (rows, short), most=1)
     return rows, max(short, min(length, int(short * _STEP_SECONDS / seconds)))
 
 
-def time_form(model: Any, form: Form, batch: tuple[int, int], most: int = 3) -> float:
+def measure_throughput(model: Any, form: ExecutionConfig, batch: tuple[int, int], most: int = 3) -> float:
     """Return tokens a second of the best of some steps after one that is not timed."""
     if isinstance(model, SupportsImplementations) and form.implementation is not None:
         model.use_implementation(form.implementation)

@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, distributed, nn
 
 from reviewgen.errors import ProcessLost, TrainingError
-from reviewgen.training.device import find_place
+from reviewgen.training.device import process_state
 from reviewgen.training.interrupts import Interrupts, deferred
 
 __all__ = ["PATIENCE", "Processes", "all_processes", "peers", "processes_here"]
@@ -135,7 +135,7 @@ class Processes:
             )
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Let the first process through the block before the others, which fail where it failed.
 
         Raises:
@@ -162,7 +162,7 @@ class Processes:
 @contextmanager
 def all_processes() -> Iterator[Processes]:
     """Connect all processes of the launcher; Ctrl-C and SIGTERM then wait for the next step, which all of them end with."""
-    place = find_place()
+    place = process_state()
     if place.num_processes == 1:
         yield Processes()
         return
@@ -176,7 +176,7 @@ def all_processes() -> Iterator[Processes]:
 
 def processes_here() -> Processes:
     """Connect the processes of each machine with one another, until they ``leave``."""
-    place = find_place()
+    place = process_state()
     if place.num_processes == 1:
         return Processes()
     everyone = _connect(place, range(place.num_processes))

@@ -18,11 +18,10 @@ import torch
 from torch import nn
 
 from reviewgen.config import Preset
-from reviewgen.sampling.threads import using_threads
 from reviewgen.training.config import TrainingConfig
-from reviewgen.training.device import OwnRandom, find_precision
+from reviewgen.training.device import OwnRandom, find_precision, using_threads
 from reviewgen.training.optimizing import make_optimizers
-from reviewgen.training.probe import Timing, find_form, plain_form, time_form
+from reviewgen.training.probe import Timing, autotune, default_execution, measure_throughput
 
 __all__ = ["Sizing", "choose_size"]
 
@@ -140,10 +139,14 @@ def _grow(config: TrainingConfig, cost: _Cost, seconds: float) -> tuple[int, int
 
 def _time_steps(model: nn.Module, config: TrainingConfig) -> _Cost:
     """Time the parts of a model's step: forward and backward, and the optimizer."""
-    form = plain_form(model, config, find_precision(config.precision, "cpu"))
-    timings = find_form(model, form, config, _SECONDS)
+    form = default_execution(model, config, find_precision(config.precision, "cpu"))
+    timings = autotune(model, form, config, _SECONDS)
     with OwnRandom(0):
-        best = timings[0] if timings else Timing(form, time_form(model, form, (config.batch_size, min(config.bptt, _SHORT))))
+        best = (
+            timings[0]
+            if timings
+            else Timing(form, measure_throughput(model, form, (config.batch_size, min(config.bptt, _SHORT))))
+        )
     optimizers, seconds = make_optimizers(model, config), []
     with using_threads(best.form.threads):
         for _ in range(2):  # the first makes room for the optimizers' memory

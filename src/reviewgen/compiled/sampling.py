@@ -1,0 +1,309 @@
+"""Sampling one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw by inverse transform sampling.
+
+Each setting means what it means in transformers, and they are applied in its order. Knows neither a model nor a tokenizer.
+
+    apply_penalties     repetition penalty, no repeated n-grams, no end before ``min_new_tokens``
+    apply_temperature   scores to unnormalised probabilities
+    filter_top_k_top_p  top-k and top-p
+    filter_min_p        min-p
+    sample_from         the filters, then the token
+    sample_token        all of it, and a second draw where the first token would complete a copied span
+    sample_rows         ``sample_token`` for each row of a batch
+    sample_live_rows    the same inside a stepper's own loop, for the rows that have not ended
+
+B rows, V vocabulary, T tokens of a text, N random numbers a row, K temperatures.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.compiled import compiled
+from reviewgen.compiled.windows import copies, forbid
+
+__all__ = [
+    "DEAD_END",
+    "NONE",
+    "NOTHING_LEFT",
+    "NOT_A_NUMBER",
+    "SamplingParams",
+    "apply_penalties",
+    "apply_temperature",
+    "filter_min_p",
+    "filter_top_k_top_p",
+    "sample_from",
+    "sample_live_rows",
+    "sample_rows",
+    "sample_token",
+    "sharpen",
+]
+
+NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
+"""Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
+
+
+class SamplingParams(NamedTuple):
+    """The sampling settings of one call. Compiled functions take it as it is, so each field must have exactly the type given here."""
+
+    temperatures: Float64[np.ndarray, " K"]  # new token t is sampled at temperatures[t % K]
+    top_k: int  # 0 is off
+    top_p: float  # 1 is off
+    min_p: float  # 0 is off
+    repetition_penalty: float  # 1 is off
+    no_repeat_ngram_size: int  # 0 is off
+    min_new_tokens: int
+    max_new_tokens: int
+    is_greedy: bool  # take the most probable token; of equals, the one with the smallest id
+    eos_id: int
+    bos_id: int  # never sampled
+    vocab_size: int  # ids from here on (those of conditions) are never sampled
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a token's probability depends on the tokens before it through a penalty."""
+        return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
+
+
+@compiled
+def sample_token(logits, text, size, new_tokens, first, second, params, windows, run, scores, probs):
+    """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER; and how many random numbers it used.
+
+    Args:
+        logits: float (V,).
+        text: int64, at least size + 1 long; ``text[size:]`` may be overwritten.
+        size: Number of tokens in the text.
+        new_tokens: How many of them are new.
+        first, second: Random numbers in [0, 1); the second is used where the token of the first completes a copied span.
+        params: SamplingParams.
+        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off.
+        scores, probs: float64 (V,), scratch memory.
+    """
+    temperatures, top_k, top_p, min_p, _, _, _, _, is_greedy, eos, _, _ = params
+    largest = apply_penalties(logits, text, size, new_tokens, params, scores)
+    if not np.isfinite(largest):
+        return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
+    temperature = temperatures[new_tokens % len(temperatures)]
+    if is_greedy:
+        token = np.int64(np.argmax(scores))
+    else:
+        apply_temperature(scores, largest, temperature, probs)
+        token = np.int64(sample_from(probs, top_k, top_p, min_p, first))
+    if run == 0 or token == eos:
+        return token, 1
+    text[size] = token
+    if not copies(windows, text, size, run):
+        return token, 1
+    largest = _forbid_copies(windows, text, size, run, eos, largest, scores, probs)
+    if largest == -np.inf:
+        return DEAD_END, 2
+    if is_greedy:
+        return np.int64(np.argmax(scores)), 2
+    apply_temperature(scores, largest, temperature, probs)
+    return np.int64(sample_from(probs, top_k, top_p, min_p, second)), 2
+
+
+@compiled
+def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, tokens, used):
+    """Sample the token after each of B texts into ``tokens``, and write how many random numbers each used to ``used``, int64 (B,).
+
+    Args:
+        logits: float (B, V).
+        texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
+        new_tokens: int64 (B,).
+        uniform: float64 (B, 2), random numbers in [0, 1).
+        params, windows: As in ``sample_token``.
+        runs: int64 (B,), each row's ``run``.
+    """
+    scores, probs = np.empty(logits.shape[1]), np.empty(logits.shape[1])
+    for row in range(len(logits)):
+        tokens[row], used[row] = sample_token(
+            logits[row],
+            texts[row],
+            sizes[row],
+            new_tokens[row],
+            uniform[row, 0],
+            uniform[row, 1],
+            params,
+            windows,
+            runs[row],
+            scores,
+            probs,
+        )
+
+
+@compiled
+def sample_live_rows(
+    logits, rows, live, texts, start, sampled, new_tokens, uniform, used, params, windows, run, ids, scores, probs
+):
+    """Sample a token for each row that has not ended, and write the ids to feed next to ``ids``.
+
+    A stepper's own loop keeps the rows that have not ended in the first ``live`` of its slots.
+
+    Args:
+        logits: float (R, V), of the slots.
+        rows: int64 (R,), the row that each slot holds.
+        texts: int64 (B, start + N), of which ``start`` tokens were there before the loop; the new token is written.
+        sampled: int64 (B,), how many tokens the loop has sampled; updated.
+        new_tokens: int64 (B,), how many new tokens there were before the loop.
+        uniform: float64 (B, N), random numbers in [0, 1).
+        used: int64 (B,), how many of them were used; updated.
+        params, windows, run: As in ``sample_token``.
+        ids: int64 (R,), written: the token, or NONE where the row has ended, reached ``max_new_tokens``, or has fewer than two
+            random numbers left.
+        scores, probs: float64 (V,), scratch memory.
+    """
+    for slot in range(live):
+        row = rows[slot]
+        number, size, count = used[row], start + sampled[row], new_tokens[row] + sampled[row]
+        ids[slot] = NONE
+        if number + 2 > uniform.shape[1] or count >= params.max_new_tokens:
+            continue
+        first, second = uniform[row, number], uniform[row, number + 1]
+        token, took = sample_token(logits[slot], texts[row], size, count, first, second, params, windows, run, scores, probs)
+        texts[row, size] = token
+        sampled[row] += 1
+        used[row] += took
+        if token >= 0 and token != params.eos_id and count + 1 < params.max_new_tokens:
+            ids[slot] = token
+
+
+@compiled
+def apply_penalties(logits, text, size, new_tokens, params, scores):
+    """Write the logits after penalties into ``scores`` and return the largest; NaN where they hold NaN or plus infinity.
+
+    The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
+    negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before ``min_new_tokens``.
+    """
+    _, _, _, _, penalty, ngram, min_new_tokens, _, _, eos, bos, vocab_size = params
+    scores[:] = -np.inf
+    for token in range(vocab_size):
+        scores[token] = logits[token]
+    if penalty != 1:
+        for position in range(size):
+            token = text[position]
+            if 0 <= token < vocab_size:  # from the logits, so that a token that occurs twice is not penalised twice
+                logit = np.float64(logits[token])
+                scores[token] = logit * penalty if logit < 0 else logit / penalty
+    if 0 < ngram <= size + 1:
+        for start in range(size - ngram + 1):
+            length = 0
+            while length < ngram - 1 and text[start + length] == text[size - ngram + 1 + length]:
+                length += 1
+            if length == ngram - 1 and 0 <= text[start + length] < vocab_size:
+                scores[text[start + length]] = -np.inf
+    if new_tokens < min_new_tokens:
+        scores[eos] = -np.inf
+    scores[bos] = -np.inf
+    largest = -np.inf
+    for token in range(vocab_size):
+        if not scores[token] < np.inf:  # NaN compares false
+            return np.nan
+        largest = max(largest, scores[token])
+    return largest
+
+
+@compiled
+def apply_temperature(scores, largest, temperature, probs):
+    """Write the unnormalised probability exp((score - largest) / temperature) of every token into ``probs``, float64 (V,)."""
+    for token in range(len(scores)):
+        probs[token] = np.exp((scores[token] - largest) / temperature)
+
+
+@compiled
+def sharpen(probs, temperature):
+    """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature, up to a factor."""
+    if temperature == 1.0:
+        return
+    largest, exponent = probs.max(), np.float32(1 / temperature)
+    for token in range(len(probs)):  # in single precision, where a power is four times as fast
+        probs[token] = np.float32(probs[token] / largest) ** exponent
+
+
+@compiled
+def sample_from(probs, top_k, top_p, min_p, uniform):
+    """Filter unnormalised probabilities, and return the token at which their cumulative sum passes ``uniform`` of the total.
+
+    Inverse transform sampling. 0 switches top-k off, 1 top-p, 0 min-p; the most probable token always stays.
+
+    Args:
+        probs: float64 (V,), not negative, at least one above zero; what the filters drop becomes zero.
+        uniform: A random number in [0, 1).
+    """
+    if 0 < top_k < len(probs) or top_p < 1:
+        filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
+    if min_p > 0:
+        filter_min_p(probs, min_p)
+    rest = uniform * probs.sum()
+    last = 0
+    for token in range(len(probs)):
+        if probs[token] > 0:
+            last = token  # the last token of positive probability, should rounding pass it
+            rest -= probs[token]
+            if rest < 0:
+                break
+    return last
+
+
+@compiled
+def filter_min_p(probs, min_p):
+    """Zero the tokens that are less than min_p times as probable as the most probable one (Nguyen et al. 2024)."""
+    threshold = min_p * probs.max()
+    for token in range(len(probs)):
+        if probs[token] < threshold:
+            probs[token] = 0.0
+
+
+@compiled
+def filter_top_k_top_p(probs, top_k, top_p):
+    """Zero all but the top_k most probable tokens and their equals, and of these all but the smallest set of probability top_p.
+
+    top-k: Fan et al. 2018. top-p: Holtzman et al. 2020; of equals, those of smaller id are kept first.
+    """
+    heap = np.arange(len(probs))
+    size = len(heap)
+    for position in range(size // 2 - 1, -1, -1):
+        _sift_down(heap, size, position, probs)
+    total = probs.sum() if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
+    kept, before = 0, 0.0
+    while size > 0 and before < top_p * total and (kept < top_k or probs[heap[0]] == probs[heap[size]]):
+        size -= 1
+        heap[0], heap[size] = heap[size], heap[0]  # kept tokens stand behind the heap, the least probable first
+        before += probs[heap[size]]
+        kept += 1
+        _sift_down(heap, size, 0, probs)
+    total, before = before if total == np.inf else total, 0.0
+    for position in range(len(heap) - 1, -1, -1):
+        prob = probs[heap[position]]
+        if position < size or before >= top_p * total:
+            probs[heap[position]] = 0.0
+        before += prob
+
+
+@compiled
+def _sift_down(heap, size, position, probs):
+    """Restore the order of a heap whose top is the most probable token, of equals that of the smallest id."""
+    while True:
+        best, first = position, 2 * position + 1
+        for child in range(first, min(first + 2, size)):
+            a, b = heap[child], heap[best]
+            if probs[a] > probs[b] or (probs[a] == probs[b] and a < b):
+                best = child
+        if best == position:
+            return
+        heap[position], heap[best] = heap[best], heap[position]
+        position = best
+
+
+@compiled
+def _forbid_copies(windows, text, size, run, eos, largest, scores, probs):
+    """Rule out every token that completes a copied span, and eos; return the largest score left, -inf where there is none."""
+    apply_temperature(scores, largest, 1.0, probs)  # at a low temperature all other tokens could underflow to zero
+    forbid(windows, text, size, run, probs)
+    probs[eos] = 0.0
+    largest = -np.inf
+    for other in range(len(probs)):
+        if probs[other] == 0:
+            scores[other] = -np.inf
+        largest = max(largest, scores[other])
+    return largest

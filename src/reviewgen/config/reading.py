@@ -1,0 +1,50 @@
+"""The keywords by which a source of texts is read and cleaned, said once for every function that takes them."""
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from reviewgen.errors import ConfigError, did_you_mean
+
+__all__ = ["EvaluateOptions", "ReadingOptions", "refuse_unknown_options"]
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How a source of texts is read and cleaned.
+
+    Cleaning that is not given, or None, is that of the training where a trained model is measured; otherwise texts are cleaned,
+    but neither lower-cased nor stripped of markdown.
+
+    Attributes:
+        text_column: The column that holds the text; guessed if not given.
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file".
+        lowercase: Whether to lower-case the texts.
+        strip_markdown: Whether to keep only the words of markdown.
+        clean: False takes the texts exactly as they are.
+    """
+
+    text_column: str | None
+    documents: str
+    lowercase: bool | None
+    strip_markdown: bool | None
+    clean: bool | None
+
+
+class EvaluateOptions(ReadingOptions, total=False):
+    """``ReadingOptions``, and which part of the source is read.
+
+    Attributes:
+        split: "all" (default), or a part of the hash split of the source: "train", "validation" or "test".
+    """
+
+    split: str
+
+
+def refuse_unknown_options(options: Mapping[str, Any], known: type, function: str) -> None:
+    """Raise where a keyword is not one of a TypedDict's.
+
+    Raises:
+        ConfigError: A keyword is unknown; names the closest known one.
+    """
+    for name in options:
+        if name not in known.__annotations__:
+            raise ConfigError(f"{name!r} is not an argument of {function}. {did_you_mean(name, known.__annotations__)}")

@@ -1,0 +1,40 @@
+"""Generation: from the keywords of ``generate`` to the sampled tokens, and what is returned of them.
+
+    request        the arguments of one call, checked
+    prompts        which ids of a prompt the model is fed, and which end of its text is sampled again
+    generator      texts of one model: many, one as a stream, or texts that must include some words
+    decode         the decoding loop: token by token, or in blocks where the stepper has a loop of its own
+    beams          beam search
+    hooks          transformers' logits processors, stopping criteria and streamers
+    rows           the rows of a batch and their states
+    stopping       where a text ends
+    outputs        the returned texts
+    next_tokens    the most probable next tokens, their entropy, and the counts behind them
+    walk           a text that a user extends and undoes step by step
+    model_stepper  a Stepper for any model, through its call; imports torch, so it is imported where it is needed
+
+How one token is sampled from logits stands in ``reviewgen.compiled.sampling``. Knows neither bundle nor evaluation: what scores
+a text is handed in.
+"""
+
+from reviewgen.generation.generator import Generator
+from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, Support
+from reviewgen.generation.outputs import GeneratedText, Generation
+from reviewgen.generation.prompts import Pieces
+from reviewgen.generation.request import GenerateOptions, Request, make_request
+from reviewgen.generation.walk import Walk
+
+__all__ = [
+    "Alternative",
+    "Context",
+    "GenerateOptions",
+    "GeneratedText",
+    "Generation",
+    "Generator",
+    "NextTokens",
+    "Pieces",
+    "Request",
+    "Support",
+    "Walk",
+    "make_request",
+]

@@ -1,0 +1,128 @@
+"""Objects that are called at every token: transformers' logits processors, stopping criteria and streamers, unchanged.
+
+They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1, V), float32.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.generation.rows import Row
+from reviewgen.protocols import Tokenizer
+
+__all__ = ["Hooks", "make_hooks"]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Objects that are called at every token.
+
+    Attributes:
+        processors: Each takes ids and scores, and returns scores; -inf rules a token out.
+        criteria: Each takes ids and scores, and returns whether the text ends here.
+        streamer: Has ``put(ids)``, called with the prompt and then with each new token, and ``end()``.
+    """
+
+    processors: Sequence[Callable[[Any, Any], Any]]
+    criteria: Sequence[Callable[[Any, Any], Any]]
+    streamer: Any = None
+
+    def process(self, row: Row, scores: Float64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+        """Return a row's scores after the logits processors.
+
+        Raises:
+            GenerationError: They rule out every token, or return something else than scores of the same shape.
+        """
+        if not self.processors:
+            return scores
+        import torch
+
+        table = torch.from_numpy(scores.astype(np.float32))[None]
+        for processor in self.processors:
+            table = processor(self._ids(row), table)
+            if not isinstance(table, torch.Tensor) or table.shape != (1, len(scores)):
+                got = tuple(table.shape) if isinstance(table, torch.Tensor) else type(table).__name__
+                raise GenerationError(f"{_name(processor)} should return scores of shape {(1, len(scores))}; it returned {got}.")
+        processed: np.ndarray = table[0].double().cpu().numpy()
+        if not (processed < np.inf).all():
+            raise GenerationError("The logits processors return scores that are not numbers (NaN or plus infinity).")
+        if not (processed > -np.inf).any():
+            raise GenerationError(
+                f"The logits processors rule out every token after {len(row.ids)} tokens, so none can be drawn."
+            )
+        return processed
+
+    def should_stop(self, row: Row, scores: Float64[np.ndarray, " V"]) -> bool:
+        """Return whether a stopping criterion ends a row, to which a token was just appended.
+
+        Raises:
+            GenerationError: One of them returns neither a bool nor a tensor.
+        """
+        if not self.criteria:
+            return False
+        import torch
+
+        table, ids = torch.from_numpy(scores.astype(np.float32))[None], self._ids(row)
+        for criterion in self.criteria:
+            stops = criterion(ids, table)
+            if not isinstance(stops, bool | np.bool_ | torch.Tensor):
+                raise GenerationError(f"{_name(criterion)} should return whether the text ends here; it returned {stops!r}.")
+            if bool(torch.as_tensor(stops).all()):
+                return True
+        return False
+
+    def begin(self, rows: Sequence[Row], tokenizer: Tokenizer) -> None:
+        """Put the whole prompts, as the tokenizer encodes them, into the streamer."""
+        if self.streamer is None:
+            return
+        import torch
+
+        for row in rows:
+            self.streamer.put(torch.tensor([[*row.prefix, *row.ids, *tokenizer.encode(row.rest)]]))
+
+    def put(self, tokens: Sequence[int]) -> None:
+        """Put tokens into the streamer, one by one."""
+        if self.streamer is None:
+            return
+        import torch
+
+        for token in tokens:
+            self.streamer.put(torch.tensor([token]))
+
+    def end(self) -> None:
+        """End the streamer: the text is complete."""
+        if self.streamer is not None:
+            self.streamer.end()
+
+    def _ids(self, row: Row) -> Any:
+        import torch
+
+        return torch.tensor([[*row.prefix, *row.ids]])
+
+
+def make_hooks(logits_processor: Any = None, stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
+    """Return the hooks of a call; None where there are none.
+
+    Raises:
+        ConfigError: A processor or criterion is not callable, or the streamer lacks a method.
+    """
+    processors, criteria = _callables("logits_processor", logits_processor), _callables("stopping_criteria", stopping_criteria)
+    if streamer is not None and not (callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))):
+        raise ConfigError(f"streamer needs the methods put and end, as transformers' have; got {type(streamer).__name__}.")
+    return Hooks(processors, criteria, streamer) if processors or criteria or streamer is not None else None
+
+
+def _callables(name: str, given: Any) -> list[Callable[[Any, Any], Any]]:
+    """Return one callable or a list of them as a list; transformers' own lists are both."""
+    callables = list(given) if isinstance(given, Iterable) else [] if given is None else [given]
+    if not all(callable(one) for one in callables):
+        raise ConfigError(f"{name} is a function of ids and scores, or a list of such functions; got {given!r}.")
+    return callables
+
+
+def _name(processor: Any) -> str:
+    return getattr(processor, "__name__", type(processor).__name__)

@@ -1,0 +1,148 @@
+"""The arguments of one call of ``generate``, checked."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reviewgen.conditions import Conditions
+from reviewgen.config import GenerationConfig, GenerationSettings, check_seed, generation_config
+from reviewgen.errors import ConfigError
+from reviewgen.generation.hooks import Hooks, make_hooks
+from reviewgen.generation.prompts import check_prompts
+
+__all__ = ["GenerateOptions", "Request", "make_request"]
+
+
+class GenerateOptions(GenerationSettings, total=False):
+    """The keywords of ``ReviewModel.generate``, which says what they mean."""
+
+    generation_config: GenerationConfig | Mapping[str, Any] | None
+    logits_processor: Any
+    stopping_criteria: Any
+    streamer: Any
+    seed: int | None
+    novelty: str | None
+    max_copy: int | None
+    conditions: Mapping[str, Any] | None
+    must_include: str | Iterable[str] | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked call.
+
+    Attributes:
+        prompts: Each prompt as often as it is to be continued.
+        config: How to sample, and where to end.
+        seed: The seed of the call.
+        hooks: Objects that are called at every token.
+        novelty: "report", "filter" or None.
+        max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
+        conditions: Values by the name of the condition.
+        prefix: The ids of the conditions, which stand between bos and the text.
+        must_include: What each text must include.
+    """
+
+    prompts: Sequence[str]
+    config: GenerationConfig
+    seed: int
+    hooks: Hooks | None = None
+    novelty: str | None = None
+    max_copy: int | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    prefix: Sequence[int] = ()
+    must_include: Sequence[str] = ()
+
+    @property
+    def may_drop_tokens(self) -> bool:
+        """Whether tokens that were generated may be missing from the text."""
+        return bool(self.must_include) or self.config.finish is not None or self.novelty == "filter"
+
+    def deadline(self) -> float | None:
+        """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""
+        return None if self.config.max_time is None else time.monotonic() + self.config.max_time
+
+
+def make_request(
+    prompt: str | Sequence[str], defaults: GenerationConfig, options: GenerateOptions, conditions: Conditions | None = None
+) -> Request:
+    """Check the arguments of a call.
+
+    Args:
+        prompt: A prompt, or several.
+        defaults: The model's generation defaults.
+        options: The keywords of the call.
+        conditions: Those that the model was trained with.
+
+    Raises:
+        ConfigError: A setting is unknown, out of range, or incompatible with another.
+    """
+    own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
+    given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
+    settings = {name: _plain(value) for name, value in options.items() if name not in own}
+    config = generation_config(defaults, given["generation_config"], settings, own)
+    values = _mapping(given["conditions"])
+    request = Request(
+        prompts=check_prompts(prompt, config.num_return_sequences),
+        config=config,
+        seed=check_seed(given["seed"]),
+        hooks=make_hooks(given["logits_processor"], given["stopping_criteria"], given["streamer"]),
+        novelty=given["novelty"],
+        max_copy=given["max_copy"],
+        conditions=values,
+        prefix=(conditions or Conditions()).encode(values),
+        must_include=_words(given["must_include"]),
+    )
+    _refuse_pairs(request)
+    return request
+
+
+def _refuse_pairs(request: Request) -> None:
+    """Raise where two settings are incompatible."""
+    if request.novelty not in (None, "report", "filter"):
+        raise ConfigError(f"novelty must be 'report' or 'filter'; got {request.novelty!r}.")
+    if request.max_copy is not None and request.novelty != "filter":
+        raise ConfigError("max_copy needs novelty='filter'.")
+    if request.hooks is not None and request.hooks.streamer is not None:
+        if len(request.prompts) != 1:
+            raise ConfigError(f"A streamer takes one text; this call asks for {len(request.prompts)}.")
+        if request.may_drop_tokens:
+            raise ConfigError(
+                "must_include, finish and novelty='filter' may remove text again, so they cannot be combined with a streamer."
+            )
+    if request.config.num_beams > 1:
+        for name, is_given in (
+            ("novelty='filter'", request.novelty == "filter"),
+            ("must_include", bool(request.must_include)),
+            ("stopping_criteria", request.hooks is not None and bool(request.hooks.criteria)),
+            ("a streamer", request.hooks is not None and request.hooks.streamer is not None),
+        ):
+            if is_given:
+                raise ConfigError(f"num_beams cannot be combined with {name}.")
+    if request.must_include and request.config.do_sample is False:
+        raise ConfigError("must_include samples texts until one fits, so it cannot be combined with do_sample=False.")
+
+
+def _mapping(conditions: Any) -> Mapping[str, Any]:
+    if conditions is None:
+        return {}
+    if not isinstance(conditions, Mapping):
+        raise ConfigError(f"conditions is a mapping of names to values, as in {{'stars': 5}}; got {conditions!r}.")
+    return {name: _plain(value) for name, value in conditions.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy scalar as a Python number."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _words(words: Any) -> Sequence[str]:
+    given: list[Any] = [words] if isinstance(words, str) else [] if words is None else [None]
+    if isinstance(words, Iterable) and not isinstance(words, str):
+        given = list(words)
+    if not all(isinstance(word, str) and word for word in given):
+        raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {words!r}.")
+    return given

@@ -1,0 +1,42 @@
+"""``reviewgen pull``: a model is downloaded from the Hub, read, and copied to a folder where that is asked for."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from reviewgen.bundle import read_bundle
+from reviewgen.hub.locate import locate, parse_repository
+
+__all__ = ["fetch", "megabytes"]
+
+
+def fetch(repo_id: str, *, out: Path | None = None, token: str | None = None, force_download: bool = False) -> dict[str, Any]:
+    """Download a model, check that it can be read, and return a summary of it as JSON values.
+
+    Raises:
+        SourceError: ``repo_id`` is not the name of a repository.
+        ConfigError, HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
+        OutputExists, StorageError: ``out`` exists already, or cannot be written.
+    """
+    from reviewgen.bundle.write import copy_bundle, refuse_existing  # torch
+
+    source = parse_repository(repo_id, None)
+    if out is not None:
+        refuse_existing(out.expanduser())
+    folder = locate(f"hf://{source}", token=token, force_download=force_download).folder
+    bundle = read_bundle(folder, strict=False)
+    if out is not None:
+        copy_bundle(folder, out.expanduser())
+    bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
+    return {
+        "repository": str(source),
+        "preset": bundle.preset,
+        "bits_per_character": bits if bits is not None and math.isfinite(bits) else None,
+        "megabytes": round(megabytes(folder), 3),
+        "folder": str(out or folder),
+    }
+
+
+def megabytes(folder: Path) -> float:
+    """Return the size of a folder's files in megabytes."""
+    return sum(file.stat().st_size for file in folder.iterdir()) / 1e6

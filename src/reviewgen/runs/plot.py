@@ -1,0 +1,69 @@
+"""``plot_training``: saved models become a picture of their learning curves."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from reviewgen.bundle.read import read_training
+from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.hub.locate import locate
+from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
+
+__all__ = ["picture_name", "plot_training", "read_curves"]
+
+
+def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
+    """Read a saved model's learning curves; neither its weights nor its plugins are asked for.
+
+    Args:
+        source: A folder, or a repository on the Hub.
+        name: What to call it; the name of the folder if not given.
+
+    Raises:
+        BundleError: There is no saved model, it is damaged, or it has no curves.
+    """
+    return find_curves(read_training(locate(source).folder), name or _name(source))
+
+
+def plot_training(
+    sources: Sequence[str | Path], file: str | Path, *, against: str = "seconds", overwrite: bool = False
+) -> list[LearningCurves]:
+    """Draw the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return what was drawn.
+
+    Args:
+        sources: Saved folders, or repositories on the Hub; several are drawn over one another.
+        file: The picture.
+        against: "seconds" since the training began (reading and tokenizing come before), "steps" or "tokens".
+        overwrite: Whether a file that is there already may be replaced.
+
+    Raises:
+        ConfigError: matplotlib is not installed, there are no sources, or the file's suffix or ``against`` is unknown.
+        BundleError: A source is no saved model, or has no learning curve.
+        OutputExists: The file is there already.
+        StorageError: The file cannot be written.
+    """
+    if isinstance(sources, str | Path) or not sources:
+        raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {sources!r}.")
+    if against not in AXES:
+        raise ConfigError(f"Curves cannot be drawn against {against!r}. {did_you_mean(against, AXES)}")
+    file = Path(file)
+    refuse_plot(file, overwrite)
+    names = _names(sources)
+    runs = [read_curves(source, name) for source, name in zip(sources, names, strict=True)]
+    save_figure(draw_curves(runs, against), file)
+    return runs
+
+
+def picture_name(sources: Sequence[str | Path]) -> Path:
+    """Return the file, here, that curves are drawn as where none is named."""
+    return Path(f"{_name(sources[0])}.png" if len(sources) == 1 else "curves.png")
+
+
+def _names(sources: Sequence[str | Path]) -> list[str]:
+    """Return what to call each source: the name of its folder, or the whole source where two folders have one name."""
+    names = [_name(source) for source in sources]
+    return [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
+
+
+def _name(source: str | Path) -> str:
+    return Path(os.path.normpath(Path(source).absolute())).name

@@ -1,0 +1,6 @@
+"""Several trainings of one preset: ``sweep`` over the values of a setting, ``tune`` by a search."""
+
+from reviewgen.search.sweep import SweepRow, plot_sweep, sweep
+from reviewgen.search.tune import TuneTrial, best_trial, tune
+
+__all__ = ["SweepRow", "TuneTrial", "best_trial", "plot_sweep", "sweep", "tune"]
