@@ -24,12 +24,12 @@ from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.presets import NGRAM_CHAR, NGRAM_WORD
 from reviewgen_ngram.prune import entropy_losses
 
-from reviewgen.compiled.sampling import sample_from, apply_temperature
+from reviewgen.compiled.sampling import apply_temperature, sample_from
 from reviewgen.compiled.windows import build_windows
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution, TrainingError
+from reviewgen.generation.decode import make_sampling_params
 from reviewgen.protocols import DEAD_END, CountTrained, LanguageModel, SupportsCountMerge, SupportsScore, SupportsStep
-from reviewgen.generation import make_sampling_params
 from tests.unit.fakes import LetterTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own

@@ -39,7 +39,7 @@ def installed(monkeypatch):
         missing = [p for p in POINTS if p[0] == group and p[1] not in {point.name for point in found}]
         return found + [EntryPoint(name, value, group) for _, name, value in missing]
 
-    monkeypatch.setattr(registry, "entry_points", points)
+    monkeypatch.setattr(registry.plugins, "entry_points", points)
 
 
 def make_blend(*names, weights=None, **settings):

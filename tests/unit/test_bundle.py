@@ -559,7 +559,7 @@ def test_a_stranger_s_parts_are_saved_and_read(tmp_path: Path, monkeypatch: pyte
     model = letters(3)
     model._bundle.model_plugin = Plugin("model", "table", "(this process)", "")
     model._bundle.tokenizer_plugin = Plugin("tokenizer", "letters", "(this process)", "")
-    monkeypatch.setattr(registry, "_registered", {("model", "table"): Table, ("tokenizer", "letters"): LetterTokenizer})
+    monkeypatch.setattr(registry.plugins, "_registered", {("model", "table"): Table, ("tokenizer", "letters"): LetterTokenizer})
     model.save_pretrained(tmp_path / "m")
     assert reviewgen.load(tmp_path / "m").generate("ab", num_return_sequences=3, seed=1) == model.generate(
         "ab", num_return_sequences=3, seed=1

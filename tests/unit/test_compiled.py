@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.sampling import sample_from, apply_temperature, sharpen
+from reviewgen.compiled.sampling import apply_temperature, sample_from, sharpen
 from reviewgen.compiled.windows import build_windows, copies, count_windows, false_positive_rate, forbid, hash_window
 
 SEPARATORS = (0, 1)

@@ -13,10 +13,10 @@ import torch
 from matplotlib.image import imread
 
 import reviewgen
-from reviewgen.api import plot
-from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenError, StorageError
 from reviewgen.pictures import draw_curves, learning
+from reviewgen.runs import plot
+from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.training import Report
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
 

@@ -10,11 +10,11 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.runs.start import find_start
 from reviewgen.conditions import Conditions
 from reviewgen.data import digest_tokenizer, trained_on
 from reviewgen.errors import BundleError, ConfigError, DataError, OutputExists, UnknownPlugin
 from reviewgen.evaluation import evaluate_documents, sample_documents
+from reviewgen.runs.start import find_start
 from tests.unit.fakes import TEXTS, run_command, train_tiny
 
 NEW = [f"a {adjective} {noun}, and so was the {other}!" for adjective in ("warm", "loud", "dim", "fine", "sharp")

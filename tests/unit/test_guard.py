@@ -14,12 +14,12 @@ from scipy.stats import chi2_contingency
 from torch import Tensor
 
 from reviewgen.config import GenerationConfig
+from reviewgen.generation import Generator, Pieces, Request
+from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation.rows import Row
 from reviewgen.model import GeneratedText, ReviewModel
 from reviewgen.novelty import build_index
 from reviewgen.protocols import SupportsSample
-from reviewgen.generation import Pieces, Row, decode, start_rows
-from reviewgen.generation.decode import TRIES
-from reviewgen.generation.model_stepper import make_stepper
 from tests.unit.fakes import GRU, LETTERS, TEXTS, TableModel, review_model, table, train_tiny
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
@@ -84,13 +84,10 @@ def written(
     model: ReviewModel, prompts: Sequence[str], max_copy: int | None, stops: Sequence[str] = (), seed: int = 0, **settings: Any
 ) -> list[Row]:
     """Return the rows of texts, which have what the texts themselves do not: ids and why each ended."""
-    pieces = Pieces(model.tokenizer)
-    rows = list(start_rows(prompts, pieces, seed))
-    guard = None if max_copy is None else model._writing.index.guard(max_copy)
     config = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 40, "stop_strings": tuple(stops)} | settings))
-    for _ in decode(make_stepper(model.model), model.tokenizer, pieces, rows, config, guard):
-        pass
-    return rows
+    novelty = None if max_copy is None else "filter"
+    generator = Generator(make_stepper(model.model), model.tokenizer, index=model.bundle.index)
+    return list(generator.generate(Request(prompts, config, seed, novelty=novelty, max_copy=max_copy)))
 
 
 def longest_copy(ids: Sequence[int], texts: Sequence[str], tokenizer: Any = LETTERS) -> int:
@@ -158,7 +155,7 @@ def test_a_model_of_one_token_ends_in_bounded_time() -> None:
     (text,) = model.generate(novelty="filter", max_copy=5, max_new_tokens=30, seed=0)
     assert text == "a" * 30
     assert isinstance(text, GeneratedText) and text.exceeds_max_copy
-    assert TRIES < len(inner.calls) <= (TRIES + 1) * 32
+    assert MAX_RETRIES < len(inner.calls) <= (MAX_RETRIES + 1) * 32
 
 
 @pytest.mark.parametrize("is_block", [False, True])
@@ -170,7 +167,7 @@ def test_going_back_finds_another_way(is_block: bool) -> None:
     rows = written(model, [""] * 50, 3)
     assert not any(row.exceeds_limit for row in rows)
     assert all("d" not in row.text for row in rows)
-    assert {row.tries for row in rows} > {0, 1}
+    assert {row.retries for row in rows} > {0, 1}
     assert any("d" in row.text for row in written(model, [""] * 50, None))
     assert all(row.new_tokens == len(row.ids) for row in rows)
 

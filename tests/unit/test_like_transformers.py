@@ -12,7 +12,7 @@ from transformers.generation import logits_process as processors
 from reviewgen.compiled.sampling import NOTHING_LEFT, SamplingParams, apply_penalties, sample_token
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.config import GenerationConfig
-from reviewgen.generation import make_sampling_params
+from reviewgen.generation.decode import make_sampling_params
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 from tests.unit.foreign import foreign, foreign_texts
 from tests.unit.test_guard import LOOP, Plain, counted

@@ -5,8 +5,8 @@ import pytest
 from numba.core import event
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.sampling import NONE, NOT_A_NUMBER, SamplingParams, sample_live_rows
 from reviewgen.compiled.linear import GROUP, PANEL, add_product, exp32, pack, sigmoid32, tanh32
+from reviewgen.compiled.sampling import NONE, NOT_A_NUMBER, SamplingParams, sample_live_rows
 from reviewgen.compiled.windows import NO_WINDOWS
 
 EPSILON = np.finfo(np.float32).eps

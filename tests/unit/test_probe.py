@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from reviewgen.training.device import using_threads
 from reviewgen.training import TrainingConfig, probe
 from reviewgen.training.config import Budget
+from reviewgen.training.device import using_threads
 from reviewgen.training.probe import (
     ExecutionConfig,
-    describe_timings,
     autotune,
     default_execution,
-    probe_seconds,
+    describe_timings,
     measure_throughput,
+    probe_seconds,
 )
 
 

@@ -26,7 +26,7 @@ from tests.unit.fakes import TEXTS, launcher
 SCRIPT = """
 import itertools, json, os, signal, sys, time
 from reviewgen import TrainingRun
-from reviewgen.api import run as api, start as begin
+from reviewgen.runs import start as begin, training_run as api
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
 from reviewgen.training import loop, probe

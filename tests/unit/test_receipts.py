@@ -165,12 +165,12 @@ def test_a_file_that_holds_something_else_is_left_alone(
 
 
 def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    from reviewgen.generation.writing import Writing
+    from reviewgen.generation import Generator
 
-    plain = Writing.rows
+    plain = Generator.generate
 
-    def interrupted(self: Writing, request: Any, first: int = 0, begins_late: bool = True) -> Any:
-        for count, row in enumerate(plain(self, request, first, begins_late)):
+    def interrupted(self: Generator, request: Any, first: int = 0, start_late: bool = True) -> Any:
+        for count, row in enumerate(plain(self, request, first, start_late)):
             if count == 70:
                 raise KeyboardInterrupt
             yield row
@@ -179,7 +179,7 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
         tmp_path / "t.jsonl",
         ("generate", saved["ngram-char"], "--max-new-tokens", 10, "-n", 200, "--seed", 3, "--out"),
     )
-    monkeypatch.setattr(Writing, "rows", interrupted)
+    monkeypatch.setattr(Generator, "generate", interrupted)
     status, out, said = run_command(monkeypatch, capsys, *common, file)
     assert status == 1 and "70 of 200 texts are in" in out and "Interrupted." in said and "goes on" in said
     assert len(texts_of(file)) == 70

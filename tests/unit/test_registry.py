@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from reviewgen import registry
-from reviewgen.registry import describe_weights
 from reviewgen.config import Preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin
-from reviewgen.registry import find_model, find_preset, find_tokenizer, list_plugins, register_model, register_tokenizer
+from reviewgen.registry import (
+    describe_weights,
+    find_model,
+    find_preset,
+    find_tokenizer,
+    list_plugins,
+    register_model,
+    register_tokenizer,
+)
 
 Install = Callable[..., Path]
 
@@ -19,8 +26,8 @@ Install = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test a registry of this process that is empty, and take its fake modules away again."""
-    monkeypatch.setattr(registry, "_registered", {})
-    monkeypatch.setattr(registry, "_failures", {})
+    monkeypatch.setattr(registry.plugins, "_registered", {})
+    monkeypatch.setattr(registry.plugins, "_failures", {})
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

@@ -17,12 +17,12 @@ from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 from scipy.stats import chi2
 from torch import Tensor
 
-from reviewgen.compiled.sampling import draw as draw_one
 from reviewgen.compiled.sampling import apply_temperature
+from reviewgen.compiled.sampling import sample_from as draw_one
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
-from reviewgen.model import ReviewModel
 from reviewgen.generation import Pieces
+from reviewgen.model import ReviewModel
 from tests.unit.fakes import LETTERS, TEXTS, QueueModel, TableModel, review_model, table
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))

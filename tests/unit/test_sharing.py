@@ -301,19 +301,19 @@ def test_a_model_s_own_defaults_do_not_blind_what_looks_it_over(
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(defaults))
     answer, notes = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), PUSH, "notes")
     assert "/commit/" in answer
-    assert any("Looked over 203 samples" in note and "a copy rate of" in note for note in notes)
+    assert any("Scanned 203 samples" in note and "a copy rate of" in note for note in notes)
 
 
 def test_what_others_change_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     script = """
 import reviewgen.hub.publish as sharing
-draw = sharing._draw_samples
-def draw_while_somebody_commits(model):
+generate = sharing._generate
+def generate_while_another_user_commits(*args):
     from huggingface_hub import HfApi
     HfApi().upload_file(repo_id="ana/reviews", path_or_fileobj=b"by hand", path_in_repo="notes.txt")
-    return draw(model)
-sharing._draw_samples = draw_while_somebody_commits
+    return generate(*args)
+sharing._generate = generate_while_another_user_commits
 """
     answers = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), script, PUSH)
     refused(answers[0], "HubError", "could not be published")

@@ -1,5 +1,6 @@
 """The bias-variance table: its numbers are those of single runs, what is refused before any work, the plot, the command."""
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -11,15 +12,17 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.api import SweepRow, plot_sweep, table
 from reviewgen.errors import ConfigError, StorageError
 from reviewgen.evaluation import evaluate_documents
+from reviewgen.search import SweepRow, plot_sweep
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
     "model": {"layer": "fused", "hidden_size": 8, "embedding_size": 4},
     "training": {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 1},
 }
+
+table = importlib.import_module("reviewgen.search.sweep")
 
 
 def by_hand(preset: str, **options: Any) -> SweepRow:

@@ -675,7 +675,7 @@ def test_check_runs_every_law():
 @pytest.fixture
 def registered(monkeypatch):
     """Register fakes by name, for one test."""
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry.plugins, "_registered", {})
     registry.register_model("tiny", Tiny)
     registry.register_model("counts", Counts)
     registry.register_tokenizer("bytes", Bytes)

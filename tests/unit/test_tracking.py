@@ -21,8 +21,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.runs.tracking import flatten
 from reviewgen.errors import ConfigError, StorageError
+from reviewgen.runs.tracking import flatten
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command
 
 

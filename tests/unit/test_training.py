@@ -14,8 +14,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import IGNORED
 from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
-from reviewgen.training.device import using_threads
-from reviewgen.training.device import Threads, native_precision
+from reviewgen.training.device import Threads, native_precision, using_threads
 from reviewgen.training.loop import Loop, detach
 from reviewgen.training.loss import cross_entropy
 from reviewgen.training.optimizing import linear_decay, split_parameters

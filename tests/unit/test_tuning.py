@@ -1,5 +1,6 @@
 """The search for settings: what is searched, that it finds what is planted, that it goes on after an interrupt, the command."""
 
+import importlib
 import json
 import math
 import shlex
@@ -14,11 +15,11 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.api import TuneTrial, best_trial, tuning
-from reviewgen.search.space import Choice, Range, current, parse_space, usual_space
-from reviewgen.runs.start import find_start
-from reviewgen.search.study import Study
 from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
+from reviewgen.runs.start import find_start
+from reviewgen.search import TuneTrial, best_trial
+from reviewgen.search.space import Choice, Range, current, parse_space, usual_space
+from reviewgen.search.study import Study
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
@@ -26,6 +27,8 @@ SMALL = {
     "training": {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 2, "evaluation_tokens": 400},
 }
 RATES = "1e-6:1"
+
+tuning = importlib.import_module("reviewgen.search.tune")
 
 
 def start_of(name: str, **settings: Any) -> Any:
