@@ -89,8 +89,8 @@ def test_a_report_changes_no_text(models: dict[str, ReviewModel], form: str) -> 
     ("form", "settings", "kind", "said"),
     [
         ("exact", {"novelty": "x"}, ConfigError, "'report' or 'filter'"),
-        ("exact", {"max_copy": 5}, ConfigError, "goes with novelty='filter'"),
-        ("exact", {"novelty": "report", "max_copy": 5}, ConfigError, "goes with novelty='filter'"),
+        ("exact", {"max_copy": 5}, ConfigError, "needs novelty='filter'"),
+        ("exact", {"novelty": "report", "max_copy": 5}, ConfigError, "needs novelty='filter'"),
         ("exact", {"novelty": "filter", "max_copy": -1}, ConfigError, "max_copy is -1"),
         ("exact", {"novelty": "filter", "max_copy": True}, ConfigError, "max_copy is True"),
         ("compact", {"novelty": "filter", "max_copy": -1}, ConfigError, "max_copy is -1"),
