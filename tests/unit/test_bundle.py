@@ -22,6 +22,7 @@ from reviewgen import ReviewModel, bundle, registry
 from reviewgen.bundle.write import write_bundle
 from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.registry import Plugin
+from tests.forked import run_python
 from tests.unit.fakes import GRU, LETTERS, NGRAM, TEXTS, FakeConfig, LetterTokenizer, TableModel, review_model, table, train_tiny
 
 WEIGHTS = "model.safetensors"
@@ -485,7 +486,7 @@ for limit in {limits}:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print(os.listdir({str(target.parent)!r}), message)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = run_python(["-c", script])
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(limits)

@@ -4,8 +4,6 @@ import itertools
 import json
 import mmap
 import os
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_t
 from reviewgen.data.store import store
 from reviewgen.errors import StorageError
 from reviewgen.novelty import build_index
+from tests.forked import run_python
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 
@@ -176,7 +175,7 @@ def test_a_killed_process_leaves_only_a_temporary_folder_that_goes_after_a_day(t
             corpus = gather(["a", "b", "c"], folder, DataConfig())
             cache.tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder)
     """
-    assert subprocess.run([sys.executable, "-c", script], env=os.environ, check=False).returncode == 9
+    assert run_python(["-c", script]).returncode == 9
     (left,) = cache_folder().iterdir()
     assert left.name.startswith("tmp-")
     assert (left / "tokens").is_dir()
@@ -280,7 +279,7 @@ def test_a_full_disk_is_one_sentence_wherever_it_strikes():
         except StorageError as error:
             print("spool", "texts.jsonl" in str(error))
     """
-    done = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True, text=True, check=False)
+    done = run_python(["-c", script])
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["1 1"] * 4 + ["written", "spool True"]
 

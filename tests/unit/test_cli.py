@@ -10,6 +10,7 @@ import time
 import pytest
 
 import reviewgen
+from tests.forked import run_python
 
 REVIEWS = [
     f"The {noun} was {kind} number {i}." for noun in ("food", "band", "film") for kind in ("good", "bad") for i in range(12)
@@ -17,9 +18,11 @@ REVIEWS = [
 
 
 def run(*words, cwd=None, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "reviewgen", *map(str, words)], cwd=cwd, capture_output=True, text=True, **options
-    )
+    """Run a command; with options of ``subprocess.run`` in a process that is started, not forked."""
+    command = ["-m", "reviewgen", *map(str, words)]
+    if options:
+        return subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, **options)
+    return run_python(command, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +243,7 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_model(folder, tmp_path):
         f"sys.argv = ['reviewgen', 'train', 'ngram-char', '--data', 'reviews.csv', '--out', {str(tmp_path / 'full')!r}];"
         "from reviewgen.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    done = run_python(["-c", script], cwd=folder)
     refused(done, 1, "No room")
     assert list(tmp_path.glob("*full*")) == []
 

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import random
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from reviewgen.data import IGNORED, DataConfig, Lanes, cache_folder, gather, tok
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.evaluation import Document, evaluate_documents
 from reviewgen.novelty import ExactIndex
+from tests.forked import run_python
 from tests.unit.fakes import LETTERS, NGRAM, ScoringTable, TableModel, run_command, table, train_tiny
 
 WORDS = {1: ["awful", "boring", "terrible", "sad", "dreadful"], 5: ["great", "lovely", "superb", "happy", "wonderful"]}
@@ -210,7 +209,7 @@ def refusals() -> list[str]:
 
 def test_what_is_of_a_wrong_type_is_refused_in_one_sentence() -> None:
     script = "import json; from tests.unit.test_conditions import refusals; print(json.dumps(refusals()))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = run_python(["-c", script], cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert not [message for message in said if "\n" in message]

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from reviewgen.evaluation import Totals
 from reviewgen.model import GeneratedText
 from reviewgen.novelty import CompactIndex, ExactIndex
 from reviewgen.training import TrainingConfig, evaluator
+from tests.forked import run_python
 from tests.unit.fakes import LETTERS, TEXTS, QueueModel, run_command, train_tiny
 
 FORMS = ["exact", "compact"]
@@ -126,7 +125,7 @@ for call in (
     except ConfigError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = run_python(["-c", script], check=True)
     wanted = ["max_copy is 1.5", "max_copy is '5'", "novelty must be", "The text must be", "Give a list of at least one value"]
     assert len(done.stdout.splitlines()) == len(wanted)
     assert all(line.startswith(start) for line, start in zip(done.stdout.splitlines(), wanted, strict=True))

@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from scipy.stats import chisquare
 
 from reviewgen.errors import ConfigError, DataError, GenerationError
 from reviewgen.model import Generation, ReviewModel
+from tests.forked import run_python
 from tests.unit.fakes import LETTERS, QueueModel, TableModel, review_model, table
 from tests.unit.test_guard import LOOP, WORD, Plain, counted, indexed
 
@@ -75,7 +74,7 @@ model.generate("ab", logits_processor=lambda ids, scores: scores, stopping_crite
 [found.log_probabilities for found in model.generate("ab", return_dict_in_generate=True)]
 assert state() == before
 """
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    run_python(["-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 # Temperatures that come round.

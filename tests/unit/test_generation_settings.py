@@ -1,7 +1,5 @@
 """The settings of ``generate``: names of others, misspelled ones, pairs that exclude each other, saved defaults."""
 
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from transformers import GenerationConfig as ForeignConfig
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
+from tests.forked import run_python
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 from tests.unit.test_guard import LOOP, indexed
 
@@ -157,7 +156,7 @@ for wrong in (1.0, "0", None):
     refused(model.generate_each, "first must be a whole number of at least 0", "a", first=wrong)
 assert model.generate(iter(["a", "b"]), seed=1) == model.generate(["a", "b"], seed=1)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    run_python(["-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 # Where settings come from.

@@ -1,8 +1,6 @@
 """Loading from the Hub, with the real client against the loopback Hub, in a subprocess."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 
 from reviewgen import ReviewModel
+from tests.forked import run_python
 from tests.loopback_hub import LoopbackHub
 from tests.unit.fakes import NGRAM, train_tiny
 
@@ -48,14 +47,7 @@ try:
 except reviewgen.ReviewgenError as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=hub.environment(home) | variables,
-        cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(["-c", script], env=hub.environment(home) | variables, cwd=home)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -3,8 +3,6 @@
 import gzip
 import io
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.forked import run_python
 from tests.loopback_hub import TOKEN, LoopbackHub
 
 WEIGHTS = bytes(range(256)) * 40
@@ -53,8 +52,7 @@ def hub() -> Iterator[LoopbackHub]:
 def client(hub: LoopbackHub, home: Path, script: str, token: str | None = None, **variables: str) -> Any:
     """Run the script with the real client; the JSON of its last printed line."""
     environment = hub.environment(home, token) | variables
-    command = [sys.executable, "-c", f"import json\n{script}"]
-    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120, check=False)
+    done = run_python(["-c", f"import json\n{script}"], env=environment, cwd=home)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -18,6 +18,7 @@ from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import checkpoints
 from reviewgen.training.device import native_precision
+from tests.forked import run_python
 from tests.unit.fakes import TEXTS, launcher, run_command
 
 SMALL = {
@@ -96,12 +97,15 @@ def alone(out, kill_at=None, resume=False, processes=1, fails=False, **given):
     """
     words = json.dumps([str(out), kill_at, resume, options() | given])
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    command, end = [sys.executable, "-c", ALONE, words], -signal.SIGKILL
+    command, end = ["-c", ALONE, words], -signal.SIGKILL
     if processes > 1:
         (out.parent / "alone.py").write_text(ALONE, encoding="utf-8")
         command, end = [*launcher(processes), str(out.parent / "alone.py"), words], 1
     own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False, timeout=180)
+    if processes == 1:
+        done = run_python(command, env=os.environ | own)
+    else:
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False, timeout=600)
     if fails:
         assert done.returncode == 1
         return done.stderr

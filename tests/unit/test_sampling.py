@@ -1,8 +1,6 @@
 """Sampling: filters and draws against plain Python, and the decoding loop with models that need no training."""
 
 import math
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.generation import Pieces
 from reviewgen.model import ReviewModel
+from tests.forked import run_python
 from tests.unit.fakes import LETTERS, TEXTS, QueueModel, TableModel, review_model, table
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
@@ -251,7 +250,7 @@ model.generate_one()
 list(model.stream("ab", seed=1))
 assert state() == before
 """
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+    run_python(["-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize("seed", [0, 1, (1 << 64) - 1])

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 
 import reviewgen
 from reviewgen import ReviewModel
+from tests.forked import run_python
 from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.unit.fakes import GRU, NGRAM, train_tiny
 
@@ -59,9 +59,7 @@ for step in {list(steps)!r}:
 print(json.dumps(found))
 """
     environment = hub.environment(home, token) | {"REVIEWGEN_CACHE": str(home / "tokens")} | variables
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=home, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_python(["-c", script], env=environment, cwd=home)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -289,7 +287,7 @@ def test_an_index_that_holds_the_text_is_published_only_if_that_is_allowed(hub: 
     train_tiny("ngram-char", tmp_path / "cache", out=tmp_path / "model", **(NGRAM | {"training": {"novelty": "exact"}}))
     steps = [PUSH, PUSH.replace("['copies']", "['copies', 'text']")]
     found, allowed = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
-    refused(found, "NotPublished", "novelty.safetensors holds the whole training text")
+    refused(found, "NotPublished", "novelty.safetensors contains the whole training text")
     assert "--allow text " in found[1] and "/commit/" in allowed
 
 
@@ -411,15 +409,7 @@ def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path, monke
 
 def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     def run(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "reviewgen", *words],
-            env=hub.environment(tmp_path / "home", TOKEN),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = run_python(["-m", "reviewgen", *words], env=hub.environment(tmp_path / "home", TOKEN), cwd=tmp_path)
         assert done.returncode == status, done.stderr
         return done
 
@@ -435,5 +425,5 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert "is there already" in run("pull", "ana/reviews", "--out", "mine", status=1).stderr
     assert "owner/name" in run("pull", "no-such", status=2).stderr
     assert "owner/name" in run("push", str(folder), "reviews", status=2).stderr
-    assert "nothing that is looked for" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
+    assert "not something that is scanned for" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
     assert run("generate", "ana/reviews", "--seed", "1").stdout == run("generate", str(folder), "--seed", "1").stdout

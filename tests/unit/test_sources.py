@@ -4,7 +4,6 @@ import csv
 import gzip
 import io
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 
 from reviewgen.data.sources import open_texts
 from reviewgen.errors import ConfigError, DataError
+from tests.forked import run_python
 from tests.loopback_hub import LoopbackHub
 
 TEXTS = [
@@ -454,14 +454,12 @@ def test_hub_datasets_and_that_files_ask_nobody(tmp_path):
     """
     with LoopbackHub(repositories) as hub:
         environment = hub.environment(tmp_path / "home")
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = run_python(["-c", script], env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         asked = len(hub.requests)
         local = script.replace('["owner/one",', '["",').replace(', "hf://owner/one@v1", "owner/many", "owner/eval"', "")
         local = local.replace(', "owner/missing", "owner/one@v9"', "")
-        subprocess.run([sys.executable, "-c", local], env=environment, cwd=tmp_path, capture_output=True, check=True)
+        run_python(["-c", local], env=environment, cwd=tmp_path, check=True)
         assert hub.requests[asked:] == []
         assert [request for request in hub.requests if request.status == 501] == []
     one, first, many, other, missing, revision, plain = json.loads(done.stdout.splitlines()[-1])
