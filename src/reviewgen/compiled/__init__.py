@@ -34,6 +34,8 @@ def compiled(function: FunctionT) -> FunctionT:
     The function is unwrapped first, because what checks its arguments at run time cannot be compiled.
     """
     plain = inspect.unwrap(function)
+    if numba.config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1 runs the loops as Python, to step through them
+        return plain
     try:
         dispatcher = numba.njit(cache=True, **_OPTIONS)(plain)
         _drop_stale_files(dispatcher.stats.cache_path)
