@@ -1,4 +1,4 @@
-"""The blend as a model, its weights and its stepper, against mixtures spelled out in plain numpy."""
+"""The blend as a model, its weights and its stepper, against mixtures computed in plain numpy."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def installed(monkeypatch):
 def make_blend(*names, weights=None, **settings):
     models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
     plugins = [find_model(name)[1] for name in names]
-    return Blend.of(models, plugins, check_weights(weights, len(models)))
+    return Blend.from_models(models, plugins, check_weights(weights, len(models)))
 
 
 def two():
@@ -56,7 +56,7 @@ def two():
 def nested():
     """Return a blend of a blend and a network."""
     parts = [two(), make_model("nnlm", VOCABULARY)]
-    return Blend.of(parts, [find_model("blend")[1], find_model("nnlm")[1]], (0.6, 0.4))
+    return Blend.from_models(parts, [find_model("blend")[1], find_model("nnlm")[1]], (0.6, 0.4))
 
 
 def unsmoothed():
@@ -110,7 +110,7 @@ def test_unsmoothed_parts_cover_for_each_other():
 
 def test_a_model_without_weight_has_no_say():
     blend, ids = make_blend("ngram", "gru", gru=SMALL), some_ids()
-    alone = Blend.of(blend.parts, [find_model("ngram")[1], find_model("gru")[1]], (1.0, 0.0))
+    alone = Blend.from_models(blend.parts, [find_model("ngram")[1], find_model("gru")[1]], (1.0, 0.0))
     expected, _ = blend.parts[0](ids, blend.parts[0].initial_state(3))
     with torch.no_grad():
         np.testing.assert_allclose(alone(ids, alone.initial_state(3))[0], expected, atol=1e-5)
@@ -122,7 +122,7 @@ def test_a_model_without_weight_has_no_say():
 def test_making_and_loading_a_blend_of_models_draws_nothing_and_shares_them():
     parts = [make_model("ngram", VOCABULARY), make_model("gru", VOCABULARY, **SMALL).train()]
     before = torch.get_rng_state()
-    blend = Blend.of(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
+    blend = Blend.from_models(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
     assert torch.equal(torch.get_rng_state(), before)
     assert blend.parts == tuple(parts)
     assert not parts[1].training
@@ -135,7 +135,7 @@ def test_tensors_that_do_not_fit_are_refused_and_change_nothing():
     expected, _ = blend(ids, blend.initial_state(3))
     wide = {**tensors, "1.embedding.weight": torch.zeros(VOCABULARY, 5)}
     for wrong, words in (
-        (wide, "Model 1 of the blend asks for embedding.weight of the shape (11, 4); there is (11, 5)"),
+        (wide, "Model 1 of the blend expects embedding.weight of shape (11, 4); got (11, 5)"),
         ({name: tensor for name, tensor in tensors.items() if name != "1.output.bias"}, "output.bias"),
         ({**tensors, "2.weight": torch.zeros(1)}, "'2.weight' belongs to none of the 2 models"),
         ({**tensors, "weight": torch.zeros(1)}, "'weight' belongs to none"),
@@ -154,12 +154,12 @@ PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": 
     [
         ({}, "A blend is not trained"),
         ({"models": [PART], "weights": [1.0]}, "at least two trained models"),
-        ({"models": [PART, PART]}, "needs as many weights; got 0"),
+        ({"models": [PART, PART]}, "needs 2 weights; got 0"),
         ({"models": [PART, PART], "weights": [0.5, 0.6]}, "must sum to one; got 0.5, 0.6"),
         ({"models": [PART, PART], "weights": [1.5, -0.5]}, "weights must be at least 0; got -0.5"),
         ({"models": [PART, PART], "weights": [0.5, float("nan")]}, "finite"),
         ({"models": [PART, PART | {"x": 1}], "weights": [0.5, 0.5]}, "Model 1 of the blend should have the keys"),
-        ({"models": [PART, PART | {"config": {"vocab_size": 6}}], "weights": [0.5, 0.5]}, "has 6 tokens, the blend 5"),
+        ({"models": [PART, PART | {"config": {"vocab_size": 6}}], "weights": [0.5, 0.5]}, "has 6 token ids, but the blend has 5"),
     ],
 )
 def test_a_config_is_strict(settings, words):

@@ -16,7 +16,7 @@ import pytest
 from reviewgen_char.tokenizer import CharTokenizer
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
-from reviewgen.data.store import store
+from reviewgen.data.store import write_split
 from reviewgen.errors import StorageError
 from reviewgen.novelty import build_index
 
@@ -124,7 +124,7 @@ def test_the_width_of_an_id(vocab_size, dtype):
     assert max(max(tokenizer.encode(text)) for text in ["\0"]) == vocab_size - 1
 
 
-def test_the_files_are_memory_mapped_and_forgotten_pages_come_back():
+def test_the_files_are_memory_mapped_and_released_pages_come_back():
     _, stores, _ = run(TEXTS)
     ids = stores["train"].ids
     base = ids
@@ -133,7 +133,7 @@ def test_the_files_are_memory_mapped_and_forgotten_pages_come_back():
     assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
     assert not ids.flags.writeable
     before = ids.copy()
-    stores["train"].forget()
+    stores["train"].release_pages()
     assert np.array_equal(ids, before)
 
 
@@ -143,7 +143,7 @@ def test_empty_splits_and_empty_texts():
     assert [stores[split].tokens for split in SPLITS] == [4, 0, 0]
     assert list(stores["test"].documents()) == []
     assert stores["train"].ids.tolist() == [0, 1, 0, 1]
-    stores["test"].forget()
+    stores["test"].release_pages()
 
 
 class Killed(Exception):
@@ -296,19 +296,21 @@ def test_frame_texts_across_its_batches():
 def test_blocks_are_whole_texts_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 10)
     texts = ["abc"[: number % 4] for number in range(50)] + ["abcabcabcabc", "a"]
-    made = store(texts, CharTokenizer("abc"), tmp_path, "train", 100)
+    made = write_split(texts, CharTokenizer("abc"), tmp_path, "train", 100)
     for _ in range(2):
         blocks = [block.tolist() for block in made.blocks]
         assert [i for block in blocks for i in block] == made.ids.tolist()
         assert all(block[0] == 0 and block[-1] == 1 and (len(block) <= 10 or block.count(0) == 1) for block in blocks)
         assert all(len(first) + len(second) > 5 for first, second in itertools.pairwise(blocks))
-    assert list(store([], CharTokenizer("abc"), tmp_path, "test", 100).blocks) == []
+    assert list(write_split([], CharTokenizer("abc"), tmp_path, "test", 100).blocks) == []
 
 
 @pytest.mark.parametrize("form", ["compact", "exact"])
 def test_an_index_of_blocks_is_that_of_the_whole(tmp_path, monkeypatch, form):
     monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 50)
-    made = store([text * 3 for text in TEXTS], CharTokenizer("".join(sorted(set("review 0123456789")))), tmp_path, "train", 100)
+    made = write_split(
+        [text * 3 for text in TEXTS], CharTokenizer("".join(sorted(set("review 0123456789")))), tmp_path, "train", 100
+    )
     facts = {"bos_id": 0, "eos_id": 1, "vocab_size": 100, "characters": 1000, "fingerprint": "", "form": form}
     whole, blocks = build_index(made.ids, **facts), build_index(made.blocks, **facts)
     if form == "exact":
@@ -319,7 +321,7 @@ def test_an_index_of_blocks_is_that_of_the_whole(tmp_path, monkeypatch, form):
 
 
 def test_a_store_by_itself(tmp_path):
-    made = store(["ab", "c"], CharTokenizer("abc"), tmp_path, "train", 100)
+    made = write_split(["ab", "c"], CharTokenizer("abc"), tmp_path, "train", 100)
     again = TokenStore(tmp_path, "train")
     assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
     assert again.document(1).tolist() == [0, 20, 1]

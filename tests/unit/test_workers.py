@@ -30,8 +30,8 @@ TEXTS = [
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Make parts of what is small."""
-    monkeypatch.setattr(shards, "_PART", 1)
-    monkeypatch.setattr(spool, "_PIECE", 1)
+    monkeypatch.setattr(shards, "_PART_BYTES", 1)
+    monkeypatch.setattr(spool, "_RANGE_BYTES", 1)
 
 
 def write_shards(folder, kind, count=5):
@@ -58,7 +58,7 @@ def run(monkeypatch, tmp_path, source, workers, kind=CharTokenizer, config=None,
     with workspace() as folder:
         corpus = gather(source, folder, DataConfig(**options))
         conditions = fit_conditions(options.get("conditions", ()), corpus.conditions("train"))
-        tokenize(corpus, kind, config or kind.Config(), "x", folder, conditions)
+        tokenize(corpus, kind, config or kind.Config(), "x", folder, conditions=conditions)
     files = [file for file in cache_folder().rglob("*") if file.is_file()]
     return {str(file.relative_to(cache_folder())): file.read_bytes() for file in files}, corpus.report
 
@@ -174,7 +174,7 @@ def test_results_come_in_order(reachable):
 
 
 def test_a_worker_that_is_killed_is_one_sentence(reachable, tmp_path):
-    message = r"^A process that reads .* ended from outside \(SIGKILL\), perhaps .*\. Nothing .* REVIEWGEN_WORKERS=1 .*\.$"
+    message = r"^A process that reads .* was killed \(SIGKILL\), perhaps .*\. No partial .* REVIEWGEN_WORKERS=1 .*\.$"
     with pytest.raises(WorkerError, match=message):
         list(run_tasks(die, [{"file": str(tmp_path / "x")}] * 5, 2))
     assert (tmp_path / "x").exists()
@@ -234,7 +234,7 @@ LIMITED = """if True:
     from reviewgen_char.tokenizer import CharTokenizer
     from reviewgen.data import DataConfig, cache_folder, gather, shards, spool, tokenize, workspace
     from reviewgen.errors import ReviewgenError
-    shards._PART = spool._PIECE = 1
+    shards._PART_BYTES = spool._RANGE_BYTES = 1
     before, after = int(sys.argv[1]), int(sys.argv[2])
     try:
         with workspace() as folder:
@@ -282,5 +282,5 @@ def test_how_many(monkeypatch):
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " "])
 def test_a_number_of_workers_that_is_none(monkeypatch, value):
     monkeypatch.setenv("REVIEWGEN_WORKERS", value)
-    with pytest.raises(ConfigError, match=rf"^REVIEWGEN_WORKERS is {value!r}; it is the number of processes"):
+    with pytest.raises(ConfigError, match=rf"^REVIEWGEN_WORKERS is {value!r}; set it to the number of processes"):
         count_workers(10, 10)
