@@ -20,7 +20,7 @@ from reviewgen.errors import ConfigError, DataError, did_you_mean
 __all__ = ["Condition", "Conditions", "Value", "fit_conditions"]
 
 MAX_CATEGORIES = 50
-MAX_DISTINCT_NUMBERS = 10  # up to which each number has a bin of its own
+MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 
 
@@ -109,7 +109,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a model, in order, and the ids of their values; a model without conditions has an empty one.
+    """The conditions of a model, in order, and the ids of their values; empty for a model without conditions.
 
     From ``first_id`` on, each condition in turn has one id for "unspecified" and one for each value.
 

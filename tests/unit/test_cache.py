@@ -1,4 +1,4 @@
-"""The token cache: what is on disk equals the tokenizer's output, appears whole or not at all, and is made once."""
+"""The token cache: its files equal the tokenizer's output, appear complete or not at all, and are written once."""
 
 import itertools
 import json
@@ -25,13 +25,13 @@ TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 
 @dataclass(frozen=True, kw_only=True)
 class FakeConfig:
-    """How many ids there are."""
+    """The number of ids."""
 
     vocab_size: int = 200
 
 
 class FakeTokenizer:
-    """An id a character, its code point modulo the vocabulary; counts its work."""
+    """One id per character, its code point modulo the vocabulary; counts its calls."""
 
     Config = FakeConfig
     bos_id, eos_id = 0, 1
@@ -66,7 +66,7 @@ def no_calls_yet():
 
 
 def run(texts, kind=FakeTokenizer, config=None, identity="fake 1", clean=True):
-    """Tokenize as a fresh run does."""
+    """Tokenize as a new run does."""
     with workspace() as folder:
         corpus = gather(texts, folder, DataConfig(clean=clean))
         tokenizer, stores = tokenize(corpus, kind, config or kind.Config(), identity, folder)
@@ -106,7 +106,7 @@ def test_a_second_run_reads_the_cache():
     assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
 
 
-def test_other_data_settings_or_identity_have_a_folder_of_their_own():
+def test_other_data_settings_or_identity_have_another_folder():
     run(TEXTS)
     run(TEXTS[:-1])
     run(TEXTS, config=FakeConfig(vocab_size=300))
@@ -147,7 +147,7 @@ def test_empty_splits_and_empty_texts():
 
 
 class Killed(Exception):
-    """Stands for the end of a process in the middle of its work."""
+    """Simulates the end of a process in the middle of its work."""
 
 
 class Fragile(FakeTokenizer):
@@ -191,7 +191,7 @@ def test_a_killed_process_leaves_only_a_temporary_folder_that_goes_after_a_day(t
 
 
 @pytest.mark.parametrize("damage", ["a shorter file", "a missing file", "no manifest", "a torn manifest"])
-def test_a_folder_that_is_not_whole_is_written_again(damage):
+def test_an_incomplete_folder_is_written_again(damage):
     _, stores, _ = run(TEXTS)
     expected = stores["train"].ids.tolist()
     (home,) = cache_folder().iterdir()
@@ -236,10 +236,10 @@ def test_a_workspace_is_removed_whatever_happens():
     assert visible() == []
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_cache_folder_that_cannot_be(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_cache_folder_that_cannot_be_created(tmp_path, monkeypatch, path):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / place))
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / path))
     with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* may not be written.*\.$"), workspace():
         pass
 
@@ -254,8 +254,8 @@ def test_where_the_cache_is(monkeypatch):
     assert cache_folder() == Path.home() / ".cache" / "reviewgen"
 
 
-def test_a_full_disk_is_one_sentence_wherever_it_strikes():
-    """A limit on file size stands for the disk: at 100 bytes the tokenizer's file fails, then the ids, then the index."""
+def test_a_full_disk_is_one_error_at_every_stage():
+    """A limit on file size simulates a full disk: at 100 bytes the tokenizer's file fails, then the ids, then the index."""
     script = """if True:
         import resource
         from reviewgen_char.tokenizer import CharTokenizer
@@ -306,7 +306,7 @@ def test_blocks_are_whole_texts_of_bounded_size(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["compact", "exact"])
-def test_an_index_of_blocks_is_that_of_the_whole(tmp_path, monkeypatch, form):
+def test_an_index_of_blocks_equals_the_index_of_all_ids(tmp_path, monkeypatch, form):
     monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 50)
     made = write_split(
         [text * 3 for text in TEXTS], CharTokenizer("".join(sorted(set("review 0123456789")))), tmp_path, "train", 100

@@ -31,7 +31,7 @@ SMALL = {"model": {"hidden_size": 32, "embedding_size": 8}, "training": {"batch_
 
 
 def reviews(count: int = 300) -> list[dict[str, Any]]:
-    """Reviews whose words the stars choose; the genre chooses nothing, and is missing now and then."""
+    """Reviews whose words depend on the stars; the genre has no influence and is sometimes missing."""
     rng = random.Random(0)
     rows = []
     for number in range(count):
@@ -167,7 +167,7 @@ def test_each_condition_has_an_unspecified_id_and_one_per_value() -> None:
         ({"genre": ["Drama"]}, "['Drama'] is not a value of the condition 'genre'."),
     ],
 )
-def test_what_is_unknown_is_refused_with_what_is_known(values: dict[str, Any], said: str) -> None:
+def test_unknown_values_are_refused_with_the_known_ones(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         BOTH.encode(values)
     assert said in str(caught.value) and "\n" not in str(caught.value)
@@ -195,7 +195,7 @@ DAMAGED = [
 
 
 def refusals() -> list[str]:
-    """Return what is said of every wrong thing; it is asked in a process where nothing else checks types."""
+    """Return the error message for each wrong value; called in a process in which no other library checks types."""
     said = []
     calls = [lambda found=found: Conditions.from_json(found) for found in DAMAGED]
     calls += [lambda values=values: BOTH.encode(values) for values in (["stars"], "stars", None, {5: 5})]
@@ -208,7 +208,7 @@ def refusals() -> list[str]:
     return said
 
 
-def test_what_is_of_a_wrong_type_is_refused_in_one_sentence() -> None:
+def test_a_wrong_type_is_refused_in_one_sentence() -> None:
     script = "import json; from tests.unit.test_conditions import refusals; print(json.dumps(refusals()))"
     done = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -296,7 +296,7 @@ def test_texts_are_framed_with_their_conditions() -> None:
             assert [ids[0], *ids[3:]] == [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] and length == len(text)
             true, hidden = conditions.encode_values(values), conditions.unspecified_ids
             assert all(int(ids[1 + n]) in ((true[n], hidden[n]) if split == "train" else (true[n],)) for n in range(2))
-        assert store.ids.max() < tokenizer.vocab_size  # what the novelty index reads
+        assert store.ids.max() < tokenizer.vocab_size  # the novelty index reads only these
         assert store.document(0).dtype == store.ids.dtype == np.uint16
 
 
@@ -312,7 +312,7 @@ def test_each_condition_is_dropped_independently_in_a_tenth_of_the_training_text
 
 def test_the_width_of_an_id_counts_conditions() -> None:
     class Wide(CharTokenizer):
-        """Leaves room for four ids of two bytes."""
+        """Has four two-byte ids left for conditions."""
 
         @classmethod
         def load(cls, folder: Path) -> "Wide":
@@ -381,7 +381,9 @@ def test_scores_and_evaluations_equal_the_sum_of_log_softmax(name: str, request:
     for given_ in ({"stars": 5, "genre": "Drama"}, {"stars": "1"}, None):
         expected = brute_bits(model, "great and happy film", model.conditions.encode(given_ or {}))
         score = model.score("great and happy film", conditions=given_)
-        assert [token.bits for token in score.tokens] == pytest.approx(expected, rel=1e-4, abs=2e-6)  # what 32 bits hold of 1
+        assert [token.bits for token in score.tokens] == pytest.approx(
+            expected, rel=1e-4, abs=2e-6
+        )  # the precision of float32 near 1
         assert score.bits == pytest.approx(sum(expected), rel=1e-4)
     rows = [{"text": f"{'so ' * n}sad", "stars": stars, "genre": "Drama"} for n, stars in enumerate((1, 5, 3, None))]
     bits = sum(sum(brute_bits(model, row["text"], model.conditions.encode_values([row["stars"], "Drama"]))) for row in rows)
@@ -399,7 +401,7 @@ def test_scores_and_evaluations_equal_the_sum_of_log_softmax(name: str, request:
 @pytest.mark.parametrize("kind", [TableModel, ScoringTable])
 def test_condition_ids_are_inputs_and_add_no_bits(kind: type[TableModel]) -> None:
     logits = table(LETTERS.vocab_size, 3)
-    logits[:, 5] = -math.inf  # impossible, but given
+    logits[:, 5] = -math.inf  # impossible, but not predicted
     texts = [[0, 5, 5, 2, 3, 1], [0, 5, 5, 4, 1]]
     documents: list[Document] = [(np.array(ids), len(ids) - 4) for ids in texts]
     scores = logits.log_softmax(-1)

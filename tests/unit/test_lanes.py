@@ -1,4 +1,4 @@
-"""Lanes: over an epoch they are one shuffled stream cut in B pieces, read without gap or overlap, against plain lists."""
+"""Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap, against plain lists."""
 
 import itertools
 
@@ -28,7 +28,7 @@ class MemoryStore(TokenStore):
 
 
 def marked_texts(lengths):
-    """Make texts of which every token is another, so that a token identifies its position."""
+    """Make texts in which all tokens differ, so that a token identifies its position."""
     counter = itertools.count(2)
     return [list(itertools.islice(counter, length)) for length in lengths]
 

@@ -1,4 +1,4 @@
-"""Every kind of source, on real files: what comes out equals what the csv and json modules, or plain lists, say."""
+"""Every kind of source, on real files: the texts equal those of the csv and json modules, or of plain lists."""
 
 import csv
 import gzip
@@ -229,7 +229,7 @@ def test_damaged_files(write, read, capfd, name, data, said):
     message = refusal(read, path)
     assert message.startswith(str(path))
     assert said in message
-    assert capfd.readouterr().err == ""  # nothing is logged past the error
+    assert capfd.readouterr().err == ""  # nothing is logged besides the error
 
 
 def test_a_damaged_row_far_into_a_file(write, opened):
@@ -359,7 +359,7 @@ def test_what_is_not_a_source(read, source, said):
     assert said in refusal(read, source)
 
 
-def test_an_iterable_that_fails_is_one_sentence(read):
+def test_an_iterable_that_fails_is_one_error(read):
     def texts():
         yield "a"
         raise KeyError("lost")

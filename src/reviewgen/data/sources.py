@@ -1,6 +1,6 @@
 """Opens a source of texts: files, a Hub dataset, a ``datasets`` object, an iterable, or the ``reviews`` extra.
 
-Every source becomes a stream of examples with the facts of how it was read, such as the text column. Changes no text.
+Every source becomes a ``TextStream``: its examples, and how they were read (text column, notes). Does not change any text.
 """
 
 import csv
