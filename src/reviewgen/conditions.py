@@ -1,7 +1,7 @@
-"""Conditions: columns beside the text (stars, genre) that a model learns to obey, as ids that stand before the text.
+"""Conditions: columns such as stars or genre that a model is conditioned on, encoded as ids between bos and the text.
 
-A control prefix (Ficler & Goldberg 2017; Keskar et al. 2019): the ids lie behind the tokenizer's, for each condition one that
-means "any" and one for each of its values. Numbers are cut into bins. Knows no model, and of the tokenizer only its size.
+They are control codes (Ficler & Goldberg 2017; Keskar et al. 2019). Their ids follow the tokenizer's: for each condition one id
+for "unspecified" and one for each value. Numbers are binned. Knows no model, and of the tokenizer only its vocabulary size.
 """
 
 import math
@@ -19,17 +19,24 @@ from reviewgen.errors import ConfigError, DataError, did_you_mean
 
 __all__ = ["Condition", "Conditions", "Value", "fit_conditions"]
 
-MOST_CATEGORIES = 50
-FEW_NUMBERS = 10  # distinct ones that stay a bin each
-QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # where the bins of more numbers end
+MAX_CATEGORIES = 50
+MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
+QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One value of a condition: a category, or the numbers from ``low`` to ``high``, both included."""
+    """One value of a condition: a category, or a bin of numbers.
+
+    Attributes:
+        label: The category, or the bin as text, as in "5" or "1950..1969".
+        share: The share of the training texts that have this value.
+        low: The lower end of the bin, included; None for a category.
+        high: The upper end of the bin, included; None for a category.
+    """
 
     label: Annotated[str, Bound(at_least=1)]
-    share: Annotated[float, Bound(at_least=0, at_most=1)]  # of the training texts
+    share: Annotated[float, Bound(at_least=0, at_most=1)]
     low: float | None = None
     high: float | None = None
 
@@ -39,12 +46,22 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """A column and its values: categories, the most frequent first, or bins of numbers, the lowest first."""
+    """A column that a model is conditioned on.
+
+    Attributes:
+        name: The name of the column.
+        kind: "category" or "number".
+        values: Its values: categories, the most frequent first, or bins of numbers, the lowest first.
+        left_out: The number of rarer categories that were dropped and count as not given.
+
+    Raises:
+        ConfigError: The values are not distinct, or the bins are not ascending.
+    """
 
     name: Annotated[str, Bound(at_least=1)]
     kind: Literal["category", "number"]
     values: tuple[Value, ...]
-    left_out: Annotated[int, Bound(at_least=0)] = 0  # rarer categories, which count as not given
+    left_out: Annotated[int, Bound(at_least=0)] = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -52,12 +69,12 @@ class Condition:
         if not labels or len(set(labels)) < len(labels):
             raise ConfigError(f"The values of the condition {self.name!r} are not distinct: {', '.join(labels) or 'none'}.")
         edges = [edge for value in self.values for edge in (value.low, value.high)]
-        found = [edge for edge in edges if edge is not None]
-        if found != sorted(found) or len(found) != (len(edges) if self.kind == "number" else 0):
-            raise ConfigError(f"The bins of the condition {self.name!r} are no ascending numbers: {edges}.")
+        numbers = [edge for edge in edges if edge is not None]
+        if numbers != sorted(numbers) or len(numbers) != (len(edges) if self.kind == "number" else 0):
+            raise ConfigError(f"The bins of the condition {self.name!r} are not ascending numbers: {edges}.")
 
     def find(self, value: object) -> int | None:
-        """Return the place of a value among the known ones, or None; a number goes into the first bin that holds it.
+        """Return the index of a value in ``values``, or None if it is unknown; a number belongs to the first bin that holds it.
 
         >>> stars = Condition(name="stars", kind="number", values=(Value(label="4..5", share=1.0, low=4, high=5),))
         >>> stars.find(4.5), stars.find("5"), stars.find("4..5"), stars.find(6)
@@ -65,38 +82,47 @@ class Condition:
         """
         number = _number(value) if self.kind == "number" else None
         label = _label(value)
-        for place, known in enumerate(self.values):
+        for index, known in enumerate(self.values):
             if number is not None and known.low is not None and known.high is not None:
                 if known.low <= number <= known.high:
-                    return place
+                    return index
             elif label == known.label:
-                return place
+                return index
         return None
 
     def describe(self) -> str:
-        """Return the values and their shares in a line, as in "stars: 4 (30 %), 5 (70 %)"."""
+        """Return one line with the values and their shares, as in "stars: 4 (30 %), 5 (70 %)"."""
         parts = [f"{value.label} ({_percent(value.share)})" for value in self.values]
         rest = 1 - sum(value.share for value in self.values)
         return f"{self.name}: {', '.join(parts)}" + (f", not given ({_percent(rest)})" if rest > 1e-4 else "")
 
-    def refusal(self, value: object) -> str:
-        """Return the sentence that says why ``find`` has no place for a value."""
+    def describe_unknown(self, value: object) -> str:
+        """Return an error message for a value that ``find`` does not know."""
         labels = [known.label for known in self.values]
         if self.kind == "category":
-            return f"{value!r} is no value of the condition {self.name!r}. {did_you_mean(_label(value), labels)}"
+            return f"{value!r} is not a value of the condition {self.name!r}. {did_you_mean(_label(value), labels)}"
         low, high = self.values[0].low, self.values[-1].high
-        return f"{value!r} is no value of the condition {self.name!r}, which goes from {low:g} to {high:g}: {', '.join(labels)}."
+        return (
+            f"{value!r} is not a value of the condition {self.name!r}, which goes from {low:g} to {high:g}: {', '.join(labels)}."
+        )
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Conditions in order, and the ids that stand for their values.
+    """The conditions of a model, in order, and the ids of their values; empty for a model without conditions.
 
-    Condition after condition takes one id for "any" and one for each value, from ``first_id`` on. There may be none.
+    From ``first_id`` on, each condition in turn has one id for "unspecified" and one for each value.
+
+    Attributes:
+        conditions: The conditions.
+        first_id: The first id: the tokenizer's vocabulary size.
+
+    Raises:
+        ConfigError: A condition is named twice.
     """
 
     conditions: tuple[Condition, ...] = ()
-    first_id: int = 0  # the tokenizer's vocab_size
+    first_id: int = 0
 
     def __post_init__(self) -> None:
         if len(set(self.names)) < len(self.names):
@@ -114,53 +140,54 @@ class Conditions:
         return tuple(condition.name for condition in self.conditions)
 
     @property
-    def any_ids(self) -> list[int]:
-        """The "any" id of each condition: the prefix of a text of which nothing is known."""
+    def unspecified_ids(self) -> list[int]:
+        """The "unspecified" id of each condition: the prefix of a text without known values."""
         sizes = [1 + len(condition.values) for condition in self.conditions]
         return [self.first_id + sum(sizes[:number]) for number in range(len(sizes))]
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, the tokenizer's among them."""
+        """The number of ids, including the tokenizer's."""
         return self.first_id + sum(1 + len(condition.values) for condition in self.conditions)
 
-    def behind(self, vocab_size: int) -> "Conditions":
-        """Return the same conditions with ids behind those of a tokenizer of that size."""
+    def with_ids_from(self, vocab_size: int) -> "Conditions":
+        """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's."""
         return replace(self, first_id=vocab_size)
 
     def encode(self, values: Mapping[str, Any]) -> list[int]:
-        """Return the ids, one a condition, of values by name; what is not given, or None, may be any.
+        """Return one id for each condition, given values by name; a condition that is missing or None is unspecified.
 
         Raises:
-            ConfigError: A name or a value is unknown; says which are known.
+            ConfigError: A name or a value is unknown; the message lists the known ones.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"Conditions are given by name, as in {{'stars': 5}}; got {values!r}.")
+            raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {values!r}.")
         for name in values:
             if name not in self.names:
-                raise ConfigError(f"{name!r} is no condition of this model. {did_you_mean(str(name), self.names)}")
-        row = [values.get(name) for name in self.names]
-        for condition, value in zip(self.conditions, row, strict=True):
+                raise ConfigError(f"{name!r} is not a condition of this model. {did_you_mean(str(name), self.names)}")
+        ordered = [values.get(name) for name in self.names]
+        for condition, value in zip(self.conditions, ordered, strict=True):
             if value is not None and condition.find(value) is None:
-                raise ConfigError(condition.refusal(value))
-        return self.encode_row(row)
+                raise ConfigError(condition.describe_unknown(value))
+        return self.encode_values(ordered)
 
-    def encode_row(self, row: Sequence[Any]) -> list[int]:
-        """Return the ids of one value a condition, as they stand beside a text; one that training did not know may be any."""
-        places = (None if _is_missing(value) else c.find(value) for c, value in zip(self.conditions, row, strict=True))
-        return [first if place is None else first + 1 + place for first, place in zip(self.any_ids, places, strict=True)]
+    def encode_values(self, values: Sequence[Any]) -> list[int]:
+        """Return one id for each condition, given the values of an example in order; missing or unknown ones are unspecified."""
+        indices = (None if _is_missing(value) else c.find(value) for c, value in zip(self.conditions, values, strict=True))
+        pairs = zip(self.unspecified_ids, indices, strict=True)
+        return [first if index is None else first + 1 + index for first, index in pairs]
 
-    def unknown(self, row: Sequence[Any]) -> list[str]:
-        """Return the names of the conditions of which a text has a value that training did not know."""
-        pairs = zip(self.conditions, row, strict=True)
+    def unknown(self, values: Sequence[Any]) -> list[str]:
+        """Return the names of the conditions for which an example has a value that was not in the training texts."""
+        pairs = zip(self.conditions, values, strict=True)
         return [condition.name for condition, value in pairs if not _is_missing(value) and condition.find(value) is None]
 
     def describe(self) -> list[str]:
-        """Return a line a condition for a person: its values, and their shares of the training texts."""
+        """Return one line per condition for the user: its values and their shares of the training texts."""
         return [condition.describe() for condition in self.conditions]
 
     def notes(self) -> list[str]:
-        """Return a sentence for each condition of which not all categories are kept."""
+        """Return a sentence for each condition that lost its rarer categories."""
         return [
             f"The condition {condition.name!r} keeps its {len(condition.values)} most frequent values; the other "
             f"{condition.left_out:,} count as not given."
@@ -169,46 +196,46 @@ class Conditions:
         ]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the conditions as JSON values, without their ids."""
+        """Return the conditions as JSON values; the ids are not included."""
         return [to_dict(condition) for condition in self.conditions]
 
     @classmethod
-    def from_json(cls, found: Any, first_id: int = 0) -> "Conditions":
-        """Return what ``to_json`` gave.
+    def from_json(cls, stored: Any, first_id: int = 0) -> "Conditions":
+        """Return the conditions from the JSON values that ``to_json`` returned.
 
         Raises:
-            ConfigError: It is something else.
+            ConfigError: The values do not describe conditions.
         """
         conditions = []
-        for item in _list_of_objects(found, "The conditions"):
-            values = [from_dict(Value, value) for value in _list_of_objects(item.get("values"), "A condition's values")]
+        for item in _check_objects(stored, "The conditions"):
+            values = [from_dict(Value, value) for value in _check_objects(item.get("values"), "A condition's values")]
             conditions.append(from_dict(Condition, item | {"values": values}))
         return cls(tuple(conditions), first_id)
 
 
-def fit_conditions(names: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> Conditions:
-    """Return the conditions that training texts have, from the values beside each text, read once.
+def fit_conditions(names: Sequence[str], examples: Iterable[Sequence[str | float | None]]) -> Conditions:
+    """Return the conditions of a training corpus: the categories or bins of each column, from one pass over its values.
 
-    A column of numbers, spelled or not, is binned: up to 10 distinct ones stay a bin each, more go into at most 5 bins of about
-    equally many texts. Of any other, the 50 most frequent values are kept. Memory grows by 8 bytes a number and by each distinct
-    category.
+    A column of numbers, or of strings that are numbers, is binned: up to 10 distinct numbers have a bin each, more are put into
+    at most 5 bins with about as many texts each. Of any other column, the 50 most frequent values are kept. Memory grows by
+    8 bytes per number and by each distinct category.
 
     Args:
-        names: Of the columns.
-        rows: For each text a value for each name.
+        names: The names of the columns.
+        examples: The condition values of each text, in the order of the names.
 
     Raises:
-        DataError: A column holds no value at all.
+        DataError: A column has no values.
     """
     columns = [_Column(name) for name in names]
-    for row in rows if names else ():
-        for column, value in zip(columns, row, strict=True):
+    for values in examples if names else ():
+        for column, value in zip(columns, values, strict=True):
             column.add(value)
     return Conditions(tuple(column.fit() for column in columns))
 
 
 class _Column:
-    """Gathers the values of one column."""
+    """Collects the values of one column."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -217,7 +244,7 @@ class _Column:
         self._categories: Counter[str] = Counter()
 
     def add(self, value: str | float | None) -> None:
-        """Take note of one text's value."""
+        """Count the value of one text."""
         self._texts += 1
         if _is_missing(value):
             return
@@ -228,25 +255,26 @@ class _Column:
             self._numbers.append(number)
 
     def fit(self) -> Condition:
-        """Return the condition that all the values make."""
+        """Return the condition for the values counted so far."""
         if not self._categories and not self._numbers:
             raise DataError(f"The column {self._name!r} is empty in all training texts, so it cannot be a condition.")
         if not self._categories:
-            values = _cut(np.frombuffer(self._numbers, np.float64), self._texts)
+            values = _bin_numbers(np.frombuffer(self._numbers, np.float64), self._texts)
             return Condition(name=self._name, kind="number", values=values)
-        self._categories.update(map(_label, self._numbers))  # one word among them, and numbers are names too
+        self._categories.update(map(_label, self._numbers))  # one value is not a number, so all are categories
         ranked = sorted(self._categories.items(), key=lambda item: (-item[1], item[0]))
-        values = tuple(Value(label=label, share=count / self._texts) for label, count in ranked[:MOST_CATEGORIES])
+        values = tuple(Value(label=label, share=count / self._texts) for label, count in ranked[:MAX_CATEGORIES])
         return Condition(name=self._name, kind="category", values=values, left_out=len(ranked) - len(values))
 
 
-def _cut(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
-    """Return the bins of numbers (N,); every one holds some, since each ends at one of them.
+def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
+    """Return the bins of numbers (N,); none is empty, since each ends at one of the numbers.
 
-    A bin of whole numbers starts one above the end of the last, any other at that end, which the last bin keeps to itself.
+    If all numbers are integers, a bin starts one above the end of the bin before. Otherwise it starts at that end, but a number
+    equal to the end belongs to the bin before.
     """
     highs = np.unique(numbers)
-    is_few = len(highs) <= FEW_NUMBERS
+    is_few = len(highs) <= MAX_DISTINCT_NUMBERS
     step = float((highs == np.floor(highs)).all())
     if not is_few:
         highs = np.unique(np.quantile(numbers, QUANTILES, method="inverted_cdf"))
@@ -261,22 +289,22 @@ def _cut(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
 def _is_missing(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("", "nan")
-    return value is None or (isinstance(value, Real) and bool(value != value))  # nan is all that differs from itself
+    return value is None or (isinstance(value, Real) and bool(value != value))  # only NaN differs from itself
 
 
 def _number(value: object) -> float | None:
-    """Return a number, or what spells one, as a float; None for anything else."""
+    """Return a finite number, or a string that is one, as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number + 0.0 if math.isfinite(number) else None  # no -0.0, which is spelled otherwise
+    return number + 0.0 if math.isfinite(number) else None  # -0.0 becomes 0.0, which has another label
 
 
 def _label(value: object) -> str:
-    """Return how a value is spelled: 5 and 5.0 alike."""
+    """Return a value as text; 5 and 5.0 have the same label."""
     number = None if isinstance(value, str) else _number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")
 
@@ -285,7 +313,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _list_of_objects(found: Any, what: str) -> list[dict[str, Any]]:
-    if not isinstance(found, list) or not found or not all(isinstance(item, dict) for item in found):
-        raise ConfigError(f"{what} should be a list of JSON objects, not {str(found)[:60]!r}.")
-    return found
+def _check_objects(stored: Any, name: str) -> list[dict[str, Any]]:
+    if not isinstance(stored, list) or not stored or not all(isinstance(item, dict) for item in stored):
+        raise ConfigError(f"{name} should be a list of JSON objects, not {str(stored)[:60]!r}.")
+    return stored

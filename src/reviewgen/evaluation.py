@@ -1,8 +1,8 @@
-"""Bits per character: the one number that compares an n-gram, a character model and a BPE model.
+"""Evaluation of a model in bits per character, which compares models of different vocabularies (n-gram, character, BPE).
 
-It is the total bits of the reviews, each with its end token, divided by their characters. Unseen events are never skipped: a
-model that gives one probability zero scores infinity, and the count of such tokens says so. The conditions of a review are given,
-not predicted: they are read and cost nothing. Nats inside, bits outside.
+It is the sum of ``-log2 p`` over all tokens of the texts, end tokens included, divided by the number of characters of the texts.
+No token is skipped: if the model gives one probability zero, the result is infinite, and the number of such tokens is reported.
+Condition ids are inputs and not predicted, so they add no bits. Inner functions use nats, results are in bits.
 """
 
 import itertools
@@ -35,18 +35,28 @@ __all__ = [
     "score_tokens",
 ]
 
-_ROWS = 64  # texts side by side
-_LOGITS = 1 << 23  # in one call: rows x tokens x vocabulary
-_LONGEST_CALL = 512  # tokens a row
-_BUFFER = 1024  # texts sorted by length together, so that rows are equally long
+_BATCH_SIZE = 64  # texts
+_MAX_LOGITS = 1 << 23  # in one forward call: B x T x V
+_MAX_TOKENS = 512  # per row in one forward call, T
+_BUFFER = 1024  # texts that are sorted by length together, so that the rows of a batch have similar lengths
 
 Document = tuple[np.ndarray, int]
-"""A text's ids, bos and its conditions before them and eos behind, and its number of characters."""
+"""The ids of a text (bos, conditions, tokens, eos) and its number of characters."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts texts; ``tokens`` counts end tokens."""
+    """How well a model predicts texts.
+
+    Attributes:
+        bits_per_character: Total bits divided by the characters; infinite if a token has probability zero.
+        nats_per_character: The same in nats.
+        perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
+        characters: The number of characters.
+        tokens: The number of predicted tokens, including end tokens.
+        reviews: The number of texts.
+        zero_probability_tokens: The number of tokens with probability zero.
+    """
 
     bits_per_character: float
     nats_per_character: float
@@ -59,7 +69,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TokenScore:
-    """One token of a scored text; the end token's text is empty."""
+    """One token of a scored text.
+
+    Attributes:
+        text: The token's text; empty for the end token.
+        bits: Its negative log2 probability.
+    """
 
     text: str
     bits: float
@@ -67,7 +82,13 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class Score:
-    """The bits that one text takes, in all, per character and token by token."""
+    """The negative log2 probability of one text.
+
+    Attributes:
+        bits: The total, including the end token.
+        bits_per_character: The total divided by the number of characters.
+        tokens: The bits of each token, the end token last.
+    """
 
     bits: float
     bits_per_character: float
@@ -76,7 +97,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Totals:
-    """What an evaluation adds up; those of parts of the texts add up to those of all."""
+    """The sums over texts that an evaluation is computed from; the sums of several processes can be added.
+
+    Attributes:
+        nats: The negative log likelihood.
+        tokens: The number of predicted tokens, including end tokens.
+        characters: The number of characters.
+        reviews: The number of texts.
+        zero_probability_tokens: The number of tokens with probability zero.
+    """
 
     nats: float = 0.0
     tokens: int = 0
@@ -85,7 +114,7 @@ class Totals:
     zero_probability_tokens: int = 0
 
     def evaluation(self) -> Evaluation:
-        """Return what the totals say.
+        """Return the evaluation: the sums per character and per token.
 
         Raises:
             DataError: There are no texts, or none of them has a character.
@@ -106,14 +135,14 @@ class Totals:
 def evaluate_documents(
     model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
 ) -> Evaluation:
-    """Measure a model, in evaluation mode, on framed texts; each starts from the initial state.
+    """Evaluate a model on encoded texts; each text starts from the initial state.
 
     Args:
-        model: The model.
+        model: The model, in evaluation mode.
         documents: The texts.
-        vocab_size: The number of ids; sizes the calls.
-        device: Where the model is.
-        given: How many ids after bos are conditions, which are read but not predicted.
+        vocab_size: The number of ids; limits the size of a batch.
+        device: The device of the model.
+        given: The number of condition ids after bos, which are inputs and not predicted.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -124,20 +153,20 @@ def evaluate_documents(
 def add_up_documents(
     model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
 ) -> Totals:
-    """Return the totals of an evaluation, of no texts too; see ``evaluate_documents``."""
+    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments."""
     nats, tokens, characters, reviews, impossible = 0.0, 0, 0, 0, 0
-    for group in _groups(documents):
-        losses = np.concatenate(_score_group(model, [ids for ids, _ in group], vocab_size, device, given))
+    for batch in _batches(documents):
+        losses = np.concatenate(_token_losses(model, [ids for ids, _ in batch], vocab_size, device, given))
         nats += float(losses.sum(dtype=np.float64))
         impossible += int(np.isinf(losses).sum())
         tokens += losses.size
-        characters += sum(length for _, length in group)
-        reviews += len(group)
+        characters += sum(length for _, length in batch)
+        reviews += len(batch)
     return Totals(nats, tokens, characters, reviews, impossible)
 
 
 def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = ()) -> Score:
-    """Score one text, its end token included, after the ids of its conditions.
+    """Return the bits of one text, including its end token, given the ids of its conditions.
 
     Raises:
         DataError: The text is empty.
@@ -146,18 +175,18 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Se
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
     framed = np.array([tokenizer.bos_id, *prefix, *ids, tokenizer.eos_id])
-    bits = _score_group(model, [framed], tokenizer.vocab_size, "cpu", len(prefix))[0] / math.log(2)
+    bits = _token_losses(model, [framed], tokenizer.vocab_size, "cpu", len(prefix))[0] / math.log(2)
     texts = [tokenizer.decode([token]) for token in ids] + [""]
     scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))
     return Score(total, total / len(text), scores)
 
 
-def log_probabilities(model: LanguageModel, ids: list[int], given: int) -> list[float]:
-    """Return the log probability (nats) of each token of a text after the first ``given`` ones."""
-    if len(ids) == given:
+def log_probabilities(model: LanguageModel, ids: list[int], context: int) -> list[float]:
+    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions and prompt)."""
+    if len(ids) == context:
         return []
-    losses = _score_group(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", given - 1)[0]
+    losses = _token_losses(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", context - 1)[0]
     scores: list[float] = (-losses).tolist()
     return scores
 
@@ -165,54 +194,60 @@ def log_probabilities(model: LanguageModel, ids: list[int], given: int) -> list[
 def score_tokens(
     models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int, given: int = 0
 ) -> tuple[Float64[np.ndarray, "N M"], int]:
-    """Return the log probability (nats) of each of N tokens, end tokens included, under each of M models, and the characters.
+    """Return the log probability (nats) of each of N tokens under each of M models, and the number of characters.
 
-    ``given`` ids after bos are conditions and not scored. The documents are read once. Memory is eight bytes a token and model.
+    Tokens include end tokens. The documents are iterated over once. Memory is eight bytes per token and model.
+
+    Args:
+        models: The models, in evaluation mode.
+        documents: The texts.
+        vocab_size: The number of ids; limits the size of a batch.
+        given: The number of condition ids after bos, which are inputs and not scored.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
     tables, characters = [np.zeros((0, len(models)))], 0
-    for group in _groups(documents):
-        texts = [ids for ids, _ in group]
-        losses = [np.concatenate(_score_group(model, texts, vocab_size, "cpu", given)) for model in models]
+    for batch in _batches(documents):
+        texts = [ids for ids, _ in batch]
+        losses = [np.concatenate(_token_losses(model, texts, vocab_size, "cpu", given)) for model in models]
         tables.append(-np.stack(losses, axis=1).astype(np.float64))
-        characters += sum(length for _, length in group)
+        characters += sum(length for _, length in batch)
     if not characters:
         raise DataError("There is no text to score." if len(tables) == 1 else "The texts to score have no characters.")
     return np.concatenate(tables), characters
 
 
 def finite(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return numbers with None for those that JSON cannot hold (infinity, not a number)."""
+    """Return the mapping with None for infinite and NaN values, which JSON does not have."""
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in numbers.items()}
 
 
 def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
-    """Return texts of a store, spread evenly over it, of about so many tokens in all."""
+    """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
     share = min(1.0, tokens / max(1, store.tokens))
     count = max(1, round(share * len(store))) if len(store) else 0
-    places = np.linspace(0, len(store) - 1, count).round().astype(int)
-    return [(store.document(place), int(store.characters[place])) for place in places.tolist()]
+    indices = np.linspace(0, len(store) - 1, count).round().astype(int)
+    return [(store.document(index), int(store.characters[index])) for index in indices.tolist()]
 
 
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Yield groups of texts of similar length."""
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield batches of texts of similar length."""
     iterator = iter(documents)
     while buffer := sorted(itertools.islice(iterator, _BUFFER), key=lambda document: len(document[0])):
-        for start in range(0, len(buffer), _ROWS):
-            yield buffer[start : start + _ROWS]
+        for start in range(0, len(buffer), _BATCH_SIZE):
+            yield buffer[start : start + _BATCH_SIZE]
 
 
 @torch.inference_mode()
-def _score_group(model: LanguageModel, texts: list[np.ndarray], vocab_size: int, device: str, given: int) -> list[np.ndarray]:
-    """Return the negative log likelihood (nats) of each text's tokens after bos and the given ones."""
+def _token_losses(model: LanguageModel, texts: list[np.ndarray], vocab_size: int, device: str, given: int) -> list[np.ndarray]:
+    """Return the negative log likelihood (nats) of each text's tokens after bos and the ``given`` condition ids."""
     longest = max(map(len, texts)) - 1
     padded = np.zeros((len(texts), longest + 1), np.int64)
     for row, text in zip(padded, texts, strict=True):
         row[: len(text)] = text
     ids = torch.from_numpy(padded).to(device)
-    step = max(1, min(_LONGEST_CALL, _LOGITS // (len(texts) * vocab_size)))
+    step = max(1, min(_MAX_TOKENS, _MAX_LOGITS // (len(texts) * vocab_size)))
     state = model.initial_state(len(texts))
     losses = []
     for start in range(0, longest, step):

@@ -28,7 +28,7 @@ from reviewgen_word.tokenizer import WordTokenizer
 
 from reviewgen.conditions import Conditions
 from reviewgen.data import DataConfig, TokenStore, gather, read_texts, workspace
-from reviewgen.data.encoding import fill
+from reviewgen.data.encoding import encode_corpus
 from reviewgen.novelty import build_index
 
 SHARD_MB = 25
@@ -92,7 +92,7 @@ def stages(source: str, kind: type, folder: Path):
     yield
     tokenizer = kind.train(corpus.texts("train"), kind.Config())
     yield
-    fill(folder / "tokens", corpus, tokenizer, Conditions())
+    encode_corpus(folder / "tokens", corpus, tokenizer, Conditions())
     yield
     for file in (folder / "tokens").glob("*.*"):
         with file.open("rb") as stream:

@@ -137,7 +137,7 @@ def test_a_split_is_refused_where_it_is_not_that_of_every_part(cache, ngram):
     other = train_tiny("ngram-char", cache, CORPUS, validation=HELD_OUT, model={"order": 3})
     assert reviewgen.blend([ngram, ngram]).evaluate(CORPUS, split="test").reviews == ngram.training["data"]["reviews"]["test"]
     blend = reviewgen.blend([ngram, other])
-    with pytest.raises(ConfigError, match="validation source of its own"):
+    with pytest.raises(ConfigError, match="with a separate validation source"):
         blend.evaluate(CORPUS, split="test")
 
 
@@ -166,7 +166,7 @@ def test_bad_input_gets_one_clear_sentence(ngram, gru, tmp_path):
     assert "what load takes, a string or a Path; got 3" in refusal([ngram, 3])
     assert "not both" in refusal([ngram, gru], [1, 1], data=HELD_OUT)
     for weights in ([1], [1, 0], [1, -1], [1, "a"], [1, True], [1, math.nan], [1, math.inf], "0.3,0.7", 1, []):
-        assert "weights are 2 numbers above 0, one a model; got" in refusal([ngram, gru], weights)
+        assert "weights must be 2 numbers above 0, one per model; got" in refusal([ngram, gru], weights)
     assert "holds no texts" in refusal([ngram, gru], data=[], error=DataError)
     assert "A split is" in refusal([ngram, gru], data=HELD_OUT, split="half")
 
@@ -195,7 +195,7 @@ def test_a_blend_cannot_be_trained(monkeypatch, capsys, tmp_path):
     file.write_text("\n".join(TEXTS), encoding="utf-8")
     status, out, err = run_command(monkeypatch, capsys, "train", "blend-char", "--data", file, "--out", tmp_path / "x")
     assert (status, out) == (2, "")
-    assert err.startswith("error: A blend is not trained, it is made of at least two trained models: reviewgen.blend([a, b])")
+    assert err.startswith("error: A blend is not trained but made of at least two trained models: reviewgen.blend([a, b])")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The blend as a model, its weights and its stepper, against mixtures spelled out in plain numpy."""
+"""The blend as a model, its weights and its stepper, against mixtures computed in plain numpy."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import scipy.optimize
 import torch
 
 from reviewgen import registry
-from reviewgen.blending import stepper as stepper_room
+from reviewgen.blending import stepper as stepper_module
 from reviewgen.blending.config import BlendConfig, describe_part
 from reviewgen.blending.model import Blend
 from reviewgen.blending.stepper import BlendStepper, SavedBlend
@@ -32,7 +32,7 @@ POINTS = [
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    """Have the blend's entry points in an environment, too, that was installed before there were any."""
+    """Add the blend's entry points if the environment was installed before they existed."""
 
     def points(group):
         found = list(entry_points(group=group))
@@ -45,7 +45,7 @@ def installed(monkeypatch):
 def make_blend(*names, weights=None, **settings):
     models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
     plugins = [find_model(name)[1] for name in names]
-    return Blend.of(models, plugins, check_weights(weights, len(models)))
+    return Blend.from_models(models, plugins, check_weights(weights, len(models)))
 
 
 def two():
@@ -56,11 +56,11 @@ def two():
 def nested():
     """Return a blend of a blend and a network."""
     parts = [two(), make_model("nnlm", VOCABULARY)]
-    return Blend.of(parts, [find_model("blend")[1], find_model("nnlm")[1]], (0.6, 0.4))
+    return Blend.from_models(parts, [find_model("blend")[1], find_model("nnlm")[1]], (0.6, 0.4))
 
 
 def unsmoothed():
-    """Return a blend of two count models, which give most tokens probability zero."""
+    """Return a blend of two count models that give most tokens probability zero."""
     return make_blend("ngram", "ngram", ngram={"smoothing": "none", "order": 3})
 
 
@@ -108,9 +108,9 @@ def test_unsmoothed_parts_cover_for_each_other():
     assert torch.equal(logits.isneginf(), zeros[0] & zeros[1])
 
 
-def test_a_model_without_weight_has_no_say():
+def test_a_model_with_weight_zero_has_no_influence():
     blend, ids = make_blend("ngram", "gru", gru=SMALL), some_ids()
-    alone = Blend.of(blend.parts, [find_model("ngram")[1], find_model("gru")[1]], (1.0, 0.0))
+    alone = Blend.from_models(blend.parts, [find_model("ngram")[1], find_model("gru")[1]], (1.0, 0.0))
     expected, _ = blend.parts[0](ids, blend.parts[0].initial_state(3))
     with torch.no_grad():
         np.testing.assert_allclose(alone(ids, alone.initial_state(3))[0], expected, atol=1e-5)
@@ -119,10 +119,10 @@ def test_a_model_without_weight_has_no_say():
     )
 
 
-def test_making_and_loading_a_blend_of_models_draws_nothing_and_shares_them():
+def test_making_a_blend_uses_no_random_numbers_and_shares_the_models():
     parts = [make_model("ngram", VOCABULARY), make_model("gru", VOCABULARY, **SMALL).train()]
     before = torch.get_rng_state()
-    blend = Blend.of(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
+    blend = Blend.from_models(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
     assert torch.equal(torch.get_rng_state(), before)
     assert blend.parts == tuple(parts)
     assert not parts[1].training
@@ -135,7 +135,7 @@ def test_tensors_that_do_not_fit_are_refused_and_change_nothing():
     expected, _ = blend(ids, blend.initial_state(3))
     wide = {**tensors, "1.embedding.weight": torch.zeros(VOCABULARY, 5)}
     for wrong, words in (
-        (wide, "Model 1 of the blend asks for embedding.weight of the shape (11, 4); there is (11, 5)"),
+        (wide, "Model 1 of the blend expects embedding.weight of shape (11, 4); got (11, 5)"),
         ({name: tensor for name, tensor in tensors.items() if name != "1.output.bias"}, "output.bias"),
         ({**tensors, "2.weight": torch.zeros(1)}, "'2.weight' belongs to none of the 2 models"),
         ({**tensors, "weight": torch.zeros(1)}, "'weight' belongs to none"),
@@ -154,12 +154,12 @@ PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": 
     [
         ({}, "A blend is not trained"),
         ({"models": [PART], "weights": [1.0]}, "at least two trained models"),
-        ({"models": [PART, PART]}, "needs as many weights; got 0"),
+        ({"models": [PART, PART]}, "needs 2 weights; got 0"),
         ({"models": [PART, PART], "weights": [0.5, 0.6]}, "must sum to one; got 0.5, 0.6"),
         ({"models": [PART, PART], "weights": [1.5, -0.5]}, "weights must be at least 0; got -0.5"),
         ({"models": [PART, PART], "weights": [0.5, float("nan")]}, "finite"),
         ({"models": [PART, PART | {"x": 1}], "weights": [0.5, 0.5]}, "Model 1 of the blend should have the keys"),
-        ({"models": [PART, PART | {"config": {"vocab_size": 6}}], "weights": [0.5, 0.5]}, "has 6 tokens, the blend 5"),
+        ({"models": [PART, PART | {"config": {"vocab_size": 6}}], "weights": [0.5, 0.5]}, "has 6 token ids, but the blend has 5"),
     ],
 )
 def test_a_config_is_strict(settings, words):
@@ -188,18 +188,18 @@ def test_a_part_that_is_not_installed_is_named():
 @pytest.mark.parametrize("make", [two, nested, unsmoothed])
 def test_the_stepper_equals_the_plain_call(make):
     blend, ids = make(), some_ids()
-    writer = blend.stepper()
-    assert isinstance(writer, Stepper)
+    stepper = blend.stepper()
+    assert isinstance(stepper, Stepper)
     with torch.no_grad():
         expected = blend(ids, blend.initial_state(3))[0].numpy()
-    logits, state = writer.forward(ids[:, :4].numpy(), writer.initial_state(3))
+    logits, state = stepper.forward(ids[:, :4].numpy(), stepper.initial_state(3))
     kept = json.dumps(state, default=lambda array: array.tolist())
     for t in range(4, 9):
         np.testing.assert_allclose(logits, expected[:, t - 1], atol=1e-4)
-        logits, state = writer.forward(ids[:, t : t + 1].numpy(), state)
+        logits, state = stepper.forward(ids[:, t : t + 1].numpy(), state)
     np.testing.assert_allclose(logits, expected[:, -1], atol=1e-4)
     assert logits.dtype == np.float32
-    again = writer.forward(ids[:, :4].numpy(), writer.initial_state(3))[1]
+    again = stepper.forward(ids[:, :4].numpy(), stepper.initial_state(3))[1]
     assert json.dumps(again, default=lambda array: array.tolist()) == kept
 
 
@@ -230,13 +230,13 @@ def tables():
 
 
 def test_a_saved_blend_builds_its_parts_steppers(monkeypatch):
-    monkeypatch.setattr(stepper_room, "find_stepper", {"rnn": TableStepper, "blend": SavedBlend}.get)
+    monkeypatch.setattr(stepper_module, "find_stepper", {"rnn": TableStepper, "blend": SavedBlend}.get)
     part = PART | {"name": "rnn"}
     config = BlendConfig(vocab_size=5, weights=(0.25, 0.75), models=(part, part))
     assert SavedBlend.expect(config) == {"0.table": ("float32", (5, 5)), "1.table": ("float32", (5, 5))}
-    writer = SavedBlend(config, tables())
+    stepper = SavedBlend(config, tables())
     ids = np.array([[1, 2], [3, 4]])
-    logits, state = writer.forward(ids, writer.initial_state(2))
+    logits, state = stepper.forward(ids, stepper.initial_state(2))
     parts = [table[ids[:, -1]].astype(np.float64) for table in tables().values()]
     np.testing.assert_allclose(np.exp(logits), 0.25 * softmax(parts[0]) + 0.75 * softmax(parts[1]), rtol=1e-4)
     assert np.isneginf(logits[:, 0]).all() and np.isfinite(logits[:, 1:]).all()
@@ -245,13 +245,13 @@ def test_a_saved_blend_builds_its_parts_steppers(monkeypatch):
     outer = BlendConfig(vocab_size=5, weights=(0.5, 0.5), models=(describe_part(find_model("blend")[1], config), part))
     assert list(SavedBlend.expect(outer)) == ["0.0.table", "0.1.table", "1.table"]
     named = {f"0.{name}": table for name, table in tables().items()} | {"1.table": tables()["0.table"]}
-    writer = SavedBlend(outer, named)
-    both, _ = writer.forward(ids, writer.initial_state(2))
+    stepper = SavedBlend(outer, named)
+    both, _ = stepper.forward(ids, stepper.initial_state(2))
     np.testing.assert_allclose(np.exp(both), 0.5 * np.exp(logits) + 0.5 * softmax(parts[0]), rtol=1e-4)
 
 
-def test_a_part_without_a_stepper_is_said_before_anything_is_read(monkeypatch):
-    monkeypatch.setattr(stepper_room, "find_stepper", {"rnn": TableStepper}.get)
+def test_a_part_without_a_stepper_is_reported_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr(stepper_module, "find_stepper", {"rnn": TableStepper}.get)
     config = BlendConfig(vocab_size=5, weights=(0.5, 0.5), models=(PART | {"name": "rnn"}, PART))
     assert SavedBlend.expect(config) is None
 
@@ -272,7 +272,7 @@ def test_the_entry_points_name_both():
 
 
 def likelihoods(tokens=3000, models=3, seed=0):
-    """Return log probabilities under models of which each is good at other tokens."""
+    """Return log probabilities under models that are each good at different tokens."""
     return np.log(np.random.default_rng(seed).beta(0.6, 2.0, (tokens, models)) + 1e-9)
 
 
@@ -299,7 +299,7 @@ def test_four_weights_are_those_of_an_optimiser():
     assert fitted.sum() == pytest.approx(1, abs=1e-12)
 
 
-def test_the_log_likelihood_falls_in_no_round():
+def test_the_log_likelihood_never_decreases():
     log_probs = likelihoods() - np.array([0.0, 2.0, 5.0])
     averages = [average(log_probs, fit_weights(log_probs, rounds=rounds, tolerance=0)) for rounds in range(40)]
     assert averages[0] < averages[-1]
@@ -314,8 +314,8 @@ def test_zero_probabilities_are_honest():
     half = likelihoods(models=2)
     half[::3, 1] = -np.inf
     impossible = np.concatenate((half, np.full((50, 2), -np.inf)))
-    np.testing.assert_array_equal(fit_weights(impossible), fit_weights(half))  # they have no say
-    assert average(impossible, fit_weights(half)) == -np.inf  # and are not forgotten
+    np.testing.assert_array_equal(fit_weights(impossible), fit_weights(half))  # they are left out of the fit
+    assert average(impossible, fit_weights(half)) == -np.inf  # but not out of the average
 
 
 @pytest.mark.parametrize(
@@ -326,6 +326,6 @@ def test_weights_that_cannot_be_fitted_are_refused(log_probs):
         fit_weights(log_probs)
 
 
-def test_very_small_probabilities_are_no_zeros():
+def test_very_small_probabilities_are_not_zero():
     log_probs = likelihoods(models=2)
     np.testing.assert_allclose(fit_weights(log_probs - 5000), fit_weights(log_probs), atol=1e-9)

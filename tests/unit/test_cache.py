@@ -1,4 +1,4 @@
-"""The token cache: what is on disk equals the tokenizer's output, appears whole or not at all, and is made once."""
+"""The token cache: its files equal the tokenizer's output, appear complete or not at all, and are written once."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ import pytest
 from reviewgen_char.tokenizer import CharTokenizer
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
-from reviewgen.data.store import store
+from reviewgen.data.store import write_split
 from reviewgen.errors import StorageError
 from reviewgen.novelty import build_index
 from tests.forked import run_python
@@ -24,13 +24,13 @@ TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 
 @dataclass(frozen=True, kw_only=True)
 class FakeConfig:
-    """How many ids there are."""
+    """The number of ids."""
 
     vocab_size: int = 200
 
 
 class FakeTokenizer:
-    """An id a character, its code point modulo the vocabulary; counts its work."""
+    """One id per character, its code point modulo the vocabulary; counts its calls."""
 
     Config = FakeConfig
     bos_id, eos_id = 0, 1
@@ -65,7 +65,7 @@ def no_calls_yet():
 
 
 def run(texts, kind=FakeTokenizer, config=None, identity="fake 1", clean=True):
-    """Tokenize as a fresh run does."""
+    """Tokenize as a new run does."""
     with workspace() as folder:
         corpus = gather(texts, folder, DataConfig(clean=clean))
         tokenizer, stores = tokenize(corpus, kind, config or kind.Config(), identity, folder)
@@ -105,7 +105,7 @@ def test_a_second_run_reads_the_cache():
     assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
 
 
-def test_other_data_settings_or_identity_have_a_folder_of_their_own():
+def test_other_data_settings_or_identity_have_another_folder():
     run(TEXTS)
     run(TEXTS[:-1])
     run(TEXTS, config=FakeConfig(vocab_size=300))
@@ -123,7 +123,7 @@ def test_the_width_of_an_id(vocab_size, dtype):
     assert max(max(tokenizer.encode(text)) for text in ["\0"]) == vocab_size - 1
 
 
-def test_the_files_are_memory_mapped_and_forgotten_pages_come_back():
+def test_the_files_are_memory_mapped_and_released_pages_come_back():
     _, stores, _ = run(TEXTS)
     ids = stores["train"].ids
     base = ids
@@ -132,7 +132,7 @@ def test_the_files_are_memory_mapped_and_forgotten_pages_come_back():
     assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
     assert not ids.flags.writeable
     before = ids.copy()
-    stores["train"].forget()
+    stores["train"].release_pages()
     assert np.array_equal(ids, before)
 
 
@@ -142,11 +142,11 @@ def test_empty_splits_and_empty_texts():
     assert [stores[split].tokens for split in SPLITS] == [4, 0, 0]
     assert list(stores["test"].documents()) == []
     assert stores["train"].ids.tolist() == [0, 1, 0, 1]
-    stores["test"].forget()
+    stores["test"].release_pages()
 
 
 class Killed(Exception):
-    """Stands for the end of a process in the middle of its work."""
+    """Simulates the end of a process in the middle of its work."""
 
 
 class Fragile(FakeTokenizer):
@@ -190,7 +190,7 @@ def test_a_killed_process_leaves_only_a_temporary_folder_that_goes_after_a_day(t
 
 
 @pytest.mark.parametrize("damage", ["a shorter file", "a missing file", "no manifest", "a torn manifest"])
-def test_a_folder_that_is_not_whole_is_written_again(damage):
+def test_an_incomplete_folder_is_written_again(damage):
     _, stores, _ = run(TEXTS)
     expected = stores["train"].ids.tolist()
     (home,) = cache_folder().iterdir()
@@ -235,10 +235,10 @@ def test_a_workspace_is_removed_whatever_happens():
     assert visible() == []
 
 
-@pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_cache_folder_that_cannot_be(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_cache_folder_that_cannot_be_created(tmp_path, monkeypatch, path):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / place))
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / path))
     with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* may not be written.*\.$"), workspace():
         pass
 
@@ -253,8 +253,8 @@ def test_where_the_cache_is(monkeypatch):
     assert cache_folder() == Path.home() / ".cache" / "reviewgen"
 
 
-def test_a_full_disk_is_one_sentence_wherever_it_strikes():
-    """A limit on file size stands for the disk: at 100 bytes the tokenizer's file fails, then the ids, then the index."""
+def test_a_full_disk_is_one_error_at_every_stage():
+    """A limit on file size simulates a full disk: at 100 bytes the tokenizer's file fails, then the ids, then the index."""
     script = """if True:
         import resource
         from reviewgen_char.tokenizer import CharTokenizer
@@ -295,19 +295,21 @@ def test_frame_texts_across_its_batches():
 def test_blocks_are_whole_texts_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 10)
     texts = ["abc"[: number % 4] for number in range(50)] + ["abcabcabcabc", "a"]
-    made = store(texts, CharTokenizer("abc"), tmp_path, "train", 100)
+    made = write_split(texts, CharTokenizer("abc"), tmp_path, "train", 100)
     for _ in range(2):
         blocks = [block.tolist() for block in made.blocks]
         assert [i for block in blocks for i in block] == made.ids.tolist()
         assert all(block[0] == 0 and block[-1] == 1 and (len(block) <= 10 or block.count(0) == 1) for block in blocks)
         assert all(len(first) + len(second) > 5 for first, second in itertools.pairwise(blocks))
-    assert list(store([], CharTokenizer("abc"), tmp_path, "test", 100).blocks) == []
+    assert list(write_split([], CharTokenizer("abc"), tmp_path, "test", 100).blocks) == []
 
 
 @pytest.mark.parametrize("form", ["compact", "exact"])
-def test_an_index_of_blocks_is_that_of_the_whole(tmp_path, monkeypatch, form):
+def test_an_index_of_blocks_equals_the_index_of_all_ids(tmp_path, monkeypatch, form):
     monkeypatch.setattr("reviewgen.data.store._BLOCK_TOKENS", 50)
-    made = store([text * 3 for text in TEXTS], CharTokenizer("".join(sorted(set("review 0123456789")))), tmp_path, "train", 100)
+    made = write_split(
+        [text * 3 for text in TEXTS], CharTokenizer("".join(sorted(set("review 0123456789")))), tmp_path, "train", 100
+    )
     facts = {"bos_id": 0, "eos_id": 1, "vocab_size": 100, "characters": 1000, "fingerprint": "", "form": form}
     whole, blocks = build_index(made.ids, **facts), build_index(made.blocks, **facts)
     if form == "exact":
@@ -318,7 +320,7 @@ def test_an_index_of_blocks_is_that_of_the_whole(tmp_path, monkeypatch, form):
 
 
 def test_a_store_by_itself(tmp_path):
-    made = store(["ab", "c"], CharTokenizer("abc"), tmp_path, "train", 100)
+    made = write_split(["ab", "c"], CharTokenizer("abc"), tmp_path, "train", 100)
     again = TokenStore(tmp_path, "train")
     assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
     assert again.document(1).tolist() == [0, 20, 1]

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data.cleaning import Cleaner, CleaningReport, Keys, key_of
+from reviewgen.data.cleaning import Cleaner, CleaningReport, HashSet, hash_text
 
 PIECES = ["<br>", "<BR />", "&amp;", "&#39;", "&nosuch;", "e\u0301", "é", " ", "a", "B", "\n", "ดี", "\ud83d", "😀", "<", "&"]
 TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max_size=12)
@@ -18,8 +18,8 @@ TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max
 def clean(*texts, **options):
     cleaner = Cleaner(**options)
     cleaned = [kept for text in texts if (kept := cleaner(text)) is not None]
-    keys, lengths = np.array([key for _, key in cleaned], np.uint64), np.array([len(text) for text, _ in cleaned], np.int64)
-    return [text for (text, _), is_new in zip(cleaned, cleaner.choose(keys, lengths), strict=True) if is_new], cleaner.report
+    hashes, lengths = np.array([value for _, value in cleaned], np.uint64), np.array([len(text) for text, _ in cleaned], np.int64)
+    return [text for (text, _), is_new in zip(cleaned, cleaner.keep_new(hashes, lengths), strict=True) if is_new], cleaner.report
 
 
 def test_breaks_become_newlines_and_each_is_counted():
@@ -106,26 +106,26 @@ def test_against_a_plain_reference(texts):
     )
 
 
-def test_keys_are_stable_and_of_the_cleaned_text():
-    assert key_of("") == 0xE4A6A0577479B2B4
-    assert Cleaner()("&#97;") == ("a", key_of("a"))
-    assert key_of("\ud800") != key_of("\ufffd")
+def test_content_hashes_are_stable_and_of_the_cleaned_text():
+    assert hash_text("") == 0xE4A6A0577479B2B4
+    assert Cleaner()("&#97;") == ("a", hash_text("a"))
+    assert hash_text("\ud800") != hash_text("\ufffd")
 
 
 @given(st.lists(st.lists(st.sampled_from([0, 1, 2**63, 2**64 - 1, *range(100, 140)]), max_size=30), max_size=30))
 @settings(max_examples=150, deadline=None)
-def test_the_compact_set_of_keys_is_a_set(batches):
-    plain, compact = set(), Keys()
+def test_the_hash_set_is_a_set(batches):
+    plain, compact = set(), HashSet()
     for batch in batches:
         expected = []
-        for key in batch:
-            expected.append(key not in plain)
-            plain.add(key)
+        for value in batch:
+            expected.append(value not in plain)
+            plain.add(value)
         assert compact.add(np.array(batch, np.uint64)).tolist() == expected
 
 
-def test_the_compact_set_takes_eight_bytes_a_key():
-    compact = Keys()
+def test_the_hash_set_takes_eight_bytes_per_hash():
+    compact = HashSet()
     for first in range(0, 100_000, 1000):
         compact.add(np.arange(first, first + 1000, dtype=np.uint64))
     assert sum(run.nbytes for run in compact._runs) == 800_000

@@ -1,4 +1,4 @@
-"""Conditions: from columns to bins to ids, beside the tokens on disk, in training, in bits per character, in the saved folder."""
+"""Conditions: from columns to bins to ids, in the token store, in training, in bits per character, in the saved folder."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ SMALL = {"model": {"hidden_size": 32, "embedding_size": 8}, "training": {"batch_
 
 
 def reviews(count: int = 300) -> list[dict[str, Any]]:
-    """Reviews whose words the stars choose; the genre chooses nothing, and is missing now and then."""
+    """Reviews whose words depend on the stars; the genre has no influence and is sometimes missing."""
     rng = random.Random(0)
     rows = []
     for number in range(count):
@@ -106,7 +106,7 @@ def test_every_number_of_the_training_lies_in_its_bin_and_no_bin_is_empty(number
     condition = fit(*numbers)
     found = Counter(condition.find(number) for number in numbers)
     assert sorted(found) == list(range(len(condition.values)))
-    assert [value.share for value in condition.values] == [found[place] / len(numbers) for place in range(len(found))]
+    assert [value.share for value in condition.values] == [found[index] / len(numbers) for index in range(len(found))]
     assert len(condition.values) <= 10 and Conditions.from_json(Conditions((condition,)).to_json()) == Conditions((condition,))
     if len(set(numbers)) > 10:
         assert len(condition.values) <= 5
@@ -114,7 +114,7 @@ def test_every_number_of_the_training_lies_in_its_bin_and_no_bin_is_empty(number
         assert max(found.values()) <= math.ceil(len(numbers) / 5) + most
 
 
-def test_categories_are_the_most_frequent_and_the_rest_is_said() -> None:
+def test_categories_are_the_most_frequent_and_the_rest_is_reported() -> None:
     condition = fit("b", "a", "b", "c d", " c\n d ", True, name="genre")
     assert [(value.label, value.share) for value in condition.values] == [
         ("b", 2 / 6),
@@ -139,34 +139,34 @@ def test_a_column_without_values_is_an_error() -> None:
 # Ids.
 
 
-def test_each_condition_takes_an_id_for_any_and_one_a_value() -> None:
-    assert (BOTH.any_ids, BOTH.vocab_size, len(BOTH), BOTH.names) == ([100, 104], 107, 2, NAMES)
+def test_each_condition_has_an_unspecified_id_and_one_per_value() -> None:
+    assert (BOTH.unspecified_ids, BOTH.vocab_size, len(BOTH), BOTH.names) == ([100, 104], 107, 2, NAMES)
     assert BOTH.encode({}) == BOTH.encode({"stars": None, "genre": None}) == [100, 104]
     for five in (5, 5.0, "5", " 5.0", np.int64(5), np.float32(5)):
         assert BOTH.encode({"stars": five, "genre": "Comedy"}) == [103, 106]
-    assert BOTH.encode_row([math.nan, "Drama"]) == [100, 105]
-    assert BOTH.encode_row([3, "unheard of"]) == [100, 104]
-    assert BOTH.behind(7).encode({"stars": 1}) == [8, 11]
+    assert BOTH.encode_values([math.nan, "Drama"]) == [100, 105]
+    assert BOTH.encode_values([3, "unheard of"]) == [100, 104]
+    assert BOTH.with_ids_from(7).encode({"stars": 1}) == [8, 11]
     assert list(BOTH) == list(BOTH.conditions)
     nothing = Conditions(first_id=9)
-    assert (nothing.encode({}), nothing.vocab_size, nothing.any_ids, bool(nothing)) == ([], 9, [], False)
+    assert (nothing.encode({}), nothing.vocab_size, nothing.unspecified_ids, bool(nothing)) == ([], 9, [], False)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"star": 5}, "'star' is no condition of this model. Did you mean 'stars'? Known: genre, stars."),
-        ({"stars": 3}, "3 is no value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
-        ({"stars": "six"}, "'six' is no value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
-        ({"genre": ""}, "'' is no value of the condition 'genre'. Known: Comedy, Drama."),
-        ({"stars": math.inf}, "inf is no value of the condition 'stars'"),
-        ({"stars": True}, "True is no value of the condition 'stars'"),
-        ({"stars": 10**400}, "is no value of the condition 'stars'"),
-        ({"genre": "drama"}, "'drama' is no value of the condition 'genre'. Did you mean 'Drama'? Known: Comedy, Drama."),
-        ({"genre": ["Drama"]}, "['Drama'] is no value of the condition 'genre'."),
+        ({"star": 5}, "'star' is not a condition of this model. Did you mean 'stars'? Known: genre, stars."),
+        ({"stars": 3}, "3 is not a value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
+        ({"stars": "six"}, "'six' is not a value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
+        ({"genre": ""}, "'' is not a value of the condition 'genre'. Known: Comedy, Drama."),
+        ({"stars": math.inf}, "inf is not a value of the condition 'stars'"),
+        ({"stars": True}, "True is not a value of the condition 'stars'"),
+        ({"stars": 10**400}, "is not a value of the condition 'stars'"),
+        ({"genre": "drama"}, "'drama' is not a value of the condition 'genre'. Did you mean 'Drama'? Known: Comedy, Drama."),
+        ({"genre": ["Drama"]}, "['Drama'] is not a value of the condition 'genre'."),
     ],
 )
-def test_what_is_unknown_is_refused_with_what_is_known(values: dict[str, Any], said: str) -> None:
+def test_unknown_values_are_refused_with_the_known_ones(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         BOTH.encode(values)
     assert said in str(caught.value) and "\n" not in str(caught.value)
@@ -194,7 +194,7 @@ DAMAGED = [
 
 
 def refusals() -> list[str]:
-    """Return what is said of every wrong thing; it is asked in a process where nothing else checks types."""
+    """Return the error message for each wrong value; called in a process in which no other library checks types."""
     said = []
     calls = [lambda found=found: Conditions.from_json(found) for found in DAMAGED]
     calls += [lambda values=values: BOTH.encode(values) for values in (["stars"], "stars", None, {5: 5})]
@@ -207,7 +207,7 @@ def refusals() -> list[str]:
     return said
 
 
-def test_what_is_of_a_wrong_type_is_refused_in_one_sentence() -> None:
+def test_a_wrong_type_is_refused_in_one_sentence() -> None:
     script = "import json; from tests.unit.test_conditions import refusals; print(json.dumps(refusals()))"
     done = run_python(["-c", script], cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
@@ -230,7 +230,7 @@ def folder_in(tmp_path: Path, name: str) -> Path:
     return tmp_path / name
 
 
-def test_values_stay_beside_their_texts(tmp_path: Path) -> None:
+def test_values_stay_with_their_texts(tmp_path: Path) -> None:
     rows = [
         {"text": "a", "stars": 1, "genre": "Drama"},
         {"text": "", "stars": 2, "genre": "dropped"},
@@ -240,15 +240,15 @@ def test_values_stay_beside_their_texts(tmp_path: Path) -> None:
         {"text": "d", "stars": True, "genre": 'quote"\u2028\ud800'},
     ]
     corpus = gather(rows, folder_in(tmp_path, "w"), DataConfig(conditions=NAMES), validation=rows[:1])
-    assert list(corpus.rows("train")) == [
+    assert list(corpus.examples("train")) == [
         ("a", [1.0, "Drama"]),
         ("b", [3.0, None]),
         ("c", [None, None]),
         ("d", ["True", 'quote"\u2028\ud800']),
     ]
-    assert list(corpus.rows("validation")) == [("a", [1.0, "Drama"])]
+    assert list(corpus.examples("validation")) == [("a", [1.0, "Drama"])]
     plain = gather(rows, folder_in(tmp_path, "p"), DataConfig())
-    assert [values for split in ("train", "validation", "test") for _, values in plain.rows(split)] == [()] * 4
+    assert [values for split in ("train", "validation", "test") for _, values in plain.examples(split)] == [()] * 4
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def test_values_stay_beside_their_texts(tmp_path: Path) -> None:
             {"conditions": ("stars",)},
             "has no column 'stars' for the condition of that name. It has no columns at all.",
         ),
-        (ROWS, {"conditions": ("text",)}, "The column 'text' of list of texts holds the text, so it is no condition of it."),
+        (ROWS, {"conditions": ("text",)}, "The column 'text' of list of texts holds the text, so it cannot be a condition."),
         ([{"text": "a", "tags": ["x"]}], {"conditions": ("tags",)}, "Value 1 of column 'tags' of list of texts is of type list"),
     ],
 )
-def test_columns_that_can_be_no_condition(source: Any, options: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_columns_that_cannot_be_a_condition(source: Any, options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         gather(source, tmp_path, DataConfig(**options))
     assert said in str(caught.value)
@@ -278,8 +278,13 @@ def stores(conditions: tuple[str, ...], rows: Any = None) -> tuple[Any, Conditio
     with workspace() as folder:
         corpus = gather(ROWS if rows is None else rows, folder, DataConfig(conditions=conditions))
         fitted = fit_conditions(conditions, corpus.conditions("train"))
-        tokenizer, found = tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder, fitted)
-        return tokenizer, fitted.behind(tokenizer.vocab_size), found, {split: list(corpus.rows(split)) for split in found}
+        tokenizer, found = tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder, conditions=fitted)
+        return (
+            tokenizer,
+            fitted.with_ids_from(tokenizer.vocab_size),
+            found,
+            {split: list(corpus.examples(split)) for split in found},
+        )
 
 
 def test_texts_are_framed_with_their_conditions() -> None:
@@ -288,25 +293,25 @@ def test_texts_are_framed_with_their_conditions() -> None:
         assert store.tokens == sum(len(ids) for ids, _ in store.documents()) == store.lengths.sum()
         for (text, values), (ids, length) in zip(rows[split], store.documents(), strict=True):
             assert [ids[0], *ids[3:]] == [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] and length == len(text)
-            true, hidden = conditions.encode_row(values), conditions.any_ids
+            true, hidden = conditions.encode_values(values), conditions.unspecified_ids
             assert all(int(ids[1 + n]) in ((true[n], hidden[n]) if split == "train" else (true[n],)) for n in range(2))
-        assert store.ids.max() < tokenizer.vocab_size  # what the novelty index reads
+        assert store.ids.max() < tokenizer.vocab_size  # the novelty index reads only these
         assert store.document(0).dtype == store.ids.dtype == np.uint16
 
 
-def test_a_tenth_of_the_training_texts_hide_each_condition_independently() -> None:
+def test_each_condition_is_dropped_independently_in_a_tenth_of_the_training_texts() -> None:
     rows = [{"text": f"{number}", "a": 1, "b": "x"} for number in range(5000)]
     _, conditions, found, _ = stores(("a", "b"), rows)
-    is_hidden = found["train"].conditions == conditions.any_ids
+    is_hidden = found["train"].conditions == conditions.unspecified_ids
     assert is_hidden.mean(0) == pytest.approx([0.1, 0.1], abs=0.02)
     assert is_hidden.all(1).mean() == pytest.approx(0.01, abs=0.007)
-    assert not (found["validation"].conditions == conditions.any_ids).any()
+    assert not (found["validation"].conditions == conditions.unspecified_ids).any()
     assert (stores(("a", "b"), iter(rows))[2]["train"].conditions == found["train"].conditions).all()
 
 
 def test_the_width_of_an_id_counts_conditions() -> None:
     class Wide(CharTokenizer):
-        """Leaves room for four ids of two bytes."""
+        """Has four two-byte ids left for conditions."""
 
         @classmethod
         def load(cls, folder: Path) -> "Wide":
@@ -326,7 +331,7 @@ def test_the_width_of_an_id_counts_conditions() -> None:
         with workspace() as folder:
             corpus = gather(rows, folder, DataConfig(conditions=(name,)))
             fitted = fit_conditions([name], corpus.conditions("train"))
-            _, found = tokenize(corpus, Wide, Wide.Config(), "wide", folder, fitted)
+            _, found = tokenize(corpus, Wide, Wide.Config(), "wide", folder, conditions=fitted)
             assert found["train"].document(0).dtype == dtype
             assert found["train"].conditions.max() == (1 << 16) - 4 + len(fitted.conditions[0].values)
 
@@ -346,7 +351,7 @@ def test_other_conditions_or_values_share_no_tokens() -> None:
     assert stores(()) and plain <= {path.name for path in cache_folder().iterdir()} and folders() == 6
 
 
-def test_conditions_are_no_targets() -> None:
+def test_conditions_are_not_targets() -> None:
     tokenizer, conditions, found, _ = stores(NAMES)
     lanes = Lanes(found["train"], bos_id=tokenizer.bos_id, vocab_size=tokenizer.vocab_size, lanes=16, bptt=16, seed=0)
     batch = next(iter(lanes))
@@ -366,7 +371,7 @@ def brute_bits(model: ReviewModel, text: str, prefix: list[int]) -> list[float]:
     ids = [model.tokenizer.bos_id, *prefix, *model.tokenizer.encode(text), model.tokenizer.eos_id]
     logits, _ = model.model(torch.tensor([ids]), model.model.initial_state(1))
     scores = logits[0].double().log_softmax(-1)
-    return [-float(scores[place - 1, ids[place]]) / math.log(2) for place in range(1 + len(prefix), len(ids))]
+    return [-float(scores[t - 1, ids[t]]) / math.log(2) for t in range(1 + len(prefix), len(ids))]
 
 
 @pytest.mark.parametrize("name", ["ngram", "lstm"])
@@ -375,15 +380,17 @@ def test_scores_and_evaluations_equal_the_sum_of_log_softmax(name: str, request:
     for given_ in ({"stars": 5, "genre": "Drama"}, {"stars": "1"}, None):
         expected = brute_bits(model, "great and happy film", model.conditions.encode(given_ or {}))
         score = model.score("great and happy film", conditions=given_)
-        assert [token.bits for token in score.tokens] == pytest.approx(expected, rel=1e-4, abs=2e-6)  # what 32 bits hold of 1
+        assert [token.bits for token in score.tokens] == pytest.approx(
+            expected, rel=1e-4, abs=2e-6
+        )  # the precision of float32 near 1
         assert score.bits == pytest.approx(sum(expected), rel=1e-4)
     rows = [{"text": f"{'so ' * n}sad", "stars": stars, "genre": "Drama"} for n, stars in enumerate((1, 5, 3, None))]
-    bits = sum(sum(brute_bits(model, row["text"], model.conditions.encode_row([row["stars"], "Drama"]))) for row in rows)
+    bits = sum(sum(brute_bits(model, row["text"], model.conditions.encode_values([row["stars"], "Drama"]))) for row in rows)
     found = model.evaluate(rows, clean=False)
     assert found.bits_per_character == pytest.approx(bits / sum(len(row["text"]) for row in rows), rel=1e-4)
     assert found.tokens == sum(len(model.tokenizer.encode(row["text"])) + 1 for row in rows)
     plain = ["sad", "great"]
-    unknown = sum(sum(brute_bits(model, text, model.conditions.any_ids)) for text in plain)
+    unknown = sum(sum(brute_bits(model, text, model.conditions.unspecified_ids)) for text in plain)
     assert model.evaluate(plain, clean=False).bits_per_character == pytest.approx(unknown / 8, rel=1e-4)
     partly = [{"text": text, "stars": 5} for text in plain]
     bits = sum(sum(brute_bits(model, text, model.conditions.encode({"stars": 5}))) for text in plain)
@@ -391,13 +398,13 @@ def test_scores_and_evaluations_equal_the_sum_of_log_softmax(name: str, request:
 
 
 @pytest.mark.parametrize("kind", [TableModel, ScoringTable])
-def test_given_tokens_are_read_and_cost_nothing(kind: type[TableModel]) -> None:
+def test_condition_ids_are_inputs_and_add_no_bits(kind: type[TableModel]) -> None:
     logits = table(LETTERS.vocab_size, 3)
-    logits[:, 5] = -math.inf  # impossible, but given
+    logits[:, 5] = -math.inf  # impossible, but not predicted
     texts = [[0, 5, 5, 2, 3, 1], [0, 5, 5, 4, 1]]
     documents: list[Document] = [(np.array(ids), len(ids) - 4) for ids in texts]
     scores = logits.log_softmax(-1)
-    nats = -sum(float(scores[ids[place - 1], ids[place]]) for ids in texts for place in range(3, len(ids)))
+    nats = -sum(float(scores[ids[t - 1], ids[t]]) for ids in texts for t in range(3, len(ids)))
     found = evaluate_documents(kind(logits), documents, LETTERS.vocab_size, given=2)
     assert found.nats_per_character == pytest.approx(nats / 3, rel=1e-5)
     assert (found.tokens, found.zero_probability_tokens) == (5, 0)
@@ -418,27 +425,27 @@ def test_the_true_condition_predicts_better_than_another_or_none(name: str, requ
 
 
 def test_unknown_conditions_of_a_score(lstm: ReviewModel, cache: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'star' is no condition of this model\. Did you mean 'stars'\?"):
+    with pytest.raises(ConfigError, match=r"'star' is not a condition of this model\. Did you mean 'stars'\?"):
         lstm.score("x", conditions={"star": 5})
     plain = train_tiny("ngram-char", cache, **NGRAM)
     assert not plain.conditions and plain.conditions.vocab_size == plain.tokenizer.vocab_size
-    with pytest.raises(ConfigError, match=r"'stars' is no condition of this model\. There are none\."):
+    with pytest.raises(ConfigError, match=r"'stars' is not a condition of this model\. There are none\."):
         plain.score("x", conditions={"stars": 5})
 
 
 @pytest.mark.parametrize("name", ["ngram", "lstm"])
-def test_what_is_written_obeys(name: str, request: pytest.FixtureRequest) -> None:
+def test_generated_texts_follow_the_condition(name: str, request: pytest.FixtureRequest) -> None:
     model: ReviewModel = request.getfixturevalue(name)
     for stars in WORDS:
         texts = model.generate(conditions={"stars": stars}, num_return_sequences=40, seed=1, max_new_tokens=12)
         own, other = (sum(text.count(word) for text in texts for word in WORDS[n]) for n in (stars, 6 - stars))
         assert own > 2 * other
         assert texts == model.generate(conditions={"stars": str(stars)}, num_return_sequences=40, seed=1, max_new_tokens=12)
-    (told,) = model.generate(conditions={"stars": 5}, seed=1, return_dict_in_generate=True)
-    ids = [*told.tokens, model.tokenizer.eos_id][: len(told.log_probabilities)]
+    (text,) = model.generate(conditions={"stars": 5}, seed=1, return_dict_in_generate=True)
+    ids = [*text.tokens, model.tokenizer.eos_id][: len(text.log_probabilities)]
     assert max(ids) < model.tokenizer.vocab_size
-    expected = brute_bits(model, told.text, model.conditions.encode({"stars": 5}))[: len(ids)]
-    assert [-nats / math.log(2) for nats in told.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    expected = brute_bits(model, text.text, model.conditions.encode({"stars": 5}))[: len(ids)]
+    assert [-nats / math.log(2) for nats in text.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 # The run, the index, the saved folder.
@@ -488,7 +495,7 @@ def test_the_folder_keeps_conditions(lstm: ReviewModel, tmp_path: Path) -> None:
     [
         (None, "should be a list of JSON objects"),
         ([], "should be a list of JSON objects"),
-        ([{"name": "stars", "kind": "number", "values": [{"label": "1", "share": 1}]}], "no ascending numbers"),
+        ([{"name": "stars", "kind": "number", "values": [{"label": "1", "share": 1}]}], "not ascending numbers"),
         ([{"name": "a", "kind": "category", "values": [{"label": "1", "share": 1}]}], "its conditions 2: they do not belong"),
         ("absent", "they do not belong together"),
     ],
@@ -505,7 +512,7 @@ def test_damaged_conditions_of_a_folder(lstm: ReviewModel, tmp_path: Path, found
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_model_without_conditions_says_nothing_of_them(cache: Path, tmp_path: Path) -> None:
+def test_a_model_without_conditions_does_not_mention_them(cache: Path, tmp_path: Path) -> None:
     train_tiny("ngram-char", cache, **NGRAM).save_pretrained(tmp_path / "m")
     assert "conditions" not in json.loads((tmp_path / "m" / "config.json").read_text(encoding="utf-8"))
     assert "Conditions" not in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
@@ -514,7 +521,7 @@ def test_a_model_without_conditions_says_nothing_of_them(cache: Path, tmp_path: 
 # The command.
 
 
-def test_the_command_shows_bins_and_refuses_what_is_no_column(
+def test_the_command_shows_bins_and_refuses_an_unknown_column(
     table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "ngram-char", "--data", table_file, "--steps", 1, "--out"]

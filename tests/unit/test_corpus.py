@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewgen.data import SPLITS, DataConfig, gather, read_texts
-from reviewgen.data.cleaning import key_of
-from reviewgen.data.corpus import split_by_key
+from reviewgen.data.cleaning import hash_text
+from reviewgen.data.corpus import split_by_hash
 from reviewgen.errors import ConfigError, DataError
 
 
@@ -40,7 +40,7 @@ def test_the_split_is_90_5_5_and_independent_of_order_and_company(tmp_path):
 
 def test_the_split_of_a_text_never_changes():
     texts = [f"review {number}" for number in range(40)]
-    codes = split_by_key(np.array([key_of(text) for text in texts], np.uint64))
+    codes = split_by_hash(np.array([hash_text(text) for text in texts], np.uint64))
     assert "".join(str(code) for code in codes) == GOLDEN
 
 
@@ -60,14 +60,14 @@ def test_texts_keep_their_order_and_come_back_exactly(tmp_path):
 @given(st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=2, max_size=10, unique=True))
 @settings(max_examples=300, deadline=None)
 def test_a_tiny_corpus_has_train_and_validation(texts):
-    codes = split_by_key(np.array([key_of(text) for text in texts], np.uint64))
+    codes = split_by_hash(np.array([hash_text(text) for text in texts], np.uint64))
     assert {0, 1} <= set(codes.tolist())
 
 
 @given(st.lists(st.sampled_from("abcdefghijkl"), min_size=1, max_size=10))
 @settings(max_examples=300, deadline=None)
 def test_duplicates_stay_on_one_side(texts):
-    codes = split_by_key(np.array([key_of(text) for text in texts], np.uint64)).tolist()
+    codes = split_by_hash(np.array([hash_text(text) for text in texts], np.uint64)).tolist()
     assert len(set(zip(texts, codes, strict=True))) == len(set(texts))
     assert 0 in codes
     assert (1 in codes) == (len(set(texts)) > 1)
@@ -79,7 +79,7 @@ def test_a_validation_source_replaces_the_split_and_reports_overlaps(tmp_path):
     assert list(corpus.texts("train")) == texts
     assert list(corpus.texts("validation")) == held_out
     assert corpus.count("test") == 0
-    assert corpus.notes == ["2 of 4 validation texts also stand in the training text."]
+    assert corpus.notes == ["2 of 4 validation texts are also in the training text."]
     assert corpus.report.read == 50
     alone = gather(texts, folder_in(tmp_path, "b"), DataConfig(), validation=["other"])
     assert alone.notes == []

@@ -80,7 +80,9 @@ def test_batching_padding_and_chunks_change_nothing(
     trained: ReviewModel = request.getfixturevalue(name)
     documents = framed(trained.tokenizer, UNEQUAL)
     whole = evaluate_documents(trained.model, documents, trained.tokenizer.vocab_size)
-    for constant, value in zip(("_ROWS", "_LOGITS", "_LONGEST_CALL", "_BUFFER"), (rows, logits, longest, buffer), strict=True):
+    for constant, value in zip(
+        ("_BATCH_SIZE", "_MAX_LOGITS", "_MAX_TOKENS", "_BUFFER"), (rows, logits, longest, buffer), strict=True
+    ):
         monkeypatch.setattr(evaluation, constant, value)
     found = evaluate_documents(trained.model, iter(documents[::-1]), trained.tokenizer.vocab_size)
     assert found.bits_per_character == pytest.approx(whole.bits_per_character, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Files made fit to be read: found, unpacked, checked, and every run of bytes that is no UTF-8 counted."""
+"""Files prepared for reading: found, unpacked, checked, and every run of invalid UTF-8 counted."""
 
 import codecs
 import gzip
@@ -30,7 +30,7 @@ def prepare(tmp_path):
 
 
 def count_runs(data):
-    """Count runs of bytes that are no UTF-8, and repair them, in one piece."""
+    """Count runs of bytes that are not valid UTF-8, and replace them, in one piece."""
     text = data.decode("utf-8", "surrogateescape")
     repaired, runs, inside = [], 0, False
     for c in text:
@@ -42,7 +42,7 @@ def count_runs(data):
     return "".join(repaired), runs
 
 
-def test_a_sound_file_is_linked_not_copied(tmp_path):
+def test_a_valid_file_is_linked_not_copied(tmp_path):
     (tmp_path / "a.txt").write_text("ดี\n", encoding="utf-8")
     (tmp_path / "w").mkdir()
     prepared = prepare_files([tmp_path / "a.txt"], tmp_path / "w")
@@ -61,7 +61,7 @@ def test_a_sound_file_is_linked_not_copied(tmp_path):
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_byte_order_mark_is_obeyed_and_removed(prepare, mark, encoding, packed):
+def test_a_byte_order_mark_is_used_and_removed(prepare, mark, encoding, packed):
     data = mark + "é ดี 😀\r\nx".encode(encoding)
     assert prepare(gzip.compress(data, mtime=0) if packed else data, "a.txt.gz" if packed else "a.txt") == ("é ดี 😀\r\nx", 0)
 
@@ -106,7 +106,7 @@ def test_across_the_real_chunk_boundary(prepare, shift):
 @pytest.mark.parametrize("data", [b"PK\x03\x04\0\0", random.Random(0).randbytes(3000), b"text" + b" " * (1 << 20) + b"\0"])
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl", "a", "a.txt.gz"])
 def test_a_binary_file(prepare, data, name):
-    with pytest.raises(DataError, match=r"is a binary file, not text\. Readable are \.txt, .*, each also gzipped\.$"):
+    with pytest.raises(DataError, match=r"is a binary file, not text\. Supported formats are \.txt, .*, each also gzipped\.$"):
         prepare(gzip.compress(data, mtime=0) if name.endswith(".gz") else data, name)
 
 
@@ -140,11 +140,11 @@ PACKED = gzip.compress(b"".join(b"%d line\n" % number for number in range(1000))
 )
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.parquet.gz"])
 def test_a_damaged_gzip_file(prepare, data, name):
-    with pytest.raises(DataError, match=r"^[^\n]*a\.[a-z]+\.gz (cannot be read: [^\n]*[^.]|is no parquet file)\.$"):
+    with pytest.raises(DataError, match=r"^[^\n]*a\.[a-z]+\.gz (cannot be read: [^\n]*[^.]|is not a parquet file)\.$"):
         prepare(data, name)
 
 
-def test_empty_files_among_others_are_passed_over(tmp_path):
+def test_empty_files_among_others_are_skipped(tmp_path):
     for name, text in (("a.txt", ""), ("b.txt", "x\n"), ("c.txt", "")):
         (tmp_path / name).write_text(text)
     (tmp_path / "w").mkdir()
@@ -154,10 +154,10 @@ def test_empty_files_among_others_are_passed_over(tmp_path):
         prepare_files([tmp_path / "a.txt", tmp_path / "c.txt"], tmp_path / "w2")
 
 
-def test_several_kinds(tmp_path):
+def test_several_formats(tmp_path):
     for name in ("a.txt", "b.csv", "c.jsonl"):
         (tmp_path / name).write_text("x\n")
-    with pytest.raises(DataError, match=r"several kinds \(csv, json, text\); give one kind at a time"):
+    with pytest.raises(DataError, match=r"several formats \(csv, json, text\); pass files of one format"):
         prepare_files(find_files(tmp_path / "?.*"), tmp_path)
 
 
@@ -183,8 +183,8 @@ def test_the_home_folder(tmp_path, monkeypatch):
         ("none.txt", r"There is no file .*none\.txt\. Check the name, or give a glob"),
         ("none/*.txt", r"No file matches .*none/\*\.txt\."),
         (".", r"is a folder\. Name its files with a glob, as in '.*/\*\.txt'"),
-        ("x" * 300, r"is no file that can be read: File name too long"),
-        ("~no-such-user/a.txt", "home folder of a user that is not known here"),
+        ("x" * 300, r"cannot be read as a file: File name too long"),
+        ("~no-such-user/a.txt", "home folder of a user who does not exist on this machine"),
         ("a\0b", "There is no file"),
         ("", "The source is an empty string"),
     ],

@@ -229,7 +229,7 @@ def test_conditions_are_kept(folder: Path) -> None:
     assert tuned.conditions == starred.conditions == Conditions(starred.conditions.conditions, starred.tokenizer.vocab_size)
     assert any("do not know" in note or "does not know" in note for note in run.notes)
     assert run.stores["train"].conditions is not None
-    two, any_id = starred.conditions.encode({"stars": 2}), starred.conditions.any_ids
+    two, any_id = starred.conditions.encode({"stars": 2}), starred.conditions.unspecified_ids
     assert {tuple(row) for row in run.stores["validation"].conditions} <= {tuple(two), tuple(any_id)}
     assert tuned.generate_one(conditions={"stars": 1}, seed=1) is not None
     run, _ = further(starred, NEW)

@@ -1,4 +1,4 @@
-"""Lanes: over an epoch they are one shuffled stream cut in B pieces, read without gap or overlap, against plain lists."""
+"""Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap, against plain lists."""
 
 import itertools
 
@@ -15,20 +15,20 @@ BOS, EOS = 0, 1
 
 
 class MemoryStore(TokenStore):
-    """A token store that no file stands behind."""
+    """A token store in memory, without files."""
 
     def __init__(self, texts):
         framed = [[BOS, *text, EOS] for text in texts]
         self.offsets = np.cumsum([0, *map(len, framed)])
         self.ids = np.array([i for text in framed for i in text], np.uint16)
-        self.conditions, self.forgotten = None, 0
+        self.conditions, self.releases = None, 0
 
     def release_pages(self):
-        self.forgotten += 1
+        self.releases += 1
 
 
 def marked_texts(lengths):
-    """Make texts of which every token is another, so that a token tells its place."""
+    """Make texts in which all tokens differ, so that a token identifies its position."""
     counter = itertools.count(2)
     return [list(itertools.islice(counter, length)) for length in lengths]
 
@@ -127,12 +127,12 @@ def test_blocks_of_many_steps_change_nothing(monkeypatch):
         assert [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7))] == big
 
 
-def test_pages_are_given_back_after_every_block(monkeypatch):
+def test_pages_are_released_after_every_block(monkeypatch):
     monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", 70)
     store = MemoryStore(marked_texts([18] * 100))
     made = Lanes(store, bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
     epoch_of(made)
-    assert store.forgotten == -(-made.steps_per_epoch // 2)  # after every block of two steps
+    assert store.releases == -(-made.steps_per_epoch // 2)  # after every block of two steps
 
 
 def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():
@@ -192,11 +192,11 @@ def test_no_texts():
 
 @given(SHAPES, st.integers(0, 60))
 @settings(max_examples=100, deadline=None)
-def test_a_start_in_the_middle_goes_on_from_there(shape, place):
+def test_a_start_in_the_middle_continues_from_there(shape, step):
     lengths, lanes, bptt, seed = shape
     made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed)
-    epoch, number = divmod(place, made.steps_per_epoch)
-    expected = itertools.islice(made, place, place + 5)
+    epoch, number = divmod(step, made.steps_per_epoch)
+    expected = itertools.islice(made, step, step + 5)
     for found, batch in zip(itertools.islice(made.start_at(epoch, number), 5), expected, strict=True):
         assert (found.epoch, found.number, found.starts_epoch) == (batch.epoch, batch.number, batch.starts_epoch)
         assert np.array_equal(found.ids, batch.ids) and np.array_equal(found.targets, batch.targets)
@@ -209,7 +209,7 @@ def test_a_start_in_the_middle_reads_nothing_before_it(monkeypatch):
     read = []
 
     class Watched(MemoryStore):
-        """Takes note of the texts that are read."""
+        """Records which texts are read."""
 
         def document(self, number):
             read.append(number)

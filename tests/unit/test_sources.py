@@ -1,4 +1,4 @@
-"""Every kind of source, on real files: what comes out equals what the csv and json modules, or plain lists, say."""
+"""Every kind of source, on real files: the texts equal those of the csv and json modules, or of plain lists."""
 
 import csv
 import gzip
@@ -169,12 +169,12 @@ def test_several_files_in_order(write, read, tmp_path):
     assert read(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "b1\nb2\n", "c1\nc2\n"]
 
 
-def test_packed_and_plain_files_mix_but_kinds_do_not(write, read, tmp_path):
+def test_packed_and_plain_files_mix_but_formats_do_not(write, read, tmp_path):
     write("a.csv", "text\nx\n")
     write("b.csv.gz", "text\ny\n")
     assert read(str(tmp_path / "*.csv*")) == ["x", "y"]
     write("c.jsonl", '{"text": "z"}\n')
-    assert "several kinds (csv, json)" in refusal(read, str(tmp_path / "?.*"))
+    assert "several formats (csv, json)" in refusal(read, str(tmp_path / "?.*"))
 
 
 def test_columns_of_several_csv_files_are_paired_by_name(write, read, tmp_path):
@@ -198,7 +198,7 @@ def test_columns_of_several_csv_files_are_paired_by_name(write, read, tmp_path):
         ("0\n007\n", ["007"]),
     ],
 )
-def test_csv_files_as_people_have_them(write, read, data, texts):
+def test_csv_files_as_users_have_them(write, read, data, texts):
     assert read(write("a.csv", data)) == texts
 
 
@@ -219,7 +219,7 @@ def test_csv_files_as_people_have_them(write, read, data, texts):
         ("a.jsonl", '"a"\n"b"\n', "cannot be read"),
         ("a.parquet", b"PAR1garbage", "cannot be read"),
         ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
-        ("a.parquet", b"garbage", "is no parquet file"),
+        ("a.parquet", b"garbage", "is not a parquet file"),
         ("a.txt", "", "is empty"),
         ("a.txt", b"\x89PNG\r\n\0\0", "is a binary file"),
     ],
@@ -229,7 +229,7 @@ def test_damaged_files(write, read, capfd, name, data, said):
     message = refusal(read, path)
     assert message.startswith(str(path))
     assert said in message
-    assert capfd.readouterr().err == ""  # nothing is logged past the error
+    assert capfd.readouterr().err == ""  # nothing is logged besides the error
 
 
 def test_a_damaged_row_far_into_a_file(write, opened):
@@ -273,7 +273,7 @@ def test_the_guess_of_the_text_column(opened, columns, guess):
     assert list(stream.texts) == [f"{guess} {number}" for number in range(5)]
 
 
-def test_a_usual_name_without_strings_is_passed_over_and_the_longest_strings_win(opened):
+def test_a_usual_name_without_strings_is_skipped_and_the_longest_strings_win(opened):
     rows = [{"text": None, "title": "short", "verdict": "quite a long text"}, {"text": None, "title": "x", "verdict": None}]
     stream = opened(rows)
     assert (stream.text_column, stream.preview) == ("verdict", ["quite a long text", ""])
@@ -340,26 +340,26 @@ def test_datasets_objects(read, opened):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (pd.DataFrame({"text": ["a"]}), "Pass the column of the DataFrame"),
+        (pd.DataFrame({"text": ["a"]}), "A DataFrame is not a source of texts; pass its text column"),
         ([], "list of texts holds no texts"),
         ((text for text in ()), "holds no texts"),
-        ([1, 2], "yields int, neither strings nor rows"),
-        ([["a"], ["b"]], "yields list, neither strings nor rows"),
+        ([1, 2], "yields int; it must yield strings or records"),
+        ([["a"], ["b"]], "yields list; it must yield strings or records"),
         (["a", {"text": "b"}], "Text 2 of list of texts is of type dict, not a string"),
         (["a", b"b"], "Text 2 of list of texts is of type bytes"),
         ([{"text": "a"}, {"text": ["b"]}], "Text 2 of column 'text' of list of texts is of type list"),
-        ({"text": ["a"]}, "A mapping of splits needs one named train; this one has: text"),
+        ({"text": ["a"]}, "A mapping of splits needs a split named train; this one has: text"),
         (b"bytes", "got bytes"),
         (5, "got int"),
         (None, "got NoneType"),
         (object(), "got object"),
     ],
 )
-def test_what_is_no_source(read, source, said):
+def test_what_is_not_a_source(read, source, said):
     assert said in refusal(read, source)
 
 
-def test_an_iterable_that_fails_is_one_sentence(read):
+def test_an_iterable_that_fails_is_one_error(read):
     def texts():
         yield "a"
         raise KeyError("lost")
@@ -369,7 +369,7 @@ def test_an_iterable_that_fails_is_one_sentence(read):
 
 def test_names_of_files_passed_as_texts(write, read):
     paths = [str(write(name, "x\n")) for name in ("a.txt", "b.txt")]
-    assert "The texts are names of files" in refusal(read, paths)
+    assert "The texts are file names" in refusal(read, paths)
     assert read([*paths, "a real text"]) == [*paths, "a real text"]
     assert read(["none.txt", "x" * 5000 + ".txt"]) == ["none.txt", "x" * 5000 + ".txt"]
 
@@ -385,9 +385,9 @@ def test_names_of_files_passed_as_texts(write, read):
         ("no/such/file.txt", "There is no file no/such/file.txt"),
         ("no/such.csv", "There is no file no/such.csv"),
         ("no*such.csv", "No file matches no*such.csv"),
-        ("hf://name", "it is hf://owner/name"),
+        ("hf://name", "write hf://owner/name"),
         ("/", "is a folder"),
-        ("~no-such-user/x", "is not known here"),
+        ("~no-such-user/x", "who does not exist on this machine"),
     ],
 )
 def test_strings_that_name_nothing(read, source, said):
@@ -429,7 +429,7 @@ def test_the_reviews_extra_is_read_without_importing_it(opened):
     assert time.monotonic() - start < 30  # about 2 s; a quadratic reader takes minutes
 
 
-def test_hub_datasets_and_that_files_ask_nobody(tmp_path):
+def test_hub_datasets_and_that_files_send_no_requests(tmp_path):
     rows = [{"text": text} for text in TEXTS]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     repositories = {

@@ -406,7 +406,7 @@ def test_evaluation_cleans_as_the_training_did():
     with pytest.raises(ConfigError, match="lowercase=True"):
         model.evaluate(shouted, split="test", lowercase=False)
     other = reviewgen.train("ngram-char", TEXTS, validation=["Another one."])
-    with pytest.raises(ConfigError, match="validation source of its own"):
+    with pytest.raises(ConfigError, match="with a separate validation source"):
         other.evaluate(TEXTS, split="test")
     assert other.training["data"]["validation_source"] == "list of texts"
 

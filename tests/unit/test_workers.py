@@ -1,4 +1,4 @@
-"""Several processes for one corpus: the same bytes whatever their number, and one clear sentence where one of them ends."""
+"""Several processes for one corpus: the same bytes for any number of workers, and a clear error if one of them ends."""
 
 import json
 import os
@@ -29,13 +29,13 @@ TEXTS = [
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Make parts of what is small."""
-    monkeypatch.setattr(shards, "_PART", 1)
-    monkeypatch.setattr(spool, "_PIECE", 1)
+    """Divide small files and corpora into parts, too."""
+    monkeypatch.setattr(shards, "_PART_BYTES", 1)
+    monkeypatch.setattr(spool, "_RANGE_BYTES", 1)
 
 
 def write_shards(folder, kind, count=5):
-    """Write the texts, many of them more than once, with a column beside them, and return a glob of the files."""
+    """Write the texts, many of them more than once, with a second column, and return a glob of the files."""
     folder.mkdir()
     for number in range(count):
         rows = [{"text": text, "stars": n % 3 or None} for n, text in enumerate(TEXTS) if n % count == number]
@@ -52,13 +52,13 @@ def write_shards(folder, kind, count=5):
 
 
 def run(monkeypatch, tmp_path, source, workers, kind=CharTokenizer, config=None, **options):
-    """Tokenize as a fresh run does; return every byte of the cache and the report of the cleaning."""
+    """Tokenize as a new run does; return all bytes of the cache and the cleaning report."""
     monkeypatch.setenv("REVIEWGEN_WORKERS", str(workers))
     monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / f"cache of {workers}"))
     with workspace() as folder:
         corpus = gather(source, folder, DataConfig(**options))
         conditions = fit_conditions(options.get("conditions", ()), corpus.conditions("train"))
-        tokenize(corpus, kind, config or kind.Config(), "x", folder, conditions)
+        tokenize(corpus, kind, config or kind.Config(), "x", folder, conditions=conditions)
     files = [file for file in cache_folder().rglob("*") if file.is_file()]
     return {str(file.relative_to(cache_folder())): file.read_bytes() for file in files}, corpus.report
 
@@ -89,10 +89,10 @@ def test_words_are_the_same_too(monkeypatch, tmp_path):
 
 
 class Local(CharTokenizer):
-    """Of a name that another process finds, or not."""
+    """A tokenizer that another process can import, or not."""
 
 
-def test_a_tokenizer_that_no_other_process_finds_is_used_here(monkeypatch, tmp_path):
+def test_a_tokenizer_that_workers_cannot_import_is_used_in_this_process(monkeypatch, tmp_path):
     source = write_shards(tmp_path / "shards", "parquet", 2)
     monkeypatch.setattr(Local, "__module__", "__main__")
     assert run(monkeypatch, tmp_path, source, 2, Local)[0] == run(monkeypatch, tmp_path, source, 1)[0]
@@ -109,11 +109,11 @@ def test_a_bad_shard_is_named(monkeypatch, tmp_path):
     assert list(cache_folder().iterdir()) == []
 
 
-# What follows are functions, and a tokenizer, that workers call.
+# Functions, and a tokenizer, that workers call.
 
 
 class Deadly(CharTokenizer):
-    """Ends the process that it encodes in, where that is a worker."""
+    """Kills the process that it encodes in if that is a worker."""
 
     def encode_batch(self, texts):
         if "worker" in sys.orig_argv[-1]:
@@ -127,7 +127,7 @@ def double(value):
 
 
 def die(file):
-    """Be ended from outside."""
+    """Kill this process."""
     Path(file).write_text("here")
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -139,7 +139,7 @@ def fill_up(file):
 
 
 def fall_asleep(file):
-    """Say who is here, and stay for a minute."""
+    """Write a file named after this process, then sleep for a minute."""
     (Path(file).parent / f"{os.getpid()}.pid").write_text("")
     time.sleep(60)
 
@@ -154,7 +154,7 @@ def reachable(monkeypatch):
 
 
 def wait_for(condition):
-    """Wait until something is so, for half a minute at most."""
+    """Wait until a condition holds, for at most half a minute."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
@@ -162,7 +162,7 @@ def wait_for(condition):
 
 
 def is_running(pid):
-    """Return whether there is such a process, other than one that waits to be asked for its status."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -173,8 +173,8 @@ def test_results_come_in_order(reachable):
     assert list(run_tasks(double, ({"value": n} for n in range(20)), 3)) == [2 * n for n in range(20)]
 
 
-def test_a_worker_that_is_killed_is_one_sentence(reachable, tmp_path):
-    message = r"^A process that reads .* ended from outside \(SIGKILL\), perhaps .*\. Nothing .* REVIEWGEN_WORKERS=1 .*\.$"
+def test_a_worker_that_is_killed_is_one_error(reachable, tmp_path):
+    message = r"^A process that reads .* was killed \(SIGKILL\), perhaps .*\. No partial .* REVIEWGEN_WORKERS=1 .*\.$"
     with pytest.raises(WorkerError, match=message):
         list(run_tasks(die, [{"file": str(tmp_path / "x")}] * 5, 2))
     assert (tmp_path / "x").exists()
@@ -188,7 +188,7 @@ def test_a_worker_that_is_killed_in_the_middle_leaves_nothing(reachable, monkeyp
     assert run(monkeypatch, tmp_path, source, 1, Deadly)[0] == run(monkeypatch, tmp_path / "other", source, 1)[0]
 
 
-def test_a_disk_that_fills_up_under_a_worker_is_that_error_here(reachable):
+def test_a_full_disk_in_a_worker_raises_the_same_error_here(reachable):
     with pytest.raises(OSError, match="No space left on device") as caught:
         list(run_tasks(fill_up, [{"file": "x"}] * 3, 2))
     assert caught.value.errno == 28
@@ -202,7 +202,7 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def test_workers_end_with_whoever_reads_their_results(reachable, interruptible, tmp_path):
+def test_workers_end_with_the_reader_of_their_results(reachable, interruptible, tmp_path):
     results = run_tasks(fall_asleep, ({"file": str(tmp_path / str(n))} for n in range(3)), 2)
     with pytest.raises(KeyboardInterrupt):
         interrupt_when(lambda: len(list(tmp_path.glob("*.pid"))) == 2, results)
@@ -234,7 +234,7 @@ LIMITED = """if True:
     from reviewgen_char.tokenizer import CharTokenizer
     from reviewgen.data import DataConfig, cache_folder, gather, shards, spool, tokenize, workspace
     from reviewgen.errors import ReviewgenError
-    shards._PART = spool._PIECE = 1
+    shards._PART_BYTES = spool._RANGE_BYTES = 1
     before, after = int(sys.argv[1]), int(sys.argv[2])
     try:
         with workspace() as folder:
@@ -256,7 +256,7 @@ LIMITED = """if True:
         (10**9, 10**9, None),
     ],
 )
-def test_a_full_disk_is_one_sentence_with_workers_too(monkeypatch, tmp_path, before, after, said):
+def test_a_full_disk_is_one_error_with_workers_too(monkeypatch, tmp_path, before, after, said):
     monkeypatch.setenv("REVIEWGEN_WORKERS", "2")
     source = write_shards(tmp_path / "shards", "parquet", 3)
     done = subprocess.run(
@@ -269,7 +269,7 @@ def test_a_full_disk_is_one_sentence_with_workers_too(monkeypatch, tmp_path, bef
     assert said is None or re.match(said, lines[0])
 
 
-def test_how_many(monkeypatch):
+def test_the_number_of_workers(monkeypatch):
     monkeypatch.delenv("REVIEWGEN_WORKERS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(100)))
     assert [count_workers(size, 10) for size in (9, 10)] == [1, 8]
@@ -280,7 +280,7 @@ def test_how_many(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " "])
-def test_a_number_of_workers_that_is_none(monkeypatch, value):
+def test_an_invalid_number_of_workers(monkeypatch, value):
     monkeypatch.setenv("REVIEWGEN_WORKERS", value)
-    with pytest.raises(ConfigError, match=rf"^REVIEWGEN_WORKERS is {value!r}; it is the number of processes"):
+    with pytest.raises(ConfigError, match=rf"^REVIEWGEN_WORKERS is {value!r}; set it to the number of processes"):
         count_workers(10, 10)

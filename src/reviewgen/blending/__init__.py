@@ -1,10 +1,10 @@
-"""Several models as one: at each token their distributions, averaged with fixed weights.
+"""Blends: mixtures of trained models that average their next-token probabilities with fixed weights.
 
-    config     what a blend is made of, as JSON values
-    weights    the weights, fitted on held-out text
-    stepper    the blend that writes, without torch
-    model      the blend as a LanguageModel
+    config     the settings of a blend: its models and their weights
+    weights    checks given mixture weights, or fits them on held-out text
+    stepper    generation from a blend, without torch
+    model      a blend as a LanguageModel
 
-Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data". Its parts it finds by
-entry point; it knows none of them. Nothing is imported here, so that what writes does not load torch.
+Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data". The models are found by
+entry point; none is imported by name. This file imports nothing, so that generation does not load torch.
 """

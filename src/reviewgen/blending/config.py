@@ -1,4 +1,4 @@
-"""What a blend is made of, as JSON values: weights, and for each part what config.json says of a model. No torch."""
+"""The settings of a blend: the mixture weights, and each part's entry as in config.json. No torch."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ __all__ = ["BlendConfig", "describe_part", "join_names", "split_names"]
 
 T = TypeVar("T")
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
-_ROUNDING = 1e-6  # how far from one the weights may sum
+_ROUNDING = 1e-6  # tolerance of the sum of the weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,13 @@ class BlendConfig:
     """The settings of a blend.
 
     Attributes:
-        vocab_size: The number of token ids, V, that of every part.
-        weights: Each part's share of the probability; they sum to one.
-        models: Each part as config.json has a model: ``name`` of its plugin, ``distribution``, ``version``, ``config``.
+        vocab_size: The number of token ids, V, of the blend and of every part.
+        weights: The mixture weight of each part; they sum to one.
+        models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``.
 
     Raises:
-        ConfigError: There are fewer than two parts, one of them is no such object or has another vocabulary, or the weights
-            are not one a part, or do not sum to one.
+        ConfigError: There are fewer than two parts, a part is not such an object or has another vocabulary size, or there is
+            not one weight per part, or the weights do not sum to one.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -38,7 +38,7 @@ class BlendConfig:
         check(self)
         if len(self.models) < 2:
             raise ConfigError(
-                "A blend is not trained, it is made of at least two trained models: reviewgen.blend([a, b]), or "
+                "A blend is not trained but made of at least two trained models: reviewgen.blend([a, b]), or "
                 "reviewgen blend MODEL_A MODEL_B --out DIR."
             )
         for number, part in enumerate(self.models):
@@ -46,36 +46,40 @@ class BlendConfig:
                 raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {part!r}.")
             if part["config"].get("vocab_size") != self.vocab_size:
                 raise ConfigError(
-                    f"Model {number} of the blend ({part['name']}) has {part['config'].get('vocab_size')} tokens, the blend "
-                    f"{self.vocab_size}: they do not belong together."
+                    f"Model {number} of the blend ({part['name']}) has {part['config'].get('vocab_size')} token ids, but the "
+                    f"blend has {self.vocab_size}; all models of a blend must share one vocabulary."
                 )
         if len(self.weights) != len(self.models):
-            raise ConfigError(f"A blend of {len(self.models)} models needs as many weights; got {len(self.weights)}.")
+            raise ConfigError(f"A blend of {len(self.models)} models needs {len(self.models)} weights; got {len(self.weights)}.")
         if abs(sum(self.weights) - 1) > _ROUNDING:
             raise ConfigError(f"The weights of a blend must sum to one; got {', '.join(map(str, self.weights))}.")
 
 
 def describe_part(plugin: Plugin, config: Any) -> dict[str, Any]:
-    """Return a model's plugin and config as they stand in ``BlendConfig.models``."""
-    plain = json.loads(json.dumps(to_dict(config)))
-    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": plain}
+    """Return a model's entry for ``BlendConfig.models``."""
+    json_values = json.loads(json.dumps(to_dict(config)))
+    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": json_values}
 
 
 def join_names(parts: list[Mapping[str, T]]) -> dict[str, T]:
-    """Return what is named in each part under one name for all: ``weight`` of part 0 is ``0.weight``."""
+    """Merge the named tensors of the parts into one mapping, with the part's number as prefix.
+
+    >>> join_names([{"weight": 1}, {"weight": 2}])
+    {'0.weight': 1, '1.weight': 2}
+    """
     return {f"{number}.{name}": value for number, part in enumerate(parts) for name, value in part.items()}
 
 
 def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
-    """Undo ``join_names``.
+    """Return one mapping per part; the inverse of ``join_names``.
 
     Raises:
-        BundleError: A name is of no part.
+        BundleError: A name does not start with the number of a part.
     """
     split: list[dict[str, T]] = [{} for _ in range(parts)]
     for name, value in named.items():
-        number, dot, own = name.partition(".")
+        number, dot, short_name = name.partition(".")
         if not (dot and number in map(str, range(parts))):
-            raise BundleError(f"{name!r} belongs to none of the {parts} models of the blend.")
-        split[int(number)][own] = value
+            raise BundleError(f"The tensor {name!r} belongs to none of the {parts} models of the blend.")
+        split[int(number)][short_name] = value
     return split

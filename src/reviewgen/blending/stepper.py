@@ -1,4 +1,7 @@
-"""The blend that writes: its parts' steppers, mixed at each token. No torch. B batch, T time (tokens), V vocabulary."""
+"""Generation from a blend: mixes the next-token probabilities of its parts' steppers. No torch.
+
+B batch, T time (tokens), V vocabulary.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,13 +18,13 @@ __all__ = ["BlendStepper", "SavedBlend"]
 
 
 class BlendStepper:
-    """Mixes steppers in probability: the logits are ``log sum_i w_i softmax(logits_i)``, log probabilities (nats).
+    """A mixture of steppers; its logits are log probabilities (nats), ``log sum_i w_i softmax(logits_i)``.
 
-    The state is a tuple of the parts' states.
+    The state is the tuple of the parts' states.
 
     Args:
-        steppers: The parts.
-        weights: Each part's share; they sum to one.
+        steppers: The steppers of the parts.
+        weights: The mixture weight of each part; they sum to one.
     """
 
     def __init__(self, steppers: Sequence[Stepper], weights: Sequence[float]) -> None:
@@ -35,51 +38,51 @@ class BlendStepper:
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the log probability of each token after the last of ``ids``, and the parts' states after it."""
-        scores, after = [], []
-        for stepper, log_weight, before in zip(self._steppers, self._log_weights, state, strict=True):
-            logits, behind = stepper.forward(ids, before)
+        scores, new_states = [], []
+        for stepper, log_weight, part_state in zip(self._steppers, self._log_weights, state, strict=True):
+            logits, new_state = stepper.forward(ids, part_state)
             scores.append(logits - _log_sum_exp(logits, axis=-1)[:, None] + log_weight)  # (B, V)
-            after.append(behind)
-        return _log_sum_exp(np.stack(scores), axis=0).astype(np.float32, copy=False), tuple(after)
+            new_states.append(new_state)
+        return _log_sum_exp(np.stack(scores), axis=0).astype(np.float32, copy=False), tuple(new_states)
 
 
 class SavedBlend(BlendStepper):
-    """A blend from a saved model, where each part can be had so; see ``reviewgen.protocols.StepperFactory``.
+    """A blend built from saved tensors, for blends whose parts all have a stepper; see ``reviewgen.protocols.StepperFactory``.
 
     Raises:
-        BundleError: The tensors hold what no trained model holds.
+        BundleError: The tensors are not those of a trained model.
     """
 
     Config: ClassVar[type] = BlendConfig
 
     def __init__(self, config: BlendConfig, tensors: Mapping[str, np.ndarray], bits: int = 32) -> None:
         split = split_names(tensors, len(config.models))
-        parts = zip(_parts(config), split, strict=True)
-        super().__init__([kind(own, part, bits) for (kind, own), part in parts], config.weights)
+        parts = zip(_find_factories(config), split, strict=True)
+        super().__init__([factory(part, tensors, bits) for (factory, part), tensors in parts], config.weights)
 
     @staticmethod
     def expect(config: BlendConfig) -> Mapping[str, TensorSpec] | None:
-        """Return the name and form of every tensor of every part; None where a part can only be written with through torch."""
-        forms = []
+        """Return the spec of every tensor of every part; None if a part has no stepper and needs torch."""
+        specs = []
         for part in config.models:
-            kind = find_stepper(part["name"])
-            form = None if kind is None else kind.expect(from_dict(kind.Config, part["config"]))
-            if form is None:
+            factory = find_stepper(part["name"])
+            spec = None if factory is None else factory.expect(from_dict(factory.Config, part["config"]))
+            if spec is None:
                 return None
-            forms.append(form)
-        return join_names(forms)
+            specs.append(spec)
+        return join_names(specs)
 
 
-def _parts(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
-    """Yield what builds each part's stepper, and the part's config."""
+def _find_factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
+    """Yield the stepper factory and the config of each part."""
     for part in config.models:
-        kind = find_stepper(part["name"])
-        assert kind is not None, "expect found one"
-        yield kind, from_dict(kind.Config, part["config"])
+        factory = find_stepper(part["name"])
+        assert factory is not None, "expect() has found one"
+        yield factory, from_dict(factory.Config, part["config"])
 
 
 def _log_sum_exp(values: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:
-    """Return log sum exp along an axis; of nothing but -inf it is -inf."""
+    """Return log sum exp along an axis; -inf if all values are -inf."""
     largest = values.max(axis=axis, keepdims=True)
     largest = np.where(np.isneginf(largest), 0.0, largest)
     with np.errstate(divide="ignore"):

@@ -1,23 +1,23 @@
-"""The corpus room: a source becomes cleaned texts, then token ids on disk, then batches.
+"""From a source of texts to training batches: read, clean, split, encode into memory-mapped files, batch.
 
-    sources, files   any source to a stream of rows
-    shards           files as rows, in parts that several processes may read
-    columns          the columns of the text and of its conditions
-    cleaning         what is changed and dropped, counted
-    batches          cleaned rows, some at a time
-    corpus, spool    one pass: clean, spool, split by hash
-    encoding, store  token ids in memory-mapped files, conditions before them
-    cache            each corpus is encoded once
-    workers, worker  other processes that read, clean and encode
-    reading          texts to measure a trained model on
+    sources, files   open a source; prepare files for reading
+    shards           files as records, in parts that several processes may read
+    columns          from records to examples: the columns of the text and of its conditions
+    cleaning         changes texts and drops duplicates, with counts
+    cleaned_rows     cleaned examples, some at a time, in memory or as JSON lines
+    corpus, spool    one pass: clean, store on disk, split by hash
+    encoding, store  token ids in memory-mapped files, with their conditions
+    cache            the token cache: each corpus is encoded once
+    workers, worker  worker processes that read, clean and encode
+    reading          texts to evaluate a trained model on
     lanes            batches for truncated back-propagation through time
 
-Knows no model; a tokenizer only by its protocol.
+Knows no model, and of a tokenizer only its protocol.
 """
 
 from reviewgen.data.cache import cache_folder, digest_tokenizer, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_rows, read_texts, shorten
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_examples, read_texts, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.reading import read_documents, trained_on
 from reviewgen.data.store import TokenStore, frame_texts
@@ -37,7 +37,7 @@ __all__ = [
     "frame_texts",
     "gather",
     "read_documents",
-    "read_rows",
+    "read_examples",
     "read_texts",
     "shorten",
     "tokenize",

@@ -1,6 +1,6 @@
-"""Token ids on disk: each text is encoded once, into memory-mapped files keyed by data fingerprint and tokenizer.
+"""The token cache: a corpus is encoded once, into a folder named after its fingerprint, the tokenizer and the conditions.
 
-A folder of the cache appears whole or not at all; nothing here knows a model.
+A folder of the cache appears complete or not at all. Knows no model.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
 from reviewgen.data.corpus import SPLITS, Corpus
-from reviewgen.data.encoding import fill
+from reviewgen.data.encoding import encode_corpus
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import Tokenizer
@@ -30,29 +30,31 @@ _STALE_SECONDS = 24 * 3600.0
 
 
 def cache_folder() -> Path:
-    """Return the folder of the token cache: ``$REVIEWGEN_CACHE``, else ``reviewgen`` in the user's cache folder."""
-    named = os.environ.get("REVIEWGEN_CACHE")
-    if named:
-        return Path(named).expanduser()
+    """Return the folder of the token cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder."""
+    configured = os.environ.get("REVIEWGEN_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
 
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """Yield a folder for a run's temporary files, inside the cache folder; what dead runs left there for a day goes.
+    """Yield a temporary folder inside the cache folder and remove it afterwards.
+
+    Temporary folders of killed runs are removed when they are a day old.
 
     Raises:
         StorageError: The cache folder cannot be written.
     """
     root = cache_folder()
-    with storage_errors(f"the cache folder {root} (REVIEWGEN_CACHE names another)"):
+    with storage_errors(f"the cache folder {root} (set REVIEWGEN_CACHE to use another)"):
         if root.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob("tmp-*"):
-            with contextlib.suppress(FileNotFoundError):  # another run was first
-                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
+        for old in root.glob("tmp-*"):
+            with contextlib.suppress(FileNotFoundError):  # another run has just removed it
+                if time.time() - old.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(old, ignore_errors=True)
         folder = tempfile.mkdtemp(prefix="tmp-", dir=root)
     try:
         yield Path(folder)
@@ -66,41 +68,45 @@ def tokenize(
     config: Any,
     identity: str,
     scratch: Path,
+    *,
     conditions: Conditions | None = None,
     trained: Tokenizer | None = None,
 ) -> tuple[Tokenizer, dict[str, TokenStore]]:
-    """Return the tokenizer trained on a corpus and the corpus as ids, from the cache where they are there already.
+    """Train a tokenizer on a corpus and encode the corpus, or load both from the cache.
 
     Args:
         corpus: The texts.
         kind: The tokenizer class.
-        config: Its config.
-        identity: What tells this tokenizer from others (name, package, version).
-        scratch: A folder on the cache's file system.
-        conditions: What the values beside the texts stand for; their ids are put behind the tokenizer's.
-        trained: A tokenizer that is there already, to be used as it is.
+        config: The tokenizer's config.
+        identity: The tokenizer's name, package and version; part of the cache key.
+        scratch: A temporary folder on the cache's file system; see ``workspace``.
+        conditions: The conditions of the texts; their ids follow the tokenizer's.
+        trained: A trained tokenizer to use instead of training one.
+
+    Returns:
+        The tokenizer, and the token store of each split.
 
     Raises:
-        StorageError: The cache has no room.
-        WorkerError: A process that encodes was ended from outside.
+        StorageError: The disk of the cache is full, or it may not be written.
+        WorkerError: A worker process failed or was killed.
     """
     if trained is not None:
         identity = f"{identity} {digest_tokenizer(trained)}"
     settings = json.dumps([identity, to_dict(config), *(conditions.to_json() if conditions else ())], sort_keys=True)
     key = hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
-    home = cache_folder() / f"{corpus.fingerprint}-{key}"
-    with storage_errors(f"the token cache {home}"):
-        if home.exists() and not _is_whole(home):
-            shutil.rmtree(home)  # damaged, or of a machine that lost its power; it is written again
-        if not home.exists():
+    folder = cache_folder() / f"{corpus.fingerprint}-{key}"
+    with storage_errors(f"the token cache {folder}"):
+        if folder.exists() and not _is_complete(folder):
+            shutil.rmtree(folder)  # damaged, as by a power failure; it is written again
+        if not folder.exists():
             tokenizer = kind.train(corpus.texts("train"), config) if trained is None else trained
-            fill(scratch / "tokens", corpus, tokenizer, conditions or Conditions())
-            _publish(scratch / "tokens", home)
-    return kind.load(home / "tokenizer"), {split: TokenStore(home, split) for split in SPLITS}
+            encode_corpus(scratch / "tokens", corpus, tokenizer, conditions or Conditions())
+            _publish(scratch / "tokens", folder)
+    return kind.load(folder / "tokenizer"), {split: TokenStore(folder, split) for split in SPLITS}
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:
-    """Return what tells a trained tokenizer from others: SHA-256 of the files that it saves."""
+    """Return a SHA-256 digest of a trained tokenizer, from the files that it saves."""
     with tempfile.TemporaryDirectory(prefix="reviewgen-") as name:
         tokenizer.save(Path(name))
         files = sorted(Path(name).iterdir())
@@ -108,28 +114,28 @@ def digest_tokenizer(tokenizer: Tokenizer) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _is_whole(home: Path) -> bool:
-    """Return whether the files of a cache folder are there in the sizes that were written."""
+def _is_complete(folder: Path) -> bool:
+    """Return whether a cache folder has all files of its manifest, in the sizes that were written."""
     try:
-        return bool(json.loads((home / _MANIFEST).read_text(encoding="utf-8")) == _sizes(home))
+        return bool(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")) == _file_sizes(folder))
     except (OSError, ValueError):
         return False
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _file_sizes(folder: Path) -> dict[str, int]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _MANIFEST)
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 
 
-def _publish(folder: Path, home: Path) -> None:
-    """Give a finished folder its name; another run may have been first, with the same content."""
-    (folder / _MANIFEST).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
-    for file in folder.rglob("*"):
+def _publish(finished: Path, folder: Path) -> None:
+    """Move a finished folder to its name in the cache, unless another run has done so with the same content."""
+    (finished / _MANIFEST).write_text(json.dumps(_file_sizes(finished)), encoding="utf-8")
+    for file in finished.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
     try:
-        folder.rename(home)
+        finished.rename(folder)
     except OSError:
-        if not home.exists():
+        if not folder.exists():
             raise

@@ -1,6 +1,7 @@
-"""Cleaning of review texts, each step counted: breaks, entities, NFC, markdown, case, empty texts, duplicates.
+"""Cleaning of texts, each change counted: line-break tags, HTML entities, NFC, markdown, case, empty texts, duplicates.
 
-What is off by default (lower-casing, stripping markdown) loses something that a reader would miss. Knows nothing of files.
+Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss. Knows nothing of
+files.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Cleaner", "CleaningReport", "Keys", "key_of"]
+__all__ = ["Cleaner", "CleaningReport", "HashSet", "hash_text"]
 
 _BREAK = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -21,28 +22,45 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass
 class CleaningReport:
-    """What cleaning did, in numbers of texts unless the name says otherwise."""
+    """What cleaning did to a source.
+
+    Attributes:
+        read: Texts read.
+        kept: Texts kept.
+        characters: Characters in the kept texts.
+        empty: Texts dropped because they were empty or only white space.
+        duplicates: Texts dropped because the same text came before.
+        breaks_replaced: ``<br />`` tags replaced by a newline.
+        entities_decoded: HTML entities decoded.
+        normalized: Texts changed by NFC normalisation.
+        decode_errors: Runs of bytes that are not valid UTF-8.
+    """
 
     read: int = 0
     kept: int = 0
-    characters: int = 0  # of the kept texts
+    characters: int = 0
     empty: int = 0
     duplicates: int = 0
-    breaks_replaced: int = 0  # <br /> tags
-    entities_decoded: int = 0  # HTML entities
-    normalized: int = 0  # changed by NFC
-    decode_errors: int = 0  # runs of bytes that are no UTF-8
+    breaks_replaced: int = 0
+    entities_decoded: int = 0
+    normalized: int = 0
+    decode_errors: int = 0
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Add the counts of another part of the source."""
+        """Add the counts for another part of the source."""
         for name, count in counts.items():
             setattr(self, name, getattr(self, name) + count)
 
 
 class Cleaner:
-    """Cleans texts one by one and counts; ``clean=False`` passes them on exactly as they are.
+    """Cleans texts one by one and counts the changes.
 
-    A call cleans; ``choose`` drops the duplicates, which only one that has seen all keys can do.
+    Calling it cleans one text. Duplicates are dropped by ``keep_new``, which needs the hashes of all texts of the source.
+
+    Args:
+        clean: False changes and drops nothing, except what the other two options ask for.
+        lowercase: Whether to lower-case the texts.
+        strip_markdown: Whether to keep only the words of markdown.
     """
 
     def __init__(self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False) -> None:
@@ -50,20 +68,25 @@ class Cleaner:
         self._clean = clean
         self._lowercase = lowercase
         self._markdown = _MarkdownStripper() if strip_markdown else None
-        self._seen = Keys()
+        self._seen = HashSet()
 
     def __call__(self, text: str) -> tuple[str, int] | None:
-        """Return a text cleaned, with its 64-bit key (see ``key_of``), or None where it is empty."""
+        """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
         self.report.read += 1
         cleaned = self._apply(text)
         if self._clean and not cleaned.strip():
             self.report.empty += 1
             return None
-        return cleaned, key_of(cleaned)
+        return cleaned, hash_text(cleaned)
 
-    def choose(self, keys: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Return which texts are kept (N,), of those with these keys and numbers of characters: no duplicates."""
-        kept = self._seen.add(keys) if self._clean else np.ones(len(keys), bool)
+    def keep_new(self, hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return a mask (N,) of the texts to keep: all but duplicates of this call's or of earlier calls' texts.
+
+        Args:
+            hashes: The content hashes of the texts, (N,) uint64.
+            lengths: Their numbers of characters, (N,).
+        """
+        kept = self._seen.add(hashes) if self._clean else np.ones(len(hashes), bool)
         self.report.kept += int(kept.sum())
         self.report.characters += int(lengths[kept].sum())
         self.report.duplicates += int((~kept).sum())
@@ -90,45 +113,45 @@ class Cleaner:
 
     def _decode_entity(self, match: re.Match[str]) -> str:
         decoded = html.unescape(match[0])
-        self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays
+        self.report.entities_decoded += decoded != match[0]  # "&nosuch;" stays as it is
         return decoded
 
 
-class Keys:
-    """A set of 64-bit keys at 8 bytes each, where Python's own takes 60.
+class HashSet:
+    """A set of 64-bit hashes that takes 8 bytes per hash, where a Python set takes about 60.
 
-    It is held as sorted arrays, each more than twice as long as the next (a log-structured merge, O'Neil et al. 1996).
+    It is a list of sorted arrays, each more than twice as long as the next (a log-structured merge, O'Neil et al. 1996).
     """
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []
 
-    def add(self, keys: np.ndarray) -> np.ndarray:
-        """Add keys (N,) and return which of them are new, (N,); of equal ones only the first is."""
-        fresh, first = np.unique(keys, return_index=True)
+    def add(self, hashes: np.ndarray) -> np.ndarray:
+        """Add hashes (N,) and return a mask (N,) of the new ones; of equal ones only the first counts as new."""
+        fresh, first = np.unique(hashes, return_index=True)
         for run in self._runs:
-            places = run.searchsorted(fresh).clip(max=len(run) - 1)
-            is_new = run[places] != fresh
-            fresh, first = fresh[is_new], first[is_new]
-        found = np.zeros(len(keys), bool)
-        found[first] = True
+            positions = run.searchsorted(fresh).clip(max=len(run) - 1)
+            not_in_run = run[positions] != fresh
+            fresh, first = fresh[not_in_run], first[not_in_run]
+        is_new = np.zeros(len(hashes), bool)
+        is_new[first] = True
         if len(fresh):
             self._runs.append(fresh)
         while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
             self._runs[-2:] = [np.sort(np.concatenate(self._runs[-2:]))]
-        return found
+        return is_new
 
 
-def key_of(text: str) -> int:
-    """Return a 64-bit hash of a text: the same on every machine, in every order, in every process."""
+def hash_text(text: str) -> int:
+    """Return the content hash of a text: 64 bits of BLAKE2b, the same on every machine and in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 class _MarkdownStripper:
-    """Keeps the words of a markdown text: no headings' marks, emphasis, link targets or code fences."""
+    """Keeps the words of a markdown text; drops heading marks, emphasis, link targets and code fences."""
 
     def __init__(self) -> None:
-        from markdown_it import MarkdownIt  # heavy, and off by default
+        from markdown_it import MarkdownIt  # slow to import, and off by default
 
         self._parse = MarkdownIt("commonmark").parse
 
@@ -136,11 +159,11 @@ class _MarkdownStripper:
         blocks = []
         for token in self._parse(text):
             if token.type == "inline":
-                blocks.append("".join(_word(child.type, child.content) for child in token.children or []))
+                blocks.append("".join(_inline_text(child.type, child.content) for child in token.children or []))
             elif token.type in ("fence", "code_block", "html_block"):
                 blocks.append(token.content.rstrip("\n"))
         return "\n\n".join(blocks)
 
 
-def _word(kind: str, content: str) -> str:
+def _inline_text(kind: str, content: str) -> str:
     return "\n" if kind in ("softbreak", "hardbreak") else content

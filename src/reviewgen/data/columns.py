@@ -1,4 +1,7 @@
-"""Chooses the columns that hold the text and its conditions, and makes plain values of both. Knows nothing of files."""
+"""Chooses the columns of the text and of the conditions, and turns records into examples. Knows nothing of files.
+
+A *record* is what a source yields: a string, or a mapping of column to value. An *example* is a text with its condition values.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,10 +12,10 @@ from typing import Any, TypeAlias
 from reviewgen.data.shards import Shard
 from reviewgen.errors import DataError, did_you_mean
 
-__all__ = ["Row", "TextStream", "choose_columns", "plain_rows"]
+__all__ = ["Example", "TextStream", "choose_columns", "to_examples"]
 
-Row: TypeAlias = tuple[str, Sequence[str | float | None]]
-"""A text, and the values of its conditions in order: strings, finite numbers, or None where there is none."""
+Example: TypeAlias = tuple[str, Sequence[str | float | None]]
+"""A text and one value for each condition, in order: a string, a finite number, or None if the value is missing."""
 
 TEXT_NAMES = (
     "text",
@@ -30,104 +33,126 @@ TEXT_NAMES = (
 
 @dataclass
 class TextStream:
-    """A stream of raw texts with their conditions, read once, and how it was read."""
+    """A stream of raw examples, which can be read once, and how the source was read.
+
+    Attributes:
+        name: The name of the source, for messages.
+        examples: The texts with their condition values.
+        text_column: The column of the text; None if the source has no columns.
+        columns: All columns of the source.
+        guessed: Whether the text column was guessed.
+        preview: The first three texts.
+        decode_errors: Runs of bytes in the files that are not valid UTF-8.
+        notes: Sentences about the source that the user should see.
+        shard: The files of the source; None if it is not read from files.
+    """
 
     name: str
-    rows: Iterator[Row]
+    examples: Iterator[Example]
     text_column: str | None = None
     columns: list[str] = field(default_factory=list)
     guessed: bool = False
-    preview: list[str] = field(default_factory=list)  # the first three texts
+    preview: list[str] = field(default_factory=list)
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
-    shard: Shard | None = None  # the files that it reads, where it reads files
+    shard: Shard | None = None
 
     @property
     def texts(self) -> Iterator[str]:
-        """The texts alone."""
-        return (text for text, _ in self.rows)
+        """The texts without their condition values."""
+        return (text for text, _ in self.examples)
 
 
 def choose_columns(
     name: str,
     head: list[Any],
-    rows: Iterator[Any],
+    records: Iterator[Any],
+    *,
     text_column: str | None = None,
     conditions: Sequence[str] = (),
-    may_lack: bool = False,
+    allow_missing: bool = False,
 ) -> TextStream:
-    """Return the texts of a stream of rows (strings, or mappings of column to value), with their conditions.
+    """Choose the columns of a stream of records and return the stream of its examples.
 
     Args:
-        name: Of the source, for messages.
-        head: The first rows, to guess and to show.
-        rows: All rows, the first ones again.
-        text_column: The column of the text; guessed where it is None.
+        name: The name of the source, for messages.
+        head: The first records, for the guess of the text column and the preview.
+        records: All records, including the first ones.
+        text_column: The column of the text; guessed if None.
         conditions: The columns of the conditions.
-        may_lack: Whether a condition that has no column counts as not given.
+        allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
     Raises:
-        DataError: There is no such column, or none that holds text.
+        DataError: A column is missing, or no column holds text.
     """
-    first = next((row for row in head if not _is_missing(row)), "")
+    first = next((record for record in head if not _is_missing(record)), "")
     if isinstance(first, str):
         if text_column not in (None, "text"):
             raise DataError(f"{name} has no columns, so there is no {text_column!r}; leave the text column out.")
-        notes = _lacking(name, conditions, [], may_lack)
-        return TextStream(name, plain_rows(rows, name, None, conditions), preview=[_shown(row) for row in head[:3]], notes=notes)
+        notes = _note_missing_columns(name, conditions, [], allow_missing)
+        preview = [_preview_text(record) for record in head[:3]]
+        return TextStream(name, to_examples(records, name, None, conditions), preview=preview, notes=notes)
     if not isinstance(first, Mapping):
-        raise DataError(f"{name} yields {type(first).__name__}, neither strings nor rows with named columns.")
-    head = [row for row in head if isinstance(row, Mapping)]
-    columns = list(dict.fromkeys(str(key) for row in head for key in row))
-    column = text_column if text_column is not None else _guess(name, columns, head)
+        raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
+    head = [record for record in head if isinstance(record, Mapping)]
+    columns = list(dict.fromkeys(str(key) for record in head for key in record))
+    column = text_column if text_column is not None else _guess_text_column(name, columns, head)
     if column not in columns:
         raise DataError(f"{name} has no column {column!r}. {did_you_mean(column, columns)}")
     if column in conditions:
-        raise DataError(f"The column {column!r} of {name} holds the text, so it is no condition of it.")
-    notes = _lacking(name, conditions, columns, may_lack)
-    preview = [_shown(row.get(column)) for row in head[:3]]
+        raise DataError(f"The column {column!r} of {name} holds the text, so it cannot be a condition.")
+    notes = _note_missing_columns(name, conditions, columns, allow_missing)
     return TextStream(
-        name, plain_rows(rows, name, column, conditions), column, columns, text_column is None, preview, notes=notes
+        name,
+        to_examples(records, name, column, conditions),
+        text_column=column,
+        columns=columns,
+        guessed=text_column is None,
+        preview=[_preview_text(record.get(column)) for record in head[:3]],
+        notes=notes,
     )
 
 
-def _lacking(name: str, conditions: Sequence[str], columns: list[str], may_lack: bool) -> list[str]:
-    """Return a sentence for each condition that has no column, or raise."""
+def _note_missing_columns(name: str, conditions: Sequence[str], columns: list[str], allow_missing: bool) -> list[str]:
+    """Return a sentence for each condition without a column, or raise if that is not allowed."""
     missing = [condition for condition in conditions if condition not in columns]
-    if missing and not may_lack:
+    if missing and not allow_missing:
         known = did_you_mean(missing[0], columns) if columns else "It has no columns at all."
         raise DataError(f"{name} has no column {missing[0]!r} for the condition of that name. {known}")
     return [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
-def plain_rows(rows: Iterable[Any], name: str, column: str | None, conditions: Sequence[str]) -> Iterator[Row]:
-    """Yield the texts of rows, and the values of their conditions; without a column the rows are the texts.
+def to_examples(records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str]) -> Iterator[Example]:
+    """Yield the text and the condition values of each record; without a column, each record is a text.
 
     Raises:
-        DataError: A text is no string, or a value neither a string nor a number.
+        DataError: A text is not a string, or a condition value is neither a string nor a number.
     """
     if column is None:
-        nothing = (None,) * len(conditions)
-        yield from ((_string(row, number, name), nothing) for number, row in enumerate(rows, 1))
+        no_values = (None,) * len(conditions)
+        yield from ((_as_text(record, number, name), no_values) for number, record in enumerate(records, 1))
         return
-    where = f"column {column!r} of {name}"
-    for number, row in enumerate(rows, 1):
-        is_row = isinstance(row, Mapping)
-        values = [_plain(row.get(condition) if is_row else None, number, condition, name) for condition in conditions]
-        yield _string(row.get(column) if is_row else row, number, where), values
+    described = f"column {column!r} of {name}"
+    for number, record in enumerate(records, 1):
+        is_mapping = isinstance(record, Mapping)
+        values = [
+            _as_condition_value(record.get(condition) if is_mapping else None, number, condition, name)
+            for condition in conditions
+        ]
+        yield _as_text(record.get(column) if is_mapping else record, number, described), values
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))  # pandas writes a missing text as nan
+    return value is None or (isinstance(value, float) and math.isnan(value))  # pandas stores a missing text as NaN
 
 
-def _shown(value: Any) -> str:
+def _preview_text(value: Any) -> str:
     return "" if _is_missing(value) else str(value)
 
 
-def _guess(name: str, columns: list[str], head: list[Any]) -> str:
-    """Guess the text column: a usual name, else the column whose strings are longest."""
-    lengths = {column: sum(len(row[column]) for row in head if isinstance(row.get(column), str)) for column in columns}
+def _guess_text_column(name: str, columns: list[str], head: list[Any]) -> str:
+    """Return the column with a usual name, or else the one with the most characters."""
+    lengths = {column: sum(len(record[column]) for record in head if isinstance(record.get(column), str)) for column in columns}
     textual = [column for column in columns if lengths[column]]
     if not textual:
         raise DataError(f"{name} has no column of text; its columns are: {', '.join(columns)}.")
@@ -135,8 +160,8 @@ def _guess(name: str, columns: list[str], head: list[Any]) -> str:
     return next((usual[word] for word in TEXT_NAMES if word in usual), max(textual, key=lambda column: lengths[column]))
 
 
-def _string(value: Any, number: int, name: str) -> str:
-    """Return a value as a text; a missing one is empty."""
+def _as_text(value: Any, number: int, name: str) -> str:
+    """Return a value as a text; a missing value is an empty text."""
     if isinstance(value, str):
         return value
     if _is_missing(value):
@@ -146,8 +171,8 @@ def _string(value: Any, number: int, name: str) -> str:
     raise DataError(f"Text {number} of {name} is of type {type(value).__name__}, not a string.")
 
 
-def _plain(value: Any, number: int, condition: str, name: str) -> str | float | None:
-    """Return a condition's value as a string or a finite number; a missing one is None."""
+def _as_condition_value(value: Any, number: int, condition: str, name: str) -> str | float | None:
+    """Return a condition's value as a string or a finite number; None if it is missing, NaN or infinite."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -157,5 +182,5 @@ def _plain(value: Any, number: int, condition: str, name: str) -> str | float | 
         raise DataError(f"Value {number} of column {condition!r} of {name} is of type {kind}, neither a string nor a number.")
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return None

@@ -1,7 +1,7 @@
-"""A corpus: one pass over a source cleans the texts, spools them to disk with their conditions and splits them by a hash of each.
+"""A corpus: one pass over a source cleans its examples, spools them to disk and splits them by the content hash of each text.
 
-The split is a property of the text alone: it is the same in any order, in any process, after streaming. Memory grows by a
-key a text (see ``Keys``), never by the texts themselves.
+The split of a text depends on the text alone, so it is the same in any order and in any process. Memory grows by one hash per
+text (see ``HashSet``), not by the texts themselves.
 """
 
 import contextlib
@@ -18,33 +18,45 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from reviewgen.config import Bound, check
-from reviewgen.data.batches import Lines, clean_rows, clean_shard, read_lines
+from reviewgen.data.cleaned_rows import JsonLines, clean_rows, clean_shard, read_json_lines
 from reviewgen.data.cleaning import Cleaner, CleaningReport
-from reviewgen.data.columns import Row, TextStream
+from reviewgen.data.columns import Example, TextStream
 from reviewgen.data.shards import Shard
 from reviewgen.data.sources import open_texts
-from reviewgen.data.spool import Piece, Spool, read_spool
+from reviewgen.data.spool import LineRange, Spool, read_spool
 from reviewgen.data.workers import count_workers, run_tasks
 from reviewgen.errors import ConfigError, DataError, storage_errors
 
-__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_rows", "read_texts", "shorten"]
+__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "read_texts", "shorten"]
 
 SPLITS = ("train", "validation", "test")
-_WORTH_WORKERS = 1 << 26  # bytes of files; several processes take a second to start
-_logger = logging.getLogger("reviewgen")
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
+_MIN_BYTES_FOR_WORKERS = 1 << 26  # of files; several processes take a second to start
+_logger = logging.getLogger("reviewgen")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How a source is read and cleaned."""
+    """How a source is read and cleaned.
+
+    Attributes:
+        text_column: The column that holds the text; guessed if None.
+        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), or not at all ("file").
+        clean: Whether to decode HTML entities, replace line-break tags, apply NFC, and drop empty and duplicate texts.
+        lowercase: Whether to lower-case the texts.
+        strip_markdown: Whether to keep only the words of markdown.
+        conditions: The columns, such as stars or genre, that the model is conditioned on.
+
+    Raises:
+        ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
+    """
 
     text_column: str | None = None
     documents: Literal["line", "paragraph", "file"] = "line"
     clean: bool = True
     lowercase: bool = False
     strip_markdown: bool = False
-    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()  # columns that a model learns to obey
+    conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -53,18 +65,18 @@ class DataConfig:
 
     @property
     def cleaning(self) -> dict[str, bool]:
-        """The options of the Cleaner."""
+        """The options of the ``Cleaner``."""
         return {"clean": self.clean, "lowercase": self.lowercase, "strip_markdown": self.strip_markdown}
 
-    def open(self, source: Any, workspace: Path, may_lack: bool = False) -> tuple[TextStream, Cleaner]:
-        """Open a source and make the cleaner for its texts."""
+    def open(self, source: Any, workspace: Path, allow_missing: bool = False) -> tuple[TextStream, Cleaner]:
+        """Open a source with these settings; return its examples and a cleaner for them."""
         stream = open_texts(
             source,
             workspace,
             text_column=self.text_column,
             documents=self.documents,
             conditions=self.conditions,
-            may_lack=may_lack,
+            allow_missing=allow_missing,
         )
         cleaner = Cleaner(**self.cleaning)
         cleaner.report.decode_errors = stream.decode_errors
@@ -73,127 +85,147 @@ class DataConfig:
 
 @dataclass
 class Corpus:
-    """Cleaned texts on disk, each in one split, and what is worth knowing about them."""
+    """Cleaned examples on disk, each assigned to a split, and the facts about them.
 
-    spool: Path  # a text a line
-    values: Path | None  # of the conditions, in the same lines; None where there are none
-    splits: np.ndarray  # (texts,) uint8, an index into SPLITS
+    Attributes:
+        spool: The file of the texts, one JSON line each.
+        values: The file of the condition values, in the same order; None if there are no conditions.
+        splits: The split of each text, (texts,) uint8, an index into ``SPLITS``.
+        fingerprint: A hash of the texts, their splits and their condition values.
+        stream: The source and how it was read; its examples are used up.
+        report: What cleaning did.
+        validation: The same two for a separate validation source; None if there is none.
+        notes: Sentences that the user should see.
+        ranges: The lines of ``spool`` in contiguous ranges of some megabytes, for several processes.
+    """
+
+    spool: Path
+    values: Path | None
+    splits: np.ndarray
     fingerprint: str
     stream: TextStream
     report: CleaningReport
-    validation: tuple[TextStream, CleaningReport] | None = None  # of a validation source of its own
+    validation: tuple[TextStream, CleaningReport] | None = None
     notes: list[str] = field(default_factory=list)
-    pieces: Sequence[Piece] = ()  # the whole corpus, in parts of some megabytes
+    ranges: Sequence[LineRange] = ()
 
     def texts(self, split: str) -> Iterator[str]:
-        """Yield the texts of a split, in their order in the source."""
+        """Yield the texts of a split, in the order of the source."""
         return read_spool(self.spool, self._is_in(split))
 
     def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
-        """Yield the values of the conditions beside each text of a split."""
+        """Yield the condition values of each text of a split."""
         return itertools.repeat((), self.count(split)) if self.values is None else read_spool(self.values, self._is_in(split))
 
-    def rows(self, split: str) -> Iterator[Row]:
-        """Yield the texts of a split with the values of their conditions."""
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yield the texts of a split with their condition values."""
         return zip(self.texts(split), self.conditions(split), strict=True)
 
     def count(self, split: str) -> int:
-        """Return how many texts a split has."""
+        """Return the number of texts in a split."""
         return int(self._is_in(split).sum())
 
     def _is_in(self, split: str) -> np.ndarray:
-        found: np.ndarray = self.splits == SPLITS.index(split)
-        return found
+        mask: np.ndarray = self.splits == SPLITS.index(split)
+        return mask
 
 
-def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None, may_lack: bool = False) -> Corpus:
-    """Read a source once, clean its texts, keep them on disk and split them.
+def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = None, allow_missing: bool = False) -> Corpus:
+    """Read a source once, clean its texts, store them on disk and split them.
 
     Several large files are read and cleaned by several processes, with the same result; see ``count_workers``.
 
     Args:
         source: See ``open_texts``.
-        workspace: A folder that outlives the corpus.
+        workspace: A folder for the corpus; the caller removes it afterwards.
         config: How to read and clean.
-        validation: A second source, to be the validation split; the first is then all train. Without it, a hash of each
-            text says where it goes: 90 % train, 5 % validation, 5 % test.
-        may_lack: Whether a condition that has no column counts as not given.
+        validation: A second source to use as the validation split; the first source is then all training text. If None, a hash
+            of each text assigns its split: 90 % train, 5 % validation, 5 % test.
+        allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
     Raises:
         DataError: A source cannot be read, or no texts are left after cleaning.
-        StorageError: The workspace has no room for the texts.
-        WorkerError: A process that reads was ended from outside.
+        StorageError: The disk of the workspace is full.
+        WorkerError: A worker process failed or was killed.
     """
     path, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
     with storage_errors(path), Spool(path, values) as spool:
-        stream, report = _spool(source, _subfolder(workspace, "source"), config, may_lack, spool)
-        in_train, second = len(spool.keys), None
+        stream, report = _fill_spool(spool, source, _make_folder(workspace / "source"), config, allow_missing)
+        train_count, second = len(spool.hashes), None
         if validation is not None:
-            second = _spool(validation, _subfolder(workspace, "validation"), config, may_lack, spool)
-    keys = np.frombuffer(spool.keys, np.uint64)
+            second = _fill_spool(spool, validation, _make_folder(workspace / "validation"), config, allow_missing)
+    hashes = np.frombuffer(spool.hashes, np.uint64)
     notes = list(stream.notes)
     if validation is None:
-        splits = split_by_key(keys)
+        splits = split_by_hash(hashes)
     else:
-        splits = (np.arange(len(keys)) >= in_train).astype(np.uint8)
-        shared = int(np.isin(keys[in_train:], keys[:in_train]).sum())
-        notes += [f"{shared} of {len(keys) - in_train} validation texts also stand in the training text."] if shared else []
-    digest = hashlib.blake2b(keys.tobytes() + splits.tobytes(), digest_size=16)
-    if config.conditions:
-        digest.update(json.dumps(config.conditions).encode())
+        splits = (np.arange(len(hashes)) >= train_count).astype(np.uint8)
+        shared = int(np.isin(hashes[train_count:], hashes[:train_count]).sum())
+        notes += [f"{shared} of {len(hashes) - train_count} validation texts are also in the training text."] if shared else []
+    stored_values = values if config.conditions else None
+    fingerprint = _fingerprint(hashes, splits, config.conditions, stored_values)
+    return Corpus(path, stored_values, splits, fingerprint, stream, report, second, notes, spool.ranges())
+
+
+def _fingerprint(hashes: np.ndarray, splits: np.ndarray, conditions: Sequence[str], values: Path | None) -> str:
+    """Return a hash that identifies a corpus in the token cache."""
+    digest = hashlib.blake2b(hashes.tobytes() + splits.tobytes(), digest_size=16)
+    if values is not None:
+        digest.update(json.dumps(conditions).encode())
         with values.open("rb") as stored:
             for line in stored:
                 digest.update(line)
-    kept = values if config.conditions else None
-    return Corpus(path, kept, splits, digest.hexdigest(), stream, report, second, notes, spool.pieces())
+    return digest.hexdigest()
 
 
-def _subfolder(workspace: Path, name: str) -> Path:
-    (workspace / name).mkdir()
-    return workspace / name
+def _make_folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
-def _spool(source: Any, folder: Path, config: DataConfig, may_lack: bool, spool: Spool) -> tuple[TextStream, CleaningReport]:
-    """Write a source's cleaned texts, the values of their conditions, and their keys."""
-    stream, cleaner = config.open(source, folder, may_lack)
+def _fill_spool(
+    spool: Spool, source: Any, folder: Path, config: DataConfig, allow_missing: bool
+) -> tuple[TextStream, CleaningReport]:
+    """Write a source's cleaned examples and their content hashes to the spool."""
+    stream, cleaner = config.open(source, folder, allow_missing)
     parts = stream.shard.parts() if stream.shard is not None else []
-    workers = min(len(parts), count_workers(sum(part.size for part in parts), _WORTH_WORKERS))
-    batches = _read_together(parts, stream, folder, config, workers, cleaner) if workers > 1 else _read_alone(stream, cleaner)
-    for lines in batches:
-        spool.add(lines, cleaner.choose(lines.keys, lines.lengths))
-    _refuse_nothing(stream, cleaner)
+    workers = min(len(parts), count_workers(sum(part.size for part in parts), _MIN_BYTES_FOR_WORKERS))
+    if workers > 1:
+        cleaned = _clean_in_workers(parts, stream, folder, config, cleaner, workers)
+    else:
+        cleaned = (rows.to_json_lines() for rows in clean_rows(stream.examples, cleaner))
+    for lines in cleaned:
+        spool.add(lines, cleaner.keep_new(lines.hashes, lines.lengths))
+    _require_texts(stream, cleaner)
+    stream.examples = iter(())  # used up; a corpus without open iterators can be pickled for other processes
     return stream, cleaner.report
 
 
-def _read_alone(stream: TextStream, cleaner: Cleaner) -> Iterator[Lines]:
-    return (batch.spell() for batch in clean_rows(stream.rows, cleaner))
-
-
-def _read_together(
-    parts: Sequence[Shard], stream: TextStream, folder: Path, config: DataConfig, workers: int, cleaner: Cleaner
-) -> Iterator[Lines]:
-    """Have several processes read and clean the parts of a source; yield what they wrote, in order."""
-    stream.rows = iter(())  # lets go of the file that was peeked into
+def _clean_in_workers(
+    parts: Sequence[Shard], stream: TextStream, folder: Path, config: DataConfig, cleaner: Cleaner, workers: int
+) -> Iterator[JsonLines]:
+    """Read and clean the parts of a source in several processes; yield their results in order."""
+    stream.examples = iter(())  # closes the file that the head was read from
     folders = [folder / f"part {number}" for number in range(len(parts))]
     common = {"column": stream.text_column, "conditions": config.conditions, "cleaning": config.cleaning}
-    tasks = [{"folder": str(home), "shard": asdict(part), **common} for home, part in zip(folders, parts, strict=True)]
+    tasks = [{"folder": str(path), "shard": asdict(part), **common} for path, part in zip(folders, parts, strict=True)]
     with contextlib.closing(run_tasks(clean_shard, tasks, workers)) as counts:
-        for home, count in zip(folders, counts, strict=True):
+        for path, count in zip(folders, counts, strict=True):
             cleaner.report.add(count)
-            yield from read_lines(home)
-            shutil.rmtree(home)
+            yield from read_json_lines(path)
+            shutil.rmtree(path)
 
 
 def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
-    """Yield a source's cleaned texts; see ``read_rows``."""
-    return (text for text, _ in read_rows(source, workspace, config, split=split))
+    """Yield a source's cleaned texts; see ``read_examples``."""
+    return (text for text, _ in read_examples(source, workspace, config, split=split))
 
 
-def read_rows(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[Row]:
-    """Yield a source's cleaned texts and their conditions without keeping them; of one split only where it is named.
+def read_examples(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
+    """Yield the cleaned examples of a source, or of one of its splits; nothing is kept afterwards.
 
-    A condition that the source has no column for counts as not given. What was read and changed is logged, at level INFO of the
-    logger ``reviewgen``.
+    A condition without a column counts as not given. What was read and changed is logged, at level INFO of the logger
+    ``reviewgen``.
 
     Raises:
         DataError: The source cannot be read, no texts are left, or the split is empty.
@@ -205,13 +237,13 @@ def read_rows(source: Any, workspace: Path, config: DataConfig, *, split: str = 
 
 
 def describe(stream: TextStream, report: CleaningReport) -> list[str]:
-    """Return what was read and changed, in lines for a person: the column, three rows, the numbers of the cleaning."""
+    """Return lines for the user on what was read and changed: the text column, three texts, the counts of the cleaning."""
     lines = list(stream.notes)
     if stream.text_column is not None:
         others = [column for column in stream.columns if column != stream.text_column]
         guess = f" (guessed; others: {', '.join(others)})" if stream.guessed and others else ""
         lines.append(f"Text column: {stream.text_column!r}{guess}")
-    lines += [f"  | {shorten(row)}" for row in stream.preview]
+    lines += [f"  | {shorten(text)}" for text in stream.preview]
     changes = {
         "empty": report.empty,
         "duplicates": report.duplicates,
@@ -220,30 +252,30 @@ def describe(stream: TextStream, report: CleaningReport) -> list[str]:
         "changed by NFC": report.normalized,
         "decode errors (not UTF-8)": report.decode_errors,
     }
-    numbers = "".join(f", {name} {count:,}" for name, count in changes.items() if count)
-    return [*lines, f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters){numbers}."]
+    counts = "".join(f", {name} {count:,}" for name, count in changes.items() if count)
+    return [*lines, f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters){counts}."]
 
 
 def shorten(text: str, width: int = 100) -> str:
-    """Return a text on one line, cut to a width."""
+    """Return a text on one line, cut to a width in characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 3] + "..."
 
 
-def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Row]:
-    stream, cleaner = config.open(source, workspace, may_lack=True)
-    for batch in clean_rows(stream.rows, cleaner):
-        yield from itertools.compress(batch.rows, cleaner.choose(batch.keys, batch.lengths))
+def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Example]:
+    stream, cleaner = config.open(source, workspace, allow_missing=True)
+    for rows in clean_rows(stream.examples, cleaner):
+        yield from itertools.compress(rows.examples, cleaner.keep_new(rows.hashes, rows.lengths))
     _log(stream, cleaner.report)
-    _refuse_nothing(stream, cleaner)
+    _require_texts(stream, cleaner)
 
 
-def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[Row]:
-    corpus = gather(source, workspace, config, may_lack=True)
+def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[Example]:
+    corpus = gather(source, workspace, config, allow_missing=True)
     _log(corpus.stream, corpus.report)
     if not corpus.count(split):
         raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {len(corpus.splits)} texts in all.")
-    yield from corpus.rows(split)
+    yield from corpus.examples(split)
 
 
 def _log(stream: TextStream, report: CleaningReport) -> None:
@@ -251,27 +283,27 @@ def _log(stream: TextStream, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
-def split_by_key(keys: np.ndarray) -> np.ndarray:
-    """Return the split of each text from its 64-bit key: 90 % train, 5 % validation, 5 % test.
+def split_by_hash(hashes: np.ndarray) -> np.ndarray:
+    """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 % validation, 5 % test.
 
-    A corpus of a few texts may leave train or validation empty by chance; one text then moves over, chosen by its key, with
-    its duplicates where those were kept.
+    In a corpus of a few texts, train or validation may be empty by chance. One text is then moved there, chosen by its hash,
+    together with its duplicates if those were kept.
     """
-    share = keys / 2.0**64
+    share = hashes / 2.0**64
     codes = np.digitize(share, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
     train, validation, test = range(3)
     if train not in codes:
-        codes[keys == keys.min()] = train
+        codes[hashes == hashes.min()] = train
     if validation not in codes:
-        in_train = keys[codes == train]
-        donors = in_train if in_train.min() < in_train.max() else keys[codes == test]
-        if donors.size:  # else there is one text only
-            codes[keys == donors.max()] = validation
+        in_train = hashes[codes == train]
+        donors = in_train if in_train.min() < in_train.max() else hashes[codes == test]
+        if donors.size:  # otherwise there is only one text
+            codes[hashes == donors.max()] = validation
     return codes
 
 
-def _refuse_nothing(stream: TextStream, cleaner: Cleaner) -> None:
+def _require_texts(stream: TextStream, cleaner: Cleaner) -> None:
     report = cleaner.report
     if not report.kept:
-        why = f"{report.read} read, {report.empty} empty" if report.read else "none read"
-        raise DataError(f"No reviews are left of {stream.name} after cleaning ({why}).")
+        counts = f"{report.read} read, {report.empty} empty" if report.read else "none read"
+        raise DataError(f"No reviews are left of {stream.name} after cleaning ({counts}).")

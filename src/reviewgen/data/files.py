@@ -1,7 +1,7 @@
-"""Makes files fit to be read: finds them, unpacks them, checks that they are text, replaces what is no UTF-8.
+"""Finds data files and prepares them for reading: unpacks gzip, checks that they are text, replaces invalid UTF-8.
 
-Every file gets a stand-in of a plain name in a workspace: a link to it where it is sound, a repaired copy where it is not.
-The stand-ins are then read, whatever the file was called and however it was packed.
+Each file becomes a *prepared file* with a plain name in a workspace: a link to the original if that is valid UTF-8 and not
+packed, otherwise an unpacked copy in valid UTF-8. Readers then need not handle odd names, encodings or gzip.
 """
 
 import codecs
@@ -31,24 +31,31 @@ KINDS = {
     ".parquet": "parquet",
 }
 _CHUNK = 1 << 20  # bytes
-_NOT_UTF8 = re.compile("[\udc80-\udcff]+")
-_ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what bytes that are no UTF-8 decode to
+_ESCAPE_RUN = re.compile("[\udc80-\udcff]+")
+_ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what invalid bytes decode to with surrogateescape
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),  # starts with the mark of UTF-16, so it is checked first
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
 
-# UTF-16 and UTF-32 know no surrogateescape: any of its characters stands for the bytes.
+# surrogateescape does not work for UTF-16 and UTF-32; this handler replaces invalid bytes with one of its characters.
 codecs.register_error("reviewgen_files", lambda error: (_ESCAPES[0], cast(UnicodeDecodeError, error).end))
 
 
 @dataclass(frozen=True)
 class PreparedFiles:
-    """Stand-ins of one kind, ready to be read; ``decode_errors`` counts runs of bytes that are no UTF-8."""
+    """Files of one format, ready to be read.
+
+    Attributes:
+        kind: The format: "text", "csv", "json" or "parquet".
+        paths: The prepared files; empty files are left out.
+        originals: The user's files, in the same order.
+        decode_errors: Runs of bytes that are not valid UTF-8, in all files.
+    """
 
     kind: str
     paths: list[Path]
@@ -57,7 +64,7 @@ class PreparedFiles:
 
 
 def has_data_suffix(name: str) -> bool:
-    """Return whether a name ends as a data file does (.csv, .jsonl.gz, ...)."""
+    """Return whether a name has the suffix of a data file (.csv, .jsonl.gz, ...)."""
     return _suffix(Path(name)) in KINDS
 
 
@@ -65,24 +72,24 @@ def find_files(pattern: str | Path) -> list[Path]:
     """Return the files that a path or a glob names, sorted.
 
     Raises:
-        DataError: Nothing is there, or it is a folder.
+        DataError: No such file exists, or it is a folder.
     """
-    path = _expand(pattern)
+    path = _expand_path(pattern)
     if path.is_dir():
         raise DataError(f"{pattern} is a folder. Name its files with a glob, as in '{path}/*.txt'.")
     if path.exists():
         return [path]
     if glob.has_magic(str(pattern)):
-        # Path.glob would take hidden files too, and no pattern that begins at the root
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
-        if not found:
+        # Path.glob also matches hidden files, and refuses absolute patterns
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+        if not files:
             raise DataError(f"No file matches {pattern}.")
-        return found
+        return files
     raise DataError(f"There is no file {pattern}. Check the name, or give a glob, a Hub dataset (owner/name) or 'reviews'.")
 
 
-def _expand(pattern: str | Path) -> Path:
-    """Return a path that the system can be asked about."""
+def _expand_path(pattern: str | Path) -> Path:
+    """Return a path with ``~`` expanded, checked to be one that the operating system accepts."""
     shown = str(pattern) if len(str(pattern)) <= 60 else f"{str(pattern)[:57]}..."
     if not str(pattern).strip():
         raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
@@ -90,22 +97,22 @@ def _expand(pattern: str | Path) -> Path:
         path = Path(pattern).expanduser()
         path.exists()
     except RuntimeError:
-        raise DataError(f"{shown} begins with the home folder of a user that is not known here.") from None
-    except OSError as error:  # too long for a name, as a text is; a folder that may not be searched
-        raise DataError(f"{shown} is no file that can be read: {error.strerror}. To train on texts, pass a list.") from None
+        raise DataError(f"{shown} starts with the home folder of a user who does not exist on this machine.") from None
+    except OSError as error:  # the name is too long, as for a text; a folder may not be searched
+        raise DataError(f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of them.") from None
     return path
 
 
 def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
-    """Check files and give each a stand-in in the workspace.
+    """Check files and create the prepared file of each in the workspace.
 
     Raises:
-        DataError: A file is unreadable, binary or damaged, all are empty, or they are of several kinds.
-        StorageError: There is no room for a repaired copy.
+        DataError: A file is unreadable, binary or damaged, all are empty, or they are of several formats.
+        StorageError: The disk of the workspace is full.
     """
     kinds = {KINDS.get(_suffix(file), "text") for file in files}
     if len(kinds) > 1:
-        raise DataError(f"The files are of several kinds ({', '.join(sorted(kinds))}); give one kind at a time.")
+        raise DataError(f"The files are of several formats ({', '.join(sorted(kinds))}); pass files of one format.")
     kind = kinds.pop()
     paths, originals, errors = [], [], 0
     for number, file in enumerate(files):
@@ -120,22 +127,22 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
 
 
 def _suffix(file: Path) -> str:
-    """Return a file's suffix in lower case, that of the packed file where it is gzipped."""
+    """Return a file's suffix in lower case, without .gz."""
     return Path(file.stem).suffix.lower() if file.suffix.lower() == ".gz" else file.suffix.lower()
 
 
 def _prepare(file: Path, kind: str, target: Path) -> int:
-    """Link or copy one file to its stand-in and return how many decode errors it had."""
+    """Create the prepared file of one file and return its number of decode errors."""
     try:
         if kind == "parquet":
             return _prepare_parquet(file, target)
         with _open(file) as stream:
-            sound = not _is_packed(file) and _is_sound(stream, file)
-        if sound:
+            is_usable = not _is_packed(file) and _is_plain_utf8(stream, file)
+        if is_usable:
             _link(file, target)
             return 0
         with storage_errors(target.parent), _open(file) as stream, target.open("w", encoding="utf-8", newline="") as copy:
-            return sum(_repair(stream, copy, file))
+            return sum(_convert(stream, copy, file))
     except (PermissionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {str(error).rstrip('.')}.") from None
 
@@ -144,7 +151,7 @@ def _prepare_parquet(file: Path, target: Path) -> int:
     with _open(file) as stream:
         head = stream.read(4)
         if head != b"PAR1":
-            raise DataError(f"{file} is no parquet file" + (": it is empty." if not head else "."))
+            raise DataError(f"{file} is not a parquet file" + (": it is empty." if not head else "."))
         if _is_packed(file):
             stream.seek(0)
             with storage_errors(target.parent), target.open("wb") as copy:
@@ -170,7 +177,7 @@ def _link(file: Path, target: Path) -> None:
             shutil.copyfile(file, target)
 
 
-def _is_sound(stream: BufferedIOBase, file: Path) -> bool:
+def _is_plain_utf8(stream: BufferedIOBase, file: Path) -> bool:
     """Return whether a file is UTF-8 without a byte order mark."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -185,24 +192,24 @@ def _is_sound(stream: BufferedIOBase, file: Path) -> bool:
     return True
 
 
-def _repair(stream: BufferedIOBase, copy: IO[str], file: Path) -> Iterator[int]:
-    """Write a file as sound UTF-8 and yield the decode errors of each chunk; a run of them counts once."""
+def _convert(stream: BufferedIOBase, copy: IO[str], file: Path) -> Iterator[int]:
+    """Write a file as valid UTF-8 and yield the number of decode errors in each chunk; a run of invalid bytes is one error."""
     chunks = _chunks(stream)
     first = next(chunks, b"")
     encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
     decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding.startswith("utf-8") else "reviewgen_files")
-    run = ""  # of errors at a chunk's end: the next chunk may go on with it
+    run = ""  # of errors at the end of a chunk, which the next chunk may continue
     for chunk in itertools.chain([first], chunks):
         text = run + decoder.decode(chunk)
         _refuse_nul(text, file)
         whole = text.rstrip(_ESCAPES)
         run = text[len(whole) :]
-        yield _write(copy, whole)
-    yield _write(copy, run + decoder.decode(b"", final=True))
+        yield _write_repaired(copy, whole)
+    yield _write_repaired(copy, run + decoder.decode(b"", final=True))
 
 
-def _write(copy: IO[str], text: str) -> int:
-    repaired, errors = _NOT_UTF8.subn("\ufffd", text)
+def _write_repaired(copy: IO[str], text: str) -> int:
+    repaired, errors = _ESCAPE_RUN.subn("\ufffd", text)
     copy.write(repaired)
     return errors
 
@@ -214,4 +221,4 @@ def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
 
 def _refuse_nul(chunk: bytes | str, file: Path) -> None:
     if b"\0" in chunk if isinstance(chunk, bytes) else "\0" in chunk:
-        raise DataError(f"{file} is a binary file, not text. Readable are {', '.join(KINDS)}, each also gzipped.")
+        raise DataError(f"{file} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also gzipped.")

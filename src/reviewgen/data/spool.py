@@ -1,4 +1,4 @@
-"""The spool: cleaned texts and the values of their conditions, a JSON line each, on disk while a corpus is tokenized."""
+"""The spool: the cleaned texts and their condition values in two files of JSON lines, kept while a corpus is tokenized."""
 
 import io
 import itertools
@@ -11,29 +11,39 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.data.batches import Lines
+from reviewgen.data.cleaned_rows import JsonLines
 
-__all__ = ["Piece", "Spool", "read_spool"]
+__all__ = ["LineRange", "Spool", "read_spool"]
 
-_PIECE = 1 << 23  # bytes, about
+_RANGE_BYTES = 1 << 23  # about, in one LineRange
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some lines that lie one after the other: where they begin in the file, and which texts they are."""
+class LineRange:
+    """A contiguous range of lines of a spool file.
 
-    offset: int  # bytes
+    Attributes:
+        offset: Where it starts in the file, in bytes.
+        first: The number of its first line, from 0.
+        count: The number of lines.
+    """
+
+    offset: int
     first: int
     count: int
 
 
 class Spool:
-    """The two files while they are written; ``keys`` holds the 64-bit key of each text."""
+    """The two files while they are written.
+
+    Attributes:
+        hashes: The content hash of each text.
+    """
 
     def __init__(self, texts: Path, values: Path) -> None:
-        self.keys = array("Q")
+        self.hashes = array("Q")
         self._texts, self._values = texts.open("wb"), values.open("wb")
-        self._marks = [(0, 0)]  # bytes and texts before each piece
+        self._starts = [(0, 0)]  # (bytes, lines) before each range
         self._bytes = 0
 
     def __enter__(self) -> "Spool":
@@ -43,24 +53,25 @@ class Spool:
         with self._texts, self._values:
             pass
 
-    def add(self, lines: Lines, kept: np.ndarray) -> None:
-        """Write those lines that are kept (N,)."""
+    def add(self, lines: JsonLines, kept: np.ndarray) -> None:
+        """Write the lines selected by a mask (N,)."""
         texts = list(itertools.compress(lines.texts, kept))
         self._texts.writelines(texts)
         self._values.writelines(itertools.compress(lines.values, kept))
-        self.keys.frombytes(lines.keys[kept].tobytes())
+        self.hashes.frombytes(lines.hashes[kept].tobytes())
         self._bytes += sum(map(len, texts))
-        if self._bytes - self._marks[-1][0] >= _PIECE:
-            self._marks.append((self._bytes, len(self.keys)))
+        if self._bytes - self._starts[-1][0] >= _RANGE_BYTES:
+            self._starts.append((self._bytes, len(self.hashes)))
 
-    def pieces(self) -> list[Piece]:
-        """Return the parts of the texts' file."""
-        ends = [*self._marks[1:], (self._bytes, len(self.keys))]
-        return [Piece(*mark, end - mark[1]) for mark, (_, end) in zip(self._marks, ends, strict=True) if end > mark[1]]
+    def ranges(self) -> list[LineRange]:
+        """Return the ranges that the file of the texts divides into."""
+        ends = [*self._starts[1:], (self._bytes, len(self.hashes))]
+        pairs = zip(self._starts, ends, strict=True)
+        return [LineRange(offset, first, end - first) for (offset, first), (_, end) in pairs if end > first]
 
 
 def read_spool(file: Path, wanted: np.ndarray, offset: int = 0) -> Iterator[Any]:
-    """Yield the values of the lines that are wanted, of the N that begin at a byte of the file; ``wanted`` is (N,)."""
+    """Yield the decoded lines selected by a mask (N,), of the N lines that start at a byte offset of the file."""
     with file.open("rb") as stored:
         stored.seek(offset)
         lines = io.TextIOWrapper(stored, encoding="utf-8", errors="surrogatepass")

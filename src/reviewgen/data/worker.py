@@ -1,6 +1,7 @@
-"""One worker process: ``python -m reviewgen.data.worker`` calls what it is told, a JSON line a call, and answers in JSON lines.
+"""A worker process, started as ``python -m reviewgen.data.worker``: reads calls from stdin and writes results to stdout.
 
-It ends when its standard input does, in the middle of a call too: then the process that it works for is gone. See ``workers``.
+A call is one JSON line ``[module, function, arguments]``; a result is one JSON line with the key ``result`` or ``error``. The
+process exits when its stdin is closed, even during a call, since its parent process has then ended. See ``workers``.
 """
 
 import importlib
@@ -16,35 +17,35 @@ from reviewgen.errors import ReviewgenError
 
 
 def main() -> None:
-    """Answer calls for ever."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
-    for call in _calls():
-        answers.write(json.dumps(_answer(*json.loads(call))) + "\n")
-        answers.flush()
+    """Run calls until stdin is closed."""
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints goes to stderr, so that it is not taken for a result
+    for call in _receive_calls():
+        results.write(json.dumps(_run(*json.loads(call))) + "\n")
+        results.flush()
 
 
-def _calls() -> Iterator[str]:
+def _receive_calls() -> Iterator[str]:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    threading.Thread(target=_queue_stdin, args=(lines,), daemon=True).start()
     while True:
         yield lines.get()
 
 
-def _listen(lines: "queue.SimpleQueue[str]") -> None:
+def _queue_stdin(lines: "queue.SimpleQueue[str]") -> None:
     for line in sys.stdin:
         lines.put(line)
     os._exit(0)
 
 
-def _answer(module: str, function: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return a call's result, or the error that a person should read; any other ends the process."""
+def _run(module: str, function: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a call, or an error meant for the user; any other error ends the process."""
     try:
         return {"result": getattr(importlib.import_module(module), function)(**arguments)}
     except ReviewgenError as error:
-        return {"error": {"kind": type(error).__name__, "message": str(error), "number": None}}
+        return {"error": {"kind": type(error).__name__, "message": str(error), "errno": None}}
     except OSError as error:
-        return {"error": {"kind": "OSError", "message": error.strerror or str(error), "number": error.errno}}
+        return {"error": {"kind": "OSError", "message": error.strerror or str(error), "errno": error.errno}}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Worker processes: other Pythons that call functions of this package by name, with JSON in and JSON out.
+"""A pool of worker processes that call functions by name; arguments and results are JSON, large data is passed in files.
 
-They are started as ``python -m reviewgen.data.worker``: multiprocessing would run the user's own script again in each of them, or
-fork a process that has threads. Whatever is large goes by files.
+The workers are started as ``python -m reviewgen.data.worker``. ``multiprocessing`` would run the user's script again in each of
+them, or fork a process that has threads.
 """
 
 import contextlib
@@ -21,49 +21,59 @@ from reviewgen.errors import ConfigError, ReviewgenError, WorkerError
 
 __all__ = ["count_workers", "run_tasks"]
 
-_MOST = 8  # by default; more would wait for the disk and for the process that puts the parts together
+_MAX_WORKERS = 8  # by default; more would wait for the disk and for the process that merges their results
 _VARIABLE = "REVIEWGEN_WORKERS"
 
 Arguments: TypeAlias = Mapping[str, Any]
-"""Of one call, by name; JSON values."""
+"""The keyword arguments of one call; JSON values."""
 
 
-def count_workers(size: int, least: int) -> int:
-    """Return how many processes share a work: ``$REVIEWGEN_WORKERS``, else one a core where its size is worth it, else 1.
+def count_workers(size: int, min_size: int) -> int:
+    """Return the number of processes to use for an amount of data.
+
+    It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough data, or else 1.
+
+    Args:
+        size: The size of the data, in bytes.
+        min_size: The size from which on several processes are faster.
 
     Raises:
-        ConfigError: The variable holds no number of processes.
+        ConfigError: The variable is not a positive integer.
     """
-    named = os.environ.get(_VARIABLE)
-    if named:
-        if not named.isdecimal() or int(named) < 1:
-            raise ConfigError(f"{_VARIABLE} is {named!r}; it is the number of processes that read and tokenize: 1, 2, ...")
-        return int(named)
-    if size < least or not sys.executable:
+    configured = os.environ.get(_VARIABLE)
+    if configured:
+        if not configured.isdecimal() or int(configured) < 1:
+            raise ConfigError(
+                f"{_VARIABLE} is {configured!r}; set it to the number of processes that read and tokenize: 1, 2, ..."
+            )
+        return int(configured)
+    if size < min_size or not sys.executable:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST)
+    return min(cores, _MAX_WORKERS)
 
 
 def run_tasks(function: Callable[..., Any], tasks: Iterable[Arguments], workers: int) -> Generator[Any, None, None]:
-    """Yield what a function of a module returns for each task, in their order; close it to end the workers.
+    """Call a module-level function once per task in worker processes; yield the results in order.
+
+    Close the generator to end the workers.
 
     Raises:
-        WorkerError: A worker was ended from outside, or failed.
-        ReviewgenError, OSError: Of the function.
+        WorkerError: A worker process failed or was killed.
+        ReviewgenError, OSError: The function raised it.
     """
     with _Pool(workers) as pool:
         waiting: deque[Future[Any]] = deque()
         for task in tasks:
             waiting.append(pool.submit(function, task))
-            if len(waiting) > workers + 1:  # no more lies finished on the disk than is soon fetched
+            if len(waiting) > workers + 1:  # limits the finished results that wait on disk
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
 class _Pool:
-    """Processes, and as many threads that talk to them."""
+    """Worker processes, and one thread per worker that waits for its results."""
 
     def __init__(self, workers: int) -> None:
         self._threads = ThreadPoolExecutor(workers)
@@ -73,29 +83,29 @@ class _Pool:
 
     def __enter__(self) -> "_Pool":
         with contextlib.ExitStack() as stack:
-            stack.callback(self._end)
+            stack.callback(self._stop)
             for _ in range(self._workers):
-                self._processes.append(_start())
+                self._processes.append(_start_worker())
                 self._idle.put(self._processes[-1])
             stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._end()
+        self._stop()
 
     def submit(self, function: Callable[..., Any], task: Arguments) -> "Future[Any]":
-        """Have the next idle worker call a function."""
-        return self._threads.submit(self._ask, json.dumps([function.__module__, function.__name__, task]))
+        """Call a function in the next idle worker."""
+        return self._threads.submit(self._call_idle_worker, json.dumps([function.__module__, function.__name__, task]))
 
-    def _ask(self, call: str) -> Any:
+    def _call_idle_worker(self, call: str) -> Any:
         worker = self._idle.get()
         try:
-            return _talk(worker, call)
+            return _call(worker, call)
         finally:
             self._idle.put(worker)
 
-    def _end(self) -> None:
-        """Kill the processes, which frees the threads that wait for them."""
+    def _stop(self) -> None:
+        """Kill the processes, which also ends the threads that wait for them."""
         for process in self._processes:
             process.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -103,52 +113,52 @@ class _Pool:
             process.communicate()
 
 
-def _start() -> "subprocess.Popen[str]":
-    """Start a worker that finds the modules that this process finds, and that Ctrl-C does not reach: we end it."""
+def _start_worker() -> "subprocess.Popen[str]":
+    """Start a worker with this process's module path, in its own process group, so that Ctrl-C reaches only this process."""
     paths = [path for path in sys.path if path]
-    alone = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "reviewgen.data.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | alone,
+        env=os.environ | environment,
         process_group=0,
     )
 
 
-def _talk(worker: "subprocess.Popen[str]", call: str) -> Any:
-    """Hand a call to a worker and return the result."""
+def _call(worker: "subprocess.Popen[str]", call: str) -> Any:
+    """Send a call to a worker and return its result."""
     assert worker.stdin is not None and worker.stdout is not None
     try:
         worker.stdin.write(call + "\n")
         worker.stdin.flush()
-        answer = worker.stdout.readline()
+        line = worker.stdout.readline()
     except (BrokenPipeError, ConnectionResetError):
-        answer = ""
-    if not answer.endswith("\n"):
-        raise WorkerError(_why_dead(worker.wait()))
-    found = json.loads(answer)
-    if "error" in found:
-        raise _error(**found["error"])
-    return found["result"]
+        line = ""
+    if not line.endswith("\n"):
+        raise WorkerError(_describe_exit(worker.wait()))
+    response = json.loads(line)
+    if "error" in response:
+        raise _rebuild_error(**response["error"])
+    return response["result"]
 
 
-def _why_dead(status: int) -> str:
+def _describe_exit(status: int) -> str:
     if status >= 0:
-        how = f"failed with status {status}; what it said stands above"
+        cause = f"failed with status {status}; its error is shown above"
     else:
-        how = f"was ended from outside ({signal.Signals(-status).name}), perhaps because memory ran out"
+        cause = f"was killed ({signal.Signals(-status).name}), perhaps because memory ran out"
     return (
-        f"A process that reads or tokenizes the corpus {how}. Nothing half-done was kept; train again, with {_VARIABLE}=1 if it "
-        "happens again."
+        f"A process that reads or tokenizes the corpus {cause}. No partial result was kept; train again, with {_VARIABLE}=1 if "
+        "it happens again."
     )
 
 
-def _error(kind: str, message: str, number: int | None) -> Exception:
-    """Return the error that a worker ran into, as it was there."""
-    if number is not None:
-        return OSError(number, message)
-    known = getattr(errors, kind, WorkerError)
-    error: ReviewgenError = known(message)
+def _rebuild_error(kind: str, message: str, errno: int | None) -> Exception:
+    """Return the error that was raised in a worker."""
+    if errno is not None:
+        return OSError(errno, message)
+    error_type = getattr(errors, kind, WorkerError)
+    error: ReviewgenError = error_type(message)
     return error

@@ -154,7 +154,7 @@ def _generate(bundle: Bundle, generator: Generator | None = None) -> _Scan:
     """Generate the texts to scan and the samples of the card; of the generation defaults only the length is used."""
     generator = generator or Generator(bundle.weights.stepper(), bundle.tokenizer, index=bundle.index)
     length = min(max(bundle.generation.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
-    prefix = bundle.conditions.any_ids if bundle.conditions else ()
+    prefix = bundle.conditions.unspecified_ids if bundle.conditions else ()
 
     def texts(number: int, temperature: float) -> list[str]:
         config = GenerationConfig(max_new_tokens=length, temperature=temperature)

@@ -127,7 +127,7 @@ def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None
 def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapping[str, Any]) -> Bundle:
     first, parts = models[0].bundle, [model.bundle for model in models]
     plugin = find_model("blend")[1]
-    blend = Blend.of([part.model for part in parts], [part.model_plugin for part in parts], weights)
+    blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights)
     index = _shared_index(models)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     data = _shared_facts([model.training.get("data", {}) for model in models])

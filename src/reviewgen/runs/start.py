@@ -82,8 +82,6 @@ class Start:
                 "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
                 "A text file is cut by line, by paragraph or by file: see documents."
             )
-        for stream in [corpus.stream, *(corpus.validation[:1] if corpus.validation else ())]:
-            stream.rows = iter(())  # they have been read; what can be read once only cannot be handed to other processes
         return corpus, *self.fit_conditions(data.conditions, corpus.conditions("train"))
 
     def fit_conditions(

@@ -174,10 +174,10 @@ class TrainingRun:
                 start.tokenizer_config,
                 identity,
                 self._folder,
-                self.conditions,
-                start.tokenizer,
+                conditions=self.conditions,
+                trained=start.tokenizer,
             )
-        self.conditions = self.conditions.behind(self.tokenizer.vocab_size)
+        self.conditions = self.conditions.with_ids_from(self.tokenizer.vocab_size)
         for split in ("train", "validation"):
             if not self.stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
@@ -258,7 +258,7 @@ class TrainingRun:
             budget,
             self._seed,
             self._index,
-            self.conditions.any_ids,
+            self.conditions.unspecified_ids,
             self._run_folder.checkpoints,
         )
         start = self._start
