@@ -82,7 +82,7 @@ def test_a_repository_generates_what_the_folder_does_then_offline_too(
         ("owner/name", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "HubError", "not in the local cache"),
         ("owner/name@damaged", {}, "BundleError", "damaged"),
         ("owner/foreign", {}, "BundleError", "keys of config.json"),
-        ("owner/empty", {}, "HubError", "holds no saved model"),
+        ("owner/empty", {}, "HubError", "does not contain a saved model"),
     ],
 )
 def test_what_cannot_be_loaded(

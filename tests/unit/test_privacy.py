@@ -51,9 +51,9 @@ NOT_THERE = [
 def test_what_is_there(kind: str, text: str) -> None:
     (found, *others) = [finding for finding in find_personal_data([text, "nothing"], []) if finding.kind == kind]
     assert not others
-    assert "in 1 of 2 samples, as in" in found.words
+    assert "in 1 of 2 samples, as in" in found.description
     inside = [finding for finding in find_personal_data([], [text, "nothing"]) if finding.kind == kind]
-    assert "1 pieces of the vocabulary" in inside[0].words
+    assert "1 pieces of the vocabulary" in inside[0].description
 
 
 @pytest.mark.parametrize("text", NOT_THERE)
@@ -75,8 +75,8 @@ def test_what_may_be_allowed() -> None:
         ({"repo_id": "reviews"}, SourceError, "owner/name"),
         ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "names one revision"),
         ({"repo_id": "ana/reviews", "copy_limit": 3}, ConfigError, "from 0 to 1"),
-        ({"repo_id": "ana/reviews", "revision": "a b"}, SourceError, "is no revision"),
-        ({"repo_id": "ana/reviews", "token": ""}, ConfigError, "token of the Hub is empty"),
+        ({"repo_id": "ana/reviews", "revision": "a b"}, SourceError, "is not a revision"),
+        ({"repo_id": "ana/reviews", "token": ""}, ConfigError, "Hub token is empty"),
         ({"repo_id": "ana/reviews", "model_card_kwargs": {"licence": "mit"}}, ConfigError, "Did you mean 'license'"),
         ({"repo_id": "ana/reviews", "license": "mit", "model_card_kwargs": {"license": "gpl"}}, ConfigError, "give one of them"),
     ],

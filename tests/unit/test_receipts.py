@@ -55,9 +55,9 @@ def test_what_differs_is_said(saved: dict[str, Path]) -> None:
     changed = replay(receipt | {"text": text.text[:5] + "#" + text.text[6:]}, model)
     assert not changed.is_equal and "differs from character 5 on" in changed.differences[0]
     other = replay(receipt | {"model": receipt["model"] | {"digest": "sha256:0"}}, model)
-    assert other.is_equal and "The model is another" in other.differences[0]
+    assert other.is_equal and "The model is a different one" in other.differences[0]
     newer = replay(receipt | {"versions": receipt["versions"] | {"numpy": "1.0"}}, model)
-    assert newer.is_equal and "the text was written with 1.0" in newer.differences[0]
+    assert newer.is_equal and "the text was generated with 1.0" in newer.differences[0]
 
 
 def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_path: Path) -> None:
@@ -78,13 +78,19 @@ def test_a_receipt_cannot_hold_functions(saved: dict[str, Path]) -> None:
     (text,) = model.generate(
         max_new_tokens=5, seed=1, return_dict_in_generate=True, logits_processor=[lambda ids, scores: scores]
     )
-    with pytest.raises(ConfigError, match="cannot hold functions"):
+    with pytest.raises(ConfigError, match="functions cannot be saved"):
         make_receipt(model, text)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "holds no receipt"), ("{}", "is none"), ("[1]", "is none"), ("{\n", "is none"), ('{"a": 1}\n{"b": 2}\n', "is none")],
+    [
+        ("", "is empty"),
+        ("{}", "is invalid"),
+        ("[1]", "is invalid"),
+        ("{\n", "is invalid"),
+        ('{"a": 1}\n{"b": 2}\n', "is invalid"),
+    ],
 )
 def test_files_that_are_no_receipts(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "r.json").write_text(content)
@@ -99,7 +105,7 @@ def test_a_damaged_receipt(saved: dict[str, Path]) -> None:
     (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text)
     for damage in ({"settings": {}}, {"settings": {"generation_config": {"temperature": -1}}}, {"model": 3}):
-        with pytest.raises(DataError, match="receipt is damaged"):
+        with pytest.raises(DataError, match="receipt is invalid"):
             replay(receipt | damage, model)
 
 
@@ -111,7 +117,7 @@ def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, 
     status, again, said = run_command(monkeypatch, capsys, "replay", file)
     assert status == 0 and again == out and said.count("The same text.") == 3
     status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
-    assert status == 1 and "The model is another" in json.loads(found)["texts"][0]["differences"][0]
+    assert status == 1 and "The model is a different one" in json.loads(found)["texts"][0]["differences"][0]
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 2 and "is there already" in said
 
@@ -252,7 +258,7 @@ def test_a_changed_model_has_no_digest(saved: dict[str, Path]) -> None:
     assert model.digest is None
     (text,) = model.generate(seed=1, max_new_tokens=9, return_dict_in_generate=True)
     found = replay(make_receipt(model, text), reviewgen.load(saved["gru-word"]))
-    assert "The model is another" in found.differences[0]
+    assert "The model is a different one" in found.differences[0]
 
 
 @pytest.mark.parametrize(
@@ -277,8 +283,8 @@ def test_receipts_of_wrong_types(saved: dict[str, Path], tmp_path: Path, damage:
     model = reviewgen.load(saved["ngram-char"])
     (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text) | damage
-    with pytest.raises(DataError, match="receipt is damaged"):
+    with pytest.raises(DataError, match="receipt is invalid"):
         replay(receipt, model)
     (tmp_path / "r.json").write_text(json.dumps(receipt))
-    with pytest.raises(DataError, match="Receipt 1 of"):
+    with pytest.raises(DataError, match="Receipt 1 in"):
         list(read_receipts(tmp_path / "r.json"))

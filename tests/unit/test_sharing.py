@@ -124,7 +124,7 @@ def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path)
     by_token = f"reviewgen.load('ana/reviews', token={TOKEN!r}).preset"
     assert ask(hub, tmp_path / "two", by_token, token=None) == ["ngram-char"]
     load, other = LOAD.format(folder=str(folder)), PUSH.replace("ana/reviews", "ana/other")
-    refused(ask(hub, tmp_path / "three", load, other, token=READ_TOKEN)[0], "HubError", "the token lacks the right")
+    refused(ask(hub, tmp_path / "three", load, other, token=READ_TOKEN)[0], "HubError", "the token does not grant access")
     refused(ask(hub, tmp_path / "four", load, other, token=None)[0], "HubError", "log in with")
     assert ("model", "ana/other") not in hub.repositories
 
@@ -150,11 +150,11 @@ def publish(hub: LoopbackHub, folder: Path, repository: str = "ana/reviews") -> 
 
 
 @pytest.mark.parametrize("pattern", ["lfs-objects", "resolve/.*/(training|generation_config).json"])
-def test_files_that_arrive_damaged_are_fetched_anew(hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str) -> None:
+def test_files_damaged_in_transfer_are_downloaded_again(hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str) -> None:
     publish(hub, folder)
     hub.faults.append(Fault(f"^GET .*{pattern}", flips=True, times=2))
     damaged, offline, whole = ask(hub, tmp_path, TEXTS, TEXTS.replace("')", "', local_files_only=True)", 1), TEXTS)
-    refused(damaged, "HubError", "arrived damaged")
+    refused(damaged, "HubError", "damaged in transfer")
     assert len(damaged[1].split(" of ana")[0].split(", ")) == 2
     refused(offline, "HubError", "not in the local cache")
     assert len(whole) == 3
@@ -167,12 +167,12 @@ def test_a_newer_commit_that_does_not_arrive_leaves_the_older_one(hub: LoopbackH
     newer.save_pretrained(tmp_path / "newer")
     publish(hub, tmp_path / "newer")
     hub.faults.append(Fault("^GET .*(lfs-objects|model.safetensors)", status=403))
-    refused(ask(hub, tmp_path, TEXTS)[0], "HubError", "could not be fetched")
+    refused(ask(hub, tmp_path, TEXTS)[0], "HubError", "could not be downloaded")
     assert ask(hub, tmp_path, TEXTS, HF_HUB_OFFLINE="1") == before
     hub.faults[:] = [Fault("^GET .*/api/models", status=500)]
     answers = ask(hub, tmp_path, TEXTS, "notes", TEXTS.replace("')", "', force_download=True)", 1))
-    assert answers[0] == before[0] and "what was fetched before is taken" in answers[1][0]
-    refused(answers[2], "HubError", "could not be fetched")
+    assert answers[0] == before[0] and "the cached version is used" in answers[1][0]
+    refused(answers[2], "HubError", "could not be downloaded")
     hub.faults.clear()
     assert ask(hub, tmp_path, TEXTS) != before
 
@@ -183,7 +183,7 @@ def test_a_connection_that_breaks_or_waits_loses_nothing(hub: LoopbackHub, folde
     assert len(ask(hub, tmp_path / "one", TEXTS)[0]) == 3
     assert [fault.times for fault in hub.faults] == [0, 0]
     hub.faults.append(Fault("^(GET|HEAD) .*resolve|/api/models", status=400))
-    refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be fetched from the Hub")
+    refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be downloaded from the Hub")
     hub.faults.clear()
     assert len(ask(hub, tmp_path / "two", TEXTS)[0]) == 3
 
@@ -294,7 +294,7 @@ def test_an_index_that_holds_the_text_is_published_only_if_that_is_allowed(hub: 
 
 
 @pytest.mark.parametrize("defaults", [{"max_time": 1e-6}, {"max_new_tokens": 1}, {"do_sample": False}, {"num_beams": 3}])
-def test_a_model_s_own_defaults_do_not_blind_what_looks_it_over(
+def test_generation_defaults_do_not_change_what_is_scanned(
     hub: LoopbackHub, folder: Path, tmp_path: Path, defaults: dict[str, Any]
 ) -> None:
     shutil.copytree(folder, tmp_path / "model")
@@ -329,16 +329,16 @@ def test_a_new_branch_keeps_the_card_of_main_and_a_public_one_is_not_private(
     steps = (PUSH.replace("reviews'", "reviews@v2'"), PUSH.replace("allow", "private=True, allow"))
     branch, private = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
     assert "/commit/" in branch and hub.files("model", "ana/reviews", "v2")["README.md"] == by_hand
-    refused(private, "HubError", "is there and public")
+    refused(private, "HubError", "exists and is public")
 
 
 def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     pushes = ("allow_patterns='*.json', ", "ignore_patterns=['model*'], ", "allow_patterns=5, ", "ignore_patterns='novelty*', ")
     steps = [PUSH.replace("allow=", f"{each}allow=") for each in pushes]
     torn, without, odd, fine = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
-    refused(torn, "ConfigError", "leave out README.md, model.safetensors, without which it is no model")
+    refused(torn, "ConfigError", "leave out README.md, model.safetensors: the model cannot be loaded without")
     refused(without, "ConfigError", "leave out model.safetensors")
-    refused(odd, "ConfigError", "Patterns of files are text")
+    refused(odd, "ConfigError", "File patterns must be a string")
     assert "/commit/" in fine and "novelty.safetensors" not in hub.files("model", "ana/reviews")
     more = {"notes.txt": b"", "more.md": b""}
     hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
@@ -358,7 +358,7 @@ def test_another_model_takes_the_place_of_the_first_with_all_its_files(hub: Loop
     assert len(answers[1]) == 3 and not any("ignored" in note for note in answers[2])
 
 
-def test_a_stranger_s_words_are_not_advice(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_third_party_s_config_is_not_shown_as_advice(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for number, model in enumerate(
         (
@@ -435,5 +435,5 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert "is there already" in run("pull", "ana/reviews", "--out", "mine", status=1).stderr
     assert "owner/name" in run("pull", "no-such", status=2).stderr
     assert "owner/name" in run("push", str(folder), "reviews", status=2).stderr
-    assert "nothing that is looked for" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
+    assert "not a kind of finding" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
     assert run("generate", "ana/reviews", "--seed", "1").stdout == run("generate", str(folder), "--seed", "1").stdout
