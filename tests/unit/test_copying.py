@@ -179,7 +179,7 @@ def test_the_folder_says_how_much_is_copied_and_what_the_index_gives_away(saved:
     cards = {form: (folder / "README.md").read_text(encoding="utf-8") for form, folder in saved.items()}
     facts = {form: json.loads((folder / "training.json").read_text(encoding="utf-8")) for form, folder in saved.items()}
     assert "membership tests" in cards["compact"] and "false-positive" in cards["compact"]
-    assert "holds the whole training text" in cards["exact"] and "membership tests" not in cards["exact"]
+    assert "contains the whole training text" in cards["exact"] and "membership tests" not in cards["exact"]
     for form in FORMS:
         found = facts[form]["novelty"]
         assert found["form"] == form and 0 < found["copy_rate"] <= 1 and 0 < found["held_out_copy_rate"] <= 1

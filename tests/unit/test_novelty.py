@@ -510,7 +510,7 @@ def test_what_is_no_index(tmp_path: Path):
     ):
         with pytest.raises(BundleError, match=message):
             read(tmp_path / name)
-    with pytest.raises(StorageError, match="may not be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         write_index(build(REVIEWS), tmp_path / "nowhere" / "novelty")
 
 

@@ -73,7 +73,7 @@ def test_what_may_be_allowed() -> None:
     ("arguments", "error", "said"),
     [
         ({"repo_id": "reviews"}, SourceError, "owner/name"),
-        ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "names one revision"),
+        ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "has one revision"),
         ({"repo_id": "ana/reviews", "copy_limit": 3}, ConfigError, "from 0 to 1"),
         ({"repo_id": "ana/reviews", "revision": "a b"}, SourceError, "is not a revision"),
         ({"repo_id": "ana/reviews", "token": ""}, ConfigError, "Hub token is empty"),

@@ -167,7 +167,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
         assert status == 1 or status == 2
         assert "holds something else in line 1" in said and file.read_text() == content
     status, _, said = run_command(monkeypatch, capsys, "generate", saved["ngram-char"], "--out", tmp_path)
-    assert status == 1 and "may not be written" in said
+    assert status == 1 and "cannot be written" in said
 
 
 def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

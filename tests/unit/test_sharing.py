@@ -114,7 +114,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: P
     refused(answers[3], "ConfigError", "made against main")
     assert answers[4:6] == ["ngram-char", "ngram-char"]
     refused(answers[6], "HubError", "no revision 'v3'")
-    refused(answers[7], "SourceError", "names one revision")
+    refused(answers[7], "SourceError", "has one revision")
 
 
 def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
