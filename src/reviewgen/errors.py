@@ -104,7 +104,7 @@ class GenerationError(ReviewgenError):
     @classmethod
     def of_damaged_logits(cls) -> "GenerationError":
         """Return the error for logits that are NaN or infinite."""
-        return cls("The model's logits are NaN or infinite: its weights are damaged. Train it again, or load another one.")
+        return cls("The model's logits are NaN or infinite: its weights are damaged.")
 
 
 class NotADistribution(ReviewgenError):

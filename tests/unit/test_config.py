@@ -130,7 +130,7 @@ def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[st
         {"heat": "1,x"},
     ],
 )
-def test_strings_that_are_no_values(typed: dict[str, Any]) -> None:
+def test_strings_that_are_not_values(typed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         from_strings(Sample, typed)
 

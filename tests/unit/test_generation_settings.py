@@ -73,12 +73,12 @@ def test_what_others_call_it_names_ours(name: str, ours: str) -> None:
 )
 def test_a_misspelled_name_is_suggested(wrong: str, meant: str) -> None:
     for call in calls(model()):
-        with pytest.raises(ConfigError, match=rf"^{wrong!r} is no setting of generate\. Did you mean {meant!r}\?"):
+        with pytest.raises(ConfigError, match=rf"^{wrong!r} is not a setting of generate\. Did you mean {meant!r}\?"):
             call("", **{wrong: 3})
 
 
 def test_a_name_like_none_lists_all() -> None:
-    with pytest.raises(ConfigError, match=r"'zzz' is no setting of generate\. Known: .*num_beams.*seed.*top_p"):
+    with pytest.raises(ConfigError, match=r"'zzz' is not a setting of generate\. Known: .*num_beams.*seed.*top_p"):
         model().generate(zzz=1)
 
 
@@ -88,8 +88,8 @@ def test_a_name_like_none_lists_all() -> None:
         ({"num_beams": 2, "novelty": "filter"}, "num_beams does not go with novelty='filter'"),
         ({"num_beams": 2, "must_include": "a"}, "num_beams does not go with must_include"),
         ({"num_beams": 2, "stopping_criteria": any}, "num_beams does not go with stopping_criteria"),
-        ({"num_beams": 2, "do_sample": True}, "num_beams searches and does not draw"),
-        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3"),
+        ({"num_beams": 2, "do_sample": True}, "num_beams does not sample"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 is above num_beams=2"),
         ({"do_sample": False, "num_return_sequences": 2}, "Without do_sample every text of a prompt is the same"),
         ({"do_sample": False, "must_include": "a"}, "must_include .* does not go with do_sample=False"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9 is above max_new_tokens=8"),
@@ -112,7 +112,7 @@ def test_a_name_like_none_lists_all() -> None:
     ],
     ids=str,
 )
-def test_what_excludes_each_other_is_refused(given: dict[str, Any], message: str) -> None:
+def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], message: str) -> None:
     found = indexed(model().model, LOOP)
     with pytest.raises(ConfigError, match=message):
         found.generate("a", **given)
@@ -163,7 +163,7 @@ assert model.generate(iter(["a", "b"]), seed=1) == model.generate(["a", "b"], se
 # Where settings come from.
 
 
-def test_saved_defaults_hold_until_something_else_is_said() -> None:
+def test_saved_defaults_hold_unless_overridden() -> None:
     saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
     assert saved.generation_config.max_new_tokens == 7
     assert [len(text) for text in saved.generate("")] == [7, 7] and len(set(saved.generate(""))) == 1
@@ -173,7 +173,7 @@ def test_saved_defaults_hold_until_something_else_is_said() -> None:
     assert saved.generation_config.max_new_tokens == 7  # for those calls only
 
 
-def test_an_object_stands_for_all_settings_and_a_mapping_for_some() -> None:
+def test_an_object_replaces_all_settings_and_a_mapping_some() -> None:
     saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
     whole = GenerationConfig(max_new_tokens=4, temperature=1.0)
     assert [len(text) for text in saved.generate("", generation_config=whole, seed=1)] == [4]
@@ -190,9 +190,9 @@ def test_none_is_not_given() -> None:
     assert saved.generate("a", seed=1, generation_config=nothing) == saved.generate("a", seed=1)
 
 
-def test_a_config_that_is_none_is_refused() -> None:
+def test_an_invalid_config_is_refused() -> None:
     for wrong in (3, "beam", [("top_k", 1)]):
-        with pytest.raises(ConfigError, match="generation_config is reviewgen's GenerationConfig or a mapping"):
+        with pytest.raises(ConfigError, match=r"generation_config must be a reviewgen\.GenerationConfig or a mapping"):
             model().generate("", generation_config=wrong)
     with pytest.raises(ConfigError, match=r"got transformers\.generation\..*GenerationConfig"):
         model().generate("", generation_config=ForeignConfig(top_k=3))

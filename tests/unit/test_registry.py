@@ -232,10 +232,8 @@ def test_weights_are_a_package_folder_that_is_found_without_running_it(install: 
     (folder / "training.json").write_text('{"held_out": {"bits_per_character": 1.5}}')
     assert registry.find_weights("lstm-fake") == folder
     assert registry.find_weights("nnlm-fake") is None
-    with pytest.raises(
-        BrokenPlugin,
-        match=r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder does not exist\. Reinstall the package\.$",
-    ):
+    said = r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder does not exist\. Reinstall the package\.$"
+    with pytest.raises(BrokenPlugin, match=said):
         registry.find_weights("gru-fake")
     found = describe_weights("lstm-fake")
     assert found is not None and found.bits_per_character == 1.5 and found.megabytes == 0.0 and found.problem is None

@@ -130,12 +130,12 @@ def _copying(facts: CardFacts, has_parent: bool) -> str:
     if has_parent:
         lines.append("The index covers the texts of the last training; text copied from earlier ones is not detected.")
     if novelty["form"] == "exact":
-        lines.append("`novelty.safetensors` contains the whole training text: do not share the folder if the text is private.")
+        lines.append("`novelty.safetensors` contains the whole training text: do not share it if the text is private.")
     else:
         worst = max(novelty["false_positive_rates"].values())
         lines.append(
-            "`novelty.safetensors` contains hashes of the training text's windows of 8, 12 and 20 tokens; its false-positive rate "
-            f"is {worst:.1%}. It contains no text, but it allows membership tests: anyone who has a text can test whether "
+            "`novelty.safetensors` contains hashes of the training text's windows of 8, 12 and 20 tokens; its false-positive "
+            f"rate is {worst:.1%}. It contains no text, but it allows membership tests: anyone who has a text can test whether "
             "the model was trained on it."
         )
     return "\n\n" + "\n\n".join(lines)

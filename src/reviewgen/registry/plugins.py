@@ -1,9 +1,9 @@
 """Finds plugins by entry point. Listing reads package metadata and imports no plugin; finding one by name imports that one.
 
-The groups are ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the name of an entry point is the name that
-users type. ``reviewgen.steppers`` maps the name of a model to a factory of steppers that generate without torch; it is optional.
-``reviewgen.weights`` maps the name of a preset to a package folder that is a saved model and contains no code. Plugins in this
-repository are found in the same way as those of third parties. Standard library only.
+The groups are ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the name of an entry point is the name
+that users type. ``reviewgen.steppers`` is optional: it maps the name of a model to a factory of steppers that generate without
+torch. ``reviewgen.weights`` maps the name of a preset to a package folder that is a saved model and contains no code. Plugins in
+this repository are found in the same way as those of third parties. Standard library only.
 """
 
 import importlib.util
