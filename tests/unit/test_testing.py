@@ -1,4 +1,4 @@
-"""The conformance suite itself: sound plugins pass every law, and for every law there is a planted fault that it finds."""
+"""The conformance suite: correct plugins pass every law, and every law detects a faulty plugin."""
 
 import itertools
 import json
@@ -542,7 +542,7 @@ def tokenizer_maker(cls):
     return lambda: cls.train(TRAINING_TEXTS, cls.Config())
 
 
-def test_every_law_has_a_planted_fault():
+def test_every_law_has_a_faulty_plugin():
     assert [law.__name__ for law in MODEL_LAWS] == list(MODEL_FAULTS)
     assert [law.__name__ for law in TOKENIZER_LAWS] == list(TOKENIZER_FAULTS)
 
@@ -557,32 +557,32 @@ def test_every_law_is_in_its_list():
 
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 class TestModelLaw:
-    def test_a_sound_model_passes(self, law):
+    def test_a_correct_model_passes(self, law):
         law(model_maker(Tiny))
 
-    def test_a_sound_model_with_a_stepper_passes(self, law):
+    def test_a_correct_model_with_a_stepper_passes(self, law):
         law(model_maker(Stepping))
 
-    def test_a_sound_model_with_implementations_passes(self, law):
+    def test_a_correct_model_with_implementations_passes(self, law):
         law(model_maker(Several))
 
-    def test_a_sound_count_model_passes(self, law):
+    def test_a_correct_count_model_passes(self, law):
         law(model_maker(Counts))
 
-    def test_the_planted_fault_is_found(self, law):
+    def test_the_faulty_plugin_is_detected(self, law):
         with pytest.raises(AssertionError):
             law(model_maker(MODEL_FAULTS[law.__name__]))
 
 
 @pytest.mark.parametrize("law", TOKENIZER_LAWS, ids=lambda law: law.__name__)
 class TestTokenizerLaw:
-    def test_a_sound_tokenizer_passes(self, law):
+    def test_a_correct_tokenizer_passes(self, law):
         law(tokenizer_maker(Bytes))
 
-    def test_a_sound_tokenizer_without_byte_fallback_passes(self, law):
+    def test_a_correct_tokenizer_without_byte_fallback_passes(self, law):
         law(tokenizer_maker(ForgetfulTokenizer))
 
-    def test_the_planted_fault_is_found(self, law):
+    def test_the_faulty_plugin_is_detected(self, law):
         with pytest.raises(AssertionError):
             law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
 
@@ -622,7 +622,7 @@ class BrokenByShape(Counts):
 
 
 @pytest.mark.parametrize("fault", [BrokenByMissing, BrokenByShape])
-def test_strict_finds_each_kind_of_leniency(fault):
+def test_strict_finds_each_kind_of_fault(fault):
     with pytest.raises(AssertionError, match="must raise"):
         model_laws.strict(model_maker(fault))
 
@@ -631,16 +631,16 @@ def test_strict_finds_each_kind_of_leniency(fault):
     ("stepper", "sentence"),
     [
         (MutatingStepper, "changes the state"),
-        (ForgetfulStepper, "pieces"),
+        (ForgetfulStepper, "chunks"),
         (LonelyStepper, "alone"),
-        (UnlikelyStepper, "not the likeliest"),
-        (EndingStepper, "so soon"),
-        (CountingStepper, "at a time"),
-        (NeighbourlyStepper, "numbers at a time|among others"),
-        (IdleStepper, "draws nothing"),
+        (UnlikelyStepper, "greedy decoding"),
+        (EndingStepper, "not within the first"),
+        (CountingStepper, "per call"),
+        (NeighbourlyStepper, "numbers per call|must not depend on the others"),
+        (IdleStepper, "uses none of"),
     ],
 )
-def test_step_finds_each_kind_of_lie(monkeypatch, stepper, sentence):
+def test_step_finds_each_kind_of_fault(monkeypatch, stepper, sentence):
     monkeypatch.setattr(Stepping, "Stepper", stepper)
     with pytest.raises(AssertionError, match=sentence):
         model_laws.step(model_maker(Stepping))
@@ -658,7 +658,7 @@ def test_step_finds_each_kind_of_lie(monkeypatch, stepper, sentence):
         (Nameless, "empty"),
     ],
 )
-def test_implementations_finds_each_kind_of_lie(fault, sentence):
+def test_implementations_finds_each_kind_of_fault(fault, sentence):
     with pytest.raises(AssertionError, match=sentence):
         model_laws.implementations(model_maker(fault))
 
