@@ -104,8 +104,8 @@ class CompactIndex(IndexBase):
         """Return the set and the run length with which ``compiled.windows.copies`` detects spans over ``max_copy``.
 
         It also rejects some new text: with a stride of s, a new span of n windows passes for a copy with a probability of
-        (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more. Below ``smallest_max_copy`` it would reject almost any
-        text.
+        (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more. Below ``smallest_max_copy`` it would reject
+        most text.
 
         Raises:
             ConfigError: max_copy is not a whole number, negative, or too small for this form.

@@ -15,8 +15,8 @@ AssertionError that says what is required and what was returned. With pytest, th
         law(lambda: MyTokenizer.train(TRAINING_TEXTS, MyTokenizer.Config()))
 
 ``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model`` and ``check_tokenizer`` check all laws
-in one call. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin does
-not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
+in one call. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin
+does not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
 """
 
 from reviewgen.testing.model_laws import MODEL_LAWS, check_model

@@ -1,7 +1,7 @@
 """The laws of the model contract in ``reviewgen.protocols``, one function each.
 
-``make`` returns a new model in evaluation mode. Its weights may be random, except that a model trained by counting must be trained.
-B batch, T time (tokens), V vocabulary.
+``make`` returns a new model in evaluation mode. Its weights may be random, but a model trained by counting must be trained. B
+batch, T time (tokens), V vocabulary.
 """
 
 import dataclasses
