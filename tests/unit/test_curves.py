@@ -1,4 +1,4 @@
-"""Learning curves: what is kept of a run's reports, and the pictures of it."""
+"""Learning curves: what a run records, and their plots."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.training import Report
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
 
-# What is kept.
+# What a run records.
 
 
 def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -> None:
@@ -30,7 +30,7 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
     reports = list(run)
     facts = run.finish().training
     store = run.stores["train"]
-    targets = sum(len(ids) - 1 for ids, _ in store.documents())  # bos is given, eos is predicted
+    targets = sum(len(ids) - 1 for ids, _ in store.documents())  # bos is input only, eos is a target
     characters = sum(length for _, length in store.documents())
     start = 0
     evaluated = [step for step, report in enumerate(reports, 1) if report.evaluation]
@@ -48,7 +48,7 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
     assert curve["learning_rate"] == [report.learning_rate for report in reports]
 
 
-def test_conditions_are_given_and_no_targets() -> None:
+def test_conditions_are_not_targets() -> None:
     rows = [{"text": text, "stars": str(1 + index % 3)} for index, text in enumerate(TEXTS)]
     run = reviewgen.TrainingRun("ngram-char", rows, conditions=["stars"])
     run.read()
@@ -62,7 +62,7 @@ def report(step: int, steps: int, loss: float, **more: Any) -> Report:
     return Report(step, step / steps, 0.1 * step, 64 * step, loss=torch.tensor(loss), learning_rate=1e-3, **more)
 
 
-def test_a_long_run_is_thinned_to_means_and_a_loss_is_read_at_a_point_only(monkeypatch: Any) -> None:
+def test_a_long_run_is_thinned_to_means_and_losses_are_converted_once_a_point(monkeypatch: Any) -> None:
     curves, losses, steps = Curves(1.0), [3.0 + (7 * step % 10) / 10 for step in range(5000)], 5000
     reads, plain = [], torch.Tensor.__float__
     monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: reads.append(1) or plain(tensor))
@@ -86,13 +86,13 @@ def test_a_loss_that_is_nan_stays_json() -> None:
     assert kept is not None and kept["train_nats_per_token"] is None and kept["train_bits_per_character"] is None
 
 
-def test_a_count_has_evaluations_and_no_curve() -> None:
+def test_a_model_trained_by_counting_has_evaluations_and_no_curve() -> None:
     facts = reviewgen.train("ngram-char", TEXTS, model={"order": 3}).training
     assert len(facts["evaluations"]) == 1 and facts["curve"] == {}
     assert facts["evaluations"][0]["train_nats_per_token"] is None
 
 
-# Pictures.
+# Plots.
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ SETS = [["gru"], ["ngram"], ["infinite"], ["scores"], ["_$x_$"], ["gru", "ngram"
 
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 @pytest.mark.parametrize("against", ["seconds", "steps", "tokens"])
-@pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not of what earlier tests left
+@pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not those of earlier tests
 def test_every_kind_of_run_can_be_drawn(saved: Path, names: list[str], against: str, tmp_path: Path) -> None:
     file = tmp_path / "curves.png"
     drawn = reviewgen.plot_training([saved / name for name in names], file, against=against)
@@ -130,7 +130,7 @@ def test_every_kind_of_run_can_be_drawn(saved: Path, names: list[str], against: 
 
 
 def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
-    """The lines of the figure hold the numbers of training.json."""
+    """The lines of the figure have the values of training.json."""
     facts = json.loads((saved / "gru" / "training.json").read_text())
     figure = draw_curves([plot.read_curves(saved / "gru")], "steps")
     bits, copies, rates = figure.axes
@@ -177,7 +177,7 @@ def test_svg_and_pdf(saved: Path, tmp_path: Path) -> None:
 
 
 def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """Return what changes the facts of a saved folder."""
+    """Return a function that changes the training.json of a saved folder."""
 
     def apply(folder: Path) -> None:
         facts = json.loads((folder / "training.json").read_text())
@@ -235,7 +235,7 @@ REFUSED: list[tuple[Any, dict[str, Any], type[ReviewgenError], str]] = [
 
 
 @pytest.mark.parametrize(("sources", "options", "kind", "said"), REFUSED, ids=str)
-def test_what_cannot_be_drawn_is_refused(
+def test_invalid_sources_and_options(
     saved: Path, sources: Any, options: dict[str, Any], kind: Any, said: str, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(saved)
@@ -249,7 +249,7 @@ def test_what_cannot_be_drawn_is_refused(
 # The command.
 
 
-def test_the_command_names_the_picture_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     assert status == 0, err

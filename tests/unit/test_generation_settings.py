@@ -1,4 +1,4 @@
-"""The settings of ``generate``: names of others, misspelled ones, pairs that exclude each other, saved defaults."""
+"""The settings of ``generate``: names in other libraries, misspelled names, settings that exclude each other, saved defaults."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def model(**saved: Any) -> ReviewModel:
 
 
 def calls(found: ReviewModel) -> list[Any]:
-    """Return all that take these settings; each must refuse before any work."""
+    """Return all functions that take these settings; each must raise before any work."""
     return [found.generate, found.generate_one, found.generate_each, found.stream]
 
 
@@ -45,7 +45,7 @@ def calls(found: ReviewModel) -> list[Any]:
         "stop_sequences": "stop_strings",
     }.items(),
 )
-def test_what_others_call_it_names_ours(name: str, ours: str) -> None:
+def test_names_of_other_libraries_get_the_name_here(name: str, ours: str) -> None:
     for call in calls(model()):
         with pytest.raises(ConfigError, match=rf"^{name!r} is called {ours} here\.$"):
             call("", **{name: 3})
@@ -77,7 +77,7 @@ def test_a_misspelled_name_is_suggested(wrong: str, meant: str) -> None:
             call("", **{wrong: 3})
 
 
-def test_a_name_like_none_lists_all() -> None:
+def test_a_name_like_no_other_lists_all() -> None:
     with pytest.raises(ConfigError, match=r"'zzz' is not a setting of generate\. Known: .*num_beams.*seed.*top_p"):
         model().generate(zzz=1)
 
@@ -105,7 +105,7 @@ def test_a_name_like_none_lists_all() -> None:
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         ({"max_time": 0.0}, "max_time"),
         ({"length_penalty": float("nan")}, "length_penalty"),
-        ({"length_penalty": 1e308}, "length_penalty"),  # no power of a length is as large
+        ({"length_penalty": 1e308}, "length_penalty"),  # too large a power of a length
         ({"length_penalty": -11}, "length_penalty"),
         ({"conditions": 5}, "conditions is a mapping"),
         ({"conditions": {"stars": 5}}, "no condition of this model"),
@@ -123,15 +123,15 @@ def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], mes
 @pytest.mark.parametrize(
     "given", [{"num_beams": 2}, {"must_include": "a"}, {"finish": "sentence"}, {"novelty": "filter"}], ids=str
 )
-def test_what_needs_the_whole_text_does_not_go_with_stream(given: dict[str, Any]) -> None:
+def test_settings_that_need_the_whole_text_exclude_stream(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="need the whole text, so they do not go with stream"):
         indexed(model().model, LOOP).stream("a", **given)
     with pytest.raises(ConfigError, match="stream writes one text; this call asks for 2"):
         model().stream("a", num_return_sequences=2)
 
 
-def test_wrong_types_are_refused_in_words() -> None:
-    """In a process of its own: the checker of annotations in this one would be first."""
+def test_wrong_types_get_a_message() -> None:
+    """In a subprocess, since pytest's runtime type checker would raise first in this one."""
     script = """
 from reviewgen.errors import ConfigError
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
@@ -160,7 +160,7 @@ assert model.generate(iter(["a", "b"]), seed=1) == model.generate(["a", "b"], se
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
-# Where settings come from.
+# Defaults and overrides.
 
 
 def test_saved_defaults_hold_unless_overridden() -> None:
@@ -198,7 +198,7 @@ def test_an_invalid_config_is_refused() -> None:
         model().generate("", generation_config=ForeignConfig(top_k=3))
 
 
-def test_one_string_and_any_list_are_taken() -> None:
+def test_one_string_and_any_iterable_are_accepted() -> None:
     found = model()
     given: dict[str, Any] = {"seed": 1, "max_new_tokens": 20}
     for stops in ("a", ["a"], ("a",), {"a"}, iter(["a"])):

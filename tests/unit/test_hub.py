@@ -40,7 +40,7 @@ def hub(trained: ReviewModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def load(hub: LoopbackHub, home: Path, source: str, **variables: str) -> Any:
-    """Load in a process of its own; return the text that it generates, or the class and message of the error."""
+    """Load in a subprocess; return the text that it generates, or the class and message of the error."""
     script = f"""
 import json, reviewgen
 try:
@@ -94,5 +94,5 @@ def test_what_cannot_be_loaded(
     assert "\n" not in message
 
 
-def test_the_loopback_hub_had_an_answer_to_everything(hub: LoopbackHub) -> None:
+def test_the_loopback_hub_implements_all_requests(hub: LoopbackHub) -> None:
     assert [request for request in hub.requests if request.status in (501, 502)] == []

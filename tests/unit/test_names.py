@@ -1,4 +1,4 @@
-"""What a string given to load or train means, over forty nasty inputs and the folders that make them ambiguous."""
+"""Parsing names and sources: forty nasty inputs, and folders that make a name ambiguous."""
 
 from pathlib import Path
 
@@ -32,8 +32,8 @@ NASTY = [
     (" lstm-word", NO),
     ("2lstm-word", NO),
     ("lstm-wörd", NO),
-    ("lstm‐word", NO),  # a hyphen of another kind
-    ("ｌstm-word", NO),  # a letter of full width
+    ("lstm‐word", NO),  # another kind of hyphen
+    ("ｌstm-word", NO),  # a full-width letter
     ("", NO),
     (" ", NO),
     ("\0", NO),

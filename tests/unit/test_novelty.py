@@ -126,7 +126,7 @@ def test_a_guard_catches_every_longer_copy(corpus, max_copy):
     assert needless <= 2  # false positives, one in a thousand
 
 
-def test_an_exact_guard_forbids_no_more():
+def test_an_exact_guard_rejects_nothing_else():
     random = np.random.default_rng(0)
     index, text = build(random.integers(2, 10, (50, 200)).tolist()), random.integers(2, 10, 20_000)
     found = index.match(index.check_text(text))[0]
@@ -200,7 +200,7 @@ def test_the_bound_is_tight_without_a_stride():
     assert max(extra) <= 2
 
 
-def test_of_new_text_the_bound_is_seven():
+def test_the_bound_of_new_text_is_seven():
     index = build(["abcdefgh" * 9], "compact")
     assert index.examine(ids_of("ccccccccccccccccccccc"), decode).longest_tokens == 7
 
@@ -220,7 +220,7 @@ def test_an_excerpt_shows_sixty_characters_on_each_side():
         assert (span.review, span.excerpt) == (1, whole[max(0, 4 * first - 60) : 4 * last + 60])
 
 
-def test_the_stated_false_positive_rate_is_what_new_text_sees():
+def test_the_false_positive_rate_is_that_of_new_text():
     random = np.random.default_rng(4)
     index = build(random.integers(2, 500, (60, 1000)).tolist(), "compact", vocab_size=1000)
     found = index.examine(random.integers(500, 1000, 50_000), lambda ids: "." * len(ids))
@@ -251,7 +251,7 @@ def test_texts_that_are_too_short(form):
 
 @pytest.mark.parametrize("form", ["exact", "compact"])
 @pytest.mark.parametrize("texts", [["a"], ["a" * 500], ["", "a", ""], ["abcdefg", "hgfed"]])
-def test_corpora_with_nothing_to_tell_apart(form, texts):
+def test_corpora_of_equal_texts(form, texts):
     index = build(texts, form)
     assert index.characters_per_token == 1
     for text in ("a" * 40, "bcd" * 10, texts[0]):
@@ -269,7 +269,7 @@ def test_a_span_never_crosses_a_separator(form):
     assert found.characters == 16
 
 
-def test_a_thinned_index_needs_many_windows_for_a_share():
+def test_a_thinned_index_needs_many_windows_for_a_copy_rate():
     random = np.random.default_rng(8)
     trained = random.integers(2, 500, (40, 1000))
     index = build(trained.tolist(), "compact", vocab_size=1000, max_bytes=SMALLEST)
@@ -280,7 +280,7 @@ def test_a_thinned_index_needs_many_windows_for_a_share():
     assert build(trained.tolist(), "exact", vocab_size=1000).copy_rate([trained[0, :200]]) == 1.0
 
 
-def test_the_share_over_all_texts():
+def test_the_copy_rate_of_all_texts():
     for form in ("exact", "compact"):
         index = build([np.arange(2, 62).tolist()], form, vocab_size=90)
         texts = [np.arange(2, 32), np.arange(70, 90), np.arange(5), np.arange(60, 89)]
@@ -289,12 +289,12 @@ def test_the_share_over_all_texts():
 
 @pytest.mark.parametrize("form", ["exact", "compact"])
 @pytest.mark.parametrize("ids", [[2, 3, 10], [-1], [2.0, 3.0], np.zeros((2, 3), np.int64)])
-def test_what_is_no_text(form, ids):
+def test_ids_that_are_not_valid(form, ids):
     with pytest.raises(DataError, match=r"is not an id of this model: its ids are 0 to 9|whole numbers"):
         build(REVIEWS, form).examine(np.asarray(ids), decode)
 
 
-def test_what_cannot_be_indexed():
+def test_corpora_that_cannot_be_indexed():
     for texts in ([], [""], ["", ""]):
         with pytest.raises(DataError, match="empty"):
             build(texts)
@@ -373,7 +373,7 @@ def test_the_sentences_of_the_compact_form():
     assert lines[2:] == ["These are upper bounds: the compact index takes up to 1.2 % of all new windows for copied ones."]
 
 
-def test_the_sentences_where_nothing_was_copied():
+def test_the_sentences_if_nothing_was_copied():
     nothing = novelty(longest_tokens=0, longest_characters=0, longest_text="", spans=())
     assert nothing.describe()[0] == "No token of the text occurs in the training text."
     assert novelty(tokens=0).describe()[0] == "The text is empty."
@@ -422,7 +422,7 @@ def test_the_index_of_another_model(saved):
 
 
 def change(file, tensors=None, header=None, **facts):
-    """Write a file again with other tensors, facts or a whole other header; None leaves a name out."""
+    """Write a file again with changed tensors, facts or header; None leaves a name out."""
     with safe_open(file, framework="np") as old:
         names, old_facts = list(old.keys()), json.loads(old.metadata()["reviewgen.novelty"])
         arrays = {name: old.get_tensor(name) for name in names}
@@ -499,7 +499,7 @@ def test_a_truncated_file(saved, length):
         read(file)
 
 
-def test_what_is_no_index(tmp_path: Path):
+def test_files_that_are_not_an_index(tmp_path: Path):
     (tmp_path / "text").write_text("a review " * 100)
     save_file({"weight": np.zeros(3)}, tmp_path / "weights")
     for name, message in (
@@ -525,5 +525,5 @@ def test_a_shuffled_suffix_array_stays_within_bounds(tmp_path):
             assert index.examine(ids_of(text), decode).tokens == len(text)
 
 
-def test_the_forms_name_themselves():
+def test_the_names_of_the_forms():
     assert (ExactIndex.form, CompactIndex.form) == ("exact", "compact")

@@ -1,4 +1,4 @@
-"""Receipts and files of texts: what is written, what writes a text again, and what an interrupt, a crash or a slip does."""
+"""Receipts and output files: their content, replaying them, and the effect of interrupts, crashes and wrong settings."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_a_text_is_written_again_from_its_receipt(saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
+def test_a_receipt_replays_to_the_same_text(saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
     model = reviewgen.load(saved[name])
     count = 1 if "do_sample" in settings else 3
     texts = model.generate(
@@ -48,7 +48,7 @@ def test_a_text_is_written_again_from_its_receipt(saved: dict[str, Path], name: 
         assert again.is_equal and again.text == text.text and again.differences == ()
 
 
-def test_what_differs_is_said(saved: dict[str, Path]) -> None:
+def test_differences_are_reported(saved: dict[str, Path]) -> None:
     model = reviewgen.load(saved["ngram-char"])
     (text,) = model.generate(max_new_tokens=40, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text)
@@ -92,7 +92,7 @@ def test_a_receipt_cannot_hold_functions(saved: dict[str, Path]) -> None:
         ('{"a": 1}\n{"b": 2}\n', "is invalid"),
     ],
 )
-def test_files_that_are_no_receipts(tmp_path: Path, content: str, said: str) -> None:
+def test_files_that_are_not_receipts(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(DataError, match=said):
         list(read_receipts(tmp_path / "r.json"))
@@ -100,7 +100,7 @@ def test_files_that_are_no_receipts(tmp_path: Path, content: str, said: str) -> 
         list(read_receipts(tmp_path / "missing.json"))
 
 
-def test_a_damaged_receipt(saved: dict[str, Path]) -> None:
+def test_an_invalid_receipt(saved: dict[str, Path]) -> None:
     model = reviewgen.load(saved["ngram-char"])
     (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text)
@@ -129,7 +129,7 @@ def texts_of(file: Path) -> list[str]:
     return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_file_is_continued_where_it_stopped(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "folder" / "parts.jsonl"
     common = ("generate", saved["ngram-char"], "--max-new-tokens", 30, "--prompt", "the ")
     assert run_command(monkeypatch, capsys, *common, "-n", 150, "--seed", 9, "--out", whole)[0] == 0
@@ -146,7 +146,7 @@ def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path,
 
 
 @pytest.mark.parametrize("more", [("--seed", 8), ("--temperature", 0.3), ("--prompt", "a")], ids=str)
-def test_a_file_of_other_settings_is_left_alone(
+def test_a_file_with_other_settings_is_not_changed(
     saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any, more: tuple[Any, ...]
 ) -> None:
     file = tmp_path / "t.jsonl"
@@ -157,9 +157,7 @@ def test_a_file_of_other_settings_is_left_alone(
     assert status == 2 and "written with other settings" in said and file.read_bytes() == before
 
 
-def test_a_file_that_holds_something_else_is_left_alone(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_another_file_is_not_changed(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file = tmp_path / "t.jsonl"
     for content in ('{"text": "mine"}\n', "notes\n", "[3]\n"):
         file.write_text(content)
@@ -201,7 +199,7 @@ def test_receipts_of_texts_with_other_line_breaks(saved: dict[str, Path], tmp_pa
     assert run_command(monkeypatch, capsys, "replay", file)[0] == 0
 
 
-def test_a_crash_spoils_no_receipt(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_crash_damages_no_receipt(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     out, receipts = tmp_path / "t.jsonl", tmp_path / "r.jsonl"
     common = ("generate", saved["ngram-char"], "--max-new-tokens", 8, "--out", out, "--receipt", receipts)
     assert run_command(monkeypatch, capsys, *common, "-n", 5, "--seed", 2)[0] == 0
@@ -228,7 +226,7 @@ def test_a_run_that_fails_leaves_no_file(saved: dict[str, Path], tmp_path: Path,
     assert run_command(monkeypatch, capsys, *words)[0] == 0
 
 
-def test_time_that_is_over_begins_no_text(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_no_text_is_started_after_max_time(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file, common = tmp_path / "t.jsonl", ("--min-new-tokens", 3000, "--max-new-tokens", 3000, "-n", 5000, "--out")
     words = ("generate", saved["ngram-char"], *common, file)
     status, out, _ = run_command(monkeypatch, capsys, *words, "--max-time", 0.3, "--json")
@@ -239,8 +237,8 @@ def test_time_that_is_over_begins_no_text(saved: dict[str, Path], tmp_path: Path
     assert len(everything) == 200
 
 
-def test_texts_come_as_soon_as_those_before_them_are_done(saved: dict[str, Path]) -> None:
-    """The first text ends at once; the others of its batch go on for minutes."""
+def test_texts_are_yielded_as_soon_as_those_before_them_are_done(saved: dict[str, Path]) -> None:
+    """The first text ends at once; the others of its batch take minutes."""
     model = reviewgen.load(saved["ngram-char"])
     prompts = ["the movie was good and I liked the movie.", *[""] * 63]
     texts = model.generate_each(prompts, seed=1, max_new_tokens=10**9, no_repeat_ngram_size=40, top_k=1, max_time=20)

@@ -25,7 +25,7 @@ Install = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test a registry of this process that is empty, and take its fake modules away again."""
+    """Give each test an empty registry, and remove its fake modules afterwards."""
     monkeypatch.setattr(registry.plugins, "_registered", {})
     monkeypatch.setattr(registry.plugins, "_failures", {})
     before = set(sys.modules)
@@ -168,7 +168,7 @@ print([name for name in sys.modules if name.startswith(("reviewgen_", "fake_"))]
     assert done.stdout.split() == ["[]", "[]"]
 
 
-def test_an_unknown_name_gets_the_nearest_and_all() -> None:
+def test_an_unknown_name_suggests_the_closest_and_lists_all() -> None:
     with pytest.raises(UnknownPlugin, match=r"the model 'lstn'. Did you mean 'lstm'\? Known: .*ngram"):
         find_model("lstn")
     with pytest.raises(UnknownPlugin, match=r"the tokenizer 'chr'\. Did you mean 'char'"):
@@ -210,7 +210,7 @@ def test_registering_in_the_process() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "My", "my-model", "my model", "my/model", "2x", "é"])
-def test_a_name_that_cannot_stand_in_a_preset_is_refused(name: str) -> None:
+def test_a_name_that_cannot_be_part_of_a_preset_is_an_error(name: str) -> None:
     for register in (register_model, register_tokenizer):
         with pytest.raises(SourceError, match="cannot name a"):
             register(name, object)
@@ -223,7 +223,7 @@ def test_an_installed_name_cannot_be_registered() -> None:
         register_tokenizer("char", object)
 
 
-def test_weights_are_a_package_folder_that_is_found_without_running_it(install: Install, tmp_path: Path) -> None:
+def test_weights_are_found_without_importing_their_folder(install: Install, tmp_path: Path) -> None:
     site = install("fake-weights", {"weights": {"lstm-fake": "fakeweights.lstm_fake", "gru-fake": "fakeweights.gru_fake"}})
     folder = site / "fakeweights" / "lstm_fake"
     folder.mkdir(parents=True)
@@ -245,7 +245,7 @@ def test_weights_are_a_package_folder_that_is_found_without_running_it(install: 
         assert "cannot be read" in str(describe_weights("lstm-fake").problem)
 
 
-def test_weights_of_a_package_that_is_gone_or_fails(install: Install) -> None:
+def test_weights_of_a_missing_or_broken_package(install: Install) -> None:
     install(
         "fake-gone", {"weights": {"a-gone": "fakegone.a", "b-fails": "fakefails.b"}}, {"fakefails": "raise RuntimeError('no')"}
     )

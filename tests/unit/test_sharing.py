@@ -1,4 +1,4 @@
-"""Models to the Hub and back, with the real client over HTTP against the loopback Hub; each client is a process of its own."""
+"""Models to the Hub and back, with the real client over HTTP against the loopback Hub, each client in its own process."""
 
 import json
 import shutil
@@ -25,10 +25,10 @@ TEXTS = "reviewgen.load('ana/reviews').generate('the ', num_return_sequences=3, 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a saved n-gram."""
-    place = tmp_path_factory.mktemp("saved")
-    model = train_tiny("ngram-char", place / "cache", **NGRAM)
-    model.save_pretrained(place / "model")
-    return place / "model"
+    root = tmp_path_factory.mktemp("saved")
+    model = train_tiny("ngram-char", root / "cache", **NGRAM)
+    model.save_pretrained(root / "model")
+    return root / "model"
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 def ask(hub: LoopbackHub, home: Path, *steps: str, token: str | None = TOKEN, **variables: str) -> list[Any]:
-    """Run statements and expressions in a process of their own; return each value, or the class and sentence of its error."""
+    """Run statements and expressions in a subprocess; return each value, or the class and message of its error."""
     home.mkdir(exist_ok=True, parents=True)
     script = f"""
 import json, logging, reviewgen
@@ -71,12 +71,12 @@ def log(hub: LoopbackHub) -> list[str]:
 
 
 def refused(answer: Any, error: str, said: str) -> None:
-    """Check that an answer is one sentence of an error."""
+    """Check that an answer is an error whose message is one line."""
     assert isinstance(answer, list) and answer[0] == error, answer
     assert said in answer[1] and "\n" not in answer[1] and "Traceback" not in answer[1], answer[1]
 
 
-def test_a_model_goes_there_and_comes_back_the_same(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_model_is_unchanged_by_a_push_and_a_pull(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     load = LOAD.format(folder=str(folder))
     address, again, texts = ask(hub, tmp_path / "one", load, PUSH, PUSH, "model.generate('the ', num_return_sequences=3, seed=5)")
     assert address == again == f"{hub.endpoint}/ana/reviews/commit/{hub.sha('model', 'ana/reviews')}"
@@ -117,7 +117,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: P
     refused(answers[7], "SourceError", "has one revision")
 
 
-def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_permissions(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     private = "model.push_to_hub('ana/reviews', license='mit', allow=['copies'], private=True)"
     assert "commit" in ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), private)[0]
     refused(ask(hub, tmp_path / "two", "reviewgen.load('ana/reviews')", token=None)[0], "HubError", "or it is private")
@@ -138,12 +138,12 @@ def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path)
         ("lstm-word@v1", {}, "no model repository reviewgen/lstm-word"),
     ],
 )
-def test_what_is_not_there(hub: LoopbackHub, tmp_path: Path, source: str, variables: dict[str, str], said: str) -> None:
+def test_missing_repositories(hub: LoopbackHub, tmp_path: Path, source: str, variables: dict[str, str], said: str) -> None:
     refused(ask(hub, tmp_path, f"reviewgen.load({source!r})", **variables)[0], "HubError", said)
 
 
 def publish(hub: LoopbackHub, folder: Path, repository: str = "ana/reviews") -> None:
-    """Put a model there as a push would, without one."""
+    """Store a model in the Hub directly, without a push."""
     hub.add("model", repository)
     files = hub.files("model", repository) | {file.name: file.read_bytes() for file in folder.iterdir()}
     hub.repositories["model", repository].commit("main", files)
@@ -160,7 +160,7 @@ def test_files_damaged_in_transfer_are_downloaded_again(hub: LoopbackHub, folder
     assert len(whole) == 3
 
 
-def test_a_newer_commit_that_does_not_arrive_leaves_the_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_failed_download_of_a_newer_commit_keeps_the_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     before = ask(hub, tmp_path, TEXTS)
     newer = train_tiny("ngram-char", tmp_path / "cache", ["quite another text", "and one more"], **NGRAM)
@@ -177,7 +177,7 @@ def test_a_newer_commit_that_does_not_arrive_leaves_the_older_one(hub: LoopbackH
     assert ask(hub, tmp_path, TEXTS) != before
 
 
-def test_a_connection_that_breaks_or_waits_loses_nothing(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_interrupted_downloads_are_resumed(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     hub.faults += [Fault("^GET .*lfs-objects", kept=0.5, times=1), Fault("^GET .*tokenizer|characters", seconds=2.0, times=1)]
     assert len(ask(hub, tmp_path / "one", TEXTS)[0]) == 3
@@ -200,10 +200,10 @@ def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
     assert "/commit/" in whole
     assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]  # one commit, the whole one
     put = [request for request in hub.requests if request.method == "PUT" and request.status == 200]
-    assert len(put) == len({request.target for request in put})  # what had arrived was not sent again
+    assert len(put) == len({request.target for request in put})  # uploaded files are not sent again
 
 
-def test_files_that_belong_to_others_are_named_and_stay_there(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_other_files_of_a_repository_are_named_and_not_downloaded(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "sub/config.json": b"{}"}
     hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
@@ -212,12 +212,12 @@ def test_files_that_belong_to_others_are_named_and_stay_there(hub: LoopbackHub, 
     (note,) = notes
     assert all(name in note for name in more) and "ignored" in note
     assert not any(name in request.target for request in hub.requests for name in more if "resolve" in request.target)
-    # what another program has fetched into the same cache is none of ours either
+    # files that another program downloaded into the cache are ignored too
     script = "from huggingface_hub import snapshot_download; snapshot_download('ana/reviews')"
     assert len(ask(hub, tmp_path, script, TEXTS)[0]) == 3
 
 
-def test_a_newer_model_takes_the_place_of_all_of_an_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_newer_model_replaces_all_files_of_an_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     bare = train_tiny("ngram-char", tmp_path / "cache", **(NGRAM | {"training": {"novelty": "none"}}))
     bare.save_pretrained(tmp_path / "bare")
@@ -226,10 +226,10 @@ def test_a_newer_model_takes_the_place_of_all_of_an_older_one(hub: LoopbackHub, 
     assert len(answers[1]) == 3
 
 
-def test_the_card_says_what_is_known_and_one_by_hand_is_kept(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     load = LOAD.format(folder=str(folder))
-    wishes = "model_card_kwargs={'language': ['en', 'fr'], 'tags': ['film']}"
-    ask(hub, tmp_path / "one", load, PUSH.replace("allow", f"{wishes}, allow"))
+    metadata = "model_card_kwargs={'language': ['en', 'fr'], 'tags': ['film']}"
+    ask(hub, tmp_path / "one", load, PUSH.replace("allow", f"{metadata}, allow"))
     card = hub.files("model", "ana/reviews")["README.md"].decode()
     block = yaml.safe_load(card.split("---\n")[1])
     training = json.loads((folder / "training.json").read_text())
@@ -244,11 +244,11 @@ def test_the_card_says_what_is_known_and_one_by_hand_is_kept(hub: LoopbackHub, f
     assert metrics["copy_rate"] == round(copied, 4) > 0
     for said in ("reviewgen.load('ana/reviews')", "![Bits", "Temperature 0.5:", "Temperature 1:", "`order=4`", "Hardware: "):
         assert said in card, said
-    # it is written anew with what it said before, and a new license
+    # it is generated again with the earlier metadata and a new license
     ask(hub, tmp_path / "one", load, PUSH.replace("'mit'", "'apache-2.0'"))
     again = yaml.safe_load(hub.files("model", "ana/reviews")["README.md"].decode().split("---\n")[1])
     assert again["license"] == "apache-2.0" and again["language"] == ["en", "fr"] and again["tags"] == block["tags"]
-    # somebody edits it on the Hub
+    # a user edits it on the Hub
     files = hub.files("model", "ana/reviews")
     by_hand = "---\nlicense: mit\n---\n# Mine\n"
     hub.repositories["model", "ana/reviews"].commit("main", files | {"README.md": by_hand.encode()})
@@ -269,7 +269,7 @@ def test_an_edited_card_in_the_folder_is_kept_and_gets_the_license(hub: Loopback
     assert any("kept as it is" in note for note in answers[1])
 
 
-def test_a_model_that_writes_addresses_is_not_published_unless_that_is_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_model_that_generates_addresses_is_published_only_if_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
     texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
     train_tiny("ngram-char", tmp_path / "cache", texts, out=tmp_path / "model", **NGRAM)
     known = "allow=['email', 'url', 'handle', 'copies'{}]"
@@ -280,12 +280,12 @@ def test_a_model_that_writes_addresses_is_not_published_unless_that_is_allowed(h
     assert "as in 'ana@example.org'" in found[1] and "is copied, which is more than 0%" in found[1]
     assert "--allow email,url," in found[1] and "copies (allow=['email', 'url'," in found[1]
     assert "/commit/" in allowed
-    assert unlicensed == allowed  # the card that is there names one
+    assert unlicensed == allowed  # the existing card names one
     refused(none, "NotPublished", "web addresses in ")
     assert len(log(hub)) == 2
 
 
-def test_an_index_that_holds_the_text_is_published_only_if_that_is_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_an_index_with_the_text_is_published_only_if_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
     train_tiny("ngram-char", tmp_path / "cache", out=tmp_path / "model", **(NGRAM | {"training": {"novelty": "exact"}}))
     steps = [PUSH, PUSH.replace("['copies']", "['copies', 'text']")]
     found, allowed = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
@@ -304,7 +304,7 @@ def test_generation_defaults_do_not_change_what_is_scanned(
     assert any("Scanned 203 samples" in note and "a copy rate of" in note for note in notes)
 
 
-def test_what_others_change_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_commit_by_another_user_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     script = """
 import reviewgen.hub.publish as sharing
@@ -332,7 +332,7 @@ def test_a_new_branch_keeps_the_card_of_main_and_a_public_one_is_not_private(
     refused(private, "HubError", "exists and is public")
 
 
-def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_patterns_cannot_leave_out_files_of_the_model(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     pushes = ("allow_patterns='*.json', ", "ignore_patterns=['model*'], ", "allow_patterns=5, ", "ignore_patterns='novelty*', ")
     steps = [PUSH.replace("allow=", f"{each}allow=") for each in pushes]
     torn, without, odd, fine = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
@@ -349,7 +349,7 @@ def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_
     assert "/commit/" in deleted and "notes.txt" not in files and {"more.md", "novelty.safetensors"} <= files.keys()
 
 
-def test_another_model_takes_the_place_of_the_first_with_all_its_files(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_another_model_replaces_all_files_of_the_first(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     words = {"model": {"order": 2}, "tokenizer": {"vocab_size": 300}, "steps": 1}
     train_tiny("ngram-word", tmp_path / "cache", out=tmp_path / "words", **words)
@@ -376,7 +376,7 @@ def test_a_third_party_s_config_is_not_shown_as_advice(hub: LoopbackHub, folder:
     refused(missing, "UnknownPlugin", "pip install reviewgen-other")
 
 
-def test_the_folder_of_a_parent_stays_here_and_a_repository_is_named(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_the_path_of_a_parent_is_not_published_and_its_repository_is(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     parent = tmp_path / "secret client" / "parent"
     train_tiny("gru-char", tmp_path / "cache", out=parent, **GRU)
     train_tiny(reviewgen.load(parent), tmp_path / "cache", out=tmp_path / "child", steps=3, training=GRU["training"])
@@ -396,13 +396,13 @@ def test_the_folder_of_a_parent_stays_here_and_a_repository_is_named(hub: Loopba
     assert "`hf://ana/reviews`" in card
 
 
-@pytest.mark.parametrize("source", ["{place}/secret client/reviews.txt", "secret client/reviews.txt"])
-def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+@pytest.mark.parametrize("source", ["{root}/secret client/reviews.txt", "secret client/reviews.txt"])
+def test_local_paths_are_not_published(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     texts = tmp_path / "secret client" / "reviews.txt"
     texts.parent.mkdir()
     texts.write_text("".join(f"The {noun} was {kind}.\n" for noun in ("food", "band", "film") for kind in ("good", "bad", "so")))
-    reviewgen.train("ngram-char", source.format(place=tmp_path), out=tmp_path / "model", model={"order": 4}, steps=1)
+    reviewgen.train("ngram-char", source.format(root=tmp_path), out=tmp_path / "model", model={"order": 4}, steps=1)
     steps = (LOAD.format(folder=str(tmp_path / "model")), PUSH)
     assert "commit" in ask(hub, tmp_path / "one", *steps)[0]
     assert not any(b"secret client" in data for data in hub.files("model", "ana/reviews").values())

@@ -38,7 +38,7 @@ class Settings:
 
 
 class Tiny(nn.Module):
-    """A sound recurrent model: ``h <- tanh(h / 2 + embedding)``; it scores, too."""
+    """A correct recurrent model: ``h <- tanh(h / 2 + embedding)``, with ``score``."""
 
     Config = Settings
 
@@ -64,7 +64,7 @@ class Tiny(nn.Module):
 
 
 class Counts:
-    """A sound count model: how often a token occurs, plus one."""
+    """A correct model trained by counting: the count of each token plus one."""
 
     Config = Settings
 
@@ -188,7 +188,7 @@ class BrokenScore(Tiny):
 
 
 class TinyStepper:
-    """A sound stepper of Tiny, which also writes: one number a token, two kept in hand."""
+    """A correct stepper of Tiny that also samples, with one random number per token and two held back."""
 
     def __init__(self, table):
         self.table = table
@@ -223,7 +223,7 @@ class TinyStepper:
 
 
 class Stepping(Tiny):
-    """A sound model with a stepper."""
+    """A correct model with a stepper."""
 
     Stepper = TinyStepper
 
@@ -284,7 +284,7 @@ class IdleStepper(TinyStepper):
 
 
 class Several(Tiny):
-    """A sound model with two implementations; the second looks its embeddings up by a product."""
+    """A correct model with two implementations; the second looks up its embeddings by a matrix product."""
 
     used = "looked up"
 
@@ -409,7 +409,7 @@ class NoSettings:
 
 
 class Bytes:
-    """A sound tokenizer: the ids are the bytes, shifted by a number that training finds and ``save`` keeps."""
+    """A correct tokenizer: the ids are the bytes, shifted by a number that ``train`` sets and ``save`` stores."""
 
     Config = NoSettings
     vocab_size, bos_id, eos_id = 258, 256, 257
@@ -443,7 +443,7 @@ class Bytes:
 
 
 class ForgetfulTokenizer(Bytes):
-    """A sound tokenizer without a byte fallback: what is not ASCII becomes a question mark."""
+    """A correct tokenizer without a byte fallback: what is not ASCII becomes a question mark."""
 
     def encode(self, text):
         return super().encode(text.encode("ascii", "replace").decode())
@@ -699,7 +699,7 @@ class TestByName:
         assert make_model("counts").counts.sum() > V
 
     @pytest.mark.parametrize("vocab_size", [2, 3])
-    def test_a_tiny_vocabulary_serves(self, vocab_size):
+    def test_a_tiny_vocabulary_works(self, vocab_size):
         check_model(lambda: make_model("counts", vocab_size=vocab_size))
 
     def test_a_tokenizer_is_trained(self):
@@ -711,7 +711,7 @@ class TestByName:
 
 
 @pytest.mark.parametrize("named", [["mps"], frozenset({"cpu"}), frozenset({"mps:0"}), frozenset({3})])
-def test_only_types_of_devices_are_unsuited(named):
+def test_unsuited_devices_must_be_device_types(named):
     class Broken(Tiny):
         unsuited_devices = named
 
