@@ -14,6 +14,7 @@ import yaml
 
 import reviewgen
 from reviewgen import ReviewModel
+from reviewgen.card import is_written_by_hand, metadata_of
 from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.unit.fakes import GRU, NGRAM, train_tiny
 
@@ -259,6 +260,14 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder
     refused(other, "ConfigError", "it names the license 'mit', not 'gpl-3.0'")
 
 
+def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
+    """The last line of a card is a saved format: its words and its digest do not change."""
+    body = "---\nlicense: mit\ntags:\n- reviewgen\n- gru\n- film\n---\n\n# gru-char\n\nA small gru language model.\n"
+    card = f"{body}<!-- written by reviewgen from what it recorded; bd52ebe33dc2cfc8 -->\n"
+    assert not is_written_by_hand(card) and metadata_of(card) == {"license": "mit", "tags": ["film"]}
+    assert is_written_by_hand(card.replace("small", "tiny"))
+
+
 def test_an_edited_card_in_the_folder_is_kept_and_gets_the_license(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     ReviewModel.from_pretrained(folder).save_pretrained(tmp_path / "edited")
     card = (tmp_path / "edited" / "README.md").read_text(encoding="utf-8").replace("# ngram-char", "# Reviews of Ana's")
@@ -336,7 +345,7 @@ def test_patterns_cannot_leave_out_files_of_the_model(hub: LoopbackHub, folder: 
     pushes = ("allow_patterns='*.json', ", "ignore_patterns=['model*'], ", "allow_patterns=5, ", "ignore_patterns='novelty*', ")
     steps = [PUSH.replace("allow=", f"{each}allow=") for each in pushes]
     torn, without, odd, fine = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
-    refused(torn, "ConfigError", "leave out README.md, model.safetensors: the model cannot be loaded without")
+    refused(torn, "ConfigError", "leave out README.md, model.safetensors: all files of a model must be published together")
     refused(without, "ConfigError", "leave out model.safetensors")
     refused(odd, "ConfigError", "File patterns must be a string")
     assert "/commit/" in fine and "novelty.safetensors" not in hub.files("model", "ana/reviews")

@@ -114,7 +114,9 @@ def check_push(folder: Path, target: HubSource, before: Remote, options: PushOpt
         )
     names = {file.name for file in folder.iterdir()} | {CARD}
     if missing := sorted(names - _select(names, options) - OPTIONAL_FILES - {CURVE}):
-        raise ConfigError(f"The patterns leave out {', '.join(missing)}: the model cannot be loaded without it. Change them.")
+        raise ConfigError(
+            f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
+        )
 
 
 def push(
