@@ -185,7 +185,7 @@ def test_a_text_without_tokens_may_hold_the_word() -> None:
 
 @pytest.mark.parametrize("wrong", ["", [""], [3], 3, ["a", ""]], ids=str)
 def test_words_are_strings(wrong: Any) -> None:
-    with pytest.raises(ConfigError, match="must_include is a string or a list of strings, none of them empty"):
+    with pytest.raises(ConfigError, match="must_include is a non-empty string or a list of such strings"):
         including()[0].generate(must_include=wrong)
 
 

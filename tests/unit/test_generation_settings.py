@@ -85,17 +85,17 @@ def test_a_name_like_no_other_lists_all() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_beams": 2, "novelty": "filter"}, "num_beams does not go with novelty='filter'"),
-        ({"num_beams": 2, "must_include": "a"}, "num_beams does not go with must_include"),
-        ({"num_beams": 2, "stopping_criteria": any}, "num_beams does not go with stopping_criteria"),
+        ({"num_beams": 2, "novelty": "filter"}, "num_beams cannot be combined with novelty='filter'"),
+        ({"num_beams": 2, "must_include": "a"}, "num_beams cannot be combined with must_include"),
+        ({"num_beams": 2, "stopping_criteria": any}, "num_beams cannot be combined with stopping_criteria"),
         ({"num_beams": 2, "do_sample": True}, "num_beams does not sample"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 is above num_beams=2"),
         ({"do_sample": False, "num_return_sequences": 2}, "Without do_sample every text of a prompt is the same"),
-        ({"do_sample": False, "must_include": "a"}, "must_include .* does not go with do_sample=False"),
+        ({"do_sample": False, "must_include": "a"}, "must_include .* cannot be combined with do_sample=False"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9 is above max_new_tokens=8"),
         ({"min_new_tokens": 31}, "min_new_tokens=31 is above max_new_tokens=30"),
-        ({"max_copy": 3}, "max_copy goes with novelty='filter'"),
-        ({"max_copy": 3, "novelty": "report"}, "max_copy goes with novelty='filter'"),
+        ({"max_copy": 3}, "max_copy needs novelty='filter'"),
+        ({"max_copy": 3, "novelty": "report"}, "max_copy needs novelty='filter'"),
         ({"novelty": "yes"}, "novelty must be 'report' or 'filter'; got 'yes'"),
         ({"temperature": []}, "temperature must be a number or a list of at least one"),
         ({"temperature": [0.5, 0.0]}, "temperature"),
@@ -124,9 +124,9 @@ def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], mes
     "given", [{"num_beams": 2}, {"must_include": "a"}, {"finish": "sentence"}, {"novelty": "filter"}], ids=str
 )
 def test_settings_that_need_the_whole_text_exclude_stream(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="need the whole text, so they do not go with stream"):
+    with pytest.raises(ConfigError, match="need the whole text, so they cannot be combined with stream"):
         indexed(model().model, LOOP).stream("a", **given)
-    with pytest.raises(ConfigError, match="stream writes one text; this call asks for 2"):
+    with pytest.raises(ConfigError, match="stream returns one text; this call asks for 2"):
         model().stream("a", num_return_sequences=2)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reviewgen.config import GenerationConfig
 from reviewgen.generation import Generator, Pieces, Request
+from reviewgen.generation.decode import MAX_RETRIES
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.generation.rows import Row
 from reviewgen.model import GeneratedText, ReviewModel

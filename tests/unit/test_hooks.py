@@ -284,12 +284,12 @@ def test_a_penalty_does_not_keep_a_prompt_from_being_spelled() -> None:
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({"num_return_sequences": 2}, "A streamer takes one text; this call writes 2"),
-        ({"prompt": ["a", "b"]}, "A streamer takes one text; this call writes 2"),
-        ({"num_beams": 2}, "num_beams does not go with a streamer"),
-        ({"must_include": "a"}, "do not go with a streamer"),
-        ({"finish": "sentence"}, "do not go with a streamer"),
-        ({"novelty": "filter"}, "do not go with a streamer"),
+        ({"num_return_sequences": 2}, "A streamer takes one text; this call asks for 2"),
+        ({"prompt": ["a", "b"]}, "A streamer takes one text; this call asks for 2"),
+        ({"num_beams": 2}, "num_beams cannot be combined with a streamer"),
+        ({"must_include": "a"}, "cannot be combined with a streamer"),
+        ({"finish": "sentence"}, "cannot be combined with a streamer"),
+        ({"novelty": "filter"}, "cannot be combined with a streamer"),
     ],
     ids=str,
 )

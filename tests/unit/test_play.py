@@ -176,7 +176,7 @@ for given in ({"text": 5}, {"text": None}, {"k": 1.5}, {"k": "3"}, {"temperature
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["The", "The", "k,", "k,", "temperature"]
 
 
-@pytest.mark.parametrize(("logit", "said"), [(math.nan, "weights are damaged"), (-math.inf, "nothing can follow")])
+@pytest.mark.parametrize(("logit", "said"), [(math.nan, "weights are damaged"), (-math.inf, "no token can follow")])
 def test_logits_of_which_none_can_be_drawn(logit, said):
     with pytest.raises(GenerationError, match=said):
         review_model(TableModel(torch.full((LETTERS.vocab_size,) * 2, logit)), LETTERS).next_tokens()
