@@ -112,7 +112,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: P
     answers = ask(hub, tmp_path / "home", LOAD.format(folder=str(folder)), *steps)
     assert log(hub)[2:] == ["v2: better", "refs/pr/1: Publish ngram-char with reviewgen"]
     assert answers[2] == f"{hub.endpoint}/ana/reviews/discussions/1"
-    refused(answers[3], "ConfigError", "made against main")
+    refused(answers[3], "ConfigError", "opened against main")
     assert answers[4:6] == ["ngram-char", "ngram-char"]
     refused(answers[6], "HubError", "no revision 'v3'")
     refused(answers[7], "SourceError", "has one revision")
@@ -298,7 +298,7 @@ def test_an_index_with_the_text_is_published_only_if_allowed(hub: LoopbackHub, t
     train_tiny("ngram-char", tmp_path / "cache", out=tmp_path / "model", **(NGRAM | {"training": {"novelty": "exact"}}))
     steps = [PUSH, PUSH.replace("['copies']", "['copies', 'text']")]
     found, allowed = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
-    refused(found, "NotPublished", "novelty.safetensors holds the whole training text")
+    refused(found, "NotPublished", "novelty.safetensors contains the whole training text")
     assert "--allow text " in found[1] and "/commit/" in allowed
 
 
