@@ -1,27 +1,27 @@
-"""Every error that reviewgen raises on purpose, in one tree.
+"""The exceptions of reviewgen. All derive from ``ReviewgenError``.
 
-A message says what happened with the value, what would be accepted, and what to do next. Inner code raises the plain
-fact; the public function adds what the user passed in. This module knows nothing else of the package.
+A message says what is wrong with the value, what is accepted, and what to do next. Inner functions raise the plain fact; the
+public function adds what the user passed in. This module imports nothing else of the package.
 
     ReviewgenError
-    ├── ConfigError            a setting is unknown, of the wrong type or out of range       (also a ValueError)
-    ├── SourceError            a preset name or a model source that cannot be read           (also a ValueError)
-    ├── PluginError            a plugin
-    │   ├── UnknownPlugin      nothing of that name is installed                             (also a LookupError)
-    │   ├── PluginConflict     two packages claim one name
-    │   └── BrokenPlugin       its package fails to import, or does not keep the contract
-    ├── DataError              the corpus: missing, unreadable, empty, without the column    (also a ValueError)
-    ├── TrainingError          a run that cannot go on
-    │   ├── ProcessLost        another process of it has ended
-    │   └── CheckpointError    its state on disk: in use, damaged, or of another run
-    ├── GenerationError        no token can be drawn: the logits are NaN, or all are ruled out
-    ├── NotADistribution       a model whose scores sum to anything was to be measured
-    ├── BundleError            a saved folder: damaged, truncated, foreign, unsupported
-    │   └── OutputExists       the folder to write is already there                          (also a FileExistsError)
-    ├── StorageError           the disk is full or may not be written                        (also an OSError)
-    ├── WorkerError            a process that helps was ended from outside, or failed
-    ├── HubError               the Hugging Face Hub: not reached, not found, not allowed
-    └── NotPublished           a model that was looked over first: no license, personal details, much copied text
+    ├── ConfigError            a setting is unknown, has the wrong type or is out of range   (also a ValueError)
+    ├── SourceError            the name of a preset or the source of a model is not valid    (also a ValueError)
+    ├── PluginError            base of the errors of plugins
+    │   ├── UnknownPlugin      no installed plugin has that name                             (also a LookupError)
+    │   ├── PluginConflict     two installed packages provide the same name
+    │   └── BrokenPlugin       its package cannot be imported, or breaks the contract
+    ├── DataError              the corpus is missing, unreadable, empty or has no text column (also a ValueError)
+    ├── TrainingError          a training run cannot start or continue
+    │   ├── ProcessLost        another process of a distributed run has ended or hangs
+    │   └── CheckpointError    a checkpoint is in use, damaged, or belongs to another run
+    ├── GenerationError        no token can be sampled: NaN logits, or no token is allowed
+    ├── NotADistribution       a model without normalised probabilities cannot be evaluated
+    ├── BundleError            a saved model is damaged, incomplete, or has an unknown schema
+    │   └── OutputExists       the output folder or file already exists                      (also a FileExistsError)
+    ├── StorageError           the disk is full, or a path is not writable                   (also an OSError)
+    ├── WorkerError            a worker process was killed, or failed
+    ├── HubError               the Hugging Face Hub was not reached, or refused the request
+    └── NotPublished           the check before publishing found personal data, copied text or no license
 """
 
 import contextlib
@@ -55,88 +55,88 @@ __all__ = [
 
 
 class ReviewgenError(Exception):
-    """Base of every error that reviewgen raises on purpose."""
+    """Base class of all exceptions of reviewgen."""
 
 
 class ConfigError(ReviewgenError, ValueError):
-    """A setting is unknown, of the wrong type or out of its range."""
+    """A setting is unknown, has the wrong type or is out of range."""
 
 
 class SourceError(ReviewgenError, ValueError):
-    """A preset name or a model source cannot be read, or could be two things."""
+    """The name of a preset or the source of a model is not valid, or is ambiguous."""
 
 
 class PluginError(ReviewgenError):
-    """Something is wrong with a plugin."""
+    """Base class of the errors of plugins."""
 
 
 class UnknownPlugin(PluginError, LookupError):
-    """No installed package provides the name."""
+    """No installed plugin has that name."""
 
 
 class PluginConflict(PluginError):
-    """Two installed packages claim one name."""
+    """Two installed packages provide the same name."""
 
 
 class BrokenPlugin(PluginError):
-    """A plugin fails to import or does not keep its contract."""
+    """A plugin cannot be imported, or breaks its contract."""
 
 
 class DataError(ReviewgenError, ValueError):
-    """The corpus is missing, unreadable, empty or lacks the text column."""
+    """The corpus is missing, unreadable, empty or has no text column."""
 
 
 class TrainingError(ReviewgenError):
-    """A training run cannot start or go on."""
+    """A training run cannot start or continue."""
 
 
 class ProcessLost(TrainingError):
-    """Another process of a training in several has ended, or does not answer."""
+    """Another process of a distributed training run has ended, or does not respond."""
 
 
 class CheckpointError(TrainingError):
-    """A run's state on disk is in use, damaged, of another run or of a newer version."""
+    """A checkpoint is in use, damaged, or belongs to another run or a newer version."""
 
 
 class GenerationError(ReviewgenError):
-    """No next token can be drawn: the model's logits are not numbers, or every token is ruled out."""
+    """No token can be sampled: the model's logits are NaN or infinite, or no token is allowed."""
 
     @classmethod
     def of_damaged_logits(cls) -> "GenerationError":
-        """Return the error of logits that are NaN or infinite."""
-        return cls("The model's logits are not numbers (NaN or infinite): its weights are damaged.")
+        """Return the error for logits that are NaN or infinite."""
+        return cls("The model's logits are NaN or infinite: its weights are damaged.")
 
 
 class NotADistribution(ReviewgenError):
-    """A model whose scores do not sum to one was to be measured; it has no bits per character."""
+    """The probabilities of a model do not sum to one, so it has no bits per character."""
 
 
 class BundleError(ReviewgenError):
-    """A saved folder is damaged, truncated, foreign or of an unknown schema."""
+    """A saved model is damaged, incomplete, not one of reviewgen's, or has an unknown schema."""
 
 
 class OutputExists(BundleError, FileExistsError):
-    """The folder to write is already there."""
+    """The output folder or file already exists."""
 
 
 class StorageError(ReviewgenError, OSError):
-    """The disk is full, or the place may not be written."""
+    """The disk is full, or a path is not writable."""
 
 
 class WorkerError(ReviewgenError):
-    """A process that helps to read or to tokenize was ended from outside, or failed."""
+    """A worker process that reads or tokenizes was killed, or failed."""
 
 
 class HubError(ReviewgenError):
-    """The Hugging Face Hub was not reached, or said no."""
+    """The Hugging Face Hub was not reached, or refused the request."""
 
 
 class NotPublished(ReviewgenError):
-    """A model was looked over before it was published, and something was found that nobody has allowed."""
+    """The check before publishing found something that ``allow`` does not name: personal data, copied text, no license."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return the tail of an error message: the nearest known name, and all of them.
+    """Return the end of an error message: the closest known name, and all known names.
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."
@@ -154,11 +154,14 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(place: object) -> Iterator[None]:
-    """Turn the operating system's word on a full or forbidden disk into one sentence that names the place.
+def storage_errors(path: object) -> Iterator[None]:
+    """Turn an OSError for a full disk or missing permission into a StorageError that names the path.
+
+    Args:
+        path: What is written, for the message: a path or a description.
 
     Raises:
-        StorageError: Writing failed because the disk is full, a limit is reached, or the place may not be written.
+        StorageError: The disk is full, a size limit is reached, or the path is not writable.
     """
     try:
         yield
@@ -166,14 +169,16 @@ def storage_errors(place: object) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in _FULL:
-            raise StorageError(f"No room to write {place}: {error.strerror}. Free some space, or choose another place.") from None
-        if error.errno in _FORBIDDEN:
-            raise StorageError(f"{place} may not be written: {error.strerror}. Choose another place.") from None
+            raise StorageError(
+                f"No room to write {path}: {error.strerror}. Free some space, or choose another location."
+            ) from None
+        if error.errno in _NOT_WRITABLE:
+            raise StorageError(f"{path} cannot be written: {error.strerror}. Choose another location.") from None
         raise
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {
+_NOT_WRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EEXIST, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }

@@ -1,9 +1,9 @@
-"""Names and sources: what a string given to ``load`` or ``train`` means. Reads no file and knows no plugin.
+"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Reads no files and knows no plugins.
 
-A preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. A source of a trained model is a preset, a
-repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``,
-a string that starts with ``/``, ``./``, ``../`` or ``~``, or the bare name of a folder that can be nothing else). A preset with
-``@revision`` is the repository of that name of ours.
+The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens. The source of a trained model is a preset,
+a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a
+string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset or a repository). A
+preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 """
 
 import re
@@ -34,7 +34,13 @@ _OWNER = "reviewgen"  # of the presets' repositories on the Hub
 
 @dataclass(frozen=True)
 class PresetName:
-    """A preset's name taken apart."""
+    """The parts of a preset's name.
+
+    Attributes:
+        model: The name of the model plugin.
+        tokenizer: The name of the tokenizer plugin.
+        size: The size, if the name has one.
+    """
 
     model: str
     tokenizer: str
@@ -43,14 +49,23 @@ class PresetName:
 
 @dataclass(frozen=True)
 class PresetSource:
-    """The published weights of a preset."""
+    """The published weights of a preset.
+
+    Attributes:
+        name: The preset.
+    """
 
     name: str
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository on the Hugging Face Hub."""
+    """A repository on the Hugging Face Hub.
+
+    Attributes:
+        repo_id: ``owner/name``.
+        revision: A branch, a tag or a commit; None for the default branch.
+    """
 
     repo_id: str
     revision: str | None = None
@@ -61,7 +76,11 @@ class HubSource:
 
 @dataclass(frozen=True)
 class LocalSource:
-    """A folder on this machine."""
+    """A folder on this machine.
+
+    Attributes:
+        path: The folder.
+    """
 
     path: Path
 
@@ -70,22 +89,22 @@ Source = PresetSource | HubSource | LocalSource
 
 
 def parse_preset(name: str) -> PresetName:
-    """Take a preset's name apart.
+    """Parse a preset's name.
 
     >>> parse_preset("lstm-word")
     PresetName(model='lstm', tokenizer='word', size=None)
 
     Raises:
-        SourceError: The name does not have the form.
+        SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
     """
     match = _PRESET.fullmatch(name)
     if match is None:
-        raise SourceError(f"{_shorten(name)} is no preset name: it is <model>-<tokenizer>, in lower case, as in lstm-word.")
+        raise SourceError(f"{_shorten(name)} is not a preset name. Write <model>-<tokenizer> in lower case, as in lstm-word.")
     return PresetName(match["model"], match["tokenizer"], match["size"])
 
 
 def parse_hub_id(text: str) -> HubSource | None:
-    """Return the repository that ``owner/name[@revision]``, with or without ``hf://``, names, or None."""
+    """Parse ``[hf://]owner/name[@revision]``; return None if the string does not have this form."""
     match = _HUB.fullmatch(text.removeprefix("hf://"))
     if match is None or ".." in match["repo"] or "--" in match["repo"] or match["repo"].endswith(".git"):
         return None
@@ -93,10 +112,12 @@ def parse_hub_id(text: str) -> HubSource | None:
 
 
 def parse_source(source: str | Path, presets: Collection[str] | None = None, revision: str | None = None) -> Source:
-    """Tell what a model source is: a preset, a repository on the Hub, or a local folder.
+    """Parse the source of a model: a preset, a repository on the Hub, or a local folder.
 
-    ``presets`` are the names that are presets; without it, every name of that form is one. ``revision`` is what may also stand
-    behind an @.
+    Args:
+        source: The source.
+        presets: The known presets; None takes every name of that form for a preset.
+        revision: The revision, if it is not part of the source.
 
     >>> parse_source("lstm-word")
     PresetSource(name='lstm-word')
@@ -106,69 +127,67 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None, rev
     HubSource(repo_id='reviewgen/lstm-word', revision='v2')
 
     Raises:
-        SourceError: The string is none of these, or it could be two of them; or it cannot have a revision, or has two.
+        SourceError: The source is not one of these or is ambiguous, or it cannot have a revision, or it has two.
     """
-    found = _parse(source, presets)
-    return found if revision is None else find_revision(found, revision)
+    parsed = _parse(source, presets)
+    return parsed if revision is None else find_revision(parsed, revision)
 
 
 def find_revision(source: Source, revision: str) -> HubSource:
-    """Return a revision of a source; that of a preset is its repository's.
+    """Return a source at a revision; for a preset, that is its repository on the Hub.
 
     Raises:
-        SourceError: It is a local folder, or names another revision, or ``revision`` can be none.
+        SourceError: The source is a local folder or has another revision, or ``revision`` is not valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
-        raise SourceError(f"{_shorten(str(revision))} is no revision: it is a branch, a tag or a commit.")
+        raise SourceError(f"{_shorten(str(revision))} is not a revision. Give a branch, a tag or a commit.")
     if isinstance(source, LocalSource):
         raise SourceError(f"{_shorten(str(source.path))} is a local folder, which has no revision {revision!r}: leave it out.")
     hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
-        raise SourceError(f"{_shorten(str(hub))} names one revision and revision={revision!r} another: give one of them.")
+        raise SourceError(f"{_shorten(str(hub))} has one revision and revision={revision!r} is another: give one of them.")
     return HubSource(hub.repo_id, revision)
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
     if not isinstance(source, str | Path):
-        raise SourceError(f"A model source is a string or a Path; got {type(source).__name__}.")
+        raise SourceError(f"The source of a model must be a string or a Path; got {type(source).__name__}.")
     if isinstance(source, Path) or source.startswith(_LOCAL) or source in (".", ".."):
         return LocalSource(_expand(Path(source)))
     if source.startswith("hf://"):
         hub = parse_hub_id(source)
         if hub is None:
             raise SourceError(
-                f"{_shorten(source)} is no repository on the Hub: it is hf://owner/name, with or without @revision."
+                f"{_shorten(source)} is not a repository on the Hub. Write hf://owner/name, with or without @revision."
             )
         return hub
     return _parse_bare(source, presets)
 
 
 def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
-    """Tell what a string without a marker is."""
+    """Parse a string that has no prefix which says what it is."""
     name, at, revision = source.partition("@")
-    reading: Source | None = parse_hub_id(source)
+    parsed: Source | None = parse_hub_id(source)
     if _PRESET.fullmatch(name) and (revision or not at):
-        reading = find_revision(PresetSource(name), revision) if at else PresetSource(name)
+        parsed = find_revision(PresetSource(name), revision) if at else PresetSource(name)
     if not _exists(source):
-        if reading is None:
-            raise SourceError(
-                f"{_shorten(source)} is no preset (lstm-word), no repository (owner/name) and no folder that exists."
-            )
-        return reading
-    if reading is None or (isinstance(reading, PresetSource) and presets is not None and source not in presets):
+        if parsed is None:
+            raise SourceError(f"{_shorten(source)} is not a preset (lstm-word), a repository (owner/name) or an existing folder.")
+        return parsed
+    if parsed is None or (isinstance(parsed, PresetSource) and presets is not None and source not in presets):
         return LocalSource(Path(source))
-    raise SourceError(f"{source!r} could be two things. {_spell_out(source, reading)}")
+    raise SourceError(f"{source!r} is ambiguous. {_explain_ambiguity(source, parsed)}")
 
 
-def _spell_out(source: str, reading: Source) -> str:
-    if isinstance(reading, PresetSource):
+def _explain_ambiguity(source: str, parsed: Source) -> str:
+    if isinstance(parsed, PresetSource):
         return f"Write ./{source} for the folder; for the preset of that name, call from another directory or rename the folder."
-    return f"Write ./{source} for the folder, hf://{reading} for the repository on the Hub."
+    return f"Write ./{source} for the folder, hf://{parsed} for the repository on the Hub."
 
 
 def _exists(path: str) -> bool:
     try:
-        return path != "" and Path(path).exists()  # Path("") is the current folder
+        return path != "" and Path(path).exists()  # Path("") would be the current folder
     except (OSError, ValueError):  # too long for a file name, or a NUL in it
         return False
 
@@ -177,7 +196,9 @@ def _expand(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise SourceError(f"{_shorten(str(path))} begins with the home folder of a user that is not known here.") from None
+        raise SourceError(
+            f"{_shorten(str(path))} begins with the home folder of a user that does not exist on this machine."
+        ) from None
 
 
 def _shorten(text: str) -> str:

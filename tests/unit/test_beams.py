@@ -220,5 +220,5 @@ def test_log_probabilities_of_beams_are_the_model_s() -> None:
 def test_damaged_weights_are_one_sentence(value: float) -> None:
     model = review_model(TableModel(torch.full((V, V), value)), LETTERS)
     for beams in (1, 2):
-        with pytest.raises(GenerationError, match=r"^The model's logits are not numbers \(NaN or infinite\)[^.]*\.$"):
+        with pytest.raises(GenerationError, match=r"^The model's logits are NaN or infinite[^.]*\.$"):
             model.generate("ab", num_beams=beams)

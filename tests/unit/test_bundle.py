@@ -542,7 +542,7 @@ def test_overwrite_does_not_remove_what_is_no_saved_model(gru: ReviewModel, tmp_
 def test_places_that_may_not_be_written(gru: ReviewModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file" / "m", tmp_path / "file" / "x" / "m", tmp_path / ("x" * 300)):
-        with pytest.raises(StorageError, match="may not be written"):
+        with pytest.raises(StorageError, match=r"(may not|cannot) be written"):
             gru.save_pretrained(place)
     assert [file.name for file in tmp_path.iterdir() if file.name != "cache"] == ["file"]
 

@@ -239,7 +239,7 @@ def test_a_workspace_is_removed_whatever_happens():
 def test_a_cache_folder_that_cannot_be_created(tmp_path, monkeypatch, path):
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / path))
-    with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* may not be written.*\.$"), workspace():
+    with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* cannot be written.*\.$"), workspace():
         pass
 
 

@@ -130,7 +130,7 @@ def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[st
         {"heat": "1,x"},
     ],
 )
-def test_strings_that_are_no_values(typed: dict[str, Any]) -> None:
+def test_strings_that_are_not_values(typed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         from_strings(Sample, typed)
 
@@ -228,7 +228,7 @@ def test_durations(text: str | float, seconds: float) -> None:
 @pytest.mark.parametrize(
     "wrong", ["", "0", "0s", "-1m", "m", "2 days", "1m30s", "inf", "nan", "9" * 400 + "h", True, -3, math.inf, math.nan]
 )
-def test_no_durations(wrong: str | float) -> None:
+def test_invalid_durations(wrong: str | float) -> None:
     with pytest.raises(ConfigError, match="duration"):
         parse_duration(wrong)
 

@@ -1,4 +1,4 @@
-"""Learning curves: what is kept of a run's reports, and the pictures of it."""
+"""Learning curves: what a run records, and their plots."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.training import Report
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
 
-# What is kept.
+# What a run records.
 
 
 def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -> None:
@@ -30,12 +30,12 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
     reports = list(run)
     facts = run.finish().training
     store = run.stores["train"]
-    targets = sum(len(ids) - 1 for ids, _ in store.documents())  # bos is given, eos is predicted
+    targets = sum(len(ids) - 1 for ids, _ in store.documents())  # bos is input only, eos is a target
     characters = sum(length for _, length in store.documents())
     start = 0
-    judged = [place for place, report in enumerate(reports, 1) if report.evaluation]
-    assert len(judged) == len(facts["evaluations"]) == 10
-    for end, kept in zip(judged, facts["evaluations"], strict=True):
+    evaluated = [step for step, report in enumerate(reports, 1) if report.evaluation]
+    assert len(evaluated) == len(facts["evaluations"]) == 10
+    for end, kept in zip(evaluated, facts["evaluations"], strict=True):
         losses = [report.nats_per_token or 0.0 for report in reports[start:end]]
         mean = math.fsum(losses) / len(losses)
         assert kept["train_nats_per_token"] == pytest.approx(mean, rel=1e-5)
@@ -48,8 +48,8 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
     assert curve["learning_rate"] == [report.learning_rate for report in reports]
 
 
-def test_conditions_are_given_and_no_targets() -> None:
-    rows = [{"text": text, "stars": str(1 + place % 3)} for place, text in enumerate(TEXTS)]
+def test_conditions_are_not_targets() -> None:
+    rows = [{"text": text, "stars": str(1 + index % 3)} for index, text in enumerate(TEXTS)]
     run = reviewgen.TrainingRun("ngram-char", rows, conditions=["stars"])
     run.read()
     run.tokenize()
@@ -62,7 +62,7 @@ def report(step: int, steps: int, loss: float, **more: Any) -> Report:
     return Report(step, step / steps, 0.1 * step, 64 * step, loss=torch.tensor(loss), learning_rate=1e-3, **more)
 
 
-def test_a_long_run_is_thinned_to_means_and_a_loss_is_read_at_a_point_only(monkeypatch: Any) -> None:
+def test_a_long_run_is_thinned_to_means_and_losses_are_converted_once_a_point(monkeypatch: Any) -> None:
     curves, losses, steps = Curves(1.0), [3.0 + (7 * step % 10) / 10 for step in range(5000)], 5000
     reads, plain = [], torch.Tensor.__float__
     monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: reads.append(1) or plain(tensor))
@@ -70,34 +70,34 @@ def test_a_long_run_is_thinned_to_means_and_a_loss_is_read_at_a_point_only(monke
         curves.add(report(step, steps, loss, sample="" if step % 500 == 0 else None))
     assert 200 <= len(curves.points) <= 202
     assert len(reads) == len(curves.points) + len(curves.evaluations)
-    places = [0, *(point["step"] for point in curves.points)]
-    for first, last, point in zip(places, places[1:], curves.points, strict=False):
+    ends = [0, *(point["step"] for point in curves.points)]
+    for first, last, point in zip(ends, ends[1:], curves.points, strict=False):
         assert point["train_nats_per_token"] == pytest.approx(sum(losses[first:last]) / (last - first), rel=1e-5)
-    assert places[-1] == steps
+    assert ends[-1] == steps
     facts = curves.facts("all steps taken", None)
     json.dumps(facts, allow_nan=False)
     assert {len(column) for column in facts["curve"].values()} == {len(curves.points)}
 
 
-def test_a_loss_that_is_no_number_stays_json() -> None:
+def test_a_loss_that_is_nan_stays_json() -> None:
     curves = Curves(1.0)
     assert curves.add(report(1, 9, 2.0)) is not None
     kept = curves.add(report(2, 9, math.nan, stopped="diverged"))
     assert kept is not None and kept["train_nats_per_token"] is None and kept["train_bits_per_character"] is None
 
 
-def test_a_count_has_evaluations_and_no_curve() -> None:
+def test_a_model_trained_by_counting_has_evaluations_and_no_curve() -> None:
     facts = reviewgen.train("ngram-char", TEXTS, model={"order": 3}).training
     assert len(facts["evaluations"]) == 1 and facts["curve"] == {}
     assert facts["evaluations"][0]["train_nats_per_token"] is None
 
 
-# Pictures.
+# Plots.
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: Any) -> Path:
-    """Save a network, an n-gram, one whose bits are infinite, one whose scores are no distribution, and a blend."""
+    """Save a network, an n-gram, one whose bits are infinite, one whose scores are not a distribution, and a blend."""
     folder: Path = tmp_path_factory.mktemp("models")
     settings = {
         "gru": ("gru-char", GRU | {"steps": 30}),
@@ -120,8 +120,8 @@ SETS = [["gru"], ["ngram"], ["infinite"], ["scores"], ["_$x_$"], ["gru", "ngram"
 
 @pytest.mark.parametrize("names", SETS, ids="+".join)
 @pytest.mark.parametrize("against", ["seconds", "steps", "tokens"])
-@pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not of what earlier tests left
-def test_every_kind_of_run_is_a_real_picture(saved: Path, names: list[str], against: str, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not those of earlier tests
+def test_every_kind_of_run_can_be_drawn(saved: Path, names: list[str], against: str, tmp_path: Path) -> None:
     file = tmp_path / "curves.png"
     drawn = reviewgen.plot_training([saved / name for name in names], file, against=against)
     assert len(drawn) == len(names)
@@ -130,7 +130,7 @@ def test_every_kind_of_run_is_a_real_picture(saved: Path, names: list[str], agai
 
 
 def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
-    """The lines of the figure hold the numbers of training.json."""
+    """The lines of the figure have the values of training.json."""
     facts = json.loads((saved / "gru" / "training.json").read_text())
     figure = draw_curves([plot.read_curves(saved / "gru")], "steps")
     bits, copies, rates = figure.axes
@@ -160,7 +160,7 @@ def test_the_legend_tells_several_runs_apart(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(100, "seconds"), (600, "minutes"), (9000, "hours")])
-def test_time_is_in_a_unit_that_a_person_reads(saved: Path, seconds: float, unit: str) -> None:
+def test_time_is_in_a_readable_unit(saved: Path, seconds: float, unit: str) -> None:
     run = plot.read_curves(saved / "gru")
     run = replace(run, evaluations=[*run.evaluations[:-1], {**run.evaluations[-1], "seconds": seconds}])
     size = {"seconds": 1, "minutes": 60, "hours": 3600}[unit]
@@ -177,7 +177,7 @@ def test_svg_and_pdf(saved: Path, tmp_path: Path) -> None:
 
 
 def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    """Return what changes the facts of a saved folder."""
+    """Return a function that changes the training.json of a saved folder."""
 
     def apply(folder: Path) -> None:
         facts = json.loads((folder / "training.json").read_text())
@@ -214,7 +214,7 @@ def test_a_damaged_run_gets_one_sentence(saved: Path, name: str, tmp_path: Path,
     assert not (tmp_path / "c.png").exists()
 
 
-def test_runs_of_before_curves_were_kept_are_drawn_from_their_evaluations(saved: Path, tmp_path: Path) -> None:
+def test_old_runs_without_curves_are_drawn_from_their_evaluations(saved: Path, tmp_path: Path) -> None:
     reviewgen.load(saved / "gru").save_pretrained(tmp_path / "m")
     damaged(lambda facts: (facts.pop("curve"), facts.pop("verdict")))(tmp_path / "m")
     (drawn,) = reviewgen.plot_training([tmp_path / "m"], tmp_path / "c.png")
@@ -226,7 +226,7 @@ REFUSED: list[tuple[Any, dict[str, Any], type[ReviewgenError], str]] = [
     ([], {}, ConfigError, "at least one"),
     (["gru"], {"against": "second"}, ConfigError, "'seconds'"),
     (["gru"], {"file": "c.xyz"}, ConfigError, "suffix"),
-    (["gru"], {"file": "nowhere/c.png"}, StorageError, "no writable folder"),
+    (["gru"], {"file": "nowhere/c.png"}, StorageError, "not a writable folder"),
     (["gru"], {"file": "gru"}, ConfigError, "suffix"),
     (["gru", "blend"], {}, BundleError, "a blend is not trained"),
     (["gru", "nothing-here-at-all/x"], {}, ReviewgenError, "nothing-here-at-all"),
@@ -235,7 +235,7 @@ REFUSED: list[tuple[Any, dict[str, Any], type[ReviewgenError], str]] = [
 
 
 @pytest.mark.parametrize(("sources", "options", "kind", "said"), REFUSED, ids=str)
-def test_what_cannot_be_drawn_is_refused(
+def test_invalid_sources_and_options(
     saved: Path, sources: Any, options: dict[str, Any], kind: Any, said: str, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(saved)
@@ -249,7 +249,7 @@ def test_what_cannot_be_drawn_is_refused(
 # The command.
 
 
-def test_the_command_names_the_picture_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     assert status == 0, err
@@ -265,7 +265,7 @@ def test_the_command_names_the_picture_after_the_run(saved: Path, tmp_path: Path
     assert sorted(file.name for file in tmp_path.glob("*.png")) == ["curves.png", "gru.png"]
 
 
-def test_a_picture_is_replaced_only_where_that_is_asked_for(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_plot_is_replaced_only_with_overwrite(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file = tmp_path / "gru.png"
     file.write_bytes(b"a photograph")
     status, _, err = run_command(monkeypatch, capsys, "plot", saved / "gru", "--out", file)
@@ -277,7 +277,7 @@ def test_a_picture_is_replaced_only_where_that_is_asked_for(saved: Path, tmp_pat
     assert status == 0 and file.read_bytes().startswith(b"\x89PNG"), err
 
 
-def test_a_training_says_its_verdict(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_training_prints_its_verdict(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     words = ("train", "gru-char", "--data", tmp_path / "reviews.txt", "--steps", 5, "--set", "model.hidden_size=8", "--out")
     status, out, err = run_command(monkeypatch, capsys, *words, tmp_path / "m")

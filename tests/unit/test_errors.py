@@ -1,4 +1,4 @@
-"""The error tree: what the module's docstring draws is what the classes are."""
+"""The exceptions: the tree in the module's docstring equals the classes."""
 
 import errno
 import inspect
@@ -13,7 +13,7 @@ BUILTIN = {"ValueError": ValueError, "LookupError": LookupError, "FileExistsErro
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:
-    """Return each class of the drawing: its parent there, and the builtin it also is."""
+    """Return each class of the drawing with its parent there, and its builtin base."""
     parents, tree = {}, {}
     for line in (errors.__doc__ or "").splitlines():
         match = re.fullmatch(r"    ([│ ├└─]*)(\w+)(.*)", line)
@@ -56,16 +56,16 @@ def test_every_error_is_caught_by_the_base_and_carries_its_message(name: str) ->
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG])
-def test_a_full_or_forbidden_disk_is_one_sentence_with_the_place(number: int) -> None:
-    with pytest.raises(StorageError, match="the/place") as caught, storage_errors("the/place"):
-        raise OSError(number, "said the system")
-    assert "said the system" in str(caught.value)
+def test_a_storage_error_is_one_sentence_with_the_path(number: int) -> None:
+    with pytest.raises(StorageError, match="the/path") as caught, storage_errors("the/path"):
+        raise OSError(number, "the system's message")
+    assert "the system's message" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_other_errors_pass_storage_errors_unchanged() -> None:
     for error in (OSError(errno.EIO, "input/output error"), KeyError("x")):
-        with pytest.raises(type(error)) as caught, storage_errors("the/place"):
+        with pytest.raises(type(error)) as caught, storage_errors("the/path"):
             raise error
         assert caught.value is error
 

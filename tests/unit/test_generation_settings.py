@@ -1,4 +1,4 @@
-"""The settings of ``generate``: names of others, misspelled ones, pairs that exclude each other, saved defaults."""
+"""The settings of ``generate``: names in other libraries, misspelled names, settings that exclude each other, saved defaults."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -20,7 +20,7 @@ def model(**saved: Any) -> ReviewModel:
 
 
 def calls(found: ReviewModel) -> list[Any]:
-    """Return all that take these settings; each must refuse before any work."""
+    """Return all functions that take these settings; each must raise before any work."""
     return [found.generate, found.generate_one, found.generate_each, found.stream]
 
 
@@ -44,7 +44,7 @@ def calls(found: ReviewModel) -> list[Any]:
         "stop_sequences": "stop_strings",
     }.items(),
 )
-def test_what_others_call_it_names_ours(name: str, ours: str) -> None:
+def test_names_of_other_libraries_get_the_name_here(name: str, ours: str) -> None:
     for call in calls(model()):
         with pytest.raises(ConfigError, match=rf"^{name!r} is called {ours} here\.$"):
             call("", **{name: 3})
@@ -72,12 +72,12 @@ def test_what_others_call_it_names_ours(name: str, ours: str) -> None:
 )
 def test_a_misspelled_name_is_suggested(wrong: str, meant: str) -> None:
     for call in calls(model()):
-        with pytest.raises(ConfigError, match=rf"^{wrong!r} is no setting of generate\. Did you mean {meant!r}\?"):
+        with pytest.raises(ConfigError, match=rf"^{wrong!r} is not a setting of generate\. Did you mean {meant!r}\?"):
             call("", **{wrong: 3})
 
 
-def test_a_name_like_none_lists_all() -> None:
-    with pytest.raises(ConfigError, match=r"'zzz' is no setting of generate\. Known: .*num_beams.*seed.*top_p"):
+def test_a_name_like_no_other_lists_all() -> None:
+    with pytest.raises(ConfigError, match=r"'zzz' is not a setting of generate\. Known: .*num_beams.*seed.*top_p"):
         model().generate(zzz=1)
 
 
@@ -87,8 +87,8 @@ def test_a_name_like_none_lists_all() -> None:
         ({"num_beams": 2, "novelty": "filter"}, "num_beams cannot be combined with novelty='filter'"),
         ({"num_beams": 2, "must_include": "a"}, "num_beams cannot be combined with must_include"),
         ({"num_beams": 2, "stopping_criteria": any}, "num_beams cannot be combined with stopping_criteria"),
-        ({"num_beams": 2, "do_sample": True}, "num_beams searches and does not draw"),
-        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3"),
+        ({"num_beams": 2, "do_sample": True}, "num_beams does not sample"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3 is above num_beams=2"),
         ({"do_sample": False, "num_return_sequences": 2}, "Without do_sample every text of a prompt is the same"),
         ({"do_sample": False, "must_include": "a"}, "must_include .* cannot be combined with do_sample=False"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9 is above max_new_tokens=8"),
@@ -104,14 +104,14 @@ def test_a_name_like_none_lists_all() -> None:
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         ({"max_time": 0.0}, "max_time"),
         ({"length_penalty": float("nan")}, "length_penalty"),
-        ({"length_penalty": 1e308}, "length_penalty"),  # no power of a length is as large
+        ({"length_penalty": 1e308}, "length_penalty"),  # too large a power of a length
         ({"length_penalty": -11}, "length_penalty"),
         ({"conditions": 5}, "conditions is a mapping"),
         ({"conditions": {"stars": 5}}, "no condition of this model"),
     ],
     ids=str,
 )
-def test_what_excludes_each_other_is_refused(given: dict[str, Any], message: str) -> None:
+def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], message: str) -> None:
     found = indexed(model().model, LOOP)
     with pytest.raises(ConfigError, match=message):
         found.generate("a", **given)
@@ -122,15 +122,15 @@ def test_what_excludes_each_other_is_refused(given: dict[str, Any], message: str
 @pytest.mark.parametrize(
     "given", [{"num_beams": 2}, {"must_include": "a"}, {"finish": "sentence"}, {"novelty": "filter"}], ids=str
 )
-def test_what_needs_the_whole_text_does_not_go_with_stream(given: dict[str, Any]) -> None:
+def test_settings_that_need_the_whole_text_exclude_stream(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="need the whole text, so they cannot be combined with stream"):
         indexed(model().model, LOOP).stream("a", **given)
     with pytest.raises(ConfigError, match="stream returns one text; this call asks for 2"):
         model().stream("a", num_return_sequences=2)
 
 
-def test_wrong_types_are_refused_in_words() -> None:
-    """In a process of its own: the checker of annotations in this one would be first."""
+def test_wrong_types_get_a_message() -> None:
+    """In a subprocess, since pytest's runtime type checker would raise first in this one."""
     script = """
 from reviewgen.errors import ConfigError
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
@@ -159,10 +159,10 @@ assert model.generate(iter(["a", "b"]), seed=1) == model.generate(["a", "b"], se
     run_python(["-c", script], check=True, cwd=Path(__file__).parents[2])
 
 
-# Where settings come from.
+# Defaults and overrides.
 
 
-def test_saved_defaults_hold_until_something_else_is_said() -> None:
+def test_saved_defaults_hold_unless_overridden() -> None:
     saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
     assert saved.generation_config.max_new_tokens == 7
     assert [len(text) for text in saved.generate("")] == [7, 7] and len(set(saved.generate(""))) == 1
@@ -172,7 +172,7 @@ def test_saved_defaults_hold_until_something_else_is_said() -> None:
     assert saved.generation_config.max_new_tokens == 7  # for those calls only
 
 
-def test_an_object_stands_for_all_settings_and_a_mapping_for_some() -> None:
+def test_an_object_replaces_all_settings_and_a_mapping_some() -> None:
     saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
     whole = GenerationConfig(max_new_tokens=4, temperature=1.0)
     assert [len(text) for text in saved.generate("", generation_config=whole, seed=1)] == [4]
@@ -189,15 +189,15 @@ def test_none_is_not_given() -> None:
     assert saved.generate("a", seed=1, generation_config=nothing) == saved.generate("a", seed=1)
 
 
-def test_a_config_that_is_none_is_refused() -> None:
+def test_an_invalid_config_is_refused() -> None:
     for wrong in (3, "beam", [("top_k", 1)]):
-        with pytest.raises(ConfigError, match="generation_config is reviewgen's GenerationConfig or a mapping"):
+        with pytest.raises(ConfigError, match=r"generation_config must be a reviewgen\.GenerationConfig or a mapping"):
             model().generate("", generation_config=wrong)
     with pytest.raises(ConfigError, match=r"got transformers\.generation\..*GenerationConfig"):
         model().generate("", generation_config=ForeignConfig(top_k=3))
 
 
-def test_one_string_and_any_list_are_taken() -> None:
+def test_one_string_and_any_iterable_are_accepted() -> None:
     found = model()
     given: dict[str, Any] = {"seed": 1, "max_new_tokens": 20}
     for stops in ("a", ["a"], ("a",), {"a"}, iter(["a"])):

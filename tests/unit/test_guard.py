@@ -1,4 +1,4 @@
-"""Copy-limited decoding: what the guard promises, dead ends, and the loop that a model brings along beside the plain one."""
+"""Decoding with a copy limit: the guarantee, dead ends, and a model's own sampling loop compared with the generic one."""
 
 import pickle
 from collections import Counter
@@ -29,7 +29,7 @@ SHAPES = [{"temperature": 0.5}, {"temperature": 1.0}, {"temperature": 1.5, "top_
 
 
 class Plain:
-    """An n-gram model without a loop of its own."""
+    """An n-gram model without its own sampling loop."""
 
     Config = NgramConfig
 
@@ -61,7 +61,7 @@ def indexed(model: Any, texts: Sequence[str], tokenizer: Any = LETTERS, **genera
 
 
 def looping(eos: float = -3.0) -> TableModel:
-    """Return a model that loves to write abcdefgabcdefg..., and may write anything."""
+    """Return a model that favours abcdefgabcdefg... and can generate any token."""
     logits = table(LETTERS.vocab_size, scale=0.5, eos=eos)
     for letter in range(7):
         logits[2 + letter, 2 + (letter + 1) % 7] = 6.0
@@ -69,10 +69,10 @@ def looping(eos: float = -3.0) -> TableModel:
 
 
 def only(paths: dict[str, str], tokenizer: Any = LETTERS) -> TableModel:
-    """Return a model for which only some tokens may follow each piece; "" is the beginning before and the end after."""
+    """Return a model that allows only some tokens after each piece; "" is bos as a key, and eos as a value."""
     pieces = {piece: token for token, piece in enumerate(Pieces(tokenizer).texts) if piece}
     logits = torch.full((tokenizer.vocab_size,) * 2, -torch.inf)
-    logits[:, tokenizer.eos_id] = -1e9  # for rows that are never read
+    logits[:, tokenizer.eos_id] = -1e9  # for rows that are never used
     for before, afters in paths.items():
         row = pieces[before] if before else tokenizer.bos_id
         logits[row] = -torch.inf
@@ -84,7 +84,7 @@ def only(paths: dict[str, str], tokenizer: Any = LETTERS) -> TableModel:
 def written(
     model: ReviewModel, prompts: Sequence[str], max_copy: int | None, stops: Sequence[str] = (), seed: int = 0, **settings: Any
 ) -> list[Row]:
-    """Return the rows of texts, which have what the texts themselves do not: ids and why each ended."""
+    """Return the generated rows, which have the ids and why each ended, not only the texts."""
     config = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 40, "stop_strings": tuple(stops)} | settings))
     novelty = None if max_copy is None else "filter"
     generator = Generator(make_stepper(model.model), model.tokenizer, index=model.bundle.index)
@@ -92,7 +92,7 @@ def written(
 
 
 def longest_copy(ids: Sequence[int], texts: Sequence[str], tokenizer: Any = LETTERS) -> int:
-    """Return the tokens of the longest span of ids that stands in one of the texts."""
+    """Return the length in tokens of the longest span of ids that occurs in one of the texts."""
     corpus = ["".join(map(chr, tokenizer.encode(text))) for text in texts]
     found = "".join(map(chr, ids))
     spans = [(end - start) for start in range(len(ids)) for end in range(start + 1, len(ids) + 1)
@@ -109,7 +109,7 @@ MODELS = {
 
 @pytest.mark.parametrize("max_copy", [0, 1, 3, 8])
 @pytest.mark.parametrize("name", MODELS)
-def test_no_text_holds_a_longer_copied_span(name: str, max_copy: int) -> None:
+def test_no_text_has_a_longer_copied_span(name: str, max_copy: int) -> None:
     inner, texts, tokenizer = MODELS[name]
     model = indexed(inner, texts, tokenizer)
     for shape in SHAPES[: 2 if max_copy == 0 else 4]:  # where all but a few tokens are forbidden, top_p may leave none
@@ -122,7 +122,7 @@ def test_no_text_holds_a_longer_copied_span(name: str, max_copy: int) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_generate_says_what_the_filter_did(name: str) -> None:
+def test_generate_reports_what_the_filter_did(name: str) -> None:
     inner, texts, tokenizer = MODELS[name]
     model = indexed(inner, texts, tokenizer)
     found = model.generate(num_return_sequences=8, seed=3, novelty="filter", max_copy=3, max_new_tokens=40)
@@ -140,7 +140,7 @@ def test_generate_says_what_the_filter_did(name: str) -> None:
 
 @pytest.mark.parametrize("max_copy", [0, 3])
 @pytest.mark.parametrize("is_block", [False, True])
-def test_where_there_is_no_other_way_the_text_says_so(is_block: bool, max_copy: int) -> None:
+def test_a_text_that_cannot_avoid_a_copy_is_marked(is_block: bool, max_copy: int) -> None:
     ngram = counted(["bad cafe"] * 3, order=5, smoothing="none")
     model = indexed(ngram if is_block else Plain(ngram), ["bad cafe"] * 3)
     for text in model.generate(["", "bad", "bad c"], num_return_sequences=3, novelty="filter", max_copy=max_copy, seed=1):
@@ -160,8 +160,8 @@ def test_a_model_of_one_token_ends_in_bounded_time() -> None:
 
 
 @pytest.mark.parametrize("is_block", [False, True])
-def test_going_back_finds_another_way(is_block: bool) -> None:
-    """After abc only d may follow, which is forbidden; two tokens earlier there is h."""
+def test_backtracking_finds_another_continuation(is_block: bool) -> None:
+    """After abc only d is possible, which the limit forbids; two tokens earlier, h is possible."""
     inner = counted(["abcdef", "ah", "hh"], order=2, smoothing="none") if is_block else only(
         {"": "a", "a": "b|h", "b": "c", "c": "d", "d": "e", "e": "f", "f": "", "h": "h|"})  # fmt: skip
     model = indexed(inner, ["abcdef"])
@@ -173,8 +173,8 @@ def test_going_back_finds_another_way(is_block: bool) -> None:
     assert all(row.new_tokens == len(row.ids) for row in rows)
 
 
-def test_going_back_leaves_the_prompt_whole() -> None:
-    """The token that runs on from the prompt " mov" is a part of it: a way past "acting" would not spell it."""
+def test_backtracking_keeps_the_prompt() -> None:
+    """The token that extends the prompt " mov" is part of it: backtracking past it would change the prompt."""
     paths = {"": "the", "the": " movie| acting", " movie": " was", " was": " good", " good": "", " acting": "."}
     model = indexed(only(paths | {".": ""}, WORD), ["the movie was good"], WORD)
     rows = written(model, ["the mov"] * 20, 2)
@@ -227,7 +227,7 @@ def everyone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReviewModel]
     "options", [{}, {"novelty": "filter", "max_copy": 4}, {"stop_strings": ["e ", "."], "top_p": 0.9}], ids=str
 )
 @pytest.mark.parametrize("name", ["ngram-char", "ngram-word", "gru-word", "dead ends"])
-def test_a_text_depends_on_its_seed_and_place_only(everyone: dict[str, ReviewModel], name: str, options: dict[str, Any]) -> None:
+def test_a_text_depends_on_its_seed_and_index_only(everyone: dict[str, ReviewModel], name: str, options: dict[str, Any]) -> None:
     repeat, length = (2, 25) if name == "gru-word" else (12, 80)  # 72 rows are two batches, 80 tokens two blocks
     model, given = everyone[name], {"seed": 7, "max_new_tokens": length} | options
     texts = model.generate(PROMPTS, num_return_sequences=repeat, **given)
@@ -239,7 +239,7 @@ def test_a_text_depends_on_its_seed_and_place_only(everyone: dict[str, ReviewMod
 
 
 @pytest.mark.parametrize("name", ["ngram-char", "ngram-word"])
-def test_the_stream_of_a_loop_of_its_own_joins_to_the_text(everyone: dict[str, ReviewModel], name: str) -> None:
+def test_the_stream_of_a_model_s_own_loop_joins_to_the_text(everyone: dict[str, ReviewModel], name: str) -> None:
     model = everyone[name]
     for prompt in PROMPTS:
         for settings in ({}, {"stop_strings": ["e ", "."]}, {"max_new_tokens": 1}, {"temperature": 3.0}):
@@ -248,11 +248,11 @@ def test_the_stream_of_a_loop_of_its_own_joins_to_the_text(everyone: dict[str, R
             assert all(pieces)
 
 
-# The model's own loop and the plain one.
+# The model's own loop and the generic one.
 
 
 def pair(texts: Sequence[str] = TEXTS, **settings: Any) -> list[ReviewModel]:
-    """Return one n-gram model over words with its own loop and one without."""
+    """Return an n-gram model over words with its own sampling loop, and one without."""
     model = counted(texts, WORD, **settings)
     assert isinstance(make_stepper(model), SupportsSample) and not isinstance(make_stepper(Plain(model)), SupportsSample)
     return [indexed(inner, texts, WORD) for inner in (model, Plain(model))]
@@ -277,7 +277,7 @@ def test_both_loops_end_texts_alike(stops: list[str], limit: int) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_p": 0.9}, {"top_k": 5, "temperature": 1.4}], ids=str)
 @pytest.mark.parametrize("max_copy", [None, 1])
-def test_both_loops_draw_from_one_distribution(max_copy: int | None, settings: dict[str, Any]) -> None:
+def test_both_loops_sample_from_one_distribution(max_copy: int | None, settings: dict[str, Any]) -> None:
     counts = []
     for number, model in enumerate(pair(order=3)):
         rows = written(model, [""] * 1000, max_copy, seed=number, max_new_tokens=2, **settings)
@@ -290,7 +290,7 @@ def test_both_loops_draw_from_one_distribution(max_copy: int | None, settings: d
 
 
 @pytest.mark.parametrize("is_block", [True, False])
-def test_a_report_is_on_the_text_and_nothing_behind_it(is_block: bool) -> None:
+def test_a_report_covers_the_text_and_nothing_after_it(is_block: bool) -> None:
     model = pair(order=4)[0 if is_block else 1]
     for settings in ({"stop_strings": ["ov"]}, {"max_new_tokens": 0}, {"max_new_tokens": 3}):
         for text in model.generate(["", "the mov"], num_return_sequences=5, seed=2, novelty="report", **settings):
@@ -300,7 +300,7 @@ def test_a_report_is_on_the_text_and_nothing_behind_it(is_block: bool) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-3, 0.1])
-def test_a_low_temperature_is_no_dead_end(temperature: float) -> None:
+def test_a_low_temperature_is_not_a_dead_end(temperature: float) -> None:
     model = indexed(looping(), LOOP)
     for text in model.generate(
         num_return_sequences=4, max_new_tokens=60, temperature=temperature, novelty="filter", max_copy=5, seed=1
@@ -316,14 +316,14 @@ def test_a_limit_that_no_text_can_reach_costs_nothing(max_copy: int) -> None:
         assert model.generate_one(**settings, novelty="filter", max_copy=max_copy) == model.generate_one(**settings)
 
 
-def test_a_top_k_beyond_all_numbers_is_off() -> None:
+def test_a_huge_top_k_is_off() -> None:
     for model in (looping(), counted(LOOP, order=4)):
         found = review_model(model, LETTERS)
         settings = {"seed": 1, "max_new_tokens": 30}
         assert found.generate_one(**settings, top_k=10**30) == found.generate_one(**settings, top_k=0)
 
 
-def test_a_text_travels_as_a_plain_string() -> None:
+def test_a_generated_text_is_pickled_as_a_plain_string() -> None:
     text = indexed(looping(), LOOP).generate_one(novelty="report", max_new_tokens=20, seed=3)
     copied = pickle.loads(pickle.dumps(text))
     assert copied == text and type(copied) is str

@@ -39,7 +39,7 @@ def hub(trained: ReviewModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def load(hub: LoopbackHub, home: Path, source: str, **variables: str) -> Any:
-    """Load in a process of its own; return the text that it generates, or the class and message of the error."""
+    """Load in a subprocess; return the text that it generates, or the class and message of the error."""
     script = f"""
 import json, reviewgen
 try:
@@ -74,7 +74,7 @@ def test_a_repository_generates_what_the_folder_does_then_offline_too(
         ("owner/name", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "HubError", "not in the local cache"),
         ("owner/name@damaged", {}, "BundleError", "damaged"),
         ("owner/foreign", {}, "BundleError", "keys of config.json"),
-        ("owner/empty", {}, "HubError", "holds no saved model"),
+        ("owner/empty", {}, "HubError", "does not contain a saved model"),
     ],
 )
 def test_what_cannot_be_loaded(
@@ -86,5 +86,5 @@ def test_what_cannot_be_loaded(
     assert "\n" not in message
 
 
-def test_the_loopback_hub_had_an_answer_to_everything(hub: LoopbackHub) -> None:
+def test_the_loopback_hub_implements_all_requests(hub: LoopbackHub) -> None:
     assert [request for request in hub.requests if request.status in (501, 502)] == []

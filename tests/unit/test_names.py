@@ -1,4 +1,4 @@
-"""What a string given to load or train means, over forty nasty inputs and the folders that make them ambiguous."""
+"""Parsing names and sources: forty nasty inputs, and folders that make a name ambiguous."""
 
 from pathlib import Path
 
@@ -32,8 +32,8 @@ NASTY = [
     (" lstm-word", NO),
     ("2lstm-word", NO),
     ("lstm-wörd", NO),
-    ("lstm‐word", NO),  # a hyphen of another kind
-    ("ｌstm-word", NO),  # a letter of full width
+    ("lstm‐word", NO),  # another kind of hyphen
+    ("ｌstm-word", NO),  # a full-width letter
     ("", NO),
     (" ", NO),
     ("\0", NO),
@@ -104,7 +104,7 @@ def test_there_are_forty_of_them() -> None:
 @pytest.mark.parametrize("text", ["lstm-word", "owner/name"])
 def test_a_folder_of_that_name_makes_it_ambiguous(text: str) -> None:
     Path(text).mkdir(parents=True)
-    with pytest.raises(SourceError, match="two things") as caught:
+    with pytest.raises(SourceError, match="is ambiguous") as caught:
         parse_source(text)
     assert f"./{text}" in str(caught.value)
     assert parse_source(f"./{text}") == LocalSource(Path(text))
@@ -115,7 +115,7 @@ def test_a_folder_of_that_name_makes_it_ambiguous(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["models", "a b", "LSTM-word", "x/y/z", "作者", "ends-with-slash/"])
-def test_a_folder_that_can_be_nothing_else_is_local(text: str) -> None:
+def test_an_existing_folder_with_no_other_meaning_is_local(text: str) -> None:
     with pytest.raises(SourceError):
         parse_source(text)
     Path(text).mkdir(parents=True)
@@ -133,7 +133,7 @@ def test_parse_preset() -> None:
     assert parse_preset("mingru-char") == PresetName("mingru", "char")
     assert parse_preset("lstm-word-10m") == PresetName("lstm", "word", "10m")
     for wrong in ("lstm", "", "lstm-word-a-b", "a/b", "lstm-word\n", "x" * 100_000):
-        with pytest.raises(SourceError, match="no preset name") as caught:
+        with pytest.raises(SourceError, match="is not a preset name") as caught:
             parse_preset(wrong)
         assert len(str(caught.value)) < 300
 
@@ -158,9 +158,9 @@ def test_a_revision_beside_the_source() -> None:
     for source, revision, said in (
         ("./folder", "v1", "is a local folder, which has no revision 'v1'"),
         (Path("folder"), "v1", "is a local folder"),
-        ("a/b@v1", "v2", "names one revision and revision='v2' another"),
-        ("a/b", "v 1", "is no revision"),
-        ("a/b", "", "is no revision"),
+        ("a/b@v1", "v2", "has one revision and revision='v2' is another"),
+        ("a/b", "v 1", "is not a revision"),
+        ("a/b", "", "is not a revision"),
     ):
         with pytest.raises(SourceError, match=said):
             parse_source(source, revision=revision)

@@ -1,4 +1,4 @@
-"""What is looked for before a model is published: found where it stands, and not where it does not."""
+"""The scan for personal data before publishing: what it finds and what it ignores."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from reviewgen.errors import ConfigError, SourceError
 from reviewgen.hub.privacy import KINDS, check_kinds, find_personal_data
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
-THERE = {
+PERSONAL = {
     "email": ["write to ana.b+c@mail.example.org today", "ANA@EXAMPLE.COM!", "(x_y@sub.do-main.de)"],
     "url": [
         "see http://a.b/c?d=e.",
@@ -30,7 +30,7 @@ THERE = {
     ],
     "handle": ["follow @ana_music", "@Ana, thanks", "(@bob99)"],
 }
-NOT_THERE = [
+HARMLESS = [
     "It ran from 1990-2000, at 10/10, for $1,000,000.",
     "meet me @ 5",
     "sh@#t happens",
@@ -47,24 +47,24 @@ NOT_THERE = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in THERE.items() for text in texts])
-def test_what_is_there(kind: str, text: str) -> None:
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in PERSONAL.items() for text in texts])
+def test_personal_data_is_found(kind: str, text: str) -> None:
     (found, *others) = [finding for finding in find_personal_data([text, "nothing"], []) if finding.kind == kind]
     assert not others
-    assert "in 1 of 2 samples, as in" in found.words
+    assert "in 1 of 2 samples, as in" in found.description
     inside = [finding for finding in find_personal_data([], [text, "nothing"]) if finding.kind == kind]
-    assert "1 pieces of the vocabulary" in inside[0].words
+    assert "1 pieces of the vocabulary" in inside[0].description
 
 
-@pytest.mark.parametrize("text", NOT_THERE)
-def test_what_is_not_there(text: str) -> None:
+@pytest.mark.parametrize("text", HARMLESS)
+def test_harmless_text_has_no_findings(text: str) -> None:
     assert find_personal_data([text], [text]) == []
 
 
-def test_what_may_be_allowed() -> None:
+def test_the_kinds_that_allow_accepts() -> None:
     assert check_kinds(["url", "copies"]) == {"url", "copies"}
     assert check_kinds("email") == {"email"}
-    assert set(THERE) < set(KINDS)
+    assert set(PERSONAL) < set(KINDS)
     with pytest.raises(ConfigError, match="Did you mean 'email'"):
         check_kinds(["e-mail"])
 
@@ -73,10 +73,10 @@ def test_what_may_be_allowed() -> None:
     ("arguments", "error", "said"),
     [
         ({"repo_id": "reviews"}, SourceError, "owner/name"),
-        ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "names one revision"),
+        ({"repo_id": "ana/reviews@v1", "revision": "v2"}, SourceError, "has one revision"),
         ({"repo_id": "ana/reviews", "copy_limit": 3}, ConfigError, "from 0 to 1"),
-        ({"repo_id": "ana/reviews", "revision": "a b"}, SourceError, "is no revision"),
-        ({"repo_id": "ana/reviews", "token": ""}, ConfigError, "token of the Hub is empty"),
+        ({"repo_id": "ana/reviews", "revision": "a b"}, SourceError, "is not a revision"),
+        ({"repo_id": "ana/reviews", "token": ""}, ConfigError, "Hub token is empty"),
         ({"repo_id": "ana/reviews", "model_card_kwargs": {"licence": "mit"}}, ConfigError, "Did you mean 'license'"),
         ({"repo_id": "ana/reviews", "license": "mit", "model_card_kwargs": {"license": "gpl"}}, ConfigError, "give one of them"),
     ],

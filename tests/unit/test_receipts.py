@@ -1,4 +1,4 @@
-"""Receipts and files of texts: what is written, what writes a text again, and what an interrupt, a crash or a slip does."""
+"""Receipts and output files: their content, replaying them, and the effect of interrupts, crashes and wrong settings."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_a_text_is_written_again_from_its_receipt(saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
+def test_a_receipt_replays_to_the_same_text(saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
     model = reviewgen.load(saved[name])
     count = 1 if "do_sample" in settings else 3
     texts = model.generate(
@@ -48,16 +48,16 @@ def test_a_text_is_written_again_from_its_receipt(saved: dict[str, Path], name: 
         assert again.is_equal and again.text == text.text and again.differences == ()
 
 
-def test_what_differs_is_said(saved: dict[str, Path]) -> None:
+def test_differences_are_reported(saved: dict[str, Path]) -> None:
     model = reviewgen.load(saved["ngram-char"])
     (text,) = model.generate(max_new_tokens=40, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text)
     changed = replay(receipt | {"text": text.text[:5] + "#" + text.text[6:]}, model)
     assert not changed.is_equal and "differs from character 5 on" in changed.differences[0]
     other = replay(receipt | {"model": receipt["model"] | {"digest": "sha256:0"}}, model)
-    assert other.is_equal and "The model is another" in other.differences[0]
+    assert other.is_equal and "The model is a different one" in other.differences[0]
     newer = replay(receipt | {"versions": receipt["versions"] | {"numpy": "1.0"}}, model)
-    assert newer.is_equal and "the text was written with 1.0" in newer.differences[0]
+    assert newer.is_equal and "the text was generated with 1.0" in newer.differences[0]
 
 
 def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_path: Path) -> None:
@@ -78,15 +78,21 @@ def test_a_receipt_cannot_hold_functions(saved: dict[str, Path]) -> None:
     (text,) = model.generate(
         max_new_tokens=5, seed=1, return_dict_in_generate=True, logits_processor=[lambda ids, scores: scores]
     )
-    with pytest.raises(ConfigError, match="cannot hold functions"):
+    with pytest.raises(ConfigError, match="functions cannot be saved"):
         make_receipt(model, text)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "holds no receipt"), ("{}", "is none"), ("[1]", "is none"), ("{\n", "is none"), ('{"a": 1}\n{"b": 2}\n', "is none")],
+    [
+        ("", "is empty"),
+        ("{}", "is invalid"),
+        ("[1]", "is invalid"),
+        ("{\n", "is invalid"),
+        ('{"a": 1}\n{"b": 2}\n', "is invalid"),
+    ],
 )
-def test_files_that_are_no_receipts(tmp_path: Path, content: str, said: str) -> None:
+def test_files_that_are_not_receipts(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(DataError, match=said):
         list(read_receipts(tmp_path / "r.json"))
@@ -94,12 +100,12 @@ def test_files_that_are_no_receipts(tmp_path: Path, content: str, said: str) -> 
         list(read_receipts(tmp_path / "missing.json"))
 
 
-def test_a_damaged_receipt(saved: dict[str, Path]) -> None:
+def test_an_invalid_receipt(saved: dict[str, Path]) -> None:
     model = reviewgen.load(saved["ngram-char"])
     (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text)
     for damage in ({"settings": {}}, {"settings": {"generation_config": {"temperature": -1}}}, {"model": 3}):
-        with pytest.raises(DataError, match="receipt is damaged"):
+        with pytest.raises(DataError, match="receipt is invalid"):
             replay(receipt | damage, model)
 
 
@@ -111,7 +117,7 @@ def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, 
     status, again, said = run_command(monkeypatch, capsys, "replay", file)
     assert status == 0 and again == out and said.count("The same text.") == 3
     status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
-    assert status == 1 and "The model is another" in json.loads(found)["texts"][0]["differences"][0]
+    assert status == 1 and "The model is a different one" in json.loads(found)["texts"][0]["differences"][0]
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 2 and "is there already" in said
 
@@ -123,7 +129,7 @@ def texts_of(file: Path) -> list[str]:
     return [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_file_is_continued_where_it_stopped(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "folder" / "parts.jsonl"
     common = ("generate", saved["ngram-char"], "--max-new-tokens", 30, "--prompt", "the ")
     assert run_command(monkeypatch, capsys, *common, "-n", 150, "--seed", 9, "--out", whole)[0] == 0
@@ -140,7 +146,7 @@ def test_a_file_goes_on_where_it_stopped(saved: dict[str, Path], tmp_path: Path,
 
 
 @pytest.mark.parametrize("more", [("--seed", 8), ("--temperature", 0.3), ("--prompt", "a")], ids=str)
-def test_a_file_of_other_settings_is_left_alone(
+def test_a_file_with_other_settings_is_not_changed(
     saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any, more: tuple[Any, ...]
 ) -> None:
     file = tmp_path / "t.jsonl"
@@ -151,9 +157,7 @@ def test_a_file_of_other_settings_is_left_alone(
     assert status == 2 and "written with other settings" in said and file.read_bytes() == before
 
 
-def test_a_file_that_holds_something_else_is_left_alone(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_another_file_is_not_changed(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file = tmp_path / "t.jsonl"
     for content in ('{"text": "mine"}\n', "notes\n", "[3]\n"):
         file.write_text(content)
@@ -161,7 +165,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
         assert status == 1 or status == 2
         assert "holds something else in line 1" in said and file.read_text() == content
     status, _, said = run_command(monkeypatch, capsys, "generate", saved["ngram-char"], "--out", tmp_path)
-    assert status == 1 and "may not be written" in said
+    assert status == 1 and "cannot be written" in said
 
 
 def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -195,7 +199,7 @@ def test_receipts_of_texts_with_other_line_breaks(saved: dict[str, Path], tmp_pa
     assert run_command(monkeypatch, capsys, "replay", file)[0] == 0
 
 
-def test_a_crash_spoils_no_receipt(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_crash_damages_no_receipt(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     out, receipts = tmp_path / "t.jsonl", tmp_path / "r.jsonl"
     common = ("generate", saved["ngram-char"], "--max-new-tokens", 8, "--out", out, "--receipt", receipts)
     assert run_command(monkeypatch, capsys, *common, "-n", 5, "--seed", 2)[0] == 0
@@ -222,7 +226,7 @@ def test_a_run_that_fails_leaves_no_file(saved: dict[str, Path], tmp_path: Path,
     assert run_command(monkeypatch, capsys, *words)[0] == 0
 
 
-def test_time_that_is_over_begins_no_text(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_no_text_is_started_after_max_time(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file, common = tmp_path / "t.jsonl", ("--min-new-tokens", 3000, "--max-new-tokens", 3000, "-n", 5000, "--out")
     words = ("generate", saved["ngram-char"], *common, file)
     status, out, _ = run_command(monkeypatch, capsys, *words, "--max-time", 0.3, "--json")
@@ -233,8 +237,8 @@ def test_time_that_is_over_begins_no_text(saved: dict[str, Path], tmp_path: Path
     assert len(everything) == 200
 
 
-def test_texts_come_as_soon_as_those_before_them_are_done(saved: dict[str, Path]) -> None:
-    """The first text ends at once; the others of its batch go on for minutes."""
+def test_texts_are_yielded_as_soon_as_those_before_them_are_done(saved: dict[str, Path]) -> None:
+    """The first text ends at once; the others of its batch take minutes."""
     model = reviewgen.load(saved["ngram-char"])
     prompts = ["the movie was good and I liked the movie.", *[""] * 63]
     texts = model.generate_each(prompts, seed=1, max_new_tokens=10**9, no_repeat_ngram_size=40, top_k=1, max_time=20)
@@ -252,7 +256,7 @@ def test_a_changed_model_has_no_digest(saved: dict[str, Path]) -> None:
     assert model.digest is None
     (text,) = model.generate(seed=1, max_new_tokens=9, return_dict_in_generate=True)
     found = replay(make_receipt(model, text), reviewgen.load(saved["gru-word"]))
-    assert "The model is another" in found.differences[0]
+    assert "The model is a different one" in found.differences[0]
 
 
 @pytest.mark.parametrize(
@@ -277,8 +281,8 @@ def test_receipts_of_wrong_types(saved: dict[str, Path], tmp_path: Path, damage:
     model = reviewgen.load(saved["ngram-char"])
     (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
     receipt = make_receipt(model, text) | damage
-    with pytest.raises(DataError, match="receipt is damaged"):
+    with pytest.raises(DataError, match="receipt is invalid"):
         replay(receipt, model)
     (tmp_path / "r.json").write_text(json.dumps(receipt))
-    with pytest.raises(DataError, match="Receipt 1 of"):
+    with pytest.raises(DataError, match="Receipt 1 in"):
         list(read_receipts(tmp_path / "r.json"))

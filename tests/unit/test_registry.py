@@ -25,7 +25,7 @@ Install = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test a registry of this process that is empty, and take its fake modules away again."""
+    """Give each test an empty registry, and remove its fake modules afterwards."""
     monkeypatch.setattr(registry.plugins, "_registered", {})
     monkeypatch.setattr(registry.plugins, "_failures", {})
     before = set(sys.modules)
@@ -58,14 +58,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return write
 
 
-def test_the_tree_s_own_plugins_come_through_the_same_door() -> None:
+def test_plugins_of_this_repository_are_found_by_entry_point() -> None:
     models = {plugin.name: plugin for plugin in list_plugins("model")}
     assert {"ngram", "nnlm", "rnn", "gru", "lstm"} <= models.keys()
     assert models["ngram"].package == "reviewgen"
     assert all(plugin.problem is None for kind in ("model", "tokenizer", "preset") for plugin in list_plugins(kind))
 
 
-def test_a_stranger_s_model_is_listed_and_found(install: Install) -> None:
+def test_a_third_party_model_is_listed_and_found(install: Install) -> None:
     install("reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": "class Model: pass\n"})
     listed = next(plugin for plugin in list_plugins("model") if plugin.name == "fakemodel")
     assert (listed.package, listed.version, listed.problem) == ("reviewgen-fake", "1.2.3", None)
@@ -95,7 +95,7 @@ def test_two_packages_of_one_preset_are_an_error(install: Install) -> None:
         find_preset("fake-char")
 
 
-def test_a_claim_on_a_name_of_the_tree_hurts_that_name_only(install: Install) -> None:
+def test_a_conflict_with_a_reserved_name_affects_that_name_only(install: Install) -> None:
     install("reviewgen-thief", {"models": {"gru": "fake_thief:Model"}})
     with pytest.raises(PluginConflict, match="reviewgen-thief"):
         find_model("gru")
@@ -139,7 +139,7 @@ def test_a_broken_import_fails_only_when_asked_for(install: Install, code: str, 
 def test_an_entry_point_to_nothing_is_listed_as_broken(install: Install, value: str) -> None:
     install("reviewgen-broken", {"models": {"fakemodel": value}})
     (listed,) = [plugin for plugin in list_plugins("model") if plugin.name == "fakemodel"]
-    assert "is not there" in (listed.problem or "")
+    assert "is not installed" in (listed.problem or "")
     with pytest.raises(BrokenPlugin, match=r"reviewgen-broken 1\.2\.3"):
         find_model("fakemodel")
 
@@ -168,7 +168,7 @@ print([name for name in sys.modules if name.startswith(("reviewgen_", "fake_"))]
     assert done.stdout.split() == ["[]", "[]"]
 
 
-def test_an_unknown_name_gets_the_nearest_and_all() -> None:
+def test_an_unknown_name_suggests_the_closest_and_lists_all() -> None:
     with pytest.raises(UnknownPlugin, match=r"the model 'lstn'. Did you mean 'lstm'\? Known: .*ngram"):
         find_model("lstn")
     with pytest.raises(UnknownPlugin, match=r"the tokenizer 'chr'\. Did you mean 'char'"):
@@ -187,7 +187,7 @@ def test_a_model_and_a_tokenizer_compose_without_a_preset(install: Install) -> N
     assert "fake_good" not in sys.modules
 
 
-def test_a_stranger_s_preset_and_one_that_is_none(install: Install) -> None:
+def test_a_third_party_preset_and_a_broken_one(install: Install) -> None:
     code = "from reviewgen.config import Preset\nP = Preset(model='ngram', tokenizer='char', model_settings={'order': 3})\n"
     points = {"presets": {"ngram-char-tiny": "fake_presets:P", "ngram-char-bad": "fake_presets:BAD"}}
     install("reviewgen-fake", points, {"fake_presets": f"{code}BAD = {{}}\n"})
@@ -210,7 +210,7 @@ def test_registering_in_the_process() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "My", "my-model", "my model", "my/model", "2x", "é"])
-def test_a_name_that_cannot_stand_in_a_preset_is_refused(name: str) -> None:
+def test_a_name_that_cannot_be_part_of_a_preset_is_an_error(name: str) -> None:
     for register in (register_model, register_tokenizer):
         with pytest.raises(SourceError, match="cannot name a"):
             register(name, object)
@@ -223,7 +223,7 @@ def test_an_installed_name_cannot_be_registered() -> None:
         register_tokenizer("char", object)
 
 
-def test_weights_are_a_package_folder_that_is_found_without_running_it(install: Install, tmp_path: Path) -> None:
+def test_weights_are_found_without_importing_their_folder(install: Install, tmp_path: Path) -> None:
     site = install("fake-weights", {"weights": {"lstm-fake": "fakeweights.lstm_fake", "gru-fake": "fakeweights.gru_fake"}})
     folder = site / "fakeweights" / "lstm_fake"
     folder.mkdir(parents=True)
@@ -232,21 +232,20 @@ def test_weights_are_a_package_folder_that_is_found_without_running_it(install: 
     (folder / "training.json").write_text('{"held_out": {"bits_per_character": 1.5}}')
     assert registry.find_weights("lstm-fake") == folder
     assert registry.find_weights("nnlm-fake") is None
-    with pytest.raises(
-        BrokenPlugin, match=r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are not there: there is no such folder\.$"
-    ):
+    said = r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder does not exist\. Reinstall the package\.$"
+    with pytest.raises(BrokenPlugin, match=said):
         registry.find_weights("gru-fake")
     found = describe_weights("lstm-fake")
     assert found is not None and found.bits_per_character == 1.5 and found.megabytes == 0.0 and found.problem is None
     broken = describe_weights("gru-fake")
-    assert broken is not None and broken.megabytes is None and "are not there" in str(broken.problem)
+    assert broken is not None and broken.megabytes is None and "are missing" in str(broken.problem)
     assert describe_weights("nnlm-fake") is None
     for damaged in ("[]", "{", '{"held_out": 3}'):
         (folder / "training.json").write_text(damaged)
         assert "cannot be read" in str(describe_weights("lstm-fake").problem)
 
 
-def test_weights_of_a_package_that_is_gone_or_fails(install: Install) -> None:
+def test_weights_of_a_missing_or_broken_package(install: Install) -> None:
     install(
         "fake-gone", {"weights": {"a-gone": "fakegone.a", "b-fails": "fakefails.b"}}, {"fakefails": "raise RuntimeError('no')"}
     )

@@ -1,4 +1,4 @@
-"""Models to the Hub and back, with the real client over HTTP against the loopback Hub; each client is a process of its own."""
+"""Models to the Hub and back, with the real client over HTTP against the loopback Hub, each client in its own process."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ import yaml
 
 import reviewgen
 from reviewgen import ReviewModel
+from reviewgen.card import is_written_by_hand, metadata_of
 from tests.forked import run_python
 from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.unit.fakes import GRU, NGRAM, train_tiny
@@ -25,10 +26,10 @@ TEXTS = "reviewgen.load('ana/reviews').generate('the ', num_return_sequences=3, 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a saved n-gram."""
-    place = tmp_path_factory.mktemp("saved")
-    model = train_tiny("ngram-char", place / "cache", **NGRAM)
-    model.save_pretrained(place / "model")
-    return place / "model"
+    root = tmp_path_factory.mktemp("saved")
+    model = train_tiny("ngram-char", root / "cache", **NGRAM)
+    model.save_pretrained(root / "model")
+    return root / "model"
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 def ask(hub: LoopbackHub, home: Path, *steps: str, token: str | None = TOKEN, **variables: str) -> list[Any]:
-    """Run statements and expressions in a process of their own; return each value, or the class and sentence of its error."""
+    """Run statements and expressions in a subprocess; return each value, or the class and message of its error."""
     home.mkdir(exist_ok=True, parents=True)
     script = f"""
 import json, logging, reviewgen
@@ -69,12 +70,12 @@ def log(hub: LoopbackHub) -> list[str]:
 
 
 def refused(answer: Any, error: str, said: str) -> None:
-    """Check that an answer is one sentence of an error."""
+    """Check that an answer is an error whose message is one line."""
     assert isinstance(answer, list) and answer[0] == error, answer
     assert said in answer[1] and "\n" not in answer[1] and "Traceback" not in answer[1], answer[1]
 
 
-def test_a_model_goes_there_and_comes_back_the_same(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_model_is_unchanged_by_a_push_and_a_pull(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     load = LOAD.format(folder=str(folder))
     address, again, texts = ask(hub, tmp_path / "one", load, PUSH, PUSH, "model.generate('the ', num_return_sequences=3, seed=5)")
     assert address == again == f"{hub.endpoint}/ana/reviews/commit/{hub.sha('model', 'ana/reviews')}"
@@ -109,20 +110,20 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: P
     answers = ask(hub, tmp_path / "home", LOAD.format(folder=str(folder)), *steps)
     assert log(hub)[2:] == ["v2: better", "refs/pr/1: Publish ngram-char with reviewgen"]
     assert answers[2] == f"{hub.endpoint}/ana/reviews/discussions/1"
-    refused(answers[3], "ConfigError", "made against main")
+    refused(answers[3], "ConfigError", "opened against main")
     assert answers[4:6] == ["ngram-char", "ngram-char"]
     refused(answers[6], "HubError", "no revision 'v3'")
-    refused(answers[7], "SourceError", "names one revision")
+    refused(answers[7], "SourceError", "has one revision")
 
 
-def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_permissions(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     private = "model.push_to_hub('ana/reviews', license='mit', allow=['copies'], private=True)"
     assert "commit" in ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), private)[0]
     refused(ask(hub, tmp_path / "two", "reviewgen.load('ana/reviews')", token=None)[0], "HubError", "or it is private")
     by_token = f"reviewgen.load('ana/reviews', token={TOKEN!r}).preset"
     assert ask(hub, tmp_path / "two", by_token, token=None) == ["ngram-char"]
     load, other = LOAD.format(folder=str(folder)), PUSH.replace("ana/reviews", "ana/other")
-    refused(ask(hub, tmp_path / "three", load, other, token=READ_TOKEN)[0], "HubError", "the token lacks the right")
+    refused(ask(hub, tmp_path / "three", load, other, token=READ_TOKEN)[0], "HubError", "the token does not grant access")
     refused(ask(hub, tmp_path / "four", load, other, token=None)[0], "HubError", "log in with")
     assert ("model", "ana/other") not in hub.repositories
 
@@ -136,52 +137,52 @@ def test_who_may_and_who_may_not(hub: LoopbackHub, folder: Path, tmp_path: Path)
         ("lstm-word@v1", {}, "no model repository reviewgen/lstm-word"),
     ],
 )
-def test_what_is_not_there(hub: LoopbackHub, tmp_path: Path, source: str, variables: dict[str, str], said: str) -> None:
+def test_missing_repositories(hub: LoopbackHub, tmp_path: Path, source: str, variables: dict[str, str], said: str) -> None:
     refused(ask(hub, tmp_path, f"reviewgen.load({source!r})", **variables)[0], "HubError", said)
 
 
 def publish(hub: LoopbackHub, folder: Path, repository: str = "ana/reviews") -> None:
-    """Put a model there as a push would, without one."""
+    """Store a model in the Hub directly, without a push."""
     hub.add("model", repository)
     files = hub.files("model", repository) | {file.name: file.read_bytes() for file in folder.iterdir()}
     hub.repositories["model", repository].commit("main", files)
 
 
 @pytest.mark.parametrize("pattern", ["lfs-objects", "resolve/.*/(training|generation_config).json"])
-def test_files_that_arrive_damaged_are_fetched_anew(hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str) -> None:
+def test_files_damaged_in_transfer_are_downloaded_again(hub: LoopbackHub, folder: Path, tmp_path: Path, pattern: str) -> None:
     publish(hub, folder)
     hub.faults.append(Fault(f"^GET .*{pattern}", flips=True, times=2))
     damaged, offline, whole = ask(hub, tmp_path, TEXTS, TEXTS.replace("')", "', local_files_only=True)", 1), TEXTS)
-    refused(damaged, "HubError", "arrived damaged")
+    refused(damaged, "HubError", "damaged in transfer")
     assert len(damaged[1].split(" of ana")[0].split(", ")) == 2
     refused(offline, "HubError", "not in the local cache")
     assert len(whole) == 3
 
 
-def test_a_newer_commit_that_does_not_arrive_leaves_the_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_failed_download_of_a_newer_commit_keeps_the_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     before = ask(hub, tmp_path, TEXTS)
     newer = train_tiny("ngram-char", tmp_path / "cache", ["quite another text", "and one more"], **NGRAM)
     newer.save_pretrained(tmp_path / "newer")
     publish(hub, tmp_path / "newer")
     hub.faults.append(Fault("^GET .*(lfs-objects|model.safetensors)", status=403))
-    refused(ask(hub, tmp_path, TEXTS)[0], "HubError", "could not be fetched")
+    refused(ask(hub, tmp_path, TEXTS)[0], "HubError", "could not be downloaded")
     assert ask(hub, tmp_path, TEXTS, HF_HUB_OFFLINE="1") == before
     hub.faults[:] = [Fault("^GET .*/api/models", status=500)]
     answers = ask(hub, tmp_path, TEXTS, "notes", TEXTS.replace("')", "', force_download=True)", 1))
-    assert answers[0] == before[0] and "what was fetched before is taken" in answers[1][0]
-    refused(answers[2], "HubError", "could not be fetched")
+    assert answers[0] == before[0] and "the cached version is used" in answers[1][0]
+    refused(answers[2], "HubError", "could not be downloaded")
     hub.faults.clear()
     assert ask(hub, tmp_path, TEXTS) != before
 
 
-def test_a_connection_that_breaks_or_waits_loses_nothing(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_interrupted_downloads_are_resumed(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     hub.faults += [Fault("^GET .*lfs-objects", kept=0.5, times=1), Fault("^GET .*tokenizer|characters", seconds=2.0, times=1)]
     assert len(ask(hub, tmp_path / "one", TEXTS)[0]) == 3
     assert [fault.times for fault in hub.faults] == [0, 0]
     hub.faults.append(Fault("^(GET|HEAD) .*resolve|/api/models", status=400))
-    refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be fetched from the Hub")
+    refused(ask(hub, tmp_path / "two", TEXTS)[0], "HubError", "could not be downloaded from the Hub")
     hub.faults.clear()
     assert len(ask(hub, tmp_path / "two", TEXTS)[0]) == 3
 
@@ -198,10 +199,10 @@ def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
     assert "/commit/" in whole
     assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]  # one commit, the whole one
     put = [request for request in hub.requests if request.method == "PUT" and request.status == 200]
-    assert len(put) == len({request.target for request in put})  # what had arrived was not sent again
+    assert len(put) == len({request.target for request in put})  # uploaded files are not sent again
 
 
-def test_files_that_belong_to_others_are_named_and_stay_there(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_other_files_of_a_repository_are_named_and_not_downloaded(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "sub/config.json": b"{}"}
     hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
@@ -210,12 +211,12 @@ def test_files_that_belong_to_others_are_named_and_stay_there(hub: LoopbackHub, 
     (note,) = notes
     assert all(name in note for name in more) and "ignored" in note
     assert not any(name in request.target for request in hub.requests for name in more if "resolve" in request.target)
-    # what another program has fetched into the same cache is none of ours either
+    # files that another program downloaded into the cache are ignored too
     script = "from huggingface_hub import snapshot_download; snapshot_download('ana/reviews')"
     assert len(ask(hub, tmp_path, script, TEXTS)[0]) == 3
 
 
-def test_a_newer_model_takes_the_place_of_all_of_an_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_newer_model_replaces_all_files_of_an_older_one(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     bare = train_tiny("ngram-char", tmp_path / "cache", **(NGRAM | {"training": {"novelty": "none"}}))
     bare.save_pretrained(tmp_path / "bare")
@@ -224,10 +225,10 @@ def test_a_newer_model_takes_the_place_of_all_of_an_older_one(hub: LoopbackHub, 
     assert len(answers[1]) == 3
 
 
-def test_the_card_says_what_is_known_and_one_by_hand_is_kept(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     load = LOAD.format(folder=str(folder))
-    wishes = "model_card_kwargs={'language': ['en', 'fr'], 'tags': ['film']}"
-    ask(hub, tmp_path / "one", load, PUSH.replace("allow", f"{wishes}, allow"))
+    metadata = "model_card_kwargs={'language': ['en', 'fr'], 'tags': ['film']}"
+    ask(hub, tmp_path / "one", load, PUSH.replace("allow", f"{metadata}, allow"))
     card = hub.files("model", "ana/reviews")["README.md"].decode()
     block = yaml.safe_load(card.split("---\n")[1])
     training = json.loads((folder / "training.json").read_text())
@@ -242,11 +243,11 @@ def test_the_card_says_what_is_known_and_one_by_hand_is_kept(hub: LoopbackHub, f
     assert metrics["copy_rate"] == round(copied, 4) > 0
     for said in ("reviewgen.load('ana/reviews')", "![Bits", "Temperature 0.5:", "Temperature 1:", "`order=4`", "Hardware: "):
         assert said in card, said
-    # it is written anew with what it said before, and a new license
+    # it is generated again with the earlier metadata and a new license
     ask(hub, tmp_path / "one", load, PUSH.replace("'mit'", "'apache-2.0'"))
     again = yaml.safe_load(hub.files("model", "ana/reviews")["README.md"].decode().split("---\n")[1])
     assert again["license"] == "apache-2.0" and again["language"] == ["en", "fr"] and again["tags"] == block["tags"]
-    # somebody edits it on the Hub
+    # a user edits it on the Hub
     files = hub.files("model", "ana/reviews")
     by_hand = "---\nlicense: mit\n---\n# Mine\n"
     hub.repositories["model", "ana/reviews"].commit("main", files | {"README.md": by_hand.encode()})
@@ -255,6 +256,14 @@ def test_the_card_says_what_is_known_and_one_by_hand_is_kept(hub: LoopbackHub, f
     assert "commit" in kept
     assert hub.files("model", "ana/reviews")["README.md"].decode() == by_hand
     refused(other, "ConfigError", "it names the license 'mit', not 'gpl-3.0'")
+
+
+def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
+    """The last line of a card is a saved format: its words and its digest do not change."""
+    body = "---\nlicense: mit\ntags:\n- reviewgen\n- gru\n- film\n---\n\n# gru-char\n\nA small gru language model.\n"
+    card = f"{body}<!-- written by reviewgen from what it recorded; bd52ebe33dc2cfc8 -->\n"
+    assert not is_written_by_hand(card) and metadata_of(card) == {"license": "mit", "tags": ["film"]}
+    assert is_written_by_hand(card.replace("small", "tiny"))
 
 
 def test_an_edited_card_in_the_folder_is_kept_and_gets_the_license(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
@@ -267,7 +276,7 @@ def test_an_edited_card_in_the_folder_is_kept_and_gets_the_license(hub: Loopback
     assert any("kept as it is" in note for note in answers[1])
 
 
-def test_a_model_that_writes_addresses_is_not_published_unless_that_is_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_model_that_generates_addresses_is_published_only_if_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
     texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
     train_tiny("ngram-char", tmp_path / "cache", texts, out=tmp_path / "model", **NGRAM)
     known = "allow=['email', 'url', 'handle', 'copies'{}]"
@@ -278,12 +287,12 @@ def test_a_model_that_writes_addresses_is_not_published_unless_that_is_allowed(h
     assert "as in 'ana@example.org'" in found[1] and "is copied, which is more than 0%" in found[1]
     assert "--allow email,url," in found[1] and "copies (allow=['email', 'url'," in found[1]
     assert "/commit/" in allowed
-    assert unlicensed == allowed  # the card that is there names one
+    assert unlicensed == allowed  # the existing card names one
     refused(none, "NotPublished", "web addresses in ")
     assert len(log(hub)) == 2
 
 
-def test_an_index_that_holds_the_text_is_published_only_if_that_is_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_an_index_with_the_text_is_published_only_if_allowed(hub: LoopbackHub, tmp_path: Path) -> None:
     train_tiny("ngram-char", tmp_path / "cache", out=tmp_path / "model", **(NGRAM | {"training": {"novelty": "exact"}}))
     steps = [PUSH, PUSH.replace("['copies']", "['copies', 'text']")]
     found, allowed = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
@@ -292,7 +301,7 @@ def test_an_index_that_holds_the_text_is_published_only_if_that_is_allowed(hub: 
 
 
 @pytest.mark.parametrize("defaults", [{"max_time": 1e-6}, {"max_new_tokens": 1}, {"do_sample": False}, {"num_beams": 3}])
-def test_a_model_s_own_defaults_do_not_blind_what_looks_it_over(
+def test_generation_defaults_do_not_change_what_is_scanned(
     hub: LoopbackHub, folder: Path, tmp_path: Path, defaults: dict[str, Any]
 ) -> None:
     shutil.copytree(folder, tmp_path / "model")
@@ -302,7 +311,7 @@ def test_a_model_s_own_defaults_do_not_blind_what_looks_it_over(
     assert any("Scanned 203 samples" in note and "a copy rate of" in note for note in notes)
 
 
-def test_what_others_change_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_commit_by_another_user_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     script = """
 import reviewgen.hub.publish as sharing
@@ -327,16 +336,16 @@ def test_a_new_branch_keeps_the_card_of_main_and_a_public_one_is_not_private(
     steps = (PUSH.replace("reviews'", "reviews@v2'"), PUSH.replace("allow", "private=True, allow"))
     branch, private = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
     assert "/commit/" in branch and hub.files("model", "ana/reviews", "v2")["README.md"] == by_hand
-    refused(private, "HubError", "is there and public")
+    refused(private, "HubError", "exists and is public")
 
 
-def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_patterns_cannot_leave_out_files_of_the_model(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     pushes = ("allow_patterns='*.json', ", "ignore_patterns=['model*'], ", "allow_patterns=5, ", "ignore_patterns='novelty*', ")
     steps = [PUSH.replace("allow=", f"{each}allow=") for each in pushes]
     torn, without, odd, fine = ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), *steps)
-    refused(torn, "ConfigError", "leave out README.md, model.safetensors, without which it is no model")
+    refused(torn, "ConfigError", "leave out README.md, model.safetensors: all files of a model must be published together")
     refused(without, "ConfigError", "leave out model.safetensors")
-    refused(odd, "ConfigError", "Patterns of files are text")
+    refused(odd, "ConfigError", "File patterns must be a string")
     assert "/commit/" in fine and "novelty.safetensors" not in hub.files("model", "ana/reviews")
     more = {"notes.txt": b"", "more.md": b""}
     hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
@@ -347,7 +356,7 @@ def test_patterns_cannot_tear_a_model_apart(hub: LoopbackHub, folder: Path, tmp_
     assert "/commit/" in deleted and "notes.txt" not in files and {"more.md", "novelty.safetensors"} <= files.keys()
 
 
-def test_another_model_takes_the_place_of_the_first_with_all_its_files(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_another_model_replaces_all_files_of_the_first(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     publish(hub, folder)
     words = {"model": {"order": 2}, "tokenizer": {"vocab_size": 300}, "steps": 1}
     train_tiny("ngram-word", tmp_path / "cache", out=tmp_path / "words", **words)
@@ -356,7 +365,7 @@ def test_another_model_takes_the_place_of_the_first_with_all_its_files(hub: Loop
     assert len(answers[1]) == 3 and not any("ignored" in note for note in answers[2])
 
 
-def test_a_stranger_s_words_are_not_advice(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_a_third_party_s_config_is_not_shown_as_advice(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for number, model in enumerate(
         (
@@ -374,7 +383,7 @@ def test_a_stranger_s_words_are_not_advice(hub: LoopbackHub, folder: Path, tmp_p
     refused(missing, "UnknownPlugin", "pip install reviewgen-other")
 
 
-def test_the_folder_of_a_parent_stays_here_and_a_repository_is_named(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_the_path_of_a_parent_is_not_published_and_its_repository_is(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     parent = tmp_path / "secret client" / "parent"
     train_tiny("gru-char", tmp_path / "cache", out=parent, **GRU)
     train_tiny(reviewgen.load(parent), tmp_path / "cache", out=tmp_path / "child", steps=3, training=GRU["training"])
@@ -394,13 +403,13 @@ def test_the_folder_of_a_parent_stays_here_and_a_repository_is_named(hub: Loopba
     assert "`hf://ana/reviews`" in card
 
 
-@pytest.mark.parametrize("source", ["{place}/secret client/reviews.txt", "secret client/reviews.txt"])
-def test_paths_of_this_machine_stay_here(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+@pytest.mark.parametrize("source", ["{root}/secret client/reviews.txt", "secret client/reviews.txt"])
+def test_local_paths_are_not_published(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)
     texts = tmp_path / "secret client" / "reviews.txt"
     texts.parent.mkdir()
     texts.write_text("".join(f"The {noun} was {kind}.\n" for noun in ("food", "band", "film") for kind in ("good", "bad", "so")))
-    reviewgen.train("ngram-char", source.format(place=tmp_path), out=tmp_path / "model", model={"order": 4}, steps=1)
+    reviewgen.train("ngram-char", source.format(root=tmp_path), out=tmp_path / "model", model={"order": 4}, steps=1)
     steps = (LOAD.format(folder=str(tmp_path / "model")), PUSH)
     assert "commit" in ask(hub, tmp_path / "one", *steps)[0]
     assert not any(b"secret client" in data for data in hub.files("model", "ana/reviews").values())
@@ -425,5 +434,5 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert "is there already" in run("pull", "ana/reviews", "--out", "mine", status=1).stderr
     assert "owner/name" in run("pull", "no-such", status=2).stderr
     assert "owner/name" in run("push", str(folder), "reviews", status=2).stderr
-    assert "not something that is scanned for" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
+    assert "not a kind of finding" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr
     assert run("generate", "ana/reviews", "--seed", "1").stdout == run("generate", str(folder), "--seed", "1").stdout

@@ -1,4 +1,4 @@
-"""The conformance suite itself: sound plugins pass every law, and for every law there is a planted fault that it finds."""
+"""The conformance suite: correct plugins pass every law, and every law detects a faulty plugin."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ class Settings:
 
 
 class Tiny(nn.Module):
-    """A sound recurrent model: ``h <- tanh(h / 2 + embedding)``; it scores, too."""
+    """A correct recurrent model: ``h <- tanh(h / 2 + embedding)``, with ``score``."""
 
     Config = Settings
 
@@ -64,7 +64,7 @@ class Tiny(nn.Module):
 
 
 class Counts:
-    """A sound count model: how often a token occurs, plus one."""
+    """A correct model trained by counting: the count of each token plus one."""
 
     Config = Settings
 
@@ -188,7 +188,7 @@ class BrokenScore(Tiny):
 
 
 class TinyStepper:
-    """A sound stepper of Tiny, which also writes: one number a token, two kept in hand."""
+    """A correct stepper of Tiny that also samples, with one random number per token and two held back."""
 
     def __init__(self, table):
         self.table = table
@@ -223,7 +223,7 @@ class TinyStepper:
 
 
 class Stepping(Tiny):
-    """A sound model with a stepper."""
+    """A correct model with a stepper."""
 
     Stepper = TinyStepper
 
@@ -284,7 +284,7 @@ class IdleStepper(TinyStepper):
 
 
 class Several(Tiny):
-    """A sound model with two implementations; the second looks its embeddings up by a product."""
+    """A correct model with two implementations; the second looks up its embeddings by a matrix product."""
 
     used = "looked up"
 
@@ -409,7 +409,7 @@ class NoSettings:
 
 
 class Bytes:
-    """A sound tokenizer: the ids are the bytes, shifted by a number that training finds and ``save`` keeps."""
+    """A correct tokenizer: the ids are the bytes, shifted by a number that ``train`` sets and ``save`` stores."""
 
     Config = NoSettings
     vocab_size, bos_id, eos_id = 258, 256, 257
@@ -443,7 +443,7 @@ class Bytes:
 
 
 class ForgetfulTokenizer(Bytes):
-    """A sound tokenizer without a byte fallback: what is not ASCII becomes a question mark."""
+    """A correct tokenizer without a byte fallback: what is not ASCII becomes a question mark."""
 
     def encode(self, text):
         return super().encode(text.encode("ascii", "replace").decode())
@@ -542,7 +542,7 @@ def tokenizer_maker(cls):
     return lambda: cls.train(TRAINING_TEXTS, cls.Config())
 
 
-def test_every_law_has_a_planted_fault():
+def test_every_law_has_a_faulty_plugin():
     assert [law.__name__ for law in MODEL_LAWS] == list(MODEL_FAULTS)
     assert [law.__name__ for law in TOKENIZER_LAWS] == list(TOKENIZER_FAULTS)
 
@@ -557,32 +557,32 @@ def test_every_law_is_in_its_list():
 
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 class TestModelLaw:
-    def test_a_sound_model_passes(self, law):
+    def test_a_correct_model_passes(self, law):
         law(model_maker(Tiny))
 
-    def test_a_sound_model_with_a_stepper_passes(self, law):
+    def test_a_correct_model_with_a_stepper_passes(self, law):
         law(model_maker(Stepping))
 
-    def test_a_sound_model_with_implementations_passes(self, law):
+    def test_a_correct_model_with_implementations_passes(self, law):
         law(model_maker(Several))
 
-    def test_a_sound_count_model_passes(self, law):
+    def test_a_correct_count_model_passes(self, law):
         law(model_maker(Counts))
 
-    def test_the_planted_fault_is_found(self, law):
+    def test_the_faulty_plugin_is_detected(self, law):
         with pytest.raises(AssertionError):
             law(model_maker(MODEL_FAULTS[law.__name__]))
 
 
 @pytest.mark.parametrize("law", TOKENIZER_LAWS, ids=lambda law: law.__name__)
 class TestTokenizerLaw:
-    def test_a_sound_tokenizer_passes(self, law):
+    def test_a_correct_tokenizer_passes(self, law):
         law(tokenizer_maker(Bytes))
 
-    def test_a_sound_tokenizer_without_byte_fallback_passes(self, law):
+    def test_a_correct_tokenizer_without_byte_fallback_passes(self, law):
         law(tokenizer_maker(ForgetfulTokenizer))
 
-    def test_the_planted_fault_is_found(self, law):
+    def test_the_faulty_plugin_is_detected(self, law):
         with pytest.raises(AssertionError):
             law(tokenizer_maker(TOKENIZER_FAULTS[law.__name__]))
 
@@ -622,7 +622,7 @@ class BrokenByShape(Counts):
 
 
 @pytest.mark.parametrize("fault", [BrokenByMissing, BrokenByShape])
-def test_strict_finds_each_kind_of_leniency(fault):
+def test_strict_finds_each_kind_of_fault(fault):
     with pytest.raises(AssertionError, match="must raise"):
         model_laws.strict(model_maker(fault))
 
@@ -631,16 +631,16 @@ def test_strict_finds_each_kind_of_leniency(fault):
     ("stepper", "sentence"),
     [
         (MutatingStepper, "changes the state"),
-        (ForgetfulStepper, "pieces"),
+        (ForgetfulStepper, "chunks"),
         (LonelyStepper, "alone"),
-        (UnlikelyStepper, "not the likeliest"),
-        (EndingStepper, "so soon"),
-        (CountingStepper, "at a time"),
-        (NeighbourlyStepper, "numbers at a time|among others"),
-        (IdleStepper, "draws nothing"),
+        (UnlikelyStepper, "greedy decoding"),
+        (EndingStepper, "not within the first"),
+        (CountingStepper, "per call"),
+        (NeighbourlyStepper, "numbers per call|must not depend on the others"),
+        (IdleStepper, "uses none of"),
     ],
 )
-def test_step_finds_each_kind_of_lie(monkeypatch, stepper, sentence):
+def test_step_finds_each_kind_of_fault(monkeypatch, stepper, sentence):
     monkeypatch.setattr(Stepping, "Stepper", stepper)
     with pytest.raises(AssertionError, match=sentence):
         model_laws.step(model_maker(Stepping))
@@ -658,7 +658,7 @@ def test_step_finds_each_kind_of_lie(monkeypatch, stepper, sentence):
         (Nameless, "empty"),
     ],
 )
-def test_implementations_finds_each_kind_of_lie(fault, sentence):
+def test_implementations_finds_each_kind_of_fault(fault, sentence):
     with pytest.raises(AssertionError, match=sentence):
         model_laws.implementations(model_maker(fault))
 
@@ -699,7 +699,7 @@ class TestByName:
         assert make_model("counts").counts.sum() > V
 
     @pytest.mark.parametrize("vocab_size", [2, 3])
-    def test_a_tiny_vocabulary_serves(self, vocab_size):
+    def test_a_tiny_vocabulary_works(self, vocab_size):
         check_model(lambda: make_model("counts", vocab_size=vocab_size))
 
     def test_a_tokenizer_is_trained(self):
@@ -711,7 +711,7 @@ class TestByName:
 
 
 @pytest.mark.parametrize("named", [["mps"], frozenset({"cpu"}), frozenset({"mps:0"}), frozenset({3})])
-def test_only_types_of_devices_are_unsuited(named):
+def test_unsuited_devices_must_be_device_types(named):
     class Broken(Tiny):
         unsuited_devices = named
 

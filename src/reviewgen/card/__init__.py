@@ -1,9 +1,9 @@
-"""The model card, written from recorded facts only; reads no file.
+"""The model card, generated from recorded facts only; reads no files.
 
-facts     what a card is written from
-metadata  the block of YAML that the Hub reads
+facts     the facts that a card is generated from
+metadata  the YAML front matter that the Hub reads
 text      the Markdown below it
-card      both, and whether somebody has changed them since
+card      the whole card, and whether one was edited by hand
 """
 
 from reviewgen.card.card import is_written_by_hand, metadata_of, with_license, write_card

@@ -1,7 +1,7 @@
-"""A whole card, and whether somebody has changed one since it was written.
+"""A whole card, and whether a card was edited by hand.
 
-The last line of a card that was written here holds the digest of what is above it, so a card that a person has edited, or wrote,
-is told from one that may be written anew.
+The last line of a generated card is a comment with a digest of the lines above it. A card without that line, or with another
+digest, was written or edited by hand and is kept; any other card may be generated again.
 """
 
 import hashlib
@@ -18,66 +18,67 @@ if TYPE_CHECKING:
 
 __all__ = ["is_written_by_hand", "metadata_of", "with_license", "write_card"]
 
+# The words of this line are part of the format: cards on the Hub and in saved folders have it.
 _MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
 
 
 def write_card(facts: CardFacts) -> str:
-    """Return the card of a trained model: Markdown with the Hub's block of metadata.
+    """Return the card of a trained model: Markdown below the Hub's YAML front matter.
 
     Raises:
-        ConfigError: A part of the metadata is not text.
-        BundleError: What is recorded of the training is not what a training records.
+        ConfigError: A value of the metadata is not text.
+        BundleError: The facts in training.json are damaged.
     """
     from huggingface_hub import ModelCard
 
     try:
         card = str(ModelCard(f"---\n{make_metadata(facts).to_yaml()}\n---\n\n{write_text(facts)}\n"))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:  # of a folder that somebody else has written
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # training.json may come from a third party
         raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
-def _is_untouched(card: str) -> bool:
-    """Return whether a card was written here and is as it was."""
+def _is_unedited(card: str) -> bool:
+    """Return whether a card was generated and not edited since."""
     mark = _MARK.search(card)
     return mark is not None and mark["digest"] == _digest(card[: mark.start()])
 
 
 def is_written_by_hand(card: str) -> bool:
-    """Return whether somebody has written a card, or changed one; a block of metadata alone is none."""
-    return not _is_untouched(card) and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
+    """Return whether a card was written or edited by hand; YAML front matter alone does not count as a card."""
+    return not _is_unedited(card) and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
 
 
 def metadata_of(card: str) -> dict[str, Any]:
-    """Return what a card says of ``license``, ``language``, ``datasets`` and ``tags``, those that are not written anyway.
+    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags that every generated card has.
 
     Raises:
-        ConfigError: Its block of metadata is no YAML.
+        ConfigError: Its front matter is not valid YAML.
     """
-    data = _read(card).data
-    found = {key: data.get(key) for key in ("license", "language", "datasets")}
+    data = _parse(card).data
+    metadata = {key: data.get(key) for key in ("license", "language", "datasets")}
     tags = data.get("tags")
-    found["tags"] = tags[2:] if isinstance(tags, list) and _is_untouched(card) else tags  # ours come first
-    return {key: value for key, value in found.items() if value}
+    metadata["tags"] = tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags  # the first two are generated
+    return {key: value for key, value in metadata.items() if value}
 
 
 def with_license(card: str, license: str) -> str:
-    """Return a card that names a license in its block of metadata, which is spelled anew; raises as ``metadata_of``."""
-    read = _read(card)
-    read.data["license"] = license
-    return str(read)
+    """Return a card with its license set; its front matter is formatted again. Raises as ``metadata_of``."""
+    parsed = _parse(card)
+    parsed.data["license"] = license
+    return str(parsed)
 
 
-def _read(card: str) -> "ModelCard":
+def _parse(card: str) -> "ModelCard":
     from huggingface_hub import ModelCard
 
     try:
         return ModelCard(card, ignore_metadata_errors=True)
     except Exception as error:  # of the YAML library and of the client
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"The block of metadata that begins the card (README.md) cannot be read: {cause}.") from None
+        raise ConfigError(f"The YAML front matter of the card (README.md) cannot be parsed: {cause}.") from None
 
 
 def _digest(text: str) -> str:
-    plain = "\n".join(line.rstrip() for line in text.strip().splitlines())  # an editor's line endings change nothing
+    plain = "\n".join(line.rstrip() for line in text.strip().splitlines())  # independent of line endings
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]

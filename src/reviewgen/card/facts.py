@@ -1,4 +1,4 @@
-"""What a model card is written from: plain data."""
+"""The facts that a model card is generated from, as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,12 @@ __all__ = ["CardFacts", "Sample", "describe", "file_name", "without_paths"]
 
 
 class Sample(NamedTuple):
-    """A text that the model wrote."""
+    """A text that the model generated.
+
+    Attributes:
+        temperature: The sampling temperature.
+        text: The text.
+    """
 
     temperature: float
     text: str
@@ -20,21 +25,21 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What is known of a trained model.
+    """The facts about a trained model.
 
     Attributes:
         preset: The preset that it was trained from.
         model, tokenizer: The names of its plugins.
-        version: Of the library.
-        training: What ``training.json`` holds.
-        settings: Of the model and of the tokenizer, as ``config.json`` holds them.
-        source: What ``reviewgen.load`` takes; None for a folder that may lie anywhere.
-        license, language, datasets, tags: As the Hub's metadata spell them.
-        samples: Texts that it wrote.
-        copy_rate: Of what it wrote, on more text than the training looked at; None where that is all there is.
-        parameters: How many numbers its tensors hold.
-        megabytes: What the folder takes.
-        has_curve: Whether the picture of the learning curve lies beside the card.
+        version: The version of reviewgen.
+        training: The content of ``training.json``.
+        settings: The settings of the model and of the tokenizer, as in ``config.json``.
+        source: The source for ``reviewgen.load``; None for a local folder.
+        license, language, datasets, tags: As in the Hub's metadata.
+        samples: Generated texts.
+        copy_rate: The copy rate of texts generated for the card, more than the training generates; None if there are none.
+        parameters: The number of parameters.
+        megabytes: The size of the folder.
+        has_curve: Whether there is a plot of the learning curve in the folder.
     """
 
     preset: str
@@ -56,13 +61,13 @@ class CardFacts:
 
     @property
     def known_copy_rate(self) -> float | None:
-        """The copy rate that rests on most text, None where none is known."""
+        """The copy rate of the card's own texts, else the one that the training recorded; None if neither is known."""
         recorded: float | None = (self.training.get("novelty") or {}).get("copy_rate")
         return recorded if self.copy_rate is None else self.copy_rate
 
 
 def describe(bundle: Bundle, **more: Any) -> CardFacts:
-    """Return what a trained model says of itself, and ``more``, as the attributes of CardFacts."""
+    """Return the facts of a trained model; ``more`` are further attributes of CardFacts."""
     return CardFacts(
         preset=bundle.preset,
         model=bundle.model_plugin.name,
@@ -76,7 +81,7 @@ def describe(bundle: Bundle, **more: Any) -> CardFacts:
 
 
 def without_paths(value: Any, key: str = "") -> Any:
-    """Return the facts of a training with the names of files in place of their paths."""
+    """Return the facts of a training with file names in place of paths."""
     if isinstance(value, dict):
         return {name: without_paths(each, name) for name, each in value.items()}
     if isinstance(value, list):
@@ -85,5 +90,5 @@ def without_paths(value: Any, key: str = "") -> Any:
 
 
 def file_name(source: str) -> str:
-    """Return a source without the folders that a file lies in; a repository (hf://) as it is."""
+    """Return the last part of a source that is a path; a repository (hf://) unchanged."""
     return source if source.startswith("hf://") else source.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The block of YAML that begins a card, as the Hub reads it."""
+"""The YAML front matter of a card, as the Hub reads it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ def make_metadata(facts: CardFacts) -> "ModelCardData":
     """Return the metadata of a card.
 
     Raises:
-        ConfigError: The license, the language, the data sets or the tags are not text.
+        ConfigError: The license, the language, the datasets or the tags are not text.
     """
     from huggingface_hub import ModelCardData
 
@@ -28,29 +28,29 @@ def make_metadata(facts: CardFacts) -> "ModelCardData":
     hub = parse_hub_id(source) if source.startswith("hf://") else None
     results = _results(facts, data)
     return ModelCardData(
-        license=_checked("license", facts.license),
-        language=_checked("language", facts.language),
-        datasets=_checked("datasets", facts.datasets) or ([hub.repo_id] if hub else None),
+        license=_check_strings("license", facts.license),
+        language=_check_strings("language", facts.language),
+        datasets=_check_strings("datasets", facts.datasets) or ([hub.repo_id] if hub else None),
         library_name="reviewgen",
         pipeline_tag=_TASK,
-        tags=["reviewgen", facts.model, *_listed(_checked("tags", facts.tags))],
+        tags=["reviewgen", facts.model, *_as_list(_check_strings("tags", facts.tags))],
         model_name=(facts.source or facts.preset).removeprefix("hf://") if results else None,
         eval_results=results or None,
     )
 
 
-def _checked(name: str, value: Any) -> Any:
-    """Return a value of the metadata that is text, a list of texts, or None."""
+def _check_strings(name: str, value: Any) -> Any:
+    """Return a value of the metadata after checking that it is a string, a list of strings, or None."""
     if value is None:
         return None
     parts = list(value) if isinstance(value, list | tuple) else [value]
     for part in parts:
         if not isinstance(part, str) or not part.strip() or not part.isprintable():
-            raise ConfigError(f"{name} must be text, as in {_EXAMPLES[name]!r}; got {part!r}.")
+            raise ConfigError(f"{name} must be a string, or a list of strings, as in {_EXAMPLES[name]!r}; got {part!r}.")
     return value if isinstance(value, str) else parts
 
 
-def _listed(value: Any) -> list[str]:
+def _as_list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else value or []
 
 
@@ -58,16 +58,16 @@ _EXAMPLES = {"license": "apache-2.0", "language": "en", "datasets": "owner/name"
 
 
 def _results(facts: CardFacts, data: Mapping[str, Any]) -> "list[EvalResult]":
-    """Return what was measured: bits per character on held-out text, and what share of its own texts is copied."""
+    """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
     from huggingface_hub import EvalResult
 
     held_out = facts.training.get("held_out") or {}
     name = str(data.get("source", "an unnamed corpus")).removeprefix("hf://")
-    found = [
+    metrics = [
         ("bits_per_character", "bits per character, held out", held_out.get("bits_per_character"), held_out.get("split")),
         (
             "copy_rate",
-            "share of 20-token windows of its texts that stand in the training text",
+            "share of 20-token windows of generated texts that occur in the training text",
             facts.known_copy_rate,
             "train",
         ),
@@ -79,9 +79,9 @@ def _results(facts: CardFacts, data: Mapping[str, Any]) -> "list[EvalResult]":
             dataset_name=name,
             dataset_split=split,
             metric_type=metric,
-            metric_name=words,
+            metric_name=label,
             metric_value=round(value, 4),
         )
-        for metric, words, value, split in found
+        for metric, label, value, split in metrics
         if value is not None
     ]

@@ -1,4 +1,4 @@
-"""The Markdown of a card: what the model is, how good, what it writes, how it was trained, and what it is for."""
+"""The Markdown of a card: what the model is, its metrics, samples, how it was trained, and its intended use."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,24 @@ model = reviewgen.load({load!r})
 print(model.generate_one())
 ```
 
-## Figures
+## Metrics
 
-{figures}
+{metrics}
 
 {samples}## Training
 
 {facts}
 
-## What it is for, and what not
+## Intended use
 
-For teaching, for parody, for test data. Its texts are synthetic. Posting machine-written reviews as if people had written them
+Teaching, parody and test data. The generated texts are synthetic. Posting machine-generated reviews as if people had written them
 deceives their readers and is unlawful in many places, among them the EU (Directive 2005/29/EC, annex I, 23b and 23c) and the USA
-(16 CFR part 465). A small model also repeats its training text: look before you publish.
+(16 CFR part 465). A small model also repeats its training text: check a text for copied parts before you publish it.
 """
 
 
 def write_text(facts: CardFacts) -> str:
-    """Return what stands below a card's metadata."""
+    """Return the Markdown below the front matter."""
     training = facts.training
     data = training.get("data", {})
     has_parent = "parent" in training
@@ -51,17 +51,17 @@ def write_text(facts: CardFacts) -> str:
         origin="further" if has_parent else "from scratch",
         parts=_parts(training) + _parents(training.get("parent")),
         load=facts.source or "path/to/this/folder",
-        figures=_figures(training.get("held_out")) + _copies(facts, has_parent) + curve,
+        metrics=_bits(training.get("held_out")) + _copying(facts, has_parent) + curve,
         samples=_samples(facts.samples),
         facts=_facts(facts, data),
     )
 
 
 def _samples(samples: Sequence[Sample]) -> str:
-    """Return texts that it wrote, exactly, whatever stands in them."""
+    """Return the samples verbatim, each in a code fence longer than any run of backticks in it."""
     if not samples:
         return ""
-    parts = ["## What it writes\n"]
+    parts = ["## Samples\n"]
     for sample in samples:
         fence = "`" * max(3, 1 + max(map(len, re.findall("`+", sample.text)), default=0))
         parts.append(f"Temperature {sample.temperature:g}:\n\n{fence}text\n{sample.text}\n{fence}\n")
@@ -69,22 +69,22 @@ def _samples(samples: Sequence[Sample]) -> str:
 
 
 def _parts(training: Mapping[str, Any]) -> str:
-    """Return what a blend is made of, and what its weights were fitted on."""
+    """Return the parts of a blend with their weights, and what the weights were fitted on; empty for other models."""
     parts, fit = training.get("parts"), training.get("weights", {})
     if not parts:
         return ""
     bits = fit.get("bits_per_character", {})
     lines = ["", "", f"At each token it averages the probabilities of {len(parts)} models; {_WEIGHTS[fit['method']]}.", ""]
-    for part, its_bits in zip(parts, bits.get("parts", [None] * len(parts)), strict=True):
-        lines.append(f"- {part['preset']}: weight {part['weight']:.4f}" + (f", {_spell_bits(its_bits)}" if bits else ""))
+    for part, part_bits in zip(parts, bits.get("parts", [None] * len(parts)), strict=True):
+        lines.append(f"- {part['preset']}: weight {part['weight']:.4f}" + (f", {_format_bits(part_bits)}" if bits else ""))
     if bits:
-        together = _spell_bits(bits["fitted_weights"])
-        lines += ["", f"On those {fit['characters']:,} characters the blend takes {together}, end tokens included."]
+        blend_bits = _format_bits(bits["fitted_weights"])
+        lines += ["", f"On those {fit['characters']:,} characters the blend takes {blend_bits}, end tokens included."]
     return "\n".join(lines)
 
 
 def _parents(parent: Mapping[str, Any] | None) -> str:
-    """Return which models it was before, the last one first."""
+    """Return the models that it was trained further from, the most recent first; empty if there are none."""
     lines = []
     while parent:
         name = f"`{parent['source']}`" if parent.get("source") else "a model that was not saved"
@@ -92,61 +92,64 @@ def _parents(parent: Mapping[str, Any] | None) -> str:
         texts = parent.get("data", {}).get("source", "an unnamed corpus")
         lines.append(f"- {name} ({parent.get('preset', 'of an unnamed preset')}{digest}), trained on {texts}")
         parent = parent.get("parent")
-    return "\n".join(["", "", "Before that it was:", "", *lines]) if lines else ""
+    return "\n".join(["", "", "It was trained further from:", "", *lines]) if lines else ""
 
 
 _WEIGHTS = {
     "equal": "the weights are equal",
-    "given": "the weights were given",
+    "given": "the weights were set by the user",
     "expectation-maximisation": "the weights were fitted on further texts by expectation maximisation",
 }
 
 
-def _spell_bits(bits: float | None) -> str:
-    spelled = f"{bits:.4f}" if bits is not None else "infinite (some tokens have probability zero)"
-    return f"{spelled} bits per character"
+def _format_bits(bits: float | None) -> str:
+    number = f"{bits:.4f}" if bits is not None else "infinite (some tokens have probability zero)"
+    return f"{number} bits per character"
 
 
-def _figures(held_out: Mapping[str, Any] | None) -> str:
+def _bits(held_out: Mapping[str, Any] | None) -> str:
     if held_out is None:
         return "Not evaluated on held-out text."
-    bits = _spell_bits(held_out["bits_per_character"])
+    bits = _format_bits(held_out["bits_per_character"])
     return f"Held out ({held_out['split']}, {held_out['reviews']} reviews): {bits}, end tokens included."
 
 
-def _copies(facts: CardFacts, has_parent: bool) -> str:
-    """Return what is known of copying, and what the index gives away."""
+def _copying(facts: CardFacts, has_parent: bool) -> str:
+    """Return the copy rate, and what the index in the folder reveals of the training text."""
     novelty = facts.training.get("novelty")
     if not novelty:
         return ""
     lines = []
     if facts.known_copy_rate is not None:
-        lines.append(f"Copy rate: {facts.known_copy_rate:.1%} of the 20-token windows of its texts stand in the training text")
+        lines.append(
+            f"Copy rate: {facts.known_copy_rate:.1%} of the 20-token windows of generated texts occur in the training text"
+        )
         if novelty["held_out_copy_rate"] is not None:
             lines[0] += f" ({novelty['held_out_copy_rate']:.1%} of those of held-out reviews do)"
         lines[0] += "."
     if has_parent:
-        lines.append("The index covers the texts of the last training; what it copies of earlier ones is not seen.")
+        lines.append("The index covers the texts of the last training; text copied from earlier ones is not detected.")
     if novelty["form"] == "exact":
-        lines.append("`novelty.safetensors` holds the whole training text: keep this folder to yourself if the text is private.")
+        lines.append("`novelty.safetensors` contains the whole training text: do not share it if the text is private.")
     else:
         worst = max(novelty["false_positive_rates"].values())
         lines.append(
-            "`novelty.safetensors` holds hashes of the training text's windows of 8, 12 and 20 tokens; its false-positive rate "
-            f"is {worst:.1%}. It holds no text, but it allows membership tests: whoever has a text can test whether it was "
-            "trained on."
+            "`novelty.safetensors` contains hashes of the training text's windows of 8, 12 and 20 tokens; its false-positive "
+            f"rate is {worst:.1%}. It contains no text, but it allows membership tests: anyone who has a text can test whether "
+            "the model was trained on it."
         )
     return "\n\n" + "\n\n".join(lines)
 
 
 def _conditions(conditions: Sequence[Mapping[str, Any]]) -> str:
-    """Return each condition with its values."""
+    """Return each condition with its values, in one line."""
     return "; ".join(f"{each['name']}: {', '.join(value['label'] for value in each['values'])}" for each in conditions)
 
 
 def _facts(facts: CardFacts, data: Mapping[str, Any]) -> str:
+    """Return the facts of the training as a list, and the settings as a table."""
     training = facts.training
-    rows = {
+    entries = {
         "Reviews, train / validation / test": " / ".join(f"{count:,}" for count in data.get("reviews", {}).values()),
         "Conditions": _conditions(data.get("conditions") or []),
         "Data fingerprint": data.get("fingerprint"),
@@ -160,10 +163,10 @@ def _facts(facts: CardFacts, data: Mapping[str, Any]) -> str:
         "Ended": training.get("stopped"),
         "Verdict": training.get("verdict", {}).get("words"),
     }
-    lines = [f"- {name}: {value}" for name, value in rows.items() if value not in (None, "")]
+    lines = [f"- {name}: {value}" for name, value in entries.items() if value not in (None, "")]
     settings = {**facts.settings, "training": training.get("config") or {}}
     tables = [
-        f"| {group} | {', '.join(f'`{name}={_spell(value)}`' for name, value in values.items())} |"
+        f"| {group} | {', '.join(f'`{name}={_format_setting(value)}`' for name, value in values.items())} |"
         for group, values in settings.items()
         if values
     ]
@@ -172,8 +175,8 @@ def _facts(facts: CardFacts, data: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _spell(value: Any) -> str:
-    """Return a setting as it fits into the cell of a table."""
+def _format_setting(value: Any) -> str:
+    """Return the value of a setting, shortened and escaped for a table cell."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = text if len(text) <= 80 else text[:77] + "..."
     return text.replace("|", "\\|").replace("`", "'").replace("\n", " ")

@@ -1,8 +1,8 @@
-"""Strict settings: frozen dataclasses of JSON values, checked when they are made and when they are read.
+"""Strict settings: frozen dataclasses of JSON values, validated when they are created and when they are read.
 
-    settings     the machinery, for every plugin's ``Config``
+    settings     validation and conversion, for every plugin's ``Config``
     generation   generation settings, and presets
-    reading      how a source of texts is read and cleaned
+    reading      the options for reading and cleaning a source of texts
 
 Standard library only; knows neither torch nor any plugin.
 """

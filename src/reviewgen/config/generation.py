@@ -1,4 +1,4 @@
-"""How text is drawn: the settings of ``generate``, by the names of transformers and with their meaning; and presets."""
+"""The settings of ``generate``, with the names and meanings of transformers; and presets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,24 +12,24 @@ __all__ = ["FOREIGN", "GenerationConfig", "GenerationSettings", "Preset", "gener
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How text is drawn; the names are those of transformers.
+    """The settings of ``generate``; the names and meanings are those of transformers.
 
     Attributes:
-        max_new_tokens: Where a text that does not end by itself is cut off.
-        min_new_tokens: No text ends by itself before it has so many.
-        num_return_sequences: Texts a prompt.
-        do_sample: Whether tokens are drawn; else the most probable one is taken. None draws unless there are beams.
-        num_beams: More than 1 searches for the most probable texts, so many at a time.
-        length_penalty: Of beams: a text's log probability is divided by its tokens to this power; above 0 favours longer ones.
-        temperature: Above 0; below 1 likelier, above 1 wilder. A list is a cycle: new token t has the temperature t % length.
-        top_k: Draw from the k most probable tokens only; 0 is off.
-        top_p: Draw from the most probable tokens that together have this probability; 1 is off.
-        min_p: Draw from tokens at least this many times as probable as the most probable one; 0 is off.
-        repetition_penalty: Above 1, tokens that the text has already become less probable (Keskar et al. 2019); 1 is off.
-        no_repeat_ngram_size: No run of so many tokens occurs twice in a text; 0 is off.
-        stop_strings: A text ends after the first of these that it writes.
-        max_time: Seconds after which a call stops; texts end where they are. None is no limit.
-        finish: "sentence" takes a text that was cut off back to the end of its last whole sentence, where it has one.
+        max_new_tokens: The maximum number of new tokens; a longer text is cut off.
+        min_new_tokens: The minimum number of new tokens before a text may end.
+        num_return_sequences: The number of texts per prompt.
+        do_sample: Whether to sample tokens; false takes the most probable one. None samples, except with num_beams above 1.
+        num_beams: The number of beams of a beam search; 1 is off.
+        length_penalty: The exponent of the length by which a beam's log probability is divided; above 0 favours long texts.
+        temperature: Below 1 favours probable tokens, above 1 rare ones. A list is a cycle: token t uses element t % length.
+        top_k: Sample from the k most probable tokens only; 0 is off.
+        top_p: Sample from the smallest set of most probable tokens whose probabilities sum to this; 1 is off.
+        min_p: Sample only from tokens at least this many times as probable as the most probable one; 0 is off.
+        repetition_penalty: Above 1 makes tokens that the text already has less probable (Keskar et al. 2019); 1 is off.
+        no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
+        stop_strings: A text ends after the first occurrence of any of these strings.
+        max_time: The maximum time of a call in seconds, after which all texts are cut off; None is no limit.
+        finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other.
     """
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
@@ -51,15 +51,18 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.temperature == ():
-            raise ConfigError("temperature must be a number or a list of at least one.")
+            raise ConfigError("temperature must be a number or a list of at least one; got an empty list.")
         if self.min_new_tokens > self.max_new_tokens:
-            raise ConfigError(f"min_new_tokens={self.min_new_tokens} is above max_new_tokens={self.max_new_tokens}.")
+            raise ConfigError(
+                f"min_new_tokens={self.min_new_tokens} is above max_new_tokens={self.max_new_tokens}: lower the one or raise "
+                "the other."
+            )
         if self.num_beams > 1 and self.do_sample:
-            raise ConfigError("num_beams searches and does not draw: leave do_sample out, or set it to False.")
+            raise ConfigError("num_beams does not sample: leave do_sample out, or set it to False.")
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
             raise ConfigError(
-                f"num_beams={self.num_beams} finds so many texts a prompt; num_return_sequences={self.num_return_sequences} "
-                "is more."
+                f"num_return_sequences={self.num_return_sequences} is above num_beams={self.num_beams}: a beam search returns at "
+                "most num_beams texts per prompt."
             )
         if self.do_sample is False and self.num_beams == 1 and self.num_return_sequences > 1:
             raise ConfigError(
@@ -73,7 +76,7 @@ class GenerationConfig:
 
 
 class GenerationSettings(TypedDict, total=False):
-    """What may be given to ``generate`` by keyword, each for that call: the fields of ``GenerationConfig``. None is not given."""
+    """The fields of ``GenerationConfig`` as keyword arguments of ``generate``; None keeps the default."""
 
     max_new_tokens: int | None
     min_new_tokens: int | None
@@ -109,40 +112,40 @@ FOREIGN = {
     "stop": "stop_strings",
     "stop_sequences": "stop_strings",
 }
-"""What gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers call it, and what it is called here."""
+"""Names of settings in gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers, and their names here."""
 
 
 def generation_config(
     base: GenerationConfig, own: Any = None, settings: Mapping[str, Any] | None = None, others: Iterable[str] = ()
 ) -> GenerationConfig:
-    """Return how to draw: the saved defaults, overlaid with a call's ``generation_config`` and with its own settings.
+    """Return the settings of a call: the saved defaults, overridden by its ``generation_config``, then by its keyword arguments.
 
     Args:
-        base: The defaults.
-        own: A GenerationConfig, which stands for all of them, or a mapping of some settings. None changes nothing.
-        settings: Settings by name; None stands for one that was not given.
-        others: What else a call may take, for the error that names it.
+        base: The saved defaults.
+        own: A GenerationConfig, which replaces all defaults, or a mapping, which replaces some. None replaces none.
+        settings: Keyword arguments by name; None keeps the default.
+        others: The other keyword arguments of the call, for the error message of an unknown one.
 
     Raises:
-        ConfigError: A setting is unknown, also where others use that name and this library another; or is out of range.
+        ConfigError: A setting is unknown (for the name of another library, the message gives the one to use) or out of range.
     """
     known, own_arguments = fields_of(GenerationConfig), {*others, "prompt"}
     if isinstance(own, GenerationConfig):
         base, own = own, {}
     elif own is not None and not isinstance(own, Mapping):
         raise ConfigError(
-            f"generation_config is reviewgen's GenerationConfig or a mapping of settings; got {type(own).__module__}."
+            f"generation_config must be a reviewgen.GenerationConfig or a mapping of settings; got {type(own).__module__}."
             f"{type(own).__name__}."
         )
-    said = {name: value for part in (own or {}, settings or {}) for name, value in part.items()}
-    for name in said:
+    requested = {name: value for part in (own or {}, settings or {}) for name, value in part.items()}
+    for name in requested:
         if name in FOREIGN:
             raise ConfigError(f"{name!r} is called {FOREIGN[name]} here.")
         if name not in known:
             if name in own_arguments and name not in (settings or {}):
-                raise ConfigError(f"{name!r} is given to generate itself, not in generation_config.")
-            raise ConfigError(f"{name!r} is no setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
-    given = {name: value for name, value in said.items() if value is not None}
+                raise ConfigError(f"{name!r} is an argument of generate, not a setting of generation_config.")
+            raise ConfigError(f"{name!r} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
+    given = {name: value for name, value in requested.items() if value is not None}
     stops = given.get("stop_strings")
     if isinstance(stops, str):
         given["stop_strings"] = (stops,)
@@ -154,11 +157,18 @@ def generation_config(
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A model, a tokenizer and the settings for both: plain data behind an entry point of ``reviewgen.presets``.
+    """The names of a model and a tokenizer, and settings for both: plain data, found by entry point in ``reviewgen.presets``.
 
-    Where a training has a budget of time and nobody names a size, it takes one of ``sizes``, which are model settings from small
-    to large, and of ``by_epochs`` those of the last entry whose number of epochs is reached, as in ``(4.0, {"dropout": 0.3})``.
-    ``expected`` holds what was measured: tokens seen, and the lowest and highest bits per character held out.
+    Attributes:
+        model: The name of the model.
+        tokenizer: The name of the tokenizer.
+        model_settings: Settings of the model that differ from its defaults.
+        tokenizer_settings: Settings of the tokenizer that differ from its defaults.
+        training_settings: Training settings that differ from the defaults.
+        generation_settings: Generation settings that differ from the defaults.
+        sizes: Model settings from small to large, one of which is chosen if a training has a time budget and sets no size.
+        by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as in (4.0, {"dropout": 0.3}).
+        expected: Measurements, each the tokens seen and the lowest and highest bits per character of held-out text.
     """
 
     model: str

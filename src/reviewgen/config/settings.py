@@ -1,8 +1,8 @@
-"""The machinery of strict settings: what a config dataclass may hold, how it is checked, read and written.
+"""Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
 A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), or alternatives such as ``X | None``.
-A bound stands in the type, of a tuple it is that of each element, and ``check`` enforces types and bounds alike::
+``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), or a union such as ``X | None``.
+Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -12,7 +12,7 @@ A bound stands in the type, of a tuple it is that of each element, and ``check``
         def __post_init__(self) -> None:
             check(self)
 
-``from_dict`` refuses unknown, missing and ill-typed values; ``from_strings`` reads what a person typed after ``--set``.
+``from_dict`` rejects unknown and missing keys and invalid values; ``from_strings`` converts strings typed after ``--set``.
 Standard library only; knows neither torch nor any plugin.
 """
 
@@ -45,7 +45,14 @@ ConfigT = TypeVar("ConfigT")
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The range of a number, or of a string's length; stands inside ``Annotated``."""
+    """The allowed range of a number, or of the length of a string; used inside ``Annotated``.
+
+    Attributes:
+        at_least: The minimum, inclusive; None for no limit.
+        above: The minimum, exclusive; None for no limit.
+        at_most: The maximum, inclusive; None for no limit.
+        below: The maximum, exclusive; None for no limit.
+    """
 
     at_least: float | None = None
     above: float | None = None
@@ -53,7 +60,7 @@ class Bound:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Return whether the value is finite and inside the range."""
+        """Return whether a value is finite and in the range."""
         return (
             _is_finite(value)
             and (self.at_least is None or value >= self.at_least)
@@ -63,12 +70,12 @@ class Bound:
         )
 
     def __str__(self) -> str:
-        words = ("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)
-        return " and ".join(f"{word} {limit:g}" for word, limit in words if limit is not None)
+        limits = ("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)
+        return " and ".join(f"{name} {limit:g}" for name, limit in limits if limit is not None)
 
 
 def check(config: Any) -> None:
-    """Raise unless every field of a config dataclass has its declared type and lies in its bounds.
+    """Validate a config dataclass: every field must have its declared type and be within its bounds.
 
     Raises:
         ConfigError: A field has the wrong type or is out of range.
@@ -78,7 +85,7 @@ def check(config: Any) -> None:
 
 
 def check_seed(seed: int | None) -> int:
-    """Return a seed, a random one for None.
+    """Return a seed after validating it; a random one for None.
 
     Raises:
         ConfigError: It is not a whole number from 0 to 2**64 - 1.
@@ -91,13 +98,13 @@ def check_seed(seed: int | None) -> int:
 
 
 def fields_of(cls: type) -> dict[str, Any]:
-    """Return the fields of a config dataclass, name to type hint with its bounds."""
+    """Return the type hint of each field of a config dataclass, with its bounds."""
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-    """Build a config from plain values, refusing every key that it does not know.
+    """Create a config from JSON values; unknown keys are an error.
 
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
@@ -109,21 +116,21 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     missing = [name for name in _required(cls) if name not in values]
     if missing:
         raise ConfigError(f"The setting {missing[0]!r} is missing.")
-    return cls(**{name: _as_tuples(value, known[name]) for name, value in values.items()})
+    return cls(**{name: _to_tuple(value, known[name]) for name, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn typed-in strings into values of the fields' types; values that are no strings pass unchanged.
+    """Convert strings to the types of their fields; values that are not strings are returned unchanged.
 
     Raises:
-        ConfigError: A key is unknown, or a string is no value of its field's type.
+        ConfigError: A key is unknown, or a string cannot be converted.
     """
     known = fields_of(cls)
     parsed = {}
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
-        parsed[key] = _parse(key, value, known[key]) if isinstance(value, str) else value
+        parsed[key] = _convert(key, value, known[key]) if isinstance(value, str) else value
     return parsed
 
 
@@ -141,16 +148,16 @@ def parse_settings(
     {'model': {'hidden_size': '256'}, 'tokenizer': {}, 'training': {'batch_size': '64'}}
 
     Raises:
-        ConfigError: A string has another form, or its group is unknown.
+        ConfigError: A string does not have this form, or its group is unknown.
     """
     split: dict[str, dict[str, str]] = {group: {} for group in groups}
     for setting in settings:
         path, equals, value = setting.partition("=")
         group, dot, name = path.strip().partition(".")
         if not (equals and dot and name):
-            raise ConfigError(f"A setting is written group.name=value, as in model.hidden_size=256; got {setting!r}.")
+            raise ConfigError(f"A setting must have the form group.name=value, as in model.hidden_size=256; got {setting!r}.")
         if group not in split:
-            raise ConfigError(f"{group!r} in {setting!r} is no group of settings. {did_you_mean(group, split)}")
+            raise ConfigError(f"{group!r} in {setting!r} is not a group of settings. {did_you_mean(group, split)}")
         split[group][name] = value.strip()
     return split
 
@@ -162,13 +169,13 @@ def parse_duration(text: str | float) -> float:
     120.0
 
     Raises:
-        ConfigError: It is no duration above zero.
+        ConfigError: It is not a duration above zero.
     """
     units = {"s": 1, "m": 60, "h": 3600, "": 1}
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", str(text).strip().lower())
     seconds = float(match[1]) * units[match[2]] if match else 0.0
     if not 0 < seconds < math.inf or isinstance(text, bool):
-        raise ConfigError(f"A duration is a number above 0 with s, m or h, as in 90s or 2m; got {text!r}.")
+        raise ConfigError(f"A duration must be a number above 0 with an optional unit s, m or h, as in 90s or 2m; got {text!r}.")
     return seconds
 
 
@@ -179,12 +186,12 @@ def _required(cls: Any) -> list[str]:
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
-    """Return the alternatives of ``X | None`` and of a plain type alike."""
+    """Return the members of a union, or a plain type as its only member."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _unpack(hint: Any) -> tuple[Any, Bound | None]:
-    """Return a hint without its ``Annotated`` shell, and its bound."""
+    """Split an ``Annotated`` type hint into the type and its bound; the bound is None if there is none."""
     if get_origin(hint) is Annotated:
         inner, *extras = get_args(hint)
         return inner, next((extra for extra in extras if isinstance(extra, Bound)), None)
@@ -192,11 +199,16 @@ def _unpack(hint: Any) -> tuple[Any, Bound | None]:
 
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
+    """Validate the value of a field.
+
+    Raises:
+        ConfigError: It has the wrong type or is out of range.
+    """
     inner, bound = _unpack(hint)
     if get_origin(inner) is tuple and bound is None:
         bound = _unpack(get_args(inner)[0])[1]
-    if not any(_is_a(value, option) for option in _options(inner)):
-        raise ConfigError(f"{name} must be {_spell(inner)}; got {value!r}.")
+    if not any(_has_type(value, option) for option in _options(inner)):
+        raise ConfigError(f"{name} must be {_describe_type(inner)}; got {value!r}.")
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, float) and not _is_finite(part):
             raise ConfigError(f"{name} must be a finite number; got {part!r}.")
@@ -205,8 +217,8 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
             raise ConfigError(f"{name} must be {bound}{unit}; got {part!r}.")
 
 
-def _as_tuples(value: Any, hint: Any) -> Any:
-    """Return a list, which is what JSON has, as a tuple where the field may hold one."""
+def _to_tuple(value: Any, hint: Any) -> Any:
+    """Convert a JSON list to a tuple if the type of the field allows one."""
     takes_tuple = any(get_origin(option) is tuple for option in _options(_unpack(hint)[0]))
     return tuple(value) if isinstance(value, list) and takes_tuple else value
 
@@ -214,15 +226,16 @@ def _as_tuples(value: Any, hint: Any) -> Any:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an int too large for a float
         return False
 
 
-def _is_a(value: Any, option: Any) -> bool:
+def _has_type(value: Any, option: Any) -> bool:
+    """Return whether a value has a type of a union; a bool is not a number, an int is a float."""
     if get_origin(option) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
-        return isinstance(value, tuple) and all(_is_a(part, _unpack(get_args(option)[0])[0]) for part in value)
+        return isinstance(value, tuple) and all(_has_type(part, _unpack(get_args(option)[0])[0]) for part in value)
     if get_origin(option) is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if option is float:
@@ -234,20 +247,20 @@ def _is_a(value: Any, option: Any) -> bool:
     return isinstance(value, option)
 
 
-def _spell(hint: Any) -> str:
-    return " or ".join(_spell_option(option) for option in _options(hint))
+def _describe_type(hint: Any) -> str:
+    return " or ".join(_describe_option(option) for option in _options(hint))
 
 
-def _spell_option(option: Any) -> str:
+def _describe_option(option: Any) -> str:
     if get_origin(option) is Literal:
         return " or ".join(json.dumps(choice) for choice in get_args(option))
     if get_origin(option) is tuple:
         inner = _unpack(get_args(option)[0])[0]
         return f"a list of {_PLURALS[get_origin(inner) or inner]}"
-    return _WORDS[get_origin(option) or option]
+    return _TYPE_NAMES[get_origin(option) or option]
 
 
-_WORDS: dict[Any, str] = {
+_TYPE_NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a string",
@@ -258,17 +271,22 @@ _WORDS: dict[Any, str] = {
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false", dict: "objects"}
 
 
-def _parse(name: str, text: str, hint: Any) -> Any:
+def _convert(name: str, text: str, hint: Any) -> Any:
+    """Convert a string to the first type of the hint that it is a value of.
+
+    Raises:
+        ConfigError: It is not a value of any of them.
+    """
     inner, _ = _unpack(hint)
     for option in _options(inner):
-        value = _parse_as(text, option)
-        if _is_a(value, option):
+        value = _convert_to(text, option)
+        if _has_type(value, option):
             return value
-    raise ConfigError(f"{name} must be {_spell(inner)}; got {text!r}.")
+    raise ConfigError(f"{name} must be {_describe_type(inner)}; got {text!r}.")
 
 
-def _parse_as(text: str, option: Any) -> Any:
-    """Return the text as a value of one plain type, or the text itself where it is none."""
+def _convert_to(text: str, option: Any) -> Any:
+    """Convert a string to one type; return the string unchanged if it is not a value of it."""
     if option is bool:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
     if option is types.NoneType:
@@ -276,7 +294,7 @@ def _parse_as(text: str, option: Any) -> Any:
     if get_origin(option) is Literal:
         return next((choice for choice in get_args(option) if str(choice) == text), text)
     if get_origin(option) is tuple:
-        return tuple(_parse_as(part.strip(), get_args(option)[0]) for part in text.split(",")) if text else ()
+        return tuple(_convert_to(part.strip(), get_args(option)[0]) for part in text.split(",")) if text else ()
     if option in (int, float):
         try:
             return option(text)

@@ -105,7 +105,7 @@ class Generator:
         index = require_index(self.index)  # raised before anything is generated
         if request.novelty == "report":
             return None
-        default = max(index.least_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
+        default = max(index.smallest_max_copy, math.ceil(_MAX_COPY / index.characters_per_token))
         return index.guard(default if request.max_copy is None else request.max_copy)
 
     def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Row]:

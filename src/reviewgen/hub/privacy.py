@@ -1,7 +1,6 @@
-"""What must not be published by accident: personal details in what a model writes, too much copied text, no license.
+"""Finds personal data in generated texts, and names the kinds of findings that block publishing.
 
-Patterns find what looks like an e-mail address, a telephone number, an address on the web or a handle. That is a check, not a
-guarantee.
+Patterns match what looks like an e-mail address, a telephone number, a web address or a handle. That is a check, not a guarantee.
 """
 
 import re
@@ -21,69 +20,69 @@ _PATTERNS = {
         re.IGNORECASE,
     ),
     "phone": re.compile(
-        r"(?<![\w.,$£€-])(?!97[89])"  # no book's number
+        r"(?<![\w.,$£€-])(?!97[89])"  # not an ISBN
         r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
         r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?: \d{2,4}){2,4}|\d{9,15})"
         r"(?![\w-])"
     ),
     "handle": re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}"),
 }
-_WORDS = {
+_PLURALS = {
     "email": "e-mail addresses",
     "url": "web addresses",
     "phone": "telephone numbers",
     "handle": "handles",
 }
 KINDS = (*_PATTERNS, "copies", "text", "license")
-"""What ``allow`` takes."""
+"""The kinds of findings, which are the values of ``allow``."""
 NOTHING_FOUND = "no e-mail address, web address, telephone number or handle"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason not to publish.
+    """A reason not to publish a model.
 
     Attributes:
         kind: One of KINDS.
-        words: What was found, where and how often, in a clause.
+        description: What was found, where and how often, as part of a sentence.
     """
 
     kind: str
-    words: str
+    description: str
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:
-    """Return what may be published all the same.
+    """Return the kinds of findings that do not block publishing.
 
     Raises:
-        ConfigError: A name is none of KINDS.
+        ConfigError: A name is not one of KINDS.
     """
     names = list(allow) if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
     for name in names:
         if name not in KINDS:
-            raise ConfigError(f"{name!r} is nothing that is looked for before publishing. {did_you_mean(str(name), KINDS)}")
+            raise ConfigError(f"{name!r} is not a kind of finding that allow accepts. {did_you_mean(str(name), KINDS)}")
     return frozenset(names)
 
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> list[Finding]:
-    """Return the personal details in texts that a model wrote, and in the pieces of its vocabulary."""
-    found = []
-    known = list(pieces)
+    """Return the personal data in generated texts and in the pieces of a vocabulary, one finding per kind."""
+    findings = []
+    vocabulary = list(pieces)
     for kind, pattern in _PATTERNS.items():
-        hits: Counter[str] = Counter()
+        matches: Counter[str] = Counter()
         texts = 0
         for sample in samples:
-            here = pattern.findall(sample)
-            texts += bool(here)
-            hits.update(here)
-        inside = [piece for piece in known if pattern.search(piece)]
+            in_sample = pattern.findall(sample)
+            texts += bool(in_sample)
+            matches.update(in_sample)
+        matching_pieces = [piece for piece in vocabulary if pattern.search(piece)]
         where = []
         if texts:
             where.append(f"{texts} of {len(samples)} samples")
-            example = hits.most_common(1)[0][0]
-        if inside:
-            where.append(f"{len(inside)} pieces of the vocabulary")
-            example = example if texts else inside[0].strip()
+            example = matches.most_common(1)[0][0]
+        if matching_pieces:
+            where.append(f"{len(matching_pieces)} pieces of the vocabulary")
+            example = example if texts else matching_pieces[0].strip()
         if where:
-            found.append(Finding(kind, f"{_WORDS[kind]} in {' and '.join(where)}, as in {example[:60]!r}"))
-    return found
+            findings.append(Finding(kind, f"{_PLURALS[kind]} in {' and '.join(where)}, as in {example[:60]!r}"))
+    return findings

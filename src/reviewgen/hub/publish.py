@@ -195,7 +195,7 @@ def _check(bundle: Bundle, scan: _Scan, allowed: Collection[str], copy_limit: fl
         "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee.",
         len(texts),
         tokenizer.vocab_size,
-        "; ".join(f"{finding.words} (allowed)" for finding in findings) or NOTHING_FOUND,
+        "; ".join(f"{finding.description} (allowed)" for finding in findings) or NOTHING_FOUND,
         "the copy rate is unknown" if scan.copy_rate is None else f"a copy rate of {scan.copy_rate:.1%}",
     )
 
@@ -206,7 +206,7 @@ def _refuse(findings: Sequence[Finding], allowed: Collection[str]) -> None:
         kinds = [finding.kind for finding in refused]
         hint = " Name one: --license apache-2.0 (license=...)." if "license" in kinds else ""
         raise NotPublished(
-            f"The model was not published: {'; '.join(finding.words for finding in refused)}.{hint} To publish it anyway: "
+            f"The model was not published: {'; '.join(finding.description for finding in refused)}.{hint} To publish it anyway: "
             f"--allow {','.join(kinds)} (allow={kinds})."
         )
 

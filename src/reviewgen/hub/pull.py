@@ -1,4 +1,4 @@
-"""Fetch a saved model: only its own files, all of one commit, and each as the Hub has it."""
+"""Downloads a saved model from the Hub: the files of the model only, from a single commit, with their digests verified."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from reviewgen.names import HubSource
 __all__ = ["pull"]
 
 _logger = logging.getLogger("reviewgen")
-_SHOWN = 5  # files that are ignored, by name
+_MAX_SHOWN = 5  # ignored files named in a warning
 
 
 def pull(
@@ -26,19 +26,19 @@ def pull(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """Return the local folder of a repository's model files, downloaded where the cache lacks them.
+    """Download a repository's model files, unless they are cached, and return their local folder.
 
-    Other files of the repository stay where they are; the logger ``reviewgen`` names them in a warning. Where the Hub is not
-    reached, or says no, what was fetched before is taken, and a warning says so.
+    Other files of the repository are not downloaded; the logger ``reviewgen`` names them in a warning. If the Hub cannot be
+    reached or refuses the request, the cached version is used, with a warning.
 
     Args:
         source: The repository, with or without a revision.
-        token, cache_dir, local_files_only, force_download: What they are to ``huggingface_hub.snapshot_download``.
+        token, cache_dir, local_files_only, force_download: As in ``huggingface_hub.snapshot_download``.
 
     Raises:
-        HubError: The Hub was not reached, has no such repository or revision, or a file arrived damaged.
-        BundleError: What the repository holds is no saved model.
-        ConfigError: The token is empty.
+        HubError: The Hub was not reached, has no such repository or revision, or a file was damaged in transfer.
+        BundleError: The repository does not contain a saved model.
+        ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (
@@ -49,68 +49,69 @@ def pull(
     )
 
     check_token(token)
-    place: dict[str, Any] = {"repo_id": source.repo_id, "cache_dir": cache_dir, "token": token}
-    with plain_errors(source, "could not be fetched from the Hub"):
+    arguments: dict[str, Any] = {"repo_id": source.repo_id, "cache_dir": cache_dir, "token": token}
+    with plain_errors(source, "could not be downloaded from the Hub"):
         if local_files_only:
-            return _fetch(place | {"revision": source.revision, "local_files_only": True})[0]
+            return _fetch(arguments | {"revision": source.revision, "local_files_only": True})[0]
         try:
-            there = HfApi(token=token).model_info(source.repo_id, revision=source.revision, files_metadata=True)
+            info = HfApi(token=token).model_info(source.repo_id, revision=source.revision, files_metadata=True)
         except RevisionNotFoundError:
             raise
         except Exception as error:  # of the client, or of its HTTP library
             if force_download:
                 raise
             try:
-                folder = _fetch(place | {"revision": source.revision, "local_files_only": True})[0]
+                folder = _fetch(arguments | {"revision": source.revision, "local_files_only": True})[0]
             except LocalEntryNotFoundError as missing:
                 if isinstance(error, HfHubHTTPError):
                     raise error from None
                 raise missing from error
             if not isinstance(error, OfflineModeIsEnabled):
-                _logger.warning("%s was not asked for on the Hub (%s): what was fetched before is taken.", source, shorten(error))
+                _logger.warning("%s could not be checked on the Hub (%s), so the cached version is used.", source, shorten(error))
             return folder
-        folder, wanted = _fetch(place | {"revision": there.sha, "force_download": force_download})
-        _compare(source, folder, wanted, there.siblings or [])
-        hf_hub_download(filename=CONFIG, revision=source.revision, **place)  # now the name is this commit's, offline, too
+        folder, names = _fetch(arguments | {"revision": info.sha, "force_download": force_download})
+        _verify(source, folder, names, info.siblings or [])
+        # Caches which commit the revision names, for offline use.
+        hf_hub_download(filename=CONFIG, revision=source.revision, **arguments)
     return folder
 
 
-def _fetch(how: dict[str, Any]) -> tuple[Path, set[str]]:
-    """Return the folder of a commit in the cache, and the names of the files that belong to a saved model."""
+def _fetch(arguments: dict[str, Any]) -> tuple[Path, set[str]]:
+    """Return the cached folder of a commit, and the names of the files that belong to the model."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    config = Path(str(hf_hub_download(filename=CONFIG, **how)))
+    config = Path(str(hf_hub_download(filename=CONFIG, **arguments)))
     try:
-        wanted = files_of(json.loads(config.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError):  # what is wrong with it, the reader of the folder says
+        names = files_of(json.loads(config.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError):  # the error is reported when the folder is read
         return config.parent, {CONFIG}
-    return Path(str(snapshot_download(allow_patterns=sorted(wanted), **how))), wanted
+    return Path(str(snapshot_download(allow_patterns=sorted(names), **arguments))), names
 
 
-def _compare(source: HubSource, folder: Path, wanted: set[str], entries: Sequence[Any]) -> None:
-    """Compare the digests of the fetched files with the Hub's, and name the files that were left there.
+def _verify(source: HubSource, folder: Path, names: set[str], entries: Sequence[Any]) -> None:
+    """Compare the digests of the downloaded files with the Hub's, and warn of files that do not belong to the model.
 
     Raises:
-        HubError: Some differ; they are removed from the cache, so that they are fetched anew.
+        HubError: Some digests differ. These files are removed from the cache, so that they are downloaded again.
     """
-    ignored = sorted(entry.rfilename for entry in entries if entry.rfilename not in wanted | TOLERATED)
+    ignored = sorted(entry.rfilename for entry in entries if entry.rfilename not in names | TOLERATED)
     if ignored:
-        more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
-        names = ", ".join(ascii(name) for name in ignored[:_SHOWN])
-        _logger.warning("%s also holds %s%s, which no saved model has: ignored.", source, names, more)
-    damaged = [entry.rfilename for entry in entries if entry.rfilename in wanted and _differs(folder / entry.rfilename, entry)]
+        more = f" and {len(ignored) - _MAX_SHOWN} more" if len(ignored) > _MAX_SHOWN else ""
+        listed = ", ".join(ascii(name) for name in ignored[:_MAX_SHOWN])
+        _logger.warning("%s also contains %s%s, which are not files of a saved model: ignored.", source, listed, more)
+    damaged = [entry.rfilename for entry in entries if entry.rfilename in names and _differs(folder / entry.rfilename, entry)]
     for name in damaged:
         (folder / name).resolve().unlink(missing_ok=True)
         (folder / name).unlink(missing_ok=True)
     if damaged:
         raise HubError(
-            f"{', '.join(damaged)} of {source} arrived damaged: the digest is not the one that the Hub names. What came was "
-            "removed; load again to fetch it anew."
+            f"{', '.join(damaged)} of {source} was damaged in transfer: the digest does not match the Hub's. The download was "
+            "removed; load the model again to repeat it."
         )
 
 
 def _differs(file: Path, entry: Any) -> bool:
-    """Return whether a file is not what the Hub has: a large one is known by its SHA-256, another by its git object."""
+    """Return whether a file differs from the Hub's, by SHA-256 if it is stored in LFS, else by its git blob id."""
     if entry.lfs is not None:
         with file.open("rb") as stream:
             return bool(hashlib.file_digest(stream, "sha256").hexdigest() != entry.lfs.sha256)

@@ -1,4 +1,4 @@
-"""Publish a saved folder as one commit of a repository."""
+"""Uploads a saved folder as one commit of a repository on the Hub."""
 
 import json
 from collections.abc import Set
@@ -18,7 +18,15 @@ _FAILED = "could not be published"
 
 
 class PushOptions(TypedDict, total=False):
-    """How a folder is published; the names and meanings are huggingface_hub's."""
+    """How a folder is published, with the names and meanings of huggingface_hub.
+
+    Attributes:
+        private: Whether a new repository is private.
+        create_pr: Whether to open a pull request instead of committing to the branch.
+        allow_patterns: Upload only files that match one of these.
+        ignore_patterns: Do not upload files that match one of these.
+        delete_patterns: Delete files of the repository that match one of these.
+    """
 
     private: bool | None
     create_pr: bool
@@ -29,14 +37,14 @@ class PushOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Remote:
-    """What a repository holds before something is published in it.
+    """The state of a repository before a model is published in it.
 
     Attributes:
-        commit: The newest one of the branch; None where there is no such branch or repository yet.
-        card: Its README.md, or that of main where the branch is yet to be made.
-        is_private: Whether the repository is; None where it is not there.
-        names: Of all its files.
-        files: Of the files of the saved model that is there, and of its picture.
+        commit: The newest commit of the branch; None if the branch or the repository does not exist.
+        card: The text of its README.md; of the one in main if the branch does not exist.
+        is_private: Whether the repository is private; None if it does not exist.
+        names: The names of all its files.
+        files: The names of the files of the saved model in it, and of its plot of the learning curve.
     """
 
     commit: str | None = None
@@ -47,11 +55,11 @@ class Remote:
 
 
 def inspect_repository(target: HubSource, token: str | bool | None = None) -> Remote:
-    """Return what a repository holds now.
+    """Return the current state of a repository.
 
     Raises:
-        HubError: The Hub was not reached, or said no.
-        ConfigError: The token is empty.
+        HubError: The Hub was not reached, or refused the request.
+        ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -60,25 +68,31 @@ def inspect_repository(target: HubSource, token: str | bool | None = None) -> Re
     api = HfApi(token=token)
     with plain_errors(target, _FAILED):
         try:
-            there = api.model_info(target.repo_id, revision=target.revision)
+            info = api.model_info(target.repo_id, revision=target.revision)
         except RevisionNotFoundError:
-            there = api.model_info(target.repo_id)
+            info = api.model_info(target.repo_id)
             is_new = True
         except RepositoryNotFoundError:
             return Remote()
         else:
             is_new = False
-        names = {sibling.rfilename for sibling in there.siblings or []}
-        card = _read(target, there.sha, CARD, token) if CARD in names else None
-        config = _read(target, there.sha, CONFIG, token) if CONFIG in names else None
+        names = {sibling.rfilename for sibling in info.siblings or []}
+        card = _download_text(target, info.sha, CARD, token) if CARD in names else None
+        config = _download_text(target, info.sha, CONFIG, token) if CONFIG in names else None
     try:
-        own = files_of(json.loads(config or "{}"))
+        model_files = files_of(json.loads(config or "{}"))
     except (ValueError, RecursionError, BundleError):
-        own = files_of({})
-    return Remote(None if is_new else there.sha, card, there.private, frozenset(names), frozenset(names & (own | {CURVE})))
+        model_files = files_of({})
+    return Remote(
+        commit=None if is_new else info.sha,
+        card=card,
+        is_private=info.private,
+        names=frozenset(names),
+        files=frozenset(names & (model_files | {CURVE})),
+    )
 
 
-def _read(target: HubSource, commit: str | None, name: str, token: str | bool | None) -> str:
+def _download_text(target: HubSource, commit: str | None, name: str, token: str | bool | None) -> str:
     from huggingface_hub import hf_hub_download
 
     file = hf_hub_download(target.repo_id, name, revision=commit, token=token)
@@ -86,19 +100,23 @@ def _read(target: HubSource, commit: str | None, name: str, token: str | bool | 
 
 
 def check_push(folder: Path, target: HubSource, before: Remote, options: PushOptions) -> None:
-    """Raise where a folder cannot be published in this way, before any work.
+    """Check that a folder can be published with these options, before any upload.
 
     Raises:
-        ConfigError: A pull request is asked for on a revision, or the patterns leave out a part of the model.
-        HubError: The repository is public and should be private.
+        ConfigError: A pull request is asked for on a revision, or the patterns leave out files of the model.
+        HubError: A private repository is asked for, and the existing one is public.
     """
     if options.get("create_pr") and target.revision is not None:
-        raise ConfigError(f"A pull request is made against main: leave out revision={target.revision!r}, or create_pr.")
+        raise ConfigError(f"A pull request is always opened against main: leave out revision={target.revision!r}, or create_pr.")
     if options.get("private") and before.is_private is False:
-        raise HubError(f"The repository {target.repo_id} is there and public: make it private on its page, or take another name.")
+        raise HubError(
+            f"The repository {target.repo_id} exists and is public: make it private on its page, or choose another name."
+        )
     names = {file.name for file in folder.iterdir()} | {CARD}
-    if parts := sorted(names - _chosen(names, options) - OPTIONAL_FILES - {CURVE}):
-        raise ConfigError(f"The patterns leave out {', '.join(parts)}, without which it is no model: a model is published whole.")
+    if missing := sorted(names - _select(names, options) - OPTIONAL_FILES - {CURVE}):
+        raise ConfigError(
+            f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
+        )
 
 
 def push(
@@ -110,21 +128,22 @@ def push(
     token: str | bool | None = None,
     **options: Unpack[PushOptions],
 ) -> str:
-    """Publish a folder, and return the address of the commit, or of the pull request.
+    """Upload a folder, and return the address of the commit, or of the pull request.
 
-    The repository and the branch are made where they are not there. All files go into one commit, so what is newest is whole at
-    any moment; what was uploaded before an interruption is found again. Files of an earlier model are removed, and where somebody
-    has changed the branch since it was looked at, nothing is.
+    The repository and the branch are created if they do not exist. All files go into one commit, so the branch never has half a
+    model; after an interruption, files that were uploaded are not uploaded again. Files of an earlier model in the repository are
+    deleted. Nothing is changed if the branch has got a new commit since ``before``.
 
     Raises:
-        HubError: The Hub was not reached, or said no, or the repository is public and should be private.
-        ConfigError: A pull request is asked for on a revision, or the patterns leave out a part of the model.
+        HubError: The Hub was not reached or refused the request, the branch has a new commit, or a private repository is asked
+            for and the existing one is public.
+        ConfigError: A pull request is asked for on a revision, or the patterns leave out files of the model.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     check_push(folder, target, before, options)
-    added = _chosen({file.name for file in folder.iterdir()}, options)
-    deleted = _fitting(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
+    added = _select({file.name for file in folder.iterdir()}, options)
+    deleted = _match(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
     create_pr, revision = options.get("create_pr", False), target.revision
     with plain_errors(target, _FAILED):
         api = HfApi(token=token)
@@ -145,19 +164,19 @@ def push(
     return info.pr_url or info.commit_url
 
 
-def _chosen(names: set[str], options: PushOptions) -> set[str]:
-    """Return the names that are to be uploaded."""
+def _select(names: set[str], options: PushOptions) -> set[str]:
+    """Return the names of the files to upload."""
     allowed, ignored = options.get("allow_patterns"), options.get("ignore_patterns")
-    return (names if allowed is None else _fitting(names, allowed)) - _fitting(names, ignored)
+    return (names if allowed is None else _match(names, allowed)) - _match(names, ignored)
 
 
-def _fitting(names: Set[str], patterns: Any) -> set[str]:
-    """Return the names that one of the patterns fits.
+def _match(names: Set[str], patterns: Any) -> set[str]:
+    """Return the names that match one of the patterns.
 
     Raises:
-        ConfigError: They are no text.
+        ConfigError: The patterns are not strings.
     """
-    found = [patterns] if isinstance(patterns, str) else patterns or []
-    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
-        raise ConfigError(f"Patterns of files are text, or a list of texts, as in '*.json'; got {patterns!r}.")
-    return {name for name in names if any(fnmatch(name, pattern) for pattern in found)}
+    listed = [patterns] if isinstance(patterns, str) else patterns or []
+    if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
+        raise ConfigError(f"File patterns must be a string or a list of strings, as in '*.json'; got {patterns!r}.")
+    return {name for name in names if any(fnmatch(name, pattern) for pattern in listed)}

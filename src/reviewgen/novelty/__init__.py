@@ -1,15 +1,16 @@
-"""What a generated text copied from the training text: an index of the training text, made at training time, that answers.
+"""Finds text copied from the training text: an index of the training text, built when a model is trained.
 
-    exact      a suffix array: every copied span, and the review that it comes from; some bytes a token, for local use
-    compact    hashed sets of token windows: shares and an upper bound, in a few megabytes; holds no text, so may be published
+    exact      a suffix array: every copied span and the review it comes from; several bytes per token, for local use
+    compact    hashed sets of token windows: copy rates and an upper bound on the longest copied span, in a few megabytes; stores
+               no text, so it may be published
 
-Both have the same methods. They know token ids; the text that ids spell comes from the caller.
+Both have the same methods. They work on token ids; callers pass a function that decodes ids to text.
 
-    report     what an index finds in a text, for programs and for people
-    stream     what both forms know of the training text
+    report     what an index finds in a text, as values and as sentences
+    base       what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
     matching   the compiled loops
-    build      from the training text to an index
-    files      an index on disk, read strictly
+    build      builds an index from the training text
+    files      an index on disk, checked when it is read
 """
 
 from typing import TypeAlias

@@ -1,12 +1,12 @@
-"""From the training text, as one stream of ids, to an index of it."""
+"""Builds an index from the token ids of the training text."""
 
 import numpy as np
 
 from reviewgen.compiled.windows import Tokens, cut
 from reviewgen.errors import ConfigError, DataError, did_you_mean
+from reviewgen.novelty.base import IndexBase
 from reviewgen.novelty.compact import CompactIndex, build_sets
 from reviewgen.novelty.exact import ExactIndex, id_dtype, sort_suffixes
-from reviewgen.novelty.stream import Stream
 
 __all__ = ["build_index"]
 
@@ -22,30 +22,31 @@ def build_index(
     form: str = "compact",
     max_bytes: int = 4_000_000,
 ) -> ExactIndex | CompactIndex:
-    """Index a training text.
+    """Build an index of a training text.
 
     Args:
-        ids: The training texts one after the other, each between bos and eos; in blocks of whole texts where they are larger
-            than memory. The compact form reads them seven times, the exact one holds them.
+        ids: The training texts one after the other, each enclosed in bos and eos; as blocks of whole texts if they do not fit
+            into memory. The compact form iterates over them seven times; the exact form loads them into memory.
         bos_id: The id before each text.
         eos_id: The id after each text.
         vocab_size: The number of ids.
-        characters: Of the training texts.
-        fingerprint: Tells the model that the index belongs to from others.
+        characters: The number of characters of the training texts.
+        fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
-        max_bytes: What the compact form may take.
+        max_bytes: The maximum size of the compact form.
 
     Raises:
-        ConfigError: The form is unknown, or ``max_bytes`` too small.
-        DataError: The stream holds no text, or ids outside the vocabulary.
+        ConfigError: The form is unknown, or ``max_bytes`` is too small.
+        DataError: The training text is empty, or has ids outside the vocabulary.
     """
-    if form not in (ExactIndex.form, CompactIndex.form):
-        raise ConfigError(f"{form!r} is no form of the novelty index. {did_you_mean(form, [ExactIndex.form, CompactIndex.form])}")
+    forms = (ExactIndex.form, CompactIndex.form)
+    if form not in forms:
+        raise ConfigError(f"{form!r} is not a form of the novelty index. {did_you_mean(form, forms)}")
     separators = (bos_id, eos_id)
     tokens = sum(_count_tokens(block, separators, vocab_size) for block in cut(ids))
     if not tokens or characters < 1:
-        raise DataError("The training text is empty, so there is nothing to compare with.")
-    facts = Stream(
+        raise DataError("The training text is empty, so no novelty index can be built. Give a corpus with text in it.")
+    facts = IndexBase(
         bos_id=bos_id,
         eos_id=eos_id,
         vocab_size=vocab_size,
@@ -59,10 +60,10 @@ def build_index(
 
 
 def _count_tokens(ids: np.ndarray, separators: tuple[int, int], vocab_size: int) -> int:
-    """Return how many ids of a block are no separators.
+    """Return the number of ids of a block without bos and eos.
 
     Raises:
-        DataError: Some are outside the vocabulary.
+        DataError: Some ids are outside the vocabulary.
     """
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         raise DataError(f"The training text has ids from {ids.min()} to {ids.max()}; the vocabulary has 0 to {vocab_size - 1}.")

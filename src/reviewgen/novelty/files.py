@@ -1,6 +1,6 @@
-"""An index on disk: one safetensors file, the same bytes for the same index; its facts stand in the header, as JSON.
+"""An index on disk: one safetensors file, with its facts as JSON in the header. Equal indexes give equal bytes.
 
-Reading is strict: a damaged array must never lead compiled code out of its bounds.
+Reading is strict, since the compiled loops do not check bounds: a damaged array must not reach them.
 """
 
 import errno
@@ -25,7 +25,7 @@ from reviewgen.novelty.report import WINDOWS
 __all__ = ["read_index", "write_index"]
 
 _SCHEMA = 1
-_HEADER = "reviewgen.novelty"  # one name, since the library writes several in random order
+_HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
 _FACTS = {"bos_id": int, "eos_id": int, "vocab_size": int, "characters_per_token": float, "fingerprint": str}
 _COMPACT_FACTS = {"stride": int, "probes": int}
 _SETS = [f"windows_{length}" for length in WINDOWS]
@@ -34,10 +34,10 @@ _LONGEST_INT32 = np.iinfo(np.int32).max
 
 
 def write_index(index: ExactIndex | CompactIndex, file: Path) -> None:
-    """Write an index; a file of that name is replaced.
+    """Write an index; an existing file is replaced.
 
     Raises:
-        StorageError: The disk is full, or the place may not be written.
+        StorageError: The disk is full, or the file cannot be written.
     """
     facts = {name: getattr(index, name) for name in _FACTS}
     if isinstance(index, ExactIndex):
@@ -58,64 +58,70 @@ def write_index(index: ExactIndex | CompactIndex, file: Path) -> None:
 
 
 def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | CompactIndex:
-    """Read an index; its arrays stay on disk, mapped into memory.
+    """Read an index; its arrays are mapped into memory, not copied.
 
     Args:
-        file: What ``write_index`` wrote.
-        fingerprint: Of the model that it should belong to.
-        vocab_size: Of that model.
+        file: A file that ``write_index`` wrote.
+        fingerprint: The fingerprint of the model that it should belong to.
+        vocab_size: The vocabulary size of that model.
 
     Raises:
-        BundleError: The file is missing, damaged, foreign, of an unknown schema, or belongs to another model.
+        BundleError: The file is missing, damaged, not an index, of an unknown schema, or belongs to another model.
     """
     try:
         with safe_open(file, framework="numpy") as tensors:
-            index = _read(tensors, file)
+            index = _read_index(tensors, file)
     except BundleError as error:
         raise BundleError(f"The novelty index {file} {error}") from None
     except OSError as error:
         raise BundleError(f"The novelty index {file} cannot be read: {error.strerror or error}.") from None
     except SafetensorError as error:
-        raise BundleError(f"The novelty index {file} is damaged or foreign: {' '.join(str(error).split())}.") from None
+        raise BundleError(
+            f"The novelty index {file} is damaged, or not a novelty index: {' '.join(str(error).split())}."
+        ) from None
     if index.fingerprint != fingerprint:
-        raise BundleError(f"The novelty index {file} belongs to another model: {index.fingerprint!r}, not {fingerprint!r}.")
+        raise BundleError(
+            f"The novelty index {file} belongs to another model: its fingerprint is {index.fingerprint!r}, not {fingerprint!r}."
+        )
     if index.vocab_size != vocab_size:
-        raise BundleError(f"The novelty index {file} has {index.vocab_size} tokens, its model {vocab_size}.")
+        raise BundleError(
+            f"The novelty index {file} is for a vocabulary of {index.vocab_size} tokens; its model has {vocab_size}."
+        )
     return index
 
 
-def _read(tensors: Any, file: Path) -> ExactIndex | CompactIndex:
+def _read_index(tensors: Any, file: Path) -> ExactIndex | CompactIndex:
     header = _read_header(tensors.metadata() or {})
     if header.get("schema") != _SCHEMA:
-        raise BundleError(f"is of schema {header.get('schema')!r}; this reviewgen reads schema {_SCHEMA}.")
+        raise BundleError(f"has the schema {header.get('schema')!r}; this version of reviewgen reads schema {_SCHEMA}.")
     form = header.get("form")
     if form == ExactIndex.form:
         return _read_exact(tensors, file, _read_facts(header, _FACTS))
     if form == CompactIndex.form:
         return _read_compact(tensors, file, _read_facts(header, _FACTS | _COMPACT_FACTS))
-    raise BundleError(f"is of the unknown form {form!r}; there are exact and compact.")
+    raise BundleError(f"has the unknown form {form!r}; known: exact, compact.")
 
 
 def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         header = json.loads(metadata.get(_HEADER, ""))
-    except (ValueError, RecursionError):  # no JSON, or nested without end
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         header = None
     if not isinstance(header, dict):
-        raise BundleError("is damaged or foreign: it has no header of a novelty index.")
+        raise BundleError("is damaged, or not a novelty index: the header of one is missing.")
     return header
 
 
 def _read_exact(tensors: Any, file: Path, facts: dict[str, Any]) -> ExactIndex:
     _check_names(tensors, ["ids", "suffixes"])
-    ids = _array(tensors, file, "ids", id_dtype(facts["vocab_size"]))
-    suffixes = _array(tensors, file, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
+    ids = _map_array(tensors, file, "ids", id_dtype(facts["vocab_size"]))
+    suffixes = _map_array(tensors, file, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
     if not 0 < len(ids) == len(suffixes):
         raise BundleError(f"is damaged: it has {len(ids)} tokens and {len(suffixes)} suffixes.")
     if not 0 <= int(ids.min()) <= int(ids.max()) < facts["vocab_size"]:
-        raise BundleError("is damaged: it holds ids outside its vocabulary.")
+        raise BundleError("is damaged: it contains ids outside its vocabulary.")
     if not 0 <= int(suffixes.min()) <= int(suffixes.max()) < len(ids):
-        raise BundleError("is damaged: it holds suffixes outside its text.")
+        raise BundleError("is damaged: it contains suffixes outside its text.")
     return ExactIndex(**facts, ids=ids, suffixes=suffixes)
 
 
@@ -123,47 +129,47 @@ def _read_compact(tensors: Any, file: Path, facts: dict[str, Any]) -> CompactInd
     _check_names(tensors, _SETS)
     stride, probes = facts.pop("stride"), facts.pop("probes")
     if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
-        raise BundleError(f"is damaged: it names {probes} probes and a stride of {stride}.")
+        raise BundleError(f"is damaged: it has {probes} probes and a stride of {stride}.")
     sets = []
     for name, length in zip(_SETS, WINDOWS, strict=True):
-        bits = _array(tensors, file, name, np.uint64)
+        bits = _map_array(tensors, file, name, np.uint64)
         if not len(bits) or len(bits) % BLOCK:
-            raise BundleError(f"is damaged: {name} has {len(bits)} words, which are no blocks of {BLOCK}.")
+            raise BundleError(f"is damaged: {name} has {len(bits)} words, which is not a positive multiple of {BLOCK}.")
         sets.append(WindowSet(bits, length, probes, stride))
     return CompactIndex(**facts, sets=tuple(sets))
 
 
 def _read_facts(header: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Return the facts in a file's header, of the types they should have."""
+    """Return the facts in the header, after checking their names, types and ranges."""
     wrong = sorted((kinds.keys() | {"schema", "form"}) ^ header.keys())
     if wrong:
-        raise BundleError(f"is damaged: its header lacks, or should not have, {', '.join(wrong)}.")
+        raise BundleError(f"is damaged: its header has missing or unknown keys: {', '.join(wrong)}.")
     facts = {name: header[name] for name in kinds}
-    odd = next((name for name, kind in kinds.items() if type(facts[name]) is not kind), None)
-    if odd is not None:
-        raise BundleError(f"is damaged: its header should give {odd} as {kinds[odd].__name__}; {odd} is {facts[odd]!r} there.")
+    mistyped = next((name for name, kind in kinds.items() if type(facts[name]) is not kind), None)
+    if mistyped is not None:
+        raise BundleError(f"is damaged: {mistyped} must be {kinds[mistyped].__name__} in its header, and is {facts[mistyped]!r}.")
     if not all(0 <= facts[name] < facts["vocab_size"] < 1 << 31 for name in ("bos_id", "eos_id")):
-        raise BundleError("is damaged: its bos and eos are outside its vocabulary.")
+        raise BundleError("is damaged: its bos_id or eos_id is outside its vocabulary.")
     if not 0 < facts["characters_per_token"] < math.inf:
-        raise BundleError(f"is damaged: it names {facts['characters_per_token']} characters per token.")
+        raise BundleError(f"is damaged: it has {facts['characters_per_token']} characters per token.")
     return facts
 
 
 def _check_names(tensors: Any, expected: list[str]) -> None:
     names = sorted(tensors.keys())
     if names != sorted(expected):
-        raise BundleError(f"is damaged: it holds {', '.join(names) or 'nothing'} instead of {', '.join(expected)}.")
+        raise BundleError(f"is damaged: it contains {', '.join(names) or 'nothing'} instead of {', '.join(expected)}.")
 
 
-def _array(tensors: Any, file: Path, name: str, dtype: type[np.generic]) -> np.ndarray:
-    """Return an array of one axis, mapped into memory, after a look at the header; the library itself would copy it."""
+def _map_array(tensors: Any, file: Path, name: str, dtype: type[np.generic]) -> np.ndarray:
+    """Return a one-dimensional array, mapped into memory, after checking the header; safetensors itself would copy it."""
     part = tensors.get_slice(name)
-    shape, found, wanted = part.get_shape(), part.get_dtype(), _DTYPES[np.dtype(dtype).name]
-    if len(shape) != 1 or found != wanted:
-        raise BundleError(f"is damaged: {name} is {found} {shape}, not {wanted} of one axis.")
+    shape, actual, expected = part.get_shape(), part.get_dtype(), _DTYPES[np.dtype(dtype).name]
+    if len(shape) != 1 or actual != expected:
+        raise BundleError(f"is damaged: {name} is {actual} {shape}, not {expected} with one axis.")
     if shape[0] == 0:
         return np.empty(0, dtype)
-    with file.open("rb") as stream:  # the format: 8 bytes of length, a JSON header, the tensors
+    with file.open("rb") as stream:  # the format: 8 bytes for the header's length, the header as JSON, the tensors
         start = 8 + int.from_bytes(stream.read(8), "little")
         offset = start + json.loads(stream.read(start - 8))[name]["data_offsets"][0]
     return np.memmap(file, dtype, "r", offset, (shape[0],))

@@ -1,6 +1,6 @@
-"""The compiled loops of the index: search in a suffix array, and the verdicts of sets of windows. Neither knows a text.
+"""The compiled loops of the index: search in a suffix array, and lookup in sets of windows. They work on ids only.
 
-A matching statistic (Chang & Lawler 1994) is the length of the longest match, at one place of a text, anywhere in the corpus.
+A matching statistic (Chang & Lawler 1994) is the length of the longest match from one position of a text, anywhere in the corpus.
 """
 
 import numpy as np
@@ -8,16 +8,16 @@ import numpy as np
 from reviewgen.compiled import compiled
 from reviewgen.compiled.windows import hash_window, holds
 
-__all__ = ["NEW", "NONE", "SEEN", "UNKNOWN", "count_buckets", "find_longest", "judge", "match"]
+__all__ = ["NEW", "NO_WINDOW", "SEEN", "UNKNOWN", "count_buckets", "find_longest", "look_up_windows", "match"]
 
-NONE, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # what a set says of the window that starts at a place
+NO_WINDOW, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # the status of the window that starts at a position
 
 
 @compiled
 def count_buckets(ids, base, depth):
-    """Return where in the suffix array the suffixes begin that share their first ``depth`` ids, int64 (base ** depth + 1,).
+    """Return the start of each bucket of the suffix array, int64 (base ** depth + 1,): suffixes that share ``depth`` ids.
 
-    The bucket of a suffix is the number in base V + 1 whose digits are its ids plus one; 0 stands behind the last id.
+    The bucket of a suffix is the number in base V + 1 whose digits are its ids plus one; digits after the last id are 0.
     """
     top = base ** (depth - 1)
     starts = np.zeros(base**depth + 1, np.int64)
@@ -36,47 +36,50 @@ def count_buckets(ids, base, depth):
 
 
 @compiled
-def match(ids, suffixes, starts, base, depth, text, reach, lengths, places):
-    """Write the longest match of each place of a text: its length in tokens, and where in the corpus it stands.
+def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
+    """Fill in the longest match from each position of a text: its length in tokens, and its index in the corpus.
 
-    All binary searches (Manber & Myers 1993) go one step at a time, side by side: memory answers many questions at once.
+    The binary searches (Manber & Myers 1993) of all positions advance in lockstep, one step each per iteration, so that their
+    memory accesses overlap.
 
     Args:
         ids: The corpus (N,).
         suffixes: Its suffix array (N,).
-        starts: Its buckets, of ``count_buckets``.
+        starts: Its buckets, from ``count_buckets``.
+        base: V + 1.
+        depth: The number of ids that suffixes of one bucket share.
         text: int64 (T,), ids of the vocabulary.
-        reach: int64 (T,), where a match must end at the latest. No separator stands before it.
-        lengths: int64 (T,), to write to.
-        places: int64 (T,), to write to.
+        limits: int64 (T,), the index at which a match must end at the latest; no separator comes before it.
+        lengths: int64 (T,), filled in.
+        positions: int64 (T,), filled in.
     """
-    low, high = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)  # the range of the suffix array left to search
-    below, above = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)  # tokens that the text shares with its ends
-    open_places, middles = np.empty(len(text), np.int64), np.empty(len(text), np.int64)
-    heads = np.empty(len(text), np.int64)  # the first id of the corpus to compare, -1 behind its end
+    low, high = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)  # the range of the suffix array still to search
+    below, above = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)  # tokens shared with the suffixes at its two ends
+    open_starts, middles = np.empty(len(text), np.int64), np.empty(len(text), np.int64)
+    heads = np.empty(len(text), np.int64)  # the next id of the corpus to compare, -1 after its end
     count = 0
     for i in range(len(text)):
-        shared = _find_bucket(suffixes, starts, base, depth, text, reach, i, low, high)
+        shared = _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high)
         lengths[i], below[i], above[i] = shared, shared, shared
-        places[i] = suffixes[low[i]] if shared else 0
-        if shared == depth and shared < reach[i] - i:
-            open_places[count] = i
+        positions[i] = suffixes[low[i]] if shared else 0
+        if shared == depth and shared < limits[i] - i:
+            open_starts[count] = i
             count += 1
     while count:
         for k in range(count):
-            middles[k] = suffixes[(low[open_places[k]] + high[open_places[k]]) >> 1]
+            middles[k] = suffixes[(low[open_starts[k]] + high[open_starts[k]]) >> 1]
         for k in range(count):
-            place = middles[k] + min(below[open_places[k]], above[open_places[k]])
-            heads[k] = ids[place] if place < len(ids) else -1
-        left = 0
+            position = middles[k] + min(below[open_starts[k]], above[open_starts[k]])
+            heads[k] = ids[position] if position < len(ids) else -1
+        remaining = 0
         for k in range(count):
-            i, place, head, end = open_places[k], middles[k], heads[k], reach[open_places[k]]
+            i, position, head, end = open_starts[k], middles[k], heads[k], limits[open_starts[k]]
             shared = min(below[i], above[i])
             while i + shared < end and head == text[i + shared]:
                 shared += 1
-                head = ids[place + shared] if place + shared < len(ids) else -1
+                head = ids[position + shared] if position + shared < len(ids) else -1
             if shared > lengths[i]:
-                lengths[i], places[i] = shared, place
+                lengths[i], positions[i] = shared, position
             if i + shared == end:
                 continue
             middle = (low[i] + high[i]) >> 1
@@ -85,16 +88,16 @@ def match(ids, suffixes, starts, base, depth, text, reach, lengths, places):
             else:
                 high[i], above[i] = middle, shared
             if low[i] < high[i]:
-                open_places[left] = i
-                left += 1
-        count = left
+                open_starts[remaining] = i
+                remaining += 1
+        count = remaining
 
 
 @compiled
-def _find_bucket(suffixes, starts, base, depth, text, reach, i, low, high):
-    """Write the suffixes that share most tokens with a place of a text, up to ``depth``, and return how many they share."""
+def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
+    """Set the range of suffixes that share most tokens with the text from ``i`` on; return how many, at most ``depth``."""
     key, width, shared = 0, base**depth, 0
-    while shared < depth and i + shared < reach[i]:
+    while shared < depth and i + shared < limits[i]:
         width //= base
         key += (text[i + shared] + 1) * width
         if starts[key] == starts[key + width]:
@@ -105,38 +108,38 @@ def _find_bucket(suffixes, starts, base, depth, text, reach, i, low, high):
 
 
 @compiled
-def judge(windows, text, reach, verdicts):
-    """Write what a set says of the window that starts at each place of a text, uint8 (T,)."""
+def look_up_windows(windows, text, limits, statuses):
+    """Fill in the status of the window that starts at each position of a text, uint8 (T,)."""
     for start in range(len(text)):
         end = start + windows.length
-        if end > reach[start]:
-            verdicts[start] = NONE
+        if end > limits[start]:
+            statuses[start] = NO_WINDOW
             continue
         value = hash_window(text, end - 1, windows.length)
         if value & np.uint64(windows.stride - 1):
-            verdicts[start] = UNKNOWN
+            statuses[start] = UNKNOWN
         else:
-            verdicts[start] = SEEN if holds(windows, value) else NEW
+            statuses[start] = SEEN if holds(windows, value) else NEW
 
 
 @compiled
-def find_longest(verdicts, lengths, reach):
-    """Return the first and the end place of the longest span in which no window of any length is new.
+def find_longest(statuses, lengths, limits):
+    """Return the start and the end index of the longest span in which no window of any length is new.
 
-    A copied span is such a span, so none is longer.
+    Every copied span is such a span, so none is longer.
 
     Args:
-        verdicts: uint8 (K, T), a row for each window length.
+        statuses: uint8 (K, T), one row per window length.
         lengths: int64 (K,), tokens.
-        reach: int64 (T,), as in ``match``.
+        limits: int64 (T,), as in ``match``.
     """
     best_start, best_end, start = 0, 0, 0
-    for end in range(1, len(reach) + 1):
-        if reach[end - 1] == end - 1:  # a separator
+    for end in range(1, len(limits) + 1):
+        if limits[end - 1] == end - 1:  # a separator
             start = end
         for row in range(len(lengths)):
             first = end - lengths[row]
-            if first >= start and verdicts[row, first] == NEW:
+            if first >= start and statuses[row, first] == NEW:
                 start = first + 1
         if end - start > best_end - best_start:
             best_start, best_end = start, end

@@ -1,35 +1,35 @@
-"""What an index finds in a text: copied spans and shares of known windows, for programs and, in sentences, for people.
+"""What an index finds in a text: the copied spans and the shares of copied windows, as values and as sentences.
 
-Knows no index; counts tokens and characters.
+Independent of the kind of index. Lengths are in tokens and in characters.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["SHORTEST", "WINDOWS", "Novelty", "Span", "Spell", "spell_places"]
+__all__ = ["MIN_SPAN", "WINDOWS", "Decode", "Novelty", "Span", "decode_with_offsets"]
 
 WINDOWS = (8, 12, 20)  # tokens
-SHORTEST = WINDOWS[0]  # tokens of a span worth naming
+MIN_SPAN = WINDOWS[0]  # tokens; shorter copied spans are not reported
 _CONTEXT = 8  # tokens; a character has at most four bytes, a token at least one
-_QUOTE = 80  # characters
-_FEW = 1000  # tokens
+_MAX_QUOTE = 80  # characters
+_SHORT_TEXT = 1000  # tokens; up to here, decoding every prefix is fast enough
 
-Spell = Callable[[Sequence[int]], str]
+Decode = Callable[[Sequence[int]], str]
 """Decodes ids to text, as ``Tokenizer.decode`` does."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text that stands in the training text.
+    """A part of a text that occurs in the training text.
 
     Attributes:
-        start: Its first character in the text.
-        end: The character after its last.
+        start: The index of its first character in the text.
+        end: The index after its last character.
         text: Its characters.
         tokens: Its length in tokens.
-        review: The number of a training review that holds it, from 0 in the order of training; None where that is not known.
-        excerpt: That review's text around the span, up to 60 characters on each side; None where that is not known.
+        review: The index of a training review that contains it, from 0 in the order of training; None for the compact form.
+        excerpt: The span in that review, with up to 60 characters on each side; None for the compact form.
     """
 
     start: int
@@ -42,20 +42,20 @@ class Span:
 
 @dataclass(frozen=True)
 class Novelty:
-    """What of a text stands in the training text; from the compact form, upper bounds.
+    """Which parts of a text occur in the training text; the compact form gives upper bounds.
 
     Attributes:
         form: The form of the index, "exact" or "compact".
-        characters: Of the text.
-        tokens: Of the text.
-        longest_characters: Of the longest copied span.
-        longest_tokens: Of the longest copied span; from the compact form at most so many.
-        longest_text: That span.
-        windows: The share, 0 to 1, of the text's windows of 8, 12 and 20 tokens that stand in the training text; None where the
-            text is too short, or the compact form can judge none of them.
-        spans: The copied spans of 8 tokens or more, the longest first, none of which lies in another. From the compact form only
-            the longest.
-        false_positive_rate: The share of new windows that the index takes for copied, at most; 0 for the exact form.
+        characters: The number of characters of the text.
+        tokens: The number of tokens of the text.
+        longest_characters: The number of characters of the longest copied span.
+        longest_tokens: The number of tokens of the longest copied span; an upper bound for the compact form.
+        longest_text: The longest copied span.
+        windows: By window length (8, 12 and 20 tokens), the share from 0 to 1 of the text's windows that occur in the training
+            text; None if the text is too short, or the compact form can look up none of them.
+        spans: The copied spans of 8 tokens or more, the longest first; none lies inside another. The compact form has the
+            longest only.
+        false_positive_rate: The maximum share of new windows that the index takes for copied ones; 0 for the exact form.
     """
 
     form: str
@@ -69,37 +69,39 @@ class Novelty:
     false_positive_rate: float
 
     def describe(self) -> list[str]:
-        """Return two to four lines for a person."""
+        """Return two to four sentences for the user, one per line."""
         if not self.tokens:
             return ["The text is empty.", "There is nothing to compare with the training text."]
-        lines = [self._longest(), self._shares()]
+        lines = [self._describe_longest(), self._describe_shares()]
         if self.spans and self.spans[0].excerpt is not None:
-            lines.append(f"It comes from training review {self.spans[0].review}: {_quote(self.spans[0].excerpt, 2 * _QUOTE)}.")
+            lines.append(
+                f"It comes from training review {self.spans[0].review}: {_quote(self.spans[0].excerpt, 2 * _MAX_QUOTE)}."
+            )
         if self.form == "compact":
             rate = f"{100 * self.false_positive_rate:.1f} %"
             lines.append(f"These are upper bounds: the compact index takes up to {rate} of all new windows for copied ones.")
         return lines
 
-    def _longest(self) -> str:
+    def _describe_longest(self) -> str:
         if not self.longest_tokens:
-            return "No token of it stands in the training text."
+            return "No token of the text occurs in the training text."
         bound = "at most " if self.form == "compact" else ""
         sizes = f"{bound}{_count(self.longest_characters, 'character')} ({_count(self.longest_tokens, 'token')})"
-        return f"The longest copied span has {sizes}: {_quote(self.longest_text, _QUOTE)}."
+        return f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
 
-    def _shares(self) -> str:
+    def _describe_shares(self) -> str:
         bound = "at most " if self.form == "compact" else ""
         shares = [
             f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
             if share is not None
-            else f"none known of {length} tokens"
+            else f"an unknown share of its windows of {length} tokens"
             for length, share in self.windows.items()
         ]
-        return f"Standing in the training text: {', '.join(shares)}."
+        return f"Also in the training text: {', '.join(shares)}."
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _quote(text: str, limit: int) -> str:
@@ -107,28 +109,28 @@ def _quote(text: str, limit: int) -> str:
     return f'"{line}"' if len(line) <= limit else f'"{line[: limit - 1]}…"'
 
 
-def spell_places(ids: list[int], spell: Spell) -> tuple[str, list[int]]:
-    """Return the text of T ids, and the T + 1 places in it: how many characters the first i ids spell.
+def decode_with_offsets(ids: list[int], decode: Decode) -> tuple[str, list[int]]:
+    """Return the text of T ids and T + 1 character offsets: the number of characters that the first i ids decode to.
 
-    Where ids spell the same alone and together, one look at each id is enough. Else, as where two ids share a character, each
-    is read behind the few before it. A spelling that is neither is read from the start for each place, in quadratic time; of a
-    long text, the places are then near the true ones only.
+    If ids decode to the same text alone and together, each id is decoded once. Otherwise, for instance where two ids share one
+    character, each id is decoded after the eight before it. If that does not give the whole text either, every prefix is decoded,
+    which takes quadratic time; for a long text the offsets are approximate instead.
     """
-    text = spell(ids)
-    pieces = {token: spell([token]) for token in set(ids)}
+    text = decode(ids)
+    pieces = {token: decode([token]) for token in set(ids)}
     if "".join(pieces[token] for token in ids) == text:
-        return text, _sums(len(pieces[token]) for token in ids)
-    steps = []
-    for place in range(len(ids)):
-        before = ids[max(0, place - _CONTEXT) : place]
-        steps.append(len(spell([*before, ids[place]])) - len(spell(before)))
-    places = _sums(steps)
-    if places[-1] != len(text):
-        if len(ids) <= _FEW:
-            return text, [len(spell(ids[:place])) for place in range(len(ids) + 1)]
-        places = [min(place, len(text)) for place in [*places[:-1], len(text)]]
-    return text, places
+        return text, _cumulative_sums(len(pieces[token]) for token in ids)
+    lengths = []
+    for index in range(len(ids)):
+        before = ids[max(0, index - _CONTEXT) : index]
+        lengths.append(len(decode([*before, ids[index]])) - len(decode(before)))
+    offsets = _cumulative_sums(lengths)
+    if offsets[-1] != len(text):
+        if len(ids) <= _SHORT_TEXT:
+            return text, [len(decode(ids[:end])) for end in range(len(ids) + 1)]
+        offsets = [min(offset, len(text)) for offset in [*offsets[:-1], len(text)]]
+    return text, offsets
 
 
-def _sums(steps: Iterable[int]) -> list[int]:
-    return list(accumulate(steps, initial=0))
+def _cumulative_sums(lengths: Iterable[int]) -> list[int]:
+    return list(accumulate(lengths, initial=0))

@@ -1,7 +1,7 @@
-"""Pictures: what all of them share, and the learning curves of a training. matplotlib is an extra, imported where it draws.
+"""Plots with matplotlib, which is an extra and imported only inside the functions that draw.
 
-figures   whether a picture can be drawn at all, an empty figure, and its file
-learning  bits per character, copy rate and learning rate against time, of one run or of several
+figures   shared by all plots: check that one can be drawn, create a figure, save it
+learning  learning curves: bits per character, copy rate and learning rate over time, of one run or several
 """
 
 from reviewgen.pictures.figures import new_figure, plain, refuse_plot, save_figure

@@ -1,4 +1,4 @@
-"""What pictures share: whether one can be drawn at all, an empty figure, and its file. No pyplot, no global state."""
+"""Shared by all plots: check that one can be drawn, create a figure, save it. No pyplot, so no global state."""
 
 import os
 from pathlib import Path
@@ -10,35 +10,35 @@ __all__ = ["new_figure", "plain", "refuse_plot", "save_figure"]
 
 
 def refuse_plot(file: Path, overwrite: bool = True) -> None:
-    """Raise where no plot could be drawn as a file of that name.
+    """Check that a plot can be saved as a file of that name, before any work.
 
     Raises:
-        ConfigError: matplotlib is not installed, or the suffix is none that it writes.
-        StorageError: The folder may not be written.
-        OutputExists: The file is there, and it may not be overwritten.
+        ConfigError: matplotlib is not installed, or does not know the suffix.
+        StorageError: The folder does not exist, or is not writable.
+        OutputExists: The file exists, and ``overwrite`` is false.
     """
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
-        raise ConfigError("A plot needs an extra: pip install 'reviewgen[plot]'.") from None
+        raise ConfigError("Plots need matplotlib: pip install 'reviewgen[plot]'.") from None
     known = FigureCanvasBase.get_supported_filetypes()
     if file.suffix[1:].lower() not in known:
-        raise ConfigError(f"{file} cannot be drawn: its suffix is none of .png, .svg and .pdf.")
+        raise ConfigError(f"{file} cannot be drawn: its suffix must be .png, .svg or .pdf.")
     if not os.access(file.absolute().parent, os.W_OK):
-        raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is no writable folder.")
+        raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is not a writable folder.")
     if not overwrite and os.path.lexists(file):
-        raise OutputExists(f"{file} is there already. Give another file, or --overwrite (overwrite=True).")
+        raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure of that size in inches."""
-    from matplotlib.figure import Figure  # half a second
+    """Return an empty figure; width and height are in inches."""
+    from matplotlib.figure import Figure  # takes half a second to import
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def plain(text: str) -> str:
-    """Return a text that matplotlib shows as it is: a dollar sign begins no formula, a low line hides nothing from a legend."""
+    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does not hide a legend entry."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 

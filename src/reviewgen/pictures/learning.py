@@ -1,4 +1,4 @@
-"""Learning curves as a picture: bits per character, copy rate and learning rate against time, of one run or of several."""
+"""Plots of learning curves: bits per character, copy rate and learning rate over time, of one run or several."""
 
 import math
 import textwrap
@@ -12,52 +12,65 @@ from reviewgen.pictures.figures import new_figure, plain
 __all__ = ["AXES", "LearningCurves", "draw_curves", "find_curves"]
 
 AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
-"""What a person says, and its name in training.json."""
+"""The quantities of the horizontal axis: the user's name for each, and its name in training.json."""
 
-_UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from so many seconds on
-_TALLEST = 4.0  # times the fewest bits; what is above, a run that diverged or its first steps, would press the rest flat
+_UNITS = (
+    (2 * 3600.0, 3600.0, "hours"),
+    (180.0, 60.0, "minutes"),
+    (0.0, 1.0, "seconds"),
+)  # smallest duration in seconds, seconds per unit, name
+_MAX_RATIO = 4.0  # times the minimum of bits; higher values, of first steps or a diverged run, would flatten the rest
 
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """What is drawn of one run: the numbers of ``training.json``, None where one is not known or infinite."""
+    """The learning curves of one run, from ``training.json``; a value is None if it is unknown or infinite.
+
+    Attributes:
+        name: The name of the run in the plot.
+        preset: The preset that was trained.
+        verdict: The sentence that sums up the run; None if there is none.
+        held_out_copy_rate: The copy rate of real held-out reviews, to compare with.
+        evaluations: One mapping per evaluation.
+        curve: By name, the values between the evaluations, all of one length.
+    """
 
     name: str
     preset: str
     verdict: str | None
-    held_out_copy_rate: float | None  # of real reviews
+    held_out_copy_rate: float | None
     evaluations: Sequence[Mapping[str, Any]]
     curve: Mapping[str, Sequence[float | None]]
 
     def column(self, name: str) -> list[float]:
-        """Return one number of every evaluation; not-a-number, where nothing is drawn, stands for None."""
-        return [_number(each.get(name)) for each in self.evaluations]
+        """Return one metric of all evaluations, with NaN for None: matplotlib draws nothing there."""
+        return [_nan_for_none(each.get(name)) for each in self.evaluations]
 
     def points(self, across: str, up: str, unit: float) -> tuple[list[float], list[float]]:
-        """Return two numbers of every point of the curve between the evaluations, the first in its unit."""
-        columns = (map(_number, self.curve.get(name, ())) for name in (across, up))
+        """Return two columns of the curve between the evaluations, the first divided by ``unit``."""
+        columns = (map(_nan_for_none, self.curve.get(name, ())) for name in (across, up))
         return [value / unit for value in next(columns)], list(next(columns))
 
     def has(self, name: str) -> bool:
-        """Return whether there is anything to draw of a number."""
+        """Return whether a metric has a panel: bits per character always has, others if any evaluation has a finite value."""
         return name == "bits_per_character" or any(map(math.isfinite, self.column(name)))
 
     @property
     def best(self) -> int | None:
-        """The place of the evaluation whose weights were kept."""
-        kept = [place for place, each in enumerate(self.evaluations) if each.get("is_best")]
+        """The index of the evaluation whose weights were kept; None if there is none."""
+        kept = [index for index, each in enumerate(self.evaluations) if each.get("is_best")]
         return kept[-1] if kept else None
 
 
 def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
-    """Return the learning curves that a training.json holds.
+    """Return the learning curves in the content of a training.json.
 
     Args:
-        training: It.
-        name: What to call the run.
+        training: The content.
+        name: The name of the run in the plot.
 
     Raises:
-        BundleError: It has none, or what it says of them is damaged.
+        BundleError: It has no evaluations, or they are damaged.
     """
     evaluations, curve = training.get("evaluations"), training.get("curve") or {}
     novelty, verdict = training.get("novelty") or {}, training.get("verdict") or {}
@@ -65,12 +78,14 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
         raise BundleError(f"{name} has no learning curve: {why}.")
     if not _are_curves(evaluations, curve) or not isinstance(novelty, dict) or not isinstance(verdict, dict):
-        raise BundleError(f"The training.json of {name} is damaged: what it says of the evaluations is not of a training.")
-    words, held_out = verdict.get("words"), novelty.get("held_out_copy_rate")
+        raise BundleError(
+            f"The training.json of {name} is damaged: its evaluations, curve, novelty or verdict have the wrong type."
+        )
+    sentence, held_out = verdict.get("words"), novelty.get("held_out_copy_rate")
     return LearningCurves(
         name=name,
         preset=str(training.get("preset")),
-        verdict=words if isinstance(words, str) else None,
+        verdict=sentence if isinstance(sentence, str) else None,
         held_out_copy_rate=held_out if isinstance(held_out, int | float) else None,
         evaluations=evaluations,
         curve=curve,
@@ -78,7 +93,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
 
 
 def _are_curves(evaluations: Any, curve: Any) -> bool:
-    """Return whether what stands in a training.json is lists of numbers."""
+    """Return whether evaluations and curve have the types of a training.json, and its columns one length."""
     if not isinstance(evaluations, list) or not all(isinstance(each, dict) for each in evaluations):
         return False
     if not isinstance(curve, dict) or not all(isinstance(column, list) for column in curve.values()):
@@ -91,7 +106,7 @@ def _are_curves(evaluations: Any, curve: Any) -> bool:
 
 
 def draw_curves(runs: Sequence[LearningCurves], against: str = "seconds") -> Any:
-    """Return a figure of one panel for each number that is known, over one axis of time, a key of ``AXES``."""
+    """Return a figure with one panel per known metric, which share a horizontal axis: ``against`` is a key of ``AXES``."""
     heights = {name: height for name, height in _PANELS.items() if any(run.has(name) for run in runs)}
     figure = new_figure(8, 1.5 + sum(heights.values()))
     panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
@@ -114,21 +129,21 @@ def draw_curves(runs: Sequence[LearningCurves], against: str = "seconds") -> Any
 
 
 def _draw_bits(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
-    """Draw held-out text solid, training text dashed, and a ring around the weights that were kept."""
+    """Draw bits per character: solid for held-out text, dashed for training text, a ring at the weights that were kept."""
     _draw_evaluations(axes, run, color, across, "bits_per_character", unit)
     axes.plot(*run.points(across, "train_bits_per_character", unit), "--", color=color, alpha=0.7, linewidth=1)
     if run.best is not None:
-        place = run.column(across)[run.best] / unit, run.column("bits_per_character")[run.best]
-        axes.plot(*place, "o", color=color, markersize=11, fillstyle="none", markeredgewidth=1.5)
+        point = run.column(across)[run.best] / unit, run.column("bits_per_character")[run.best]
+        axes.plot(*point, "o", color=color, markersize=11, fillstyle="none", markeredgewidth=1.5)
     axes.set_ylabel("bits per character")
 
 
 def _draw_copies(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
-    """Draw the copy rate of its own texts, and of real reviews dotted."""
+    """Draw the copy rate of generated texts, and that of held-out reviews as a dotted line."""
     _draw_evaluations(axes, run, color, across, "copy_rate", unit)
     if run.held_out_copy_rate is not None:
         axes.axhline(run.held_out_copy_rate, color=color, linestyle=":", linewidth=1.2)
-    axes.set(ylabel="copy rate\nof its texts", ylim=(-0.03, 1.03))
+    axes.set(ylabel="copy rate of\ngenerated text", ylim=(-0.03, 1.03))
 
 
 def _draw_rates(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
@@ -138,19 +153,19 @@ def _draw_rates(axes: Any, run: LearningCurves, color: str, across: str, unit: f
 
 
 def _draw_evaluations(axes: Any, run: LearningCurves, color: str, across: str, up: str, unit: float) -> None:
-    """Draw a number of each evaluation; of a count, which has one, as a level to compare with."""
+    """Draw a metric of all evaluations; a single one, of a model trained by counting, also as a horizontal line."""
     heights = run.column(up)
     axes.plot([value / unit for value in run.column(across)], heights, "o-", color=color, markersize=3.5)
     if len(heights) == 1 and math.isfinite(heights[0]):
         axes.axhline(heights[0], color=color, alpha=0.5, linewidth=1)
 
 
-_PANELS = {"bits_per_character": 4.5, "copy_rate": 1.5, "learning_rate": 1.5}  # and their heights in inches
+_PANELS = {"bits_per_character": 4.5, "copy_rate": 1.5, "learning_rate": 1.5}  # the panels and their heights in inches
 _DRAWN = {"bits_per_character": _draw_bits, "copy_rate": _draw_copies, "learning_rate": _draw_rates}
 
 
 def _legend(runs: Sequence[LearningCurves]) -> list[Any]:
-    """Return what the legend shows: the runs by colour where there are several, and what the lines stand for."""
+    """Return the entries of the legend: the runs by colour if there are several, then the line styles."""
     from matplotlib.lines import Line2D
 
     labels = [plain(run.name) for run in runs] if len(runs) > 1 else ["weights kept"]
@@ -162,30 +177,30 @@ def _legend(runs: Sequence[LearningCurves]) -> list[Any]:
     shown.append(Line2D([], [], color=color, marker="o", markersize=3.5, label="held-out text"))
     shown.append(Line2D([], [], color=color, marker="o", markersize=11, fillstyle="none", linestyle="", label=ring))
     if any(run.curve for run in runs):
-        shown.append(Line2D([], [], color=color, linestyle="--", linewidth=1, alpha=0.7, label="training text, as it learns"))
+        shown.append(Line2D([], [], color=color, linestyle="--", linewidth=1, alpha=0.7, label="training text"))
     if any(run.held_out_copy_rate is not None for run in runs):
         shown.append(Line2D([], [], color=color, linestyle=":", label="copy rate of held-out reviews"))
     return shown
 
 
 def _bounds(runs: Sequence[LearningCurves]) -> tuple[float, float]:
-    """Return where the axis of bits begins and ends: all runs at their best are seen, and what is worse within reason."""
+    """Return the limits of the bits axis: the best values of all runs are visible, and others up to ``_MAX_RATIO`` times them."""
     lowest, highest = [], []
     for run in runs:
         held_out = list(filter(math.isfinite, run.column("bits_per_character")))
         trained = list(filter(math.isfinite, run.points("step", "train_bits_per_character", 1.0)[1]))
         known = held_out or trained or [1.0]
         lowest.append(min(known + trained))
-        highest.append(min(max(known), _TALLEST * min(known)))
+        highest.append(min(max(known), _MAX_RATIO * min(known)))
     margin = 0.05 * max(highest)
     return min(lowest) - margin, max(highest) + margin
 
 
 def _unit(runs: Sequence[LearningCurves]) -> tuple[float, str]:
-    """Return the seconds of the unit that a time axis is best read in, and its label."""
+    """Return the seconds per unit of a readable time axis, and the label of the axis."""
     longest = max((value for run in runs for value in run.column("seconds") if math.isfinite(value)), default=0.0)
-    return next((unit, f"{name} of training") for least, unit, name in _UNITS if longest >= least)
+    return next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
 
 
-def _number(value: float | None) -> float:
+def _nan_for_none(value: float | None) -> float:
     return math.nan if value is None else float(value)

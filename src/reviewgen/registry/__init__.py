@@ -1,7 +1,7 @@
-"""Finds plugins, presets and trained weights among the installed packages. Standard library only.
+"""Finds installed plugins, presets and trained weights. Standard library only.
 
-plugins    models, tokenizers, presets and steppers by entry point
-installed  which presets have trained weights, how large and how good
+plugins    models, tokenizers, presets, steppers and weights, by entry point
+installed  the size and bits per character of a preset's trained weights
 """
 
 from reviewgen.registry.installed import InstalledWeights, describe_weights

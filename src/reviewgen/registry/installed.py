@@ -1,4 +1,4 @@
-"""Which presets have trained weights installed, how large and how good; standard library only, for ``reviewgen list``."""
+"""The size and quality of a preset's installed weights, for ``reviewgen list``. Standard library only."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from reviewgen.registry.plugins import find_weights
 
 __all__ = ["InstalledWeights", "describe_weights"]
 
-_TRAINING = "training.json"  # as in ``bundle``, which brings numpy
+_TRAINING = "training.json"  # as in ``bundle.layout``, not imported because it loads numpy
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class InstalledWeights:
     """The trained weights of a preset.
 
     Attributes:
-        megabytes: What the whole folder takes.
-        bits_per_character: On held-out text of the training's corpus; None where it was not measured.
-        problem: Why they are unusable, if they are.
+        megabytes: The size of the folder; None if it cannot be read.
+        bits_per_character: On held-out text of the training corpus; None if it was not measured.
+        problem: Why the weights cannot be used; None if they can.
     """
 
     megabytes: float | None = None
@@ -27,7 +27,7 @@ class InstalledWeights:
 
 
 def describe_weights(preset: str) -> InstalledWeights | None:
-    """Return what there is to say of a preset's weights; None where none are installed. Reads no weight."""
+    """Return the facts about a preset's installed weights without loading them; None if none are installed."""
     try:
         folder = find_weights(preset)
         if folder is None:
@@ -40,5 +40,5 @@ def describe_weights(preset: str) -> InstalledWeights | None:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         return InstalledWeights(problem=f"{_TRAINING} cannot be read: {error}")
     if not isinstance(bits, int | float | None):
-        return InstalledWeights(problem=f"{_TRAINING} says that its bits per character are {bits!r}")
+        return InstalledWeights(problem=f"the bits per character in {_TRAINING} must be a number; got {bits!r}")
     return InstalledWeights(round(size / 1e6, 2), bits)

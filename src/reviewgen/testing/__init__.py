@@ -1,7 +1,7 @@
-"""The conformance suite: the laws of the model and tokenizer contracts, for the tests of anybody's plugin.
+"""The conformance suite: checks of the model and tokenizer contracts, for the tests of any plugin.
 
-Each law is one small function that takes ``make``, a callable that returns the thing to check, and raises AssertionError where
-the law is broken. With pytest, the ids of the tests are the laws::
+Each law of a contract is one function. It takes ``make``, a callable that returns a new model or tokenizer, and raises an
+AssertionError that says what is required and what was returned. With pytest, the ids of the tests are the names of the laws::
 
     import pytest
     from reviewgen.testing import MODEL_LAWS, TOKENIZER_LAWS, TRAINING_TEXTS
@@ -14,9 +14,9 @@ the law is broken. With pytest, the ids of the tests are the laws::
     def test_tokenizer(law):
         law(lambda: MyTokenizer.train(TRAINING_TEXTS, MyTokenizer.Config()))
 
-``make_model`` and ``make_tokenizer`` build an installed plugin by name; ``check_model`` and ``check_tokenizer`` run all laws in
-one call. A law about an ability (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) has nothing to say where the
-ability is absent. The suite knows the contracts and no plugin. It needs the extra ``reviewgen[testing]``.
+``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model`` and ``check_tokenizer`` check all laws
+in one call. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin
+does not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
 """
 
 from reviewgen.testing.model_laws import MODEL_LAWS, check_model

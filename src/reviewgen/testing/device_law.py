@@ -1,4 +1,4 @@
-"""The law of models that say where they are not to be trained."""
+"""The law of ``SupportsDevices``: models that declare on which devices they should not be trained."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,18 @@ __all__ = ["devices"]
 
 
 def devices(make: Callable[[], Any]) -> None:
-    """SupportsDevices: a frozenset of torch's types of devices; the CPU, to which every model can go, is none of them."""
+    """SupportsDevices: ``unsuited_devices`` is a frozenset of torch device types without "cpu", on which every model must run."""
     model = make()
     if not can(model, SupportsDevices):
         return
     named = model.unsuited_devices
-    assert isinstance(named, frozenset), f"unsuited_devices is a {type(named).__name__}, no frozenset of names, as in {{'mps'}}."
-    assert "cpu" not in named, "unsuited_devices names the CPU."
+    assert isinstance(named, frozenset), (
+        f"unsuited_devices must be a frozenset of device types, as in frozenset({{'mps'}}); got a {type(named).__name__}."
+    )
+    assert "cpu" not in named, "unsuited_devices must not contain 'cpu': every model must run on the CPU."
     for name in named:
         try:
-            kind = torch.device(name).type
+            device_type = torch.device(name).type
         except (RuntimeError, TypeError) as error:
-            raise AssertionError(f"unsuited_devices names {name!r}, which torch does not know: {error}") from error
-        assert kind == name, f"unsuited_devices names {name!r}; a type of devices is {kind!r}."
+            raise AssertionError(f"unsuited_devices contains {name!r}, which is not a device type of torch: {error}") from error
+        assert device_type == name, f"unsuited_devices contains {name!r}; give the device type, {device_type!r}."

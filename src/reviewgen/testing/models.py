@@ -1,4 +1,4 @@
-"""Models to check, and what the laws do with them: build, train by counting, call, compare."""
+"""Helpers of the model laws: create a model, train it by counting, call it, compare results."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ __all__ = [
     "can",
     "evaluating",
     "make_model",
-    "refuses",
+    "rejects",
     "some_ids",
     "tensors",
     "through_a_file",
@@ -34,14 +34,14 @@ __all__ = [
 
 ROWS, STEPS = 3, 12
 TOLERANCE = 1e-4
-"""How far two ways to the same float32 logits may lie apart: sums in another order differ by about 1e-6 a layer."""
+"""Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
 
 
 def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) -> LanguageModel:
-    """Build an installed model by name, ready to be checked; global random state is left as it was.
+    """Create an installed model by name, ready for the laws; the global random state is not changed.
 
     Raises:
-        UnknownPlugin: Nothing of that name is installed.
+        UnknownPlugin: No installed plugin has that name.
         ConfigError: A setting is unknown or out of range.
     """
     cls, _ = find_model(name)
@@ -55,7 +55,7 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
 
 
 def train_by_counting(model: CountTrained, vocab_size: int, seed: int = 0, texts: int = 20) -> Mapping[str, Any]:
-    """Let a count model observe a few random texts (0 begins, 1 ends a text), finish, and return what it reports."""
+    """Train a count model on a few random texts (0 is bos, 1 is eos), and return the report of ``finish``."""
     rng = np.random.default_rng(seed)
     for _ in range(texts):
         tokens = rng.integers(min(2, vocab_size - 1), vocab_size, size=rng.integers(1, 30))
@@ -63,13 +63,13 @@ def train_by_counting(model: CountTrained, vocab_size: int, seed: int = 0, texts
     return model.finish()
 
 
-def can(thing: Any, ability: type) -> bool:
-    """Return whether a thing has an optional ability; keeps the type checker from forgetting what else it is."""
-    return isinstance(thing, ability)
+def can(value: Any, protocol: type) -> bool:
+    """Return whether a value implements an optional protocol; unlike isinstance, does not narrow its type."""
+    return isinstance(value, protocol)
 
 
 def evaluating(model: Any) -> Any:
-    """Return the model in evaluation mode, without dropout, where it has modes."""
+    """Put the model into evaluation mode, without dropout, if it is a module, and return it."""
     return model.eval() if isinstance(model, nn.Module) else model
 
 
@@ -79,53 +79,64 @@ def some_ids(model: Any, batch: int, time: int, seed: int = 0) -> Tensor:
     return torch.randint(model.config.vocab_size, (batch, time), generator=generator)
 
 
-def call(model: Any, ids: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
-    """Return logits and state, from the initial state if none is given."""
+def call(model: Any, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Return the logits and the state after the ids, starting from the initial state by default."""
     with torch.no_grad():
-        logits, after = model(ids, model.initial_state(len(ids)) if memory is None else memory)
+        logits, after = model(ids, model.initial_state(len(ids)) if state is None else state)
     return logits, after
 
 
 def call_twice(model: Any, ids: Tensor) -> tuple[Tensor, Any]:
-    """Return the logits of the ids read twice in a row, so that the state counts."""
-    first, memory = call(model, ids)
-    second, memory = call(model, ids, memory)
-    return torch.cat((first, second), dim=1), memory
+    """Return the logits of the ids fed twice in a row, so that they depend on the state."""
+    first, state = call(model, ids)
+    second, state = call(model, ids, state)
+    return torch.cat((first, second), dim=1), state
 
 
-def tensors(memory: Any) -> Iterator[Any]:
+def tensors(state: Any) -> Iterator[Any]:
     """Yield the leaves of a nested tuple."""
-    if isinstance(memory, tuple):
-        for part in memory:
+    if isinstance(state, tuple):
+        for part in state:
             yield from tensors(part)
     else:
-        yield memory
+        yield state
 
 
-def assert_close(found: Tensor, expected: Tensor, sentence: str) -> None:
-    """Raise AssertionError unless two tensors agree; -inf agrees with -inf."""
-    same_shape = found.shape == expected.shape
-    close = same_shape and torch.allclose(found.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE)
-    assert close, sentence
+def assert_close(actual: Tensor, expected: Tensor, sentence: str) -> None:
+    """Raise AssertionError, with the sentence and the difference, unless two tensors agree; -inf agrees with -inf."""
+    same_shape = actual.shape == expected.shape
+    close = same_shape and torch.allclose(actual.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE)
+    assert close, f"{sentence} {_describe_difference(actual, expected)}"
+
+
+def _describe_difference(actual: Tensor, expected: Tensor) -> str:
+    if actual.shape != expected.shape:
+        return f"The shape is {tuple(actual.shape)}, not {tuple(expected.shape)}."
+    difference = torch.where(actual == expected, 0.0, (actual.double() - expected.double()).abs())
+    return f"The largest difference is {difference.max():.3g}; the tolerance is {TOLERANCE:g}."
 
 
 def assert_normalised(model: Any) -> None:
+    """Raise AssertionError unless the exponentials of a model's logits sum to one."""
     logits, _ = call(model, some_ids(model, ROWS, STEPS))
     total = logits.double().exp().sum(-1)  # (B, T)
-    assert (total - 1).abs().max() < TOLERANCE, f"Probabilities sum to {total.min():.6f} to {total.max():.6f}, not to one."
+    assert (total - 1).abs().max() < TOLERANCE, (
+        f"The exponentials of the logits sum to {total.min():.6f} to {total.max():.6f}; they must sum to one."
+    )
 
 
 def through_a_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as a safetensors file gives them back; tied ones are written twice."""
+    """Save tensors to a safetensors file and return them as loaded from it; tied tensors are saved twice."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path)
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
-def refuses(model: Any, tensors: dict[str, Tensor]) -> bool:
+def rejects(model: Any, tensors: dict[str, Tensor]) -> bool:
+    """Return whether ``load_state_dict`` raises for these tensors."""
     try:
         model.load_state_dict(tensors)
-    except Exception:  # which one is the model's business
+    except Exception:  # the contract does not say which exception
         return True
     return False

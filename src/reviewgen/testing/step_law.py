@@ -1,6 +1,6 @@
-"""The law of a stepper: it predicts what its model's plain call predicts, and what it writes depends on its numbers only.
+"""The law of ``SupportsStep``: a stepper gives the logits of its model, and samples each row from its own random numbers only.
 
-It knows the contract in ``reviewgen.protocols`` and no model. B batch, T time (tokens), V vocabulary.
+B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Callable
@@ -16,91 +16,102 @@ from reviewgen.testing.models import ROWS, STEPS, TOLERANCE, assert_close, call,
 
 __all__ = ["step"]
 
-LENGTH, NUMBERS = 80, 1000  # tokens that a stepper writes, and random numbers a text
+LENGTH, NUMBERS = 80, 1000  # tokens that a stepper samples per text, and random numbers per text
 
 
 def step(make: Callable[[], Any]) -> None:
-    """SupportsStep: the stepper's logits are the plain call's; where it draws, the greedy text is that of the largest logits."""
+    """SupportsStep: a stepper gives the logits of the model's call; its greedy samples have the largest logits."""
     model = make()
     if not can(model, SupportsStep):
         return
     stepper = model.stepper()
-    _reads_as_the_plain_call(model, stepper)
+    _check_logits(model, stepper)
     if can(stepper, SupportsSample) and model.config.vocab_size > 2:
-        _writes_the_likeliest(model, stepper)
-        _writes_by_its_own_numbers(model, stepper)
+        _check_greedy(model, stepper)
+        _check_independence(model, stepper)
 
 
-def _reads_as_the_plain_call(model: Any, stepper: Any) -> None:
-    """Check the logits after pieces of several sizes, of rows together and alone, and that no state is changed."""
+def _check_logits(model: Any, stepper: Any) -> None:
+    """Check the logits after chunks of several sizes, for all rows and for each row alone, and that no state is changed."""
     ids = some_ids(model, ROWS, STEPS)
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
-        memory, end = stepper.initial_state(ROWS), 0
+        state, end = stepper.initial_state(ROWS), 0
         for size in sizes:
-            kept, end = [array.copy() for array in tensors(memory)], end + size
-            logits, after = _read(stepper, ids[:, end - size : end], memory)
-            same = all(np.array_equal(a, b) for a, b in zip(kept, tensors(memory), strict=True))
-            assert same, "The stepper changes the state that it is given: it must return a new one."
+            kept, end = [array.copy() for array in tensors(state)], end + size
+            logits, after = _forward(stepper, ids[:, end - size : end], state)
+            same = all(np.array_equal(a, b) for a, b in zip(kept, tensors(state), strict=True))
+            assert same, "forward of the stepper changes the state that it is passed; it must return a new one."
             expected = call(model, ids[:, :end])[0][:, -1]
-            assert_close(logits, expected, f"The stepper, read in pieces of {sizes}, gives other logits than the plain call.")
-            memory = after
+            assert_close(
+                logits, expected, f"The stepper, fed chunks of {sizes} tokens, gives other logits than the model's call."
+            )
+            state = after
     for row in range(ROWS):
-        alone, _ = _read(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(alone, expected[row : row + 1], f"The stepper gives row {row} alone other logits than in a batch.")
+        alone, _ = _forward(stepper, ids[row : row + 1], stepper.initial_state(1))
+        assert_close(alone, expected[row : row + 1], f"The stepper gives other logits for row {row} alone than in a batch.")
 
 
-def _writes_the_likeliest(model: Any, stepper: Any) -> None:
-    """Check that each token of a greedy text has the largest logit of the plain call, or one within the tolerance of it."""
+def _check_greedy(model: Any, stepper: Any) -> None:
+    """Check that each token of a greedy text has the largest logit of the model's call, within the tolerance."""
     ids = some_ids(model, ROWS, 2)
-    for row, tokens in enumerate(_write(stepper, ids, model.config.vocab_size, NUMBERS // 2, is_greedy=True)):
-        drawn = torch.from_numpy(tokens[:STEPS])  # (T,)
-        assert (drawn > 1).all(), f"sample draws {tokens}, where neither the beginning 0 nor, so soon, the end 1 may be drawn."
-        logits = call(model, torch.cat((ids[row], drawn))[None])[0][0, 1:-1, 2:].double()  # (T, V-2)
-        found = logits.gather(-1, drawn[:, None] - 2)[:, 0]
-        assert (found >= logits.max(-1).values - TOLERANCE).all(), f"sample's greedy text {tokens} is not the likeliest one."
+    for row, tokens in enumerate(_sample_texts(stepper, ids, model.config.vocab_size, NUMBERS // 2, is_greedy=True)):
+        sampled = torch.from_numpy(tokens[:STEPS])  # (T,)
+        assert (sampled > 1).all(), (
+            f"sample returns {tokens}; bos (0) must never be sampled, and eos (1) not within the first {STEPS} tokens."
+        )
+        logits = call(model, torch.cat((ids[row], sampled))[None])[0][0, 1:-1, 2:].double()  # (T, V-2)
+        chosen = logits.gather(-1, sampled[:, None] - 2)[:, 0]
+        assert (chosen >= logits.max(-1).values - TOLERANCE).all(), (
+            f"sample returns {tokens} for greedy decoding; each token must have the largest logit."
+        )
 
 
-def _writes_by_its_own_numbers(model: Any, stepper: Any) -> None:
-    """Check that a text depends neither on how many numbers are given at a time nor on the texts beside it."""
+def _check_independence(model: Any, stepper: Any) -> None:
+    """Check that a text depends neither on how many random numbers are passed per call nor on the other rows."""
     ids, size = some_ids(model, ROWS, 2), model.config.vocab_size
-    whole = _write(stepper, ids, size, NUMBERS // 2)
+    whole = _sample_texts(stepper, ids, size, NUMBERS // 2)
     for numbers in 32, 100:
-        for expected, found in zip(whole, _write(stepper, ids, size, numbers), strict=True):
-            same = np.array_equal(found, expected)
-            assert same, f"From {numbers} numbers at a time sample draws {found}, from {NUMBERS // 2} {expected}."
-    alone = _write(stepper, ids[:1], size, 32)[0]
-    assert np.array_equal(alone, whole[0]), f"sample draws {alone} for a row alone, but {whole[0]} among others."
+        for expected, actual in zip(whole, _sample_texts(stepper, ids, size, numbers), strict=True):
+            same = np.array_equal(actual, expected)
+            assert same, (
+                f"sample returns {actual} with {numbers} random numbers per call, and {expected} with {NUMBERS // 2}; the text "
+                "must not depend on how many are passed."
+            )
+    alone = _sample_texts(stepper, ids[:1], size, 32)[0]
+    assert np.array_equal(alone, whole[0]), (
+        f"sample returns {alone} for row 0 alone, and {whole[0]} in a batch; a row must not depend on the others."
+    )
 
 
-def _read(stepper: Any, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
+def _forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
     """Return a stepper's logits as a tensor, and its state."""
-    logits, after = stepper.forward(ids.numpy(), memory)
+    logits, after = stepper.forward(ids.numpy(), state)
     return torch.from_numpy(np.ascontiguousarray(logits)), after
 
 
-def _write(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
-    """Return LENGTH tokens that a stepper draws after each beginning, (B, T), or fewer where a text ends.
+def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
+    """Return LENGTH tokens that a stepper samples after each row of prompts (B, T), or fewer if a text ends.
 
-    Id 0 is never drawn, id 1 ends a text of STEPS tokens or more. Each row has the same random numbers at every call, of which
-    the stepper gets so many at a time, what it leaves over again.
+    Id 0 is never sampled, id 1 ends a text of STEPS tokens or more. A row has the same random numbers each time; ``numbers`` of
+    them are passed to a call of ``sample``, and those that it does not use are passed to the next call.
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
-    _, memory = _read(stepper, ids, stepper.initial_state(len(ids)))
+    _, state = _forward(stepper, ids, stepper.initial_state(len(ids)))
     texts, used, live = [np.empty(0, np.int64)] * len(ids), np.zeros(len(ids), np.int64), np.arange(len(ids))
     while len(live):
-        given = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
-        written = np.array([len(texts[row]) for row in live])
-        tokens, took, memory = stepper.sample(memory, given, params, ids[live, :0].numpy(), written)
-        assert (took > 0).all(), f"sample draws nothing from {numbers} numbers a row."
-        used[live] += took
-        for row, drawn in zip(live, tokens, strict=True):
-            texts[row] = np.append(texts[row], drawn[drawn != NONE])
-        goes_on = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
-        memory, live = _pick(memory, goes_on), live[goes_on]  # the state after a text's end is of no use
+        passed = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
+        lengths = np.array([len(texts[row]) for row in live])
+        tokens, consumed, state = stepper.sample(state, passed, params, ids[live, :0].numpy(), lengths)
+        assert (consumed > 0).all(), f"sample uses none of {numbers} random numbers per row; it must sample at least one token."
+        used[live] += consumed
+        for row, sampled in zip(live, tokens, strict=True):
+            texts[row] = np.append(texts[row], sampled[sampled != NONE])
+        is_unfinished = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
+        state, live = _select_rows(state, is_unfinished), live[is_unfinished]
     return [text[:LENGTH] for text in texts]
 
 
-def _pick(memory: Any, rows: np.ndarray) -> Any:
+def _select_rows(state: Any, rows: np.ndarray) -> Any:
     """Return some rows of a state."""
-    return tuple(_pick(part, rows) for part in memory) if isinstance(memory, tuple) else memory[rows]
+    return tuple(_select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows]

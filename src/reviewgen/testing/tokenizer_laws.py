@@ -1,7 +1,7 @@
-"""The laws of a tokenizer, one small function each. They know the contract in ``reviewgen.protocols`` and no tokenizer.
+"""The laws of the tokenizer contract in ``reviewgen.protocols``, one function each.
 
-``make`` returns a tokenizer trained on ``TRAINING_TEXTS``, anew at each call. Laws about every text try the texts of
-``NASTY_TEXTS`` and some that hypothesis invents.
+``make`` returns a new tokenizer, trained on ``TRAINING_TEXTS``. Laws about arbitrary text use ``NASTY_TEXTS`` and texts that
+hypothesis generates.
 """
 
 import dataclasses
@@ -50,9 +50,9 @@ TRAINING_TEXTS: tuple[str, ...] = (
     "The plot is thin, the actors are good, the end is the end.",
     "a good day, a good film, a good end",
 )
-"""What ``make`` trains on."""
+"""The texts that ``make`` trains on."""
 
-UNSEEN = "ж"  # in no training text
+UNSEEN = "ж"  # does not occur in a training text
 
 NASTY_TEXTS: tuple[str, ...] = (
     "",
@@ -74,14 +74,14 @@ NASTY_TEXTS: tuple[str, ...] = (
     "Ġ Ċ ▁ ## </w> <0x0A>",
     "\ud83d alone, \ude00 alone, \ud83d\ude00 together",
 )
-"""Texts that have broken tokenizers; the last one holds surrogates, which no UTF-8 file can."""
+"""Texts that have broken tokenizers; the last one contains lone surrogates, which UTF-8 cannot encode."""
 
 
 def make_tokenizer(name: str) -> Tokenizer:
     """Train an installed tokenizer by name on ``TRAINING_TEXTS``, with its defaults.
 
     Raises:
-        UnknownPlugin: Nothing of that name is installed.
+        UnknownPlugin: No installed plugin has that name.
     """
     cls, _ = find_tokenizer(name)
     tokenizer: Tokenizer = cls.train(TRAINING_TEXTS, cls.Config())
@@ -89,10 +89,10 @@ def make_tokenizer(name: str) -> Tokenizer:
 
 
 def check_tokenizer(make: Make) -> None:
-    """Check every law.
+    """Check all laws in order, and stop at the first that the tokenizer breaks.
 
     Raises:
-        AssertionError: One is broken.
+        AssertionError: A law is broken.
     """
     for law in TOKENIZER_LAWS:
         law(make)
@@ -101,123 +101,131 @@ def check_tokenizer(make: Make) -> None:
 def protocol(make: Make) -> None:
     """The tokenizer has the attributes and methods of Tokenizer."""
     tokenizer = make()
-    assert isinstance(tokenizer, Tokenizer), f"{type(tokenizer).__name__} lacks a part of reviewgen.protocols.Tokenizer."
+    assert isinstance(tokenizer, Tokenizer), (
+        f"{type(tokenizer).__name__} lacks an attribute or method of reviewgen.protocols.Tokenizer."
+    )
 
 
 def config(make: Make) -> None:
-    """The config is a frozen keyword-only dataclass of JSON values, and every field has a default."""
+    """The config is a frozen, keyword-only dataclass of JSON values, and all fields have defaults."""
     cls = type(make()).Config
     is_dataclass = dataclasses.is_dataclass(cls)
-    assert is_dataclass, f"{cls} is no dataclass."
-    assert cls.__dataclass_params__.frozen, f"{cls.__name__} is not frozen."
+    assert is_dataclass, f"{cls} must be a dataclass."
+    assert cls.__dataclass_params__.frozen, f"{cls.__name__} must be frozen: @dataclass(frozen=True, kw_only=True)."
     fields = dataclasses.fields(cls)
-    assert all(field.kw_only for field in fields), f"{cls.__name__} is not keyword-only."
+    assert all(field.kw_only for field in fields), f"{cls.__name__} must be keyword-only: @dataclass(frozen=True, kw_only=True)."
     required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    assert not required, f"The settings {required} need defaults: a tokenizer is used without a preset, too."
+    assert not required, f"The settings {required} need defaults: a tokenizer can be used without a preset."
     values = json.loads(json.dumps(to_dict(cls())))
-    assert from_dict(cls, values) == cls(), f"The config comes back from JSON as another one: {values}."
+    assert from_dict(cls, values) == cls(), f"The config must be equal after a round trip through JSON; its JSON is {values}."
 
 
 def every_text(make: Make) -> None:
-    """``encode`` fails on no text and returns a list of ints from 0 to below vocab_size."""
+    """``encode`` accepts every text, and returns a list of ints from 0 to vocab_size - 1."""
     tokenizer = make()
     for text in _texts():
-        with _no_error(f"encode({_short(text)})"):
+        with _no_error(f"encode({_shorten(text)})"):
             ids = tokenizer.encode(text)
-        assert isinstance(ids, list), f"encode returns a {type(ids).__name__}, not a list."
-        assert all(type(i) is int for i in ids), "encode returns a list of other things than int."
-        assert all(0 <= i < tokenizer.vocab_size for i in ids), f"encode({_short(text)}) gives ids out of range: {_short(ids)}."
+        assert isinstance(ids, list), f"encode must return a list; got a {type(ids).__name__}."
+        assert all(type(i) is int for i in ids), "encode must return a list of int; got other types in it."
+        assert all(0 <= i < tokenizer.vocab_size for i in ids), (
+            f"encode({_shorten(text)}) must return ids below vocab_size = {tokenizer.vocab_size}; got {_shorten(ids)}."
+        )
 
 
 def frame(make: Make) -> None:
-    """bos and eos are two ids that ``encode`` never emits, even for text that spells them, and that decode to nothing."""
+    """bos and eos are two ids that decode to nothing, and that ``encode`` never returns, even for their names in a text."""
     tokenizer = make()
     bos, eos = tokenizer.bos_id, tokenizer.eos_id
-    assert bos != eos, "bos_id and eos_id are the same."
-    assert {bos, eos} <= set(range(tokenizer.vocab_size)), "bos_id and eos_id must lie below vocab_size."
+    assert bos != eos, "bos_id and eos_id must differ."
+    assert {bos, eos} <= set(range(tokenizer.vocab_size)), "bos_id and eos_id must be below vocab_size."
     for text in _texts():
         ids = tokenizer.encode(text)
-        assert not {bos, eos} & set(ids), f"encode({_short(text)}) emits bos or eos."
-        assert tokenizer.decode([bos, *ids, eos]) == tokenizer.decode(ids), "bos and eos must decode to nothing."
+        assert not {bos, eos} & set(ids), f"encode({_shorten(text)}) must not return bos_id or eos_id; got {_shorten(ids)}."
+        assert tokenizer.decode([bos, *ids, eos]) == tokenizer.decode(ids), "bos_id and eos_id must decode to an empty string."
 
 
 def stable(make: Make) -> None:
-    """Encoding what was decoded gives the same ids again."""
+    """Ids survive decoding and encoding: encode(decode(encode(text))) equals encode(text)."""
     tokenizer = make()
     for text in _texts():
         ids = tokenizer.encode(text)
         again = tokenizer.encode(tokenizer.decode(ids))
-        assert again == ids, f"{_short(text)} gives {_short(ids)}, and its decoded text {_short(again)}."
+        assert again == ids, f"{_shorten(text)} encodes to {_shorten(ids)}, but after decoding to {_shorten(again)}."
 
 
 def known_text(make: Make) -> None:
-    """Text of known symbols comes back as it was."""
+    """The training texts are unchanged by encoding and decoding."""
     tokenizer = make()
     for text in TRAINING_TEXTS:
         decoded = tokenizer.decode(tokenizer.encode(text))
-        assert decoded == text, f"{text!r} comes back as {decoded!r}."
+        assert decoded == text, f"{text!r} must decode to itself; got {decoded!r}."
 
 
 def unseen_text(make: Make) -> None:
-    """All or nothing: if a character that training never saw comes back, every text does (surrogates apart)."""
+    """If a character that is not in the training texts survives encoding and decoding, every text must (except surrogates)."""
     tokenizer = make()
     if tokenizer.decode(tokenizer.encode(UNSEEN)) != UNSEEN:
         return  # a tokenizer without a byte fallback
     for text in _texts():
         decoded = tokenizer.decode(tokenizer.encode(text))
-        assert decoded == text or _has_surrogates(text), f"{_short(text)} comes back as {_short(decoded)}."
+        assert decoded == text or _has_surrogates(text), (
+            f"{_shorten(text)} must decode to itself, as text with unseen characters does; got {_shorten(decoded)}."
+        )
 
 
 def any_ids(make: Make) -> None:
-    """``decode`` returns a str for any ids in range, whatever a model makes of them, bos and eos among them."""
+    """``decode`` returns a str for every sequence of valid ids, also with bos and eos in it."""
     tokenizer = make()
     rng = np.random.default_rng(0)
     for length in (0, 1, 2, 3, 50) * 20:
         ids = rng.integers(tokenizer.vocab_size, size=length).tolist()
-        with _no_error(f"decode({_short(ids)})"):
+        with _no_error(f"decode({_shorten(ids)})"):
             text = tokenizer.decode(ids)
-        assert isinstance(text, str), f"decode returns a {type(text).__name__}."
+        assert isinstance(text, str), f"decode must return a str; got a {type(text).__name__}."
 
 
 def batch(make: Make) -> None:
-    """SupportsEncodeBatch: ``encode_batch`` gives what ``encode`` gives for each text."""
+    """SupportsEncodeBatch: ``encode_batch`` returns the ids of ``encode`` for each text."""
     tokenizer = make()
     if not _can(tokenizer, SupportsEncodeBatch):
         return
     for texts in [], [""], [*NASTY_TEXTS, *TRAINING_TEXTS]:
-        found = [[int(i) for i in ids] for ids in tokenizer.encode_batch(texts)]
+        actual = [[int(i) for i in ids] for ids in tokenizer.encode_batch(texts)]
         expected = [tokenizer.encode(text) for text in texts]
-        assert found == expected, f"encode_batch gives other ids than encode for {len(texts)} texts."
+        assert actual == expected, f"encode_batch returns other ids than encode for a list of {len(texts)} texts."
 
 
 def trained_again(make: Make) -> None:
     """Training twice on the same texts gives the same ids."""
     first, second = make(), make()
-    assert _facts(first) == _facts(second), "Trained twice on the same texts, the tokenizer gives other ids."
+    assert _fingerprint(first) == _fingerprint(second), "A tokenizer trained again on the same texts gives other ids."
 
 
 def streamed(make: Make) -> None:
-    """``train`` reads its texts once: a stream gives what a list gives."""
+    """``train`` iterates over its texts once: an iterator gives the same tokenizer as a list."""
     cls = type(make())
     whole, stream = cls.train(list(TRAINING_TEXTS), cls.Config()), cls.train(iter(TRAINING_TEXTS), cls.Config())
-    assert _facts(whole) == _facts(stream), "Trained on an iterator, the tokenizer gives other ids than trained on a list."
+    assert _fingerprint(whole) == _fingerprint(stream), (
+        "A tokenizer trained on an iterator gives other ids than on a list; train must iterate over its texts once."
+    )
 
 
 def save_load(make: Make) -> None:
-    """``save`` and ``load`` give a tokenizer with the same ids."""
+    """A saved and loaded tokenizer gives the same ids and texts."""
     tokenizer = make()
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder))
         loaded = type(tokenizer).load(Path(folder))
-    assert _facts(loaded) == _facts(tokenizer), "The tokenizer gives other ids after it was saved and loaded."
+    assert _fingerprint(loaded) == _fingerprint(tokenizer), "A saved and loaded tokenizer gives other ids or texts."
 
 
 def plain_data(make: Make) -> None:
-    """What is on disk is JSON or text, in UTF-8, and no pickle."""
+    """``save`` writes JSON or text files in UTF-8, not pickles."""
     with tempfile.TemporaryDirectory() as folder:
         make().save(Path(folder))
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
-        assert files, "save writes no file."
+        assert files, "save must write at least one file."
         for path in files:
             _assert_plain(path)
 
@@ -237,23 +245,23 @@ TOKENIZER_LAWS: tuple[Callable[[Make], None], ...] = (
     save_load,
     plain_data,
 )
-"""Every law of a tokenizer, in the order in which a broken one is best mended."""
+"""All laws of a tokenizer, in the order in which to fix broken ones."""
 
 
-def _can(thing: Any, ability: type) -> bool:
-    """Return whether a thing has an optional ability; keeps the type checker from forgetting what else it is."""
-    return isinstance(thing, ability)
+def _can(value: Any, protocol: type) -> bool:
+    """Return whether a value implements an optional protocol; unlike isinstance, does not narrow its type."""
+    return isinstance(value, protocol)
 
 
 def _texts() -> Iterator[str]:
-    """Yield the texts that stand for every text."""
+    """Yield the texts that the laws about arbitrary text use."""
     yield from TRAINING_TEXTS
     yield from NASTY_TEXTS
-    yield from _invented_texts()
+    yield from _generated_texts()
 
 
-def _invented_texts() -> list[str]:
-    """Return texts that hypothesis invents, the same ones each time."""
+def _generated_texts() -> list[str]:
+    """Return texts generated by hypothesis, the same ones each time."""
     texts: list[str] = []
 
     @settings(max_examples=40, deadline=None, derandomize=True, database=None)
@@ -265,46 +273,49 @@ def _invented_texts() -> list[str]:
     return texts
 
 
-def _facts(tokenizer: Any) -> tuple[Any, ...]:
-    """Return what makes two tokenizers the same: their sizes, and ids and texts both ways."""
+def _fingerprint(tokenizer: Any) -> tuple[Any, ...]:
+    """Return values that are equal for equal tokenizers: the special ids, and the results of encode and decode."""
     ids = [tokenizer.encode(text) for text in (*TRAINING_TEXTS, *NASTY_TEXTS)]
     texts = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
     return tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, ids, texts
 
 
 def _assert_plain(path: Path) -> None:
+    """Raise AssertionError unless a file is UTF-8 text, valid JSON if its suffix says so, and not a pickle."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8")
         if path.suffix == ".json":
             json.loads(text)
     except ValueError as error:
-        raise AssertionError(f"{path.name} is no plain data: {error}.") from error
-    assert path.suffix == ".json" or not _is_pickle(content), f"{path.name} is a pickle, which runs code when it is read."
+        raise AssertionError(f"{path.name} must be JSON or text in UTF-8: {error}.") from error
+    assert path.suffix == ".json" or not _is_pickle(content), (
+        f"{path.name} is a pickle, which can run code when it is loaded; save JSON or text."
+    )
 
 
 def _is_pickle(content: bytes) -> bool:
-    """Return whether the bytes are a whole pickle; pickletools reads them without running them."""
+    """Return whether the bytes are a complete pickle; pickletools parses them without running them."""
     try:
         return bool(list(pickletools.genops(content)))
-    except Exception:  # it raises whatever its operands make of foreign bytes
+    except Exception:  # pickletools raises various exceptions for other data
         return False
 
 
 @contextmanager
 def _no_error(call: str) -> Iterator[None]:
-    """Turn an exception into a broken law."""
+    """Turn an exception into an AssertionError."""
     try:
         yield
     except Exception as error:
-        raise AssertionError(f"{call} raises {type(error).__name__}: {error}") from error
+        raise AssertionError(f"{call} must not raise; got {type(error).__name__}: {error}") from error
 
 
 def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _short(value: Any) -> str:
-    """Return a repr that fits on a line and can be printed."""
+def _shorten(value: Any) -> str:
+    """Return a printable repr of at most 60 characters."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
