@@ -15,7 +15,7 @@ from reviewgen.errors import TrainingError
 from reviewgen.registry import find_model
 from reviewgen.training import Budget, Processes, TrainingConfig, device
 from reviewgen.training import loop as loop_module
-from reviewgen.training.device import OwnRandom, find_device, find_precision, to_device
+from reviewgen.training.device import IsolatedRng, choose_device, choose_precision, to_device
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from tests.unit.fakes import TEXTS
@@ -47,19 +47,19 @@ def small(name: str) -> Any:
 )
 def test_the_device(here: str, wanted: str, model: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch, here)
-    place, notes = find_device(wanted, small(model))
+    place, notes = choose_device(wanted, small(model))
     assert str(place) == found
     assert bool(notes) == (wanted == "auto" and here != found)
-    assert not notes or "Gru is unsuited for mps, so it is trained on the CPU; training.device=mps" in notes[0]
+    assert not notes or "Gru is unsuited for mps, so it is trained on the CPU; set training.device=mps" in notes[0]
 
 
 @pytest.mark.parametrize(("here", "wanted"), [("cpu", "mps"), ("cpu", "cuda"), ("mps", "cuda"), ("cuda:0", "mps")])
 def test_a_device_that_is_not_there_is_refused(here: str, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch, here)
     with pytest.raises(
-        TrainingError, match=f"training.device={wanted} is not to be had here: this process computes on {here[:3]}"
+        TrainingError, match=f"training.device={wanted} is not available here: this process computes on {here[:3]}"
     ):
-        find_device(wanted, small("lstm"))
+        choose_device(wanted, small("lstm"))
 
 
 def test_a_gru_on_a_mac_is_trained_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,12 +81,13 @@ def test_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert [find_precision("auto", place) for place in ("cuda", "cpu", "mps")] == ["fp16", "bf16", "no"]
+    assert [choose_precision("auto", place) for place in ("cuda", "cpu", "mps")] == ["fp16", "bf16", "no"]
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # the launcher's word
-    assert [find_precision("auto", "cuda"), find_precision("no", "cuda"), find_precision("bf16", "cpu")] == ["fp16", "no", "bf16"]
+    chosen = [choose_precision(*given) for given in (("auto", "cuda"), ("no", "cuda"), ("bf16", "cpu"))]
+    assert chosen == ["fp16", "no", "bf16"]
     for wanted, place in ("auto", "cpu"), ("fp16", "mps"), ("fp16", "cpu"):
-        with pytest.raises(TrainingError, match=f"fp16 is not to be had on {place}"):
-            find_precision(wanted, place)
+        with pytest.raises(TrainingError, match=f"fp16 is not available on {place}"):
+            choose_precision(wanted, place)
 
 
 def test_ids_go_to_a_gpu_through_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +122,13 @@ def made_loop(rank: int = 0, dropout: float = 0.0, **training: Any) -> tuple[Any
 
 def test_nothing_in_the_loop_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor on ``meta`` has no values: whatever reads one, as ``float`` and ``item`` and ``if`` do, raises."""
-    monkeypatch.setattr(loop_module, "find_device", lambda *_: (torch.device("meta"), ()))
-    monkeypatch.setattr(loop_module, "OwnRandom", lambda *_: nullcontext())
+    monkeypatch.setattr(loop_module, "choose_device", lambda *_: (torch.device("meta"), ()))
+    monkeypatch.setattr(loop_module, "IsolatedRng", lambda *_: nullcontext())
     loop, batches = made_loop(gradient_accumulation_steps=2)
     for several in itertools.islice(batches, 4):
-        loss = loop.step(several)
-        report = loop.report(several[-1], loss, ())
-        assert not loop.has_diverged(look=False)
+        loss = loop.train_step(several)
+        report = loop.make_report(several[-1], loss, ())
+        assert not loop.has_diverged(wait=False)
     assert loss.is_meta and report.tokens == 4 * 2 * 4 * 8
     with pytest.raises(RuntimeError, match="meta"):
         _ = report.nats_per_token  # the check can fail
@@ -136,12 +137,12 @@ def test_nothing_in_the_loop_waits_for_the_device(monkeypatch: pytest.MonkeyPatc
 def test_scaled_gradients_train_as_plain_ones_and_infinite_ones_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16's scaler, on the CPU: gradients are clipped and stepped with as they are without, and a step of inf is skipped."""
     plain, batches = made_loop(gradient_accumulation_steps=2, clip_norm=0.1)
-    expected = [float(plain.step(several)) for several in itertools.islice(batches, 5)]
-    monkeypatch.setattr(loop_module, "find_precision", lambda *_: "fp16")
+    expected = [float(plain.train_step(several)) for several in itertools.islice(batches, 5)]
+    monkeypatch.setattr(loop_module, "choose_precision", lambda *_: "fp16")
     monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())
     loop, batches = made_loop(gradient_accumulation_steps=2, clip_norm=0.1)
     assert loop.scaler.is_enabled()
-    assert [float(loop.step(several)) for several in itertools.islice(batches, 5)] == pytest.approx(expected, abs=1e-5)
+    assert [float(loop.train_step(several)) for several in itertools.islice(batches, 5)] == pytest.approx(expected, abs=1e-5)
     for one, other in zip(plain.parameters, loop.parameters, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
@@ -153,17 +154,17 @@ def test_scaled_gradients_train_as_plain_ones_and_infinite_ones_are_left_out(mon
     scale = loop.scaler.get_scale()
     with monkeypatch.context() as patch:
         patch.setattr(loop.processes, "average_gradients", spoil)
-        loop.step(next(batches))
+        loop.train_step(next(batches))
     assert all(torch.equal(one, other) for one, other in zip(before, loop.parameters, strict=True))
     assert loop.scaler.get_scale() == scale / 2
-    loop.step(next(batches))
+    loop.train_step(next(batches))
     assert not torch.equal(before[0], loop.parameters[0])
 
 
 def test_each_process_draws_dropout_of_its_own_and_the_same_weights() -> None:
     def first(rank: int, dropout: float) -> float:
         loop, batches = made_loop(rank, dropout)
-        return float(loop.step(next(batches)))
+        return float(loop.train_step(next(batches)))
 
     close = pytest.approx(first(0, 0.5), abs=1e-5)  # sums may be rounded otherwise where memory lies otherwise
     assert first(0, 0.5) == close and first(1, 0.5) != close
@@ -179,11 +180,11 @@ def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "Generator", lambda name: plain())
     before = outside.get_state()
 
-    def draw(own: OwnRandom) -> list[float]:
+    def draw(own: IsolatedRng) -> list[float]:
         with own:
             return [float(torch.rand(1, generator=outside)), float(torch.rand(1))]
 
-    first, same, other = OwnRandom(1, "cuda"), OwnRandom(1, "cuda"), OwnRandom(2, "cuda")
+    first, same, other = IsolatedRng(1, "cuda"), IsolatedRng(1, "cuda"), IsolatedRng(2, "cuda")
     drawn = draw(first)
     assert drawn == draw(same) and drawn[0] != draw(other)[0] and draw(first)[0] != drawn[0]
     assert torch.equal(outside.get_state(), before)

@@ -119,7 +119,7 @@ def test_without_a_good_step_there_is_nothing_to_keep(spoil, tmp_path):
 @pytest.mark.parametrize(("bad", "good"), [(6, 3), (4, 3), (8, 7), (2, 0)])
 def test_an_accelerator_is_looked_at_now_and_then(spoil, monkeypatch, bad, good):
     """The way of an accelerator, taken on the CPU: a look every four steps and at evaluations."""
-    monkeypatch.setattr(Loop, "_guard", lambda self: DivergenceGuard(self.model, self.steps, every=4))
+    monkeypatch.setattr(Loop, "_make_guard", lambda self: DivergenceGuard(self.model, self.steps, check_every=4))
     spoil(bad, math.nan)
     if not good:
         with pytest.raises(TrainingError, match="at step 2"):
@@ -133,7 +133,7 @@ def test_an_accelerator_is_looked_at_now_and_then(spoil, monkeypatch, bad, good)
 
 
 def test_an_evaluation_looks_first(spoil, monkeypatch):
-    monkeypatch.setattr(Loop, "_guard", lambda self: DivergenceGuard(self.model, self.steps, every=1000))
+    monkeypatch.setattr(Loop, "_make_guard", lambda self: DivergenceGuard(self.model, self.steps, check_every=1000))
     spoil(15, math.nan)
     run, reports, weights = train()
     assert [report.step for report in reports if report.sample is not None] == [8]
@@ -143,7 +143,7 @@ def test_an_evaluation_looks_first(spoil, monkeypatch):
 
 
 def test_a_guard_that_need_not_look_reads_nothing_from_the_device(monkeypatch):
-    guard = DivergenceGuard(nn.Linear(2, 2), 0, every=50)
+    guard = DivergenceGuard(nn.Linear(2, 2), 0, check_every=50)
     loss, norm = torch.tensor(math.inf, requires_grad=True), torch.tensor(1.0)
 
     def refuse(self):
@@ -152,19 +152,19 @@ def test_a_guard_that_need_not_look_reads_nothing_from_the_device(monkeypatch):
     with monkeypatch.context() as patch:
         for name in ("__bool__", "__int__", "__float__", "item", "tolist", "numpy"):
             patch.setattr(torch.Tensor, name, refuse)
-        assert all(guard.admit(step, loss if step == 20 else norm, norm) for step in range(1, 50))
+        assert all(guard.allows_step(step, loss if step == 20 else norm, norm) for step in range(1, 50))
     assert guard.bad_step == 0
-    assert not guard.admit(50, norm, norm)
+    assert not guard.allows_step(50, norm, norm)
     assert (guard.bad_step, guard.good_steps) == (20, 0)
 
 
 def test_a_guard_gives_back_the_weights_of_its_last_look():
     model = nn.Linear(2, 2)
-    guard, good, bad = DivergenceGuard(model, 0, every=3), torch.tensor(1.0), torch.tensor(math.nan)
+    guard, good, bad = DivergenceGuard(model, 0, check_every=3), torch.tensor(1.0), torch.tensor(math.nan)
     before = []
     for step in range(1, 7):
         before.append(model.weight.detach().clone())
-        is_admitted = guard.admit(step, bad if step == 5 else good, good)
+        is_admitted = guard.allows_step(step, bad if step == 5 else good, good)
         assert is_admitted == (step < 6)
         with torch.no_grad():
             model.weight.add_(step)
@@ -174,7 +174,7 @@ def test_a_guard_gives_back_the_weights_of_its_last_look():
 
 
 def test_an_infinite_norm_that_does_not_count_is_no_fault():
-    guard = DivergenceGuard(nn.Linear(2, 2), 0, every=1)
-    assert guard.admit(1, torch.tensor(1.0), None)
-    assert not guard.admit(2, torch.tensor(1.0), torch.tensor(math.inf))
+    guard = DivergenceGuard(nn.Linear(2, 2), 0, check_every=1)
+    assert guard.allows_step(1, torch.tensor(1.0), None)
+    assert not guard.allows_step(2, torch.tensor(1.0), torch.tensor(math.inf))
     assert (guard.bad_step, guard.good_steps) == (2, 1)

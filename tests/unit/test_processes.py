@@ -20,7 +20,7 @@ from reviewgen.errors import ProcessLost
 from reviewgen.training import processes
 from reviewgen.training.interrupts import Interrupts, deferred
 from reviewgen.training.loop import Loop
-from reviewgen.training.processes import Processes, peers
+from reviewgen.training.processes import Processes, connection_errors
 from tests.unit.fakes import TEXTS, launcher
 
 SCRIPT = """
@@ -29,12 +29,12 @@ from reviewgen import TrainingRun
 from reviewgen.runs import start as begin, training_run as api
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
-from reviewgen.training import loop, probe
+from reviewgen.training import autotune, loop
 
 corpus, out = sys.argv[1:]
 is_other = os.environ["RANK"] == "1"
 facts, ids = {"work": []}, []
-gather, tokenize, step, cross_entropy = begin.gather, api.tokenize, loop.Loop.step, loop.cross_entropy
+gather, tokenize, step, cross_entropy = begin.gather, api.tokenize, loop.Loop.train_step, loop.cross_entropy
 
 def gathered(*args):
     facts["work"].append("gather")
@@ -72,12 +72,12 @@ def train(name, watch=lambda report: None, steps=40, **training):
         facts[name] |= {"stopped": run._last.stopped, "notes": run._last.notes, "tokens": run._last.tokens}
 
 def sized():
-    share, probe._SHARE = probe._SHARE, 1  # of the time that is left, for looking
+    before, (autotune.SECONDS, autotune._SHARE) = (autotune.SECONDS, autotune._SHARE), (60.0, 1)  # enough on a busy machine
     run = TrainingRun("lstm-char", corpus, budget=60.0, training={"evaluations": 1, "copy_tokens": 0})
     run.read()
     run.tokenize()
     steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
-    probe._SHARE = share
+    autotune.SECONDS, autotune._SHARE = before
     shape = run.model.config.hidden_size, run.config.batch_size, run.config.bptt
     facts["sized"] = {"shape": shape, "form": run._last.device, "steps": steps, "notes": run.notes}
 
@@ -90,7 +90,7 @@ def fail(report):
         1 / 0
 
 def kill(self, batches):
-    if is_other and self.schedule_at > 0.5:
+    if is_other and self.schedule_progress > 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batches)
 
@@ -105,7 +105,7 @@ def command(out):
     except SystemExit as end:
         assert not end.code, end.code
 
-begin.gather, api.tokenize, loop.Loop.step = gathered, tokenized, stepped
+begin.gather, api.tokenize, loop.Loop.train_step = gathered, tokenized, stepped
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)
@@ -121,7 +121,7 @@ train("interrupted", interrupt)
 train("failed", fail)
 with open(f"{out}.{os.environ['RANK']}.json", "w") as file:
     json.dump(facts, file)
-loop.Loop.step = kill
+loop.Loop.train_step = kill
 command(out + "-killed")
 """
 
@@ -154,9 +154,9 @@ def one_process(folder: Path, **options: Any) -> tuple[TrainingRun, list[float],
     run.read()
     run.tokenize()
     ids: list[Any] = []
-    plain = Loop.step
+    plain = Loop.train_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "step", lambda self, batches: (ids.extend(b.ids for b in batches), plain(self, batches))[1])
+        patch.setattr(Loop, "train_step", lambda self, batches: (ids.extend(b.ids for b in batches), plain(self, batches))[1])
         losses = [report.nats_per_token for report in run]
     return run, losses, ids
 
@@ -240,7 +240,7 @@ def test_a_killed_process_loses_nothing(launched: Any) -> None:
 
 def test_processes_that_were_told_other_things_are_refused(launched: Any) -> None:
     for facts in launched.both:
-        assert facts["different"]["error"].startswith("TrainingError: The processes were not told the same: the seed differ.")
+        assert facts["different"]["error"].startswith("TrainingError: The processes have different settings: the seed.")
         assert facts["different"]["losses"] == []
 
 
@@ -262,11 +262,11 @@ def test_one_process_has_nothing_to_exchange() -> None:
     alone, weight = Processes(), torch.zeros(2, requires_grad=True)
     loss = torch.tensor(3.0)
     assert alone.average_gradients([weight], loss, 0) is loss and weight.grad is None
-    assert alone.gather([1, 2.5]).tolist() == [[1, 2.5]] and alone.share(loss) is loss
+    assert alone.all_gather([1, 2.5]).tolist() == [[1, 2.5]] and alone.broadcast(loss) is loss
     alone.refuse_differences({"the seed": 1})
     with pytest.raises(ZeroDivisionError), alone.main_process_first():
         _ = 1 / 0
-    alone.leave()
+    alone.close()
 
 
 def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,9 +283,9 @@ def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(processes, "process_state", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
         monkeypatch.delenv("GROUP_RANK", raising=False)
         monkeypatch.setattr(processes.socket, "gethostname", lambda name=name: name)
-        here = processes.processes_here()
+        here = processes.local_processes()
         own = [other for other, its in enumerate(names) if its == name]
-        assert here._group == own and here.rank == own.index(rank) and here.count == len(own)
+        assert here._group == own and here.rank == own.index(rank) and here.world_size == len(own)
         assert sorted(made[1:]) == [[0, 2], [1, 4], [3]] and made[0] == [0, 1, 2, 3, 4]
 
 
@@ -296,7 +296,7 @@ def test_a_lost_connection_is_one_sentence_and_lets_go_of_it() -> None:
     group = Interrupts()
     held = weakref.ref(group)
     sentence = r"^Another process of this training has ended .*\(Connection closed\)\.$"
-    with pytest.raises(ProcessLost, match=sentence) as caught, peers():
+    with pytest.raises(ProcessLost, match=sentence) as caught, connection_errors():
         wait(group)
     del group
     assert held() is None and caught.value  # while the error is there

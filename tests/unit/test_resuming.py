@@ -400,7 +400,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
         said |= {report.step: report.notes} if report.notes else {}
     assert list(said) == [11]
     assert said[11][0].startswith("No checkpoint at step 10: No room to write")
-    assert said[11][0].endswith("The training goes on; the last one is of step 9.")
+    assert said[11][0].endswith("Training continues; the last checkpoint is of step 9.")
     assert said[11][0] in run.finish().training["notes"]
 
 
@@ -415,7 +415,7 @@ def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path):
         next(others)
     notes = [note for report in reports for note in report.notes]
     assert len(notes) == 1
-    assert "somebody has removed the folder" in notes[0]
+    assert "the folder was removed" in notes[0]
     del reports
     first._run_folder.discard()
     assert second._run_folder.checkpoints.steps() == [7, 8]
@@ -431,7 +431,7 @@ def test_two_processes_killed_go_on_as_if_they_had_not_been(tmp_path):
     with pytest.raises(CheckpointError, match="was begun with processes=2, not processes=1"):
         start(tmp_path / "m", resume=True, **given)
     said = alone(tmp_path / "m", processes=2, fails=True, **given)  # the first one says why, and the other does not wait for it
-    assert "m.run holds a run of lstm-char" in said and "The first process could not go on; it says why." in said
+    assert "m.run holds a run of lstm-char" in said and "The main process failed; its own error message says why." in said
     after = alone(tmp_path / "m", resume=True, processes=2, **given)
     for part in before, after:
         assert part == {step: whole[step] for step in part}
@@ -451,9 +451,9 @@ def test_the_disk_s_own_word(tmp_path):
         kept.save(1, {"seconds": 1.0, "weights": torch.ones(1000)})
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
         kept.save(2, {"seconds": 2.0, "weights": torch.zeros(1000)})
-        print(*kept.take_notes())
+        print(*kept.pop_notes())
         kept.load()
-        print(kept.steps(), kept.seconds, float(kept.take_state()["weights"].sum()), len(list(Path(sys.argv[1]).iterdir())))
+        print(kept.steps(), kept.seconds, float(kept.pop_state()["weights"].sum()), len(list(Path(sys.argv[1]).iterdir())))
     """
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "m.run"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ class Sized(nn.Module):
 def chosen(monkeypatch, seconds, corpus_tokens=1_000, rate=lambda width: 1_000.0, optimizer=0.0, **options):
     """Return what is chosen where steps cost what is planted."""
     monkeypatch.setattr(sizing, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    monkeypatch.setattr(sizing, "_time_steps", lambda model, config: sizing._Cost(rate(len(model.weights)), optimizer))
+    monkeypatch.setattr(sizing, "_time_steps", lambda model, config: sizing._StepCost(rate(len(model.weights)), optimizer))
     return choose_size(PRESET, lambda size: Sized(size["width"]), CONFIG, seconds, corpus_tokens, **options)
 
 
@@ -88,11 +88,11 @@ def test_a_slow_optimizer_gets_longer_and_wider_batches(monkeypatch):
 
 
 def test_what_was_chosen_is_said(monkeypatch):
-    words = chosen(monkeypatch, 10.0).words(10.0)
+    words = chosen(monkeypatch, 10.0).describe(10.0)
     assert words.startswith(
         "Chosen for the 10 s that are left: width=1000, dropout=0.4, batch_size=4, bptt=16 (1,000 parameters)"
     )
-    assert "about 9.0 epochs at 1,000 tokens a second" in words
+    assert "about 9.0 epochs at 1,000 tokens per second" in words
     assert "Expected on held-out reviews: 1.52 to 2.52 bits per character." in words
 
 

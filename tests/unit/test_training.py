@@ -256,14 +256,14 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path):
 
 
 def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch):
-    plain, calls = Loop.step, itertools.count(1)
+    plain, calls = Loop.train_step, itertools.count(1)
 
     def step(self, batch):
         if next(calls) == 30:
             raise KeyboardInterrupt
         return plain(self, batch)
 
-    monkeypatch.setattr(Loop, "step", step)
+    monkeypatch.setattr(Loop, "train_step", step)
     model = reviewgen.train("gru-char", TEXTS, steps=1000, **SMALL)
     assert model.training["stopped"] == "interrupted"
     assert model.training["steps"] == 29
@@ -323,12 +323,12 @@ def test_bf16_leaves_the_weights_in_32_bits():
 
 def test_a_run_falls_back_to_one_thread_when_the_others_turn_slow():
     with using_threads(2):
-        threads = Threads(2, seconds_of_one=1.0)
+        threads = Threads(2, one_thread_seconds=1.0)
         for seconds in (0.5, 3.0, 3.0, 3.0, 3.0, 0.5, 3.0, 3.0, 3.0, 3.0):
             threads.record(seconds)
-        assert threads.chosen == torch.get_num_threads() == 2
+        assert threads.count == torch.get_num_threads() == 2
         threads.record(3.0)
-        assert threads.chosen == torch.get_num_threads() == 1
+        assert threads.count == torch.get_num_threads() == 1
         threads.restore()
         assert torch.get_num_threads() == 2
 

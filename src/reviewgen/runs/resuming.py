@@ -78,15 +78,15 @@ class RunFolder:
         if self._begun:
             return
         with all_processes() as processes:
-            if processes.share(self.folder is None) != (self.folder is None):
+            if processes.broadcast(self.folder is None) != (self.folder is None):
                 raise TrainingError("The processes were not told the same: give all of them the output folder, or none.")
-            self._told["settings"]["processes"] = processes.count
+            self._told["settings"]["processes"] = processes.world_size
             with processes.main_process_first():
                 if processes.rank:
                     self.checkpoints = None
                 elif self.checkpoints is not None and self.folder is not None:
                     self._open(self.checkpoints, self.folder)
-            self._beside, self.seconds = processes.share((self._beside, self.seconds))
+            self._beside, self.seconds = processes.broadcast((self._beside, self.seconds))
         self._begun = True
 
     def _open(self, checkpoints: Checkpoints, folder: Path) -> None:
@@ -100,7 +100,7 @@ class RunFolder:
         except CheckpointError:
             checkpoints.close()
             raise
-        self._beside, self.seconds = checkpoints.beside, checkpoints.seconds
+        self._beside, self.seconds = checkpoints.extra, checkpoints.seconds
 
     def settle(self, source: str, fingerprint: str) -> None:
         """Write down what the run was told, now that the corpus is known; of a run that goes on, compare the corpus.
@@ -138,7 +138,7 @@ class RunFolder:
             CheckpointError: They do not fit.
         """
         begun, steps = _read(folder / Checkpoints.RUN), checkpoints.steps()
-        if begun is None and (steps or checkpoints.has_others()):
+        if begun is None and (steps or checkpoints.has_foreign_files()):
             raise CheckpointError(f"{folder} holds no run that can go on. Remove it, or give another output folder.")
         if not self._resume:
             if begun is not None and steps:

@@ -22,7 +22,7 @@ from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, 
 from reviewgen.runs.arguments import merge_settings
 from reviewgen.runs.keeping import refuse_other_function, refuse_other_tokenizer, refuse_untrainable
 from reviewgen.runs.record import past_facts
-from reviewgen.training import OwnRandom, Sizing, TrainingConfig, all_processes, choose_size, keep_threads, process_state
+from reviewgen.training import IsolatedRng, Sizing, TrainingConfig, all_processes, choose_size, keep_threads, process_state
 
 __all__ = ["Start", "find_start"]
 
@@ -124,9 +124,9 @@ class Start:
         with all_processes() as processes:
             found: Sizing | None = None
             if processes.rank == 0 and seconds > 0:
-                training = keep_threads(self.training, processes.count)
+                training = keep_threads(self.training, processes.world_size)
                 found = choose_size(self.sizable, build, training, seconds, corpus_tokens, may_grow=self.has_own_batch)
-            shared: Sizing | None = processes.share(found)
+            shared: Sizing | None = processes.broadcast(found)
             return shared
 
     def build(self, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None) -> LanguageModel:
@@ -142,7 +142,7 @@ class Start:
         """
         config = from_dict(self.model_class.Config, {"vocab_size": vocab_size} | self.model_settings | dict(size or {}))
         try:
-            with OwnRandom(seed):
+            with IsolatedRng(seed):
                 model: LanguageModel = self.model_class(config)
         except (RuntimeError, MemoryError) as error:  # torch's word on memory that is not there
             raise ConfigError(f"The model cannot be built with these settings: {str(error).splitlines()[0]}") from None

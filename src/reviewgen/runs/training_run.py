@@ -27,7 +27,7 @@ from reviewgen.runs.record import corpus_facts, novelty_facts, progress_facts
 from reviewgen.runs.resuming import RunFolder
 from reviewgen.runs.start import find_start
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import Budget, Report, fit, process_state, processes_here, uninterrupted
+from reviewgen.training import Budget, Report, fit, local_processes, process_state, uninterrupted
 from reviewgen.training.device import using_threads
 
 __all__ = ["TrainingRun"]
@@ -145,13 +145,13 @@ class TrainingRun:
         self._note(*before)
         with ExitStack() as stack:
             self._folder = stack.enter_context(workspace())
-            self._machine = processes_here()  # one of them reads, and the others wait for it
-            stack.callback(self._machine.leave)
+            self._machine = local_processes()  # one of them reads, and the others wait for it
+            stack.callback(self._machine.close)
             with self._machine.main_process_first():
                 is_reader = self._machine.rank == 0
                 found = self._start.gather(self._source, self._validation, self._folder, self._data) if is_reader else None
             self.corpus: Corpus
-            self.corpus, self.conditions, notes = self._machine.share(found)
+            self.corpus, self.conditions, notes = self._machine.broadcast(found)
             self._run_folder.settle(self.corpus.stream.name, self.corpus.fingerprint)
             self._note(*notes)
             self._stack = stack.pop_all()
@@ -237,7 +237,7 @@ class TrainingRun:
             chosen = self._start.choose_size(self.conditions.vocab_size, left, self.stores["train"].tokens)
             if chosen is not None:
                 self._size.append({"model": dict(chosen.model), "training": dict(chosen.training)})
-                self._note(chosen.words(left))
+                self._note(chosen.describe(left))
         return self._size[0] if self._size else {}
 
     def _note(self, *notes: str) -> None:

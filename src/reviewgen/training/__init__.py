@@ -1,23 +1,23 @@
-"""Training: ``fit`` is a generator of reports; the gradient loop and the counting loop live behind it.
+"""Training: ``fit`` yields a report per step; training by gradient and training by counting live behind it.
 
-    config       what a run is told and what it reports
-    evaluator        held-out evaluation, copy rate and samples
-    verdict      what the curves of a run say, in words
-    counting     the loop of models that count
-    gradient     the loop of models that descend a gradient; ``loop`` takes its steps
+    config       training settings, budget, step reports
+    evaluator    held-out evaluation, copy rate and samples during training
+    verdict      the verdict on a finished run, from its curves
+    counting     training by counting
+    gradient     training by gradient; ``loop`` has its training step and state
     loss         cross entropy
-    optimizing   Muon, AdamW, the learning rate over a run, averaged weights
-    probe        the fastest form of a step: threads, precision, implementation
-    sizing       how large a model a time is enough for
-    divergence   a loss that is no number, and the last good weights
-    checkpoints  a run's state on disk; ``packing`` makes it plain data, ``lock`` keeps it to one process
-    interrupts   what Ctrl-C must not cut in two
-    processes    what the processes of a launcher tell one another
-    device       accelerate, threads, random numbers
+    optimizing   Muon, AdamW, learning rate schedule, weight averaging
+    autotune     selects threads, precision and implementation by timing
+    sizing       chooses a model size for a time budget
+    divergence   detects NaN or infinite losses, keeps the last good weights
+    checkpoints  a run's state on disk; ``packing`` serialises it, ``lock`` keeps other processes out
+    interrupts   Ctrl-C and SIGTERM during work that must not be cut in two
+    processes    the process group: broadcast, all-gather, gradient averaging
+    device       devices, precision, threads, random number streams
 
-Logging, printing and plotting are ordinary code around the loop. When the loop ends, for whatever reason, the model holds
-its best weights, is in evaluation mode and on the CPU. Recurrent models see B lanes of one long stream and carry their state
-from step to step (truncated back-propagation through time, Williams & Peng 1990), its length fixed: ``bptt``.
+Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
+weights, is in evaluation mode and on the CPU. Recurrent models are trained on B lanes of one long stream and carry their state
+from step to step (truncated back-propagation through time, Williams & Peng 1990) of a fixed length, ``bptt``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,22 +29,22 @@ from reviewgen.errors import TrainingError
 from reviewgen.evaluation import sample_documents
 from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
+from reviewgen.training.autotune import keep_threads
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, TrainingConfig
-from reviewgen.training.counting import count
-from reviewgen.training.device import OwnRandom, native_precision, process_state
+from reviewgen.training.counting import train_by_counting
+from reviewgen.training.device import IsolatedRng, native_precision, process_state
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.gradient import descend
+from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted
-from reviewgen.training.probe import keep_threads
-from reviewgen.training.processes import Processes, all_processes, processes_here
+from reviewgen.training.processes import Processes, all_processes, local_processes
 from reviewgen.training.sizing import Sizing, choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
 
 __all__ = [
     "Budget",
     "Checkpoints",
-    "OwnRandom",
+    "IsolatedRng",
     "Processes",
     "Report",
     "RunVerdict",
@@ -55,9 +55,9 @@ __all__ = [
     "find_verdict",
     "fit",
     "keep_threads",
+    "local_processes",
     "native_precision",
     "process_state",
-    "processes_here",
     "uninterrupted",
 ]
 
@@ -74,33 +74,43 @@ def fit(
     prefix: Sequence[int] = (),
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Report]:
-    """Train a model; yield a report a step. With an index of the training texts, each evaluation says how much it copies.
+    """Train a model and yield a report per step.
 
-    ``prefix`` holds the ids that stand for no condition in particular, one for each that the texts carry after bos. With
-    ``checkpoints``, a descent of the gradient is kept on disk as it goes, and goes on from what they have loaded.
+    Args:
+        model: The model, trained in place by counting or by gradient.
+        tokenizer: Its tokenizer.
+        train: The training texts.
+        validation: The held-out texts, of which evaluations score a sample.
+        config: Training settings.
+        budget: When to stop.
+        seed: Seed of the order of the texts and of dropout.
+        index: Index of the training texts; with it, each evaluation measures the copy rate.
+        prefix: Ids that stand for conditions not given, one for each condition that the texts have after bos.
+        checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
 
     Raises:
-        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is no number.
+        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is NaN or infinite from the
+            first step on.
     """
     evaluator = Evaluator(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index, prefix)
     if isinstance(model, CountTrained):
-        yield from count(model, train, budget.deadline, evaluator)
+        yield from train_by_counting(model, train, budget.deadline, evaluator)
     elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):
-        verdict = evaluator.evaluate(model.eval())
+        result = evaluator.evaluate(model.eval())
         yield Report(
             0,
             1.0,
             0.0,
             0,
-            evaluation=verdict.evaluation,
-            copy_rate=verdict.copy_rate,
-            sample=verdict.sample,
-            is_best=verdict.is_best,
+            evaluation=result.evaluation,
+            copy_rate=result.copy_rate,
+            sample=result.sample,
+            is_best=result.is_best,
             notes=("The model has nothing to train.",),
             stopped="nothing to train",
         )
     elif isinstance(model, nn.Module):
         with all_processes() as evaluator.processes:
-            yield from descend(model, tokenizer, train, config, budget, seed, evaluator, checkpoints)
+            yield from train_by_gradient(model, tokenizer, train, config, budget, seed, evaluator, checkpoints)
     else:
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")

@@ -1,14 +1,14 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped, kept on disk while it trains.
+"""Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never stopped.
 
-    .lock                  held by the run's process
-    run.json               what the run was told; the caller writes and compares it
+    .lock                  locked by the run's process
+    run.json               the run's settings, which the caller writes and compares
     step-00001200/         the state after step 1,200
         state.safetensors  its tensors
-        state.json         the rest of it
-        digests.json       of both files
+        state.json         everything else
+        digests.json       hashes of both files
 
-A checkpoint is written beside the others, forced to disk and then given its name, so it is whole or not there; one that was
-damaged since does not match its digests, and the one before it is taken. Knows neither models nor optimizers.
+A checkpoint is written to a temporary folder, flushed to disk and then renamed, so it is complete or not there. If one was
+damaged later, its files do not match their digests, and the one before it is loaded. Knows neither models nor optimizers.
 """
 
 import contextlib
@@ -34,40 +34,41 @@ from reviewgen.training.packing import pack, unpack
 __all__ = ["Checkpoints"]
 
 _LOCK, _TENSORS, _REST, _DIGESTS = ".lock", "state.safetensors", "state.json", "digests.json"
-_SHARE = 0.01  # of the time that writing checkpoints may take
+_SHARE = 0.01  # of the training time that writing checkpoints may take
 _PREFIX, _SCRATCH = "step-", ".step-"
 
 
 class Checkpoints:
-    """A run's folder of checkpoints.
+    """The checkpoints of a run, in a folder.
 
     Args:
-        folder: Where they are.
-        seconds: Between two of them; longer where writing one takes more than a hundredth of that. 0 for none.
-        kept: How many of the last ones stay.
+        folder: The folder.
+        seconds: Minimum seconds between two checkpoints; more if writing one takes over a hundredth of that. 0 saves none.
+        kept: Number of most recent checkpoints to keep.
 
     Attributes:
-        beside: JSON values of the caller, which are saved as they are at the time; after ``load``, those of the checkpoint.
-        seconds: How long the run had trained at the checkpoint that was loaded.
+        extra: JSON values of the caller. Each checkpoint saves their current values; ``load`` sets them to those of the
+            checkpoint.
+        seconds: Training time at the loaded checkpoint.
     """
 
     RUN = "run.json"
 
     def __init__(self, folder: Path, seconds: float, kept: int) -> None:
         self.folder = folder
-        self.beside: dict[str, Any] = {}
+        self.extra: dict[str, Any] = {}
         self.seconds = 0.0
         self._state: Any = None
-        self._spacing, self._kept = seconds, kept
+        self._min_spacing, self._kept = seconds, kept
         self._notes: list[str] = []
         self._is_failing = False
-        self._wait(0.0)
+        self._schedule_next(0.0)
 
     def open(self) -> None:
-        """Take the folder for this run, and make it where it is not there.
+        """Create the folder if needed, and lock it for this run.
 
         Raises:
-            CheckpointError: Another run has it.
+            CheckpointError: Another run has locked it.
             StorageError: It may not be written.
         """
         with storage_errors(self.folder):
@@ -76,45 +77,46 @@ class Checkpoints:
                 self._lock = Lock(self.folder / _LOCK)
             except BlockingIOError:
                 raise CheckpointError(
-                    f"{self.folder} is in use by another run{self._holder()}. Wait for its end, or give another output folder."
+                    f"{self.folder} is in use by another run{self._describe_holder()}. "
+                    "Wait until it ends, or choose another output folder."
                 ) from None
-        self.close = weakref.finalize(self, _leave, self.folder, self._lock)
-        for left in self.folder.glob(f"{_SCRATCH}*"):  # of a run that was killed while it wrote
-            shutil.rmtree(left, ignore_errors=True)
+        self.close = weakref.finalize(self, _close, self.folder, self._lock)
+        for scratch in self.folder.glob(f"{_SCRATCH}*"):  # of a run that was killed while writing
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def steps(self) -> list[int]:
-        """Return the steps after which there is a checkpoint, damaged ones included."""
+        """Return the steps that have a checkpoint, in order; damaged ones are included."""
         numbers = (path.name.removeprefix(_PREFIX) for path in self.folder.glob(f"{_PREFIX}*"))
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def load(self) -> None:
-        """Take the newest whole checkpoint, where there are any, and remove the damaged ones after it.
+        """Load the newest checkpoint that is not damaged, if any, and remove the damaged ones after it.
 
         Raises:
-            CheckpointError: There are some, and all are damaged.
+            CheckpointError: All checkpoints are damaged.
         """
         damaged: list[int] = []
         for step in reversed(self.steps()):
             try:
-                tree = unpack(*_read(self._place(step)))
-                self._state, self.beside, self.seconds = tree["state"], tree["beside"], tree["state"]["seconds"]
+                tree = unpack(*_read_checkpoint(self._step_folder(step)))
+                self._state, self.extra, self.seconds = tree["state"], tree["beside"], tree["state"]["seconds"]
             except (OSError, ValueError, KeyError, TypeError):
                 damaged.append(step)
                 continue
             for later in damaged:
-                shutil.rmtree(self._place(later), ignore_errors=True)
+                shutil.rmtree(self._step_folder(later), ignore_errors=True)
                 self._notes.append(f"The checkpoint of step {later:,} is damaged; that of step {step:,} is used.")
             return
         if damaged:
             raise CheckpointError(f"Every checkpoint in {self.folder} is damaged. Remove that folder to start over.")
 
-    def has_others(self) -> bool:
-        """Return whether the folder holds what no run puts there."""
+    def has_foreign_files(self) -> bool:
+        """Return whether the folder holds files that are not a run's."""
         return any(path.name not in (self.RUN, _LOCK) and not path.name.startswith(_PREFIX) for path in self.folder.iterdir())
 
-    def take_state(self) -> Any:
-        """Return the state that was loaded, once; None where there is none. The time to the next checkpoint begins."""
-        self._wait(0.0)
+    def pop_state(self) -> Any:
+        """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
+        self._schedule_next(0.0)
         state, self._state = self._state, None
         return state
 
@@ -123,51 +125,52 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state after a step; where that fails, the run goes on, the checkpoints before stay, and a note says so."""
+        """Save the state after a step. If that fails, a note says so, and the run continues with the checkpoints it has."""
         start = time.monotonic()
-        packed, tensors = pack({"state": state, "beside": self.beside})
+        packed, tensors = pack({"state": state, "beside": self.extra})  # saved keys, which do not change
         try:
-            with storage_errors(self._place(step)):
+            with storage_errors(self._step_folder(step)):
                 self._write(step, packed, tensors)
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
-                last = f"of step {self.steps()[-1]:,}" if self.steps() else "none"
-                self._notes.append(f"No checkpoint at step {step:,}: {error} The training goes on; the last one is {last}.")
+                last = f"the last checkpoint is of step {self.steps()[-1]:,}" if self.steps() else "there is no checkpoint yet"
+                self._notes.append(f"No checkpoint at step {step:,}: {error} Training continues; {last}.")
             self._is_failing = True
-        self._wait(time.monotonic() - start)
+        self._schedule_next(time.monotonic() - start)
 
     def note(self, text: str) -> None:
-        """Have the next report say something."""
+        """Add a note to the next report."""
         self._notes.append(text)
 
-    def take_notes(self) -> tuple[str, ...]:
-        """Return what there is to say, once."""
+    def pop_notes(self) -> tuple[str, ...]:
+        """Return the new notes, once."""
         notes, self._notes = tuple(self._notes), []
         return notes
 
     def discard(self) -> None:
-        """Remove the checkpoints of a run that has ended, and the folder unless somebody put something else there."""
+        """Remove the checkpoints of a run that has ended, and the folder unless it holds other files."""
         for step in self.steps() if self._lock.is_in_place() else ():
-            shutil.rmtree(self._place(step), ignore_errors=True)
+            shutil.rmtree(self._step_folder(step), ignore_errors=True)
         self.close()
 
     @staticmethod
     def write(file: Path, content: bytes) -> None:
-        """Write a file and force it to disk."""
+        """Write a file and flush it to disk."""
         with file.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _wait(self, cost: float) -> None:
-        wait = max(self._spacing, cost / _SHARE) if self._spacing else float("inf")
+    def _schedule_next(self, cost: float) -> None:
+        """Set the time of the next checkpoint, given the seconds that writing the last one took."""
+        wait = max(self._min_spacing, cost / _SHARE) if self._min_spacing else float("inf")
         self._next = time.monotonic() + wait
 
-    def _place(self, step: int) -> Path:
+    def _step_folder(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step:08d}"
 
-    def _holder(self) -> str:
+    def _describe_holder(self) -> str:
         try:
             return f" (process {int((self.folder / _LOCK).read_text(encoding='ascii'))})"
         except (OSError, ValueError):
@@ -175,36 +178,36 @@ class Checkpoints:
 
     def _write(self, step: int, packed: Any, tensors: Mapping[str, Any]) -> None:
         if not self._lock.is_in_place():
-            raise FileNotFoundError(errno.ENOENT, "somebody has removed the folder")
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed")
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         try:
-            contents = {_TENSORS: save(dict(tensors)), _REST: _as_json(packed)}
-            contents[_DIGESTS] = _as_json({name: _digest(content) for name, content in contents.items()})
+            contents = {_TENSORS: save(dict(tensors)), _REST: _to_json(packed)}
+            contents[_DIGESTS] = _to_json({name: _digest(content) for name, content in contents.items()})
             for name, content in contents.items():
                 self.write(scratch / name, content)
-            scratch.rename(self._place(step))
+            scratch.rename(self._step_folder(step))
             _sync_folder(self.folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         for old in self.steps()[: -self._kept]:
-            shutil.rmtree(self._place(old), ignore_errors=True)
+            shutil.rmtree(self._step_folder(old), ignore_errors=True)
 
 
-def _read(folder: Path) -> tuple[Any, dict[str, Any]]:
+def _read_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
     """Return a checkpoint's JSON value and tensors.
 
     Raises:
-        ValueError: It is not what was written.
+        ValueError: A file does not match its digest.
     """
     digests = json.loads((folder / _DIGESTS).read_bytes())
     contents = {name: (folder / name).read_bytes() for name in (_TENSORS, _REST)}
     for name, content in contents.items():
         if not isinstance(digests, dict) or digests.get(name) != _digest(content):
-            raise ValueError(f"{name} is not as it was written")
+            raise ValueError(f"{name} does not match its digest")
     return json.loads(contents[_REST]), load(contents[_TENSORS])
 
 
-def _as_json(value: Any) -> bytes:
+def _to_json(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False).encode()
 
 
@@ -213,8 +216,8 @@ def _digest(content: bytes) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk."""
-    if sys.platform != "win32":  # which opens no folders
+    """Flush a folder's entries to disk."""
+    if sys.platform != "win32":  # where folders cannot be opened
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -222,9 +225,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _leave(folder: Path, lock: Lock) -> None:
-    """Let go of a run's folder, and remove it where it holds no checkpoint, unless somebody put something else there."""
-    if sys.platform == "win32":  # which removes no file that is open; elsewhere somebody could take it in the meantime
+def _close(folder: Path, lock: Lock) -> None:
+    """Unlock a run's folder, and remove it if it holds neither checkpoints nor other files."""
+    if sys.platform == "win32":  # where an open file cannot be removed; elsewhere another run could lock it in the meantime
         lock.release()
     is_empty = not any(folder.glob(f"{_PREFIX}*"))
     if is_empty and (sys.platform == "win32" or lock.is_in_place()):

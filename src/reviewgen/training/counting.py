@@ -1,7 +1,7 @@
-"""The counting loop: every text once, then probabilities.
+"""Training by counting: every text is observed once, then the counts become probabilities.
 
-Under ``accelerate launch`` each of P processes counts every P-th text. The first gathers what the others have counted, finishes
-the model and hands it to them, so that all go on with the model of one process that saw every text.
+Under ``accelerate launch`` each of P processes counts every P-th text. The main process merges the counts of all, finishes the
+model and sends it to the others, so every process ends with the model that one process would have made from all texts.
 """
 
 import time
@@ -18,67 +18,69 @@ from reviewgen.training.config import Report
 from reviewgen.training.device import process_state
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.interrupts import uninterrupted
-from reviewgen.training.processes import PATIENCE, peers
+from reviewgen.training.processes import TIMEOUT, connection_errors
 
-__all__ = ["count"]
+__all__ = ["train_by_counting"]
 
 
-def count(model: Any, train: TokenStore, deadline: float | None, evaluator: Evaluator) -> Iterator[Report]:
-    """Count every text once, then finish and evaluate; a count that is cut short finishes with what it has seen.
+def train_by_counting(model: Any, train: TokenStore, deadline: float | None, evaluator: Evaluator) -> Iterator[Report]:
+    """Count every text once, then finish and evaluate the model.
+
+    If the deadline passes or the caller stops iterating, the model is finished with the texts counted so far.
 
     Raises:
         TrainingError: There are several processes, and the model's counts cannot be merged.
         ProcessLost: Another process has ended.
     """
-    place = process_state()
-    several = place.num_processes > 1
-    if several and not isinstance(model, SupportsCountMerge):
+    state = process_state()
+    is_distributed = state.num_processes > 1
+    if is_distributed and not isinstance(model, SupportsCountMerge):
         raise TrainingError(
-            f"{type(model).__name__} cannot merge counts, so it is trained by one process: do without a launcher."
+            f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it without a launcher."
         )
-    group = distributed.new_group(backend="gloo", timeout=PATIENCE) if several else None  # counts lie in main memory
-    start, seen, texts = time.monotonic(), 0, 0
-    own = range(place.process_index, len(train), place.num_processes)
-    every = max(1, len(own) // 100)
+    group = distributed.new_group(backend="gloo", timeout=TIMEOUT) if is_distributed else None  # counts are in main memory
+    start, tokens, texts = time.monotonic(), 0, 0
+    own = range(state.process_index, len(train), state.num_processes)
+    report_every = max(1, len(own) // 100)
     facts: Mapping[str, Any] = {}
     try:
         for texts, number in enumerate(own, 1):
             document = train.document(number)
             model.observe(document)
-            seen += len(document)
-            if texts % every == 0:
+            tokens += len(document)
+            if texts % report_every == 0:
                 train.release_pages()
-                yield Report(texts, texts / len(own), time.monotonic() - start, seen)
+                yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
             if deadline is not None and time.monotonic() > deadline:
                 break
     finally:
         with uninterrupted():
-            if several:
-                facts = _finish_together(model, place, group)
-                texts, seen = _add_up(texts, seen, group)
-            elif seen:
+            if is_distributed:
+                facts = _merge_and_finish(model, state, group)
+                texts, tokens = _sum_over_processes(texts, tokens, group)
+            elif tokens:
                 facts = model.finish()
         train.release_pages()
-    verdict = evaluator.evaluate(model)
+    result = evaluator.evaluate(model)
     yield Report(
         step=texts,
         progress=1.0,
         seconds=time.monotonic() - start,
-        tokens=seen,
-        **vars(verdict),
+        tokens=tokens,
+        **vars(result),
         notes=(*facts.get("notes", ()), *evaluator.notes()),
         stopped="all texts counted" if texts == len(train) else "budget spent",
     )
 
 
-def _finish_together(model: Any, place: Any, group: Any) -> Mapping[str, Any]:
-    """Merge the counts of all processes in the first, finish there, and give every process the finished model."""
+def _merge_and_finish(model: Any, state: Any, group: Any) -> Mapping[str, Any]:
+    """Merge all counts in the main process, finish the model there, and send it to every other process."""
     facts: Mapping[str, Any] = {}
-    if place.is_main_process:
-        for source in range(1, place.num_processes):
+    if state.is_main_process:
+        for source in range(1, state.num_processes):
             model.add_counts(_receive(source, group))
         facts = model.finish()
-        for target in range(1, place.num_processes):
+        for target in range(1, state.num_processes):
             _send(model.state_dict(), target, group)
     else:
         _send(model.take_counts(), 0, group)
@@ -86,29 +88,30 @@ def _finish_together(model: Any, place: Any, group: Any) -> Mapping[str, Any]:
     return facts
 
 
-@peers()
-def _add_up(texts: int, seen: int, group: Any) -> tuple[int, int]:
-    """Return the texts and tokens that all processes have seen."""
-    numbers = torch.tensor([texts, seen])
-    distributed.all_reduce(numbers, group=group)
-    return int(numbers[0]), int(numbers[1])
+@connection_errors()
+def _sum_over_processes(texts: int, tokens: int, group: Any) -> tuple[int, int]:
+    """Return the numbers of texts and tokens that all processes have counted."""
+    totals = torch.tensor([texts, tokens])
+    distributed.all_reduce(totals, group=group)
+    return int(totals[0]), int(totals[1])
 
 
-@peers()
+@connection_errors()
 def _send(tensors: Mapping[str, Tensor], target: int, group: Any) -> None:
-    """Send named tensors to another process: their form, then each as bytes."""
-    form = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
-    distributed.send_object_list([form], target, group)
+    """Send named tensors to another process: first their names, dtypes and shapes, then each as bytes."""
+    header = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+    distributed.send_object_list([header], target, group)
     for tensor in tensors.values():
         if tensor.numel():
             distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, group)
 
 
-@peers()
+@connection_errors()
 def _receive(source: int, group: Any) -> dict[str, Tensor]:
-    form: list[Any] = [None]
-    distributed.recv_object_list(form, source, group)
-    tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in form[0]}
+    """Receive the named tensors that ``_send`` sent from another process."""
+    header: list[Any] = [None]
+    distributed.recv_object_list(header, source, group)
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in header[0]}
     for tensor in tensors.values():
         if tensor.numel():
             distributed.recv(tensor.view(-1).view(torch.uint8), source, group)

@@ -1,4 +1,4 @@
-"""Where a run computes: device and precision through ``accelerate``, threads, and random numbers of its own."""
+"""Device, precision, CPU threads and random number streams of a training run. Devices and precision come from ``accelerate``."""
 
 import atexit
 import os
@@ -17,27 +17,27 @@ from reviewgen.errors import TrainingError
 from reviewgen.protocols import SupportsDevices
 
 __all__ = [
-    "OwnRandom",
+    "IsolatedRng",
     "Threads",
     "autocast",
-    "find_device",
-    "find_precision",
+    "choose_device",
+    "choose_precision",
     "native_precision",
     "process_state",
     "to_device",
     "using_threads",
 ]
 
-_SLOW_STEPS = 5
+_MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 
 
 def process_state() -> Any:
-    """Return which of a launcher's processes this one is; without an accelerator they are processes on the CPU."""
+    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU."""
     was_connected = distributed.is_initialized()
-    place = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     if distributed.is_initialized() and not was_connected:
         atexit.register(_disconnect)
-    return place
+    return state
 
 
 def _disconnect() -> None:
@@ -45,39 +45,45 @@ def _disconnect() -> None:
         distributed.destroy_process_group()
 
 
-def find_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:
-    """Return where a model is trained, and what there is to say of that.
+def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:
+    """Return the device to train a model on, and notes for the user.
 
-    "auto" is what accelerate finds, or the CPU where the model is unsuited for that.
+    "auto" is the device accelerate selects, or the CPU if the model is unsuited for that device.
 
     Raises:
-        TrainingError: The wanted device is not there.
+        TrainingError: The wanted device is not available.
     """
-    here: torch.device = process_state().device
+    available: torch.device = process_state().device
     unsuited = model.unsuited_devices if isinstance(model, SupportsDevices) else frozenset()
-    if wanted == "auto" and here.type in unsuited:
-        said = f"{type(model).__name__} is unsuited for {here.type}, so it is trained on the CPU"
-        return torch.device("cpu"), (f"{said}; training.device={here.type} trains it there all the same.",)
-    if wanted not in ("auto", "cpu", here.type):
-        raise TrainingError(f"training.device={wanted} is not to be had here: this process computes on {here.type}.")
-    return torch.device("cpu") if wanted == "cpu" else here, ()
+    if wanted == "auto" and available.type in unsuited:
+        note = (
+            f"{type(model).__name__} is unsuited for {available.type}, so it is trained on the CPU; "
+            f"set training.device={available.type} to train it there anyway."
+        )
+        return torch.device("cpu"), (note,)
+    if wanted not in ("auto", "cpu", available.type):
+        raise TrainingError(
+            f"training.device={wanted} is not available here: this process computes on {available.type}. "
+            "Set training.device=auto to use that device."
+        )
+    return torch.device("cpu") if wanted == "cpu" else available, ()
 
 
-def find_precision(wanted: str, device: str) -> str:
-    """Return the mixed precision to train in on a type of device: "auto" is the launcher's word, else the device's own.
+def choose_precision(wanted: str, device: str) -> str:
+    """Return the mixed precision to train in on a device type. "auto" is the launcher's setting, else the device's native one.
 
     Raises:
-        TrainingError: The device does not have it.
+        TrainingError: The device does not support it.
     """
     if wanted == "auto":
         wanted = os.environ.get("ACCELERATE_MIXED_PRECISION") or native_precision(device)
     if wanted == "fp8" or (wanted == "fp16" and device in ("cpu", "mps")):
-        raise TrainingError(f"The mixed precision {wanted} is not to be had on {device}: use bf16 or no.")
+        raise TrainingError(f"The mixed precision {wanted} is not available on {device}: use bf16 or no.")
     return wanted
 
 
 def native_precision(device: str) -> str:
-    """Return the mixed precision that a type of device has instructions for."""
+    """Return the mixed precision that a device type has instructions for."""
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device == "cpu":
@@ -86,38 +92,41 @@ def native_precision(device: str) -> str:
 
 
 def to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:
-    """Return ids on a device; the copy to a GPU goes on beside what it computes, and nothing waits for it."""
+    """Copy ids to a device. The copy to a GPU is asynchronous, from pinned memory."""
     if device.type != "cuda":
         return torch.from_numpy(array).to(device)
     return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
 
 
-class OwnRandom:
-    """Inside the block torch draws from a random stream of its own; outside, the global one is as it was.
+class IsolatedRng:
+    """Context manager that gives torch a separate random number stream; the global one is restored on exit.
 
-    On an accelerator, whose dropout draws from the device's stream, that one is as well. ``states`` says how far they are.
+    For an accelerator it covers both the CPU's generator and the device's, which dropout uses there.
+
+    Attributes:
+        states: The generators' states as of the last exit. Save and restore them to resume the stream.
     """
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
-        kinds = ["cpu"] if device == "cpu" else ["cpu", device]
-        self._streams: list[Any] = [torch if kind == "cpu" else torch.get_device_module(kind) for kind in kinds]
-        self.states = [torch.Generator(kind).manual_seed(seed).get_state() for kind in kinds]
+        device_types = ["cpu"] if device == "cpu" else ["cpu", device]
+        self._modules: list[Any] = [torch if each == "cpu" else torch.get_device_module(each) for each in device_types]
+        self.states = [torch.Generator(each).manual_seed(seed).get_state() for each in device_types]
 
     def __enter__(self) -> None:
-        self._outside = [stream.get_rng_state() for stream in self._streams]
+        self._global_states = [module.get_rng_state() for module in self._modules]
         self._set(self.states)
 
     def __exit__(self, *error: object) -> None:
-        self.states = [stream.get_rng_state() for stream in self._streams]
-        self._set(self._outside)
+        self.states = [module.get_rng_state() for module in self._modules]
+        self._set(self._global_states)
 
     def _set(self, states: list[torch.Tensor]) -> None:
-        for stream, state in zip(self._streams, states, strict=True):
-            stream.set_rng_state(state)
+        for module, state in zip(self._modules, states, strict=True):
+            module.set_rng_state(state)
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """Return the block, to be entered often, in which a device computes products in a precision; "no" leaves 32 bits."""
+    """Return a reusable autocast context for a device type and a precision; "no" leaves computation in 32 bits."""
     if precision == "no":
         return nullcontext()
     return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
@@ -125,7 +134,7 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def using_threads(threads: int) -> Iterator[None]:
-    """Set the number of threads that torch computes with inside the block."""
+    """Set the number of torch's CPU threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -135,28 +144,31 @@ def using_threads(threads: int) -> Iterator[None]:
 
 
 class Threads:
-    """Sets torch's threads for a run, and falls back to one where the others turn slow.
+    """Sets torch's number of CPU threads for a run, and falls back to one thread if several turn slow.
 
-    Where other programs hold a core, a thread that waits for the other at every time step of a recurrent layer can make it
-    fifty times slower.
+    If other programs occupy a core, threads that wait for one another at every time step of a recurrent layer can be fifty
+    times slower than one thread.
+
+    Attributes:
+        count: The number of threads in use.
+        one_thread_seconds: Duration of a step with one thread; None if it was not measured, and then there is no fallback.
     """
 
-    def __init__(self, chosen: int, seconds_of_one: float | None) -> None:
-        """Set them; ``seconds_of_one`` is what a step takes with one thread, where that is known."""
-        self.chosen = min(chosen, torch.get_num_threads())
-        self.seconds_of_one = seconds_of_one
-        self._given = torch.get_num_threads()
-        self._slow = 0  # steps in a row
-        torch.set_num_threads(self.chosen)
+    def __init__(self, count: int, one_thread_seconds: float | None) -> None:
+        self.count = min(count, torch.get_num_threads())
+        self.one_thread_seconds = one_thread_seconds
+        self._count_before = torch.get_num_threads()
+        self._slow_steps = 0  # in a row
+        torch.set_num_threads(self.count)
 
     def record(self, seconds: float) -> None:
-        """Take note of how long a step took."""
-        if self.chosen > 1 and self.seconds_of_one is not None:
-            self._slow = self._slow + 1 if seconds > 2 * self.seconds_of_one else 0
-            if self._slow == _SLOW_STEPS:
-                self.chosen = 1
+        """Record the duration of a step; after five slow steps in a row, switch to one thread."""
+        if self.count > 1 and self.one_thread_seconds is not None:
+            self._slow_steps = self._slow_steps + 1 if seconds > 2 * self.one_thread_seconds else 0
+            if self._slow_steps == _MAX_SLOW_STEPS:
+                self.count = 1
                 torch.set_num_threads(1)
 
     def restore(self) -> None:
-        """Give torch back the number of threads it had."""
-        torch.set_num_threads(self._given)
+        """Set torch's number of threads back to what it was before the run."""
+        torch.set_num_threads(self._count_before)

@@ -1,4 +1,4 @@
-"""The evaluator of a run: evaluates on held-out texts, measures how much the model copies, remembers the best, keeps a sample."""
+"""Evaluation during training: scores held-out texts, generates a sample, measures the copy rate, and tracks the best result."""
 
 import math
 import time
@@ -20,14 +20,21 @@ from reviewgen.training.processes import Processes
 
 __all__ = ["EvaluationResult", "Evaluator"]
 
-SAMPLE_TOKENS = 100
-_STRIDE, _MOST = 32, 8  # of an index for which copy_tokens are enough; of a thinner one so many times as much is written
-_MEMORY = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")
+SAMPLE_TOKENS = 100  # of each generated text
+_DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
+_STATE = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What one evaluation found; ``evaluation`` is None for a model whose scores are no distribution."""
+    """The result of one evaluation.
+
+    Attributes:
+        evaluation: Scores of the held-out texts; None for a model whose scores are not a distribution.
+        copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        sample: A generated text.
+        is_best: Whether this is the best result so far.
+    """
 
     evaluation: Evaluation | None
     copy_rate: float | None
@@ -37,21 +44,35 @@ class EvaluationResult:
 
 @dataclass
 class Evaluator:
-    """Evaluates on held-out texts and remembers what was best.
+    """Evaluates a model on held-out texts and tracks the best result.
 
-    Of several processes each evaluates its share of the texts, and the first one writes; all come to the same verdict.
+    With several processes, each scores its share of the texts and the main process generates; all get the same result.
+
+    Attributes:
+        tokenizer: The model's tokenizer.
+        documents: The held-out texts to score.
+        config: Training settings.
+        index: Index of the training text, for the copy rate; without one it is not measured.
+        prefix: Ids after bos that stand for conditions not given.
+        processes: The process group.
+        best: Bits per character of the best result.
+        best_copy_rate: Copy rate of the best result.
+        without_gain: Evaluations since the best one.
+        seconds: Duration of the last evaluation.
+        best_rank: Sort key of the best result; lower is better.
+        pieces: The tokenizer's tokens as text, decoded once for all evaluations.
     """
 
     tokenizer: Tokenizer
     documents: list[Document]
     config: TrainingConfig
     index: Index | None = None
-    prefix: Sequence[int] = ()  # the ids after bos that stand for no condition in particular
+    prefix: Sequence[int] = ()
     processes: Processes = field(default_factory=Processes)
-    best: float = math.inf  # bits per character of the best
+    best: float = math.inf
     best_copy_rate: float | None = None
     without_gain: int = 0
-    seconds: float = 0.0  # that the last evaluation took
+    seconds: float = 0.0
     best_rank: tuple[int, float] = (2, 0.0)
     pieces: Pieces = field(init=False)
 
@@ -59,61 +80,67 @@ class Evaluator:
         self.pieces = Pieces(self.tokenizer)
 
     def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
-        """Return what there is to say of the model as it stands, in evaluation mode."""
+        """Evaluate a model, which is in evaluation mode, and update the best result."""
         start = time.monotonic()
-        evaluation = self._measure(model, device)
-        copy_rate, sample = self.processes.share(self._write_and_compare(model, device) if not self.processes.rank else None)
-        is_best = self._compare(evaluation, copy_rate)
+        evaluation = self._score(model, device)
+        generated = None if self.processes.rank else self._sample_and_copy_rate(model, device)
+        sample, copy_rate = self.processes.broadcast(generated)
+        is_best = self._update_best(evaluation, copy_rate)
         self.seconds = time.monotonic() - start
         return EvaluationResult(evaluation, copy_rate, sample, is_best)
 
-    def memory(self) -> dict[str, Any]:
-        """Return what it remembers of the evaluations so far; ``remember`` takes it."""
-        return {name: getattr(self, name) for name in _MEMORY}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to save in a checkpoint."""
+        return {name: getattr(self, name) for name in _STATE}
 
-    def remember(self, memory: Mapping[str, Any]) -> None:
-        """Go on from what another evaluator remembered."""
-        for name in _MEMORY:
-            setattr(self, name, memory[name])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of another evaluator."""
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     def notes(self) -> tuple[str, ...]:
-        """Return what there is to say at the end: whether the copy limit was met."""
+        """Return notes for the end of the run: whether the copy limit was met."""
         limit, rate = self.config.copy_limit, self.best_copy_rate
         if self.config.keep == "best" or rate is None or rate <= limit:
             return ()
-        said = f"No evaluation had a copy rate within training.copy_limit={limit:g}"
-        return (f"{said}; the weights with the lowest, {rate:.3f}, are kept.",)
+        reason = f"No evaluation had a copy rate within training.copy_limit={limit:g}"
+        return (f"{reason}; the weights with the lowest, {rate:.3f}, are kept.",)
 
-    def _measure(self, model: Any, device: str) -> Evaluation | None:
-        own = self.documents[self.processes.rank :: self.processes.count]
-        found, is_scored = Totals(), True
+    def _score(self, model: Any, device: str) -> Evaluation | None:
+        """Score the held-out texts, each process its share; None if the model's scores are not a distribution."""
+        own = self.documents[self.processes.rank :: self.processes.world_size]
+        totals, is_scored = Totals(), True
         try:
-            found = add_up_documents(model, own, self.tokenizer.vocab_size, device, len(self.prefix))
+            totals = add_up_documents(model, own, self.tokenizer.vocab_size, device, len(self.prefix))
         except NotADistribution:
             is_scored = False
-        nats, *counts, scored = self.processes.gather([*astuple(found), is_scored]).sum(axis=0).tolist()
-        return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.count else None
+        nats, *counts, scored = self.processes.all_gather([*astuple(totals), is_scored]).sum(axis=0).tolist()
+        return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.world_size else None
 
-    def _write_and_compare(self, model: Any, device: str) -> tuple[float | None, str]:
-        """Return the copy rate of what the model writes, and a sample of it."""
-        texts = self._write(model, device)
-        return self._measure_copies([ids for ids, _ in texts]), texts[0][1]
+    def _sample_and_copy_rate(self, model: Any, device: str) -> tuple[str, float | None]:
+        """Generate texts; return the first one, and the copy rate of all."""
+        texts = self._generate(model, device)
+        return texts[0][1], self._copy_rate([ids for ids, _ in texts])
 
-    def _measure_copies(self, texts: list[list[int]]) -> float | None:
-        if self.index is None or not self.config.copy_tokens:
-            return None
-        return self.index.copy_rate([np.array(ids, np.int64) for ids in texts])
-
-    def _write(self, model: Any, device: str) -> Sequence[tuple[list[int], str]]:
-        """Return texts of the model as ids and characters, the same draws each time; the first is the sample."""
-        tokens = self.config.copy_tokens * _times(self.index) if self.index is not None else 0
+    def _generate(self, model: Any, device: str) -> Sequence[tuple[list[int], str]]:
+        """Generate texts, with the same seed at every evaluation; return their ids and their text."""
+        tokens = self.config.copy_tokens * _copy_tokens_factor(self.index) if self.index is not None else 0
         count = max(1, tokens // SAMPLE_TOKENS)
         generator = Generator(make_stepper(model, device), self.tokenizer, pieces=self.pieces)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
 
-    def _compare(self, evaluation: Evaluation | None, copy_rate: float | None) -> bool:
-        """Return whether this is the best so far: within the copy limit before beyond it, there by bits, beyond by copy rate."""
+    def _copy_rate(self, texts: list[list[int]]) -> float | None:
+        if self.index is None or not self.config.copy_tokens:
+            return None
+        return self.index.copy_rate([np.array(ids, np.int64) for ids in texts])
+
+    def _update_best(self, evaluation: Evaluation | None, copy_rate: float | None) -> bool:
+        """Return whether this result is the best so far, and if so, record it.
+
+        Results within the copy limit come before those beyond it. The former are ranked by bits per character, the latter by
+        copy rate.
+        """
         bits = math.inf if evaluation is None else evaluation.bits_per_character
         is_within = self.config.keep == "best" or copy_rate is None or copy_rate <= self.config.copy_limit
         rank = (0, bits) if is_within or copy_rate is None else (1, copy_rate)
@@ -124,6 +151,6 @@ class Evaluator:
         return is_best
 
 
-def _times(index: Index) -> int:
-    """Return how many times as much text shows how much is copied, where an index can evaluator few of the windows."""
-    return max(1, min(index.stride // _STRIDE, _MOST))
+def _copy_tokens_factor(index: Index) -> int:
+    """Return how many times ``copy_tokens`` to generate: more if the index is so sparse that it covers few of the windows."""
+    return max(1, min(index.stride // _DENSE_STRIDE, _MAX_FACTOR))

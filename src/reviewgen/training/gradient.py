@@ -1,4 +1,4 @@
-"""The gradient loop: steps over lanes that carry their state (truncated BPTT), evaluations, checkpoints, and when to stop."""
+"""Training by gradient: steps over lanes that carry their state (truncated BPTT), evaluations, checkpoints and early stopping."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,10 @@ from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
 
-__all__ = ["descend"]
+__all__ = ["train_by_gradient"]
 
 
-def descend(
+def train_by_gradient(
     model: nn.Module,
     tokenizer: Tokenizer,
     train: TokenStore,
@@ -26,9 +26,9 @@ def descend(
     evaluator: Evaluator,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[Report]:
-    """Descend the gradient over lanes of the stream, evaluate now and then, and leave the best weights in the model.
+    """Train a model by gradient descent and yield a report per step; at the end the model has its best weights.
 
-    Of several processes the first has the checkpoints, and the states of all are in them.
+    With several processes, only the main process has ``checkpoints``. A checkpoint holds the state of all processes.
     """
     lanes = Lanes(
         train,
@@ -38,36 +38,38 @@ def descend(
         bptt=config.bptt,
         seed=seed,
         rank=evaluator.processes.rank,
-        world_size=evaluator.processes.count,
+        world_size=evaluator.processes.world_size,
     )
-    begun, are_kept = evaluator.processes.share((None, False) if checkpoints is None else (checkpoints.take_state(), True))
-    loop = Loop(model, config, lanes, budget, seed, evaluator, begun)
+    own = (None, False) if checkpoints is None else (checkpoints.pop_state(), True)
+    resume_state, has_checkpoints = evaluator.processes.broadcast(own)
+    loop = Loop(model, config, lanes, budget, seed, evaluator, resume_state)
     report: Report | None = None
     try:
-        batches = iter(lanes.start_at(*loop.place))
-        for several in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
-            report = loop.report(several[-1], loop.step(several), checkpoints.take_notes() if checkpoints is not None else ())
-            is_judged = report.progress >= 1 or report.progress * config.evaluations >= loop.evaluated + 1
-            is_kept = are_kept and _is_due(evaluator.processes, checkpoints)
-            if loop.has_diverged(look=is_judged or is_kept):
-                yield loop.stop(report)
+        batches = iter(lanes.start_at(*loop.position))
+        for step_batches in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
+            loss = loop.train_step(step_batches)
+            report = loop.make_report(step_batches[-1], loss, checkpoints.pop_notes() if checkpoints is not None else ())
+            do_evaluate = report.progress >= 1 or report.progress * config.evaluations >= loop.evaluations + 1
+            do_save = has_checkpoints and _is_checkpoint_due(evaluator.processes, checkpoints)
+            if loop.has_diverged(wait=do_evaluate or do_save):
+                yield loop.end_diverged(report)
                 break
-            report = loop.evaluate(report) if is_judged else report
+            report = loop.evaluate(report) if do_evaluate else report
             yield report
             if report.stopped:
                 break
-            state = loop.state() if is_kept else None
+            state = loop.state() if do_save else None
             if checkpoints is not None and state is not None:
                 checkpoints.save(loop.steps, state)
     except ProcessLost as error:
         if report is None:
             raise
-        yield loop.cut_short(report, str(error).removesuffix("."), "another process ended")
+        yield loop.end_early(report, str(error).removesuffix("."), "another process ended")
     finally:
         loop.release()
 
 
-def _is_due(processes: Processes, checkpoints: Checkpoints | None) -> bool:
-    """Return whether it is time for a checkpoint, by the clock of the first process."""
+def _is_checkpoint_due(processes: Processes, checkpoints: Checkpoints | None) -> bool:
+    """Return whether to save a checkpoint now, by the main process's clock."""
     is_due = checkpoints is not None and checkpoints.is_due()
-    return bool(processes.gather([is_due])[0, 0]) if processes.count > 1 else is_due
+    return bool(processes.all_gather([is_due])[0, 0]) if processes.world_size > 1 else is_due

@@ -1,4 +1,4 @@
-"""Pieces of work that an interrupt must not cut in two: short ones ignore it, long ones heed it where it suits them."""
+"""Ctrl-C and SIGTERM during work that must not be cut in two: short work ignores them, long work defers them to its end."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM inside the block; in a thread other than the main one, signals never arrive anyway."""
+    """Ignore Ctrl-C and SIGTERM inside the block. Does nothing outside the main thread, where signals are never delivered."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,24 +27,28 @@ def uninterrupted() -> Iterator[None]:
 
 @dataclass
 class Interrupts:
-    """Whether Ctrl-C or SIGTERM has come."""
+    """Whether Ctrl-C or SIGTERM has arrived inside a ``deferred`` block.
+
+    Attributes:
+        arrived: Whether one of them has.
+    """
 
     arrived: bool = False
 
 
 @contextmanager
 def deferred(interrupts: Interrupts) -> Iterator[None]:
-    """Only take note of Ctrl-C and SIGTERM inside the block, and raise at its end where one has come.
+    """Record Ctrl-C and SIGTERM inside the block instead of raising, and raise KeyboardInterrupt at its end if one arrived.
 
-    A signal that has no handler, as SIGTERM in a plain script, ends the process as ever.
+    A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
     """
 
-    def take_note(*_: object) -> None:
+    def record(*_: object) -> None:
         interrupts.arrived = True
 
     is_main = threading.current_thread() is threading.main_thread()
     handled = [number for number in _SIGNALS if is_main and callable(signal.getsignal(number))]
-    before = {number: signal.signal(number, take_note) for number in handled}
+    before = {number: signal.signal(number, record) for number in handled}
     try:
         yield
     finally:

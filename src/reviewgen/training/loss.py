@@ -1,7 +1,8 @@
-"""The one loss: cross entropy in nats a token. Models return logits, scores before normalisation.
+"""Cross entropy, in nats per token: the training loss of every model. Models return logits.
 
-On a processor a compiled loop makes the loss and its gradient together (``reviewgen.compiled.entropy``): with some thousand
-words, torch's own steps (to 32 bits, log-softmax, its gradient, and back) take most of a training step.
+On a CPU, a compiled loop computes the loss and its gradient in one pass (``reviewgen.compiled.entropy``): with a vocabulary of
+some thousand tokens, torch's separate steps (conversion to 32 bits, log-softmax, its gradient, conversion back) take most of the
+time of a training step.
 """
 
 from typing import Any
@@ -19,45 +20,48 @@ from reviewgen.data import IGNORED
 
 __all__ = ["cross_entropy"]
 
-_COMPILED = (torch.float32, torch.bfloat16)
+_COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], count: int) -> Float[Tensor, ""]:
-    """Return the negative log likelihood of the targets in nats, divided by a count; bos and conditions are no targets.
+    """Return the summed negative log likelihood of the targets, in nats, divided by ``count``. Targets ``IGNORED`` are skipped.
 
-    Divided by the number of targets of all that goes into a step, the parts add up to the step's mean, however uneven they are.
-    Logits that lie in memory time-first, as torch's recurrent layers make them, are read in that order, without a copy.
+    With ``count`` the number of targets of a whole step, the losses of its batches add up to the mean of the step, even if the
+    batches have different numbers of targets. Logits that are time-first in memory, as from torch's recurrent layers, are
+    processed in that order, without a copy.
     """
     if not logits.is_contiguous():
         logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
-    flat, wanted = logits.flatten(0, 1), targets.flatten()
-    if flat.device.type == "cpu" and flat.dtype in _COMPILED and flat.requires_grad:
-        found: Tensor = _CrossEntropy.apply(flat, wanted, max(1, count))  # type: ignore[no-untyped-call]
-        return found
-    return F.cross_entropy(flat.float(), wanted, ignore_index=IGNORED, reduction="sum") / max(1, count)
+    flat_logits, flat_targets = logits.flatten(0, 1), targets.flatten()
+    if flat_logits.device.type == "cpu" and flat_logits.dtype in _COMPILED_DTYPES and flat_logits.requires_grad:
+        loss: Tensor = _CrossEntropy.apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
+        return loss
+    return F.cross_entropy(flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum") / max(1, count)
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross entropy whose gradient is made on the way forward."""
+    """Cross entropy whose gradient is computed in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], count: int) -> Float[Tensor, ""]:
-        """Return the sum over the targets, divided by the count.
+        """Return the sum over the targets, divided by the count, and save the gradient of the logits.
 
         Raises:
-            IndexError: A target has no logit.
+            IndexError: A target is not an index of the logits.
         """
-        gradient = torch.empty_like(logits)
+        grad_logits = torch.empty_like(logits)
         if len(targets) and int(targets.max()) >= logits.size(1):
-            raise IndexError(f"The target {int(targets.max())} is none of the {logits.size(1)} that the model has logits for.")
-        scale, wanted = np.float32(1 / count), targets.contiguous().numpy()
-        total = cross_entropy_and_gradient(as_array(logits), wanted, scale, as_array(gradient))
-        ctx.save_for_backward(gradient)
+            raise IndexError(
+                f"Target {int(targets.max())} is out of range: the model has logits for ids 0 to {logits.size(1) - 1}."
+            )
+        scale, target_array = np.float32(1 / count), targets.contiguous().numpy()
+        total = cross_entropy_and_gradient(as_array(logits), target_array, scale, as_array(grad_logits))
+        ctx.save_for_backward(grad_logits)
         return torch.tensor(total / count, dtype=torch.float32)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_loss: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_loss: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         """Return the gradient of the logits."""
-        (gradient,) = ctx.saved_tensors
-        return gradient if of_loss == 1 else gradient * of_loss.to(gradient.dtype), None, None
+        (grad_logits,) = ctx.saved_tensors
+        return grad_logits if grad_loss == 1 else grad_logits * grad_loss.to(grad_logits.dtype), None, None

@@ -1,6 +1,6 @@
-"""A tree of tensors and JSON values as one JSON value and a flat table of tensors, and back, bit for bit.
+"""Serialisation without pickle: a tree of tensors and JSON values as one JSON value and a flat table of tensors, and back.
 
-So a run's state, an optimizer's of any class included, needs no pickle. Knows nothing of training.
+Bit for bit, so that checkpoints can hold the state of any optimizer. Knows nothing of training.
 """
 
 import math
@@ -11,20 +11,20 @@ from torch import Tensor
 
 __all__ = ["pack", "unpack"]
 
-_MARKS = ("$tensor", "$tuple", "$items", "$float")
+_MARKERS = ("$tensor", "$tuple", "$items", "$float")  # keys that stand for what JSON does not have
 
 
 def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return a tree as a JSON value and its tensors by number and path, none of which share memory.
+    """Return a tree as a JSON value, and its tensors by number and path; no two of them share memory.
 
-    The order in which the axes of a tensor lie in memory is kept: matrix products of another order may round otherwise.
+    The memory order of a tensor's axes is kept, because matrix products may round differently in another order.
 
     >>> pack({"rate": 0.1, "betas": (0.9, 0.99), "state": {0: {"step": torch.tensor(3.0)}}})[0]   # doctest: +SKIP
     {'rate': 0.1, 'betas': {'$tuple': [0.9, 0.99]},
      'state': {'$items': [[0, {'step': {'$tensor': '0 state.0.step', 'axes': []}}]]}}
 
     Raises:
-        TypeError: The tree holds something else.
+        TypeError: The tree holds something other than tensors and JSON values.
     """
     tensors: dict[str, Tensor] = {}
     return _pack(tree, "", tensors), tensors
@@ -53,15 +53,17 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _pack(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a part of a tree, at ``path``, as a JSON value, and add its tensors to the table."""
     if isinstance(tree, Tensor):
         name, axes = f"{len(tensors)} {path}", _axes_in_memory(tree)
         plain = tree.detach().cpu().permute(axes).contiguous()
-        places = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
-        tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in places else plain  # tied weights share theirs
+        addresses = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+        is_shared = plain.untyped_storage().data_ptr() in addresses  # as that of tied weights is
+        tensors[name] = plain.clone() if is_shared else plain
         return {"$tensor": name, "axes": axes}
     if isinstance(tree, Mapping):
         items = [(key, _pack(part, f"{path}.{key}".lstrip("."), tensors)) for key, part in tree.items()]
-        is_plain = all(isinstance(key, str) and key not in _MARKS for key in tree)
+        is_plain = all(isinstance(key, str) and key not in _MARKERS for key in tree)
         return dict(items) if is_plain else {"$items": items}
     if isinstance(tree, list | tuple):
         parts = [_pack(part, f"{path}.{number}".lstrip("."), tensors) for number, part in enumerate(tree)]
@@ -74,6 +76,6 @@ def _pack(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _axes_in_memory(tensor: Tensor) -> list[int]:
-    """Return a tensor's axes, that of the longest stride first; as they are where the tensor has gaps or overlaps."""
+    """Return a tensor's axes from the longest stride to the shortest; in their own order if it has gaps or overlaps in memory."""
     axes = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return axes if tensor.permute(axes).is_contiguous() else list(range(tensor.dim()))

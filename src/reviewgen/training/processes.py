@@ -1,13 +1,14 @@
-"""The processes of a launcher: what those that train one model tell one another, and how they part.
+"""The process group of a training run: broadcast, all-gather, gradient averaging, and a clean end when a process is lost.
 
-In each step every process descends on its own lanes; then the gradients are averaged in one call, weighted by the targets behind
-them, which makes it the step of one process that has all the lanes. This is a plain all-reduce and not torch's
-DistributedDataParallel: its mean knows no weights, it must be told of parameters without a gradient and of steps that only
-accumulate, and what it is for, sending the first gradients while the last are computed, gains nothing here, since those of a
-recurrent layer are all there at the end of back-propagation through time only.
+In each step every process computes the gradients of its own lanes; one all-reduce then averages them, weighted by the number of
+targets behind them, which gives the step that one process with all the lanes would take. This is a plain all-reduce and not
+torch's DistributedDataParallel: that averages without weights, must know which parameters have no gradient and which steps only
+accumulate, and its advantage, sending the first gradients while the last are computed, gains nothing here: the gradients of a
+recurrent layer are complete only at the end of back-propagation through time.
 
-Nobody waits for ever: who leaves, for whatever reason, closes its connections, and those that wait for it get ``ProcessLost``.
-What must be the same everywhere, the clock and the numbers that decisions follow from, is exchanged and not computed twice.
+No process waits forever: a process that ends, for any reason, closes its connections, and those that wait for it get
+``ProcessLost``. Values that must be equal everywhere, such as the clock and the numbers that decisions depend on, are exchanged
+and not computed by each process.
 """
 
 import hashlib
@@ -29,90 +30,93 @@ from reviewgen.errors import ProcessLost, TrainingError
 from reviewgen.training.device import process_state
 from reviewgen.training.interrupts import Interrupts, deferred
 
-__all__ = ["PATIENCE", "Processes", "all_processes", "peers", "processes_here"]
+__all__ = ["TIMEOUT", "Processes", "all_processes", "connection_errors", "local_processes"]
 
-PATIENCE = timedelta(days=1)  # while another one works; one that ends is noticed at once
+TIMEOUT = timedelta(days=1)  # for a process that is still working; one that ends is noticed at once
 
 
 class Processes:
-    """Processes that are connected: by default this one, alone.
+    """A process group, with the collective operations that training needs; by default this process alone.
 
     Args:
-        rank: Which of them this one is, from 0.
-        count: How many there are.
-        group: Their connection, over main memory; the object owns it.
+        rank: Rank of this process in the group, from 0. Rank 0 is the main process.
+        world_size: Number of processes in the group.
+        group: The torch process group, over main memory. This object owns it.
+
+    Attributes:
+        interrupts: Whether this process was interrupted.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, group: Any = None) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, world_size: int = 1, group: Any = None) -> None:
+        self.rank, self.world_size = rank, world_size
         self.interrupts = Interrupts()
         self._group = group
 
-    def gather(self, numbers: Sequence[float]) -> Float64[np.ndarray, "P N"]:
-        """Return the numbers of each process; all give equally many.
+    def all_gather(self, values: Sequence[float]) -> Float64[np.ndarray, "P N"]:
+        """Return the N numbers of each of P processes.
 
         Raises:
-            ProcessLost: One is gone.
+            ProcessLost: Another process has ended.
         """
-        table = torch.zeros(self.count, len(numbers), dtype=torch.float64)
-        table[self.rank] = torch.tensor(numbers, dtype=torch.float64)
-        if self.count > 1:
-            with peers():
+        table = torch.zeros(self.world_size, len(values), dtype=torch.float64)
+        table[self.rank] = torch.tensor(values, dtype=torch.float64)
+        if self.world_size > 1:
+            with connection_errors():
                 distributed.all_reduce(table, group=self._group)
-        found: np.ndarray = table.numpy()
-        return found
+        gathered: np.ndarray = table.numpy()
+        return gathered
 
-    def share(self, value: Any) -> Any:
-        """Return what the first process has given.
+    def broadcast(self, value: Any) -> Any:
+        """Return the main process's value, a plain value or tensors on the CPU.
 
         Raises:
-            ProcessLost: One is gone.
+            ProcessLost: Another process has ended.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return value
-        box = [value]
-        with peers():
-            distributed.broadcast_object_list(box, group=self._group, group_src=0)
-        return value if self.rank == 0 else box[0]
+        values = [value]
+        with connection_errors():
+            distributed.broadcast_object_list(values, group=self._group, group_src=0)
+        return value if self.rank == 0 else values[0]
 
-    def collect(self, value: Any) -> list[Any]:
-        """Return what each process has given, tensors on the CPU and plain values.
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Return the values of all processes by rank; they are plain values or tensors on the CPU.
 
         Raises:
-            ProcessLost: One is gone.
+            ProcessLost: Another process has ended.
         """
-        found = [value] * self.count
-        if self.count > 1:
-            with peers():
-                distributed.all_gather_object(found, value, group=self._group)
-        return found
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            with connection_errors():
+                distributed.all_gather_object(values, value, group=self._group)
+        return values
 
-    def share_weights(self, model: nn.Module) -> None:
-        """Give all processes the first one's weights; the model is on the CPU."""
-        if self.count > 1:
-            with peers():
+    def broadcast_weights(self, model: nn.Module) -> None:
+        """Copy the main process's weights to all processes. The model is on the CPU."""
+        if self.world_size > 1:
+            with connection_errors():
                 for tensor in model.state_dict().values():
                     distributed.broadcast(tensor.view(-1).view(torch.uint8), group=self._group, group_src=0)
 
-    def average_gradients(self, parameters: Iterable[Tensor], loss: Float[Tensor, ""], weight: int) -> Float[Tensor, ""]:
-        """Make each gradient the mean over the processes, weighted, and return that of the loss; nothing waits for the device.
+    def average_gradients(self, parameters: Iterable[Tensor], loss: Float[Tensor, ""], targets: int) -> Float[Tensor, ""]:
+        """Replace each gradient by its weighted mean over the processes; return that of the loss. Does not wait for the device.
 
-        A parameter that had no gradient gets one of zeros.
+        A process counts by its number of ``targets``. A parameter without a gradient gets one of zeros.
 
         Raises:
-            KeyboardInterrupt: One of the processes has been interrupted; it is raised in all of them, in the same step.
-            ProcessLost: One is gone.
+            KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
+            ProcessLost: Another process has ended.
         """
-        if self.count == 1:
+        if self.world_size == 1:
             return loss
-        weights, interrupted = self.gather([weight, self.interrupts.arrived]).T  # (P,) each
+        counts, interrupted = self.all_gather([targets, self.interrupts.arrived]).T  # (P,) each
         if interrupted.any():
             raise KeyboardInterrupt
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
         flat = torch.cat([*(gradient.float().flatten() for gradient in gradients), loss.float().view(1)])
-        flat *= weight / max(1.0, weights.sum())
-        with peers():
+        flat *= targets / max(1.0, counts.sum())
+        with connection_errors():
             distributed.all_reduce(flat, group=self._group if flat.device.type == "cpu" else None)
         pieces = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
         for parameter, gradient, piece in zip(trained, gradients, pieces, strict=True):
@@ -120,93 +124,96 @@ class Processes:
         return flat[-1]
 
     def refuse_differences(self, facts: Mapping[str, Any]) -> None:
-        """Make sure that all processes were told the same; ``facts`` are JSON values by the name that a message gives them.
+        """Check that all processes have the same settings, in every process.
+
+        Args:
+            facts: JSON values, by the name to use in the error message.
 
         Raises:
-            TrainingError: They were not.
-            ProcessLost: One is gone.
+            TrainingError: They differ.
+            ProcessLost: Another process has ended.
         """
-        table = self.gather([_digest(json.dumps(value, sort_keys=True)) for value in facts.values()])  # (P, N)
+        table = self.all_gather([_digest(json.dumps(value, sort_keys=True)) for value in facts.values()])  # (P, N)
         different = [name for name, column in zip(facts, table.T, strict=True) if (column != column[0]).any()]
         if different:
             raise TrainingError(
-                f"The processes were not told the same: {', '.join(different)} differ. "
-                "Give every machine the same command, the same corpus and the same versions."
+                f"The processes have different settings: {', '.join(different)}. "
+                "Run the same command everywhere, with the same corpus and the same versions."
             )
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Let the first process through the block before the others, which fail where it failed.
+        """Let the main process run the block before the others; if it fails there, the others fail as well.
 
         Raises:
-            ProcessLost: The first one failed in the block, or one is gone.
+            ProcessLost: The main process failed in the block, or another process has ended.
         """
         has_failed = True
         try:
-            if self.rank and self.share(None):
-                raise ProcessLost("The first process could not go on; it says why.")
+            if self.rank and self.broadcast(None):
+                raise ProcessLost("The main process failed; its own error message says why.")
             yield
             has_failed = False
         finally:
             if not self.rank:
                 with suppress(ProcessLost) if has_failed else nullcontext():
-                    self.share(has_failed)
+                    self.broadcast(has_failed)
 
-    def leave(self) -> None:
-        """Close the connection; whoever waits for this process gets an error."""
+    def close(self) -> None:
+        """Close the connections; processes that wait for this one get ``ProcessLost``."""
         if self._group is not None:
             distributed.destroy_process_group(self._group)
-            self._group = None  # the last reference: only then it closes
+            self._group = None  # the connection closes only with the last reference to it
 
 
 @contextmanager
 def all_processes() -> Iterator[Processes]:
-    """Connect all processes of the launcher; Ctrl-C and SIGTERM then wait for the next step, which all of them end with."""
-    place = process_state()
-    if place.num_processes == 1:
+    """Connect all processes of the launcher. Ctrl-C and SIGTERM take effect at the next step, in all processes."""
+    state = process_state()
+    if state.num_processes == 1:
         yield Processes()
         return
-    processes = _connect(place, range(place.num_processes))
+    processes = _connect(state, range(state.num_processes))
     try:
         with deferred(processes.interrupts):
             yield processes
     finally:
-        processes.leave()
+        processes.close()
 
 
-def processes_here() -> Processes:
-    """Connect the processes of each machine with one another, until they ``leave``."""
-    place = process_state()
-    if place.num_processes == 1:
+def local_processes() -> Processes:
+    """Connect the processes of this machine with one another, until they are closed."""
+    state = process_state()
+    if state.num_processes == 1:
         return Processes()
-    everyone = _connect(place, range(place.num_processes))
-    machines = everyone.gather([_digest(os.environ.get("GROUP_RANK") or socket.gethostname())])[:, 0]
-    everyone.leave()
-    groups = {machine: _connect(place, np.flatnonzero(machines == machine).tolist()) for machine in np.unique(machines).tolist()}
-    return groups[float(machines[place.process_index])]
+    everyone = _connect(state, range(state.num_processes))
+    machines = everyone.all_gather([_digest(os.environ.get("GROUP_RANK") or socket.gethostname())])[:, 0]
+    everyone.close()
+    groups = {machine: _connect(state, np.flatnonzero(machines == machine).tolist()) for machine in np.unique(machines).tolist()}
+    return groups[float(machines[state.process_index])]
 
 
-def _connect(place: Any, ranks: Sequence[int]) -> Processes:
-    """Make a connection of some processes; all processes call it, also those that are none of them."""
-    group = distributed.new_group(list(ranks), backend="gloo", timeout=PATIENCE)
-    return Processes(ranks.index(place.process_index), len(ranks), group) if place.process_index in ranks else Processes()
+def _connect(state: Any, ranks: Sequence[int]) -> Processes:
+    """Make a group of some of the processes. All processes must call this, including those that do not belong to the group."""
+    group = distributed.new_group(list(ranks), backend="gloo", timeout=TIMEOUT)
+    return Processes(ranks.index(state.process_index), len(ranks), group) if state.process_index in ranks else Processes()
 
 
 def _digest(text: str) -> int:
-    """Return a number that a float64 holds exactly."""
+    """Return a hash of a text, of 48 bits: a float64 holds it exactly."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")
 
 
 @contextmanager
-def peers() -> Iterator[None]:
-    """Turn torch's word on a lost connection into one sentence.
+def connection_errors() -> Iterator[None]:
+    """Turn torch's errors about a lost connection into ``ProcessLost``.
 
     Raises:
-        ProcessLost: Another process has ended, or has been silent for too long.
+        ProcessLost: Another process has ended, or has not answered within the timeout.
     """
     try:
         yield
     except RuntimeError as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the connection, which this process closes when it leaves
-        why = str(error).splitlines()[0]
-        raise ProcessLost(f"Another process of this training has ended or does not answer ({why}).") from None
+        traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
+        reason = str(error).splitlines()[0]
+        raise ProcessLost(f"Another process of this training has ended or does not answer ({reason}).") from None
