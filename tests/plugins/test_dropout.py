@@ -25,7 +25,7 @@ EVERY_DROPOUT = {
     "token_dropout": 0.2,
     "weight_dropout": 0.5,
 }
-LAYERS = ("fused", "spelled")
+LAYERS = ("fused", "reference")
 every_model = pytest.mark.parametrize("name", MODELS)
 every_layer = pytest.mark.parametrize("layer", LAYERS)
 B, T, E, H, V = 3, 9, 5, 7, 11
@@ -45,15 +45,15 @@ def run(model, seed=0):
 
 @pytest.fixture
 def masks(monkeypatch):
-    """Draw each mask as before, and keep it, as what its numbers are multiplied by."""
-    kept, draw = [], dropout.draw_mask
+    """Collect each mask, as the factors that it stands for."""
+    kept, make_mask = [], dropout.make_mask
 
-    def draw_and_keep(shape, share, device):
-        dropped = draw(shape, share, device)
+    def make_and_keep(shape, share, device):
+        dropped = make_mask(shape, share, device)
         kept.append(~dropped / (1 - share))
         return dropped
 
-    monkeypatch.setattr(dropout, "draw_mask", draw_and_keep)
+    monkeypatch.setattr(dropout, "make_mask", make_and_keep)
     return kept
 
 

@@ -19,13 +19,13 @@ from reviewgen.protocols import LanguageModel
 
 MODELS = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
 TORCH = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-LAYERS = ("fused", "unrolled", "spelled")
+LAYERS = ("fused", "compiled", "reference")
 every_model = pytest.mark.parametrize("name", MODELS)
 every_layer = pytest.mark.parametrize("layer", LAYERS)
 every_kind = pytest.mark.parametrize(
     ("name", "layer", "activation"),
     [(name, layer, "tanh") for name in MODELS for layer in LAYERS]
-    + [(name, layer, "relu") for name in MODELS for layer in ("unrolled", "spelled")]
+    + [(name, layer, "relu") for name in MODELS for layer in ("compiled", "reference")]
     + [("rnn", "fused", "relu")],
 )
 
@@ -119,7 +119,7 @@ def test_gradients_equal_torch(name: str, layer: str) -> None:
 
 
 @every_model
-@pytest.mark.parametrize("layer", ["unrolled", "spelled"])
+@pytest.mark.parametrize("layer", ["compiled", "reference"])
 def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None:
     fused = make(name, layer="fused", tied=True)
     other = make(name, layer=layer, tied=True)
@@ -132,7 +132,7 @@ def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None
 
 @pytest.mark.parametrize(("name", "cell"), [("gru", "GRU"), ("lstm", "LSTM")])
 def test_torch_has_no_relu_there_and_the_error_says_what_has(name: str, cell: str) -> None:
-    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"unrolled\" and layer=\"spelled\" have"):
+    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"compiled\" and layer=\"reference\" have"):
         make(name, activation="relu", layer="fused")
 
 

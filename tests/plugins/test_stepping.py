@@ -59,7 +59,7 @@ def write(stepper, params=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, s
 
 CELLS = [
     (name, layer, activation)
-    for name, layer, activation in itertools.product(("rnn", "gru", "lstm"), ("fused", "unrolled", "spelled"), ("tanh", "relu"))
+    for name, layer, activation in itertools.product(("rnn", "gru", "lstm"), ("fused", "compiled", "reference"), ("tanh", "relu"))
     if name == "rnn" or layer != "fused" or activation == "tanh"
 ]
 OUTPUTS = {
@@ -133,7 +133,7 @@ class TestRecurrent:
                 assert np.abs(found[row] - wanted[0]).max() < 1e-5
 
     def test_the_tensors_are_those_expected(self, name):
-        for layer, output in itertools.product(("fused", "spelled"), OUTPUTS.values()):
+        for layer, output in itertools.product(("fused", "reference"), OUTPUTS.values()):
             model = make(name, layer=layer, layers=2, **output)
             found = {key: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for key, t in model.state_dict().items()}
             assert type(model.stepper()).expect(model.config) == found
@@ -141,7 +141,7 @@ class TestRecurrent:
     @pytest.mark.parametrize(("bits", "tolerance"), [(16, 1e-3), (8, 0.3)])
     def test_fewer_bits_give_nearly_the_same_logits(self, name, bits, tolerance):
         model = make(name, layers=2)
-        equals_the_plain_call(model, batch=2, time=30, stepper=model.stepper(bits=bits), tolerance=tolerance)
+        equals_the_plain_call(model, batch=2, time=30, stepper=model.stepper(weight_bits=bits), tolerance=tolerance)
 
 
 class TestNnlm:

@@ -298,8 +298,8 @@ def _restore_execution(begun: Mapping[str, Any], model: Any) -> tuple[ExecutionC
     """
     try:
         form = ExecutionConfig(**begun["form"])
-        if isinstance(model, SupportsImplementations) and form.implementation not in model.implementations():
-            raise ValueError(f"it has no implementation {form.implementation!r}")
+        if isinstance(model, SupportsImplementations):
+            model.use_implementation(str(form.implementation))  # raises if the model does not have it
         return form, begun["seconds_of_one"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The checkpoint does not fit this model: {error}") from None
