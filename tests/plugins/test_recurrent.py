@@ -138,7 +138,7 @@ def test_torch_has_no_relu_there_and_the_error_says_what_has(name: str, cell: st
 
 @every_model
 def test_torch_has_no_zoneout_and_the_error_says_what_has(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"zoneout=0.1 does not go with layer=\"fused\".*Set layer to \"auto\""):
+    with pytest.raises(ConfigError, match=r"zoneout=0.1 cannot be combined with layer=\"fused\".*Set layer to \"auto\""):
         make(name, zoneout=0.1, layer="fused")
 
 
