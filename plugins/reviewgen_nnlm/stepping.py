@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_numbers, tanh32
+from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
 from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
@@ -48,7 +48,7 @@ class NnlmStepper:
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_numbers(tensors)
+        refuse_non_finite(tensors)
         self.config = config
         self._is_relu = config.activation == "relu"
         self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)

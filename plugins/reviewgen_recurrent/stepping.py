@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_numbers
+from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
@@ -42,7 +42,7 @@ class RecurrentStepper:
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_numbers(tensors)
+        refuse_non_finite(tensors)
         self.config = config
         self._cell = self.cell, config.activation == "relu", np.float32(config.zoneout)
         self._weights = self._prepare(tensors, weight_bits)

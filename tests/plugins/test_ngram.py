@@ -149,7 +149,7 @@ def test_the_fall_back_is_reported() -> None:
     model.observe(np.array(spelled(["abc"])[0]))
     facts = model.finish()
     assert facts["fallback_orders"] == [1, 2]
-    assert facts["notes"][1:] == ["Orders 1 and 2 have no usable discounts; KenLM's fall-back 0.5, 1, 1.5 is used there."]
+    assert facts["notes"][1:] == ["Orders 1 and 2 have no usable discounts; KenLM's fall-back 0.5, 1, 1.5 is used instead."]
     assert facts["bytes"] == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert facts["notes"][0] == f"{sum(facts['ngrams'])} n-grams of 1 to 2 tokens in 0.0 MB."
 
