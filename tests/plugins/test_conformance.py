@@ -1,4 +1,4 @@
-"""Every law of the suite over every installed model and tokenizer, by name from the registry; strangers' plugins included."""
+"""Every law of the suite over every installed model and tokenizer, by name from the registry, third-party plugins included."""
 
 import pytest
 import torch

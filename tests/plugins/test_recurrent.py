@@ -131,13 +131,13 @@ def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None
 
 
 @pytest.mark.parametrize(("name", "cell"), [("gru", "GRU"), ("lstm", "LSTM")])
-def test_torch_has_no_relu_there_and_the_error_says_what_has(name: str, cell: str) -> None:
+def test_relu_with_fused_gru_and_lstm_is_an_error(name: str, cell: str) -> None:
     with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"compiled\" and layer=\"reference\" have"):
         make(name, activation="relu", layer="fused")
 
 
 @every_model
-def test_torch_has_no_zoneout_and_the_error_says_what_has(name: str) -> None:
+def test_zoneout_with_fused_layers_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match=r"zoneout=0.1 cannot be combined with layer=\"fused\".*Set layer to \"auto\""):
         make(name, zoneout=0.1, layer="fused")
 
