@@ -39,7 +39,7 @@ MASK = 0xFFFFFFFF
 
 
 def extend_key(key: Any, token: Any) -> Any:
-    """Return the hash key, int64, of an n-gram from the key of all its tokens but the first, and the first; no token has key 0.
+    """Return the hash key, int64, of an n-gram from its first token and the key of the tokens after it, 0 if there are none.
 
     A key has 32 bits, kept in 64, in which products wrap around. Fibonacci hashing (Knuth, volume 3, 6.4) with a shift
     between the tokens, so that their order matters. In training, the same lines hash tensors.
