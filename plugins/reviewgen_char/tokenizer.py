@@ -6,14 +6,14 @@ Ids, in order:
     2 .. 17    the sixteen hexadecimal digits: the byte fallback
     18 ..      the characters of the training text, sorted by code point
 
-A character that the training text lacks is spelled as its UTF-8 bytes, each byte as two digits, high one first: ``é`` (bytes
-C3 A9) becomes the four ids of C, 3, A, 9. So every text can be encoded and comes back as it was. Sixteen digits instead of
-256 bytes, because every id is a row of a model's output layer that is computed at every step: 240 rows that the training text
-never reaches would more than double the vocabulary of an English corpus. The price, rare characters of twice as many ids, is
-paid only where such a character occurs.
+A character that is not in the training text is encoded as its UTF-8 bytes, each byte as two digits, high one first: ``é`` (bytes
+C3 A9) becomes the four ids of C, 3, A, 9. So every text can be encoded and decoded without loss. There are sixteen digits, not
+256 bytes, because every id is a row of a model's output layer that is computed at every step: 240 more rows that are never
+trained would more than double the vocabulary of an English corpus. The cost, twice as many ids for a rare character, arises only
+where one occurs.
 
-Surrogates (half characters that broken JSON leaves in a Python string) are never given an id: two neighbours would fuse when
-the vocabulary is read back from JSON. The fallback spells them. This module knows no model and does not import torch.
+Surrogates (half characters that broken JSON leaves in a Python string) never get an id, since two neighbours would fuse when
+the vocabulary is read from JSON; the fallback encodes them. Must not know any model or import torch.
 """
 
 import codecs
@@ -40,7 +40,7 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class CharConfig:
-    """There is nothing to set: the training text decides."""
+    """The settings of ``char``: none, since the training text decides the vocabulary."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -62,17 +62,17 @@ class CharTokenizer:
     bos_id, eos_id = BOS, EOS
 
     def __init__(self, characters: str) -> None:
-        """Take the vocabulary: distinct characters sorted by code point, no surrogates among them."""
+        """Create a tokenizer from its vocabulary: distinct characters, sorted by code point, without surrogates."""
         self.characters = characters
         self.vocab_size = FIRST_CHARACTER + len(characters)
         self._codes = _to_codes(characters)
         highest = int(self._codes[-1]) if characters else -1
-        self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)  # by code point; the last entry serves everything above
+        self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)  # by code point; the last entry is for all higher ones
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
 
     @classmethod
     def train(cls, texts: Iterable[str], config: CharConfig) -> "CharTokenizer":
-        """Collect the characters of the texts, read once."""
+        """Return a tokenizer with all characters of the texts, which are iterated once."""
         seen = np.zeros(sys.maxunicode + 1, np.bool_)  # by code point
         for text in texts:
             seen[_to_codes(text)] = True
@@ -89,10 +89,10 @@ class CharTokenizer:
         return [self._encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int] | int) -> str:
-        """Return the text of any ids, or of one; bos and eos spell nothing, digits that are no character give U+FFFD.
+        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid digits U+FFFD.
 
         Raises:
-            DataError: An id is not of this vocabulary.
+            DataError: An id is not in the vocabulary.
         """
         known = self._checked([ids] if isinstance(ids, int) else ids)
         known = known[known >= FIRST_DIGIT]
@@ -111,25 +111,25 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "CharTokenizer":
-        """Read what ``save`` wrote.
+        """Load a tokenizer from a folder that ``save`` wrote to.
 
         Raises:
-            BundleError: ``characters.json`` is missing, damaged or not ours.
+            BundleError: ``characters.json`` is missing, damaged or of another program.
         """
         path = folder / FILE
         try:
             content = json.loads(path.read_bytes().decode("utf-8"))
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}. It holds the vocabulary of a char model.") from error
-        except (ValueError, RecursionError):  # not UTF-8, no JSON, or nested beyond reason
-            raise BundleError(f"{path} is damaged: it is no JSON text. Save or download the model again.") from None
+            raise BundleError(f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a char model.") from error
+        except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
+            raise BundleError(f"{path} is damaged: it is not a JSON file. Save or download the model again.") from None
         return cls(_checked_characters(path, content))
 
     def _encode(self, text: str) -> NDArray[np.int32]:
         codes = _to_codes(text)
         ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
         unknown = ids == UNKNOWN
-        return _spell_unknown(ids, codes, unknown) if unknown.any() else ids
+        return _encode_unknown(ids, codes, unknown) if unknown.any() else ids
 
     def _decode_characters(self, ids: NDArray[np.int64]) -> str:
         return _to_text(self._codes[ids - FIRST_CHARACTER])
@@ -138,7 +138,7 @@ class CharTokenizer:
         array = np.asarray(ids, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             wrong = array[(array < 0) | (array >= self.vocab_size)][0]
-            raise DataError(f"{wrong} is no id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
+            raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
         return array
 
 
@@ -154,20 +154,20 @@ def _is_surrogate(character: str) -> bool:
     return "\ud800" <= character <= "\udfff"
 
 
-def _spell_unknown(ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _encode_unknown(ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Replace each unknown character by the digits of its UTF-8 bytes, two a byte."""
-    strange = codes[unknown]
-    raw = np.frombuffer(_to_text(strange).encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    unknown_codes = codes[unknown]
+    raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), dtype=np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
     counts = np.ones(len(ids), dtype=np.int64)
-    counts[unknown] = 2 * (1 + (strange >= 0x80).astype(np.int64) + (strange >= 0x800) + (strange >= 0x10000))
-    spelled = np.repeat(ids, counts)
-    spelled[np.repeat(unknown, counts)] = digits.astype(np.int32) + FIRST_DIGIT
-    return spelled
+    counts[unknown] = 2 * (1 + (unknown_codes >= 0x80).astype(np.int64) + (unknown_codes >= 0x800) + (unknown_codes >= 0x10000))
+    encoded = np.repeat(ids, counts)
+    encoded[np.repeat(unknown, counts)] = digits.astype(np.int32) + FIRST_DIGIT
+    return encoded
 
 
 def _decode_digits(ids: NDArray[np.int64]) -> str:
-    """Read digits two by two as the bytes of UTF-8; a digit without a partner is a broken character."""
+    """Decode pairs of digits as UTF-8 bytes; a single last digit becomes U+FFFD."""
     digits = (ids - FIRST_DIGIT).astype(np.uint8)
     even = len(digits) // 2 * 2
     raw = (digits[0:even:2] << 4) | digits[1:even:2]
@@ -175,7 +175,7 @@ def _decode_digits(ids: NDArray[np.int64]) -> str:
 
 
 def _pass_or_replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Handle bytes that are no UTF-8, as ``bytes.decode`` asks: keep a surrogate, replace anything else by U+FFFD."""
+    """Error handler of ``bytes.decode`` for invalid UTF-8: keep a surrogate, replace anything else by U+FFFD."""
     try:
         return codecs.lookup_error("surrogatepass")(error)
     except UnicodeDecodeError as broken:
@@ -189,13 +189,13 @@ def _checked_characters(path: Path, content: Any) -> str:
     """Return the vocabulary of a parsed file.
 
     Raises:
-        BundleError: The content is not what ``save`` writes.
+        BundleError: The content is not of a char tokenizer.
     """
     if not isinstance(content, dict) or set(content) != {"schema", "characters"}:
-        raise BundleError(f"{path} is not the file of a char tokenizer: it must hold the keys schema and characters.")
+        raise BundleError(f"{path} is not the file of a char tokenizer: it must have the keys schema and characters.")
     if content["schema"] != SCHEMA:
         raise BundleError(
-            f"{path} has schema {content['schema']!r}; this version of reviewgen reads {SCHEMA}. Upgrade reviewgen."
+            f"{path} has schema {content['schema']!r}; this version of reviewgen supports {SCHEMA}. Upgrade reviewgen."
         )
     characters = content["characters"]
     if not isinstance(characters, str):

@@ -1,4 +1,4 @@
-"""The settings of ``ngram``. Imports neither torch nor numba."""
+"""The settings of ``ngram``. Must not import torch or numba."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,22 +11,33 @@ __all__ = ["NgramConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class NgramConfig:
-    """``order`` tokens make an n-gram, the predicted one included: order 6 looks back five tokens."""
+    """The settings of ``ngram``.
+
+    Attributes:
+        vocab_size: Number of token ids, V; taken from the tokenizer.
+        order: Length of an n-gram in tokens, n, the predicted one included: order 6 looks back five tokens.
+        smoothing: How probability is given to unseen n-grams: "kneser-ney" (interpolated and modified), "absolute" discounting,
+            "witten-bell", "stupid-backoff" (generates only: its scores do not sum to one), or "none" (relative frequencies).
+        min_count: N-grams of two or more tokens that occur less often than this are dropped.
+        prune_entropy: N-grams whose loss would raise the perplexity by less than this share are dropped (Stolcke 1998).
+        quantized: Store probabilities in 8 bits.
+        memory_mb: Memory in MiB that counting may use before it moves to disk; 0 sets no limit.
+    """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
     order: Annotated[int, Bound(at_least=1, at_most=64)] = 6
     smoothing: Literal["kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none"] = "kneser-ney"
-    min_count: Annotated[int, Bound(at_least=1)] = 1  # n-grams of two tokens and more that occur less often are dropped
-    prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0  # dropped: costs less, as a relative rise in perplexity
-    quantized: bool = False  # probabilities in 8 bits
-    memory_mb: Annotated[int, Bound(at_least=0)] = 0  # MiB that counting may take before it goes to disk; 0 sets no limit
+    min_count: Annotated[int, Bound(at_least=1)] = 1
+    prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0
+    quantized: bool = False
+    memory_mb: Annotated[int, Bound(at_least=0)] = 0
 
     def __post_init__(self) -> None:
         check(self)
         if self.smoothing in ("none", "stupid-backoff") and (self.prune_entropy or self.quantized):
             raise ConfigError(
-                f"smoothing={self.smoothing!r} has no back-off weights that could make up for what prune_entropy and quantized "
-                "take away. Choose kneser-ney, absolute or witten-bell."
+                f"smoothing={self.smoothing!r} cannot be combined with prune_entropy or quantized: it has no back-off weights to "
+                "make up for what they change. Set smoothing to kneser-ney, absolute or witten-bell, or leave them out."
             )
 
     @property

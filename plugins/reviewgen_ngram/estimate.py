@@ -1,17 +1,17 @@
-"""From counts to probabilities: the smoothings, each as the probability of a seen n-gram and the weight of its shorter context.
+"""Smoothing: from counts to the probability of each seen n-gram and the back-off weight of each context.
 
-All are one recursion down to the uniform distribution over every id but bos, the back-off form of an ARPA file:
+All smoothings are one recursion down to the uniform distribution over every id but bos, the back-off form of an ARPA file:
 
-    p(w | h) = p[h w]                       where h w was seen
-               bow[h] p(w | h without its first token)      elsewhere
+    p(w | h) = p[h w]                                       if h w was seen
+               bow[h] p(w | h without its first token)      otherwise
 
 ``kneser-ney``      interpolated, modified: Chen & Goodman 1998, section 4; as lmplz estimates it (Heafield, Pouzyrevsky, Clark &
                     Koehn 2013). Below the highest order an n-gram counts once for each token seen before it, but as often as
-                    it occurs where it begins with bos, since nothing stands before that. bos itself is no 1-gram.
+                    it occurs if it begins with bos, since nothing precedes that. bos itself is not a 1-gram.
 ``absolute``        interpolated, one discount an order from the occurrences: Ney, Essen & Kneser 1994
 ``witten-bell``     interpolated: Witten & Bell 1991, method C
-``stupid-backoff``  relative frequencies, 0.4 for each token of context less: Brants et al. 2007; no distribution
-``none``            relative frequencies; what was not seen after a seen context is impossible
+``stupid-backoff``  relative frequencies, 0.4 for each token of context less: Brants et al. 2007; not a distribution
+``none``            relative frequencies; a token that was not seen after a seen context has probability zero
 """
 
 from dataclasses import dataclass
@@ -43,23 +43,31 @@ Discounts = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Probability of each of M nodes after its parent, back-off weight of each of I contexts; per order, the discounts."""
+    """Estimated probabilities and back-off weights.
+
+    Attributes:
+        probabilities: Of each of M nodes, the probability of its token after its parent.
+        backoffs: The back-off weight of each of I contexts.
+        floor: The probability of an id that was never seen.
+        discounts: The discounts of each order.
+        fell_back: For each order, whether its discounts are the fall-back, because the formula failed.
+    """
 
     probabilities: Float32[np.ndarray, " M"]
     backoffs: Float32[np.ndarray, " I"]
-    floor: float  # the probability of an id that was never seen
+    floor: float
     discounts: list[Discounts]
     fell_back: list[bool]
 
 
 def estimate(nodes: Nodes, vocab_size: int, bos_id: int, smoothing: str, arena: Arena) -> Estimate:
-    """Return the probabilities of at least one n-gram."""
+    """Return the smoothed probabilities of the n-grams; there must be at least one."""
     bos = _find_first_level(nodes, bos_id)
     counts = nodes.counts
     if smoothing == "kneser-ney":
         counts = arena.zeros(len(nodes.links), np.int32)
         _adjust(nodes.starts, nodes.first, nodes.links, nodes.counts, bos, counts)
-    chosen = [_choose(smoothing, counts[nodes.starts[k] : nodes.starts[k + 1]], bos if k == 1 else -1) for k in _levels(nodes)]
+    chosen = [_discounts(smoothing, counts[nodes.starts[k] : nodes.starts[k + 1]], bos if k == 1 else -1) for k in _levels(nodes)]
     probabilities = arena.empty(len(nodes.tokens), np.float32)
     backoffs = arena.empty(len(nodes.first) - 1, np.float32)
     uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
@@ -70,23 +78,23 @@ def estimate(nodes: Nodes, vocab_size: int, bos_id: int, smoothing: str, arena: 
         is_witten_bell, backoff = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
         _smooth(*parents, nodes.first, nodes.links, counts, bos, table, is_witten_bell, backoff, probabilities, backoffs)
     floor = float(backoffs[0]) * uniform
-    return Estimate(probabilities, backoffs, floor, [found for found, _ in chosen], [fell for _, fell in chosen])
+    return Estimate(probabilities, backoffs, floor, [discounts for discounts, _ in chosen], [fell for _, fell in chosen])
 
 
-def root_row(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int) -> Float64[np.ndarray, " V"]:
+def root_row(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) -> Float64[np.ndarray, " V"]:
     """Return the probability of every id after the empty context."""
     level = slice(int(nodes.starts[1]), int(nodes.starts[2]))
-    row = np.full(vocab_size, found.floor)
-    row[nodes.tokens[level]] = found.probabilities[level]
+    row = np.full(vocab_size, estimated.floor)
+    row[nodes.tokens[level]] = estimated.probabilities[level]
     row[bos_id] = 0.0
     return row
 
 
 def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:
-    """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None where the formula fails.
+    """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None if the formula fails.
 
-    Chen & Goodman 1998, equation 26; as in lmplz it fails where a number it divides by is zero or a D_k leaves [0, k]. Beyond
-    lmplz a D_k of exactly zero fails too: a context whose words all have count k would leave nothing for an unseen word.
+    Chen & Goodman 1998, equation 26; as in lmplz it fails if a divisor is zero or a D_k is outside [0, k]. Unlike in lmplz, a D_k
+    of exactly zero fails too: a context whose tokens all have count k would leave no probability for an unseen one.
 
     >>> discounts_from((10, 5, 2, 1))
     (0.5, 1.4, 2.0)
@@ -103,7 +111,7 @@ def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:
 
 
 def absolute_discount(once: int, twice: int) -> float | None:
-    """Return n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or None where it is 0 or 1 and would smooth nothing or keep nothing.
+    """Return n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or None if it is 0 or 1, which would smooth nothing or keep nothing.
 
     >>> absolute_discount(6, 2)
     0.6
@@ -116,19 +124,19 @@ def _levels(nodes: Nodes) -> range:
 
 
 def _find_first_level(nodes: Nodes, token: int) -> int:
-    """Return the node of one token; bos begins every text, so it has one."""
+    """Return the node of the 1-gram of a token that occurs, as bos always does."""
     level = nodes.tokens[nodes.starts[1] : nodes.starts[2]]
     return int(nodes.starts[1] + np.searchsorted(level, token))
 
 
-def _choose(smoothing: str, counts: Int32[np.ndarray, " E"], bos: int) -> tuple[Discounts, bool]:
-    """Return the discounts of one order, and whether they are the fall-back. ``bos`` is its number in a first level, or -1."""
+def _discounts(smoothing: str, counts: Int32[np.ndarray, " E"], bos: int) -> tuple[Discounts, bool]:
+    """Return the discounts of one order, and whether they are the fall-back; ``bos`` is the node of bos in order 1, else -1."""
     numbers = np.bincount(np.minimum(counts, 5), minlength=6)
     if bos >= 0:
         numbers[min(int(counts[bos - 1]), 5)] -= 1
     if smoothing == "kneser-ney":
-        found = discounts_from((int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])))
-        return found or FALLBACK, found is None
+        discounts = discounts_from((int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])))
+        return discounts or FALLBACK, discounts is None
     if smoothing == "absolute":
         discount = absolute_discount(int(numbers[1]), int(numbers[2]))
         value = discount or ABSOLUTE_FALLBACK
@@ -138,7 +146,7 @@ def _choose(smoothing: str, counts: Int32[np.ndarray, " E"], bos: int) -> tuple[
 
 @compiled
 def _adjust(starts, first, links, occurrences, bos, counts):
-    """Count the distinct tokens before each n-gram; those of the highest order and those after bos keep their occurrences."""
+    """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the number of occurrences."""
     last = starts[len(starts) - 2]
     for node in range(starts[2], len(links)):
         counts[links[node]] += 1
@@ -153,7 +161,7 @@ def _adjust(starts, first, links, occurrences, bos, counts):
 
 @compiled
 def _smooth(start, stop, first, links, counts, bos, discounts, is_witten_bell, backoff, probabilities, backoffs):
-    """Fill in the children of the contexts start:stop, and the contexts' back-off weights."""
+    """Write the probabilities of the children of the contexts start:stop, and the contexts' back-off weights."""
     for parent in range(start, stop):
         total, kept_back, kinds = 0.0, 0.0, 0
         for child in range(first[parent], first[parent + 1]):

@@ -1,15 +1,15 @@
-"""Which counts a prediction rests on, read back from a trained model's arrays, which hold probabilities and no counts.
+"""The counts behind a prediction, recovered from a trained model's arrays, which contain probabilities instead of counts.
 
-A smoothing of ``estimate`` stores, of a context with counts c_i and total T, in float32
+For a context with counts c_i and total T, a smoothing of ``estimate`` stores in float32
 
     gamma = sum_i D(c_i) / T            p_i = (c_i - D(c_i)) / T + gamma p_i'           p_i' being the shorter context's
 
-so the discounts D that are kept beside them give T = sum_i D(c_i) / gamma and c_i = (p_i - gamma p_i') T + D(c_i), once it is
+so the discounts D, which are stored too, give T = sum_i D(c_i) / gamma and c_i = (p_i - gamma p_i') T + D(c_i), once it is
 known which tokens have count 1, which 2 and which more. Tokens of equal count have equal (p_i - gamma p_i'), and a count of 1
-or 2 can only be among the four lowest of these values, so few cases are to be tried. Counts are handed out only if they give
-back every stored number bit for bit and no other counts do. Witten-Bell is the same with D = 0 and T + K for T, where K tokens
-were seen. Relative frequencies (``none``, ``stupid-backoff``) say nothing of T, and pruning and 8 bits change the numbers:
-then there are no counts. K tokens seen after a context, V ids.
+or 2 can only be among the four lowest of these values, so there are few cases to try. Counts are returned only if they
+reproduce every stored number bit for bit and no other counts do. Witten-Bell is the same with D = 0 and T + K for T, where K
+tokens were seen. Relative frequencies (``none``, ``stupid-backoff``) do not determine T, and pruning and quantisation change the
+numbers: then counts are unknown. Shapes: K tokens seen after a context, V ids.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,19 @@ from reviewgen_ngram.trie import family, probability
 
 __all__ = ["Followers", "explain", "recover"]
 
-MOST = 1 << 22  # counts, in all, that float32 still tells apart
+MAX_TOTAL = 1 << 22  # of the counts of a context; float32 does not distinguish larger ones
 ROUNDING = 2.0**-22  # of a difference of two float32, relative to the larger
 
 
 class Followers(NamedTuple):
-    """What is stored of a context: the tokens seen after it, their probabilities, those after the shorter context, and gamma."""
+    """What a model stores about a context.
+
+    Attributes:
+        tokens: The tokens seen after it.
+        probabilities: Their probabilities after it.
+        lower: Their probabilities after the shorter context.
+        gamma: Its back-off weight.
+    """
 
     tokens: Int64[np.ndarray, " K"]
     probabilities: Float32[np.ndarray, " K"]
@@ -40,27 +47,27 @@ class Followers(NamedTuple):
 
 
 def explain(trained: Trained, config: NgramConfig, context: int, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
-    """Return the contexts behind a prediction, from the longest after which anything was seen to the empty one.
+    """Return the contexts behind a prediction, from the longest after which a token was seen to the empty one.
 
     Args:
         trained: The model.
         config: Its settings.
-        context: The node at which the text stands.
+        context: The node of the text's context.
         ids: The text; it begins with bos.
     """
-    chain = [(length, found) for length, found in _chain(trained, context) if len(found.tokens)]
+    chain = [(length, followers) for length, followers in _chain(trained, context) if len(followers.tokens)]
     is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)  # stored as ``estimate`` made it
-    parts = _parts([found for _, found in chain], config) if is_exact else [None] * len(chain)
+    parts = _parts([followers for _, followers in chain], config) if is_exact else [None] * len(chain)
     contexts = []
-    for (length, found), part in zip(chain, parts, strict=True):
-        counts = recover(found, trained.discounts[length], config.smoothing) if is_exact else None
+    for (length, followers), part in zip(chain, parts, strict=True):
+        counts = recover(followers, trained.discounts[length], config.smoothing) if is_exact else None
         begins = length > 0 and int(ids[len(ids) - length]) == trained.bos_id
         is_continuation = config.smoothing == "kneser-ney" and length + 1 < config.order and not begins
         contexts.append(
             CountedContext(
                 tokens=length,
-                seen=_spread(found.tokens, np.ones(len(found.tokens), np.bool_), config.vocab_size),
-                counts=None if counts is None else _spread(found.tokens, counts, config.vocab_size),
+                seen=_to_dense(followers.tokens, np.ones(len(followers.tokens), np.bool_), config.vocab_size),
+                counts=None if counts is None else _to_dense(followers.tokens, counts, config.vocab_size),
                 unit="predecessors" if is_continuation else "occurrences",
                 parts=part,
             )
@@ -68,55 +75,57 @@ def explain(trained: Trained, config: NgramConfig, context: int, ids: Int64[np.n
     return contexts
 
 
-def recover(found: Followers, discounts: tuple[float, float, float], smoothing: str) -> Int64[np.ndarray, " K"] | None:
-    """Return the counts from which an unpruned model's numbers were made; None where they cannot be told."""
-    if smoothing in ("none", "stupid-backoff") or not len(found.tokens):
+def recover(followers: Followers, discounts: tuple[float, float, float], smoothing: str) -> Int64[np.ndarray, " K"] | None:
+    """Return the counts from which an unpruned model's numbers were computed; None if they are ambiguous or unknown."""
+    if smoothing in ("none", "stupid-backoff") or not len(followers.tokens):
         return None
     table = np.array([0.0, *discounts])
-    masses = found.probabilities - found.gamma * found.lower
+    masses = followers.probabilities - followers.gamma * followers.lower
     fitting: list[np.ndarray] = []
-    for kept in _cases(found, masses, table, smoothing):
+    for kept in _cases(followers, masses, table, smoothing):
         is_witten_bell = smoothing == "witten-bell"
-        total = (len(masses) if is_witten_bell else kept.sum()) / found.gamma
+        total = (len(masses) if is_witten_bell else kept.sum()) / followers.gamma
         counts: np.ndarray = np.rint(masses * total + kept).astype(np.int64)
-        if counts.min() < 1 or counts.sum() > MOST or any(np.array_equal(counts, other) for other in fitting):
+        if counts.min() < 1 or counts.sum() > MAX_TOTAL or any(np.array_equal(counts, other) for other in fitting):
             continue
-        if _gives_back(found, counts, table[np.minimum(counts, 3)], is_witten_bell):
+        if _reproduces(followers, counts, table[np.minimum(counts, 3)], is_witten_bell):
             fitting.append(counts)
     return fitting[0] if len(fitting) == 1 else None
 
 
 def _cases(
-    found: Followers, masses: Float64[np.ndarray, " K"], table: Float64[np.ndarray, "4"], smoothing: str
+    followers: Followers, masses: Float64[np.ndarray, " K"], table: Float64[np.ndarray, "4"], smoothing: str
 ) -> Iterator[Float64[np.ndarray, " K"]]:
-    """Yield the discount of each token in every case: which group of equal masses has count 1, and which 2, if any."""
+    """Yield the discounts of the tokens for every choice of the groups of equal masses that have count 1 and count 2."""
     if table[1] == table[2] == table[3]:
         yield np.full(len(masses), table[3])
         return
     ascending = np.argsort(masses, kind="stable")
-    blur = ROUNDING * found.probabilities[ascending]
-    steps = np.diff(masses[ascending]) > blur[1:] + blur[:-1]
+    error = ROUNDING * followers.probabilities[ascending]
+    steps = np.diff(masses[ascending]) > error[1:] + error[:-1]
     groups = np.empty(len(masses), np.int64)
     groups[ascending] = np.concatenate([[0], np.cumsum(steps)])
-    some = [-1, *range(min(4, int(groups.max()) + 1))]
-    for once, twice in product(some, some):
+    choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no token has this count
+    for once, twice in product(choices, choices):
         if once != twice or once == -1:
             yield np.where(groups == once, table[1], np.where(groups == twice, table[2], table[3]))
 
 
-def _gives_back(found: Followers, counts: Int64[np.ndarray, " K"], kept: Float64[np.ndarray, " K"], is_witten_bell: bool) -> bool:
-    """Return whether counts give the stored numbers; computed as in ``estimate``, in its order."""
+def _reproduces(
+    followers: Followers, counts: Int64[np.ndarray, " K"], kept: Float64[np.ndarray, " K"], is_witten_bell: bool
+) -> bool:
+    """Return whether counts give the stored numbers, computed in the same order as in ``estimate``."""
     total, kept_back = float(counts.sum()), float(np.cumsum(kept)[-1])
     if is_witten_bell:
         kept_back = float(len(counts))
         total += kept_back
     gamma = kept_back / total
-    probabilities = ((counts - kept) / total + gamma * found.lower).astype(np.float32)
-    return bool(np.float32(gamma) == found.gamma) and np.array_equal(probabilities, found.probabilities)
+    probabilities = ((counts - kept) / total + gamma * followers.lower).astype(np.float32)
+    return bool(np.float32(gamma) == followers.gamma) and np.array_equal(probabilities, followers.probabilities)
 
 
 def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
-    """Return the length of each context, from the given one to the empty one, and what is stored of it."""
+    """Return the length of each context, from the given one to the empty one, and what is stored about it."""
     trie = trained.trie
     nodes = [context]
     while nodes[-1]:
@@ -135,23 +144,23 @@ def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
 
 
 def _parts(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
-    """Return what each context's own counts add to the probability of each id, from the longest on."""
+    """Return the part of each id's probability that each context's own counts contribute, from the longest context on."""
     interpolates = config.smoothing not in ("none", "stupid-backoff")
-    weight = np.ones(config.vocab_size)  # of the probability after this context in that after the longest
+    weight = np.ones(config.vocab_size)  # of this context's probabilities in the result
     parts = []
-    for found in chain:
-        own = found.probabilities - (found.gamma * found.lower if interpolates else 0.0)
-        parts.append(weight * _spread(found.tokens, np.maximum(own, 0.0), config.vocab_size))
-        weight = weight * found.gamma
+    for followers in chain:
+        own = followers.probabilities - (followers.gamma * followers.lower if interpolates else 0.0)
+        parts.append(weight * _to_dense(followers.tokens, np.maximum(own, 0.0), config.vocab_size))
+        weight = weight * followers.gamma
         if not interpolates:
-            weight[found.tokens] = 0.0
+            weight[followers.tokens] = 0.0
     if not config.is_distribution:
         total = sum(part.sum() for part in parts)
         parts = [part / total for part in parts]
     return parts
 
 
-def _spread(tokens: Int64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"], vocab_size: int) -> Shaped[np.ndarray, " V"]:
+def _to_dense(tokens: Int64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"], vocab_size: int) -> Shaped[np.ndarray, " V"]:
     """Return the values at their ids, zero elsewhere."""
     row = np.zeros(vocab_size, values.dtype)
     row[tokens] = values

@@ -1,4 +1,4 @@
-"""Arrays in memory, or in a scratch file on disk where they would not fit. Knows nothing of n-grams."""
+"""Arrays in memory, or in a temporary file if they would not fit. Must not know n-grams."""
 
 import os
 import tempfile
@@ -15,16 +15,16 @@ LARGEST_SHARE = 8  # an array of more than an eighth of the limit goes to disk
 
 
 class Arena:
-    """Hands out arrays. With a limit, large ones are files that the system pages in and out as they are read and written.
+    """Allocates arrays. With a limit, large ones are memory-mapped files, which the system pages in and out.
 
-    A file loses its name as soon as it is mapped, so that it is gone with its array, however the process ends.
+    A file is unlinked as soon as it is mapped, so that it is removed with its array, however the process ends.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._largest = None if limit_bytes is None else limit_bytes // LARGEST_SHARE
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array of any values; a large one is a file.
+        """Return an uninitialised array; a large one is a file.
 
         Raises:
             StorageError: The disk has no room for it.
@@ -35,13 +35,17 @@ class Arena:
             return np.empty(shape, dtype)
         with tempfile.NamedTemporaryFile(prefix="reviewgen-", delete=False) as file:
             with storage_errors("the scratch folder"):
-                os.posix_fallocate(file.fileno(), 0, size)  # now or never: a full disk must not kill the process later
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk must fail here, not kill the process at a later write
             array = np.memmap(file, dtype, "r+", shape=shape)
         Path(file.name).unlink()
         return array
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array of zeros, as ``empty`` does one of any values."""
+        """Return an array of zeros; a large one is a file.
+
+        Raises:
+            StorageError: The disk has no room for it.
+        """
         array = self.empty(shape, dtype)
         array[...] = 0
         return array

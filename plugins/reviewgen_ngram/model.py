@@ -1,8 +1,8 @@
-"""The n-gram language model: counts of what followed the last tokens, smoothed or not.
+"""The n-gram language model: smoothed counts of the tokens that followed the last ones.
 
 Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling"; Heafield et al. 2013 for the
-conventions of KenLM's lmplz, which this model keeps: bos is context only and never predicted, eos is predicted, the lowest
-order is interpolated with the uniform distribution over every id but bos. ``estimate`` says what each smoothing does.
+conventions of KenLM's lmplz, which this model follows: bos is context only and never predicted, eos is predicted, the lowest
+order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``.
 """
 
 from collections.abc import Mapping
@@ -26,19 +26,19 @@ from reviewgen_ngram.trie import advance, dense, make_trie, score
 
 __all__ = ["Ngram", "NgramConfig"]
 
-DENSE_CELLS = 1 << 21  # probabilities worked on at once in a call: 16 MiB
+DENSE_CELLS = 1 << 21  # probabilities computed at once: 16 MiB
 MEBIBYTE = 1 << 20
 
 
 class Ngram:
-    """A count model of order n over token ids; returns log probabilities (nats) that sum to one.
+    """A count model of order n over token ids; returns log probabilities (nats).
 
     ``kneser-ney``, ``absolute`` and ``witten-bell`` give every token but bos a probability above zero. ``none`` is maximum
-    likelihood, c(h w) / c(h): an unseen event has probability zero and scores -inf. At a context that was never seen it answers
-    with the longest suffix that was; no text's infinite score turns finite by that. Where all n - 1 tokens (or all since bos)
-    were never a context, the event that made up the newest of them was unseen as well, or its context was, and so on back to
-    an event after a seen context, at the latest after bos: that one scored -inf. ``stupid-backoff`` is no distribution: it
-    generates, from its scores made to sum to one, and is never scored.
+    likelihood, c(h w) / c(h): an unseen n-gram after a seen context has probability zero and scores -inf. After an unseen context
+    it uses the longest suffix that was seen. That never makes an infinite score of a text finite: if the last n - 1 tokens (or
+    all since bos) are an unseen context, the n-gram of the last of them was unseen, or its context was, and so on back to an
+    unseen n-gram after a seen context, at the latest after bos, which scored -inf. ``stupid-backoff`` is not a distribution: it
+    generates from its normalised scores, and cannot be evaluated.
 
     The state is the longest suffix of the text that is a context of the model: the number of its node, 0 at the beginning.
     """
@@ -54,22 +54,22 @@ class Ngram:
     def observe(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text: its beginning-of-text id, its tokens, its end-of-text id.
 
-        The first id is context and never predicted; where it turns up again inside, another text begins.
+        The first id is context and never predicted; if it occurs again, another text starts there.
 
         Raises:
-            TrainingError: The text has no id, one outside the vocabulary, or another first id than the texts before; or the
-                model is finished.
+            TrainingError: The text is empty, has an id outside the vocabulary, or another first id than the texts before; or
+                the model is finished.
         """
         if self._trained is not None:
-            raise TrainingError("This n-gram model is finished and counts no more texts. Make a new one.")
+            raise TrainingError("This n-gram model is finished and cannot count more texts. Create a new one.")
         if not len(ids):
-            raise TrainingError("A text without any id was to be counted; it needs at least its beginning-of-text id.")
+            raise TrainingError("The text has no ids; it needs at least its beginning-of-text id.")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model knows 0..{self.config.vocab_size - 1}.")
-        self._counting(int(ids[0])).add(ids)
+            raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
+        self._counter_for(int(ids[0])).add(ids)
 
     def take_counts(self) -> dict[str, Tensor]:
-        """Hand over all that was counted, and forget it; another model's ``add_counts`` goes on from there."""
+        """Return all counts so far, for another model's ``add_counts``, and start anew."""
         if self._counter is None or self._bos_id is None:
             return {"bos_id": torch.empty(0, dtype=torch.int64)}
         rows = self._counter.take()
@@ -81,16 +81,16 @@ class Ngram:
         }
 
     def add_counts(self, counts: Mapping[str, Tensor]) -> None:
-        """Count what another model with the same settings has counted: the result is that of one that saw all the texts."""
+        """Add the counts of another model with the same settings; the result equals that of one model that saw all the texts."""
         if len(counts["bos_id"]):
-            self._counting(int(counts["bos_id"])).add_rows(counts["packed"].numpy(), counts["counts"].numpy())
+            self._counter_for(int(counts["bos_id"])).add_rows(counts["packed"].numpy(), counts["counts"].numpy())
 
     def finish(self) -> Mapping[str, Any]:
-        """Turn the counts into probabilities, once; return discounts and numbers of n-grams per order, size, and notes.
+        """Turn the counts into probabilities; return discounts and numbers of n-grams per order, the size, and notes.
 
         Raises:
             TrainingError: No text was observed, or none has a token after its first.
-            DataError: There are more n-grams than 32 bits can number.
+            DataError: There are more n-grams than 32-bit node numbers.
         """
         if self._counter is None or self._bos_id is None:
             raise TrainingError("No text was observed, so there is nothing to count. Call observe with at least one text first.")
@@ -101,16 +101,16 @@ class Ngram:
         del rows
         if nodes is None or (nodes.starts[2] == 2 and nodes.tokens[1] == self._bos_id):
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
-        found = estimate(nodes, self.config.vocab_size, self._bos_id, self.config.smoothing, arena)
+        estimated = estimate(nodes, self.config.vocab_size, self._bos_id, self.config.smoothing, arena)
         counted = _sizes(nodes)
         if self.config.min_count > 1 or self.config.prune_entropy:
-            nodes, found = prune(
-                nodes, found, self.config.vocab_size, self._bos_id, self.config.min_count, self.config.prune_entropy
+            nodes, estimated = prune(
+                nodes, estimated, self.config.vocab_size, self._bos_id, self.config.min_count, self.config.prune_entropy
             )
-        quantized = quantize(nodes, found, self.config.vocab_size, self._bos_id) if self.config.quantized else None
-        trie = make_trie(nodes, found, quantized, self.config.vocab_size, self._bos_id)
-        self._trained = Trained(trie, nodes.starts, self._bos_id, found.discounts)
-        return self._facts(nodes, found, counted)
+        quantized = quantize(nodes, estimated, self.config.vocab_size, self._bos_id) if self.config.quantized else None
+        trie = make_trie(nodes, estimated, quantized, self.config.vocab_size, self._bos_id)
+        self._trained = Trained(trie, nodes.starts, self._bos_id, estimated.discounts)
+        return self._facts(nodes, estimated, counted)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, " B"]:
         """Return the state before the first token of B texts."""
@@ -120,8 +120,8 @@ class Ngram:
         """Return the log probability of every token after each position, and the state after the last.
 
         Raises:
-            TrainingError: The model has no counts yet.
-            DataError: An id lies outside the vocabulary, or the state is none of this model.
+            TrainingError: The model is not trained yet.
+            DataError: An id is outside the vocabulary, or the state is not one of this model.
         """
         trie = self._finished().trie
         contexts = np.empty(ids.shape, np.int64)
@@ -129,11 +129,11 @@ class Ngram:
         advance(trie, self._checked(ids), start, contexts)
         logits = np.empty((contexts.size, self.config.vocab_size), np.float32)  # (B·T, V)
         step = max(1, DENSE_CELLS // self.config.vocab_size)
-        for place in range(0, len(logits), step):
-            part = contexts.reshape(-1)[place : place + step]
+        for first in range(0, len(logits), step):
+            part = contexts.reshape(-1)[first : first + step]
             rows = np.empty((len(part), self.config.vocab_size))
             dense(trie, part, rows)
-            logits[place : place + step] = log_rows(rows, self.config.is_distribution)
+            logits[first : first + step] = log_rows(rows, self.config.is_distribution)
         after = contexts[:, -1].copy() if ids.shape[1] else start
         return torch.from_numpy(logits).view(*ids.shape, self.config.vocab_size).to(ids.device), _tensor(after, ids)
 
@@ -144,39 +144,39 @@ class Ngram:
 
         Raises:
             NotADistribution: The smoothing is ``stupid-backoff``.
-            TrainingError: The model has no counts yet.
-            DataError: An id or a target lies outside the vocabulary, or the state is none of this model.
+            TrainingError: The model is not trained yet.
+            DataError: An id or a target is outside the vocabulary, or the state is not one of this model.
         """
         trie, contexts = self._finished().trie, self._contexts(state)
         if not self.config.is_distribution:
             raise NotADistribution(
-                "Stupid back-off gives scores that do not sum to one, so they have no bits per character. "
-                "Train with another model.smoothing to measure the model; it generates as it is."
+                "The scores of stupid back-off do not sum to one, so they have no bits per character. "
+                "Train with another model.smoothing to evaluate the model; generating works."
             )
         scores = np.empty(ids.shape)
         score(trie, trie.ends, trie.book, self._checked(ids), self._checked(targets), contexts, scores)
         return torch.from_numpy(log_rows(scores, True).astype(np.float32)).to(ids.device), _tensor(contexts, ids)
 
-    def stepper(self, bits: int = 32) -> NgramStepper:
-        """Return what writes with the model; it shares the model's memory, and has no weights for ``bits`` to round.
+    def stepper(self, weight_bits: int = 32) -> NgramStepper:
+        """Return a stepper that shares the model's memory; it multiplies no weights, so ``weight_bits`` has no effect.
 
         Raises:
-            TrainingError: The model has no counts yet.
+            TrainingError: The model is not trained yet.
         """
         return NgramStepper.of(self.config, self._finished())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the arrays of the trained model, or all its names with empty tensors before it is trained."""
+        """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""
         if self._trained is not None:
             return {name: torch.from_numpy(array) for name, array in write_arrays(self._trained).items()}
-        forms = expect_arrays(self.config.vocab_size, self.config.quantized)
-        return {name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype)) for name, (dtype, shape) in forms.items()}
+        specs = expect_arrays(self.config.vocab_size, self.config.quantized)
+        return {name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype)) for name, (dtype, shape) in specs.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take a trained model's arrays over, without copying them.
+        """Use a trained model's tensors, without copying them.
 
         Raises:
-            BundleError: A tensor is missing, extra, misshapen or damaged; the model stays as it was.
+            BundleError: A tensor is missing, unexpected, has another shape, or is damaged; the model stays unchanged.
         """
         config = self.config
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
@@ -186,52 +186,54 @@ class Ngram:
     def _arena(self) -> Arena:
         return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)
 
-    def _counting(self, bos_id: int) -> NgramCounter:
+    def _counter_for(self, bos_id: int) -> NgramCounter:
         if self._counter is None:
             limit = self.config.memory_mb * MEBIBYTE
             block = {"block_bytes": max(MEBIBYTE, limit // 16)} if limit else {}
             self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena(), **block)
             self._bos_id = bos_id
         if bos_id != self._bos_id:
-            raise TrainingError(f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin alike.")
+            raise TrainingError(
+                f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
+            )
         return self._counter
 
     def _finished(self) -> Trained:
         if self._trained is None:
-            raise TrainingError("This n-gram model has no counts yet. Call observe and finish, or load a trained one, first.")
+            raise TrainingError("This n-gram model is not trained yet. Call observe and finish, or load_state_dict, first.")
         return self._trained
 
     def _checked(self, ids: Int[Tensor, "B T"]) -> Int64[np.ndarray, "B T"]:
         array: np.ndarray = ids.detach().cpu().numpy().astype(np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.config.vocab_size):
-            raise DataError(f"Ids {array.min()}..{array.max()} were given; this model knows 0..{self.config.vocab_size - 1}.")
+            raise DataError(f"Got ids {array.min()}..{array.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
         return array
 
     def _contexts(self, state: Int[Tensor, " B"]) -> Int64[np.ndarray, " B"]:
         """Return a copy of the state as an array."""
         contexts: np.ndarray = state.detach().cpu().numpy().astype(np.int64)
-        most = len(self._finished().trie.children) - 1
-        if contexts.size and (contexts.min() < 0 or contexts.max() > most):
-            raise DataError(f"The state is none of this model, which has the contexts 0..{most}.")
+        last = len(self._finished().trie.children) - 1
+        if contexts.size and (contexts.min() < 0 or contexts.max() > last):
+            raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
         return contexts
 
-    def _facts(self, nodes: Nodes, found: Estimate, counted: list[int]) -> dict[str, Any]:
-        """Return what ``finish`` reports, as JSON values; the first entry of each list belongs to order 1."""
-        fell_back = [order for order, fell in enumerate(found.fell_back, 1) if fell]
+    def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
+        """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
+        fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
         kept = _sizes(nodes)
         size = sum(tensor.nbytes for tensor in self.state_dict().values())
         notes = [f"{sum(kept):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
         if sum(kept) < sum(counted):
             notes[0] += f" Pruning dropped {sum(counted) - sum(kept):,} others."
         if fell_back:
-            spelled = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
+            orders = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
             values = ", ".join(f"{value:g}" for value in FALLBACK)
-            what = f"KenLM's fall-back {values}" if self.config.smoothing == "kneser-ney" else f"{ABSOLUTE_FALLBACK:g}"
-            notes.append(f"{spelled} no usable discounts; {what} is used there.")
+            used = f"KenLM's fall-back {values}" if self.config.smoothing == "kneser-ney" else f"{ABSOLUTE_FALLBACK:g}"
+            notes.append(f"{orders} no usable discounts; {used} is used instead.")
         if not self.config.is_distribution:
-            notes.append("Stupid back-off is no distribution: the model generates and is not scored.")
+            notes.append("Stupid back-off is not a distribution: the model generates, and cannot be evaluated.")
         return {
-            "discounts": [list(values) for values in found.discounts],
+            "discounts": [list(values) for values in estimated.discounts],
             "fallback_orders": fell_back,
             "ngrams": kept,
             "bytes": size,
@@ -240,7 +242,7 @@ class Ngram:
 
 
 def _sizes(nodes: Nodes) -> list[int]:
-    """Return the number of n-grams of each order; bos, which is never predicted, is no 1-gram."""
+    """Return the number of n-grams of each order; bos, which is never predicted, is not counted as a 1-gram."""
     sizes: list[int] = np.diff(nodes.starts)[1:].tolist()
     return [sizes[0] - 1, *sizes[1:]]
 

@@ -1,9 +1,9 @@
-"""Turns sorted distinct n-grams into the nodes of a trie, numbered level by level.
+"""The nodes of a trie, built from sorted distinct n-grams and numbered level by level.
 
-Node 0 is the empty context. A node of level k is one distinct run of k tokens that stands in a text, its parent the run
-without the last token; the nodes of a level are sorted, so the children of a node are neighbours and their numbers are one
-running sum. The *link* of a node is the run without its first token (the suffix link of Weiner 1973, the back-off of an
-n-gram). Every suffix of a run in a text stands in that text, so a link is never missing.
+Node 0 is the empty context. A node of level k is a distinct k-gram that occurs in a text, its parent the k-gram without the last
+token; the nodes of a level are sorted, so the children of a node are neighbours, and a running sum of their numbers locates
+them. The *link* of a node is the n-gram without its first token (the suffix link of Weiner 1973, the back-off of an n-gram).
+Every suffix of an n-gram in a text occurs in that text, so a link is never missing.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from reviewgen_ngram.memory import Arena
 
 __all__ = ["Nodes", "grow"]
 
-MOST = (1 << 31) - 1  # nodes, for their numbers take 32 bits
+MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Nodes:
 
     @property
     def order(self) -> int:
-        """The length of the longest runs."""
+        """The length of the longest n-grams."""
         return len(self.starts) - 2
 
 
 def grow(rows: Rows, vocab_size: int, arena: Arena) -> Nodes:
-    """Return the nodes of at least one n-gram.
+    """Return the nodes of n-grams; there must be at least one.
 
     Raises:
-        DataError: There are more than 2**31 - 1, or as many tokens.
+        DataError: There are more than 2**31 - 1 nodes or tokens.
     """
     packing, order = rows.packing, rows.order
     sizes = np.zeros(order + 1, np.int64)
@@ -52,12 +52,14 @@ def grow(rows: Rows, vocab_size: int, arena: Arena) -> Nodes:
     sizes[0] = 1
     starts = np.concatenate([[0], np.cumsum(sizes)])
     total, inner = int(starts[-1]), int(starts[-2])
-    if total > MOST:
-        raise DataError(f"The corpus has {total:,} distinct n-grams up to order {order}; {MOST:,} can be held. Lower the order.")
-    if rows.counts.sum() > MOST:
-        raise DataError(f"The corpus has {rows.counts.sum():,} tokens; {MOST:,} can be counted. Train on a part of it.")
+    if total > MAX_NODES:
+        raise DataError(
+            f"The corpus has {total:,} distinct n-grams up to order {order}; the limit is {MAX_NODES:,}. Lower the order."
+        )
+    if rows.counts.sum() > MAX_NODES:
+        raise DataError(f"The corpus has {rows.counts.sum():,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
     tokens = arena.empty(total, token_dtype(vocab_size))
-    tokens[0] = 0  # the empty context has none
+    tokens[0] = 0  # the empty context has no token
     counts, links, first = arena.zeros(total, np.int32), arena.zeros(total, np.int32), arena.zeros(inner + 1, np.int32)
     _fill(rows.packed, rows.counts, packing.bits, packing.per_word, packing.in_first, starts, tokens, counts, first)
     _link(starts, tokens, first, links)
@@ -65,17 +67,17 @@ def grow(rows: Rows, vocab_size: int, arena: Arena) -> Nodes:
 
 
 @compiled
-def _token(packed, row, place, bits, per_word, in_first):
-    """Return the token at a place of a packed row, plus one; zero after the end of its text."""
-    if place < in_first:
-        return (packed[row, 0] >> (bits * (in_first - 1 - place))) & ((1 << bits) - 1)
-    word, place = (place - in_first) // per_word + 1, (place - in_first) % per_word
-    return (packed[row, word] >> (bits * (per_word - 1 - place))) & ((1 << bits) - 1)
+def _token(packed, row, position, bits, per_word, in_first):
+    """Return the token at a position of a packed row, plus one; zero after the end of its text."""
+    if position < in_first:
+        return (packed[row, 0] >> (bits * (in_first - 1 - position))) & ((1 << bits) - 1)
+    word, position = (position - in_first) // per_word + 1, (position - in_first) % per_word
+    return (packed[row, word] >> (bits * (per_word - 1 - position))) & ((1 << bits) - 1)
 
 
 @compiled
 def _shared(packed, row, bits, per_word, in_first):
-    """Return how many first tokens a row shares with the row before it."""
+    """Return the length of the prefix that a row shares with the row before it, in tokens."""
     if row == 0:
         return 0
     same = in_first
@@ -93,7 +95,7 @@ def _shared(packed, row, bits, per_word, in_first):
 
 @compiled
 def _length(packed, row, bits, per_word, in_first):
-    """Return how many tokens a row has before the end of its text."""
+    """Return the number of tokens of a row before the end of its text."""
     length = in_first + (packed.shape[1] - 1) * per_word
     while _token(packed, row, length - 1, bits, per_word, in_first) == 0:
         length -= 1
@@ -110,7 +112,7 @@ def _measure(packed, bits, per_word, in_first, sizes):
 
 @compiled
 def _fill(packed, row_counts, bits, per_word, in_first, starts, tokens, counts, first):
-    """Write tokens and counts of every node, and turn the numbers of children into running sums."""
+    """Write the token and count of every node, and the running sums of the numbers of children."""
     last = starts[:-1] - 1  # the newest node of each level
     last[0] = 0
     for row in range(len(packed)):
@@ -128,7 +130,7 @@ def _fill(packed, row_counts, bits, per_word, in_first, starts, tokens, counts, 
 
 @compiled
 def _link(starts, tokens, first, links):
-    """Link each child to the child of its parent's link with the same token; both families are sorted."""
+    """Link each node to the child of its parent's link that has the same token; the children of both are sorted."""
     for parent in range(1, len(first) - 1):
         other, end = first[links[parent]], first[links[parent] + 1]
         for child in range(first[parent], first[parent + 1]):

@@ -1,8 +1,8 @@
-"""Makes a model smaller: drops n-grams, and quantises probabilities. What is left is a distribution again.
+"""Pruning of n-grams and quantisation of probabilities, after both of which probabilities still sum to one.
 
-An n-gram may be dropped for few occurrences, or for what its loss would cost in entropy (Stolcke 1998, "Entropy-based Pruning
-of Backoff Language Models"). One that a longer n-gram needs, as its context or as its suffix, stays. The back-off weights make
-up for the rest:
+An n-gram is dropped if it occurs seldom, or if its loss raises the perplexity little (Stolcke 1998, "Entropy-based Pruning of
+Backoff Language Models"). One that a longer n-gram needs, as its context or as its suffix, is kept. The back-off weights
+restore the sums:
 
     bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first token) over the others)
 """
@@ -21,30 +21,32 @@ __all__ = ["CODES", "Quantized", "entropy_losses", "prune", "quantize"]
 
 CODES = 256
 ROUNDING = 2e-7  # of a probability in single precision
-LEFT_OVER = 1e-6  # at least, for the unseen tokens of a quantised context
+MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Places of M probabilities in a book of 256, and the back-off weights that go with the book's values."""
+    """Quantised probabilities: M codes into a codebook of 256, and back-off weights that fit the codebook's values."""
 
     codes: UInt8[np.ndarray, " M"]
     book: Float32[np.ndarray, " 256"]
     backoffs: Float32[np.ndarray, " I"]
 
 
-def prune(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int, min_count: int, max_loss: float) -> tuple[Nodes, Estimate]:
-    """Drop n-grams of two tokens and more that occur fewer than ``min_count`` times, or whose loss costs less than ``max_loss``.
+def prune(
+    nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int, min_count: int, max_loss: float
+) -> tuple[Nodes, Estimate]:
+    """Drop n-grams of two or more tokens that occur fewer than ``min_count`` times, or whose loss is less than ``max_loss``.
 
-    The loss is the relative rise in perplexity that one n-gram's absence makes, Stolcke's exp(D) - 1.
+    The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1.
     """
     keep = nodes.counts >= min_count
     if max_loss > 0:
-        keep &= entropy_losses(nodes, found, bos_id) >= max_loss
+        keep &= entropy_losses(nodes, estimated, bos_id) >= max_loss
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)
     if keep.all():
-        return nodes, found
+        return nodes, estimated
     number = np.cumsum(keep, dtype=np.int32) - np.int32(1)
     inner = int(nodes.starts[-2])
     kept_before = np.concatenate([[0], np.cumsum(keep)])
@@ -52,56 +54,56 @@ def prune(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int, min_count
     lost = (children < np.diff(nodes.first))[keep[:inner]]
     first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]], nodes.counts[keep])
-    probabilities, backoffs = found.probabilities[keep], found.backoffs[keep[:inner]]
+    probabilities, backoffs = estimated.probabilities[keep], estimated.backoffs[keep[:inner]]
     lost[0] = False  # 1-grams stay
-    root = root_row(nodes, found, vocab_size, bos_id)
+    root = root_row(nodes, estimated, vocab_size, bos_id)
     _balance(first, smaller.links, smaller.tokens, root, lost, probabilities, backoffs)
-    return smaller, replace(found, probabilities=probabilities, backoffs=backoffs)
+    return smaller, replace(estimated, probabilities=probabilities, backoffs=backoffs)
 
 
-def entropy_losses(nodes: Nodes, found: Estimate, bos_id: int) -> Float64[np.ndarray, " M"]:
-    """Return what each n-gram's absence would cost: the relative rise in perplexity; infinite below two tokens."""
+def entropy_losses(nodes: Nodes, estimated: Estimate, bos_id: int) -> Float64[np.ndarray, " M"]:
+    """Return the relative rise in perplexity if each n-gram is dropped; infinite for 1-grams, which are never dropped."""
     first = slice(int(nodes.starts[1]), int(nodes.starts[2]))
     bos = first.start + int(np.searchsorted(nodes.tokens[first], bos_id))
     texts = nodes.counts[bos] / max(1, nodes.counts[first].sum(dtype=np.int64) - nodes.counts[bos])
     losses = np.full(len(nodes.links), np.inf)
-    _losses(nodes.first, nodes.links, found.probabilities, found.backoffs, bos, texts, losses)
+    _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, texts, losses)
     return losses
 
 
-def quantize(nodes: Nodes, found: Estimate, vocab_size: int, bos_id: int) -> Quantized:
+def quantize(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) -> Quantized:
     """Round each probability to one of 256: zero, and 255 bins of equal width in its logarithm.
 
-    The most probable token of a context takes up the rounding of the others, so that what is left for unseen ones stays.
+    The most probable token of a context compensates the rounding of the others, so that the unseen ones keep their probability.
 
     Raises:
-        TrainingError: A context leaves no unseen token.
+        TrainingError: After some context every token was seen.
     """
-    positive = found.probabilities[found.probabilities > 0]
+    positive = estimated.probabilities[estimated.probabilities > 0]
     edges = np.geomspace(positive.min(), positive.max(), CODES)
     bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
     members, sums = np.bincount(bins, minlength=CODES - 1), np.bincount(bins, positive, minlength=CODES - 1)
     book = np.zeros(CODES, np.float32)
-    book[1:] = np.minimum(np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])), 1 - LEFT_OVER)
-    codes = np.empty(len(found.probabilities), np.uint8)
-    _nearest(found.probabilities, book, codes)
-    _settle_sums(nodes.starts[1], nodes.first, found.probabilities, book, codes)
-    values, backoffs = book[codes], found.backoffs.copy()
-    values[: nodes.starts[2]] = found.probabilities[: nodes.starts[2]]  # those of 1-grams are kept as they are
+    book[1:] = np.minimum(np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])), 1 - MIN_UNSEEN)
+    codes = np.empty(len(estimated.probabilities), np.uint8)
+    _quantize_all(estimated.probabilities, book, codes)
+    _adjust_sums(nodes.starts[1], nodes.first, estimated.probabilities, book, codes)
+    values, backoffs = book[codes], estimated.backoffs.copy()
+    values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]  # those of 1-grams are not quantised
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
     if not _balance(
-        nodes.first, nodes.links, nodes.tokens, root_row(nodes, found, vocab_size, bos_id), changed, values, backoffs
+        nodes.first, nodes.links, nodes.tokens, root_row(nodes, estimated, vocab_size, bos_id), changed, values, backoffs
     ):
         raise TrainingError(
-            "After some context every id has been seen, so there is none to make up for rounding: leave model.quantized off."
+            "After some context every id was seen, so no unseen id can compensate rounding: leave model.quantized off."
         )
     return Quantized(codes, book, backoffs)
 
 
 @compiled
 def _close(first, links, keep):
-    """Keep what a kept n-gram needs; longer n-grams come first."""
+    """Keep the context and the suffix of each kept n-gram, from the longest n-grams on."""
     for parent in range(len(first) - 2, -1, -1):
         for child in range(first[parent], first[parent + 1]):
             if keep[child]:
@@ -111,12 +113,12 @@ def _close(first, links, keep):
 
 @compiled
 def _balance(first, links, tokens, root, changed, probabilities, backoffs):
-    """Give the changed contexts the back-off weight that makes their probabilities sum to one; return whether that can be.
+    """Set the back-off weights of changed contexts so that probabilities sum to one; return whether that is possible.
 
-    What a shorter context has for the unseen is added up, never taken from one, for it may be smaller than rounding. A context
-    that has next to nothing left keeps its weight, right up to rounding and above zero.
+    The probability of the unseen tokens is added up, not subtracted from one, since it may be smaller than rounding. A context
+    that leaves less than rounding keeps its weight, which is nearly right and above zero.
     """
-    rest = np.zeros(len(backoffs))  # what each context has for the tokens that it has not seen
+    rest = np.zeros(len(backoffs))  # the probability of each context's unseen tokens
     for parent in range(1, len(backoffs)):
         seen, unseen, child, stop = 0.0, 0.0, first[parent], first[parent + 1]
         shorter = links[parent]
@@ -146,7 +148,7 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
 @compiled
 def _losses(first, links, probabilities, backoffs, bos, texts, losses):
     """Stolcke 1998, equations 3 to 6."""
-    marginal = np.zeros(len(links))  # the probability of an n-gram's tokens in running text
+    marginal = np.zeros(len(links))  # the probability of each n-gram at a position of the text
     marginal[0] = 1.0
     for parent in range(len(backoffs)):
         seen, lower = 0.0, 0.0
@@ -158,7 +160,7 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
             continue
         for child in range(first[parent], first[parent + 1]):
             p, shorter = probabilities[child], probabilities[links[child]]
-            change = np.log((1 - seen + p) / (1 - lower + shorter))  # of the back-off weight, if this child were dropped
+            change = np.log((1 - seen + p) / (1 - lower + shorter))  # in the log of the back-off weight, if this child is dropped
             loss = p * (np.log(shorter) + change - np.log(p))
             if seen < 1:
                 loss += (change - np.log(backoffs[parent])) * (1 - seen)
@@ -167,7 +169,7 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
 
 @compiled
 def _code_of(value, book):
-    """Return the place of the nearest value in the ascending book; 0 for zero only."""
+    """Return the code of the nearest value in the ascending codebook; 0 for zero only."""
     if value <= 0:
         return 0
     low, high = 1, len(book) - 1
@@ -181,14 +183,14 @@ def _code_of(value, book):
 
 
 @compiled
-def _nearest(probabilities, book, codes):
+def _quantize_all(probabilities, book, codes):
     for node in range(len(probabilities)):
         codes[node] = _code_of(probabilities[node], book)
 
 
 @compiled
-def _settle_sums(start, first, probabilities, book, codes):
-    """Let the most probable child of each context take up the rounding, and leave at least half of what was left over."""
+def _adjust_sums(start, first, probabilities, book, codes):
+    """Compensate rounding in the most probable child of each context, and leave unseen tokens at least half their probability."""
     for parent in range(start, len(first) - 1):
         exact, rounded, largest = 0.0, 0.0, first[parent]
         for child in range(first[parent], first[parent + 1]):
@@ -200,12 +202,12 @@ def _settle_sums(start, first, probabilities, book, codes):
             continue
         rounded -= book[codes[largest]]
         codes[largest] = max(1, _code_of(exact - rounded, book))
-        most = min((1 + exact) / 2, 1 - LEFT_OVER)
-        while codes[largest] > 1 and rounded + book[codes[largest]] > most:
+        limit = min((1 + exact) / 2, 1 - MIN_UNSEEN)
+        while codes[largest] > 1 and rounded + book[codes[largest]] > limit:
             codes[largest] -= 1
         child = first[parent]
         rounded += book[codes[largest]]
-        while rounded > most and child < first[parent + 1]:  # many small ones, all rounded up
+        while rounded > limit and child < first[parent + 1]:  # many small probabilities, all rounded up
             if codes[child] > 1:
                 rounded -= book[codes[child]] - book[codes[child] - 1]
                 codes[child] -= 1

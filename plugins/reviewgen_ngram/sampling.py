@@ -1,23 +1,28 @@
-"""Draws whole texts from a trie in one compiled loop, many rows side by side. Knows nothing of text."""
+"""Compiled loops that sample tokens from a trie for many rows at once. Must not know text."""
 
 import numpy as np
 
 from reviewgen.compiled import compiled, inlined
 from reviewgen.compiled.sampling import DEAD_END, NONE, sample_from, sample_token, sharpen
 from reviewgen.compiled.windows import copies, forbid
-from reviewgen_ngram.trie import family, fill_row, find, follow, probability, search_end, settle
+from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
 
 __all__ = ["PROPOSALS", "sample", "sample_plain", "sample_scored"]
 
-PROPOSALS = 3  # before a token is drawn from the whole row
-MOST_NUMBERS = 2 * PROPOSALS + 2  # uniform numbers that a token takes
+PROPOSALS = 3  # rejected before a token is sampled from all probabilities
+MAX_NUMBERS = 2 * PROPOSALS + 2  # random numbers that a token takes
 
 
 @compiled
-def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
-    """Draw tokens at temperature 1, without filters and guard: ``sample`` with ``_propose`` written out, twice as fast.
+def sample_plain(trie, ends, book, contexts, uniform, end, limits, tokens, used):
+    """Sample tokens at temperature 1, without filters or guard: as ``sample``, with ``_propose`` written out, twice as fast.
 
-    ``ends`` and ``book`` are the trie's; what a None does not need is compiled away. ``rooms`` (B,): tokens that a row may get.
+    Args:
+        trie: The model's.
+        ends, book: The trie's; if one is None, the branch that needs it is not compiled.
+        contexts, uniform, tokens, used: As in ``sample``.
+        end: The end token.
+        limits: int64 (B,), the number of tokens that each row may get.
     """
     nodes, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
     live = np.ones(len(uniform), np.bool_)
@@ -25,26 +30,26 @@ def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
     used[:] = 0
     for t in range(uniform.shape[1]):
         for row in range(len(uniform)):
-            if not live[row] or t >= rooms[row]:
+            if not live[row] or t >= limits[row]:
                 continue
             context, number, weight, low, high = contexts[row], uniform[row, t], 1.0, 0, 0
-            token, child = np.int64(NONE), np.int64(0)  # (the node after the token)
+            token, child = np.int64(NONE), np.int64(0)  # child: the node of the token
             while context != 0:
                 start, stop = family(bases, children, context)
                 passed = low
-                for place in range(start, stop):
-                    candidate = nodes[place]
+                for node in range(start, stop):
+                    candidate = nodes[node]
                     while passed < high and nodes[passed] < candidate:
                         passed += 1
                     if passed < high and nodes[passed] == candidate:
                         passed += 1
                         continue
                     if book is None:
-                        number -= weight * probabilities[place]
+                        number -= weight * probabilities[node]
                     else:
-                        number -= weight * book[np.int64(probabilities[place])]
+                        number -= weight * book[np.int64(probabilities[node])]
                     if number < 0:
-                        token, child = np.int64(candidate), place
+                        token, child = np.int64(candidate), node
                         break
                 if number < 0:
                     break
@@ -62,7 +67,7 @@ def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
                         number -= weight * root[candidate]
                         if number < 0:
                             break
-                if token < 0:  # rounding has passed the last of a context that leaves nothing for others
+                if token < 0:  # rounding has passed the last child, and the context leaves nothing for other tokens
                     _, token, _ = _last_possible(nodes, links, bases, children, probabilities, book, heads, contexts[row])
                     child = follow(trie, contexts[row], token)
                 else:
@@ -77,32 +82,34 @@ def sample_plain(trie, ends, book, contexts, uniform, end, rooms, tokens, used):
 
 
 @compiled
-def sample(trie, contexts, uniform, params, proposals, windows, run, tails, written, tokens, used):
-    """Draw tokens of B rows until each has met its end, a dead end, its last token, or nearly the last of its numbers.
+def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_tokens, tokens, used):
+    """Sample tokens of B rows until each has ended, has its last token, or has too few random numbers left.
 
-    Below temperature 1 a token is first proposed from the distribution itself and kept with probability p ** (1 / temperature
-    - 1), which is exact rejection sampling (von Neumann 1951) and needs no other probability than its own.
+    Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with probability
+    p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which needs no probability but the token's own.
 
     Args:
-        contexts: int64 (B,), where the rows stand; moved to where they stand afterwards.
-        uniform: float64 (B, N), in [0, 1); a token takes at most MOST_NUMBERS.
-        params: How to sample_from, as in ``reviewgen.compiled.sampling``; its penalties, least tokens and greed are not looked at.
-        proposals: How many to make at temperatures up to 1, PROPOSALS at most; 0 where there are filters.
-        windows, run, tails: What a token must not complete, as in ``copies``, and each row's last tokens (B, K); run 0 is off.
-        written: int64 (B,), each row's new tokens so far.
+        trie: The model's.
+        contexts: int64 (B,), the state; updated.
+        uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
+        params: SamplingParams, of which the penalties, min_new_tokens and is_greedy are ignored.
+        proposals: The number of proposals a token at temperatures up to 1, at most PROPOSALS; 0 if there are filters.
+        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off.
+        tails: int64 (B, K), each row's last tokens, for the windows.
+        new_tokens: int64 (B,), how many new tokens each row had before.
         tokens: int64 (B, N), written: tokens up to the end token or DEAD_END, then NONE.
-        used: int64 (B,), written: how many numbers each row took.
+        used: int64 (B,), written: how many random numbers each row used.
     """
-    room, kept = uniform.shape[1], tails.shape[1]
-    texts, live, sizes, weights = _begin(trie, uniform, tails, tokens, used)
+    length, kept = uniform.shape[1], tails.shape[1]
+    texts, live, sizes, probs = _allocate(trie, uniform, tails, tokens, used)
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    temperatures, top_k, top_p, min_p, _, _, _, most, _, end, _, size = params
-    for _ in range(room):
+    temperatures, top_k, top_p, min_p, _, _, _, max_new_tokens, _, end, _, vocab_size = params
+    for _ in range(length):
         for row in range(len(uniform)):
-            count = written[row] + sizes[row]
-            if not live[row] or used[row] + MOST_NUMBERS > room or count >= most:
+            count = new_tokens[row] + sizes[row]
+            if not live[row] or used[row] + MAX_NUMBERS > length or count >= max_new_tokens:
                 continue
-            context, place, number = contexts[row], kept + sizes[row], used[row]
+            context, position, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)
             temperature = temperatures[count % len(temperatures)]
             for _ in range(proposals if temperature <= 1 else 0):
@@ -110,25 +117,25 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, writ
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
                 )
                 number += 1 if temperature == 1 else 2
-                is_kept = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
-                if is_kept and candidate < size:
+                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
+                if is_accepted and candidate < vocab_size:
                     token, after = candidate, following
                     break
             if token == NONE:
-                _weigh(trie, context, size, temperature, weights)
-                token = sample_from(weights, top_k, top_p, min_p, uniform[row, number])
+                _compute_probs(trie, context, vocab_size, temperature, probs)
+                token = sample_from(probs, top_k, top_p, min_p, uniform[row, number])
                 number += 1
-            texts[row, place] = token
-            if run > 0 and token != end and copies(windows, texts[row], place, run):
-                _weigh(trie, context, size, 1.0, weights)
-                forbid(windows, texts[row], place, run, weights)
-                weights[end] = 0.0
+            texts[row, position] = token
+            if run > 0 and token != end and copies(windows, texts[row], position, run):
+                _compute_probs(trie, context, vocab_size, 1.0, probs)
+                forbid(windows, texts[row], position, run, probs)
+                probs[end] = 0.0
                 token, after = np.int64(DEAD_END), np.int64(-1)
-                if weights.max() > 0:
-                    sharpen(weights, temperature)
-                    token = sample_from(weights, top_k, top_p, min_p, uniform[row, number])
+                if probs.max() > 0:
+                    sharpen(probs, temperature)
+                    token = sample_from(probs, top_k, top_p, min_p, uniform[row, number])
                     number += 1
-                    texts[row, place] = token
+                    texts[row, position] = token
             used[row] = number
             tokens[row, sizes[row]] = token
             live[row] = token != end and token != DEAD_END
@@ -138,33 +145,33 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, writ
 
 
 @compiled
-def sample_scored(trie, contexts, uniform, params, windows, run, tails, written, tokens, used):
-    """Draw tokens as ``sample`` does, by the log probabilities of all tokens, with all that ``sample_token`` looks at."""
-    room, kept = uniform.shape[1], tails.shape[1]
-    texts, live, sizes, weights = _begin(trie, uniform, tails, tokens, used)
-    scores, spare = np.empty(len(weights)), np.empty(len(weights))
-    most, end = params.max_new_tokens, params.eos_id
+def sample_scored(trie, contexts, uniform, params, windows, run, tails, new_tokens, tokens, used):
+    """Sample tokens as ``sample`` does, but with all of ``params``: from the log probabilities of all tokens."""
+    length, kept = uniform.shape[1], tails.shape[1]
+    texts, live, sizes, logits = _allocate(trie, uniform, tails, tokens, used)
+    scores, probs = np.empty(len(logits)), np.empty(len(logits))
+    max_new_tokens, end = params.max_new_tokens, params.eos_id
     for row in range(len(uniform)):
-        while live[row] and used[row] + 2 <= room and written[row] + sizes[row] < most:
-            count, place = written[row] + sizes[row], kept + sizes[row]
-            fill_row(trie, contexts[row], weights)
-            _take_logs(weights)
+        while live[row] and used[row] + 2 <= length and new_tokens[row] + sizes[row] < max_new_tokens:
+            count, position = new_tokens[row] + sizes[row], kept + sizes[row]
+            fill_row(trie, contexts[row], logits)
+            _take_logs(logits)
             first, second = uniform[row, used[row]], uniform[row, used[row] + 1]
-            token, taken = sample_token(weights, texts[row], place, count, first, second, params, windows, run, scores, spare)
-            used[row] += taken
+            token, took = sample_token(logits, texts[row], position, count, first, second, params, windows, run, scores, probs)
+            used[row] += took
             tokens[row, sizes[row]] = token
             live[row] = token != end and token >= 0
             if token >= 0:
-                texts[row, place] = token
+                texts[row, position] = token
                 sizes[row] += 1
                 contexts[row] = follow(trie, contexts[row], token)
 
 
 @compiled
-def _begin(trie, uniform, tails, tokens, used):
-    """Empty what is written, and return texts (B, K + N + 1) that begin with their tails, which go on, sizes, and a row (V,)."""
-    rows, room = uniform.shape
-    texts = np.zeros((rows, tails.shape[1] + room + 1), np.int64)
+def _allocate(trie, uniform, tails, tokens, used):
+    """Clear the outputs; return texts (B, K + N + 1) that begin with the tails, which rows are live, sizes, and a row (V,)."""
+    rows, length = uniform.shape
+    texts = np.zeros((rows, tails.shape[1] + length + 1), np.int64)
     texts[:, : tails.shape[1]] = tails
     tokens[:] = NONE
     used[:] = 0
@@ -172,29 +179,30 @@ def _begin(trie, uniform, tails, tokens, used):
 
 
 @compiled
-def _weigh(trie, context, size, temperature, weights):
-    """Write the probability of each token below ``size``, to the power of 1 / temperature, up to a factor."""
-    fill_row(trie, context, weights)
-    weights[size:] = 0.0
-    sharpen(weights, temperature)
+def _compute_probs(trie, context, vocab_size, temperature, probs):
+    """Write the unnormalised probability at a temperature of each token below ``vocab_size``, zero for the others."""
+    fill_row(trie, context, probs)
+    probs[vocab_size:] = 0.0
+    sharpen(probs, temperature)
 
 
 @compiled
-def _take_logs(weights):
-    """Turn the weights of a row into log probabilities, in place."""
-    total = weights.sum()
-    for token in range(len(weights)):
-        weights[token] = np.log(weights[token] / total) if weights[token] > 0 else -np.inf
+def _take_logs(probs):
+    """Turn unnormalised probabilities into log probabilities, in place."""
+    total = probs.sum()
+    for token in range(len(probs)):
+        probs[token] = np.log(probs[token] / total) if probs[token] > 0 else -np.inf
 
 
 @inlined
 def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, number):
-    """Return a token drawn by inverse CDF, the children of the longest context first, its probability and the context after it.
+    """Return a token by inverse transform sampling, its probability and the context after it.
 
-    A shorter context is asked for the tokens only that are no children of the longer one; those are a part of its own.
+    The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
+    The children of a longer context are also children of the shorter one.
     """
     started, weight, low, high = context, 1.0, 0, 0  # the children of the longer context are low:high
-    token, found, mass = np.int64(-1), np.int64(0), 0.0
+    token, node, mass = np.int64(-1), np.int64(0), 0.0
     while context != 0:
         start, stop = family(bases, children, context)
         passed = low
@@ -208,7 +216,7 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
             mass = weight * probability(probabilities, book, child)
             number -= mass
             if number < 0:
-                token, found = np.int64(candidate), child
+                token, node = np.int64(candidate), child
                 break
         if number < 0:
             break
@@ -226,17 +234,17 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
                 number -= mass
                 if number < 0:
                     break
-        if token < 0:  # rounding has passed the last of a context that leaves nothing for others
+        if token < 0:  # rounding has passed the last child, and the context leaves nothing for other tokens
             context, token, mass = _last_possible(tokens, links, bases, children, probabilities, book, heads, started)
-        found = np.int64(heads[token])
+        node = np.int64(heads[token])
         if context != 0:
-            found = find(tokens, bases, children, context, token)
-    return token, mass, settle(tokens, links, ends, bases, children, heads, context, found, token)
+            node = find(tokens, bases, children, context, token)
+    return token, mass, context_after(tokens, links, ends, bases, children, heads, context, node, token)
 
 
 @compiled
 def _last_possible(tokens, links, bases, children, probabilities, book, heads, context):
-    """Return the longest context that has a child of positive probability, that child's token and probability."""
+    """Return the longest context that has a child of positive probability, and the last such child's token and probability."""
     while context != 0:
         start, stop = family(bases, children, context)
         for child in range(stop - 1, start - 1, -1):

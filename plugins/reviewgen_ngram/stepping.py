@@ -1,4 +1,4 @@
-"""What writes with a trained n-gram model, from its arrays and without torch."""
+"""The stepper of ngram: inference from a trained model's arrays. Must not import torch."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -20,30 +20,30 @@ __all__ = ["NgramStepper", "log_rows"]
 
 
 class NgramStepper:
-    """Writes with a trained model. The state is the model's, int64 (B,): the node of each row's context.
+    """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context.
 
-    It multiplies no weights, so ``bits`` rounds none.
+    It multiplies no weights, so ``weight_bits`` has no effect.
 
     Raises:
-        BundleError: The arrays hold what no trained model holds.
+        BundleError: The arrays are damaged or do not fit the config.
     """
 
     Config: ClassVar[type] = NgramConfig
 
-    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray], bits: int = 32) -> None:
+    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> None:
         self._config = config
         self._trained = read_arrays(tensors, config.vocab_size, config.order, config.quantized, config.is_distribution)
 
     @classmethod
     def of(cls, config: NgramConfig, trained: Trained) -> "NgramStepper":
-        """Return the stepper of a model in memory, which needs no second look."""
+        """Return the stepper of a model in memory, without checking its arrays again."""
         stepper = cls.__new__(cls)
         stepper._config, stepper._trained = config, trained
         return stepper
 
     @classmethod
     def expect(cls, config: NgramConfig) -> Mapping[str, TensorSpec]:
-        """Return the name and form of each array."""
+        """Return the name, dtype and shape of every array of a model with this config."""
         return expect_arrays(config.vocab_size, config.quantized)
 
     def initial_state(self, batch_size: int) -> Int64[np.ndarray, " B"]:
@@ -53,13 +53,13 @@ class NgramStepper:
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, " B"]
     ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, " B"]]:
-        """Return the log probabilities of what follows the last token, and the state after it.
+        """Return the log probabilities after the last of T >= 1 tokens, and the state after it.
 
         Raises:
-            DataError: An id lies outside the vocabulary, or the state is none of this model.
+            DataError: An id is outside the vocabulary, or the state is not one of this model.
         """
         if ids.min() < 0 or ids.max() >= self._config.vocab_size:
-            raise DataError(f"Ids {ids.min()}..{ids.max()} were given; this model knows 0..{self._config.vocab_size - 1}.")
+            raise DataError(f"Got ids {ids.min()}..{ids.max()}; this model accepts 0..{self._config.vocab_size - 1}.")
         contexts = np.empty(ids.shape, np.int64)
         advance(self._trained.trie, ids, self._checked(state), contexts)
         last = contexts[:, -1].copy()
@@ -76,10 +76,10 @@ class NgramStepper:
         written: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
-        """Draw tokens in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
 
         Raises:
-            DataError: The state is none of this model.
+            DataError: The state is not one of this model.
         """
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
@@ -87,35 +87,37 @@ class NgramStepper:
         has_filter = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         can_propose = self._config.is_distribution and not has_filter
         is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size
-        if params.looks_back or params.is_greedy or params.min_new_tokens > 0:  # never by the rows, which must not mix
+        if (
+            params.looks_back or params.is_greedy or params.min_new_tokens > 0
+        ):  # decided by params alone, so that a row does not depend on the others
             sample_scored(trie, contexts, uniform, params, windows, run, texts, written, tokens, used)
         elif can_propose and is_plain and guard is None:
-            rooms = params.max_new_tokens - written
-            sample_plain(trie, trie.ends, trie.book, contexts, uniform, params.eos_id, rooms, tokens, used)
+            limits = params.max_new_tokens - written
+            sample_plain(trie, trie.ends, trie.book, contexts, uniform, params.eos_id, limits, tokens, used)
         else:
             proposals = PROPOSALS if can_propose else 0
             sample(trie, contexts, uniform, params, proposals, windows, run, texts, written, tokens, used)
         return tokens, used, contexts
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
-        """Return the contexts, and their counts, behind what follows a text; see ``reviewgen.protocols.SupportsExplain``.
+        """Return the contexts and counts behind the prediction after a text; see ``reviewgen.protocols.SupportsExplain``.
 
         Raises:
-            DataError: An id lies outside the vocabulary.
+            DataError: An id is outside the vocabulary.
         """
         _, state = self.forward(ids[None], self.initial_state(1))
         return explain(self._trained, self._config, int(state[0]), ids)
 
     def _checked(self, state: Int64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
-        """Return a copy of the state."""
-        most = len(self._trained.trie.children) - 1
-        if state.size and (state.min() < 0 or state.max() > most):
-            raise DataError(f"The state is none of this model, which has the contexts 0..{most}.")
+        """Return a copy of the state, if it is one of this model."""
+        last = len(self._trained.trie.children) - 1
+        if state.size and (state.min() < 0 or state.max() > last):
+            raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
         return state.copy()
 
 
 def log_rows(rows: Float64[np.ndarray, "N V"], is_distribution: bool) -> Float64[np.ndarray, "N V"]:
-    """Return the logarithms of probabilities, of scores made to sum to one; zero becomes -inf."""
+    """Return the logarithms of probabilities, or of normalised scores; zero becomes -inf."""
     if not is_distribution:
         rows = rows / rows.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):

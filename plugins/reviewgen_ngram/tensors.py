@@ -1,6 +1,6 @@
-"""A trie as named arrays and back. Reading trusts nothing: a damaged array is an error here, never a wrong probability later.
+"""The saved form of a trie: named arrays. A damaged array is an error when it is read, never a wrong probability later.
 
-Names, dtypes and numbers of axes follow from the settings alone; only sizes depend on the data.
+Names, dtypes and numbers of axes depend on the settings only; sizes depend on the data.
 """
 
 from collections.abc import Mapping
@@ -17,24 +17,31 @@ from reviewgen_ngram.trie import GROUP, Trie, family, probability, stored_end
 
 __all__ = ["Trained", "expect_arrays", "read_arrays", "write_arrays"]
 
-TOO_LARGE = np.int64(1 << 40)  # for any link
-ROUNDING = 1e-6  # of what a shorter context leaves, as a difference from one
-TOLERANCE = 1e-4  # by which the probabilities of a context may miss one
+TOO_LARGE = np.int64(1 << 40)  # above any link
+ROUNDING = 1e-6  # error of the probability that a shorter context leaves, computed as a difference from one
+TOLERANCE = 1e-4  # on the sum of the probabilities of a context
 
 
 class Trained(NamedTuple):
-    """What a trained model is: the trie, where each of its levels starts, its bos id, and the discounts of each order."""
+    """A trained model.
+
+    Attributes:
+        trie: The probabilities.
+        starts: The first node of each level, and the number of nodes; L = order + 2.
+        bos_id: The id that begins every text.
+        discounts: The discounts of each order.
+    """
 
     trie: Trie
-    starts: Int64[np.ndarray, " L"]  # L = order + 2
+    starts: Int64[np.ndarray, " L"]
     bos_id: int
     discounts: list[tuple[float, float, float]]
 
 
 def expect_arrays(vocab_size: int, quantized: bool) -> dict[str, TensorSpec]:
-    """Return the names and forms of a model's arrays; their sizes depend on the text."""
+    """Return the name, dtype and shape of a model's arrays; sizes that depend on the data are None."""
     token = np.dtype(token_dtype(vocab_size)).name
-    forms: dict[str, TensorSpec] = {
+    specs: dict[str, TensorSpec] = {
         "bos_id": ("int64", (None,)),
         "starts": ("int64", (None,)),
         "tokens": (token, (None,)),
@@ -47,7 +54,7 @@ def expect_arrays(vocab_size: int, quantized: bool) -> dict[str, TensorSpec]:
         "discounts": ("float64", (None, 3)),
     }
     own: dict[str, TensorSpec] = {"book": ("float32", (256,))} if quantized else {"ends": ("int32", (None,))}
-    return forms | own
+    return specs | own
 
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
@@ -63,12 +70,12 @@ def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
 
 
 def read_arrays(arrays: Mapping[str, np.ndarray], vocab_size: int, order: int, quantized: bool, is_distribution: bool) -> Trained:
-    """Return the model.
+    """Return the model that is saved in arrays.
 
     Raises:
-        BundleError: An array is missing, extra, of another dtype or shape, or holds what no trained model holds.
+        BundleError: An array is missing, unexpected, of another dtype or shape, or damaged.
     """
-    _check_form(arrays, expect_arrays(vocab_size, quantized))
+    _check_specs(arrays, expect_arrays(vocab_size, quantized))
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     _require(arrays["bos_id"].size == 1, "bos_id", "holds one id, of a trained model")
     bos_id = int(arrays["bos_id"][0])
@@ -89,8 +96,8 @@ def read_arrays(arrays: Mapping[str, np.ndarray], vocab_size: int, order: int, q
         book=arrays.get("book"),
         heads=heads,
     )
-    wrong = _find_fault(trie, starts, bos_id, is_distribution)
-    _require(wrong == 0, *FAULTS[int(wrong)])
+    fault = _find_fault(trie, starts, bos_id, is_distribution)
+    _require(fault == 0, *FAULTS[int(fault)])
     return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts])
 
 
@@ -107,10 +114,10 @@ FAULTS = {
 }
 
 
-def _check_form(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
-    for word, names in ("missing", expected.keys() - arrays.keys()), ("not one of its own", arrays.keys() - expected.keys()):
+def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
+    for problem, names in ("missing", expected.keys() - arrays.keys()), ("unexpected", arrays.keys() - expected.keys()):
         if names:
-            raise BundleError(f"The n-gram tensors do not fit the settings: {min(names)!r} is {word}. Save the model again.")
+            raise BundleError(f"The n-gram tensors do not fit the settings: {min(names)!r} is {problem}. Save the model again.")
     for name, (dtype, shape) in expected.items():
         array = arrays[name]
         _require(array.dtype.name == dtype, name, f"has the dtype {dtype}, not {array.dtype}")
@@ -142,12 +149,12 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, vocab_siz
 
 @compiled
 def _find_fault(trie, starts, bos, is_distribution):
-    """Return the first fault, a key of FAULTS; all that is used as an index is looked at before it is used."""
+    """Return the first fault, a key of FAULTS; every value is checked before it is used as an index."""
     tokens, links, ends, bases, children, _, _, _, root, _ = trie
     contexts, vocab_size = len(children), len(root)
     if is_distribution and not abs(root.sum() - 1) < TOLERANCE:
         return 8
-    level, place = 1, starts[2] if contexts > 1 else starts[1]
+    level, first = 1, starts[2] if contexts > 1 else starts[1]
     if children[0] != 0 or root[bos] != 0:
         return 4
     for node in range(1, starts[2]):
@@ -160,15 +167,15 @@ def _find_fault(trie, starts, bos, is_distribution):
     for node in range(1, contexts):
         while node >= starts[level + 1]:
             level += 1
-        if node == starts[level] and place != starts[level + 1]:
+        if node == starts[level] and first != starts[level + 1]:
             return 2
-        if node % GROUP == 0 and bases[node // GROUP] != place:
+        if node % GROUP == 0 and bases[node // GROUP] != first:
             return 1
         count = np.int64(children[node])
-        if count < 0 or place + count > starts[level + 2]:
+        if count < 0 or first + count > starts[level + 2]:
             return 2
         before = np.int64(-1)
-        for child in range(place, place + count):
+        for child in range(first, first + count):
             token = np.int64(tokens[child])
             if token <= before:
                 return 3
@@ -178,22 +185,22 @@ def _find_fault(trie, starts, bos, is_distribution):
             link = _stored_link(links, ends, child)
             if link >= 0 and (link < starts[level] or link >= starts[level + 1] or tokens[link] != tokens[child]):
                 return 5
-        place += count
-    if bases[0] != (starts[2] if contexts > 1 else bases[0]) or place != (len(tokens) if contexts > 1 else place):
+        first += count
+    if bases[0] != (starts[2] if contexts > 1 else bases[0]) or first != (len(tokens) if contexts > 1 else first):
         return 2
-    return _find_fault_in_numbers(trie, is_distribution)
+    return _find_fault_in_probabilities(trie, is_distribution)
 
 
 @compiled
 def _stored_link(links, ends, node):
-    """Return a node's link; -1 where none is stored, and a number too large where it is negative."""
+    """Return a node's link; -1 if links are not stored, and TOO_LARGE if the stored one is negative."""
     link = np.int64(links[node]) if node < len(links) else stored_end(ends, node - len(links))
     return link if link >= 0 or (node >= len(links) and ends is None) else TOO_LARGE
 
 
 @compiled
-def _find_fault_in_numbers(trie, is_distribution):
-    """Look at the numbers, once all that is used as an index is sound. Without ``ends`` the last sums cannot be had cheaply."""
+def _find_fault_in_probabilities(trie, is_distribution):
+    """Return the first fault of the probabilities, once all indices are valid; without ``ends`` the last sums cost too much."""
     _, links, ends, bases, children, probabilities, backoffs, book, root, _ = trie
     for node in range(len(probabilities)):
         if not 0 <= probability(probabilities, book, node) <= 1:
@@ -215,6 +222,8 @@ def _find_fault_in_numbers(trie, is_distribution):
     return 0
 
 
-def _require(holds: bool, name: str, what: str) -> None:
+def _require(holds: bool, name: str, condition: str) -> None:
     if not holds:
-        raise BundleError(f"The n-gram tensors are damaged or belong to other settings: {name!r} should be such that it {what}.")
+        raise BundleError(
+            f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is valid only if it {condition}."
+        )

@@ -1,8 +1,8 @@
-"""A trained n-gram model as flat arrays, and how it is asked: the back-off form of ``estimate`` over the nodes of ``nodes``.
+"""A trained n-gram model as flat arrays, and compiled queries: the back-off form of ``estimate`` over the nodes of ``nodes``.
 
-A text stands at the node of its longest suffix that is a context of the model. A token is looked for among that node's
-children, else among those of its link, and so on; each step back costs the context's back-off weight. The functions are
-compiled and take the trie as it is. Node 0 is the empty context; as an answer it means "none".
+The context of a text is the node of its longest suffix that is a context of the model. A token is searched among that node's
+children, then among those of its link, and so on; each back-off multiplies the probability by the context's back-off weight.
+Node 0 is the empty context; as a child or as the result of a search, 0 means "none".
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ __all__ = [
     "GROUP",
     "Trie",
     "advance",
+    "context_after",
     "dense",
     "family",
     "fill_row",
@@ -27,35 +28,32 @@ __all__ = [
     "probability",
     "score",
     "search_end",
-    "settle",
 ]
 
-GROUP_BITS = 4  # shifts, for they are cheaper than divisions that round down
+GROUP_BITS = 4  # shifts are cheaper than divisions that round down
 GROUP = 1 << GROUP_BITS  # contexts that share one base
 
 
 class Trie(NamedTuple):
     """M nodes, the first I of them contexts, over V ids.
 
-    The children of context i begin at bases[i // 16] plus the children of the contexts in between, and are sorted by token.
+    The children of context i start at bases[i // 16] plus the number of children of the contexts in between, sorted by token.
     """
 
     tokens: Integer[np.ndarray, " M"]
     links: Int32[np.ndarray, " I"]  # the context without its first token
-    ends: (
-        Int32[np.ndarray, " E"] | None
-    )  # the same for the last level's E = M - I nodes; None finds it, in less room and more time
+    ends: Int32[np.ndarray, " E"] | None  # the same of the last level's E = M - I nodes; None: searched, with less memory
     bases: Int32[np.ndarray, " G"]
-    children: Integer[np.ndarray, " I"]  # their number; 0 for the empty context, whose children are in ``heads``
-    probabilities: Shaped[np.ndarray, " M"]  # float32, or, with a book, uint8: places in it
+    children: Integer[np.ndarray, " I"]  # the number of children; 0 for the empty context, whose children are in ``heads``
+    probabilities: Shaped[np.ndarray, " M"]  # float32, or, with a book, uint8: codes
     backoffs: Float32[np.ndarray, " I"]
-    book: Float32[np.ndarray, " 256"] | None
+    book: Float32[np.ndarray, " 256"] | None  # the probability of each code
     root: Float64[np.ndarray, " V"]  # the probability of each id after the empty context
-    heads: Int32[np.ndarray, " V"]  # its node, 0 where it has none
+    heads: Int32[np.ndarray, " V"]  # the node of each id after the empty context, 0 if there is none
 
 
-def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_size: int, bos_id: int) -> Trie:
-    """Return the trie of estimated nodes; without ``ends`` where it is quantised."""
+def make_trie(nodes: Nodes, estimated: Estimate, quantized: Quantized | None, vocab_size: int, bos_id: int) -> Trie:
+    """Return the trie of estimated nodes; without ``ends`` if it is quantised."""
     children = np.diff(nodes.first)
     children[0] = 0
     bases = nodes.first[:-1:GROUP].copy()
@@ -69,17 +67,17 @@ def make_trie(nodes: Nodes, found: Estimate, quantized: Quantized | None, vocab_
         ends=nodes.links[len(children) :] if quantized is None else None,
         bases=bases,
         children=children.astype(nodes.tokens.dtype),
-        probabilities=found.probabilities if quantized is None else quantized.codes,
-        backoffs=found.backoffs if quantized is None else quantized.backoffs,
+        probabilities=estimated.probabilities if quantized is None else quantized.codes,
+        backoffs=estimated.backoffs if quantized is None else quantized.backoffs,
         book=None if quantized is None else quantized.book,
-        root=root_row(nodes, found, vocab_size, bos_id),
+        root=root_row(nodes, estimated, vocab_size, bos_id),
         heads=heads,
     )
 
 
 @inlined
 def family(bases, children, node):
-    """Return where the children of a context other than the empty one begin and end."""
+    """Return the range of nodes that are children of a context other than the empty one."""
     start = np.int64(bases[node >> GROUP_BITS])
     for before in range(node >> GROUP_BITS << GROUP_BITS, node):
         start += np.int64(children[before])
@@ -88,7 +86,7 @@ def family(bases, children, node):
 
 @inlined
 def find(tokens, bases, children, node, token):
-    """Return the child of a context other than the empty one with a token, 0 if it has none."""
+    """Return the child with a token of a context other than the empty one, 0 if there is none."""
     low, high = family(bases, children, node)
     while high - low > 8:
         middle = (low + high) >> 1
@@ -96,12 +94,12 @@ def find(tokens, bases, children, node, token):
             low = middle
         else:
             high = middle
-    found = np.int64(0)
+    match = np.int64(0)
     for child in range(low, high):
         if tokens[child] == token:
-            found = child
+            match = child
             break
-    return found
+    return match
 
 
 @compiled
@@ -113,8 +111,8 @@ def probability(probabilities, book, node):
 
 
 @inlined
-def settle(tokens, links, ends, bases, children, heads, context, child, token):
-    """Return the context at which a text stands that went from a context to its child with a token."""
+def context_after(tokens, links, ends, bases, children, heads, context, child, token):
+    """Return the context of a text after a token, given the context that has the token as a child, and the child."""
     if child < len(children):
         return child
     end = stored_end(ends, child - len(children))
@@ -124,16 +122,16 @@ def settle(tokens, links, ends, bases, children, heads, context, child, token):
 
 
 @compiled
-def stored_end(ends, place):
-    """Return the link of a node of the last level, -1 where none is stored. None is a type, so one branch is compiled only."""
+def stored_end(ends, index):
+    """Return the link of a node of the last level, -1 if links are not stored. None is a type, so only one branch is compiled."""
     if ends is None:
         return np.int64(-1)
-    return np.int64(ends[place])
+    return np.int64(ends[index])
 
 
 @compiled
 def search_end(tokens, links, bases, children, heads, context, token):
-    """Return the link of a context's child in the last level."""
+    """Search and return the link of a context's child in the last level."""
     if context == 0:
         return np.int64(0)
     shorter = np.int64(links[context])
@@ -142,19 +140,19 @@ def search_end(tokens, links, bases, children, heads, context, token):
 
 @compiled
 def follow(trie, context, token):
-    """Return the context after a token."""
+    """Return the context after a token that follows a context."""
     tokens, links, ends, bases, children, _, _, _, _, heads = trie
     while context != 0:
         child = find(tokens, bases, children, context, token)
         if child != 0:
-            return settle(tokens, links, ends, bases, children, heads, context, child, token)
+            return context_after(tokens, links, ends, bases, children, heads, context, child, token)
         context = np.int64(links[context])
-    return settle(tokens, links, ends, bases, children, heads, context, np.int64(heads[token]), token)
+    return context_after(tokens, links, ends, bases, children, heads, context, np.int64(heads[token]), token)
 
 
 @compiled
 def advance(trie, ids, contexts, after):
-    """Write the context after each of ids (B, T) into ``after`` (B, T), from ``contexts`` (B,) on."""
+    """Write the context after each of ids (B, T) to ``after`` (B, T), starting from ``contexts`` (B,)."""
     for row in range(ids.shape[0]):
         context = contexts[row]
         for t in range(ids.shape[1]):
@@ -164,27 +162,27 @@ def advance(trie, ids, contexts, after):
 
 @compiled
 def score(trie, ends, book, ids, targets, contexts, scores):
-    """Write p(targets[b, t] | ids[b, :t + 1]) into ``scores``, float64 (B, T), and move ``contexts`` (B,) to the end of ids.
+    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``contexts`` (B,) to the end of ids.
 
-    Rows take turns, so that one waits for memory while another works. Mostly the next id is the last target, whose context was
-    just found. ``ends`` and ``book`` are the trie's: numba leaves out what an argument that is None does not need, and a hot loop
-    without it is twice as fast.
+    Rows take turns, so that one waits for memory while another computes. Mostly the next id is the last target, whose node was
+    just found. ``ends`` and ``book`` are the trie's: passed by themselves, numba compiles only the branch for None or for an
+    array, and the inner loop is twice as fast.
     """
     tokens, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
     rows, length = ids.shape
     following = np.full(rows, -1, np.int64)
     for t in range(length):
         for row in range(rows):
-            at = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
-            contexts[row] = at
+            context = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
+            contexts[row] = context
             token, weight, child = np.int64(targets[row, t]), 1.0, np.int64(0)
-            while at != 0:
-                child = find(tokens, bases, children, at, token)
+            while context != 0:
+                child = find(tokens, bases, children, context, token)
                 if child != 0:
                     break
-                weight *= backoffs[at]
-                at = np.int64(links[at])
-            if at == 0:
+                weight *= backoffs[context]
+                context = np.int64(links[context])
+            if context == 0:
                 child = np.int64(heads[token])
                 scores[row, t] = weight * root[token]
             elif book is None:
@@ -196,14 +194,14 @@ def score(trie, ends, book, ids, targets, contexts, scores):
             elif child < len(children):
                 following[row] = child
             elif ends is None:
-                following[row] = search_end(tokens, links, bases, children, heads, at, token)
+                following[row] = search_end(tokens, links, bases, children, heads, context, token)
             else:
                 following[row] = np.int64(ends[child - len(children)])
 
 
 @compiled
 def fill_row(trie, context, row):
-    """Write the probability of every id after a context into ``row``, float64 (V,)."""
+    """Write the probability of every id after a context to ``row``, float64 (V,)."""
     tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
     row[:] = -1.0
     weight = 1.0
@@ -211,7 +209,7 @@ def fill_row(trie, context, row):
         low, high = family(bases, children, context)
         for child in range(low, high):
             token = np.int64(tokens[child])
-            if row[token] < 0:  # no longer context has it
+            if row[token] < 0:  # not a child of a longer context
                 row[token] = weight * probability(probabilities, book, child)
         weight *= backoffs[context]
         context = np.int64(links[context])
@@ -221,6 +219,6 @@ def fill_row(trie, context, row):
 
 @compiled
 def dense(trie, contexts, rows):
-    """Write the probability of every id after each context (R,) into ``rows``, float64 (R, V)."""
-    for place in range(len(contexts)):
-        fill_row(trie, contexts[place], rows[place])
+    """Write the probability of every id after each context (R,) to ``rows``, float64 (R, V)."""
+    for row in range(len(contexts)):
+        fill_row(trie, contexts[row], rows[row])

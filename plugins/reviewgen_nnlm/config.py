@@ -1,4 +1,4 @@
-"""The settings of nnlm, which what trains and what writes share. It must not import torch."""
+"""The settings of nnlm, shared by training and inference. Must not import torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,12 +13,12 @@ class NnlmConfig:
     """The settings of ``nnlm``.
 
     Attributes:
-        vocab_size: The number of token ids, V.
-        order: n: a token is predicted from the n-1 before it.
-        embedding_size: The width of a token's vector, E.
-        hidden_size: The width of the hidden layer, H.
-        dropout: The share of the hidden layer that is hidden from the output layer, in training.
-        activation: The hidden layer's squashing function.
+        vocab_size: Number of token ids, V; taken from the tokenizer.
+        order: Length of an n-gram, n: a token is predicted from the n-1 before it.
+        embedding_size: Width of a token's embedding, E.
+        hidden_size: Width of the hidden layer, H.
+        dropout: Share of the hidden layer's outputs that is zeroed in training.
+        activation: Activation function of the hidden layer.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]

@@ -1,6 +1,6 @@
-"""The feed-forward neural n-gram (Bengio et al. 2003): the last n-1 tokens' vectors side by side, one hidden layer, an output.
+"""The feed-forward neural n-gram model (Bengio et al. 2003): embeddings of the last n-1 tokens, a hidden layer, an output layer.
 
-It must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
+Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
 """
 
 from typing import ClassVar
@@ -17,21 +17,19 @@ __all__ = ["Nnlm", "NnlmConfig"]
 
 
 class Nnlm(nn.Module):
-    """A language model that sees the last n-1 tokens and nothing before them, like an n-gram, but by similarity.
+    """A language model that sees the last n-1 tokens, like an n-gram model, but shares what it learns among similar contexts.
 
     Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the optional direct connections
-    from embeddings to output. With e the embedding (V+1, E), whose last row stands for "before the beginning"::
+    from embeddings to output. With e the embedding (V+1, E), whose last row is used before the beginning of a text::
 
         x_t = [e[ids_{t-n+2}], ..., e[ids_t]]       (B, (n-1) E), oldest first
         h_t = tanh(W_hidden x_t + b_hidden)         (B, H), or relu
         logits_t = W_out h_t + b_out                (B, V)
 
-    The call returns logits, not probabilities. Cross entropy of logits z and a target k is ``-z_k + log sum_j exp z_j``; the
-    log-softmax is ``z_k - log sum_j exp z_j``, and its negative log likelihood is minus that: the same number, so the loss
-    does both at once and never takes the logarithm of a rounded-off probability.
+    Returns logits; see ``reviewgen.protocols.LanguageModel``.
 
-    The state is the last n-1 ids, (B, n-1), filled up with the id V before the beginning. A training reads one long stream, in
-    which nothing is before the beginning; so in training, one row in four begins anew at a random token, as texts do later.
+    The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training feeds one long stream, in which
+    no context is padded; so in training, one row in four starts a new context at a random token, as texts do in inference.
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -56,33 +54,33 @@ class Nnlm(nn.Module):
         return torch.full(shape, self.config.vocab_size, dtype=torch.long, device=self.embedding.weight.device)
 
     def forward(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B K"]]:
-        """Return logits for the token after each of ``ids``, and the last n-1 ids (K = n-1)."""
+        """Return logits of the token after each of ``ids``, and the last n-1 ids (K = n-1)."""
         context = self.config.order - 1
         seen = torch.cat([state, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
         parts = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
         if self.training:
-            parts = self._begin_anew(parts)
+            parts = self._restart_some_rows(parts)
         x = torch.cat(parts, dim=-1)  # (B, T, (n-1) E)
         h = self.dropout(self.activation(self.hidden(x)))  # (B, T, H)
         return self.output(h), seen[:, -context:]
 
-    def _begin_anew(self, parts: list[Tensor]) -> list[Tensor]:
-        """Return the vectors of the contexts, (B, T, E) each, as if some rows began at a random token of theirs."""
+    def _restart_some_rows(self, parts: list[Tensor]) -> list[Tensor]:
+        """Return the embeddings of the contexts, (B, T, E) each, as if in some rows a text began at a random token."""
         rows, length, _ = parts[0].shape
-        nothing = self.embedding.weight[self.config.vocab_size]
-        time = torch.arange(length, device=nothing.device)
-        begin = torch.randint(4 * length, (rows, 1), device=nothing.device)  # in three rows of four behind the end
+        padding = self.embedding.weight[self.config.vocab_size]
+        time = torch.arange(length, device=padding.device)
+        start = torch.randint(4 * length, (rows, 1), device=padding.device)  # past the end in three rows of four
         return [
-            torch.where(((time >= begin) & (time - back < begin)).unsqueeze(-1), nothing, part)
+            torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, part)
             for back, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True)
         ]
 
-    def stepper(self, bits: Bits = 32) -> NnlmStepper:
-        """Return a stepper made from the weights as they are now, rounded to so many bits.
+    def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
+        """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.
 
         Raises:
             BundleError: A weight is NaN or infinite.
         """
         arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
-        return NnlmStepper(self.config, arrays, bits)
+        return NnlmStepper(self.config, arrays, weight_bits)

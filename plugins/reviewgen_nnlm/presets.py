@@ -1,15 +1,16 @@
-"""The presets of nnlm: plain data, sized for a corpus of 1 to 50 MB and a few minutes on two cores.
+"""The presets of nnlm, as data, for a corpus of 1 to 50 MB and a few minutes on two cores.
 
-It must not import torch or the model. The char preset's shape is the model's default. With words, most of the work is the
-output layer (V x H), so the hidden layer is narrow, and the batches small, for more steps in the same time.
+Must not import torch or the model. The char preset has the model's default shape. With words, most of the work is the output
+layer (V x H), so the hidden layer is narrow, and batches are small, for more steps in the same time.
 """
 
 from reviewgen.config import Preset
 
 __all__ = ["NNLM_CHAR", "NNLM_WORD"]
 
-# Expected are, by tokens seen, the lowest and highest bits per character of held-out music captions, film reviews and blogs.
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
+
+# ``expected`` is, by tokens seen, the lowest and highest bits per character of held-out music captions, film reviews and blogs.
 
 NNLM_CHAR = Preset(
     model="nnlm",
@@ -17,7 +18,7 @@ NNLM_CHAR = Preset(
     model_settings={"order": 12, "embedding_size": 32, "hidden_size": 768},
     training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.01, "weight_decay": 0.01, "clip_norm": 1.0},
     generation_settings={"max_new_tokens": 600, "temperature": 0.8},
-    sizes=tuple({"hidden_size": size} for size in (256, 512, 768)),  # wider ones lost to these within a minute
+    sizes=tuple({"hidden_size": size} for size in (256, 512, 768)),  # within a minute of training, wider ones were worse
     by_epochs=BY_EPOCHS,
     expected=((4.3e5, 1.30, 2.82), (1.3e6, 1.16, 2.50)),
 )

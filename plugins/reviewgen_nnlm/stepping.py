@@ -1,8 +1,8 @@
-"""The stepper of nnlm: a trained model's arrays, made ready once to predict one token after another.
+"""The stepper of nnlm: inference without torch.
 
-The hidden layer's product of a token at a place is looked up where all of them are few, so that a step is n-1 additions of a
-row and the output's product. It must not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden,
-n order, N numbers, R rows side by side.
+If the table of the hidden layer's products, for each token at each context position, is small enough, they are looked up: a step
+is then n-1 additions of a row, and the output layer's product. Must not import torch. Shapes: B texts, T time (tokens), V
+vocabulary, E embedding, H hidden, n order, N random numbers a row, R rows side by side.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled import compiled
-from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_numbers, tanh32
+from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
 from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
@@ -20,14 +20,14 @@ from reviewgen_nnlm.config import NnlmConfig
 
 __all__ = ["NnlmStepper"]
 
-TABLE_BYTES = 1 << 24  # of looked-up products; a larger table takes longer to make than some texts to write without it
+TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few texts
 ZERO = np.float32(0)
 
 
 class Weights(NamedTuple):
-    """An nnlm made ready: matrices in panels, each followed by its scales."""
+    """The weights of an nnlm, prepared for the loops: matrices in panels, each followed by its scales."""
 
-    table: Float32[np.ndarray, "K rows H"]  # of n-1 places, V+1 products each; or of none: they are made from what follows
+    table: Float32[np.ndarray, "K rows H"]  # V+1 products for each of n-1 positions; empty: computed from the next fields
     embedding: Float32[np.ndarray, "V1 E"]
     hidden: Shaped[np.ndarray, "panels KE 64"]
     hidden_scales: Float32[np.ndarray, " H64"]
@@ -38,24 +38,24 @@ class Weights(NamedTuple):
 
 
 class NnlmStepper:
-    """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), filled up with the id V before the beginning."""
+    """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning."""
 
     Config: ClassVar[type] = NnlmConfig
 
-    def __init__(self, config: NnlmConfig, tensors: Mapping[str, np.ndarray], bits: Bits = 32) -> None:
-        """Make a stepper from a model's tensors, which it does not keep.
+    def __init__(self, config: NnlmConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32) -> None:
+        """Prepare a model's tensors, which are copied, for inference with weights of ``weight_bits``.
 
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_numbers(tensors)
+        refuse_non_finite(tensors)
         self.config = config
         self._is_relu = config.activation == "relu"
-        self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, bits)
+        self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)
 
     @staticmethod
     def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
-        """Return the name and form of every tensor of a model with this config."""
+        """Return the name, dtype and shape of every tensor of a model with this config."""
         vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
         return {
             "embedding.weight": ("float32", (vocabulary + 1, width)),
@@ -72,10 +72,10 @@ class NnlmStepper:
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B K"]
     ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B K"]]:
-        """Return the logits of what follows the last of T >= 1 tokens, and the last n-1 ids (K = n-1)."""
+        """Return the logits after the last of T >= 1 tokens, and the last n-1 ids (K = n-1)."""
         seen = np.concatenate((state, ids), axis=1)[:, -state.shape[1] :].copy()
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
-        _score(self._weights, self._is_relu, seen, logits)
+        _compute_logits(self._weights, self._is_relu, seen, logits)
         return np.ascontiguousarray(logits[:, : self.config.vocab_size]), seen
 
     def sample(
@@ -87,28 +87,28 @@ class NnlmStepper:
         written: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
-        """Return up to N tokens a row, how many numbers each used up, and the state after them, as SupportsSample says.
+        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
 
-        A row stops where fewer than two numbers are left. To the last bit, it does not depend on the rows beside it.
+        A row stops where fewer than two random numbers are left. It does not depend on the other rows, bit for bit.
         """
-        begun, seen = texts.shape[1], np.array(state, order="C")
-        whole = np.full((len(texts), begun + uniform.shape[1]), NONE, np.int64)
-        whole[:, :begun] = texts
-        drawn, used = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        start, seen = texts.shape[1], np.array(state, order="C")
+        whole = np.full((len(texts), start + uniform.shape[1]), NONE, np.int64)
+        whole[:, :start] = texts
+        sampled, used = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
         windows, run = guard or (NO_WINDOWS, 0)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
-        _write(self._weights, self._is_relu, seen, whole, begun, drawn, new, numbers, used, params, windows, run)
-        return whole[:, begun:], used, seen
+        _generate(self._weights, self._is_relu, seen, whole, start, sampled, new, numbers, used, params, windows, run)
+        return whole[:, start:], used, seen
 
 
 def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Weights:
     embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
     (rows, width), size = embedding.shape, len(bias)
-    places = hidden.shape[1] // width
+    context = hidden.shape[1] // width
     table = np.empty((0, rows, size), np.float32)
-    if 4 * places * rows * size <= TABLE_BYTES:
-        by_place = hidden.reshape(size, places, width).transpose(1, 2, 0)  # (K, E, H)
-        table = np.ascontiguousarray(embedding @ by_place)  # (K, V+1, H)
+    if 4 * context * rows * size <= TABLE_BYTES:
+        by_position = hidden.reshape(size, context, width).transpose(1, 2, 0)  # (K, E, H)
+        table = np.ascontiguousarray(embedding @ by_position)  # (K, V+1, H)
     packed = pack(hidden, bits)
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
@@ -116,8 +116,8 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> W
 
 
 @compiled
-def _score(weights, is_relu, seen, logits):
-    """Write the logits after the last n-1 ids of some rows, int64 (R, n-1), to ``logits``, (R, V64)."""
+def _compute_logits(weights, is_relu, seen, logits):
+    """Write the logits after the last n-1 ids, int64 (R, n-1), to ``logits``, (R, V64)."""
     embedding, bias = weights.embedding, weights.output_bias
     width = embedding.shape[1]
     h = np.empty((len(seen), len(weights.hidden_bias)), np.float32)
@@ -126,13 +126,13 @@ def _score(weights, is_relu, seen, logits):
             h[row, j] = weights.hidden_bias[j]
     if len(weights.table) > 0:
         for row in range(len(seen)):
-            for place in range(seen.shape[1]):
-                _add(weights.table[place, seen[row, place]], h[row])
+            for position in range(seen.shape[1]):
+                _add(weights.table[position, seen[row, position]], h[row])
     else:
         vectors = np.zeros((len(seen), seen.shape[1] * width), np.float32)
         for row in range(len(seen)):
-            for place in range(seen.shape[1]):
-                _add(embedding[seen[row, place]], vectors[row, place * width : (place + 1) * width])
+            for position in range(seen.shape[1]):
+                _add(embedding[seen[row, position]], vectors[row, position * width : (position + 1) * width])
         add_product(weights.hidden, weights.hidden_scales, vectors, h)
     for row in range(len(seen)):
         for j in range(h.shape[1]):
@@ -143,36 +143,38 @@ def _score(weights, is_relu, seen, logits):
 
 
 @compiled
-def _write(weights, is_relu, seen, texts, begun, drawn, written, uniform, used, params, windows, run):
-    """Draw tokens for B texts until each has met its end or the last but one of its numbers; ``seen`` goes with them.
+def _generate(weights, is_relu, seen, texts, start, sampled, new_tokens, uniform, used, params, windows, run):
+    """Sample tokens for B texts until each has ended or has fewer than two random numbers left.
 
-    A text that has ended leaves its slot to the last one, so that all work is for texts that go on.
+    The first ``live`` slots hold the texts that have not ended: the last of them moves into the slot of one that ends.
 
     Args:
-        texts, begun, drawn, written, uniform, used, params, windows, run: As in ``sample_live_rows``.
+        weights, is_relu: The model's.
+        seen: int64 (B, n-1), the state; updated.
+        texts, start, sampled, new_tokens, uniform, used, params, windows, run: As in ``sample_live_rows``.
     """
     live, vocabulary, last = len(seen), len(weights.output_bias), seen.shape[1] - 1
     rows, ids, now = np.arange(live), np.empty(live, np.int64), seen.copy()
     all_logits = np.zeros((live, len(weights.output_scales)), np.float32)
-    scores, chances = np.empty(vocabulary), np.empty(vocabulary)
+    scores, probs = np.empty(vocabulary), np.empty(vocabulary)
     while live > 0:
         logits = all_logits[:live]
-        _score(weights, is_relu, now[:live], logits)
+        _compute_logits(weights, is_relu, now[:live], logits)
         sample_live_rows(
-            logits, rows, live, texts, begun, drawn, written, uniform, used, params, windows, run, ids, scores, chances
+            logits, rows, live, texts, start, sampled, new_tokens, uniform, used, params, windows, run, ids, scores, probs
         )
         slot = 0
         while slot < live:
             if ids[slot] >= 0:
-                for place in range(last):
-                    now[slot, place] = now[slot, place + 1]
+                for position in range(last):
+                    now[slot, position] = now[slot, position + 1]
                 now[slot, last] = ids[slot]
                 slot += 1
                 continue
             live -= 1
-            for place in range(last + 1):
-                seen[rows[slot], place] = now[slot, place]
-                now[slot, place] = now[live, place]
+            for position in range(last + 1):
+                seen[rows[slot], position] = now[slot, position]
+                now[slot, position] = now[live, position]
             rows[slot], ids[slot] = rows[live], ids[live]
 
 

@@ -1,4 +1,4 @@
-"""The recurrent models' settings, which what trains and what writes share. It must not import torch.
+"""The settings of the recurrent models, shared by training and inference. Must not import torch.
 
 Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
@@ -6,7 +6,7 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from reviewgen.config import Bound, check
+from reviewgen.config import Bound, RenamedValues, check
 from reviewgen.errors import ConfigError
 
 __all__ = ["GruConfig", "LstmConfig", "RecurrentConfig", "RnnConfig", "Size"]
@@ -20,25 +20,25 @@ class RecurrentConfig:
     """The settings of a recurrent model; each model has its own defaults.
 
     Attributes:
-        vocab_size: The number of token ids, V.
-        embedding_size: The width of a token's vector, E.
-        hidden_size: The width of each layer, H.
-        layers: How many layers stand on one another, L.
-        dropout: The share of each layer's output that is hidden from the layer above it, in training.
-        embedding_dropout: The same for the embeddings.
-        output_dropout: The same for what the output layer sees.
-        locked_dropout: Whether these three hide the same units at every token of a call (Gal & Ghahramani 2016).
-        token_dropout: The share of tokens that have no embedding, wherever in a call they stand, in training.
-        weight_dropout: The share of each recurrent matrix that is zero for a call, in training (Merity et al. 2017).
-        zoneout: The share of each memory's units that keep their old value at a step, in training (Krueger et al. 2017).
-        ngrams: How many of the last tokens, at most, have a vector together, which is added to the embedding; with 1, none have.
-        ngram_buckets: How many vectors there are for each length; n-grams share them by a hash.
-        ngram_dropout: The share of these that are left out, wherever they stand, in training.
-        tied: Whether the output layer uses the embedding's weights; where H is not E, a projection H -> E comes first.
-        layer: "fused" is torch's layer; "unrolled" computes the same and trains a gru or rnn faster on a processor; "spelled" is
-            the cell from plain matrix products, slower, to read and change; "auto" is the first of these that has what is asked
-            for, and leaves it to the training to try another.
-        activation: The cell's squashing function; gates are sigmoid whatever it is.
+        vocab_size: Number of token ids, V; taken from the tokenizer.
+        embedding_size: Width of a token's embedding, E.
+        hidden_size: Width of each layer, H.
+        layers: Number of stacked recurrent layers, L.
+        dropout: Dropout between layers: the share of each layer's outputs that is zeroed in training.
+        embedding_dropout: The same, on the embeddings.
+        output_dropout: The same, on the input of the output layer.
+        locked_dropout: Use one mask for all time steps of a call in these three dropouts (Gal & Ghahramani 2016).
+        token_dropout: Share of the vocabulary whose embeddings are zeroed for a whole call in training.
+        weight_dropout: Share of each recurrent matrix that is zeroed for a call in training (Merity et al. 2017).
+        zoneout: Share of the state's units that keep their previous value at a step in training (Krueger et al. 2017).
+        ngrams: Longest n-gram of the last tokens that has an embedding, added to the token's; 1 turns n-grams off.
+        ngram_buckets: Number of embeddings for n-grams of each length; n-grams share them by a hash.
+        ngram_dropout: Share of the n-gram embeddings that is left out in training, each position independently.
+        tied: Use the embedding as the output layer's weights; if H differs from E, a projection H -> E comes first.
+        layer: Implementation of the layers: "fused" is torch's; "compiled" computes the same in compiled loops, and trains a gru
+            or rnn faster on a CPU; "reference" is the cell written out in plain matrix products, slower, to read and to change;
+            "auto" takes the first of these that supports the other settings, and lets training try the next one.
+        activation: Activation function of the cell; its gates always use the sigmoid.
     """
 
     vocab_size: Size
@@ -56,7 +56,10 @@ class RecurrentConfig:
     ngram_buckets: Annotated[int, Bound(at_least=1, at_most=1 << 24)] = 1 << 14
     ngram_dropout: Probability = 0.0
     tied: bool = False
-    layer: Literal["auto", "fused", "unrolled", "spelled"] = "auto"
+    layer: Annotated[
+        Literal["auto", "fused", "compiled", "reference"],
+        RenamedValues({"unrolled": "compiled", "spelled": "reference"}),
+    ] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"
 
     def __post_init__(self) -> None:
@@ -65,7 +68,7 @@ class RecurrentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RnnConfig(RecurrentConfig):
-    """The settings of ``rnn``; every layer takes tanh and relu."""
+    """The settings of ``rnn``; every implementation supports tanh and relu."""
 
     hidden_size: Size = 512
 
@@ -99,26 +102,26 @@ class LstmConfig(RecurrentConfig):
 
 
 def _refuse_fused_relu(config: RecurrentConfig, cell: str) -> None:
-    """Raise if the config asks torch's GRU or LSTM for a relu.
+    """Raise if the config sets relu for torch's GRU or LSTM.
 
     Raises:
         ConfigError: ``layer`` is "fused" and ``activation`` is "relu".
     """
     if config.layer == "fused" and config.activation == "relu":
         raise ConfigError(
-            f'activation="relu" does not go with layer="fused" here: torch\'s {cell} has no relu, but layer="unrolled" and '
-            f'layer="spelled" have. Set layer to "auto", or activation to "tanh".'
+            f'activation="relu" cannot be combined with layer="fused": torch\'s {cell} has no relu, but layer="compiled" and '
+            f'layer="reference" have. Set layer to "auto", or activation to "tanh".'
         )
 
 
 def _refuse_fused_zoneout(config: RecurrentConfig) -> None:
-    """Raise if the config asks a layer of torch's for zoneout.
+    """Raise if the config sets zoneout for torch's layers.
 
     Raises:
-        ConfigError: ``layer`` is "fused" and ``zoneout`` above 0.
+        ConfigError: ``layer`` is "fused" and ``zoneout`` is above 0.
     """
     if config.layer == "fused" and config.zoneout > 0:
         raise ConfigError(
-            f'zoneout={config.zoneout:g} does not go with layer="fused": torch\'s layers have no zoneout, but '
-            f'layer="unrolled" and layer="spelled" have. Set layer to "auto", or zoneout to 0.'
+            f'zoneout={config.zoneout:g} cannot be combined with layer="fused": torch\'s layers have no zoneout, but '
+            f'layer="compiled" and layer="reference" have. Set layer to "auto", or zoneout to 0.'
         )

@@ -1,7 +1,7 @@
-"""Dropout (Srivastava et al. 2014) in the places where a recurrent model takes it, and zoneout.
+"""Dropout (Srivastava et al. 2014) at every point where a recurrent model applies it, and zoneout. Must not know any cell.
 
-Masks are drawn and applied here, not by torch's dropout, which on a processor takes 12 ns a number, up to half of a training
-step; the compiled loops take less than 0.3. Their two keys come from torch's global generator. It must not know any cell.
+Masks are sampled and applied here, not by torch's dropout, which on a CPU takes 12 ns an element, up to half of a training
+step; the compiled loops take less than 0.3. Their two keys come from torch's global generator.
 
 Sources: Zaremba et al. 2014 (on embeddings, between layers, on the output); Gal and Ghahramani 2016, "A Theoretically Grounded
 Application of Dropout in Recurrent Neural Networks" (one mask for all time steps; whole rows of the embedding table); Wan et
@@ -22,78 +22,81 @@ from reviewgen.compiled import compiled
 from reviewgen.compiled.precision import narrow, wide
 from reviewgen.compiled.tensors import PRECISIONS, as_array
 
-__all__ = ["draw_mask", "draw_zones", "drop", "zone_out"]
+__all__ = ["drop", "make_mask", "make_zoneout_mask", "zone_out"]
 
 ZERO, SIXTEEN, FIFTEEN = np.float32(0), np.uint32(16), np.uint32(15)
-FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # of Wellons' "hash prospector": each bit turns half of the others
+FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # of Wellons' "hash prospector": each bit flips half of the others
 KEYS = 1 << 32
 
 
-def drop(x: Tensor, share: float, training: bool, is_locked: bool = False) -> Tensor:
-    """Return x with a share of its numbers at zero and the others scaled up, so that each keeps its expectation.
+def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor:
+    """Return x with a share p of its elements at zero and the others divided by 1 - p, which keeps the expectation.
 
     Args:
         x: If locked (T, ...): every step has the same mask.
+        p: The share to drop.
+        training: Whether the model is being trained; otherwise x is returned as it is.
+        is_locked: Whether all time steps share one mask.
     """
-    if not training or share == 0:
+    if not training or p == 0:
         return x
-    dropped = draw_mask((1, *x.shape[1:]) if is_locked else x.shape, share, x.device)
+    dropped = make_mask((1, *x.shape[1:]) if is_locked else x.shape, p, x.device)
     if x.device.type == "cpu" and x.dtype in PRECISIONS:
-        return _Drop.apply(x, dropped, 1 / (1 - share))
-    return x.masked_fill(dropped, 0.0) * (1 / (1 - share))
+        return _Drop.apply(x, dropped, 1 / (1 - p))
+    return x.masked_fill(dropped, 0.0) * (1 / (1 - p))
 
 
-def draw_zones(shape: Sequence[int], share: float, training: bool, device: torch.device) -> Bool[Tensor, "..."] | None:
-    """Return which units of a memory keep their old value, at every step by themselves; None where none are to be drawn."""
-    return draw_mask(shape, share, device) if training and share > 0 else None
+def make_zoneout_mask(shape: Sequence[int], p: float, training: bool, device: torch.device) -> Bool[Tensor, "..."] | None:
+    """Return a random mask of the units of a state that keep their old value, for each step; None where no mask is needed."""
+    return make_mask(shape, p, device) if training and p > 0 else None
 
 
-def zone_out(old: Tensor, new: Tensor, share: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
-    """Return a part of a memory of which some units keep their old value or, with no zones drawn, the expectation of that."""
+def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
+    """Return a part of the state in which the masked units keep their old value or, without a mask, the expectation of that."""
     if zoned is not None:
         return torch.where(zoned, old, new)
-    return share * old + (1 - share) * new if share > 0 else new
+    return p * old + (1 - p) * new if p > 0 else new
 
 
 class _Drop(torch.autograd.Function):
-    """Numbers under a mask, (T, ...) under (T, ...) or (1, ...), the others scaled; so is the gradient."""
+    """Zeroes x, (T, ...), under a mask, (T, ...) or (1, ...), and scales the rest; the gradient likewise."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped: Tensor, scale: float) -> Tensor:
-        """Return the numbers."""
+        """Return x after dropout."""
         ctx.save_for_backward(dropped)
         ctx.scale = scale
         return _apply_mask(x, dropped, scale)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of the numbers."""
-        return _apply_mask(gradient, *ctx.saved_tensors, ctx.scale), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of x."""
+        return _apply_mask(grad, *ctx.saved_tensors, ctx.scale), None, None
 
 
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
-    found = torch.empty_like(x, memory_format=torch.contiguous_format)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     shape = (x.numel() // max(1, dropped.numel()), dropped.numel())
-    _mask_rows(*(as_array(part.view(shape)) for part in (x.contiguous(), found)), dropped.view(-1).numpy(), np.float32(scale))
-    return found
+    _mask_rows(*(as_array(tensor.view(shape)) for tensor in (x.contiguous(), out)), dropped.view(-1).numpy(), np.float32(scale))
+    return out
 
 
-def draw_mask(shape: Sequence[int], share: float, device: torch.device) -> Bool[Tensor, "..."]:
-    """Return a mask that is true for a share of its places."""
+def make_mask(shape: Sequence[int], p: float, device: torch.device) -> Bool[Tensor, "..."]:
+    """Return a random mask, each element of which is true with probability p."""
     if device.type != "cpu":
-        return torch.rand(shape, device=device) < share
+        return torch.rand(shape, device=device) < p
     mask = torch.empty(shape, dtype=torch.bool)
     first, second = torch.randint(KEYS, (2,)).tolist()
-    _fill(mask.view(-1).numpy(), np.uint32(first), np.uint32(second), np.uint32(min(round(share * KEYS), KEYS - 1)))
+    _fill(mask.view(-1).numpy(), np.uint32(first), np.uint32(second), np.uint32(min(round(p * KEYS), KEYS - 1)))
     return mask
 
 
 @compiled
 def _fill(mask, first_key, second_key, limit):
-    """Make true each place whose number, mixed with two keys, lies below a limit."""
+    """Set each element of a mask to whether the hash of its index and two keys is below a limit."""
     for j in range(len(mask)):
-        number = np.uint32(np.uint32(j) + first_key)  # a sum or product of two is one of 64 bits, unless cut
+        number = np.uint32(np.uint32(j) + first_key)  # numba widens sums and products to 64 bits
         number = np.uint32(np.uint32((number ^ (number >> SIXTEEN)) * FIRST) ^ second_key)
         number = np.uint32((number ^ (number >> FIFTEEN)) * SECOND)
         mask[j] = (number ^ (number >> SIXTEEN)) < limit

@@ -1,6 +1,6 @@
-"""The gated recurrent unit (Cho et al. 2014) as a language model, in the variant that torch and cuDNN compute.
+"""The gated recurrent unit (Cho et al. 2014) as a language model, in the variant of torch and cuDNN.
 
-It must not know tokenizers, training, text or the other cells; embedding and output are in ``network``.
+Must not know tokenizers, training, text or the other cells; embedding and output layer are in ``network``.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen_recurrent.config import GruConfig
-from reviewgen_recurrent.kernels import GRU
+from reviewgen_recurrent.kernels import GATES, GRU
 from reviewgen_recurrent.layers import Cell
 from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import GruStepper
 
 __all__ = ["Gru", "GruConfig"]
-
-GATES = 3  # reset, update, candidate: torch's order
 
 
 def gru_step(
@@ -29,48 +27,45 @@ def gru_step(
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
 ) -> tuple[Float[Tensor, "B H"]]:
-    """Return the next h, by the equations of ``Gru``; ``inputs`` is ``W_ih x + b_ih``, all three gates side by side."""
+    """Return the next h by the equations of ``Gru``; ``inputs`` is ``W_ih x + b_ih``, the gates r, z, n side by side."""
     (h,) = state
-    input_reset, input_update, input_candidate = inputs.chunk(3, dim=-1)  # each (B, H)
-    hidden_reset, hidden_update, hidden_candidate = F.linear(h, weight_hh, bias_hh).chunk(3, dim=-1)
-    reset = torch.sigmoid(input_reset + hidden_reset)
-    update = torch.sigmoid(input_update + hidden_update)
-    candidate = activation(input_candidate + reset * hidden_candidate)
-    return ((1 - update) * candidate + update * h,)
-
-
-CELL = Cell(gru_step, {"tanh": torch.gru}, GRU)
+    input_r, input_z, input_n = inputs.chunk(GATES[GRU], dim=-1)  # each (B, H)
+    hidden_r, hidden_z, hidden_n = F.linear(h, weight_hh, bias_hh).chunk(GATES[GRU], dim=-1)  # each (B, H)
+    r = torch.sigmoid(input_r + hidden_r)
+    z = torch.sigmoid(input_z + hidden_z)
+    n = activation(input_n + r * hidden_n)
+    return ((1 - z) * n + z * h,)
 
 
 class Gru(Recurrent):
-    """A recurrent language model whose gates decide, unit by unit, how much of the memory to keep and how much to rewrite.
+    """A recurrent language model whose gates decide, unit by unit, how much of the state to keep and how much to replace.
 
-    Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder"; the reset gate stands after the recurrent
-    product, as in torch. For each token, with e the embedding (V, E), s the sigmoid, * elementwise, h the memory (B, H)::
+    Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder"; the reset gate is applied after the recurrent
+    product, as in torch. For each token, with e the embedding (V, E), s the sigmoid, * elementwise, h the state (B, H)::
 
         x_t = e[ids_t]                                                            (B, E)
-        r_t = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                            (B, H), reset
-        z_t = s(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)                            (B, H), update
+        r_t = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                            (B, H), reset gate
+        z_t = s(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)                            (B, H), update gate
         n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))                 (B, H), candidate
-        h_t = (1 - z_t) * n_t + z_t * h_{t-1}                                     (B, H), the x_t of a layer above
+        h_t = (1 - z_t) * n_t + z_t * h_{t-1}                                     (B, H), the x_t of the next layer
         logits_t = W_out h_t + b_out                                              (B, V)
 
-    With ``activation="relu"`` relu stands for tanh, and the recurrent matrices start smaller: relu has no ceiling.
+    With ``activation="relu"`` relu replaces tanh, and the recurrent matrices start smaller, since relu is unbounded.
 
     The state is one tensor, (B, L, H).
-    With ``ngrams`` above 1, N, x_t is the sum of e[ids_t] and the vectors of the n-grams that end there (see ``ngrams``), and the
-    state has another part, the last N-1 ids.
+    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there (see ``ngrams``), and
+    the state has a second part, the last N-1 ids.
 
     On Apple's mps torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower than on the CPU (123148).
     """
 
     Config: ClassVar[type] = GruConfig
     unsuited_devices: ClassVar[frozenset[str]] = frozenset({"mps"})
-    cell = CELL
+    cell = Cell(gru_step, {"tanh": torch.gru}, GRU)
     Torch = nn.GRU
     Stepper = GruStepper
 
     def initialise(self) -> None:
-        """Give the layers the weights that they begin with."""
+        """Set the initial weights of the layers."""
         gain = RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
-        initialise_layers(self.recurrent, GATES, gain)
+        initialise_layers(self.recurrent, GATES[GRU], gain)

@@ -1,12 +1,12 @@
-"""The stack of layers of a recurrent model: torch's parameters, run over a sequence in one of several ways.
+"""A stack of recurrent layers: torch's parameters, run over a sequence by one of three implementations.
 
     fused      torch's own layer
-    unrolled   the same on the processor, its gradient written by hand: often faster
-    spelled    the same cell from plain matrix products, step by step, to read and to change
+    compiled   the same on a CPU, in compiled loops with a hand-written gradient: often faster
+    reference  the same cell in plain matrix products, step by step, to read and to change
 
-It must not know any cell: what a cell is made of stands in the cell's own file, and is handed in as a ``Cell``. Shapes: B batch,
-T time (tokens), E embedding, H hidden, L layers, G rows of a layer's matrices, as many times H as the cell has gates. Time
-comes first, (T, B, H), which is the order torch's layers compute in.
+Must not know any cell: a cell is defined in its own file and passed as a ``Cell``. Shapes: B batch, T time (tokens), E
+embedding, H hidden, L layers, G rows of a layer's matrices (number of gates times H). Time comes first, (T, B, H), which is the
+order in which torch's layers compute.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reviewgen.config import rename_values
 from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
-from reviewgen_recurrent.dropout import draw_zones, drop, zone_out
-from reviewgen_recurrent.unrolled import can_unroll, unroll
+from reviewgen_recurrent.dropout import drop, make_zoneout_mask, zone_out
 
 __all__ = ["Cell", "CellState", "CellStep", "Layers"]
 
 CellState: TypeAlias = tuple[Tensor, ...]
-"""A memory, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
+"""The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
 
 CellStep: TypeAlias = Callable[[Tensor, CellState, Tensor, Tensor, Callable[[Tensor], Tensor]], CellState]
 """One step: ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G), activation) -> state``; ``h`` is the first part."""
@@ -34,12 +35,12 @@ Weights: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Cell(NamedTuple):
-    """What a stack must know of its cell.
+    """A recurrent cell, as a stack of layers needs it.
 
     Attributes:
         step: One step, from plain operations.
         fused: torch's function over a sequence, by the name of the activation; nn.LSTM calls ``torch.lstm``, and so on.
-        kernel: The cell's number in ``kernels``.
+        kernel: The number of the cell in ``kernels``.
     """
 
     step: CellStep
@@ -48,85 +49,93 @@ class Cell(NamedTuple):
 
 
 class Layers:
-    """Runs the parameters of an nn.RNN, nn.GRU or nn.LSTM over a sequence, with the config's dropouts. It holds no tensor.
+    """Runs the parameters of an nn.RNN, nn.GRU or nn.LSTM over a sequence, with the config's dropouts. It owns no tensors.
 
     Attributes:
-        ways: The ways that the config allows, the default first.
+        implementations: The implementations that the config allows, the default first.
     """
 
     def __init__(self, cell: Cell, config: RecurrentConfig) -> None:
         self.cell, self.config = cell, config
         self.activation = {"tanh": torch.tanh, "relu": torch.relu}[config.activation]
         self.can_fuse = config.activation in cell.fused and config.zoneout == 0
-        self.ways: tuple[str, ...] = (config.layer,)
+        self.implementations: tuple[str, ...] = (config.layer,)
         if config.layer == "auto":
-            self.ways = ("fused", "unrolled") if self.can_fuse else ("unrolled", "spelled")
-        self._way = self.ways[0]
+            self.implementations = ("fused", "compiled") if self.can_fuse else ("compiled", "reference")
+        self._implementation = self.implementations[0]
 
-    def use(self, way: str) -> None:
-        """Run in this way from now on.
+    def use(self, implementation: str) -> None:
+        """Use an implementation from now on; a checkpoint of an earlier version may have its old name.
 
         Raises:
             ConfigError: The config does not allow it.
         """
-        if way not in self.ways:
-            raise ConfigError(f"A layer like this has no implementation {way!r}. {did_you_mean(way, self.ways)}")
-        self._way = way
+        name = rename_values(type(self.config), {"layer": implementation})["layer"]
+        if name not in self.implementations:
+            raise ConfigError(
+                f"These layers have no implementation {implementation!r}. {did_you_mean(implementation, self.implementations)}"
+            )
+        self._implementation = name
 
     def __call__(self, parameters: nn.RNNBase, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
-        """Take inputs (T, B, E) and a state whose parts are (L, B, H); return outputs (T, B, H) and the last state."""
-        config, training, way = self.config, parameters.training, self._find_way(x, parameters.training)
+        """Return outputs (T, B, H) and the last state of inputs (T, B, E) and a state whose parts are (L, B, H)."""
+        config, training = self.config, parameters.training
+        implementation = self._choose_implementation(x, training)
         weights: list[Weights] = [
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
-        if way == "fused" and (config.layers == 1 or not training or config.dropout == 0 or self._torch_drops(x)):
-            return self._fused(x, state, weights, training)
+        one_call = config.layers == 1 or not training or config.dropout == 0 or self._can_use_torch_dropout(x)
+        if implementation == "fused" and one_call:
+            return self._run_fused(x, state, weights, training)
         last = []
-        for layer, own in enumerate(weights):
+        for layer, layer_weights in enumerate(weights):
             if layer > 0:
                 x = drop(x, config.dropout, training, config.locked_dropout)
-            x, after = self._run(way, x, tuple(part[layer : layer + 1] for part in state), own, training)
+            layer_state = tuple(part[layer : layer + 1] for part in state)
+            x, after = self._run_layer(implementation, x, layer_state, layer_weights, training)
             last.append(after)
         return x, tuple(torch.cat(part) for part in zip(*last, strict=True))  # each (L, B, H)
 
-    def _find_way(self, x: Tensor, training: bool) -> str:
-        """Return the way to go: unrolled is for training on the processor, and knows zones but not their expectation."""
-        if self._way == "unrolled" and not (can_unroll(x) and (training or self.config.zoneout == 0)):
-            return "fused" if self.can_fuse else "spelled"
-        return self._way
+    def _choose_implementation(self, x: Tensor, training: bool) -> str:
+        """Return the implementation of this call: the compiled one is for training on a CPU, also if there is zoneout."""
+        if self._implementation == "compiled" and not (can_run_compiled(x) and (training or self.config.zoneout == 0)):
+            return "fused" if self.can_fuse else "reference"
+        return self._implementation
 
-    def _torch_drops(self, x: Tensor) -> bool:
-        """Return whether torch's own dropout between layers serves: on a GPU cuDNN runs the whole stack at once."""
+    def _can_use_torch_dropout(self, x: Tensor) -> bool:
+        """Return whether to leave the dropout between layers to torch: on a GPU, cuDNN then runs the whole stack at once."""
         return x.device.type != "cpu" and not self.config.locked_dropout
 
-    def _run(self, way: str, x: Tensor, state: CellState, weights: Weights, training: bool) -> tuple[Tensor, CellState]:
+    def _run_layer(
+        self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
+    ) -> tuple[Tensor, CellState]:
         """Run one layer; the parts of its state are (1, B, H)."""
-        if way == "fused":
-            return self._fused(x, state, [weights], training)
+        if implementation == "fused":
+            return self._run_fused(x, state, [weights], training)
         config = self.config
-        zones = (len(x), len(state), x.shape[1], config.hidden_size)  # T, P, B, H
-        zoned = draw_zones(zones, config.zoneout, training, x.device)
-        if way == "unrolled":
-            return unroll(x, state, weights, self.cell.kernel, config.activation == "relu", zoned)
-        return self._spelled(x, state, weights, zoned)
+        shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, P, B, H
+        zoned = make_zoneout_mask(shape, config.zoneout, training, x.device)
+        if implementation == "compiled":
+            return run_compiled(x, state, weights, self.cell.kernel, config.activation == "relu", zoned)
+        return self._run_reference(x, state, weights, zoned)
 
-    def _fused(self, x: Tensor, state: CellState, weights: list[Weights], training: bool) -> tuple[Tensor, CellState]:
-        """Run some layers in one call, as torch's layers do; it is given the weights, since they may be dropped ones."""
-        flat, memory = [tensor for own in weights for tensor in own], state if len(state) > 1 else state[0]
+    def _run_fused(self, x: Tensor, state: CellState, weights: list[Weights], training: bool) -> tuple[Tensor, CellState]:
+        """Run layers in one call, as torch's layers do; weights are passed because dropout may have changed them."""
+        flat, memory = [tensor for layer in weights for tensor in layer], state if len(state) > 1 else state[0]
         dropout = self.config.dropout if len(weights) > 1 else 0.0
         x, *after = self.cell.fused[self.config.activation](
             x, memory, flat, True, len(weights), dropout, training, False, False
         )  # biases, layers, dropout, training, not bidirectional, time first
         return x, tuple(after)
 
-    def _spelled(self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None) -> tuple[Tensor, CellState]:
-        """Run one layer: the products of all inputs at once, since they need no state, then step by step."""
+    def _run_reference(self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None) -> tuple[Tensor, CellState]:
+        """Run one layer step by step; the products of the inputs do not depend on the state and are made at once."""
         weight_ih, weight_hh, bias_ih, bias_hh = weights
         now, outputs = tuple(part[0] for part in state), []
         for t, inputs in enumerate(F.linear(x, weight_ih, bias_ih)):  # T times (B, G)
             new = self.cell.step(inputs, now, weight_hh, bias_hh, self.activation)
-            zones = [None] * len(now) if zoned is None else zoned[t]
-            now = tuple(zone_out(*parts, self.config.zoneout, zone) for *parts, zone in zip(now, new, zones, strict=True))
+            masks = [None] * len(now) if zoned is None else zoned[t]
+            now = tuple(zone_out(*parts, self.config.zoneout, mask) for *parts, mask in zip(now, new, masks, strict=True))
             outputs.append(now[0])
         return torch.stack(outputs), tuple(part[None] for part in now)

@@ -1,6 +1,6 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000) as a language model.
 
-It must not know tokenizers, training, text or the other cells; embedding and output are in ``network``.
+Must not know tokenizers, training, text or the other cells; embedding and output layer are in ``network``.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen_recurrent.config import LstmConfig
-from reviewgen_recurrent.kernels import LSTM
+from reviewgen_recurrent.kernels import GATES, LSTM
 from reviewgen_recurrent.layers import Cell
 from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import LstmStepper
 
 __all__ = ["Lstm", "LstmConfig"]
 
-GATES = 4  # input, forget, candidate, output: torch's order
 FORGET_BIAS = 1.0  # Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
 
 
@@ -30,53 +29,50 @@ def lstm_step(
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
 ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
-    """Return the next (h, c), by the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, all four gates side by side."""
+    """Return the next (h, c) by the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates i, f, g, o side by side."""
     h, c = state
-    input_gate, forget_gate, candidate, output_gate = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)  # each (B, H)
-    c = torch.sigmoid(forget_gate) * c + torch.sigmoid(input_gate) * activation(candidate)
-    return torch.sigmoid(output_gate) * activation(c), c
-
-
-CELL = Cell(lstm_step, {"tanh": torch.lstm}, LSTM)
+    i, f, g, o = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(GATES[LSTM], dim=-1)  # each (B, H), before the activation
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * activation(g)
+    return torch.sigmoid(o) * activation(c), c
 
 
 class Lstm(Recurrent):
-    """A recurrent language model with a memory c that is only ever scaled and added to, so that it lasts.
+    """A recurrent language model with a cell state c that is only scaled and added to, so that it keeps information for long.
 
     Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers, Schmidhuber and Cummins 2000. For
-    each token, with e the embedding (V, E), s the sigmoid, * elementwise, h what is shown (B, H), c the memory (B, H)::
+    each token, with e the embedding (V, E), s the sigmoid, * elementwise, h the hidden state and c the cell state (B, H)::
 
         x_t = e[ids_t]                                        (B, E)
-        i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        (B, H), input
-        f_t = s(W_if x_t + b_if + W_hf h_{t-1} + b_hf)        (B, H), forget
+        i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        (B, H), input gate
+        f_t = s(W_if x_t + b_if + W_hf h_{t-1} + b_hf)        (B, H), forget gate
         g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)     (B, H), candidate
-        o_t = s(W_io x_t + b_io + W_ho h_{t-1} + b_ho)        (B, H), output
+        o_t = s(W_io x_t + b_io + W_ho h_{t-1} + b_ho)        (B, H), output gate
         c_t = f_t * c_{t-1} + i_t * g_t                       (B, H)
-        h_t = o_t * tanh(c_t)                                 (B, H), the x_t of a layer above
+        h_t = o_t * tanh(c_t)                                 (B, H), the x_t of the next layer
         logits_t = W_out h_t + b_out                          (B, V)
 
-    With ``activation="relu"`` relu stands for both tanh, and the recurrent matrices start smaller: relu has no ceiling.
-    The forget gates start with a bias of one (Jozefowicz et al. 2015): a fresh model remembers.
+    With ``activation="relu"`` relu replaces both tanh, and the recurrent matrices start smaller, since relu is unbounded.
+    The forget gates start with a bias of one (Jozefowicz et al. 2015), so that an untrained model keeps its cell state.
 
     The state is a pair (h, c) of tensors (B, L, H).
-    With ``ngrams`` above 1, N, x_t is the sum of e[ids_t] and the vectors of the n-grams that end there (see ``ngrams``), and the
-    state has another part, the last N-1 ids.
+    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there (see ``ngrams``), and
+    the state has a third part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = LstmConfig
-    cell = CELL
+    cell = Cell(lstm_step, {"tanh": torch.lstm}, LSTM)
     Torch = nn.LSTM
     Stepper = LstmStepper
 
     def initialise(self) -> None:
-        """Give the layers the weights that they begin with."""
+        """Set the initial weights of the layers."""
         gain = RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
-        initialise_layers(self.recurrent, GATES, gain)
-        _start_remembering(self.recurrent)
+        initialise_layers(self.recurrent, GATES[LSTM], gain)
+        _set_forget_bias(self.recurrent)
 
 
-def _start_remembering(layers: nn.Module) -> None:
+def _set_forget_bias(layers: nn.Module) -> None:
     for name, bias in layers.named_parameters():
         if name.startswith("bias_ih"):
-            _, forget_gate, _, _ = bias.detach().chunk(GATES)  # each (H)
-            nn.init.constant_(forget_gate, FORGET_BIAS)
+            _, f, _, _ = bias.detach().chunk(GATES[LSTM])  # each (H)
+            nn.init.constant_(f, FORGET_BIAS)

@@ -1,12 +1,12 @@
-"""What a layer does at one time step beside its matrix product, forwards and backwards, compiled. It knows arrays, no settings.
+"""One time step of a recurrent layer without its matrix products, forward and backward, compiled. Knows arrays, no settings.
 
-Numbers are of any ``precision``. Each loop writes to one row and reads from few: only then does the compiler find that
-rows do not overlap, and use the processor's vectors.
+Arrays have any ``precision``. Each loop writes to one row and reads few others: only then does the compiler see that rows do
+not overlap, and use vector instructions.
 
-Shapes: T time, B rows side by side, H hidden, G gates times H, P parts of a state (the lstm's are h and c). The gradient of the
-gates has D columns, which are G; the gru's are 4 H: its candidate's gradient stands in front as the input's product has it, and
-at the end as the state's product has it, scaled by the reset gate. So the first G columns, rolled by H, are the input's, and the
-last G are the state's.
+Shapes: T time, B rows side by side, H hidden, G number of gates times H, P parts of a state (the lstm's are h and c). The
+gradient of the gates has D columns. For rnn and lstm D = G. For the gru D = 4 H: the gradient of n as the input's product has
+it, then those of r and z, then the gradient of n as the state's product has it, scaled by r. So the first G columns, rolled by
+H, belong to the input's product, and the last G to the state's.
 """
 
 import math
@@ -27,154 +27,160 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 @compiled
 def forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept, zoned):
-    """Move the memory one step on.
+    """Advance the state by one step.
 
     Args:
-        gates: (T, B, G), the products of the inputs; written: the values of the gates.
-        product: (B, G), that of the state.
-        bias: (G,), the state's.
-        memory: (P, B, H); written.
+        cell: RNN, GRU or LSTM of ``kernels``.
+        is_relu: Whether the activation is relu instead of tanh.
+        t: The step.
+        gates: (T, B, G), the inputs' products; overwritten by the gates' values.
+        product: (B, G), the state's product.
+        bias: (G,), the bias of the state's product.
+        memory: (P, B, H), the state; updated.
         outputs: (T + 1, B, H), of which t + 1 is written.
-        kept: (T, B, H), what the way back needs besides: the gru's candidate product, the lstm's c before the step.
-        zoned: Bools (T, P, B, H), or none: what stays as it is.
+        kept: (T, B, H), written: what else the backward pass needs, the gru's state product of n, the lstm's c before the step.
+        zoned: bool (T, P, B, H), the units that keep their old value; empty without zoneout.
     """
     _, rows, size = memory.shape
     new = np.empty((2, size), memory.dtype)
     for row in range(rows):
-        g, p, h = gates[t, row], product[row], memory[0, row]
+        gate_row, product_row, h = gates[t, row], product[row], memory[0, row]
         if cell == GRU:
-            _gru(g, p, bias, h, kept[t, row], is_relu, new[0])
+            _gru(gate_row, product_row, bias, h, kept[t, row], is_relu, new[0])
         elif cell == LSTM:
-            _lstm(g, p, bias, memory[1, row], kept[t, row], is_relu, new)
-            _settle(memory[1, row], new[1], zoned, t, 1, row)
+            _lstm(gate_row, product_row, bias, memory[1, row], kept[t, row], is_relu, new)
+            _update(memory[1, row], new[1], zoned, t, 1, row)
         else:
-            _rnn(g, p, bias, is_relu, new[0])
-        _settle(h, new[0], zoned, t, 0, row)
+            _rnn(gate_row, product_row, bias, is_relu, new[0])
+        _update(h, new[0], zoned, t, 0, row)
         _narrow_all(h, outputs[t + 1, row])
 
 
 @compiled
-def backward_step(cell, is_relu, t, gates, kept, outputs, of_outputs, of_product, of_memory, of_gates, zoned):
-    """Move the gradient of the memory one step back, (P, B, H), and write that of the gates, (T, B, D).
+def backward_step(cell, is_relu, t, gates, kept, outputs, grad_outputs, grad_product, grad_memory, grad_gates, zoned):
+    """Move the gradient of the state, (P, B, H), one step back, and write the gradient of the gates, (T, B, D).
 
     Args:
+        cell, is_relu, t: As in ``forward_step``.
         gates, kept, outputs, zoned: As ``forward_step`` left them.
-        of_outputs: (T, B, H), the gradient of the outputs.
-        of_product: (B, H), that of the step after this one which passes through its matrix.
+        grad_outputs: (T, B, H), the gradient of the outputs.
+        grad_product: (B, H), the gradient of h that comes through the next step's matrix product.
+        grad_memory: (P, B, H), the gradient of the state after the step; becomes that of the state before it.
+        grad_gates: (T, B, D), of which step t is written.
     """
-    parts, rows, size = of_memory.shape
-    held, spare = np.zeros((parts, size), of_memory.dtype), np.empty(size, of_memory.dtype)
+    parts, rows, size = grad_memory.shape
+    held, scratch = np.zeros((parts, size), grad_memory.dtype), np.empty(size, grad_memory.dtype)
     for row in range(rows):
-        d, g, out = of_memory[0, row], gates[t, row], of_gates[t, row]
-        _gather(d, of_product[row], of_outputs[t, row])
+        grad_h, gate_row, out = grad_memory[0, row], gates[t, row], grad_gates[t, row]
+        _add_gradients(grad_h, grad_product[row], grad_outputs[t, row])
         for part in range(parts if len(zoned) else 0):
-            _hold(of_memory[part, row], zoned[t, part, row], held[part])
+            _hold(grad_memory[part, row], zoned[t, part, row], held[part])
         if cell == GRU:
-            _gru_back(d, g, outputs[t, row], kept[t, row], is_relu, out)
+            _gru_backward(grad_h, gate_row, outputs[t, row], kept[t, row], is_relu, out)
         elif cell == LSTM:
-            _lstm_back(d, of_memory[1, row], g, kept[t, row], is_relu, out, spare)
+            _lstm_backward(grad_h, grad_memory[1, row], gate_row, kept[t, row], is_relu, out, scratch)
         else:
-            _rnn_back(d, outputs[t + 1, row], is_relu, out)
+            _rnn_backward(grad_h, outputs[t + 1, row], is_relu, out)
         for part in range(parts if len(zoned) else 0):
-            add(held[part], of_memory[part, row])
+            add(held[part], grad_memory[part, row])
 
 
 @compiled
 def _rnn(gates, product, bias, is_relu, new):
     for j in range(len(new)):
-        new[j] = _squash(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
+        new[j] = _activate(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
 
 
 @compiled
-def _rnn_back(d, output, is_relu, of_gates):
-    for j in range(len(d)):
-        of_gates[j] = narrow(d[j] * _slope(wide(output[j]), is_relu), of_gates[j])
-    d[:] = ZERO
+def _rnn_backward(grad_h, output, is_relu, grad_gates):
+    for j in range(len(grad_h)):
+        grad_gates[j] = narrow(grad_h[j] * _derivative(wide(output[j]), is_relu), grad_gates[j])
+    grad_h[:] = ZERO
 
 
 @compiled
 def _gru(gates, product, bias, h, kept, is_relu, new):
     size = len(h)
-    reset, update, candidate = gates[:size], gates[size : 2 * size], gates[2 * size :]
-    _open(reset, product[:size], bias[:size])
-    _open(update, product[size : 2 * size], bias[size : 2 * size])
+    r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
+    _sigmoid_gate(r, product[:size], bias[:size])
+    _sigmoid_gate(z, product[size : 2 * size], bias[size : 2 * size])
     _add_bias(product[2 * size :], bias[2 * size :], kept)
     for j in range(size):
-        candidate[j] = narrow(_squash(wide(candidate[j]) + wide(reset[j]) * wide(kept[j]), is_relu), candidate[j])
+        n[j] = narrow(_activate(wide(n[j]) + wide(r[j]) * wide(kept[j]), is_relu), n[j])
     for j in range(size):
-        new[j] = wide(candidate[j]) + wide(update[j]) * (h[j] - wide(candidate[j]))
+        new[j] = wide(n[j]) + wide(z[j]) * (h[j] - wide(n[j]))
 
 
 @compiled
-def _gru_back(d, gates, before, kept, is_relu, of_gates):
-    size = len(d)
-    reset, update, candidate = gates[:size], gates[size : 2 * size], gates[2 * size :]
-    of_input, of_reset = of_gates[:size], of_gates[size : 2 * size]
-    of_update, of_hidden = of_gates[2 * size : 3 * size], of_gates[3 * size :]
+def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
+    size = len(grad_h)
+    r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
+    grad_n_input, grad_r = grad_gates[:size], grad_gates[size : 2 * size]
+    grad_z, grad_n_hidden = grad_gates[2 * size : 3 * size], grad_gates[3 * size :]
     for j in range(size):
-        slope = (ONE - wide(update[j])) * _slope(wide(candidate[j]), is_relu)
-        of_input[j] = narrow(d[j] * slope, of_input[j])
+        slope = (ONE - wide(z[j])) * _derivative(wide(n[j]), is_relu)
+        grad_n_input[j] = narrow(grad_h[j] * slope, grad_n_input[j])
     for j in range(size):
-        slope = (wide(before[j]) - wide(candidate[j])) * wide(update[j]) * (ONE - wide(update[j]))
-        of_update[j] = narrow(d[j] * slope, of_update[j])
+        slope = (wide(before[j]) - wide(n[j])) * wide(z[j]) * (ONE - wide(z[j]))
+        grad_z[j] = narrow(grad_h[j] * slope, grad_z[j])
     for j in range(size):
-        of_hidden[j] = narrow(wide(of_input[j]) * wide(reset[j]), of_hidden[j])
+        grad_n_hidden[j] = narrow(wide(grad_n_input[j]) * wide(r[j]), grad_n_hidden[j])
     for j in range(size):
-        of_reset[j] = narrow(wide(of_hidden[j]) * wide(kept[j]) * (ONE - wide(reset[j])), of_reset[j])
+        grad_r[j] = narrow(wide(grad_n_hidden[j]) * wide(kept[j]) * (ONE - wide(r[j])), grad_r[j])
     for j in range(size):
-        d[j] *= wide(update[j])
+        grad_h[j] *= wide(z[j])
 
 
 @compiled
 def _lstm(gates, product, bias, c, kept, is_relu, new):
     size = len(c)
-    first, forget, candidate, last = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+    i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
     h_new, c_new = new[0], new[1]
-    _open(first, product[:size], bias[:size])
-    _open(forget, product[size : 2 * size], bias[size : 2 * size])
-    _open(last, product[3 * size :], bias[3 * size :])
-    _close(candidate, product[2 * size : 3 * size], bias[2 * size : 3 * size], is_relu)
+    _sigmoid_gate(i, product[:size], bias[:size])
+    _sigmoid_gate(f, product[size : 2 * size], bias[size : 2 * size])
+    _sigmoid_gate(o, product[3 * size :], bias[3 * size :])
+    _activation_gate(g, product[2 * size : 3 * size], bias[2 * size : 3 * size], is_relu)
     _narrow_all(c, kept)
     for j in range(size):
-        c_new[j] = wide(forget[j]) * c[j] + wide(first[j]) * wide(candidate[j])
+        c_new[j] = wide(f[j]) * c[j] + wide(i[j]) * wide(g[j])
     for j in range(size):
-        h_new[j] = wide(last[j]) * _squash(c_new[j], is_relu)
+        h_new[j] = wide(o[j]) * _activate(c_new[j], is_relu)
 
 
 @compiled
-def _lstm_back(d, dc, gates, before, is_relu, of_gates, shown):
-    size = len(d)
-    first, forget, candidate, last = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
-    of_first, of_forget = of_gates[:size], of_gates[size : 2 * size]
-    of_candidate, of_last = of_gates[2 * size : 3 * size], of_gates[3 * size :]
+def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
+    size = len(grad_h)
+    i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
+    grad_i, grad_f = grad_gates[:size], grad_gates[size : 2 * size]
+    grad_g, grad_o = grad_gates[2 * size : 3 * size], grad_gates[3 * size :]
     for j in range(size):
-        c = wide(forget[j]) * wide(before[j]) + wide(first[j]) * wide(candidate[j])
-        shown[j] = _squash(c, is_relu)
+        c = wide(f[j]) * wide(before[j]) + wide(i[j]) * wide(g[j])
+        activated[j] = _activate(c, is_relu)
     for j in range(size):
-        of_last[j] = narrow(d[j] * shown[j] * wide(last[j]) * (ONE - wide(last[j])), of_last[j])
+        grad_o[j] = narrow(grad_h[j] * activated[j] * wide(o[j]) * (ONE - wide(o[j])), grad_o[j])
     for j in range(size):
-        dc[j] += d[j] * wide(last[j]) * _slope(shown[j], is_relu)
+        grad_c[j] += grad_h[j] * wide(o[j]) * _derivative(activated[j], is_relu)
     for j in range(size):
-        of_forget[j] = narrow(dc[j] * wide(before[j]) * wide(forget[j]) * (ONE - wide(forget[j])), of_forget[j])
+        grad_f[j] = narrow(grad_c[j] * wide(before[j]) * wide(f[j]) * (ONE - wide(f[j])), grad_f[j])
     for j in range(size):
-        of_first[j] = narrow(dc[j] * wide(candidate[j]) * wide(first[j]) * (ONE - wide(first[j])), of_first[j])
+        grad_i[j] = narrow(grad_c[j] * wide(g[j]) * wide(i[j]) * (ONE - wide(i[j])), grad_i[j])
     for j in range(size):
-        of_candidate[j] = narrow(dc[j] * wide(first[j]) * _slope(wide(candidate[j]), is_relu), of_candidate[j])
+        grad_g[j] = narrow(grad_c[j] * wide(i[j]) * _derivative(wide(g[j]), is_relu), grad_g[j])
     for j in range(size):
-        dc[j] *= wide(forget[j])
-    d[:] = ZERO
+        grad_c[j] *= wide(f[j])
+    grad_h[:] = ZERO
 
 
 @compiled
-def _open(gate, product, bias):
+def _sigmoid_gate(gate, product, bias):
     for j in range(len(gate)):
         gate[j] = narrow(_sigmoid(wide(gate[j]) + wide(product[j]) + bias[j]), gate[j])
 
 
 @compiled
-def _close(gate, product, bias, is_relu):
+def _activation_gate(gate, product, bias, is_relu):
     for j in range(len(gate)):
-        gate[j] = narrow(_squash(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
+        gate[j] = narrow(_activate(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
 
 
 @compiled
@@ -190,8 +196,8 @@ def _narrow_all(numbers, row):
 
 
 @compiled
-def _settle(old, new, zoned, t, part, row):
-    """Let the new numbers take the place of the old ones, but where these are zoned out."""
+def _update(old, new, zoned, t, part, row):
+    """Replace the old values by the new ones, except where they are zoned out."""
     if len(zoned) == 0:
         for j in range(len(old)):
             old[j] = new[j]
@@ -202,28 +208,28 @@ def _settle(old, new, zoned, t, part, row):
 
 
 @compiled
-def _gather(d, of_product, of_output):
-    for j in range(len(d)):
-        d[j] += wide(of_product[j]) + wide(of_output[j])
+def _add_gradients(grad_h, grad_product, grad_output):
+    for j in range(len(grad_h)):
+        grad_h[j] += wide(grad_product[j]) + wide(grad_output[j])
 
 
 @compiled
-def _hold(d, stays, held):
-    """Take the gradient of what stayed as it was away from the cell's."""
-    for j in range(len(d)):
-        held[j] = d[j] if stays[j] else ZERO
-    for j in range(len(d)):
-        d[j] -= held[j]
+def _hold(grad, stays, held):
+    """Move the gradient of the zoned-out units to ``held``: it goes to the step before, past the cell."""
+    for j in range(len(grad)):
+        held[j] = grad[j] if stays[j] else ZERO
+    for j in range(len(grad)):
+        grad[j] -= held[j]
 
 
 @inlined
-def _squash(number, is_relu):
+def _activate(number, is_relu):
     return (ZERO if number < ZERO else number) if is_relu else _tanh(number)
 
 
 @inlined
-def _slope(value, is_relu):
-    """Return the slope of the squashing function where it has a value."""
+def _derivative(value, is_relu):
+    """Return the derivative of the activation function where its value is ``value``."""
     return (ONE if value > ZERO else ZERO) if is_relu else ONE - value * value
 
 
@@ -239,7 +245,7 @@ def _make_sigmoid(number):
 
 
 def _tanh(number):
-    """Return tanh of a number."""
+    """Return the hyperbolic tangent of a number."""
 
 
 @overload(_tanh)

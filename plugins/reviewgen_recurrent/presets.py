@@ -1,9 +1,9 @@
-"""The presets of the recurrent models: plain data, sized for a corpus of 1 to 50 MB and a few minutes on two cores.
+"""The presets of the recurrent models, as data, for a corpus of 1 to 50 MB and a few minutes on two cores.
 
-It must not import torch or any model. A char preset's shape is its model's default, with vectors of n-grams; where there is a
-budget of time, one of the sizes is chosen. With words, most of the work is the output layer (V x E), so the embeddings are narrow
-and tied, and the batches small, for more steps in the same time. Dropout grows with the epochs that a corpus is seen: it only
-costs in the first ones; and n-grams, which learn fastest, are the first to learn a text by heart.
+Must not import torch or any model. A char preset has its model's default shape and n-gram embeddings; with a time budget, one of
+``sizes`` is chosen. With words, most of the work is the output layer (V x E), so the embeddings are narrow and tied, and batches
+are small, for more steps in the same time. Dropout grows with the number of epochs, since it only costs in the first ones, and
+n-grams become shorter, since they learn fastest and are the first to overfit.
 """
 
 from reviewgen.config import Preset
@@ -29,7 +29,6 @@ WORD_BY_EPOCHS = (
     (6.0, {"output_dropout": 0.4, "locked_dropout": True}),
     (12.0, {"output_dropout": 0.5, "locked_dropout": True}),
 )
-
 
 # Tokens seen, and the lowest and highest bits per character of held-out music captions, film reviews and music blogs.
 EXPECTED = {
@@ -69,7 +68,7 @@ def _word(model: str, learning_rate: float) -> Preset:
     )
 
 
-RNN_CHAR = _char("rnn", 512, 0.004)  # at 0.01 its recurrent matrix grows until it learns nothing more, after some 1,500 steps
+RNN_CHAR = _char("rnn", 512, 0.004)  # at 0.01 the recurrent matrix grows until, after about 1,500 steps, nothing more is learned
 GRU_CHAR = _char("gru", 320, 0.015)
 LSTM_CHAR = _char("lstm", 320, 0.016)
 RNN_WORD = _word("rnn", 0.003)

@@ -1,6 +1,6 @@
 """The simple recurrent network (Elman 1990, "Finding Structure in Time") as a language model (Mikolov et al. 2010).
 
-It must not know tokenizers, training, text or the other cells; embedding and output are in ``network``.
+Must not know tokenizers, training, text or the other cells; embedding and output layer are in ``network``.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen_recurrent.config import RnnConfig
-from reviewgen_recurrent.kernels import RNN
+from reviewgen_recurrent.kernels import GATES, RNN
 from reviewgen_recurrent.layers import Cell
 from reviewgen_recurrent.network import Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import RnnStepper
 
 __all__ = ["Rnn", "RnnConfig"]
 
-GATES = 1
-RELU_RECURRENCE = 0.9  # just below one: what relu lets in fades instead of piling up for ever
+RELU_RECURRENT_SCALE = 0.9  # just below one, so that with relu past inputs fade instead of adding up without bound
 
 
 def rnn_step(
@@ -35,43 +34,40 @@ def rnn_step(
     return (activation(inputs + F.linear(h, weight_hh, bias_hh)),)
 
 
-CELL = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}, RNN)
-
-
 class Rnn(Recurrent):
-    """A recurrent language model: the hidden vector is the whole memory, rewritten at every token.
+    """A recurrent language model whose whole state is the hidden vector, recomputed at every token.
 
     Elman 1990, "Finding Structure in Time"; as a language model Mikolov et al. 2010, "Recurrent neural network based
     language model". For each token, with e the embedding (V, E) and h the hidden vector (B, H)::
 
         x_t = e[ids_t]                                          (B, E)
-        h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)       (B, H), a layer above takes this h_t as its x_t
+        h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)       (B, H), the x_t of the next layer
         logits_t = W_out h_t + b_out                            (B, V)
 
     With relu, the recurrent matrix starts as a scaled identity (Le, Jaitly and Hinton 2015, "A Simple Way to Initialize
-    Recurrent Networks of Rectified Linear Units"): each unit starts out as a slowly fading sum of its inputs.
+    Recurrent Networks of Rectified Linear Units"): each unit starts as a slowly fading sum of its inputs.
 
     The state is one tensor, (B, L, H).
-    With ``ngrams`` above 1, N, x_t is the sum of e[ids_t] and the vectors of the n-grams that end there (see ``ngrams``), and the
-    state has another part, the last N-1 ids.
+    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there (see ``ngrams``), and
+    the state has a second part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = RnnConfig
-    cell = CELL
+    cell = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}, RNN)
     Torch = nn.RNN
     Stepper = RnnStepper
 
     def initialise(self) -> None:
-        """Give the layers the weights that they begin with."""
-        initialise_layers(self.recurrent, GATES)
+        """Set the initial weights of the layers."""
+        initialise_layers(self.recurrent, GATES[RNN])
         if self.config.activation == "relu":
-            _start_as_identity(self.recurrent)
+            _set_scaled_identity(self.recurrent)
 
 
-def _start_as_identity(layers: nn.Module) -> None:
+def _set_scaled_identity(layers: nn.Module) -> None:
     with torch.no_grad():
         for name, weights in layers.named_parameters():
             if name.startswith("weight_hh"):
-                nn.init.eye_(weights).mul_(RELU_RECURRENCE)
+                nn.init.eye_(weights).mul_(RELU_RECURRENT_SCALE)
             elif name.startswith("weight_ih"):
-                weights.mul_(1 - RELU_RECURRENCE)  # the sum of the fading past stays about as large as one input
+                weights.mul_(1 - RELU_RECURRENT_SCALE)  # so that the fading sum stays about as large as one input

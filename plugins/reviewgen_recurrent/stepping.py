@@ -1,8 +1,8 @@
-"""The steppers of rnn, gru and lstm: a trained model's arrays, made ready once to predict one token after another.
+"""The steppers of rnn, gru and lstm: inference without torch.
 
 The first layer's product of a token is looked up (``W_ih`` times its embedding is one of V vectors), the matrices are packed
-for products with one vector (``reviewgen.compiled.linear``), and the loops over tokens are compiled, in ``kernels``. It must
-not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, G gates, N numbers, K tokens
+for products with one vector (``reviewgen.compiled.linear``), and the loops over tokens are compiled, in ``kernels``. Must not
+import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, N random numbers a row, K tokens
 before the last one that n-grams look at.
 """
 
@@ -12,7 +12,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_numbers
+from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
@@ -21,36 +21,37 @@ from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, R
 
 __all__ = ["GruStepper", "LstmStepper", "RecurrentStepper", "RnnStepper"]
 
-TABLE_BYTES = 1 << 24  # of looked-up products; beyond, making them costs more time than a text of some hundred words saves
+TABLE_BYTES = (
+    1 << 24
+)  # of the table of products; a larger one takes longer to compute than it saves in a text of a few hundred words
 
 Parts: TypeAlias = tuple[np.ndarray, ...]
 """A state: h, float32 (B, L, H), for the lstm also c, the same, and with n-grams the last K ids, int64 (B, K)."""
 
 
 class RecurrentStepper:
-    """What the three have in common; a cell adds its number of gates and its equations, in ``kernels``."""
+    """Base class of the three steppers; a subclass names its cell, whose equations are in ``kernels``."""
 
     Config: ClassVar[type]
     cell: ClassVar[int]
-    gates: ClassVar[int]
-    parts: ClassVar[int] = 1  # of a cell's memory
+    parts: ClassVar[int] = 1  # of a cell's state
 
-    def __init__(self, config: RecurrentConfig, tensors: Mapping[str, np.ndarray], bits: Bits = 32) -> None:
-        """Make a stepper from a model's tensors, which it does not keep.
+    def __init__(self, config: RecurrentConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32) -> None:
+        """Prepare a model's tensors, which are copied, for inference with weights of ``weight_bits``.
 
         Raises:
             BundleError: A tensor holds NaN or infinity.
         """
-        refuse_non_numbers(tensors)
+        refuse_non_finite(tensors)
         self.config = config
         self._cell = self.cell, config.activation == "relu", np.float32(config.zoneout)
-        self._weights = self._prepare(tensors, bits)
+        self._weights = self._prepare(tensors, weight_bits)
 
     @classmethod
     def expect(cls, config: RecurrentConfig) -> dict[str, TensorSpec]:
-        """Return the name and form of every tensor of a model with this config."""
+        """Return the name, dtype and shape of every tensor of a model with this config."""
         vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
-        rows = cls.gates * size
+        rows = kernels.GATES[cls.cell] * size
         shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary, width), "output.bias": (vocabulary,)}
         if config.ngrams > 1:
             shapes["ngrams.table.weight"] = (config.ngrams - 1) * config.ngram_buckets, width
@@ -65,17 +66,17 @@ class RecurrentStepper:
         return {name: ("float32", shape) for name, shape in shapes.items()}
 
     def initial_state(self, batch_size: int) -> Parts:
-        """Return the state before the first token: zeros, and V for each token that has not been."""
+        """Return the state before the first token: zeros, and the id V for each token before the beginning."""
         config = self.config
         h, c = (np.zeros((batch_size, config.layers, config.hidden_size), np.float32) for _ in range(2))
         return self._parts_of(h, c, np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
-        """Return the logits of what follows the last of T >= 1 tokens, and the state after it."""
+        """Return the logits after the last of T >= 1 tokens, and the state after it."""
         h, c, past = self._layers_first(state)
         kernels.forward(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past)
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
-        kernels.score(self._weights, h[-1], logits)
+        kernels.compute_logits(self._weights, h[-1], logits)
         return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c, past)
 
     def sample(
@@ -87,24 +88,24 @@ class RecurrentStepper:
         written: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
-        """Return up to N tokens a row, how many numbers each used up, and the state after them, as SupportsSample says.
+        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
 
-        A row stops where fewer than two numbers are left. To the last bit, it does not depend on the rows beside it.
+        A row stops where fewer than two random numbers are left. It does not depend on the other rows, bit for bit.
         """
         h, c, past = self._layers_first(state)
-        begun = texts.shape[1]
-        whole = np.full((len(texts), begun + uniform.shape[1]), NONE, np.int64)
-        whole[:, :begun] = texts
-        drawn, used = (np.zeros(len(texts), np.int64) for _ in range(2))
+        start = texts.shape[1]
+        whole = np.full((len(texts), start + uniform.shape[1]), NONE, np.int64)
+        whole[:, :start] = texts
+        sampled, used = (np.zeros(len(texts), np.int64) for _ in range(2))
         windows, run = guard or (NO_WINDOWS, 0)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
-        kernels.write(self._weights, *self._cell, h, c, past, whole, begun, drawn, new, numbers, used, params, windows, run)
-        return whole[:, begun:], used, self._batch_first(h, c, past)
+        kernels.generate(self._weights, *self._cell, h, c, past, whole, start, sampled, new, numbers, used, params, windows, run)
+        return whole[:, start:], used, self._batch_first(h, c, past)
 
     def _layers_first(
         self, state: Parts
     ) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B C"], Int64[np.ndarray, "B K"]]:
-        """Return copies of a state's parts as the kernels have them; what a model has not is without width."""
+        """Return copies of a state's parts as the kernels take them; a part that the model does not have has width 0."""
         memory, past = state[: self.parts], state[self.parts :] or (np.empty((len(state[0]), 0), np.int64),)
         h, c = memory[0], memory[1] if self.parts > 1 else memory[0][..., :0]
         return (
@@ -132,13 +133,13 @@ class RecurrentStepper:
         recurrent, first = pack(np.stack(weight_hh), bits), pack(weight_ih[0], bits)
         sizes = self.config.layers, recurrent.scales.shape[1]
         biases, hidden_biases = np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
-        alone = self.cell == kernels.GRU  # its candidate's b_hh is scaled by the reset gate
-        biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if alone else np.stack(bias_hh))
+        separate = self.cell == kernels.GRU  # r scales the b_hh of n
+        biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if separate else np.stack(bias_hh))
         hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
         table, ngrams = np.empty((0, sizes[1]), np.float32), self._ngrams(tensors)
         if len(ngrams) == 0 and 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
-            with np.errstate(over="ignore", invalid="ignore"):  # the draw says what such weights lead to
+            with np.errstate(over="ignore", invalid="ignore"):  # sampling reports what such weights lead to
                 table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
         above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
         output_bias = np.array(tensors["output.bias"], np.float32)
@@ -154,7 +155,7 @@ class RecurrentStepper:
         return np.array(tensors["ngrams.table.weight"], np.float32).reshape(shape)
 
     def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix, Matrix]:
-        """Return the projection, without panels where there is none, and the output's matrix; small ones become one."""
+        """Return the projection and the output matrix; without panels if there is none, or if their product is smaller."""
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
         weight = embedding if self.config.tied else np.asarray(tensors["output.weight"], np.float32)
         none = pack(np.empty((0, self.config.hidden_size), np.float32), bits)
@@ -170,18 +171,18 @@ class RnnStepper(RecurrentStepper):
     """The stepper of ``rnn``."""
 
     Config: ClassVar[type] = RnnConfig
-    cell, gates = kernels.RNN, 1
+    cell = kernels.RNN
 
 
 class GruStepper(RecurrentStepper):
     """The stepper of ``gru``."""
 
     Config: ClassVar[type] = GruConfig
-    cell, gates = kernels.GRU, 3
+    cell = kernels.GRU
 
 
 class LstmStepper(RecurrentStepper):
     """The stepper of ``lstm``."""
 
     Config: ClassVar[type] = LstmConfig
-    cell, gates, parts = kernels.LSTM, 4, 2
+    cell, parts = kernels.LSTM, 2

@@ -2,16 +2,16 @@
 
 The text is cut into words, numbers, punctuation and spaces by GPT-2's regular expression, each piece is taken as its UTF-8
 bytes, and the pairs that occur most often are merged until the vocabulary is full. Every byte has an id, so every text can be
-encoded and comes back as it was: case, line ends, emoji and all.
+encoded and decoded without loss, including case, line ends and emoji.
 
 Sources: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units" (the merges);
 Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.2 (bytes, and no merge across categories).
 
-bos and eos are the two ids after the BPE's own. They are no tokens of the BPE, so no text can spell them.
+bos and eos are the two ids after the BPE's own. They are not tokens of the BPE, so no text encodes to them.
 
-No piece goes on after white space that follows something else, so many texts are encoded chunk by chunk, a chunk being some white
-space and what stands up to the next; the ids of chunks that were seen before are remembered.
-This module knows no model and does not import torch.
+A piece never continues across white space that follows other characters, so batches of texts are encoded chunk by chunk, a chunk
+being some white space and the characters up to the next; the ids of frequent chunks are cached. Must not know any model or
+import torch.
 """
 
 import json
@@ -36,20 +36,22 @@ __all__ = ["WordConfig", "WordTokenizer"]
 
 FILE = "tokenizer.json"
 FRAME = 2  # bos and eos
-LONGEST = 256  # characters; the trainer needs time quadratic in the length of a word
-MOST_CHUNKS, LONGEST_CHUNK = 1 << 17, 64  # that are remembered, some 100 bytes each; characters of each
+MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
+MAX_CHUNKS, MAX_CHUNK = 1 << 17, 64  # number of cached chunks, about 100 bytes each; characters of each
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONG_RUN = re.compile(rf"\S{{{LONGEST + 1}}}|\s{{{LONGEST + 1}}}")
+_LONG_RUN = re.compile(rf"\S{{{MAX_WORD + 1}}}|\s{{{MAX_WORD + 1}}}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordConfig:
-    """``vocab_size`` counts bos, eos and the 256 bytes; a small corpus may fill less of it.
+    """The settings of ``word``.
 
-    The merges are learned from texts of at most ``sample_characters`` in all, evenly spread over a corpus that has more: the rest
-    would change few merges, and the memory and time of learning them stay bounded.
+    Attributes:
+        vocab_size: Number of token ids, with bos, eos and the 256 bytes; a small corpus may give fewer.
+        sample_characters: Maximum number of characters that the merges are learned from, in texts evenly spread over the corpus;
+            more would change few merges, and cost time and memory.
     """
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
@@ -60,9 +62,9 @@ class WordConfig:
 
 
 class WordTokenizer:
-    """Word-bounded byte-level BPE, lossless for all text that UTF-8 can carry.
+    """Word-bounded byte-level BPE, lossless for all text that UTF-8 can encode.
 
-    A lone surrogate (half a character, which broken JSON leaves in a Python string) has no UTF-8 and is read as U+FFFD.
+    A lone surrogate (half a character, which broken JSON leaves in a Python string) has no UTF-8 and is replaced by U+FFFD.
 
     >>> tokenizer = WordTokenizer.train(["a good film, a good day"] * 2, WordConfig(vocab_size=300))
     >>> tokenizer.decode(tokenizer.encode("Good film 👍"))
@@ -72,7 +74,7 @@ class WordTokenizer:
     Config = WordConfig
 
     def __init__(self, bpe: Tokenizer) -> None:
-        """Take a trained BPE of the ``tokenizers`` library, one that ``train`` or ``load`` made."""
+        """Create a tokenizer from a BPE of the ``tokenizers`` library; use ``train`` or ``load`` instead."""
         self._bpe = bpe
         self.bos_id = bpe.get_vocab_size()
         self.eos_id = self.bos_id + 1
@@ -81,7 +83,7 @@ class WordTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], config: WordConfig) -> "WordTokenizer":
-        """Learn merges from texts, read once; a pair that occurs once is never merged."""
+        """Learn merges from texts, which are iterated once; a pair that occurs once is never merged."""
         bpe = _untrained()
         trainer = BpeTrainer(
             vocab_size=config.vocab_size - FRAME,
@@ -89,7 +91,7 @@ class WordTokenizer:
             initial_alphabet=ByteLevel.alphabet(),
             show_progress=False,
         )
-        sample = _spread(texts, config.sample_characters)
+        sample = _thin_out(texts, config.sample_characters)
         bpe.train_from_iterator((piece for text in sample for piece in _pieces(_well_formed(text))), trainer)
         return cls(bpe)
 
@@ -104,15 +106,15 @@ class WordTokenizer:
         return [np.frombuffer(b"".join(map(ids_of, _CHUNK.findall(_well_formed(text)))), np.uint32) for text in texts]
 
     def decode(self, ids: Sequence[int] | int) -> str:
-        """Return the text of any ids, or of one; bos and eos spell nothing, bytes that are no character give U+FFFD.
+        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid bytes U+FFFD.
 
         Raises:
-            DataError: An id is not of this vocabulary.
+            DataError: An id is not in the vocabulary.
         """
-        plain = [ids] if isinstance(ids, int) else [int(i) for i in ids]  # transformers' streamers ask for one
+        plain = [ids] if isinstance(ids, int) else [int(i) for i in ids]  # transformers' streamers decode single ids
         wrong = next((i for i in plain if not 0 <= i < self.vocab_size), None)
         if wrong is not None:
-            raise DataError(f"{wrong} is no id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
+            raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
         return str(self._bpe.decode([i for i in plain if i < self.bos_id], skip_special_tokens=False))
 
     def save(self, folder: Path) -> None:
@@ -121,38 +123,38 @@ class WordTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "WordTokenizer":
-        """Read what ``save`` wrote.
+        """Load a tokenizer from a folder that ``save`` wrote to.
 
         Raises:
-            BundleError: ``tokenizer.json`` is missing, damaged or not ours.
+            BundleError: ``tokenizer.json`` is missing, damaged or of another program.
         """
         path = folder / FILE
         try:
             bpe = Tokenizer.from_str(path.read_bytes().decode("utf-8"))
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}. It holds the vocabulary of a word model.") from error
+            raise BundleError(f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a word model.") from error
         except Exception:  # the library raises bare Exceptions
-            raise BundleError(f"{path} is damaged: it is no tokenizer.json. Save or download the model again.") from None
-        _check_ours(path, bpe)
+            raise BundleError(f"{path} is damaged: it is not a tokenizer.json. Save or download the model again.") from None
+        _check_compatible(path, bpe)
         return cls(bpe)
 
 
 class _Chunks(dict[str, bytes]):
-    """The ids of each chunk, as bytes of uint32; those of a new one are found, and remembered while there is room."""
+    """A cache of the ids of chunks, as bytes of uint32; a new chunk is encoded, and kept while there is room."""
 
     def __init__(self, bpe: Tokenizer) -> None:
         super().__init__()
         self._bpe = bpe
 
     def __missing__(self, chunk: str) -> bytes:
-        found = np.array(self._bpe.encode(chunk, add_special_tokens=False).ids, np.uint32).tobytes()
-        if len(self) < MOST_CHUNKS and len(chunk) <= LONGEST_CHUNK:
-            self[chunk] = found
-        return found
+        ids = np.array(self._bpe.encode(chunk, add_special_tokens=False).ids, np.uint32).tobytes()
+        if len(self) < MAX_CHUNKS and len(chunk) <= MAX_CHUNK:
+            self[chunk] = ids
+        return ids
 
 
-def _spread(texts: Iterable[str], most: int) -> list[str]:
-    """Return all texts or, where they have more characters than ``most`` in all, every second, every fourth, ... of them."""
+def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
+    """Return all texts or, if they have more characters than the maximum, every second, every fourth, ... of them."""
     kept: list[str] = []
     step, characters = 1, 0
     for number, text in enumerate(texts):
@@ -160,14 +162,14 @@ def _spread(texts: Iterable[str], most: int) -> list[str]:
             continue
         kept.append(text)
         characters += len(text)
-        while characters > most and len(kept) > 1:
+        while characters > max_characters and len(kept) > 1:
             kept, step = kept[::2], 2 * step
             characters = sum(map(len, kept))
     return kept
 
 
 def _untrained() -> Tokenizer:
-    """Return the BPE before it has seen text: no normaliser, GPT-2's regular expression, no space put in front."""
+    """Return an untrained BPE: no normaliser, GPT-2's regular expression, no space added in front."""
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = ByteLevelDecoder()
@@ -175,7 +177,7 @@ def _untrained() -> Tokenizer:
 
 
 def _well_formed(text: str) -> str:
-    """Return the text with each surrogate replaced by U+FFFD, since UTF-8, and so the library, cannot carry it."""
+    """Return the text with each surrogate replaced by U+FFFD, since UTF-8, which the library uses, cannot encode it."""
     try:
         text.encode("utf-8")  # faster than a search for surrogates
     except UnicodeEncodeError:
@@ -184,29 +186,31 @@ def _well_formed(text: str) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    """Return what the trainer reads of a text: all of it, cut where it holds a "word" that no language has."""
+    """Return a text as the trainer takes it: in one piece, or cut if it contains a run of characters too long for a word."""
     if _LONG_RUN.search(text) is None:
         return [text]
-    return [text[start : start + LONGEST] for start in range(0, len(text), LONGEST)]
+    return [text[start : start + MAX_WORD] for start in range(0, len(text), MAX_WORD)]
 
 
-def _check_ours(path: Path, bpe: Tokenizer) -> None:
-    """Raise unless the BPE is one that ``train`` makes: all our settings, every byte, ids without a gap.
+def _check_compatible(path: Path, bpe: Tokenizer) -> None:
+    """Raise unless the BPE could come from ``train``: the same settings, every byte, ids without gaps.
 
     Raises:
-        BundleError: It is another one.
+        BundleError: It could not.
     """
     if _settings(bpe) != _settings(_untrained()):
-        raise BundleError(f"{path} is not the file of a word tokenizer: its steps or special tokens are not those of reviewgen.")
+        raise BundleError(
+            f"{path} is not the file of a word tokenizer: its settings or special tokens differ from those of reviewgen."
+        )
     vocabulary = bpe.get_vocab()
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise BundleError(f"{path} is damaged: its ids are not 0 to {len(vocabulary) - 1}.")
     if not vocabulary.keys() >= set(ByteLevel.alphabet()):
-        raise BundleError(f"{path} is damaged: its vocabulary lacks some of the 256 bytes.")
+        raise BundleError(f"{path} is damaged: its vocabulary does not have all 256 bytes.")
 
 
 def _settings(bpe: Tokenizer) -> dict[str, Any]:
-    """Return everything of a tokenizer but what it learned, as this version of the library spells it."""
+    """Return all settings of a tokenizer, without its vocabulary, in the format of this version of the library."""
     settings: dict[str, Any] = json.loads(bpe.to_str())
     settings["model"] |= {"vocab": {}, "merges": []}
     return settings

@@ -57,7 +57,7 @@ def bare(hidden: int, vocabulary: int, texts: int) -> Callable[[int], int]:
 def ours(kind: type, hidden: int, vocabulary: int, texts: int, bits: int) -> Callable[[int], int]:
     """Return a stepper's ``sample``, in the same form."""
     model = kind(kind.Config(vocab_size=vocabulary, embedding_size=EMBEDDING[hidden], hidden_size=hidden, layers=2))
-    stepper, random = model.stepper(bits=bits), np.random.default_rng(0)
+    stepper, random = model.stepper(weight_bits=bits), np.random.default_rng(0)
     params = SamplingParams(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, 1 << 40, False, 1, 0, vocabulary)
     nothing, new = np.zeros((texts, 0), np.int64), np.zeros(texts, np.int64)
 

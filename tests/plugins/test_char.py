@@ -26,7 +26,7 @@ def test_ids_follow_code_points():
     assert tokenizer.encode("a\nc") == [19, 18, 21]
 
 
-def test_an_unknown_character_is_spelled_as_the_digits_of_its_bytes():
+def test_an_unknown_character_is_encoded_as_the_digits_of_its_bytes():
     assert "é".encode() == b"\xc3\xa9"
     assert ABC.encode("aéb") == [18, 2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9, 19]
     assert [i - 2 for i in ABC.encode("\x00")] == [0, 0]
@@ -80,14 +80,14 @@ def test_digits_that_are_no_character_give_a_replacement():
     assert ABC.decode([*ABC.encode("\ud800"), *e_acute[:2]]) == "\ud800\ufffd"
 
 
-def test_bos_and_eos_spell_nothing():
+def test_bos_and_eos_give_no_text():
     assert ABC.decode([0, 18, 0, 1, 19, 1]) == "ab"
     assert ABC.decode([0, 1]) == ABC.decode([]) == ""
 
 
 @pytest.mark.parametrize("wrong", [-1, ABC.vocab_size])
 def test_an_id_out_of_range_is_an_error(wrong):
-    with pytest.raises(DataError, match=f"{wrong} is no id"):
+    with pytest.raises(DataError, match=f"{wrong} is not an id"):
         ABC.decode([18, wrong])
 
 

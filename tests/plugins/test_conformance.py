@@ -1,4 +1,4 @@
-"""Every law of the suite over every installed model and tokenizer, by name from the registry; strangers' plugins included."""
+"""Every law of the suite over every installed model and tokenizer, by name from the registry, third-party plugins included."""
 
 import pytest
 import torch
@@ -11,10 +11,10 @@ OPTIONS = {
     "gru-layers": ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
     "rnn-zoneout": ("rnn", {"layers": 2, "zoneout": 0.3}),
     "gru-zoneout": ("gru", {"zoneout": 0.3, "activation": "relu"}),
-    "lstm-zoneout": ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "spelled"}),
+    "lstm-zoneout": ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "reference"}),
     "rnn-ngrams": ("rnn", {"ngrams": 3, "ngram_buckets": 50, "ngram_dropout": 0.5}),
     "gru-ngrams": ("gru", {"ngrams": 2, "layers": 2, "tied": True}),
-    "lstm-ngrams": ("lstm", {"ngrams": 6, "layer": "spelled"}),
+    "lstm-ngrams": ("lstm", {"ngrams": 6, "layer": "reference"}),
     "lstm-tokens": ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
 }
 MADE_OF_OTHERS = {"blend"}  # has no default settings; tests/unit/test_blend.py holds the laws over blends

@@ -25,7 +25,7 @@ EVERY_DROPOUT = {
     "token_dropout": 0.2,
     "weight_dropout": 0.5,
 }
-LAYERS = ("fused", "spelled")
+LAYERS = ("fused", "reference")
 every_model = pytest.mark.parametrize("name", MODELS)
 every_layer = pytest.mark.parametrize("layer", LAYERS)
 B, T, E, H, V = 3, 9, 5, 7, 11
@@ -45,15 +45,15 @@ def run(model, seed=0):
 
 @pytest.fixture
 def masks(monkeypatch):
-    """Draw each mask as before, and keep it, as what its numbers are multiplied by."""
-    kept, draw = [], dropout.draw_mask
+    """Collect each mask, as the factors that it stands for."""
+    kept, make_mask = [], dropout.make_mask
 
-    def draw_and_keep(shape, share, device):
-        dropped = draw(shape, share, device)
+    def make_and_keep(shape, share, device):
+        dropped = make_mask(shape, share, device)
         kept.append(~dropped / (1 - share))
         return dropped
 
-    monkeypatch.setattr(dropout, "draw_mask", draw_and_keep)
+    monkeypatch.setattr(dropout, "make_mask", make_and_keep)
     return kept
 
 
@@ -99,7 +99,7 @@ class TestDrop:
         dropped.sum().backward()
         torch.testing.assert_close(x.grad * x, dropped)
 
-    def test_a_seed_gives_the_same_mask_and_draws_go_on(self):
+    def test_a_seed_gives_the_same_mask_and_later_masks_differ(self):
         torch.manual_seed(3)
         first, second = (drop(torch.ones(99), 0.5, training=True) for _ in range(2))
         torch.manual_seed(3)
@@ -196,7 +196,7 @@ def test_a_share_is_at_least_0_and_below_1(name, setting, value):
         make(name, **{setting: value})
 
 
-def test_training_draws_masks_from_its_own_random_stream():
+def test_training_samples_masks_from_its_own_generator():
     texts = [f"The {noun} was {kind}." for noun in ("food", "band", "film", "beer") for kind in ("good", "bad", "loud", "long")]
     settings = {"hidden_size": 16, "layers": 2, "layer": "fused", **EVERY_DROPOUT}
     alike = {"batch_size": 4, "threads": 1, "precision": "no"}  # no probe, which may find another form faster

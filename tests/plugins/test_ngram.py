@@ -149,7 +149,7 @@ def test_the_fall_back_is_reported() -> None:
     model.observe(np.array(spelled(["abc"])[0]))
     facts = model.finish()
     assert facts["fallback_orders"] == [1, 2]
-    assert facts["notes"][1:] == ["Orders 1 and 2 have no usable discounts; KenLM's fall-back 0.5, 1, 1.5 is used there."]
+    assert facts["notes"][1:] == ["Orders 1 and 2 have no usable discounts; KenLM's fall-back 0.5, 1, 1.5 is used instead."]
     assert facts["bytes"] == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert facts["notes"][0] == f"{sum(facts['ngrams'])} n-grams of 1 to 2 tokens in 0.0 MB."
 
@@ -436,21 +436,21 @@ def test_tensors_of_other_settings_or_of_no_model_are_errors() -> None:
 
 def test_misuse_is_explained() -> None:
     model = Ngram(NgramConfig(vocab_size=5, order=2))
-    with pytest.raises(TrainingError, match="no counts yet"):
+    with pytest.raises(TrainingError, match="not trained yet"):
         dense(model, ids_of([0]))
     with pytest.raises(TrainingError, match="No text was observed"):
         model.finish()
-    for bad, reason in (([], "without any id"), ([0, 5], r"knows 0\.\.4"), ([0, -1], r"knows 0\.\.4")):
+    for bad, reason in (([], "has no ids"), ([0, 5], r"accepts 0\.\.4"), ([0, -1], r"accepts 0\.\.4")):
         with pytest.raises(TrainingError, match=reason):
             model.observe(np.array(bad, dtype=np.int64))
     model.observe(np.array([0, 2, 1], dtype=np.uint16))
-    with pytest.raises(TrainingError, match="all must begin alike"):
+    with pytest.raises(TrainingError, match="all must begin with the same id"):
         model.observe(np.array([2, 0, 1]))
     model.finish()
     with pytest.raises(TrainingError, match="finished"):
         model.observe(np.array([0, 2, 1]))
     for call in (lambda: dense(model, ids_of([5])), lambda: model.score(ids_of([0]), ids_of([-1]), model.initial_state(1))):
-        with pytest.raises(DataError, match=r"knows 0\.\.4"):
+        with pytest.raises(DataError, match=r"accepts 0\.\.4"):
             call()
     alone = Ngram(NgramConfig(vocab_size=1, order=2))
     alone.observe(np.array([0, 0]))

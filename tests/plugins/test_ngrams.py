@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from reviewgen_recurrent import ngrams
-from reviewgen_recurrent.kernels import bucket_of, mix
+from reviewgen_recurrent.kernels import bucket_of, extend_key
 from reviewgen_recurrent.lstm import Lstm
 from reviewgen_recurrent.ngrams import NgramEmbedding
 
@@ -48,7 +48,7 @@ def test_the_hash_spreads_and_minds_the_order() -> None:
     for size in 90, 8192, 50_000:
         tokens = np.random.default_rng(0).permutation(size)[:90]
         pairs = list(itertools.product(tokens.tolist(), tokens.tolist()))[:8000]
-        used = {bucket_of(mix(mix(0, second), first), 1 << 14) for first, second in pairs}
+        used = {bucket_of(extend_key(extend_key(0, second), first), 1 << 14) for first, second in pairs}
         expected = 2**14 * (1 - (1 - 2**-14) ** len(pairs))
         assert 0.9 * expected < len(used) <= len(pairs)
         assert max(used) < 1 << 14
@@ -56,7 +56,7 @@ def test_the_hash_spreads_and_minds_the_order() -> None:
 
 def test_tensors_and_python_agree_at_the_edges() -> None:
     tokens = torch.tensor([0, 1, 2**20, 2**31, 2**40])
-    key = mix(mix(0, tokens), tokens.flip(0))
+    key = extend_key(extend_key(0, tokens), tokens.flip(0))
     for found, (new, old) in zip(
         bucket_of(key, 1 << 24).tolist(), zip(tokens.tolist(), tokens.flip(0).tolist(), strict=True), strict=True
     ):
@@ -84,7 +84,7 @@ def test_without_torch_s_bags_it_is_the_same(dropout: float, monkeypatch: pytest
         return found, gradient
 
     expected = learned()
-    monkeypatch.setattr(ngrams, "BAGS", set())
+    monkeypatch.setattr(ngrams, "BAG_DEVICES", set())
     torch.testing.assert_close(learned(), expected)
 
 

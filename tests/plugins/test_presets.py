@@ -51,7 +51,7 @@ def test_all_train_save_load_in_a_fresh_process_and_generate(tmp_path):
     assert json.loads(done.stdout.splitlines()[-1]) == texts
 
 
-@pytest.mark.parametrize("layer", ["fused", "unrolled", "spelled"])
+@pytest.mark.parametrize("layer", ["fused", "compiled", "reference"])
 def test_any_setting_can_be_changed(layer):
     settings = {"layer": layer, "layers": 2, "hidden_size": 16, "embedding_size": 8, "dropout": 0.2, "tied": True}
     model = reviewgen.train("lstm-word", TEXTS, steps=2, model=settings, tokenizer={"vocab_size": 300})

@@ -19,13 +19,13 @@ from reviewgen.protocols import LanguageModel
 
 MODELS = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
 TORCH = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-LAYERS = ("fused", "unrolled", "spelled")
+LAYERS = ("fused", "compiled", "reference")
 every_model = pytest.mark.parametrize("name", MODELS)
 every_layer = pytest.mark.parametrize("layer", LAYERS)
 every_kind = pytest.mark.parametrize(
     ("name", "layer", "activation"),
     [(name, layer, "tanh") for name in MODELS for layer in LAYERS]
-    + [(name, layer, "relu") for name in MODELS for layer in ("unrolled", "spelled")]
+    + [(name, layer, "relu") for name in MODELS for layer in ("compiled", "reference")]
     + [("rnn", "fused", "relu")],
 )
 
@@ -119,7 +119,7 @@ def test_gradients_equal_torch(name: str, layer: str) -> None:
 
 
 @every_model
-@pytest.mark.parametrize("layer", ["unrolled", "spelled"])
+@pytest.mark.parametrize("layer", ["compiled", "reference"])
 def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None:
     fused = make(name, layer="fused", tied=True)
     other = make(name, layer=layer, tied=True)
@@ -131,14 +131,14 @@ def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None
 
 
 @pytest.mark.parametrize(("name", "cell"), [("gru", "GRU"), ("lstm", "LSTM")])
-def test_torch_has_no_relu_there_and_the_error_says_what_has(name: str, cell: str) -> None:
-    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"unrolled\" and layer=\"spelled\" have"):
+def test_relu_with_fused_gru_and_lstm_is_an_error(name: str, cell: str) -> None:
+    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"compiled\" and layer=\"reference\" have"):
         make(name, activation="relu", layer="fused")
 
 
 @every_model
-def test_torch_has_no_zoneout_and_the_error_says_what_has(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"zoneout=0.1 does not go with layer=\"fused\".*Set layer to \"auto\""):
+def test_zoneout_with_fused_layers_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"zoneout=0.1 cannot be combined with layer=\"fused\".*Set layer to \"auto\""):
         make(name, zoneout=0.1, layer="fused")
 
 

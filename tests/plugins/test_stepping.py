@@ -47,7 +47,7 @@ def equals_the_plain_call(model, batch, time, stepper=None, tolerance=1e-4):
             assert np.abs(found - wanted.numpy()).max() < tolerance
 
 
-def write(stepper, params=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, seed=0):
+def sample(stepper, params=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, seed=0):
     """Return the tokens of some rows after a beginning each, and the numbers that they used up."""
     random = np.random.default_rng(seed)
     texts = random.integers(2, 11, (rows, max(1, looks_back)))
@@ -59,7 +59,7 @@ def write(stepper, params=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, s
 
 CELLS = [
     (name, layer, activation)
-    for name, layer, activation in itertools.product(("rnn", "gru", "lstm"), ("fused", "unrolled", "spelled"), ("tanh", "relu"))
+    for name, layer, activation in itertools.product(("rnn", "gru", "lstm"), ("fused", "compiled", "reference"), ("tanh", "relu"))
     if name == "rnn" or layer != "fused" or activation == "tanh"
 ]
 OUTPUTS = {
@@ -81,11 +81,11 @@ def test_a_recurrent_stepper_equals_the_cells_of_torch(name, layer, activation, 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
 class TestRecurrent:
     @pytest.mark.parametrize("size", [1, 5, 64, 100])
-    def test_any_width_will_do(self, name, size):
+    def test_any_width_works(self, name, size):
         equals_the_plain_call(make(name, hidden_size=size, embedding_size=3), batch=5, time=3)
 
     @pytest.mark.parametrize("activation", ["tanh", "relu"])
-    def test_zoneout_leaves_its_expectation(self, name, activation):
+    def test_zoneout_becomes_its_expectation(self, name, activation):
         model = make(name, zoneout=0.3, activation=activation, layers=2)
         equals_the_plain_call(model, batch=3, time=20)
         others = make(name, activation=activation, layers=2)
@@ -102,14 +102,14 @@ class TestRecurrent:
     def test_a_long_text_stays_equal(self, name):
         equals_the_plain_call(make(name, layers=2), batch=1, time=2000)
 
-    def test_many_texts_are_read_in_parts(self, name):
+    def test_many_texts_are_fed_in_chunks(self, name):
         equals_the_plain_call(make(name, layers=2), batch=70, time=20)
         equals_the_plain_call(make(name, ngrams=3), batch=70, time=20)
 
     @pytest.mark.parametrize(
         "settings", [{"ngrams": 2}, {"ngrams": 5, "ngram_buckets": 50, "layers": 2}, {"ngrams": 16, "tied": True}]
     )
-    def test_ngrams_are_found_where_the_training_put_them(self, name, settings):
+    def test_ngrams_have_the_same_rows_as_in_training(self, name, settings):
         model = make(name, embedding_size=37, **settings)
         equals_the_plain_call(model, batch=3, time=1)
         equals_the_plain_call(model, batch=3, time=20)
@@ -117,7 +117,7 @@ class TestRecurrent:
             key: ("float32", tuple(tensor.shape)) for key, tensor in model.state_dict().items()
         }
 
-    def test_drawn_texts_go_on_with_their_own_ngrams(self, name):
+    def test_sampled_rows_keep_their_own_ngrams(self, name):
         """Each row, read anew from its beginning, leads to the state in which sampling left it."""
         stepper, endings = make(name, ngrams=4).stepper(), PLAIN._replace(min_new_tokens=3)
         random = np.random.default_rng(0)
@@ -133,7 +133,7 @@ class TestRecurrent:
                 assert np.abs(found[row] - wanted[0]).max() < 1e-5
 
     def test_the_tensors_are_those_expected(self, name):
-        for layer, output in itertools.product(("fused", "spelled"), OUTPUTS.values()):
+        for layer, output in itertools.product(("fused", "reference"), OUTPUTS.values()):
             model = make(name, layer=layer, layers=2, **output)
             found = {key: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for key, t in model.state_dict().items()}
             assert type(model.stepper()).expect(model.config) == found
@@ -141,7 +141,7 @@ class TestRecurrent:
     @pytest.mark.parametrize(("bits", "tolerance"), [(16, 1e-3), (8, 0.3)])
     def test_fewer_bits_give_nearly_the_same_logits(self, name, bits, tolerance):
         model = make(name, layers=2)
-        equals_the_plain_call(model, batch=2, time=30, stepper=model.stepper(bits=bits), tolerance=tolerance)
+        equals_the_plain_call(model, batch=2, time=30, stepper=model.stepper(weight_bits=bits), tolerance=tolerance)
 
 
 class TestNnlm:
@@ -218,7 +218,7 @@ class TestEvery:
             assert np.array_equal(found, wanted)
 
     def test_a_row_ends_with_the_end_token(self, name):
-        tokens, used = write(make(name).stepper(), rows=50, numbers=100)
+        tokens, used = sample(make(name).stepper(), rows=50, numbers=100)
         lengths = (tokens != NONE).sum(axis=1)
         assert np.array_equal(lengths, used)
         assert len(set(lengths)) > 5
@@ -226,39 +226,39 @@ class TestEvery:
             assert (row[:length] >= 1).all()
             assert length == 99 or row[length - 1] == 1
 
-    def test_too_few_numbers_draw_nothing(self, name):
+    def test_too_few_random_numbers_give_no_token(self, name):
         for numbers in 0, 1:
-            tokens, used = write(make(name).stepper(), numbers=numbers)
+            tokens, used = sample(make(name).stepper(), numbers=numbers)
             assert (tokens == NONE).all()
             assert not used.any()
 
     @pytest.mark.parametrize("rows", [1, 9])
-    def test_the_drawing_is_honoured(self, name, rows):
+    def test_sampling_params_are_applied(self, name, rows):
         params = PLAIN._replace(no_repeat_ngram_size=2, min_new_tokens=40, temperatures=np.array([0.5, 3.0]), top_k=9)
-        for row in write(make(name).stepper(), params, rows, numbers=41)[0]:
+        for row in sample(make(name).stepper(), params, rows, numbers=41)[0]:
             pairs = list(itertools.pairwise(row[row >= 0]))
             assert len(set(pairs)) == len(pairs) == 39
 
     @pytest.mark.parametrize("rows", [1, 9])
-    def test_the_guard_is_honoured(self, name, rows):
+    def test_the_copy_guard_is_applied(self, name, rows):
         corpus = np.random.default_rng(1).integers(2, 11, 3000)
         windows = build_windows(corpus, (0, 1), length=3, bits_per_window=16)
         stepper, endless = make(name).stepper(), PLAIN._replace(min_new_tokens=1000)
-        tokens, used = write(stepper, endless, rows, numbers=100, guard=(windows, 2), looks_back=4)
-        copied, _ = write(stepper, endless, rows, numbers=100, looks_back=4)
+        tokens, used = sample(stepper, endless, rows, numbers=100, guard=(windows, 2), looks_back=4)
+        copied, _ = sample(stepper, endless, rows, numbers=100, looks_back=4)
         assert (used > (tokens >= 0).sum(axis=1)).all()
         assert any(copies(windows, row, end, 2) for row in copied for end in range(3, 99))
         for row in tokens:
             text = row[row >= 0]
             assert not any(copies(windows, text, end, 2) for end in range(len(text)))
 
-    def test_a_row_without_a_way_out_ends(self, name):
+    def test_a_row_without_a_possible_token_ends(self, name):
         windows = build_windows(np.repeat(np.arange(2, 11), 2), (0, 1), length=1, bits_per_window=64)
         endless = PLAIN._replace(min_new_tokens=1000)
-        tokens, used = write(make(name).stepper(), endless, guard=(windows, 1), looks_back=1)
+        tokens, used = sample(make(name).stepper(), endless, guard=(windows, 1), looks_back=1)
         assert (tokens[:, 0] == DEAD_END).all()
         assert (used == 2).all()
-        tokens, _ = write(make(name).stepper(), endless._replace(size=2))
+        tokens, _ = sample(make(name).stepper(), endless._replace(vocab_size=2))
         assert (tokens[:, 0] == NOTHING_LEFT).all()
 
 

@@ -18,9 +18,9 @@ from reviewgen.registry import find_weights
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["reviewgen.weights"])
-MOST_EACH, MOST_TOGETHER = 6e6, 35e6
+MAX_EACH, MAX_TOTAL = 6e6, 35e6
 
-WRITE = """
+GENERATE = """
 import json, reviewgen
 print(json.dumps({name: reviewgen.load(name).generate_one("the ", seed=1) for name in %r}))
 """
@@ -30,7 +30,7 @@ def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def found(name: str) -> Path:
+def folder_of(name: str) -> Path:
     folder = find_weights(name)
     assert folder is not None
     return folder
@@ -39,13 +39,13 @@ def found(name: str) -> Path:
 def test_all_folders_have_their_entry_point_and_fit_together():
     folders = {folder.name for folder in (ROOT / "plugins" / "reviewgen_weights").iterdir() if folder.name[:1] not in "._"}
     assert folders == {name.replace("-", "_") for name in NAMES}
-    assert sum(size(found(name)) for name in NAMES) <= MOST_TOGETHER
+    assert sum(size(folder_of(name)) for name in NAMES) <= MAX_TOTAL
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_is_complete(name: str):
-    folder = found(name)
-    assert size(folder) <= MOST_EACH
+    folder = folder_of(name)
+    assert size(folder) <= MAX_EACH
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     assert training["preset"] == name and training["data"]["source"] == "reviews"
     assert training["held_out"]["split"] == "test" and training["held_out"]["bits_per_character"] < 2.2
@@ -54,7 +54,7 @@ def test_each_is_complete(name: str):
     metrics = [metric["type"] for result in card["model-index"][0]["results"] for metric in result["metrics"]]
     assert card["license"] == "apache-2.0" and metrics == ["bits_per_character", "copy_rate"]
     with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
-        dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118, it is no mapping
+        dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118, it is not a mapping
     assert (dtypes == {"F16"}) == (not name.startswith("ngram"))
 
 
@@ -67,11 +67,11 @@ def test_each_knows_english_and_what_it_has_read(name: str):
     assert novelty.form == "compact"
 
 
-def test_they_write_in_a_fresh_process_with_no_network(tmp_path: Path):
+def test_they_generate_in_a_fresh_process_with_no_network(tmp_path: Path):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     environment = os.environ | nowhere | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run(
-        [sys.executable, "-c", WRITE % (NAMES,)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", GENERATE % (NAMES,)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     texts = json.loads(done.stdout.splitlines()[-1])
     assert {name: text for name, text in texts.items() if len(text) > 20 and text.startswith("the ")} == texts
@@ -84,7 +84,7 @@ def test_the_wheel_holds_them(tmp_path: Path):
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
     for name in NAMES:
-        assert {f"reviewgen_weights/{name.replace('-', '_')}/{file.name}" for file in found(name).iterdir()} <= inside
+        assert {f"reviewgen_weights/{name.replace('-', '_')}/{file.name}" for file in folder_of(name).iterdir()} <= inside
 
 
 def test_a_preset_without_weights_says_how_to_train_it():

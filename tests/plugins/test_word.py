@@ -60,7 +60,7 @@ def test_every_character_begins_or_goes_on_with_a_chunk_as_with_a_word():
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(module, "MOST_CHUNKS", 3)
+    monkeypatch.setattr(module, "MAX_CHUNKS", 3)
     word = train()
     texts = [f"{number} {'long' * 20}" for number in range(10)]
     assert [ids.tolist() for ids in word.encode_batch(texts * 2)] == [word.encode(text) for text in texts * 2]
@@ -72,7 +72,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 )
 def test_merges_are_learned_from_an_even_sample(texts, most, step):
     corpus = [f"{number:010d}" for number in range(texts)]
-    assert module._spread(iter(corpus), most) == corpus[::step]
+    assert module._thin_out(iter(corpus), most) == corpus[::step]
     whole = WordTokenizer.train(corpus[::step], WordConfig(vocab_size=300))
     sampled = WordTokenizer.train(corpus, WordConfig(vocab_size=300, sample_characters=most))
     assert sampled.encode(" ".join(corpus)) == whole.encode(" ".join(corpus))
@@ -152,7 +152,7 @@ def test_an_incomplete_character_ends_in_a_replacement():
 
 @pytest.mark.parametrize("wrong", [-1, WORD.vocab_size, 10**30])
 def test_an_id_out_of_range_is_an_error(wrong):
-    with pytest.raises(DataError, match=f"{wrong} is no id"):
+    with pytest.raises(DataError, match=f"{wrong} is not an id"):
         WORD.decode([0, wrong])
 
 

@@ -351,7 +351,7 @@ def test_the_tokenizer_of_another_model(saved: Path) -> None:
 HUGE: list[dict[str, Any]] = [
     {"hidden_size": 10**9},
     {"hidden_size": 40_000},  # 19 GB of weights
-    {"hidden_size": 10**6, "layer": "spelled"},
+    {"hidden_size": 10**6, "layer": "reference"},
     {"vocab_size": 10**9},
     {"embedding_size": 10**9, "tied": True},
 ]

@@ -156,7 +156,7 @@ BAD_WORDS = [
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "o", "--set", "model.ordr=3"], 2, "'order'"),
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "o", "--set", "model.order=many"], 2, "whole number"),
     (["train", "ngram-char", "--data", "reviews.csv", "--out", "o", "--set", "order=3"], 2, "group.name=value"),
-    (["train", *FUSED, "--set", "model.activation=relu"], 2, "spelled"),
+    (["train", *FUSED, "--set", "model.activation=relu"], 2, "reference"),
     (["train", *FUSED, "--set", "model.zoneout=0.1"], 2, "zoneout to 0"),
     (["train", *FUSED, "--set", "model.token_dropout=1"], 2, "token_dropout must be at least 0 and below 1"),
     (["train", "gru-char", "--data", "reviews.csv", "--out", "o", "--budget", "0s"], 2, "duration"),

@@ -13,12 +13,14 @@ from reviewgen.config import (
     Bound,
     GenerationConfig,
     Preset,
+    RenamedValues,
     check,
     fields_of,
     from_dict,
     from_strings,
     parse_duration,
     parse_settings,
+    rename_values,
     to_dict,
 )
 from reviewgen.errors import ConfigError
@@ -133,6 +135,50 @@ def test_strings_become_values_of_the_type(typed: dict[str, Any], value: dict[st
 def test_strings_that_are_not_values(typed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         from_strings(Sample, typed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renamed:
+    mode: Annotated[Literal["auto", "new", 3], RenamedValues({"old": "new", "older": "new"})] = "auto"
+    name: str = "old"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@pytest.mark.parametrize(("given", "value"), [("old", "new"), ("older", "new"), ("new", "new"), ("auto", "auto"), (3, 3)])
+def test_a_renamed_value_is_accepted_under_its_old_name(given: str | int, value: str | int) -> None:
+    config = from_dict(Renamed, {"mode": given})
+    assert config == Renamed(mode=value, name="old")
+    assert to_dict(config) == {"mode": value, "name": "old"}
+    assert from_strings(Renamed, {"mode": given, "name": "old"}) == {"mode": value, "name": "old"}
+    assert from_strings(Renamed, {"mode": str(given)}) == {"mode": value}
+    assert rename_values(Renamed, {"mode": given, "name": "old", "unknown": "old"}) == {
+        "mode": value,
+        "name": "old",
+        "unknown": "old",
+    }
+
+
+@pytest.mark.parametrize("given", ["olds", "OLD", "", None, 4, ["old"], {"old": "new"}])
+def test_a_message_names_only_the_new_values(given: object) -> None:
+    with pytest.raises(ConfigError, match=r'^mode must be "auto" or "new" or 3; got ') as caught:
+        from_dict(Renamed, {"mode": given})
+    assert "older" not in str(caught.value)
+
+
+def test_a_field_may_have_bounds_and_renamed_values_and_be_optional() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Both:
+        name: Annotated[str | None, Bound(at_least=2), RenamedValues({"x": "yes"})] = None
+
+        def __post_init__(self) -> None:
+            check(self)
+
+    assert from_dict(Both, {"name": "x"}).name == "yes"
+    assert from_dict(Both, {}).name is None
+    with pytest.raises(ConfigError, match="at least 2"):
+        from_dict(Both, {"name": "y"})
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

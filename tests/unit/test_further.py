@@ -162,10 +162,10 @@ def test_the_learning_rate_is_half_of_the_preset_s_unless_it_is_set(gru: reviewg
 
 
 def test_settings_that_leave_predictions_alone_may_change(gru: reviewgen.ReviewModel) -> None:
-    dropped = {"output_dropout": "0.5", "embedding_dropout": 0.1, "layer": "spelled", "hidden_size": 32}
+    dropped = {"output_dropout": "0.5", "embedding_dropout": 0.1, "layer": "reference", "hidden_size": 32}
     tuned = further(gru, model=dropped)[1]
     config = tuned.bundle.model.config
-    assert (config.output_dropout, config.embedding_dropout, config.layer) == (0.5, 0.1, "spelled")
+    assert (config.output_dropout, config.embedding_dropout, config.layer) == (0.5, 0.1, "reference")
     assert (gru.bundle.model.config.output_dropout, gru.bundle.model.config.layer) == (0.2, "fused")
 
 
@@ -173,7 +173,7 @@ REFUSED = [
     ({"model": {"hidden_size": 64}}, r"model\.hidden_size=64.*weight_ih_l0 would be 192 x 12, and is 96 x 12"),
     ({"model": {"tied": True}}, "output.weight would be missing|projection"),
     ({"model": {"layers": 2, "output_dropout": 0.1}}, r"model\.layers=2, model\.output_dropout=0\.1"),
-    ({"model": {"layer": "spelled", "activation": "relu"}}, "predict something else"),
+    ({"model": {"layer": "reference", "activation": "relu"}}, "predict something else"),
     ({"model": {"hidden_size": 1 << 60}}, "would be|Storage|overflow|large"),
     ({"model": {"hiden_size": 3}}, "hidden_size"),
     ({"model": {"vocab_size": 3}}, "tokenizer"),

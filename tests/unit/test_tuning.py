@@ -86,14 +86,14 @@ def test_what_a_person_types() -> None:
             "model.layers": "1, 2",
             "model.tied": ["true", False],
             "training.bptt": (8, 16),
-            "model.layer": "fused,spelled",
+            "model.layer": "fused,reference",
         },
     )
     assert space["training.learning_rate"] == Range(1e-4, 1e-2) and space["training.learning_rate"].is_logarithmic
     assert space["model.hidden_size"] == Range(16, 64) and not space["model.hidden_size"].is_logarithmic
     assert space["model.hidden_size"].is_whole and not space["training.learning_rate"].is_whole
     assert space["model.layers"] == Choice((1, 2)) and space["model.tied"] == Choice((True, False))
-    assert space["training.bptt"] == Range(8, 16) and space["model.layer"] == Choice(("fused", "spelled"))
+    assert space["training.bptt"] == Range(8, 16) and space["model.layer"] == Choice(("fused", "reference"))
     assert current(start_of("gru-char", training={"bptt": 9}), "training.bptt") == 9
 
 
@@ -111,7 +111,7 @@ REFUSED = [
     ({"search": {"training.learning_rate": 3}}, "in a range"),
     ({"search": {"training.learning_rate": ""}}, "learning_rate"),
     ({"search": {"model.hidden_size": "1.5:3"}}, "whole number"),
-    ({"search": {"model.layer": "fused:spelled"}}, "is two numbers"),
+    ({"search": {"model.layer": "fused:reference"}}, "is two numbers"),
     ({"search": {"model.hiden_size": "1:3"}}, "Did you mean 'hidden_size'"),
     ({"search": {"modle.hidden_size": "1:3"}}, "no setting"),
     ({"search": {"hidden_size": "1:3"}}, "no setting"),

@@ -1,4 +1,4 @@
-"""reviewgen's conformance suite over the model: one test a law. Then what the suite cannot know, the model's own promise."""
+"""reviewgen's conformance suite, one test for each rule of the model contract, and a test of what the model computes."""
 
 import math
 
@@ -10,7 +10,7 @@ from reviewgen.testing import MODEL_LAWS
 
 
 def make():
-    """Return a model as the laws want it: ready to predict. Make it small, and the tests are fast."""
+    """Return a model in evaluation mode; a small one keeps the tests fast."""
     return Uniform(UniformConfig(vocab_size=11)).eval()
 
 
@@ -19,6 +19,6 @@ def test_law(law):
     law(make)
 
 
-def test_every_token_is_as_probable_as_any_other():
+def test_all_tokens_are_equally_probable():
     logits, _ = make()(torch.tensor([[3, 1, 4]]), ())
     assert torch.allclose(logits.log_softmax(-1), torch.tensor(-math.log(11)))

@@ -1,4 +1,4 @@
-"""Cross entropy of rows of logits and its gradient in one walk, without a table of probabilities beside them."""
+"""Cross entropy of logits and its gradient in one pass, without an array of probabilities."""
 
 import math
 
@@ -10,19 +10,19 @@ from reviewgen.compiled.precision import narrow, wide
 
 __all__ = ["cross_entropy_and_gradient"]
 
-BLOCK = 32  # sums side by side, which a processor adds up at once
-NEAR, FAR = 1e-30, 1e30
+BLOCK = 32  # independent sums, which vectorise
+MIN_SUM, MAX_SUM = 1e-30, 1e30  # of the exponentials; beyond, float32 may overflow or underflow
 
 
 @compiled
 def cross_entropy_and_gradient(logits, targets, scale, gradient):
-    """Return the sum of the losses of rows of logits, and write its gradient.
+    """Return the sum of the cross entropies (nats) of N rows of logits, and write the gradient.
 
     Args:
         logits: (N, V), float32, or bfloat16 as uint16.
-        targets: int64 (N,), below V; a negative one is none.
-        scale: float32, what the gradient is multiplied with.
-        gradient: (N, V) like the logits; written.
+        targets: int64 (N,), below V; rows with a negative target are ignored.
+        scale: float32, a factor of the gradient.
+        gradient: (N, V), like the logits; written.
     """
     powers = np.empty((logits.shape[1] + BLOCK - 1) // BLOCK * BLOCK, np.float32)
     total = 0.0
@@ -31,21 +31,21 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
             _clear(gradient[row])
             continue
         shift = np.float32(0)
-        found = _raise_all(logits[row], shift, powers)
-        if not NEAR < found < FAR:  # as logits a hundred from zero make it: measure them from the largest
+        exp_sum = _exp_all(logits[row], shift, powers)
+        if not MIN_SUM < exp_sum < MAX_SUM:  # for logits far from zero, subtract the largest first
             shift = _largest(logits[row])
-            found = _raise_all(logits[row], shift, powers)
-        factor = scale / found
-        _shrink(powers, factor, gradient[row])
+            exp_sum = _exp_all(logits[row], shift, powers)
+        factor = scale / exp_sum
+        _scale_all(powers, factor, gradient[row])
         target = targets[row]
         gradient[row, target] = narrow(powers[target] * factor - scale, gradient[row, target])
-        total += math.log(found) + float(shift) - float(wide(logits[row, target]))
+        total += math.log(exp_sum) + float(shift) - float(wide(logits[row, target]))
     return total
 
 
 @compiled
-def _raise_all(logits, shift, powers):
-    """Write e to each logit less a shift, and return the sum."""
+def _exp_all(logits, shift, powers):
+    """Write exp(logit - shift) of each logit, and return the sum."""
     for j in range(len(logits)):
         powers[j] = exp32(wide(logits[j]) - shift)
     powers[len(logits) :] = 0
@@ -53,22 +53,22 @@ def _raise_all(logits, shift, powers):
     for start in range(0, len(powers), BLOCK):
         for j in range(BLOCK):
             sums[j] += powers[start + j]
-    found = np.float32(0)
+    total = np.float32(0)
     for j in range(BLOCK):
-        found += sums[j]
-    return found
+        total += sums[j]
+    return total
 
 
 @compiled
 def _largest(logits):
-    found = wide(logits[0])
+    largest = wide(logits[0])
     for j in range(len(logits)):
-        found = max(found, wide(logits[j]))
-    return found
+        largest = max(largest, wide(logits[j]))
+    return largest
 
 
 @compiled
-def _shrink(powers, scale, row):
+def _scale_all(powers, scale, row):
     for j in range(len(row)):
         row[j] = narrow(powers[j] * scale, row[j])
 

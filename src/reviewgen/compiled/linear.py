@@ -1,9 +1,9 @@
-"""Matrix-vector products and squashing functions at the speed of the memory, for loops that predict one token after another.
+"""Matrix-vector products limited by memory bandwidth only, and activation functions, for loops that generate token by token.
 
-A matrix is kept in *panels* of 64 outputs: a panel's sums stay in registers while its weights pass by once, in the order in
-which they lie in memory (the layout that GotoBLAS packs into; Goto & van de Geijn 2008). Weights may be kept in 8 or 16 bits,
-scaled by output: what a lone text waits for is the weights' way from memory. Each sum runs over its inputs in their order, one
-fused multiply-add after another where the processor has them, so that a row's result does not depend on the rows beside it.
+A matrix is stored in *panels* of 64 outputs: a panel's sums stay in registers while its weights are loaded once, in the order in
+which they are in memory (the layout that GotoBLAS packs into; Goto & van de Geijn 2008). Weights may be stored in 8 or 16 bits,
+scaled by output, since a single text waits for the weights to come from memory. Each sum adds its inputs in order, with fused
+multiply-adds if the processor has them, so that a row's result does not depend on the other rows.
 
 Shapes: M outputs, K inputs, R rows, P panels.
 """
@@ -22,31 +22,31 @@ from numba.extending import intrinsic
 from reviewgen.compiled import compiled, inlined
 from reviewgen.errors import BundleError
 
-__all__ = ["PANEL", "Bits", "Matrix", "add_product", "exp32", "pack", "refuse_non_numbers", "sigmoid32", "tanh32"]
+__all__ = ["PANEL", "Bits", "Matrix", "add_product", "exp32", "pack", "refuse_non_finite", "sigmoid32", "tanh32"]
 
-PANEL = 64  # outputs: four registers of 512 bits, enough sums at once to hide the latency of an addition
-GROUP = 4  # rows that share a pass over a panel: their 16 registers of sums and a panel's four fit into 32
+PANEL = 64  # outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
+GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
 ALIGNMENT = 64  # bytes, a cache line
-LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.72283)  # where exp leaves the normal numbers of single precision
+LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.72283)  # beyond, exp is not a normal number in single precision
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = (
     np.float32(0.693359375),
     np.float32(-2.12194440e-4),
-)  # their sum is ln 2; the first has few bits (Cody & Waite)
-SHIFT = np.float32(1.5 * 2**23)  # added to a number, it leaves the nearest integer in the lowest bits
+)  # their sum is ln 2, the first with few bits (Cody & Waite)
+SHIFT = np.float32(1.5 * 2**23)  # added to a number, it rounds it to an integer, in the lowest bits
 ONE, HALF, TWO, ZERO, INFINITY = np.float32(1), np.float32(0.5), np.float32(2), np.float32(0), np.float32(np.inf)
 C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))  # Taylor: below 1e-8 up to ln(2) / 2
 EIGHTEEN = np.float32(18)
 
 Bits: TypeAlias = Literal[32, 16, 8]
-"""Bits of a weight. A lone text waits for the weights to come from memory: where these do not fit in the processor's second
+"""Bits of a weight. A single text waits for the weights to come from memory: if they do not fit in the processor's second-level
 cache, 8 are two to three times as fast as 32, and round each weight to a 127th of its output's largest; 16 are nearly exact."""
 
 
 class Matrix(NamedTuple):
-    """A matrix in panels: output 64 p + m of input k weighs ``panels[p, k, m] * scales[64 p + m]``; zeros fill the last panel.
+    """A matrix in panels: the weight of input k in output 64 p + m is ``panels[p, k, m] * scales[64 p + m]``.
 
-    A compiled loop is given the two arrays; several matrices of one shape may be stacked in front.
+    Zeros pad the last panel. Compiled loops take the two arrays; matrices of one shape may be stacked along leading axes.
     """
 
     panels: Shaped[np.ndarray, "*S P K 64"]  # float32, int16 or int8
@@ -54,11 +54,11 @@ class Matrix(NamedTuple):
 
 
 def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
-    """Return a matrix, or a stack of some, in panels.
+    """Return a matrix, or a stack of matrices, in panels.
 
     Args:
-        weights: One row an output, as torch has them.
-        bits: 32 keeps the weights; 16 and 8 round each to a multiple of 1/32767 and 1/127 of its output's largest.
+        weights: One row an output, as in torch.
+        bits: 32 keeps the weights; 16 and 8 round each to a multiple of 1/32767 or 1/127 of its output's largest.
 
     >>> out = np.zeros((1, 64), np.float32)
     >>> add_product(*pack(np.array([[1, 2], [3, 4]], np.float32)), np.array([[1, 10]], np.float32), out)
@@ -81,19 +81,19 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
     return Matrix(packed, scales)
 
 
-def refuse_non_numbers(tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise unless every number of a model's tensors is one.
+def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise unless all tensors of a model are finite.
 
     Raises:
         BundleError: A tensor holds NaN or infinity.
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise BundleError(f"The tensor {name!r} holds NaN or infinity, which no trained model does. Train it again.")
+            raise BundleError(f"The tensor {name!r} holds NaN or infinity, so the model cannot be used. Train it again.")
 
 
 def _aligned(shape, dtype):
-    """Return an empty array that begins with a cache line, so that a panel's row is no line more than it need be."""
+    """Return an uninitialised array that starts at a cache line, so that a panel's row spans as few lines as possible."""
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -101,35 +101,36 @@ def _aligned(shape, dtype):
 
 
 def _make_tile(rows):
-    """Return the innermost loop for so many rows, as an intrinsic: numba has no word for a register of many numbers."""
+    """Return the innermost loop for a number of rows, as an intrinsic, since numba has no vector types."""
 
     @intrinsic
     def tile(typing, panel, scales, inputs, outputs, row, column):
         """Add panel (K, 64) times ``inputs[row : row + rows]``, scaled, to 64 columns of ``outputs[row : row + rows]``."""
 
         def generate(context, builder, signature, arguments):
-            return _write_tile(context, builder, signature, arguments, rows)
+            return _build_tile(context, builder, signature, arguments, rows)
 
         return types.void(panel, scales, inputs, outputs, types.intp, types.intp), generate
 
     return tile
 
 
-def _write_tile(context, builder, signature, arguments, rows):
+def _build_tile(context, builder, signature, arguments, rows):
+    """Build the LLVM code of a tile."""
     panel, scales, inputs, outputs = (
         context.make_array(array)(context, builder, value) for array, value in zip(signature.args[:4], arguments[:4], strict=True)
     )
     row, column = arguments[4:]
     element = context.get_data_type(signature.args[0].dtype)
-    vector, small = ir.VectorType(ir.FloatType(), PANEL), ir.VectorType(element, PANEL)
-    kind = ir.FunctionType(vector, [vector] * 3)
-    fused = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{PANEL}f32")  # a b + c
+    vector, stored = ir.VectorType(ir.FloatType(), PANEL), ir.VectorType(element, PANEL)
+    fused_type = ir.FunctionType(vector, [vector] * 3)
+    fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")  # a b + c
     length = builder.extract_value(panel.shape, 0)
-    width, pitch = (builder.extract_value(array.shape, 1) for array in (inputs, outputs))
+    width, stride = (builder.extract_value(array.shape, 1) for array in (inputs, outputs))
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]  # become registers
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
     with cgutils.for_range(builder, length) as loop:
-        weights = _load(builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), small)
+        weights = _load(builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), stored)
         if element != ir.FloatType():
             weights = builder.sitofp(builder.sext(weights, ir.VectorType(ir.IntType(32), PANEL)), vector)
         for r in range(rows):
@@ -139,21 +140,21 @@ def _write_tile(context, builder, signature, arguments, rows):
             builder.store(builder.call(fused, [weights, spread, builder.load(sums[r])]), sums[r])
     scale = _load(builder, scales.data, column, vector)
     for r in range(rows):
-        place = builder.add(builder.mul(builder.add(row, ir.Constant(row.type, r)), pitch), column)
-        total = builder.call(fused, [builder.load(sums[r]), scale, _load(builder, outputs.data, place, vector)])
-        builder.store(total, _point(builder, outputs.data, place, vector), align=4)
+        offset = builder.add(builder.mul(builder.add(row, ir.Constant(row.type, r)), stride), column)
+        total = builder.call(fused, [builder.load(sums[r]), scale, _load(builder, outputs.data, offset, vector)])
+        builder.store(total, _pointer(builder, outputs.data, offset, vector), align=4)
     return context.get_dummy_value()
 
 
-def _point(builder, data, place, vector):
-    return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
+def _pointer(builder, data, offset, vector):
+    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
-def _load(builder, data, place, vector):
-    return builder.load(_point(builder, data, place, vector), align=1 if vector.element == ir.IntType(8) else 2)
+def _load(builder, data, offset, vector):
+    return builder.load(_pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2)
 
 
-_one_row, _some_rows = _make_tile(1), _make_tile(GROUP)
+_one_row, _row_group = _make_tile(1), _make_tile(GROUP)
 
 
 @compiled
@@ -161,22 +162,22 @@ def add_product(panels, scales, inputs, outputs):
     """Add the products of a matrix and R rows to ``outputs``.
 
     Args:
-        panels, scales: A Matrix's, (P, K, 64) and (64 P,).
-        inputs: float32 (R, K), C-contiguous; more columns than K may follow.
+        panels, scales: Of a Matrix, (P, K, 64) and (64 P,).
+        inputs: float32 (R, K), C-contiguous; further columns are ignored.
         outputs: float32 (R, 64 P), C-contiguous.
     """
     whole = len(inputs) // GROUP * GROUP
     for panel in range(len(panels)):
         weights, column = panels[panel], panel * PANEL
         for row in range(0, whole, GROUP):
-            _some_rows(weights, scales, inputs, outputs, row, column)
+            _row_group(weights, scales, inputs, outputs, row, column)
         for row in range(whole, len(inputs)):
             _one_row(weights, scales, inputs, outputs, row, column)
 
 
 @inlined
 def _split(number):
-    """Return integer n and e ** r - 1, where number = n ln 2 + r and abs(r) is at most ln(2) / 2."""
+    """Return integer n and e ** r - 1, where number = n ln 2 + r and abs(r) <= ln(2) / 2."""
     shifted = number * LOG2_E + SHIFT
     n = shifted - SHIFT
     rest = number - n * LN2_HIGH - n * LN2_LOW
@@ -186,23 +187,23 @@ def _split(number):
 
 @inlined
 def exp32(number):
-    """Return e to a float32, within 1e-7 of itself; 0 below -87, infinity above 88.72283. Vectorises in a loop."""
-    inside = HIGHEST if number > HIGHEST else (LOWEST if number < LOWEST else number)  # NaN stays
+    """Return e to the power of a float32, relative error 1e-7; 0 below -87, infinity above 88.72283. Vectorises in a loop."""
+    inside = HIGHEST if number > HIGHEST else (LOWEST if number < LOWEST else number)  # NaN stays NaN
     n, less_one = _split(inside)
-    half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)  # 2 ** (n - 1), for n may be 128
+    half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)  # 2 ** (n - 1), since n may be 128
     result = TWO * (half_power * less_one + half_power)
     return INFINITY if number > HIGHEST else (ZERO if number < LOWEST else result)
 
 
 @inlined
 def sigmoid32(number):
-    """Return 1 / (1 + exp(-number)) of a float32, within 2e-7 of itself. Vectorises in a loop."""
+    """Return 1 / (1 + exp(-number)) of a float32, relative error 2e-7. Vectorises in a loop."""
     return ONE / (ONE + exp32(-number))
 
 
 @inlined
 def tanh32(number):
-    """Return tanh of a float32, within 2e-7 of itself, near zero, too: e ** 2x - 1 is never rounded. Vectorises in a loop."""
+    """Return tanh of a float32, relative error 2e-7, also near zero, since e ** 2x - 1 is never rounded. Vectorises in a loop."""
     double = number + number
     inside = EIGHTEEN if double > EIGHTEEN else (-EIGHTEEN if double < -EIGHTEEN else double)  # beyond, tanh rounds to one
     n, less_one = _split(inside)

@@ -1,6 +1,6 @@
-"""Numbers of any precision in compiled loops: float32 and float64 as they are, bfloat16, of which numpy knows nothing, as uint16.
+"""Mixed precision in compiled loops: float32 and float64 as they are, bfloat16, which numpy does not have, as uint16.
 
-A loop widens what it reads with ``wide``, bfloat16 to float32, and rounds what it writes with ``narrow``.
+A loop converts values that it loads with ``wide`` (bfloat16 to float32), and values that it stores with ``narrow``.
 """
 
 import numpy as np
@@ -17,11 +17,11 @@ HALF_ULP, BIT, SIXTEEN = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
 @inlined
 def _rounded(number):
     bits = np.float32(number).view(np.uint32)
-    return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)  # to the nearest, to the even one of two
+    return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)  # to nearest, ties to even
 
 
 def wide(number):
-    """Return a number that was read as one to compute with; to be compiled."""
+    """Return a stored number in the precision to compute with; only in compiled code."""
 
 
 @overload(wide)
@@ -32,7 +32,7 @@ def _make_wide(number):
 
 
 def narrow(number, like):
-    """Return a number as one to be written where ``like`` stands; to be compiled."""
+    """Return a number in the stored precision of ``like``; only in compiled code."""
 
 
 @overload(narrow)

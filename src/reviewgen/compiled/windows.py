@@ -1,8 +1,8 @@
-"""Hashed sets of token windows: which runs of k tokens stand in a corpus, in some bits each.
+"""Hashed sets of token windows: which runs of k tokens occur in a corpus, in a few bits each.
 
-A Bloom filter (Bloom 1970) whose bits for one window lie in one block of 512 (Putze, Sanders & Singler 2007): one visit to
-memory a question. It never misses a window of the corpus; it takes a share of all others for one, the *false-positive rate*.
-Only windows whose hash is a multiple of ``stride`` are held; of any other it can say nothing, and says *maybe*.
+A Bloom filter (Bloom 1970) whose bits for one window are in one block of 512 (Putze, Sanders & Singler 2007), so that a lookup
+is one memory access. It has no false negatives; the share of other windows that it reports is the *false-positive rate*. Only
+windows whose hash is a multiple of ``stride`` are stored; any other window is reported as if it occurred.
 """
 
 import math
@@ -31,25 +31,24 @@ __all__ = [
 BLOCK = 8  # words of 64 bits
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
 PART = 1 << 14  # tokens hashed at a time
-REGIONS, REGION_SHIFT, QUEUE = 64, np.uint64(58), 1 << 14  # of a set being built: a hash's first six bits say which
-TRIALS = 200_000  # random hashes asked for the false-positive rate
-
+REGIONS, REGION_SHIFT, QUEUE = 64, np.uint64(58), 1 << 14  # while building: the first six bits of a hash select a region
+TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
 
 Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
-"""A stream of tokens, whole or in blocks that each end with a separator; what yields the blocks can do so again."""
+"""A stream of tokens, whole or in blocks that each end with a separator; the blocks can be iterated more than once."""
 
 
 class WindowSet(NamedTuple):
-    """The windows of ``length`` tokens of a corpus. A numba-compiled function takes it as it is."""
+    """The windows of ``length`` tokens of a corpus. Compiled functions take it as it is."""
 
     bits: UInt64[np.ndarray, " W"]
     length: int
-    probes: int  # bits a window
-    stride: int  # a power of two
+    probes: int  # bits set by a window
+    stride: int  # a power of two; windows whose hash is a multiple of it are stored
 
 
 NO_WINDOWS = WindowSet(np.zeros(BLOCK, np.uint64), 1, 1, 1)
-"""An empty set, for compiled code that takes one either way."""
+"""An empty set, for compiled code that needs an argument of this type."""
 
 
 def build_windows(
@@ -65,10 +64,10 @@ def build_windows(
     Args:
         ids: The stream.
         separators: The ids of bos and eos.
-        length: Tokens a window.
-        bits_per_window: More bits, fewer false positives: 10 give about 1 %, 16 about 0.1 %.
-        stride: A power of two; only one window in so many is held.
-        expected: How many windows the set will hold, where the caller has counted them.
+        length: Number of tokens of a window.
+        bits_per_window: More bits give fewer false positives: 10 about 1 %, 16 about 0.1 %.
+        stride: A power of two; one window in ``stride`` is stored.
+        expected: Number of windows that the set will have, if the caller has counted them.
 
     >>> windows = build_windows(np.array([0, 5, 6, 7, 1]), (0, 1), length=2, bits_per_window=16)
     >>> copies(windows, np.array([9, 6, 7]), 2, 1), copies(windows, np.array([9, 6, 8]), 2, 1)
@@ -77,14 +76,14 @@ def build_windows(
     windows = count_windows(ids, separators, length, stride) if expected is None else expected
     blocks = max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
     probes = min(7, max(1, round(bits_per_window * math.log(2))))
-    found = WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
+    window_set = WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
     for block in cut(ids):
-        _insert_all(found, block, *separators)
-    return found
+        _insert_all(window_set, block, *separators)
+    return window_set
 
 
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
-    """Return about how many distinct windows a set of the stream would hold; exact below 65,536 tokens."""
+    """Return the number of distinct windows that a set of the stream would store; an estimate from 65,536 tokens on."""
     tokens = sum(len(block) for block in cut(ids))
     thinner = max(stride, 1 << (tokens >> 16).bit_length())
     hashes = [_sample(block, *separators, length, thinner) for block in cut(ids)]
@@ -97,32 +96,32 @@ def cut(ids: Tokens) -> Iterable[np.ndarray]:
 
 
 def false_positive_rate(windows: WindowSet) -> float:
-    """Return the share of windows outside the corpus that the set takes for one of its own, of those that it can judge."""
+    """Return the share of random windows whose hash is a multiple of the stride that the set wrongly contains."""
     random = np.random.default_rng(0).integers(0, 1 << 64, TRIALS, dtype=np.uint64)
-    share: float = _share_held(windows, random * np.uint64(windows.stride))
+    share: float = _share_contained(windows, random * np.uint64(windows.stride))
     return share
 
 
 @compiled
 def hash_window(tokens, end, length):
-    """Return the 64-bit hash of the ``length`` tokens that end at index ``end``, that one included."""
+    """Return the 64-bit hash of the ``length`` tokens up to index ``end``, inclusive."""
     value = np.uint64(0)
-    for place in range(end - length + 1, end + 1):
-        value = value * MULTIPLIER + np.uint64(tokens[place] + 1)
+    for position in range(end - length + 1, end + 1):
+        value = value * MULTIPLIER + np.uint64(tokens[position] + 1)
     return _mix(value)
 
 
 @compiled
 def holds(windows, value):
-    """Return whether the window with this hash may stand in the corpus; true where the set can say nothing."""
+    """Return whether the window with this hash may occur in the corpus; true if its hash is not a multiple of the stride."""
     if value & np.uint64(windows.stride - 1):
         return True
     blocks = np.uint64(len(windows.bits) // BLOCK)
     start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
     fields = _mix(value ^ MULTIPLIER)
     for _ in range(windows.probes):
-        place = np.int64(fields & np.uint64(511))
-        if not (windows.bits[start + (place >> 6)] >> np.uint64(place & 63)) & np.uint64(1):
+        bit = np.int64(fields & np.uint64(511))
+        if not (windows.bits[start + (bit >> 6)] >> np.uint64(bit & 63)) & np.uint64(1):
             return False
         fields >>= np.uint64(9)
     return True
@@ -130,9 +129,9 @@ def holds(windows, value):
 
 @compiled
 def copies(windows, tokens, end, run):
-    """Return whether the last ``run`` windows that end at index ``end`` may all stand in the corpus.
+    """Return whether the last ``run`` windows up to index ``end`` may all occur in the corpus.
 
-    A span of length + run - 1 tokens can only be copied if so. Tokens before index 0 are in no window.
+    Only then can the last length + run - 1 tokens be copied. Windows do not extend before index 0.
     """
     if end + 2 < windows.length + run:
         return False
@@ -143,52 +142,52 @@ def copies(windows, tokens, end, run):
 
 
 @compiled
-def forbid(windows, tokens, end, run, weights):
-    """Set the weight (V,) of every token to zero that, at index ``end``, would make ``copies`` true."""
+def forbid(windows, tokens, end, run, probs):
+    """Set the probability, in ``probs`` (V,), of each token that at index ``end`` would make ``copies`` true to zero."""
     length = windows.length
     if end + 2 < length + run:
         return
     for back in range(1, run):
         if not holds(windows, hash_window(tokens, end - back, length)):
             return
-    begun = np.uint64(0)
-    for place in range(end - length + 1, end):
-        begun = begun * MULTIPLIER + np.uint64(tokens[place] + 1)
-    for token in range(len(weights)):
-        if weights[token] > 0 and holds(windows, _mix(begun * MULTIPLIER + np.uint64(token + 1))):
-            weights[token] = 0.0
+    prefix = np.uint64(0)
+    for position in range(end - length + 1, end):
+        prefix = prefix * MULTIPLIER + np.uint64(tokens[position] + 1)
+    for token in range(len(probs)):
+        if probs[token] > 0 and holds(windows, _mix(prefix * MULTIPLIER + np.uint64(token + 1))):
+            probs[token] = 0.0
 
 
 @compiled
 def _mix(value):
-    """Return the bits of a word well mixed: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
+    """Return a 64-bit hash of a word: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
 
 
 @compiled
-def _hash_part(ids, first, last, bos, eos, length, stride, found):
-    """Write to ``found`` the hashes of the windows that end in [first, last), and return how many they are.
+def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
+    """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their number.
 
-    Windows with a separator are left out, and those whose hash is no multiple of ``stride``.
+    Windows with a separator, and those whose hash is not a multiple of ``stride``, are left out.
     """
     count, inside = 0, 0
     value, oldest = np.uint64(0), np.uint64(1)
     for _ in range(length):
         oldest *= MULTIPLIER
-    for place in range(max(0, first - length + 1), last):
-        if ids[place] == bos or ids[place] == eos:
+    for position in range(max(0, first - length + 1), last):
+        if ids[position] == bos or ids[position] == eos:
             value, inside = np.uint64(0), 0
             continue
-        value = value * MULTIPLIER + np.uint64(ids[place] + 1)
+        value = value * MULTIPLIER + np.uint64(ids[position] + 1)
         if inside >= length:
-            value -= oldest * np.uint64(ids[place - length] + 1)
+            value -= oldest * np.uint64(ids[position - length] + 1)
         inside += 1
         if inside >= length:
             mixed = _mix(value)
             if not mixed & np.uint64(stride - 1):
-                found[count] = mixed
+                hashes[count] = mixed
                 count += 1
     return count
 
@@ -196,19 +195,19 @@ def _hash_part(ids, first, last, bos, eos, length, stride, found):
 @compiled
 def _sample(ids, bos, eos, length, stride):
     """Return the hashes of all windows without a separator whose hash is a multiple of ``stride``."""
-    found, part, total = np.empty(PART, np.uint64), np.empty(PART, np.uint64), 0
+    hashes, part, total = np.empty(PART, np.uint64), np.empty(PART, np.uint64), 0
     for first in range(0, len(ids), PART):
         count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, length, stride, part)
-        if total + count > len(found):
-            found = np.concatenate((found, np.empty(len(found), np.uint64)))
-        found[total : total + count] = part[:count]
+        if total + count > len(hashes):
+            hashes = np.concatenate((hashes, np.empty(len(hashes), np.uint64)))
+        hashes[total : total + count] = part[:count]
         total += count
-    return found[:total]
+    return hashes[:total]
 
 
 @compiled
 def _insert_all(windows, ids, bos, eos):
-    """Insert every window of a stream; those for one region of memory wait until many are there, so that it stays in cache."""
+    """Insert every window of a stream; hashes are queued by region of memory and inserted together, so that it stays in cache."""
     part, waiting, sizes = np.empty(PART, np.uint64), np.empty((REGIONS, QUEUE), np.uint64), np.zeros(REGIONS, np.int64)
     for first in range(0, len(ids), PART):
         count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, windows.length, windows.stride, part)
@@ -230,13 +229,13 @@ def _insert(windows, hashes):
         start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
         fields = _mix(value ^ MULTIPLIER)
         for _ in range(windows.probes):
-            place = np.int64(fields & np.uint64(511))
-            windows.bits[start + (place >> 6)] |= np.uint64(1) << np.uint64(place & 63)
+            bit = np.int64(fields & np.uint64(511))
+            windows.bits[start + (bit >> 6)] |= np.uint64(1) << np.uint64(bit & 63)
             fields >>= np.uint64(9)
 
 
 @compiled
-def _share_held(windows, hashes):
+def _share_contained(windows, hashes):
     count = 0
     for value in hashes:
         count += holds(windows, value)

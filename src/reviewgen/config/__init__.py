@@ -11,6 +11,7 @@ from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSet
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
 from reviewgen.config.settings import (
     Bound,
+    RenamedValues,
     check,
     check_seed,
     fields_of,
@@ -18,6 +19,7 @@ from reviewgen.config.settings import (
     from_strings,
     parse_duration,
     parse_settings,
+    rename_values,
     to_dict,
 )
 
@@ -29,6 +31,7 @@ __all__ = [
     "GenerationSettings",
     "Preset",
     "ReadingOptions",
+    "RenamedValues",
     "check",
     "check_seed",
     "fields_of",
@@ -38,5 +41,6 @@ __all__ = [
     "parse_duration",
     "parse_settings",
     "refuse_unknown_options",
+    "rename_values",
     "to_dict",
 ]

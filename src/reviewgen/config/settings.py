@@ -12,6 +12,10 @@ Bounds are part of the type; the bounds of a tuple apply to each element. ``chec
         def __post_init__(self) -> None:
             check(self)
 
+A value that has a new name is still accepted under the old one, from saved files and from the user, where the type says so::
+
+    layer: Annotated[Literal["compiled", "reference"], RenamedValues({"unrolled": "compiled"})] = "compiled"
+
 ``from_dict`` rejects unknown and missing keys and invalid values; ``from_strings`` converts strings typed after ``--set``.
 Standard library only; knows neither torch nor any plugin.
 """
@@ -30,6 +34,7 @@ from reviewgen.errors import ConfigError, did_you_mean
 
 __all__ = [
     "Bound",
+    "RenamedValues",
     "check",
     "check_seed",
     "fields_of",
@@ -37,6 +42,7 @@ __all__ = [
     "from_strings",
     "parse_duration",
     "parse_settings",
+    "rename_values",
     "to_dict",
 ]
 
@@ -74,6 +80,16 @@ class Bound:
         return " and ".join(f"{name} {limit:g}" for name, limit in limits if limit is not None)
 
 
+@dataclass(frozen=True, eq=False)  # hashed by identity, as the mapping has no hash
+class RenamedValues:
+    """Values of a string setting that were renamed, old to new; stands inside ``Annotated``.
+
+    ``from_dict`` and ``from_strings`` replace an old value by the new one; ``to_dict`` and messages have the new one only.
+    """
+
+    new_values: Mapping[str, str]
+
+
 def check(config: Any) -> None:
     """Validate a config dataclass: every field must have its declared type and be within its bounds.
 
@@ -103,6 +119,12 @@ def fields_of(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
+def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a config dataclass in which each value that was renamed has its new name."""
+    known = fields_of(cls)
+    return {key: _rename(value, known.get(key)) for key, value in values.items()}
+
+
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """Create a config from JSON values; unknown keys are an error.
 
@@ -116,7 +138,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     missing = [name for name in _required(cls) if name not in values]
     if missing:
         raise ConfigError(f"The setting {missing[0]!r} is missing.")
-    return cls(**{name: _to_tuple(value, known[name]) for name, value in values.items()})
+    return cls(**{name: _to_tuple(_rename(value, known[name]), known[name]) for name, value in values.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +152,7 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
-        parsed[key] = _convert(key, value, known[key]) if isinstance(value, str) else value
+        parsed[key] = _convert(key, _rename(value, known[key]), known[key]) if isinstance(value, str) else value
     return parsed
 
 
@@ -196,6 +218,12 @@ def _unpack(hint: Any) -> tuple[Any, Bound | None]:
         inner, *extras = get_args(hint)
         return inner, next((extra for extra in extras if isinstance(extra, Bound)), None)
     return hint, None
+
+
+def _rename(value: Any, hint: Any) -> Any:
+    """Return the new name of a value that its field has renamed, any other value as it is."""
+    extras = get_args(hint)[1:] if get_origin(hint) is Annotated and isinstance(value, str) else ()
+    return next((extra.new_values.get(value, value) for extra in extras if isinstance(extra, RenamedValues)), value)
 
 
 def _check_value(name: str, value: Any, hint: Any) -> None:

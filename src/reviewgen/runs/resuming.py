@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from reviewgen.config import rename_values
 from reviewgen.errors import CheckpointError, ConfigError, TrainingError, storage_errors
 from reviewgen.runs.start import Start
 from reviewgen.training import Checkpoints, all_processes
@@ -54,6 +55,7 @@ class RunFolder:
                 "Do without --resume (resume=True)."
             )
         self._resume, self._begun = resume, False
+        self._model_config = start.model_class.Config
         plugins = start.model_plugin, start.tokenizer_plugin
         versions = {plugin.package: plugin.version for plugin in plugins} | {"reviewgen": __version__, "torch": version("torch")}
         told = {"schema": SCHEMA, "versions": versions, "preset": preset, "settings": settings}
@@ -150,6 +152,8 @@ class RunFolder:
             return
         if begun is None:
             raise CheckpointError(f"There is no run to go on with in {folder}. Do without --resume (resume=True) to begin one.")
+        if isinstance(model_settings := begun["settings"].get("model"), dict):  # of an earlier version, which had other names
+            begun["settings"]["model"] = rename_values(self._model_config, model_settings)
         _compare(folder, begun, self._told)
         checkpoints.load()
         checkpoints.note(

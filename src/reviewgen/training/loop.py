@@ -316,8 +316,8 @@ def _restore_execution(resume_state: Mapping[str, Any], model: Any) -> tuple[Exe
     """
     try:
         execution = ExecutionConfig(**resume_state["form"])
-        if isinstance(model, SupportsImplementations) and execution.implementation not in model.implementations():
-            raise ValueError(f"it has no implementation {execution.implementation!r}")
+        if isinstance(model, SupportsImplementations):
+            model.use_implementation(str(execution.implementation))  # raises if the model does not have it
         return execution, resume_state["seconds_of_one"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The checkpoint does not fit this model: {error}") from None

@@ -1,4 +1,4 @@
-"""A stranger's plugin: the example is installed from a copy, its source deleted, and it lists, trains, saves and loads."""
+"""A third-party plugin: the example, installed from a copy whose source is then deleted, is listed, trains, saves and loads."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def run(words, site, cwd):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Install the example into a fresh folder and delete what it was installed from."""
-    root = tmp_path_factory.mktemp("stranger")
+    root = tmp_path_factory.mktemp("third_party")
     source = root / "source"
     shutil.copytree(EXAMPLE, source)
     pip = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(root / "site"), str(source)]
@@ -29,7 +29,7 @@ def site(tmp_path_factory):
     return root / "site"
 
 
-def test_it_lists_trains_saves_and_reloads(site, tmp_path):
+def test_the_plugin_is_listed_trains_saves_and_loads(site, tmp_path):
     (tmp_path / "reviews.txt").write_text("\n".join(f"Review {number} is short." for number in range(40)))
     listed = run(["reviewgen", "list"], site, tmp_path)
     assert "uniform" in listed.stdout
@@ -45,7 +45,7 @@ def test_it_lists_trains_saves_and_reloads(site, tmp_path):
     assert scored.returncode == 0, scored.stderr
 
 
-def test_without_it_the_folder_names_the_package(site, tmp_path):
+def test_without_the_plugin_loading_names_the_package(site, tmp_path):
     (tmp_path / "reviews.txt").write_text("one review\nanother review\n")
     run(["reviewgen", "train", "uniform-word", "--data", "reviews.txt", "--out", "m"], site, tmp_path)
     done = run(["reviewgen", "generate", "m"], None, tmp_path)
