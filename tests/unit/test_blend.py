@@ -217,7 +217,7 @@ def test_the_command_fits_and_says_so(monkeypatch, capsys, folders):
     assert facts["bits_per_character"] < min(row["bits_per_character"] for row in facts["models"])
     assert reviewgen.load(folders / "c").model.config.weights == tuple(row["weight"] for row in facts["models"])
     status, out, err = run_command(monkeypatch, capsys, *words, folders / "c")
-    assert status == 1 and "is there already" in err
+    assert status == 1 and "already exists" in err
 
 
 def test_the_command_takes_weights(monkeypatch, capsys, folders):

@@ -113,7 +113,7 @@ def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, 
     status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
     assert status == 1 and "The model is another" in json.loads(found)["texts"][0]["differences"][0]
     status, _, said = run_command(monkeypatch, capsys, *words)
-    assert status == 2 and "is there already" in said
+    assert status == 2 and "already exists" in said
 
 
 # Files of texts.

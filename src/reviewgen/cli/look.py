@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from reviewgen import registry
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
 from reviewgen.registry import InstalledWeights, describe_weights
-from reviewgen.version import __version__, registry
+from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
 

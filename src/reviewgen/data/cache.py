@@ -22,6 +22,7 @@ from reviewgen.data.encoding import fill
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import Tokenizer
+from reviewgen.storage import publish
 
 __all__ = ["cache_folder", "digest_tokenizer", "tokenize", "workspace"]
 
@@ -124,12 +125,8 @@ def _sizes(folder: Path) -> dict[str, int]:
 def _publish(folder: Path, home: Path) -> None:
     """Give a finished folder its name; another run may have been first, with the same content."""
     (folder / _MANIFEST).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
     try:
-        folder.rename(home)
+        publish(folder, home)
     except OSError:
         if not home.exists():
             raise
