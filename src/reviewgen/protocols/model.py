@@ -47,8 +47,7 @@ class LanguageModel(Protocol):
     the optimizer can tell them from weight matrices.
 
     Attributes:
-        Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``. If it has the fields
-            ``bos_id`` and ``eos_id``, they are filled in like ``vocab_size``.
+        Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``, which is the tokenizer's.
         config: The only constructor argument; it is saved with the model.
     """
 
