@@ -276,7 +276,7 @@ def test_the_command_says_that_nothing_was_gained(folder: Path, tmp_path: Path, 
 
 
 BAD = [
-    (["train", "--out", "o"], 2, "Name a preset"),
+    (["train", "--out", "o"], 2, "Give a preset"),
     (["train", "lstm-char", "--from", "gru", "--out", "o"], 2, "gru is of the preset gru-char, not lstm-char"),
     (["train", "--from", "nothing", "--out", "o"], 2, "'nothing'"),
     (["train", "--from", "./nothing", "--out", "o"], 1, "no such folder"),
