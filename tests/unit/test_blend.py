@@ -217,13 +217,13 @@ def test_the_command_fits_and_says_so(monkeypatch, capsys, folders):
     assert facts["bits_per_character"] < min(row["bits_per_character"] for row in facts["models"])
     assert reviewgen.load(folders / "c").model.config.weights == tuple(row["weight"] for row in facts["models"])
     status, out, err = run_command(monkeypatch, capsys, *words, folders / "c")
-    assert status == 1 and "is there already" in err
+    assert status == 1 and "already exists" in err
 
 
 def test_the_command_takes_weights(monkeypatch, capsys, folders):
     words = ["blend", folders / "n", folders / "g", "--out", folders / "b"]
     status, out, err = run_command(monkeypatch, capsys, *words, "--weights", "a,b")
-    assert status == 2 and "--weights takes one number a model, as in 0.3,0.7; got 'a,b'" in err
+    assert status == 2 and "--weights takes a number for each model, as in 0.3,0.7; got 'a,b'" in err
     status, out, err = run_command(monkeypatch, capsys, "blend", folders / "n", "--out", folders / "b")
     assert status == 2 and "at least two models; got 1" in err
     status, out, err = run_command(monkeypatch, capsys, *words, "--weights", "0.3,0.7")

@@ -110,7 +110,7 @@ def test_a_network_in_16_bits_takes_half_the_room_and_is_read_as_32(gru: ReviewM
     assert all(torch.equal(tensor, narrow[name].float()) for name, tensor in again.model.state_dict().items())
     assert reviewgen.load(tmp_path / "narrow").generate("the ", num_return_sequences=3, seed=1) == texts
     assert again.evaluate(TEXTS).bits_per_character == pytest.approx(gru.evaluate(TEXTS).bits_per_character, rel=1e-3)
-    with pytest.raises(ConfigError, match="is for networks, and ngram-char is none"):
+    with pytest.raises(ConfigError, match="is for neural models, and ngram-char is not one"):
         ngram.save_pretrained(tmp_path / "no", dtype="float16")
     with pytest.raises(ConfigError, match="one of float32, float16; got 'int8'"):
         write_bundle(gru.bundle, tmp_path / "no", dtype="int8")
@@ -120,7 +120,7 @@ def test_a_network_in_16_bits_takes_half_the_room_and_is_read_as_32(gru: ReviewM
 def test_a_weight_that_is_too_large_for_16_bits_is_named(gru: ReviewModel, tmp_path: Path) -> None:
     gru.save_pretrained(tmp_path / "m")
     change_tensors(tmp_path / "m", lambda tensors: tensors["embedding.weight"][3].fill_(1e6))
-    with pytest.raises(ConfigError, match=r"^embedding\.weight holds numbers that are too large for dtype=float16"):
+    with pytest.raises(ConfigError, match=r"^embedding\.weight holds weights that are too large for dtype=float16"):
         reviewgen.load(tmp_path / "m").save_pretrained(tmp_path / "no", dtype="float16")
 
 
@@ -128,7 +128,7 @@ def test_a_weight_that_is_too_large_for_16_bits_is_named(gru: ReviewModel, tmp_p
 def test_other_dtypes_than_those_two_are_refused(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     request.getfixturevalue(name).save_pretrained(tmp_path / "m")
     change_tensors(tmp_path / "m", lambda tensors: tensors.update({key: tensor.double() for key, tensor in tensors.items()}))
-    refused(tmp_path / "m", "its config asks for")
+    refused(tmp_path / "m", "its config requires")
 
 
 def test_a_loaded_model_does_not_need_its_folder(saved: Path, gru: ReviewModel) -> None:
@@ -172,7 +172,7 @@ def test_truncated_weights(name: str, keep: int, request: pytest.FixtureRequest)
     folder: Path = request.getfixturevalue(name)
     data = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(data[:keep])
-    refused(folder, "damaged or foreign")
+    refused(folder, "damaged or not a saved model")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_not_utf_8(saved: Path, file: str) -> None:
         (["preset"], 5, "of type str"),
         (["schema"], True, "of type int"),
         (["model", "name"], "lstm", WEIGHTS),
-        (["model", "config", "hidden_size"], 9, "its config asks for float32 [42, 9]"),
+        (["model", "config", "hidden_size"], 9, "its config requires float32 [42, 9]"),
         (["model", "config", "layers"], 2, "missing"),
         (["model", "config", "layers"], 60, "more"),
         (["model", "config", "layer"], "other", "layer"),
@@ -499,7 +499,7 @@ def test_an_existing_target_is_refused(gru: ReviewModel, tmp_path: Path) -> None
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("folder", "file", "link"):
-        with pytest.raises(OutputExists, match="is there already"):
+        with pytest.raises(OutputExists, match="already exists"):
             gru.save_pretrained(tmp_path / name)
         with pytest.raises(FileExistsError):
             gru.save_pretrained(tmp_path / name)
@@ -534,7 +534,7 @@ def test_overwrite_does_not_remove_what_is_no_saved_model(gru: ReviewModel, tmp_
     (tmp_path / "file").write_text("mine")
     before = listing(tmp_path)
     for name in ("photos", "file"):
-        with pytest.raises(OutputExists, match="no saved model"):
+        with pytest.raises(OutputExists, match="not a saved model"):
             gru.save_pretrained(tmp_path / name, overwrite=True)
     assert listing(tmp_path) == before
 

@@ -276,14 +276,14 @@ def test_the_command_says_that_nothing_was_gained(folder: Path, tmp_path: Path, 
 
 
 BAD = [
-    (["train", "--out", "o"], 2, "Name a preset"),
+    (["train", "--out", "o"], 2, "Give a preset"),
     (["train", "lstm-char", "--from", "gru", "--out", "o"], 2, "gru is of the preset gru-char, not lstm-char"),
     (["train", "--from", "nothing", "--out", "o"], 2, "'nothing'"),
     (["train", "--from", "./nothing", "--out", "o"], 1, "no such folder"),
-    (["train", "--from", "cache", "--out", "o"], 1, "cache is no saved model: it has no config.json"),
+    (["train", "--from", "cache", "--out", "o"], 1, "cache is not a saved model: it has no config.json"),
     (["train", "--from", "blend-char", "--out", "o"], 1, "No trained weights of the preset blend-char"),
     (["train", "./gru", "--out", "o"], 2, "--from ./gru"),
-    (["train", "--from", "gru", "--out", "stars"], 1, "stars is there already"),
+    (["train", "--from", "gru", "--out", "stars"], 1, "stars already exists"),
     (["train", "--from", "gru", "--out", "o", "--set", "tokenizer.vocab_size=900"], 2, "vocab_size"),
     (["train", "--from", "gru", "--out", "o", "--set", "model.hidden_size=9"], 2, "model.hidden_size=9"),
     (["train", "--from", "ngram", "--out", "o"], 2, "blend"),

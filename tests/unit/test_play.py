@@ -247,7 +247,7 @@ def test_playing_ends_with_the_pipe_and_prints_the_text(play):
     ("line", "said"),
     [
         ("99", "99 is not in the table"),
-        ("u", "no step to take back"),
+        ("u", "no step to undo"),
         ('"\\x"', "adds no text"),
         ("d 0", "got 0"),
         ("?", "Ctrl-D"),

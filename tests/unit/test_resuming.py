@@ -499,4 +499,4 @@ def test_a_command_goes_on(tmp_path, monkeypatch, capsys):
     assert f"Saved in {tmp_path / 'm'}" in out
     assert not (tmp_path / "m.run").exists()
     status, _, said = run_command(monkeypatch, capsys, *words, "--resume")
-    assert (status, said.count("is there already")) == (1, 1)
+    assert (status, said.count("already exists")) == (1, 1)

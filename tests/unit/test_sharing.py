@@ -378,7 +378,7 @@ def test_a_third_party_s_config_is_not_shown_as_advice(hub: LoopbackHub, folder:
         files = hub.files("model", f"ana/m{number}")
         hub.repositories["model", f"ana/m{number}"].commit("main", files | {"config.json": changed})
     hostile, missing = ask(hub, tmp_path, "reviewgen.load('ana/m0')", "reviewgen.load('ana/m1')")
-    refused(hostile, "BundleError", "of a package that is none by its name")
+    refused(hostile, "BundleError", "of a package whose name or version is not valid")
     assert "evil" not in hostile[1]
     refused(missing, "UnknownPlugin", "pip install reviewgen-other")
 
@@ -431,7 +431,7 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert facts["preset"] == "ngram-char" and facts["folder"] == "mine"
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert "bits per character" in run("pull", "ana/reviews").stdout
-    assert "is there already" in run("pull", "ana/reviews", "--out", "mine", status=1).stderr
+    assert "already exists" in run("pull", "ana/reviews", "--out", "mine", status=1).stderr
     assert "owner/name" in run("pull", "no-such", status=2).stderr
     assert "owner/name" in run("push", str(folder), "reviews", status=2).stderr
     assert "not a kind of finding" in run("push", str(folder), "ana/x", "--allow", "mail", status=2).stderr

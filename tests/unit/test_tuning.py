@@ -417,7 +417,7 @@ def test_an_interrupt_prints_the_best_so_far(words: list[str], monkeypatch: Any,
     monkeypatch.setattr(tuning, "_train", train)
     until = 2
     status, out, err = run_command(monkeypatch, capsys, *words)
-    assert status == 1 and "Interrupted; what was done is kept." in err
+    assert status == 1 and "Interrupted; the finished trials are kept." in err
     assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith("reviewgen train")
     until = 0
     status, out, err = run_command(monkeypatch, capsys, *words)

@@ -1,22 +1,22 @@
-"""The saved folder, read and written: one trained model as plain data, local or from the Hub.
+"""Reads and writes the saved folder: one trained model as plain data, local or from the Hub.
 
     config.json               schema; model and tokenizer: name, package, version, config; library version; conditions
     model.safetensors         neural weights or count arrays
     tokenizer files           as the tokenizer writes them, listed in config.json
     generation_config.json    generation defaults
-    training.json             what is known of the training
-    novelty.safetensors       the index of the training text (optional)
-    README.md                 the card
+    training.json             record of the training run
+    novelty.safetensors       novelty index of the training text (optional)
+    README.md                 model card
 
-Reading is strict, and looks at names, shapes and dtypes before it allocates anything. Writing is atomic: the folder
+Reading is strict: names, shapes and dtypes are checked before any memory is allocated for them. Writing is atomic: the folder
 appears whole or not at all. Only safetensors, JSON and plain text are read; nothing is executed.
 
-    layout    the names of the files, and what a folder holds in memory
-    weights   a model as torch computes with it, and as it writes without torch
-    read      from disk
-    tensors   the header of the weights, compared with the config
-    model     from disk to torch
-    write     to disk; imported where it is needed, for it needs torch
+    layout    file names, and ``Bundle``: the content of a saved folder in memory
+    weights   the two forms of a trained model: torch model and stepper, each created on first use
+    read      saved folder -> Bundle
+    tensors   compares the header of the weights with the config
+    model     builds the torch model from saved tensors
+    write     Bundle -> saved folder; imports torch, so it is imported only where it is called
 """
 
 from reviewgen.bundle.layout import Bundle, fingerprint

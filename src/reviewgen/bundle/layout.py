@@ -1,4 +1,4 @@
-"""What a saved folder holds: the names of its files, and the same in memory."""
+"""The layout of a saved folder: its file names, and ``Bundle``, its content in memory."""
 
 import hashlib
 import json
@@ -47,15 +47,31 @@ CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, CARD = (
 )
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY}
-_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer's file
-_NO_DATA = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
-CURVE = "learning_curve.png"  # beside the card of a published model
-TOLERATED = {".gitattributes", ".DS_Store", CURVE}  # the first two are left by the Hub and by a file manager
+_FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
+_CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
+CURVE = "learning_curve.png"  # a picture in the card of a published model
+TOLERATED = {".gitattributes", ".DS_Store", CURVE}  # the first two are written by the Hub and by macOS
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bundle:
-    """A trained model and all that is saved with it."""
+    """A trained model and everything that is saved with it.
+
+    Attributes:
+        preset: The preset that was trained, as in "lstm-word".
+        weights: The trained model.
+        tokenizer: The trained tokenizer.
+        model_plugin: The package that provides the model.
+        tokenizer_plugin: The package that provides the tokenizer.
+        tokenizer_config: The settings that the tokenizer was trained with.
+        generation: Default generation settings.
+        training: The record of the training run, as JSON values.
+        card: The model card, Markdown.
+        index: The novelty index of the training text.
+        conditions: The conditions that the model was trained with.
+        folder: The saved folder that this was read from.
+        source: The source that the user loaded it from.
+    """
 
     preset: str
     weights: Weights
@@ -66,52 +82,52 @@ class Bundle:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
-    index: Index | None = None  # of the training text
-    conditions: Conditions | None = None  # that it was trained to obey
-    folder: Path | None = None  # that it was read from
-    source: str | None = None  # as somebody named it who loaded it
+    index: Index | None = None
+    conditions: Conditions | None = None
+    folder: Path | None = None
+    source: str | None = None
 
     @property
     def model(self) -> "LanguageModel":
-        """The model, loaded when it is first asked for."""
+        """The torch model, built on first use."""
         return self.weights.model
 
     def digest(self) -> str | None:
-        """Return what tells this model from others: SHA-256 of the files that texts depend on; None where it was never read."""
+        """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder."""
         if self.folder is None:
             return None
         config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
         names = sorted({CONFIG, WEIGHTS, NOVELTY, *config["tokenizer"]["files"]})
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         for name in names:
             file = self.folder / name
             if file.is_file():
                 with file.open("rb") as stream:
-                    whole.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-        return f"sha256:{whole.hexdigest()}"
+                    digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        return f"sha256:{digest.hexdigest()}"
 
 
 def files_of(config: Any) -> set[str]:
-    """Return the names of all files that a saved model may have, by what its config.json says.
+    """Return the names of all files that a saved model may have, as its config.json lists them.
 
     Raises:
-        BundleError: A tokenizer's file would lie outside the folder, or is a program or a pickle by its name.
+        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or a pickle.
     """
     tokenizer = config.get("tokenizer") if isinstance(config, Mapping) else None
     files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
     if not isinstance(files, list):
-        raise BundleError(f"{CONFIG} should list the tokenizer's files; found {ascii(files)[:80]}.")
-    if odd := [name for name in files if not (isinstance(name, str) and len(name) < 256 and _NAME.fullmatch(name))]:
-        raise BundleError(f"{CONFIG} names tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
-    if odd := [name for name in files if Path(name).suffix.lower() in _NO_DATA]:
-        raise BundleError(f"{CONFIG} names {odd[0]} as a tokenizer file, which is no plain data.")
+        raise BundleError(f"{CONFIG} should list the tokenizer's files; got {ascii(files)[:80]}.")
+    if odd := [name for name in files if not (isinstance(name, str) and len(name) < 256 and _FILE_NAME.fullmatch(name))]:
+        raise BundleError(f"{CONFIG} lists tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
+    if odd := [name for name in files if Path(name).suffix.lower() in _CODE_SUFFIXES]:
+        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or pickles.")
     return OWN_FILES | OPTIONAL_FILES | set(files)
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:
-    """Return what tells the novelty index of one model from others: it is made of the tokens of one corpus.
+    """Return a digest of the corpus and tokenizer that a novelty index was built from, so that each model reads only its own.
 
-    Where a model was trained further, its tokenizer was trained on the corpus of the first training.
+    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts too.
     """
     data, parent = training.get("data", {}), training.get("parent")
     facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, to_dict(tokenizer_config)]

@@ -1,4 +1,4 @@
-"""The torch form of a saved model: built from its class and its tensors. This file of the room needs torch."""
+"""Builds the torch model of a saved folder from its class, config and tensors. Needs torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,48 +20,53 @@ __all__ = ["build_model", "read_model"]
 
 
 def read_model(folder: Path, name: str, settings: Mapping[str, Any]) -> LanguageModel:
-    """Return a saved model; it is built only after its tensors were found to fit its config.
+    """Return the model of a saved folder, built after its tensors were compared with its config.
+
+    Args:
+        folder: The saved folder.
+        name: The model's name, as in "lstm".
+        settings: The model's config, as JSON values.
 
     Raises:
-        BundleError: They do not fit.
+        BundleError: The tensors do not match the config.
     """
-    kind, _ = find_model(name)
-    config = from_dict(kind.Config, settings)
-    expected = _expect(kind, config)
+    model_class, _ = find_model(name)
+    config = from_dict(model_class.Config, settings)
+    expected = _tensor_specs(model_class, config)
     check_tensors(folder, expected)
     tensors = load_file(folder / WEIGHTS)
-    return _fill(kind, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})
+    return _build(model_class, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})
 
 
 def build_model(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:
-    """Return a model from arrays that were found to fit its config.
+    """Return a model from arrays that were compared with its config.
 
     Raises:
-        BundleError: The model's own look at them finds a fault.
+        BundleError: The model itself rejects them.
     """
-    kind, _ = find_model(name)
-    return _fill(kind, config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    model_class, _ = find_model(name)
+    return _build(model_class, config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
 
 
-def _fill(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
-    model: LanguageModel = kind(config)
+def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
+    model: LanguageModel = model_class(config)
     try:
         model.load_state_dict(tensors)
-    except RuntimeError as error:  # torch's word on tensors that do not fit
-        raise BundleError(f"{WEIGHTS} does not fit the model: {_first_line(error)}") from None
+    except RuntimeError as error:  # torch's error for tensors that do not match
+        raise BundleError(f"{WEIGHTS} does not match the model: {_first_line(error)}") from None
     if isinstance(model, nn.Module):
         model.eval()
     return model
 
 
-def _expect(kind: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return the form of a model's tensors, without the memory for them; the sizes of counts are only known after counting."""
+def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
+    """Return dtype and shape of a model's tensors without allocating them; of count arrays, the sizes depend on the corpus."""
     try:
         with torch.device("meta"):
-            tensors: dict[str, Tensor] = kind(config).state_dict()
-    except (RuntimeError, OverflowError) as error:  # torch's word on sizes that no machine can count
+            tensors: dict[str, Tensor] = model_class(config).state_dict()
+    except (RuntimeError, OverflowError) as error:  # torch's error for sizes beyond 64 bits
         raise BundleError(f"No model can be built from the config in {CONFIG}: {_first_line(error)}") from None
-    is_module = issubclass(kind, nn.Module)
+    is_module = issubclass(model_class, nn.Module)
     return {
         name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape) if is_module else (None,) * tensor.dim())
         for name, tensor in tensors.items()

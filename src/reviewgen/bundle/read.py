@@ -1,4 +1,4 @@
-"""Reads a saved folder, strictly: names, shapes and dtypes are checked before anything is allocated."""
+"""Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
 import json
@@ -35,37 +35,37 @@ from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
 
-FoundT = TypeVar("FoundT")
+PluginT = TypeVar("PluginT")
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
     """Read a saved folder.
 
     Args:
-        folder: It.
-        weight_bits: Of a weight while the model writes: 32, 16 or 8.
-        strict: Whether files that do not belong to a saved model are an error; what others fetched from the Hub is none of ours.
+        folder: The saved folder.
+        weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
+        strict: Whether unknown files are an error. False for a folder of the Hub's cache, where other programs may put files.
 
     Raises:
-        BundleError: The folder is missing, damaged, truncated, foreign or of an unknown schema.
-        UnknownPlugin: Its model or tokenizer is not installed; says what to install.
+        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema.
+        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install.
     """
     try:
-        with _readable(folder):
-            return _read(folder, weight_bits, strict)
+        with _reading(folder):
+            return _read_checked(folder, weight_bits, strict)
     except (BundleError, UnknownPlugin):
         raise
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is damaged or foreign: {_one_line(error)}") from None
+        raise BundleError(f"{folder} is damaged or not a saved model: {_one_line(error)}") from None
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """Read what a saved folder tells of its training, and nothing else of it.
+    """Read only the training record of a saved folder.
 
     Raises:
-        BundleError: The folder is missing, no saved model or damaged.
+        BundleError: The folder is missing, damaged or not a saved model.
     """
-    with _readable(folder):
+    with _reading(folder):
         training = _read_json(folder / TRAINING)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
@@ -79,14 +79,14 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Say in one sentence where there is no saved model, or the operating system does not let it be read."""
+def _reading(folder: Path) -> Iterator[None]:
+    """Raise a BundleError of one sentence if there is no saved model, or the operating system refuses to read it."""
     try:
         if not folder.is_dir():
-            what = "it is a file." if folder.exists() else "no such folder."
-            raise BundleError(f"There is no saved model at {folder}: {what}")
+            reason = "it is a file." if folder.exists() else "no such folder."
+            raise BundleError(f"There is no saved model at {folder}: {reason}")
         if not (folder / CONFIG).is_file():
-            raise BundleError(f"{folder} is no saved model: it has no {CONFIG}.")
+            raise BundleError(f"{folder} is not a saved model: it has no {CONFIG}.")
         yield
     except ReviewgenError:
         raise
@@ -94,14 +94,14 @@ def _readable(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
 
 
-def _read(folder: Path, weight_bits: int, strict: bool) -> Bundle:
+def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     config = _read_json(folder / CONFIG)
     optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
     if config["schema"] != SCHEMA or config["library"] != "reviewgen":
         raise BundleError(
-            f"{folder} is of schema {ascii(config['schema'])[:40]} ({ascii(config['library'])[:40]}); "
-            f"this reviewgen {__version__} reads schema {SCHEMA}."
+            f"{folder} has schema {ascii(config['schema'])[:40]} of {ascii(config['library'])[:40]}; "
+            f"reviewgen {__version__} reads schema {SCHEMA} of 'reviewgen'."
         )
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
@@ -112,51 +112,51 @@ def _read(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
     generation = from_dict(GenerationConfig, defaults)
     training = read_training(folder)
-    kind, tokenizer_plugin = _find(find_tokenizer, config["tokenizer"])
-    tokenizer_config = from_dict(kind.Config, config["tokenizer"]["config"])
-    tokenizer = kind.load(folder)
-    model_plugin = _find(lambda name: describe_plugin("model", name), config["model"])
+    tokenizer_class, tokenizer_plugin = _find_plugin(find_tokenizer, config["tokenizer"])
+    tokenizer_config = from_dict(tokenizer_class.Config, config["tokenizer"]["config"])
+    tokenizer = tokenizer_class.load(folder)
+    model_plugin = _find_plugin(lambda name: describe_plugin("model", name), config["model"])
     weights, vocab_size = _read_weights(folder, config["model"], weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
     if vocab_size != conditions.vocab_size:
-        own = conditions.vocab_size - tokenizer.vocab_size
+        condition_ids = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
             f"The model has {vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
-            + (f" and its conditions {own}" if own else "")
+            + (f" and its conditions {condition_ids}" if condition_ids else "")
             + ": they do not belong together."
         )
     card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
     index = None
     if (folder / NOVELTY).is_file():
-        belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
-        index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
+        expected = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
+        index = read_index(folder / NOVELTY, expected, tokenizer.vocab_size)
     return Bundle(
-        config["preset"],
-        weights,
-        tokenizer,
-        model_plugin,
-        tokenizer_plugin,
-        tokenizer_config,
-        generation,
-        training,
-        card,
-        index,
-        conditions or None,
-        folder,
+        preset=config["preset"],
+        weights=weights,
+        tokenizer=tokenizer,
+        model_plugin=model_plugin,
+        tokenizer_plugin=tokenizer_plugin,
+        tokenizer_config=tokenizer_config,
+        generation=generation,
+        training=training,
+        card=card,
+        index=index,
+        conditions=conditions or None,
+        folder=folder,
     )
 
 
 def _read_weights(folder: Path, facts: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
-    """Return a model's weights, once they were found to fit its config, and the size of its vocabulary.
+    """Return a model's weights, after their tensors were compared with its config, and its vocabulary size.
 
-    A model that has a stepper of its own is ready to write without torch; torch's form is made when it is asked for.
+    A model with a stepper entry point generates without torch; its torch model is built on first use.
     """
-    kind = find_stepper(facts["name"])
-    config = None if kind is None else from_dict(kind.Config, facts["config"])
-    expected = None if kind is None else kind.expect(config)
-    if kind is None or expected is None:
+    factory = find_stepper(facts["name"])
+    config = None if factory is None else from_dict(factory.Config, facts["config"])
+    expected = None if factory is None else factory.expect(config)
+    if factory is None or expected is None:
         from reviewgen.bundle.model import read_model
 
         model = read_model(folder, facts["name"], facts["config"])
@@ -169,10 +169,12 @@ def _read_weights(folder: Path, facts: Mapping[str, Any], weight_bits: int) -> t
 
         return build_model(facts["name"], config, tensors)
 
-    return Weights(load=load, stepper=kind(config, tensors, weight_bits), weight_bits=weight_bits), facts["config"]["vocab_size"]
+    weights = Weights(load=load, stepper=factory(config, tensors, weight_bits), weight_bits=weight_bits)
+    return weights, facts["config"]["vocab_size"]
 
 
-def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
+def _find_plugin(find: Callable[[str], PluginT], facts: Mapping[str, Any]) -> PluginT:
+    """Return a plugin by the name in config.json; an error names the package to install."""
     try:
         return find(facts["name"])
     except UnknownPlugin:
@@ -180,7 +182,9 @@ def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", package, re.ASCII) or not re.fullmatch(
             r"[\w.+!-]{0,50}", version, re.ASCII
         ):
-            raise BundleError(f"This model needs {ascii(facts['name'])[:60]} of a package that is none by its name.") from None
+            raise BundleError(
+                f"This model needs {ascii(facts['name'])[:60]} of a package whose name or version is not valid."
+            ) from None
         raise UnknownPlugin(
             f"This model needs {facts['name']!r} of the package {package} {version}, which is not installed. "
             f"Install it: pip install {package}"
@@ -188,38 +192,38 @@ def _find(find: Callable[[str], FoundT], facts: Mapping[str, Any]) -> FoundT:
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
-    there = {file.name for file in folder.iterdir()} - TOLERATED
-    may_lack = OPTIONAL_FILES if strict else OPTIONAL_FILES | {CARD}  # a card may be deleted on the Hub
-    if missing := sorted(known - may_lack - there):
+    present = {file.name for file in folder.iterdir()} - TOLERATED
+    optional = OPTIONAL_FILES if strict else OPTIONAL_FILES | {CARD}  # a card may be deleted on the Hub
+    if missing := sorted(known - optional - present):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
-    if strict and (foreign := sorted(there - known)):
+    if strict and (foreign := sorted(present - known)):
         raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
-    if odd := sorted(name for name in known & there if not (folder / name).is_file()):
-        raise BundleError(f"{folder} is damaged: {', '.join(odd)} is no file.")
+    if odd := sorted(name for name in known & present if not (folder / name).is_file()):
+        raise BundleError(f"{folder} is damaged: {', '.join(odd)} is not a file.")
 
 
 def _check_keys(values: Any, known: set[str], where: str) -> None:
     if not isinstance(values, dict) or set(values) != known:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
-        raise BundleError(f"The keys of {where} should be {sorted(known)}; found {got}.")
+        raise BundleError(f"The keys of {where} should be {sorted(known)}; got {got}.")
 
 
 def _check_types(config: Mapping[str, Any]) -> None:
     facts = {"schema": config["schema"], "preset": config["preset"], "library_version": config["library_version"]}
-    wanted = {"schema": int, "preset": str, "library_version": str}
+    expected = {"schema": int, "preset": str, "library_version": str}
     for part in ("model", "tokenizer"):
         facts |= {f"{part}.{key}": value for key, value in config[part].items() if key != "files"}
-        wanted |= {f"{part}.{key}": dict if key == "config" else str for key in config[part] if key != "files"}
-    for key, kind in wanted.items():
+        expected |= {f"{part}.{key}": dict if key == "config" else str for key in config[part] if key != "files"}
+    for key, kind in expected.items():
         if type(facts[key]) is not kind:
-            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; found {facts[key]!r}.")
+            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {facts[key]!r}.")
 
 
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, an endless number, nested beyond reason
-        raise BundleError(f"{file} is damaged: it is no JSON ({error}).") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits, or nested too deeply
+        raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""The header of a saved model's tensors, compared with what its config asks for.
+"""Compares the header of a saved model's tensors with the tensors that its config implies.
 
-Numbers of 32 bits may be saved in 16; what reads them widens them again.
+A float32 tensor may be saved as float16; it is converted back when it is read.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from reviewgen.bundle.layout import WEIGHTS
 from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorSpec
 
-__all__ = ["NARROWER", "check_tensors"]
+__all__ = ["NARROWER_DTYPES", "check_tensors"]
 
-NARROWER = {"float32": "float16"}
-"""What numbers may be saved as, to take half the room."""
+NARROWER_DTYPES = {"float32": "float16"}
+"""The narrower dtype that tensors of a dtype may be saved in, to halve the file."""
 
 
 def check_tensors(folder: Path, expected: Mapping[str, TensorSpec]) -> None:
@@ -28,14 +28,20 @@ def check_tensors(folder: Path, expected: Mapping[str, TensorSpec]) -> None:
         names = set(tensors.keys())
         if names != set(expected):
             missing, extra = sorted(set(expected) - names), sorted(names - set(expected))
-            raise BundleError(f"{WEIGHTS} does not fit its config: missing {_few(missing)}, unknown {_few(extra)}.")
+            raise BundleError(
+                f"{WEIGHTS} does not match its config: missing tensors {_few(missing)}; unknown tensors {_few(extra)}."
+            )
         for name, (dtype, shape) in expected.items():
             part = tensors.get_slice(name)
-            found, found_dtype = tuple(part.get_shape()), part.get_dtype()
-            fits = len(found) == len(shape) and all(size in (None, other) for size, other in zip(shape, found, strict=True))
-            if not fits or DTYPES.get(found_dtype) not in (dtype, NARROWER.get(dtype)):
-                wanted = ["any" if size is None else size for size in shape]
-                raise BundleError(f"{name} in {WEIGHTS} is {found_dtype} {list(found)}; its config asks for {dtype} {wanted}.")
+            saved_shape, saved_dtype = tuple(part.get_shape()), part.get_dtype()
+            fits = len(saved_shape) == len(shape) and all(
+                size in (None, saved) for size, saved in zip(shape, saved_shape, strict=True)
+            )
+            if not fits or DTYPES.get(saved_dtype) not in (dtype, NARROWER_DTYPES.get(dtype)):
+                sizes = ["any" if size is None else size for size in shape]
+                raise BundleError(
+                    f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires {dtype} {sizes}."
+                )
 
 
 DTYPES = {
@@ -53,7 +59,7 @@ DTYPES = {
     "U64": "uint64",
     "BOOL": "bool",
 }
-"""The names of safetensors for dtypes, and those of numpy and torch."""
+"""The dtypes of safetensors, by their names in numpy and torch."""
 
 
 def _few(names: list[str]) -> str:

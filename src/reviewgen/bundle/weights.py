@@ -1,4 +1,4 @@
-"""A trained model in two forms: as torch computes with it, and ready to write without torch; each made when asked for."""
+"""The two forms of a trained model: the torch model, and a stepper that generates without torch. Each is created on first use."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,13 +12,17 @@ __all__ = ["Weights"]
 
 
 class Weights:
-    """A trained model.
+    """The weights of a trained model, as a torch model and as a stepper.
 
     Args:
-        model: It, where it is there already.
-        load: Makes it, where it is not; called once.
-        stepper: Writes with the same weights, where it could be made without the model.
-        weight_bits: Of a weight while it writes: 32, 16 or 8.
+        model: The torch model, if it is built already.
+        load: Builds the torch model otherwise; called at most once.
+        stepper: A stepper of the same weights, if one was created without torch.
+        weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
+
+    Attributes:
+        weight_bits: As given.
+        is_exposed: Whether the user has access to the torch model, so that its weights may have changed.
     """
 
     def __init__(
@@ -33,19 +37,19 @@ class Weights:
 
     @property
     def model(self) -> "LanguageModel":
-        """The model, to be left as it is."""
+        """The torch model; the caller must not change it."""
         if self._model is None:
-            assert self._load is not None, "Weights need a model, or a way to load it."
+            assert self._load is not None, "Weights need a model or a function that loads it."
             self._model = self._load()
         return self._model
 
     def expose(self) -> "LanguageModel":
-        """Return the model to somebody who may change its weights: what writes is made from it from now on."""
+        """Return the torch model to the user, who may change its weights; later steppers are created from it."""
         self._stepper, self.is_exposed = None, True
         return self.model
 
     def stepper(self) -> Stepper:
-        """Return what writes with the weights as they are now."""
+        """Return a stepper of the current weights."""
         if self._stepper is not None:
             return self._stepper
         from reviewgen.generation.model_stepper import make_stepper

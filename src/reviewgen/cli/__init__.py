@@ -1,6 +1,15 @@
-"""The command line, ``reviewgen train | plot | sweep | tune | blend | generate | replay | play | evaluate | score`` and more.
+"""The command line: ``reviewgen train | plot | sweep | tune | blend | generate | replay | play | evaluate | score`` and more.
 
-A face: parses, calls the API and prints. Heavy imports stand inside the commands, so that ``--help`` answers at once.
+Parses arguments, calls the API and prints results. Heavy imports stand inside the commands, so that ``--help`` is fast.
+
+    train, plot, sweep, tune, blend    one file a command
+    settings                           ``settings``: every setting of a preset
+    generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
+    play                               ``play``
+    use                                ``evaluate``, ``score``, ``novelty``
+    share                              ``push``, ``pull``
+    look                               ``list``, ``doctor``
+    options, console                   what the commands share: options, and output
 """
 
 import io
@@ -9,7 +18,7 @@ import sys
 
 import typer
 
-from reviewgen.cli import blend, drawing, generate, look, play, plot, share, sweep, train, tune, use
+from reviewgen.cli import blend, generate, look, play, plot, sampling, settings, share, sweep, train, tune, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 
@@ -24,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("settings")(settings.settings)
 app.command("plot")(plot.plot)
 app.command("sweep")(sweep.sweep)
 app.command("tune")(tune.tune)
@@ -41,25 +51,25 @@ app.command("doctor")(look.doctor)
 
 
 def main() -> None:
-    """Run a command; exit with 0, with 1 where it failed and said why, or with 2 on bad usage."""
+    """Run a command; exit with status 0, 1 if it failed (with a message), or 2 on bad usage."""
     for name, value in (
-        ("DATASETS_VERBOSITY", "critical"),  # its errors come as ours, in one sentence
+        ("DATASETS_VERBOSITY", "critical"),  # its errors are raised as ours, in one sentence
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         ("HF_HUB_VERBOSITY", "error"),
         ("TOKENIZERS_PARALLELISM", "true"),
-        ("GOMP_SPINCOUNT", "30000"),  # threads that wait busily for longer made an LSTM fifty times slower on a shared machine
+        ("GOMP_SPINCOUNT", "30000"),  # longer busy-waiting made an LSTM 50 times slower on a shared machine
     ):
         os.environ.setdefault(name, value)
-    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character shows its escape
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         if sys.argv[1:2] == ["generate"]:
-            drawing.refuse_foreign_words(sys.argv[2:])
+            sampling.refuse_foreign_names(sys.argv[2:])
         app()
     except (ConfigError, SourceError) as problem:
         error(str(problem))
         sys.exit(2)
-    except (ReviewgenError, OSError) as problem:  # of the operating system: a disk that fills up while code is compiled
+    except (ReviewgenError, OSError) as problem:  # OSError: for example a disk that fills up while code is compiled
         error(str(problem))
         sys.exit(1)

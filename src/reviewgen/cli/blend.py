@@ -1,4 +1,4 @@
-"""``reviewgen blend``: several trained models become one."""
+"""``reviewgen blend``: combines several trained models into one."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,15 +16,19 @@ def blend(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL MODEL...", help="Saved folders, or owner/name on the Hub; of one tokenizer.", show_default=False
+            metavar="MODEL MODEL...",
+            help="Saved folders, or owner/name on the Hub; all with the same tokenizer.",
+            show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to save the blend in; it must not exist.")],
-    weights: Annotated[str | None, typer.Option(help="One number a model, 0.3,0.7.  [default: equal]")] = None,
+    weights: Annotated[str | None, typer.Option(help="A number for each model: 0.3,0.7.  [default: equal]")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Fit the weights on these texts, which no model was trained on: a file, a glob.")
+        str | None, typer.Option("--data", help="Fit the weights on these texts, on which no model was trained: a file or glob.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the data: all, or a part of the hash split: train, validation or test.")] = "all",
+    split: Annotated[
+        str, typer.Option(help="The part of the data: all, or train, validation or test of the hash split.")
+    ] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
     lowercase: options.AsTrainedLowercase = None,
@@ -32,15 +36,15 @@ def blend(
     clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Put trained models of one tokenizer together: at each token their probabilities, averaged."""
-    numbers = None if weights is None else _numbers(weights)
-    from reviewgen.api import blend as put_together
-    from reviewgen.bundle.write import refuse_existing
+    """Combine trained models that share a tokenizer: the average of their probabilities at each token."""
+    numbers = None if weights is None else _parse_weights(weights)
+    from reviewgen.api import blend as blend_models
+    from reviewgen.storage import refuse_existing
 
     refuse_existing(out.expanduser())
     show_log()
     with notes.status("Blending ..." if data is None else "Fitting the weights ..."):
-        model = put_together(
+        model = blend_models(
             models,
             numbers,
             data=None if data is None else options.typed_source(data),
@@ -59,15 +63,15 @@ def blend(
         _print(facts)
 
 
-def _numbers(text: str) -> list[float]:
+def _parse_weights(text: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--weights takes one number a model, as in 0.3,0.7; got {text!r}.") from None
+        raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {text!r}.") from None
 
 
 def _facts(models: list[str], training: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Return what there is to say, as JSON values; bits are null where they are infinite or were not measured."""
+    """Return the results as JSON values; bits are null if they are infinite or were not measured."""
     bits = training["weights"].get("bits_per_character", {})
     parts = zip(models, training["parts"], bits.get("parts", [None] * len(models)), strict=True)
     return {
@@ -85,14 +89,14 @@ def _print(facts: dict[str, Any]) -> None:
     is_measured = "bits_per_character" in facts["fit"]
     width = max(len(row["model"]) for row in facts["models"])
     for row in facts["models"]:
-        bits = f"  {_spell(row['bits_per_character'])}" if is_measured else ""
+        bits = f"  {_format_bits(row['bits_per_character'])}" if is_measured else ""
         typer.echo(f"{row['model']:{width}}  weight {row['weight']:.4f}{bits}")
     if is_measured:
         equal = facts["fit"]["bits_per_character"]["equal_weights"]
-        together = f"{_spell(facts['bits_per_character'])} (with equal weights {_spell(equal)}), end tokens included"
+        together = f"{_format_bits(facts['bits_per_character'])} (with equal weights {_format_bits(equal)}), end tokens included"
         typer.echo(f"{'the blend':{width}}  {'':13}  {together}")
     typer.echo(f"Saved in {facts['saved']}")
 
 
-def _spell(bits: float | None) -> str:
+def _format_bits(bits: float | None) -> str:
     return "infinite" if bits is None else f"{bits:.4f} bits per character"

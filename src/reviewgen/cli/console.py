@@ -1,4 +1,4 @@
-"""What a command prints: results to standard output, progress and notes to standard error."""
+"""Console output: results to standard output, progress and notes to standard error."""
 
 import json
 import logging
@@ -13,27 +13,27 @@ notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a line for the person at the terminal."""
+    """Print a note to standard error."""
     notes.print(text, style=style, markup=False)
 
 
 def error(text: str) -> None:
-    """Print why a command failed."""
+    """Print an error message to standard error."""
     notes.print("error: " + text, style="red", markup=False)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object as a command's result."""
+    """Print the result of a command as one JSON object."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-class _Notes(logging.Handler):
+class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
 
 def show_log() -> None:
-    """Show what the library logs as notes."""
+    """Print the log messages of the library as notes."""
     logger = logging.getLogger("reviewgen")
-    logger.addHandler(_Notes())
+    logger.addHandler(_NoteHandler())
     logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""Texts to a file, a JSON object a line, as they come: with a progress bar, and going on where an earlier run stopped."""
+"""Writes generated texts to a file, one JSON object a line, with a progress bar; resumes where an earlier run stopped."""
 
 import hashlib
 import json
@@ -24,33 +24,45 @@ __all__ = ["write_file"]
 
 
 def write_file(
-    model: "ReviewModel", source: str, prompt: str, wishes: dict[str, Any], seed: int | None, out: Path, receipt: Path | None
+    model: "ReviewModel", source: str, prompt: str, settings: dict[str, Any], seed: int | None, out: Path, receipt: Path | None
 ) -> tuple[dict[str, Any], bool]:
-    """Write texts to a file; return what is known of the run, as JSON values, and whether it got to its end.
+    """Generate texts and write them to a file.
+
+    Args:
+        model: The model.
+        source: The model's source as the user gave it, for the receipts.
+        prompt: The beginning of each text.
+        settings: Keywords of ``ReviewModel.generate_each``.
+        seed: The seed; None takes that of the file, or a random one.
+        out: The file of texts.
+        receipt: A file for a receipt of each text.
+
+    Returns:
+        Facts of the run as JSON values, and whether all texts were written.
 
     Raises:
-        ConfigError: The file was written with other settings or by another model, or is that of the receipts, too.
+        ConfigError: The file was written with other settings or by another model, or is also the receipt file.
         DataError: The file holds something else.
-        StorageError: There is no room, or the place may not be written.
+        StorageError: The disk is full, or the file may not be written.
     """
     if receipt is not None and receipt.resolve() == out.resolve():
-        raise ConfigError("--out and --receipt are two files; give each its own.")
-    run, total = _identify(model, prompt, wishes), wishes["num_return_sequences"]
+        raise ConfigError("--out and --receipt name the same file; give each its own.")
+    run, total = _digest_run(model, prompt, settings), settings["num_return_sequences"]
     with storage_errors(out):
-        done, seed = _go_on(out, run, seed)
+        done, seed = _resume(out, run, seed)
     if receipt is not None:
         with storage_errors(receipt):
-            _drop_receipts(receipt, done, seed)
+            _truncate_receipts(receipt, done, seed)
     if 0 < done < total:
-        note(f"{out} holds {done:,} of {total:,} texts; going on.")
-    texts = model.generate_each(prompt, first=done, seed=seed, **wishes) if done < total else iter(())
+        note(f"{out} holds {done:,} of {total:,} texts; resuming.")
+    texts = model.generate_each(prompt, first=done, seed=seed, **settings) if done < total else iter(())
     written, started, is_whole = done, time.monotonic(), True
     try:
         with ExitStack() as stack:
             files = [stack.enter_context(_appending(file)) for file in (receipt, out) if file is not None]
-            for text in _watched(texts, done, total):
+            for text in _with_progress(texts, done, total):
                 lines = [make_receipt(model, text, options.kept_source(source))] if receipt is not None else []
-                lines.append(text.facts() | _novelty(text, wishes["novelty"]) | {"run": run})
+                lines.append(text.facts() | _novelty(text, settings["novelty"]) | {"run": run})
                 for file, line in zip(files, lines, strict=True):
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
                     file.flush()  # an interrupt or a crash loses no text
@@ -62,15 +74,15 @@ def write_file(
     return facts | {"seconds": round(time.monotonic() - started, 3)}, is_whole and written >= total
 
 
-def _identify(model: "ReviewModel", prompt: str, wishes: dict[str, Any]) -> str:
-    """Return what tells one run from others: the model and every wish but the number of texts."""
-    facts = {name: value for name, value in wishes.items() if name != "num_return_sequences"} | {"prompt": prompt}
+def _digest_run(model: "ReviewModel", prompt: str, settings: dict[str, Any]) -> str:
+    """Return a digest of the model, the prompt and all settings except the number of texts."""
+    facts = {name: value for name, value in settings.items() if name != "num_return_sequences"} | {"prompt": prompt}
     text = json.dumps([model.digest, model.weight_bits, facts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _go_on(out: Path, run: str, seed: int | None) -> tuple[int, int]:
-    """Return how many texts a file holds already, and its seed; a last line that was cut short goes."""
+def _resume(out: Path, run: str, seed: int | None) -> tuple[int, int]:
+    """Return how many texts a file holds already, and its seed; an incomplete last line is removed."""
     if not out.exists():
         return 0, secrets.randbits(32) if seed is None else seed
     done, end, first = 0, 0, None
@@ -78,7 +90,7 @@ def _go_on(out: Path, run: str, seed: int | None) -> tuple[int, int]:
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # cut short by a crash
-            last = _read(line, out, done)
+            last = _parse_text(line, out, done)
             first = first or last
             done, end = done + 1, end + len(line)
     if end < out.stat().st_size:
@@ -91,31 +103,36 @@ def _go_on(out: Path, run: str, seed: int | None) -> tuple[int, int]:
     return done, first["seed"]
 
 
-def _read(line: bytes, out: Path, number: int) -> dict[str, Any]:
-    found = _parse(line)
-    if isinstance(found, dict) and found.get("number") == number and {"run", "seed"} <= found.keys():
-        return found
-    raise DataError(f"{out} holds something else in line {number + 1}, so it is left alone. Give another --out.")
+def _parse_text(line: bytes, out: Path, number: int) -> dict[str, Any]:
+    """Return the text in a line of a file of texts.
+
+    Raises:
+        DataError: The line is not text ``number`` of such a file.
+    """
+    text = _parse_json(line)
+    if isinstance(text, dict) and text.get("number") == number and {"run", "seed"} <= text.keys():
+        return text
+    raise DataError(f"Line {number + 1} of {out} is not a generated text, so the file is left unchanged. Give another --out.")
 
 
-def _drop_receipts(file: Path, done: int, seed: int) -> None:
-    """Keep the receipts of the texts that a file of texts holds; one more, or half of one, is what a crash left."""
+def _truncate_receipts(file: Path, done: int, seed: int) -> None:
+    """Keep the receipts of the first ``done`` texts; a crash may have left one more, or part of one."""
     if not file.exists():
         return
     end = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            found = _parse(line)
-            if line.endswith(b"\n") and (not isinstance(found, dict) or found.get("seed") != seed):
-                raise ConfigError(f"Line {number} of {file} is no receipt of this run. Give another --receipt.")
-            if found is None or found["number"] >= done:
+            receipt = _parse_json(line)
+            if line.endswith(b"\n") and (not isinstance(receipt, dict) or receipt.get("seed") != seed):
+                raise ConfigError(f"Line {number} of {file} is not a receipt of this run. Give another --receipt.")
+            if receipt is None or receipt["number"] >= done:
                 break
             end += len(line)
     with file.open("rb+") as lines:
         lines.truncate(end)
 
 
-def _parse(line: bytes) -> Any:
+def _parse_json(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:
@@ -128,9 +145,15 @@ def _appending(file: Path) -> IO[str]:
         return file.open("a", encoding="utf-8", errors="backslashreplace")
 
 
-def _watched(texts: Iterator["Generation"], done: int, total: int) -> Iterator["Generation"]:
-    """Yield texts while a bar and a rate show how far it is."""
-    columns = TextColumn("Writing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
+def _with_progress(texts: Iterator["Generation"], done: int, total: int) -> Iterator["Generation"]:
+    """Yield texts and show a progress bar and the rate."""
+    columns = (
+        TextColumn("Generating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     started, characters = time.monotonic(), 0
     with Progress(*columns, console=notes, transient=True) as progress:
         task = progress.add_task("", total=total, completed=done, rate="")

@@ -1,4 +1,4 @@
-"""``reviewgen generate | replay``: texts to the terminal or to a file, with receipts; and texts from receipts again."""
+"""``reviewgen generate | replay``: generates texts, with receipts; and generates the texts of receipts again."""
 
 import secrets
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import drawing, options
+from reviewgen.cli import options, sampling
 from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError, storage_errors
 
@@ -21,64 +21,66 @@ __all__ = ["generate", "replay"]
 
 def generate(
     model: options.Model,
-    prompt: drawing.Prompt = "",
-    number: drawing.Number = 1,
-    max_new_tokens: drawing.MaxNewTokens = None,
-    min_new_tokens: drawing.MinNewTokens = None,
-    temperature: drawing.Temperature = None,
-    top_k: drawing.TopK = None,
-    top_p: drawing.TopP = None,
-    min_p: drawing.MinP = None,
-    repetition_penalty: drawing.RepetitionPenalty = None,
-    no_repeat_ngram_size: drawing.NoRepeatNgramSize = None,
-    do_sample: drawing.DoSample = None,
-    num_beams: drawing.NumBeams = None,
-    length_penalty: drawing.LengthPenalty = None,
-    stop: drawing.Stop = None,
-    finish: drawing.Finish = None,
-    max_time: drawing.MaxTime = None,
+    prompt: sampling.Prompt = "",
+    number: sampling.Number = 1,
+    max_new_tokens: sampling.MaxNewTokens = None,
+    min_new_tokens: sampling.MinNewTokens = None,
+    temperature: sampling.Temperature = None,
+    top_k: sampling.TopK = None,
+    top_p: sampling.TopP = None,
+    min_p: sampling.MinP = None,
+    repetition_penalty: sampling.RepetitionPenalty = None,
+    no_repeat_ngram_size: sampling.NoRepeatNgramSize = None,
+    do_sample: sampling.DoSample = None,
+    num_beams: sampling.NumBeams = None,
+    length_penalty: sampling.LengthPenalty = None,
+    stop: sampling.Stop = None,
+    finish: sampling.Finish = None,
+    max_time: sampling.MaxTime = None,
     condition: options.GivenCondition = None,
-    must_include: drawing.MustInclude = None,
+    must_include: sampling.MustInclude = None,
     seed: options.Seed = None,
-    novelty: drawing.NoveltyMode = None,
-    max_copy: drawing.MaxCopy = None,
-    bits: drawing.Bits = 32,
+    novelty: sampling.NoveltyMode = None,
+    max_copy: sampling.MaxCopy = None,
+    bits: sampling.WeightBits = 32,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file, a JSON object a line, as the texts come; goes on where it stopped.")
+        Path | None, typer.Option(help="Write to this file, one JSON object a line; the same command resumes it.")
     ] = None,
-    receipt: Annotated[Path | None, typer.Option(help="Write a receipt of each text to this file, for `replay`.")] = None,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Write a receipt of each text to this file, for `reviewgen replay`.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write reviews with a trained model."""
-    wishes = drawing.wishes(locals())
+    """Generate reviews with a trained model."""
+    settings = sampling.generation_options(locals())
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
     if out is not None:
         from reviewgen.cli.file import write_file
 
-        facts, is_whole = write_file(trained, model, prompt, wishes, seed, out, receipt)
-        _say_file(facts, as_json)
+        facts, is_whole = write_file(trained, model, prompt, settings, seed, out, receipt)
+        _print_file_facts(facts, as_json)
         sys.exit(0 if is_whole else 1)
-    wishes["seed"] = secrets.randbits(32) if seed is None else seed
-    texts = trained.generate_each(prompt, **wishes)
+    settings["seed"] = secrets.randbits(32) if seed is None else seed
+    texts = trained.generate_each(prompt, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
     if as_json:
-        with notes.status(f"Writing {number:,} texts ..."):
-            found = list(texts)
-        print_json({"model": model, "prompt": prompt, "seed": wishes["seed"]} | _facts(found, novelty))
+        with notes.status(f"Generating {number:,} texts ..."):
+            generated = list(texts)
+        print_json({"model": model, "prompt": prompt, "seed": settings["seed"]} | _facts(generated, novelty))
         return
     plain = num_beams is None and not (novelty or must_include or finish or receipt)
     if number == 1 and plain:
-        _stream(trained, prompt, wishes)
+        _stream(trained, prompt, settings)
         return
     for count, text in enumerate(texts):
-        _show(text, count, novelty)
+        _print_text(text, count, novelty)
 
 
-def _say_file(facts: dict[str, Any], as_json: bool) -> None:
-    """Say what a file of texts holds, and how fast it came."""
+def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print how many texts a file holds, and how fast they were generated."""
     if as_json:
         print_json(facts)
         return
@@ -88,27 +90,27 @@ def _say_file(facts: dict[str, Any], as_json: bool) -> None:
     of = f" of {facts['asked']:,}" if facts["texts"] < facts["asked"] else ""
     typer.echo(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
     if facts["texts"] < facts["asked"]:
-        note("The same command goes on from there.")
+        note("The same command resumes from there.")
 
 
-def _stream(trained: "ReviewModel", prompt: str, wishes: dict[str, Any]) -> None:
-    """Print one text as it comes."""
+def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> None:
+    """Print one text while it is generated."""
     try:
-        for piece in trained.stream(prompt, **wishes):
+        for piece in trained.stream(prompt, **settings):
             sys.stdout.write(piece)
             sys.stdout.flush()
-    finally:  # an interrupt too leaves the terminal on a new line
+    finally:  # so that an interrupt, too, leaves the terminal on a new line
         sys.stdout.write("\n")
 
 
-def _show(text: "Generation", count: int, novelty: str | None) -> None:
+def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
     typer.echo(("---\n" if count else "") + text.text)
     if novelty is None or text.novelty is None:
         return
     for line in text.novelty.describe():
         note(f"  {line}", "dim")
     if text.exceeds_max_copy:
-        note("  A longer span than max_copy was copied: at some place no other token was left.", "yellow")
+        note("  A span longer than max_copy was copied: at some position no other token was possible.", "yellow")
 
 
 def _facts(texts: list["Generation"], novelty: str | None) -> dict[str, Any]:
@@ -124,14 +126,14 @@ def _facts(texts: list["Generation"], novelty: str | None) -> dict[str, Any]:
 
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
-    """Yield texts, and write a receipt of each."""
+    """Yield texts and write a receipt of each to a file."""
     import json
 
     from reviewgen.receipts import make_receipt
 
     if file.exists():
-        raise ConfigError(f"{file} is there already. Give another --receipt.")
-    for text in texts:  # no file without a text
+        raise ConfigError(f"{file} already exists. Give another --receipt.")
+    for text in texts:  # the file is created with the first text
         with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
             lines.write(json.dumps(make_receipt(trained, text, options.kept_source(source)), ensure_ascii=False) + "\n")
         yield text
@@ -139,23 +141,23 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
 
 def replay(
     receipt: Annotated[Path, typer.Argument(help="A file of receipts, from `generate --receipt`.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="The model.  [default: where the receipt says that it was]")] = None,
+    model: Annotated[str | None, typer.Option(help="The model.  [default: the model source in the receipt]")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write the texts of receipts again, and say what differs."""
+    """Generate the texts of receipts again, and show what differs."""
     from reviewgen.api import load
     from reviewgen.receipts import read_receipts
-    from reviewgen.receipts import replay as write_again
+    from reviewgen.receipts import replay as replay_receipt
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):
         source = model or one["model"]["source"]
         if source is None:
-            raise ConfigError("The receipt does not say where its model is: name it with --model.")
+            raise ConfigError("The receipt has no source of its model: give one with --model.")
         key = source, one["model"]["bits"]
         if key not in loaded:
             loaded[key] = load(options.typed_source(source), weight_bits=one["model"]["bits"])
-        result = write_again(one, loaded[key])
+        result = replay_receipt(one, loaded[key])
         results.append(result)
         if not as_json:
             typer.echo(("---\n" if number > 1 else "") + result.text)

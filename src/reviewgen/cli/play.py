@@ -1,4 +1,4 @@
-"""``reviewgen play``: the next-token microscope. What the model expects, and why; a person picks, types, draws or goes back."""
+"""``reviewgen play``: shows the distribution of the next token, and lets the user choose, type, sample or undo."""
 
 import io
 import json
@@ -21,26 +21,26 @@ __all__ = ["play"]
 
 _BAR = 12  # characters of a bar for probability 1
 _HELP = """\
-a number     takes that token
-Enter        draws one by the probabilities; d 20 draws twenty
-any text     is added as it stands; +text or "text" where it could be a command: +5, +u, "a\\nb"
-u            takes the last step back
+a number     appends that token
+Enter        samples a token; d 20 samples twenty
+any text     is appended; +text or "text" if it could be a command: +5, +u, "a\\nb"
+u            undoes the last step
 q, Ctrl-D    quits and prints the text
-In the table: bits, what the token costs; n, the longest n-gram of it that was seen (1 is the token alone); seen, how often,
-where "after 3" counts the different tokens before that n-gram, as Kneser-Ney does below the longest; from, which n add most
-to the probability."""
+In the table: bits, the token's information content; n, the length of the longest n-gram of it that was seen in training
+(1 is the token alone); seen, how often, where "after 3" counts the different tokens before that n-gram, as Kneser-Ney does
+below the longest; from, which n contribute most to the probability."""
 
 
 def play(
     model: options.Model,
-    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
-    k: Annotated[int, typer.Option("-k", "--k", help="How many alternatives to show.")] = 10,
+    prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
+    k: Annotated[int, typer.Option("-k", "--k", help="The number of alternatives to show.")] = 10,
     temperature: Annotated[float, typer.Option(help="Above 0; 1 shows the model's own probabilities.")] = 1.0,
     condition: options.GivenCondition = None,
     seed: options.Seed = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Watch a model choose the next token, and choose yourself."""
+    """Show what a model expects next, token by token, and choose the next token yourself."""
     from reviewgen.api import load
 
     conditions = options.typed_conditions(condition)
@@ -58,14 +58,14 @@ def play(
 
 
 def _loop(walk: "Walk", k: int) -> None:
-    """Show, ask and do, until a person quits."""
-    note("A number takes a token, Enter draws one, text is added, u goes back, q quits, ? says more.", "dim")
+    """Show the next tokens, read a command and carry it out, until the user quits."""
+    note("A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is help.", "dim")
     while True:
-        found = None if walk.has_ended else walk.next_tokens(k)
-        _show(walk.text, found)
+        expected = None if walk.has_ended else walk.next_tokens(k)
+        _print_step(walk.text, expected)
         while (line := input("> ")) != "q":
             try:
-                if _do(walk, line, found):
+                if _execute(walk, line, expected):
                     break
             except ReviewgenError as problem:
                 note(str(problem), "yellow")
@@ -73,40 +73,41 @@ def _loop(walk: "Walk", k: int) -> None:
             return
 
 
-def _do(walk: "Walk", line: str, found: "NextTokens | None") -> bool:
-    """Do what a line says; return whether the text is another now."""
+def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> bool:
+    """Carry out a command; return whether the text has changed."""
     if line == "?":
         note(_HELP)
         return False
     if line == "u":
         is_back = walk.undo()
         if not is_back:
-            note("There is no step to take back.", "yellow")
+            note("There is no step to undo.", "yellow")
         return is_back
-    if drawn := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
-        walk.draw(int(drawn[1] or 1))
+    if command := re.fullmatch(r"(?:d(?: +([0-9]{1,9}))?)?", line):
+        walk.draw(int(command[1] or 1))
         return True
     if re.fullmatch(r"[0-9]{1,9}", line):
-        return _pick(walk, int(line), found)
-    text = _typed(line)
+        return _choose(walk, int(line), expected)
+    text = _parse_text(line)
     if text:
         walk.write(text)
     else:
-        note(f'{line} adds no text: write +text, or "text" with \\n for a new line.', "yellow")
+        note(f'{line} adds no text: type +text, or "text" with \\n for a new line.', "yellow")
     return bool(text)
 
 
-def _pick(walk: "Walk", number: int, found: "NextTokens | None") -> bool:
-    shown = found.alternatives if found else ()
+def _choose(walk: "Walk", number: int, expected: "NextTokens | None") -> bool:
+    """Append a token of the table."""
+    shown = expected.alternatives if expected else ()
     if 1 <= number <= len(shown):
         walk.take(shown[number - 1].token)
         return True
-    note(f"{number} is not in the table, which has {len(shown)}; +{number} adds it as text.", "yellow")
+    note(f"{number} is not in the table, which has {len(shown)}; +{number} appends it as text.", "yellow")
     return False
 
 
-def _typed(line: str) -> str:
-    """Return the text that a line adds; the empty string where it is quoted and broken."""
+def _parse_text(line: str) -> str:
+    """Return the text that a line appends; the empty string if it is quoted and malformed."""
     if line.startswith("+"):
         return line[1:]
     if len(line) > 1 and line[0] == line[-1] == '"':
@@ -117,24 +118,24 @@ def _typed(line: str) -> str:
     return line
 
 
-def _show(text: str, found: "NextTokens | None") -> None:
+def _print_step(text: str, expected: "NextTokens | None") -> None:
     from rich.console import Console
     from rich.text import Text
 
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
-    if found is None:
-        lines.append(Text("The review ends here; u takes the end back.", style="dim"))
+    if expected is None:
+        lines.append(Text("The review ends here; u undoes that.", style="dim"))
     else:
-        if found.contexts:
-            lines.append(Text(_describe(found.contexts[0]), style="dim"))
-        lines += [_table(found), Text(f"entropy {found.entropy_bits:.2f} bits; {found.possible:,} tokens are possible")]
+        if expected.contexts:
+            lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
+        lines += [_table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {expected.possible:,} tokens are possible")]
     console = Console(highlight=False)
     for line in lines:
         console.print(line)
 
 
-def _describe(context: "Context") -> str:
-    """Return what was counted after the longest context."""
+def _describe_context(context: "Context") -> str:
+    """Return a sentence on the longest context that was seen in training."""
     from reviewgen.generation.next_tokens import show
 
     if context.is_start:
@@ -144,13 +145,13 @@ def _describe(context: "Context") -> str:
     else:
         what = "no token"
     if context.total is None:
-        return f"looks back at {what}; how often that was seen cannot be told"
+        return f"looks back at {what}; the model does not store how often that was seen"
     if context.unit == "predecessors":
         return f"looks back at {what}, seen between {context.total:,} different pairs of neighbours"
     return f"looks back at {what}, seen {'once' if context.total == 1 else f'{context.total:,} times'}"
 
 
-def _table(found: "NextTokens") -> "RenderableType":
+def _table(expected: "NextTokens") -> "RenderableType":
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -161,17 +162,24 @@ def _table(found: "NextTokens") -> "RenderableType":
     table.add_column("prob.", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, min_width=_BAR)
     table.add_column("bits", justify="right", no_wrap=True)
-    for name in ("n", "seen", "from") if found.contexts else ():
+    for name in ("n", "seen", "from") if expected.contexts else ():
         table.add_column(name, no_wrap=name != "from")
-    for number, each in enumerate(found.alternatives, 1):
-        cells = [str(number), each.shown, _percent(each.probability), "█" * round(_BAR * each.probability), f"{each.bits:.2f}"]
-        table.add_row(*map(Text, cells + _counts(each, found.contexts)))
+    for number, alternative in enumerate(expected.alternatives, 1):
+        probability = alternative.probability
+        cells = [
+            str(number),
+            alternative.shown,
+            _percent(probability),
+            "█" * round(_BAR * probability),
+            f"{alternative.bits:.2f}",
+        ]
+        table.add_row(*map(Text, cells + _count_cells(alternative, expected.contexts)))
     return table
 
 
-def _counts(each: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
-    """Return the cells on the counts behind a token: the order, how often, the orders' shares."""
-    support = each.support
+def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
+    """Return the cells on the counts behind a token: the n-gram order, the count, the largest shares of the probability."""
+    support = alternative.support
     if support is None:
         return []
     unit = next((context.unit for context in contexts if context.tokens + 1 == support.order), "")

@@ -1,4 +1,4 @@
-"""``reviewgen plot``: the learning curves of saved models as a picture."""
+"""``reviewgen plot``: plots the learning curves of saved models."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -18,21 +18,21 @@ def plot(
         typer.Argument(help="Saved folders (./my-model) or owner/name on the Hub; several are compared.", show_default=False),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The picture: .png, .svg or .pdf.  [default: ./NAME.png, ./curves.png of several]")
+        Path | None, typer.Option(help="The file: .png, .svg or .pdf.  [default: ./NAME.png, or ./curves.png for several]")
     ] = None,
-    against: Annotated[str, typer.Option(help="What time is measured in: seconds, steps or tokens.")] = "seconds",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the picture if it is there already.")] = False,
+    against: Annotated[str, typer.Option(help="The x axis: seconds, steps or tokens.")] = "seconds",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw how a training went: bits per character, copy rate and learning rate against time."""
+    """Plot a training run: bits per character, copy rate and learning rate over time."""
     from reviewgen.api import plot_training
     from reviewgen.runs.plot import picture_name
 
     file = out or picture_name(runs)
-    drawn = plot_training(runs, file, against=against, overwrite=overwrite)
+    curves = plot_training(runs, file, against=against, overwrite=overwrite)
     if as_json:
-        print_json({"file": str(file), "against": against, "runs": [asdict(run) for run in drawn]})
+        print_json({"file": str(file), "against": against, "runs": [asdict(run) for run in curves]})
         return
-    for run in drawn:
+    for run in curves:
         typer.echo(f"{run.name}: {run.verdict}" if run.verdict else run.name)
-    typer.echo(f"Drawn as {file}")
+    typer.echo(f"Saved as {file}")

@@ -1,4 +1,4 @@
-"""``reviewgen push | pull``: trained models to and from the Hugging Face Hub."""
+"""``reviewgen push | pull``: uploads a trained model to the Hugging Face Hub, and downloads one."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,41 +11,50 @@ from reviewgen.errors import ConfigError
 
 __all__ = ["pull", "push"]
 
-Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, with or without @revision.", show_default=False)]
+Repository = Annotated[str, typer.Argument(help="owner/name on the Hub, optionally with @revision.", show_default=False)]
 
 
 def push(
     model: options.Model,
     repository: Repository,
-    license: Annotated[str | None, typer.Option(help="As the Hub spells it: apache-2.0, mit, cc-by-4.0 ...")] = None,
-    language: Annotated[str | None, typer.Option(help="Of the texts, for the card: en, de ... Several with commas.")] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
-    private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Who sees a new repository.  [default: as its owner has set]")
+    license: Annotated[str | None, typer.Option(help="A license identifier of the Hub: apache-2.0, mit, cc-by-4.0 ...")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="The language of the texts, for the card: en, de ... Separate several by commas.")
     ] = None,
-    pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request in place of a commit.")] = False,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="The commit message.")] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="The visibility of a new repository.  [default: the owner's setting]"),
+    ] = None,
+    pull_request: Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead of a commit.")] = False,
     allow: Annotated[
         str,
-        typer.Option(help="Publish it although this was found, with commas: email, url, phone, handle, copies, text, license."),
+        typer.Option(
+            help="Publish despite these findings: email, url, phone, handle, copies, text, license. Separate several by commas."
+        ),
     ] = "",
-    copy_limit: Annotated[float, typer.Option(help="The largest share of its texts' 20-token windows that may be copied.")] = 0.5,
-    dtype: Annotated[str | None, typer.Option(help="float16 halves a network's file.  [default: as it was saved]")] = None,
+    copy_limit: Annotated[
+        float, typer.Option(help="The maximum share of 20-token windows of generated texts that may be copied.")
+    ] = 0.5,
+    dtype: Annotated[
+        str | None, typer.Option(help="float16 halves the file of a neural model.  [default: as it was saved]")
+    ] = None,
     token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Look a saved model over, and publish it on the Hugging Face Hub as one commit.
+    """Check a saved model and publish it on the Hugging Face Hub as one commit.
 
-    200 texts that it writes and its vocabulary are searched for personal details, and the texts for what they copy: a check, not
-    a guarantee.
+    Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans copied from the training text.
+    This is a check, not a guarantee.
     """
     from reviewgen.api import load
 
     if dtype not in (None, "float32", "float16"):
-        raise ConfigError(f"--dtype is float32 or float16; got {dtype!r}.")
+        raise ConfigError(f"--dtype must be float32 or float16; got {dtype!r}.")
     trained = load(model)
     show_log()
     card: dict[str, Any] = {} if language is None else {"language": _split(language)}
-    with notes.status("Looking it over, and publishing it ..."):
+    with notes.status("Checking and publishing ..."):
         address = trained.push_to_hub(
             repository,
             commit_message=message,
@@ -56,7 +65,7 @@ def push(
             model_card_kwargs=card,
             allow=_split(allow),
             copy_limit=copy_limit,
-            dtype=dtype,  # type: ignore[arg-type]  # was looked at
+            dtype=dtype,  # type: ignore[arg-type]  # checked above
         )
     if as_json:
         print_json({"url": address})
@@ -66,23 +75,23 @@ def push(
 
 def pull(
     repository: Repository,
-    out: Annotated[Path | None, typer.Option(help="Copy it into this folder, too.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Fetch again what was fetched before.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also copy the model into this folder.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Download again even if the files are cached.")] = False,
     token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fetch a model from the Hugging Face Hub; it is kept in HF_HOME, and loads without a network from then on."""
+    """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network."""
     from reviewgen.hub.fetch import fetch
 
     show_log()
-    with notes.status(f"Fetching {repository} ..."):
+    with notes.status(f"Downloading {repository} ..."):
         facts = fetch(repository, out=out, token=token, force_download=force)
     if as_json:
         print_json(facts)
         return
     bits = facts["bits_per_character"]
-    told = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
-    typer.echo(f"{repository}: {facts['preset']}, {told}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
+    quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
+    typer.echo(f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
 
 
 def _split(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``reviewgen sweep``: a bias-variance table of one setting of one preset."""
+"""``reviewgen sweep``: trains a preset with several values of one setting, and compares them in a bias-variance table."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reviewgen.api import SweepRow
+    from reviewgen.search import SweepRow
 
 __all__ = ["sweep"]
 
@@ -24,14 +24,17 @@ def sweep(
     settings: Annotated[
         list[str],
         typer.Option(
-            "--set", help="The setting to sweep with its values, model.order=2,4,6; others with one value each. Repeatable."
+            "--set",
+            help="The setting to sweep with its values: model.order=2,4,6; other settings with one value each. Repeatable.",
         ),
     ],
     budget: Annotated[str | None, typer.Option(help="Time for each value: 90s, 2m, 1h.  [default: 2m]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Train so many steps each, instead of a budget.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Train so many passes each, instead of a budget.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order of the texts and dropout.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw the table as this file: .png, .svg or .pdf.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train each for this many steps instead of a budget.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Train each for this many passes over the corpus instead of a budget.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The random seed of the initial weights, the order of the texts and dropout.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Plot the table to this file: .png, .svg or .pdf.")] = None,
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
@@ -41,13 +44,14 @@ def sweep(
     as_json: options.AsJson = False,
 ) -> None:
     """Train a preset with each of several values of one setting, and compare them in a table."""
-    swept, values, fixed = _take_apart(settings)
-    from reviewgen.api import plot_sweep, refuse_plot
+    swept, values, fixed = _split_settings(settings)
+    from reviewgen.api import plot_sweep
     from reviewgen.api import sweep as train_each
+    from reviewgen.pictures import refuse_plot
 
     if plot is not None:
         refuse_plot(plot)
-    found = train_each(
+    sweep_rows = train_each(
         preset,
         options.typed_source(data),
         swept,
@@ -64,34 +68,34 @@ def sweep(
         clean=not no_clean,
         conditions=condition or (),
     )
-    rows, is_interrupted = _watch(found, swept, values)
+    rows, is_interrupted = _watch(sweep_rows, swept, values)
     if as_json:
         print_json({"preset": preset, "setting": swept, "rows": [row.as_json() for row in rows]})
     else:
         _print_table(swept, rows)
     if plot is not None and rows:
         plot_sweep(rows, swept, preset, plot)
-        note(f"Drawn as {plot}")
+        note(f"Plotted to {plot}")
     sys.exit(1 if is_interrupted else 0)
 
 
-def _watch(found: Iterator["SweepRow"], swept: str, values: list[str]) -> tuple[list["SweepRow"], bool]:
-    """Show the trainings as they go; return the rows that were done, and whether an interrupt ended them."""
+def _watch(sweep_rows: Iterator["SweepRow"], swept: str, values: list[str]) -> tuple[list["SweepRow"], bool]:
+    """Show progress; return the finished rows, and whether an interrupt ended the sweep."""
     rows: list[SweepRow] = []
     try:
         with notes.status(f"Training with {swept}={values[0]} ...") as status:
-            for row in found:
-                rows.append(row)  # an interrupt keeps what is done
+            for row in sweep_rows:
+                rows.append(row)  # so that an interrupt keeps the finished rows
                 note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
                 status.update(f"Training with {swept}={', '.join(values[len(rows) :])} ...")
     except KeyboardInterrupt:
-        note("Interrupted; the table holds what was done.")
+        note("Interrupted; the table has the finished values.")
         return rows, True
     return rows, False
 
 
-def _take_apart(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
-    """Return the setting with several values, these, and the settings with one.
+def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict[str, str]]]:
+    """Return the setting with several values, its values, and the settings with one value.
 
     Raises:
         ConfigError: Not exactly one setting has several values.

@@ -1,4 +1,4 @@
-"""``reviewgen train``: a preset, or a trained model, and a corpus become a saved model, watched as it learns."""
+"""``reviewgen train``: trains a preset, or a trained model further, on a corpus, and shows the progress."""
 
 import signal
 import sys
@@ -13,8 +13,8 @@ from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ProcessLost, ReviewgenError
 
 if TYPE_CHECKING:
-    from reviewgen.runs import TrainingRun
     from reviewgen.data import Corpus
+    from reviewgen.runs import TrainingRun
     from reviewgen.training import Report
 
 __all__ = ["train"]
@@ -25,14 +25,20 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="The folder to save the model in; it must not exist.")],
     preset: options.Preset = None,
     trained: options.Trained = None,
-    validation: Annotated[str | None, typer.Option(help="Another source to validate on, instead of a part of --data.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Another source of validation texts, instead of a part of --data.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for reading and training: 90s, 2m, 1h.  [default: 2m]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Train so many steps, instead of a budget.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Train so many passes over the corpus, instead of a budget.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights, the order of the texts and dropout.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Train for this many steps instead of a budget.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Train for this many passes over the corpus instead of a budget.")] = None,
+    seed: Annotated[int, typer.Option(help="The random seed of the initial weights, the order of the texts and dropout.")] = 0,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting that differs from the preset's: model.hidden_size=256. Repeatable."),
+        typer.Option(
+            "--set",
+            help="A setting that differs from the preset's: model.hidden_size=256. Repeatable. "
+            "`reviewgen settings PRESET` lists all settings.",
+        ),
     ] = None,
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
@@ -40,8 +46,8 @@ def train(
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     no_clean: options.NoClean = False,
-    log: Annotated[str | None, typer.Option(help="Also log to tensorboard or trackio, where that is installed.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the same command where it was cut short.")] = False,
+    log: Annotated[str | None, typer.Option(help="Also log to tensorboard or trackio, if installed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the same command after it was interrupted or killed.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model on a corpus of reviews and save it as a folder."""
@@ -71,12 +77,12 @@ def train(
         resume=resume,
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    is_first = process_state().is_main_process  # of a launcher's; the others work in silence
+    is_first = process_state().is_main_process  # under a launcher, the other processes print nothing
     notes.quiet = not is_first
     try:
         _prepare(run)
         _watch(run)
-    except ProcessLost:  # the other one says why
+    except ProcessLost:  # the process that failed prints why
         raise
     except ReviewgenError:
         notes.quiet = False
@@ -96,7 +102,7 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _prepare(run: "TrainingRun") -> None:
-    """Read and tokenize, showing what was read."""
+    """Read and tokenize the corpus, and show facts about it."""
     try:
         with notes.status("Reading ..."):
             corpus = run.read()
@@ -129,7 +135,7 @@ def _show_corpus(corpus: "Corpus") -> None:
 
 
 def _watch(run: "TrainingRun") -> None:
-    """Show the training as it goes."""
+    """Show the progress of training."""
     percentage, facts = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[facts]}")
     columns = (TextColumn("Training"), BarColumn(), percentage, TimeElapsedColumn(), facts)
     try:
@@ -157,39 +163,38 @@ def _facts(report: "Report") -> str:
 def _show_evaluation(report: "Report") -> None:
     from reviewgen.data import shorten
 
-    found = (
+    score = (
         "not scored" if report.evaluation is None else f"{report.evaluation.bits_per_character:.4f} bits per character held out"
     )
     copied = "" if report.copy_rate is None else f", copy rate {report.copy_rate:.1%}"
-    note(f"{report.seconds:6.1f} s  step {report.step:,}: {found}{copied}" + (" (best)" if report.is_best else ""))
+    note(f"{report.seconds:6.1f} s  step {report.step:,}: {score}{copied}" + (" (best)" if report.is_best else ""))
     if report.sample:
         note(f"  | {shorten(report.sample, 160)}", "dim")
 
 
 def _print_result(run: "TrainingRun", out: Path) -> None:
-    if run.held_out is not None:
-        found = run.held_out
-        part = f"{found['reviews']:,}" + (
-            f" of {found['reviews_in_split']:,}" if found["reviews"] < found["reviews_in_split"] else ""
-        )
+    if run.held_out is not None and run.evaluation is not None:
+        held_out = run.held_out
+        reviews, total = held_out["reviews"], held_out["reviews_in_split"]
+        part = f"{reviews:,}" + (f" of {total:,}" if reviews < total else "")
         bits = run.evaluation.bits_per_character
-        typer.echo(f"Held out ({found['split']} split, {part} reviews): {bits:.4f} bits per character")
-    known = run.facts()
-    if (before := known.get("parent", {}).get("bits_per_character")) is not None:
-        _print_gain(before, known["evaluations"])
-    novelty = known["novelty"]
+        typer.echo(f"Held out ({held_out['split']} split, {part} reviews): {bits:.4f} bits per character")
+    facts = run.facts()
+    if (before := facts.get("parent", {}).get("bits_per_character")) is not None:
+        _print_gain(before, facts["evaluations"])
+    novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        real = novelty["held_out_copy_rate"]
-        beside = "" if real is None else f"; of held-out reviews {real:.1%}"
-        typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows stand in the training text{beside}")
-    typer.echo(known["verdict"]["words"])
+        held_out_rate = novelty["held_out_copy_rate"]
+        compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
+        typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows occur in the training text{compared}")
+    typer.echo(facts["verdict"]["words"])
     typer.echo(f"Saved in {out}")
 
 
 def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:
-    """Say what training a model further has brought."""
-    after = [found["bits_per_character"] for found in evaluations if found["is_best"]]
+    """Print bits per character before and after training a model further."""
+    after = [evaluation["bits_per_character"] for evaluation in evaluations if evaluation["is_best"]]
     if after:
         typer.echo(f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it")
         if after[-1] >= before:
-            note("It has gained nothing on them: the model that you began with is the better one.")
+            note("This training gained nothing on them: the model that it started from is better.")

@@ -1,4 +1,4 @@
-"""``reviewgen tune``: a search for good settings of a preset, and the command that trains with the best of them."""
+"""``reviewgen tune``: searches for good settings of a preset, and prints the command that trains with the best."""
 
 import shlex
 import sys
@@ -13,7 +13,7 @@ from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
 
 if TYPE_CHECKING:
-    from reviewgen.api import TuneTrial
+    from reviewgen.search import TuneTrial
 
 __all__ = ["tune"]
 
@@ -22,14 +22,16 @@ def tune(
     data: options.Source,
     preset: options.Preset = None,
     trained: options.Trained = None,
-    trials: Annotated[int, typer.Option(help="How many settings to try.")] = 20,
+    trials: Annotated[int, typer.Option(help="The number of trials.")] = 20,
     budget: Annotated[str | None, typer.Option(help="Time for each trial: 90s, 2m, 1h.  [default: 30s]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Train so many steps each, instead of a budget.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Train so many passes each, instead of a budget.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train each for this many steps instead of a budget.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Train each for this many passes over the corpus instead of a budget.")
+    ] = None,
     search: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to search instead of learning rate, size and dropout: training.learning_rate=1e-3:2e-2, "
+            help="A setting to search instead of learning rate, size and dropout: training.learning_rate=1e-3:2e-2, "
             "model.hidden_size=128,256. Repeatable."
         ),
     ] = None,
@@ -37,9 +39,9 @@ def tune(
         list[str] | None, typer.Option("--set", help="A setting of every trial: model.layers=2. Repeatable.")
     ] = None,
     storage: Annotated[
-        Path | None, typer.Option(help="A file that keeps the trials; with it, an interrupted search goes on.")
+        Path | None, typer.Option(help="A file for the trials; with it, the same command resumes an interrupted search.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the suggestions and of each training.")] = 0,
+    seed: Annotated[int, typer.Option(help="The random seed of the search and of each training.")] = 0,
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
@@ -48,15 +50,15 @@ def tune(
     no_clean: options.NoClean = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Search for the settings that learn most in the time given, and print the command that trains with them."""
+    """Search for the settings with the lowest bits per character, and print the command that trains with them."""
     from reviewgen.config import parse_settings
 
     fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
     from reviewgen.api import best_trial  # torch: a second or two
-    from reviewgen.api import tune as search_for
+    from reviewgen.api import tune as run_trials
     from reviewgen.search.tune import DEFAULT_BUDGET
 
-    found = search_for(
+    tune_trials = run_trials(
         options.start(preset, trained),
         options.typed_source(data),
         trials=trials,
@@ -74,12 +76,12 @@ def tune(
         clean=not no_clean,
         conditions=condition or (),
     )
-    tried, is_interrupted = _watch(found, trials)
-    if is_interrupted and not tried:
+    finished, is_interrupted = _watch(tune_trials, trials)
+    if is_interrupted and not finished:
         sys.exit(1)
-    _print_table([] if as_json else tried)
-    best = best_trial(tried)
-    said = {
+    _print_table([] if as_json else finished)
+    best = best_trial(finished)
+    given = {
         "--from": trained,
         "--data": data,
         "--budget": budget or (None if steps or epochs else DEFAULT_BUDGET),
@@ -93,31 +95,34 @@ def tune(
         "--strip-markdown": strip_markdown,
         "--no-clean": no_clean,
     }
-    command = _command(preset, said, [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())])
+    command = _train_command(preset, given, [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())])
     if as_json:
-        print_json({"trials": [asdict(trial) for trial in tried], "best": asdict(best), "command": command})
+        print_json({"trials": [asdict(trial) for trial in finished], "best": asdict(best), "command": command})
     else:
-        typer.echo(f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with it:")
+        typer.echo(
+            f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:"
+        )
         typer.echo(command)
     sys.exit(1 if is_interrupted else 0)
 
 
-def _watch(found: Iterator["TuneTrial"], trials: int) -> tuple[list["TuneTrial"], bool]:
-    """Show the trials as they go; return those that were done, and whether an interrupt ended them."""
-    tried: list[TuneTrial] = []
+def _watch(tune_trials: Iterator["TuneTrial"], trials: int) -> tuple[list["TuneTrial"], bool]:
+    """Show progress; return the finished trials, and whether an interrupt ended the search."""
+    finished: list[TuneTrial] = []
     try:
         with notes.status("Reading ...") as status:
-            for trial in found:
-                tried.append(trial)  # an interrupt keeps what is done
-                note(f"{trial.number + 1} of {trials}: {_spell(trial.settings)}: {_outcome(trial)}, {trial.seconds:.1f} s.")
-                status.update(f"Training, trial {len(tried) + 1} of {trials} ...")
+            for trial in tune_trials:
+                finished.append(trial)  # so that an interrupt keeps the finished trials
+                outcome = f"{_outcome(trial)}, {trial.seconds:.1f} s"
+                note(f"{trial.number + 1} of {trials}: {_format_settings(trial.settings)}: {outcome}.")
+                status.update(f"Training, trial {len(finished) + 1} of {trials} ...")
     except KeyboardInterrupt:
-        note("Interrupted; what was done is kept." if tried else "Interrupted before the first trial was done.")
-        return tried, True
-    return tried, False
+        note("Interrupted; the finished trials are kept." if finished else "Interrupted before the first trial was finished.")
+        return finished, True
+    return finished, False
 
 
-def _spell(settings: dict[str, Any]) -> str:
+def _format_settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in settings.items())
 
 
@@ -127,22 +132,22 @@ def _outcome(trial: "TuneTrial") -> str:
     return f"{bits}{', ' if bits and how else ''}{how}" + (f" ({trial.problem})" if trial.problem else "")
 
 
-def _print_table(tried: list["TuneTrial"]) -> None:
-    if not tried:
+def _print_table(finished: list["TuneTrial"]) -> None:
+    if not finished:
         return
-    names = [name.partition(".")[2] for name in tried[0].settings]
+    names = [name.partition(".")[2] for name in finished[0].settings]
     typer.echo("  ".join(["trial", *names, "bits/char", "   steps", "seconds", "outcome"]))
-    for trial in tried:
+    for trial in finished:
         values = [f"{value!s:>{len(name)}}" for name, value in zip(names, trial.settings.values(), strict=True)]
         bits = f"{'-':>9}" if trial.bits is None else f"{trial.bits:9.4f}"
         numbers = [bits, f"{trial.steps:8,}", f"{trial.seconds:7.1f}", trial.outcome]
         typer.echo("  ".join([f"{trial.number:5}", *values, *numbers]))
 
 
-def _command(preset: str | None, said: dict[str, Any], settings: list[str]) -> str:
-    """Return the command that trains with settings, and with what was said of the trials."""
+def _train_command(preset: str | None, given: dict[str, Any], settings: list[str]) -> str:
+    """Return the command that trains with settings, and with the options that were given for the trials."""
     words = ["reviewgen", "train"] + ([preset] if preset else [])
-    for option, value in (said | {"--set": settings, "--out": "my-model"}).items():
+    for option, value in (given | {"--set": settings, "--out": "my-model"}).items():
         if value is True:
             words.append(option)
         elif value:

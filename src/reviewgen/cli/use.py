@@ -1,4 +1,4 @@
-"""``reviewgen evaluate | score | novelty``: what one measures with a trained model."""
+"""``reviewgen evaluate | score | novelty``: measurements with a trained model."""
 
 import sys
 from dataclasses import asdict
@@ -11,15 +11,15 @@ from reviewgen.cli.console import note, notes, print_json, show_log
 
 __all__ = ["evaluate", "novelty", "score"]
 
-_MOST_SPANS = 10  # copied spans that are printed
+_MAX_SPANS = 10  # copied spans that are printed
 
 
 def novelty(
     model: options.Model,
-    text: Annotated[str, typer.Option(help="The text to look for in the training text; - reads standard input.")],
+    text: Annotated[str, typer.Option(help="The text to check; - reads standard input.")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Say what of a text stands in the text that a model was trained on."""
+    """Show which parts of a text are copied from the text that a model was trained on."""
     from reviewgen.api import load
 
     report = load(model).novelty(sys.stdin.read() if text == "-" else text)
@@ -28,15 +28,17 @@ def novelty(
         return
     for line in report.describe():
         typer.echo(line)
-    for span in report.spans[1:_MOST_SPANS]:
-        where = "" if span.review is None else f"  (training review {span.review})"
-        typer.echo(f"{len(span.text):6} characters: {span.text!r}{where}")
+    for span in report.spans[1:_MAX_SPANS]:
+        review = "" if span.review is None else f"  (training review {span.review})"
+        typer.echo(f"{len(span.text):6} characters: {span.text!r}{review}")
 
 
 def evaluate(
     model: options.Model,
     data: options.Source,
-    split: Annotated[str, typer.Option(help="all, or a part of the hash split: train, validation or test.")] = "all",
+    split: Annotated[
+        str, typer.Option(help="The part of the data: all, or train, validation or test of the hash split.")
+    ] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
     lowercase: options.AsTrainedLowercase = None,
@@ -44,7 +46,7 @@ def evaluate(
     clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure a trained model on a corpus, in bits per character."""
+    """Evaluate a trained model on a corpus, in bits per character."""
     from reviewgen.api import load
     from reviewgen.evaluation import finite
 
@@ -76,7 +78,7 @@ def score(
     condition: options.GivenCondition = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Say how many bits a text takes under a trained model, token by token."""
+    """Score a text with a trained model, in bits, token by token."""
     from reviewgen.api import load
     from reviewgen.evaluation import finite
 

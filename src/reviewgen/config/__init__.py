@@ -1,12 +1,15 @@
 """Strict settings: frozen dataclasses of JSON values, validated when they are created and when they are read.
 
-    settings     validation and conversion, for every plugin's ``Config``
-    generation   generation settings, and presets
-    reading      the options for reading and cleaning a source of texts
+    settings      validation and conversion, for every plugin's ``Config``
+    generation    generation settings, and presets
+    training      training settings
+    reading       the options for reading and cleaning a source of texts
+    descriptions  descriptions of settings, from docstrings and type hints
 
 Standard library only; knows neither torch nor any plugin.
 """
 
+from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
 from reviewgen.config.settings import (
@@ -22,6 +25,7 @@ from reviewgen.config.settings import (
     rename_values,
     to_dict,
 )
+from reviewgen.config.training import TrainingConfig
 
 __all__ = [
     "FOREIGN",
@@ -32,8 +36,13 @@ __all__ = [
     "Preset",
     "ReadingOptions",
     "RenamedValues",
+    "TrainingConfig",
+    "bounds_of",
     "check",
     "check_seed",
+    "choices_of",
+    "describe_fields",
+    "describe_hint",
     "fields_of",
     "from_dict",
     "from_strings",

@@ -22,6 +22,7 @@ from reviewgen.data.encoding import encode_corpus
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import Tokenizer
+from reviewgen.storage import publish
 
 __all__ = ["cache_folder", "digest_tokenizer", "tokenize", "workspace"]
 
@@ -130,12 +131,8 @@ def _file_sizes(folder: Path) -> dict[str, int]:
 def _publish(finished: Path, folder: Path) -> None:
     """Move a finished folder to its name in the cache, unless another run has done so with the same content."""
     (finished / _MANIFEST).write_text(json.dumps(_file_sizes(finished)), encoding="utf-8")
-    for file in finished.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
     try:
-        finished.rename(folder)
+        publish(finished, folder)
     except OSError:
         if not folder.exists():
             raise

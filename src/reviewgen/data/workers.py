@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-from reviewgen import errors
+import reviewgen.errors as errors
 from reviewgen.errors import ConfigError, ReviewgenError, WorkerError
 
 __all__ = ["count_workers", "run_tasks"]

@@ -3,11 +3,8 @@
 Reading is strict, since the compiled loops do not check bounds: a damaged array must not reach them.
 """
 
-import errno
 import json
 import math
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from reviewgen.errors import BundleError, storage_errors
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex, id_dtype
 from reviewgen.novelty.report import WINDOWS
+from reviewgen.storage import default_mode, safetensors_errors
 
 __all__ = ["read_index", "write_index"]
 
@@ -47,14 +45,9 @@ def write_index(index: ExactIndex | CompactIndex, file: Path) -> None:
         facts |= {"stride": index.stride, "probes": index.sets[0].probes}
     header = json.dumps({"schema": _SCHEMA, "form": index.form} | facts)
     with storage_errors(file):
-        try:
+        with safetensors_errors():
             save_file(tensors, file, metadata={_HEADER: header})
-        except SafetensorError as error:  # the library wraps what the operating system said
-            match = re.search(r"os error (\d+)", str(error))
-            number = int(match[1]) if match else errno.EIO
-            raise OSError(number, os.strerror(number)) from None
-        os.umask(mask := os.umask(0))
-        file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
+        file.chmod(default_mode())  # the library leaves it readable by its owner only
 
 
 def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | CompactIndex:

@@ -1,12 +1,13 @@
 """The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their optional companions.
 
-Only contracts are defined here; ``reviewgen.testing`` checks that an implementation keeps them.
+A plugin implements one of the three; the ``Supports...`` protocols are optional abilities, which the core finds with
+``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its contract.
 
-    model       LanguageModel: what is trained, with tensors in and out
-    stepper     Stepper: inference, with NumPy arrays in and out and without torch
+    model       LanguageModel: is trained; torch tensors in and out
+    stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
 
-Each name is imported on first use, so that inference does not load torch.
+Each name is imported on first use, so that a stepper does not load torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""What is trained: the LanguageModel and its companions. Shapes are spelled by letter: B batch, T time (tokens), V vocabulary."""
+"""LanguageModel, the contract of a model that is trained, and its optional companions. Needs torch.
+
+Shapes by letter: B batch, T time (tokens), V vocabulary.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -21,82 +24,96 @@ __all__ = [
 ]
 
 State: TypeAlias = Any
-"""What a model remembers between calls: a tensor or a nested tuple of tensors (it may be empty), each with B first."""
+"""A model's recurrent state; its rules stand in the docstring of LanguageModel."""
 
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Predicts the next token, a distribution at every position.
+    """A model that predicts the next token at every position of a batch of texts.
 
-    A call returns *logits*, scores before normalisation, because that is what every consumer wants: cross entropy of logits,
-    ``F.cross_entropy(logits, targets)``, is by definition the negative log likelihood of their log-softmax,
-    ``F.nll_loss(F.log_softmax(logits), targets)``, computed in one numerically safe step; sampling divides logits by a
-    temperature; and log probabilities are themselves logits (log-softmax leaves them as they are), so a count model
-    returns those. A neural model's logits are finite; a count model may return -inf, which is probability zero.
+    **Logits.** A call returns logits: scores before normalisation, whose softmax over the vocabulary is the probability of the
+    next token. Training minimises their cross entropy with the tokens that follow, ``F.cross_entropy(logits, targets)``, which
+    is log-softmax and negative log likelihood in one numerically safe step. Sampling divides them by a temperature. Log
+    probabilities are logits too, because log-softmax does not change them; that is what a count model returns. A neural model's
+    logits are finite; a count model may return -inf, which is probability zero.
 
-    A table that is looked up by token is an ``nn.Embedding``, one of n-grams an ``nn.EmbeddingBag``: so training can tell them
-    from the matrices that a token is multiplied with.
+    **State.** ``State`` is any tensor or nested tuple of tensors, possibly empty, with the batch dimension B first in each. Its
+    shapes and dtypes depend on the batch size only, never on the tokens, so that rows can be stacked and selected. A call
+    returns a new state and does not change the one it is given. A row's logits do not depend on the other rows. Training reads B
+    lanes of one long stream, in which texts follow one another: it carries the state across the end of a text into the next, and
+    detaches it between steps.
+
+    **Embeddings.** A table that is looked up by token is an ``nn.Embedding``, a table of n-grams an ``nn.EmbeddingBag``, so that
+    the optimizer can tell them from weight matrices.
+
+    Attributes:
+        Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``, which is the tokenizer's.
+        config: The only constructor argument; it is saved with the model.
     """
 
-    Config: ClassVar[type]  # a frozen keyword-only dataclass of JSON values; its first field is vocab_size: int
-    config: Any  # the only constructor argument, and what is saved
+    Config: ClassVar[type]
+    config: Any
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token of B independent texts."""
         ...
 
     def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return ``logits[b, t]``, which score the token after ``ids[b, t]``, and the state after the last token."""
+        """Return ``logits[b, t]``, the scores of the token after ``ids[b, t]``, and the state after the last token."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return every tensor that the trained model consists of, by name."""
+        """Return all tensors of the trained model, by name."""
         ...
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> Any:
-        """Take such tensors over; strict: a missing, extra or misshapen tensor raises."""
+        """Copy tensors into the model; strict: a missing or unknown name, or a wrong shape, raises."""
         ...
 
 
 @runtime_checkable
 class CountTrained(Protocol):
-    """A model that is trained by counting, in one pass, not by gradient."""
+    """A model that is trained by counting, in one pass over the texts, instead of by gradient."""
 
     def observe(self, ids: Int[np.ndarray, " T"]) -> None:
         """Count one text: its beginning-of-text id, its tokens, its end-of-text id."""
         ...
 
     def finish(self) -> Mapping[str, Any]:
-        """Turn the counts into probabilities, once; return facts worth reporting, as JSON values.
+        """Turn the counts into probabilities; called once. Return facts for the training record, as JSON values.
 
-        The key ``notes``, where there is one, holds sentences for the person who trains.
+        The optional key ``notes`` holds sentences that are shown to the user.
         """
         ...
 
 
 @runtime_checkable
 class SupportsCountMerge(Protocol):
-    """A counting model of which several count a part of the texts each, as the processes of ``accelerate launch`` do."""
+    """A count model that can be trained by several processes, each counting a part of the texts (``accelerate launch``)."""
 
     def take_counts(self) -> dict[str, Tensor]:
-        """Hand over all that was counted, and forget it."""
+        """Return all counts and clear them."""
         ...
 
     def add_counts(self, counts: Mapping[str, Tensor]) -> None:
-        """Count what another model with the same settings has counted; the order of the parts must not matter."""
+        """Add the counts of another model with the same settings; the order of the parts must not matter."""
         ...
 
 
 @runtime_checkable
 class SupportsDevices(Protocol):
-    """A model that knows devices on which it is computed wrongly or slowly; it is trained there only if somebody asks for it."""
+    """A model that is wrong or slow on some devices; it is trained on those only if the user sets ``device``.
 
-    unsuited_devices: ClassVar[frozenset[str]]  # torch's types of devices, as in frozenset({"mps"})
+    Attributes:
+        unsuited_devices: Device types of torch, as in ``frozenset({"mps"})``.
+    """
+
+    unsuited_devices: ClassVar[frozenset[str]]
 
 
 @runtime_checkable
 class SupportsScore(Protocol):
-    """A model that scores given tokens without computing the whole (B, T, V)."""
+    """A model that scores given tokens without computing logits of the whole vocabulary, (B, T, V)."""
 
     def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
         """Return the log probability (nats) of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state after the last token."""
@@ -105,29 +122,29 @@ class SupportsScore(Protocol):
 
 @runtime_checkable
 class SupportsStep(Protocol):
-    """A model that hands out a stepper, which writes faster than the plain call, and equals it within 1e-4 in logits.
+    """A model that creates its own stepper for generation, faster than the plain call and equal to it within 1e-4 in logits.
 
-    A model without one is written with through its plain call.
+    A model without this ability generates through its plain call.
     """
 
-    def stepper(self, bits: int = 32) -> Stepper:
-        """Return a stepper made from the weights as they are now; what becomes of the model later does not change it.
+    def stepper(self, weight_bits: int = 32) -> Stepper:
+        """Return a stepper of the current weights; later changes to the model do not affect it.
 
         Args:
-            bits: 16 and 8 round the weights to so many bits, for speed, and no longer equal the plain call; a model that
-                multiplies no weights does without.
+            weight_bits: The precision of the weights: 32, or 16 or 8, which round them for speed and no longer equal the plain
+                call. A model without weight matrices ignores it.
         """
         ...
 
 
 @runtime_checkable
 class SupportsImplementations(Protocol):
-    """A model that can compute the same function in several ways, of which the fastest depends on shape and machine."""
+    """A model with several implementations of the same function, the fastest of which depends on shapes and machine."""
 
     def implementations(self) -> tuple[str, ...]:
-        """Return the ways that the config allows, the default first: one where the config names one."""
+        """Return the implementations that the config allows, the default first; only one if the config names it."""
         ...
 
     def use_implementation(self, name: str) -> None:
-        """Compute in one of these ways from now on; logits and gradients stay within 1e-4, tensors stay as they are."""
+        """Switch to an implementation; logits and gradients stay equal within 1e-4, and the tensors do not change."""
         ...

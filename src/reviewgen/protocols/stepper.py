@@ -1,6 +1,6 @@
-"""What writes: the Stepper, a model made ready to predict one token after another, from arrays and without torch.
+"""Stepper, the contract of inference: predicts one token after another, with NumPy arrays and without torch.
 
-Shapes are spelled by letter: B batch, T time (tokens), V vocabulary, N numbers, K tokens looked back at.
+Shapes by letter: B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing tokens of a text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,33 +29,42 @@ __all__ = [
 ]
 
 StepState: TypeAlias = Any
-"""What a stepper remembers between calls: an array or a nested tuple of arrays (it may be empty), each with B first."""
+"""A stepper's recurrent state; its rules stand in the docstring of Stepper."""
 
 CopyGuard: TypeAlias = tuple[WindowSet, int]
-"""Windows that must not be completed, and how many in a row; see ``reviewgen.compiled.windows.copies``."""
+"""The copied spans that must not be completed; see SupportsSample."""
 
 TensorSpec: TypeAlias = tuple[str, tuple[int | None, ...]]
-"""The dtype of a tensor, as numpy names it ("float32"), and its sizes; None where the training text decides."""
+"""Dtype and shape of a saved tensor; see StepperFactory."""
 
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Predicts the next token, one call after another. It changes neither itself nor the state that it is given."""
+    """Predicts the next token of each text of a batch, one call after another.
+
+    ``StepState`` is any NumPy array or nested tuple of arrays, possibly empty, with the batch dimension B first in each. Its
+    shapes and dtypes depend on the batch size only, never on the tokens, so that the core can select and repeat rows, for
+    example where a text ends or a beam splits. A call changes neither the stepper nor the state it is given, and a row does not
+    depend on the other rows.
+    """
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the state before the first token of B independent texts."""
         ...
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
-        """Return the logits of what follows the last of T >= 1 tokens, and the state after it; a prompt is read in one call."""
+        """Return the logits of the token after the last of T >= 1 tokens, and the state after them; a prompt is one call."""
         ...
 
 
 @runtime_checkable
 class SupportsSample(Protocol):
-    """A stepper that draws many tokens in a loop of its own, at compiled speed.
+    """A stepper that samples many tokens in one call, in a compiled loop.
 
-    What a temperature, the filters, the penalties and a forbidden token mean is said once, in ``reviewgen.compiled.sampling``.
+    ``reviewgen.compiled.sampling`` defines temperature, filters, penalties and forbidden tokens, and has the functions for it.
+
+    ``CopyGuard`` is a pair ``(windows, run)``. A token that would make ``copies(windows, text, end, run)`` of
+    ``reviewgen.compiled.windows`` true is forbidden, except for the end token, and another one is sampled in its place.
     """
 
     def sample(
@@ -64,39 +73,42 @@ class SupportsSample(Protocol):
         uniform: Float64[np.ndarray, "B N"],
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
-        written: Int64[np.ndarray, " B"],
+        new_tokens: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
-        """Return up to N tokens a row, drawn after the state; how many numbers each row used up; and the state after them.
+        """Sample up to N tokens for each row.
 
-        A row depends on its own numbers only, not on N: what it leaves over is given again. It may take several numbers a
-        token, N >= 32 of them yield at least one. A row ends after the end token, with the last of ``params.max_new_tokens``, or
-        with DEAD_END (each token but the end was forbidden by the guard), NOTHING_LEFT (none could be drawn at all) or
-        NOT_A_NUMBER; NONE fills it up, and its state is then of no use.
+        A row depends on its own random numbers only, and not on how many there are: numbers that it does not use are passed
+        again in the next call. A token may use several of them; at least 32 yield at least one token. A row ends after the end
+        token, after its ``params.max_new_tokens``-th token, or with a code in place of a token: DEAD_END (the guard forbids every
+        token that is left), NOTHING_LEFT (every token has probability zero) or NOT_A_NUMBER (NaN or
+        infinite logits). The rest of an ended row is NONE, and its state is undefined.
 
         Args:
-            state: After the last token of each row.
-            uniform: Numbers in [0, 1).
-            params: How to draw.
+            state: The state after the last token of each row.
+            uniform: Random numbers in [0, 1).
+            params: The sampling settings.
             texts: The last K tokens of each row, as many as the params and the guard look back at.
-            written: How many new tokens each row has, prompts not counted.
-            guard: A token but the end that makes ``copies(windows, text, end, run)`` true is drawn again from those that do
-                not. None forbids nothing.
+            new_tokens: How many tokens of each row are new, that is, not of the prompt.
+            guard: The copied spans that must not be completed; None forbids nothing.
+
+        Returns:
+            The sampled tokens, how many random numbers each row used, and the state after the tokens.
         """
         ...
 
 
 @dataclass(frozen=True)
 class CountedContext:
-    """The end of a text that a count model looks at, and what it has counted after it.
+    """A context, the last tokens of a text, and what a count model has counted after it.
 
     Attributes:
-        tokens: How many tokens of the text it is, the beginning-of-text token included; 0 is the empty context.
-        seen: Which tokens were seen after it.
-        counts: How often each was, 0 where it was not; None where the model does not know exactly.
+        tokens: The length of the context, the beginning-of-text token included; 0 is the empty context.
+        seen: Whether each token of the vocabulary was seen after the context.
+        counts: How often it was, 0 where it was not; None if the model does not store exact counts.
         unit: What is counted: "occurrences", or "predecessors", the different tokens seen before context and token together
             (the continuation counts of Kneser & Ney 1995).
-        parts: The part of each token's probability that these counts make up; None where the model does not know.
+        parts: The part of each token's probability that comes from these counts; None if the model cannot tell.
     """
 
     tokens: int
@@ -108,33 +120,37 @@ class CountedContext:
 
 @runtime_checkable
 class SupportsExplain(Protocol):
-    """A stepper that can say which counts its prediction rests on."""
+    """A stepper that returns the counts behind its prediction."""
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> Sequence[CountedContext]:
-        """Return the contexts behind what follows T >= 1 tokens, bos first: from the longest that was seen to the empty one.
+        """Return the contexts of the prediction after T >= 1 tokens, bos first: from the longest that was seen to the empty one.
 
-        Over all contexts the parts of a token add up to its probability, but for what comes from no count (the uniform
-        distribution that every smoothing ends in).
+        Over all contexts, the parts of a token add up to its probability, except for what comes from no count: the uniform
+        distribution at the end of every smoothing.
         """
         ...
 
 
 class StepperFactory(Protocol):
-    """What an entry point of ``reviewgen.steppers`` names: builds a stepper from a saved model, without torch.
+    """Builds a stepper from a saved model without torch; an entry point of ``reviewgen.steppers`` with the model's name.
 
-    The entry point bears the model's name, and its module imports no torch. ``Config`` is the model's own.
+    The factory's module does not import torch. ``TensorSpec`` is a pair ``(dtype, shape)``: the dtype by its NumPy name, as in
+    "float32", and the sizes, None where a size depends on the training text.
+
+    Attributes:
+        Config: The model's own ``Config``.
     """
 
     Config: ClassVar[type]
 
     def expect(self, config: Any) -> Mapping[str, TensorSpec] | None:
-        """Return the name and form of every tensor of a model with this config; None where only torch can write with it."""
+        """Return dtype and shape of every tensor of a model with this config; None if generation with it needs torch."""
         ...
 
-    def __call__(self, config: Any, tensors: Mapping[str, np.ndarray], bits: int = 32) -> Stepper:
-        """Return a stepper from tensors that have the expected form; ``bits`` as in ``SupportsStep``.
+    def __call__(self, config: Any, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> Stepper:
+        """Return a stepper from tensors with the expected dtypes and shapes; ``weight_bits`` as in ``SupportsStep``.
 
         Raises:
-            BundleError: The tensors hold what no trained model holds.
+            BundleError: The tensors hold values that no trained model has.
         """
         ...

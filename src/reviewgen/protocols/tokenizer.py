@@ -1,4 +1,4 @@
-"""Text to ids and back."""
+"""Tokenizer, the contract of what turns text into ids and back, and its optional companion."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,28 +11,37 @@ __all__ = ["SupportsEncodeBatch", "Tokenizer"]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Turns text into ids and back. ``bos_id`` and ``eos_id`` frame a text; ``encode`` never emits them."""
+    """Turns text into ids and back.
 
-    Config: ClassVar[type]  # a frozen keyword-only dataclass of JSON values
+    The core puts ``bos_id`` before and ``eos_id`` after each text; ``encode`` never returns them, whatever the text. Encoding
+    never fails. All ids are at least 0 and below ``vocab_size``. ``decode(encode(text)) == text`` for text whose symbols are all
+    in the vocabulary; for any text, encoding the decoded ids gives the same ids again. Training twice on the same texts gives
+    the same ids, and so does saving and loading.
+
+    Attributes:
+        Config: A frozen keyword-only dataclass of JSON values.
+    """
+
+    Config: ClassVar[type]
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, bos and eos among them."""
+        """The number of ids, bos and eos included."""
         ...
 
     @property
     def bos_id(self) -> int:
-        """The id before a text's first token."""
+        """The beginning-of-text id."""
         ...
 
     @property
     def eos_id(self) -> int:
-        """The id after a text's last token."""
+        """The end-of-text id."""
         ...
 
     @classmethod
     def train(cls, texts: Iterable[str], config: Any) -> "Tokenizer":
-        """Learn a vocabulary from texts, read once."""
+        """Return a tokenizer with a vocabulary learned from texts, which can be iterated once."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -40,7 +49,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of any ids; bos and eos spell nothing."""
+        """Return the text of any ids; bos and eos decode to the empty string."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -49,7 +58,7 @@ class Tokenizer(Protocol):
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read what ``save`` wrote."""
+        """Return the tokenizer that ``save`` wrote into a folder."""
         ...
 
 
@@ -58,5 +67,5 @@ class SupportsEncodeBatch(Protocol):
     """A tokenizer that encodes many texts faster than one by one."""
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
-        """Return what ``encode`` would for each text, as lists or as arrays."""
+        """Return what ``encode`` returns for each text, as lists or arrays."""
         ...

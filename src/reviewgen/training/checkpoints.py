@@ -15,10 +15,8 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Mapping
@@ -28,6 +26,7 @@ from typing import Any
 from safetensors.torch import load, save
 
 from reviewgen.errors import CheckpointError, storage_errors
+from reviewgen.storage import new_folder, write_file
 from reviewgen.training.lock import Lock
 from reviewgen.training.packing import pack, unpack
 
@@ -35,7 +34,7 @@ __all__ = ["Checkpoints"]
 
 _LOCK, _TENSORS, _REST, _DIGESTS = ".lock", "state.safetensors", "state.json", "digests.json"
 _SHARE = 0.01  # of the training time that writing checkpoints may take
-_PREFIX, _SCRATCH = "step-", ".step-"
+_PREFIX, _SCRATCH = "step-", ".step-"  # the second as ``new_folder`` begins the name of a scratch folder
 
 
 class Checkpoints:
@@ -154,13 +153,7 @@ class Checkpoints:
             shutil.rmtree(self._step_folder(step), ignore_errors=True)
         self.close()
 
-    @staticmethod
-    def write(file: Path, content: bytes) -> None:
-        """Write a file and flush it to disk."""
-        with file.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+    write = staticmethod(write_file)
 
     def _schedule_next(self, cost: float) -> None:
         """Set the time of the next checkpoint, given the seconds that writing the last one took."""
@@ -179,16 +172,11 @@ class Checkpoints:
     def _write(self, step: int, packed: Any, tensors: Mapping[str, Any]) -> None:
         if not self._lock.is_in_place():
             raise FileNotFoundError(errno.ENOENT, "the folder was removed")
-        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
-        try:
-            contents = {_TENSORS: save(dict(tensors)), _REST: _to_json(packed)}
-            contents[_DIGESTS] = _to_json({name: _digest(content) for name, content in contents.items()})
+        contents = {_TENSORS: save(dict(tensors)), _REST: _to_json(packed)}
+        contents[_DIGESTS] = _to_json({name: _digest(content) for name, content in contents.items()})
+        with new_folder(self._step_folder(step)) as scratch:
             for name, content in contents.items():
                 self.write(scratch / name, content)
-            scratch.rename(self._step_folder(step))
-            _sync_folder(self.folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         for old in self.steps()[: -self._kept]:
             shutil.rmtree(self._step_folder(old), ignore_errors=True)
 
@@ -213,16 +201,6 @@ def _to_json(value: Any) -> bytes:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=32).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk."""
-    if sys.platform != "win32":  # where folders cannot be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _close(folder: Path, lock: Lock) -> None:

@@ -1,75 +1,13 @@
-"""Training settings, the budget of a run and its step reports: plain data."""
+"""The budget of a training run and its step reports: plain data. Training settings are in ``config.training``."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 from torch import Tensor
 
-from reviewgen.config import Bound, check
-from reviewgen.errors import ConfigError
+from reviewgen.config import TrainingConfig
 from reviewgen.evaluation import Evaluation
 
 __all__ = ["Budget", "Report", "TrainingConfig"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Training settings. A model trained by counting uses those from ``evaluation_tokens`` to ``novelty_mb`` only.
-
-    Attributes:
-        batch_size: Lanes (parallel token streams) of a batch, B; of each process.
-        bptt: Tokens of each lane in a batch, T: the length of truncated back-propagation through time.
-        gradient_accumulation_steps: Batches per optimizer step.
-        optimizer: "muon" uses Muon for the matrices between hidden vectors and AdamW for the rest; "adamw" uses AdamW for all.
-        learning_rate: Peak learning rate, reached after the warm-up; from there it decays linearly to zero.
-        warmup: Share of the run over which the learning rate rises to its peak.
-        weight_decay: Weight decay, the same for both optimizers.
-        clip_norm: Gradients are scaled down so that their global norm is at most this.
-        averaging: Decay per step of an exponential moving average of the weights, which is then evaluated and kept; 0 is off.
-        evaluations: Number of evaluations, evenly spaced over the run.
-        patience: Training stops early after this many evaluations in a row without improvement.
-        evaluation_tokens: Held-out tokens scored at each evaluation.
-        copy_tokens: Tokens generated at each evaluation to measure the copy rate (up to 8 times more for a sparse index); 0: off.
-        keep: Weights to keep: those of the best evaluation, or of the best whose copy rate is within copy_limit.
-        copy_limit: Highest copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
-        novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
-        novelty_mb: Maximum size of a compact index, in megabytes.
-        threads: CPU threads; 0 times one thread and all threads at the start and uses the faster.
-        device: Device to train on; "auto" is the one accelerate selects, or the CPU if the model is unsuited for that one.
-        precision: Mixed precision; "auto" is the launcher's setting, else what the device has instructions for. "no" is 32 bits.
-        checkpoint_seconds: Minimum seconds between two checkpoints, saved beside the output folder; 0 is off.
-        checkpoints_kept: Number of most recent checkpoints to keep.
-    """
-
-    batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32
-    bptt: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 64
-    gradient_accumulation_steps: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 1
-    optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 0.01
-    warmup: Annotated[float, Bound(at_least=0, below=1)] = 0.05
-    weight_decay: Annotated[float, Bound(at_least=0, at_most=10)] = 0.01
-    clip_norm: Annotated[float, Bound(above=0)] = 1.0
-    averaging: Annotated[float, Bound(at_least=0, below=1)] = 0.0
-    evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 10
-    patience: Annotated[int, Bound(at_least=1)] = 4
-    evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000
-    copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600
-    keep: Literal["best", "best-under-copy"] = "best"
-    copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5
-    novelty: Literal["compact", "exact", "none"] = "compact"
-    novelty_mb: Annotated[float, Bound(at_least=0.01, at_most=1 << 16)] = 4.0
-    threads: Annotated[int, Bound(at_least=0)] = 0
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    checkpoint_seconds: Annotated[float, Bound(at_least=0)] = 60.0
-    checkpoints_kept: Annotated[int, Bound(at_least=1, at_most=1000)] = 2
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.keep == "best-under-copy" and (self.novelty == "none" or not self.copy_tokens):
-            raise ConfigError(
-                "keep=best-under-copy needs a copy rate: set novelty to compact or exact, and copy_tokens to a number above 0."
-            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""The generation options of ``reviewgen generate``, and their values as keywords of ``ReviewModel.generate``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.config import FOREIGN
+from reviewgen.errors import ConfigError
+
+__all__ = [
+    "DoSample",
+    "Finish",
+    "LengthPenalty",
+    "MaxCopy",
+    "MaxNewTokens",
+    "MaxTime",
+    "MinNewTokens",
+    "MinP",
+    "MustInclude",
+    "NoRepeatNgramSize",
+    "NoveltyMode",
+    "NumBeams",
+    "Number",
+    "Prompt",
+    "RepetitionPenalty",
+    "Stop",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "WeightBits",
+    "generation_options",
+    "refuse_foreign_names",
+]
+
+Prompt = Annotated[str, typer.Option(help="The beginning of each text.")]
+Number = Annotated[int, typer.Option("-n", "--num-return-sequences", help="The number of texts.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="The maximum number of new tokens; longer texts are cut off.")]
+MinNewTokens = Annotated[int | None, typer.Option(help="The minimum number of new tokens before a text may end.")]
+Temperature = Annotated[
+    str | None,
+    typer.Option(
+        help="Above 0; below 1 favours probable tokens, above 1 varies more. A list is a cycle, token by token: 1.0,0.5,0.2."
+    ),
+]
+TopK = Annotated[int | None, typer.Option(help="Sample from the k most probable tokens; 0 is off.")]
+TopP = Annotated[
+    float | None, typer.Option(help="Sample from the most probable tokens that together have this probability; 1 is off.")
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(help="Sample from tokens with at least this fraction of the most probable token's probability; 0 is off."),
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option(help="Above 1 makes tokens that are already in the text less probable; 1 is off.")
+]
+NoRepeatNgramSize = Annotated[int | None, typer.Option(help="No sequence of this many tokens occurs twice in a text; 0 is off.")]
+DoSample = Annotated[
+    bool | None, typer.Option("--do-sample/--greedy", help="Sample, or take the most probable token.  [default: sample]")
+]
+NumBeams = Annotated[int | None, typer.Option(help="Beam search for the most probable texts with this many beams.")]
+LengthPenalty = Annotated[float | None, typer.Option(help="With beams: above 0 favours longer texts.")]
+Stop = Annotated[list[str] | None, typer.Option("--stop-strings", "--stop", help="End a text after this string. Repeatable.")]
+Finish = Annotated[str | None, typer.Option(help="sentence: shorten a text that was cut off to its last whole sentence.")]
+MaxTime = Annotated[float | None, typer.Option(help="Stop after this many seconds; texts end where they are.")]
+MustInclude = Annotated[list[str] | None, typer.Option(help="A word that each text must contain. Repeatable.")]
+NoveltyMode = Annotated[
+    str | None,
+    typer.Option(
+        "--novelty", help="report: show what each text copies from the training text; filter: also prevent long copied spans."
+    ),
+]
+MaxCopy = Annotated[
+    int | None, typer.Option(help="With filter: the maximum length of a copied span in tokens.  [default: about 50 characters]")
+]
+WeightBits = Annotated[
+    int, typer.Option("--bits", help="Precision of the weights: 32, or 16 or 8, which are faster for large models.")
+]
+
+_SAME_NAMES = (  # as keywords of the library
+    *("max_new_tokens", "min_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "do_sample"),
+    *("num_beams", "length_penalty", "finish", "max_time", "novelty", "max_copy"),
+)
+
+
+def refuse_foreign_names(arguments: Sequence[str]) -> None:
+    """Raise if an option of ``generate`` has the name that another library gives it.
+
+    Raises:
+        ConfigError: One has; the message gives the name that it has here.
+    """
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+        if argument.startswith("--") and name in FOREIGN and name != "stop":
+            raise ConfigError(f"{argument.partition('=')[0]} is called --{FOREIGN[name].replace('_', '-')} here.")
+
+
+def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the options as keywords of ``ReviewModel.generate``.
+
+    Raises:
+        ConfigError: A temperature is not a number, or a condition is not given as name=value.
+    """
+    return {name: given[name] for name in _SAME_NAMES} | {
+        "num_return_sequences": given["number"],
+        "temperature": _parse_temperature(given["temperature"]),
+        "stop_strings": given["stop"] or None,
+        "conditions": options.typed_conditions(given["condition"]),
+        "must_include": given["must_include"] or None,
+    }
+
+
+def _parse_temperature(text: str | None) -> list[float] | float | None:
+    """Return a temperature, or a cycle of several."""
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"temperature must be a number, or several as in 1.0,0.5,0.2; got {text!r}.") from None
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,121 @@
+"""Descriptions of settings, from the docstrings and type hints of config dataclasses, for ``reviewgen settings``.
+
+A field is described in the Google-style ``Attributes:`` section of its class or of a base class::
+
+    Attributes:
+        hidden_size: The width of each layer, H.
+        layers: The number of layers, L; a description
+            may continue on indented lines.
+
+Standard library only.
+"""
+
+import dataclasses
+import inspect
+import re
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from reviewgen.config.settings import Bound
+
+__all__ = ["bounds_of", "choices_of", "describe_fields", "describe_hint"]
+
+_ENTRY = re.compile(r"(\w+)(?: \([^)]*\))?: *(.*)")
+_TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
+_LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
+
+
+def describe_fields(cls: type) -> dict[str, str]:
+    """Return the description of each field of a config dataclass, in order; the empty string for one that has none.
+
+    The description in a subclass takes precedence over that of its bases.
+    """
+    described: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        described |= _parse_attributes(base.__dict__.get("__doc__") or "")
+    return {field.name: described.get(field.name, "") for field in dataclasses.fields(cls)}
+
+
+def describe_hint(hint: Any) -> str:
+    """Return the accepted values of a type hint in short form.
+
+    >>> describe_hint(Annotated[int, Bound(at_least=1, at_most=64)])
+    'int, 1 to 64'
+    >>> describe_hint(Literal["muon", "adamw"])
+    'muon | adamw'
+    >>> describe_hint(Annotated[tuple[float, ...], Bound(above=0)])
+    'list of float, > 0'
+    """
+    limits = {name: str(int(limit)) if limit == int(limit) else f"{limit:g}" for name, limit in bounds_of(hint).items()}
+    bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
+    if set(limits) == {"at_least", "at_most"}:
+        bounds = [f"{limits['at_least']} to {limits['at_most']}"]
+    return ", ".join([" | ".join(_describe_type(option) for option in _options(_plain(hint))), *bounds])
+
+
+def choices_of(hint: Any) -> list[Any] | None:
+    """Return the accepted values if there are finitely many, None otherwise."""
+    choices: list[Any] = []
+    for option in _options(_plain(hint)):
+        if get_origin(option) is Literal:
+            choices += get_args(option)
+        elif option is bool:
+            choices += [True, False]
+        elif option is types.NoneType:
+            choices.append(None)
+        else:
+            return None
+    return choices
+
+
+def bounds_of(hint: Any) -> dict[str, float]:
+    """Return the bounds of a number, or of the elements of a list, by the names that ``Bound`` gives them."""
+    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    bound = next((extra for extra in extras if isinstance(extra, Bound)), None)
+    if bound is None:
+        inner = _plain(hint)
+        return bounds_of(get_args(inner)[0]) if get_origin(inner) is tuple else {}
+    return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
+
+
+def _parse_attributes(docstring: str) -> dict[str, str]:
+    """Return the entries of the ``Attributes:`` section of a docstring, each on one line."""
+    entries: dict[str, list[str]] = {}
+    section: int | None = None  # the indentation of the section's heading
+    indent: int | None = None  # that of its entries
+    name = ""
+    for line in inspect.cleandoc(docstring).splitlines():
+        depth = len(line) - len(line.lstrip())
+        if line.strip() == "Attributes:":
+            section, indent = depth, None
+        elif section is None or not line.strip():
+            continue
+        elif depth <= section:
+            section = None
+        else:
+            indent = depth if indent is None else indent
+            entry = _ENTRY.fullmatch(line.strip()) if depth == indent else None
+            if entry:
+                name = entry[1]
+                entries[name] = [entry[2]]
+            elif name in entries:
+                entries[name].append(line.strip())
+    return {name: " ".join(filter(None, lines)) for name, lines in entries.items()}
+
+
+def _plain(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _describe_type(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " | ".join(str(choice) for choice in get_args(option))
+    if get_origin(option) is tuple:
+        return f"list of {_describe_type(_plain(get_args(option)[0]))}"
+    if option is bool:
+        return "true | false"
+    return _TYPE_NAMES.get(get_origin(option) or option, str(option))
