@@ -121,7 +121,17 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
     """Return a ReviewModel of any two parts."""
     plugin = Plugin("model", "fake", "tests", "0")
     settings = GenerationConfig(**({"temperature": 1.0, "max_new_tokens": 30} | generation))
-    return ReviewModel(Bundle("fake-fake", Weights(model), tokenizer, plugin, plugin, FakeConfig(), settings))
+    return ReviewModel(
+        Bundle(
+            preset="fake-fake",
+            weights=Weights(model),
+            tokenizer=tokenizer,
+            model_plugin=plugin,
+            tokenizer_plugin=plugin,
+            tokenizer_config=FakeConfig(),
+            generation=settings,
+        )
+    )
 
 
 def train_tiny(preset: str, cache: Path, texts: Sequence[str] = TEXTS, **options: Any) -> ReviewModel:

@@ -53,7 +53,7 @@ CURVE = "learning_curve.png"  # beside the card of a published model
 TOLERATED = {".gitattributes", ".DS_Store", CURVE}  # the first two are left by the Hub and by a file manager
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bundle:
     """A trained model and all that is saved with it."""
 

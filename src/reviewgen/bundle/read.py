@@ -133,18 +133,18 @@ def _read(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         belongs = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
         index = read_index(folder / NOVELTY, belongs, tokenizer.vocab_size)
     return Bundle(
-        config["preset"],
-        weights,
-        tokenizer,
-        model_plugin,
-        tokenizer_plugin,
-        tokenizer_config,
-        generation,
-        training,
-        card,
-        index,
-        conditions or None,
-        folder,
+        preset=config["preset"],
+        weights=weights,
+        tokenizer=tokenizer,
+        model_plugin=model_plugin,
+        tokenizer_plugin=tokenizer_plugin,
+        tokenizer_config=tokenizer_config,
+        generation=generation,
+        training=training,
+        card=card,
+        index=index,
+        conditions=conditions or None,
+        folder=folder,
     )
 
 

@@ -30,7 +30,7 @@ from reviewgen.evaluation import sample_documents
 from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.counting import count
 from reviewgen.training.device import OwnRandom, native_precision, process_state
 from reviewgen.training.evaluator import Evaluator
@@ -49,6 +49,7 @@ __all__ = [
     "Report",
     "RunVerdict",
     "Sizing",
+    "StopReason",
     "TrainingConfig",
     "all_processes",
     "choose_size",
@@ -97,7 +98,7 @@ def fit(
             sample=verdict.sample,
             is_best=verdict.is_best,
             notes=("The model has nothing to train.",),
-            stopped="nothing to train",
+            stopped=StopReason.NOTHING_TO_TRAIN,
         )
     elif isinstance(model, nn.Module):
         with all_processes() as evaluator.processes:

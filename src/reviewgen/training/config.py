@@ -1,6 +1,7 @@
 """What a run is told, and what it reports: plain data."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from torch import Tensor
@@ -9,7 +10,20 @@ from reviewgen.config import Bound, check
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import Evaluation
 
-__all__ = ["Budget", "Report", "TrainingConfig"]
+__all__ = ["Budget", "Report", "StopReason", "TrainingConfig"]
+
+
+class StopReason(StrEnum):
+    """Why a run ended; ``training.json`` holds the value."""
+
+    BUDGET_SPENT = "budget spent"
+    ALL_STEPS_TAKEN = "all steps taken"
+    NO_MORE_GAIN = "early: no more gain on held-out text"
+    ALL_TEXTS_COUNTED = "all texts counted"
+    NOTHING_TO_TRAIN = "nothing to train"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    PROCESS_ENDED = "another process ended"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +87,7 @@ class Report:
     device: str = "cpu"
     threads: int = 1
     notes: tuple[str, ...] = ()
-    stopped: str | None = None  # why the run ended; on its last report only
+    stopped: StopReason | None = None  # why the run ended; on its last report only
 
     @property
     def nats_per_token(self) -> float | None:

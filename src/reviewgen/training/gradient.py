@@ -8,7 +8,7 @@ from reviewgen.data import Lanes, TokenStore
 from reviewgen.errors import ProcessLost
 from reviewgen.protocols import Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
@@ -62,7 +62,7 @@ def descend(
     except ProcessLost as error:
         if report is None:
             raise
-        yield loop.cut_short(report, str(error).removesuffix("."), "another process ended")
+        yield loop.cut_short(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
     finally:
         loop.release()
 

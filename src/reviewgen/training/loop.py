@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reviewgen.data import IGNORED, Batch, Lanes
 from reviewgen.errors import CheckpointError, TrainingError
 from reviewgen.protocols import State, SupportsImplementations
-from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.device import OwnRandom, Threads, autocast, find_device, find_precision, to_device
 from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
@@ -72,7 +72,7 @@ class Loop:
         self.carried: State = None
         self.learning_rate = 0.0
         self.schedule_at = 0.0
-        self.random = OwnRandom(seed + self.processes.rank, self.device.type)  # each process has dropout of its own
+        self.random = OwnRandom((seed + self.processes.rank) % 2**64, self.device.type)  # each process has dropout of its own
         self.guard = self._guard()
         if begun is not None:
             try:
@@ -254,9 +254,9 @@ class Loop:
         what = f"The loss is {loss}" if loss is not None and not math.isfinite(loss) else "The gradient is NaN or infinite"
         place = f"step {step:,} (epoch {number // batches + 1}, batch {number % batches + 1:,} of {batches:,})"
         said = f"{what} at {place}: lower training.learning_rate (now {report.learning_rate:g})"
-        return self.cut_short(report, said, "diverged")
+        return self.cut_short(report, said, StopReason.DIVERGED)
 
-    def cut_short(self, report: Report, said: str, stopped: str) -> Report:
+    def cut_short(self, report: Report, said: str, stopped: StopReason) -> Report:
         """Return the last report of a run that cannot go on; the last good weights are kept.
 
         Raises:
@@ -316,7 +316,7 @@ def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _why_stop(progress: float, evaluator: Evaluator, budget: Budget) -> str | None:
+def _why_stop(progress: float, evaluator: Evaluator, budget: Budget) -> StopReason | None:
     if progress >= 1:
-        return "all steps taken" if budget.deadline is None else "budget spent"
-    return "early: no more gain on held-out text" if evaluator.without_gain >= evaluator.config.patience else None
+        return StopReason.ALL_STEPS_TAKEN if budget.deadline is None else StopReason.BUDGET_SPENT
+    return StopReason.NO_MORE_GAIN if evaluator.without_gain >= evaluator.config.patience else None

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reviewgen.training.config import StopReason
+
 __all__ = ["RunVerdict", "find_verdict"]
 
 NOTABLE = 0.01  # a share of the bits per character; less than that another seed can change
@@ -55,7 +57,7 @@ def find_verdict(
 
 def _find_trend(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
     """Return the verdict without regard to copies."""
-    if stopped == "diverged":
+    if stopped == StopReason.DIVERGED:
         return _of_a_divergence(evaluations)
     if not evaluations:
         return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
@@ -83,7 +85,7 @@ def _of_a_divergence(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
 
 def _of_a_count(stopped: str | None) -> RunVerdict:
     """Return the verdict on a model without a training loss: it counts, or has nothing to train."""
-    if stopped in ("budget spent", "interrupted"):
+    if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
         return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
     return RunVerdict("converged", "Converged: it has seen every text. More time would change nothing; more reviews may.")
 
