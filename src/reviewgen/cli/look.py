@@ -15,7 +15,8 @@ from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
 from reviewgen.registry import InstalledWeights, describe_weights
-from reviewgen.version import __version__, registry
+from reviewgen.registry import plugins as registry
+from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
 

@@ -13,7 +13,7 @@ from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reviewgen.api import SweepRow
+    from reviewgen.search import SweepRow
 
 __all__ = ["sweep"]
 
@@ -42,8 +42,9 @@ def sweep(
 ) -> None:
     """Train a preset with each of several values of one setting, and compare them in a table."""
     swept, values, fixed = _take_apart(settings)
-    from reviewgen.api import plot_sweep, refuse_plot
+    from reviewgen.api import plot_sweep
     from reviewgen.api import sweep as train_each
+    from reviewgen.pictures import refuse_plot
 
     if plot is not None:
         refuse_plot(plot)

@@ -13,8 +13,8 @@ from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ProcessLost, ReviewgenError
 
 if TYPE_CHECKING:
-    from reviewgen.api import TrainingRun
     from reviewgen.data import Corpus
+    from reviewgen.runs import TrainingRun
     from reviewgen.training import Report
 
 __all__ = ["train"]
@@ -48,7 +48,7 @@ def train(
     from reviewgen.config import parse_settings
 
     split = parse_settings(settings or [])
-    from reviewgen.api import TrainingRun  # torch: a second or two
+    from reviewgen.runs import TrainingRun  # torch: a second or two
     from reviewgen.training import process_state
 
     run = TrainingRun(

@@ -13,7 +13,7 @@ from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
 
 if TYPE_CHECKING:
-    from reviewgen.api import TuneTrial
+    from reviewgen.search import TuneTrial
 
 __all__ = ["tune"]
 
