@@ -167,7 +167,7 @@ def _show_evaluation(report: "Report") -> None:
 
 
 def _print_result(run: "TrainingRun", out: Path) -> None:
-    if run.held_out is not None:
+    if run.held_out is not None and run.evaluation is not None:
         found = run.held_out
         part = f"{found['reviews']:,}" + (
             f" of {found['reviews_in_split']:,}" if found["reviews"] < found["reviews_in_split"] else ""

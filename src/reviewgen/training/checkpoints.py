@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class Checkpoints:
         kept: How many of the last ones stay.
 
     Attributes:
-        beside: JSON values of the caller, which are saved as they are at the time; after ``load``, those of the checkpoint.
+        snapshot: Returns what the caller wants saved with the state, JSON values and tensors; called at each checkpoint.
+        beside: After ``load``, what ``snapshot`` had returned for the checkpoint that was loaded.
         seconds: How long the run had trained at the checkpoint that was loaded.
     """
 
@@ -55,6 +56,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, seconds: float, kept: int) -> None:
         self.folder = folder
+        self.snapshot: Callable[[], Mapping[str, Any]] = dict
         self.beside: dict[str, Any] = {}
         self.seconds = 0.0
         self._state: Any = None
@@ -125,7 +127,7 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the state after a step; where that fails, the run goes on, the checkpoints before stay, and a note says so."""
         start = time.monotonic()
-        packed, tensors = pack({"state": state, "beside": self.beside})
+        packed, tensors = pack({"state": state, "beside": dict(self.snapshot())})
         try:
             with storage_errors(self._place(step)):
                 self._write(step, packed, tensors)

@@ -1,0 +1,319 @@
+"""The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from reviewgen.bundle import Bundle, Weights
+from reviewgen.bundle.write import write_or_rescue
+from reviewgen.card import describe, file_name, write_card
+from reviewgen.config import to_dict
+from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.evaluation import Document, Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.model import ReviewModel
+from reviewgen.protocols import LanguageModel
+from reviewgen.runs.curves import targets_per_character
+from reviewgen.runs.plan import TrainingPlan
+from reviewgen.runs.prepare import PreparedCorpus
+from reviewgen.runs.record import ChosenSize, RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
+from reviewgen.runs.run_folder import RunFolder
+from reviewgen.runs.tracking import RunLog
+from reviewgen.training import (
+    Report,
+    Sizing,
+    StopReason,
+    TrainingConfig,
+    all_processes,
+    choose_size,
+    fit,
+    keep_threads,
+    process_state,
+    uninterrupted,
+)
+from reviewgen.training.device import using_threads
+from reviewgen.version import __version__
+
+__all__ = ["Fit", "find_size", "start_fit"]
+
+_FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is measured before the training."""
+
+    copy_rate: float | None = None  # of the held-out texts; None without a novelty index
+    bits_per_character: float | None = None  # of a trained model on the held-out texts; None for a new one, or if infinite
+
+
+@dataclass
+class Fit:
+    """A model that is being trained; made by ``start_fit``.
+
+    Attributes:
+        plan: The plan of the run.
+        corpus: The prepared corpus.
+        started: When the clock of a time budget was started, a moment of ``time.monotonic``.
+        model: The model; after the training it holds its best weights.
+        record: The reports so far.
+        baseline: What was measured before the training.
+        log: Where the curves are also logged.
+        folder: Where the checkpoints are saved; None for a run without.
+        is_interrupted: Whether the user has ended the training early.
+        evaluation: The last evaluation; None before ``finish``, and if the model cannot be scored.
+    """
+
+    plan: TrainingPlan
+    corpus: PreparedCorpus
+    started: float
+    model: LanguageModel
+    record: RunRecord
+    baseline: Baseline
+    log: RunLog
+    folder: RunFolder | None = None
+    is_interrupted: bool = False
+    evaluation: Evaluation | None = None
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The training settings, those included that a time budget has chosen."""
+        size = self.record.size
+        return self.plan.parts.training if size is None else replace(self.plan.parts.training, **size.training)
+
+    @property
+    def held_out(self) -> dict[str, Any] | None:
+        """The last evaluation as JSON values, and which split it was on."""
+        if self.evaluation is None:
+            return None
+        split = self._final_split
+        return {"split": split, "reviews_in_split": len(self.corpus.stores[split])} | finite(asdict(self.evaluation))
+
+    @property
+    def _final_split(self) -> str:
+        return "test" if len(self.corpus.stores["test"]) else "validation"
+
+    def __iter__(self) -> Iterator[Report]:
+        """Train; yield a report for each step."""
+        corpus = self.corpus
+        reports = fit(
+            self.model,
+            corpus.tokenizer,
+            corpus.stores["train"],
+            corpus.stores["validation"],
+            self.config,
+            self.plan.length.budget(self.started),
+            self.plan.seed,
+            corpus.index,
+            corpus.conditions.any_ids,
+            None if self.folder is None else self.folder.checkpoints,
+        )
+        with self.log.opened(self._settings()):
+            for report in reports:
+                yield self.log.record(report, self.record.add(report))
+
+    def interrupt(self) -> None:
+        """Mark the training as interrupted by the user, so that ``finish`` does not evaluate the model again."""
+        self.is_interrupted = True
+
+    def finish(self) -> ReviewModel:
+        """Evaluate the model on held-out texts and return it, saved if the plan has an output folder.
+
+        Raises:
+            StorageError: The folder cannot be written; says where the model was saved instead.
+            TrainingError: No step was taken.
+        """
+        if self.record.last is None:
+            raise TrainingError("The training was over before its first step; nothing was saved.")
+        try:
+            if not self.is_interrupted:
+                self.evaluation = self._evaluate(self.record.last.threads)
+        except KeyboardInterrupt:
+            self.interrupt()
+        with uninterrupted():
+            bundle = self._bundle()
+            model = ReviewModel(bundle)
+            if self.plan.out is not None and process_state().is_main_process:
+                write_or_rescue(bundle, self.plan.out)
+                if self.folder is not None:
+                    self.folder.discard()
+            return model
+
+    def facts(self) -> dict[str, Any]:
+        """Return the record of the training as JSON values, as ``training.json`` holds it."""
+        plan, corpus, record, baseline = self.plan, self.corpus, self.record, self.baseline
+        stopped = self._stopped()
+        seconds = time.monotonic() - self.started + (0.0 if self.folder is None else self.folder.seconds)
+        return {
+            "preset": plan.preset,
+            **parent_facts(plan.parts.trained, baseline.bits_per_character),
+            "seed": plan.seed,
+            "data": to_dict(plan.data) | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
+            "config": to_dict(self.config),
+            "budget_seconds": plan.length.seconds,
+            "stopped": None if stopped is None else stopped.value,
+            **progress_facts(record.last, seconds),
+            **record.curves.facts(stopped, baseline.copy_rate),
+            "novelty": novelty_facts(corpus.index, corpus.corpus.fingerprint, record.curves.evaluations, baseline.copy_rate),
+            "held_out": self.held_out,
+            "notes": [*record.notes, *filter(None, [self.log.failure])],
+        }
+
+    def _stopped(self) -> StopReason | None:
+        if self.is_interrupted:
+            return StopReason.INTERRUPTED
+        return None if self.record.last is None else self.record.last.stopped
+
+    def _settings(self) -> dict[str, Any]:
+        """Return all settings, for the log."""
+        configs = {
+            "model": self.model.config,
+            "tokenizer": self.plan.parts.tokenizer_config,
+            "training": self.config,
+            "data": self.plan.data,
+        }
+        return {name: to_dict(config) for name, config in configs.items()} | {"preset": self.plan.preset, "seed": self.plan.seed}
+
+    def _evaluate(self, threads: int) -> Evaluation | None:
+        """Evaluate on the test split, or on the validation split if there is no other; None if the model cannot be scored."""
+        corpus = self.corpus
+        documents = sample_documents(corpus.stores[self._final_split], _FINAL_TOKENS)
+        with using_threads(threads):
+            try:
+                return evaluate_documents(self.model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
+            except NotADistribution:
+                return None
+
+    def _bundle(self) -> Bundle:
+        """Return the model with everything that is saved with it."""
+        parts = self.plan.parts
+        bundle = Bundle(
+            preset=parts.preset,
+            weights=Weights(self.model),
+            tokenizer=self.corpus.tokenizer,
+            model_plugin=parts.model_plugin,
+            tokenizer_plugin=parts.tokenizer_plugin,
+            tokenizer_config=parts.tokenizer_config,
+            generation=parts.generation,
+            training=self.facts(),
+            index=self.corpus.index,
+            conditions=self.corpus.conditions or None,
+        )
+        bundle.card = write_card(describe(bundle))
+        return bundle
+
+
+def start_fit(
+    plan: TrainingPlan,
+    corpus: PreparedCorpus,
+    *,
+    started: float | None = None,
+    size: ChosenSize | None = None,
+    log: RunLog | None = None,
+    folder: RunFolder | None = None,
+) -> Fit:
+    """Build the model of a plan, and measure what is compared with it after the training.
+
+    Args:
+        plan: The plan.
+        corpus: Its corpus.
+        started: When the clock of a time budget was started; now, if not given.
+        size: A size that was chosen for the time budget before; chosen here if not given. A resumed run has its own.
+        log: Where the curves are also logged.
+        folder: Where the checkpoints are saved.
+
+    Raises:
+        ConfigError: There is not enough memory for the model.
+        TrainingError: The processes of a launcher have different plans.
+    """
+    started = time.monotonic() if started is None else started
+    train, conditions = corpus.stores["train"], corpus.conditions
+    record = RunRecord.restore(targets_per_character(train, len(conditions)), {} if folder is None else folder.saved)
+    record.note(*corpus.notes)
+    record.size = record.size or size
+    held_out = sample_documents(corpus.stores["validation"], plan.parts.training.evaluation_tokens)
+    copy_rate = None
+    if corpus.index is not None:
+        copy_rate = corpus.index.copy_rate(ids[1 + len(conditions) : -1] for ids, _ in held_out)
+    seconds_left = plan.length.seconds_left(started)
+    if record.size is None and seconds_left is not None and (sizing := find_size(plan, corpus, seconds_left)) is not None:
+        record.size = ChosenSize(sizing.model, sizing.training)
+        record.note(sizing.words(seconds_left))
+    model = plan.parts.build_model(conditions.vocab_size, plan.seed, None if record.size is None else record.size.model)
+    _refuse_differences(plan, corpus, model)
+    bits = None if plan.parts.trained is None else _measure_bits(model, held_out, corpus)
+    record.note(*_note_trained(plan, bits))
+    if folder is not None and folder.checkpoints is not None:
+        folder.checkpoints.snapshot = record.to_checkpoint
+    return Fit(plan, corpus, started, model, record, Baseline(copy_rate, bits), log or RunLog(None, None, plan.preset), folder)
+
+
+def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Sizing | None:
+    """Return the largest model and batch of a preset that can be trained in a time, on a CPU.
+
+    Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
+    they add little. None if the user has set a size, the preset has no sizes, or no time is left.
+    """
+    parts, sizes = plan.parts, plan.parts.sizes
+    if sizes is None or process_state().device.type != "cpu":
+        return None
+
+    def build(size: Mapping[str, Any]) -> LanguageModel:
+        return parts.build_model(corpus.conditions.vocab_size, 0, size)
+
+    with all_processes() as processes:
+        sizing: Sizing | None = None
+        if processes.rank == 0 and seconds > 0:
+            training, tokens = keep_threads(parts.training, processes.count), corpus.stores["train"].tokens
+            sizing = choose_size(sizes.preset, build, training, seconds, tokens, may_grow=sizes.may_grow_batch)
+        shared: Sizing | None = processes.share(sizing)
+        return shared
+
+
+def _refuse_differences(plan: TrainingPlan, corpus: PreparedCorpus, model: LanguageModel) -> None:
+    """Raise in every process of a launcher if they are not about to train the same.
+
+    Raises:
+        TrainingError: They differ.
+        ProcessLost: A process has ended.
+    """
+    with all_processes() as processes:
+        processes.refuse_differences(
+            {
+                "the corpus": [corpus.corpus.fingerprint, corpus.conditions.to_json()],
+                "model settings": to_dict(model.config),
+                "versions": [__version__, torch.__version__],
+                "the preset": plan.preset,
+                "the seed": plan.seed,
+                "the length": plan.length.to_json(),
+                "settings": plan.identity(),
+            }
+        )
+
+
+def _measure_bits(model: Any, held_out: Sequence[Document], corpus: PreparedCorpus) -> float | None:
+    """Return a trained model's bits per character on held-out texts; None if they are infinite or it cannot be scored."""
+    device = str(process_state().device)
+    try:
+        bits = evaluate_documents(
+            model.to(device).eval(), held_out, corpus.tokenizer.vocab_size, device, given=len(corpus.conditions)
+        ).bits_per_character
+    except NotADistribution:
+        return None
+    finally:
+        model.to("cpu")
+    return bits if math.isfinite(bits) else None
+
+
+def _note_trained(plan: TrainingPlan, bits: float | None) -> list[str]:
+    """Return a note on the model that is trained further; none for a new model."""
+    trained = plan.parts.trained
+    if trained is None:
+        return []
+    name = file_name(trained.bundle.source or "a trained model")
+    so_far = "" if bits is None else f", which takes {bits:.4f} bits per character of the held-out texts so far"
+    rate = plan.parts.training.learning_rate
+    return [f"Training {name} ({plan.preset}) further{so_far}; the learning rate peaks at {rate:.3g}."]
