@@ -26,7 +26,7 @@ from tests.unit.fakes import TEXTS, launcher
 SCRIPT = """
 import itertools, json, os, signal, sys, time
 from reviewgen import TrainingRun
-from reviewgen.runs import start as begin, training_run as api
+from reviewgen.runs import prepare
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
 from reviewgen.training import loop, probe
@@ -34,7 +34,7 @@ from reviewgen.training import loop, probe
 corpus, out = sys.argv[1:]
 is_other = os.environ["RANK"] == "1"
 facts, ids = {"work": []}, []
-gather, tokenize, step, cross_entropy = begin.gather, api.tokenize, loop.Loop.step, loop.cross_entropy
+gather, tokenize, step, cross_entropy = prepare.gather, prepare.tokenize, loop.Loop.step, loop.cross_entropy
 
 def gathered(*args):
     facts["work"].append("gather")
@@ -65,11 +65,15 @@ def train(name, watch=lambda report: None, steps=40, **training):
             watch(report)
     except (KeyboardInterrupt, TrainingError, ZeroDivisionError) as problem:
         error = f"{type(problem).__name__}: {problem}"
-    bits = [evaluation["bits_per_character"] for evaluation in run._curves.evaluations]
+    if run._fit is None:
+        facts[name] = {"losses": losses, "error": error}
+        return
+    record = run._fit.record
+    bits = [evaluation["bits_per_character"] for evaluation in record.curves.evaluations]
     weights = {key: tensor.tolist() for key, tensor in run.model.state_dict().items()}
     facts[name] = {"losses": losses, "error": error, "bits": bits, "weights": weights, "seconds": time.monotonic() - start}
-    if run._last is not None:
-        facts[name] |= {"stopped": run._last.stopped, "notes": run._last.notes, "tokens": run._last.tokens}
+    if record.last is not None:
+        facts[name] |= {"stopped": record.last.stopped, "notes": record.last.notes, "tokens": record.last.tokens}
 
 def sized():
     share, probe._SHARE = probe._SHARE, 1  # of the time that is left, for looking
@@ -79,7 +83,7 @@ def sized():
     steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
     probe._SHARE = share
     shape = run.model.config.hidden_size, run.config.batch_size, run.config.bptt
-    facts["sized"] = {"shape": shape, "form": run._last.device, "steps": steps, "notes": run.notes}
+    facts["sized"] = {"shape": shape, "form": run._fit.record.last.device, "steps": steps, "notes": run.notes}
 
 def interrupt(report):
     if is_other and report.step == 9:
@@ -105,7 +109,7 @@ def command(out):
     except SystemExit as end:
         assert not end.code, end.code
 
-begin.gather, api.tokenize, loop.Loop.step = gathered, tokenized, stepped
+prepare.gather, prepare.tokenize, loop.Loop.step = gathered, tokenized, stepped
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)

@@ -14,6 +14,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, StorageError
 from reviewgen.evaluation import evaluate_documents
+from reviewgen.runs.fit import Fit
 from reviewgen.search import SweepRow, plot_sweep
 from tests.unit.fakes import TEXTS, run_command
 
@@ -87,8 +88,8 @@ def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json(
 
 REFUSED = [
     ("order", [1], {}, "model.order"),
-    ("model.", [1], {}, "no setting"),
-    ("data.lowercase", [True], {}, "no setting"),
+    ("model.", [1], {}, "not a setting"),
+    ("data.lowercase", [True], {}, "not a setting"),
     ("model.order", [], {}, "at least one value"),
     ("model.order", "2,4", {}, "list"),
     ("model.ordr", [2], {}, "'order'"),
@@ -168,10 +169,10 @@ def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: An
 
 
 def test_the_command_keeps_what_was_done_before_an_interrupt(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
-    def train(run: TrainingRun, value: Any, whole: Any = table._train) -> SweepRow:
+    def train(fit: Fit, value: Any, whole: Any = table._train) -> SweepRow:
         if value == "3":
             raise KeyboardInterrupt
-        row: SweepRow = whole(run, value)
+        row: SweepRow = whole(fit, value)
         return row
 
     monkeypatch.setattr(table, "_train", train)

@@ -136,7 +136,7 @@ def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
             same = " of other contents" if _describe_tokenizer(other) == _describe_tokenizer(first) else ""
             raise ConfigError(
                 f"The models of a blend share one tokenizer, but model 1 ({first.preset}) has {_describe_tokenizer(first)} and "
-    """Raise unless all models have the same conditions and tokenizer: plugin, settings, and every byte that it saves."""
+                f"model {number} ({other.preset}) {_describe_tokenizer(other)}{same}: train both on the same texts with the same "
                 "tokenizer settings."
             )
         if other.conditions != first.conditions:
