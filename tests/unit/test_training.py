@@ -1,5 +1,6 @@
 """Training: the loops, budgets, early stopping, best weights, interruption, and what a run leaves as it was."""
 
+import inspect
 import itertools
 import math
 import time
@@ -12,9 +13,11 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.config import EvaluateOptions, ReadingOptions
 from reviewgen.data import IGNORED
 from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
 from reviewgen.runs.fit import Fit
+from reviewgen.runs.options import TrainOptions
 from reviewgen.training.device import Threads, native_precision, using_threads
 from reviewgen.training.loop import Loop, detach
 from reviewgen.training.loss import cross_entropy
@@ -417,7 +420,10 @@ def test_what_a_run_does_not_have_yet_says_which_step_comes_first():
         (lambda: reviewgen.train("ngram-char", TEXTS, buget="2m"), "'buget' is not an argument of train. Did you mean 'budget'"),
         (lambda: TrainingRun("ngram-char", TEXTS, lower=True), "'lower' is not an argument of TrainingRun"),
         (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], step=3), "'step' is not an argument of sweep"),
-        (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], resume=True), "no model is saved, so it takes no resume"),
+        (
+            lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], resume=True),
+            "no model is saved, so it takes no resume",
+        ),
         (lambda: reviewgen.tune("ngram-char", TEXTS, sed=3), "'sed' is not an argument of tune. Did you mean 'seed'"),
         (lambda: reviewgen.tune("ngram-char", TEXTS, model={"order": 2}), "tune takes model settings in settings"),
         (lambda: reviewgen.blend([], splits="all"), "'splits' is not an argument of blend. Did you mean 'split'"),
@@ -427,6 +433,18 @@ def test_an_unknown_argument_names_the_closest(call, said):
     with pytest.raises(ConfigError) as caught:
         call()
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [TrainOptions, EvaluateOptions])
+def test_options_are_documented_where_help_shows_them(options):
+    for name in options.__annotations__:
+        fields = "".join(inspect.getdoc(kind) for kind in (TrainOptions, EvaluateOptions, ReadingOptions))
+        assert f"\n    {name}: " in fields, name
+    functions = [reviewgen.train] if options is TrainOptions else [reviewgen.blend, reviewgen.ReviewModel.evaluate]
+    for function in functions:
+        arguments = inspect.getdoc(function).partition("Args:")[2].partition("Raises:")[0]
+        listed = {name.strip() for line in arguments.splitlines() for name in line.partition(":")[0].split(",")}
+        assert options.__annotations__.keys() <= listed
 
 
 def test_cleaning_that_is_none_is_not_given():
@@ -478,7 +496,7 @@ def test_evaluation_cleans_as_the_training_did():
     with pytest.raises(ConfigError, match="lowercase=True"):
         model.evaluate(shouted, split="test", lowercase=False)
     other = reviewgen.train("ngram-char", TEXTS, validation=["Another one."])
-    with pytest.raises(ConfigError, match="validation source of its own"):
+    with pytest.raises(ConfigError, match="separate validation source"):
         other.evaluate(TEXTS, split="test")
     assert other.training["data"]["validation_source"] == "list of texts"
 

@@ -76,7 +76,7 @@ def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:
 def _refuse_other_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]) -> None:
     """Raise if the hash split of the cleaned texts would not be the one that a model was trained on."""
     if trained.get("validation_source") is not None:
-        raise ConfigError("This model was trained on all of its source, with a validation source of its own: use split='all'.")
+        raise ConfigError("This model was trained on its whole source, with a separate validation source: use split='all'.")
     for name, value in cleaning.items():
         if trained.get(name, value) != value:
             raise ConfigError(f"The split is by a hash of the cleaned texts, and this model was trained with {name}={not value}.")

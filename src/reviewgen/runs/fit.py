@@ -1,43 +1,27 @@
 """The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.bundle.write import write_or_rescue
-from reviewgen.card import describe, file_name, write_card
+from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.evaluation import Document, Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
-from reviewgen.runs.curves import targets_per_character
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
-from reviewgen.runs.record import ChosenSize, RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
+from reviewgen.runs.record import RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import (
-    Report,
-    Sizing,
-    StopReason,
-    TrainingConfig,
-    all_processes,
-    choose_size,
-    fit,
-    keep_threads,
-    process_state,
-    uninterrupted,
-)
+from reviewgen.training import Report, StopReason, TrainingConfig, fit, process_state, uninterrupted
 from reviewgen.training.device import using_threads
-from reviewgen.version import __version__
 
-__all__ = ["Fit", "find_size", "start_fit"]
+__all__ = ["Baseline", "Fit"]
 
 _FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
 
@@ -52,7 +36,7 @@ class Baseline:
 
 @dataclass
 class Fit:
-    """A model that is being trained; made by ``start_fit``.
+    """A model that is being trained; made by ``reviewgen.runs.start.start_fit``.
 
     Attributes:
         plan: The plan of the run.
@@ -61,8 +45,8 @@ class Fit:
         model: The model; after the training it holds its best weights.
         record: The reports so far.
         baseline: What was measured before the training.
-        log: Where the curves are also logged.
-        folder: Where the checkpoints are saved; None for a run without.
+        log: The tracker that the curves are also logged to.
+        folder: The folder of the checkpoints; None for a run without.
         is_interrupted: Whether the user has ended the training early.
         evaluation: The last evaluation; None before ``finish``, and if the model cannot be scored.
     """
@@ -80,13 +64,13 @@ class Fit:
 
     @property
     def config(self) -> TrainingConfig:
-        """The training settings, those included that a time budget has chosen."""
+        """The training settings, including those that were chosen for a time budget."""
         size = self.record.size
         return self.plan.parts.training if size is None else replace(self.plan.parts.training, **size.training)
 
     @property
     def held_out(self) -> dict[str, Any] | None:
-        """The last evaluation as JSON values, and which split it was on."""
+        """The last evaluation as JSON values, with the split it was on."""
         if self.evaluation is None:
             return None
         split = self._final_split
@@ -204,116 +188,3 @@ class Fit:
         )
         bundle.card = write_card(describe(bundle))
         return bundle
-
-
-def start_fit(
-    plan: TrainingPlan,
-    corpus: PreparedCorpus,
-    *,
-    started: float | None = None,
-    size: ChosenSize | None = None,
-    log: RunLog | None = None,
-    folder: RunFolder | None = None,
-) -> Fit:
-    """Build the model of a plan, and measure what is compared with it after the training.
-
-    Args:
-        plan: The plan.
-        corpus: Its corpus.
-        started: When the clock of a time budget was started; now, if not given.
-        size: A size that was chosen for the time budget before; chosen here if not given. A resumed run has its own.
-        log: Where the curves are also logged.
-        folder: Where the checkpoints are saved.
-
-    Raises:
-        ConfigError: There is not enough memory for the model.
-        TrainingError: The processes of a launcher have different plans.
-    """
-    started = time.monotonic() if started is None else started
-    train, conditions = corpus.stores["train"], corpus.conditions
-    record = RunRecord.restore(targets_per_character(train, len(conditions)), {} if folder is None else folder.saved)
-    record.note(*corpus.notes)
-    record.size = record.size or size
-    held_out = sample_documents(corpus.stores["validation"], plan.parts.training.evaluation_tokens)
-    copy_rate = None
-    if corpus.index is not None:
-        copy_rate = corpus.index.copy_rate(ids[1 + len(conditions) : -1] for ids, _ in held_out)
-    seconds_left = plan.length.seconds_left(started)
-    if record.size is None and seconds_left is not None and (sizing := find_size(plan, corpus, seconds_left)) is not None:
-        record.size = ChosenSize(sizing.model, sizing.training)
-        record.note(sizing.words(seconds_left))
-    model = plan.parts.build_model(conditions.vocab_size, plan.seed, None if record.size is None else record.size.model)
-    _refuse_differences(plan, corpus, model)
-    bits = None if plan.parts.trained is None else _measure_bits(model, held_out, corpus)
-    record.note(*_note_trained(plan, bits))
-    if folder is not None and folder.checkpoints is not None:
-        folder.checkpoints.snapshot = record.to_checkpoint
-    return Fit(plan, corpus, started, model, record, Baseline(copy_rate, bits), log or RunLog(None, None, plan.preset), folder)
-
-
-def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Sizing | None:
-    """Return the largest model and batch of a preset that can be trained in a time, on a CPU.
-
-    Of several processes the first times some steps, and all use its result, as if the others added nothing: on processors
-    they add little. None if the user has set a size, the preset has no sizes, or no time is left.
-    """
-    parts, sizes = plan.parts, plan.parts.sizes
-    if sizes is None or process_state().device.type != "cpu":
-        return None
-
-    def build(size: Mapping[str, Any]) -> LanguageModel:
-        return parts.build_model(corpus.conditions.vocab_size, 0, size)
-
-    with all_processes() as processes:
-        sizing: Sizing | None = None
-        if processes.rank == 0 and seconds > 0:
-            training, tokens = keep_threads(parts.training, processes.count), corpus.stores["train"].tokens
-            sizing = choose_size(sizes.preset, build, training, seconds, tokens, may_grow=sizes.may_grow_batch)
-        shared: Sizing | None = processes.share(sizing)
-        return shared
-
-
-def _refuse_differences(plan: TrainingPlan, corpus: PreparedCorpus, model: LanguageModel) -> None:
-    """Raise in every process of a launcher if they are not about to train the same.
-
-    Raises:
-        TrainingError: They differ.
-        ProcessLost: A process has ended.
-    """
-    with all_processes() as processes:
-        processes.refuse_differences(
-            {
-                "the corpus": [corpus.corpus.fingerprint, corpus.conditions.to_json()],
-                "model settings": to_dict(model.config),
-                "versions": [__version__, torch.__version__],
-                "the preset": plan.preset,
-                "the seed": plan.seed,
-                "the length": plan.length.to_json(),
-                "settings": plan.identity(),
-            }
-        )
-
-
-def _measure_bits(model: Any, held_out: Sequence[Document], corpus: PreparedCorpus) -> float | None:
-    """Return a trained model's bits per character on held-out texts; None if they are infinite or it cannot be scored."""
-    device = str(process_state().device)
-    try:
-        bits = evaluate_documents(
-            model.to(device).eval(), held_out, corpus.tokenizer.vocab_size, device, given=len(corpus.conditions)
-        ).bits_per_character
-    except NotADistribution:
-        return None
-    finally:
-        model.to("cpu")
-    return bits if math.isfinite(bits) else None
-
-
-def _note_trained(plan: TrainingPlan, bits: float | None) -> list[str]:
-    """Return a note on the model that is trained further; none for a new model."""
-    trained = plan.parts.trained
-    if trained is None:
-        return []
-    name = file_name(trained.bundle.source or "a trained model")
-    so_far = "" if bits is None else f", which takes {bits:.4f} bits per character of the held-out texts so far"
-    rate = plan.parts.training.learning_rate
-    return [f"Training {name} ({plan.preset}) further{so_far}; the learning rate peaks at {rate:.3g}."]

@@ -12,12 +12,13 @@ from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.runs.fit import Fit, start_fit
+from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
-from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.plan import make_plan
 from reviewgen.runs.prepare import ReadCorpus, read_corpus
 from reviewgen.runs.record import RunRecord
 from reviewgen.runs.run_folder import RunFolder
+from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Report, TrainingConfig
 
@@ -50,7 +51,7 @@ class TrainingRun:
 
     def __init__(self, start: str | ReviewModel, source: Any, **options: Unpack[TrainOptions]) -> None:
         refuse_unknown_options(options, TrainOptions, "TrainingRun")
-        self._plan: TrainingPlan = make_plan(start, source, options)
+        self._plan = make_plan(start, source, options)
         self._log = RunLog(self._plan.log, self._plan.out, self._plan.preset)
         self._run_folder = RunFolder(self._plan)
         self._started = time.monotonic()

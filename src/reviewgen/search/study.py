@@ -1,4 +1,4 @@
-"""An optuna study that suggests one trial after another; the only file of the room that imports optuna.
+"""An optuna study that suggests one trial after another; the only file that imports optuna.
 
 The sampler of each trial has its own seed, so that an interrupted study resumes with the suggestions that it would have made.
 Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen estimators); hopeless trials, those

@@ -38,9 +38,7 @@ class TuneTrial:
     bits: float | None  # per character of the validation texts, the fewest of its evaluations
     steps: int
     seconds: float  # of training and its evaluations
-    outcome: Literal[
-        "done", "pruned", "failed"
-    ]  # pruned: stopped early, because most trials were better at this share of the run
+    outcome: Literal["done", "pruned", "failed"]  # pruned: stopped, because most trials were better at this share of the run
     problem: str | None = None  # why it failed
 
 

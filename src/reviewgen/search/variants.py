@@ -6,11 +6,12 @@ from typing import Any
 
 from reviewgen.config import check_seed, refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean
-from reviewgen.runs.fit import Fit, find_size, start_fit
+from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.prepare import PreparedCorpus, prepare
 from reviewgen.runs.record import ChosenSize
+from reviewgen.runs.start import find_size, start_fit
 from reviewgen.runs.tracking import RunLog
 
 __all__ = ["GROUPS", "Variants", "split_name"]
