@@ -15,7 +15,9 @@ from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, StorageError
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.runs.fit import Fit
-from reviewgen.search import SweepRow, plot_sweep
+from reviewgen.runs.prepare import prepare
+from reviewgen.search import SweepRow, plot_sweep, variants
+from reviewgen.training import Sizing
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
@@ -74,6 +76,33 @@ def test_the_learning_rate_of_a_network() -> None:
 def test_a_source_is_read_once_for_all_values() -> None:
     rows = list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [2, 3]))
     assert numbers(rows[1]) == pytest.approx(numbers(by_hand("ngram-char", model={"order": 3})))
+
+
+def test_a_corpus_is_prepared_once_for_each_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[Any] = []
+    monkeypatch.setattr(variants, "prepare", lambda plan: prepared.append(plan) or prepare(plan))
+    values = {"model.order": [1, 2, 3], "training.keep": ["best", "best"], "tokenizer.vocab_size": [300, 310, 300]}
+    counts = []
+    for setting, several in values.items():
+        list(
+            reviewgen.sweep("ngram-word", TEXTS, setting, several, {"model": {"order": 2}} if setting != "model.order" else None)
+        )
+        counts.append(len(prepared))
+        prepared.clear()
+    assert counts == [1, 1, 2]
+
+
+def test_a_size_for_a_budget_is_chosen_once_and_leaves_the_settings_of_a_trial_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Any] = []
+    size = Sizing({"hidden_size": 8}, {"batch_size": 4}, 1, 1.0, 1.0, None)
+    monkeypatch.setattr(variants, "find_size", lambda plan, corpus, seconds: plans.append(plan) or size)
+    trials = variants.Variants("rnn-char", TEXTS, None, {"budget": "600s"}, "tune")
+    fits = [trials.fit(trials.plan({"model.output_dropout": dropout, "training.bptt": 9})) for dropout in (0.1, 0.2)]
+    assert len(plans) == 1
+    assert not plans[0].parts.sizes.may_grow_batch
+    assert not any("output_dropout" in settings for _, settings in plans[0].parts.sizes.preset.by_epochs)
+    assert [(fit.model.config.hidden_size, fit.config.batch_size, fit.config.bptt) for fit in fits] == [(8, 4, 9)] * 2
+    assert [fit.model.config.output_dropout for fit in fits] == [0.1, 0.2]
 
 
 def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json() -> None:

@@ -99,8 +99,8 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         machine = processes_here()
         stack.callback(machine.leave)
         with machine.main_process_first():
-            shared = machine.share(_gather(plan, folder) if machine.rank == 0 else None)
-        corpus, conditions, notes = shared
+            gathered = _gather(plan, folder) if machine.rank == 0 else None
+        corpus, conditions, notes = machine.share(gathered)
         return ReadCorpus(corpus, conditions, tuple(notes), folder, machine, stack.pop_all())
 
 
