@@ -88,7 +88,7 @@ def _execute(words: list[str]) -> int:
     """Run a module or a script as ``python`` does, and return the exit status."""
     kind, program, *arguments = words
     sys.argv = [kind, *arguments]
-    sys.path[:0] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:0] = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         if kind == "-m":
             runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -1,12 +1,17 @@
-"""The public functions of ``reviewgen``. Each imports what it needs when it is called, so that ``load`` does not import what only
-training needs.
+"""The public functions of ``reviewgen``, with their documentation. Each imports its implementation when it is called, so that
+``load`` does not import what only training needs.
 """
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
+    from reviewgen.config import EvaluateOptions
     from reviewgen.model import LoadOptions, ReviewModel
+    from reviewgen.pictures import LearningCurves
+    from reviewgen.runs.options import TrainOptions
+    from reviewgen.search import SweepRow, TuneTrial
 
 __all__ = ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune"]
 
@@ -42,18 +47,221 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
     return ReviewModel.from_pretrained(source, **options)
 
 
-def __getattr__(name: str) -> Any:
-    homes = {
-        "train": "runs.train",
-        "blend": "runs.blend",
-        "plot_training": "runs.plot",
-        "sweep": "search.sweep",
-        "plot_sweep": "search.sweep",
-        "tune": "search.tune",
-        "best_trial": "search.tune",
-    }
-    from importlib import import_module
+def train(start: "str | ReviewModel", source: Any, **options: "Unpack[TrainOptions]") -> "ReviewModel":
+    """Train a model on a corpus of reviews and return it.
 
-    if name in homes:
-        return getattr(import_module("reviewgen." + homes[name]), name)
-    raise AttributeError(name)
+    An interrupt (Ctrl-C) ends the training early: the best model so far is returned, and saved if ``out`` is given. To watch or
+    control a training step by step, use ``TrainingRun``.
+
+    >>> model = reviewgen.train("lstm-word", "reviews.csv", budget="2m", out="my-model")         # doctest: +SKIP
+    >>> tuned = reviewgen.train(model, "more-reviews.csv", budget="30s", out="my-tuned-model")   # doctest: +SKIP
+
+    Args:
+        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
+            weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
+        source: The reviews: a file, a list of texts or of records, a repository on the Hub, and others; see
+            ``reviewgen.data.sources.open_texts``.
+        validation: A second source to validate on, instead of a part of the first.
+        out: A folder to save the model in; it must not exist.
+        budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
+        steps: Train for this number of steps, instead of a budget.
+        epochs: Train for this number of passes over the corpus, instead of a budget.
+        seed: Seed of the initial weights, the order of the texts and dropout. Default: 0.
+        model, tokenizer, training: Settings that differ from the preset's, as in ``model={"hidden_size": 256}``. When a trained
+            model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
+            learning rate peaks at half of its preset's.
+        text_column: The column that holds the text; guessed if not given.
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file".
+        lowercase: Whether to lower-case the texts. Default: False.
+        strip_markdown: Whether to keep only the words of markdown. Default: False.
+        clean: False takes the texts exactly as they are. Default: True.
+        conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
+        log: Also log the curves to "tensorboard" or "trackio", which must be installed.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
+
+    Raises:
+        ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be trained further.
+        UnknownPlugin, PluginConflict, BrokenPlugin: The preset is not installed, or cannot be used.
+        OutputExists: ``out`` exists.
+        DataError: The source cannot be read, or contains a single review and no validation is given.
+        CheckpointError: ``<out>.run`` holds an interrupted run that is not resumed; or, to resume, no run of these arguments.
+        TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
+        StorageError: There is no room on the disk; says where the trained model was saved instead.
+    """
+    from reviewgen.config import refuse_unknown_options
+    from reviewgen.runs import TrainingRun
+    from reviewgen.runs.options import TrainOptions
+
+    refuse_unknown_options(options, TrainOptions, "train")
+    run = TrainingRun(start, source, **options)
+    run.read()
+    run.tokenize()
+    try:
+        for _ in run:
+            pass
+    except KeyboardInterrupt:
+        run.interrupt()
+    return run.finish()
+
+
+def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unpack[EvaluateOptions]") -> "ReviewModel":
+    """Blend trained models of one tokenizer: at each token, their probabilities are averaged with fixed weights.
+
+    A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often
+    predict better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
+
+    >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")                # doctest: +SKIP
+
+    Args:
+        models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
+        weights: A positive number for each model; they are divided by their sum. None: equal, or fitted if data is given.
+        data: Texts that no model was trained on. The weights are fitted to them: those of the highest likelihood, by expectation
+            maximisation; ``training["weights"]`` of the blend records them with the bits per character of each part.
+        split: "all" (default), or a part of the hash split of the data: "train", "validation" or "test".
+        text_column: The column that holds the text; guessed if not given.
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" or "file".
+        lowercase, strip_markdown, clean: How to clean the data; what is not given is done as in the trainings.
+
+    Raises:
+        ConfigError: There are fewer than two models or their tokenizers differ, the weights are not a positive number for each
+            model, both weights and data are given, or an argument is unknown.
+        NotADistribution: The scores of a model do not sum to one.
+        DataError: The data cannot be read, or none of its tokens can be predicted.
+        ReviewgenError: A model cannot be loaded; see ``load``.
+    """
+    from reviewgen.runs.blend import blend as blend_models
+
+    return blend_models(models, weights, data=data, **options)
+
+
+def sweep(
+    preset: str,
+    source: Any,
+    setting: str,
+    values: Sequence[Any],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: "Unpack[TrainOptions]",
+) -> "Iterator[SweepRow]":
+    """Train a preset with each value of a setting; yield a row of a bias-variance table for each model.
+
+    The corpus is read and tokenized once, or once for each tokenizer setting.
+
+    >>> rows = list(reviewgen.sweep("ngram-char", "reviews.csv", "model.order", [2, 4, 6]))      # doctest: +SKIP
+    >>> reviewgen.plot_sweep(rows, "model.order", "ngram-char", "orders.png")                    # doctest: +SKIP
+
+    Args:
+        preset: ``<model>-<tokenizer>``.
+        source: The reviews.
+        setting: A setting of the model, the tokenizer or the training, as in "model.order".
+        values: The values of the setting, in this order; strings are converted to its type.
+        settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
+            steps, epochs, seed, validation, conditions, log, text_column, documents, lowercase, strip_markdown, clean.
+
+    Raises:
+        ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
+    """
+    from reviewgen.search.sweep import sweep as train_each
+
+    return train_each(preset, source, setting, values, settings, **options)
+
+
+def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path) -> None:
+    """Plot the bits per character and the copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
+
+    Args:
+        rows: What ``sweep`` has yielded.
+        setting: The name of the setting, for the axis.
+        preset: The name of the preset, for the title.
+        file: The file to write.
+
+    Raises:
+        ConfigError: matplotlib is not installed, or it does not write files with this suffix.
+        StorageError: The file cannot be written.
+    """
+    from reviewgen.search.sweep import plot_sweep as plot_rows
+
+    plot_rows(rows, setting, preset, Path(file))
+
+
+def tune(
+    start: "str | ReviewModel",
+    source: Any,
+    *,
+    trials: int = 20,
+    search: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    storage: str | Path | None = None,
+    **options: "Unpack[TrainOptions]",
+) -> "Iterator[TuneTrial]":
+    """Search for settings with few bits per character; yield each trial when it is done.
+
+    The first trial has the preset's own settings, if the search space contains them. The corpus is read and tokenized once, or
+    once for each tokenizer setting.
+
+    >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20, budget="30s"))           # doctest: +SKIP
+    >>> reviewgen.best_trial(trials).settings                                                        # doctest: +SKIP
+
+    Args:
+        start: A preset, or a trained model to train further.
+        source: The reviews.
+        trials: The number of trials.
+        search: What to search instead of learning rate, size and dropout (for an n-gram: its order), by the name of a setting: a
+            range as "1e-3:2e-2" or a tuple of two numbers, or a list of values as "2,4,8" or a list. A range whose ends differ by
+            a factor of ten or more is searched on a logarithmic scale.
+        settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
+        storage: A file that saves the trials; with the same file, an interrupted search is resumed.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
+            default 30 seconds), steps, epochs, seed (also of the suggestions), validation, conditions, log, text_column,
+            documents, lowercase, strip_markdown, clean.
+
+    Raises:
+        ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.
+        TrainingError: The budget is too short to learn anything.
+        NotADistribution: The model's scores do not sum to one.
+    """
+    from reviewgen.search.tune import tune as search_for
+
+    return search_for(start, source, trials=trials, search=search, settings=settings, storage=storage, **options)
+
+
+def best_trial(trials: "Iterable[TuneTrial]") -> "TuneTrial":
+    """Return the trial with the fewest bits per character.
+
+    Args:
+        trials: What ``tune`` has yielded.
+
+    Raises:
+        TrainingError: No trial gave a model.
+    """
+    from reviewgen.search.tune import best_trial as find_best
+
+    return find_best(trials)
+
+
+def plot_training(
+    sources: Sequence[str | Path],
+    file: str | Path,
+    *,
+    against: str = "seconds",
+    overwrite: bool = False,
+) -> "list[LearningCurves]":
+    """Plot the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return the curves.
+
+    >>> reviewgen.plot_training(["./my-gru", "./my-lstm"], "curves.png")                         # doctest: +SKIP
+
+    Args:
+        sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
+        file: The file to write.
+        against: The x axis: "seconds" since the training started (after reading and tokenizing), "steps" or "tokens".
+        overwrite: Whether to replace the file if it exists.
+
+    Raises:
+        ConfigError: matplotlib is not installed, there are no sources, or the file's suffix or ``against`` is unknown.
+        BundleError: A source is not a saved model, or has no learning curve.
+        OutputExists: The file exists.
+        StorageError: The file cannot be written.
+    """
+    from reviewgen.runs.plot import plot_training as plot_curves
+
+    return plot_curves(sources, file, against=against, overwrite=overwrite)

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from reviewgen.errors import OutputExists, StorageError, storage_errors
 
@@ -98,7 +99,7 @@ def write_file(file: Path, content: bytes) -> None:
 def fsync_file(file: Path) -> None:
     """Force the content of an existing file to disk."""
     try:
-        stream = file.open("r+b")  # Windows flushes no handle that is open for reading only
+        stream: IO[bytes] = file.open("r+b")  # Windows flushes no handle that is open for reading only
     except PermissionError:
         stream = file.open("rb")  # a read-only file; other systems flush it through any handle
     with stream:

@@ -66,7 +66,11 @@ def deepest(script: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("model", "arguments"),
-    [(TABLE, '["ab", ""]'), (NGRAM, '"the ", temperature=0.7, top_k=5'), (NGRAM, '"the ", must_include="e", repetition_penalty=1.1')],
+    [
+        (TABLE, '["ab", ""]'),
+        (NGRAM, '"the ", temperature=0.7, top_k=5'),
+        (NGRAM, '"the ", must_include="e", repetition_penalty=1.1'),
+    ],
     ids=["token by token", "in a loop of the stepper's", "must_include"],
 )
 def test_from_generate_to_the_sampled_token(model: str, arguments: str) -> None:

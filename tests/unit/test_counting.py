@@ -17,7 +17,7 @@ from reviewgen.training import counting
 from tests.unit.fakes import TEXTS, TableModel, launcher
 
 SCRIPT = """
-import hashlib, json, os, sys, time
+import dataclasses, hashlib, json, os, sys, time
 from reviewgen.cli import main
 
 corpus, out = sys.argv[1:]
@@ -29,7 +29,12 @@ except SystemExit as end:
 
 # Again, and the second process is slow: time is up when it has seen a part of its texts. And a network, by two clocks.
 from reviewgen import TrainingRun
+from reviewgen.runs.plan import RunLength
 from reviewgen_ngram.model import Ngram
+
+def shorten(run, seconds):
+    plan = dataclasses.replace(run._fit.plan, length=RunLength(seconds=seconds))
+    run._fit = dataclasses.replace(run._fit, plan=plan, started=time.monotonic())
 
 run = TrainingRun("ngram-char", corpus, budget=600)
 run.read()
@@ -37,13 +42,13 @@ run.tokenize()
 observe = Ngram.observe
 if os.environ["RANK"] == "1":
     Ngram.observe = lambda self, ids: (time.sleep(0.05), observe(self, ids))[1]
-run._started, run._budget_seconds = time.monotonic(), 0.5
+shorten(run, 0.5)
 (*_, last) = run
 small = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4, "patience": 1000}}
 network = TrainingRun("rnn-char", corpus, budget=600, **small)
 network.read()
 network.tokenize()
-network._started, network._budget_seconds = time.monotonic(), 1.0 + float(os.environ["RANK"])
+shorten(network, 1.0 + float(os.environ["RANK"]))
 (*_, end) = network
 
 def digest(model):
@@ -102,7 +107,7 @@ def test_counts_that_cannot_be_merged_are_refused_in_several_processes(monkeypat
     run = TrainingRun("ngram-char", TEXTS)
     run.read()
     run.tokenize()
-    run.model = Counter(torch.zeros(3, 3))
+    run._fit.model = Counter(torch.zeros(3, 3))
     with pytest.raises(TrainingError, match="Counter cannot merge counts"):
         list(run)
 

@@ -17,7 +17,7 @@ from reviewgen.errors import BundleError, ConfigError, OutputExists, ReviewgenEr
 from reviewgen.pictures import draw_curves, learning
 from reviewgen.runs import plot
 from reviewgen.runs.curves import Curves, targets_per_character
-from reviewgen.training import Report
+from reviewgen.training import Report, StopReason
 from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
 
 # What a run records.
@@ -82,7 +82,7 @@ def test_a_long_run_is_thinned_to_means_and_losses_are_converted_once_a_point(mo
 def test_a_loss_that_is_nan_stays_json() -> None:
     curves = Curves(1.0)
     assert curves.add(report(1, 9, 2.0)) is not None
-    kept = curves.add(report(2, 9, math.nan, stopped="diverged"))
+    kept = curves.add(report(2, 9, math.nan, stopped=StopReason.DIVERGED))
     assert kept is not None and kept["train_nats_per_token"] is None and kept["train_bits_per_character"] is None
 
 

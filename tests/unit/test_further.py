@@ -14,7 +14,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.data import digest_tokenizer, trained_on
 from reviewgen.errors import BundleError, ConfigError, DataError, OutputExists, UnknownPlugin
 from reviewgen.evaluation import evaluate_documents, sample_documents
-from reviewgen.runs.start import find_start
+from reviewgen.runs.parts import resolve_parts
 from tests.unit.fakes import TEXTS, run_command, train_tiny
 
 NEW = [f"a {adjective} {noun}, and so was the {other}!" for adjective in ("warm", "loud", "dim", "fine", "sharp")
@@ -209,8 +209,8 @@ def test_models_that_learn_nothing_more_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("start", [Path("gru"), "gru", "./gru", 7, None])
 def test_a_folder_is_no_preset(start: Any, folder: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(folder)
-    with pytest.raises(ConfigError, match=r"no preset's name.*--from"):
-        find_start(start, None, None, None)
+    with pytest.raises(ConfigError, match=r"not the name of a preset.*--from"):
+        resolve_parts(start)
 
 
 def test_bad_corpora_are_refused(gru: reviewgen.ReviewModel) -> None:

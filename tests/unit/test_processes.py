@@ -26,7 +26,7 @@ from tests.unit.fakes import TEXTS, launcher
 SCRIPT = """
 import itertools, json, os, signal, sys, time
 from reviewgen import TrainingRun
-from reviewgen.runs import start as begin, training_run as api
+from reviewgen.runs import prepare
 from reviewgen.cli import main
 from reviewgen.errors import TrainingError
 from reviewgen.training import autotune, loop
@@ -65,11 +65,15 @@ def train(name, watch=lambda report: None, steps=40, **training):
             watch(report)
     except (KeyboardInterrupt, TrainingError, ZeroDivisionError) as problem:
         error = f"{type(problem).__name__}: {problem}"
-    bits = [evaluation["bits_per_character"] for evaluation in run._curves.evaluations]
+    if run._fit is None:
+        facts[name] = {"losses": losses, "error": error}
+        return
+    record = run._fit.record
+    bits = [evaluation["bits_per_character"] for evaluation in record.curves.evaluations]
     weights = {key: tensor.tolist() for key, tensor in run.model.state_dict().items()}
     facts[name] = {"losses": losses, "error": error, "bits": bits, "weights": weights, "seconds": time.monotonic() - start}
-    if run._last is not None:
-        facts[name] |= {"stopped": run._last.stopped, "notes": run._last.notes, "tokens": run._last.tokens}
+    if record.last is not None:
+        facts[name] |= {"stopped": record.last.stopped, "notes": record.last.notes, "tokens": record.last.tokens}
 
 def sized():
     before, (autotune.SECONDS, autotune._SHARE) = (autotune.SECONDS, autotune._SHARE), (60.0, 1)  # enough on a busy machine
@@ -79,7 +83,7 @@ def sized():
     steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
     autotune.SECONDS, autotune._SHARE = before
     shape = run.model.config.hidden_size, run.config.batch_size, run.config.bptt
-    facts["sized"] = {"shape": shape, "form": run._last.device, "steps": steps, "notes": run.notes}
+    facts["sized"] = {"shape": shape, "form": run._fit.record.last.device, "steps": steps, "notes": run.notes}
 
 def interrupt(report):
     if is_other and report.step == 9:

@@ -140,7 +140,7 @@ def test_any_step_is_one_to_go_on_from(tmp_path, preset):
         run = start(tmp_path / "m", resume=True, **given)
         reports = list(run)
         assert losses(reports) == {number: whole[number] for number in range(step, 17)}
-        assert reports[0].notes == (f"The run goes on from step {step - 1:,}.",)
+        assert reports[0].notes == (f"The run resumes from step {step - 1:,}.",)
         run.finish()
         assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
         shutil.rmtree(tmp_path / "m")
@@ -230,18 +230,18 @@ def test_what_a_run_left_is_not_started_over_in_silence(tmp_path):
 
 
 def test_there_must_be_something_to_go_on_with(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no run to go on with.*m\.run is not there"):
+    with pytest.raises(CheckpointError, match=r"no run to resume.*m\.run does not exist"):
         start(tmp_path / "m", resume=True)
     assert not (tmp_path / "m.run").exists()
     with pytest.raises(ConfigError, match="give out"):
         start(None, resume=True)
     (tmp_path / "m.run").mkdir()
-    with pytest.raises(CheckpointError, match="no run to go on with in"):
+    with pytest.raises(CheckpointError, match="no run to resume in"):
         start(tmp_path / "m", resume=True)
     (tmp_path / "m.run").mkdir(exist_ok=True)
     (tmp_path / "m.run" / "diary.txt").write_text("my own")
     for resume in (True, False):
-        with pytest.raises(CheckpointError, match="holds no run that can go on"):
+        with pytest.raises(CheckpointError, match="holds no run that can be resumed"):
             start(tmp_path / "m", resume=resume)
     assert [path.name for path in (tmp_path / "m.run").iterdir()] == ["diary.txt"]
 
@@ -265,19 +265,19 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path):
     run = start(tmp_path / "m", resume=True, **given)
     reports = list(run)
     assert losses(reports) == whole
-    assert "begins again" in reports[0].notes[0]
+    assert "starts again" in reports[0].notes[0]
 
 
 OTHERS = [
     ({"preset": "gru-char"}, "is a run of lstm-char, not of gru-char"),
-    ({"model": SMALL["model"] | {"hidden_size": 16}}, "begun with model.hidden_size=12, not model.hidden_size=16"),
+    ({"model": SMALL["model"] | {"hidden_size": 16}}, "started with model.hidden_size=12, not model.hidden_size=16"),
     (options(bptt=9), "training.bptt=8, not training.bptt=9"),
     ({"seed": 1}, "seed=0, not seed=1"),
     ({"steps": 41}, "budget.steps=40, not budget.steps=41"),
     ({"steps": None, "budget": "5s"}, "budget.seconds=null, budget.steps=40, not budget.seconds=5.0, budget.steps=null"),
     ({"lowercase": True}, "data.lowercase=false, not data.lowercase=true"),
-    ({"source": TEXTS[1:]}, "begun on another corpus"),
-    ({"source": TEXTS, "validation": ["another one"]}, "begun on another corpus"),
+    ({"source": TEXTS[1:]}, "started on another corpus"),
+    ({"source": TEXTS, "validation": ["another one"]}, "started on another corpus"),
 ]
 
 
@@ -306,7 +306,7 @@ def test_another_run_does_not_go_on(tmp_path, left, given, words):
     ("change", "words"),
     [
         ({"schema": 2}, "is newer than this one"),
-        ({"versions": {"reviewgen": "99.1.0"}}, "begun by reviewgen 99.1.0, which is newer"),
+        ({"versions": {"reviewgen": "99.1.0"}}, "started by reviewgen 99.1.0, which is newer"),
         ({"versions": {}}, "is damaged"),
         ({"preset": 3}, "is damaged"),
         ("[]", "is damaged"),
@@ -328,7 +328,7 @@ def test_another_version_of_torch_is_said(tmp_path, left):
     told = json.loads(file.read_text())
     file.write_text(json.dumps(told | {"versions": told["versions"] | {"torch": "2.0.0"}}))
     (said,) = (note for note in next(iter(start(tmp_path / "m", resume=True))).notes if "torch" in note)
-    assert "begun with torch 2.0.0" in said
+    assert "started with torch 2.0.0" in said
 
 
 def truncate(file):
@@ -351,7 +351,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, left, harm, name):
     assert report.step == 8
     assert report.notes == (
         "The checkpoint of step 8 is damaged; that of step 7 is used.",
-        "The run goes on from step 7.",
+        "The run resumes from step 7.",
     )
     run._run_folder.checkpoints.close()
     harm(tmp_path / "m.run" / "step-00000007" / name)
@@ -428,7 +428,7 @@ def test_two_processes_killed_go_on_as_if_they_had_not_been(tmp_path):
     whole = alone(tmp_path / "whole", processes=2, **given)
     assert list(whole) == list(range(1, 49))
     before = alone(tmp_path / "m", kill_at=27, processes=2, **given)
-    with pytest.raises(CheckpointError, match="was begun with processes=2, not processes=1"):
+    with pytest.raises(CheckpointError, match="was started with processes=2, not processes=1"):
         start(tmp_path / "m", resume=True, **given)
     said = alone(tmp_path / "m", processes=2, fails=True, **given)  # the first one says why, and the other does not wait for it
     assert "m.run holds a run of lstm-char" in said and "The main process failed; its own error message says why." in said
@@ -495,7 +495,7 @@ def test_a_command_goes_on(tmp_path, monkeypatch, capsys):
     assert "error: " in said and "--resume" in said and "step 8" in said
     status, out, said = run_command(monkeypatch, capsys, *words, "--resume")
     assert status == 0, said
-    assert "The run goes on from step 8." in said
+    assert "The run resumes from step 8." in said
     assert f"Saved in {tmp_path / 'm'}" in out
     assert not (tmp_path / "m.run").exists()
     status, _, said = run_command(monkeypatch, capsys, *words, "--resume")

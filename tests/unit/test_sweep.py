@@ -14,7 +14,10 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, StorageError
 from reviewgen.evaluation import evaluate_documents
-from reviewgen.search import SweepRow, plot_sweep
+from reviewgen.runs.fit import Fit
+from reviewgen.runs.prepare import prepare
+from reviewgen.search import SweepRow, plot_sweep, variants
+from reviewgen.training import Sizing
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
@@ -75,6 +78,33 @@ def test_a_source_is_read_once_for_all_values() -> None:
     assert numbers(rows[1]) == pytest.approx(numbers(by_hand("ngram-char", model={"order": 3})))
 
 
+def test_a_corpus_is_prepared_once_for_each_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[Any] = []
+    monkeypatch.setattr(variants, "prepare", lambda plan: prepared.append(plan) or prepare(plan))
+    values = {"model.order": [1, 2, 3], "training.keep": ["best", "best"], "tokenizer.vocab_size": [300, 310, 300]}
+    counts = []
+    for setting, several in values.items():
+        list(
+            reviewgen.sweep("ngram-word", TEXTS, setting, several, {"model": {"order": 2}} if setting != "model.order" else None)
+        )
+        counts.append(len(prepared))
+        prepared.clear()
+    assert counts == [1, 1, 2]
+
+
+def test_a_size_for_a_budget_is_chosen_once_and_leaves_the_settings_of_a_trial_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Any] = []
+    size = Sizing({"hidden_size": 8}, {"batch_size": 4}, 1, 1.0, 1.0, None)
+    monkeypatch.setattr(variants, "find_size", lambda plan, corpus, seconds: plans.append(plan) or size)
+    trials = variants.Variants("rnn-char", TEXTS, None, {"budget": "600s"}, "tune")
+    fits = [trials.fit(trials.plan({"model.output_dropout": dropout, "training.bptt": 9})) for dropout in (0.1, 0.2)]
+    assert len(plans) == 1
+    assert not plans[0].parts.sizes.may_grow_batch
+    assert not any("output_dropout" in settings for _, settings in plans[0].parts.sizes.preset.by_epochs)
+    assert [(fit.model.config.hidden_size, fit.config.batch_size, fit.config.bptt) for fit in fits] == [(8, 4, 9)] * 2
+    assert [fit.model.config.output_dropout for fit in fits] == [0.1, 0.2]
+
+
 def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json() -> None:
     (row,) = reviewgen.sweep("ngram-char", TEXTS, "model.smoothing", ["stupid-backoff"])
     assert row.train_bits is None and row.held_out_bits is None
@@ -87,8 +117,8 @@ def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json(
 
 REFUSED = [
     ("order", [1], {}, "model.order"),
-    ("model.", [1], {}, "no setting"),
-    ("data.lowercase", [True], {}, "no setting"),
+    ("model.", [1], {}, "not a setting"),
+    ("data.lowercase", [True], {}, "not a setting"),
     ("model.order", [], {}, "at least one value"),
     ("model.order", "2,4", {}, "list"),
     ("model.ordr", [2], {}, "'order'"),
@@ -168,10 +198,10 @@ def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: An
 
 
 def test_the_command_keeps_what_was_done_before_an_interrupt(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
-    def train(run: TrainingRun, value: Any, whole: Any = table._train) -> SweepRow:
+    def train(fit: Fit, value: Any, whole: Any = table._train) -> SweepRow:
         if value == "3":
             raise KeyboardInterrupt
-        row: SweepRow = whole(run, value)
+        row: SweepRow = whole(fit, value)
         return row
 
     monkeypatch.setattr(table, "_train", train)

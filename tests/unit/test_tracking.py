@@ -100,7 +100,7 @@ def test_settings_are_laid_side_by_side() -> None:
 def test_an_unknown_tracker_is_refused_before_any_work() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'tensorboard'"):
         TrainingRun("gru-char", "no such file.csv", log="tensorbord")
-    with pytest.raises(ConfigError, match=r"'' is nothing to log to\. Known: tensorboard, trackio"):
+    with pytest.raises(ConfigError, match=r"'' is not a tracker to log to\. Known: tensorboard, trackio"):
         reviewgen.train("gru-char", "no such file.csv", log="")
 
 
@@ -142,7 +142,7 @@ def test_a_tracker_that_fails_does_not_cost_the_training(
     monkeypatch.setattr(TensorBoardTracker, method, fail)
     notes, model = watched("gru-char", out=tmp_path / "m", log="tensorboard", **options)
     _, plain = watched("gru-char", **options)
-    sentence = f"Logging to tensorboard failed, and the training goes on without: {said}"
+    sentence = f"Logging to tensorboard failed, and the training continues without it: {said}"
     assert notes == ([] if method == "finish" else [sentence])  # once
     assert model.training["notes"] == [sentence]
     assert model.training["stopped"] == "all steps taken" and (tmp_path / "m" / "model.safetensors").exists()
@@ -164,7 +164,7 @@ def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(at: int, tmp_path: 
     monkeypatch.setattr(RecordWriter, "write", write)
     notes, model = watched("gru-char", steps=12, out=tmp_path / "m", log="tensorboard", **GRU)
     failed = [note for note in notes if not note.startswith("Fastest of")]
-    assert failed == ["Logging to tensorboard failed, and the training goes on without: No space left on device"]
+    assert failed == ["Logging to tensorboard failed, and the training continues without it: No space left on device"]
     assert model.training["stopped"] == "all steps taken"
     assert reported == [] and "Traceback" not in capfd.readouterr().err
     assert threading.excepthook == reported.append

@@ -1,5 +1,6 @@
 """Training: the loops, budgets, early stopping, best weights, interruption, and what a run leaves as it was."""
 
+import inspect
 import itertools
 import math
 import time
@@ -12,8 +13,11 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.config import EvaluateOptions, ReadingOptions
 from reviewgen.data import IGNORED
 from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
+from reviewgen.runs.fit import Fit
+from reviewgen.runs.options import TrainOptions
 from reviewgen.training.device import Threads, native_precision, using_threads
 from reviewgen.training.loop import Loop, detach
 from reviewgen.training.loss import cross_entropy
@@ -352,10 +356,10 @@ def test_a_full_disk_at_the_end_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_an_interrupt_of_the_last_evaluation_still_saves(tmp_path, monkeypatch):
-    def interrupted(self):
+    def interrupted(self, threads):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TrainingRun, "_evaluate", interrupted)
+    monkeypatch.setattr(Fit, "_evaluate", interrupted)
     reviewgen.train("gru-char", TEXTS, steps=3, out=tmp_path / "m", **SMALL)
     assert reviewgen.load(tmp_path / "m").training["stopped"] == "interrupted"
 
@@ -367,8 +371,94 @@ def test_a_run_of_no_step_saves_nothing(tmp_path):
     run.interrupt()
     with pytest.raises(TrainingError, match="before its first step"):
         run.finish()
-    with pytest.raises(TrainingError, match="call read"):
-        TrainingRun("gru-char", TEXTS).tokenize()
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (("tokenize",), "There is no corpus yet: call read before you tokenize."),
+        (("read", "read"), "The corpus of this run was read before: make another TrainingRun to read it again."),
+        (("__iter__",), "The corpus is not prepared yet: call read and tokenize before you train."),
+        (("read", "__iter__"), "The corpus is not prepared yet: call tokenize before you train."),
+        (("read", "tokenize", "tokenize"), "The corpus of this run was tokenized before: iterate over the run to train."),
+        (("read", "tokenize", "read"), "The corpus of this run was read before: make another TrainingRun to read it again."),
+        (("finish",), "The corpus is not prepared yet: call read and tokenize before you finish."),
+        (("read", "finish"), "The corpus is not prepared yet: call tokenize before you finish."),
+        (("read", "tokenize", "finish"), "The training was over before its first step; nothing was saved."),
+        (("interrupt",), "The corpus is not prepared yet: call read and tokenize before you interrupt the training."),
+        (("facts",), "The corpus is not prepared yet: call read and tokenize before you call facts."),
+    ],
+    ids=str,
+)
+def test_steps_out_of_order_are_one_sentence(steps, said):
+    run = TrainingRun("ngram-char", TEXTS)
+    *before, last = steps
+    for step in before:
+        getattr(run, step)()
+    with pytest.raises(TrainingError) as caught:
+        getattr(run, last)()
+    assert str(caught.value) == said
+
+
+def test_what_a_run_does_not_have_yet_says_which_step_comes_first():
+    run = TrainingRun("ngram-char", TEXTS)
+    for name in ("corpus", "conditions"):
+        with pytest.raises(TrainingError, match=f"call read before you use the {name}"):
+            getattr(run, name)
+    for name in ("model", "tokenizer", "stores"):
+        with pytest.raises(TrainingError, match="call read and tokenize before you use the"):
+            getattr(run, name)
+    assert (run.out, run.preset, run.notes, run.held_out, run.evaluation) == (None, "ngram-char", [], None, None)
+    assert not run.is_interrupted
+    with pytest.raises(AttributeError):
+        run.model = None
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: reviewgen.train("ngram-char", TEXTS, buget="2m"), "'buget' is not an argument of train. Did you mean 'budget'"),
+        (lambda: TrainingRun("ngram-char", TEXTS, lower=True), "'lower' is not an argument of TrainingRun"),
+        (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], step=3), "'step' is not an argument of sweep"),
+        (
+            lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], resume=True),
+            "no model is saved, so it takes no resume",
+        ),
+        (lambda: reviewgen.tune("ngram-char", TEXTS, sed=3), "'sed' is not an argument of tune. Did you mean 'seed'"),
+        (lambda: reviewgen.tune("ngram-char", TEXTS, model={"order": 2}), "tune takes model settings in settings"),
+        (lambda: reviewgen.blend([], splits="all"), "'splits' is not an argument of blend. Did you mean 'split'"),
+    ],
+)
+def test_an_unknown_argument_names_the_closest(call, said):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [TrainOptions, EvaluateOptions])
+def test_options_are_documented_where_help_shows_them(options):
+    for name in options.__annotations__:
+        fields = "".join(inspect.getdoc(kind) for kind in (TrainOptions, EvaluateOptions, ReadingOptions))
+        assert f"\n    {name}: " in fields, name
+    functions = [reviewgen.train] if options is TrainOptions else [reviewgen.blend, reviewgen.ReviewModel.evaluate]
+    for function in functions:
+        arguments = inspect.getdoc(function).partition("Args:")[2].partition("Raises:")[0]
+        listed = {name.strip() for line in arguments.splitlines() for name in line.partition(":")[0].split(",")}
+        assert options.__annotations__.keys() <= listed
+
+
+def test_cleaning_that_is_none_is_not_given():
+    run = TrainingRun("ngram-char", TEXTS, lowercase=None, strip_markdown=None, clean=None)
+    run.read()
+    run.tokenize()
+    assert [run.facts()["data"][name] for name in ("lowercase", "strip_markdown", "clean")] == [False, False, True]
+
+
+def test_the_largest_seed_trains():
+    model = reviewgen.train("gru-char", TEXTS, steps=2, seed=2**64 - 1, **SMALL)
+    assert model.training["seed"] == 2**64 - 1
+    with pytest.raises(ConfigError, match="below 2"):
+        TrainingRun("gru-char", TEXTS, seed=2**64)
 
 
 def test_counting_says_why_it_ended_and_heeds_the_budget():

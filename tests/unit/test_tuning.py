@@ -16,7 +16,8 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
-from reviewgen.runs.start import find_start
+from reviewgen.runs.fit import Fit
+from reviewgen.runs.parts import resolve_parts
 from reviewgen.search import TuneTrial, best_trial
 from reviewgen.search.space import Choice, Range, current, parse_space, usual_space
 from reviewgen.search.study import Study
@@ -32,7 +33,7 @@ tuning = importlib.import_module("reviewgen.search.tune")
 
 
 def start_of(name: str, **settings: Any) -> Any:
-    return find_start(name, settings.get("model"), settings.get("tokenizer"), settings.get("training"))
+    return resolve_parts(name, settings.get("model"), settings.get("tokenizer"), settings.get("training"))
 
 
 def by_hand(preset: str, found: TuneTrial, settings: dict[str, Any], **options: Any) -> tuple[float, int]:
@@ -52,7 +53,7 @@ def by_hand(preset: str, found: TuneTrial, settings: dict[str, Any], **options: 
 
 def test_the_usual_space_is_made_of_the_model_s_own_settings() -> None:
     lstm = usual_space(start_of("lstm-char"), [])
-    rate, size = find_start("lstm-char", None, None, None).training.learning_rate, 320
+    rate, size = resolve_parts("lstm-char").training.learning_rate, 320
     assert lstm == {
         "training.learning_rate": Range(rate / 8, rate * 4),
         "model.hidden_size": Range(160, 640, 80),
@@ -100,11 +101,11 @@ def test_what_a_person_types() -> None:
 REFUSED = [
     ({"trials": 0}, "trials must be"),
     ({"trials": True}, "trials must be"),
-    ({"search": {"training.learning_rate": "1:0.1"}}, "upside down"),
-    ({"search": {"training.learning_rate": "1:1"}}, "upside down or empty"),
+    ({"search": {"training.learning_rate": "1:0.1"}}, "reversed"),
+    ({"search": {"training.learning_rate": "1:1"}}, "reversed or empty"),
     ({"search": {"training.learning_rate": "0:0.1"}}, "learning_rate must be above 0"),
     ({"search": {"training.learning_rate": "0.1:99"}}, "at most 10"),
-    ({"search": {"training.learning_rate": "nan:1"}}, "upside down|finite"),
+    ({"search": {"training.learning_rate": "nan:1"}}, "reversed|finite"),
     ({"search": {"training.learning_rate": "a:b"}}, "learning_rate must be a number"),
     ({"search": {"training.learning_rate": "1:2:3"}}, "is two numbers"),
     ({"search": {"training.learning_rate": []}}, "in a range"),
@@ -113,8 +114,8 @@ REFUSED = [
     ({"search": {"model.hidden_size": "1.5:3"}}, "whole number"),
     ({"search": {"model.layer": "fused:reference"}}, "is two numbers"),
     ({"search": {"model.hiden_size": "1:3"}}, "Did you mean 'hidden_size'"),
-    ({"search": {"modle.hidden_size": "1:3"}}, "no setting"),
-    ({"search": {"hidden_size": "1:3"}}, "no setting"),
+    ({"search": {"modle.hidden_size": "1:3"}}, "not a setting"),
+    ({"search": {"hidden_size": "1:3"}}, "not a setting"),
     ({"search": {"model.vocab_size": "10:30"}}, "tokenizer"),
     ({"search": {"model.hidden_size": "8:16"}, "settings": {"model": {"hidden_size": 8}}}, "both set and searched"),
     ({"settings": {"modle": {"hidden_size": 8}}}, "'model'"),
@@ -150,7 +151,7 @@ def test_it_finds_the_learning_rate_that_learns() -> None:
     assert best.settings["training.learning_rate"] > 0.005
     hopeless = search(1, search={"training.learning_rate": [1e-6]})
     assert best.bits is not None and hopeless[0].bits is not None and best.bits < hopeless[0].bits - 2
-    assert tried[0].settings == {"training.learning_rate": find_start("rnn-char", None, None, None).training.learning_rate}
+    assert tried[0].settings == {"training.learning_rate": resolve_parts("rnn-char").training.learning_rate}
 
 
 def test_suggestions_learn_from_what_was_told() -> None:
@@ -220,14 +221,14 @@ def test_a_trained_model_keeps_its_size() -> None:
 
 
 def test_trials_that_diverge_are_failed_and_the_search_goes_on(monkeypatch: Any) -> None:
-    whole = TrainingRun.__iter__
+    whole = Fit.__iter__
 
-    def diverge(run: TrainingRun) -> Iterator[Any]:
-        if run.config.learning_rate > 1e-3:
+    def diverge(fit: Fit) -> Iterator[Any]:
+        if fit.config.learning_rate > 1e-3:
             raise TrainingError("The loss is nan at step 3.")
-        yield from whole(run)
+        yield from whole(fit)
 
-    monkeypatch.setattr(TrainingRun, "__iter__", diverge)
+    monkeypatch.setattr(Fit, "__iter__", diverge)
     tried = search(5, search={"training.learning_rate": [1e-4, 1.0]}, steps=3)
     outcomes = {(trial.settings["training.learning_rate"], trial.outcome, trial.problem) for trial in tried}
     assert outcomes == {(1e-4, "done", None), (1.0, "failed", "The loss is nan at step 3.")}
@@ -312,13 +313,13 @@ def test_two_searches_in_one_file(tmp_path: Path, monkeypatch: Any) -> None:
     file = tmp_path / "trials.jsonl"
     whole = tuning._train
 
-    def train(study: Any, trial: Any, run: TrainingRun, found: TuneTrial) -> TuneTrial:
+    def train(study: Any, trial: Any, fit: Fit, result: TuneTrial) -> TuneTrial:
         monkeypatch.setattr(tuning, "_train", whole)
         assert len(search(2, steps=4, storage=file)) == 2
-        return whole(study, trial, run, found)
+        return whole(study, trial, fit, result)
 
     monkeypatch.setattr(tuning, "_train", train)
-    with pytest.raises(TrainingError, match="Another search has taken"):
+    with pytest.raises(TrainingError, match="Another search uses"):
         search(3, steps=4, storage=file)
     assert len(search(3, steps=4, storage=file)) == 3
 
@@ -428,7 +429,7 @@ def test_an_interrupt_prints_the_best_so_far(words: list[str], monkeypatch: Any,
     ("more", "said"),
     [
         (["--trials", "0"], "trials must be"),
-        (["--search", "training.learning_rate=1:0.1"], "upside down"),
+        (["--search", "training.learning_rate=1:0.1"], "reversed"),
         (["--search", "learning_rate=1:2"], "group.name=value"),
         (["--search", "model.hidden_size=4:8"], "both set and searched"),
         (["--budget", "3s"], "one of budget"),

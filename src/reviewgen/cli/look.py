@@ -1,4 +1,4 @@
-"""``reviewgen list | doctor``: the installed plugins, and a check of this machine."""
+"""``reviewgen list | doctor``: what is installed, and whether this machine is fit."""
 
 import os
 import platform
@@ -14,16 +14,8 @@ from rich.table import Table
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
-from reviewgen.registry import (
-    InstalledWeights,
-    Plugin,
-    describe_weights,
-    find_model,
-    find_preset,
-    find_stepper,
-    find_tokenizer,
-)
-from reviewgen.registry import list_plugins as installed
+from reviewgen.registry import InstalledWeights, describe_weights
+from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
@@ -33,28 +25,29 @@ LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 
 
 def list_plugins(as_json: options.AsJson = False) -> None:
-    """List the installed presets, with their trained weights, models and tokenizers."""
-    plugins_by_kind = {kind: installed(kind) for kind in KINDS}
-    weights = {plugin.name: describe_weights(plugin.name) for plugin in plugins_by_kind["preset"]}
+    """List the installed presets, with their trained weights, and the models and tokenizers."""
+    found = {kind: registry.list_plugins(kind) for kind in KINDS}
+    weights = {plugin.name: describe_weights(plugin.name) for plugin in found["preset"]}
     if as_json:
-        facts = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
-        for preset in facts["presets"]:
-            trained = weights[preset["name"]]
-            preset["weights"] = None if trained is None else asdict(trained)
-        print_json(facts)
+        rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in found.items()}
+        for row in rows["presets"]:
+            known = weights[row["name"]]
+            row["weights"] = None if known is None else asdict(known)
+        print_json(rows)
         return
     table = Table("kind", "name", "package", "version", "weights", "bits", "", caption="bits: per character of held-out text")
-    for kind, plugins in plugins_by_kind.items():
+    for kind, plugins in found.items():
         for plugin in plugins:
-            trained = weights.get(plugin.name) if kind == "preset" else None
-            problem = plugin.problem or (trained.problem if trained else None)
-            state = f"broken: {problem}" if problem else ""
-            table.add_row(kind, plugin.name, plugin.package, plugin.version, *_format_weights(trained), state)
+            known = weights.get(plugin.name) if kind == "preset" else None
+            problem = plugin.problem or (known.problem if known else None)
+            table.add_row(
+                kind, plugin.name, plugin.package, plugin.version, *_spell(known), f"broken: {problem}" if problem else ""
+            )
     Console().print(table)
 
 
-def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
-    """Return the size and the bits per character of a preset's trained weights."""
+def _spell(weights: InstalledWeights | None) -> tuple[str, str]:
+    """Return how large and how good the trained weights of a preset are."""
     if weights is None:
         return "", ""
     size, bits = weights.megabytes, weights.bits_per_character
@@ -62,7 +55,7 @@ def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Check this machine: versions, device and precision, cache, and the import of every plugin."""
+    """Check this machine: versions, device and precision, cache, and every plugin, imported."""
     facts: dict[str, Any] = {
         "reviewgen": __version__,
         "python": platform.python_version(),
@@ -70,9 +63,9 @@ def doctor(as_json: options.AsJson = False) -> None:
         "cores": os.cpu_count(),
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
-    problems = [problem for kind in (*KINDS, "stepper") for plugin in installed(kind) if (problem := _import_problem(plugin))]
-    trained = (describe_weights(plugin.name) for plugin in installed("preset"))
-    facts |= {"problems": problems + [weights.problem for weights in trained if weights and weights.problem]}
+    problems = [problem for kind in (*KINDS, "stepper") for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
+    found = (describe_weights(plugin.name) for plugin in registry.list_plugins("preset"))
+    facts |= {"problems": problems + [weights.problem for weights in found if weights and weights.problem]}
     if as_json:
         print_json(facts)
     else:
@@ -106,9 +99,14 @@ def _cache() -> dict[str, Any]:
     return {"cache": str(folder), "cache_megabytes": round(size / 1e6, 1)}
 
 
-def _import_problem(plugin: Plugin) -> str | None:
-    """Import a plugin; return the error message, None if there is none."""
-    find = {"preset": find_preset, "model": find_model, "tokenizer": find_tokenizer, "stepper": find_stepper}[plugin.kind]
+def _import(plugin: registry.Plugin) -> str | None:
+    """Import a plugin and return what is wrong with it, if anything is."""
+    find = {
+        "preset": registry.find_preset,
+        "model": registry.find_model,
+        "tokenizer": registry.find_tokenizer,
+        "stepper": registry.find_stepper,
+    }[plugin.kind]
     try:
         find(plugin.name)
     except PluginError as problem:

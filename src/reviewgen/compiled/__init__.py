@@ -33,8 +33,8 @@ def compiled(function: FunctionT) -> FunctionT:
     The cache is beside the source, or else in numba's folder of the user; where neither can be written, each process compiles.
     The function is unwrapped first, because what checks its arguments at run time cannot be compiled.
     """
-    plain = inspect.unwrap(function)
-    if numba.config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1 runs the loops as Python, to step through them
+    plain: FunctionT = inspect.unwrap(function)
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT=1 runs the loops as Python, to step into
         return plain
     try:
         dispatcher = numba.njit(cache=True, **_OPTIONS)(plain)

@@ -1,12 +1,12 @@
 """Reads the texts that a trained model is evaluated on; by default they are cleaned as its training texts were."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import from_dict
+from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options
 from reviewgen.data.cache import workspace
 from reviewgen.data.corpus import DataConfig, read_examples
 from reviewgen.data.store import frame_texts
@@ -32,13 +32,8 @@ def read_documents(
     tokenizer: Tokenizer,
     trained: Sequence[Mapping[str, Any]],
     *,
-    split: str = "all",
-    text_column: str | None = None,
-    documents: str = "line",
     conditions: Conditions = _NO_CONDITIONS,
-    lowercase: bool | None = None,
-    strip_markdown: bool | None = None,
-    clean: bool | None = None,
+    **options: Unpack[EvaluateOptions],
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters.
 
@@ -46,22 +41,26 @@ def read_documents(
         source: See ``reviewgen.data.sources.open_texts``.
         tokenizer: The model's tokenizer.
         trained: The ``data`` entry of each training of the model; see ``trained_on``.
-        split: "all", or a part of the hash split of the source: "train", "validation" or "test".
-        text_column: The column that holds the text; guessed if None.
-        documents: How a txt file is cut into texts: "line", "paragraph" or "file".
         conditions: The model's conditions; one without a column in the source is unspecified.
-        lowercase, strip_markdown, clean: How to clean; None means as in the trainings, or the default if they differ.
+        options: How to read and clean; see ``EvaluateOptions``. Cleaning that is not given is done as in the trainings, or by
+            default if they differ.
 
     Raises:
         DataError: The source cannot be read or holds nothing to evaluate.
-        ConfigError: The split is unknown, or would differ from the split of the training.
+        ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
     """
-    given = {"lowercase": lowercase, "strip_markdown": strip_markdown, "clean": clean}
+    refuse_unknown_options(options, EvaluateOptions, "read_documents")
+    split = options.get("split", "all")
+    given: Mapping[str, Any] = {name: options.get(name) for name in _DEFAULT_CLEANING}
     cleaning = {name: _as_trained(name, trained) if value is None else value for name, value in given.items()}
     if split != "all":
         for data in trained:
             _require_same_split(data, cleaning)
-    columns = {"text_column": text_column, "documents": documents, "conditions": conditions.names}
+    columns = {
+        "text_column": options.get("text_column"),
+        "documents": options.get("documents", "line"),
+        "conditions": conditions.names,
+    }
     config = from_dict(DataConfig, columns | cleaning)
     with workspace() as folder:
         examples = read_examples(source, folder, config, split=split)

@@ -7,7 +7,7 @@ a stepper that needs none.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
@@ -50,8 +50,8 @@ class ReviewModel:
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadOptions]) -> "ReviewModel":
         """Load a trained model: ``reviewgen.load``, which documents the arguments, under huggingface_hub's name."""
         weight_bits = _weight_bits(options)
-        revision = options.pop("revision", None)
-        location = locate(pretrained_model_name_or_path, revision, **options)
+        hub_options = cast(HubOptions, {name: value for name, value in options.items() if name in HubOptions.__annotations__})
+        location = locate(pretrained_model_name_or_path, options.get("revision"), **hub_options)
         bundle = read_bundle(location.folder, weight_bits, strict=not location.is_downloaded)
         bundle.source = location.name
         return cls(bundle)
@@ -450,7 +450,7 @@ class ReviewModel:
 
 
 def _weight_bits(options: LoadOptions) -> int:
-    """Take ``weight_bits``, or ``bits``, its former name, out of the keywords of ``load``.
+    """Return ``weight_bits``, or ``bits``, its former name, of the keywords of ``load``.
 
     Raises:
         ConfigError: A keyword is unknown, or the bits are not 32, 16 or 8, or were given twice.
@@ -458,7 +458,7 @@ def _weight_bits(options: LoadOptions) -> int:
     refuse_unknown_options(options, LoadOptions, "load")
     if "bits" in options and "weight_bits" in options:
         raise ConfigError("bits is the former name of weight_bits: give weight_bits only.")
-    weight_bits = options.pop("bits", 32) if "bits" in options else options.pop("weight_bits", 32)
+    weight_bits = options.get("weight_bits", options.get("bits", 32))
     if weight_bits not in (32, 16, 8) or isinstance(weight_bits, bool):
         raise ConfigError(f"weight_bits must be 32, 16 or 8; got {weight_bits!r}.")
     return weight_bits

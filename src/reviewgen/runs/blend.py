@@ -1,9 +1,9 @@
-"""Blends: trained models of one tokenizer put together, with the facts that training.json and the card hold."""
+"""The implementation of ``reviewgen.blend``: trained models of one tokenizer combined, with the facts for ``training.json``."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from reviewgen.blending.model import Blend
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import describe, write_card
-from reviewgen.config import to_dict
+from reviewgen.config import EvaluateOptions, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import score_tokens
@@ -26,77 +26,33 @@ from reviewgen.runs.record import novelty_facts, past_facts
 __all__ = ["blend"]
 
 
-def blend(
-    models: Any,
-    weights: Any = None,
-    *,
-    data: Any = None,
-    split: str = "all",
-    text_column: str | None = None,
-    documents: str = "line",
-    lowercase: bool | None = None,
-    strip_markdown: bool | None = None,
-    clean: bool | None = None,
-) -> ReviewModel:
-    """Return a blend of trained models of one tokenizer: at each token their probabilities, averaged with fixed weights.
-
-    A blend is a model like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often predict
-    better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
-
-    >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")                # doctest: +SKIP
-
-    Args:
-        models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
-        weights: One positive number a model; they are divided by their sum. None: equal, or fitted where data is given.
-        data: Texts that no model was trained on. The weights are those under which they are likeliest, found by expectation
-            maximisation; ``training["weights"]`` of the blend records them with the bits per character of each part.
-        split, text_column, documents, lowercase, strip_markdown, clean: How to read the data; see ``ReviewModel.evaluate``.
-
-    Raises:
-        ConfigError: The models are fewer than two or differ in their tokenizers, or the weights are not one positive number a
-            model, or both weights and data are given.
-        NotADistribution: A model gives scores that do not sum to one.
-        DataError: The data cannot be read, or none of its tokens can be predicted.
-        ReviewgenError: A model cannot be loaded; see ``load``.
-    """
+def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
+    """Return a blend of trained models; see ``reviewgen.blend``."""
+    refuse_unknown_options(options, EvaluateOptions, "blend")
     if not isinstance(models, list | tuple):
-        raise ConfigError(f"A blend is made of a list of models, as in blend([a, b]); got {type(models).__name__}.")
+        raise ConfigError(f"blend takes a list of models, as in blend([a, b]); got {type(models).__name__}.")
     for model in models:
         if not isinstance(model, ReviewModel | str | Path):
-            raise ConfigError(f"A blend is made of ReviewModels or of what load takes, a string or a Path; got {model!r}.")
-    return _blend(
-        [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models],
-        weights,
-        data,
-        split=split,
-        text_column=text_column,
-        documents=documents,
-        lowercase=lowercase,
-        strip_markdown=strip_markdown,
-        clean=clean,
-    )
-
-
-def _blend(models: Sequence[ReviewModel], weights: Any, data: Any, **reading: Any) -> ReviewModel:
-    """Return a blend of trained models."""
+            raise ConfigError(f"blend takes ReviewModels, or what load takes, a string or a Path; got {model!r}.")
+    loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
     if data is not None and weights is not None:
         raise ConfigError("Give weights, or data to fit them on, not both.")
-    if len(models) < 2:
-        raise ConfigError(f"A blend needs at least two models; got {len(models)}.")
-    _refuse_other_tokenizers(models)
-    _refuse_scores(models)
-    chosen, facts = check_weights(weights, len(models)), {"method": "equal" if weights is None else "given"}
+    if len(loaded) < 2:
+        raise ConfigError(f"A blend needs at least two models; got {len(loaded)}.")
+    _refuse_other_tokenizers(loaded)
+    _refuse_scores(loaded)
+    chosen, facts = check_weights(weights, len(loaded)), {"method": "equal" if weights is None else "given"}
     if data is not None:
-        chosen, facts = _fit(models, data, **reading)
-    return ReviewModel(_bundle(models, chosen, facts))
+        chosen, facts = _fit_weights(loaded, data, options)
+    return ReviewModel(_bundle(loaded, chosen, facts))
 
 
-def _fit(models: Sequence[ReviewModel], data: Any, **reading: Any) -> tuple[tuple[float, ...], dict[str, Any]]:
-    """Return weights fitted on a source of texts, and what is known of the fit."""
+def _fit_weights(models: Sequence[ReviewModel], data: Any, options: EvaluateOptions) -> tuple[tuple[float, ...], dict[str, Any]]:
+    """Return weights fitted on a source of texts, and the facts on the fit."""
     tokenizer = models[0].tokenizer
     trained = [known for model in models for known in trained_on(model.training)]
     conditions = models[0].conditions
-    documents = read_documents(data, tokenizer, trained, conditions=conditions, **reading)
+    documents = read_documents(data, tokenizer, trained, conditions=conditions, **options)
     scores, characters = score_tokens(
         [model.bundle.model for model in models], documents, conditions.vocab_size or tokenizer.vocab_size, given=len(conditions)
     )
@@ -105,7 +61,7 @@ def _fit(models: Sequence[ReviewModel], data: Any, **reading: Any) -> tuple[tupl
     facts = {
         "method": "expectation-maximisation",
         "source": str(data) if isinstance(data, str | Path) else type(data).__name__,
-        "split": reading.get("split", "all"),
+        "split": options.get("split", "all"),
         "tokens": len(scores),
         "characters": characters,
         "zero_probability_tokens": int(np.isneginf(mix_scores(scores, fitted)).sum()),
@@ -119,12 +75,12 @@ def _fit(models: Sequence[ReviewModel], data: Any, **reading: Any) -> tuple[tupl
 
 
 def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None:
-    """Return bits per character; None where they are infinite, as in all of training.json."""
+    """Return bits per character; None if they are infinite, as everywhere in training.json."""
     bits = -float(log_probs.sum()) / characters / math.log(2)
     return bits if math.isfinite(bits) else None
 
 
-def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapping[str, Any]) -> Bundle:
+def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], facts: Mapping[str, Any]) -> Bundle:
     first, parts = models[0].bundle, [model.bundle for model in models]
     plugin = find_model("blend")[1]
     blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights)
@@ -138,7 +94,7 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
             {"preset": model.preset, "weight": weight} | past_facts(model.training)
             for model, weight in zip(models, weights, strict=True)
         ],
-        "weights": dict(fit),
+        "weights": dict(facts),
         "novelty": novelty_facts(index, data.get("fingerprint"), (), None),
     }
     bundle = Bundle(
@@ -158,29 +114,29 @@ def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], fit: Mapp
 
 
 def _shared_facts(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what is known of the data and the same for all parts."""
+    """Return the facts on the data that are the same for all parts."""
     first, *others = data
-    return {name: value for name, value in first.items() if all(name in o and o[name] == value for o in others)}
+    return {key: value for key, value in first.items() if all(key in other and other[key] == value for other in others)}
 
 
 def _shared_index(models: Sequence[ReviewModel]) -> Index | None:
-    """Return an index of the training text, where all parts were trained on the same."""
-    prints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
-    if len(prints) > 1 or None in prints:
+    """Return an index of the training text, if all parts were trained on the same text."""
+    fingerprints = {data.get("fingerprint") for model in models for data in trained_on(model.training)}
+    if len(fingerprints) > 1 or None in fingerprints:
         return None
     return next((model.bundle.index for model in models if model.bundle.index is not None), None)
 
 
 def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:
-    """Raise unless all tokenizers are the same: plugin, settings, and every byte that they save; and all conditions."""
+    """Raise unless all models have the same conditions and tokenizer (plugin, settings, and every byte that it saves)."""
     first, *others = models
     contents = _contents(first)
     for number, other in enumerate(others, start=2):
         if _contents(other) != contents:
-            same = " of other contents" if _spell_tokenizer(other) == _spell_tokenizer(first) else ""
+            same = " of other contents" if _describe_tokenizer(other) == _describe_tokenizer(first) else ""
             raise ConfigError(
-                f"The models of a blend share one tokenizer, but model 1 ({first.preset}) has {_spell_tokenizer(first)} and "
-                f"model {number} ({other.preset}) {_spell_tokenizer(other)}{same}: train both on the same texts, with the same "
+                f"The models of a blend share one tokenizer, but model 1 ({first.preset}) has {_describe_tokenizer(first)} and "
+                f"model {number} ({other.preset}) {_describe_tokenizer(other)}{same}: train both on the same texts with the same "
                 "tokenizer settings."
             )
         if other.conditions != first.conditions:
@@ -195,12 +151,12 @@ def _contents(model: ReviewModel) -> tuple[Any, ...]:
     return model.tokenizer_name, settings, size, digest_tokenizer(model.tokenizer)
 
 
-def _spell_tokenizer(model: ReviewModel) -> str:
+def _describe_tokenizer(model: ReviewModel) -> str:
     return f"a {model.tokenizer_name!r} tokenizer of {model.tokenizer.vocab_size} tokens"
 
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:
-    """Raise where a model's scores are no probabilities, which only scoring tells."""
+    """Raise if a model's scores are not probabilities; only scoring can show that."""
     ids = torch.tensor([[models[0].tokenizer.bos_id]])
     for number, model in enumerate(models):
         part = model.bundle.model

@@ -1,7 +1,7 @@
 """The learning curves of a run: what ``training.json`` keeps of its reports; all JSON values.
 
 The loss of one step is noisy, so means are kept: over the steps since the last evaluation, and since the last point of a
-thinned curve. Their sums stay on the device; reading one waits for it, which happens a few hundred times a run.
+thinned curve. Their sums stay on the device; converting one to a number waits for the device, a few hundred times a run.
 """
 
 import math
@@ -16,16 +16,16 @@ from reviewgen.training import Report, find_verdict
 
 __all__ = ["Curves", "targets_per_character"]
 
-_POINTS = 200  # of the thinned curve, spread evenly over the run; the first step, the last one and evaluations come on top
+_POINTS = 200  # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
 
 
 def targets_per_character(store: TokenStore, conditions: int) -> float:
-    """Return the predicted tokens, end tokens included, for each character: what turns nats per token into nats per character."""
+    """Return the predicted tokens per character, end tokens included: nats per token times this are nats per character."""
     return (store.tokens - len(store) * (1 + conditions)) / int(store.characters.sum())
 
 
 _Mean: TypeAlias = dict[str, Any]
-"""The losses of the steps since it was last taken: ``total``, a tensor or None, and ``steps``; what a checkpoint keeps."""
+"""The losses of the steps since the mean was last taken: ``total``, a tensor or None, and ``steps``; checkpoints keep it."""
 
 
 def _add(mean: _Mean, loss: Tensor) -> None:
@@ -34,14 +34,14 @@ def _add(mean: _Mean, loss: Tensor) -> None:
 
 
 def _take(mean: _Mean) -> float | None:
-    found = None if mean["total"] is None else float(mean["total"]) / mean["steps"]
+    value = None if mean["total"] is None else float(mean["total"]) / mean["steps"]
     mean |= {"total": None, "steps": 0}
-    return found
+    return value
 
 
 @dataclass
 class Curves:
-    """What is kept of a run's reports: each evaluation, and the loss and learning rate between them, thinned."""
+    """The evaluations of a run, and a thinned curve of the loss and the learning rate between them."""
 
     targets_per_character: float
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Curves:
             self.means += [{"total": None, "steps": 0} for _ in range(2)]
 
     def add(self, report: Report) -> dict[str, Any] | None:
-        """Take a report in; return what became of it, an evaluation, a point or both, if anything did."""
+        """Add a report; return what is kept of it, an evaluation, a point or both, if anything."""
         if report.loss is not None:
             for mean in self.means:
                 _add(mean, report.loss)
@@ -64,7 +64,7 @@ class Curves:
         return evaluation | (point or {})  # the loss is that since the last point, as at the others
 
     def facts(self, stopped: str | None, held_out_copy_rate: float | None) -> dict[str, Any]:
-        """Return the verdict, the evaluations, and the points between them as one list for each of their numbers."""
+        """Return the verdict, the evaluations, and the points between them as a list per name."""
         names = self.points[0] if self.points else {}
         return {
             "verdict": asdict(find_verdict(self.evaluations, stopped, held_out_copy_rate)),
@@ -73,11 +73,11 @@ class Curves:
         }
 
     def _is_due(self, report: Report) -> bool:
-        reached = self.points[-1]["progress"] if self.points else -1.0
+        before = self.points[-1]["progress"] if self.points else -1.0
         is_notable = report.sample is not None or report.stopped is not None
-        return is_notable or math.floor(report.progress * _POINTS) > math.floor(reached * _POINTS)
+        return is_notable or math.floor(report.progress * _POINTS) > math.floor(before * _POINTS)
 
-    def _place(self, report: Report) -> dict[str, Any]:
+    def _position(self, report: Report) -> dict[str, Any]:
         return {
             "step": report.step,
             "progress": report.progress,
@@ -91,12 +91,12 @@ class Curves:
         return finite({"train_nats_per_token": nats_per_token, "train_bits_per_character": bits})
 
     def _point(self, report: Report) -> dict[str, Any]:
-        self.points.append(self._place(report) | self._loss(_take(self.means[1])))
+        self.points.append(self._position(report) | self._loss(_take(self.means[1])))
         return self.points[-1]
 
     def _evaluation(self, report: Report) -> dict[str, Any]:
-        """Keep the numbers of one evaluation; an infinite one becomes None."""
-        numbers = self._place(report) | self._loss(_take(self.means[0]))
+        """Keep one evaluation; an infinite number becomes None."""
+        numbers = self._position(report) | self._loss(_take(self.means[0]))
         numbers |= {"is_best": report.is_best, "copy_rate": report.copy_rate}
         self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
         return self.evaluations[-1]

@@ -1,4 +1,4 @@
-"""``plot_training``: saved models become a picture of their learning curves."""
+"""The implementation of ``reviewgen.plot_training``: a picture of the learning curves of saved models."""
 
 import os
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ __all__ = ["picture_name", "plot_training", "read_curves"]
 
 
 def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
-    """Read a saved model's learning curves; neither its weights nor its plugins are asked for.
+    """Read a saved model's learning curves; neither its weights nor its plugins are loaded.
 
     Args:
         source: A folder, or a repository on the Hub.
-        name: What to call it; the name of the folder if not given.
+        name: The model's name in the picture; the name of the folder if not given.
 
     Raises:
-        BundleError: There is no saved model, it is damaged, or it has no curves.
+        BundleError: The folder is missing, damaged or not a saved model, or it has no curves.
     """
     return find_curves(read_training(locate(source).folder), name or _name(source))
 
@@ -28,20 +28,7 @@ def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
 def plot_training(
     sources: Sequence[str | Path], file: str | Path, *, against: str = "seconds", overwrite: bool = False
 ) -> list[LearningCurves]:
-    """Draw the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return what was drawn.
-
-    Args:
-        sources: Saved folders, or repositories on the Hub; several are drawn over one another.
-        file: The picture.
-        against: "seconds" since the training began (reading and tokenizing come before), "steps" or "tokens".
-        overwrite: Whether a file that is there already may be replaced.
-
-    Raises:
-        ConfigError: matplotlib is not installed, there are no sources, or the file's suffix or ``against`` is unknown.
-        BundleError: A source is no saved model, or has no learning curve.
-        OutputExists: The file is there already.
-        StorageError: The file cannot be written.
-    """
+    """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
     if isinstance(sources, str | Path) or not sources:
         raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {sources!r}.")
     if against not in AXES:
@@ -55,12 +42,12 @@ def plot_training(
 
 
 def picture_name(sources: Sequence[str | Path]) -> Path:
-    """Return the file, here, that curves are drawn as where none is named."""
+    """Return the default file of a picture, in the current folder."""
     return Path(f"{_name(sources[0])}.png" if len(sources) == 1 else "curves.png")
 
 
 def _names(sources: Sequence[str | Path]) -> list[str]:
-    """Return what to call each source: the name of its folder, or the whole source where two folders have one name."""
+    """Return a name for each source: that of its folder, or the whole source if two folders have the same name."""
     names = [_name(source) for source in sources]
     return [str(source) if names.count(name) > 1 else name for source, name in zip(sources, names, strict=True)]
 

@@ -1,9 +1,9 @@
-"""What training.json says of a run beside its curves: the corpus, and what is known of copying; all JSON values."""
+"""The record of a run: what it has reported so far, and the parts of ``training.json``; all JSON values."""
 
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,12 +11,72 @@ import torch
 
 from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, Corpus, TokenStore
+from reviewgen.model import ReviewModel
 from reviewgen.novelty import CompactIndex, Index
+from reviewgen.runs.curves import Curves
 from reviewgen.training import Report
 
-__all__ = ["corpus_facts", "novelty_facts", "past_facts", "progress_facts"]
+__all__ = ["ChosenSize", "RunRecord", "corpus_facts", "novelty_facts", "parent_facts", "past_facts", "progress_facts"]
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
+
+
+@dataclass(frozen=True)
+class ChosenSize:
+    """Settings that were chosen for a time budget, because the user has set no size."""
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RunRecord:
+    """What a run has reported so far. Each checkpoint saves it as it is then, except for the last report.
+
+    Attributes:
+        curves: The learning curves.
+        notes: Sentences for the user, each once.
+        size: The size that was chosen for the run's time budget, if any.
+        last: The last report.
+    """
+
+    curves: Curves
+    notes: list[str] = field(default_factory=list)
+    size: ChosenSize | None = None
+    last: Report | None = None
+
+    @classmethod
+    def restore(cls, targets_per_character: float, saved: Mapping[str, Any]) -> "RunRecord":
+        """Return the record that a checkpoint has saved; an empty one for an empty mapping.
+
+        Args:
+            targets_per_character: See ``Curves``.
+            saved: What ``to_checkpoint`` has returned.
+        """
+        evaluations, points = list(saved.get("evaluations", ())), list(saved.get("points", ()))
+        curves = Curves(targets_per_character, evaluations, points, [dict(mean) for mean in saved.get("means", ())])
+        sizes = [ChosenSize(**size) for size in saved.get("size", ())]
+        return cls(curves, list(saved.get("notes", ())), sizes[0] if sizes else None)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint saves: JSON values and, in ``means``, tensors."""
+        return {
+            "notes": self.notes,
+            "size": [] if self.size is None else [{"model": dict(self.size.model), "training": dict(self.size.training)}],
+            "evaluations": self.curves.evaluations,
+            "points": self.curves.points,
+            "means": self.curves.means,
+        }
+
+    def note(self, *notes: str) -> None:
+        """Add notes, except those that a resumed run has had before."""
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def add(self, report: Report) -> dict[str, Any] | None:
+        """Add a report; return what the curves keep of it, if anything."""
+        self.last = report
+        self.note(*report.notes)
+        return self.curves.add(report)
 
 
 def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: Conditions) -> dict[str, Any]:
@@ -35,7 +95,7 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: C
 
 
 def progress_facts(last: Report | None, seconds: float) -> dict[str, Any]:
-    """Return how far a run has come, by its last report, and what it ran on."""
+    """Return how far a run has come, by its last report, and the hardware."""
     return {
         "steps": last.step if last else 0,
         "tokens_seen": last.tokens if last else 0,
@@ -48,14 +108,27 @@ def progress_facts(last: Report | None, seconds: float) -> dict[str, Any]:
 
 
 def past_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is kept of the training of a model that another one is made of."""
+    """Return what the record of a new model keeps of the training of a model that it was made from."""
     return {name: training[name] for name in _PAST if name in training}
+
+
+def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:
+    """Return what is known of the model that is trained further, and of those before it; nothing for a new model.
+
+    Args:
+        trained: The model.
+        held_out_bits: Its bits per character on the new held-out texts before the training.
+    """
+    if trained is None:
+        return {}
+    parent = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
+    return {"parent": parent | past_facts(trained.training)}
 
 
 def novelty_facts(
     index: Index | None, corpus: str | None, evaluations: Sequence[Mapping[str, Any]], held_out_copy_rate: float | None
 ) -> dict[str, Any] | None:
-    """Return what there is to say of the index, and how much of the model's own texts it knows, beside real reviews.
+    """Return the facts on the novelty index, and the copy rates of the kept model and of held-out texts.
 
     ``corpus`` is the fingerprint of the one corpus that the index covers; a model that was trained further has seen others.
     """

@@ -1,7 +1,7 @@
-"""Logging to TensorBoard or trackio, through accelerate's trackers: ordinary code beside the loop.
+"""Logs a run to TensorBoard or trackio, through accelerate's trackers; ordinary code around the training loop.
 
-A tracker is a stranger: what it prints is dropped, its idea of a current run stays in a context of its own, and where it fails
-the training goes on without it.
+A tracker is third-party code: what it prints is dropped, its current run stays in a context of its own, and when it fails, the
+training continues without it.
 """
 
 import contextlib
@@ -21,47 +21,58 @@ from reviewgen.bundle.write import refuse_existing
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.training import Report, process_state
 
-__all__ = ["TRACKERS", "RunLog", "flatten"]
+__all__ = ["TRACKERS", "RunLog", "check_tracker", "flatten"]
 
 TRACKERS = ("tensorboard", "trackio")
 _PROJECT = "reviewgen"  # of trackio, which keeps runs by project
 _LOGGED = ("bits_per_character", "train_bits_per_character", "copy_rate", "learning_rate", "tokens_seen")
 
 
-class RunLog:
-    """Where a run logs to: a tracker of that name, or nothing at all where there is none.
+def check_tracker(name: str | None) -> None:
+    """Raise if a tracker cannot be used; None is no tracker.
 
-    TensorBoard's files go into ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on where that is taken; trackio has a
-    place of its own (``TRACKIO_DIR``).
+    Raises:
+        ConfigError: There is no tracker of that name, or it is not installed.
+    """
+    if name is None:
+        return
+    if name not in TRACKERS:
+        raise ConfigError(f"{name!r} is not a tracker to log to. {did_you_mean(name, TRACKERS)}")
+    if find_spec(name) is None:
+        raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
+
+
+class RunLog:
+    """The log of a run with a tracker, or one that does nothing.
+
+    TensorBoard's files go to ``runs/NAME`` beside the model, or to ``runs/NAME-2`` and so on if that exists; trackio has its own
+    folder (``TRACKIO_DIR``).
 
     Args:
         tracker: "tensorboard", "trackio" or None.
         out: The folder that the model will be saved in, whose name the run gets.
-        preset: The run's name where there is no such folder.
+        preset: The run's name if there is no such folder.
+
+    Attributes:
+        failure: Why logging has failed, a sentence; None while it works.
 
     Raises:
-        ConfigError: There is no tracker of that name, or it is not installed.
         StorageError: Nothing can be written beside the model.
     """
 
     def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
         self.failure: str | None = None
-        self._is_told = False
+        self._is_failure_reported = False
         self._kind, self._name = tracker, preset if out is None else out.absolute().name
         self._tracker: Any = None
         self._context = contextvars.copy_context()
-        if tracker is None:
-            return
-        if tracker not in TRACKERS:
-            raise ConfigError(f"{tracker!r} is nothing to log to. {did_you_mean(tracker, TRACKERS)}")
-        if find_spec(tracker) is None:
-            raise ConfigError(f"Logging to {tracker} needs a package that is not installed: pip install {tracker}")
+        self._folder: Path | None = None  # of TensorBoard
         if tracker == "tensorboard":
-            self._folder = _find_place((Path() if out is None else out.parent) / "runs", self._name)
+            self._folder = _new_folder((Path() if out is None else out.parent) / "runs", self._name)
 
     def describe(self) -> str | None:
-        """Return where the log is and how it is looked at."""
-        if self._kind == "tensorboard":
+        """Return where the log is and how to view it."""
+        if self._folder is not None:
             return f"Logging to {self._folder}; to see it: tensorboard --logdir {shlex.quote(str(self._folder.parent))}"
         return None if self._kind is None else f"Logging to trackio; to see it: trackio show --project {_PROJECT}"
 
@@ -81,19 +92,19 @@ class RunLog:
                     self._tracker = None
 
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
-        """Log what is kept of a report, and return the report; where logging has just failed, with a note that says so."""
+        """Log what is kept of a report, and return the report; with a note if logging has just failed."""
         if self._tracker is not None and kept is not None:
             values = {name: kept[name] for name in _LOGGED if kept.get(name) is not None}
             self._try(self._tracker.log, values | ({"sample": report.sample} if report.sample else {}), report.step)
-        if self.failure is None or self._is_told:
+        if self.failure is None or self._is_failure_reported:
             return report
-        self._is_told = True
+        self._is_failure_reported = True
         return replace(report, notes=(*report.notes, self.failure))
 
     def _start(self, settings: dict[str, Any]) -> None:
         from accelerate.tracking import TensorBoardTracker, TrackioTracker
 
-        if self._kind == "tensorboard":
+        if self._folder is not None:
             tracker = TensorBoardTracker(self._folder.name, self._folder.parent)
         else:
             tracker = TrackioTracker(_PROJECT, name=self._name, embed=False)
@@ -102,27 +113,27 @@ class RunLog:
         self._tracker = tracker
 
     def _try(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Do something with the tracker; where it fails, do without it from then on."""
+        """Call the tracker; if it fails, continue without it."""
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._context.run(action, *arguments)
-        except Exception as error:  # a stranger's tracker may raise anything, and hours of training must not be lost to it
+        except Exception as error:  # third-party code may raise anything, and hours of training must not be lost to it
             cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-            said = (cause or type(error).__name__).splitlines()[0]
-            self.failure = f"Logging to {self._kind} failed, and the training goes on without: {said}"
+            reason = (cause or type(error).__name__).splitlines()[0]
+            self.failure = f"Logging to {self._kind} failed, and the training continues without it: {reason}"
             self._tracker = None
 
 
 @contextlib.contextmanager
 def _silent_threads(package: str) -> Iterator[None]:
-    """Inside the block threads of a package end without a traceback; what went wrong there is raised at the next call, too."""
+    """Inside the block, threads of a package end without printing a traceback; their errors are raised again at the next call."""
     before = threading.excepthook
 
-    def say(problem: threading.ExceptHookArgs) -> None:
-        if type(problem.thread).__module__.partition(".")[0] != package:
-            before(problem)
+    def print_others(error: threading.ExceptHookArgs) -> None:
+        if type(error.thread).__module__.partition(".")[0] != package:
+            before(error)
 
-    threading.excepthook = say
+    threading.excepthook = print_others
     try:
         yield
     finally:
@@ -130,7 +141,7 @@ def _silent_threads(package: str) -> Iterator[None]:
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    """Return nested settings side by side, as in "model.hidden_size"; what is no number or text is spelled as JSON."""
+    """Return nested settings by dotted name, as in "model.hidden_size"; values other than numbers and strings become JSON."""
     flat: dict[str, bool | int | float | str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -140,8 +151,8 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, bool | i
     return flat
 
 
-def _find_place(parent: Path, name: str) -> Path:
-    """Return the first of NAME, NAME-2, NAME-3, ... that is not taken, so that the curves of two runs do not mix."""
+def _new_folder(parent: Path, name: str) -> Path:
+    """Return the first of NAME, NAME-2, NAME-3, ... that does not exist, so that the curves of two runs are not mixed."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     folder = next(folder for folder in map(parent.joinpath, names) if not folder.exists())
     refuse_existing(folder)

@@ -1,4 +1,4 @@
-"""Several trainings of one preset: ``sweep`` over the values of a setting, ``tune`` by a search."""
+"""Several trainings of one preset: ``sweep`` tries the values of a setting, ``tune`` searches for the best settings."""
 
 from reviewgen.search.sweep import SweepRow, plot_sweep, sweep
 from reviewgen.search.tune import TuneTrial, best_trial, tune

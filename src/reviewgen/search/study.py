@@ -1,8 +1,8 @@
-"""An optuna study that is asked for one trial after another; the one file of the room that knows optuna.
+"""An optuna study that suggests one trial after another; the only file that imports optuna.
 
-The sampler of each trial has a seed of its own, so that a study that was interrupted goes on with the suggestions that it
-would have made. Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen estimators);
-hopeless trials are cut short where they are worse than the median at the same share of the run.
+The sampler of each trial has its own seed, so that an interrupted study resumes with the suggestions that it would have made.
+Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen estimators); hopeless trials, those
+worse than the median at the same share of the run, are stopped.
 """
 
 import json
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Study"]
 
-_STARTUP = 6  # trials drawn at random, and finished whole, before the sampler and the pruner learn from them
-_DIGITS = 3  # of a suggested number, which a person may want to type
+_STARTUP = 6  # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
+_DIGITS = 3  # significant ones of a suggested number, which the user may want to type
 _ABOUT, _RECORD = "reviewgen", "record"
 
 
 class Study:
-    """Suggests settings and remembers what became of them, in a file where one is given.
+    """Suggests settings and keeps their results, in a file if one is given.
 
     Args:
         space: What to search.
-        seed: Of the suggestions.
+        seed: Seed of the suggestions.
         first: The settings of the first trial.
-        patience: Evaluations of a trial before it can be cut short.
-        file: Where the trials are kept, to go on after an interrupt.
+        patience: Evaluations of a trial before it can be stopped.
+        file: Where the trials are saved, to resume an interrupted search.
 
     Raises:
-        ConfigError: optuna is not installed, or the file is none of a study.
+        ConfigError: optuna is not installed, or the file does not hold a study.
         StorageError: The file cannot be written.
     """
 
@@ -48,7 +48,7 @@ class Study:
         except ImportError:
             raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
         self._optuna, self._seed, self._first = optuna, seed, dict(first)
-        self._distributions = {name: _distribution(found) for name, found in space.items()}
+        self._distributions = {name: _distribution(values) for name, values in space.items()}
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=patience)
         with _quiet(optuna), _reading(file):
             storage = None if file is None else _journal(file)
@@ -57,8 +57,8 @@ class Study:
                 self._study.tell(left.number, state=optuna.trial.TrialState.FAIL)
         self._file = file
 
-    def begin(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the records of trials that were finished before; ``about`` tells this study from others.
+    def resume(self, about: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the records of the trials that were finished before; ``about`` identifies the study.
 
         Raises:
             ConfigError: The file holds another study.
@@ -75,7 +75,7 @@ class Study:
             return [trial.user_attrs[_RECORD] for trial in self._study.trials if _RECORD in trial.user_attrs]
 
     def ask(self, number: int) -> tuple["optuna.Trial", dict[str, Any]]:
-        """Return a trial and its settings; ``number`` counts the trials that were finished."""
+        """Return a new trial and its settings; ``number`` is the number of finished trials."""
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         with _quiet(self._optuna), storage_errors(self._file):
             self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP)
@@ -85,23 +85,23 @@ class Study:
         return trial, {name: _round(value) for name, value in trial.params.items()}
 
     def is_hopeless(self, trial: "optuna.Trial", bits: float, evaluation: int) -> bool:
-        """Take note of an evaluation, and return whether the trial should be cut short."""
+        """Record an evaluation, and return whether the trial should be stopped."""
         with self._writing():
             trial.report(bits, evaluation)
             return bool(trial.should_prune())
 
     def tell(self, trial: "optuna.Trial", bits: float | None, record: Mapping[str, Any]) -> None:
-        """Finish a trial: with its bits per character, or without where it was cut short or gave no model.
+        """Finish a trial with its bits per character; None if it was stopped or failed.
 
         Raises:
-            TrainingError: Another search has taken the file over.
+            TrainingError: Another search uses the file.
         """
         with self._writing():
             trial.set_user_attr(_RECORD, dict(record))
             self._study.tell(trial, bits, None if bits is not None else self._optuna.trial.TrialState.PRUNED)
 
     def forget(self, trial: "optuna.Trial") -> None:
-        """Give a trial up, as if it had not been asked for."""
+        """Drop a trial, as if it had never been suggested."""
         with self._writing():
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
@@ -111,17 +111,17 @@ class Study:
             with _quiet(self._optuna), storage_errors(self._file):
                 yield
         except self._optuna.exceptions.UpdateFinishedTrialError:
-            raise TrainingError(f"Another search has taken {self._file} over: run one at a time in a file.") from None
+            raise TrainingError(f"Another search uses {self._file} too: run one search at a time with a file.") from None
 
 
-def _distribution(found: Range | Choice) -> Any:
+def _distribution(values: Range | Choice) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if isinstance(found, Choice):
-        return CategoricalDistribution(found.values)
-    if found.is_whole:
-        return IntDistribution(int(found.low), int(found.high), log=found.is_logarithmic, step=found.step or 1)
-    return FloatDistribution(found.low, found.high, log=found.is_logarithmic)
+    if isinstance(values, Choice):
+        return CategoricalDistribution(values.values)
+    if values.is_whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.is_logarithmic, step=values.step or 1)
+    return FloatDistribution(values.low, values.high, log=values.is_logarithmic)
 
 
 def _round(value: Any) -> Any:
@@ -136,7 +136,7 @@ def _journal(file: Path) -> Any:
 
 
 def _check_file(file: Path) -> None:
-    """Raise a ValueError where a file's first line is not as optuna writes it; cut off a last one that a killed process began."""
+    """Raise a ValueError if the first line is not one of optuna's; remove a last line that a killed process left incomplete."""
     content = file.read_bytes()
     first = json.loads(content.splitlines()[0]) if content else None
     if content and not (isinstance(first, dict) and {"op_code", "worker_id"} <= first.keys()):
@@ -148,7 +148,7 @@ def _check_file(file: Path) -> None:
 
 @contextmanager
 def _reading(file: Path | None) -> Iterator[None]:
-    """Say in one sentence that a file is none of a study."""
+    """Turn optuna's errors on a file that does not hold a study into one sentence."""
     try:
         with storage_errors(file):
             if file is not None and file.exists():
@@ -156,13 +156,13 @@ def _reading(file: Path | None) -> Iterator[None]:
             yield
     except ReviewgenError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError):  # optuna's words on lines that are not its own
+    except (KeyError, TypeError, AttributeError, ValueError):  # optuna's errors on other lines
         raise ConfigError(f"{file} holds no search that can be read; give another file, or remove it.") from None
 
 
 @contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Keep optuna from printing: a library does not."""
+    """Keep optuna from printing inside the block."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

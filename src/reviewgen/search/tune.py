@@ -1,44 +1,44 @@
-"""``tune``: a search for the settings of a preset that give the fewest bits per character within a budget a trial.
+"""The implementation of ``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per character.
 
-Joins the training run and the study; the numbers are theirs.
+Connects the fits with the study, which suggests the settings.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 
+from reviewgen.config import check_seed
 from reviewgen.errors import ConfigError, NotADistribution, TrainingError
 from reviewgen.model import ReviewModel
-from reviewgen.runs.arguments import check_seed
-from reviewgen.runs.start import Start, find_start
-from reviewgen.runs.training_run import TrainingRun
+from reviewgen.runs.fit import Fit
+from reviewgen.runs.options import TrainOptions
+from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.search.space import Space, current, parse_space, usual_space
 from reviewgen.search.study import Study
-from reviewgen.search.variants import GROUPS, prepare, variant
-from reviewgen.training import process_state
+from reviewgen.search.variants import GROUPS, Variants
+from reviewgen.training import StopReason, process_state
 
 __all__ = ["TuneTrial", "best_trial", "tune"]
 
 DEFAULT_BUDGET = "30s"
-_UNSEEN = {"novelty": "none", "copy_tokens": 0}  # what costs time and changes nothing that a trial is judged by
-_WHOLE = 0.4  # of a run before it can be cut short: a high learning rate looks bad until it falls
+_FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result
+_MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
 
 
 @dataclass(frozen=True)
 class TuneTrial:
-    """One trial: its settings, as in {"model.hidden_size": 256}, and what came of them."""
+    """The settings of one trial, as in {"model.hidden_size": 256}, and its result."""
 
     number: int
     settings: dict[str, Any]
-    bits: float | None  # per character of the validation texts, the best of its evaluations
+    bits: float | None  # per character of the validation texts, the fewest of its evaluations
     steps: int
     seconds: float  # of training and its evaluations
-    outcome: Literal["done", "pruned", "failed"]  # pruned: cut short, for it was worse than most at the same share of the run
+    outcome: Literal["done", "pruned", "failed"]  # pruned: stopped, because most trials were better at this share of the run
     problem: str | None = None  # why it failed
 
 
@@ -50,143 +50,113 @@ def tune(
     search: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     storage: str | Path | None = None,
-    seed: int = 0,
-    **run: Any,
+    **options: Unpack[TrainOptions],
 ) -> Iterator[TuneTrial]:
-    """Search for good settings; yield each trial as it is done. The first has the preset's own settings, where it can.
-
-    >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20, budget="30s"))           # doctest: +SKIP
-    >>> reviewgen.best_trial(trials).settings                                                        # doctest: +SKIP
-
-    Args:
-        start: A preset, or a trained model to train further.
-        source: The reviews; they are read and tokenized once.
-        trials: How many trials.
-        search: What to search in place of learning rate, size and dropout (of an n-gram: order), by name: a range of numbers as
-            "1e-3:2e-2" or a tuple of two, a list as "2,4,8" or a list. A range whose ends differ ten times or more is searched by
-            orders of magnitude.
-        settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
-        storage: A file that keeps the trials; with the same one, an interrupted search goes on.
-        seed: Of the suggestions and of each training.
-        run: What else ``TrainingRun`` takes, but for ``out``: budget (of each trial; 30 seconds if nothing is said), steps,
-            epochs, validation, lowercase, ...
-
-    Raises:
-        ConfigError: optuna is missing, or a setting, a range or a number unusable; nothing was trained by then.
-        TrainingError: The budget is too short to learn anything.
-        NotADistribution: The model's scores sum to anything.
-    """
+    """Search for good settings; see ``reviewgen.tune``."""
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ConfigError(f"trials must be a whole number of at least 1; got {trials!r}.")
     if process_state().num_processes > 1:
-        raise ConfigError("A search runs in one process: do without a launcher.")
-    if all(run.get(name) is None for name in ("budget", "steps", "epochs")):
-        run["budget"] = DEFAULT_BUDGET
+        raise ConfigError("A search runs in one process: run it without a launcher.")
+    if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
+        options["budget"] = DEFAULT_BUDGET
+    options["seed"] = seed = check_seed(options.get("seed", 0))
     own = {group: dict((settings or {}).get(group, {})) for group in GROUPS}
-    begun = find_start(start, **own)
-    space = _space(begun, own, search)
-    if begun.training.keep == "best":
-        own["training"] = _UNSEEN | own["training"]
-    run |= {"seed": check_seed(seed)}
-
-    def make(changed: Mapping[str, Any]) -> TrainingRun:
-        return variant(start, source, {**(settings or {}), **own}, changed, **run)
-
-    for setting, found in space.items():
-        for value in found.ends:
-            make({setting: value})  # what is out of range is refused before any work
-    patience = math.ceil(_WHOLE * begun.training.evaluations)
+    parts = resolve_parts(start, **own)
+    space = _make_space(parts, own, search)
+    if parts.training.keep == "best":
+        own["training"] = _FASTER | own["training"]
+    variants = Variants(start, source, {**(settings or {}), **own}, options, "tune")
+    for setting, values in space.items():
+        for value in values.ends:
+            variants.plan({setting: value})  # what is out of range is refused before any work
+    patience = math.ceil(_MIN_SHARE * parts.training.evaluations)
     file = None if storage is None else Path(storage).expanduser()
-    study = Study(space, seed, _first(begun, space), patience, file)
-    about = {"preset": begun.preset, "search": str(space), "settings": str(own), "seed": seed}
-    about |= {name: str(run[name]) for name in ("budget", "steps", "epochs") if run.get(name) is not None}
-    return _search(study, make, trials, about)
+    study = Study(space, seed, _first_settings(parts, space), patience, file)
+    about = {"preset": parts.preset, "search": str(space), "settings": str(own), "seed": seed}
+    about |= {name: str(value) for name in ("budget", "steps", "epochs") if (value := options.get(name)) is not None}
+    return _search(study, variants, trials, about)
 
 
 def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
-    """Return the trial with the fewest bits per character.
-
-    Raises:
-        TrainingError: None gave a model.
-    """
-    found = list(trials)
-    done = [trial for trial in found if trial.outcome == "done" and trial.bits is not None]
+    """Return the trial with the fewest bits per character; see ``reviewgen.best_trial``."""
+    tried = list(trials)
+    done = [trial for trial in tried if trial.outcome == "done" and trial.bits is not None]
     if not done:
-        why = f": {found[-1].problem}" if found and found[-1].problem else "."
-        raise TrainingError(f"None of {len(found)} trials gave a model{why}")
+        reason = f": {tried[-1].problem}" if tried and tried[-1].problem else "."
+        raise TrainingError(f"None of {len(tried)} trials gave a model{reason}")
     return min(done, key=lambda trial: (trial.bits, trial.number))
 
 
-def _space(start: Start, own: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any] | None) -> Space:
-    """Return what is searched."""
+def _make_space(parts: TrainingParts, own: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any] | None) -> Space:
+    """Return what is searched: what the user names, else what is usual for the model."""
     fixed = [f"{group}.{name}" for group, names in own.items() for name in names]
     if not search:
-        return usual_space(start, fixed)
+        return usual_space(parts, fixed)
     if twice := sorted(set(search) & set(fixed)):
         raise ConfigError(f"{twice[0]} is both set and searched; do one of the two.")
-    return parse_space(start, search)
+    return parse_space(parts, search)
 
 
-def _first(start: Start, space: Space) -> dict[str, Any]:
-    """Return the preset's own settings, if the space holds them all."""
-    own = {name: current(start, name) for name in space}
-    return own if all(found.holds(own[name]) for name, found in space.items()) else {}
+def _first_settings(parts: TrainingParts, space: Space) -> dict[str, Any]:
+    """Return the preset's own settings, if the space contains all of them."""
+    own = {name: current(parts, name) for name in space}
+    return own if all(values.holds(own[name]) for name, values in space.items()) else {}
 
 
-def _search(study: Study, make: Callable[..., TrainingRun], trials: int, about: Mapping[str, Any]) -> Iterator[TuneTrial]:
-    readers: list[TrainingRun] = []
-    corpus = prepare(partial(make, {}), readers).corpus
-    before = [TuneTrial(**record) for record in study.begin({**about, "corpus": corpus.fingerprint})]
+def _search(study: Study, variants: Variants, trials: int, about: Mapping[str, Any]) -> Iterator[TuneTrial]:
+    corpus = variants.prepare(variants.plan({})).corpus
+    before = [TuneTrial(**record) for record in study.resume({**about, "corpus": corpus.fingerprint})]
     yield from before[:trials]
     for number in range(len(before), trials):
         trial, settings = study.ask(number)
         blank = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
         try:
-            found = _try(study, trial, partial(make, settings), readers, blank)
+            result = _try(study, trial, variants, blank)
         except BaseException:
             study.forget(trial)
             raise
-        study.tell(trial, found.bits if found.outcome == "done" else None, asdict(found))
-        yield found
+        study.tell(trial, result.bits if result.outcome == "done" else None, asdict(result))
+        yield result
 
 
-def _try(study: Study, trial: Any, make: Callable[[], TrainingRun], readers: list[TrainingRun], blank: TuneTrial) -> TuneTrial:
-    """Train with a trial's settings and return what came of it.
+def _try(study: Study, trial: Any, variants: Variants, blank: TuneTrial) -> TuneTrial:
+    """Train with a trial's settings and return its result.
 
     Raises:
         TrainingError: It is the first, and its budget was over before it could learn anything.
-        NotADistribution: The model cannot be measured.
+        NotADistribution: The model cannot be scored.
     """
     try:
-        run = prepare(make, readers)
-        found = _train(study, trial, run, blank)
+        fit = variants.fit(variants.plan(blank.settings))
+        result = _train(study, trial, fit, blank)
     except (TrainingError, ConfigError, torch.OutOfMemoryError) as error:
         return replace(blank, problem=str(error))
-    facts = run.facts()
-    if blank.number == 0 and facts["stopped"] == "budget spent" and facts["steps"] < run.config.evaluations:
+    facts = fit.facts()
+    is_budget_spent = facts["stopped"] == StopReason.BUDGET_SPENT
+    if blank.number == 0 and is_budget_spent and facts["steps"] < fit.config.evaluations:
         raise TrainingError(
             f"A budget of {facts['budget_seconds']:g} s for a trial is too short: the first took {facts['steps']} steps in it. "
-            "Give more, or say how many steps."
+            "Increase the budget, or give a number of steps."
         )
-    return found
+    return result
 
 
-def _train(study: Study, trial: Any, run: TrainingRun, found: TuneTrial) -> TuneTrial:
-    """Train until the budget is spent or the trial is hopeless."""
+def _train(study: Study, trial: Any, fit: Fit, result: TuneTrial) -> TuneTrial:
+    """Train until the end of the run, or until the trial is hopeless."""
     best = math.inf
-    for report in run:
-        found = replace(found, steps=report.step, seconds=round(report.seconds, 2))
-        if report.stopped == "diverged":
-            return replace(found, problem=" ".join(report.notes))
+    for report in fit:
+        result = replace(result, steps=report.step, seconds=round(report.seconds, 2))
+        if report.stopped == StopReason.DIVERGED:
+            return replace(result, problem=" ".join(report.notes))
         if report.sample is None:
             continue
         if report.evaluation is None:
-            raise NotADistribution("The scores of this model are no distribution, so there is nothing to tune by.")
+            raise NotADistribution("The scores of this model are not a probability distribution, so there is nothing to tune by.")
         bits = report.evaluation.bits_per_character
         best = min(best, bits)
-        place = int(report.progress * run.config.evaluations)
-        if report.stopped is None and study.is_hopeless(trial, bits, place):
-            return replace(found, outcome="pruned", bits=best if math.isfinite(best) else None)
+        evaluation = int(report.progress * fit.config.evaluations)
+        if report.stopped is None and study.is_hopeless(trial, bits, evaluation):
+            return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     if not math.isfinite(best):
-        return replace(found, problem="It gives some held-out tokens probability zero.")
-    return replace(found, outcome="done", bits=best)
+        return replace(result, problem="It gives some held-out tokens probability zero.")
+    return replace(result, outcome="done", bits=best)

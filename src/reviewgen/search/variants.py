@@ -1,12 +1,20 @@
-"""Trainings that differ in some settings, as a sweep and a search make them; the corpus is read and tokenized once for all."""
+"""Trainings that differ in some settings, for a sweep or a search; the corpus is prepared once and fitted many times."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from reviewgen.config import check_seed, refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean
-from reviewgen.runs.training_run import TrainingRun
+from reviewgen.runs.fit import Fit
+from reviewgen.runs.options import TrainOptions
+from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.prepare import PreparedCorpus, prepare
+from reviewgen.runs.record import ChosenSize
+from reviewgen.runs.start import find_size, start_fit
+from reviewgen.runs.tracking import RunLog
 
-__all__ = ["prepare", "split_name", "variant"]
+__all__ = ["GROUPS", "Variants", "split_name"]
 
 GROUPS = ("model", "tokenizer", "training")
 
@@ -18,52 +26,103 @@ def split_name(setting: str) -> tuple[str, str]:
     ('model', 'order')
 
     Raises:
-        ConfigError: It is written otherwise, or there is no such group.
+        ConfigError: It has another form, or there is no such group.
     """
     group, _, name = setting.partition(".")
     if group not in GROUPS or not name:
-        raise ConfigError(f"{setting!r} is no setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
+        raise ConfigError(f"{setting!r} is not a setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
     return group, name
 
 
-def variant(
-    start: Any, source: Any, settings: Mapping[str, Mapping[str, Any]] | None, changed: Mapping[str, Any], **run: Any
-) -> TrainingRun:
-    """Return a training with some settings changed.
+@dataclass
+class _SharedCorpus:
+    """A corpus, the plan that it was prepared for, and the size that was chosen for the time budget of its first fit."""
+
+    plan: TrainingPlan
+    corpus: PreparedCorpus
+    size: ChosenSize | None = None
+
+
+class Variants:
+    """The trainings of one start on one source that differ in some settings.
 
     Args:
-        start: What the training starts from.
+        start: A preset, or a trained model to train further.
         source: The reviews.
-        settings: Those of all trainings, by group, as in {"model": {"smoothing": "witten-bell"}}.
-        changed: Those of this one, as in {"model.order": 4}.
-        run: What else ``TrainingRun`` takes, but for ``out``.
+        settings: Settings of all trainings, by group, as in {"model": {"smoothing": "witten-bell"}}.
+        options: Other arguments of ``reviewgen.train``, for all trainings.
+        function: The public function that takes the arguments, for messages.
 
     Raises:
-        ConfigError: A setting is unknown or out of range.
+        ConfigError: A group or an argument is unknown, or is not for several trainings.
     """
-    if unknown := sorted(set(settings or {}) - set(GROUPS)):
-        raise ConfigError(f"{unknown[0]!r} is no group of settings. {did_you_mean(unknown[0], GROUPS)}")
-    if "out" in run:
-        raise ConfigError("Of several trainings no model is saved, so there is no out. Train with the settings that you choose.")
-    groups: dict[str, Any] = {group: dict((settings or {}).get(group, {})) for group in GROUPS}
-    for setting, value in changed.items():
-        group, name = split_name(setting)
-        groups[group][name] = value
-    return TrainingRun(start, source, **groups, **run)
+
+    def __init__(
+        self, start: Any, source: Any, settings: Mapping[str, Mapping[str, Any]] | None, options: TrainOptions, function: str
+    ) -> None:
+        refuse_unknown_options(options, TrainOptions, function)
+        if unknown := sorted(set(settings or {}) - set(GROUPS)):
+            raise ConfigError(f"{unknown[0]!r} is not a group of settings. {did_you_mean(unknown[0], GROUPS)}")
+        if given := [group for group in GROUPS if group in options]:
+            raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{given[0]!r}: {{...}}}}.")
+        if given := [name for name in ("out", "resume") if options.get(name)]:
+            raise ConfigError(
+                f"{function} trains several models, and no model is saved, so it takes no {given[0]}: train with the settings "
+                "that you choose."
+            )
+        self._start, self._source, self._settings = start, source, settings or {}
+        self._options: TrainOptions = {**options, "seed": check_seed(options.get("seed", 0))}
+        self._corpora: list[_SharedCorpus] = []
+
+    def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
+        """Return the plan of a training with some settings changed, as in {"model.order": 4}.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range.
+        """
+        groups: dict[str, dict[str, Any]] = {group: dict(self._settings.get(group, {})) for group in GROUPS}
+        for setting, value in changed.items():
+            group, name = split_name(setting)
+            groups[group][name] = value
+        model, tokenizer, training = groups.values()
+        return make_plan(
+            self._start, self._source, {**self._options, "model": model, "tokenizer": tokenizer, "training": training}
+        )
+
+    def prepare(self, plan: TrainingPlan) -> PreparedCorpus:
+        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan.
+
+        Raises:
+            ReviewgenError: It cannot be read.
+        """
+        return self._share(plan).corpus
+
+    def fit(self, plan: TrainingPlan) -> Fit:
+        """Start the fit of a plan; its clock starts when the corpus is prepared and the size is chosen.
+
+        All fits on one corpus have the same size, if it is chosen for the time budget.
+
+        Raises:
+            ReviewgenError: The corpus cannot be read, or the model cannot be built.
+        """
+        shared, seconds = self._share(plan), plan.length.seconds
+        if shared.size is None and seconds is not None and (sizing := find_size(plan, shared.corpus, seconds)) is not None:
+            shared.size = ChosenSize(sizing.model, sizing.training)
+        return start_fit(plan, shared.corpus, size=shared.size, log=RunLog(plan.log, plan.out, plan.preset))
+
+    def _share(self, plan: TrainingPlan) -> _SharedCorpus:
+        for shared in self._corpora:
+            if _have_same_corpus(shared.plan, plan):
+                return shared
+        self._corpora.append(_SharedCorpus(plan, prepare(plan)))
+        return self._corpora[-1]
 
 
-def prepare(make: Callable[[], TrainingRun], readers: list[TrainingRun]) -> TrainingRun:
-    """Return a new training whose clock begins now, with its corpus read and tokenized.
+def _have_same_corpus(one: TrainingPlan, other: TrainingPlan) -> bool:
+    """Return whether the corpus, its tokens and its index are the same for two plans of one source."""
 
-    Args:
-        make: Makes the training.
-        readers: Trainings that have read and tokenized already; one more is added where none did so with the same settings.
-    """
-    run = make()
-    if not any(run.adopt(reader) for reader in readers):
-        run.read()
-        run.tokenize()
-        readers.append(run)
-        run = make()
-        run.adopt(readers[-1])
-    return run
+    def settings(plan: TrainingPlan) -> tuple[Any, ...]:
+        parts = plan.parts
+        return plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
+
+    return settings(one) == settings(other)

@@ -31,7 +31,7 @@ from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.autotune import keep_threads
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.counting import train_by_counting
 from reviewgen.training.device import IsolatedRng, native_precision, process_state
 from reviewgen.training.evaluator import Evaluator
@@ -49,6 +49,7 @@ __all__ = [
     "Report",
     "RunVerdict",
     "Sizing",
+    "StopReason",
     "TrainingConfig",
     "all_processes",
     "choose_size",
@@ -107,7 +108,7 @@ def fit(
             sample=result.sample,
             is_best=result.is_best,
             notes=("The model has nothing to train.",),
-            stopped="nothing to train",
+            stopped=StopReason.NOTHING_TO_TRAIN,
         )
     elif isinstance(model, nn.Module):
         with all_processes() as evaluator.processes:

@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ class Checkpoints:
         kept: Number of most recent checkpoints to keep.
 
     Attributes:
-        extra: JSON values of the caller. Each checkpoint saves their current values; ``load`` sets them to those of the
-            checkpoint.
+        snapshot: Returns JSON values and tensors of the caller, which are saved with the state; called at each checkpoint.
+        extra: After ``load``, the values that ``snapshot`` had returned for the loaded checkpoint.
         seconds: Training time at the loaded checkpoint.
     """
 
@@ -55,6 +55,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, seconds: float, kept: int) -> None:
         self.folder = folder
+        self.snapshot: Callable[[], Mapping[str, Any]] = dict
         self.extra: dict[str, Any] = {}
         self.seconds = 0.0
         self._state: Any = None
@@ -126,7 +127,7 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Save the state after a step. If that fails, a note says so, and the run continues with the checkpoints it has."""
         start = time.monotonic()
-        packed, tensors = pack({"state": state, "beside": self.extra})  # saved keys, which do not change
+        packed, tensors = pack({"state": state, "beside": dict(self.snapshot())})  # saved keys, which do not change
         try:
             with storage_errors(self._step_folder(step)):
                 self._write(step, packed, tensors)

@@ -1,13 +1,27 @@
 """The budget of a training run and its step reports: plain data. Training settings are in ``config.training``."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from torch import Tensor
 
 from reviewgen.config import TrainingConfig
 from reviewgen.evaluation import Evaluation
 
-__all__ = ["Budget", "Report", "TrainingConfig"]
+__all__ = ["Budget", "Report", "StopReason", "TrainingConfig"]
+
+
+class StopReason(StrEnum):
+    """Why a run ended; ``training.json`` holds the value."""
+
+    BUDGET_SPENT = "budget spent"
+    ALL_STEPS_TAKEN = "all steps taken"
+    NO_MORE_GAIN = "early: no more gain on held-out text"
+    ALL_TEXTS_COUNTED = "all texts counted"
+    NOTHING_TO_TRAIN = "nothing to train"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    PROCESS_ENDED = "another process ended"
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Report:
     device: str = "cpu"
     threads: int = 1
     notes: tuple[str, ...] = ()
-    stopped: str | None = None
+    stopped: StopReason | None = None
 
     @property
     def nats_per_token(self) -> float | None:

@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.protocols import SupportsCountMerge
-from reviewgen.training.config import Report
+from reviewgen.training.config import Report, StopReason
 from reviewgen.training.device import process_state
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.interrupts import uninterrupted
@@ -69,7 +69,7 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         tokens=tokens,
         **vars(result),
         notes=(*facts.get("notes", ()), *evaluator.notes()),
-        stopped="all texts counted" if texts == len(train) else "budget spent",
+        stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
     )
 
 

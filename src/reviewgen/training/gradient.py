@@ -8,7 +8,7 @@ from reviewgen.data import Lanes, TokenStore
 from reviewgen.errors import ProcessLost
 from reviewgen.protocols import Tokenizer
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
@@ -64,7 +64,7 @@ def train_by_gradient(
     except ProcessLost as error:
         if report is None:
             raise
-        yield loop.end_early(report, str(error).removesuffix("."), "another process ended")
+        yield loop.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
     finally:
         loop.release()
 

@@ -24,7 +24,7 @@ from reviewgen.training.autotune import (
     describe_timings,
     keep_threads,
 )
-from reviewgen.training.config import Budget, Report, TrainingConfig
+from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
 from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
@@ -85,7 +85,7 @@ class Loop:
         self.carried_state: State = None  # of the lanes, from the last batch
         self.learning_rate = 0.0
         self.schedule_progress = 0.0
-        self.rng = IsolatedRng(seed + self.processes.rank, self.device.type)  # dropout differs from process to process
+        self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
         self.guard = self._make_guard()
         if resume_state is not None:
             try:
@@ -272,9 +272,9 @@ class Loop:
         what = f"The loss is {loss}" if loss is not None and not math.isfinite(loss) else "The gradient is NaN or infinite"
         where = f"step {step:,} (epoch {batch // batches + 1}, batch {batch % batches + 1:,} of {batches:,})"
         reason = f"{what} at {where}: lower training.learning_rate (now {report.learning_rate:g})"
-        return self.end_early(report, reason, "diverged")
+        return self.end_early(report, reason, StopReason.DIVERGED)
 
-    def end_early(self, report: Report, reason: str, stopped: str) -> Report:
+    def end_early(self, report: Report, reason: str, stopped: StopReason) -> Report:
         """Return the last report of a run that cannot continue; the last good weights are kept.
 
         Raises:
@@ -335,8 +335,8 @@ def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _stop_reason(progress: float, evaluator: Evaluator, budget: Budget) -> str | None:
+def _stop_reason(progress: float, evaluator: Evaluator, budget: Budget) -> StopReason | None:
     """Return why a run ends after an evaluation; None if it continues."""
     if progress >= 1:
-        return "all steps taken" if budget.deadline is None else "budget spent"
-    return "early: no more gain on held-out text" if evaluator.without_gain >= evaluator.config.patience else None
+        return StopReason.ALL_STEPS_TAKEN if budget.deadline is None else StopReason.BUDGET_SPENT
+    return StopReason.NO_MORE_GAIN if evaluator.without_gain >= evaluator.config.patience else None

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from reviewgen.training.config import StopReason
+
 __all__ = ["RunVerdict", "find_verdict"]
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
@@ -62,7 +64,7 @@ def find_verdict(
 
 def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
     """Return the verdict without regard to the copy rate."""
-    if stopped == "diverged":
+    if stopped == StopReason.DIVERGED:
         return _diverged_verdict(evaluations)
     if not evaluations:
         return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
@@ -90,7 +92,7 @@ def _diverged_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
 
 def _counting_verdict(stopped: str | None) -> RunVerdict:
     """Return the verdict on a model without a training loss: one that is trained by counting, or has nothing to train."""
-    if stopped in ("budget spent", "interrupted"):
+    if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
         return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
     return RunVerdict("converged", "Converged: it has seen every text. More time would change nothing; more reviews may.")
 

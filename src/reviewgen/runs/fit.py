@@ -1,0 +1,190 @@
+"""The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from reviewgen.bundle import Bundle, Weights
+from reviewgen.bundle.write import write_or_rescue
+from reviewgen.card import describe, write_card
+from reviewgen.config import to_dict
+from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.model import ReviewModel
+from reviewgen.protocols import LanguageModel
+from reviewgen.runs.plan import TrainingPlan
+from reviewgen.runs.prepare import PreparedCorpus
+from reviewgen.runs.record import RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
+from reviewgen.runs.run_folder import RunFolder
+from reviewgen.runs.tracking import RunLog
+from reviewgen.training import Report, StopReason, TrainingConfig, fit, process_state, uninterrupted
+from reviewgen.training.device import using_threads
+
+__all__ = ["Baseline", "Fit"]
+
+_FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is measured before the training."""
+
+    copy_rate: float | None = None  # of the held-out texts; None without a novelty index
+    bits_per_character: float | None = None  # of a trained model on the held-out texts; None for a new one, or if infinite
+
+
+@dataclass
+class Fit:
+    """A model that is being trained; made by ``reviewgen.runs.start.start_fit``.
+
+    Attributes:
+        plan: The plan of the run.
+        corpus: The prepared corpus.
+        started: When the clock of a time budget was started, a moment of ``time.monotonic``.
+        model: The model; after the training it holds its best weights.
+        record: The reports so far.
+        baseline: What was measured before the training.
+        log: The tracker that the curves are also logged to.
+        folder: The folder of the checkpoints; None for a run without.
+        is_interrupted: Whether the user has ended the training early.
+        evaluation: The last evaluation; None before ``finish``, and if the model cannot be scored.
+    """
+
+    plan: TrainingPlan
+    corpus: PreparedCorpus
+    started: float
+    model: LanguageModel
+    record: RunRecord
+    baseline: Baseline
+    log: RunLog
+    folder: RunFolder | None = None
+    is_interrupted: bool = False
+    evaluation: Evaluation | None = None
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The training settings, including those that were chosen for a time budget."""
+        size = self.record.size
+        return self.plan.parts.training if size is None else replace(self.plan.parts.training, **size.training)
+
+    @property
+    def held_out(self) -> dict[str, Any] | None:
+        """The last evaluation as JSON values, with the split it was on."""
+        if self.evaluation is None:
+            return None
+        split = self._final_split
+        return {"split": split, "reviews_in_split": len(self.corpus.stores[split])} | finite(asdict(self.evaluation))
+
+    @property
+    def _final_split(self) -> str:
+        return "test" if len(self.corpus.stores["test"]) else "validation"
+
+    def __iter__(self) -> Iterator[Report]:
+        """Train; yield a report for each step."""
+        corpus = self.corpus
+        reports = fit(
+            self.model,
+            corpus.tokenizer,
+            corpus.stores["train"],
+            corpus.stores["validation"],
+            self.config,
+            self.plan.length.budget(self.started),
+            self.plan.seed,
+            corpus.index,
+            corpus.conditions.unspecified_ids,
+            None if self.folder is None else self.folder.checkpoints,
+        )
+        with self.log.opened(self._settings()):
+            for report in reports:
+                yield self.log.record(report, self.record.add(report))
+
+    def interrupt(self) -> None:
+        """Mark the training as interrupted by the user, so that ``finish`` does not evaluate the model again."""
+        self.is_interrupted = True
+
+    def finish(self) -> ReviewModel:
+        """Evaluate the model on held-out texts and return it, saved if the plan has an output folder.
+
+        Raises:
+            StorageError: The folder cannot be written; says where the model was saved instead.
+            TrainingError: No step was taken.
+        """
+        if self.record.last is None:
+            raise TrainingError("The training was over before its first step; nothing was saved.")
+        try:
+            if not self.is_interrupted:
+                self.evaluation = self._evaluate(self.record.last.threads)
+        except KeyboardInterrupt:
+            self.interrupt()
+        with uninterrupted():
+            bundle = self._bundle()
+            model = ReviewModel(bundle)
+            if self.plan.out is not None and process_state().is_main_process:
+                write_or_rescue(bundle, self.plan.out)
+                if self.folder is not None:
+                    self.folder.discard()
+            return model
+
+    def facts(self) -> dict[str, Any]:
+        """Return the record of the training as JSON values, as ``training.json`` holds it."""
+        plan, corpus, record, baseline = self.plan, self.corpus, self.record, self.baseline
+        stopped = self._stopped()
+        seconds = time.monotonic() - self.started + (0.0 if self.folder is None else self.folder.seconds)
+        return {
+            "preset": plan.preset,
+            **parent_facts(plan.parts.trained, baseline.bits_per_character),
+            "seed": plan.seed,
+            "data": to_dict(plan.data) | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
+            "config": to_dict(self.config),
+            "budget_seconds": plan.length.seconds,
+            "stopped": None if stopped is None else stopped.value,
+            **progress_facts(record.last, seconds),
+            **record.curves.facts(stopped, baseline.copy_rate),
+            "novelty": novelty_facts(corpus.index, corpus.corpus.fingerprint, record.curves.evaluations, baseline.copy_rate),
+            "held_out": self.held_out,
+            "notes": [*record.notes, *filter(None, [self.log.failure])],
+        }
+
+    def _stopped(self) -> StopReason | None:
+        if self.is_interrupted:
+            return StopReason.INTERRUPTED
+        return None if self.record.last is None else self.record.last.stopped
+
+    def _settings(self) -> dict[str, Any]:
+        """Return all settings, for the log."""
+        configs = {
+            "model": self.model.config,
+            "tokenizer": self.plan.parts.tokenizer_config,
+            "training": self.config,
+            "data": self.plan.data,
+        }
+        return {name: to_dict(config) for name, config in configs.items()} | {"preset": self.plan.preset, "seed": self.plan.seed}
+
+    def _evaluate(self, threads: int) -> Evaluation | None:
+        """Evaluate on the test split, or on the validation split if there is no other; None if the model cannot be scored."""
+        corpus = self.corpus
+        documents = sample_documents(corpus.stores[self._final_split], _FINAL_TOKENS)
+        with using_threads(threads):
+            try:
+                return evaluate_documents(self.model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
+            except NotADistribution:
+                return None
+
+    def _bundle(self) -> Bundle:
+        """Return the model with everything that is saved with it."""
+        parts = self.plan.parts
+        bundle = Bundle(
+            preset=parts.preset,
+            weights=Weights(self.model),
+            tokenizer=self.corpus.tokenizer,
+            model_plugin=parts.model_plugin,
+            tokenizer_plugin=parts.tokenizer_plugin,
+            tokenizer_config=parts.tokenizer_config,
+            generation=parts.generation,
+            training=self.facts(),
+            index=self.corpus.index,
+            conditions=self.corpus.conditions or None,
+        )
+        bundle.card = write_card(describe(bundle))
+        return bundle

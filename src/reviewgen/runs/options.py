@@ -1,0 +1,43 @@
+"""The keywords of a training; loads nothing heavy, so that ``reviewgen.api`` can name them in its signatures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reviewgen.config import ReadingOptions
+
+__all__ = ["TrainOptions"]
+
+
+class TrainOptions(ReadingOptions, total=False):
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.
+
+    Attributes:
+        validation: A second source to validate on, instead of a part of the first.
+        out: A folder to save the model in; it must not exist.
+        budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
+        steps: Train for this number of steps, instead of a budget.
+        epochs: Train for this number of passes over the corpus, instead of a budget.
+        seed: Seed of the initial weights, the order of the texts and dropout. Default: 0.
+        model: Model settings that differ from the preset's. When a trained model is trained further, only settings that do not
+            change its predictions can differ, such as dropout.
+        tokenizer: Tokenizer settings that differ from the preset's. A trained model keeps its own.
+        training: Training settings that differ from the preset's. When a trained model is trained further, the learning rate
+            peaks at half of its preset's.
+        conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
+        log: Also log the curves to "tensorboard" or "trackio", which must be installed.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
+    """
+
+    validation: Any
+    out: str | Path | None
+    budget: str | float | None
+    steps: int | None
+    epochs: float | None
+    seed: int
+    model: Mapping[str, Any] | None
+    tokenizer: Mapping[str, Any] | None
+    training: Mapping[str, Any] | None
+    conditions: Sequence[str]
+    log: str | None
+    resume: bool

@@ -1,0 +1,128 @@
+"""The plan of a run: everything that is decided before anything is read; a value that is checked when it is made."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reviewgen.bundle.write import refuse_existing
+from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
+from reviewgen.data import DataConfig
+from reviewgen.errors import ConfigError
+from reviewgen.runs.further import keep_reading
+from reviewgen.runs.options import TrainOptions
+from reviewgen.runs.parts import TrainingParts, resolve_parts
+from reviewgen.runs.tracking import check_tracker
+from reviewgen.training import Budget
+
+__all__ = ["RunLength", "TrainingPlan", "make_plan"]
+
+DEFAULT_BUDGET = "2m"
+_MAX_LENGTH = 1_000_000_000  # steps or epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLength:
+    """How long a run trains: exactly one of the three is given."""
+
+    seconds: float | None = None  # of reading and training
+    steps: int | None = None
+    epochs: float | None = None
+
+    @classmethod
+    def parse(cls, budget: str | float | None, steps: int | None, epochs: float | None) -> "RunLength":
+        """Return the length that the user has given, two minutes by default.
+
+        Raises:
+            ConfigError: Several are given, or the one that is given is out of range.
+        """
+        if sum(value is not None for value in (budget, steps, epochs)) > 1:
+            raise ConfigError("Give one of budget, steps and epochs.")
+        for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
+                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {value!r}.")
+        if steps is None and epochs is None:
+            return cls(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
+        return cls(steps=steps, epochs=epochs)
+
+    def budget(self, started: float) -> Budget:
+        """Return when a run ends whose clock was started at a moment of ``time.monotonic``."""
+        if self.seconds is not None:
+            return Budget(deadline=started + self.seconds)
+        return Budget(steps=self.steps, epochs=self.epochs)
+
+    def seconds_left(self, started: float) -> float | None:
+        """Return how much of the time is left, below zero if it is over; None if the length is not a time."""
+        return None if self.seconds is None else started + self.seconds - time.monotonic()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"seconds": self.seconds, "steps": self.steps, "epochs": self.epochs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What is trained, on which texts, for how long, and where the model is saved."""
+
+    parts: TrainingParts
+    source: Any
+    validation: Any
+    data: DataConfig
+    length: RunLength
+    seed: int
+    out: Path | None
+    log: str | None  # the tracker
+    resume: bool
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset."""
+        return self.parts.preset
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
+        return {**self.parts.identity(), "data": to_dict(self.data)}
+
+
+def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
+    """Return the plan of a run; nothing is read.
+
+    Args:
+        start: A preset's name, or a trained ReviewModel.
+        source: The texts.
+        options: The other arguments of ``reviewgen.train``, which documents them.
+
+    Raises:
+        ReviewgenError: A setting, the preset or the output folder is unusable.
+    """
+    out = options.get("out")
+    folder = None if out is None else Path(out).expanduser()
+    if folder is not None:
+        refuse_existing(folder)
+    parts = resolve_parts(start, options.get("model"), options.get("tokenizer"), options.get("training"))
+    check_tracker(options.get("log"))
+    return TrainingPlan(
+        parts=parts,
+        source=source,
+        validation=options.get("validation"),
+        length=RunLength.parse(options.get("budget"), options.get("steps"), options.get("epochs")),
+        seed=check_seed(options.get("seed", 0)),
+        data=_data_config(parts, options),
+        out=folder,
+        log=options.get("log"),
+        resume=options.get("resume", False),
+    )
+
+
+def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
+    """Return how the corpus is read: as the user has chosen, else by the defaults; a trained model keeps its conditions."""
+    cleaning: Mapping[str, Any] = {name: options.get(name) for name in ("lowercase", "strip_markdown", "clean")}
+    reading = {
+        "text_column": options.get("text_column"),
+        "documents": options.get("documents", "line"),
+        "conditions": options.get("conditions", ()),
+        **DataConfig().cleaning,
+        **{name: value for name, value in cleaning.items() if value is not None},
+    }
+    return from_dict(DataConfig, reading if parts.trained is None else keep_reading(parts.trained, reading))

@@ -1,0 +1,158 @@
+"""The corpus of a run: read, cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
+
+Of the processes of one machine, the first reads and tokenizes, and the others load the result from the token cache.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from reviewgen.bundle import fingerprint
+from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.data import Corpus, TokenStore, gather, tokenize, workspace
+from reviewgen.errors import DataError
+from reviewgen.novelty import Index, build_index
+from reviewgen.protocols import Tokenizer
+from reviewgen.runs.plan import TrainingPlan
+from reviewgen.runs.record import parent_facts
+from reviewgen.training import Processes, local_processes, process_state
+
+__all__ = ["PreparedCorpus", "ReadCorpus", "prepare", "read_corpus"]
+
+ConditionValues: TypeAlias = Iterable[Sequence[str | float | None]]
+"""The values of the conditions beside each text."""
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus that a model can be fitted on."""
+
+    corpus: Corpus
+    conditions: Conditions  # with ids behind the tokenizer's
+    tokenizer: Tokenizer
+    stores: Mapping[str, TokenStore]  # by split
+    index: Index | None  # of the training text; None without one, and in all processes but the first
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadCorpus:
+    """A corpus that was read and is not tokenized yet; its texts are in a temporary folder until it is tokenized or closed."""
+
+    corpus: Corpus
+    conditions: Conditions
+    notes: tuple[str, ...]
+    folder: Path
+    machine: Processes  # the processes of this machine, which wait for the first
+    resources: ExitStack
+
+    def close(self) -> None:
+        """Remove the temporary folder, and disconnect the processes of this machine."""
+        self.resources.close()
+
+    def tokenize(self, plan: TrainingPlan) -> PreparedCorpus:
+        """Train the tokenizer and encode the corpus, or load both from the token cache; the read corpus is closed.
+
+        Raises:
+            StorageError: The cache is full or cannot be written.
+            DataError: The texts of a split have no characters.
+        """
+        parts, plugin = plan.parts, plan.parts.tokenizer_plugin
+        with self.resources, self.machine.main_process_first():  # the others find the tokens in the cache
+            tokenizer, stores = tokenize(
+                self.corpus,
+                parts.tokenizer_class,
+                parts.tokenizer_config,
+                f"{plugin.name} {plugin.package} {plugin.version}",
+                self.folder,
+                conditions=self.conditions,
+                trained=None if parts.trained is None else parts.trained.tokenizer,
+            )
+        for split in ("train", "validation"):
+            if not stores[split].characters.any():
+                raise DataError(f"The {split} texts have no characters.")
+        index = _build_index(plan, self.corpus, tokenizer, stores["train"]) if process_state().is_main_process else None
+        return PreparedCorpus(
+            self.corpus, self.conditions.with_ids_from(tokenizer.vocab_size), tokenizer, stores, index, self.notes
+        )
+
+
+def prepare(plan: TrainingPlan) -> PreparedCorpus:
+    """Read and tokenize the corpus of a plan.
+
+    Raises:
+        ReviewgenError: See ``read_corpus`` and ``ReadCorpus.tokenize``.
+    """
+    return read_corpus(plan).tokenize(plan)
+
+
+def read_corpus(plan: TrainingPlan) -> ReadCorpus:
+    """Read, clean and split the corpus of a plan, and fit its conditions.
+
+    Raises:
+        DataError: The source cannot be read, or contains a single text and no validation is given.
+        StorageError: There is no room for the texts.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(workspace())
+        machine = local_processes()
+        stack.callback(machine.close)
+        with machine.main_process_first():
+            gathered = _gather(plan, folder) if machine.rank == 0 else None
+        corpus, conditions, notes = machine.broadcast(gathered)
+        return ReadCorpus(corpus, conditions, tuple(notes), folder, machine, stack.pop_all())
+
+
+def _gather(plan: TrainingPlan, folder: Path) -> tuple[Corpus, Conditions, Sequence[str]]:
+    """Return the corpus, its conditions, and notes; all of it can be sent to the other processes of this machine."""
+    corpus = gather(plan.source, folder, plan.data, plan.validation, plan.parts.trained is not None)
+    if len(corpus.splits) < 2:
+        raise DataError(
+            "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
+            "A text file is cut by line, by paragraph or by file: see documents."
+        )
+    return corpus, *_fit_conditions(plan, corpus.conditions("train"))
+
+
+def _fit_conditions(plan: TrainingPlan, values: ConditionValues) -> tuple[Conditions, Sequence[str]]:
+    """Return the conditions and notes on them: fitted to the values beside the texts, or those of the trained model."""
+    if plan.parts.trained is None:
+        fitted = fit_conditions(plan.data.conditions, values)
+        return fitted, fitted.notes()
+    kept = plan.parts.trained.conditions
+    return kept, _note_unknown(kept, values)
+
+
+def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
+    """Return a sentence for each condition of which some texts have a value that the trained model does not know."""
+    texts, unknown = 0, Counter[str]()
+    for row in values if conditions else ():
+        texts += 1
+        unknown.update(conditions.unknown(row))
+    return [
+        f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
+        for name, count in unknown.items()
+    ]
+
+
+def _build_index(plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore) -> Index | None:
+    """Return the novelty index of the training text, unless the settings say none."""
+    parts, settings = plan.parts, plan.parts.training
+    if settings.novelty == "none":
+        return None
+    facts = {"data": {"fingerprint": corpus.fingerprint}, **parent_facts(parts.trained, None)}
+    index = build_index(
+        store.blocks,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        vocab_size=tokenizer.vocab_size,
+        characters=int(store.characters.sum()),
+        fingerprint=fingerprint(facts, parts.tokenizer_plugin.name, parts.tokenizer_config),
+        form=settings.novelty,
+        max_bytes=round(settings.novelty_mb * 1e6),
+    )
+    store.release_pages()
+    return index

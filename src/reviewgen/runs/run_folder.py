@@ -1,0 +1,228 @@
+"""``<out>.run``, the folder beside the output while a run trains: what decides the run, and its checkpoints.
+
+An interrupted run resumes from its last checkpoint, and only with the same preset, settings, seed, length and corpus. A folder
+that an interrupted run has left is never overwritten silently. The folder is removed when the model is saved.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from reviewgen.errors import CheckpointError, ConfigError, TrainingError, storage_errors
+from reviewgen.runs.plan import TrainingPlan
+from reviewgen.training import Checkpoints, all_processes
+from reviewgen.version import __version__
+
+__all__ = ["RunFolder"]
+
+_SCHEMA = 1
+_MAY_CHANGE = {"training.checkpoint_seconds", "training.checkpoints_kept"}  # when a run is resumed
+_TYPES = {"schema": int, "versions": dict, "preset": str, "settings": dict, "source": str, "fingerprint": str}  # in run.json
+
+
+class RunFolder:
+    """The folder of a run; a run without an output has none. Of several processes, the first uses it and shares its content.
+
+    Args:
+        plan: The plan of the run.
+
+    Attributes:
+        folder: The folder; None without an output.
+        checkpoints: The checkpoints in it; None without an output, and in all processes but the first.
+        saved: What the checkpoint that is resumed from has saved of the run's record; empty for a new run.
+        seconds: The time that the resumed run had trained before.
+
+    Raises:
+        ConfigError: There is nothing to resume from: no output.
+        CheckpointError: The model is trained by counting, which cannot be resumed.
+    """
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        if plan.resume and plan.out is None:
+            raise ConfigError("Only a run with an output folder has checkpoints to resume from: give out, or leave resume out.")
+        if plan.resume and plan.parts.is_counted:
+            raise CheckpointError(
+                f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted count starts over. "
+                "Leave out --resume (resume=True)."
+            )
+        self._resume, self._is_open = plan.resume, False
+        self._description = _describe(plan)
+        self.saved: Mapping[str, Any] = {}
+        self.seconds = 0.0
+        self.folder = None if plan.out is None else plan.out.with_name(f"{plan.out.name}.run")
+        self.checkpoints: Checkpoints | None = None
+        if self.folder is not None:
+            training = plan.parts.training
+            self.checkpoints = Checkpoints(self.folder, training.checkpoint_seconds, training.checkpoints_kept)
+
+    def open(self) -> None:
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed.
+
+        Raises:
+            CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
+                none; or what the folder holds is of another run, damaged, of a newer version, or in use.
+            StorageError: The folder cannot be written.
+            TrainingError: Of several processes, only some have an output folder.
+        """
+        if self._is_open:  # reading has failed after this, and is tried again
+            return
+        with all_processes() as processes:
+            if processes.broadcast(self.folder is None) != (self.folder is None):
+                raise TrainingError("The processes have different settings: give all of them the output folder, or none.")
+            self._description["settings"]["processes"] = processes.world_size
+            with processes.main_process_first():
+                if processes.rank:
+                    self.checkpoints = None
+                elif self.checkpoints is not None and self.folder is not None:
+                    self._open(self.checkpoints, self.folder)
+            self.saved, self.seconds = processes.broadcast((self.saved, self.seconds))
+        self._is_open = True
+
+    def describe_corpus(self, source: str, fingerprint: str) -> None:
+        """Write ``run.json`` now that the corpus is known; a resumed run compares the corpus with the one in the file.
+
+        Raises:
+            CheckpointError: The resumed run was started on another corpus.
+        """
+        if self.checkpoints is None or self.folder is None:
+            return
+        file, corpus = self.folder / Checkpoints.RUN, {"source": source, "fingerprint": fingerprint}
+        before = _read_description(file) if self._resume else None
+        if before is None:
+            with storage_errors(file):
+                self.checkpoints.write(file, json.dumps(self._description | corpus, indent=2).encode())
+        elif before["fingerprint"] != fingerprint:
+            raise CheckpointError(
+                f"{self.folder} was started on another corpus: the texts of {source} differ from those of {before['source']}. "
+                "Give the same reviews to resume it, or another output folder."
+            )
+
+    def discard(self) -> None:
+        """Remove the folder; its run has saved its model."""
+        if self.checkpoints is not None and self._is_open:
+            self.checkpoints.discard()
+
+    def _open(self, checkpoints: Checkpoints, folder: Path) -> None:
+        if self._resume and not folder.is_dir():
+            raise CheckpointError(
+                f"There is no run to resume: {folder} does not exist. Leave out --resume (resume=True) to start one."
+            )
+        checkpoints.open()
+        try:
+            self._load(checkpoints, folder)
+        except CheckpointError:
+            checkpoints.close()
+            raise
+        self.saved, self.seconds = checkpoints.extra, checkpoints.seconds
+
+    def _load(self, checkpoints: Checkpoints, folder: Path) -> None:
+        """Compare what the folder holds with this run, and load the last checkpoint if the run is resumed.
+
+        Raises:
+            CheckpointError: They do not fit.
+        """
+        before, steps = _read_description(folder / Checkpoints.RUN), checkpoints.steps()
+        if before is None and (steps or checkpoints.has_foreign_files()):
+            raise CheckpointError(f"{folder} holds no run that can be resumed. Remove it, or give another output folder.")
+        if not self._resume:
+            if before is not None and steps:
+                raise CheckpointError(
+                    f"{folder} holds a run of {before['preset']} on {before['source']} that was interrupted after step "
+                    f"{steps[-1]:,} or later. Resume it with the same command and --resume (resume=True), or remove that "
+                    "folder to start over."
+                )
+            return
+        if before is None:
+            raise CheckpointError(f"There is no run to resume in {folder}. Leave out --resume (resume=True) to start one.")
+        _compare(folder, before, self._description)
+        checkpoints.load()
+        checkpoints.note(
+            f"The run resumes from step {checkpoints.steps()[-1]:,}."
+            if steps
+            else "The run was interrupted before its first checkpoint, so it starts again."
+        )
+        now = self._description["versions"]
+        for name, old in before["versions"].items():
+            if old != now.get(name):
+                checkpoints.note(
+                    f"It was started with {name} {old} and resumes with {now.get(name)}: losses may differ a little."
+                )
+
+
+def _describe(plan: TrainingPlan) -> dict[str, Any]:
+    """Return what decides a run, except for its corpus, as it is read from ``run.json``."""
+    plugins = plan.parts.model_plugin, plan.parts.tokenizer_plugin
+    description = {
+        "schema": _SCHEMA,
+        "versions": {plugin.package: plugin.version for plugin in plugins}
+        | {"reviewgen": __version__, "torch": version("torch")},
+        "preset": plan.preset,
+        "settings": plan.identity() | {"seed": plan.seed, "budget": plan.length.to_json()},
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps(description))
+    return as_read
+
+
+def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise if the description in a folder is not that of the run that resumes it.
+
+    Raises:
+        CheckpointError: It is of a newer version or of another preset, or a setting differs.
+    """
+    old = before["versions"]["reviewgen"]
+    if before["schema"] > _SCHEMA or _parse_version(old) > _parse_version(__version__):
+        raise CheckpointError(
+            f"{folder} was started by reviewgen {old}, which is newer than this one, {__version__}: update reviewgen."
+        )
+    if before["preset"] != now["preset"]:
+        raise CheckpointError(
+            f"{folder} is a run of {before['preset']}, not of {now['preset']}. Give {before['preset']}, or another output folder."
+        )
+    was, is_now = _flatten(before["settings"]), _flatten(now["settings"])
+    names = [name for name in sorted(was.keys() | is_now.keys()) if was.get(name) != is_now.get(name) and name not in _MAY_CHANGE]
+    if names:
+        old_values, new_values = (
+            ", ".join(f"{name}={_format(values.get(name))}" for name in names[:3]) for values in (was, is_now)
+        )
+        raise CheckpointError(
+            f"{folder} was started with {old_values}, not {new_values}. Give the same settings to resume it, or another output "
+            "folder."
+        )
+
+
+def _read_description(file: Path) -> dict[str, Any] | None:
+    """Return what decides a run, from its ``run.json``; None if there is no such file.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        content = None
+    is_whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in _TYPES.items())
+    if not is_whole or not isinstance(content["versions"].get("reviewgen"), str):
+        raise CheckpointError(f"{file} is damaged, so its run cannot be resumed. Remove {file.parent} to start over.")
+    description: dict[str, Any] = content
+    return description
+
+
+def _parse_version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", text)[:3]))
+
+
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _format(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
