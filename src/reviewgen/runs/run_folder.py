@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from reviewgen.config import rename_values
 from reviewgen.errors import CheckpointError, ConfigError, TrainingError, storage_errors
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training import Checkpoints, all_processes
@@ -49,7 +50,7 @@ class RunFolder:
                 "Leave out --resume (resume=True)."
             )
         self._resume, self._is_open = plan.resume, False
-        self._description = _describe(plan)
+        self._description, self._model_config = _describe(plan), plan.parts.model_class.Config
         self.saved: Mapping[str, Any] = {}
         self.seconds = 0.0
         self.folder = None if plan.out is None else plan.out.with_name(f"{plan.out.name}.run")
@@ -137,6 +138,8 @@ class RunFolder:
             return
         if before is None:
             raise CheckpointError(f"There is no run to resume in {folder}. Leave out --resume (resume=True) to start one.")
+        if isinstance(model_settings := before["settings"].get("model"), dict):  # an earlier version may have had other values
+            before["settings"]["model"] = rename_values(self._model_config, model_settings)
         _compare(folder, before, self._description)
         checkpoints.load()
         checkpoints.note(
