@@ -1,4 +1,20 @@
-"""A training run, and what else makes a trained model. Each name is imported on first use."""
+"""A training run is made of values: a plan, a corpus prepared for it, and a fit of its model. ``TrainingRun`` is their facade.
+
+    options       the keywords of a training
+    parts         the plugins, settings and trained model that a run starts from
+    further       what may change when a trained model is trained further
+    plan          everything that is decided before anything is read
+    prepare       the corpus: read, then tokenized and indexed
+    start, fit    the model on that corpus, iterated for reports and finished into a ReviewModel
+    run_folder    the folder of the checkpoints, from which an interrupted run is resumed
+    curves        the learning curves
+    record        what was reported so far, and the parts of training.json
+    tracking      the log in TensorBoard or trackio
+    training_run  the facade
+    blend, plot   the implementations of ``reviewgen.blend`` and ``reviewgen.plot_training``
+
+Each name is imported on first use: ``options`` loads no torch.
+"""
 
 from typing import TYPE_CHECKING
 
