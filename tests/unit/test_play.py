@@ -176,7 +176,7 @@ for given in ({"text": 5}, {"text": None}, {"k": 1.5}, {"k": "3"}, {"temperature
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["The", "The", "k,", "k,", "temperature"]
 
 
-@pytest.mark.parametrize(("logit", "said"), [(math.nan, "weights are damaged"), (-math.inf, "nothing can follow")])
+@pytest.mark.parametrize(("logit", "said"), [(math.nan, "weights are damaged"), (-math.inf, "no token can follow")])
 def test_logits_of_which_none_can_be_drawn(logit, said):
     with pytest.raises(GenerationError, match=said):
         review_model(TableModel(torch.full((LETTERS.vocab_size,) * 2, logit)), LETTERS).next_tokens()
@@ -260,7 +260,7 @@ def test_a_bad_command_loses_nothing(play, line, said):
 
 def test_an_ended_review_can_be_taken_back(play):
     status, out, notes = play("d 999", "", "u", "q", words=["--prompt", "a bad bag"])
-    assert status == 0 and "The review ends here" in out and "has ended here" in notes
+    assert status == 0 and "The review ends here" in out and "has ended" in notes
     assert out.splitlines()[-1].endswith("a bad bag")
 
 

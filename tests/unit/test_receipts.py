@@ -183,7 +183,7 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
     status, out, said = run_command(monkeypatch, capsys, *common, file)
     assert status == 1 and "70 of 200 texts are in" in out and "Interrupted." in said and "resumes from there" in said
     assert len(texts_of(file)) == 70
-    monkeypatch.setattr(Writing, "rows", plain)
+    monkeypatch.setattr(Generator, "generate", plain)
     assert run_command(monkeypatch, capsys, *common, file)[0] == 0
     assert run_command(monkeypatch, capsys, *common, tmp_path / "whole.jsonl")[0] == 0
     assert texts_of(file) == texts_of(tmp_path / "whole.jsonl")
