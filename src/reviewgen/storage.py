@@ -6,9 +6,9 @@ nothing is renamed onto an existing name, because Windows refuses both. Standard
 errors; it knows neither models nor formats.
 
     write_file, fsync_file, fsync_folder    force content and names to disk
-    new_folder, publish                     a folder from scratch to its name; ``_replace`` is the one place that overwrites
+    new_folder, publish                     a folder from scratch to its name; only ``_replace`` overwrites
     refuse_existing                         checks a target before hours of work
-    default_mode, safetensors_errors        what a library that writes files by itself leaves undone
+    default_mode, safetensors_errors        for files that another library writes
 """
 
 import contextlib
@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from reviewgen.errors import OutputExists, StorageError, storage_errors
 
@@ -99,11 +98,13 @@ def write_file(file: Path, content: bytes) -> None:
 def fsync_file(file: Path) -> None:
     """Force the content of an existing file to disk."""
     try:
-        stream: IO[bytes] = file.open("r+b")  # Windows flushes no handle that is open for reading only
+        handle = os.open(file, os.O_RDWR)  # Windows flushes no handle that is open for reading only
     except PermissionError:
-        stream = file.open("rb")  # a read-only file; other systems flush it through any handle
-    with stream:
-        os.fsync(stream.fileno())
+        handle = os.open(file, os.O_RDONLY)  # a read-only file; other systems flush it through any handle
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -136,7 +137,7 @@ def safetensors_errors() -> Iterator[None]:
     Raises:
         OSError: With the operating system's number and message; EIO where safetensors gives no number.
     """
-    from safetensors import SafetensorError  # only what has tensors to write needs the library
+    from safetensors import SafetensorError  # imported here because only callers with tensors need it
 
     try:
         yield

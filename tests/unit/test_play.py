@@ -260,7 +260,7 @@ def test_a_bad_command_loses_nothing(play, line, said):
 
 def test_an_ended_review_can_be_taken_back(play):
     status, out, notes = play("d 999", "", "u", "q", words=["--prompt", "a bad bag"])
-    assert status == 0 and "The review ends here" in out and "has ended here" in notes
+    assert status == 0 and "The review ends here" in out and "has ended" in notes
     assert out.splitlines()[-1].endswith("a bad bag")
 
 

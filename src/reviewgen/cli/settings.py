@@ -20,20 +20,20 @@ def settings(
     as_json: options.AsJson = False,
 ) -> None:
     """List all settings of a preset, for `reviewgen train --set`."""
-    found = find_preset(preset)
+    definition = find_preset(preset)
     groups = {
-        "model": _describe(_model_config(found.model), found.model_settings),
-        "tokenizer": _describe(find_tokenizer(found.tokenizer)[0].Config, found.tokenizer_settings),
-        "training": _describe(TrainingConfig, found.training_settings),
+        "model": _describe(_model_config(definition.model), definition.model_settings),
+        "tokenizer": _describe(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
+        "training": _describe(TrainingConfig, definition.training_settings),
     }
     if as_json:
         choices = {
-            "sizes": [dict(size) for size in found.sizes],
-            "by_epochs": [{"epochs": epochs, "settings": dict(values)} for epochs, values in found.by_epochs],
+            "sizes": [dict(size) for size in definition.sizes],
+            "by_epochs": [{"epochs": epochs, "settings": dict(values)} for epochs, values in definition.by_epochs],
         }
         print_json({"preset": preset} | groups | choices)
     else:
-        _print(preset, groups, found)
+        _print(preset, groups, definition)
 
 
 def _model_config(model: str) -> type:
@@ -70,7 +70,7 @@ def _describe(config: type, preset_settings: Any) -> list[dict[str, Any]]:
 
 
 def _print(name: str, groups: dict[str, list[dict[str, Any]]], preset: Preset) -> None:
-    """Print a table for each group; the accepted values stand below the name, which leaves room for the description."""
+    """Print a table for each group; the accepted values are below the name, which leaves room for the description."""
     from rich import box
     from rich.console import Console, Group
     from rich.padding import Padding

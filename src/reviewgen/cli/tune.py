@@ -146,10 +146,11 @@ def _print_table(finished: list["TuneTrial"]) -> None:
 
 def _train_command(preset: str | None, given: dict[str, Any], settings: list[str]) -> str:
     """Return the command that trains with settings, and with the options that were given for the trials."""
-    words = ["reviewgen", "train"] + ([preset] if preset else [])
+    arguments = ["reviewgen", "train"] + ([preset] if preset else [])
     for option, value in (given | {"--set": settings, "--out": "my-model"}).items():
         if value is True:
-            words.append(option)
+            arguments.append(option)
         elif value:
-            words += [word for each in (value if isinstance(value, list) else [value]) for word in (option, str(each))]
-    return shlex.join(words)
+            for part in value if isinstance(value, list) else [value]:
+                arguments += [option, str(part)]
+    return shlex.join(arguments)

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 State: TypeAlias = Any
-"""A model's recurrent state; its rules stand in the docstring of LanguageModel."""
+"""A model's recurrent state; see LanguageModel for its rules."""
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 StepState: TypeAlias = Any
-"""A stepper's recurrent state; its rules stand in the docstring of Stepper."""
+"""A stepper's recurrent state; see Stepper for its rules."""
 
 CopyGuard: TypeAlias = tuple[WindowSet, int]
 """The copied spans that must not be completed; see SupportsSample."""
@@ -105,7 +105,7 @@ class CountedContext:
     Attributes:
         tokens: The length of the context, the beginning-of-text token included; 0 is the empty context.
         seen: Whether each token of the vocabulary was seen after the context.
-        counts: How often it was, 0 where it was not; None if the model does not store exact counts.
+        counts: How often it was seen, or 0; None if the model does not store exact counts.
         unit: What is counted: "occurrences", or "predecessors", the different tokens seen before context and token together
             (the continuation counts of Kneser & Ney 1995).
         parts: The part of each token's probability that comes from these counts; None if the model cannot tell.
