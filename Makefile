@@ -28,7 +28,7 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
-	$(BIN)/python -m mkdocs build --strict --quiet --config-file docs/mkdocs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
 	@echo "The documentation is in build/docs/index.html"
 
 bench: $(INSTALLED)

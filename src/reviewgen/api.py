@@ -7,11 +7,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from reviewgen.model import LoadOptions, ReviewModel
-    from reviewgen.runs.blend import blend
-    from reviewgen.runs.plot import plot_training
-    from reviewgen.runs.train import train
-    from reviewgen.search.sweep import plot_sweep, sweep
-    from reviewgen.search.tune import best_trial, tune
 
 __all__ = ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune"]
 
