@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 import re
 import shlex
 import shutil
@@ -232,7 +233,7 @@ def called(function: ast.FunctionDef) -> set[str]:
 def test_each_function_of_a_call_chain_calls_the_next(heading, most_calls):
     chain = [line.split(": ") for line in block_after(heading)]
     assert 1 < len(chain) <= most_calls + 1
-    for (file, name), (_, following) in zip(chain, chain[1:], strict=False):
+    for (file, name), (_, following) in itertools.pairwise(chain):
         found = functions(ROOT / file, name)
         assert found, f"{file} has no function {name}."
         assert any(following in called(function) for function in found), f"{name} in {file} does not call {following}."
