@@ -1,7 +1,7 @@
 """How the API reference reads docstrings, as an extension of griffe.
 
-- Keywords that a function takes as ``**options: Unpack[SomeTypedDict]`` are shown in its signature. Those that its docstring does not
-  describe are described as the TypedDict's does.
+- Keywords that a function takes as ``**options: Unpack[SomeTypedDict]`` are shown in its signature. Those that its docstring
+  does not describe are described as the TypedDict's does.
 - Calls written as ``>>>`` become blocks of code, without the comments of doctest; so do the blocks after ``::``.
 """
 

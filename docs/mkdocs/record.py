@@ -3,6 +3,7 @@
 python docs/mkdocs/record.py
 """
 
+import io
 import os
 import re
 import subprocess
@@ -22,7 +23,7 @@ COMMANDS = (
 
 def main() -> None:
     """Run the commands and write the picture."""
-    console = Console(record=True, width=WIDTH, file=Path(os.devnull).open("w"))
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
             console.print(Text.assemble(("$ ", "green"), (command, "bold")))
