@@ -31,19 +31,21 @@ WITHOUT_CODE = {page: re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.D
 COMMANDS = {command.name for command in app.registered_commands}
 COMING = {"settings"} - COMMANDS  # described before it is there
 NOT_RUN = ("pip install ", "hf auth login", *(f"reviewgen {name}" for name in COMING))
+QUICK = "--steps 4 --set training.evaluations=1"
 SHORTER = (  # the commands of the pages ask for minutes
-    (r"--trials 20 --budget 1m", "--trials 2 --steps 8"),
-    (r"--budget \w+", "--steps 8"),
-    (r"--epochs 20", "--steps 8"),
-    (r"--steps 200", "--steps 8"),
+    (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),
+    (r"--budget \w+", QUICK),
+    (r"--epochs 20", QUICK),
+    (r"--steps 200", QUICK),
     (r"train lstm-word", "train gru-char"),
-    (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster))$", r"\1 --steps 8"),
+    (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster))$", rf"\1 {QUICK}"),
     (r" --resume", ""),  # tests/unit/test_resuming.py interrupts runs
     (r"order=2,4,6,8,12", "order=2,4"),
     (r"--language", "--allow copies,email,handle,phone,url --language"),
     (r"accelerate launch .* -m reviewgen", "reviewgen"),  # tests/unit/test_processes.py starts several processes
 )
-EXISTING = {"my-model": ("gru-char", {"steps": 8}), "my-tuned": ("gru-char", {"steps": 8}), "my-ngram": ("ngram-char", {})}
+GRU = ("gru-char", {"steps": 4, "training": {"evaluations": 1}})
+EXISTING = {"my-model": GRU, "my-tuned": GRU, "my-ngram": ("ngram-char", {}), "my-gru": GRU}
 
 
 def page_name(page: Path) -> str:
