@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -25,6 +25,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
+	@echo "The documentation is in build/docs/index.html"
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'

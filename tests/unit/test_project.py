@@ -1,4 +1,4 @@
-"""The project holds together: metadata, changelog, file tree, public names."""
+"""The project holds together: metadata, changelog, public names."""
 
 import ast
 import importlib
@@ -13,7 +13,6 @@ import reviewgen
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = [
     ".".join(file.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
     for file in (ROOT / "src" / "reviewgen").rglob("*.py")
@@ -43,29 +42,6 @@ def test_every_public_name_is_there(module):
     imported = importlib.import_module(module)
     for name in getattr(imported, "__all__", []):
         assert getattr(imported, name) is not None
-
-
-def tree() -> list[tuple[str, str]]:
-    """Return (path, comment) of each line of the README's file tree."""
-    block = README.split("## Where things are")[1].split("```")[1]
-    found, parents = [], {}
-    for line in filter(str.strip, block.splitlines()):
-        depth = (len(line) - len(line.lstrip())) // 4
-        name, _, comment = line.strip().partition(" ")
-        parents[depth] = name
-        found.append(("".join(parents[level] for level in range(depth + 1)), comment.strip()))
-    return found
-
-
-def test_the_file_tree_of_the_readme_is_true():
-    listed = dict(tree())
-    assert [path for path in listed if not (ROOT / path).exists()] == []
-    there = {f"src/reviewgen/{child.name}{'/' * child.is_dir()}" for child in (ROOT / "src/reviewgen").iterdir()}
-    there |= {
-        f"{top}/{child.name}/" for top in ("plugins", "tests", "examples") for child in (ROOT / top).iterdir() if child.is_dir()
-    }
-    assert {path for path in there if "__pycache__" not in path} <= set(listed)
-    assert all(comment for path, comment in listed.items() if path.strip("/").count("/") > 0 and path != "src/reviewgen/")
 
 
 def test_public_functions_have_docstrings():
