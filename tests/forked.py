@@ -1,8 +1,8 @@
-"""Runs Python in a process of its own, as ``subprocess.run([sys.executable, ...])`` does, without importing torch again each time.
+"""Runs Python in a separate process, as ``subprocess.run([sys.executable, ...])`` does, without importing torch each time.
 
-The processes are forked from a server of ``multiprocessing`` that has imported the heavy packages once. Each has its own environment,
-working directory, standard streams and exit status. What a client of the Hub reads from the environment when it is imported is imported
-anew. Tests of what is imported at start-up, of signals and of closed pipes start real processes.
+The processes are forked from a server of ``multiprocessing`` that has imported the heavy packages once. Each has its own
+environment, working directory, standard streams and exit status. What reads the environment when it is imported, such as
+huggingface_hub, is imported again. Tests of what is imported at start-up, of signals and of closed pipes start real processes.
 """
 
 import atexit

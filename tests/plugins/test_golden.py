@@ -1,8 +1,8 @@
 """The trained weights that ship give the same files, texts and scores as when they were stored: a golden test.
 
-``golden/presets.json`` was written by ``python -m tests.plugins.test_golden`` before the code was reorganised. Texts and digests are
-compared exactly. Scores are compared bit for bit where torch computes as it did then (its version and the processor's instructions
-are stored beside them), and within 1e-6 elsewhere.
+``golden/presets.json`` was written by ``python -m tests.plugins.test_golden`` before the code was reorganised. Texts and digests
+are compared exactly. Scores are compared bit for bit where torch computes as it did then (its version and the processor's
+instructions are stored beside them), and within 1e-6 elsewhere.
 """
 
 import json

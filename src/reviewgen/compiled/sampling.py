@@ -44,7 +44,7 @@ NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
 
 
 class SamplingParams(NamedTuple):
-    """The sampling settings of one call. Compiled functions take it as it is, so each field must have exactly the type given here."""
+    """The sampling settings of one call. Compiled functions take it as it is, so each field must have exactly this type."""
 
     temperatures: Float64[np.ndarray, " K"]  # new token t is sampled at temperatures[t % K]
     top_k: int  # 0 is off
@@ -105,7 +105,7 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
 
 @compiled
 def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, tokens, used):
-    """Sample the token after each of B texts into ``tokens``, and write how many random numbers each used to ``used``, int64 (B,).
+    """Sample the next token of each of B texts into ``tokens``; ``used``, int64 (B,), receives how many random numbers each used.
 
     Args:
         logits: float (B, V).

@@ -1,8 +1,8 @@
 """Beam search: the most probable texts instead of sampled ones.
 
 The rules are those of transformers' ``generate`` with ``early_stopping=False``: of the 2 x K best continuations of K beams, those
-that end are kept with their score, log probability / tokens ** length_penalty, and the best K of the others go on; the search ends
-when no beam can still beat the worst of K finished texts.
+that end are kept with their score, log probability / tokens ** length_penalty, and the best K of the others continue; the search
+ends when no beam can still beat the worst of K finished texts.
 """
 
 import time

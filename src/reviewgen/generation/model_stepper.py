@@ -15,7 +15,7 @@ _CHUNK_TOKENS = 512  # of a prompt, in one call
 
 
 def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 32) -> Stepper:
-    """Return the model's own stepper where it has one and is on the CPU, otherwise one that calls the model in its own precision."""
+    """Return the model's own stepper if it has one and is on the CPU, else one that calls the model in its own precision."""
     return model.stepper(weight_bits) if device == "cpu" and isinstance(model, SupportsStep) else ModelStepper(model, device)
 
 

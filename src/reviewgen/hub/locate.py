@@ -1,4 +1,4 @@
-"""Where a model is: a preset's installed weights, a repository on the Hub or a local folder becomes a folder to read. No torch."""
+"""Finds the folder of a model: that of a preset's installed weights, of a repository on the Hub, or a local one. No torch."""
 
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack

@@ -216,7 +216,7 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
         if not bundle.folder.is_dir():
             raise BundleError(
-                f"{bundle.folder}, from which the model was loaded, does not exist any more: give dtype='float32' to write it again."
+                f"{bundle.folder}, from which the model was loaded, no longer exists: give dtype='float32' to write it again."
             )
         copy_bundle(bundle.folder, folder)
     else:

@@ -1,7 +1,7 @@
 """ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below and adds no logic of its own.
 
-What only evaluating, saving and publishing need is imported there: a model that only generates loads no torch, where its plugin has
-a stepper that needs none.
+What only evaluating, saving and publishing need is imported there: a model that only generates loads no torch if its plugin has a
+stepper that needs none.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -93,7 +93,7 @@ class ReviewModel:
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the saved files that generated texts depend on; None for an unsaved model, or once ``model`` was accessed."""
+        """SHA-256 of the saved files that generated texts depend on; None if unsaved, or once ``model`` was accessed."""
         return None if self._bundle.weights.is_exposed else self._digest
 
     @cached_property
@@ -154,8 +154,8 @@ class ReviewModel:
                 some contain them all, and the most probable of these is returned.
 
         Returns:
-            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With ``novelty`` each is a
-            ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` a
+            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With ``novelty`` each
+            is a ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` a
             ``Generation``.
 
         Raises:

@@ -1,9 +1,9 @@
 """Several trainings of one preset: ``sweep`` tries the values of a setting, ``tune`` searches for the best settings.
 
-    variants     trainings that differ in some settings, fitted on corpora that are prepared once
-    sweep, tune  the implementations of ``reviewgen.sweep`` and ``reviewgen.tune``
-    space        what is searched
-    study        suggests settings, by optuna
+variants     trainings that differ in some settings, fitted on corpora that are prepared once
+sweep, tune  the implementations of ``reviewgen.sweep`` and ``reviewgen.tune``
+space        what is searched
+study        suggests settings, by optuna
 """
 
 from reviewgen.search.sweep import SweepRow, plot_sweep, sweep
