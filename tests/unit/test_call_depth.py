@@ -32,15 +32,17 @@ def watch_calls(first, last, run):
     print(json.dumps(max(chains, key=len)))
 """
 GENERATE = """
-from tests.unit.fakes import LETTERS, NGRAM, TableModel, review_model, table, train_tiny
-import tempfile
-from pathlib import Path
+import reviewgen
+from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
 model = {model}
-watch_calls("generate", lambda frame: frame.f_code.co_name == "sample_from", lambda: model.generate({arguments}, seed=1, max_new_tokens=9))
+def is_sampling(frame):
+    return frame.f_code.co_name == "sample_from"
+
+watch_calls("generate", is_sampling, lambda: model.generate({arguments}, seed=1, max_new_tokens=9))
 """
 TABLE = "review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)"
-NGRAM = 'train_tiny("ngram-char", Path(tempfile.mkdtemp()), **NGRAM)'
+NGRAM = 'reviewgen.load("ngram-char")'
 TRAIN = """
 import torch
 import reviewgen

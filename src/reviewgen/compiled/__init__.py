@@ -50,8 +50,8 @@ def _drop_stale_files(folder: str) -> None:
     """Remove cached machine code that numba would trip over.
 
     numba fails at an empty file, which a power cut may leave, and at one that names a module which an upgrade has removed. It also
-    notices changes only in the file of a function, not in those of the functions it calls, which are compiled into it. So files
-    older than a source file of this package are removed.
+    notices changes only in the file of a function, not in the files of functions that are compiled into it. So files older than
+    a source file of this package are removed.
     """
     newest = _newest_source()
     with contextlib.suppress(OSError):

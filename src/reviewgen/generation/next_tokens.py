@@ -1,7 +1,7 @@
 """The most probable next tokens after a text, the entropy of their distribution, and for a count model the counts behind them.
 
 The distribution is the one that is sampled from (``reviewgen.compiled.sampling``) without filters and penalties: bos is left
-out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of the tokenizer, W of the model (those of conditions included).
+out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of the tokenizer, W of the model (with those of conditions).
 """
 
 import math

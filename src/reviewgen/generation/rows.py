@@ -30,8 +30,8 @@ class Row:
         new_tokens: How many do not.
         retries: How often it went back from a dead end.
         exceeds_limit: Whether it contains a copied span longer than allowed, because no other token was left.
-        finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck" (no token was left); None while it
-            is being generated.
+        finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck" (no token was left);
+            None while it is being generated.
         text: The text, once there is a finish_reason.
         seconds: From the start of the batch until the text was complete.
     """

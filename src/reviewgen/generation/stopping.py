@@ -23,7 +23,7 @@ class Stopping:
     config: GenerationConfig
 
     def check(self, row: Row, newest: int) -> bool:
-        """Finish a row if its ``newest`` last tokens complete a stop string or reach ``max_new_tokens``; return whether it did."""
+        """Finish a row if its last ``newest`` tokens complete a stop string or ``max_new_tokens``; return whether they do."""
         if self.config.stop_strings and newest and self._finish_at_stop_string(row, newest):
             return True
         if row.new_tokens >= self.config.max_new_tokens:

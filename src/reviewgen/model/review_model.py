@@ -154,9 +154,9 @@ class ReviewModel:
                 some contain them all, and the most probable of these is returned.
 
         Returns:
-            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With ``novelty`` each
-            is a ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` a
-            ``Generation``.
+            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each includes its prompt. With
+            ``novelty`` each is a ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with
+            ``return_dict_in_generate`` each is a ``Generation``.
 
         Raises:
             ConfigError: A setting is unknown, out of range, or incompatible with another.
@@ -203,7 +203,7 @@ class ReviewModel:
             raise ConfigError(f"stream returns one text; this call asks for {len(request.prompts)}.")
         if request.config.num_beams > 1 or request.may_drop_tokens:
             raise ConfigError(
-                "num_beams, must_include, finish and novelty='filter' need the whole text, so they cannot be combined with stream."
+                "num_beams, must_include, finish and novelty='filter' need the whole text and cannot be combined with stream."
             )
         return self._generator.stream(request)
 
