@@ -44,7 +44,7 @@ def search(decoder: Decoder, start: Row) -> list[Row]:
         return [_unextended(start, decoder) for _ in range(config.num_return_sequences)]
     beams = _Search(decoder)
     beams.run(start)
-    if not beams.finished and start.rest:  # no likely way to spell the prompt, so as the tokenizer does
+    if not beams.finished and start.rest:  # no match has a probability: use the tokenizer's tokens
         ids = [*start.ids, *decoder.tokenizer.encode(start.rest)]
         beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids)))
     if len(beams.finished) < config.num_return_sequences:
@@ -96,7 +96,7 @@ class _Search:
         table[: params.vocab_size] = logits[: params.vocab_size]
         table[params.bos_id] = -np.inf
         if row.rest:
-            table[: params.vocab_size][~decoder.pieces.spelling(row.rest)] = -np.inf
+            table[: params.vocab_size][~decoder.pieces.matches(row.rest)] = -np.inf
         largest = table.max()
         if largest == -np.inf:
             return table

@@ -1,11 +1,11 @@
 """The decoding loop: rows with prompts in, finished rows out, many at once.
 
-Every row samples from a random stream of its own, made from the seed and the row's number, so a text does not depend on which
-others are generated beside it. Global random state is never touched. Any Stepper works, token by token; one that
-``SupportsSample`` samples blocks of tokens in its own loop once the prompt is complete. How a token is sampled from logits stands
-in ``reviewgen.compiled.sampling``, where a text ends in ``stopping``.
+Every row has its own random stream, seeded from the seed and the row's number, so a text does not depend on which others are
+generated with it. Global random state is never touched. Any Stepper works, token by token; one that
+``SupportsSample`` samples blocks of tokens in its own loop once the prompt is complete. ``reviewgen.compiled.sampling`` samples a token
+from logits; ``stopping`` decides where a text ends.
 
-With a CopyGuard no token may complete a copied span: one that would is sampled again from those that do not. Where only eos is
+With a CopyGuard no token may complete a copied span: one that would is sampled again from those that do not. If only eos is
 left, the row goes back a few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes
 the forbidden token and sets ``exceeds_limit``.
 
@@ -57,7 +57,7 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
 
 
 def reachable_guard(guard: CopyGuard | None, rows: Sequence[Row], max_new_tokens: int) -> CopyGuard | None:
-    """Return a guard, or None where no text can become long enough to complete a span that it forbids."""
+    """Return a guard, or None if no text can become long enough to complete a span that it forbids."""
     if guard is None:
         return None
     longest = max_new_tokens + max((len(row.ids) + len(row.rest) for row in rows), default=0)
@@ -147,7 +147,7 @@ class Decoder:
     def _decode_tokens(self, rows: list[Row], past_prompt: list[tuple[Row, StepState]]) -> Iterator[list[Row]]:
         """Extend rows token by token until each is finished or at a dead end.
 
-        Those that the stepper's own loop can take over are moved to ``past_prompt``, each with its state.
+        Rows that can continue in the stepper's own loop are moved to ``past_prompt``, each with its state.
         """
         logits, state = self._prefill(rows)
         live = list(rows)
@@ -158,9 +158,9 @@ class Decoder:
                 live, logits, state = _keep(live, logits, state, set(range(len(live))) - ready)
                 if not live:
                     break
-            going = self._step(live, logits)
+            continuing = self._step(live, logits)
             yield live
-            live, _, state = _keep(live, logits, state, going)
+            live, _, state = _keep(live, logits, state, continuing)
             if live and self._is_over(live):
                 yield live
                 live = []
@@ -179,9 +179,9 @@ class Decoder:
             tokens, used, state = self.stepper.sample(state, uniform, self.params, self._tails(live), new_tokens, self.guard)
             for row, count in zip(live, used.tolist(), strict=True):
                 row.use_random(count)
-            going = [number for number, row in enumerate(live) if self._append_block(row, tokens[number])]
+            continuing = [number for number, row in enumerate(live) if self._append_block(row, tokens[number])]
             yield live
-            live, state = [live[number] for number in going], select_rows(state, going)
+            live, state = [live[number] for number in continuing], select_rows(state, continuing)
             ratio = self.block_seconds / max(time.monotonic() - started, 1e-9)
             size = int(min(max(size * min(2.0, ratio), _MIN_BLOCK), _MAX_BLOCK))
         if live:
@@ -197,15 +197,15 @@ class Decoder:
         return np.concatenate([done[key][0] for key in keys]), stack_rows([done[key][1] for key in keys])
 
     def _step(self, live: list[Row], logits: Float[np.ndarray, "B V"]) -> set[int]:
-        """Give every row a token; return the numbers of those that go on."""
+        """Give every row a token; return the indices of those that continue."""
         table, params = self._mask_and_process(live, logits)
         texts = np.pad(self._tails(live), ((0, 0), (0, 1)))  # room for a token
         runs = np.array([self.guard[1] if self.guard and row.is_past_prompt else 0 for row in live], np.int64)
         tokens = self._sample(live, table, texts, runs, params)
-        going = set()
+        continuing = set()
         for number, row in enumerate(live):
             token = int(tokens[number])
-            if token == NOTHING_LEFT and row.rest:  # penalties rule out all that spells it, so as the tokenizer does
+            if token == NOTHING_LEFT and row.rest:  # penalties rule out every match: use the tokenizer's tokens
                 row.forced, row.rest = self.tokenizer.encode(row.rest), ""
             elif token == DEAD_END and row.retries >= MAX_RETRIES:
                 row.exceeds_limit = True
@@ -214,8 +214,8 @@ class Decoder:
             elif token >= 0 and self.guard is not None and not row.is_past_prompt:
                 token = self._guard_prompt_end(row, token, table[number : number + 1], texts[number : number + 1], params)
             if self._append(row, token, table[number]):
-                going.add(number)
-        return going
+                continuing.add(number)
+        return continuing
 
     def _sample(
         self,
@@ -225,7 +225,7 @@ class Decoder:
         runs: Int64[np.ndarray, " B"],
         params: SamplingParams,
     ) -> Int64[np.ndarray, " B"]:
-        """Return each row's token, or the code of why there is none."""
+        """Return each row's token, or the code of why it has none."""
         tokens, used = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         uniform = np.array([row.peek_random(2) for row in rows])
         sizes = np.full(len(rows), texts.shape[1] - 1)
@@ -239,7 +239,7 @@ class Decoder:
     def _mask_and_process(
         self, rows: list[Row], logits: Float[np.ndarray, "B V"]
     ) -> tuple[Float[np.ndarray, "B V"], SamplingParams]:
-        """Rule out what does not spell the rest of a prompt, and apply the logits processors."""
+        """Rule out what does not match the rest of a prompt, and apply the logits processors."""
         params, size = self.params, self.params.vocab_size
         if self.hooks is None and all(row.is_past_prompt for row in rows):
             return logits, params
@@ -247,10 +247,10 @@ class Decoder:
         table[:, size:] = -np.inf
         for number, row in enumerate(rows):
             if row.rest:
-                allowed = self.pieces.spelling(row.rest) & (table[number, :size] > -np.inf)
+                allowed = self.pieces.matches(row.rest) & (table[number, :size] > -np.inf)
                 if allowed.any():
                     table[number, :size][~allowed] = -np.inf
-                else:  # no likely way to spell it, so as the tokenizer does
+                else:  # no match has a probability: use the tokenizer's tokens
                     row.forced, row.rest = self.tokenizer.encode(row.rest), ""
             elif self.hooks is not None and not row.forced:
                 scores = np.empty(table.shape[1])
@@ -264,7 +264,7 @@ class Decoder:
     def _guard_prompt_end(
         self, row: Row, token: int, table: Float[np.ndarray, "1 V"], text: Int64[np.ndarray, "1 K"], params: SamplingParams
     ) -> int:
-        """Return the token that runs on from the prompt, or another one where it would complete a copied span."""
+        """Return the token that runs on from the prompt, or another one if it would complete a copied span."""
         if row.forced or token == self.tokenizer.eos_id or 0 < len(self.pieces.texts[token]) <= len(row.rest):
             return token  # the prompt, and no more
         assert self.guard is not None
@@ -277,7 +277,7 @@ class Decoder:
         return token if other == DEAD_END else other
 
     def _append(self, row: Row, token: int, scores: Float[np.ndarray, " V"]) -> bool:
-        """Append a token to a row, and finish the row where it ends; return whether it goes on."""
+        """Append a token to a row, and finish the row if it ends there; return whether it continues."""
         if row.forced:
             row.ids.append(row.forced.pop(0))
             row.prompt_tokens = len(row.ids)
@@ -301,7 +301,7 @@ class Decoder:
         return row.finish_reason is None and (bool(row.rest) or not self.stopping.check(row, 1))
 
     def _append_block(self, row: Row, sampled: Int64[np.ndarray, " N"]) -> bool:
-        """Append a block of tokens to a row, and finish the row where it ends; return whether it goes on."""
+        """Append a block of tokens to a row, and finish the row if it ends there; return whether it continues."""
         tokens = sampled[: int((sampled >= 0).sum())].tolist()
         has_eos = bool(tokens) and tokens[-1] == self.tokenizer.eos_id
         kept = tokens[:-1] if has_eos else tokens
@@ -344,10 +344,10 @@ def _stamped(rows: list[Row], started: float) -> list[Row]:
 
 
 def _keep(
-    live: list[Row], logits: Float[np.ndarray, "B V"], state: StepState, going: set[int]
+    live: list[Row], logits: Float[np.ndarray, "B V"], state: StepState, continuing: set[int]
 ) -> tuple[list[Row], Float[np.ndarray, "K V"], StepState]:
-    """Return rows, logits and state of those that go on."""
-    if len(going) == len(live):
+    """Select the rows that continue, with their logits and state."""
+    if len(continuing) == len(live):
         return live, logits, state
-    numbers: Sequence[int] = sorted(going)
+    numbers: Sequence[int] = sorted(continuing)
     return [live[number] for number in numbers], logits[np.array(numbers, np.int64)], select_rows(state, numbers)

@@ -67,7 +67,7 @@ class Generator:
         Args:
             request: The call.
             first: The number of the first text to generate.
-            start_late: Whether a text is started after ``max_time``, to end at once; otherwise it is left out.
+            start_late: Whether texts that would start after ``max_time`` are returned without new tokens, instead of left out.
 
         Raises:
             DataError: ``novelty`` is asked for, and the model has no index of its training text.
@@ -109,7 +109,7 @@ class Generator:
         return index.guard(default if request.max_copy is None else request.max_copy)
 
     def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Row]:
-        """Yield each row once it and all before it are finished, while others of its batch go on."""
+        """Yield each row once it and all before it are finished, while others of its batch continue."""
         deadline = request.deadline()
         numbered = enumerate(islice(request.prompts, first, None), first)
         while rows := [self._row(request, prompt, number) for number, prompt in islice(numbered, _BATCH_SIZE)]:

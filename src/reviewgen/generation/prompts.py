@@ -2,7 +2,7 @@
 
 A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose tokens are "the" and " movie".
 Fed as it stands, its last token is one that never occurred there in training. So the last word is removed, and the first sampled
-tokens must spell it and may run on ("token healing"). A tokenizer of single characters needs none of this.
+tokens must match it and may run on ("token healing"). A tokenizer of single characters needs none of this.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ class Prompt:
 
     Attributes:
         ids: What the model is fed.
-        rest: The end of the text that the next tokens must spell.
+        rest: The end of the text that the next tokens must match.
         length: Characters of both as the tokenizer decodes them.
     """
 
@@ -57,8 +57,8 @@ class Pieces:
             keep, rest = len(ids), ""
         return Prompt(ids[:keep], rest, len(self._tokenizer.decode(ids[:keep])) + len(rest))
 
-    def spelling(self, rest: str) -> Bool[np.ndarray, " V"]:
-        """Return which tokens spell ``rest``, a beginning of it, or more than it."""
+    def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
+        """Return which tokens begin with ``rest``, or are a beginning of it."""
         return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])
 
 

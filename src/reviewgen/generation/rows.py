@@ -22,7 +22,7 @@ class Row:
         prompt: The prompt.
         prefix: The ids before the text: bos, then those of the conditions.
         ids: The token ids of the text so far, those of the prompt included.
-        rest: The end of the prompt that is not in ``ids`` yet: the next tokens must spell it, and may run on.
+        rest: The end of the prompt that is not in ``ids`` yet: the next tokens must match it, and may run on.
         prompt_length: Characters of the decoded prompt; differs from len(prompt) where the tokenizer loses characters.
         rng: The row's own random stream.
         forced: Token ids to append next, whatever the model predicts.

@@ -66,7 +66,7 @@ class Stopping:
         del row.ids[kept:]
 
     def _count_tokens(self, row: Row, text: str) -> int:
-        """Return how many of a row's tokens spell a text that its own text begins with."""
+        """Return how many of a row's tokens cover a beginning of its text."""
 
         def decoded(count: int) -> str:
             return row.prompt + self.tokenizer.decode(row.ids[:count])[row.prompt_length :]
