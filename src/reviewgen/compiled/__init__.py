@@ -49,7 +49,7 @@ def compiled(function: FunctionT) -> FunctionT:
 def _drop_stale_files(folder: str) -> None:
     """Remove cached machine code that numba would trip over.
 
-    numba fails at an empty file, which a power cut may leave, and at one that names a module which an upgrade has removed. It also
+    numba fails at an empty file, which a power cut may leave, and at one that names a module which an upgrade has removed. It
     notices changes only in the file of a function, not in the files of functions that are compiled into it. So files older than
     a source file of this package are removed.
     """

@@ -2,8 +2,8 @@
 
 Every row has its own random stream, seeded from the seed and the row's number, so a text does not depend on which others are
 generated with it. Global random state is never touched. Any Stepper works, token by token; one that
-``SupportsSample`` samples blocks of tokens in its own loop once the prompt is complete. ``reviewgen.compiled.sampling`` samples a token
-from logits; ``stopping`` decides where a text ends.
+``SupportsSample`` samples blocks of tokens in its own loop once the prompt is complete. ``reviewgen.compiled.sampling`` samples
+a token from logits; ``stopping`` decides where a text ends.
 
 With a CopyGuard no token may complete a copied span: one that would is sampled again from those that do not. If only eos is
 left, the row goes back a few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes
