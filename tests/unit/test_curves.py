@@ -254,7 +254,7 @@ def test_the_command_names_the_picture_after_the_run(saved: Path, tmp_path: Path
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     assert status == 0, err
     verdict = json.loads((saved / "gru" / "training.json").read_text())["verdict"]["words"]
-    assert out == f"gru: {verdict}\nDrawn as gru.png\n"
+    assert out == f"gru: {verdict}\nSaved as gru.png\n"
     status, out, _ = run_command(
         monkeypatch, capsys, "plot", saved / "gru", f"{saved / 'ngram'}/", "--json", "--against", "tokens"
     )
