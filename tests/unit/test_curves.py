@@ -198,9 +198,9 @@ DAMAGES = {
     "a novelty of a list": (damaged(lambda f: f.update(novelty=[1])), "damaged"),
     "no evaluation": (damaged(lambda f: f.update(evaluations=[])), "before the first evaluation"),
     "no object": (lambda folder: (folder / "training.json").write_text("[]"), "should be a JSON object"),
-    "no JSON": (lambda folder: (folder / "training.json").write_text("{"), "no JSON"),
+    "no JSON": (lambda folder: (folder / "training.json").write_text("{"), "not JSON"),
     "no file": (lambda folder: (folder / "training.json").unlink(), "No such file"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "no saved model"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "not a saved model"),
 }
 
 
