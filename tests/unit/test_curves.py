@@ -198,9 +198,9 @@ DAMAGES = {
     "a novelty of a list": (damaged(lambda f: f.update(novelty=[1])), "damaged"),
     "no evaluation": (damaged(lambda f: f.update(evaluations=[])), "before the first evaluation"),
     "no object": (lambda folder: (folder / "training.json").write_text("[]"), "should be a JSON object"),
-    "no JSON": (lambda folder: (folder / "training.json").write_text("{"), "no JSON"),
+    "no JSON": (lambda folder: (folder / "training.json").write_text("{"), "not JSON"),
     "no file": (lambda folder: (folder / "training.json").unlink(), "No such file"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), "no saved model"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "not a saved model"),
 }
 
 
@@ -254,7 +254,7 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     assert status == 0, err
     verdict = json.loads((saved / "gru" / "training.json").read_text())["verdict"]["words"]
-    assert out == f"gru: {verdict}\nDrawn as gru.png\n"
+    assert out == f"gru: {verdict}\nSaved as gru.png\n"
     status, out, _ = run_command(
         monkeypatch, capsys, "plot", saved / "gru", f"{saved / 'ngram'}/", "--json", "--against", "tokens"
     )
