@@ -33,7 +33,7 @@ def search(decoder: Decoder, start: Row) -> list[Row]:
     """Return the ``num_return_sequences`` best of ``num_beams`` texts that continue a row, the best first.
 
     Args:
-        decoder: What decoding needs; its guard must be None, and its hooks may have logits processors only.
+        decoder: The decoder; its guard must be None, and its hooks may have logits processors only.
         start: The row of the prompt.
 
     Raises:
@@ -65,7 +65,7 @@ def _unextended(start: Row, decoder: Decoder) -> Row:
 
 @dataclass
 class _Search:
-    """A search: what decoding needs, and the texts that have ended, the best first."""
+    """A beam search: the decoder, and the finished texts, the best first."""
 
     decoder: Decoder
     finished: list[_Beam] = field(default_factory=list)
@@ -136,13 +136,13 @@ class _Search:
         return best <= min(beam.score for beam in self.finished)
 
     def finish(self, live: list[_Beam], reason: str) -> None:
-        """Finish all beams where they are."""
+        """Finish all beams as they are."""
         for beam in live:
             self.decoder.stopping.finish(beam.row, reason)
             self._keep(beam)
 
     def _append(self, row: Row, token: int) -> Row:
-        """Return a copy of a row with one more token, finished where it ends."""
+        """Return a copy of a row with one more token, finished if it ends there."""
         decoder = self.decoder
         row = copy(row)
         row.ids = list(row.ids)

@@ -71,7 +71,7 @@ class Decoder:
     Attributes:
         stepper: Predicts the next token.
         tokenizer, pieces: The tokenizer, and the texts of its single tokens.
-        config: How to sample, and where to end.
+        config: The generation settings.
         guard: The copied spans that must not be completed.
         hooks: Objects that are called at every token.
         deadline: The ``time.monotonic`` at which all rows end where they are.

@@ -1,7 +1,7 @@
 """Generator: texts of one model, many at once, as a stream, or such that they include some words.
 
-Owns what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the index of its training text. How
-probable a text is, which only ``must_include`` and ``log_probabilities`` ask, is handed in as a function.
+Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the index of its training text.
+The function that scores a text, which only ``must_include`` and ``log_probabilities`` need, is passed in.
 """
 
 import math
@@ -35,7 +35,7 @@ class Generator:
 
     Args:
         stepper: Predicts the next token.
-        tokenizer: The model's.
+        tokenizer: The model's tokenizer.
         pieces: The texts of its tokens; decoded when first needed if not given.
         index: The index of the training text, for ``novelty``.
         score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:

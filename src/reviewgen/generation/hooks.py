@@ -105,7 +105,7 @@ class Hooks:
 
 
 def make_hooks(logits_processor: Any = None, stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
-    """Return the hooks of a call; None where there are none.
+    """Return the hooks of a call; None if there are none.
 
     Raises:
         ConfigError: A processor or criterion is not callable, or the streamer lacks a method.

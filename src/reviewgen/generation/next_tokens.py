@@ -23,7 +23,7 @@ _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 @dataclass(frozen=True)
 class Context:
-    """A context: the tokens before the next one after which the model has counts.
+    """A context that the model has counts after: the last tokens before the next one.
 
     Attributes:
         tokens: Its length in tokens, those before the text (bos, conditions) included; 0 is the empty context.
@@ -45,7 +45,7 @@ class Support:
     """The counts behind one token.
 
     Attributes:
-        order: The length of the longest n-gram ending in the token that was seen; 0 where even the token was not.
+        order: The length of the longest n-gram ending in the token that was seen; 0 if even the token was not.
         count: The count of that n-gram, in its context's unit; None where it is not known exactly.
         shares: The share of the token's probability from each of ``NextTokens.contexts``; the rest to one comes from no count.
             None where it is not known.
@@ -156,7 +156,7 @@ def next_tokens(
     """Return the next tokens and what is known about them.
 
     Args:
-        stepper: Explains the counts, where it can.
+        stepper: Explains the counts, if it can.
         tokenizer, pieces: The tokenizer, and the texts of its tokens.
         ids: The ids fed: bos, conditions, text.
         logits: The stepper's for them; see ``distribution``.

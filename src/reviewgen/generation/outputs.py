@@ -1,4 +1,4 @@
-"""The returned texts: a string that knows what of it was copied, or a Generation with everything known about the text."""
+"""The returned texts: a string with the copied spans in it, or a Generation with everything known about the text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ __all__ = ["GeneratedText", "Generation"]
 
 
 class GeneratedText(str):
-    """A generated text, and what of it was copied.
+    """A generated text, with the copied spans in it.
 
     Attributes:
         exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
@@ -72,12 +72,12 @@ class Generation:
 
     @cached_property
     def novelty(self) -> Novelty | None:
-        """What of the text occurs in the training text; None where the model has no index. Computed on first use."""
+        """What of the text occurs in the training text; None if the model has no index. Computed on first use."""
         return self._examine()
 
     @cached_property
     def log_probabilities(self) -> list[float]:
-        """The model's log probability (nats) of each of ``tokens``, and of the end where the text ended by itself.
+        """The model's log probability (nats) of each of ``tokens``, and of the end if the text ended by itself.
 
         They are the model's own, before temperature, filters and penalties; computed on first use.
         """

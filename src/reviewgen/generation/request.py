@@ -17,7 +17,7 @@ __all__ = ["GenerateOptions", "Request", "make_request"]
 
 
 class GenerateOptions(GenerationSettings, total=False):
-    """The keywords of ``ReviewModel.generate``, which says what they mean."""
+    """The keywords of ``ReviewModel.generate``, which documents them."""
 
     generation_config: GenerationConfig | Mapping[str, Any] | None
     logits_processor: Any
@@ -35,15 +35,15 @@ class Request:
     """A checked call.
 
     Attributes:
-        prompts: Each prompt as often as it is to be continued.
-        config: How to sample, and where to end.
+        prompts: Each prompt, as many times as it is continued.
+        config: The generation settings.
         seed: The seed of the call.
         hooks: Objects that are called at every token.
         novelty: "report", "filter" or None.
         max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
-        conditions: Values by the name of the condition.
-        prefix: The ids of the conditions, which stand between bos and the text.
-        must_include: What each text must include.
+        conditions: The value of each condition, by name.
+        prefix: The ids of the conditions, between bos and the text.
+        must_include: Strings that each text must include.
     """
 
     prompts: Sequence[str]
@@ -75,7 +75,7 @@ def make_request(
         prompt: A prompt, or several.
         defaults: The model's generation defaults.
         options: The keywords of the call.
-        conditions: Those that the model was trained with.
+        conditions: The conditions that the model was trained with.
 
     Raises:
         ConfigError: A setting is unknown, out of range, or incompatible with another.

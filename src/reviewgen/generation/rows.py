@@ -1,4 +1,4 @@
-"""The rows of a batch: each holds one text that is being generated. Their states are picked and stacked here, too."""
+"""The rows of a batch: each holds one text that is being generated. Also selects and stacks their states."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ def text_so_far(row: Row, tokenizer: Tokenizer) -> str:
 
 
 def full_text(row: Row, tokenizer: Tokenizer) -> str:
-    """Return the prompt as given, even where the tokenizer cannot represent all of it, and its continuation."""
+    """Return the prompt as given, even if the tokenizer cannot represent all of it, and its continuation."""
     return row.prompt + _continuation(row, tokenizer)
 
 

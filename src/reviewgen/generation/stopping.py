@@ -1,4 +1,4 @@
-"""Where a text ends: at eos, at a stop string, at ``max_new_tokens``, or at its last whole sentence. Knows no model."""
+"""Where a text ends: at eos, at a stop string, at ``max_new_tokens``, or at its last whole sentence. Must not know the model."""
 
 import re
 from bisect import bisect_left

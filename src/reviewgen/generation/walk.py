@@ -123,7 +123,7 @@ class Walk:
         self._append((*self._prefix, *after))
 
     def draw(self, number: int = 1) -> None:
-        """Append tokens sampled from the probabilities shown, as one step; fewer where the text ends before.
+        """Append tokens sampled from the probabilities shown, as one step; fewer if the text ends before.
 
         Raises:
             ConfigError: The number is not a whole number of at least 1.
