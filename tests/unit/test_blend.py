@@ -137,7 +137,7 @@ def test_a_split_is_refused_where_it_is_not_that_of_every_part(cache, ngram):
     other = train_tiny("ngram-char", cache, CORPUS, validation=HELD_OUT, model={"order": 3})
     assert reviewgen.blend([ngram, ngram]).evaluate(CORPUS, split="test").reviews == ngram.training["data"]["reviews"]["test"]
     blend = reviewgen.blend([ngram, other])
-    with pytest.raises(ConfigError, match="validation source of its own"):
+    with pytest.raises(ConfigError, match="separate validation source"):
         blend.evaluate(CORPUS, split="test")
 
 
