@@ -34,18 +34,18 @@ from reviewgen.training import autotune, loop
 corpus, out = sys.argv[1:]
 is_other = os.environ["RANK"] == "1"
 facts, ids = {"work": []}, []
-gather, tokenize, step, cross_entropy = begin.gather, api.tokenize, loop.Loop.train_step, loop.cross_entropy
+gather, tokenize, step, cross_entropy = prepare.gather, prepare.tokenize, loop.Loop.train_step, loop.cross_entropy
 
 def gathered(*args):
     facts["work"].append("gather")
     return gather(*args)
 
-def tokenized(corpus, *args):
+def tokenized(corpus, *args, **options):
     texts = type(corpus).texts
     type(corpus).texts = lambda *args: (facts["work"].append("texts"), texts(*args))[1]
-    found = tokenize(corpus, *args)
+    result = tokenize(corpus, *args, **options)
     type(corpus).texts = texts
-    return found
+    return result
 
 def stepped(self, batches):
     ids.append([batch.ids.tolist() for batch in batches])
@@ -109,7 +109,7 @@ def command(out):
     except SystemExit as end:
         assert not end.code, end.code
 
-begin.gather, api.tokenize, loop.Loop.train_step = gathered, tokenized, stepped
+prepare.gather, prepare.tokenize, loop.Loop.train_step = gathered, tokenized, stepped
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)
