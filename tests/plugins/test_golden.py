@@ -2,7 +2,7 @@
 
 ``golden/presets.json`` was written by ``python -m tests.plugins.test_golden`` before the code was reorganised. Texts and digests
 are compared exactly. Scores are compared bit for bit where torch computes as it did then (its version and the processor's
-instructions are stored beside them), and within 1e-6 elsewhere.
+instructions are stored beside them, and it had two threads), and within 1e-6 elsewhere.
 """
 
 import json
@@ -73,6 +73,15 @@ def arithmetic() -> dict[str, str]:
 def numbers(scores: dict[str, list[str]]) -> Iterator[tuple[str, list[float]]]:
     for what, values in scores.items():
         yield what, [float.fromhex(value) for value in values]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Let torch compute with as many threads as when the scores were stored; other tests may have changed it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -187,7 +187,7 @@ def test_tokenizers_of_one_size_and_other_contents_are_different():
 def test_stupid_backoff_is_no_distribution(cache, ngram):
     stupid = train_tiny("ngram-char", cache, CORPUS, model={"smoothing": "stupid-backoff"})
     said = refusal([ngram, stupid], error=NotADistribution)
-    assert said.startswith("Model 2 (ngram-char) cannot be blended: Stupid back-off gives scores that do not sum to one")
+    assert said.startswith("Model 2 (ngram-char) cannot be blended: The scores of stupid back-off do not sum to one")
 
 
 def test_a_blend_cannot_be_trained(monkeypatch, capsys, tmp_path):

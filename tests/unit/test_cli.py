@@ -168,7 +168,7 @@ BAD_WORDS = [
     (["generate", "m", "--stop", ""], 2, "stop_strings"),
     (["generate", "m", "-n", "0"], 2, "num_return_sequences"),
     (["generate", "m", "--seed", "-1"], 2, "seed"),
-    (["generate", "A text of some words"], 2, "no folder that exists"),
+    (["generate", "A text of some words"], 2, "existing folder"),
     (["generate", "./nowhere"], 1, "no such folder"),
     (["generate", "./reviews.csv"], 1, "is a file"),
     (["generate", "."], 1, "config.json"),

@@ -107,7 +107,7 @@ def test_a_name_like_no_other_lists_all() -> None:
         ({"length_penalty": 1e308}, "length_penalty"),  # too large a power of a length
         ({"length_penalty": -11}, "length_penalty"),
         ({"conditions": 5}, "conditions is a mapping"),
-        ({"conditions": {"stars": 5}}, "no condition of this model"),
+        ({"conditions": {"stars": 5}}, "not a condition of this model"),
     ],
     ids=str,
 )
@@ -123,7 +123,7 @@ def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], mes
     "given", [{"num_beams": 2}, {"must_include": "a"}, {"finish": "sentence"}, {"novelty": "filter"}], ids=str
 )
 def test_settings_that_need_the_whole_text_exclude_stream(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="need the whole text, so they cannot be combined with stream"):
+    with pytest.raises(ConfigError, match="need the whole text and cannot be combined with stream"):
         indexed(model().model, LOOP).stream("a", **given)
     with pytest.raises(ConfigError, match="stream returns one text; this call asks for 2"):
         model().stream("a", num_return_sequences=2)

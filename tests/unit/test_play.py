@@ -140,7 +140,7 @@ def test_conditions_stand_before_the_text(tmp_path, monkeypatch, capsys):
     assert (found.text, found.tokens) == ("aa", 2) and found.contexts[0].is_start and found.contexts[0].text == "aa"
     assert all(0 <= sum(each.support.shares) <= 1 + 1e-6 for each in found.alternatives)
     assert sum(each.probability for each in found.alternatives) == pytest.approx(1)
-    with pytest.raises(ConfigError, match="no condition"):
+    with pytest.raises(ConfigError, match="is not a condition"):
         model.next_tokens(conditions={"star": 5})
     model.save_pretrained(tmp_path / "model")
     status, out, _ = run_command(monkeypatch, capsys, "play", tmp_path / "model", "--condition", "stars=1", "--json")

@@ -223,7 +223,7 @@ def test_targets_are_refused_before_the_work(tmp_path):
         with pytest.raises(OutputExists, match="already exists"):
             refuse_existing(path)
     for path in (tmp_path / "file" / "m", tmp_path / "file" / "x" / "m", tmp_path / ("x" * 300)):
-        with pytest.raises(StorageError, match="may not be written"):
+        with pytest.raises(StorageError, match="cannot be written"):
             refuse_existing(path)
     refuse_existing(tmp_path / "a" / "b" / "m")
 
