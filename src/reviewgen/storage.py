@@ -49,7 +49,7 @@ def refuse_existing(folder: Path) -> None:
             raise _already_exists(folder)
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise StorageError(f"{folder} may not be written: {parent} is not a writable folder. Choose another folder.")
+            raise StorageError(f"{folder} cannot be written: {parent} is not a writable folder. Choose another folder.")
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
     Raises:
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
         OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model.
-        StorageError: The disk is full or the folder may not be written; nothing is left behind.
+        StorageError: The disk is full or the folder cannot be written; nothing is left behind.
         BrokenPlugin: The tokenizer saves something other than plain files.
     """
     with _new_model_folder(folder, overwrite) as scratch, safetensors_errors():
@@ -49,7 +49,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
 
     Raises:
         OutputExists: The folder exists.
-        StorageError: The disk is full or the folder may not be written; nothing is left behind.
+        StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     with _new_model_folder(folder, overwrite=False) as scratch:
         names = files_of(json.loads((source / CONFIG).read_text(encoding="utf-8")))

@@ -43,7 +43,7 @@ def write_file(
     Raises:
         ConfigError: The file was written with other settings or by another model, or is also the receipt file.
         DataError: The file holds something else.
-        StorageError: The disk is full, or the file may not be written.
+        StorageError: The disk is full, or the file cannot be written.
     """
     if receipt is not None and receipt.resolve() == out.resolve():
         raise ConfigError("--out and --receipt name the same file; give each its own.")

@@ -88,7 +88,7 @@ def tokenize(
         The tokenizer, and the token store of each split.
 
     Raises:
-        StorageError: The disk of the cache is full, or it may not be written.
+        StorageError: The disk of the cache is full, or it cannot be written.
         WorkerError: A worker process failed or was killed.
     """
     if trained is not None:

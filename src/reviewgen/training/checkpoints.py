@@ -69,7 +69,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: Another run has locked it.
-            StorageError: It may not be written.
+            StorageError: It cannot be written.
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
