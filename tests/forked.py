@@ -10,16 +10,18 @@ import io
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["run_python"]
+__all__ = ["run_group", "run_python"]
 
-_PRELOADED = ["torch", "numba", "accelerate", "pandas", "pyarrow", "huggingface_hub", "reviewgen.cli", "reviewgen.runs.training_run"]
+_PRELOADED = ["torch", "numba", "accelerate", "pandas", "pyarrow", "huggingface_hub", "reviewgen.cli", "reviewgen.runs.fit"]
 _READ_THE_ENVIRONMENT = ("huggingface_hub", "datasets")  # the latter cannot be imported twice, so it is not preloaded
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(_PRELOADED)
@@ -40,20 +42,48 @@ def run_python(
         TimeoutError: It did not end in time.
         subprocess.CalledProcessError: ``check`` is true and the status is not 0.
     """
-    with tempfile.TemporaryDirectory(prefix="forked-") as scratch:
-        streams = [str(Path(scratch) / name) for name in ("stdin", "stdout", "stderr")]
-        Path(streams[0]).write_text(input, encoding="utf-8")
-        arguments = list(map(str, words)), dict(os.environ if env is None else env), str(cwd or Path.cwd()), streams
-        process = _server.Process(target=_run, args=arguments)
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise TimeoutError(f"{words} did not end in {timeout:g} s; it printed: {_content(streams[2])}")
-        done = subprocess.CompletedProcess(words, process.exitcode, _content(streams[1]), _content(streams[2]))
+    (done,) = _run_all(words, [os.environ if env is None else env], cwd, input, timeout)
     if check:
         done.check_returncode()
+    return done
+
+
+def run_group(
+    words: Sequence[str], processes: int, *, env: Mapping[str, str], cwd: Path | str | None = None, timeout: float = 300
+) -> "list[subprocess.CompletedProcess[str]]":
+    """Run a program in a process group of PyTorch, as a launcher does that leaves the processes alone once they are started.
+
+    Raises:
+        TimeoutError: One of them did not end in time.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "ACCELERATE_MIXED_PRECISION": "no"}
+    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return _run_all(words, [{**env, **master, **sizes, **rank} for rank in ranks], cwd, "", timeout)
+
+
+def _run_all(
+    words: Sequence[str], environments: Sequence[Mapping[str, str]], cwd: Path | str | None, input: str, timeout: float
+) -> "list[subprocess.CompletedProcess[str]]":
+    """Run a program once in each environment, all at the same time."""
+    started, done = [], []
+    with tempfile.TemporaryDirectory(prefix="forked-") as scratch:
+        for number, env in enumerate(environments):
+            streams = [str(Path(scratch) / f"{name}{number}") for name in ("stdin", "stdout", "stderr")]
+            Path(streams[0]).write_text(input, encoding="utf-8")
+            arguments = list(map(str, words)), dict(env), str(cwd or Path.cwd()), streams
+            started.append((_server.Process(target=_run, args=arguments), streams))
+            started[-1][0].start()
+        deadline = time.monotonic() + timeout
+        for process, streams in started:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                for other, _ in started:
+                    other.kill()
+                raise TimeoutError(f"{words} did not end in {timeout:g} s; it printed: {_content(streams[2])}")
+            done.append(subprocess.CompletedProcess(words, process.exitcode, _content(streams[1]), _content(streams[2])))
     return done
 
 

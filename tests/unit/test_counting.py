@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,8 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.training import counting
-from tests.unit.fakes import TEXTS, TableModel, launcher
+from tests.forked import run_group
+from tests.unit.fakes import TEXTS, TableModel
 
 SCRIPT = """
 import dataclasses, hashlib, json, os, sys, time
@@ -64,18 +64,12 @@ with open(f"{out}.{os.environ['RANK']}.json", "w") as file:
 
 def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    done = subprocess.run(
-        [*launcher(2), "script.py", "reviews.txt", "both"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Read 60 reviews") == 1 and done.stderr.count("(best)") == 1
-    facts = json.loads(done.stdout)  # one object
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    group = run_group(["-c", SCRIPT, "reviews.txt", "both"], 2, cwd=tmp_path, env=env)
+    said = "".join(done.stderr for done in group)
+    assert [done.returncode for done in group] == [0, 0], said
+    assert said.count("Read 60 reviews") == 1 and said.count("(best)") == 1
+    facts = json.loads("".join(done.stdout for done in group))  # one object
     one = TrainingRun("ngram-char", str(tmp_path / "reviews.txt"), out=tmp_path / "one")
     one.read()
     one.tokenize()

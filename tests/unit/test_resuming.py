@@ -18,8 +18,8 @@ from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import checkpoints
 from reviewgen.training.device import native_precision
-from tests.forked import run_python
-from tests.unit.fakes import TEXTS, launcher, run_command
+from tests.forked import run_group, run_python
+from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
     "model": {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2, "layer": "fused"},
@@ -97,20 +97,15 @@ def alone(out, kill_at=None, resume=False, processes=1, fails=False, **given):
     """
     words = json.dumps([str(out), kill_at, resume, options() | given])
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    command, end = ["-c", ALONE, words], -signal.SIGKILL
-    if processes > 1:
-        (out.parent / "alone.py").write_text(ALONE, encoding="utf-8")
-        command, end = [*launcher(processes), str(out.parent / "alone.py"), words], 1
-    own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if processes == 1:
-        done = run_python(command, env=os.environ | own)
-    else:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, check=False, timeout=600)
+    env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = ["-c", ALONE, words]
+    group = [run_python(command, env=env)] if processes == 1 else run_group(command, processes, env=env)
+    said = "".join(done.stderr for done in group)
     if fails:
-        assert done.returncode == 1
-        return done.stderr
-    assert done.returncode == (0 if kill_at is None else end), done.stderr
-    return {step: rest for step, *rest in map(json.loads, done.stdout.splitlines())}
+        assert [done.returncode for done in group] == [1] * processes
+        return said
+    assert [done.returncode for done in group] == [0 if kill_at is None else -signal.SIGKILL] * processes, said
+    return {step: rest for done in group for step, *rest in map(json.loads, done.stdout.splitlines())}
 
 
 def test_a_run_killed_twice_is_the_run_that_was_never_killed(tmp_path):
@@ -437,7 +432,7 @@ def test_two_processes_killed_go_on_as_if_they_had_not_been(tmp_path):
         assert part == {step: whole[step] for step in part}
     assert list(before) == list(range(1, 28)) and 1 < min(after) <= 28 and max(after) == 48
     assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.py", "cache", "m", "whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "m", "whole"]
 
 
 def test_the_disk_s_own_word(tmp_path):
