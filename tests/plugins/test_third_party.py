@@ -2,18 +2,17 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import run_python
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reviewgen-uniform"
 
 
 def run(words, site, cwd):
-    env = os.environ | {"PYTHONPATH": str(site) if site else ""}
-    return subprocess.run([sys.executable, "-m", *words], env=env, cwd=cwd, capture_output=True, text=True)
+    return run_python(["-m", *words], env=os.environ | {"PYTHONPATH": str(site) if site else ""}, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
