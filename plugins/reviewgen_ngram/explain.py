@@ -96,7 +96,7 @@ def recover(followers: Followers, discounts: tuple[float, float, float], smoothi
 def _cases(
     followers: Followers, masses: Float64[np.ndarray, " K"], table: Float64[np.ndarray, "4"], smoothing: str
 ) -> Iterator[Float64[np.ndarray, " K"]]:
-    """Yield the discounts of the tokens for every choice of the groups of equal masses that have count 1 and count 2."""
+    """Yield candidate discounts of the tokens, trying each group of equal masses as those of count 1 and of count 2."""
     if table[1] == table[2] == table[3]:
         yield np.full(len(masses), table[3])
         return
@@ -161,7 +161,7 @@ def _parts(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarr
 
 
 def _to_dense(tokens: Int64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"], vocab_size: int) -> Shaped[np.ndarray, " V"]:
-    """Return the values at their ids, zero elsewhere."""
+    """Scatter the values into a vector over the vocabulary, zero elsewhere."""
     row = np.zeros(vocab_size, values.dtype)
     row[tokens] = values
     return row

@@ -147,7 +147,7 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
 
 @compiled
 def _losses(first, links, probabilities, backoffs, bos, texts, losses):
-    """Stolcke 1998, equations 3 to 6."""
+    """Compute the pruning loss of each n-gram (Stolcke 1998, equations 3 to 6)."""
     marginal = np.zeros(len(links))  # the probability of each n-gram at a position of the text
     marginal[0] = 1.0
     for parent in range(len(backoffs)):

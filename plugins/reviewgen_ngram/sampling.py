@@ -15,7 +15,7 @@ MAX_NUMBERS = 2 * PROPOSALS + 2  # random numbers that a token takes
 
 @compiled
 def sample_plain(trie, ends, book, contexts, uniform, end, limits, tokens, used):
-    """Sample tokens at temperature 1, without filters or guard: as ``sample``, with ``_propose`` written out, twice as fast.
+    """Sample tokens at temperature 1, without filters or guard: as ``sample``, with ``_propose`` inlined, twice as fast.
 
     Args:
         trie: The model's.
@@ -97,8 +97,8 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
         windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off.
         tails: int64 (B, K), each row's last tokens, for the windows.
         new_tokens: int64 (B,), how many new tokens each row had before.
-        tokens: int64 (B, N), written: tokens up to the end token or DEAD_END, then NONE.
-        used: int64 (B,), written: how many random numbers each row used.
+        tokens: int64 (B, N), output: tokens up to the end token or DEAD_END, then NONE.
+        used: int64 (B,), output: how many random numbers each row used.
     """
     length, kept = uniform.shape[1], tails.shape[1]
     texts, live, sizes, probs = _allocate(trie, uniform, tails, tokens, used)

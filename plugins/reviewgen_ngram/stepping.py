@@ -73,7 +73,7 @@ class NgramStepper:
         uniform: Float64[np.ndarray, "B N"],
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
-        written: Int64[np.ndarray, " B"],
+        new_tokens: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
@@ -90,13 +90,13 @@ class NgramStepper:
         if (
             params.looks_back or params.is_greedy or params.min_new_tokens > 0
         ):  # decided by params alone, so that a row does not depend on the others
-            sample_scored(trie, contexts, uniform, params, windows, run, texts, written, tokens, used)
+            sample_scored(trie, contexts, uniform, params, windows, run, texts, new_tokens, tokens, used)
         elif can_propose and is_plain and guard is None:
-            limits = params.max_new_tokens - written
+            limits = params.max_new_tokens - new_tokens
             sample_plain(trie, trie.ends, trie.book, contexts, uniform, params.eos_id, limits, tokens, used)
         else:
             proposals = PROPOSALS if can_propose else 0
-            sample(trie, contexts, uniform, params, proposals, windows, run, texts, written, tokens, used)
+            sample(trie, contexts, uniform, params, proposals, windows, run, texts, new_tokens, tokens, used)
         return tokens, used, contexts
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:

@@ -35,7 +35,7 @@ GROUP = 1 << GROUP_BITS  # contexts that share one base
 
 
 class Trie(NamedTuple):
-    """M nodes, the first I of them contexts, over V ids.
+    """A trained n-gram model as flat arrays: M nodes, the first I of them contexts, over V ids.
 
     The children of context i start at bases[i // 16] plus the number of children of the contexts in between, sorted by token.
     """
@@ -86,7 +86,7 @@ def family(bases, children, node):
 
 @inlined
 def find(tokens, bases, children, node, token):
-    """Return the child with a token of a context other than the empty one, 0 if there is none."""
+    """Return the child node for a token of a non-empty context, 0 if it has none."""
     low, high = family(bases, children, node)
     while high - low > 8:
         middle = (low + high) >> 1
@@ -112,7 +112,7 @@ def probability(probabilities, book, node):
 
 @inlined
 def context_after(tokens, links, ends, bases, children, heads, context, child, token):
-    """Return the context of a text after a token, given the context that has the token as a child, and the child."""
+    """Return the next context of a text after a token that was found as a child of a context, given both nodes."""
     if child < len(children):
         return child
     end = stored_end(ends, child - len(children))

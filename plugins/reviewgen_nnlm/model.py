@@ -66,7 +66,7 @@ class Nnlm(nn.Module):
         return self.output(h), seen[:, -context:]
 
     def _restart_some_rows(self, parts: list[Tensor]) -> list[Tensor]:
-        """Return the embeddings of the contexts, (B, T, E) each, as if in some rows a text began at a random token."""
+        """Return the embeddings of the contexts, (B, T, E) each; in some rows a text start is simulated at a random token."""
         rows, length, _ = parts[0].shape
         padding = self.embedding.weight[self.config.vocab_size]
         time = torch.arange(length, device=padding.device)

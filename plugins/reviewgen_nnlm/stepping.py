@@ -84,7 +84,7 @@ class NnlmStepper:
         uniform: Float64[np.ndarray, "B N"],
         params: SamplingParams,
         texts: Int64[np.ndarray, "B L"],
-        written: Int64[np.ndarray, " B"],
+        new_tokens: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
@@ -96,7 +96,7 @@ class NnlmStepper:
         whole[:, :start] = texts
         sampled, used = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
         windows, run = guard or (NO_WINDOWS, 0)
-        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
+        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(new_tokens)
         _generate(self._weights, self._is_relu, seen, whole, start, sampled, new, numbers, used, params, windows, run)
         return whole[:, start:], used, seen
 

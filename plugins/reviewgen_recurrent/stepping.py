@@ -85,7 +85,7 @@ class RecurrentStepper:
         uniform: Float64[np.ndarray, "B N"],
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
-        written: Int64[np.ndarray, " B"],
+        new_tokens: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
@@ -98,7 +98,7 @@ class RecurrentStepper:
         whole[:, :start] = texts
         sampled, used = (np.zeros(len(texts), np.int64) for _ in range(2))
         windows, run = guard or (NO_WINDOWS, 0)
-        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(written)
+        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(new_tokens)
         kernels.generate(self._weights, *self._cell, h, c, past, whole, start, sampled, new, numbers, used, params, windows, run)
         return whole[:, start:], used, self._batch_first(h, c, past)
 

@@ -38,7 +38,7 @@ def cut(texts, *, lanes, bptt, seed=0, **process):
 
 
 def epoch_of(made, number=0):
-    return list(itertools.islice(made, number * made.steps_per_epoch, (number + 1) * made.steps_per_epoch))
+    return list(itertools.islice(made, number * made.batches_per_epoch, (number + 1) * made.batches_per_epoch))
 
 
 def rows_of(batches):
@@ -132,7 +132,7 @@ def test_pages_are_released_after_every_block(monkeypatch):
     store = MemoryStore(marked_texts([18] * 100))
     made = Lanes(store, bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
     epoch_of(made)
-    assert store.releases == -(-made.steps_per_epoch // 2)  # after every block of two steps
+    assert store.releases == -(-made.batches_per_epoch // 2)  # after every block of two steps
 
 
 def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():
@@ -154,8 +154,8 @@ def test_epochs_differ_and_a_seed_repeats():
     assert first[0] != first[1] != first[2] != first[0]
     assert streams(8)[0] not in first
     made = cut(texts, lanes=3, bptt=4)
-    assert [batch.epoch for batch in itertools.islice(made, 3 * made.steps_per_epoch)] == [
-        epoch for epoch in range(3) for _ in range(made.steps_per_epoch)
+    assert [batch.epoch for batch in itertools.islice(made, 3 * made.batches_per_epoch)] == [
+        epoch for epoch in range(3) for _ in range(made.batches_per_epoch)
     ]
 
 
@@ -179,7 +179,7 @@ def test_global_random_state_is_left_alone():
 )
 def test_tiny_corpora_have_fewer_and_shorter_lanes(lengths, lanes, bptt, shape):
     made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt)
-    assert made.steps_per_epoch >= 1
+    assert made.batches_per_epoch >= 1
     for batch in itertools.islice(made, 5):
         assert batch.ids.shape == batch.targets.shape == shape
         assert batch.ids.dtype == batch.targets.dtype == np.int64
@@ -195,12 +195,12 @@ def test_no_texts():
 def test_a_start_in_the_middle_continues_from_there(shape, step):
     lengths, lanes, bptt, seed = shape
     made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed)
-    epoch, number = divmod(step, made.steps_per_epoch)
+    epoch, number = divmod(step, made.batches_per_epoch)
     expected = itertools.islice(made, step, step + 5)
     for found, batch in zip(itertools.islice(made.start_at(epoch, number), 5), expected, strict=True):
         assert (found.epoch, found.number, found.starts_epoch) == (batch.epoch, batch.number, batch.starts_epoch)
         assert np.array_equal(found.ids, batch.ids) and np.array_equal(found.targets, batch.targets)
-    after = next(made.start_at(epoch, made.steps_per_epoch))  # the end of an epoch is the beginning of the next
+    after = next(made.start_at(epoch, made.batches_per_epoch))  # the end of an epoch is the beginning of the next
     assert (after.epoch, after.number) == (epoch + 1, 0)
 
 
@@ -216,5 +216,5 @@ def test_a_start_in_the_middle_reads_nothing_before_it(monkeypatch):
             return super().document(number)
 
     made = Lanes(Watched(marked_texts([18] * 1000)), bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
-    next(made.start_at(3, made.steps_per_epoch // 2))
+    next(made.start_at(3, made.batches_per_epoch // 2))
     assert 5 <= len(read) <= 10  # two steps of five lanes

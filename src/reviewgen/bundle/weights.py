@@ -44,7 +44,7 @@ class Weights:
         return self._model
 
     def expose(self) -> "LanguageModel":
-        """Return the torch model to the user, who may change its weights; later steppers are created from it."""
+        """Return the torch model for modification; later steppers use the changed weights."""
         self._stepper, self.is_exposed = None, True
         return self.model
 

@@ -81,11 +81,11 @@ def pull(
     as_json: options.AsJson = False,
 ) -> None:
     """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network."""
-    from reviewgen.hub.fetch import fetch
+    from reviewgen.hub.pull import pull as pull_model
 
     show_log()
     with notes.status(f"Downloading {repository} ..."):
-        facts = fetch(repository, out=out, token=token, force_download=force)
+        facts = pull_model(repository, out=out, token=token, force_download=force)
     if as_json:
         print_json(facts)
         return

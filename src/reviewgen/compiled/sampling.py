@@ -256,7 +256,7 @@ def filter_min_p(probs, min_p):
 
 @compiled
 def filter_top_k_top_p(probs, top_k, top_p):
-    """Zero all but the top_k most probable tokens and their equals, and of these all but the smallest set of probability top_p.
+    """Keep the top_k most probable tokens, ties included, then the smallest set of these with probability top_p; zero the others.
 
     top-k: Fan et al. 2018. top-p: Holtzman et al. 2020; of equals, those of smaller id are kept first.
     """

@@ -23,7 +23,7 @@ _BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
 
 @dataclass(frozen=True)
 class Batch:
-    """The tokens of one training step; ``targets[b, t]`` is the token after ``ids[b, t]``.
+    """The tokens of one batch; ``targets[b, t]`` is the token after ``ids[b, t]``.
 
     Attributes:
         ids: The input ids, (B, T) int64.
@@ -51,7 +51,7 @@ class Lanes:
         bos_id: The id that starts a text.
         vocab_size: The tokenizer's; ids from there on are conditions.
         lanes: The number of lanes, B; reduced if the store has too few tokens.
-        bptt: The number of tokens per step and lane, T; reduced if the lanes are shorter.
+        bptt: The number of tokens per batch and lane, T; reduced if the lanes are shorter.
         seed: The seed of the shuffling.
         rank: The rank of this process, from 0.
         world_size: The number of processes, each with B lanes.
@@ -59,8 +59,8 @@ class Lanes:
     Attributes:
         lanes: The number of lanes of this process, B.
         length: The number of targets per lane and epoch.
-        bptt: The number of tokens per step and lane, T.
-        steps_per_epoch: The number of batches per epoch.
+        bptt: The number of tokens per batch and lane, T.
+        batches_per_epoch: The number of batches per epoch.
 
     Raises:
         DataError: The store holds fewer than two tokens, or too few for the number of processes.
@@ -87,7 +87,7 @@ class Lanes:
         self.length = targets // (self.lanes * world_size)
         self._first_lane = rank * self.lanes  # among the lanes of all processes
         self.bptt = min(bptt, self.length)
-        self.steps_per_epoch = self.length // self.bptt
+        self.batches_per_epoch = self.length // self.bptt
         self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
 
     def __iter__(self) -> Iterator[Batch]:
@@ -103,8 +103,8 @@ class Lanes:
         """Yield the batches of an epoch, from a number on."""
         stream = _ShuffledStream(self._store, np.random.default_rng((self._seed, epoch)))
         steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * self.bptt))
-        for first in range(number, self.steps_per_epoch, steps_per_block):
-            steps = min(steps_per_block, self.steps_per_epoch - first)
+        for first in range(number, self.batches_per_epoch, steps_per_block):
+            steps = min(steps_per_block, self.batches_per_epoch - first)
             ids, targets = self._fill_block(stream, first, steps)
             for step in range(steps):
                 cut = slice(step * self.bptt, (step + 1) * self.bptt)

@@ -89,7 +89,7 @@ def _open_records(source: Any, workspace: Path, documents: str) -> _Records:
 
 
 def _open_string(source: str, workspace: Path, documents: str) -> _Records:
-    """Open what a string names: the extra, a Hub dataset, a file or a glob."""
+    """Open a source given as a string: "reviews" (the extra), a Hub dataset, a file or a glob."""
     if "\n" in source or len(source) > 1000:
         raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
     hub = parse_hub_id(source)

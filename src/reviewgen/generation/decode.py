@@ -94,7 +94,7 @@ class Decoder:
 
     @cached_property
     def stopping(self) -> Stopping:
-        """What finishes rows."""
+        """The rules that decide where a text ends."""
         return Stopping(self.tokenizer, self.config)
 
     def decode(self, rows: list[Row]) -> Iterator[list[Row]]:

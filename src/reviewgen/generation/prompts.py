@@ -58,7 +58,7 @@ class Pieces:
         return Prompt(ids[:keep], rest, len(self._tokenizer.decode(ids[:keep])) + len(rest))
 
     def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
-        """Return which tokens begin with ``rest``, or are a beginning of it."""
+        """Return a mask of the tokens that start with ``rest`` or are a prefix of it."""
         return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])
 
 

@@ -17,7 +17,7 @@ _CUT_OFF = ("length", "time", "stuck", "criteria")  # finish reasons of a text t
 
 @dataclass(frozen=True)
 class Stopping:
-    """Finishes rows, by a call's GenerationConfig."""
+    """Ends texts as a GenerationConfig says: at eos, at a stop string, at a length."""
 
     tokenizer: Tokenizer
     config: GenerationConfig
@@ -66,7 +66,7 @@ class Stopping:
         del row.ids[kept:]
 
     def _count_tokens(self, row: Row, text: str) -> int:
-        """Return how many of a row's tokens cover a beginning of its text."""
+        """Return the number of leading tokens of a row that are needed for a beginning of its text."""
 
         def decoded(count: int) -> str:
             return row.prompt + self.tokenizer.decode(row.ids[:count])[row.prompt_length :]

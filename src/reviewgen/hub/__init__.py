@@ -1,8 +1,8 @@
 """The Hugging Face Hub, by the plain functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
     locate    the folder of a model: a preset's weights, a repository or a local folder
-    pull      downloads a repository's model files and compares their digests
-    fetch     ``reviewgen pull``
+    download  downloads a repository's model files and compares their digests
+    pull      ``reviewgen pull``: download, read, copy to a folder
     push      uploads a saved folder as one commit
     publish   ``push_to_hub``: scan, card, upload
     privacy   finds personal data in generated texts

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
 from reviewgen.errors import BundleError, SourceError
-from reviewgen.hub.pull import pull
+from reviewgen.hub.download import download
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
 
@@ -44,7 +44,7 @@ def locate(source: str | Path, revision: str | None = None, **options: Unpack[Hu
     """
     parsed = parse_source(source, preset_names(), revision)
     if isinstance(parsed, HubSource):
-        return ModelLocation(pull(parsed, **options), f"hf://{parsed}", is_downloaded=True)
+        return ModelLocation(download(parsed, **options), f"hf://{parsed}", is_downloaded=True)
     if not isinstance(parsed, PresetSource):
         return ModelLocation(parsed.path, str(source), is_downloaded=False)
     folder = find_weights(parsed.name)

@@ -22,9 +22,9 @@ from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, wi
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, storage_errors
 from reviewgen.generation import Generator, Request
-from reviewgen.hub.fetch import megabytes
 from reviewgen.hub.locate import parse_repository
 from reviewgen.hub.privacy import NOTHING_FOUND, Finding, check_kinds, find_personal_data
+from reviewgen.hub.pull import megabytes
 from reviewgen.hub.push import PushOptions, Remote, check_push, inspect_repository, push
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure

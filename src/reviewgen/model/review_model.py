@@ -425,7 +425,7 @@ class ReviewModel:
 
     @property
     def _generator(self) -> Generator:
-        """What generates with the weights as they are now.
+        """A Generator for the current weights.
 
         Raises:
             GenerationError: The weights were set to NaN or infinity.

@@ -95,7 +95,7 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
 
 @compiled
 def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
-    """Set the range of suffixes that share most tokens with the text from ``i`` on; return how many, at most ``depth``."""
+    """Set the range to the suffixes that share the longest prefix with the text from ``i`` on; return its length (<= depth)."""
     key, width, shared = 0, base**depth, 0
     while shared < depth and i + shared < limits[i]:
         width //= base

@@ -44,7 +44,7 @@ class _SharedCorpus:
 
 
 class Variants:
-    """The trainings of one start on one source that differ in some settings.
+    """Trainings of the same preset or model on the same source with different settings.
 
     Args:
         start: A preset, or a trained model to train further.

@@ -78,7 +78,7 @@ class Loop:
         self.averaged = make_averaged(model, config.averaging)
         self.parameters = list(model.parameters())
         self.started = time.monotonic()
-        batches = math.ceil((budget.epochs or 0) * lanes.steps_per_epoch)
+        batches = math.ceil((budget.epochs or 0) * lanes.batches_per_epoch)
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.steps = self.evaluations = 0
         self.position = 0, 0  # epoch, and index in it, of the next batch
@@ -266,7 +266,7 @@ class Loop:
         Raises:
             TrainingError: The first step was bad, so there are no good weights.
         """
-        step, batches = self.guard.bad_step, self.lanes.steps_per_epoch
+        step, batches = self.guard.bad_step, self.lanes.batches_per_epoch
         batch = (step - 1) * self.config.gradient_accumulation_steps
         loss = report.nats_per_token
         what = f"The loss is {loss}" if loss is not None and not math.isfinite(loss) else "The gradient is NaN or infinite"
