@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import reviewgen
 from reviewgen import TrainingRun
@@ -132,8 +133,19 @@ command(out + "-killed")
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run the script in two processes."""
-    folder = tmp_path_factory.mktemp("launched")
+    """Run the script in two processes, once for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "launched"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _launch(folder)
+    first, second = (json.loads((folder / f"both.{rank}.json").read_text()) for rank in "01")
+    done = json.loads((folder / "done.json").read_text())
+    return SimpleNamespace(folder=folder, first=first, second=second, both=(first, second), done=SimpleNamespace(**done))
+
+
+def _launch(folder: Path) -> None:
+    folder.mkdir()
     (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
@@ -146,8 +158,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
         timeout=180,
     )
     assert (folder / "both.1.json").exists(), done.stderr
-    first, second = (json.loads((folder / f"both.{rank}.json").read_text()) for rank in "01")
-    return SimpleNamespace(folder=folder, first=first, second=second, both=(first, second), done=done)
+    (folder / "done.json").write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout}))
 
 
 def one_process(folder: Path, **options: Any) -> tuple[TrainingRun, list[float], list[Any]]:
