@@ -180,8 +180,9 @@ def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str 
         StorageError: The file cannot be written.
     """
     from reviewgen.search.sweep import plot_sweep as plot_rows
+    from reviewgen.storage import to_path
 
-    plot_rows(rows, setting, preset, Path(file))
+    plot_rows(rows, setting, preset, to_path("file", file))
 
 
 def tune(

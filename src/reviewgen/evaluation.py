@@ -169,9 +169,11 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Se
     """Return the bits of one text, including its end token, given the ids of its conditions.
 
     Raises:
-        DataError: The text is empty.
+        DataError: The text is empty, or not a string.
     """
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str):
+        raise DataError(f"A text to score must be a string; got {text!r}.")
+    if not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
     framed = np.array([tokenizer.bos_id, *prefix, *ids, tokenizer.eos_id])

@@ -7,7 +7,7 @@ errors; it knows neither models nor formats.
 
     write_file, fsync_file, fsync_folder    force content and names to disk
     new_folder, publish                     a folder from scratch to its name; only ``_replace`` overwrites
-    refuse_existing                         checks a target before hours of work
+    to_path, refuse_existing                check a target before hours of work
     default_mode, safetensors_errors        for files that another library writes
 """
 
@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from reviewgen.errors import OutputExists, StorageError, storage_errors
+from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 
 __all__ = [
     "default_mode",
@@ -31,10 +31,22 @@ __all__ = [
     "publish",
     "refuse_existing",
     "safetensors_errors",
+    "to_path",
     "write_file",
 ]
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
+
+
+def to_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return a path that the user has given, with ``~`` expanded.
+
+    Raises:
+        ConfigError: The argument ``name`` is not a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} must be a path; got {value!r}.")
+    return Path(value).expanduser()
 
 
 def refuse_existing(folder: Path) -> None:

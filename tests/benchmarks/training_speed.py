@@ -2,8 +2,8 @@
 
 The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again and again. ``fit`` also reads
 batches from the token cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the median of
-the ratios of neighbours. A last line for each shape and cell is what ``fit`` does by itself, in the form that its probe finds and
-with Muon, beside the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
+the ratios of neighbours. A last line for each shape and cell is what ``fit`` does by itself, as autotuning selects it and with
+Muon, beside the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
 """
 
 import statistics

@@ -199,7 +199,7 @@ def test_a_share_is_at_least_0_and_below_1(name, setting, value):
 def test_training_samples_masks_from_its_own_generator():
     texts = [f"The {noun} was {kind}." for noun in ("food", "band", "film", "beer") for kind in ("good", "bad", "loud", "long")]
     settings = {"hidden_size": 16, "layers": 2, "layer": "fused", **EVERY_DROPOUT}
-    alike = {"batch_size": 4, "threads": 1, "precision": "no"}  # no probe, which may find another form faster
+    alike = {"batch_size": 4, "threads": 1, "precision": "no"}  # no autotuning, which may select another implementation faster
     found = []
     for seed in 0, 1:
         torch.manual_seed(seed)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data import SPLITS, DataConfig, gather, read_texts
+from reviewgen.data import SPLITS, DataConfig, gather, read_examples
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.corpus import split_by_hash
 from reviewgen.errors import ConfigError, DataError
@@ -108,13 +108,18 @@ def test_the_fingerprint_tells_corpora_apart(tmp_path):
     assert len({plain, *others}) == 5
 
 
+def texts_of(*args, **options):
+    """Return the texts of ``read_examples``."""
+    return [text for text, _ in read_examples(*args, **options)]
+
+
 @pytest.mark.parametrize("texts", [["", " ", "<br>"], ["\n"]])
 def test_nothing_left_after_cleaning(tmp_path, texts):
     message = rf"No reviews are left of list of texts after cleaning \({len(texts)} read, {len(texts)} empty\)\."
     with pytest.raises(DataError, match=message):
         gather(texts, tmp_path, DataConfig())
     with pytest.raises(DataError, match=message):
-        list(read_texts(texts, folder_in(tmp_path, "again"), DataConfig()))
+        texts_of(texts, folder_in(tmp_path, "again"), DataConfig())
 
 
 def test_an_empty_validation_source(tmp_path):
@@ -122,15 +127,15 @@ def test_an_empty_validation_source(tmp_path):
         gather(["a", "b"], tmp_path, DataConfig(), validation=[])
 
 
-def test_read_texts_of_all_and_of_a_split(tmp_path):
+def test_read_examples_of_all_and_of_a_split(tmp_path):
     texts = [f"review {number}" for number in range(200)]
-    assert list(read_texts(texts, folder_in(tmp_path, "a"), DataConfig())) == texts
-    parts = [list(read_texts(texts, folder_in(tmp_path, name), DataConfig(), split=name)) for name in SPLITS]
+    assert texts_of(texts, folder_in(tmp_path, "a"), DataConfig()) == texts
+    parts = [texts_of(texts, folder_in(tmp_path, name), DataConfig(), split=name) for name in SPLITS]
     assert sorted(text for part in parts for text in part) == sorted(texts)
     with pytest.raises(ConfigError, match="A split is all, train, validation or test; got 'dev'"):
-        list(read_texts(texts, tmp_path, DataConfig(), split="dev"))
+        texts_of(texts, tmp_path, DataConfig(), split="dev")
     with pytest.raises(DataError, match="The test split of list of texts is empty: it has 2 texts in all"):
-        list(read_texts(["a", "b"], folder_in(tmp_path, "few"), DataConfig(), split="test"))
+        texts_of(["a", "b"], folder_in(tmp_path, "few"), DataConfig(), split="test")
 
 
 def test_a_source_is_read_once_and_spooled_as_json_lines(tmp_path):

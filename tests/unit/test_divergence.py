@@ -1,4 +1,4 @@
-"""A loss or a gradient that is no number: seen at once, named with its place, and the last good weights are kept."""
+"""A loss or a gradient that is NaN or infinite: seen at once, named with its place, and the last good weights are kept."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The choice of a size: what the time is enough for, by what steps cost here; never against what somebody has said."""
+"""The choice of a size: what the time is enough for, by what steps cost here; a size that the user has set is kept."""
 
 import math
 from types import SimpleNamespace

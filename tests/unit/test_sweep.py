@@ -96,7 +96,7 @@ def test_a_size_for_a_budget_is_chosen_once_and_leaves_the_settings_of_a_trial_a
     plans: list[Any] = []
     size = Sizing({"hidden_size": 8}, {"batch_size": 4}, 1, 1.0, 1.0, None)
     monkeypatch.setattr(variants, "find_size", lambda plan, corpus, seconds: plans.append(plan) or size)
-    trials = variants.Variants("rnn-char", TEXTS, None, {"budget": "600s"}, "tune")
+    trials = variants.Variants("rnn-char", TEXTS, {}, {"budget": "600s"})
     fits = [trials.fit(trials.plan({"model.output_dropout": dropout, "training.bptt": 9})) for dropout in (0.1, 0.2)]
     assert len(plans) == 1
     assert not plans[0].parts.sizes.may_grow_batch

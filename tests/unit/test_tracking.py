@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(at: int, tmp_path: 
     assert threading.excepthook == reported.append
 
 
-def test_a_thread_of_somebody_else_is_not_silenced(tmp_path: Path, monkeypatch: Any) -> None:
+def test_other_threads_are_not_silenced(tmp_path: Path, monkeypatch: Any) -> None:
     reported: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", reported.append)
     run = TrainingRun("gru-char", TEXTS, steps=2, out=tmp_path / "m", log="tensorboard", **GRU)

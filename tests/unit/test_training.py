@@ -82,7 +82,7 @@ def test_the_loop_is_the_loop_written_out(optimizer, accumulated):
 
 
 def plain_losses(run, start):
-    """Each step reads so many chunks of the lanes on end, and descends the mean over all their targets, bos aside."""
+    """Each step reads n consecutive batches of the lanes, and minimises the mean over all their targets but bos."""
     from reviewgen.data import Lanes
 
     model = type(run.model)(run.model.config)

@@ -89,7 +89,7 @@ def _resume(out: Path, run: str, seed: int | None) -> tuple[int, int]:
     with out.open("rb") as lines:
         for line in lines:
             if not line.endswith(b"\n"):
-                break  # cut short by a crash
+                break  # truncated by a crash
             last = _parse_text(line, out, done)
             first = first or last
             done, end = done + 1, end + len(line)

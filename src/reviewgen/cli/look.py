@@ -26,28 +26,33 @@ LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 
 def list_plugins(as_json: options.AsJson = False) -> None:
     """List the installed presets, with their trained weights, and the models and tokenizers."""
-    found = {kind: registry.list_plugins(kind) for kind in KINDS}
-    weights = {plugin.name: describe_weights(plugin.name) for plugin in found["preset"]}
+    plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
+    weights = {plugin.name: describe_weights(plugin.name) for plugin in plugins_by_kind["preset"]}
     if as_json:
-        rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in found.items()}
+        rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
         for row in rows["presets"]:
             known = weights[row["name"]]
             row["weights"] = None if known is None else asdict(known)
         print_json(rows)
         return
     table = Table("kind", "name", "package", "version", "weights", "bits", "", caption="bits: per character of held-out text")
-    for kind, plugins in found.items():
+    for kind, plugins in plugins_by_kind.items():
         for plugin in plugins:
             known = weights.get(plugin.name) if kind == "preset" else None
             problem = plugin.problem or (known.problem if known else None)
             table.add_row(
-                kind, plugin.name, plugin.package, plugin.version, *_spell(known), f"broken: {problem}" if problem else ""
+                kind,
+                plugin.name,
+                plugin.package,
+                plugin.version,
+                *_format_weights(known),
+                f"broken: {problem}" if problem else "",
             )
     Console().print(table)
 
 
-def _spell(weights: InstalledWeights | None) -> tuple[str, str]:
-    """Return how large and how good the trained weights of a preset are."""
+def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
+    """Return the size and the bits per character of the trained weights of a preset, as texts."""
     if weights is None:
         return "", ""
     size, bits = weights.megabytes, weights.bits_per_character
@@ -64,8 +69,8 @@ def doctor(as_json: options.AsJson = False) -> None:
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
     problems = [problem for kind in (*KINDS, "stepper") for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
-    found = (describe_weights(plugin.name) for plugin in registry.list_plugins("preset"))
-    facts |= {"problems": problems + [weights.problem for weights in found if weights and weights.problem]}
+    weights = (describe_weights(plugin.name) for plugin in registry.list_plugins("preset"))
+    facts |= {"problems": problems + [each.problem for each in weights if each and each.problem]}
     if as_json:
         print_json(facts)
     else:

@@ -128,7 +128,7 @@ def _format_settings(settings: dict[str, Any]) -> str:
 
 def _outcome(trial: "TuneTrial") -> str:
     bits = "" if trial.bits is None else f"{trial.bits:.4f} bits per character"
-    how = {"done": "", "pruned": "cut short", "failed": "failed"}[trial.outcome]
+    how = {"done": "", "pruned": "pruned", "failed": "failed"}[trial.outcome]
     return f"{bits}{', ' if bits and how else ''}{how}" + (f" ({trial.problem})" if trial.problem else "")
 
 

@@ -23,6 +23,7 @@ from reviewgen.config.settings import (
     parse_duration,
     parse_settings,
     rename_values,
+    seed_or_random,
     to_dict,
 )
 from reviewgen.config.training import TrainingConfig
@@ -51,5 +52,6 @@ __all__ = [
     "parse_settings",
     "refuse_unknown_options",
     "rename_values",
+    "seed_or_random",
     "to_dict",
 ]

@@ -1,6 +1,6 @@
-"""The keywords by which a source of texts is read and cleaned, said once for every function that takes them."""
+"""The keywords for reading and cleaning a source of texts, defined once for every function that takes them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
 from reviewgen.errors import ConfigError, did_you_mean
@@ -39,12 +39,22 @@ class EvaluateOptions(ReadingOptions, total=False):
     split: str
 
 
-def refuse_unknown_options(options: Mapping[str, Any], known: type, function: str) -> None:
-    """Raise where a keyword is not one of a TypedDict's.
+def refuse_unknown_options(
+    options: Mapping[str, Any], known: type, function: str, *, others: Collection[str] = (), hidden: Collection[str] = ()
+) -> None:
+    """Raise if a keyword is not one of a TypedDict's.
+
+    Args:
+        options: The keywords.
+        known: The TypedDict.
+        function: The public function that was called, for the message.
+        others: The other arguments of that function, which the message may suggest.
+        hidden: Keywords that the message does not suggest.
 
     Raises:
-        ConfigError: A keyword is unknown; names the closest known one.
+        ConfigError: A keyword is unknown; suggests the closest known one.
     """
+    names = [*others, *(name for name in known.__annotations__ if name not in hidden)]
     for name in options:
         if name not in known.__annotations__:
-            raise ConfigError(f"{name!r} is not an argument of {function}. {did_you_mean(name, known.__annotations__)}")
+            raise ConfigError(f"{name!r} is not an argument of {function}. {did_you_mean(name, names)}")

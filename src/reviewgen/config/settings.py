@@ -43,6 +43,7 @@ __all__ = [
     "parse_duration",
     "parse_settings",
     "rename_values",
+    "seed_or_random",
     "to_dict",
 ]
 
@@ -100,17 +101,24 @@ def check(config: Any) -> None:
         _check_value(name, getattr(config, name), hint)
 
 
-def check_seed(seed: int | None) -> int:
-    """Return a seed after validating it; a random one for None.
+def check_seed(seed: int) -> int:
+    """Return a seed after validating it.
 
     Raises:
         ConfigError: It is not a whole number from 0 to 2**64 - 1.
     """
-    if seed is None:
-        return secrets.randbits(63)
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
         raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {seed!r}.")
     return seed
+
+
+def seed_or_random(seed: int | None) -> int:
+    """Return a seed after validating it, or a random one for None.
+
+    Raises:
+        ConfigError: See ``check_seed``.
+    """
+    return secrets.randbits(63) if seed is None else check_seed(seed)
 
 
 def fields_of(cls: type) -> dict[str, Any]:

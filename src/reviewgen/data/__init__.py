@@ -17,7 +17,7 @@ Knows no model, and of a tokenizer only its protocol.
 
 from reviewgen.data.cache import cache_folder, digest_tokenizer, tokenize, workspace
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_examples, read_texts, shorten
+from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_examples, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.reading import read_documents, trained_on
 from reviewgen.data.store import TokenStore, frame_texts
@@ -38,7 +38,6 @@ __all__ = [
     "gather",
     "read_documents",
     "read_examples",
-    "read_texts",
     "shorten",
     "tokenize",
     "trained_on",

@@ -27,7 +27,7 @@ from reviewgen.data.spool import LineRange, Spool, read_spool
 from reviewgen.data.workers import count_workers, run_tasks
 from reviewgen.errors import ConfigError, DataError, storage_errors
 
-__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "read_texts", "shorten"]
+__all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "shorten"]
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
@@ -214,11 +214,6 @@ def _clean_in_workers(
             cleaner.report.add(count)
             yield from read_json_lines(path)
             shutil.rmtree(path)
-
-
-def read_texts(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[str]:
-    """Yield a source's cleaned texts; see ``read_examples``."""
-    return (text for text, _ in read_examples(source, workspace, config, split=split))
 
 
 def read_examples(source: Any, workspace: Path, config: DataConfig, *, split: str = "all") -> Iterator[Example]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, GenerationSettings, check_seed, generation_config
+from reviewgen.config import GenerationConfig, GenerationSettings, generation_config, seed_or_random
 from reviewgen.errors import ConfigError
 from reviewgen.generation.hooks import Hooks, make_hooks
 from reviewgen.generation.prompts import check_prompts
@@ -88,7 +88,7 @@ def make_request(
     request = Request(
         prompts=check_prompts(prompt, config.num_return_sequences),
         config=config,
-        seed=check_seed(given["seed"]),
+        seed=seed_or_random(given["seed"]),
         hooks=make_hooks(given["logits_processor"], given["stopping_criteria"], given["streamer"]),
         novelty=given["novelty"],
         max_copy=given["max_copy"],

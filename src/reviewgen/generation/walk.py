@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reviewgen.compiled.sampling import sample_from
-from reviewgen.config import check_seed
+from reviewgen.config import seed_or_random
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.generation.next_tokens import NextTokens, check_choice, distribution, next_tokens
 from reviewgen.generation.prompts import Pieces
@@ -55,7 +55,7 @@ class Walk:
     ) -> None:
         check_choice(1, temperature)
         self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
-        self._rng = np.random.default_rng(check_seed(seed))
+        self._rng = np.random.default_rng(seed_or_random(seed))
         self._prefix = (tokenizer.bos_id, *conditions)
         self._steps = [self._feed((*self._prefix, *tokenizer.encode(_checked(text))))]
 

@@ -4,6 +4,7 @@ What only evaluating, saving and publishing need is imported there: a model that
 stepper that needs none.
 """
 
+import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -312,7 +313,7 @@ class ReviewModel:
         Raises:
             OutputExists: The folder exists and ``overwrite`` is false, or what exists is not a saved model.
             StorageError: The disk is full, or the folder cannot be written.
-            ConfigError: The dtype is unknown, or the model is not a network.
+            ConfigError: The dtype is unknown, the model is not a network, or an argument is unknown.
             NotPublished, HubError, SourceError: As ``push_to_hub``; of these only the last is raised before it is saved.
         """
         from reviewgen.bundle.write import write_bundle
@@ -322,6 +323,8 @@ class ReviewModel:
             raise ConfigError(f"{', '.join(names)} needs push_to_hub=True.")
         if push_to_hub and repo_id is None:
             raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
+        if unknown := sorted(push_to_hub_kwargs.keys() - inspect.signature(self.push_to_hub).parameters.keys()):
+            raise ConfigError(f"{unknown[0]!r} is not an argument of save_pretrained or push_to_hub.")
         if push_to_hub:
             parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
         write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
@@ -399,7 +402,7 @@ class ReviewModel:
             NotPublished: The scan found something that is not allowed.
             HubError: The Hub cannot be reached, or refused.
             SourceError: ``repo_id`` is not the name of a repository.
-            ConfigError: An argument is unknown or out of range, or contradicts a card that is kept.
+            ConfigError: An argument is out of range, or contradicts a card that is kept.
             BundleError: The folder from which the model was loaded is gone or damaged.
             StorageError: There is no disk space for a copy.
         """
@@ -455,10 +458,10 @@ def _weight_bits(options: LoadOptions) -> int:
     Raises:
         ConfigError: A keyword is unknown, or the bits are not 32, 16 or 8, or were given twice.
     """
-    refuse_unknown_options(options, LoadOptions, "load")
+    refuse_unknown_options(options, LoadOptions, "load", hidden=["bits"])
     if "bits" in options and "weight_bits" in options:
         raise ConfigError("bits is the former name of weight_bits: give weight_bits only.")
     weight_bits = options.get("weight_bits", options.get("bits", 32))
-    if weight_bits not in (32, 16, 8) or isinstance(weight_bits, bool):
+    if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
         raise ConfigError(f"weight_bits must be 32, 16 or 8; got {weight_bits!r}.")
     return weight_bits

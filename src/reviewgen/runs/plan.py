@@ -14,6 +14,7 @@ from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.tracking import check_tracker
+from reviewgen.storage import to_path
 from reviewgen.training import Budget
 
 __all__ = ["RunLength", "TrainingPlan", "make_plan"]
@@ -97,7 +98,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
         ReviewgenError: A setting, the preset or the output folder is unusable.
     """
     out = options.get("out")
-    folder = None if out is None else Path(out).expanduser()
+    folder = None if out is None else to_path("out", out)
     if folder is not None:
         refuse_existing(folder)
     parts = resolve_parts(start, options.get("model"), options.get("tokenizer"), options.get("training"))

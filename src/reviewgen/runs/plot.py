@@ -8,6 +8,7 @@ from reviewgen.bundle.read import read_training
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.hub.locate import locate
 from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
+from reviewgen.storage import to_path
 
 __all__ = ["picture_name", "plot_training", "read_curves"]
 
@@ -33,7 +34,7 @@ def plot_training(
         raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {sources!r}.")
     if against not in AXES:
         raise ConfigError(f"Curves cannot be drawn against {against!r}. {did_you_mean(against, AXES)}")
-    file = Path(file)
+    file = to_path("file", file)
     refuse_plot(file, overwrite)
     names = _names(sources)
     runs = [read_curves(source, name) for source, name in zip(sources, names, strict=True)]

@@ -29,7 +29,7 @@ _LOGGED = ("bits_per_character", "train_bits_per_character", "copy_rate", "learn
 
 
 def check_tracker(name: str | None) -> None:
-    """Raise if a tracker cannot be used; None is no tracker.
+    """Raise if a tracker cannot be used; None for no tracker.
 
     Raises:
         ConfigError: There is no tracker of that name, or it is not installed.

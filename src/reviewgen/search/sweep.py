@@ -11,7 +11,7 @@ from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.pictures import new_figure, refuse_plot, save_figure
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
-from reviewgen.search.variants import Variants, split_name
+from reviewgen.search.variants import Variants, check_groups, refuse_options, split_name
 
 __all__ = ["SweepRow", "plot_sweep", "sweep"]
 
@@ -43,10 +43,14 @@ def sweep(
     **options: Unpack[TrainOptions],
 ) -> Iterator[SweepRow]:
     """Train a preset with each value of a setting; see ``reviewgen.sweep``."""
-    split_name(setting)
-    if isinstance(values, str) or not values:
+    refuse_options(options, "sweep", ("setting", "values", "settings"))
+    group, name = split_name(setting)
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ConfigError(f"Give a list of at least one value of {setting}; got {values!r}.")
-    variants = Variants(preset, source, settings, options, "sweep")
+    fixed = check_groups(settings)
+    if name in fixed[group]:
+        raise ConfigError(f"{setting} is both set and swept; do one of the two.")
+    variants = Variants(preset, source, fixed, options)
     plans = [variants.plan({setting: value}) for value in values]  # a bad value is refused before any work
     return (_train(variants.fit(plan), value) for plan, value in zip(plans, values, strict=True))
 

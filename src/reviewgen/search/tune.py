@@ -19,7 +19,8 @@ from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.search.space import Space, current, parse_space, usual_space
 from reviewgen.search.study import Study
-from reviewgen.search.variants import GROUPS, Variants
+from reviewgen.search.variants import Variants, check_groups, refuse_options
+from reviewgen.storage import to_path
 from reviewgen.training import StopReason, process_state
 
 __all__ = ["TuneTrial", "best_trial", "tune"]
@@ -53,6 +54,7 @@ def tune(
     **options: Unpack[TrainOptions],
 ) -> Iterator[TuneTrial]:
     """Search for good settings; see ``reviewgen.tune``."""
+    refuse_options(options, "tune", ("trials", "search", "settings", "storage"))
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ConfigError(f"trials must be a whole number of at least 1; got {trials!r}.")
     if process_state().num_processes > 1:
@@ -60,17 +62,17 @@ def tune(
     if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
     options["seed"] = seed = check_seed(options.get("seed", 0))
-    own = {group: dict((settings or {}).get(group, {})) for group in GROUPS}
+    own = check_groups(settings)
     parts = resolve_parts(start, **own)
     space = _make_space(parts, own, search)
     if parts.training.keep == "best":
         own["training"] = _FASTER | own["training"]
-    variants = Variants(start, source, {**(settings or {}), **own}, options, "tune")
+    variants = Variants(start, source, own, options)
     for setting, values in space.items():
         for value in values.ends:
             variants.plan({setting: value})  # what is out of range is refused before any work
     patience = math.ceil(_MIN_SHARE * parts.training.evaluations)
-    file = None if storage is None else Path(storage).expanduser()
+    file = None if storage is None else to_path("storage", storage)
     study = Study(space, seed, _first_settings(parts, space), patience, file)
     about = {"preset": parts.preset, "search": str(space), "settings": str(own), "seed": seed}
     about |= {name: str(value) for name in ("budget", "steps", "epochs") if (value := options.get(name)) is not None}
@@ -90,6 +92,8 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
 def _make_space(parts: TrainingParts, own: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any] | None) -> Space:
     """Return what is searched: what the user names, else what is usual for the model."""
     fixed = [f"{group}.{name}" for group, names in own.items() for name in names]
+    if not isinstance(search, Mapping | None):
+        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {search!r}.")
     if not search:
         return usual_space(parts, fixed)
     if twice := sorted(set(search) & set(fixed)):

@@ -1,10 +1,10 @@
 """Trainings that differ in some settings, for a sweep or a search; the corpus is prepared once and fitted many times."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reviewgen.config import check_seed, refuse_unknown_options
+from reviewgen.config import refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
@@ -14,7 +14,7 @@ from reviewgen.runs.record import ChosenSize
 from reviewgen.runs.start import find_size, start_fit
 from reviewgen.runs.tracking import RunLog
 
-__all__ = ["GROUPS", "Variants", "split_name"]
+__all__ = ["GROUPS", "Variants", "check_groups", "refuse_options", "split_name"]
 
 GROUPS = ("model", "tokenizer", "training")
 
@@ -28,10 +28,46 @@ def split_name(setting: str) -> tuple[str, str]:
     Raises:
         ConfigError: It has another form, or there is no such group.
     """
-    group, _, name = setting.partition(".")
+    group, _, name = setting.partition(".") if isinstance(setting, str) else ("", "", "")
     if group not in GROUPS or not name:
         raise ConfigError(f"{setting!r} is not a setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
     return group, name
+
+
+def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
+    """Return the settings of each group, empty for a group that is not given.
+
+    Raises:
+        ConfigError: It is not a mapping from groups to settings.
+    """
+    if not isinstance(settings, Mapping | None) or not all(isinstance(group, Mapping) for group in (settings or {}).values()):
+        raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {settings!r}.")
+    groups = settings or {}
+    for group in groups:
+        if group not in GROUPS:
+            raise ConfigError(f"{group!r} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
+    return {group: dict(groups.get(group, {})) for group in GROUPS}
+
+
+def refuse_options(options: TrainOptions, function: str, others: Sequence[str]) -> None:
+    """Raise unless all keywords of ``sweep`` or ``tune`` are those of several trainings.
+
+    Args:
+        options: The keywords.
+        function: "sweep" or "tune".
+        others: The function's other arguments.
+
+    Raises:
+        ConfigError: A keyword is unknown, or for a single training.
+    """
+    refuse_unknown_options(options, TrainOptions, function, others=others, hidden=[*GROUPS, "out", "resume"])
+    if given := [group for group in GROUPS if group in options]:
+        raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{given[0]!r}: {{...}}}}.")
+    if given := [name for name in ("out", "resume") if options.get(name)]:
+        raise ConfigError(
+            f"{function} trains several models, and no model is saved, so it takes no {given[0]}: train with the settings that "
+            "you choose."
+        )
 
 
 @dataclass
@@ -49,29 +85,12 @@ class Variants:
     Args:
         start: A preset, or a trained model to train further.
         source: The reviews.
-        settings: Settings of all trainings, by group, as in {"model": {"smoothing": "witten-bell"}}.
-        options: Other arguments of ``reviewgen.train``, for all trainings.
-        function: The public function that takes the arguments, for messages.
-
-    Raises:
-        ConfigError: A group or an argument is unknown, or is not for several trainings.
+        settings: Settings of all trainings, by group; see ``check_groups``.
+        options: Other arguments of ``reviewgen.train``, for all trainings; see ``refuse_options``.
     """
 
-    def __init__(
-        self, start: Any, source: Any, settings: Mapping[str, Mapping[str, Any]] | None, options: TrainOptions, function: str
-    ) -> None:
-        refuse_unknown_options(options, TrainOptions, function)
-        if unknown := sorted(set(settings or {}) - set(GROUPS)):
-            raise ConfigError(f"{unknown[0]!r} is not a group of settings. {did_you_mean(unknown[0], GROUPS)}")
-        if given := [group for group in GROUPS if group in options]:
-            raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{given[0]!r}: {{...}}}}.")
-        if given := [name for name in ("out", "resume") if options.get(name)]:
-            raise ConfigError(
-                f"{function} trains several models, and no model is saved, so it takes no {given[0]}: train with the settings "
-                "that you choose."
-            )
-        self._start, self._source, self._settings = start, source, settings or {}
-        self._options: TrainOptions = {**options, "seed": check_seed(options.get("seed", 0))}
+    def __init__(self, start: Any, source: Any, settings: Mapping[str, Mapping[str, Any]], options: TrainOptions) -> None:
+        self._start, self._source, self._settings, self._options = start, source, settings, options
         self._corpora: list[_SharedCorpus] = []
 
     def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
@@ -80,7 +99,7 @@ class Variants:
         Raises:
             ConfigError: A setting is unknown or out of range.
         """
-        groups: dict[str, dict[str, Any]] = {group: dict(self._settings.get(group, {})) for group in GROUPS}
+        groups = check_groups(self._settings)
         for setting, value in changed.items():
             group, name = split_name(setting)
             groups[group][name] = value

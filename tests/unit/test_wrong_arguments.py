@@ -1,0 +1,65 @@
+"""Wrong arguments of the public functions: each is refused in one sentence, before any work."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.forked import run_python
+
+CALLS = {  # in a process without the hook that checks types in the tests, as the user has none either
+    "train('rnn-char', TEXTS, seed=None)": "seed must be a whole number",
+    "train('rnn-char', TEXTS, out=3)": "out must be a path; got 3.",
+    "train('rnn-char', TEXTS, step=3)": "'step' is not an argument of train. Did you mean 'steps'?",
+    "TrainingRun('rnn-char', TEXTS, step=3)": "'step' is not an argument of TrainingRun.",
+    "load('gru-char', weight_bits=8.0)": "weight_bits must be 32, 16 or 8; got 8.0.",
+    "load('gru-char', bits=8, weight_bits=8)": "bits is the former name of weight_bits",
+    "load('gru-char', bit=8)": "'bit' is not an argument of load. Known: cache_dir",
+    "sweep('ngram-char', TEXTS, 3, [2])": "3 is not a setting",
+    "sweep('ngram-char', TEXTS, 'model.order', 3)": "Give a list of at least one value of model.order; got 3.",
+    "sweep('ngram-char', TEXTS, 'model.order', [])": "Give a list of at least one value of model.order; got [].",
+    "sweep('ngram-char', TEXTS, 'model.order', [3], settings=[1])": "settings must be a dictionary by group",
+    "sweep('ngram-char', TEXTS, 'model.order', [3], settings={'model': 3})": "got {'model': 3}",
+    "sweep('ngram-char', TEXTS, 'model.order', [3], settings={'modle': {}})": "is not a group of settings. Did you mean 'model'?",
+    "sweep('ngram-char', TEXTS, 'model.order', [3], settings={'model': {'order': 2}})": "is both set and swept",
+    "sweep('ngram-char', TEXTS, 'model.order', [3], out='m')": "no model is saved, so it takes no out",
+    "sweep('ngram-char', TEXTS, 'model.order', [3], model={'order': 2})": "sweep takes model settings in settings",
+    "tune('gru-char', TEXTS, search=['model.hidden_size'])": "search must be a dictionary",
+    "tune('gru-char', TEXTS, trails=3)": "'trails' is not an argument of tune. Did you mean 'trials'?",
+    "tune('gru-char', TEXTS, storage=3)": "storage must be a path; got 3.",
+    "plot_sweep([], 'model.order', 'ngram-char', 3)": "file must be a path; got 3.",
+    "load('ngram-char').score(3)": "A text to score must be a string; got 3.",
+    "load('ngram-char').save_pretrained('m', push_to_hub=True, repo_id='a/b', foo=1)": "'foo' is not an argument of save",
+}
+SCRIPT = """
+import json, sys
+from reviewgen import *
+from reviewgen.errors import ReviewgenError
+TEXTS = ["the food was good", "the food was bad"] * 10
+said = {}
+for call in json.load(sys.stdin):
+    try:
+        said[call] = repr(eval(call))
+    except ReviewgenError as error:
+        said[call] = f"{type(error).__name__}: {error}"
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
+    folder = tmp_path_factory.mktemp("empty")
+    done = run_python(["-c", SCRIPT], input=json.dumps(list(CALLS)), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), folder
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_each_gets_one_sentence(said: tuple[dict[str, str], Path], call: str) -> None:
+    kind, _, message = said[0][call].partition(": ")
+    assert kind == ("DataError" if "score" in call else "ConfigError")
+    assert CALLS[call] in message and "\n" not in message
+
+
+def test_nothing_is_written(said: tuple[dict[str, str], Path]) -> None:
+    assert list(said[1].iterdir()) == []
