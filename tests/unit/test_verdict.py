@@ -126,16 +126,14 @@ def words(count: int, seed: int) -> list[str]:
 
 
 def test_a_big_model_on_a_tiny_corpus_overfits() -> None:
+    settings = {"batch_size": 4, "bptt": 24, "evaluations": 12, "patience": 100, "learning_rate": 0.02, "copy_tokens": 0}
     run = reviewgen.TrainingRun(
         "gru-char",
         words(12, 1),
         validation=words(12, 2),
         steps=200,
         model={"hidden_size": 96, "embedding_size": 16},
-        training={
-            **{"batch_size": 4, "bptt": 24, "evaluations": 12, "patience": 100, "learning_rate": 0.02, "copy_tokens": 0},
-            **{"precision": "no", "threads": 1},  # else autotuning selects them by how busy the machine is
-        },
+        training=settings | {"precision": "no", "threads": 1},  # else autotuning selects them by how busy the machine is
     )
     run.read()
     run.tokenize()
