@@ -8,7 +8,7 @@ from reviewgen.compiled import compiled
 from reviewgen.compiled.linear import exp32
 from reviewgen.compiled.precision import narrow, wide
 
-__all__ = ["cross_entropy_and_gradient"]
+__all__ = ["cross_entropy_and_gradient", "target_losses"]
 
 BLOCK = 32  # independent sums, which vectorise
 MIN_SUM, MAX_SUM = 1e-30, 1e30  # of the exponentials; beyond, float32 may overflow or underflow
@@ -40,6 +40,40 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
         target = targets[row]
         gradient[row, target] = narrow(powers[target] * factor - scale, gradient[row, target])
         total += math.log(exp_sum) + float(shift) - float(wide(logits[row, target]))
+    return total
+
+
+@compiled
+def target_losses(logits, targets, losses):
+    """Write the cross entropy (nats) of N rows of logits.
+
+    Args:
+        logits: (N, V), float32 or float64, or bfloat16 as uint16.
+        targets: int64 (N,), from 0 and below V.
+        losses: float32 (N,); written.
+    """
+    for row in range(len(logits)):
+        shift = np.float32(0)
+        exp_sum = _sum_exp(logits[row], shift)
+        if not MIN_SUM < exp_sum < MAX_SUM:  # as above
+            shift = _largest(logits[row])
+            exp_sum = _sum_exp(logits[row], shift)
+        losses[row] = math.log(exp_sum) + float(shift) - float(wide(logits[row, targets[row]]))
+
+
+@compiled
+def _sum_exp(logits, shift):
+    """Return the sum of exp(logit - shift)."""
+    sums = np.zeros(BLOCK, np.float32)
+    whole = len(logits) // BLOCK * BLOCK
+    for start in range(0, whole, BLOCK):
+        for j in range(BLOCK):
+            sums[j] += exp32(np.float32(wide(logits[start + j]) - shift))
+    for j in range(whole, len(logits)):
+        sums[j - whole] += exp32(np.float32(wide(logits[j]) - shift))
+    total = np.float32(0)
+    for j in range(BLOCK):
+        total += sums[j]
     return total
 
 

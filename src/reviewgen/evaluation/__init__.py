@@ -1,0 +1,36 @@
+"""Evaluation of a model in bits per character, which compares models of different vocabularies (n-gram, character, BPE).
+
+It is the sum of ``-log2 p`` over all tokens of the texts, end tokens included, divided by the number of characters of the texts.
+No token is skipped: if the model gives one probability zero, the result is infinite, and the number of such tokens is reported.
+Condition ids are inputs and not predicted, so they add no bits. Inner functions use nats, results are in bits.
+
+    results  evaluations and scores, as plain data
+    losses   the negative log likelihood of each token of many texts, scored together in rows
+    scoring  from texts to results
+"""
+
+from reviewgen.evaluation.losses import Document
+from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals, finite
+from reviewgen.evaluation.scoring import (
+    add_up_documents,
+    evaluate_documents,
+    log_probabilities,
+    sample_documents,
+    score_text,
+    score_tokens,
+)
+
+__all__ = [
+    "Document",
+    "Evaluation",
+    "Score",
+    "TokenScore",
+    "Totals",
+    "add_up_documents",
+    "evaluate_documents",
+    "finite",
+    "log_probabilities",
+    "sample_documents",
+    "score_text",
+    "score_tokens",
+]

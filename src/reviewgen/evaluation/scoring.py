@@ -1,0 +1,118 @@
+"""Evaluates a model on texts, and scores single texts. Inner functions use nats, results are in bits."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.data import TokenStore
+from reviewgen.errors import DataError
+from reviewgen.evaluation.losses import Document, batches, token_losses
+from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals
+from reviewgen.protocols import LanguageModel, Tokenizer
+
+__all__ = [
+    "add_up_documents",
+    "evaluate_documents",
+    "log_probabilities",
+    "sample_documents",
+    "score_text",
+    "score_tokens",
+]
+
+
+def evaluate_documents(
+    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
+) -> Evaluation:
+    """Evaluate a model on encoded texts; each text starts from the initial state.
+
+    Args:
+        model: The model, in evaluation mode.
+        documents: The texts.
+        vocab_size: The number of ids; limits the size of a batch.
+        device: The device of the model.
+        given: The number of condition ids after bos, which are inputs and not predicted.
+
+    Raises:
+        DataError: There are no texts, or none of them has a character.
+    """
+    return add_up_documents(model, documents, vocab_size, device, given).evaluation()
+
+
+def add_up_documents(
+    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
+) -> Totals:
+    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments."""
+    nats, tokens, characters, reviews, impossible = 0.0, 0, 0, 0, 0
+    for batch in batches(documents):
+        losses = np.concatenate(token_losses(model, [ids for ids, _ in batch], vocab_size, device, given))
+        nats += float(losses.sum(dtype=np.float64))
+        impossible += int(np.isinf(losses).sum())
+        tokens += losses.size
+        characters += sum(length for _, length in batch)
+        reviews += len(batch)
+    return Totals(nats, tokens, characters, reviews, impossible)
+
+
+def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = ()) -> Score:
+    """Return the bits of one text, including its end token, given the ids of its conditions.
+
+    Raises:
+        DataError: The text is empty, or not a string.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"A text to score must be a string; got {text!r}.")
+    if not text:
+        raise DataError("There is no text to score; give one of at least one character.")
+    ids = tokenizer.encode(text)
+    framed = np.array([tokenizer.bos_id, *prefix, *ids, tokenizer.eos_id])
+    bits = token_losses(model, [framed], tokenizer.vocab_size, "cpu", len(prefix))[0] / math.log(2)
+    texts = [tokenizer.decode([token]) for token in ids] + [""]
+    scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
+    total = float(bits.sum(dtype=np.float64))
+    return Score(total, total / len(text), scores)
+
+
+def log_probabilities(model: LanguageModel, ids: list[int], context: int) -> list[float]:
+    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions and prompt)."""
+    if len(ids) == context:
+        return []
+    losses = token_losses(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", context - 1)[0]
+    scores: list[float] = (-losses).tolist()
+    return scores
+
+
+def score_tokens(
+    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int, given: int = 0
+) -> tuple[Float64[np.ndarray, "N M"], int]:
+    """Return the log probability (nats) of each of N tokens under each of M models, and the number of characters.
+
+    Tokens include end tokens. The documents are iterated over once. Memory is eight bytes per token and model.
+
+    Args:
+        models: The models, in evaluation mode.
+        documents: The texts.
+        vocab_size: The number of ids; limits the size of a batch.
+        given: The number of condition ids after bos, which are inputs and not scored.
+
+    Raises:
+        DataError: There are no texts, or none of them has a character.
+    """
+    tables, characters = [np.zeros((0, len(models)))], 0
+    for batch in batches(documents):
+        texts = [ids for ids, _ in batch]
+        losses = [np.concatenate(token_losses(model, texts, vocab_size, "cpu", given)) for model in models]
+        tables.append(-np.stack(losses, axis=1).astype(np.float64))
+        characters += sum(length for _, length in batch)
+    if not characters:
+        raise DataError("There is no text to score." if len(tables) == 1 else "The texts to score have no characters.")
+    return np.concatenate(tables), characters
+
+
+def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
+    """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
+    share = min(1.0, tokens / max(1, store.tokens))
+    count = max(1, round(share * len(store))) if len(store) else 0
+    indices = np.linspace(0, len(store) - 1, count).round().astype(int)
+    return [(store.document(index), int(store.characters[index])) for index in indices.tolist()]
