@@ -21,7 +21,8 @@ from reviewgen.runs.options import TrainOptions
 from reviewgen.training.device import Threads, native_precision, using_threads
 from reviewgen.training.loop import Loop, detach
 from reviewgen.training.loss import cross_entropy
-from reviewgen.training.optimizing import linear_decay, split_parameters
+from reviewgen.training.optimizing import split_parameters
+from reviewgen.training.schedule import linear_decay
 
 TEXTS = [f"The {noun} was {kind} and the {other} was not." for noun, other, kind in itertools.product(
     ("food", "band", "film", "beer"), ("bill", "room", "crowd"), ("good", "bad", "loud", "long", "warm"))]  # fmt: skip

@@ -187,8 +187,14 @@ def _print_result(run: "TrainingRun", out: Path) -> None:
         held_out_rate = novelty["held_out_copy_rate"]
         compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
         typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows occur in the training text{compared}")
+    typer.echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))
     typer.echo(facts["verdict"]["words"])
     typer.echo(f"Saved in {out}")
+
+
+def _describe_time(seconds: float, evaluating: float) -> str:
+    share = evaluating / max(seconds, 1e-9)
+    return f"Time: {seconds:.1f} s with reading and the final evaluation; {share:.1%} of it went into evaluations."
 
 
 def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:

@@ -15,9 +15,11 @@ from reviewgen.evaluation.scoring import (
     add_up_documents,
     evaluate_documents,
     log_probabilities,
+    measure_rate,
     sample_documents,
     score_text,
     score_tokens,
+    spread_documents,
 )
 
 __all__ = [
@@ -30,7 +32,9 @@ __all__ = [
     "evaluate_documents",
     "finite",
     "log_probabilities",
+    "measure_rate",
     "sample_documents",
     "score_text",
     "score_tokens",
+    "spread_documents",
 ]

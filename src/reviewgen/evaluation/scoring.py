@@ -1,6 +1,7 @@
 """Evaluates a model on texts, and scores single texts. Inner functions use nats, results are in bits."""
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,10 +17,14 @@ __all__ = [
     "add_up_documents",
     "evaluate_documents",
     "log_probabilities",
+    "measure_rate",
     "sample_documents",
     "score_text",
     "score_tokens",
+    "spread_documents",
 ]
+
+_TIMED_TEXTS, _TIMED_TOKENS = 16, 200
 
 
 def evaluate_documents(
@@ -114,5 +119,29 @@ def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
     """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
     share = min(1.0, tokens / max(1, store.tokens))
     count = max(1, round(share * len(store))) if len(store) else 0
-    indices = np.linspace(0, len(store) - 1, count).round().astype(int)
-    return [(store.document(index), int(store.characters[index])) for index in indices.tolist()]
+    return [(store.document(index), int(store.characters[index])) for index in _spread(len(store), count)]
+
+
+def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
+    """Return up to ``count`` of some documents, evenly spaced."""
+    return [documents[index] for index in _spread(len(documents), min(count, len(documents)))]
+
+
+def measure_rate(
+    model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu", given: int = 0
+) -> float:
+    """Return how many tokens per second a model scores: measured on the beginnings of a few documents, after a warm-up.
+
+    Raises:
+        NotADistribution: The model's scores do not sum to one.
+    """
+    texts = [ids[:_TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]]
+    token_losses(model, texts[:1], vocab_size, device, given)
+    start = time.monotonic()
+    losses = token_losses(model, texts, vocab_size, device, given)
+    return sum(map(len, losses)) / max(time.monotonic() - start, 1e-9)
+
+
+def _spread(size: int, count: int) -> list[int]:
+    """Return ``count`` indices below ``size``, evenly spaced."""
+    return [round(index) for index in np.linspace(0, size - 1, count).tolist()]

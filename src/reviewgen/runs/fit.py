@@ -1,5 +1,6 @@
 """The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,15 @@ from reviewgen.bundle.write import write_or_rescue
 from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.evaluation import Evaluation, evaluate_documents, finite, sample_documents
+from reviewgen.evaluation import (
+    Document,
+    Evaluation,
+    evaluate_documents,
+    finite,
+    measure_rate,
+    sample_documents,
+    spread_documents,
+)
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.plan import TrainingPlan
@@ -23,7 +32,8 @@ from reviewgen.training.device import using_threads
 
 __all__ = ["Baseline", "Fit"]
 
-_FINAL_TOKENS = 100_000  # held-out tokens of the last evaluation, at most
+_FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
+_FINAL_SHARE = 0.02  # of a time budget, for the final evaluation
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ class Fit:
         log: The tracker that the curves are also logged to.
         folder: The folder of the checkpoints; None for a run without.
         is_interrupted: Whether the user has ended the training early.
-        evaluation: The last evaluation; None before ``finish``, and if the model cannot be scored.
+        evaluation: The final evaluation; None before ``finish``, and if the model cannot be scored.
+        evaluation_seconds: Duration of the final evaluation.
     """
 
     plan: TrainingPlan
@@ -61,6 +72,7 @@ class Fit:
     folder: RunFolder | None = None
     is_interrupted: bool = False
     evaluation: Evaluation | None = None
+    evaluation_seconds: float = 0.0
 
     @property
     def config(self) -> TrainingConfig:
@@ -70,7 +82,7 @@ class Fit:
 
     @property
     def held_out(self) -> dict[str, Any] | None:
-        """The last evaluation as JSON values, with the split it was on."""
+        """The final evaluation as JSON values, with the split it was on."""
         if self.evaluation is None:
             return None
         split = self._final_split
@@ -139,7 +151,7 @@ class Fit:
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,
-            **progress_facts(record.last, seconds),
+            **progress_facts(record.last, seconds, self.evaluation_seconds),
             **record.curves.facts(stopped, baseline.copy_rate),
             "novelty": novelty_facts(corpus.index, corpus.corpus.fingerprint, record.curves.evaluations, baseline.copy_rate),
             "held_out": self.held_out,
@@ -163,13 +175,26 @@ class Fit:
 
     def _evaluate(self, threads: int) -> Evaluation | None:
         """Evaluate on the test split, or on the validation split if there is no other; None if the model cannot be scored."""
-        corpus = self.corpus
-        documents = sample_documents(corpus.stores[self._final_split], _FINAL_TOKENS)
+        start = time.monotonic()
+        vocab_size, given = self.corpus.tokenizer.vocab_size, len(self.corpus.conditions)
         with using_threads(threads):
             try:
-                return evaluate_documents(self.model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
+                documents = self._final_documents(vocab_size, given)
+                return evaluate_documents(self.model, documents, vocab_size, given=given)
             except NotADistribution:
                 return None
+            finally:
+                self.evaluation_seconds = time.monotonic() - start
+
+    def _final_documents(self, vocab_size: int, given: int) -> list[Document]:
+        """Return the texts of the final evaluation: as many as can be scored in its share of a time budget."""
+        documents = sample_documents(self.corpus.stores[self._final_split], _FINAL_TOKENS)
+        if self.plan.length.seconds is None:
+            return documents
+        rate = measure_rate(self.model, documents, vocab_size, given=given)
+        tokens = sum(len(ids) for ids, _ in documents)
+        share = rate * _FINAL_SHARE * self.plan.length.seconds / tokens
+        return spread_documents(documents, math.ceil(share * len(documents)))
 
     def _bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""

@@ -94,12 +94,13 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: C
     }
 
 
-def progress_facts(last: Report | None, seconds: float) -> dict[str, Any]:
-    """Return how far a run has come, by its last report, and the hardware."""
+def progress_facts(last: Report | None, seconds: float, final_evaluation_seconds: float) -> dict[str, Any]:
+    """Return how far a run has come, by its last report, how its time was spent, and the hardware."""
     return {
         "steps": last.step if last else 0,
         "tokens_seen": last.tokens if last else 0,
         "seconds": round(seconds, 2),
+        "evaluation_seconds": round((last.evaluation_seconds if last else 0.0) + final_evaluation_seconds, 2),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": last.device if last else None,
         "threads": last.threads if last else None,

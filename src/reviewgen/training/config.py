@@ -53,6 +53,7 @@ class Report:
         learning_rate: Learning rate of this step; None for a model trained by counting.
         evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
         copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        evaluation_seconds: Duration of all evaluations so far.
         is_best: Whether this evaluation is the best so far, so that its weights are kept.
         sample: A generated text.
         device: Device, mixed precision and implementation of the layers, as text.
@@ -70,6 +71,7 @@ class Report:
     learning_rate: float | None = None
     evaluation: Evaluation | None = None
     copy_rate: float | None = None
+    evaluation_seconds: float = 0.0
     is_best: bool = False
     sample: str | None = None
     device: str = "cpu"

@@ -1,8 +1,14 @@
-"""Evaluation during training: scores held-out texts, generates a sample, measures the copy rate, and tracks the best result."""
+"""Evaluation during training: scores held-out texts, generates a sample, measures the copy rate, and tracks the best result.
+
+Evaluations take at most ``MAX_SHARE`` of a run. In a run for a time, the first one measures how fast the model scores and
+generates, which decides how many held-out tokens and generated texts each of them gets. In a run of steps or epochs, where two
+runs of one seed must be equal, it follows from the number of tokens trained on.
+"""
 
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -10,7 +16,7 @@ import numpy as np
 
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import NotADistribution
-from reviewgen.evaluation import Document, Evaluation, Totals, add_up_documents
+from reviewgen.evaluation import Document, Evaluation, Totals, add_up_documents, measure_rate, spread_documents
 from reviewgen.generation import Generator, Pieces, Request
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.novelty import Index
@@ -20,9 +26,15 @@ from reviewgen.training.processes import Processes
 
 __all__ = ["EvaluationResult", "Evaluator"]
 
+MAX_SHARE = 0.06
+"""The largest share of a run that goes into its evaluations, without the final one."""
+
 SAMPLE_TOKENS = 100  # of each generated text
 _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
+_TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
+_MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
 _STATE = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
+_LATER_STATE = ("total_seconds", "seconds_each", "copy_texts")  # that checkpoints of earlier versions do not have
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class Evaluator:
 
     Attributes:
         tokenizer: The model's tokenizer.
-        documents: The held-out texts to score.
+        documents: The held-out texts to score; fewer of them once there is a limit.
         config: Training settings.
         index: Index of the training text, for the copy rate; without one it is not measured.
         prefix: Ids after bos that stand for conditions not given.
@@ -59,6 +71,9 @@ class Evaluator:
         best_copy_rate: Copy rate of the best result.
         without_gain: Evaluations since the best one.
         seconds: Duration of the last evaluation.
+        total_seconds: Duration of all evaluations so far.
+        seconds_each: The most that one evaluation should take; None without a limit.
+        copy_texts: The number of generated texts that the copy rate is measured on; None as many as the settings say.
         best_rank: Sort key of the best result; lower is better.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
     """
@@ -73,6 +88,9 @@ class Evaluator:
     best_copy_rate: float | None = None
     without_gain: int = 0
     seconds: float = 0.0
+    total_seconds: float = 0.0
+    seconds_each: float | None = None
+    copy_texts: int | None = None
     best_rank: tuple[int, float] = (2, 0.0)
     pieces: Pieces = field(init=False)
 
@@ -82,21 +100,41 @@ class Evaluator:
     def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
         """Evaluate a model, which is in evaluation mode, and update the best result."""
         start = time.monotonic()
+        if self.seconds_each is not None and self.copy_texts is None:
+            self._limit_to_seconds(model, device, self.seconds_each)
         evaluation = self._score(model, device)
         generated = None if self.processes.rank else self._sample_and_copy_rate(model, device)
         sample, copy_rate = self.processes.broadcast(generated)
         is_best = self._update_best(evaluation, copy_rate)
-        self.seconds = time.monotonic() - start
+        self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
+        self.total_seconds += self.seconds
         return EvaluationResult(evaluation, copy_rate, sample, is_best)
+
+    def limit_to_share_of_seconds(self, seconds: float) -> None:
+        """Limit the evaluations to a share of a run of some seconds; how much that allows is measured by the first one."""
+        self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
+
+    def limit_to_share_of_tokens(self, tokens: int) -> None:
+        """Limit the evaluations to a share of a run that trains on some tokens."""
+        each = MAX_SHARE * tokens / self.config.evaluations / 2  # half for scoring, half for generating
+        self._limit(max(_MIN_TOKENS, round(_TRAINING_COST * each)), max(_MIN_COPY_TEXTS, round(each / SAMPLE_TOKENS)))
+
+    def has_time(self, seconds: float) -> bool:
+        """Return whether another evaluation keeps within their share of the run, of which some seconds are over."""
+        expected = self.seconds or self.seconds_each
+        return expected is None or self.total_seconds + expected <= MAX_SHARE * seconds
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint."""
-        return {name: getattr(self, name) for name in _STATE}
+        return {name: getattr(self, name) for name in (*_STATE, *_LATER_STATE)} | {"texts": len(self.documents)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of another evaluator."""
+        """Restore the state of another evaluator, of the same documents."""
         for name in _STATE:
             setattr(self, name, state[name])
+        for name in _LATER_STATE:
+            setattr(self, name, state.get(name, getattr(self, name)))
+        self.documents = spread_documents(self.documents, state.get("texts", len(self.documents)))
 
     def notes(self) -> tuple[str, ...]:
         """Return notes for the end of the run: whether the copy limit was met."""
@@ -105,6 +143,29 @@ class Evaluator:
             return ()
         reason = f"No evaluation had a copy rate within training.copy_limit={limit:g}"
         return (f"{reason}; the weights with the lowest, {rate:.3f}, are kept.",)
+
+    def _limit_to_seconds(self, model: Any, device: str, seconds: float) -> None:
+        """Limit each evaluation to some seconds: half for scoring, half for generating, at the rates measured now."""
+        tokens, texts = math.inf, 1.0
+        if self.processes.rank == 0:
+            with suppress(NotADistribution):
+                tokens = seconds / 2 * measure_rate(model, self.documents, self.tokenizer.vocab_size, device, len(self.prefix))
+            self._generate(model, device, 1)  # a warm-up
+            start = time.monotonic()
+            self._generate(model, device, 1)
+            texts = seconds / 2 / max(time.monotonic() - start, 1e-9)
+        self._limit(*self.processes.broadcast((tokens, texts)))
+
+    def _limit(self, tokens: float, copy_texts: float) -> None:
+        """Limit the tokens to score and the texts to generate in each evaluation, and keep at least one of each."""
+        own = sum(len(ids) for ids, _ in self.documents)
+        self.documents = spread_documents(self.documents, math.ceil(len(self.documents) * min(1.0, tokens / max(1, own))))
+        self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
+
+    def _wanted_texts(self) -> int:
+        """Return how many texts to generate, without a limit."""
+        tokens = self.config.copy_tokens * _copy_tokens_factor(self.index) if self.index is not None else 0
+        return max(1, tokens // SAMPLE_TOKENS)
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
         """Score the held-out texts, each process its share; None if the model's scores are not a distribution."""
@@ -119,13 +180,11 @@ class Evaluator:
 
     def _sample_and_copy_rate(self, model: Any, device: str) -> tuple[str, float | None]:
         """Generate texts; return the first one, and the copy rate of all."""
-        texts = self._generate(model, device)
+        texts = self._generate(model, device, self.copy_texts or self._wanted_texts())
         return texts[0][1], self._copy_rate([ids for ids, _ in texts])
 
-    def _generate(self, model: Any, device: str) -> Sequence[tuple[list[int], str]]:
+    def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
-        tokens = self.config.copy_tokens * _copy_tokens_factor(self.index) if self.index is not None else 0
-        count = max(1, tokens // SAMPLE_TOKENS)
         generator = Generator(make_stepper(model, device), self.tokenizer, pieces=self.pieces)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]

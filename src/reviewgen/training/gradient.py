@@ -49,7 +49,7 @@ def train_by_gradient(
         for step_batches in zip(*[batches] * config.gradient_accumulation_steps, strict=False):
             loss = loop.train_step(step_batches)
             report = loop.make_report(step_batches[-1], loss, checkpoints.pop_notes() if checkpoints is not None else ())
-            do_evaluate = report.progress >= 1 or report.progress * config.evaluations >= loop.evaluations + 1
+            do_evaluate = loop.is_evaluation_due()
             do_save = has_checkpoints and _is_checkpoint_due(evaluator.processes, checkpoints)
             if loop.has_diverged(wait=do_evaluate or do_save):
                 yield loop.end_diverged(report)

@@ -29,7 +29,8 @@ from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_dev
 from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loss import cross_entropy
-from reviewgen.training.optimizing import linear_decay, make_averaged, make_optimizers, set_learning_rate
+from reviewgen.training.optimizing import make_averaged, make_optimizers, set_learning_rate
+from reviewgen.training.schedule import Schedule
 
 __all__ = ["Loop", "detach"]
 
@@ -83,10 +84,14 @@ class Loop:
         self.steps = self.evaluations = 0
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
+        self.schedule = Schedule(config.learning_rate, config.warmup)
         self.learning_rate = 0.0
-        self.schedule_progress = 0.0
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
         self.guard = self._make_guard()
+        if budget.deadline is not None:
+            evaluator.limit_to_share_of_seconds(budget.deadline - self.started)
+        else:
+            evaluator.limit_to_share_of_tokens(self.total_steps * self._tokens_per_step())
         if resume_state is not None:
             try:
                 self._restore(resume_state)
@@ -114,7 +119,8 @@ class Loop:
             "steps": self.steps,
             "evaluated": self.evaluations,
             "place": self.position,
-            "schedule_at": self.schedule_progress,
+            "schedule_at": self.schedule.progress,
+            "annealing": self.schedule.state_dict(),
             "seconds": time.monotonic() - self.started,
             "budget_seconds": None if deadline is None else deadline - self.started,
         }
@@ -133,7 +139,8 @@ class Loop:
                 self.averaged.load_state_dict(state["averaged"])
             self.scaler.load_state_dict(state["scaler"])
             self.evaluator.load_state_dict(state["judge"])
-            self.steps, self.evaluations, self.schedule_progress = state["steps"], state["evaluated"], state["schedule_at"]
+            self.steps, self.evaluations, self.schedule.progress = state["steps"], state["evaluated"], state["schedule_at"]
+            self.schedule.load_state_dict(state.get("annealing", {}))
             self.best_weights, self.position = state["best"], state["place"]
             own = state["own"][self.processes.rank]
             self.rng.states, self.carried_state = own["random"], _to(own["carried"], self.device)
@@ -170,7 +177,7 @@ class Loop:
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
         """Take one optimizer step on consecutive batches, unless its loss or gradient is bad; return the loss, nats per token."""
         start = time.monotonic()
-        self.learning_rate = self.config.learning_rate * linear_decay(self.schedule_progress, self.config.warmup)
+        self.learning_rate = self.schedule.learning_rate(self.steps)
         set_learning_rate(self.optimizers, self.learning_rate)
         self.model.zero_grad()
         targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
@@ -216,10 +223,11 @@ class Loop:
             step=self.steps,
             progress=self.progress(),
             seconds=time.monotonic() - self.started,
-            tokens=self.steps * self.config.gradient_accumulation_steps * batch.ids.size * self.processes.world_size,
+            tokens=self.steps * self._tokens_per_step(),
             epoch=batch.epoch,
             loss=loss,
             learning_rate=self.learning_rate,
+            evaluation_seconds=self.evaluator.total_seconds,
             device=self.device_description,
             threads=self.threads.count,
             notes=notes,
@@ -237,8 +245,18 @@ class Loop:
             progress = float(self.processes.all_gather([own])[0, 0])  # the main process's clock: all take the same steps
         else:
             progress = self.steps / max(1, self.total_steps)
-        self.schedule_progress = min(1.0, progress)
-        return self.schedule_progress
+        self.schedule.progress = min(1.0, progress)
+        return self.schedule.progress
+
+    def is_evaluation_due(self) -> bool:
+        """Return whether to evaluate after this step: at the end of the run, else where the schedule and their share allow it."""
+        if self.schedule.is_over(self.steps):
+            return True
+        if not self.schedule.is_evaluation_due(self.evaluations, self.config.evaluations, self.steps):
+            return False
+        if self.budget.deadline is None:
+            return True
+        return self.evaluator.has_time(self.schedule.progress * (self.budget.deadline - self.started))
 
     @property
     def evaluated_model(self) -> Any:
@@ -247,7 +265,7 @@ class Loop:
 
     def evaluate(self, report: Report) -> Report:
         """Evaluate the model, keep its weights if they are the best, and return the step's report with the result."""
-        self.evaluations = int(report.progress * self.config.evaluations)
+        self.evaluations = self.schedule.evaluations_due(self.config.evaluations, self.steps)
         self.evaluated_model.eval()
         try:
             with self.autocast:
@@ -256,9 +274,30 @@ class Loop:
             self.evaluated_model.train()
         if result.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
-        stopped = _stop_reason(report.progress, self.evaluator, self.budget)
+            self.schedule.mark_best(self.steps)
+        stopped = self._stop_reason()
         notes = report.notes + (self.evaluator.notes() if stopped else ())
-        return replace(report, **vars(result), stopped=stopped, notes=notes)
+        if stopped is None and self.evaluator.without_gain >= self.config.patience and not self.schedule.is_annealing:
+            notes += (self._anneal(),)
+        return replace(report, **vars(result), stopped=stopped, notes=notes, evaluation_seconds=self.evaluator.total_seconds)
+
+    def _stop_reason(self) -> StopReason | None:
+        """Return why the run ends after an evaluation; None if it continues."""
+        if self.schedule.progress >= 1:
+            return StopReason.ALL_STEPS_TAKEN if self.budget.deadline is None else StopReason.BUDGET_SPENT
+        return StopReason.NO_MORE_GAIN if self.schedule.is_over(self.steps) else None
+
+    def _anneal(self) -> str:
+        """Return to the best weights, and lower the learning rate from there to zero; return a note for the user."""
+        self.model.load_state_dict(self.best_weights)
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.best_weights)
+        best, steps = self.schedule.best_step, self.schedule.anneal(self.steps)
+        self.evaluations = self.config.evaluations  # those of the annealing come on top
+        return (
+            f"Held-out text got no better after step {best:,}: back to its weights, and the learning rate falls to zero within "
+            f"{steps:,} steps."
+        )
 
     def end_diverged(self, report: Report) -> Report:
         """Return the last report of a run whose loss or gradient became NaN or infinite; the last good weights are kept.
@@ -299,6 +338,11 @@ class Loop:
         if self.evaluator.best < math.inf:
             self.model.load_state_dict(self.best_weights)
 
+    def _tokens_per_step(self) -> int:
+        """Return the tokens of an optimizer step, of all processes."""
+        lanes = self.lanes
+        return self.config.gradient_accumulation_steps * lanes.lanes * lanes.bptt * self.processes.world_size
+
     def _make_guard(self) -> DivergenceGuard:
         return DivergenceGuard(self.model, self.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
 
@@ -333,10 +377,3 @@ def _to(state: State, device: torch.device) -> State:
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     """Return copies of a model's tensors, on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
-
-
-def _stop_reason(progress: float, evaluator: Evaluator, budget: Budget) -> StopReason | None:
-    """Return why a run ends after an evaluation; None if it continues."""
-    if progress >= 1:
-        return StopReason.ALL_STEPS_TAKEN if budget.deadline is None else StopReason.BUDGET_SPENT
-    return StopReason.NO_MORE_GAIN if evaluator.without_gain >= evaluator.config.patience else None

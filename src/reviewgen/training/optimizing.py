@@ -1,4 +1,4 @@
-"""Optimizers (Muon for the matrices inside a model, AdamW for the rest), the learning rate schedule, and weight averaging.
+"""Optimizers (Muon for the matrices inside a model, AdamW for the rest), and weight averaging.
 
 Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") updates a matrix by its gradient's momentum
 with all singular values set to about one. It is meant for matrices between hidden vectors: embeddings, output layers and vectors
@@ -13,10 +13,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reviewgen.training.config import TrainingConfig
 
-__all__ = ["linear_decay", "make_averaged", "make_optimizers", "set_learning_rate", "split_parameters"]
+__all__ = ["make_averaged", "make_optimizers", "set_learning_rate", "split_parameters"]
 
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
-_WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
@@ -56,13 +55,3 @@ def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-
-
-def linear_decay(progress: float, warmup: float) -> float:
-    """Return the learning rate as a share of its peak: linear warm-up, then linear decay to zero.
-
-    Bergsma et al. 2025, "Straight to Zero: Why Linearly Decaying the Learning Rate to Zero Works Best for LLMs".
-    """
-    if progress < warmup:
-        return _WARMUP_START + (1 - _WARMUP_START) * progress / warmup
-    return max(0.0, (1 - progress) / (1 - warmup))
