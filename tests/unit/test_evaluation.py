@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from reviewgen import ReviewModel, evaluation
+from reviewgen import ReviewModel
+from reviewgen.compiled.entropy import target_losses
 from reviewgen.errors import DataError
-from reviewgen.evaluation import Document, evaluate_documents
+from reviewgen.evaluation import Document, evaluate_documents, losses
 from tests.unit.fakes import GRU, LETTERS, NGRAM, ScoringTable, TableModel, review_model, table, train_tiny
 
 UNEQUAL = ["the movie was good", "é", "the " * 40, "the acting was très bon and I liked the theme.", "ส👍", " ", "a b"]
@@ -80,13 +81,56 @@ def test_batching_padding_and_chunks_change_nothing(
     trained: ReviewModel = request.getfixturevalue(name)
     documents = framed(trained.tokenizer, UNEQUAL)
     whole = evaluate_documents(trained.model, documents, trained.tokenizer.vocab_size)
-    for constant, value in zip(
-        ("_BATCH_SIZE", "_MAX_LOGITS", "_MAX_TOKENS", "_BUFFER"), (rows, logits, longest, buffer), strict=True
-    ):
-        monkeypatch.setattr(evaluation, constant, value)
+    constants = {"_ROWS": rows, "_MAX_LOGITS": logits, "_MAX_TOKENS": longest, "_BATCH_TEXTS": buffer}
+    for constant, value in constants.items():
+        monkeypatch.setattr(losses, constant, value)
     found = evaluate_documents(trained.model, iter(documents[::-1]), trained.tokenizer.vocab_size)
     assert found.bits_per_character == pytest.approx(whole.bits_per_character, rel=1e-6)
     assert (found.tokens, found.reviews, found.characters) == (whole.tokens, whole.reviews, whole.characters)
+
+
+class CountingModel(TableModel):
+    """A table model that counts the tokens of its calls."""
+
+    computed = 0
+
+    def __call__(self, ids: Any, state: Any) -> Any:
+        self.computed += ids.numel()
+        return super().__call__(ids, state)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_few_tokens_are_computed_for_nothing(seed: int) -> None:
+    """Lengths as of reviews, log-normal, and one text that is longer than many others together."""
+    draw = np.random.default_rng(seed)
+    lengths = [*np.exp(draw.normal(4.5, 1.0, 300)).astype(int).clip(1, 3000), 5000]
+    documents = framed(LETTERS, ["".join(draw.choice(list("abcdefgh"), length)) for length in lengths])
+    model = CountingModel(table(LETTERS.vocab_size, 4))
+    found = evaluate_documents(model, documents, LETTERS.vocab_size)
+    assert found.tokens <= model.computed <= 1.15 * found.tokens
+    one_by_one = [losses.token_losses(model, [ids], LETTERS.vocab_size)[0] for ids, _ in documents]
+    together = losses.token_losses(model, [ids for ids, _ in documents], LETTERS.vocab_size)
+    for one, other in zip(one_by_one, together, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
+@pytest.mark.parametrize("is_time_first", [False, True])
+def test_the_compiled_cross_entropy_equals_torchs(dtype: torch.dtype, scale: float, is_time_first: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (scale * torch.randn(3, 5, 101, generator=generator)).to(dtype)
+    targets = torch.randint(0, 101, (3, 5), generator=generator)
+    expected = torch.nn.functional.cross_entropy(logits.double().flatten(0, 1), targets.flatten(), reduction="none").view(3, 5)
+    given = logits.transpose(0, 1).contiguous().transpose(0, 1) if is_time_first else logits
+    np.testing.assert_allclose(losses.cross_entropies(given, targets), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_without_a_number_or_a_probability() -> None:
+    logits = np.array([[0.0, -np.inf, 1.0], [np.nan, 0.0, 0.0], [-np.inf, -np.inf, 0.0]], np.float32)
+    found = np.empty(3, np.float32)
+    target_losses(logits, np.array([1, 0, 2]), found)
+    assert found[0] == np.inf and np.isnan(found[1]) and found[2] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_score_path_equals_the_dense_path() -> None:

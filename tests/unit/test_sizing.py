@@ -1,9 +1,7 @@
 """The choice of a size: what the time is enough for, by what steps cost here; a size that the user has set is kept."""
 
-import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +16,6 @@ PRESET = Preset(
     tokenizer="any",
     sizes=({"width": 10}, {"width": 100}, {"width": 1000}),
     by_epochs=((2.0, {"dropout": 0.1}), (8.0, {"dropout": 0.4})),
-    expected=((1e3, 2.0, 3.0), (1e5, 1.0, 2.0)),
 )
 CONFIG = TrainingConfig(batch_size=4, bptt=16)
 
@@ -69,13 +66,6 @@ def test_the_dropout_is_that_of_the_epochs(monkeypatch):
     assert found == [None, 0.1, 0.1, 0.4, 0.4]
 
 
-@pytest.mark.parametrize("tokens", [1, 1e3, 5e3, 1e5, 1e7])
-def test_what_to_expect_lies_between_the_measured_points(monkeypatch, tokens):
-    low, high = chosen(monkeypatch, tokens / 900).expected
-    share = np.clip((math.log10(tokens) - 3) / 2, 0, 1)
-    assert (low, high) == pytest.approx((2 - share, 3 - share))
-
-
 def test_a_slow_optimizer_gets_longer_and_wider_batches(monkeypatch):
     def batch(seconds, optimizer):
         return chosen(monkeypatch, seconds, rate=lambda width: 1e5, optimizer=optimizer).training
@@ -93,7 +83,6 @@ def test_what_was_chosen_is_said(monkeypatch):
         "Chosen for the 10 s that are left: width=1000, dropout=0.4, batch_size=4, bptt=16 (1,000 parameters)"
     )
     assert "about 9.0 epochs at 1,000 tokens per second" in words
-    assert "Expected on held-out reviews: 1.52 to 2.52 bits per character." in words
 
 
 def test_a_preset_without_sizes_has_no_choice():

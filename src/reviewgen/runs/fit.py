@@ -1,6 +1,5 @@
 """The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -194,7 +193,7 @@ class Fit:
         rate = measure_rate(self.model, documents, vocab_size, given=given)
         tokens = sum(len(ids) for ids, _ in documents)
         share = rate * _FINAL_SHARE * self.plan.length.seconds / tokens
-        return spread_documents(documents, math.ceil(share * len(documents)))
+        return spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
 
     def _bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""

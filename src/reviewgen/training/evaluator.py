@@ -158,8 +158,8 @@ class Evaluator:
 
     def _limit(self, tokens: float, copy_texts: float) -> None:
         """Limit the tokens to score and the texts to generate in each evaluation, and keep at least one of each."""
-        own = sum(len(ids) for ids, _ in self.documents)
-        self.documents = spread_documents(self.documents, math.ceil(len(self.documents) * min(1.0, tokens / max(1, own))))
+        share = min(1.0, tokens / max(1, sum(len(ids) for ids, _ in self.documents)))
+        self.documents = spread_documents(self.documents, max(1, round(share * len(self.documents))))
         self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
 
     def _wanted_texts(self) -> int:

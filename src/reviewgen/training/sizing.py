@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -51,7 +50,6 @@ class Sizing:
         parameters: Number of parameters of the model.
         tokens_per_second: Estimated throughput of whole training steps.
         epochs: Estimated epochs within the time.
-        expected: Expected bits per character of held-out text, low and high; None if the preset does not say.
     """
 
     model: Mapping[str, Any]
@@ -59,19 +57,14 @@ class Sizing:
     parameters: int
     tokens_per_second: float
     epochs: float
-    expected: tuple[float, float] | None
 
     def describe(self, seconds: float) -> str:
         """Return the choice for the remaining seconds, as a sentence."""
         settings = ", ".join(f"{name}={value}" for name, value in {**self.model, **self.training}.items())
-        expected = ""
-        if self.expected is not None:
-            low, high = self.expected
-            expected = f" Expected on held-out reviews: {low:.2f} to {high:.2f} bits per character."
         epochs = f"{self.epochs:,.0f}" if self.epochs >= 100 else f"{self.epochs:.1f}"
         return (
             f"Chosen for the {seconds:.0f} s that are left: {settings} ({self.parameters:,} parameters), about "
-            f"{epochs} epochs at {self.tokens_per_second:,.0f} tokens per second.{expected}"
+            f"{epochs} epochs at {self.tokens_per_second:,.0f} tokens per second."
         )
 
 
@@ -123,7 +116,7 @@ def choose_size(
         epochs = tokens / corpus_tokens
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
         model_settings = {**settings, **_dropout(preset, epochs)}
-        chosen = Sizing(model_settings, training, parameters, throughput, epochs, _expected_bits(preset, tokens))
+        chosen = Sizing(model_settings, training, parameters, throughput, epochs)
     return chosen
 
 
@@ -171,13 +164,3 @@ def _time_steps(model: nn.Module, config: TrainingConfig) -> _StepCost:
 def _dropout(preset: Preset, epochs: float) -> Mapping[str, Any]:
     """Return the dropout settings that a preset names for a number of epochs."""
     return next((settings for min_epochs, settings in reversed(preset.by_epochs) if epochs >= min_epochs), {})
-
-
-def _expected_bits(preset: Preset, tokens: float) -> tuple[float, float] | None:
-    """Return the expected bits per character, low and high: interpolated between measured points, over log tokens."""
-    if not preset.expected:
-        return None
-    counts, lows, highs = zip(*preset.expected, strict=True)
-    log_tokens = math.log(max(tokens, 1.0))
-    log_counts = [math.log(count) for count in counts]
-    return float(np.interp(log_tokens, log_counts, lows)), float(np.interp(log_tokens, log_counts, highs))

@@ -15,6 +15,7 @@ __all__ = ["RunVerdict", "find_verdict"]
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
 MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
 RECENT = 0.25  # the last share of the steps: the learning rate falls there from about a quarter of its peak to zero
+MIN_EVALUATIONS, MIN_STEPS = 4, 200  # with fewer, a curve does not show where it goes
 LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
 COPY_MARGIN = 0.15  # above held-out reviews: more than two of an evaluation's sixteen generated texts copied outright
 COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise
@@ -73,12 +74,45 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
     bits = [_bits(each) for each in evaluations]
     if min(bits) == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
-    if len(bits) == 1:
-        return RunVerdict("unknown", "No verdict: one evaluation does not show whether it still improves. Give it more time.")
     best = bits.index(min(bits))
+    if stopped == StopReason.NO_MORE_GAIN:
+        return _annealed_verdict(evaluations)
     if best + 1 < len(bits) and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE:
         return _overfitting_or_diverged(evaluations, bits, best)
+    if _is_too_short(evaluations):
+        return _too_short_verdict(evaluations)
     return _improving_or_converged(evaluations, bits)
+
+
+def _is_too_short(evaluations: Sequence[Mapping[str, Any]]) -> bool:
+    return len(evaluations) < MIN_EVALUATIONS or evaluations[-1]["step"] < MIN_STEPS
+
+
+def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
+    """Return the verdict on a run that is too short for one, and how much time would serve."""
+    count, last = len(evaluations), evaluations[-1]
+    factor = max(MIN_EVALUATIONS / count, MIN_STEPS / max(1, last["step"]))
+    seconds = factor * last.get("seconds", 0.0)
+    serves = f"About {_round_up(seconds):,} s of training would show it." if seconds else "Give it more time."
+    counts = f"{last['step']:,} step{'s' * (last['step'] != 1)} and {count} evaluation{'s' * (count != 1)}"
+    return RunVerdict("unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}")
+
+
+def _round_up(seconds: float) -> int:
+    """Return seconds, rounded up to two digits."""
+    unit: int = 10 ** max(0, math.floor(math.log10(seconds)) - 1)
+    return math.ceil(seconds / unit) * unit
+
+
+def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
+    """Return the verdict on a run that ended early: its learning rate was lowered to zero from its best weights."""
+    last = evaluations[-1]
+    unused = f" The last {1 - last['progress']:.0%} of the run was not needed." if last.get("progress", 1) < 0.995 else ""
+    return RunVerdict(
+        "converged",
+        f"Converged: held-out text got no better, so the learning rate was lowered to zero early; {_describe_kept(evaluations)}."
+        f"{unused} More time would gain little; more reviews, or a trained model to start from, may.",
+    )
 
 
 def _diverged_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
@@ -102,6 +136,8 @@ def _overfitting_or_diverged(evaluations: Sequence[Mapping[str, Any]], bits: Seq
     step, before, after = evaluations[best]["step"], *(evaluations[i]["train_nats_per_token"] for i in (best, -1))
     kept, change = _describe_kept(evaluations), f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
     if None not in (before, after) and after < before:
+        if _is_too_short(evaluations):
+            return _too_short_verdict(evaluations)
         words = (
             f"Overfitting since step {step:,}: from there on held-out text got worse {change} while the training loss went on "
             f"falling; {kept}. More reviews, more dropout or a smaller model would help, more time would not."
