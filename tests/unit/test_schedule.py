@@ -49,11 +49,11 @@ def test_a_run_that_stops_gaining_goes_back_to_its_best_rate_and_decays_to_zero(
     rates, evaluated = follow(schedule, 1000, 20, lambda step: abs(step - 160))
     annealing = schedule.annealing
     assert annealing is not None and schedule.best_step == 160
-    assert annealing.start == 302 and annealing.steps == 80  # three evaluations later; half of the steps to the best
-    assert len(rates) == 382 == evaluated[-1]
-    assert rates[302] == pytest.approx(0.1 * (1 - 0.160), rel=1e-2)  # as at the best step
-    assert rates[-1] == pytest.approx(rates[302] / 80, rel=1e-6)
-    assert [step for step in evaluated if step > 302] == [322, 342, 362, 382]
+    assert annealing.start == 303 and annealing.steps == 80  # three evaluations later; half of the steps to the best
+    assert len(rates) == 383 == evaluated[-1]
+    assert rates[303] == pytest.approx(0.1 * (1 - 0.160), rel=1e-2)  # as at the best step
+    assert rates[-1] == pytest.approx(rates[303] / 80, rel=1e-6)
+    assert [step for step in evaluated if step > 303] == [323, 343, 363, 383]
 
 
 def test_an_annealing_ends_with_the_run() -> None:

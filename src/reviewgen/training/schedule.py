@@ -114,4 +114,4 @@ class Schedule:
 
     def _steps_left(self, step: int) -> int:
         """Return about how many steps of the run are left, at the speed so far."""
-        return math.floor(step * (1 - self.progress) / self.progress) if self.progress > 0 else 0
+        return round(step * (1 - self.progress) / self.progress) if self.progress > 0 else 0
