@@ -19,6 +19,6 @@ NGRAM_WORD = Preset(
     model="ngram",
     tokenizer="word",
     model_settings={"order": 4},
-    tokenizer_settings={"vocab_size": 8000},
+    tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
     generation_settings={"max_new_tokens": 200, "temperature": 1.0},
 )

@@ -13,7 +13,7 @@ __all__ = ["GRU_CHAR", "GRU_WORD", "LSTM_CHAR", "LSTM_WORD", "RNN_CHAR", "RNN_WO
 CHAR_GENERATION = {"max_new_tokens": 600, "temperature": 0.8}
 WORD_GENERATION = {"max_new_tokens": 200, "temperature": 0.8}
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
-WORD_TOKENIZER = {"vocab_size": 8000}
+WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 256, 384, 512, 768, 1024))
 WORD_SIZES = tuple({"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512))
 CHAR_BY_EPOCHS = (
@@ -26,9 +26,13 @@ CHAR_BY_EPOCHS = (
 WORD_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.1}),
     (3.0, {"output_dropout": 0.2}),
-    (6.0, {"output_dropout": 0.4, "locked_dropout": True}),
-    (12.0, {"output_dropout": 0.5, "locked_dropout": True}),
+    (6.0, {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}),
+    (12.0, {"output_dropout": 0.5, "locked_dropout": True, "embedding_dropout": 0.2}),
+    (24.0, {"output_dropout": 0.5, "locked_dropout": True, "embedding_dropout": 0.2, "weight_dropout": 0.3}),
+    (48.0, {"output_dropout": 0.55, "locked_dropout": True, "embedding_dropout": 0.3, "weight_dropout": 0.4}),
+    (96.0, {"output_dropout": 0.6, "locked_dropout": True, "embedding_dropout": 0.3, "weight_dropout": 0.5}),
 )
+WORD_TRAINING_BY_EPOCHS = ((6.0, {"weight_decay": 0.1}),)
 
 
 def _char(model: str, hidden_size: int, learning_rate: float) -> Preset:
@@ -53,6 +57,7 @@ def _word(model: str, learning_rate: float) -> Preset:
         generation_settings=WORD_GENERATION,
         sizes=WORD_SIZES,
         by_epochs=WORD_BY_EPOCHS,
+        training_by_epochs=WORD_TRAINING_BY_EPOCHS,
     )
 
 

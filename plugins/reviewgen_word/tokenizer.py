@@ -50,11 +50,13 @@ class WordConfig:
 
     Attributes:
         vocab_size: Number of token ids, with bos, eos and the 256 bytes; a small corpus may give fewer.
+        min_frequency: How often a pair must occur to be merged. A token that occurs a few times is not learned well.
         sample_characters: Maximum number of characters that the merges are learned from, in texts evenly spread over the corpus;
             more would change few merges, and cost time and memory.
     """
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
+    min_frequency: Annotated[int, Bound(at_least=1)] = 2
     sample_characters: Annotated[int, Bound(at_least=1)] = 50_000_000
 
     def __post_init__(self) -> None:
@@ -83,11 +85,11 @@ class WordTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], config: WordConfig) -> "WordTokenizer":
-        """Learn merges from texts, which are iterated once; a pair that occurs once is never merged."""
+        """Learn merges from texts, which are iterated once."""
         bpe = _untrained()
         trainer = BpeTrainer(
             vocab_size=config.vocab_size - FRAME,
-            min_frequency=2,
+            min_frequency=config.min_frequency,
             initial_alphabet=ByteLevel.alphabet(),
             show_progress=False,
         )

@@ -9,7 +9,7 @@ import numpy as np
 from reviewgen_char.tokenizer import CharConfig, CharTokenizer
 from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 
-from reviewgen.data import DataConfig, read_texts
+from reviewgen.data import DataConfig, read_examples
 
 SHARED = Path(os.environ.get("REVIEWGEN_BENCH", "../shared"))
 
@@ -27,7 +27,7 @@ def reviews(characters: int) -> list[str]:
     """Return the first texts of the reviews extra that have so many characters together."""
     texts, total = [], 0
     with tempfile.TemporaryDirectory() as scratch:
-        for text in read_texts("reviews", Path(scratch), DataConfig()):
+        for text, _ in read_examples("reviews", Path(scratch), DataConfig()):
             texts.append(text)
             total += len(text)
             if total >= characters:

@@ -95,7 +95,7 @@ def fail(report):
         1 / 0
 
 def kill(self, batches):
-    if is_other and self.schedule_progress > 0.5:
+    if is_other and self.schedule.progress > 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batches)
 
@@ -250,7 +250,7 @@ def test_a_killed_process_loses_nothing(launched: Any) -> None:
     assert launched.done.returncode != 0
     model = reviewgen.load(launched.folder / "both-killed")
     assert model.training["stopped"] in ("another process ended", "interrupted")  # or the launcher was faster
-    assert 0 < len(model.training["evaluations"]) < 10 and model.generate_one(seed=1)
+    assert 0 < len(model.training["evaluations"]) < 20 and model.generate_one(seed=1)
 
 
 def test_processes_that_were_told_other_things_are_refused(launched: Any) -> None:

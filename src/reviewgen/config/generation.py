@@ -168,6 +168,7 @@ class Preset:
         generation_settings: Generation settings that differ from the defaults.
         sizes: Model settings from small to large, one of which is chosen if a training has a time budget and sets no size.
         by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as in (4.0, {"dropout": 0.3}).
+        training_by_epochs: The same of training settings.
     """
 
     model: str
@@ -178,3 +179,4 @@ class Preset:
     generation_settings: Mapping[str, Any] = field(default_factory=dict)
     sizes: Sequence[Mapping[str, Any]] = ()
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]] = ()
+    training_by_epochs: Sequence[tuple[float, Mapping[str, Any]]] = ()

@@ -3,7 +3,7 @@
 Resolved from a preset's name or a ReviewModel, and checked before any work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of t
 class SizeOptions:
     """The sizes that a time budget can choose from, when the user has set no size."""
 
-    preset: Preset  # by_epochs without the settings that the user has set
+    preset: Preset  # without the settings by epochs that the user has set
     may_grow_batch: bool  # whether the user has set neither batch_size nor bptt
 
 
@@ -153,10 +153,21 @@ def _size_options(preset: Preset, model: set[str], training: set[str]) -> SizeOp
     """Return the sizes to choose from, given the names of the settings that the user has set; None if one of them is a size."""
     if not preset.sizes or any(model & set(size) for size in preset.sizes):
         return None
-    by_epochs = tuple(
-        (epochs, {name: value for name, value in settings.items() if name not in model}) for epochs, settings in preset.by_epochs
+    own = replace(
+        preset,
+        by_epochs=_without(preset.by_epochs, model),
+        training_by_epochs=_without(preset.training_by_epochs, training),
     )
-    return SizeOptions(replace(preset, by_epochs=by_epochs), may_grow_batch=not {"batch_size", "bptt"} & training)
+    return SizeOptions(own, may_grow_batch=not {"batch_size", "bptt"} & training)
+
+
+def _without(
+    by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: set[str]
+) -> tuple[tuple[float, Mapping[str, Any]], ...]:
+    """Return settings by epochs without those of some names."""
+    return tuple(
+        (epochs, {name: value for name, value in settings.items() if name not in names}) for epochs, settings in by_epochs
+    )
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingParts:

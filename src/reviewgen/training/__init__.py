@@ -6,7 +6,8 @@
     counting     training by counting
     gradient     training by gradient; ``loop`` has its training step and state
     loss         cross entropy
-    optimizing   Muon, AdamW, learning rate schedule, weight averaging
+    optimizing   Muon, AdamW, weight averaging
+    schedule     the learning rate of each step, and when to evaluate
     autotune     selects threads, precision and implementation by timing
     sizing       chooses a model size for a time budget
     divergence   detects NaN or infinite losses, keeps the last good weights

@@ -115,7 +115,8 @@ def choose_size(
             break
         epochs = tokens / corpus_tokens
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
-        model_settings = {**settings, **_dropout(preset, epochs)}
+        training |= _of_epochs(preset.training_by_epochs, epochs)
+        model_settings = {**settings, **_of_epochs(preset.by_epochs, epochs)}
         chosen = Sizing(model_settings, training, parameters, throughput, epochs)
     return chosen
 
@@ -161,6 +162,6 @@ def _time_steps(model: nn.Module, config: TrainingConfig) -> _StepCost:
     return _StepCost(best.tokens_per_second, min(seconds))
 
 
-def _dropout(preset: Preset, epochs: float) -> Mapping[str, Any]:
-    """Return the dropout settings that a preset names for a number of epochs."""
-    return next((settings for min_epochs, settings in reversed(preset.by_epochs) if epochs >= min_epochs), {})
+def _of_epochs(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], epochs: float) -> Mapping[str, Any]:
+    """Return the settings that a preset names for a number of epochs."""
+    return next((settings for min_epochs, settings in reversed(by_epochs) if epochs >= min_epochs), {})
