@@ -71,7 +71,8 @@ def train(start: "str | ReviewModel", source: Any, **options: "Unpack[TrainOptio
             model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
             learning rate peaks at half of its preset's.
         text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file".
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file"; a single
+            file is then one long text, of which blocks are held out.
         lowercase: Whether to lower-case the texts. Default: False.
         strip_markdown: Whether to keep only the words of markdown. Default: False.
         clean: False takes the texts exactly as they are. Default: True.

@@ -37,7 +37,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--budget \w+", QUICK),
     (r"--epochs 20", QUICK),
     (r"--steps 200", QUICK),
-    (r"train lstm-word", "train gru-char"),
+    (r"train lstm-(?:word|char)", "train gru-char"),
     (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster))$", rf"\1 {QUICK}"),
     (r" --resume", ""),  # tests/unit/test_resuming.py interrupts runs
     (r"order=2,4,6,8,12", "order=2,4"),
@@ -82,6 +82,8 @@ def fill(folder: Path, page: Path, models) -> None:
     for name, texts in (("reviews", reviews()), ("more-reviews", reviews()[::3])):
         lines = [f'{number % 5 + 1},"{text}"' for number, text in enumerate(texts)]
         (folder / f"{name}.csv").write_text("stars,review\n" + "\n".join(lines), encoding="utf-8")
+    for name in ("novel", "first", "last"):
+        (folder / f"{name}.txt").write_text("\n\n".join(reviews()), encoding="utf-8")
     code = "\n".join(block for _, block in BLOCKS[page])
     for name in EXISTING:
         if re.search(rf"\b{name}\b", code) and not re.search(rf"--out {name}\b", code):

@@ -151,6 +151,7 @@ def _facts(facts: CardFacts, data: Mapping[str, Any]) -> str:
     training = facts.training
     entries = {
         "Reviews, train / validation / test": " / ".join(f"{count:,}" for count in data.get("reviews", {}).values()),
+        "Held out": data.get("split", {}).get("words"),
         "Conditions": _conditions(data.get("conditions") or []),
         "Data fingerprint": data.get("fingerprint"),
         "Parameters": f"{facts.parameters:,}" if facts.parameters else None,

@@ -61,7 +61,9 @@ GivenCondition = Annotated[
     list[str] | None,
     typer.Option("--condition", help="A value of a condition that the model was trained with: stars=5. Repeatable."),
 ]
-Documents = Annotated[str, typer.Option("--documents", help="How a txt file is split into texts: line, paragraph or file.")]
+Documents = Annotated[
+    str, typer.Option("--documents", help="How a txt file is cut into texts: line, paragraph, or file for one long text.")
+]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Remove Markdown and keep its text.")]
 AsTrainedLowercase = Annotated[

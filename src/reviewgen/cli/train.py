@@ -129,7 +129,7 @@ def _show_corpus(corpus: "Corpus") -> None:
         for line in describe(*corpus.validation):
             note(line)
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in ("train", "validation", "test"))
-    note(f"Split: {counts}.")
+    note(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
     for line in corpus.notes:
         note(line)
 

@@ -16,7 +16,8 @@ class ReadingOptions(TypedDict, total=False):
 
     Attributes:
         text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file".
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file"; a single
+            file is then one long text, of which blocks are held out.
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
         clean: False takes the texts exactly as they are.

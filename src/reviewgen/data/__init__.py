@@ -6,6 +6,7 @@
     cleaning         changes texts and drops duplicates, with counts
     cleaned_rows     cleaned examples, some at a time, in memory or as JSON lines
     corpus, spool    one pass: clean, store on disk, split by hash
+    long_text        which parts of one long text are held out
     encoding, store  token ids in memory-mapped files, with their conditions
     cache            the token cache: each corpus is encoded once
     workers, worker  worker processes that read, clean and encode

@@ -58,6 +58,11 @@ class TextStream:
     shard: Shard | None = None
 
     @property
+    def is_one_text(self) -> bool:
+        """Whether the source is a single text file that is not cut into lines or paragraphs."""
+        return self.shard is not None and self.shard.documents == "file" and len(self.shard.paths) == 1
+
+    @property
     def texts(self) -> Iterator[str]:
         """The texts without their condition values."""
         return (text for text, _ in self.examples)

@@ -1,16 +1,17 @@
 """A corpus: one pass over a source cleans its examples, spools them to disk and splits them by the content hash of each text.
 
-The split of a text depends on the text alone, so it is the same in any order and in any process. Memory grows by one hash per
-text (see ``HashSet``), not by the texts themselves.
+The split of a text depends on the text alone, so it is the same in any order and in any process. A source of one long text is cut
+into parts instead (see ``long_text``). Memory grows by one hash per text (see ``HashSet``), not by the texts themselves.
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +19,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from reviewgen.config import Bound, check
-from reviewgen.data.cleaned_rows import JsonLines, clean_rows, clean_shard, read_json_lines
-from reviewgen.data.cleaning import Cleaner, CleaningReport
+from reviewgen.data.cleaned_rows import CleanedRows, JsonLines, clean_rows, clean_shard, read_json_lines
+from reviewgen.data.cleaning import Cleaner, CleaningReport, hash_text
 from reviewgen.data.columns import Example, TextStream
+from reviewgen.data.long_text import SPLIT_CYCLE, cut_text, divide_text
 from reviewgen.data.shards import Shard
 from reviewgen.data.sources import open_texts
 from reviewgen.data.spool import LineRange, Spool, read_spool
@@ -41,7 +43,8 @@ class DataConfig:
 
     Attributes:
         text_column: The column that holds the text; guessed if None.
-        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), or not at all ("file").
+        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), or not at all ("file"; a
+            source of one such file is one long text, whose parts are split).
         clean: Whether to decode HTML entities, replace line-break tags, apply NFC, and drop empty and duplicate texts.
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
@@ -121,6 +124,24 @@ class Corpus:
         """Yield the texts of a split with their condition values."""
         return zip(self.texts(split), self.conditions(split), strict=True)
 
+    @property
+    def split_method(self) -> Literal["hash", "blocks", "source"]:
+        """How texts are held out: by the hash of each, as blocks of one long text, or as a separate validation source."""
+        if self.validation is not None:
+            return "source"
+        return "blocks" if self.stream.is_one_text else "hash"
+
+    def describe_held_out(self) -> str:
+        """Return how texts are held out, in words."""
+        if self.split_method == "blocks":
+            blocks = self.count("validation") + self.count("test")
+            characters = round(self.report.characters * 2 * HELD_OUT / blocks)
+            return (
+                f"{blocks:,} blocks of about {characters:,} characters, spread evenly over one text, each between two parts of "
+                "the training text"
+            )
+        return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[self.split_method]
+
     def count(self, split: str) -> int:
         """Return the number of texts in a split."""
         return int(self._is_in(split).sum())
@@ -140,28 +161,32 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
         workspace: A folder for the corpus; the caller removes it afterwards.
         config: How to read and clean.
         validation: A second source to use as the validation split; the first source is then all training text. If None, a hash
-            of each text assigns its split: 90 % train, 5 % validation, 5 % test.
+            of each text assigns its split: 90 % train, 5 % validation, 5 % test; one long text is cut (see ``cut_text``).
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
     Raises:
-        DataError: A source cannot be read, or no texts are left after cleaning.
+        DataError: A source cannot be read, no texts are left after cleaning, or there is one text that is too short to be cut.
         StorageError: The disk of the workspace is full.
         WorkerError: A worker process failed or was killed.
     """
     path, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
     with storage_errors(path), Spool(path, values) as spool:
-        stream, report = _fill_spool(spool, source, _make_folder(workspace / "source"), config, allow_missing)
+        cut = functools.partial(cut_text, held_out=HELD_OUT) if validation is None else None
+        stream, report = _fill_spool(spool, source, _make_folder(workspace / "source"), config, allow_missing, cut)
         train_count, second = len(spool.hashes), None
         if validation is not None:
-            second = _fill_spool(spool, validation, _make_folder(workspace / "validation"), config, allow_missing)
+            folder = _make_folder(workspace / "validation")
+            second = _fill_spool(spool, validation, folder, config, allow_missing, divide_text)
     hashes = np.frombuffer(spool.hashes, np.uint64)
     notes = list(stream.notes)
-    if validation is None:
-        splits = split_by_hash(hashes)
-    else:
+    if validation is not None:
         splits = (np.arange(len(hashes)) >= train_count).astype(np.uint8)
         shared = int(np.isin(hashes[train_count:], hashes[:train_count]).sum())
         notes += [f"{shared} of {len(hashes) - train_count} validation texts are also in the training text."] if shared else []
+    elif stream.is_one_text:
+        splits = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(hashes)).astype(np.uint8)
+    else:
+        splits = split_by_hash(hashes)
     stored_values = values if config.conditions else None
     fingerprint = _fingerprint(hashes, splits, config.conditions, stored_values)
     return Corpus(path, stored_values, splits, fingerprint, stream, report, second, notes, spool.ranges())
@@ -184,21 +209,43 @@ def _make_folder(folder: Path) -> Path:
 
 
 def _fill_spool(
-    spool: Spool, source: Any, folder: Path, config: DataConfig, allow_missing: bool
+    spool: Spool,
+    source: Any,
+    folder: Path,
+    config: DataConfig,
+    allow_missing: bool,
+    cut: Callable[[str], list[str]] | None,
 ) -> tuple[TextStream, CleaningReport]:
-    """Write a source's cleaned examples and their content hashes to the spool."""
+    """Write a source's cleaned examples and their content hashes to the spool; one long text is cut with ``cut``, if given."""
     stream, cleaner = config.open(source, folder, allow_missing)
-    parts = stream.shard.parts() if stream.shard is not None else []
-    workers = min(len(parts), count_workers(sum(part.size for part in parts), _MIN_BYTES_FOR_WORKERS))
-    if workers > 1:
-        cleaned = _clean_in_workers(parts, stream, folder, config, cleaner, workers)
+    if cut is not None and stream.is_one_text:
+        _add_parts(spool, stream, cleaner, cut)
     else:
-        cleaned = (rows.to_json_lines() for rows in clean_rows(stream.examples, cleaner))
-    for lines in cleaned:
-        spool.add(lines, cleaner.keep_new(lines.hashes, lines.lengths))
+        for lines in _clean(stream, folder, config, cleaner):
+            spool.add(lines, cleaner.keep_new(lines.hashes, lines.lengths))
     _require_texts(stream, cleaner)
     stream.examples = iter(())  # used up; a corpus without open iterators can be pickled for other processes
     return stream, cleaner.report
+
+
+def _add_parts(spool: Spool, stream: TextStream, cleaner: Cleaner, cut: Callable[[str], list[str]]) -> None:
+    """Write the one text of a source to the spool, cut into parts; equal parts are no duplicates."""
+    for rows in clean_rows(stream.examples, cleaner):
+        cleaner.keep_new(rows.hashes, rows.lengths)
+        for text, values in rows.examples:
+            for part in cut(text):
+                lines = CleanedRows([(part, values)], np.array([hash_text(part)], np.uint64)).to_json_lines()
+                spool.add(lines, np.ones(1, bool))
+
+
+def _clean(stream: TextStream, folder: Path, config: DataConfig, cleaner: Cleaner) -> Iterator[JsonLines]:
+    """Yield the cleaned examples of a source, which several processes read if it is large."""
+    parts = stream.shard.parts() if stream.shard is not None else []
+    workers = min(len(parts), count_workers(sum(part.size for part in parts), _MIN_BYTES_FOR_WORKERS))
+    if workers > 1:
+        yield from _clean_in_workers(parts, stream, folder, config, cleaner, workers)
+    else:
+        yield from (rows.to_json_lines() for rows in clean_rows(stream.examples, cleaner))
 
 
 def _clean_in_workers(

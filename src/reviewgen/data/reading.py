@@ -53,12 +53,13 @@ def read_documents(
     split = options.get("split", "all")
     given: Mapping[str, Any] = {name: options.get(name) for name in _DEFAULT_CLEANING}
     cleaning = {name: _as_trained(name, trained) if value is None else value for name, value in given.items()}
+    documents = options.get("documents", "line")
     if split != "all":
         for data in trained:
-            _require_same_split(data, cleaning)
+            _require_same_split(data, cleaning, documents)
     columns = {
         "text_column": options.get("text_column"),
-        "documents": options.get("documents", "line"),
+        "documents": documents,
         "conditions": conditions.names,
     }
     config = from_dict(DataConfig, columns | cleaning)
@@ -73,8 +74,8 @@ def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:
     return bool(first) if all(other == first for other in others) else default
 
 
-def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]) -> None:
-    """Raise if the hash split of the cleaned texts would differ from the one that the model was trained on."""
+def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool], documents: str) -> None:
+    """Raise if the split of the cleaned texts would differ from the one that the model was trained on."""
     if trained.get("validation_source") is not None:
         raise ConfigError("This model was trained on all of its source, with a separate validation source: use split='all'.")
     for name, value in cleaning.items():
@@ -82,3 +83,9 @@ def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]
             raise ConfigError(
                 f"The split depends on how texts are cleaned, and this model was trained with {name}={not value}; use the same."
             )
+    before = trained.get("documents", documents)
+    if before != documents and "file" in (before, documents):
+        raise ConfigError(
+            f"The split depends on how a text file is cut into texts, and this model was trained with documents={before!r}; use "
+            "the same."
+        )

@@ -87,6 +87,7 @@ def corpus_facts(corpus: Corpus, stores: Mapping[str, TokenStore], conditions: C
         "validation_cleaning": asdict(corpus.validation[1]) if corpus.validation else None,
         "text_column": corpus.stream.text_column,
         "fingerprint": corpus.fingerprint,
+        "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
         "reviews": {split: corpus.count(split) for split in SPLITS},
         "tokens": {split: stores[split].tokens for split in SPLITS},
         "conditions": conditions.to_json(),
