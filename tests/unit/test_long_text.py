@@ -99,11 +99,11 @@ def test_held_out_blocks_are_spread_and_have_the_usual_shares(characters):
             assert max(gaps) < 1.5 * min(gaps)
 
 
-def test_parts_end_with_a_paragraph_else_a_line_else_a_word(text):
-    assert all(part.endswith("\n\n") for part in cut_text(text, 0.05)[:-1])
+def test_parts_begin_with_a_blank_line_else_a_line_end_else_a_space(text):
+    assert all(part.startswith("\n\n") and part[2].isupper() for part in cut_text(text, 0.05)[1:])
     lines, words = re.sub(r"\n+", "\n", text), re.sub(r"\s+", " ", text)
-    assert all(part.endswith("\n") for part in cut_text(lines, 0.05)[:-1])
-    assert all(part.endswith(" ") for part in cut_text(words, 0.05)[:-1])
+    assert all(part.startswith("\n") for part in cut_text(lines, 0.05)[1:])
+    assert all(part.startswith(" ") for part in cut_text(words, 0.05)[1:])
     assert "".join(cut_text("é" * 9_000, 0.05)) == "é" * 9_000
 
 
@@ -164,9 +164,11 @@ def test_several_files_are_texts_as_before(tmp_path, text):
 
 def test_a_validation_file_is_held_out_and_the_whole_first_one_trained_on(corpus_of, text):
     corpus = corpus_of(text[:100_000], text[100_000:] * 3)
-    assert list(corpus.texts("train")) == [text[:100_000]]
+    assert "".join(corpus.texts("train")) == text[:100_000]
+    assert all(part.startswith("\n\n") for part in list(corpus.texts("train"))[1:])
     assert "".join(corpus.texts("validation")) == text[100_000:] * 3
-    assert (corpus.count("validation"), corpus.split_method) == (4, "source")
+    assert [corpus.count(split) for split in SPLITS] == [7, 4, 0]
+    assert corpus.split_method == "source"
     assert list(corpus_of("short but enough", "held out too").texts("train")) == ["short but enough"]
 
 

@@ -171,7 +171,7 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
     """
     path, values = workspace / "texts.jsonl", workspace / "conditions.jsonl"
     with storage_errors(path), Spool(path, values) as spool:
-        cut = functools.partial(cut_text, held_out=HELD_OUT) if validation is None else None
+        cut = functools.partial(cut_text, held_out=HELD_OUT) if validation is None else divide_text
         stream, report = _fill_spool(spool, source, _make_folder(workspace / "source"), config, allow_missing, cut)
         train_count, second = len(spool.hashes), None
         if validation is not None:
@@ -214,11 +214,11 @@ def _fill_spool(
     folder: Path,
     config: DataConfig,
     allow_missing: bool,
-    cut: Callable[[str], list[str]] | None,
+    cut: Callable[[str], list[str]],
 ) -> tuple[TextStream, CleaningReport]:
-    """Write a source's cleaned examples and their content hashes to the spool; one long text is cut with ``cut``, if given."""
+    """Write a source's cleaned examples and their content hashes to the spool; one long text is cut with ``cut``."""
     stream, cleaner = config.open(source, folder, allow_missing)
-    if cut is not None and stream.is_one_text:
+    if stream.is_one_text:
         _add_parts(spool, stream, cleaner, cut)
     else:
         for lines in _clean(stream, folder, config, cleaner):

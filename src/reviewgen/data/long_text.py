@@ -4,6 +4,9 @@ The text is divided into stretches of equal length, and the middle of each is he
 turn. So the held-out text is spread evenly over the whole, and what lies between two blocks is one long training text that a
 recurrent state is carried through.
 
+A part begins with the blank line that separates it from the part before it, or else with a line end or a space. There are few
+parts to learn from how a text begins; after a blank line, a model continues as after any other.
+
 A block should be so long that most of it is far from the training text, and so short that an evaluation sees many parts of the
 text. So there are 32 blocks of at least 500 and at most 16,384 characters: fewer in a short text, more in a long one.
 
@@ -26,7 +29,7 @@ SPLIT_CYCLE = ("train", "validation", "train", "test")
 _MIN_CHARACTERS = 500  # of a text that is cut
 _MIN_BLOCK, _MAX_BLOCK = 500, 1 << 14  # characters; _MAX_BLOCK comes first
 _PAIRS = 16  # of a block for validation and a block for test, if the text is long enough
-_ENDS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))  # of a paragraph, a line, a word
+_SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))  # of paragraphs, lines, words
 
 
 def cut_text(text: str, held_out: float) -> list[str]:
@@ -52,7 +55,11 @@ def cut_text(text: str, held_out: float) -> list[str]:
 
 
 def divide_text(text: str) -> list[str]:
-    """Cut a text into consecutive blocks of about equal length; joined, they are the text."""
+    """Cut a text of which nothing is held out, or all, into consecutive blocks of about equal length; joined, they are the text.
+
+    The ends between them cost a model next to nothing, 0.0004 nats per character in the example above, and give it several
+    beginnings to learn from.
+    """
     blocks = math.ceil(len(text) / _MAX_BLOCK)
     return _cut(text, [number * len(text) / blocks for number in range(1, blocks)], _MAX_BLOCK // 4)
 
@@ -63,20 +70,20 @@ def _count_pairs(characters: float) -> int:
 
 
 def _cut(text: str, targets: list[float], reach: int) -> list[str]:
-    cuts = [0, *(_nearest_end(text, round(target), reach) for target in targets), len(text)]
+    cuts = [0, *(_nearest_separator(text, round(target), reach) for target in targets), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(cuts)]
 
 
-def _nearest_end(text: str, target: int, reach: int) -> int:
-    """Return the end of a paragraph that is closest to a position, or else of a line or a word; else the position.
+def _nearest_separator(text: str, target: int, reach: int) -> int:
+    """Return where the blank line that is closest to a position starts, or else a line end or white space; else the position.
 
     Args:
         text: The text.
         target: The position.
-        reach: How far from it an end may be, in characters.
+        reach: How far from it the separator may be, in characters.
     """
-    for pattern in _ENDS:
-        ends = [match.end() for match in pattern.finditer(text, target - reach, target + reach)]
-        if ends:
-            return min(ends, key=lambda end: abs(end - target))
+    for pattern in _SEPARATORS:
+        starts = [match.start() for match in pattern.finditer(text, target - reach, target + reach)]
+        if starts:
+            return min(starts, key=lambda start: abs(start - target))
     return target
