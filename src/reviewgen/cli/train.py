@@ -89,7 +89,10 @@ def train(
         raise
     if run.is_interrupted:
         note("Interrupted; saving the best weights so far.")
+    shown = len(run.notes)
     model = run.finish()
+    for line in run.notes[shown:]:
+        note(line)
     if as_json and is_first:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
     elif is_first:

@@ -6,6 +6,7 @@
     plan          everything that is decided before anything is read
     prepare       the corpus: read, then tokenized and indexed
     start, fit    the model on that corpus, iterated for reports and finished into a ReviewModel
+    suggestion    suggests to train shipped weights further, where that serves better
     run_folder    the folder of the checkpoints, from which an interrupted run is resumed
     curves        the learning curves
     record        what was reported so far, and the parts of training.json

@@ -25,6 +25,7 @@ from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
 from reviewgen.runs.record import RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
 from reviewgen.runs.run_folder import RunFolder
+from reviewgen.runs.suggestion import suggest_trained_weights
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Report, StopReason, TrainingConfig, fit, process_state, uninterrupted
 from reviewgen.training.device import using_threads
@@ -126,6 +127,7 @@ class Fit:
         try:
             if not self.is_interrupted:
                 self.evaluation = self._evaluate(self.record.last.threads)
+                self._suggest(self.record.last)
         except KeyboardInterrupt:
             self.interrupt()
         with uninterrupted():
@@ -184,6 +186,13 @@ class Fit:
                 return None
             finally:
                 self.evaluation_seconds = time.monotonic() - start
+
+    def _suggest(self, last: Report) -> None:
+        """Add a note if training shipped weights further would have served better."""
+        if process_state().is_main_process:
+            seconds = time.monotonic() - self.started
+            with using_threads(last.threads):
+                self.record.note(*suggest_trained_weights(self.plan, self.corpus, self._final_split, last.tokens, seconds))
 
     def _final_documents(self, vocab_size: int, given: int) -> list[Document]:
         """Return the texts of the final evaluation: as many as can be scored in its share of a time budget."""
