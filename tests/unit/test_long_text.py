@@ -218,6 +218,16 @@ def test_another_way_of_cutting_the_file_has_another_split(model, file):
     assert by_line.evaluate(file, documents="paragraph", split="test").reviews > 12
 
 
+def test_a_model_of_other_texts_is_evaluated_on_the_blocks_and_trained_on_the_rest(file):
+    reviews = [f"The food was {number}." for number in range(60)]
+    other = reviewgen.train("gru-char", reviews, steps=2, **GRU)
+    before = other.evaluate(file, documents="file", split="test")
+    assert before.reviews == 12
+    tuned = reviewgen.train(other, file, documents="file", steps=2)
+    after = tuned.evaluate(file, documents="file", split="test")
+    assert after.bits_per_character == pytest.approx(tuned.training["held_out"]["bits_per_character"], rel=1e-4)
+
+
 def test_a_network_is_trained_on_the_parts_as_one_stream(file, text):
     run = reviewgen.TrainingRun("gru-char", file, documents="file", steps=4, **GRU)
     run.read()

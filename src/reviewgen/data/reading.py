@@ -1,6 +1,7 @@
 """Reads the texts that a trained model is evaluated on; by default they are cleaned as its training texts were."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -56,7 +57,8 @@ def read_documents(
     documents = options.get("documents", "line")
     if split != "all":
         for data in trained:
-            _require_same_split(data, cleaning, documents)
+            _require_same_split(data, cleaning)
+            _require_same_documents(data, source, documents)
     columns = {
         "text_column": options.get("text_column"),
         "documents": documents,
@@ -74,7 +76,7 @@ def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:
     return bool(first) if all(other == first for other in others) else default
 
 
-def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool], documents: str) -> None:
+def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]) -> None:
     """Raise if the split of the cleaned texts would differ from the one that the model was trained on."""
     if trained.get("validation_source") is not None:
         raise ConfigError("This model was trained on all of its source, with a separate validation source: use split='all'.")
@@ -83,8 +85,13 @@ def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, bool]
             raise ConfigError(
                 f"The split depends on how texts are cleaned, and this model was trained with {name}={not value}; use the same."
             )
+
+
+def _require_same_documents(trained: Mapping[str, Any], source: Any, documents: str) -> None:
+    """Raise if a model was trained on the same file, and one of the two times it is one long text, which is split in blocks."""
+    is_same_file = isinstance(source, str | Path) and Path(source).name == Path(trained.get("source") or "").name
     before = trained.get("documents", documents)
-    if before != documents and "file" in (before, documents):
+    if is_same_file and before != documents and "file" in (before, documents):
         raise ConfigError(
             f"The split depends on how a text file is cut into texts, and this model was trained with documents={before!r}; use "
             "the same."
