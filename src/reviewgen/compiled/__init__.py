@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.extending import overload
 
-__all__ = ["compiled", "inlined"]
+__all__ = ["compiled", "inlined", "inner"]
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
@@ -45,6 +46,25 @@ def compiled(function: FunctionT) -> FunctionT:
     return compiled_function
 
 
+def inner(function: FunctionT) -> FunctionT:
+    """Make a function available to compiled functions, which are compiled together with it; called from Python, it is plain Python.
+
+    It is compiled faster than one that Python can call: without a wrapper for Python, and without a cache of its own.
+    """
+    return _available_to_compiled(function)
+
+
+def inlined(function: FunctionT) -> FunctionT:
+    """The same, and inlined into each of its callers: for innermost loops, so that they can use vector instructions."""
+    return _available_to_compiled(function, forceinline=True)
+
+
+def _available_to_compiled(function: FunctionT, **options: bool) -> FunctionT:
+    plain: FunctionT = inspect.unwrap(function)
+    overload(plain, jit_options=_OPTIONS | options, strict=False)(lambda *_: plain)
+    return plain
+
+
 @lru_cache
 def _drop_stale_files(folder: str) -> None:
     """Remove cached machine code that numba would trip over.
@@ -65,9 +85,3 @@ def _drop_stale_files(folder: str) -> None:
 def _newest_source() -> float:
     """Return when a source file of this package was last modified."""
     return max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
-
-
-def inlined(function: FunctionT) -> FunctionT:
-    """Compile a function into its callers: worth the compile time in innermost loops only."""
-    inlined_function: FunctionT = numba.njit(inline="always", **_OPTIONS)(inspect.unwrap(function))
-    return inlined_function

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Integer, UInt64
 
-from reviewgen.compiled import compiled
+from reviewgen.compiled import compiled, inner
 
 __all__ = [
     "NO_WINDOWS",
@@ -158,7 +158,7 @@ def forbid(windows, tokens, end, run, probs):
             probs[token] = 0.0
 
 
-@compiled
+@inner
 def _mix(value):
     """Return a 64-bit hash of a word: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -166,7 +166,7 @@ def _mix(value):
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@inner
 def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
     """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their number.
 
@@ -222,7 +222,7 @@ def _insert_all(windows, ids, bos, eos):
         _insert(windows, waiting[queue, : sizes[queue]])
 
 
-@compiled
+@inner
 def _insert(windows, hashes):
     blocks = np.uint64(len(windows.bits) // BLOCK)
     for value in hashes:
