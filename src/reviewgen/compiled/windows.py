@@ -199,10 +199,18 @@ def _sample(ids, bos, eos, length, stride):
     for first in range(0, len(ids), PART):
         count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, length, stride, part)
         if total + count > len(hashes):
-            hashes = np.concatenate((hashes, np.empty(len(hashes), np.uint64)))
-        hashes[total : total + count] = part[:count]
+            hashes, full = np.empty(2 * len(hashes), np.uint64), hashes
+            _copy(full, total, hashes, 0)
+        _copy(part, count, hashes, total)
         total += count
     return hashes[:total]
+
+
+@inner
+def _copy(numbers, count, row, start):
+    """Copy the first numbers to a row, from an index on; to assign to a slice would take seconds to compile."""
+    for j in range(count):
+        row[start + j] = numbers[j]
 
 
 @compiled
