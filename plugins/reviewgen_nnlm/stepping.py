@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64, Int64, Shaped
 
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
-from reviewgen.compiled.sampling import NONE, SamplingParams, windows_and_run, sample_live_rows
+from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows, windows_and_run
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 

@@ -169,6 +169,7 @@ def generate(
                 _append(ids[row], past[row])
         _advance(weights, relu, zoneout, live, live, h, c, scratch)
 
+
 @inner
 def _advance(weights, relu, zoneout, count, rows, h, c, scratch):
     """Feed the first ``count`` tokens of ``scratch.ids``, step by step, to the texts in the first ``rows`` slots of h and c."""

@@ -100,10 +100,9 @@ class RecurrentStepper:
         rows, logits = np.arange(count), np.zeros((count, len(weights.output_scales)), np.float32)
         scores, probs = (np.empty(self.config.vocab_size) for _ in range(2))
         scratch, numbers = kernels.make_scratch(weights, h, past, 1), np.ascontiguousarray(uniform)
-        texts_and_counts = whole, start, sampled, np.ascontiguousarray(new_tokens), numbers, used
-        kernels.generate(
-            weights, *self._cell, h, c, past, scratch, logits, rows, *texts_and_counts, params, *windows_and_run(params, guard), scores, probs
-        )
+        sampling = whole, start, sampled, np.ascontiguousarray(new_tokens), numbers, used, params
+        guarded = windows_and_run(params, guard)
+        kernels.generate(weights, *self._cell, h, c, past, scratch, logits, rows, *sampling, *guarded, scores, probs)
         slots = np.argsort(rows)
         h, c, past = h[:, slots], None if c is None else c[:, slots], None if past is None else past[slots]
         return whole[:, start:], used, self._batch_first(h, c, past)
@@ -142,9 +141,8 @@ class RecurrentStepper:
         above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
         output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)
-        return kernels.Weights(
-            table, embedding.copy(), ngrams, *first, *above, *recurrent, biases, hidden_biases if separate else None, *projection, *output, output_bias
-        )
+        matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
+        return kernels.Weights(table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias)
 
     def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
         shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size
@@ -153,7 +151,7 @@ class RecurrentStepper:
         return np.array(tensors["ngrams.table.weight"], np.float32).reshape(shape)
 
     def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix | tuple[None, None], Matrix]:
-        """Return the projection and the output matrix; None and None if there is no projection, or if their product is smaller."""
+        """Return the projection and the output matrix; two None for no projection, or if their product is smaller."""
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
         weight = embedding if self.config.tied else np.asarray(tensors["output.weight"], np.float32)
         if "output.projection.weight" not in tensors:

@@ -51,7 +51,7 @@ def compiled(function: FunctionT) -> FunctionT:
 
 
 def inner(function: FunctionT) -> FunctionT:
-    """Make a function available to compiled functions, which are compiled together with it; called from Python, it is plain Python.
+    """Make a function available to compiled functions, with which it is compiled; called from Python, it is plain Python.
 
     It is compiled faster than one that Python can call: without a wrapper for Python, and without a cache of its own.
     """
