@@ -65,7 +65,8 @@ def inlined(function: FunctionT) -> FunctionT:
 
 def _available_to_compiled(function: FunctionT, **options: bool) -> FunctionT:
     plain: FunctionT = inspect.unwrap(function)
-    overload(plain, jit_options=_OPTIONS | options, strict=False)(lambda *_: plain)
+    jit_options: Any = _OPTIONS | options
+    overload(plain, jit_options=jit_options, strict=False)(lambda *_: plain)
     return plain
 
 

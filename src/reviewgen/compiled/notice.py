@@ -1,7 +1,7 @@
 """A line on the terminal while functions are compiled for the first use, which takes seconds; later uses load them from disk.
 
-It appears on standard error, if that is a terminal, and is erased afterwards. Must not import rich, since the line mostly does not
-appear. ``is_compiling`` is for those who show progress of their own.
+It appears on standard error, if that is a terminal, and is erased afterwards. Must not import rich, since the line mostly does
+not appear. ``is_compiling`` is for those who show progress of their own.
 """
 
 import os
