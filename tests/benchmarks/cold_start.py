@@ -7,8 +7,8 @@ Targets: 2.5 s for the command, 0.8 s if writing needs no torch. Each figure is 
 ``reviewgen generate``, and beside it what Python and torch take to start and stop. Then the seconds of ``load`` alone, after all
 imports, for the trained weights of each preset that has any; target 0.3 s.
 
-The first use, with nothing compiled on disk: seconds of the processor (of one core, so that other work on the machine counts little)
-that the whole command takes, and how many of them go into compiling. Targets: 5 s for ``generate``, 8 s of compiling for ``train``.
+The first use, with nothing compiled on disk: seconds of the processor that the whole command takes, so that other work on the
+machine counts little, and how many of them go into compiling. Targets: 5 s for ``generate``, 8 s of compiling for ``train``.
 """
 
 import os
@@ -85,7 +85,8 @@ event.register("numba:compile", compiling)
 try:
     main()
 finally:
-    print(f"{time.process_time():.2f} s, {compiling.seconds:.2f} s of them compile {compiling.functions} functions", file=sys.stderr)
+    seconds, functions = time.process_time(), compiling.functions
+    print(f"{seconds:.2f} s, {compiling.seconds:.2f} s of them compile {functions} functions", file=sys.stderr)
 """
 
 

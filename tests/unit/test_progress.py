@@ -28,7 +28,8 @@ assert double(3) == 6
 
 def on_terminal(script: Path, code: str, columns: int = 80, **environment: str) -> str:
     """Return what a script prints on a terminal, standard output and standard error together."""
-    script.write_text(code, encoding="utf-8")
+    if not script.exists():  # compiled code on disk is of this file
+        script.write_text(code, encoding="utf-8")
     ours, theirs = pty.openpty()
     names = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"} | environment
     with subprocess.Popen([sys.executable, str(script)], stdout=theirs, stderr=theirs, env=names) as process:
