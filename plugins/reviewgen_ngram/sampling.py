@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reviewgen.compiled import compiled, inlined
+from reviewgen.compiled import compiled, inlined, inner
 from reviewgen.compiled.sampling import DEAD_END, NONE, sample_from, sample_token, sharpen
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
@@ -167,7 +167,7 @@ def sample_scored(trie, contexts, uniform, params, windows, run, tails, new_toke
                 contexts[row] = follow(trie, contexts[row], token)
 
 
-@compiled
+@inner
 def _allocate(trie, uniform, tails, tokens, used):
     """Clear the outputs; return texts (B, K + N + 1) that begin with the tails, which rows are live, sizes, and a row (V,)."""
     rows, length = uniform.shape
@@ -178,7 +178,7 @@ def _allocate(trie, uniform, tails, tokens, used):
     return texts, np.ones(rows, np.bool_), np.zeros(rows, np.int64), np.empty(len(trie.root))
 
 
-@compiled
+@inner
 def _compute_probs(trie, context, vocab_size, temperature, probs):
     """Write the unnormalised probability at a temperature of each token below ``vocab_size``, zero for the others."""
     fill_row(trie, context, probs)
@@ -186,7 +186,7 @@ def _compute_probs(trie, context, vocab_size, temperature, probs):
     sharpen(probs, temperature)
 
 
-@compiled
+@inner
 def _take_logs(probs):
     """Turn unnormalised probabilities into log probabilities, in place."""
     total = probs.sum()
@@ -242,7 +242,7 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
     return token, mass, context_after(tokens, links, ends, bases, children, heads, context, node, token)
 
 
-@compiled
+@inner
 def _last_possible(tokens, links, bases, children, probabilities, book, heads, context):
     """Return the longest context that has a child of positive probability, and the last such child's token and probability."""
     while context != 0:

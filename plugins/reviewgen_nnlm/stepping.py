@@ -11,10 +11,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from reviewgen.compiled import compiled
+from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
-from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows
-from reviewgen.compiled.windows import NO_WINDOWS
+from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows, windows_and_run
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
@@ -95,7 +94,7 @@ class NnlmStepper:
         whole = np.full((len(texts), start + uniform.shape[1]), NONE, np.int64)
         whole[:, :start] = texts
         sampled, used = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
-        windows, run = guard or (NO_WINDOWS, 0)
+        windows, run = windows_and_run(params, guard)
         numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(new_tokens)
         _generate(self._weights, self._is_relu, seen, whole, start, sampled, new, numbers, used, params, windows, run)
         return whole[:, start:], used, seen
@@ -178,7 +177,7 @@ def _generate(weights, is_relu, seen, texts, start, sampled, new_tokens, uniform
             rows[slot], ids[slot] = rows[live], ids[live]
 
 
-@compiled
+@inner
 def _add(numbers, row):
     for j in range(len(numbers)):
         row[j] += numbers[j]

@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from reviewgen.compiled import compiled, inlined
+from reviewgen.compiled import compiled, inlined, inner
 from reviewgen.compiled.linear import sigmoid32, tanh32
 from reviewgen.compiled.precision import narrow, wide
 from reviewgen_recurrent.kernels import GRU, LSTM, add
@@ -85,20 +85,20 @@ def backward_step(cell, is_relu, t, gates, kept, outputs, grad_outputs, grad_pro
             add(held[part], grad_memory[part, row])
 
 
-@compiled
+@inner
 def _rnn(gates, product, bias, is_relu, new):
     for j in range(len(new)):
         new[j] = _activate(wide(gates[j]) + wide(product[j]) + bias[j], is_relu)
 
 
-@compiled
+@inner
 def _rnn_backward(grad_h, output, is_relu, grad_gates):
     for j in range(len(grad_h)):
         grad_gates[j] = narrow(grad_h[j] * _derivative(wide(output[j]), is_relu), grad_gates[j])
     grad_h[:] = ZERO
 
 
-@compiled
+@inner
 def _gru(gates, product, bias, h, kept, is_relu, new):
     size = len(h)
     r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
@@ -111,7 +111,7 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
         new[j] = wide(n[j]) + wide(z[j]) * (h[j] - wide(n[j]))
 
 
-@compiled
+@inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
     size = len(grad_h)
     r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
@@ -131,7 +131,7 @@ def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
         grad_h[j] *= wide(z[j])
 
 
-@compiled
+@inner
 def _lstm(gates, product, bias, c, kept, is_relu, new):
     size = len(c)
     i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
@@ -147,7 +147,7 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
         h_new[j] = wide(o[j]) * _activate(c_new[j], is_relu)
 
 
-@compiled
+@inner
 def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
     size = len(grad_h)
     i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
@@ -171,31 +171,31 @@ def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated
     grad_h[:] = ZERO
 
 
-@compiled
+@inner
 def _sigmoid_gate(gate, product, bias):
     for j in range(len(gate)):
         gate[j] = narrow(_sigmoid(wide(gate[j]) + wide(product[j]) + bias[j]), gate[j])
 
 
-@compiled
+@inner
 def _activation_gate(gate, product, bias, is_relu):
     for j in range(len(gate)):
         gate[j] = narrow(_activate(wide(gate[j]) + wide(product[j]) + bias[j], is_relu), gate[j])
 
 
-@compiled
+@inner
 def _add_bias(product, bias, total):
     for j in range(len(total)):
         total[j] = narrow(wide(product[j]) + bias[j], total[j])
 
 
-@compiled
+@inner
 def _narrow_all(numbers, row):
     for j in range(len(row)):
         row[j] = narrow(numbers[j], row[j])
 
 
-@compiled
+@inner
 def _update(old, new, zoned, t, part, row):
     """Replace the old values by the new ones, except where they are zoned out."""
     if len(zoned) == 0:
@@ -207,13 +207,13 @@ def _update(old, new, zoned, t, part, row):
         old[j] = old[j] if stays[j] else new[j]
 
 
-@compiled
+@inner
 def _add_gradients(grad_h, grad_product, grad_output):
     for j in range(len(grad_h)):
         grad_h[j] += wide(grad_product[j]) + wide(grad_output[j])
 
 
-@compiled
+@inner
 def _hold(grad, stays, held):
     """Move the gradient of the zoned-out units to ``held``: it goes to the step before, past the cell."""
     for j in range(len(grad)):

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
-from reviewgen.compiled.sampling import NONE, SamplingParams
-from reviewgen.compiled.windows import NO_WINDOWS
+from reviewgen.compiled.sampling import NONE, SamplingParams, windows_and_run
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
@@ -44,7 +43,7 @@ class RecurrentStepper:
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._cell = self.cell, config.activation == "relu", np.float32(config.zoneout)
+        self._cell = True if config.activation == "relu" else None, np.float32(config.zoneout) if config.zoneout else None
         self._weights = self._prepare(tensors, weight_bits)
 
     @classmethod
@@ -68,15 +67,16 @@ class RecurrentStepper:
     def initial_state(self, batch_size: int) -> Parts:
         """Return the state before the first token: zeros, and the id V for each token before the beginning."""
         config = self.config
-        h, c = (np.zeros((batch_size, config.layers, config.hidden_size), np.float32) for _ in range(2))
-        return self._parts_of(h, c, np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
+        parts = [np.zeros((batch_size, config.layers, config.hidden_size), np.float32) for _ in range(self.parts)]
+        past = [np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64)] if config.ngrams > 1 else []
+        return *parts, *past
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
         """Return the logits after the last of T >= 1 tokens, and the state after it."""
         h, c, past = self._layers_first(state)
-        kernels.forward(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past)
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
-        kernels.compute_logits(self._weights, h[-1], logits)
+        scratch = kernels.make_scratch(self._weights, h, past, ids.shape[1])
+        kernels.forward(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past, scratch, logits)
         return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c, past)
 
     def sample(
@@ -93,36 +93,33 @@ class RecurrentStepper:
         A row stops where fewer than two random numbers are left. It does not depend on the other rows, bit for bit.
         """
         h, c, past = self._layers_first(state)
-        start = texts.shape[1]
-        whole = np.full((len(texts), start + uniform.shape[1]), NONE, np.int64)
+        weights, count, start = self._weights, len(texts), texts.shape[1]
+        whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
         whole[:, :start] = texts
-        sampled, used = (np.zeros(len(texts), np.int64) for _ in range(2))
-        windows, run = guard or (NO_WINDOWS, 0)
-        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(new_tokens)
-        kernels.generate(self._weights, *self._cell, h, c, past, whole, start, sampled, new, numbers, used, params, windows, run)
+        sampled, used = (np.zeros(count, np.int64) for _ in range(2))
+        rows, logits = np.arange(count), np.zeros((count, len(weights.output_scales)), np.float32)
+        scores, probs = (np.empty(self.config.vocab_size) for _ in range(2))
+        scratch, numbers = kernels.make_scratch(weights, h, past, 1), np.ascontiguousarray(uniform)
+        sampling = whole, start, sampled, np.ascontiguousarray(new_tokens), numbers, used, params
+        guarded = windows_and_run(params, guard)
+        kernels.generate(weights, *self._cell, h, c, past, scratch, logits, rows, *sampling, *guarded, scores, probs)
+        slots = np.argsort(rows)
+        h, c, past = h[:, slots], None if c is None else c[:, slots], None if past is None else past[slots]
         return whole[:, start:], used, self._batch_first(h, c, past)
 
     def _layers_first(
         self, state: Parts
-    ) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B C"], Int64[np.ndarray, "B K"]]:
-        """Return copies of a state's parts as the kernels take them; a part that the model does not have has width 0."""
-        memory, past = state[: self.parts], state[self.parts :] or (np.empty((len(state[0]), 0), np.int64),)
-        h, c = memory[0], memory[1] if self.parts > 1 else memory[0][..., :0]
-        return (
-            np.array(h.swapaxes(0, 1), order="C"),
-            np.array(c.swapaxes(0, 1), order="C"),
-            np.array(past[0], np.int64, order="C"),
-        )
+    ) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B H"] | None, Int64[np.ndarray, "B K"] | None]:
+        """Return copies of a state's parts as the kernels take them; None for a part that the model does not have."""
+        h, c = (np.array(state[part].swapaxes(0, 1), order="C") if part < self.parts else None for part in range(2))
+        assert h is not None
+        return h, c, np.array(state[-1], np.int64, order="C") if self.config.ngrams > 1 else None
 
     def _batch_first(
-        self, h: Float32[np.ndarray, "L B H"], c: Float32[np.ndarray, "L B C"], past: Int64[np.ndarray, "B K"]
+        self, h: Float32[np.ndarray, "L B H"], c: Float32[np.ndarray, "L B H"] | None, past: Int64[np.ndarray, "B K"] | None
     ) -> Parts:
-        return self._parts_of(*(np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h, c)), past)
-
-    def _parts_of(
-        self, h: Float32[np.ndarray, "B L H"], c: Float32[np.ndarray, "B L C"], past: Int64[np.ndarray, "B K"]
-    ) -> Parts:
-        return *(h, c)[: self.parts], *((past,) if self.config.ngrams > 1 else ())
+        h, c = (None if part is None else np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h, c))
+        return tuple(part for part in (h, c, past) if part is not None)
 
     def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Weights:
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
@@ -136,34 +133,32 @@ class RecurrentStepper:
         separate = self.cell == kernels.GRU  # r scales the b_hh of n
         biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if separate else np.stack(bias_hh))
         hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
-        table, ngrams = np.empty((0, sizes[1]), np.float32), self._ngrams(tensors)
-        if len(ngrams) == 0 and 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
+        table, ngrams = None, self._ngrams(tensors)
+        if ngrams is None and 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
             with np.errstate(over="ignore", invalid="ignore"):  # sampling reports what such weights lead to
                 table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
         above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
         output_bias = np.array(tensors["output.bias"], np.float32)
         projection, output = self._output(tensors, bits)
-        return kernels.Weights(
-            table, embedding.copy(), ngrams, *first, *above, *recurrent, biases, hidden_biases, *projection, *output, output_bias
-        )
+        matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
+        return kernels.Weights(table, embedding.copy(), ngrams, *matrices, biases, gru_biases, *projection, *output, output_bias)
 
-    def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"]:
+    def _ngrams(self, tensors: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "K buckets E"] | None:
         shape = self.config.ngrams - 1, self.config.ngram_buckets, self.config.embedding_size
         if self.config.ngrams == 1:
-            return np.empty((0, 0, 0), np.float32)
+            return None
         return np.array(tensors["ngrams.table.weight"], np.float32).reshape(shape)
 
-    def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix, Matrix]:
-        """Return the projection and the output matrix; without panels if there is none, or if their product is smaller."""
+    def _output(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> tuple[Matrix | tuple[None, None], Matrix]:
+        """Return the projection and the output matrix; two None for no projection, or if their product is smaller."""
         embedding = np.asarray(tensors["embedding.weight"], np.float32)
         weight = embedding if self.config.tied else np.asarray(tensors["output.weight"], np.float32)
-        none = pack(np.empty((0, self.config.hidden_size), np.float32), bits)
         if "output.projection.weight" not in tensors:
-            return none, pack(weight, bits)
+            return (None, None), pack(weight, bits)
         projection = np.asarray(tensors["output.projection.weight"], np.float32)
         if len(weight) * projection.shape[1] <= weight.size + projection.size:
-            return none, pack(weight @ projection, bits)
+            return (None, None), pack(weight @ projection, bits)
         return pack(projection, bits), pack(weight, bits)
 
 

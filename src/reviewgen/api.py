@@ -47,7 +47,7 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
     return ReviewModel.from_pretrained(source, **options)
 
 
-def train(start: "str | ReviewModel", source: Any, **options: "Unpack[TrainOptions]") -> "ReviewModel":
+def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **options: "Unpack[TrainOptions]") -> "ReviewModel":
     """Train a model on a corpus of reviews and return it.
 
     An interrupt (Ctrl-C) ends the training early: the best model so far is returned, and saved if ``out`` is given. To watch or
@@ -61,6 +61,7 @@ def train(start: "str | ReviewModel", source: Any, **options: "Unpack[TrainOptio
             weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
         source: The reviews: a file, a list of texts or of records, a repository on the Hub, and others; see
             ``reviewgen.data.sources.open_texts``.
+        progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; it must not exist.
         budget: Time for reading and training ("2m", "90s", seconds); the last evaluation comes on top. Default: two minutes.
@@ -90,19 +91,27 @@ def train(start: "str | ReviewModel", source: Any, **options: "Unpack[TrainOptio
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """
     from reviewgen.config import refuse_unknown_options
+    from reviewgen.errors import ConfigError
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
+    from reviewgen.runs.progress import open_console, training_bar
 
     refuse_unknown_options(options, TrainOptions, "train")
-    run = TrainingRun(start, source, **options)
-    run.read()
-    run.tokenize()
+    if not isinstance(progress, bool):
+        raise ConfigError(f"progress must be True or False; got {progress!r}.")
+    run, console = TrainingRun(start, source, **options), open_console(progress)
+    with console.status("Reading ..."):
+        run.read()
+    with console.status("Training the tokenizer and encoding the texts ..."):
+        run.tokenize()
     try:
-        for _ in run:
-            pass
+        with training_bar(console) as show:
+            for report in run:
+                show(report)
     except KeyboardInterrupt:
         run.interrupt()
-    return run.finish()
+    with console.status("Evaluating the model ..."):
+        return run.finish()
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unpack[EvaluateOptions]") -> "ReviewModel":

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
@@ -139,28 +138,18 @@ def _show_corpus(corpus: "Corpus") -> None:
 
 def _watch(run: "TrainingRun") -> None:
     """Show the progress of training."""
-    percentage, facts = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.fields[facts]}")
-    columns = (TextColumn("Training"), BarColumn(), percentage, TimeElapsedColumn(), facts)
+    from reviewgen.runs.progress import training_bar
+
     try:
-        with Progress(*columns, console=notes, transient=True) as bar:
-            task = bar.add_task("", total=1.0, facts="")
-            shown = 0.0
+        with training_bar(notes) as show:
             for report in run:
-                if report.seconds - shown > 0.2:
-                    bar.update(task, completed=report.progress, facts=_facts(report))
-                    shown = report.seconds
+                show(report)
                 if report.sample is not None:
                     _show_evaluation(report)
                 for text in report.notes:
                     note(f"  {text}")
     except KeyboardInterrupt:
         run.interrupt()
-
-
-def _facts(report: "Report") -> str:
-    speed = f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s"
-    loss = report.nats_per_token
-    return f"step {report.step:,}, epoch {report.epoch + 1}, {speed}" + ("" if loss is None else f", {loss:.3f} nats per token")
 
 
 def _show_evaluation(report: "Report") -> None:

@@ -8,6 +8,7 @@ mean the same for every model.
     sampling   from logits to one token
     precision  numbers of 16, 32 and 64 bits in one loop
     windows    hashed sets of token windows, and whether a token would complete a copied span
+    notice     a line on the terminal while functions are compiled for the first use
     tensors    the memory of torch's tensors as arrays; the only file here that imports torch
 """
 
@@ -19,10 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.extending import overload
 
-__all__ = ["compiled", "inlined"]
+from reviewgen.compiled.notice import compiling_notice
 
-_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+__all__ = ["compiled", "inlined", "inner"]
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
@@ -38,22 +42,43 @@ def compiled(function: FunctionT) -> FunctionT:
         return plain
     try:
         dispatcher = numba.njit(cache=True, **_OPTIONS)(plain)
-        _drop_stale_files(dispatcher.stats.cache_path)
+        _drop_stale_files(dispatcher.stats.cache_path, str(Path(inspect.getfile(plain)).parent))
     except RuntimeError:  # no folder can hold the cache
         dispatcher = numba.njit(**_OPTIONS)(plain)
+    compiling_notice.functions.add(dispatcher)
     compiled_function: FunctionT = dispatcher
     return compiled_function
 
 
+def inner(function: FunctionT) -> FunctionT:
+    """Make a function available to compiled functions, with which it is compiled; called from Python, it is plain Python.
+
+    It is compiled faster than one that Python can call: without a wrapper for Python, and without a cache of its own.
+    """
+    return _available_to_compiled(function)
+
+
+def inlined(function: FunctionT) -> FunctionT:
+    """The same, and inlined into each of its callers: for innermost loops, so that they can use vector instructions."""
+    return _available_to_compiled(function, forceinline=True)
+
+
+def _available_to_compiled(function: FunctionT, **options: bool) -> FunctionT:
+    plain: FunctionT = inspect.unwrap(function)
+    jit_options: Any = _OPTIONS | options
+    overload(plain, jit_options=jit_options, strict=False)(lambda *_: plain)
+    return plain
+
+
 @lru_cache
-def _drop_stale_files(folder: str) -> None:
+def _drop_stale_files(folder: str, source: str) -> None:
     """Remove cached machine code that numba would trip over.
 
     numba fails at an empty file, which a power cut may leave, and at one that names a module which an upgrade has removed. It
     notices changes only in the file of a function, not in the files of functions that are compiled into it. So files older than
-    a source file of this package are removed.
+    a source file of this package, or of the package ``source`` that the function belongs to, are removed.
     """
-    newest = _newest_source()
+    newest = max(map(_newest_source, {source, str(Path(__file__).parent)}))
     with contextlib.suppress(OSError):
         for file in Path(folder).glob("*.nb[ic]"):
             status = file.stat()
@@ -62,12 +87,6 @@ def _drop_stale_files(folder: str) -> None:
 
 
 @lru_cache
-def _newest_source() -> float:
-    """Return when a source file of this package was last modified."""
-    return max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
-
-
-def inlined(function: FunctionT) -> FunctionT:
-    """Compile a function into its callers: worth the compile time in innermost loops only."""
-    inlined_function: FunctionT = numba.njit(inline="always", **_OPTIONS)(inspect.unwrap(function))
-    return inlined_function
+def _newest_source(package: str) -> float:
+    """Return when a source file of a package was last modified."""
+    return max((file.stat().st_mtime for file in Path(package).glob("*.py")), default=0.0)

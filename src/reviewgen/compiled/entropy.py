@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from reviewgen.compiled import compiled
+from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.linear import exp32
 from reviewgen.compiled.precision import narrow, wide
 
@@ -61,7 +61,7 @@ def target_losses(logits, targets, losses):
         losses[row] = math.log(exp_sum) + float(shift) - float(wide(logits[row, targets[row]]))
 
 
-@compiled
+@inner
 def _sum_exp(logits, shift):
     """Return the sum of exp(logit - shift)."""
     sums = np.zeros(BLOCK, np.float32)
@@ -77,7 +77,7 @@ def _sum_exp(logits, shift):
     return total
 
 
-@compiled
+@inner
 def _exp_all(logits, shift, powers):
     """Write exp(logit - shift) of each logit, and return the sum."""
     for j in range(len(logits)):
@@ -93,7 +93,7 @@ def _exp_all(logits, shift, powers):
     return total
 
 
-@compiled
+@inner
 def _largest(logits):
     largest = wide(logits[0])
     for j in range(len(logits)):
@@ -101,13 +101,13 @@ def _largest(logits):
     return largest
 
 
-@compiled
+@inner
 def _scale_all(powers, scale, row):
     for j in range(len(row)):
         row[j] = narrow(powers[j] * scale, row[j])
 
 
-@compiled
+@inner
 def _clear(row):
     for j in range(len(row)):
         row[j] = 0

@@ -14,13 +14,14 @@ Each setting means what it means in transformers, and they are applied in its or
 B rows, V vocabulary, T tokens of a text, N random numbers a row, K temperatures.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.compiled import compiled
-from reviewgen.compiled.windows import copies, forbid
+from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 
 __all__ = [
     "DEAD_END",
@@ -37,6 +38,7 @@ __all__ = [
     "sample_rows",
     "sample_token",
     "sharpen",
+    "windows_and_run",
 ]
 
 NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
@@ -64,8 +66,22 @@ class SamplingParams(NamedTuple):
         """Whether a token's probability depends on the tokens before it through a penalty."""
         return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all settings but the temperature are off."""
+        has_filter = self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+        return not (has_filter or self.looks_back or self.is_greedy or self.min_new_tokens > 0)
 
-@compiled
+
+def windows_and_run(params: SamplingParams, guard: tuple[WindowSet, int] | None) -> tuple[WindowSet | None, int]:
+    """Return the windows and the run with which to call the compiled functions: ``(None, 0)`` if only the temperature counts.
+
+    None is a type, for which numba compiles penalties, filters and the guard only when a call first uses one of them.
+    """
+    return (None, 0) if guard is None and params.is_plain else guard or (NO_WINDOWS, 0)
+
+
+@inner
 def sample_token(logits, text, size, new_tokens, first, second, params, windows, run, scores, probs):
     """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER; and how many random numbers it used.
 
@@ -76,16 +92,23 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
         new_tokens: How many of them are new.
         first, second: Random numbers in [0, 1); the second is used where the token of the first completes a copied span.
         params: SamplingParams.
-        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off.
+        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off, and windows of None is off
+            with all settings but the temperature; see ``windows_and_run``.
         scores, probs: float64 (V,), scratch memory.
     """
-    temperatures, top_k, top_p, min_p, _, _, _, _, is_greedy, eos, _, _ = params
-    largest = apply_penalties(logits, text, size, new_tokens, params, scores)
-    if not np.isfinite(largest):
-        return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
+    temperatures, top_k, top_p, min_p, _, _, _, _, is_greedy, eos, bos, vocab_size = params
     temperature = temperatures[new_tokens % len(temperatures)]
+    if windows is None:  # the rest is not compiled
+        largest = _write_scores(logits, bos, vocab_size, scores)
+        if not -np.inf < largest < np.inf:
+            return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
+        apply_temperature(scores, largest, temperature, probs)
+        return np.int64(_invert(probs, first)), 1
+    largest = apply_penalties(logits, text, size, new_tokens, params, scores)
+    if not -np.inf < largest < np.inf:
+        return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
     if is_greedy:
-        token = np.int64(np.argmax(scores))
+        token = np.int64(_most_probable(scores))
     else:
         apply_temperature(scores, largest, temperature, probs)
         token = np.int64(sample_from(probs, top_k, top_p, min_p, first))
@@ -98,7 +121,7 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
     if largest == -np.inf:
         return DEAD_END, 2
     if is_greedy:
-        return np.int64(np.argmax(scores)), 2
+        return np.int64(_most_probable(scores)), 2
     apply_temperature(scores, largest, temperature, probs)
     return np.int64(sample_from(probs, top_k, top_p, min_p, second)), 2
 
@@ -132,7 +155,7 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
         )
 
 
-@compiled
+@inner
 def sample_live_rows(
     logits, rows, live, texts, start, sampled, new_tokens, uniform, used, params, windows, run, ids, scores, probs
 ):
@@ -176,9 +199,7 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before ``min_new_tokens``.
     """
     _, _, _, _, penalty, ngram, min_new_tokens, _, _, eos, bos, vocab_size = params
-    scores[:] = -np.inf
-    for token in range(vocab_size):
-        scores[token] = logits[token]
+    _write_scores(logits, bos, vocab_size, scores)
     if penalty != 1:
         for position in range(size):
             token = text[position]
@@ -195,8 +216,23 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     if new_tokens < min_new_tokens:
         scores[eos] = -np.inf
     scores[bos] = -np.inf
+    return _largest_score(scores)
+
+
+@inner
+def _write_scores(logits, bos, vocab_size, scores):
+    """Write the logits into ``scores``, minus infinity for bos and from ``vocab_size`` on; return the largest, as below."""
+    for token in range(len(scores)):
+        scores[token] = logits[token] if token < vocab_size else -np.inf
+    scores[bos] = -np.inf
+    return _largest_score(scores)
+
+
+@inner
+def _largest_score(scores):
+    """Return the largest score; NaN where one is NaN or plus infinity."""
     largest = -np.inf
-    for token in range(vocab_size):
+    for token in range(len(scores)):
         if not scores[token] < np.inf:  # NaN compares false
             return np.nan
         largest = max(largest, scores[token])
@@ -207,7 +243,7 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
 def apply_temperature(scores, largest, temperature, probs):
     """Write the unnormalised probability exp((score - largest) / temperature) of every token into ``probs``, float64 (V,)."""
     for token in range(len(scores)):
-        probs[token] = np.exp((scores[token] - largest) / temperature)
+        probs[token] = math.exp((scores[token] - largest) / temperature)
 
 
 @compiled
@@ -215,7 +251,7 @@ def sharpen(probs, temperature):
     """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature, up to a factor."""
     if temperature == 1.0:
         return
-    largest, exponent = probs.max(), np.float32(1 / temperature)
+    largest, exponent = _largest(probs), np.float32(1 / temperature)
     for token in range(len(probs)):  # in single precision, where a power is four times as fast
         probs[token] = np.float32(probs[token] / largest) ** exponent
 
@@ -234,7 +270,13 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
         filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
     if min_p > 0:
         filter_min_p(probs, min_p)
-    rest = uniform * probs.sum()
+    return _invert(probs, uniform)
+
+
+@inner
+def _invert(probs, uniform):
+    """Return the token at which the cumulative sum of probabilities passes ``uniform`` of the total."""
+    rest = uniform * _sum(probs)
     last = 0
     for token in range(len(probs)):
         if probs[token] > 0:
@@ -245,26 +287,28 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
     return last
 
 
-@compiled
+@inner
 def filter_min_p(probs, min_p):
     """Zero the tokens that are less than min_p times as probable as the most probable one (Nguyen et al. 2024)."""
-    threshold = min_p * probs.max()
+    threshold = min_p * _largest(probs)
     for token in range(len(probs)):
         if probs[token] < threshold:
             probs[token] = 0.0
 
 
-@compiled
+@inner
 def filter_top_k_top_p(probs, top_k, top_p):
     """Keep the top_k most probable tokens, ties included, then the smallest set of these with probability top_p; zero the others.
 
     top-k: Fan et al. 2018. top-p: Holtzman et al. 2020; of equals, those of smaller id are kept first.
     """
-    heap = np.arange(len(probs))
-    size = len(heap)
+    size = len(probs)
+    heap = np.empty(size, np.int64)
+    for position in range(size):
+        heap[position] = position
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
-    total = probs.sum() if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
+    total = _sum(probs) if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
     kept, before = 0, 0.0
     while size > 0 and before < top_p * total and (kept < top_k or probs[heap[0]] == probs[heap[size]]):
         size -= 1
@@ -280,7 +324,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
         before += prob
 
 
-@compiled
+@inner
 def _sift_down(heap, size, position, probs):
     """Restore the order of a heap whose top is the most probable token, of equals that of the smallest id."""
     while True:
@@ -295,7 +339,33 @@ def _sift_down(heap, size, position, probs):
         position = best
 
 
-@compiled
+@inner
+def _sum(numbers):
+    total = 0.0
+    for j in range(len(numbers)):
+        total += numbers[j]
+    return total
+
+
+@inner
+def _largest(numbers):
+    largest = numbers[0]
+    for j in range(len(numbers)):
+        largest = max(largest, numbers[j])
+    return largest
+
+
+@inner
+def _most_probable(scores):
+    """Return the token of the highest score; of equals, the one with the smallest id."""
+    best = 0
+    for token in range(len(scores)):
+        if scores[token] > scores[best]:
+            best = token
+    return best
+
+
+@inner
 def _forbid_copies(windows, text, size, run, eos, largest, scores, probs):
     """Rule out every token that completes a copied span, and eos; return the largest score left, -inf where there is none."""
     apply_temperature(scores, largest, 1.0, probs)  # at a low temperature all other tokens could underflow to zero

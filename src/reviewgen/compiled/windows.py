@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Integer, UInt64
 
-from reviewgen.compiled import compiled
+from reviewgen.compiled import compiled, inner
 
 __all__ = [
     "NO_WINDOWS",
@@ -158,7 +158,7 @@ def forbid(windows, tokens, end, run, probs):
             probs[token] = 0.0
 
 
-@compiled
+@inner
 def _mix(value):
     """Return a 64-bit hash of a word: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -166,7 +166,7 @@ def _mix(value):
     return value ^ (value >> np.uint64(31))
 
 
-@compiled
+@inner
 def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
     """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their number.
 
@@ -199,10 +199,18 @@ def _sample(ids, bos, eos, length, stride):
     for first in range(0, len(ids), PART):
         count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, length, stride, part)
         if total + count > len(hashes):
-            hashes = np.concatenate((hashes, np.empty(len(hashes), np.uint64)))
-        hashes[total : total + count] = part[:count]
+            hashes, full = np.empty(2 * len(hashes), np.uint64), hashes
+            _copy(full, total, hashes, 0)
+        _copy(part, count, hashes, total)
         total += count
     return hashes[:total]
+
+
+@inner
+def _copy(numbers, count, row, start):
+    """Copy the first numbers to a row, from an index on; to assign to a slice would take seconds to compile."""
+    for j in range(count):
+        row[start + j] = numbers[j]
 
 
 @compiled
@@ -222,7 +230,7 @@ def _insert_all(windows, ids, bos, eos):
         _insert(windows, waiting[queue, : sizes[queue]])
 
 
-@compiled
+@inner
 def _insert(windows, hashes):
     blocks = np.uint64(len(windows.bits) // BLOCK)
     for value in hashes:

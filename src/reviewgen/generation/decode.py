@@ -20,8 +20,16 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int64
 
-from reviewgen.compiled.sampling import DEAD_END, NOT_A_NUMBER, NOTHING_LEFT, SamplingParams, apply_penalties, sample_rows
-from reviewgen.compiled.windows import NO_WINDOWS, copies
+from reviewgen.compiled.sampling import (
+    DEAD_END,
+    NOT_A_NUMBER,
+    NOTHING_LEFT,
+    SamplingParams,
+    apply_penalties,
+    sample_rows,
+    windows_and_run,
+)
+from reviewgen.compiled.windows import copies
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import GenerationError
 from reviewgen.generation.hooks import Hooks
@@ -230,7 +238,7 @@ class Decoder:
         uniform = np.array([row.peek_random(2) for row in rows])
         sizes = np.full(len(rows), texts.shape[1] - 1)
         new_tokens = np.array([row.new_tokens for row in rows], np.int64)
-        windows = NO_WINDOWS if self.guard is None else self.guard[0]
+        windows, _ = windows_and_run(params, self.guard)
         sample_rows(table, texts, sizes, new_tokens, uniform, params, windows, runs, tokens, used)
         for row, count in zip(rows, used.tolist(), strict=True):
             row.use_random(count)

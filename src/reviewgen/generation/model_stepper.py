@@ -1,5 +1,7 @@
 """A Stepper for any model, through its call. Imports torch, so it is imported where it is needed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from reviewgen.protocols import LanguageModel, State, Stepper, StepState, SupportsStep
 
-__all__ = ["ModelStepper", "make_stepper"]
+__all__ = ["ModelStepper", "make_stepper", "using_threads"]
 
 _CHUNK_TOKENS = 512  # of a prompt, in one call
 
@@ -19,8 +21,23 @@ def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 3
     return model.stepper(weight_bits) if device == "cpu" and isinstance(model, SupportsStep) else ModelStepper(model, device)
 
 
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """Set the number of torch's CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class ModelStepper:
-    """Calls a model in evaluation mode on its device. The state is the model's, as arrays."""
+    """Calls a model in evaluation mode on its device. The state is the model's, as arrays.
+
+    On a CPU it computes on one thread: a step of one token is so short that several threads mostly wait for one another, and so
+    a text does not depend on the number of cores.
+    """
 
     def __init__(self, model: LanguageModel, device: str = "cpu") -> None:
         self._model, self._device = model, device
@@ -33,8 +50,9 @@ class ModelStepper:
     def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the logits (B, V) after the last token, float32, and the state."""
         tensors: State = _to_tensors(state, self._device)
-        for piece in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
-            logits, tensors = self._model(piece, tensors)
+        with using_threads(1) if self._device == "cpu" else nullcontext():
+            for piece in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
+                logits, tensors = self._model(piece, tensors)
         last: np.ndarray = logits[:, -1].to("cpu", torch.float32).numpy()
         return last, _to_arrays(tensors)
 

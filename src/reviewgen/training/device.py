@@ -2,8 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, distributed
 
 from reviewgen.errors import TrainingError
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.protocols import SupportsDevices
 
 __all__ = [
@@ -130,17 +130,6 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     if precision == "no":
         return nullcontext()
     return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
-
-
-@contextmanager
-def using_threads(threads: int) -> Iterator[None]:
-    """Set the number of torch's CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Threads:

@@ -1,0 +1,66 @@
+"""The progress of a training on a terminal or in a notebook, on standard error; nothing where output is neither."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
+from rich.text import Text
+
+from reviewgen.compiled.notice import compiling_notice
+from reviewgen.training import Report, process_state
+
+__all__ = ["open_console", "training_bar"]
+
+_SECONDS = 0.2  # between two updates of the bar
+
+
+def open_console(is_shown: bool) -> Console:
+    """Return a console that prints only if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
+    console = Console(stderr=True, highlight=False)
+    has_viewer = console.is_jupyter or console.file.isatty()
+    console.quiet = not (is_shown and has_viewer and process_state().is_main_process)
+    return console
+
+
+@contextmanager
+def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
+    """Show a progress bar inside the block; yield the function that updates it with a step's report."""
+    percentage = TextColumn("{task.percentage:3.0f}%")
+    columns = (
+        TextColumn("Training"),
+        BarColumn(),
+        percentage,
+        TimeElapsedColumn(Column(min_width=7)),
+        _Facts("{task.fields[facts]}"),
+    )
+    shown = 0.0
+    with Progress(*columns, console=console, transient=True, disable=console.quiet) as bar:
+        task = bar.add_task("", total=1.0, facts="")
+
+        def show(report: Report) -> None:
+            nonlocal shown
+            if report.seconds - shown > _SECONDS:
+                bar.update(task, completed=report.progress, facts=_describe(report))
+                shown = report.seconds
+
+        was_quiet, compiling_notice.is_quiet = compiling_notice.is_quiet, True
+        try:
+            yield show
+        finally:
+            compiling_notice.is_quiet = was_quiet
+
+
+class _Facts(TextColumn):
+    """The facts of the last step (nats are per token); or that functions are being compiled, during which there are no steps."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        return Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
+
+
+def _describe(report: Report) -> str:
+    speed = f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s"
+    loss = report.nats_per_token
+    return f"step {report.step:,}, epoch {report.epoch + 1}, {speed}" + ("" if loss is None else f", {loss:.3f} nats")
