@@ -6,6 +6,7 @@ random state do not change. At most half a second is spent on this.
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -83,7 +84,13 @@ def keep_threads(config: TrainingConfig, world_size: int) -> TrainingConfig:
     return config if world_size == 1 or config.threads else replace(config, threads=torch.get_num_threads())
 
 
-def autotune(model: nn.Module, default: ExecutionConfig, config: TrainingConfig, seconds: float = SECONDS) -> list[Timing]:
+def autotune(
+    model: nn.Module,
+    default: ExecutionConfig,
+    config: TrainingConfig,
+    seconds: float = SECONDS,
+    run_tokens: float = math.inf,
+) -> list[Timing]:
     """Time configurations of a model on the CPU; return their timings, the selected one first.
 
     The list is empty if the settings leave only one configuration. The plainest is timed first, one thread in 32 bits, and the
@@ -95,6 +102,7 @@ def autotune(model: nn.Module, default: ExecutionConfig, config: TrainingConfig,
         default: The configuration to start from.
         config: Gives the batch shape, and whether threads and precision are fixed.
         seconds: Time limit. Configurations not yet timed by then are skipped.
+        run_tokens: The tokens of the run, if it has a number of steps: at most a twentieth of its time is spent.
     """
     is_fixed = {"precision": config.precision != "auto", "implementation": False, "threads": config.threads > 0}
     tunable = [setting for setting, fixed in is_fixed.items() if not fixed]
@@ -110,6 +118,7 @@ def autotune(model: nn.Module, default: ExecutionConfig, config: TrainingConfig,
     with IsolatedRng(0):
         batch = _shorten_batch(trial, start, batch)
         best = Timing(start, measure_throughput(trial, start, batch))
+        deadline = min(deadline, time.monotonic() + run_tokens / best.tokens_per_second / _SHARE)
         timings = [best]
         for setting in tunable:
             for execution in _alternatives(model, best.execution, default, setting):

@@ -66,6 +66,8 @@ class Loop:
         self.model: Any = model
         self.config, self.lanes, self.budget, self.evaluator = config, lanes, budget, evaluator
         self.processes = evaluator.processes
+        batches = math.ceil((budget.epochs or 0) * lanes.batches_per_epoch)
+        self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
         self.execution, self.threads = self._choose_execution(resume_state)
         parts = f"{self.device}, {self.execution.precision} mixed precision", self.execution.implementation
@@ -79,8 +81,6 @@ class Loop:
         self.averaged = make_averaged(model, config.averaging)
         self.parameters = list(model.parameters())
         self.started = time.monotonic()
-        batches = math.ceil((budget.epochs or 0) * lanes.batches_per_epoch)
-        self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.steps = self.evaluations = 0
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
@@ -91,7 +91,7 @@ class Loop:
         if budget.deadline is not None:
             evaluator.limit_to_share_of_seconds(budget.deadline - self.started)
         else:
-            evaluator.limit_to_share_of_tokens(self.total_steps * self._tokens_per_step())
+            evaluator.limit_to_share_of_tokens(round(self._run_tokens()))
         if resume_state is not None:
             try:
                 self._restore(resume_state)
@@ -161,7 +161,7 @@ class Loop:
             execution = default_execution(self.model, self.config, choose_precision(self.config.precision, self.device.type))
             if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait for its result
                 config = keep_threads(self.config, self.processes.world_size)
-                timings = autotune(self.model, execution, config, autotune_seconds(self.budget))
+                timings = autotune(self.model, execution, config, autotune_seconds(self.budget), self._run_tokens())
             timings = self.processes.broadcast(timings)
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
             one_thread_seconds = next(
@@ -342,6 +342,10 @@ class Loop:
         """Return the tokens of an optimizer step, of all processes."""
         lanes = self.lanes
         return self.config.gradient_accumulation_steps * lanes.lanes * lanes.bptt * self.processes.world_size
+
+    def _run_tokens(self) -> float:
+        """Return the tokens of the whole run; infinite if it has a time budget."""
+        return self.total_steps * self._tokens_per_step() if self.budget.deadline is None else math.inf
 
     def _make_guard(self) -> DivergenceGuard:
         return DivergenceGuard(self.model, self.steps, 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS)
