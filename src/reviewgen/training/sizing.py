@@ -27,7 +27,7 @@ __all__ = ["Sizing", "choose_size"]
 MIN_TOKENS_PER_PARAMETER = 3.0
 """With fewer, a smaller model is better: measured with lstm-char, 15 to 100 s (tests/benchmarks/SPEEDRUN.md)."""
 
-MAX_PARAMETERS_PER_TOKEN = 4.0
+MAX_PARAMETERS_PER_TOKEN = 10.0
 """Of the corpus; with more, a model memorises it."""
 
 _STEP_SHARE = 0.9  # of the time goes into steps; the rest into evaluations and samples
