@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from reviewgen.config import to_dict
+from reviewgen.config import from_dict, to_dict
 from reviewgen.data import TokenStore, frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import evaluate_documents, sample_documents
@@ -54,7 +54,7 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, split: s
         return []
     return [
         f"This training has read its texts {passes:.0f} times. On so small a corpus, training the weights that ship with "
-        f"{plan.preset} further gives a better model in the same time: use --from {plan.preset}. They take {bits:.3f} bits per "
+        f"{plan.preset} further should give a better model in the same time: use --from {plan.preset}. They take {bits:.3f} bits per "
         "character of these held-out texts before any training."
     ]
 
@@ -75,13 +75,15 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
 
 
 def _chosen_settings(plan: TrainingPlan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a trained model must agree with: the model settings that the user has set, and the tokenizer's settings."""
+    """Return the settings of model and tokenizer that the user has set, which a trained model must agree with."""
     parts, preset = plan.parts, find_preset(plan.preset)
     settings, usual = parts.model_settings, preset.model_settings
     chosen = {name for name, value in settings.items() if name not in usual or usual[name] != value}
     if parts.sizes is None:  # a size was set, perhaps to that of the preset
         chosen |= {name for size in preset.sizes for name in size if name in settings}
-    return {name: settings[name] for name in chosen}, to_dict(parts.tokenizer_config)
+    defaults = to_dict(from_dict(parts.tokenizer_class.Config, preset.tokenizer_settings))
+    tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if defaults[name] != value}
+    return {name: settings[name] for name in chosen}, tokenizer
 
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, split: str, characters: int) -> float:
