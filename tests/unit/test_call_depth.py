@@ -34,7 +34,7 @@ import reviewgen
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
 def is_sampling(frame):
-    return frame.f_code.co_name == "sample_from"
+    return frame.f_code.co_name == "draw_token"
 
 stepped, looped = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS), reviewgen.load("ngram-char")
 settings = {"seed": 1, "max_new_tokens": 2}

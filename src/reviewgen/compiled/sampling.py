@@ -6,6 +6,8 @@ Each setting means what it means in transformers, and they are applied in its or
     apply_temperature   scores to unnormalised probabilities
     filter_top_k_top_p  top-k and top-p
     filter_min_p        min-p
+    filter_probs        the filters that are on
+    draw_token          the token, by its probability
     sample_from         the filters, then the token
     sample_token        all of it, and a second draw where the first token would complete a copied span
     sample_rows         ``sample_token`` for each row of a batch
@@ -31,7 +33,9 @@ __all__ = [
     "SamplingParams",
     "apply_penalties",
     "apply_temperature",
+    "draw_token",
     "filter_min_p",
+    "filter_probs",
     "filter_top_k_top_p",
     "sample_from",
     "sample_live_rows",
@@ -103,7 +107,7 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
         if not -np.inf < largest < np.inf:
             return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
         apply_temperature(scores, largest, temperature, probs)
-        return np.int64(_invert(probs, first)), 1
+        return np.int64(draw_token(probs, first)), 1
     largest = apply_penalties(logits, text, size, new_tokens, params, scores)
     if not -np.inf < largest < np.inf:
         return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
@@ -111,7 +115,8 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
         token = np.int64(_most_probable(scores))
     else:
         apply_temperature(scores, largest, temperature, probs)
-        token = np.int64(sample_from(probs, top_k, top_p, min_p, first))
+        filter_probs(probs, top_k, top_p, min_p)
+        token = np.int64(draw_token(probs, first))
     if run == 0 or token == eos:
         return token, 1
     text[size] = token
@@ -123,7 +128,8 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
     if is_greedy:
         return np.int64(_most_probable(scores)), 2
     apply_temperature(scores, largest, temperature, probs)
-    return np.int64(sample_from(probs, top_k, top_p, min_p, second)), 2
+    filter_probs(probs, top_k, top_p, min_p)
+    return np.int64(draw_token(probs, second)), 2
 
 
 @compiled
@@ -266,16 +272,22 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
         probs: float64 (V,), not negative, at least one above zero; what the filters drop becomes zero.
         uniform: A random number in [0, 1).
     """
+    filter_probs(probs, top_k, top_p, min_p)
+    return draw_token(probs, uniform)
+
+
+@inner
+def filter_probs(probs, top_k, top_p, min_p):
+    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see ``sample_from``."""
     if 0 < top_k < len(probs) or top_p < 1:
         filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
     if min_p > 0:
         filter_min_p(probs, min_p)
-    return _invert(probs, uniform)
 
 
 @inner
-def _invert(probs, uniform):
-    """Return the token at which the cumulative sum of probabilities passes ``uniform`` of the total."""
+def draw_token(probs, uniform):
+    """Return the token at which the cumulative sum of probabilities passes ``uniform``, in [0, 1), of the total."""
     rest = uniform * _sum(probs)
     last = 0
     for token in range(len(probs)):
