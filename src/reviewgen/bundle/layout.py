@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, to_dict
+from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
@@ -124,13 +124,14 @@ def files_of(config: Any) -> set[str]:
     return OWN_FILES | OPTIONAL_FILES | set(files)
 
 
-def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_config: Any) -> str:
+def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]) -> str:
     """Return a digest of the corpus and tokenizer that a novelty index was built from, so that each model reads only its own.
 
-    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts too.
+    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts too. The settings are those of
+    ``config.json``, so that a folder stays readable when its tokenizer gets another setting.
     """
     data, parent = training.get("data", {}), training.get("parent")
-    facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, to_dict(tokenizer_config)]
+    facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, dict(tokenizer_settings)]
     if isinstance(parent, Mapping):
-        facts.append(fingerprint(parent, tokenizer, tokenizer_config))
+        facts.append(fingerprint(parent, tokenizer, tokenizer_settings))
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -130,7 +130,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
     index = None
     if (folder / NOVELTY).is_file():
-        expected = fingerprint(training, tokenizer_plugin.name, tokenizer_config)
+        expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
         index = read_index(folder / NOVELTY, expected, tokenizer.vocab_size)
     return Bundle(
         preset=config["preset"],

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from reviewgen.bundle import fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.config import to_dict
 from reviewgen.data import Corpus, TokenStore, gather, tokenize, workspace
 from reviewgen.errors import DataError
 from reviewgen.novelty import Index, build_index
@@ -151,7 +152,7 @@ def _build_index(plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
         characters=int(store.characters.sum()),
-        fingerprint=fingerprint(facts, parts.tokenizer_plugin.name, parts.tokenizer_config),
+        fingerprint=fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config)),
         form=settings.novelty,
         max_bytes=round(settings.novelty_mb * 1e6),
     )

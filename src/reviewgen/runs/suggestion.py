@@ -54,8 +54,8 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, split: s
         return []
     return [
         f"This training has read its texts {passes:.0f} times. On so small a corpus, training the weights that ship with "
-        f"{plan.preset} further should give a better model in the same time: use --from {plan.preset}. They take {bits:.3f} bits per "
-        "character of these held-out texts before any training."
+        f"{plan.preset} further should give a better model in the same time: use --from {plan.preset}. They take {bits:.3f} "
+        "bits per character of these held-out texts before any training."
     ]
 
 
