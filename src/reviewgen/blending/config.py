@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from reviewgen.config import Bound, check, to_dict
@@ -23,6 +23,7 @@ class BlendConfig:
     Attributes:
         vocab_size: The number of token ids, V, of the blend and of every part.
         weights: The mixture weight of each part; they sum to one.
+        gate: How the weights depend on the context; empty for fixed weights. See ``reviewgen.blending.gate``.
         models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``.
 
     Raises:
@@ -32,6 +33,7 @@ class BlendConfig:
 
     vocab_size: Annotated[int, Bound(at_least=1)]
     weights: tuple[Annotated[float, Bound(at_least=0)], ...] = ()
+    gate: dict[str, Any] = field(default_factory=dict)
     models: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:

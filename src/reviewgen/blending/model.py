@@ -46,13 +46,20 @@ class Blend:
             self.parts = tuple(_build_part(part) for part in config.models)
 
     @classmethod
-    def from_models(cls, models: Sequence[LanguageModel], plugins: Sequence[Plugin], weights: Sequence[float]) -> "Blend":
+    def from_models(
+        cls,
+        models: Sequence[LanguageModel],
+        plugins: Sequence[Plugin],
+        weights: Sequence[float],
+        gate: Mapping[str, Any] | None = None,
+    ) -> "Blend":
         """Return a blend of trained models; it shares their tensors and puts them in evaluation mode.
 
         Args:
             models: The models.
             plugins: The plugin of each model.
             weights: The mixture weight of each model; they sum to one.
+            gate: How the weights depend on the context; None for fixed weights.
 
         Raises:
             ConfigError: There are fewer than two models, their vocabulary sizes differ, or the weights are wrong.
@@ -60,7 +67,7 @@ class Blend:
         """
         entries = tuple(describe_part(plugin, model.config) for model, plugin in zip(models, plugins, strict=True))
         vocab_size = models[0].config.vocab_size if models else 1
-        blend = cls(BlendConfig(vocab_size=vocab_size, weights=tuple(weights), models=entries))
+        blend = cls(BlendConfig(vocab_size=vocab_size, weights=tuple(weights), gate=dict(gate or {}), models=entries))
         blend.parts = tuple(_in_evaluation_mode(model) for model in models)
         return blend
 

@@ -1,7 +1,7 @@
 """The implementation of ``reviewgen.blend``: trained models of one tokenizer combined, with the facts for ``training.json``."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,14 +16,14 @@ from reviewgen.card import describe, write_card
 from reviewgen.config import EvaluateOptions, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
-from reviewgen.evaluation import score_tokens
+from reviewgen.evaluation import Document, score_tokens
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index
-from reviewgen.protocols import SupportsScore
+from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import find_model
 from reviewgen.runs.record import novelty_facts, past_facts
 
-__all__ = ["blend"]
+__all__ = ["blend", "fit_mixture"]
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
@@ -41,27 +41,47 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         raise ConfigError(f"A blend needs at least two models; got {len(loaded)}.")
     _refuse_other_tokenizers(loaded)
     _refuse_scores(loaded)
-    chosen, facts = check_weights(weights, len(loaded)), {"method": "equal" if weights is None else "given"}
+    chosen, gate, facts = check_weights(weights, len(loaded)), {}, {"method": "equal" if weights is None else "given"}
     if data is not None:
-        chosen, facts = _fit_weights(loaded, data, options)
-    return ReviewModel(_bundle(loaded, chosen, facts))
+        chosen, gate, facts = _fit_on(loaded, data, options)
+    return ReviewModel(_bundle(loaded, chosen, gate, facts))
 
 
-def _fit_weights(models: Sequence[ReviewModel], data: Any, options: EvaluateOptions) -> tuple[tuple[float, ...], dict[str, Any]]:
-    """Return weights fitted on a source of texts, and the facts on the fit."""
-    tokenizer = models[0].tokenizer
+def _fit_on(
+    models: Sequence[ReviewModel], data: Any, options: EvaluateOptions
+) -> tuple[tuple[float, ...], dict[str, Any], dict[str, Any]]:
+    """Fit a mixture on a source of texts; see ``fit_mixture``."""
+    tokenizer, conditions = models[0].tokenizer, models[0].conditions
     trained = [known for model in models for known in trained_on(model.training)]
-    conditions = models[0].conditions
     documents = read_documents(data, tokenizer, trained, conditions=conditions, **options)
-    scores, characters = score_tokens(
-        [model.bundle.model for model in models], documents, conditions.vocab_size or tokenizer.vocab_size, given=len(conditions)
-    )
+    parts, vocab_size = [model.bundle.model for model in models], conditions.vocab_size or tokenizer.vocab_size
+    weights, gate, facts = fit_mixture(parts, documents, vocab_size, given=len(conditions))
+    source = str(data) if isinstance(data, str | Path) else type(data).__name__
+    return weights, gate, facts | {"source": source, "split": options.get("split", "all")}
+
+
+def fit_mixture(
+    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int, given: int = 0
+) -> tuple[tuple[float, ...], dict[str, Any], dict[str, Any]]:
+    """Fit a mixture of models on texts that none of them was trained on.
+
+    Args:
+        models: The models, in evaluation mode.
+        documents: The texts, each with its number of characters: the ids of bos, conditions, tokens and eos.
+        vocab_size: The number of ids.
+        given: The number of condition ids after bos, which are inputs and not scored.
+
+    Returns:
+        The mixture weights and the gate, as ``Blend.from_models`` takes them, and the facts for ``training.json``.
+
+    Raises:
+        DataError: There are no texts, or none of them has a character.
+    """
+    scores, characters = score_tokens(models, documents, vocab_size, given=given)
     fitted = fit_weights(scores)
     equal = np.full(len(models), 1 / len(models))
     facts = {
         "method": "expectation-maximisation",
-        "source": str(data) if isinstance(data, str | Path) else type(data).__name__,
-        "split": options.get("split", "all"),
         "tokens": len(scores),
         "characters": characters,
         "zero_probability_tokens": int(np.isneginf(mix_scores(scores, fitted)).sum()),
@@ -71,7 +91,7 @@ def _fit_weights(models: Sequence[ReviewModel], data: Any, options: EvaluateOpti
             "fitted_weights": _bits(mix_scores(scores, fitted), characters),
         },
     }
-    return tuple(fitted.tolist()), facts
+    return tuple(fitted.tolist()), {}, facts
 
 
 def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None:
@@ -80,10 +100,12 @@ def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None
     return bits if math.isfinite(bits) else None
 
 
-def _bundle(models: Sequence[ReviewModel], weights: tuple[float, ...], facts: Mapping[str, Any]) -> Bundle:
+def _bundle(
+    models: Sequence[ReviewModel], weights: tuple[float, ...], gate: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Bundle:
     first, parts = models[0].bundle, [model.bundle for model in models]
     plugin = find_model("blend")[1]
-    blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights)
+    blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights, gate)
     index = _shared_index(models)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     data = _shared_facts([model.training.get("data", {}) for model in models])
