@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from reviewgen.compiled import compiled, inlined, inner
-from reviewgen.compiled.sampling import DEAD_END, NONE, sample_from, sample_token, sharpen
+from reviewgen.compiled import by_address, compiled, inlined, inner
+from reviewgen.compiled.linear import add_up, log32
+from reviewgen.compiled.sampling import DEAD_END, NONE, sample_from, sharpen
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
 
-__all__ = ["PROPOSALS", "sample", "sample_plain", "sample_scored"]
+__all__ = ["PROPOSALS", "sample", "sample_plain", "step"]
 
 PROPOSALS = 3  # rejected before a token is sampled from all probabilities
 MAX_NUMBERS = 2 * PROPOSALS + 2  # random numbers that a token takes
@@ -144,27 +145,25 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
                 contexts[row] = after if after >= 0 else follow(trie, context, token)
 
 
-@compiled
-def sample_scored(trie, contexts, uniform, params, windows, run, tails, new_tokens, tokens, used):
-    """Sample tokens as ``sample`` does, but with all of ``params``: from the log probabilities of all tokens."""
-    length, kept = uniform.shape[1], tails.shape[1]
-    texts, live, sizes, logits = _allocate(trie, uniform, tails, tokens, used)
-    scores, probs = np.empty(len(logits)), np.empty(len(logits))
-    max_new_tokens, end = params.max_new_tokens, params.eos_id
-    for row in range(len(uniform)):
-        while live[row] and used[row] + 2 <= length and new_tokens[row] + sizes[row] < max_new_tokens:
-            count, position = new_tokens[row] + sizes[row], kept + sizes[row]
-            fill_row(trie, contexts[row], logits)
-            _take_logs(logits)
-            first, second = uniform[row, used[row]], uniform[row, used[row] + 1]
-            token, took = sample_token(logits, texts[row], position, count, first, second, params, windows, run, scores, probs)
-            used[row] += took
-            tokens[row, sizes[row]] = token
-            live[row] = token != end and token >= 0
-            if token >= 0:
-                texts[row, position] = token
-                sizes[row] += 1
-                contexts[row] = follow(trie, contexts[row], token)
+@by_address
+def step(trie, ids, floats, ints, logits):
+    """Feed a token to each text, and write the log probabilities after it; see ``reviewgen.compiled.steps``.
+
+    Args:
+        trie: The address of the model's trie.
+        ids, logits: As there.
+        floats: Not used.
+        ints: The contexts.
+    """
+    model = trie[0]
+    probs = np.empty(len(model.root))
+    for row in range(len(logits)):
+        if len(ids) > 0:
+            ints[0, row] = follow(model, ints[0, row], ids[row])
+        fill_row(model, ints[0, row], probs)
+        scale = 1 / add_up(probs)
+        for token in range(len(probs)):
+            logits[row, token] = log32(np.float32(probs[token] * scale))
 
 
 @inner
@@ -184,14 +183,6 @@ def _compute_probs(trie, context, vocab_size, temperature, probs):
     fill_row(trie, context, probs)
     probs[vocab_size:] = 0.0
     sharpen(probs, temperature)
-
-
-@inner
-def _take_logs(probs):
-    """Turn unnormalised probabilities into log probabilities, in place."""
-    total = probs.sum()
-    for token in range(len(probs)):
-        probs[token] = np.log(probs[token] / total) if probs[token] > 0 else -np.inf
 
 
 @inlined

@@ -1,18 +1,21 @@
 """The stepper of ngram: inference from a trained model's arrays. Must not import torch."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from reviewgen.compiled import decoding
 from reviewgen.compiled.sampling import SamplingParams
+from reviewgen.compiled.steps import CompiledStep
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import DataError
 from reviewgen.protocols import CopyGuard, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
-from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, sample_scored
+from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, step
 from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays
 from reviewgen_ngram.trie import advance, dense
 
@@ -81,23 +84,38 @@ class NgramStepper:
         Raises:
             DataError: The state is not one of this model.
         """
+        if params.looks_back or params.is_greedy or params.min_new_tokens > 0:  # decided by params alone, not by other rows
+            return decoding.sample(self, self._config.vocab_size, state, uniform, params, texts, new_tokens, guard)
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
         windows, run = guard or (NO_WINDOWS, 0)
         has_filter = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         can_propose = self._config.is_distribution and not has_filter
         is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size
-        if (
-            params.looks_back or params.is_greedy or params.min_new_tokens > 0
-        ):  # decided by params alone, so that a row does not depend on the others
-            sample_scored(trie, contexts, uniform, params, windows, run, texts, new_tokens, tokens, used)
-        elif can_propose and is_plain and guard is None:
+        if can_propose and is_plain and guard is None:
             limits = params.max_new_tokens - new_tokens
             sample_plain(trie, trie.ends, trie.book, contexts, uniform, params.eos_id, limits, tokens, used)
         else:
             proposals = PROPOSALS if can_propose else 0
             sample(trie, contexts, uniform, params, proposals, windows, run, texts, new_tokens, tokens, used)
         return tokens, used, contexts
+
+    @cached_property
+    def compiled_step(self) -> CompiledStep:
+        """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
+        return CompiledStep(step, self._trained.trie)
+
+    def state_arrays(self, state: Int64[np.ndarray, " B"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "1 B"]]:
+        """Return a copy of a state as the step takes it: no floats, and the contexts.
+
+        Raises:
+            DataError: The state is not one of this model.
+        """
+        return np.empty((0, len(state), 0), np.float32), self._checked(state)[None]
+
+    def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "1 B"]) -> Int64[np.ndarray, " B"]:
+        """Return the state of such arrays."""
+        return ints[0].copy()
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
         """Return the contexts and counts behind the prediction after a text; see ``reviewgen.protocols.SupportsExplain``.

@@ -201,20 +201,27 @@ def score(trie, ends, book, ids, targets, contexts, scores):
 
 @compiled
 def fill_row(trie, context, row):
-    """Write the probability of every id after a context to ``row``, float64 (V,)."""
+    """Write the probability of every id after a context to ``row``, float64 (V,).
+
+    From the empty context to the longest, each overwrites the probabilities of its children: no test of what is there.
+    """
     tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
-    row[:] = -1.0
+    length, shorter = 0, context
+    while shorter != 0:
+        length += 1
+        shorter = np.int64(links[shorter])
+    contexts, weights = np.empty(length, np.int64), np.empty(length)
     weight = 1.0
-    while context != 0:
-        low, high = family(bases, children, context)
-        for child in range(low, high):
-            token = np.int64(tokens[child])
-            if row[token] < 0:  # not a child of a longer context
-                row[token] = weight * probability(probabilities, book, child)
+    for position in range(length):
+        contexts[position], weights[position] = context, weight
         weight *= backoffs[context]
         context = np.int64(links[context])
     for token in range(len(row)):
-        row[token] = row[token] if row[token] >= 0 else weight * root[token]
+        row[token] = weight * root[token]
+    for position in range(length - 1, -1, -1):
+        low, high = family(bases, children, contexts[position])
+        for child in range(low, high):
+            row[np.int64(tokens[child])] = weights[position] * probability(probabilities, book, child)
 
 
 @compiled

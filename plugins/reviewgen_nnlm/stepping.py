@@ -6,14 +6,17 @@ vocabulary, E embedding, H hidden, n order, N random numbers a row, R rows side 
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled import by_address, compiled, inner
+from reviewgen.compiled.decoding import sample
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
-from reviewgen.compiled.sampling import NONE, SamplingParams, sample_live_rows, windows_and_run
+from reviewgen.compiled.sampling import SamplingParams
+from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
@@ -36,6 +39,13 @@ class Weights(NamedTuple):
     output_bias: Float32[np.ndarray, " V"]
 
 
+class Network(NamedTuple):
+    """An nnlm, prepared for the step."""
+
+    weights: Weights
+    is_relu: int
+
+
 class NnlmStepper:
     """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning."""
 
@@ -49,7 +59,7 @@ class NnlmStepper:
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._is_relu = config.activation == "relu"
+        self._is_relu = int(config.activation == "relu")
         self._weights = _prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)
 
     @staticmethod
@@ -72,10 +82,10 @@ class NnlmStepper:
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B K"]
     ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B K"]]:
         """Return the logits after the last of T >= 1 tokens, and the last n-1 ids (K = n-1)."""
-        seen = np.concatenate((state, ids), axis=1)[:, -state.shape[1] :].copy()
+        seen = np.concatenate((state, ids), axis=1)[:, -state.shape[1] :].T.copy()
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
         _compute_logits(self._weights, self._is_relu, seen, logits)
-        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), seen
+        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), seen.T.copy()
 
     def sample(
         self,
@@ -86,18 +96,21 @@ class NnlmStepper:
         new_tokens: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
+        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, guard)
 
-        A row stops where fewer than two random numbers are left. It does not depend on the other rows, bit for bit.
-        """
-        start, seen = texts.shape[1], np.array(state, order="C")
-        whole = np.full((len(texts), start + uniform.shape[1]), NONE, np.int64)
-        whole[:, :start] = texts
-        sampled, used = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
-        windows, run = windows_and_run(params, guard)
-        numbers, new = np.ascontiguousarray(uniform), np.ascontiguousarray(new_tokens)
-        _generate(self._weights, self._is_relu, seen, whole, start, sampled, new, numbers, used, params, windows, run)
-        return whole[:, start:], used, seen
+    @cached_property
+    def compiled_step(self) -> CompiledStep:
+        """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
+        return CompiledStep(_step, Network(self._weights, self._is_relu))
+
+    def state_arrays(self, state: Int64[np.ndarray, "B K"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the step takes it: no floats, and the last n-1 ids."""
+        return np.empty((0, len(state), 0), np.float32), np.array(state.T, order="C")
+
+    def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "K B"]) -> Int64[np.ndarray, "B K"]:
+        """Return the state of such arrays."""
+        return np.ascontiguousarray(ints.T)
 
 
 def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Weights:
@@ -116,24 +129,25 @@ def _prepare(tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> W
 
 @compiled
 def _compute_logits(weights, is_relu, seen, logits):
-    """Write the logits after the last n-1 ids, int64 (R, n-1), to ``logits``, (R, V64)."""
+    """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
     embedding, bias = weights.embedding, weights.output_bias
     width = embedding.shape[1]
-    h = np.empty((len(seen), len(weights.hidden_bias)), np.float32)
-    for row in range(len(seen)):
+    rows, positions = len(logits), len(seen)
+    h = np.empty((rows, len(weights.hidden_bias)), np.float32)
+    for row in range(rows):
         for j in range(h.shape[1]):
             h[row, j] = weights.hidden_bias[j]
     if len(weights.table) > 0:
-        for row in range(len(seen)):
-            for position in range(seen.shape[1]):
-                _add(weights.table[position, seen[row, position]], h[row])
+        for row in range(rows):
+            for position in range(positions):
+                _add(weights.table[position, seen[position, row]], h[row])
     else:
-        vectors = np.zeros((len(seen), seen.shape[1] * width), np.float32)
-        for row in range(len(seen)):
-            for position in range(seen.shape[1]):
-                _add(embedding[seen[row, position]], vectors[row, position * width : (position + 1) * width])
+        vectors = np.zeros((rows, positions * width), np.float32)
+        for row in range(rows):
+            for position in range(positions):
+                _add(embedding[seen[position, row]], vectors[row, position * width : (position + 1) * width])
         add_product(weights.hidden, weights.hidden_scales, vectors, h)
-    for row in range(len(seen)):
+    for row in range(rows):
         for j in range(h.shape[1]):
             h[row, j] = (ZERO if h[row, j] < ZERO else h[row, j]) if is_relu else tanh32(h[row, j])
         for j in range(len(bias)):
@@ -141,40 +155,23 @@ def _compute_logits(weights, is_relu, seen, logits):
     add_product(weights.output, weights.output_scales, h, logits)
 
 
-@compiled
-def _generate(weights, is_relu, seen, texts, start, sampled, new_tokens, uniform, used, params, windows, run):
-    """Sample tokens for B texts until each has ended or has fewer than two random numbers left.
-
-    The first ``live`` slots hold the texts that have not ended: the last of them moves into the slot of one that ends.
+@by_address
+def _step(network, ids, floats, ints, logits):
+    """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        weights, is_relu: The model's.
-        seen: int64 (B, n-1), the state; updated.
-        texts, start, sampled, new_tokens, uniform, used, params, windows, run: As in ``sample_live_rows``.
+        network: The address of a Network.
+        ids, logits: As there.
+        floats: Not used.
+        ints: The last n-1 ids.
     """
-    live, vocabulary, last = len(seen), len(weights.output_bias), seen.shape[1] - 1
-    rows, ids, now = np.arange(live), np.empty(live, np.int64), seen.copy()
-    all_logits = np.zeros((live, len(weights.output_scales)), np.float32)
-    scores, probs = np.empty(vocabulary), np.empty(vocabulary)
-    while live > 0:
-        logits = all_logits[:live]
-        _compute_logits(weights, is_relu, now[:live], logits)
-        sample_live_rows(
-            logits, rows, live, texts, start, sampled, new_tokens, uniform, used, params, windows, run, ids, scores, probs
-        )
-        slot = 0
-        while slot < live:
-            if ids[slot] >= 0:
-                for position in range(last):
-                    now[slot, position] = now[slot, position + 1]
-                now[slot, last] = ids[slot]
-                slot += 1
-                continue
-            live -= 1
-            for position in range(last + 1):
-                seen[rows[slot], position] = now[slot, position]
-                now[slot, position] = now[live, position]
-            rows[slot], ids[slot] = rows[live], ids[live]
+    weights, is_relu = network[0]
+    last = len(ints) - 1
+    for row in range(len(ids)):
+        for position in range(last):
+            ints[position, row] = ints[position + 1, row]
+        ints[last, row] = ids[row]
+    _compute_logits(weights, is_relu, ints, logits)
 
 
 @inner

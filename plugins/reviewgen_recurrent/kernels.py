@@ -13,23 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
-from reviewgen.compiled import compiled, inlined, inner
+from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
-from reviewgen.compiled.sampling import sample_live_rows
 
 __all__ = [
     "GATES",
     "GRU",
     "LSTM",
     "RNN",
+    "Network",
     "Scratch",
     "Weights",
     "add",
     "bucket_of",
     "extend_key",
     "forward",
-    "generate",
     "make_scratch",
+    "step",
 ]
 
 RNN, GRU, LSTM = 0, 1, 2
@@ -81,11 +81,21 @@ class Weights(NamedTuple):
     output_bias: Float32[np.ndarray, " V"]
 
 
+class Network(NamedTuple):
+    """A recurrent model, prepared for ``step``."""
+
+    weights: Weights
+    relu: int | None  # 1 for relu as the activation, None for tanh
+    zoneout: float | None  # the config's; None for 0
+    memory: int | None  # 1 for the lstm, whose state has c, None for the others
+    layers: int
+
+
 class Scratch(NamedTuple):
     """Memory that the loops overwrite, for C tokens of the same texts side by side."""
 
     ids: Int64[np.ndarray, " C"]
-    before: Int64[np.ndarray, "C K"] | None  # the last tokens before each of ids; with n-grams only
+    before: Int64[np.ndarray, "K C"] | None  # the last tokens before each of ids; with n-grams only
     vectors: Float32[np.ndarray, "C E"] | None  # without a table only
     gates: Float32[np.ndarray, "C P"]
     hidden: Float32[np.ndarray, "R P"] | None  # the gru's product of the state
@@ -93,14 +103,14 @@ class Scratch(NamedTuple):
     projected: Float32[np.ndarray, "R E64"] | None
 
 
-def make_scratch(weights: Weights, h: Float32[np.ndarray, "L B H"], past: Int64[np.ndarray, "B K"] | None, time: int) -> Scratch:
+def make_scratch(weights: Weights, h: Float32[np.ndarray, "L B H"], past: Int64[np.ndarray, "K B"] | None, time: int) -> Scratch:
     """Return scratch memory for texts of up to ``time`` tokens, at least 1, of which about CHUNK_ROWS are taken together."""
     rows, padded = h.shape[1], weights.biases.shape[1]
     tokens = rows * min(time, max(1, CHUNK_ROWS // max(1, rows)))
     projected = weights.projection_scales
     return Scratch(
         ids=np.empty(tokens, np.int64),
-        before=None if past is None else np.empty((tokens, past.shape[1]), np.int64),
+        before=None if past is None else np.empty((len(past), tokens), np.int64),
         vectors=None if weights.table is not None else np.empty((tokens, weights.embedding.shape[1]), np.float32),
         gates=np.empty((tokens, padded), np.float32),
         hidden=None if weights.hidden_biases is None else np.empty((rows, padded), np.float32),
@@ -117,11 +127,11 @@ def forward(weights, relu, zoneout, ids, h, c, past, scratch, logits):
 
     Args:
         weights: The model's Weights.
-        relu: True for relu as the activation, None for tanh.
+        relu: 1 for relu as the activation, None for tanh.
         zoneout: float32, the config's; None for 0.
         ids: The tokens.
         h, c: float32 (L, B, H), the state; c is None but for the lstm.
-        past: int64 (B, K), the last tokens; None without n-grams.
+        past: int64 (K, B), the last tokens; None without n-grams.
         scratch: Scratch memory for ids.
         logits: Written.
     """
@@ -133,41 +143,64 @@ def forward(weights, relu, zoneout, ids, h, c, past, scratch, logits):
             for row in range(rows):
                 scratch.ids[t * rows + row] = ids[row, start + t]
                 if past is not None:
-                    _copy(past[row], scratch.before[t * rows + row])
-                    _append(ids[row, start + t], past[row])
+                    for j in range(len(past)):
+                        scratch.before[j, t * rows + row] = past[j, row]
+                    _append(ids[row, start + t], past, row)
         _advance(weights, relu, zoneout, count * rows, rows, h, c, scratch)
     _compute_logits(weights, h[len(h) - 1], scratch.projected, logits)
 
 
-@compiled
-def generate(
-    weights, relu, zoneout, h, c, past, scratch, logits, rows, texts, start, sampled, new_tokens, uniform, used, params,
-    windows, run, scores, probs,
-):  # fmt: skip
-    """Sample tokens for B texts until each has ended or has fewer than two random numbers left.
-
-    The first ``live`` slots hold the texts that have not ended: the last of them changes places with one that ends.
+@by_address
+def step(network, ids, floats, ints, logits):
+    """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
     Args:
-        weights, relu, zoneout: As in ``forward``.
-        h, c, past: The state, as in ``forward``; updated, and of row ``rows[slot]`` in each slot.
-        scratch: Scratch memory for a token.
-        logits: float32 (B, V64), scratch memory.
-        rows: int64 (B,), the row in each slot: 0 to B-1, in any order afterwards.
-        texts, start, sampled, new_tokens, uniform, used, params, windows, run, scores, probs: As in ``sample_live_rows``.
+        network: The address of a Network.
+        ids, logits: As there.
+        floats: The state: h of each layer, then for the lstm c of each layer.
+        ints: The last tokens, if the model has n-grams.
     """
-    live, ids = len(rows), scratch.ids
-    while live > 0:
-        _compute_logits(weights, h[len(h) - 1, :live], scratch.projected, logits[:live])
-        sample_live_rows(
-            logits, rows, live, texts, start, sampled, new_tokens, uniform, used, params, windows, run, ids, scores, probs
-        )
-        live = _retire(rows, ids, live, h, c, past)
-        if past is not None:
-            for row in range(live):
-                _copy(past[row], scratch.before[row])
-                _append(ids[row], past[row])
-        _advance(weights, relu, zoneout, live, live, h, c, scratch)
+    weights, relu, zoneout, memory, layers = network[0]
+    h, c, rows = floats[:layers], _memory(floats, memory, layers), len(logits)
+    if len(ids) > 0:
+        gates = np.empty((rows, weights.biases.shape[1]), np.float32)
+        vectors, hidden = _vectors(weights, weights.table, rows), _hidden(gates, weights.hidden_biases)
+        _look_up(weights, weights.table, weights.ngrams, ids, ints, vectors, gates)
+        for row in range(rows):
+            _append(ids[row], ints, row)
+        for layer in range(layers):
+            if layer > 0:
+                _broadcast(weights.biases[layer], gates)
+                add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h[layer - 1, :rows], gates)
+            panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
+            _step(panels, scales, weights.hidden_biases, relu, _single(zoneout), layer, gates, hidden, h[layer, :rows], c)
+    _compute_logits(weights, h[layers - 1, :rows], _projected(weights.projection_scales, rows), logits)
+
+
+@inner
+def _memory(floats, memory, layers):
+    """Return the c of each layer; None for a model without."""
+    return None if memory is None else floats[layers:]
+
+
+@inner
+def _vectors(weights, table, rows):
+    return np.empty((rows, weights.embedding.shape[1]), np.float32) if table is None else None
+
+
+@inner
+def _hidden(gates, hidden_biases):
+    return None if hidden_biases is None else np.empty_like(gates)
+
+
+@inner
+def _projected(scales, rows):
+    return None if scales is None else np.empty((rows, len(scales)), np.float32)
+
+
+@inner
+def _single(zoneout):
+    return None if zoneout is None else np.float32(zoneout)
 
 
 @inner
@@ -202,38 +235,12 @@ def _compute_logits(weights, top, projected, logits):
 
 
 @inner
-def _retire(rows, ids, live, h, c, past):
-    """Let ended texts change places with the last ones that live, and return the new ``live``."""
-    slot = 0
-    while slot < live:
-        if ids[slot] >= 0:
-            slot += 1
-            continue
-        live -= 1
-        for layer in range(len(h)):
-            _swap(h[layer, slot], h[layer, live])
-            if c is not None:
-                _swap(c[layer, slot], c[layer, live])
-        if past is not None:
-            _swap(past[slot], past[live])
-        rows[slot], rows[live] = rows[live], rows[slot]
-        ids[slot] = ids[live]
-    return live
-
-
-@inner
-def _swap(first, second):
-    for j in range(len(first)):
-        first[j], second[j] = second[j], first[j]
-
-
-@inner
-def _append(token, past):
-    """Append a token to the last tokens, and drop the oldest."""
+def _append(token, past, row):
+    """Append a token to the last tokens of a text, and drop the oldest."""
     for j in range(1, len(past)):
-        past[j - 1] = past[j]
+        past[j - 1, row] = past[j, row]
     if len(past) > 0:
-        past[-1] = token
+        past[len(past) - 1, row] = token
 
 
 @inner
@@ -266,7 +273,7 @@ def _broadcast(numbers, rows):
 
 @inner
 def _look_up(weights, table, ngrams, ids, past, vectors, gates):
-    """Write the first layer's products of tokens, int64 (R,), that follow ``past``, int64 (R, K), to ``gates``, (R, P)."""
+    """Write the first layer's products of tokens, int64 (R,), that follow ``past``, int64 (K, R), to ``gates``, (R, P)."""
     if table is not None:
         for row in range(len(ids)):
             _copy(table[ids[row]], gates[row])
@@ -274,23 +281,23 @@ def _look_up(weights, table, ngrams, ids, past, vectors, gates):
         for row in range(len(ids)):
             _copy(weights.embedding[ids[row]], vectors[row])
             if ngrams is not None:
-                _add_ngrams(ngrams, ids[row], past[row], vectors[row])
+                _add_ngrams(ngrams, ids[row], past, row, vectors[row])
         _broadcast(weights.biases[0], gates)
         add_product(weights.first, weights.first_scales, vectors[: len(ids)], gates)
 
 
 @inner
-def _add_ngrams(ngrams, token, past, vector):
-    """Add the vectors of the n-grams that end with a token to ``vector``, (E,)."""
+def _add_ngrams(ngrams, token, past, row, vector):
+    """Add the vectors of the n-grams that end with a token of a text to ``vector``, (E,)."""
     key = _extend_key(0, token)
     for before in range(len(past)):
-        key = _extend_key(key, past[-1 - before])
+        key = _extend_key(key, past[len(past) - 1 - before, row])
         add(ngrams[before, _bucket_of(key, ngrams.shape[1])], vector)
 
 
 @inner
 def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, hidden, h, c):
-    """Advance a layer's h, (R, H), and c by one token, by the equations in the cell's own file.
+    """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's own file.
 
     Args:
         panels, scales: The layer's recurrent matrix.
@@ -300,21 +307,22 @@ def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, hidden, h,
         gates: float32 (R, P), the products of the inputs; overwritten.
         hidden: float32, at least R rows of P, scratch memory of the gru, which needs the product of the state by itself.
         h: The layer's.
-        c: float32 (L, B, H), the lstm's; None for the others.
+        c: float32 (L, B, H) or wider, the lstm's; None for the others.
     """
+    size = panels.shape[1]
     if hidden_biases is not None:
         hidden = hidden[: len(h)]
         _broadcast(hidden_biases[layer], hidden)
         add_product(panels, scales, h, hidden)
         for row in range(len(h)):
-            _gru(gates[row], hidden[row], h[row], relu, zoneout)
+            _gru(gates[row], hidden[row], h[row, :size], relu, zoneout)
         return
     add_product(panels, scales, h, gates)
     for row in range(len(h)):
         if c is None:
-            _rnn(gates[row], h[row], relu, zoneout)
+            _rnn(gates[row], h[row, :size], relu, zoneout)
         else:
-            _lstm(gates[row], h[row], c[layer, row], relu, zoneout)
+            _lstm(gates[row], h[row, :size], c[layer, row, :size], relu, zoneout)
 
 
 @inner

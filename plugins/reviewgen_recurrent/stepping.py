@@ -7,13 +7,16 @@ before the last one that n-grams look at.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from reviewgen.compiled.decoding import sample
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
-from reviewgen.compiled.sampling import NONE, SamplingParams, windows_and_run
+from reviewgen.compiled.sampling import SamplingParams
+from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import CopyGuard, TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
@@ -43,7 +46,7 @@ class RecurrentStepper:
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._cell = True if config.activation == "relu" else None, np.float32(config.zoneout) if config.zoneout else None
+        self._cell = 1 if config.activation == "relu" else None, np.float32(config.zoneout) if config.zoneout else None
         self._weights = self._prepare(tensors, weight_bits)
 
     @classmethod
@@ -73,11 +76,13 @@ class RecurrentStepper:
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
         """Return the logits after the last of T >= 1 tokens, and the state after it."""
-        h, c, past = self._layers_first(state)
+        floats, ints = self.state_arrays(state)
+        h, c = floats[: self.config.layers], floats[self.config.layers :] if self.parts > 1 else None
+        past = ints if self.config.ngrams > 1 else None
         logits = np.zeros((len(ids), len(self._weights.output_scales)), np.float32)
         scratch = kernels.make_scratch(self._weights, h, past, ids.shape[1])
         kernels.forward(self._weights, *self._cell, np.ascontiguousarray(ids), h, c, past, scratch, logits)
-        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self._batch_first(h, c, past)
+        return np.ascontiguousarray(logits[:, : self.config.vocab_size]), self.state_of(floats, ints)
 
     def sample(
         self,
@@ -88,38 +93,25 @@ class RecurrentStepper:
         new_tokens: Int64[np.ndarray, " B"],
         guard: CopyGuard | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
+        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, guard)
 
-        A row stops where fewer than two random numbers are left. It does not depend on the other rows, bit for bit.
-        """
-        h, c, past = self._layers_first(state)
-        weights, count, start = self._weights, len(texts), texts.shape[1]
-        whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
-        whole[:, :start] = texts
-        sampled, used = (np.zeros(count, np.int64) for _ in range(2))
-        rows, logits = np.arange(count), np.zeros((count, len(weights.output_scales)), np.float32)
-        scores, probs = (np.empty(self.config.vocab_size) for _ in range(2))
-        scratch, numbers = kernels.make_scratch(weights, h, past, 1), np.ascontiguousarray(uniform)
-        sampling = whole, start, sampled, np.ascontiguousarray(new_tokens), numbers, used, params
-        guarded = windows_and_run(params, guard)
-        kernels.generate(weights, *self._cell, h, c, past, scratch, logits, rows, *sampling, *guarded, scores, probs)
-        slots = np.argsort(rows)
-        h, c, past = h[:, slots], None if c is None else c[:, slots], None if past is None else past[slots]
-        return whole[:, start:], used, self._batch_first(h, c, past)
+    @cached_property
+    def compiled_step(self) -> CompiledStep:
+        """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
+        relu, zoneout, memory = self._cell[0], self.config.zoneout or None, 1 if self.parts > 1 else None
+        return CompiledStep(kernels.step, kernels.Network(self._weights, relu, zoneout, memory, self.config.layers))
 
-    def _layers_first(
-        self, state: Parts
-    ) -> tuple[Float32[np.ndarray, "L B H"], Float32[np.ndarray, "L B H"] | None, Int64[np.ndarray, "B K"] | None]:
-        """Return copies of a state's parts as the kernels take them; None for a part that the model does not have."""
-        h, c = (np.array(state[part].swapaxes(0, 1), order="C") if part < self.parts else None for part in range(2))
-        assert h is not None
-        return h, c, np.array(state[-1], np.int64, order="C") if self.config.ngrams > 1 else None
+    def state_arrays(self, state: Parts) -> tuple[Float32[np.ndarray, "S B H"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the kernels take it: h of each layer, then c of each; and the last tokens."""
+        past = state[self.parts].T if self.config.ngrams > 1 else np.empty((0, len(state[0])), np.int64)
+        floats = np.concatenate([part.swapaxes(0, 1) for part in state[: self.parts]])
+        return np.ascontiguousarray(floats), np.array(past, np.int64, order="C")
 
-    def _batch_first(
-        self, h: Float32[np.ndarray, "L B H"], c: Float32[np.ndarray, "L B H"] | None, past: Int64[np.ndarray, "B K"] | None
-    ) -> Parts:
-        h, c = (None if part is None else np.ascontiguousarray(part.swapaxes(0, 1)) for part in (h, c))
-        return tuple(part for part in (h, c, past) if part is not None)
+    def state_of(self, floats: Float32[np.ndarray, "S B H"], ints: Int64[np.ndarray, "K B"]) -> Parts:
+        """Return the state of such arrays."""
+        parts = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in np.split(floats, self.parts))
+        return *parts, *((np.ascontiguousarray(ints.T),) if self.config.ngrams > 1 else ())
 
     def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Bits) -> kernels.Weights:
         embedding = np.asarray(tensors["embedding.weight"], np.float32)

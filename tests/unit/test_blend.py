@@ -69,8 +69,11 @@ def test_what_was_fitted_is_recorded(ngram, gru, both):
     assert bits["parts"] == pytest.approx(expected, abs=1e-5)
     assert bits["equal_weights"] == pytest.approx(reviewgen.blend([ngram, gru]).evaluate(HELD_OUT).bits_per_character, abs=1e-5)
     assert bits["fitted_weights"] == pytest.approx(both.evaluate(HELD_OUT).bits_per_character, abs=1e-5)
-    assert bits["fitted_weights"] <= min(*bits["parts"], bits["equal_weights"])
-    assert (fit["method"], fit["source"], fit["split"]) == ("expectation-maximisation", "list", "all")
+    assert bits["fitted_weights"] <= bits["fixed_weights"] <= min(*bits["parts"], bits["equal_weights"])
+    fixed = reviewgen.blend([ngram, gru], list(weights)).evaluate(HELD_OUT).bits_per_character
+    assert bits["fixed_weights"] == pytest.approx(fixed, abs=1e-5)
+    assert len(both.model.config.gate["coefficients"]) == 2
+    assert (fit["method"], fit["source"], fit["split"]) == ("gate", "list", "all")
     assert fit["characters"] == sum(map(len, HELD_OUT)) and fit["tokens"] == fit["characters"] + len(HELD_OUT)
     assert f"gru-char: weight {weights[1]:.4f}, {bits['parts'][1]:.4f} bits per character" in both.bundle.card
     json.dumps(both.training, allow_nan=False)

@@ -13,12 +13,15 @@ import torch
 from reviewgen import registry
 from reviewgen.blending import stepper as stepper_module
 from reviewgen.blending.config import BlendConfig, describe_part
-from reviewgen.blending.model import Blend
+from reviewgen.blending.gate import MAX_TOKENS, PRIOR_TOKENS, features_of, fit_gate, gated_weights
+from reviewgen.blending.model import Blend, EntropyModel
 from reviewgen.blending.stepper import BlendStepper, SavedBlend
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
+from reviewgen.compiled.sampling import NONE, SamplingParams, sample_rows
+from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.config import from_dict, to_dict
 from reviewgen.errors import BundleError, ConfigError, DataError, UnknownPlugin
-from reviewgen.protocols import LanguageModel, Stepper, SupportsScore, SupportsStep
+from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
 from reviewgen.registry import find_model
 from reviewgen.testing import MODEL_LAWS, make_model
 
@@ -42,15 +45,23 @@ def installed(monkeypatch):
     monkeypatch.setattr(registry.plugins, "entry_points", points)
 
 
-def make_blend(*names, weights=None, **settings):
+GATE = {"coefficients": [[0.3, -0.4, 0.2, 0.1, -0.1, 0.05], [-0.3, 0.4, -0.2, -0.1, 0.1, -0.05]]}
+
+
+def make_blend(*names, weights=None, gate=None, **settings):
     models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
     plugins = [find_model(name)[1] for name in names]
-    return Blend.from_models(models, plugins, check_weights(weights, len(models)))
+    return Blend.from_models(models, plugins, check_weights(weights, len(models)), gate)
 
 
 def two():
     """Return a blend of a count model and a network."""
     return make_blend("ngram", "gru", weights=[0.3, 0.7], gru=SMALL)
+
+
+def gated():
+    """Return a blend of a count model and a network whose weights depend on the context."""
+    return make_blend("ngram", "lstm", weights=[0.3, 0.7], gate=GATE, lstm=SMALL)
 
 
 def nested():
@@ -76,16 +87,22 @@ def softmax(logits):
 def mixture(blend, ids):
     """Return the blend's probabilities (B, T, V), in plain float64."""
     logits = [part(ids, part.initial_state(len(ids)))[0].detach().numpy().astype(np.float64) for part in blend.parts]
-    return sum(weight * softmax(part) for weight, part in zip(blend.config.weights, logits, strict=True))
+    probs = np.stack([softmax(part) for part in logits])  # (M, B, T, V)
+    weights = np.array(blend.config.weights)[:, None, None]
+    if blend.config.gate:
+        one, other = -(probs * np.log(probs)).sum(-1)  # (B, T)
+        features = np.stack([np.ones_like(one), one, other, one * one, one * other, other * other])
+        weights = weights * np.exp(np.tensordot(np.array(blend.config.gate["coefficients"]), features, axes=1))
+    return ((weights / weights.sum(0))[..., None] * probs).sum(0)
 
 
-@pytest.mark.parametrize("make", [two, nested], ids=["two", "nested"])
+@pytest.mark.parametrize("make", [two, gated, nested], ids=["two", "gated", "nested"])
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
 def test_a_blend_keeps_every_law(law, make):
     law(make)
 
 
-@pytest.mark.parametrize("make", [two, nested, unsmoothed])
+@pytest.mark.parametrize("make", [two, gated, nested, unsmoothed])
 def test_logits_and_scores_are_the_mixture(make):
     blend, ids, targets = make(), some_ids(), some_ids(seed=1)
     assert isinstance(blend, LanguageModel) and isinstance(blend, SupportsScore) and isinstance(blend, SupportsStep)
@@ -158,6 +175,10 @@ PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": 
         ({"models": [PART, PART], "weights": [0.5, 0.6]}, "must sum to one; got 0.5, 0.6"),
         ({"models": [PART, PART], "weights": [1.5, -0.5]}, "weights must be at least 0; got -0.5"),
         ({"models": [PART, PART], "weights": [0.5, float("nan")]}, "finite"),
+        ({"models": [PART, PART], "weights": [0.5, 0.5], "gate": {"x": 1}}, "must be {'coefficients': 2 lists of 6 finite num"),
+        ({"models": [PART, PART], "weights": [0.5, 0.5], "gate": {"coefficients": [[0.0] * 6, [0.0] * 5]}}, "2 lists of 6"),
+        ({"models": [PART, PART], "weights": [0.5, 0.5], "gate": {"coefficients": [["a"] * 6] * 2}}, "finite numbers"),
+        ({"models": [PART, PART], "weights": [0.5, 0.5], "gate": {"coefficients": [[float("nan")] * 6] * 2}}, "finite numbers"),
         ({"models": [PART, PART | {"x": 1}], "weights": [0.5, 0.5]}, "Model 1 of the blend should have the keys"),
         ({"models": [PART, PART | {"config": {"vocab_size": 6}}], "weights": [0.5, 0.5]}, "has 6 token ids, but the blend has 5"),
     ],
@@ -168,10 +189,20 @@ def test_a_config_is_strict(settings, words):
     assert words in str(caught.value)
 
 
-def test_a_config_survives_json():
-    config = nested().config
+def test_a_config_without_a_gate_has_fixed_weights():
+    config = from_dict(BlendConfig, {"vocab_size": 5, "weights": [0.5, 0.5], "models": [PART, PART]})
+    assert config.gate == {} and config.coefficients.shape == (2, 0)
+
+
+@pytest.mark.parametrize("make", [gated, nested])
+def test_a_config_survives_json(make):
+    config = make().config
     assert from_dict(BlendConfig, json.loads(json.dumps(to_dict(config)))) == config
-    assert describe_part(find_model("blend")[1], config)["config"]["models"][0]["config"]["models"][1]["name"] == "gru"
+
+
+def test_a_nested_blend_is_described():
+    entry = describe_part(find_model("blend")[1], nested().config)
+    assert entry["config"]["models"][0]["config"]["models"][1]["name"] == "gru"
 
 
 def test_a_part_that_is_not_installed_is_named():
@@ -185,7 +216,7 @@ def test_a_part_that_is_not_installed_is_named():
 # --- the stepper
 
 
-@pytest.mark.parametrize("make", [two, nested, unsmoothed])
+@pytest.mark.parametrize("make", [two, gated, nested, unsmoothed])
 def test_the_stepper_equals_the_plain_call(make):
     blend, ids = make(), some_ids()
     stepper = blend.stepper()
@@ -201,6 +232,66 @@ def test_the_stepper_equals_the_plain_call(make):
     assert logits.dtype == np.float32
     again = stepper.forward(ids[:, :4].numpy(), stepper.initial_state(3))[1]
     assert json.dumps(again, default=lambda array: array.tolist()) == kept
+
+
+PLAIN = SamplingParams(np.array([0.9]), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, 1, 0, VOCABULARY)
+
+
+@pytest.mark.parametrize("make", [two, gated, nested])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"top_k": 4, "top_p": 0.9, "min_p": 0.01},
+        {"is_greedy": True, "repetition_penalty": 1.3, "min_new_tokens": 20},
+        {"no_repeat_ngram_size": 2},
+    ],
+    ids=["plain", "filters", "greedy", "ngrams"],
+)
+def test_its_loop_samples_what_its_logits_say(make, settings):
+    stepper, params = make().stepper(), PLAIN._replace(**settings)
+    assert isinstance(stepper, SupportsSample)
+    ids = some_ids(batch=5).numpy()
+    uniform = np.random.default_rng(1).random((5, 42))
+    _, state = stepper.forward(ids, stepper.initial_state(5))
+    tokens, used, _ = stepper.sample(state, uniform, params, ids, np.zeros(5, np.int64))
+    for row in range(5):  # one text after another, token by token
+        text, number = ids[row].tolist(), 0
+        logits, state = stepper.forward(ids[row : row + 1], stepper.initial_state(1))
+        for place, token in enumerate(tokens[row].tolist()):
+            if number + 2 > 42 or (place and text[-1] == 1):
+                assert token == NONE
+                break
+            scratch, size = np.array([*text, 0]), len(text)
+            numbers = uniform[row, number], uniform[row, number + 1]
+            arguments = np.array([size]), np.array([place]), np.array([numbers]), params, NO_WINDOWS, np.array([0])
+            drawn, taken = np.empty(1, np.int64), np.empty(1, np.int64)
+            sample_rows(logits, scratch[None], *arguments, drawn, taken)
+            assert token == drawn[0], (row, place)
+            number += int(taken[0])
+            text.append(token)
+            logits, state = stepper.forward(np.array([[token]]), state)
+        assert used[row] == number
+
+
+def test_a_blend_with_a_part_that_has_no_compiled_step_is_stepped_in_python():
+    blend = make_blend("ngram", "gru", gru=SMALL)
+
+    class Plain:
+        """The model without its stepper."""
+
+        def __init__(self, model):
+            self.model, self.config, self.initial_state = model, model.config, model.initial_state
+
+        def __call__(self, ids, state):
+            return self.model(ids, state)
+
+    expected = blend.stepper()
+    blend.parts = (blend.parts[0], Plain(blend.parts[1]))
+    stepper, ids = blend.stepper(), some_ids().numpy()
+    assert isinstance(stepper, BlendStepper) and not isinstance(stepper, SupportsSample)
+    logits, _ = stepper.forward(ids, stepper.initial_state(3))
+    np.testing.assert_allclose(logits, expected.forward(ids, expected.initial_state(3))[0], atol=1e-5)
 
 
 class TableStepper:
@@ -265,7 +356,6 @@ def test_the_stepper_s_module_loads_no_torch():
 def test_the_entry_points_name_both():
     assert registry.find_model("blend")[0] is Blend
     assert registry.find_stepper("blend") is SavedBlend
-    assert BlendStepper in SavedBlend.__mro__
 
 
 # --- the weights
@@ -329,3 +419,77 @@ def test_weights_that_cannot_be_fitted_are_refused(log_probs):
 def test_very_small_probabilities_are_not_zero():
     log_probs = likelihoods(models=2)
     np.testing.assert_allclose(fit_weights(log_probs - 5000), fit_weights(log_probs), atol=1e-9)
+
+
+# --- the gate
+
+
+def contexts(tokens, seed, clear=True):
+    """Return log probabilities and entropies of two models: the one with the lower entropy is mostly right, if ``clear``."""
+    rng = np.random.default_rng(seed)
+    entropies = rng.uniform(0.1, 3.0, (tokens, 2))
+    difference = (entropies[:, 1] - entropies[:, 0]) * (1.5 if clear else 0.0)
+    log_probs = -2.0 + np.stack([difference, -difference], axis=1) / 2 + rng.normal(0, 0.8, (tokens, 2))
+    return np.minimum(log_probs, -0.01), entropies
+
+
+def gated_average(log_probs, entropies, weights, gate):
+    return float(mix_scores(log_probs, gated_weights(features_of(entropies), weights, gate)).mean())
+
+
+def test_the_gate_is_that_of_an_optimiser():
+    log_probs, entropies = contexts(800, 0)
+    weights, features = fit_weights(log_probs), features_of(entropies)
+    moments = features.T @ features / len(features)
+
+    def objective(raw):
+        gate = np.stack([raw, -raw])
+        penalty = PRIOR_TOKENS / len(features) / 2 * np.sum(gate @ moments * gate)
+        return -gated_average(log_probs, entropies, weights, gate) + penalty
+
+    found = scipy.optimize.minimize(objective, np.zeros(6), method="BFGS", options={"gtol": 1e-8})
+    gate = fit_gate(log_probs, entropies, weights)
+    np.testing.assert_allclose(gate.sum(axis=0), 0, atol=1e-9)
+    assert objective(gate[0]) == pytest.approx(found.fun, abs=1e-4)
+    assert objective(gate[0]) < objective(np.zeros(6)) - 0.01
+
+
+@pytest.mark.parametrize("tokens", [300, 5000])
+def test_the_gate_is_better_on_other_tokens_where_the_context_says_something(tokens):
+    log_probs, entropies = contexts(tokens, 1)
+    weights = fit_weights(log_probs)
+    gate = fit_gate(log_probs, entropies, weights)
+    others = contexts(20_000, 2)
+    assert gated_average(*others, weights, gate) > average(others[0], weights) + 0.02
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 100, 1000])
+def test_the_gate_stays_near_the_fixed_weights_where_it_says_nothing(tokens):
+    for seed in range(5):
+        log_probs, entropies = contexts(tokens, seed, clear=False)
+        weights = fit_weights(log_probs)
+        gate = fit_gate(log_probs, entropies, weights)
+        others = contexts(20_000, 99, clear=False)
+        assert gated_average(*others, weights, gate) > average(others[0], weights) - 0.02
+
+
+def test_strange_tokens_break_no_fit():
+    log_probs, entropies = contexts(500, 3)
+    log_probs[::7, 0], log_probs[::11] = -np.inf, -np.inf
+    weights = fit_weights(log_probs)
+    assert np.isfinite(fit_gate(log_probs, entropies, weights)).all()
+    assert np.isfinite(fit_gate(log_probs, np.zeros_like(entropies), weights)).all()
+    alone = fit_gate(log_probs, entropies, np.array([1.0, 0.0]))
+    np.testing.assert_array_equal(gated_weights(features_of(entropies), np.array([1.0, 0.0]), alone), [[1, 0]] * 500)
+    many = contexts(3 * MAX_TOKENS, 4)
+    few = tuple(array[::3] for array in many)
+    np.testing.assert_allclose(fit_gate(*many, weights), fit_gate(*few, weights), atol=1e-9)
+
+
+def test_entropies_are_scored_like_tokens():
+    model, ids = make_model("gru", VOCABULARY, **SMALL), some_ids()
+    with torch.no_grad():
+        logits = model(ids, model.initial_state(3))[0].double()
+        scores, _ = EntropyModel(model).score(ids, ids, model.initial_state(3))
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    np.testing.assert_allclose(-scores, expected, atol=1e-5)

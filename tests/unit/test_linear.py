@@ -6,8 +6,6 @@ from numba.core import event
 
 from reviewgen.compiled import compiled
 from reviewgen.compiled.linear import GROUP, PANEL, add_product, exp32, pack, sigmoid32, tanh32
-from reviewgen.compiled.sampling import NONE, NOT_A_NUMBER, SamplingParams, sample_live_rows
-from reviewgen.compiled.windows import NO_WINDOWS
 
 EPSILON = np.finfo(np.float32).eps
 
@@ -117,36 +115,3 @@ def test_the_product_is_compiled_once_for_each_kind_of_weight():
     with event.install_listener("numba:compile", Listener()):
         add_product(*pack(np.ones((200, 9), np.float32)), np.ones((7, 9), np.float32), np.zeros((7, 4 * PANEL), np.float32))
     assert not seen
-
-
-class TestChooseLive:
-    """Three texts, of which the second has ended and the first stands in its slot."""
-
-    def draw(self, logits, numbers=8, used=0, **settings):
-        params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, True, 1, 0, 5)._replace(**settings)
-        texts, ids = np.full((3, 2 + numbers), NONE), np.full(3, 99)
-        texts[:, :2] = 4, 3
-        drawn, taken = np.zeros(3, np.int64), np.full(3, used)
-        uniform, rows, scores = np.zeros((3, numbers)), np.array([2, 0, 1]), np.empty(5)
-        given = np.array(logits, np.float32)
-        new = np.zeros(3, np.int64)
-        sample_live_rows(given, rows, 2, texts, 2, drawn, new, uniform, taken, params, NO_WINDOWS, 0, ids, scores, scores.copy())
-        return texts[:, 2:], drawn, taken, ids
-
-    def test_a_token_is_written_to_the_text_in_the_slot(self):
-        tokens, drawn, used, ids = self.draw([[0, 0, 0, 9, 0], [0, 0, 9, 0, 0], [0] * 5])
-        assert tokens[:, 0].tolist() == [2, NONE, 3]
-        assert (tokens[:, 1:] == NONE).all()
-        assert drawn.tolist() == used.tolist() == [1, 0, 1]
-        assert ids.tolist() == [3, 2, 99]
-
-    def test_an_end_is_written_and_not_read(self):
-        tokens, _, _, ids = self.draw([[0, 9, 0, 0, 0], [np.nan] * 5, [0] * 5])
-        assert tokens[:, 0].tolist() == [NOT_A_NUMBER, NONE, 1]
-        assert ids.tolist() == [NONE, NONE, 99]
-
-    def test_two_numbers_must_be_left(self):
-        for used, expected in (6, [3, 2, 99]), (7, [NONE, NONE, 99]), (8, [NONE, NONE, 99]):
-            tokens, _, _, ids = self.draw([[0, 0, 0, 9, 0], [0, 0, 9, 0, 0], [0] * 5], used=used)
-            assert ids.tolist() == expected
-            assert (tokens >= 0).any() == (used == 6)

@@ -1,7 +1,8 @@
-"""Blends: mixtures of trained models that average their next-token probabilities with fixed weights.
+"""Blends: mixtures of trained models that average their next-token probabilities.
 
     config     the settings of a blend: its models and their weights
-    weights    checks given mixture weights, or fits them on held-out text
+    weights    checks given mixture weights, or fits fixed ones on held-out text
+    gate       weights that depend on how certain each model is
     stepper    generation from a blend, without torch
     model      a blend as a LanguageModel
 

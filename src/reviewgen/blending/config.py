@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.blending.gate import check_gate
 from reviewgen.config import Bound, check, to_dict
 from reviewgen.errors import BundleError, ConfigError
 from reviewgen.registry import Plugin
@@ -22,13 +26,14 @@ class BlendConfig:
 
     Attributes:
         vocab_size: The number of token ids, V, of the blend and of every part.
-        weights: The mixture weight of each part; they sum to one.
-        gate: How the weights depend on the context; empty for fixed weights. See ``reviewgen.blending.gate``.
+        weights: The mixture weight of each part; they sum to one. With a gate, those that the gate starts from.
+        gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers for each part, as in
+            ``reviewgen.blending.gate``; empty for fixed weights.
         models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``.
 
     Raises:
         ConfigError: There are fewer than two parts, a part is not such an object or has another vocabulary size, or there is
-            not one weight per part, or the weights do not sum to one.
+            not one weight per part, the weights do not sum to one, or the gate has another form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -55,6 +60,13 @@ class BlendConfig:
             raise ConfigError(f"A blend of {len(self.models)} models needs {len(self.models)} weights; got {len(self.weights)}.")
         if abs(sum(self.weights) - 1) > _ROUNDING:
             raise ConfigError(f"The weights of a blend must sum to one; got {', '.join(map(str, self.weights))}.")
+        if self.gate:
+            check_gate(self.gate, len(self.models))
+
+    @property
+    def coefficients(self) -> Float64[np.ndarray, "M F"]:
+        """The coefficients of the gate; without columns for fixed weights."""
+        return np.array(self.gate.get("coefficients", [[]] * len(self.models)), np.float64)
 
 
 def describe_part(plugin: Plugin, config: Any) -> dict[str, Any]:

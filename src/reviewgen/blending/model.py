@@ -14,24 +14,25 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
-from reviewgen.blending.stepper import BlendStepper
+from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, UnknownPlugin
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.registry import Plugin, find_model
 
-__all__ = ["Blend"]
+__all__ = ["Blend", "EntropyModel"]
 
 
 class Blend:
-    """A mixture of models with fixed weights; returns log probabilities (nats)::
+    """A mixture of models; returns log probabilities (nats)::
 
         logits[b, t] = log sum_i w_i softmax(logits_i[b, t])                      (V,)
 
-    A token has probability zero if all parts with a nonzero weight give it zero. The state is the tuple of the parts' states.
-    The parts are in evaluation mode: a blend is made of trained models and is not trained itself. Its tensors are those of the
-    parts, ``weight`` of part 0 as ``0.weight``; until they are loaded, the parts are on the meta device.
+    The weights are fixed, or depend on the entropies of the parts' distributions, see ``reviewgen.blending.gate``. A token has
+    probability zero if all parts with a nonzero weight give it zero. The state is the tuple of the parts' states. The parts are
+    in evaluation mode: a blend is made of trained models and is not trained itself. Its tensors are those of the parts,
+    ``weight`` of part 0 as ``0.weight``; until they are loaded, the parts are on the meta device.
 
     Attributes:
         config: The settings of the blend.
@@ -77,12 +78,10 @@ class Blend:
 
     def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         """Return the log probability of every token after each of ``ids``, and the parts' states after the last."""
-        scores, new_states = [], []
-        for part, part_state in zip(self.parts, state, strict=True):
-            logits, new_state = part(ids, part_state)
-            scores.append(logits.log_softmax(-1))  # (B, T, V)
-            new_states.append(new_state)
-        return self._mix(scores), tuple(new_states)
+        steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
+        scores = [log_probs for log_probs, _ in steps]
+        logs = [log_weights.unsqueeze(-1) for log_weights in self._log_weights(scores)]
+        return _mix(scores, logs), tuple(new_state for _, new_state in steps)
 
     def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
         """Return the log probability (nats) of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the states after the last.
@@ -90,16 +89,19 @@ class Blend:
         Raises:
             NotADistribution: A part's scores do not sum to one.
         """
-        scores, new_states = [], []
-        for part, part_state in zip(self.parts, state, strict=True):
-            score, new_state = _score_part(part, ids, targets, part_state)
-            scores.append(score)  # (B, T)
-            new_states.append(new_state)
-        return self._mix(scores), tuple(new_states)
+        if self.config.gate:
+            steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
+            logs = self._log_weights([log_probs for log_probs, _ in steps])
+            scores = [_gather(log_probs, targets) for log_probs, _ in steps]
+        else:
+            steps = [_score_part(part, ids, targets, part_state) for part, part_state in zip(self.parts, state, strict=True)]
+            scores = [score for score, _ in steps]  # (B, T)
+            logs = self._log_weights(scores)
+        return _mix(scores, logs), tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper that mixes the parts' steppers of that precision; a part without one is called through torch."""
-        return BlendStepper([make_stepper(part, weight_bits=weight_bits) for part in self.parts], self.config.weights)
+        return make_blend_stepper([make_stepper(part, weight_bits=weight_bits) for part in self.parts], self.config)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of all parts, with the part's number before each name."""
@@ -119,10 +121,56 @@ class Blend:
             part.load_state_dict(part_tensors)
         self.parts = tuple(_in_evaluation_mode(part) for part in parts)
 
-    def _mix(self, scores: list[Float[Tensor, "*B"]]) -> Float[Tensor, "*B"]:
-        """Return the log of the weighted sum of probabilities, from their logs."""
-        logs = [math.log(weight) if weight else -math.inf for weight in self.config.weights]
-        return reduce(torch.logaddexp, [score + log for score, log in zip(scores, logs, strict=True)])
+    def _log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:
+        """Return the log of each part's weight: (), or, with a gate, (B, T) from all log probabilities of the parts."""
+        logs = [torch.tensor(math.log(weight) if weight else -math.inf) for weight in self.config.weights]
+        if not self.config.gate:
+            return logs
+        entropies = torch.stack([_entropy(part) for part in log_probs], dim=-1)  # (B, T, M)
+        first, second = torch.triu_indices(len(logs), len(logs))
+        products = entropies[..., first] * entropies[..., second]
+        features = torch.cat((torch.ones_like(entropies[..., :1]), entropies, products), dim=-1)  # (B, T, F)
+        gate = torch.tensor(self.config.coefficients, dtype=features.dtype)
+        return list((features @ gate.T + torch.stack(logs)).log_softmax(-1).unbind(-1))
+
+
+class EntropyModel:
+    """A model whose scores are minus the entropies (nats) of its distributions, whatever the targets are.
+
+    Functions that score the tokens of texts, such as ``reviewgen.evaluation.score_tokens``, then return these.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model, self.config = model, model.config
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the model's state before the first token."""
+        return self._model.initial_state(batch_size)
+
+    def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
+        """Return minus the entropy of the token after each of ``ids``, and the state after the last."""
+        log_probs, new_state = _log_probabilities(self._model, ids, state)
+        return -_entropy(log_probs), new_state
+
+
+def _mix(scores: list[Float[Tensor, "*B"]], logs: list[Tensor]) -> Float[Tensor, "*B"]:
+    """Return the log of the weighted sum of probabilities, from their logs and those of the weights."""
+    return reduce(torch.logaddexp, [score + log for score, log in zip(scores, logs, strict=True)])
+
+
+def _log_probabilities(part: LanguageModel, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+    logits, new_state = part(ids, state)
+    return logits.log_softmax(-1), new_state
+
+
+def _entropy(log_probs: Float[Tensor, "B T V"]) -> Float[Tensor, "B T"]:
+    """Return entropies (nats)."""
+    entropies: Tensor = torch.special.entr(log_probs.exp()).sum(-1)
+    return entropies
+
+
+def _gather(log_probs: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    return log_probs.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
 
 
 def _score_part(
@@ -130,8 +178,8 @@ def _score_part(
 ) -> tuple[Float[Tensor, "B T"], State]:
     if isinstance(part, SupportsScore):
         return part.score(ids, targets, state)
-    logits, new_state = part(ids, state)
-    return logits.log_softmax(-1).gather(-1, targets.long().unsqueeze(-1)).squeeze(-1), new_state
+    log_probs, new_state = _log_probabilities(part, ids, state)
+    return _gather(log_probs, targets), new_state
 
 
 def _in_evaluation_mode(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The mixture weights of a blend: checked if the user gives them, or fitted on held-out text by EM. No torch.
+"""The fixed mixture weights of a blend: checked if the user gives them, or fitted on held-out text by EM. No torch.
 
 Sources: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data"; Dempster, Laird & Rubin
 1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm". N tokens, M models.
@@ -82,8 +82,13 @@ def _is_possible(log_probs: Float64[np.ndarray, "N M"]) -> Bool[np.ndarray, " N"
     return possible
 
 
-def mix_scores(log_probs: Float64[np.ndarray, "N M"], weights: Float64[np.ndarray, " M"]) -> Float64[np.ndarray, " N"]:
-    """Return the log probability (nats) of each token under the mixture; -inf for probability zero."""
+def mix_scores(
+    log_probs: Float64[np.ndarray, "N M"], weights: Float64[np.ndarray, " M"] | Float64[np.ndarray, "N M"]
+) -> Float64[np.ndarray, " N"]:
+    """Return the log probability (nats) of each token under the mixture, with the same weights for all or with its own.
+
+    It is -inf for probability zero.
+    """
     with np.errstate(divide="ignore"):  # a weight may be zero
         mixed: np.ndarray = np.logaddexp.reduce(log_probs + np.log(weights), axis=1)
     return mixed

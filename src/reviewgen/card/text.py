@@ -98,6 +98,7 @@ def _parents(parent: Mapping[str, Any] | None) -> str:
 _WEIGHTS = {
     "equal": "the weights are equal",
     "given": "the weights were set by the user",
+    "gate": "the weights were fitted on further texts, and vary with how certain each model is",
     "expectation-maximisation": "the weights were fitted on further texts by expectation maximisation",
 }
 

@@ -6,6 +6,9 @@ mean the same for every model.
     linear     matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many numbers at once
     entropy    cross entropy and its gradient
     sampling   from logits to one token
+    steps      the step of a model as a compiled function, so that one loop runs every model
+    decoding   the loop that samples many tokens with such a step
+    mixing     mixtures of next-token distributions
     precision  numbers of 16, 32 and 64 bits in one loop
     windows    hashed sets of token windows, and whether a token would complete a copied span
     notice     a line on the terminal while functions are compiled for the first use
@@ -24,7 +27,7 @@ from numba.extending import overload
 
 from reviewgen.compiled.notice import compiling_notice
 
-__all__ = ["compiled", "inlined", "inner"]
+__all__ = ["by_address", "compiled", "inlined", "inner", "reordered"]
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
@@ -37,14 +40,24 @@ def compiled(function: FunctionT) -> FunctionT:
     The cache is beside the source, or else in numba's folder of the user; where neither can be written, each process compiles.
     The function is unwrapped first, because what checks its arguments at run time cannot be compiled.
     """
+    return _compile(function)
+
+
+def by_address(function: FunctionT) -> FunctionT:
+    """The same for a function that other compiled code calls by its address; see ``reviewgen.compiled.steps``."""
+    return _compile(function, no_cfunc_wrapper=False)
+
+
+def _compile(function: FunctionT, **options: bool) -> FunctionT:
     plain: FunctionT = inspect.unwrap(function)
+    jit_options = _OPTIONS | options
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT=1 runs the loops as Python, to step into
         return plain
     try:
-        dispatcher = numba.njit(cache=True, **_OPTIONS)(plain)
+        dispatcher = numba.njit(cache=True, **jit_options)(plain)
         _drop_stale_files(dispatcher.stats.cache_path, str(Path(inspect.getfile(plain)).parent))
     except RuntimeError:  # no folder can hold the cache
-        dispatcher = numba.njit(**_OPTIONS)(plain)
+        dispatcher = numba.njit(**jit_options)(plain)
     compiling_notice.functions.add(dispatcher)
     compiled_function: FunctionT = dispatcher
     return compiled_function
@@ -63,7 +76,12 @@ def inlined(function: FunctionT) -> FunctionT:
     return _available_to_compiled(function, forceinline=True)
 
 
-def _available_to_compiled(function: FunctionT, **options: bool) -> FunctionT:
+def reordered(function: FunctionT) -> FunctionT:
+    """The same, and sums may be added in any order: so that they use vector instructions."""
+    return _available_to_compiled(function, fastmath={"reassoc", "nsz"})
+
+
+def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
     plain: FunctionT = inspect.unwrap(function)
     jit_options: Any = _OPTIONS | options
     overload(plain, jit_options=jit_options, strict=False)(lambda *_: plain)

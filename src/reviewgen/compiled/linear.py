@@ -19,10 +19,22 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from reviewgen.compiled import compiled, inlined
+from reviewgen.compiled import compiled, inlined, reordered
 from reviewgen.errors import BundleError
 
-__all__ = ["PANEL", "Bits", "Matrix", "add_product", "exp32", "pack", "refuse_non_finite", "sigmoid32", "tanh32"]
+__all__ = [
+    "PANEL",
+    "Bits",
+    "Matrix",
+    "add_product",
+    "add_up",
+    "exp32",
+    "log32",
+    "pack",
+    "refuse_non_finite",
+    "sigmoid32",
+    "tanh32",
+]
 
 PANEL = 64  # outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
 GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
@@ -37,6 +49,15 @@ SHIFT = np.float32(1.5 * 2**23)  # added to a number, it rounds it to an integer
 ONE, HALF, TWO, ZERO, INFINITY = np.float32(1), np.float32(0.5), np.float32(2), np.float32(0), np.float32(np.inf)
 C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))  # Taylor: below 1e-8 up to ln(2) / 2
 EIGHTEEN = np.float32(18)
+SMALLEST = np.float32(1.17549435e-38)  # with all its bits
+HALF_ROOT_BITS, MANTISSA = np.int32(0x3F3504F3), np.int32(0x007FFFFF)  # the bits of sqrt(1/2); of a mantissa
+L0, L1, L2, L3, L4, L5, L6, L7, L8 = (  # (log(1 + x) - x + x ** 2 / 2) / x ** 3, Moshier 1989, Cephes ``logf``
+    np.float32(coefficient)
+    for coefficient in (
+        *(3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1),
+        *(-1.2420140846e-1, 1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2),
+    )
+)
 
 Bits: TypeAlias = Literal[32, 16, 8]
 """Bits of a weight. A single text waits for the weights to come from memory: if they do not fit in the processor's second-level
@@ -175,6 +196,15 @@ def add_product(panels, scales, inputs, outputs):
             _one_row(weights, scales, inputs, outputs, row, column)
 
 
+@reordered
+def add_up(numbers):
+    """Return the sum of numbers, (K,)."""
+    total = 0.0
+    for j in range(len(numbers)):
+        total += numbers[j]
+    return total
+
+
 @inlined
 def _split(number):
     """Return integer n and e ** r - 1, where number = n ln 2 + r and abs(r) <= ln(2) / 2."""
@@ -193,6 +223,19 @@ def exp32(number):
     half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)  # 2 ** (n - 1), since n may be 128
     result = TWO * (half_power * less_one + half_power)
     return INFINITY if number > HIGHEST else (ZERO if number < LOWEST else result)
+
+
+@inlined
+def log32(number):
+    """Return the natural logarithm of a float32, relative error 2e-7; -inf below 1.2e-38, NaN for NaN. Vectorises in a loop."""
+    bits = np.int32(np.float32(number).view(np.int32) - HALF_ROOT_BITS)
+    exponent = np.float32(np.int32(bits >> np.int32(23)))  # number = (1 + x) 2 ** exponent, sqrt(1/2) <= 1 + x < sqrt(2)
+    x = np.int32(np.int32(bits & MANTISSA) + HALF_ROOT_BITS).view(np.float32) - ONE
+    series = ((((L8 * x + L7) * x + L6) * x + L5) * x + L4) * x + L3
+    series = ((series * x + L2) * x + L1) * x + L0
+    square = x * x
+    result = x + (exponent * LN2_LOW + (series * x * square - HALF * square)) + exponent * LN2_HIGH
+    return (number if number != number else -INFINITY) if not number >= SMALLEST else result
 
 
 @inlined

@@ -11,7 +11,6 @@ Each setting means what it means in transformers, and they are applied in its or
     sample_from         the filters, then the token
     sample_token        all of it, and a second draw where the first token would complete a copied span
     sample_rows         ``sample_token`` for each row of a batch
-    sample_live_rows    the same inside a stepper's own loop, for the rows that have not ended
 
 B rows, V vocabulary, T tokens of a text, N random numbers a row, K temperatures.
 """
@@ -38,7 +37,6 @@ __all__ = [
     "filter_probs",
     "filter_top_k_top_p",
     "sample_from",
-    "sample_live_rows",
     "sample_rows",
     "sample_token",
     "sharpen",
@@ -159,42 +157,6 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
             scores,
             probs,
         )
-
-
-@inner
-def sample_live_rows(
-    logits, rows, live, texts, start, sampled, new_tokens, uniform, used, params, windows, run, ids, scores, probs
-):
-    """Sample a token for each row that has not ended, and write the ids to feed next to ``ids``.
-
-    A stepper's own loop keeps the rows that have not ended in the first ``live`` of its slots.
-
-    Args:
-        logits: float (R, V), of the slots.
-        rows: int64 (R,), the row that each slot holds.
-        texts: int64 (B, start + N), of which ``start`` tokens were there before the loop; the new token is written.
-        sampled: int64 (B,), how many tokens the loop has sampled; updated.
-        new_tokens: int64 (B,), how many new tokens there were before the loop.
-        uniform: float64 (B, N), random numbers in [0, 1).
-        used: int64 (B,), how many of them were used; updated.
-        params, windows, run: As in ``sample_token``.
-        ids: int64 (R,), written: the token, or NONE where the row has ended, reached ``max_new_tokens``, or has fewer than two
-            random numbers left.
-        scores, probs: float64 (V,), scratch memory.
-    """
-    for slot in range(live):
-        row = rows[slot]
-        number, size, count = used[row], start + sampled[row], new_tokens[row] + sampled[row]
-        ids[slot] = NONE
-        if number + 2 > uniform.shape[1] or count >= params.max_new_tokens:
-            continue
-        first, second = uniform[row, number], uniform[row, number + 1]
-        token, took = sample_token(logits[slot], texts[row], size, count, first, second, params, windows, run, scores, probs)
-        texts[row, size] = token
-        sampled[row] += 1
-        used[row] += took
-        if token >= 0 and token != params.eos_id and count + 1 < params.max_new_tokens:
-            ids[slot] = token
 
 
 @compiled

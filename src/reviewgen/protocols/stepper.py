@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, SamplingParams
+from reviewgen.compiled.steps import CompiledStep
 from reviewgen.compiled.windows import WindowSet
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "StepState",
     "Stepper",
     "StepperFactory",
+    "SupportsCompiledStep",
     "SupportsExplain",
     "SupportsSample",
     "TensorSpec",
@@ -95,6 +97,28 @@ class SupportsSample(Protocol):
         Returns:
             The sampled tokens, how many random numbers each row used, and the state after the tokens.
         """
+        ...
+
+
+@runtime_checkable
+class SupportsCompiledStep(Protocol):
+    """A stepper whose step is a compiled function, so that a compiled loop can run it beside others, as a blend's does.
+
+    ``reviewgen.compiled.steps`` says what such a function is. ``reviewgen.compiled.decoding.sample`` is all that such a stepper
+    needs to be a ``SupportsSample``.
+    """
+
+    @property
+    def compiled_step(self) -> CompiledStep:
+        """The step, which several loops may run at once; creating one takes as long as sampling many tokens, so keep it."""
+        ...
+
+    def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the step takes it."""
+        ...
+
+    def state_of(self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]) -> StepState:
+        """Return the state of such arrays."""
         ...
 
 

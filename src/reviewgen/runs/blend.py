@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from reviewgen.blending.model import Blend
+from reviewgen.blending.gate import features_of, fit_gate, gated_weights
+from reviewgen.blending.model import Blend, EntropyModel
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import describe, write_card
@@ -41,10 +42,10 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         raise ConfigError(f"A blend needs at least two models; got {len(loaded)}.")
     _refuse_other_tokenizers(loaded)
     _refuse_scores(loaded)
-    chosen, gate, facts = check_weights(weights, len(loaded)), {}, {"method": "equal" if weights is None else "given"}
     if data is not None:
-        chosen, gate, facts = _fit_on(loaded, data, options)
-    return ReviewModel(_bundle(loaded, chosen, gate, facts))
+        return ReviewModel(_bundle(loaded, *_fit_on(loaded, data, options)))
+    facts = {"method": "equal" if weights is None else "given"}
+    return ReviewModel(_bundle(loaded, check_weights(weights, len(loaded)), {}, facts))
 
 
 def _fit_on(
@@ -77,21 +78,26 @@ def fit_mixture(
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    scores, characters = score_tokens(models, documents, vocab_size, given=given)
-    fitted = fit_weights(scores)
-    equal = np.full(len(models), 1 / len(models))
+    texts = list(documents)
+    scores, characters = score_tokens(models, texts, vocab_size, given=given)
+    entropy_models: Any = [EntropyModel(model) for model in models]
+    entropies = -score_tokens(entropy_models, texts, vocab_size, given=given)[0]
+    fixed, equal = fit_weights(scores), np.full(len(models), 1 / len(models))
+    gate = fit_gate(scores, entropies, fixed)
+    mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
     facts = {
-        "method": "expectation-maximisation",
+        "method": "gate",
         "tokens": len(scores),
         "characters": characters,
-        "zero_probability_tokens": int(np.isneginf(mix_scores(scores, fitted)).sum()),
+        "zero_probability_tokens": int(np.isneginf(mixed).sum()),
         "bits_per_character": {
             "parts": [_bits(column, characters) for column in scores.T],
             "equal_weights": _bits(mix_scores(scores, equal), characters),
-            "fitted_weights": _bits(mix_scores(scores, fitted), characters),
+            "fixed_weights": _bits(mix_scores(scores, fixed), characters),
+            "fitted_weights": _bits(mixed, characters),
         },
     }
-    return tuple(fitted.tolist()), {}, facts
+    return tuple(fixed.tolist()), {"coefficients": gate.tolist()}, facts
 
 
 def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None:

@@ -1,0 +1,127 @@
+"""The loop that samples many tokens for many texts, with the compiled step of any model. Knows neither a model nor a tokenizer.
+
+B texts, N random numbers of a text, K tokens looked back at, V vocabulary, V64 at least as much.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.sampling import NONE, SamplingParams, sample_token, windows_and_run
+from reviewgen.compiled.steps import CompiledStep, call_step
+from reviewgen.compiled.windows import WindowSet
+
+__all__ = ["LOGITS_MULTIPLE", "logits_width", "sample"]
+
+LOGITS_MULTIPLE = 64
+
+
+def logits_width(vocab_size: int) -> int:
+    """Return the vocabulary size rounded up to a multiple of 64: the width of the logits that a step writes."""
+    return -(-vocab_size // LOGITS_MULTIPLE) * LOGITS_MULTIPLE
+
+
+def sample(
+    stepper: Any,
+    vocab_size: int,
+    state: Any,
+    uniform: Float64[np.ndarray, "B N"],
+    params: SamplingParams,
+    texts: Int64[np.ndarray, "B K"],
+    new_tokens: Int64[np.ndarray, " B"],
+    guard: tuple[WindowSet, int] | None,
+) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
+    """Sample up to N tokens for each text; see ``reviewgen.protocols.SupportsSample``.
+
+    A text stops where fewer than two random numbers are left. It does not depend on the other texts, bit for bit.
+
+    Args:
+        stepper: A stepper with a compiled step, as in ``reviewgen.protocols.SupportsCompiledStep``.
+        vocab_size: The number of ids, V.
+        state, uniform, params, texts, new_tokens, guard: As in ``SupportsSample``.
+
+    Returns:
+        The tokens, how many random numbers each text used, and the state after the tokens.
+    """
+    floats, ints = stepper.state_arrays(state)
+    (count, start), width = texts.shape, logits_width(vocab_size)
+    whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
+    whole[:, :start] = texts
+    sampled, used, rows = np.zeros(count, np.int64), np.zeros(count, np.int64), np.arange(count)
+    windows, run = windows_and_run(params, guard)
+    step: CompiledStep = stepper.compiled_step
+    _generate(
+        *(step.function, step.weights, floats, ints, np.zeros((count, width), np.float32), rows, np.empty(count, np.int64)),
+        *(whole, start, sampled, np.ascontiguousarray(new_tokens), np.ascontiguousarray(uniform), used),
+        *(params, windows, run, np.empty(vocab_size), np.empty(vocab_size)),
+    )
+    order = np.argsort(rows)
+    return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
+
+
+@compiled
+def _generate(
+    function, weights, floats, ints, logits, rows, ids, texts, start, sampled, new_tokens, uniform, used, params, windows, run,
+    scores, probs,
+):  # fmt: skip
+    """Sample tokens for B texts until each has ended or has fewer than two random numbers left.
+
+    The first ``live`` slots hold the texts that have not ended: the last of them changes places with one that ends.
+
+    Args:
+        function, weights: The addresses of a step.
+        floats, ints: The state; updated, and that of text ``rows[slot]`` in each slot.
+        logits: float32 (B, V64), scratch memory.
+        rows: int64 (B,), the text in each slot; 0 to B-1 at first.
+        ids: int64 (B,), scratch memory: the token to feed to each slot, or NONE where the text has no next one.
+        texts: int64 (B, start + N), of which ``start`` tokens were there before; the new tokens are written.
+        sampled: int64 (B,), how many tokens were sampled; updated.
+        new_tokens: int64 (B,), how many new tokens there were before.
+        uniform: float64 (B, N), random numbers in [0, 1).
+        used: int64 (B,), how many of them were used; updated.
+        params, windows, run, scores, probs: As in ``sample_token``.
+    """
+    live = len(rows)
+    call_step(function, weights, ids[:0], floats, ints, logits)
+    while live > 0:
+        for slot in range(live):
+            row = rows[slot]
+            number, size, count = used[row], start + sampled[row], new_tokens[row] + sampled[row]
+            ids[slot] = NONE
+            if number + 2 > uniform.shape[1] or count >= params.max_new_tokens:
+                continue
+            first, second = uniform[row, number], uniform[row, number + 1]
+            token, took = sample_token(logits[slot], texts[row], size, count, first, second, params, windows, run, scores, probs)
+            texts[row, size] = token
+            sampled[row] += 1
+            used[row] += took
+            if token >= 0 and token != params.eos_id and count + 1 < params.max_new_tokens:
+                ids[slot] = token
+        live = _retire(rows, ids, live, floats, ints)
+        if live > 0:
+            call_step(function, weights, ids[:live], floats, ints, logits[:live])
+
+
+@inner
+def _retire(rows, ids, live, floats, ints):
+    """Let texts without a next token change places with the last live ones, and return the new ``live``."""
+    slot = 0
+    while slot < live:
+        if ids[slot] >= 0:
+            slot += 1
+            continue
+        live -= 1
+        for part in range(len(floats)):
+            for j in range(floats.shape[2]):
+                kept = floats[part, live, j]
+                floats[part, live, j] = floats[part, slot, j]
+                floats[part, slot, j] = kept
+        for part in range(len(ints)):
+            number = ints[part, live]
+            ints[part, live] = ints[part, slot]
+            ints[part, slot] = number
+        rows[slot], rows[live] = rows[live], rows[slot]
+        ids[slot], ids[live] = ids[live], ids[slot]
+    return live

@@ -1,0 +1,183 @@
+"""Mixtures of next-token distributions, whose weights may depend on how certain each distribution is.
+
+The weights of M distributions are a softmax of a quadratic function of their entropies (nats)::
+
+    w_m  ~  prior_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
+
+Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm", have such a gate; Jelinek & Mercer 1980 let the
+weights depend on the context in buckets.
+
+M distributions, R rows, V vocabulary, V64 at least as much, F features; S and K as in ``reviewgen.compiled.steps``.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from reviewgen.compiled import by_address, compiled, inner, reordered
+from reviewgen.compiled.linear import exp32, log32
+from reviewgen.compiled.steps import call_step
+
+__all__ = ["Mixture", "mix", "step_mixture"]
+
+LOW = np.float32(-80)  # log probabilities below are computed without single precision
+LOWEST = np.float32(-100)  # of a logit behind the largest, so that probability zero times it is zero
+ZERO = np.float32(0)
+
+
+class Mixture(NamedTuple):
+    """A mixture of models, prepared for ``step_mixture``."""
+
+    functions: Any  # of the parts' steps: int64 (M,), addresses
+    weights: Any  # the same of their weights
+    float_starts: Int64[np.ndarray, " M+1"]  # where the floats of each part's state begin, of S
+    int_starts: Int64[np.ndarray, " M+1"]  # the same of its ints, of K
+    prior: Float64[np.ndarray, " M"]
+    gate: Float64[np.ndarray, "M F"]
+    vocab_size: int
+
+
+@by_address
+def step_mixture(mixture, ids, floats, ints, logits):
+    """Step every part, and write the log probabilities of their mixture; see ``reviewgen.compiled.steps``.
+
+    Args:
+        mixture: The address of a Mixture.
+        ids, logits: As there.
+        floats, ints: The states of the parts, one after another.
+    """
+    blend = mixture[0]
+    parts = np.empty((len(blend.prior), *logits.shape), np.float32)
+    for part in range(len(blend.prior)):
+        call_step(
+            blend.functions[part],
+            blend.weights[part],
+            ids,
+            floats[blend.float_starts[part] : blend.float_starts[part + 1]],
+            ints[blend.int_starts[part] : blend.int_starts[part + 1]],
+            parts[part],
+        )
+    mix(parts, blend.prior, blend.gate, blend.vocab_size, logits)
+
+
+@compiled
+def mix(parts, prior, gate, vocab_size, logits):
+    """Write the log probabilities (nats) of a mixture.
+
+    A token has probability zero if every part with a weight above zero gives it zero.
+
+    Args:
+        parts: float32 (M, R, V64), the logits of each part.
+        prior: float64 (M,), the weight of each part before the gate.
+        gate: float64 (M, F), as above; without columns, the weights are the prior.
+        vocab_size: V.
+        logits: float32 (R, V64), written.
+    """
+    count = len(parts)
+    probs = np.empty((count, vocab_size), np.float32)
+    totals, logs, entropies, weights = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
+    for row in range(len(logits)):
+        for part in range(count):
+            totals[part], logs[part], entropies[part] = _softmax(parts[part, row], probs[part])
+        _weigh(prior, gate, entropies, weights)
+        mixed = logits[row, :vocab_size]
+        if _average(probs, weights / totals, mixed) > 0:
+            for token in range(vocab_size):
+                if not mixed[token] >= LOW:
+                    mixed[token] = _mix_token(parts[:, row, token], logs, weights)
+
+
+@inner
+def _weigh(prior, gate, entropies, weights):
+    """Write the weights (M,) of distributions with these entropies."""
+    count = len(prior)
+    largest = -np.inf
+    for part in range(count):
+        weights[part] = _score(gate[part], entropies) if gate.shape[1] > 0 else 0.0
+        largest = max(largest, weights[part])
+    total = 0.0
+    for part in range(count):
+        weights[part] = prior[part] * math.exp(weights[part] - largest)
+        total += weights[part]
+    for part in range(count):
+        weights[part] /= total
+
+
+@inner
+def _score(coefficients, entropies):
+    """Return the value of a gate's quadratic function."""
+    score, place = coefficients[0], 1
+    for one in entropies:
+        score += coefficients[place] * one
+        place += 1
+    for first in range(len(entropies)):
+        for second in range(first, len(entropies)):
+            score += coefficients[place] * entropies[first] * entropies[second]
+            place += 1
+    return score
+
+
+@inner
+def _softmax(logits, probs):
+    """Write unnormalised probabilities of the first V logits to ``probs``, (V,).
+
+    Returns:
+        Their sum, the log sum exp of the logits, and the entropy.
+    """
+    largest = _largest(logits, len(probs))
+    for token in range(len(probs)):
+        probs[token] = exp32(logits[token] - largest)
+    total, mean = _sums(logits, largest, probs)
+    return total, largest + math.log(total), math.log(total) - mean / total
+
+
+@reordered
+def _largest(logits, count):
+    largest = logits[0]
+    for token in range(count):
+        largest = logits[token] if logits[token] > largest else largest
+    return largest
+
+
+@reordered
+def _sums(logits, largest, probs):
+    """Return the sum of unnormalised probabilities, and of each times the logarithm."""
+    total, mean = ZERO, ZERO
+    for token in range(len(probs)):
+        total += probs[token]
+        mean += probs[token] * (logits[token] - largest if probs[token] > ZERO else ZERO)
+    return np.float64(total), np.float64(mean)
+
+
+@inner
+def _average(probs, factors, mixed):
+    """Write the logarithm of the weighted sum of distributions; return how many are too low for single precision."""
+    for token in range(len(mixed)):
+        mixed[token] = ZERO
+    for part in range(len(probs)):
+        factor = np.float32(factors[part])
+        for token in range(len(mixed)):
+            mixed[token] += factor * probs[part, token]
+    low = 0
+    for token in range(len(mixed)):
+        mixed[token] = log32(mixed[token])
+        low += 0 if mixed[token] >= LOW else 1
+    return low
+
+
+@inner
+def _mix_token(logits, logs, weights):
+    """Return the log probability of one token whose probability is too small for single precision."""
+    largest = -np.inf
+    for part in range(len(weights)):
+        if weights[part] > 0:
+            largest = max(largest, logits[part] - logs[part])
+    if not largest > -np.inf:  # NaN stays NaN
+        return np.float32(largest)
+    total = 0.0
+    for part in range(len(weights)):
+        if weights[part] > 0:
+            total += weights[part] * math.exp(logits[part] - logs[part] - largest)
+    return np.float32(largest + math.log(total))
