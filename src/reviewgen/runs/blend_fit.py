@@ -34,6 +34,7 @@ __all__ = ["BlendFit", "start_blend"]
 _COUNTING_SHARE = 0.4  # of the time left, at most
 _WEIGHTS_SHARE = 0.05  # of the time left after counting: fitting the weights, and evaluating the blend
 _MIN_TOKENS = 2_000  # held-out tokens that the weights are fitted on, at least
+_FIT_COST = 3  # scoring a text, and the entropy at each of its tokens, for the fit, in times of its scoring
 _HASTE = 4  # an interrupted run fits the weights on a part of the texts only
 
 
@@ -208,7 +209,7 @@ class BlendFit:
             if seconds is not None and processes.rank == 0:
                 probe = sample_documents(store, _MIN_TOKENS)
                 rates = [measure_rate(fit.model, probe, vocab_size, given=given) for fit in self.fits]
-                tokens = max(_MIN_TOKENS, min(tokens, round(seconds / sum(1 / rate for rate in rates))))
+                tokens = max(_MIN_TOKENS, min(tokens, round(seconds / _FIT_COST / sum(1 / rate for rate in rates))))
             return sample_documents(store, processes.broadcast(tokens))
 
     def _fit_weights(self, documents: list[Document]) -> None:
