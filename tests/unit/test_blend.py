@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen.registry import plugins
 from reviewgen.errors import ConfigError, DataError, NotADistribution, OutputExists
+from reviewgen.registry import plugins
 from tests.unit.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table, train_tiny
 from tests.unit.test_blending import installed
 

@@ -177,7 +177,9 @@ class Fit:
         if process_state().is_main_process:
             seconds = time.monotonic() - self.started
             with using_threads(last.threads):
-                self.record.note(*suggest_trained_weights(self.plan, self.corpus, _final_split(self.corpus), last.tokens, seconds))
+                self.record.note(
+                    *suggest_trained_weights(self.plan, self.corpus, _final_split(self.corpus), last.tokens, seconds)
+                )
 
     def make_bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""
