@@ -57,8 +57,9 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     >>> tuned = reviewgen.train(model, "more-reviews.csv", budget="30s", out="my-tuned-model")   # doctest: +SKIP
 
     Args:
-        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
-            weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
+        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word", or "blend-word", which trains an LSTM and an n-gram; or a
+            trained ReviewModel to train further: a copy of its weights is trained, and its tokenizer, conditions, size and
+            generation defaults are kept.
         source: The reviews: a file, a list of texts or of records, a repository on the Hub, and others; see
             ``reviewgen.data.sources.open_texts``.
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.

@@ -1,4 +1,4 @@
-"""All ten presets, end to end: train, save, load in a fresh process, generate the same texts there."""
+"""All presets, end to end: train, save, load in a fresh process, generate the same texts there."""
 
 import json
 import subprocess
@@ -28,8 +28,9 @@ def small(name):
     return {"steps": 3, "training": {"batch_size": 4, "bptt": 8, "evaluations": 1}}
 
 
-def test_there_are_ten():
-    assert sorted(NAMES) == sorted(f"{m}-{t}" for m in ("ngram", "nnlm", "rnn", "gru", "lstm") for t in ("char", "word"))
+def test_there_are_twelve():
+    models = ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
+    assert sorted(NAMES) == sorted(f"{model}-{tokenizer}" for model in models for tokenizer in ("char", "word"))
 
 
 @pytest.mark.parametrize("name", NAMES)

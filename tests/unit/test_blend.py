@@ -9,6 +9,7 @@ import torch
 
 import reviewgen
 from reviewgen.errors import ConfigError, DataError, NotADistribution, OutputExists
+from reviewgen.registry import plugins
 from tests.unit.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table, train_tiny
 from tests.unit.test_blending import installed
 
@@ -196,7 +197,8 @@ def test_stupid_backoff_is_no_distribution(cache, ngram):
 def test_a_blend_cannot_be_trained(monkeypatch, capsys, tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("\n".join(TEXTS), encoding="utf-8")
-    status, out, err = run_command(monkeypatch, capsys, "train", "blend-char", "--data", file, "--out", tmp_path / "x")
+    monkeypatch.setitem(plugins._registered, ("tokenizer", "letters"), LetterTokenizer)  # there is no preset of it
+    status, out, err = run_command(monkeypatch, capsys, "train", "blend-letters", "--data", file, "--out", tmp_path / "x")
     assert (status, out) == (2, "")
     assert err.startswith("error: A blend is not trained but made of at least two trained models: reviewgen.blend([a, b])")
 

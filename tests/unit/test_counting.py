@@ -6,13 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.training import counting
+from reviewgen.training.evaluator import EvaluationResult, Evaluator
 from tests.forked import run_group
 from tests.unit.fakes import TEXTS, TableModel
 
@@ -85,6 +88,65 @@ def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"both.{rank}.json").read_text()) for rank in "01")
     assert first == second | {"rank": "0"}
     assert first["stopped"] == "budget spent" and len(one.stores["train"]) / 2 < first["steps"] < len(one.stores["train"])
+
+
+class SlowCounter:
+    """Counts texts; making its model takes a millisecond of a clock of its own for each token."""
+
+    config = None
+    clock = 100.0
+
+    def __init__(self, config: None) -> None:
+        self.tokens, self.first = 0, []
+
+    def observe(self, ids: Any) -> None:
+        self.tokens += len(ids)
+        self.first.append(int(ids[1]))
+
+    def finish(self) -> dict[str, Any]:
+        SlowCounter.clock += 0.001 * self.tokens
+        return {}
+
+
+class Store(TokenStore):
+    """A thousand texts of ten tokens each, their number."""
+
+    def __init__(self) -> None:
+        self.ids, self.offsets = np.repeat(np.arange(1000), 10), np.arange(0, 10_001, 10)
+        self.conditions = self._map = None
+
+
+class NoEvaluator(Evaluator):
+    """Evaluates nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
+        return EvaluationResult(None, None, "", True)
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+
+@pytest.mark.parametrize(("seconds", "texts"), [(60.0, 1000), (6.0, (250, 300)), (2.0, (45, 55)), (-1.0, (1, 1))])
+def test_the_texts_counted_in_a_time_leave_room_for_making_the_model(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, texts: int | tuple[int, int]
+) -> None:
+    monkeypatch.setattr(counting, "_SAMPLE_TOKENS", 500)
+    monkeypatch.setattr(counting, "_MIN_SPEED", 10)
+    monkeypatch.setattr(counting.time, "monotonic", lambda: SlowCounter.clock)
+    model = SlowCounter(None)
+    start = SlowCounter.clock
+    *_, last = counting.train_by_counting(model, Store(), start + seconds, NoEvaluator())
+    assert len(model.first) == last.step and model.tokens == last.tokens
+    if isinstance(texts, int):
+        assert last.step == texts and last.stopped == "all texts counted"
+        return
+    assert texts[0] <= last.step <= texts[1] and last.stopped == "budget spent"
+    if seconds == 6:
+        assert min(model.first) < 50 and max(model.first) > 950  # from all of the corpus
+        assert SlowCounter.clock - start <= seconds
 
 
 def test_counts_that_cannot_be_merged_are_refused_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,19 +21,23 @@ def settings(
 ) -> None:
     """List all settings of a preset, for `reviewgen train --set`."""
     definition = find_preset(preset)
+    models = [find_preset(part) for part in definition.parts] or [definition]
+    by_model = {each.model: _describe(_model_config(each.model), each.model_settings) for each in models}
     groups = {
-        "model": _describe(_model_config(definition.model), definition.model_settings),
         "tokenizer": _describe(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
-        "training": _describe(TrainingConfig, definition.training_settings),
+        "training": _describe(TrainingConfig, models[0].training_settings),
     }
     if as_json:
         choices = {
-            "sizes": [dict(size) for size in definition.sizes],
-            "by_epochs": [{"epochs": epochs, "settings": dict(values)} for epochs, values in definition.by_epochs],
+            "sizes": [dict(size) for size in models[0].sizes],
+            "by_epochs": [{"epochs": epochs, "settings": dict(values)} for epochs, values in models[0].by_epochs],
         }
-        print_json({"preset": preset} | groups | choices)
+        rows = [row | ({"model": model} if definition.parts else {}) for model, own in by_model.items() for row in own]
+        print_json({"preset": preset, "model": rows} | groups | choices)
     else:
-        _print(preset, groups, definition)
+        titles = {f"tokenizer ({definition.tokenizer})": "tokenizer", "training": "training"}
+        tables = {f"model ({model})": rows for model, rows in by_model.items()}
+        _print(preset, tables | {title: groups[group] for title, group in titles.items()}, models[0])
 
 
 def _model_config(model: str) -> type:
@@ -69,8 +73,8 @@ def _describe(config: type, preset_settings: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _print(name: str, groups: dict[str, list[dict[str, Any]]], preset: Preset) -> None:
-    """Print a table for each group; the accepted values are below the name, which leaves room for the description."""
+def _print(name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset) -> None:
+    """Print tables by title; the accepted values are below the name, which leaves room for the description."""
     from rich import box
     from rich.console import Console, Group
     from rich.padding import Padding
@@ -78,12 +82,11 @@ def _print(name: str, groups: dict[str, list[dict[str, Any]]], preset: Preset) -
     from rich.text import Text
 
     console = Console(highlight=False)
-    titles = {"model": f"model ({preset.model})", "tokenizer": f"tokenizer ({preset.tokenizer})", "training": "training"}
-    for group, rows in groups.items():
+    for title, rows in tables.items():
         if not rows:
-            console.print(Text(f"{titles[group]}: no settings\n", style="italic"))
+            console.print(Text(f"{title}: no settings\n", style="italic"))
             continue
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=titles[group], title_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
         table.add_column("setting", width=27, overflow="fold")
         table.add_column("value", max_width=14, overflow="fold")
         table.add_column("description")
@@ -93,7 +96,7 @@ def _print(name: str, groups: dict[str, list[dict[str, Any]]], preset: Preset) -
         console.print(table)
     for note in _size_notes(preset):
         console.print(Text(note))
-    console.print(Text(f"Change a setting with --set: reviewgen train {name} --set {_example(groups)}"), soft_wrap=True)
+    console.print(Text(f"Change a setting with --set: reviewgen train {name} --set {_example(tables)}"), soft_wrap=True)
 
 
 def _size_notes(preset: Preset) -> list[str]:
@@ -112,9 +115,9 @@ def _format_settings(values: Any) -> str:
     return ", ".join(f"{name}={_format_value(value)}" for name, value in values.items())
 
 
-def _example(groups: dict[str, list[dict[str, Any]]]) -> str:
-    group, rows = next((group, rows) for group, rows in groups.items() if rows)
-    return f"{group}.{rows[0]['name']}={_format_value(rows[0]['value'])}"
+def _example(tables: dict[str, list[dict[str, Any]]]) -> str:
+    title, rows = next((title, rows) for title, rows in tables.items() if rows)
+    return f"{title.split()[0]}.{rows[0]['name']}={_format_value(rows[0]['value'])}"
 
 
 def _format_value(value: Any) -> str:

@@ -95,7 +95,7 @@ def train(
     if as_json and is_first:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
     elif is_first:
-        _print_result(run, out)
+        _print_result(run, model.training, out)
     sys.exit(1 if run.is_interrupted else 0)
 
 
@@ -159,19 +159,25 @@ def _show_evaluation(report: "Report") -> None:
         "not scored" if report.evaluation is None else f"{report.evaluation.bits_per_character:.4f} bits per character held out"
     )
     copied = "" if report.copy_rate is None else f", copy rate {report.copy_rate:.1%}"
-    note(f"{report.seconds:6.1f} s  step {report.step:,}: {score}{copied}" + (" (best)" if report.is_best else ""))
+    note(f"{report.seconds:6.1f} s  {_name(report)}step {report.step:,}: {score}{copied}" + (" (best)" if report.is_best else ""))
     if report.sample:
         note(f"  | {shorten(report.sample, 160)}", "dim")
 
 
-def _print_result(run: "TrainingRun", out: Path) -> None:
+def _name(report: "Report") -> str:
+    """Return which model of a blend a report is about."""
+    return "" if report.part is None else f"{report.part}, "
+
+
+def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
     if run.held_out is not None and run.evaluation is not None:
         held_out = run.held_out
         reviews, total = held_out["reviews"], held_out["reviews_in_split"]
         part = f"{reviews:,}" + (f" of {total:,}" if reviews < total else "")
         bits = run.evaluation.bits_per_character
         typer.echo(f"Held out ({held_out['split']} split, {part} reviews): {bits:.4f} bits per character")
-    facts = run.facts()
+    if alone := [f"{part['preset']} {_bits(part['held_out'])}" for part in facts.get("parts", ()) if part.get("held_out")]:
+        typer.echo(f"Its models alone: {', '.join(alone)}")
     if (before := facts.get("parent", {}).get("bits_per_character")) is not None:
         _print_gain(before, facts["evaluations"])
     novelty = facts["novelty"]
@@ -187,6 +193,11 @@ def _print_result(run: "TrainingRun", out: Path) -> None:
 def _describe_time(seconds: float, evaluating: float) -> str:
     share = evaluating / max(seconds, 1e-9)
     return f"Time: {seconds:.1f} s with reading and the final evaluation; {share:.1%} of it went into evaluations."
+
+
+def _bits(held_out: dict[str, Any]) -> str:
+    bits = held_out["bits_per_character"]
+    return "infinite" if bits is None else f"{bits:.4f}"
 
 
 def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reviewgen.errors import BundleError
@@ -33,6 +33,7 @@ class LearningCurves:
         held_out_copy_rate: The copy rate of real held-out reviews, to compare with.
         evaluations: One mapping per evaluation.
         curve: By name, the values between the evaluations, all of one length.
+        parts: The curves of the models of a blend that were trained with it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class LearningCurves:
     held_out_copy_rate: float | None
     evaluations: Sequence[Mapping[str, Any]]
     curve: Mapping[str, Sequence[float | None]]
+    parts: Sequence["LearningCurves"] = ()
 
     def column(self, name: str) -> list[float]:
         """Return one metric of all evaluations, with NaN for None: matplotlib draws nothing there."""
@@ -89,7 +91,24 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         held_out_copy_rate=held_out if isinstance(held_out, int | float) else None,
         evaluations=evaluations,
         curve=curve,
+        parts=_find_parts(training.get("parts")),
     )
+
+
+def _find_parts(parts: Any) -> list[LearningCurves]:
+    """Return the curves of the models of a blend, named by their presets; of one trained by counting only the height is known."""
+    if not isinstance(parts, list):
+        return []
+    trained = [part for part in parts if isinstance(part, dict) and part.get("evaluations")]
+    curves = [find_curves(part, str(part.get("preset"))) for part in trained]
+    return [
+        each if each.curve else replace(each, evaluations=[_without_position(last) for last in each.evaluations])
+        for each in curves
+    ]
+
+
+def _without_position(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in evaluation.items() if name not in AXES.values()}
 
 
 def _are_curves(evaluations: Any, curve: Any) -> bool:
@@ -105,8 +124,12 @@ def _are_curves(evaluations: Any, curve: Any) -> bool:
     return all(value is None or isinstance(value, int | float) for value in numbers) and len(set(map(len, columns))) == 1
 
 
-def draw_curves(runs: Sequence[LearningCurves], against: str = "seconds") -> Any:
-    """Return a figure with one panel per known metric, which share a horizontal axis: ``against`` is a key of ``AXES``."""
+def draw_curves(given: Sequence[LearningCurves], against: str = "seconds") -> Any:
+    """Return a figure with one panel per known metric, which share a horizontal axis: ``against`` is a key of ``AXES``.
+
+    The models of a blend are drawn beside it.
+    """
+    runs = [each for run in given for each in (*run.parts, run)]
     heights = {name: height for name, height in _PANELS.items() if any(run.has(name) for run in runs)}
     figure = new_figure(8, 1.5 + sum(heights.values()))
     panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
@@ -121,9 +144,9 @@ def draw_curves(runs: Sequence[LearningCurves], against: str = "seconds") -> Any
     panels[-1].set_xlim(left=0)
     if against != "seconds":
         panels[-1].xaxis.set_major_formatter("{x:,.0f}")
-    if len(runs) == 1:
-        figure.suptitle(f"{plain(runs[0].name)} ({plain(runs[0].preset)})")
-        panels[0].set_title(plain(textwrap.fill(runs[0].verdict or "", 100)), fontsize=9, color="0.35")
+    if len(given) == 1:
+        figure.suptitle(f"{plain(given[0].name)} ({plain(given[0].preset)})")
+        panels[0].set_title(plain(textwrap.fill(given[0].verdict or "", 100)), fontsize=9, color="0.35")
     figure.legend(handles=_legend(runs), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

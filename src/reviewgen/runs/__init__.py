@@ -6,6 +6,7 @@
     plan          everything that is decided before anything is read
     prepare       the corpus: read, then tokenized and indexed
     start, fit    the model on that corpus, iterated for reports and finished into a ReviewModel
+    blend_fit     the same for a blend: a fit for each of its models, then their weights
     suggestion    suggests to train shipped weights further, where that serves better
     run_folder    the folder of the checkpoints, from which an interrupted run is resumed
     curves        the learning curves

@@ -14,7 +14,7 @@ from reviewgen.blending.model import Blend, EntropyModel
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import describe, write_card
-from reviewgen.config import EvaluateOptions, refuse_unknown_options, to_dict
+from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import Document, score_tokens
@@ -22,9 +22,9 @@ from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index
 from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import find_model
-from reviewgen.runs.record import novelty_facts, past_facts
+from reviewgen.runs.record import novelty_facts, part_facts
 
-__all__ = ["blend", "fit_mixture"]
+__all__ = ["blend", "fit_mixture", "make_bundle"]
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateOptions]) -> ReviewModel:
@@ -43,9 +43,9 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
     _refuse_other_tokenizers(loaded)
     _refuse_scores(loaded)
     if data is not None:
-        return ReviewModel(_bundle(loaded, *_fit_on(loaded, data, options)))
+        return ReviewModel(make_bundle(loaded, *_fit_on(loaded, data, options)))
     facts = {"method": "equal" if weights is None else "given"}
-    return ReviewModel(_bundle(loaded, check_weights(weights, len(loaded)), {}, facts))
+    return ReviewModel(make_bundle(loaded, check_weights(weights, len(loaded)), {}, facts))
 
 
 def _fit_on(
@@ -106,35 +106,51 @@ def _bits(log_probs: Float64[np.ndarray, " N"], characters: int) -> float | None
     return bits if math.isfinite(bits) else None
 
 
-def _bundle(
-    models: Sequence[ReviewModel], weights: tuple[float, ...], gate: Mapping[str, Any], facts: Mapping[str, Any]
+def make_bundle(
+    models: Sequence[ReviewModel],
+    weights: tuple[float, ...],
+    gate: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    preset: str = "blend",
+    generation: GenerationConfig | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Bundle:
+    """Return a blend with everything that is saved with it.
+
+    Args:
+        models: Its models.
+        weights, gate: Their weights, as ``Blend.from_models`` takes them.
+        facts: How the weights were found.
+        preset: The preset that it was trained from.
+        generation: Its generation defaults; those of the first model if not given.
+        training: Facts of the training in which all of it was trained, if it was one.
+    """
     first, parts = models[0].bundle, [model.bundle for model in models]
     plugin = find_model("blend")[1]
     blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights, gate)
     index = _shared_index(models)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     data = _shared_facts([model.training.get("data", {}) for model in models])
-    training = {
-        "preset": "blend",
+    record = {
+        "preset": preset,
         "data": data,
         "parts": [
-            {"preset": model.preset, "weight": weight} | past_facts(model.training)
+            {"preset": model.preset, "weight": weight} | part_facts(model.training)
             for model, weight in zip(models, weights, strict=True)
         ],
         "weights": dict(facts),
         "novelty": novelty_facts(index, data.get("fingerprint"), (), None),
-    }
+    } | dict(training or {})
     bundle = Bundle(
-        preset="blend",
+        preset=preset,
         weights=Weights(blend, weight_bits=weight_bits),
         conditions=first.conditions or None,
         tokenizer=first.tokenizer,
         model_plugin=plugin,
         tokenizer_plugin=first.tokenizer_plugin,
         tokenizer_config=first.tokenizer_config,
-        generation=first.generation,
-        training=training,
+        generation=generation or first.generation,
+        training=record,
         index=index,
     )
     bundle.card = write_card(describe(bundle))

@@ -1,7 +1,7 @@
 """The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Report, StopReason, TrainingConfig, fit, process_state, uninterrupted
 from reviewgen.training.device import using_threads
 
-__all__ = ["Baseline", "Fit"]
+__all__ = ["Baseline", "Fit", "describe_held_out", "evaluate_held_out"]
 
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.02  # of a time budget, for the final evaluation
@@ -83,14 +83,7 @@ class Fit:
     @property
     def held_out(self) -> dict[str, Any] | None:
         """The final evaluation as JSON values, with the split it was on."""
-        if self.evaluation is None:
-            return None
-        split = self._final_split
-        return {"split": split, "reviews_in_split": len(self.corpus.stores[split])} | finite(asdict(self.evaluation))
-
-    @property
-    def _final_split(self) -> str:
-        return "test" if len(self.corpus.stores["test"]) else "validation"
+        return describe_held_out(self.evaluation, self.corpus)
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report for each step."""
@@ -126,12 +119,12 @@ class Fit:
             raise TrainingError("The training was over before its first step; nothing was saved.")
         try:
             if not self.is_interrupted:
-                self.evaluation = self._evaluate(self.record.last.threads)
+                self._evaluate(self.record.last.threads)
                 self._suggest(self.record.last)
         except KeyboardInterrupt:
             self.interrupt()
         with uninterrupted():
-            bundle = self._bundle()
+            bundle = self.make_bundle()
             model = ReviewModel(bundle)
             if self.plan.out is not None and process_state().is_main_process:
                 write_or_rescue(bundle, self.plan.out)
@@ -174,37 +167,21 @@ class Fit:
         }
         return {name: to_dict(config) for name, config in configs.items()} | {"preset": self.plan.preset, "seed": self.plan.seed}
 
-    def _evaluate(self, threads: int) -> Evaluation | None:
-        """Evaluate on the test split, or on the validation split if there is no other; None if the model cannot be scored."""
+    def _evaluate(self, threads: int) -> None:
         start = time.monotonic()
-        vocab_size, given = self.corpus.tokenizer.vocab_size, len(self.corpus.conditions)
-        with using_threads(threads):
-            try:
-                documents = self._final_documents(vocab_size, given)
-                return evaluate_documents(self.model, documents, vocab_size, given=given)
-            except NotADistribution:
-                return None
-            finally:
-                self.evaluation_seconds = time.monotonic() - start
+        (self.evaluation,) = evaluate_held_out([self.model], self.corpus, threads, self.plan.length.seconds)
+        self.evaluation_seconds = time.monotonic() - start
 
     def _suggest(self, last: Report) -> None:
         """Add a note if training shipped weights further would have served better."""
         if process_state().is_main_process:
             seconds = time.monotonic() - self.started
             with using_threads(last.threads):
-                self.record.note(*suggest_trained_weights(self.plan, self.corpus, self._final_split, last.tokens, seconds))
+                self.record.note(
+                    *suggest_trained_weights(self.plan, self.corpus, _final_split(self.corpus), last.tokens, seconds)
+                )
 
-    def _final_documents(self, vocab_size: int, given: int) -> list[Document]:
-        """Return the texts of the final evaluation: as many as can be scored in its share of a time budget."""
-        documents = sample_documents(self.corpus.stores[self._final_split], _FINAL_TOKENS)
-        if self.plan.length.seconds is None:
-            return documents
-        rate = measure_rate(self.model, documents, vocab_size, given=given)
-        tokens = sum(len(ids) for ids, _ in documents)
-        share = rate * _FINAL_SHARE * self.plan.length.seconds / tokens
-        return spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
-
-    def _bundle(self) -> Bundle:
+    def make_bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""
         parts = self.plan.parts
         bundle = Bundle(
@@ -221,3 +198,53 @@ class Fit:
         )
         bundle.card = write_card(describe(bundle))
         return bundle
+
+
+def evaluate_held_out(
+    models: Sequence[LanguageModel], corpus: PreparedCorpus, threads: int, budget: float | None
+) -> list[Evaluation | None]:
+    """Evaluate models on the same texts of the test split, or of the validation split if there is no other.
+
+    Args:
+        models: The models. The last one decides how many texts can be scored in the time of a final evaluation.
+        corpus: The prepared corpus.
+        threads: CPU threads.
+        budget: Seconds of the time budget, if any.
+
+    Returns:
+        An evaluation for each model; None for one that cannot be scored.
+    """
+    documents = sample_documents(corpus.stores[_final_split(corpus)], _FINAL_TOKENS)
+    with using_threads(threads):
+        if budget is not None:
+            documents = _limit(documents, models[-1], corpus, _FINAL_SHARE * budget)
+        return [_evaluate(model, documents, corpus) for model in models]
+
+
+def _evaluate(model: LanguageModel, documents: list[Document], corpus: PreparedCorpus) -> Evaluation | None:
+    try:
+        return evaluate_documents(model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
+    except NotADistribution:
+        return None
+
+
+def _limit(documents: list[Document], model: LanguageModel, corpus: PreparedCorpus, seconds: float) -> list[Document]:
+    """Return as many of the texts as a model can score in a time; at least one."""
+    try:
+        rate = measure_rate(model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
+    except NotADistribution:
+        return documents
+    share = rate * seconds / sum(len(ids) for ids, _ in documents)
+    return spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
+
+
+def describe_held_out(evaluation: Evaluation | None, corpus: PreparedCorpus) -> dict[str, Any] | None:
+    """Return the last evaluation as JSON values, with the split it was on; None if there is none."""
+    if evaluation is None:
+        return None
+    split = _final_split(corpus)
+    return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(evaluation))
+
+
+def _final_split(corpus: PreparedCorpus) -> str:
+    return "test" if len(corpus.stores["test"]) else "validation"

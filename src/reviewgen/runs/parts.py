@@ -1,6 +1,7 @@
 """The parts of a run: the model and tokenizer plugins, their settings, and the trained model when one is trained further.
 
-Resolved from a preset's name or a ReviewModel, and checked before any work.
+A run of a blend has these parts for each of its models. Resolved from a preset's name or a ReviewModel, and checked before any
+work.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import GenerationConfig, Preset, from_dict, from_strings, to_dict
-from reviewgen.errors import ConfigError, UnknownPlugin
+from reviewgen.config import GenerationConfig, Preset, fields_of, from_dict, from_strings, to_dict
+from reviewgen.errors import ConfigError, UnknownPlugin, did_you_mean
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
@@ -32,7 +33,10 @@ class SizeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParts:
-    """The plugins and settings of a run, and the trained model that it continues from, if any."""
+    """The plugins and settings of a run, and the trained model that it continues from, if any.
+
+    A run of a blend trains each of its ``models`` in turn, the one by gradient last; ``training`` has the settings of that one.
+    """
 
     preset: str
     model_class: Any
@@ -45,6 +49,12 @@ class TrainingParts:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     sizes: SizeOptions | None = None
+    models: tuple["TrainingParts", ...] = ()  # of a blend, in the order of their training
+
+    @property
+    def plugins(self) -> list[Plugin]:
+        """The plugins of the model, or of the blend and its models, and of the tokenizer."""
+        return [self.model_plugin, *(each.model_plugin for each in self.models), self.tokenizer_plugin]
 
     @property
     def is_counted(self) -> bool:
@@ -53,13 +63,19 @@ class TrainingParts:
 
     def identity(self) -> dict[str, Any]:
         """Return what an interrupted run and the run that resumes it must have in common, as JSON values."""
-        config = from_dict(self.model_class.Config, {"vocab_size": 2} | self.model_settings)
         return {
             "from": None if self.trained is None else self.trained.digest,
-            "model": to_dict(config) | {"vocab_size": None},
+            "model": self._identify_models(),
             "tokenizer": to_dict(self.tokenizer_config),
             "training": to_dict(self.training),
         }
+
+    def _identify_models(self) -> dict[str, Any]:
+        """Return all settings of the model, or of each model of a blend by its preset's name."""
+        if self.models:
+            return {f"{each.preset}.{key}": value for each in self.models for key, value in each._identify_models().items()}
+        config = from_dict(self.model_class.Config, {"vocab_size": 2} | self.model_settings)
+        return to_dict(config) | {"vocab_size": None}
 
     def build_model(self, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
@@ -105,7 +121,9 @@ def resolve_parts(
             f"{start!s:.60} is not the name of a preset. To train a saved model further, write --from {start!s:.60} on the "
             "command line, and reviewgen.train(reviewgen.load(...), ...) in Python."
         )
-    return _from_preset(start, find_preset(start), model, tokenizer, training)
+    preset = find_preset(start)
+    make = _from_blend if preset.parts else _from_preset
+    return make(start, preset, model, tokenizer, training)
 
 
 def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
@@ -147,6 +165,78 @@ def _from_preset(
         trained=trained,
         sizes=_size_options(preset, set(model or {}), set(training or {})),
     )
+
+
+def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
+    """Return the parts of a blend and of each of its models, which get its tokenizer and the model settings that are theirs."""
+    presets = {part: find_preset(part) for part in preset.parts}
+    _refuse_parts(name, preset, presets)
+    own = _share_settings(
+        {part: find_model(each.model)[0].Config for part, each in presets.items()}, preset.model_settings, model
+    )
+    models = [
+        _from_preset(part, _with_settings_of(preset, each), own[part], tokenizer, training) for part, each in presets.items()
+    ]
+    first, *others = models
+    if first.is_counted or not all(each.is_counted for each in others):
+        raise ConfigError(
+            f"The preset {name!r} cannot be trained: the first model of a blend is trained by gradient, the others by counting."
+        )
+    model_class, model_plugin = find_model("blend")
+    return replace(
+        first,
+        preset=name,
+        model_class=model_class,
+        model_plugin=model_plugin,
+        model_settings={},
+        generation=from_dict(GenerationConfig, preset.generation_settings),
+        sizes=None,
+        models=(*others, first),
+    )
+
+
+def _with_settings_of(blend: Preset, part: Preset) -> Preset:
+    """Return the preset of one model of a blend, with the blend's tokenizer and training settings."""
+    training = {**part.training_settings, **blend.training_settings}
+    return replace(part, tokenizer_settings=blend.tokenizer_settings, training_settings=training)
+
+
+def _refuse_parts(name: str, blend: Preset, presets: Mapping[str, Preset]) -> None:
+    """Raise if the presets that a blend names are not two or more single models with its tokenizer."""
+    reason = "it names fewer than two" if len(presets) < 2 else None
+    for part, preset in presets.items():
+        if preset.parts:
+            reason = f"{part} is a blend itself"
+        elif preset.tokenizer != blend.tokenizer:
+            reason = f"{part} has another tokenizer"
+    if reason is not None:
+        raise ConfigError(
+            f"The preset {name!r} cannot be trained: a blend is made of single models of one tokenizer, and {reason}."
+        )
+
+
+def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], own: Any) -> dict[str, Any]:
+    """Return the model settings of each preset of a blend: those that its config has.
+
+    Raises:
+        ConfigError: A setting is not one of theirs, or several have it.
+    """
+    if not isinstance(own, Mapping | None):
+        return dict.fromkeys(configs, own)  # refused where it is merged
+    shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
+    names = " and ".join(configs)
+    for setting, value in {**defaults, **(own or {})}.items():
+        owners = [part for part, config in configs.items() if setting in fields_of(config)]
+        if not owners:
+            known = [each for config in configs.values() for each in fields_of(config)]
+            raise ConfigError(f"model: {setting!r} is not a setting of {names}. {did_you_mean(setting, known)}")
+        if len(owners) > 1 and setting != "vocab_size":  # that is refused where it is merged
+            raise ConfigError(
+                f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately, and combine them with "
+                "reviewgen blend."
+            )
+        shared[owners[0]][setting] = value
+    return shared
 
 
 def _size_options(preset: Preset, model: set[str], training: set[str]) -> SizeOptions | None:

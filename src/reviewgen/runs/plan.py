@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ class RunLength:
         """Return how much of the time is left, below zero if it is over; None if the length is not a time."""
         return None if self.seconds is None else started + self.seconds - time.monotonic()
 
+    def until(self, started: float, share: float) -> "RunLength":
+        """Return the length of a run that ends after a share of the time that is left; the same if the length is not a time."""
+        if self.seconds is None:
+            return self
+        left = started + self.seconds - time.monotonic()
+        return RunLength(seconds=self.seconds - (1 - share) * max(0.0, left))
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {"seconds": self.seconds, "steps": self.steps, "epochs": self.epochs}
@@ -84,6 +91,10 @@ class TrainingPlan:
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
         return {**self.parts.identity(), "data": to_dict(self.data)}
+
+    def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
+        """Return the plan of one model of a blend, which is not saved by itself."""
+        return replace(self, parts=parts, length=length, out=None, log=None)
 
 
 def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:

@@ -41,7 +41,7 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
 
         def show(report: Report) -> None:
             nonlocal shown
-            if report.seconds - shown > _SECONDS:
+            if abs(report.seconds - shown) > _SECONDS:  # each model of a blend starts from zero
                 bar.update(task, completed=report.progress, facts=_describe(report))
                 shown = report.seconds
 
@@ -63,4 +63,5 @@ class _Facts(TextColumn):
 def _describe(report: Report) -> str:
     speed = f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s"
     loss = report.nats_per_token
-    return f"step {report.step:,}, epoch {report.epoch + 1}, {speed}" + ("" if loss is None else f", {loss:.3f} nats")
+    part = "" if report.part is None else f"{report.part}, "
+    return f"{part}step {report.step:,}, epoch {report.epoch + 1}, {speed}" + ("" if loss is None else f", {loss:.3f} nats")

@@ -16,9 +16,10 @@ from reviewgen.novelty import CompactIndex, Index
 from reviewgen.runs.curves import Curves
 from reviewgen.training import Report
 
-__all__ = ["ChosenSize", "RunRecord", "corpus_facts", "novelty_facts", "parent_facts", "past_facts", "progress_facts"]
+__all__ = ["ChosenSize", "RunRecord", "corpus_facts", "novelty_facts", "parent_facts", "part_facts", "progress_facts"]
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
+_CURVES = ("verdict", "evaluations", "curve")
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,9 @@ def progress_facts(last: Report | None, seconds: float, final_evaluation_seconds
     }
 
 
-def past_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of a new model keeps of the training of a model that it was made from."""
-    return {name: training[name] for name in _PAST if name in training}
+def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of a blend keeps of the training of one of its models: also its curves."""
+    return {name: training[name] for name in (*_PAST, *_CURVES) if name in training}
 
 
 def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     if trained is None:
         return {}
     parent = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
-    return {"parent": parent | past_facts(trained.training)}
+    return {"parent": parent | {name: trained.training[name] for name in _PAST if name in trained.training}}
 
 
 def novelty_facts(

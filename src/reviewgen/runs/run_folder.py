@@ -157,10 +157,9 @@ class RunFolder:
 
 def _describe(plan: TrainingPlan) -> dict[str, Any]:
     """Return what decides a run, except for its corpus, as it is read from ``run.json``."""
-    plugins = plan.parts.model_plugin, plan.parts.tokenizer_plugin
     description = {
         "schema": _SCHEMA,
-        "versions": {plugin.package: plugin.version for plugin in plugins}
+        "versions": {plugin.package: plugin.version for plugin in plan.parts.plugins}
         | {"reviewgen": __version__, "torch": version("torch")},
         "preset": plan.preset,
         "settings": plan.identity() | {"seed": plan.seed, "budget": plan.length.to_json()},

@@ -12,6 +12,7 @@ from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.runs.blend_fit import BlendFit, start_blend
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.plan import make_plan
@@ -56,7 +57,7 @@ class TrainingRun:
         self._run_folder = RunFolder(self._plan)
         self._started = time.monotonic()
         self._read: ReadCorpus | None = None
-        self._fit: Fit | None = None
+        self._fit: Fit | BlendFit | None = None
 
     def read(self) -> Corpus:
         """Read, clean and split the corpus, and return it, so that it can be described before the training.
@@ -89,7 +90,8 @@ class TrainingRun:
         if self._fit is not None:
             raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
         corpus = self._require_read("tokenize").tokenize(self._plan)
-        self._fit = start_fit(self._plan, corpus, started=self._started, log=self._log, folder=self._run_folder)
+        start = start_blend if self._plan.parts.models else start_fit
+        self._fit = start(self._plan, corpus, started=self._started, log=self._log, folder=self._run_folder)
         budget, spent = self._plan.length.seconds, time.monotonic() - self._started
         if budget is not None and spent > budget / 2:
             self._fit.record.notes.append(
@@ -172,7 +174,7 @@ class TrainingRun:
 
     @property
     def model(self) -> LanguageModel:
-        """The model, once the corpus was tokenized."""
+        """The model, once the corpus was tokenized; a blend, once its models are trained."""
         return self._require_fit("use the model").model
 
     @property
@@ -204,7 +206,7 @@ class TrainingRun:
             raise TrainingError(f"There is no corpus yet: call read before you {action}.")
         return self._read
 
-    def _require_fit(self, action: str) -> Fit:
+    def _require_fit(self, action: str) -> Fit | BlendFit:
         if self._fit is None:
             step = "read and tokenize" if self._read is None else "tokenize"
             raise TrainingError(f"The corpus is not prepared yet: call {step} before you {action}.")

@@ -19,7 +19,7 @@ from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.search.space import Space, current, parse_space, usual_space
 from reviewgen.search.study import Study
-from reviewgen.search.variants import Variants, check_groups, refuse_options
+from reviewgen.search.variants import Variants, check_groups, refuse_blend, refuse_options
 from reviewgen.storage import to_path
 from reviewgen.training import StopReason, process_state
 
@@ -64,6 +64,7 @@ def tune(
     options["seed"] = seed = check_seed(options.get("seed", 0))
     own = check_groups(settings)
     parts = resolve_parts(start, **own)
+    refuse_blend(parts)
     space = _make_space(parts, own, search)
     if parts.training.keep == "best":
         own["training"] = _FASTER | own["training"]

@@ -8,13 +8,14 @@ from reviewgen.config import refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
+from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.prepare import PreparedCorpus, prepare
 from reviewgen.runs.record import ChosenSize
 from reviewgen.runs.start import find_size, start_fit
 from reviewgen.runs.tracking import RunLog
 
-__all__ = ["GROUPS", "Variants", "check_groups", "refuse_options", "split_name"]
+__all__ = ["GROUPS", "Variants", "check_groups", "refuse_blend", "refuse_options", "split_name"]
 
 GROUPS = ("model", "tokenizer", "training")
 
@@ -70,6 +71,17 @@ def refuse_options(options: TrainOptions, function: str, others: Sequence[str]) 
         )
 
 
+def refuse_blend(parts: TrainingParts) -> None:
+    """Raise if a preset is a blend, of which only whole trainings make sense.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if parts.models:
+        names = " or ".join(each.preset for each in parts.models)
+        raise ConfigError(f"{parts.preset} is a blend of several models: give one of them, {names}.")
+
+
 @dataclass
 class _SharedCorpus:
     """A corpus, the plan that it was prepared for, and the size that was chosen for the time budget of its first fit."""
@@ -104,9 +116,11 @@ class Variants:
             group, name = split_name(setting)
             groups[group][name] = value
         model, tokenizer, training = groups.values()
-        return make_plan(
+        plan = make_plan(
             self._start, self._source, {**self._options, "model": model, "tokenizer": tokenizer, "training": training}
         )
+        refuse_blend(plan.parts)
+        return plan
 
     def prepare(self, plan: TrainingPlan) -> PreparedCorpus:
         """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan.

@@ -60,6 +60,8 @@ class Report:
         threads: CPU threads in use.
         notes: Messages for the user.
         stopped: Why the run ended; set on its last report only.
+        part: In a run of a blend, the preset of the model whose training this reports, with its own progress and seconds; on the
+            last report the blend itself. None in a run of a single model.
     """
 
     step: int
@@ -78,6 +80,7 @@ class Report:
     threads: int = 1
     notes: tuple[str, ...] = ()
     stopped: StopReason | None = None
+    part: str | None = None
 
     @property
     def nats_per_token(self) -> float | None:

@@ -1,5 +1,8 @@
 """Training by counting: every text is observed once, then the counts become probabilities.
 
+Most of the time goes into the second part, and grows with the number of tokens. With a deadline, both are timed on two samples,
+and as many texts are counted, spread over the corpus, as can be made into a model in the time.
+
 Under ``accelerate launch`` each of P processes counts every P-th text. The main process merges the counts of all, finishes the
 model and sends it to the others, so every process ends with the model that one process would have made from all texts.
 """
@@ -8,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -22,11 +26,16 @@ from reviewgen.training.processes import TIMEOUT, connection_errors
 
 __all__ = ["train_by_counting"]
 
+_MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
+_SAMPLE_TOKENS = 50_000  # of the first sample, which also compiles; the second is four times as large
+_SAFETY = 0.8  # larger models take a little longer per token
+
 
 def train_by_counting(model: Any, train: TokenStore, deadline: float | None, evaluator: Evaluator) -> Iterator[Report]:
     """Count every text once, then finish and evaluate the model.
 
-    If the deadline passes or the caller stops iterating, the model is finished with the texts counted so far.
+    If not all texts can be counted before the deadline, some are left out. If it passes or the caller stops iterating, the model
+    is finished with the texts counted so far.
 
     Raises:
         TrainingError: There are several processes, and the model's counts cannot be merged.
@@ -40,11 +49,13 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         )
     group = distributed.new_group(backend="gloo", timeout=TIMEOUT) if is_distributed else None  # counts are in main memory
     start, tokens, texts = time.monotonic(), 0, 0
-    own = range(state.process_index, len(train), state.num_processes)
+    own = np.arange(state.process_index, len(train), state.num_processes)
+    if deadline is not None:
+        own = _spread(own, _countable_share(model, train, deadline))
     report_every = max(1, len(own) // 100)
     facts: Mapping[str, Any] = {}
     try:
-        for texts, number in enumerate(own, 1):
+        for texts, number in enumerate(own.tolist(), 1):
             document = train.document(number)
             model.observe(document)
             tokens += len(document)
@@ -72,6 +83,35 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         notes=(*facts.get("notes", ()), *evaluator.notes()),
         stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
     )
+
+
+def _countable_share(model: Any, train: TokenStore, deadline: float) -> float:
+    """Return the share of the texts, at most 1, that can be counted and made into a model until the deadline."""
+    left = deadline - time.monotonic()
+    if left <= 0 or train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * left):
+        return 1.0
+    first = _time_sample(model, train, _SAMPLE_TOKENS)
+    if first > left / 8:  # there is no time for the second
+        return _SAMPLE_TOKENS / train.tokens
+    second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
+    seconds = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens  # of all texts
+    left = _SAFETY * (deadline - time.monotonic())
+    return 1.0 if seconds <= left else max(_SAMPLE_TOKENS / train.tokens, left / seconds)
+
+
+def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
+    """Return the seconds that another model of the same settings takes for a sample of the texts."""
+    start, other = time.monotonic(), type(model)(model.config)
+    for number in _spread(np.arange(len(train)), min(1.0, tokens / train.tokens)).tolist():
+        other.observe(train.document(number))
+    other.finish()
+    return time.monotonic() - start
+
+
+def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
+    """Return a share of the numbers of texts, evenly spread; at least one, if there are any."""
+    count = min(len(numbers), max(1, round(share * len(numbers))))
+    return numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)] if len(numbers) else numbers
 
 
 def _merge_and_finish(model: Any, state: Any, group: Any) -> Mapping[str, Any]:
