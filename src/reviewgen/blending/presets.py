@@ -16,7 +16,7 @@ BLEND_CHAR = Preset(
 BLEND_WORD = Preset(
     model="blend",
     tokenizer="word",
-    tokenizer_settings={"vocab_size": 8000},
+    tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
     generation_settings={"max_new_tokens": 200, "temperature": 0.8},
     parts=("lstm-word", "ngram-word"),
 )
