@@ -1,8 +1,8 @@
 """The trained weights that ship give the same files, texts and scores as when they were stored: a golden test.
 
 ``golden/presets.json`` was written by ``python -m tests.plugins.test_golden`` before the code was reorganised. Texts and digests
-are compared exactly. Scores are compared bit for bit where torch computes as it did then (its version and the processor's
-instructions are stored beside them, and it had two threads), and within 1e-6 elsewhere.
+are compared exactly, and scores to five digits: since they were stored, the cross entropy of scoring has become a compiled loop, whose
+last bits are not PyTorch's. What the last bits depended on then is stored beside them.
 """
 
 import json
@@ -90,10 +90,8 @@ def test_weights_texts_and_scores_are_as_stored(name: str):
     expected, found = stored["presets"][name], json.loads(json.dumps(observe(name)))
     for what in ("digest", "texts", "tokens", "windows"):
         assert found[what] == expected[what], what
-    if stored["arithmetic"] == arithmetic():
-        assert found["scores"] == expected["scores"]
     for (what, before), (_, now) in zip(numbers(expected["scores"]), numbers(found["scores"]), strict=True):
-        assert now == pytest.approx(before, rel=1e-6), what
+        assert now == pytest.approx(before, rel=1e-5, abs=5e-6), what
 
 
 def test_every_preset_with_weights_is_compared():
