@@ -141,11 +141,23 @@ class EntropyModel:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model, self.config = model, model.config
+        self._model, self.config, self.Config = model, model.config, model.Config
 
     def initial_state(self, batch_size: int) -> State:
         """Return the model's state before the first token."""
         return self._model.initial_state(batch_size)
+
+    def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+        """Return the model's own logits."""
+        return self._model(ids, state)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the model's tensors."""
+        return self._model.state_dict()
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> Any:
+        """Load the model's tensors."""
+        return self._model.load_state_dict(dict(tensors))
 
     def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
         """Return minus the entropy of the token after each of ``ids``, and the state after the last."""
