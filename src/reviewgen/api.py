@@ -116,7 +116,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unpack[EvaluateOptions]") -> "ReviewModel":
-    """Blend trained models of one tokenizer: at each token, their probabilities are averaged with fixed weights.
+    """Blend trained models of one tokenizer: at each token, their probabilities are averaged.
 
     A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often
     predict better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
@@ -126,8 +126,9 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
     Args:
         models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
         weights: A positive number for each model; they are divided by their sum. None: equal, or fitted if data is given.
-        data: Texts that no model was trained on. The weights are fitted to them: those of the highest likelihood, by expectation
-            maximisation; ``training["weights"]`` of the blend records them with the bits per character of each part.
+        data: Texts that no model was trained on. The weights are fitted to them, and depend on how certain each model is of the
+            next token; ``training["weights"]`` of the blend records the bits per character of each part, and of the blend with
+            equal, fixed and fitted weights.
         split: "all" (default), or a part of the hash split of the data: "train", "validation" or "test".
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut into texts: "line" (default), "paragraph" or "file".

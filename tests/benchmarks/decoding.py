@@ -1,12 +1,15 @@
-"""PINNED: tokens a second of the recurrent steppers, sampling included, beside ``nn.LSTM`` called once a token.
+"""PINNED: tokens a second of the recurrent steppers, sampling included, beside ``nn.LSTM`` called once a token; and of blends.
 
-    python -m tests.benchmarks decoding
+    python -m tests.benchmarks decoding                 everything
+    python -m tests.benchmarks.decoding blends          the blends only
 
 Weights are random, the temperature is 0.8, no text ends early. The bare loop and the steppers that it is compared with take
 turns in short bursts, timed in seconds of the processor (there is one thread); each figure is a best burst, for other work on
-the machine slows the memory down. Targets stand beside the figures; "x" is times the bare loop.
+the machine slows the memory down. Targets stand beside the figures; "x" is times the bare loop, and of a blend times the LSTM.
+The n-gram of a blend is a real one: of the 2018 text, order 8, and of reviews, order 4. The weights of a blend have a gate.
 """
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,7 +20,11 @@ from reviewgen_recurrent.lstm import Lstm
 from reviewgen_recurrent.rnn import Rnn
 from torch import nn
 
+from reviewgen.blending.config import BlendConfig
+from reviewgen.blending.stepper import make_blend_stepper
 from reviewgen.compiled.sampling import SamplingParams
+from tests.benchmarks.corpora import char_tokenizer, reviews, split_2018, stream, word_tokenizer
+from tests.benchmarks.ngram import train as train_ngram
 
 CHARACTERS, WORDS = 70, 8000
 BITS = (32, 16, 8)
@@ -57,13 +64,19 @@ def bare(hidden: int, vocabulary: int, texts: int) -> Callable[[int], int]:
 def ours(kind: type, hidden: int, vocabulary: int, texts: int, bits: int) -> Callable[[int], int]:
     """Return a stepper's ``sample``, in the same form."""
     model = kind(kind.Config(vocab_size=vocabulary, embedding_size=EMBEDDING[hidden], hidden_size=hidden, layers=2))
-    stepper, random = model.stepper(weight_bits=bits), np.random.default_rng(0)
-    params = SamplingParams(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 1 << 40, 1 << 40, False, 1, 0, vocabulary)
+    return writer(model.stepper(weight_bits=bits), vocabulary, texts)
+
+
+def writer(stepper, vocabulary: int, texts: int) -> Callable[[int], int]:
+    """Return a loop that takes a number of steps, samples from the beginning of a text, and returns that of its tokens."""
+    random = np.random.default_rng(0)
+    params = SamplingParams(np.array([0.8]), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, -5, 0, vocabulary)
     nothing, new = np.zeros((texts, 0), np.int64), np.zeros(texts, np.int64)
 
     def write(steps: int) -> int:
         uniform = random.random((texts, steps + 1))
-        tokens, _, _ = stepper.sample(stepper.initial_state(texts), uniform, params, nothing, new)
+        _, state = stepper.forward(np.zeros((texts, 1), np.int64), stepper.initial_state(texts))
+        tokens, _, _ = stepper.sample(state, uniform, params, nothing, new)
         return int((tokens >= 0).sum())
 
     return write
@@ -82,16 +95,44 @@ def race(writers: list[Callable[[int], int]]) -> list[float]:
     return best
 
 
-def main() -> None:
-    """Print the table."""
+def blends() -> None:
+    """Print the rates of blends of an LSTM of one layer and an n-gram, and of the LSTM alone."""
+    train_texts, words = split_2018()[0], reviews(10_000_000)
+    for texts, tokenizer, order, more in (
+        (train_texts, char_tokenizer(train_texts), 8, {"embedding_size": 64, "ngrams": 5}),
+        (words, word_tokenizer(words), 4, {"tied": True}),
+    ):
+        size = tokenizer.vocab_size
+        ngram = train_ngram(stream(texts, tokenizer), tokenizer, order).stepper()
+        for hidden, rows in ((128, 1), (256, 1), (512, 1), (256, 64)):
+            settings = {"embedding_size": hidden // 2} | more
+            lstm = Lstm(Lstm.Config(vocab_size=size, hidden_size=hidden, layers=1, **settings)).stepper()
+            part = {"name": "", "distribution": "", "version": "", "config": {"vocab_size": size}}
+            gate = {"coefficients": np.random.default_rng(0).normal(0, 0.1, (2, 6)).tolist()}
+            blend = make_blend_stepper(
+                [ngram, lstm], BlendConfig(vocab_size=size, weights=(0.5, 0.5), gate=gate, models=(part, part))
+            )
+            alone, together = race([writer(stepper, size, rows) for stepper in (lstm, blend)])
+            name = f"blend of order {order}, 1x{hidden}, V {size}, {rows} text(s)"
+            print(
+                f"{name:48} {together:8,.0f} ({together / alone:.2f} x)  lstm {alone:8,.0f} tokens/s  target >= 0.7 x", flush=True
+            )
+
+
+def main(part: str = "") -> None:
+    """Print the tables."""
+    if part == "blends":
+        blends()
+        return
     for (kind, hidden, vocabulary, texts), target in TARGETS.items():
         shape = hidden, vocabulary, texts
         reference, *speeds = race([bare(*shape), *(ours(kind, *shape, bits) for bits in BITS)])
         row = [f"{bits} bits {speed:8,.0f} ({speed / reference:5.1f} x)" for bits, speed in zip(BITS, speeds, strict=True)]
         name = f"{kind.__name__} 2x{hidden}, V {vocabulary}, {texts} text(s)"
         print(f"{name:32} {'  '.join(row)}  bare lstm {reference:7,.0f} tokens/s  target {target}", flush=True)
+    blends()
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    main(*sys.argv[1:])

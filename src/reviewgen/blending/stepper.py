@@ -91,7 +91,7 @@ class CompiledBlendStepper(BlendStepper):
         return tuple(stepper.state_of(part[..., :width], numbers) for stepper, (part, numbers, width) in parts)
 
     @cached_property
-    def _starts(self) -> tuple[Int64[np.ndarray, " M+1"], Int64[np.ndarray, " M+1"]]:
+    def _starts(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"]]:
         """Where the floats and the ints of each part begin in the arrays of a state, and where the last ones end."""
         sizes = [[len(floats), len(ints)] for floats, ints in self._one_state]
         starts = np.concatenate((np.zeros((1, 2), np.int64), np.cumsum(sizes, axis=0)))

@@ -92,8 +92,8 @@ def _print(facts: dict[str, Any]) -> None:
         bits = f"  {_format_bits(row['bits_per_character'])}" if is_measured else ""
         typer.echo(f"{row['model']:{width}}  weight {row['weight']:.4f}{bits}")
     if is_measured:
-        equal = facts["fit"]["bits_per_character"]["equal_weights"]
-        together = f"{_format_bits(facts['bits_per_character'])} (with equal weights {_format_bits(equal)}), end tokens included"
+        fixed = facts["fit"]["bits_per_character"]["fixed_weights"]
+        together = f"{_format_bits(facts['bits_per_character'])} (with fixed weights {_format_bits(fixed)}), end tokens included"
         typer.echo(f"{'the blend':{width}}  {'':13}  {together}")
     typer.echo(f"Saved in {facts['saved']}")
 

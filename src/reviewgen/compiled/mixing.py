@@ -32,8 +32,8 @@ class Mixture(NamedTuple):
 
     functions: Any  # of the parts' steps: int64 (M,), addresses
     weights: Any  # the same of their weights
-    float_starts: Int64[np.ndarray, " M+1"]  # where the floats of each part's state begin, of S
-    int_starts: Int64[np.ndarray, " M+1"]  # the same of its ints, of K
+    float_starts: Int64[np.ndarray, " M1"]  # where the floats of each part's state begin, of S
+    int_starts: Int64[np.ndarray, " M1"]  # the same of its ints, of K
     prior: Float64[np.ndarray, " M"]
     gate: Float64[np.ndarray, "M F"]
     vocab_size: int
@@ -133,12 +133,19 @@ def _softmax(logits, probs):
     return total, largest + math.log(total), math.log(total) - mean / total
 
 
-@reordered
+@inner
 def _largest(logits, count):
-    largest = logits[0]
+    """Return the largest of the first logits, NaN if one is a positive NaN.
+
+    The bits of numbers, with those of negative ones inverted but for the sign, are integers in the same order. Unlike the largest
+    number, the largest integer is found with vector instructions.
+    """
+    largest = np.int32(-0x7FFFFFFF)
     for token in range(count):
-        largest = logits[token] if logits[token] > largest else largest
-    return largest
+        bits = np.float32(logits[token]).view(np.int32)
+        key = np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        largest = key if key > largest else largest
+    return np.int32(largest ^ np.int32(np.int32(largest >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
 @reordered
