@@ -17,15 +17,20 @@ mean the same for every model.
 
 import contextlib
 import inspect
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numba
-from numba.extending import overload
+# Where colorama is installed, numba loads it to colour its own errors, and it then prints a reset code when the process ends, even
+# into a pipe.
+os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
-from reviewgen.compiled.notice import compiling_notice
+import numba  # noqa: E402  after the variable that it reads
+from numba.extending import overload  # noqa: E402
+
+from reviewgen.compiled.notice import compiling_notice  # noqa: E402
 
 __all__ = ["by_address", "compiled", "inlined", "inner", "reordered"]
 

@@ -92,6 +92,7 @@ def _call_compiled(typing, function, weights, ids, floats, ints, logits):
     """Call a step by its address."""
 
     def generate(context, builder, signature, arguments):
+        """Emit the call of the function at an address."""
         kinds = [context.get_value_type(kind) for kind in signature.args[1:]]
         kind = ir.FunctionType(context.get_value_type(types.none), kinds)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
