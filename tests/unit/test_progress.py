@@ -15,8 +15,8 @@ import sys, reviewgen
 reviewgen.train("ngram-char", ["The food was great.", "The food was cold."] * 5, progress={progress})
 """
 COMPILE = """
-import numba
 from reviewgen.compiled import compiled
+import numba
 
 @{decorator}
 def double(number):

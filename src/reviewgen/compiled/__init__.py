@@ -23,14 +23,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-# Where colorama is installed, numba loads it to colour its own errors, and it then prints a reset code when the process ends, even
-# into a pipe.
+# Where colorama is installed, numba loads it to colour its own errors, and it then prints a reset code when the process ends,
+# even into a pipe.
 os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
-import numba  # noqa: E402  after the variable that it reads
-from numba.extending import overload  # noqa: E402
+import numba
+from numba.extending import overload
 
-from reviewgen.compiled.notice import compiling_notice  # noqa: E402
+from reviewgen.compiled.notice import compiling_notice
 
 __all__ = ["by_address", "compiled", "inlined", "inner", "reordered"]
 
