@@ -185,9 +185,12 @@ def _radix_sort(rows, other, bits):
             starts = np.zeros(buckets + 1, np.int64)
             for i in range(len(rows)):
                 starts[((rows[i, word] >> shift) & (buckets - 1)) + 1] += 1
-            if starts.max() == len(rows):
+            most = 0
+            for digit in range(buckets):
+                most = max(most, starts[digit + 1])
+                starts[digit + 1] += starts[digit]
+            if most == len(rows):
                 continue  # the digit is the same everywhere
-            starts = np.cumsum(starts)
             for i in range(len(rows)):
                 digit = (rows[i, word] >> shift) & (buckets - 1)
                 target = starts[digit]
@@ -206,7 +209,8 @@ def _distinct(rows, counts):
         if kept > 0 and _compare(rows, kept - 1, rows, i) == 0:
             counts[kept - 1] += 1
         else:
-            rows[kept] = rows[i]
+            for word in range(rows.shape[1]):  # to assign a row would take seconds to compile
+                rows[kept, word] = rows[i, word]
             counts[kept] = 1
             kept += 1
     return kept

@@ -171,7 +171,9 @@ def _allocate(trie, uniform, tails, tokens, used):
     """Clear the outputs; return texts (B, K + N + 1) that begin with the tails, which rows are live, sizes, and a row (V,)."""
     rows, length = uniform.shape
     texts = np.zeros((rows, tails.shape[1] + length + 1), np.int64)
-    texts[:, : tails.shape[1]] = tails
+    for row in range(rows):
+        for position in range(tails.shape[1]):  # to assign a slice would take seconds to compile
+            texts[row, position] = tails[row, position]
     tokens[:] = NONE
     used[:] = 0
     return texts, np.ones(rows, np.bool_), np.zeros(rows, np.int64), np.empty(len(trie.root))
