@@ -4,7 +4,7 @@ import numpy as np
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_up, log32
-from reviewgen.compiled.sampling import DEAD_END, NONE, sample_from, sharpen
+from reviewgen.compiled.sampling import DEAD_END, NONE, draw_token, filter_probs, sample_from, sharpen
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
 
@@ -95,7 +95,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
         uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
         params: SamplingParams, of which the penalties, min_new_tokens and is_greedy are ignored.
         proposals: The number of proposals a token at temperatures up to 1, at most PROPOSALS; 0 if there are filters.
-        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off.
+        windows, run: The copied spans that must not be completed, as in ``sample_token``.
         tails: int64 (B, K), each row's last tokens, for the windows.
         new_tokens: int64 (B,), how many new tokens each row had before.
         tokens: int64 (B, N), output: tokens up to the end token or DEAD_END, then NONE.
@@ -124,10 +124,12 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
                     break
             if token == NONE:
                 _compute_probs(trie, context, vocab_size, temperature, probs)
-                token = sample_from(probs, top_k, top_p, min_p, uniform[row, number])
+                if windows is not None:  # None is a type: without windows, this is not compiled
+                    filter_probs(probs, top_k, top_p, min_p)
+                token = draw_token(probs, uniform[row, number])
                 number += 1
             texts[row, position] = token
-            if run > 0 and token != end and copies(windows, texts[row], position, run):
+            if windows is not None and run > 0 and token != end and copies(windows, texts[row], position, run):
                 _compute_probs(trie, context, vocab_size, 1.0, probs)
                 forbid(windows, texts[row], position, run, probs)
                 probs[end] = 0.0

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled import decoding
-from reviewgen.compiled.sampling import SamplingParams
+from reviewgen.compiled.sampling import SamplingParams, windows_and_run
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import DataError
 from reviewgen.protocols import CopyGuard, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
@@ -88,7 +87,7 @@ class NgramStepper:
             return decoding.sample(self, self._config.vocab_size, state, uniform, params, texts, new_tokens, guard)
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
-        windows, run = guard or (NO_WINDOWS, 0)
+        windows, run = windows_and_run(params, guard)
         has_filter = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         can_propose = self._config.is_distribution and not has_filter
         is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size

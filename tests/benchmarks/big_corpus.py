@@ -27,7 +27,7 @@ from reviewgen_char.tokenizer import CharTokenizer
 from reviewgen_word.tokenizer import WordTokenizer
 
 from reviewgen.conditions import Conditions
-from reviewgen.data import DataConfig, TokenStore, gather, read_texts, workspace
+from reviewgen.data import DataConfig, TokenStore, gather, read_examples, workspace
 from reviewgen.data.encoding import encode_corpus
 from reviewgen.novelty import build_index
 
@@ -48,7 +48,7 @@ def vocabulary() -> np.ndarray:
     """Return the words of the reviews, the most frequent first."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
-        for text in read_texts("reviews", Path(scratch), DataConfig()):
+        for text, _ in read_examples("reviews", Path(scratch), DataConfig()):
             counts.update(text.split(" "))
     return np.array([word for word, _ in counts.most_common(100_000) if word], object)
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from reviewgen.data import DataConfig, read_texts
+from reviewgen.data import DataConfig, read_examples
 
 STEPS = "1500"  # the same for both: the allocator's peak creeps up with the steps
 TRAIN = """
@@ -39,7 +39,7 @@ def ten_copies(folder):
     """Write ten distinct copies of the reviews as jsonl."""
     file = folder / "copies.jsonl"
     with tempfile.TemporaryDirectory() as scratch, file.open("w", encoding="utf-8") as lines:
-        for text in read_texts("reviews", Path(scratch), DataConfig()):
+        for text, _ in read_examples("reviews", Path(scratch), DataConfig()):
             lines.writelines(json.dumps({"text": f"{copy} {text}"}) + "\n" for copy in range(10))
     return file
 

@@ -77,13 +77,14 @@ def mix(parts, prior, gate, vocab_size, logits):
     """
     count = len(parts)
     probs = np.empty((count, vocab_size), np.float32)
-    totals, logs, entropies, weights = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
+    scratch = np.empty((4, count))
+    totals, logs, entropies, weights = scratch[0], scratch[1], scratch[2], scratch[3]
     for row in range(len(logits)):
         for part in range(count):
             totals[part], logs[part], entropies[part] = _softmax(parts[part, row], probs[part])
         _weigh(prior, gate, entropies, weights)
         mixed = logits[row, :vocab_size]
-        if _average(probs, weights / totals, mixed) > 0:
+        if _average(probs, weights, totals, mixed) > 0:
             for token in range(vocab_size):
                 if not mixed[token] >= LOW:
                     mixed[token] = _mix_token(parts[:, row, token], logs, weights)
@@ -130,7 +131,8 @@ def _softmax(logits, probs):
     for token in range(len(probs)):
         probs[token] = exp32(logits[token] - largest)
     total, mean = _sums(logits, largest, probs)
-    return total, largest + math.log(total), math.log(total) - mean / total
+    log_total = math.log(total)
+    return total, largest + log_total, log_total - mean / total
 
 
 @inner
@@ -159,12 +161,12 @@ def _sums(logits, largest, probs):
 
 
 @inner
-def _average(probs, factors, mixed):
-    """Write the logarithm of the weighted sum of distributions; return how many are too low for single precision."""
+def _average(probs, weights, totals, mixed):
+    """Write the log of the weighted sum of distributions that add up to ``totals``; return how many are too low for float32."""
     for token in range(len(mixed)):
         mixed[token] = ZERO
     for part in range(len(probs)):
-        factor = np.float32(factors[part])
+        factor = np.float32(weights[part] / totals[part])
         for token in range(len(mixed)):
             mixed[token] += factor * probs[part, token]
     low = 0
