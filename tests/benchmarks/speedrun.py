@@ -59,11 +59,11 @@ class Plain(nn.Module):
         self.table, self.lstm, self.output = nn.Embedding(vocabulary, 64), nn.LSTM(64, HIDDEN), nn.Linear(HIDDEN, vocabulary)
 
     def initial_state(self, batch_size):
-        return torch.zeros(1, batch_size, HIDDEN), torch.zeros(1, batch_size, HIDDEN)
+        return torch.zeros(batch_size, 1, HIDDEN), torch.zeros(batch_size, 1, HIDDEN)
 
     def forward(self, ids, state):
-        hidden, state = self.lstm(self.table(ids.T), state)
-        return self.output(hidden).transpose(0, 1), state
+        hidden, state = self.lstm(self.table(ids.T), tuple(part.transpose(0, 1).contiguous() for part in state))
+        return self.output(hidden).transpose(0, 1), tuple(part.transpose(0, 1) for part in state)
 
 
 def trial(train, held_out, epochs=2):
