@@ -28,14 +28,14 @@ class Sized(nn.Module):
         self.config, self.weights = SimpleNamespace(vocab_size=5), nn.Parameter(torch.zeros(width))
 
 
-def chosen(monkeypatch, seconds, corpus_tokens=1_000, rate=lambda width: 1_000.0, optimizer=0.0, **options):
+def chosen(monkeypatch, seconds, corpus_tokens=1_000, characters=1, rate=lambda width: 1_000.0, optimizer=0.0, **options):
     """Return what is chosen where steps cost what is planted."""
     monkeypatch.setattr(sizing, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(sizing, "_time_steps", lambda model, config: sizing._StepCost(rate(len(model.weights)), optimizer))
-    return choose_size(PRESET, lambda size: Sized(size["width"]), CONFIG, seconds, corpus_tokens, **options)
+    return choose_size(PRESET, lambda size: Sized(size["width"]), CONFIG, seconds, corpus_tokens, characters, **options)
 
 
-@pytest.mark.parametrize(("seconds", "width"), [(0.001, 10), (0.2, 10), (0.4, 100), (3.0, 100), (4.0, 1000), (1e5, 1000)])
+@pytest.mark.parametrize(("seconds", "width"), [(0.001, 10), (0.2, 10), (0.4, 100), (2.0, 100), (4.0, 1000), (1e5, 1000)])
 def test_the_largest_that_sees_some_tokens_for_each_parameter_is_taken(monkeypatch, seconds, width):
     found = chosen(monkeypatch, seconds)
     assert found.model["width"] == found.parameters == width
@@ -66,6 +66,12 @@ def test_the_dropout_is_that_of_the_epochs(monkeypatch):
     assert found == [None, 0.1, 0.1, 0.4, 0.4]
 
 
+def test_the_epochs_of_a_small_model_count_less(monkeypatch):
+    shares = [chosen(monkeypatch, 100.0, characters=size).model.get("dropout") for size in (1_000, 2_000, 10_000, 100_000)]
+    assert shares == [0.4] * 4  # 90 epochs, of which 36 count at least
+    assert [chosen(monkeypatch, 20.0, characters=size).model.get("dropout") for size in (1_000, 2_200, 10**6)] == [0.4, 0.4, 0.1]
+
+
 def test_a_slow_optimizer_gets_longer_and_wider_batches(monkeypatch):
     def batch(seconds, optimizer):
         return chosen(monkeypatch, seconds, rate=lambda width: 1e5, optimizer=optimizer).training
@@ -86,7 +92,7 @@ def test_what_was_chosen_is_said(monkeypatch):
 
 
 def test_a_preset_without_sizes_has_no_choice():
-    assert choose_size(Preset(model="a", tokenizer="b"), Sized, CONFIG, 1.0, 10) is None
+    assert choose_size(Preset(model="a", tokenizer="b"), Sized, CONFIG, 1.0, 10, 10) is None
 
 
 def prepared(preset="lstm-char", **options):

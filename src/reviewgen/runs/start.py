@@ -86,8 +86,9 @@ def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Siz
     with all_processes() as processes:
         sizing: Sizing | None = None
         if processes.rank == 0 and seconds > 0:
-            training, tokens = keep_threads(parts.training, processes.world_size), corpus.stores["train"].tokens
-            sizing = choose_size(sizes.preset, build, training, seconds, tokens, may_grow=sizes.may_grow_batch)
+            training, train = keep_threads(parts.training, processes.world_size), corpus.stores["train"]
+            characters = int(train.characters.sum())
+            sizing = choose_size(sizes.preset, build, training, seconds, train.tokens, characters, may_grow=sizes.may_grow_batch)
         shared: Sizing | None = processes.broadcast(sizing)
         return shared
 
