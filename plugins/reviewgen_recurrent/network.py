@@ -103,7 +103,7 @@ class Recurrent(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Set the initial weights of the layers."""
+        """Set the initial weights of the layers; each subclass does it for its cell."""
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> State:

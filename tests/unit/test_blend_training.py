@@ -171,7 +171,7 @@ def test_an_interrupt_before_the_lstm_has_taken_a_step_is_a_sentence(tmp_path):
     with pytest.raises(TrainingError, match="no record of blend-char yet"):
         run.facts()
     with pytest.raises(TrainingError, match="no blend-char yet: iterate over the run"):
-        run.model  # noqa: B018
+        run.model  # noqa: B018  reading it raises
     assert not (tmp_path / "m").exists()
 
 

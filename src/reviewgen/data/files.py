@@ -81,7 +81,8 @@ def find_files(pattern: str | Path) -> list[Path]:
         return [path]
     if glob.has_magic(str(pattern)):
         # Path.glob also matches hidden files, and refuses absolute patterns
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+        names = glob.glob(str(path), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
+        files = sorted(Path(name) for name in names if Path(name).is_file())
         if not files:
             raise DataError(f"No file matches {pattern}.")
         return files

@@ -87,7 +87,7 @@ def _chosen_settings(plan: TrainingPlan) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, split: str, characters: int) -> float:
-    """Return a model's bits per character of about so many characters of held-out texts; infinite if it cannot score them."""
+    """Return a model's bits per character on the first ``characters`` of held-out texts; infinite if it cannot score them."""
     texts = _read_texts(corpus.stores[split], corpus.tokenizer, 1 + len(corpus.conditions), characters)
     documents = frame_texts(((text, trained.conditions.unspecified_ids) for text in texts), trained.tokenizer)
     try:

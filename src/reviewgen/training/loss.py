@@ -34,7 +34,8 @@ def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], c
         logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
     flat_logits, flat_targets = logits.flatten(0, 1), targets.flatten()
     if flat_logits.device.type == "cpu" and flat_logits.dtype in _COMPILED_DTYPES and flat_logits.requires_grad:
-        loss: Tensor = _CrossEntropy.apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
+        apply = _CrossEntropy.apply  # torch leaves it untyped
+        loss: Tensor = apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
         return loss
     return F.cross_entropy(flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum") / max(1, count)
 
