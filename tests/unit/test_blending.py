@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
 import pytest
@@ -28,24 +27,6 @@ from reviewgen.testing import MODEL_LAWS, make_model
 
 SMALL = {"hidden_size": 6, "embedding_size": 4}
 VOCABULARY = 11
-POINTS = [
-    ("reviewgen.models", "blend", "reviewgen.blending.model:Blend"),
-    ("reviewgen.steppers", "blend", "reviewgen.blending.stepper:SavedBlend"),
-]
-
-
-@pytest.fixture(autouse=True)
-def installed(monkeypatch):
-    """Add the blend's entry points if the environment was installed before they existed."""
-
-    def points(group):
-        found = list(entry_points(group=group))
-        missing = [p for p in POINTS if p[0] == group and p[1] not in {point.name for point in found}]
-        return found + [EntryPoint(name, value, group) for _, name, value in missing]
-
-    monkeypatch.setattr(registry.plugins, "entry_points", points)
-
-
 GATE = {"coefficients": [[0.3, -0.4, 0.2, 0.1, -0.1, 0.05], [-0.3, 0.4, -0.2, -0.1, 0.1, -0.05]]}
 
 

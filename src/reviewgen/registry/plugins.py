@@ -7,9 +7,12 @@ this repository are found in the same way as those of third parties. Standard li
 """
 
 import importlib.util
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -222,9 +225,16 @@ def _locate(kind: str, name: str) -> tuple[EntryPoint | None, Plugin]:
 def _entry_points(kind: str) -> Mapping[str, list[EntryPoint]]:
     """Return the entry points of a kind by name; a package that is on the path twice counts once."""
     unique: dict[str, dict[tuple[str, str], EntryPoint]] = {}
-    for point in entry_points(group=GROUPS[kind]):
+    folders = tuple((folder, os.stat(folder).st_mtime_ns) for folder in sys.path if os.path.exists(folder))
+    for point in _installed(folders).select(group=GROUPS[kind]):
         unique.setdefault(point.name, {}).setdefault((_package(point), point.value), point)
     return {name: list(points.values()) for name, points in unique.items()}
+
+
+@lru_cache(maxsize=1)
+def _installed(folders: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Return all entry points of the folders of ``sys.path``; they are read again when a package is installed or removed."""
+    return entry_points()
 
 
 def _names(kind: str) -> set[str]:
