@@ -226,15 +226,15 @@ def _entry_points(kind: str) -> Mapping[str, list[EntryPoint]]:
     """Return the entry points of a kind by name; a package that is on the path twice counts once."""
     unique: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     folders = tuple((folder, os.stat(folder).st_mtime_ns) for folder in sys.path if os.path.exists(folder))
-    for point in _installed(folders).select(group=GROUPS[kind]):
+    for point in _installed(GROUPS[kind], folders):
         unique.setdefault(point.name, {}).setdefault((_package(point), point.value), point)
     return {name: list(points.values()) for name, points in unique.items()}
 
 
-@lru_cache(maxsize=1)
-def _installed(folders: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Return all entry points of the folders of ``sys.path``; they are read again when a package is installed or removed."""
-    return entry_points()
+@lru_cache(maxsize=len(GROUPS))
+def _installed(group: str, folders: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Return a group's entry points in the folders of ``sys.path``: read again when a package is installed or removed."""
+    return entry_points(group=group)
 
 
 def _names(kind: str) -> set[str]:
