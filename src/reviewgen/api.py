@@ -91,6 +91,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
         StorageError: There is no room on the disk; says where the trained model was saved instead.
     """
+    from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
     from reviewgen.errors import ConfigError
     from reviewgen.runs import TrainingRun
@@ -101,18 +102,19 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     if not isinstance(progress, bool):
         raise ConfigError(f"progress must be True or False; got {progress!r}.")
     run, console = TrainingRun(start, source, **options), open_console(progress)
-    with console.status("Reading ..."):
-        run.read()
-    with console.status("Training the tokenizer and encoding the texts ..."):
-        run.tokenize()
-    try:
-        with training_bar(console) as show:
-            for report in run:
-                show(report)
-    except KeyboardInterrupt:
-        run.interrupt()
-    with console.status("Evaluating the model ..."):
-        return run.finish()
+    with compiling_notice.silenced():
+        with console.status("Reading ..."):
+            run.read()
+        with console.status("Training the tokenizer and encoding the texts ..."):
+            run.tokenize()
+        try:
+            with training_bar(console) as show:
+                for report in run:
+                    show(report)
+        except KeyboardInterrupt:
+            run.interrupt()
+        with console.status("Evaluating the model ..."):
+            return run.finish()
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unpack[EvaluateOptions]") -> "ReviewModel":

@@ -11,9 +11,6 @@ import reviewgen
 from reviewgen.errors import ConfigError, DataError, NotADistribution, OutputExists
 from reviewgen.registry import plugins
 from tests.unit.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table, train_tiny
-from tests.unit.test_blending import installed
-
-__all__ = ["installed"]  # the fixture
 
 DRAW = random.Random(7)
 NAMES = ["".join(map(DRAW.choice, ("bdfgkl", "aeiou", "mnprst", "aeiou", "vzrnl"))) for _ in range(150)]

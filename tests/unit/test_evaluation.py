@@ -126,6 +126,11 @@ def test_the_compiled_cross_entropy_equals_torchs(dtype: torch.dtype, scale: flo
     np.testing.assert_allclose(losses.cross_entropies(given, targets), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_target_outside_the_vocabulary_is_refused() -> None:
+    with pytest.raises(IndexError, match=r"Target 101 .* ids 0 to 100"):
+        losses.cross_entropies(torch.zeros(1, 2, 101), torch.tensor([[0, 101]]))
+
+
 def test_logits_without_a_number_or_a_probability() -> None:
     logits = np.array([[0.0, -np.inf, 1.0], [np.nan, 0.0, 0.0], [-np.inf, -np.inf, 0.0]], np.float32)
     found = np.empty(3, np.float32)

@@ -109,7 +109,7 @@ def alone(out, kill_at=None, resume=False, processes=1, fails=False, **given):
 
 
 def test_a_run_killed_twice_is_the_run_that_was_never_killed(tmp_path):
-    given = {"steps": 64, **options(precision=native_precision("cpu"))}  # an evaluation every eight steps
+    given = {"steps": 64, **options(precision=native_precision("cpu"))}  # evaluations after steps 1, 4, 9, ...
     whole = alone(tmp_path / "whole", **given)
     assert list(whole) == list(range(1, 65))
     before = alone(tmp_path / "m", kill_at=26, **given)  # shortly after an evaluation

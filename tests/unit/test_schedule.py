@@ -1,6 +1,7 @@
 """The learning rate of each step, when evaluations are due, and how much of a run they may take."""
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,16 @@ def test_evaluations_keep_within_their_share_of_a_time() -> None:
             found.seconds = 1.0
             found.total_seconds += 1.0
     assert times == [math.ceil(number / MAX_SHARE) for number in range(1, 7)]
+
+
+def test_what_is_done_once_does_not_count_as_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the first use, where measuring the rates compiles."""
+    monkeypatch.setattr(evaluator, "measure_rate", lambda *_: time.sleep(0.5) or 1e9)
+    found = Evaluator(LETTERS, documents(2), TrainingConfig(evaluations=10))
+    found.limit_to_share_of_seconds(20.0)
+    found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS))
+    assert found.seconds < 0.4 < 0.5 <= found.setup_seconds <= found.total_seconds - found.seconds
+    assert found.has_time(2 * found.seconds / MAX_SHARE + 0.1)
 
 
 def test_a_slow_model_is_evaluated_on_fewer_texts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from reviewgen.compiled import by_address
+from reviewgen.compiled import by_address, compiled
 from reviewgen.compiled.decoding import logits_width, sample
 from reviewgen.compiled.linear import add_up, log32
 from reviewgen.compiled.mixing import mix
@@ -40,6 +40,16 @@ def step(table, ids, floats, ints, logits):
             floats[0, row, 0] += 1
         for token in range(len(rows)):
             logits[row, token] = rows[ints[0, row], token] * factor + shift[0] + small[1, 2] - number
+
+
+@compiled
+def step_without_address(table, ids, floats, ints, logits):
+    pass
+
+
+def test_a_step_without_an_address_is_refused():
+    with pytest.raises(TypeError, match="by_address"):
+        CompiledStep(step_without_address, Table(np.zeros((V, V)), (np.ones(1), np.ones((2, 3))), 1, 1.0, None))
 
 
 class TableStepper:

@@ -23,7 +23,6 @@ from reviewgen.compiled.steps import call_step
 __all__ = ["Mixture", "mix", "step_mixture"]
 
 LOW = np.float32(-80)  # log probabilities below are computed without single precision
-LOWEST = np.float32(-100)  # of a logit behind the largest, so that probability zero times it is zero
 ZERO = np.float32(0)
 
 

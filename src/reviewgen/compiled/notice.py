@@ -7,6 +7,8 @@ not appear. ``is_compiling`` is for those who show progress of their own.
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 from weakref import WeakSet
 
@@ -31,6 +33,15 @@ class CompilingNotice(event.Listener):
         self._open: list[Any] = []  # the functions that are being compiled, each called by the one before it
         self._started = 0.0
         self._terminal: TextIO | None = None
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Show no line inside the block."""
+        before, self.is_quiet = self.is_quiet, True
+        try:
+            yield
+        finally:
+            self.is_quiet = before
 
     @property
     def is_compiling(self) -> bool:

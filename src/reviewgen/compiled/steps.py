@@ -3,7 +3,7 @@
 A *step* is a compiled function that feeds a token to each of R texts and writes the logits after it. Every step has the same
 signature, and gets its weights by their address. So a loop that calls steps is compiled once, for all models::
 
-    @compiled
+    @by_address
     def step(weights, ids, floats, ints, logits):
         model = weights[0]  # the named tuple that CompiledStep was created with
         ...
@@ -37,7 +37,7 @@ class CompiledStep:
     """A step with its weights; it keeps them in memory.
 
     Args:
-        step: The function, decorated with ``compiled``; it is compiled now, or read from the disk.
+        step: The function, decorated with ``by_address``; it is compiled now, or read from the disk.
         weights: A named tuple of C-contiguous arrays, whole numbers, floats, None, and such tuples.
         parts: The steps that this one calls, which it keeps in memory, too.
 
@@ -59,6 +59,8 @@ class CompiledStep:
         result = compiled.get_compile_result(types.void(pointer, *_ARRAYS))
         self._memory = np.array(_words(weights), np.int64)
         self.function = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+        if not self.function:
+            raise TypeError(f"{step.__name__} has no address: decorate it with reviewgen.compiled.by_address.")
         self.weights = self._memory.ctypes.data
 
 

@@ -112,6 +112,10 @@ def cross_entropies(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"])
     if is_time_first:
         logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
     if logits.device.type == "cpu" and logits.dtype in PRECISIONS:
+        if int(targets.max()) >= logits.shape[-1]:
+            raise IndexError(
+                f"Target {int(targets.max())} is out of range: the model has logits for ids 0 to {logits.shape[-1] - 1}."
+            )
         losses = np.empty(targets.numel(), np.float32)
         target_losses(as_array(logits.flatten(0, 1)), targets.flatten().numpy(), losses)
     else:

@@ -123,7 +123,9 @@ def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
 
 
 def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
-    """Return up to ``count`` of some documents, evenly spaced."""
+    """Return up to ``count`` of some documents, evenly spaced; of fewer than all, those that have characters."""
+    if count < len(documents):
+        documents = [document for document in documents if document[1]] or documents
     return [documents[index] for index in _spread(len(documents), min(count, len(documents)))]
 
 
@@ -143,5 +145,5 @@ def measure_rate(
 
 
 def _spread(size: int, count: int) -> list[int]:
-    """Return ``count`` indices below ``size``, evenly spaced."""
-    return [round(index) for index in np.linspace(0, size - 1, count).tolist()]
+    """Return ``count`` indices below ``size``, evenly spaced; one is in the middle."""
+    return [int((2 * number + 1) * size // (2 * count)) for number in range(count)]

@@ -7,7 +7,6 @@ this repository are found in the same way as those of third parties. Standard li
 """
 
 import importlib.util
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -225,7 +224,7 @@ def _locate(kind: str, name: str) -> tuple[EntryPoint | None, Plugin]:
 def _entry_points(kind: str) -> Mapping[str, list[EntryPoint]]:
     """Return the entry points of a kind by name; a package that is on the path twice counts once."""
     unique: dict[str, dict[tuple[str, str], EntryPoint]] = {}
-    folders = tuple((folder, os.stat(folder).st_mtime_ns) for folder in sys.path if os.path.exists(folder))
+    folders = tuple((folder, Path(folder).stat().st_mtime_ns) for folder in sys.path if Path(folder).exists())
     for point in _installed(GROUPS[kind], folders):
         unique.setdefault(point.name, {}).setdefault((_package(point), point.value), point)
     return {name: list(points.values()) for name, points in unique.items()}

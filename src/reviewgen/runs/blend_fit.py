@@ -35,7 +35,8 @@ _COUNTING_SHARE = 0.4  # of the time left, at most
 _WEIGHTS_SHARE = 0.05  # of the time left after counting: fitting the weights, and evaluating the blend
 _MIN_TOKENS = 2_000  # held-out tokens that the weights are fitted on, at least
 _FIT_COST = 3  # scoring a text, and the entropy at each of its tokens, for the fit, in times of its scoring
-_HASTE = 4  # an interrupted run fits the weights on a part of the texts only
+_INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
+_EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
 
 
 @dataclass
@@ -130,7 +131,8 @@ class BlendFit:
             raise TrainingError(f"The training was over before the first step of {name}; nothing was saved.")
         with uninterrupted():
             if not self.weights:
-                self._fit_weights(sample_documents(self.corpus.stores["validation"], self.config.evaluation_tokens // _HASTE))
+                tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
+                self._fit_weights(sample_documents(self.corpus.stores["validation"], tokens))
         try:
             if not self.is_interrupted:
                 self._evaluate()
@@ -159,13 +161,15 @@ class BlendFit:
             "curve": {},
             "novelty": novelty_facts(self.corpus.index, self.corpus.corpus.fingerprint, evaluations, copy_rate),
             "held_out": self.held_out,
-            "notes": self.record.notes,
+            "notes": [*self.record.notes, *filter(None, [self.log.failure])],
         }
 
     def _start(self, parts: TrainingParts) -> Fit:
         """Start the fit of a model, for its share of the time left. Only the one by gradient has checkpoints and a log."""
         share = _COUNTING_SHARE if parts.is_counted else 1 - _WEIGHTS_SHARE
-        plan = self.plan.of_model(parts, self.plan.length.until(self.started, share))
+        with all_processes() as processes:  # of the first one's clock: the lengths are compared
+            length = processes.broadcast(self.plan.length.until(self.started, share))
+        plan = self.plan.of_model(parts, length)
         log, folder = (None, None) if parts.is_counted else (self.log, self.folder)
         return start_fit(plan, self.corpus, started=self.started, log=log, folder=folder)
 
@@ -180,12 +184,13 @@ class BlendFit:
         last, start = self.fits[-1].record.last, time.monotonic()
         assert last is not None, "training by gradient reports at least one step"
         left, corpus = self.plan.length.seconds_left(self.started), self.corpus
-        half = None if left is None else max(0.0, left) / 2  # of the time for fitting, and half for evaluating
+        half = None if left is None else max(0.0, left) / 2  # for fitting; the rest is enough for evaluating
+        seconds_each = None if self.plan.length.seconds is None else _EVALUATION_SHARE * self.plan.length.seconds
         with using_threads(last.threads):
             documents = self._choose_documents(half)
             self._fit_weights(documents)
             prefix = corpus.conditions.unspecified_ids
-            evaluator = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, prefix, seconds_each=half)
+            evaluator = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, prefix, seconds_each=seconds_each)
             result = evaluator.evaluate(self.model)
         report = replace(
             last,

@@ -113,8 +113,8 @@ def _gather(plan: TrainingPlan, folder: Path) -> tuple[Corpus, Conditions, Seque
     if len(corpus.splits) < 2:
         raise DataError(
             "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
-            "A text file is cut by line or by paragraph; with documents='file', one long text is cut into parts to train on and "
-            "parts to hold out."
+            "A text file is cut by line or by paragraph. To train on one long text, save it as a .txt file and set "
+            "documents='file': it is cut into parts to train on and parts to hold out."
         )
     return corpus, *_fit_conditions(plan, corpus.conditions("train"))
 

@@ -45,11 +45,8 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
                 bar.update(task, completed=report.progress, facts=_describe(report))
                 shown = report.seconds
 
-        was_quiet, compiling_notice.is_quiet = compiling_notice.is_quiet, True
-        try:
+        with compiling_notice.silenced():
             yield show
-        finally:
-            compiling_notice.is_quiet = was_quiet
 
 
 class _Facts(TextColumn):

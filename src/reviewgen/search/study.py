@@ -34,7 +34,7 @@ class Study:
         space: What to search.
         seed: Seed of the suggestions.
         first: The settings of the first trial.
-        patience: Evaluations of a trial before it can be stopped.
+        patience: The progress of a trial from which on it can be stopped, in the unit of ``is_hopeless``.
         file: Where the trials are saved, to resume an interrupted search.
 
     Raises:
@@ -84,10 +84,10 @@ class Study:
             trial = self._study.ask(self._distributions)
         return trial, {name: _round(value) for name, value in trial.params.items()}
 
-    def is_hopeless(self, trial: "optuna.Trial", bits: float, evaluation: int) -> bool:
-        """Record an evaluation, and return whether the trial should be stopped."""
+    def is_hopeless(self, trial: "optuna.Trial", bits: float, progress: int) -> bool:
+        """Record an evaluation at some progress, a whole number, and return whether the trial should be stopped."""
         with self._writing():
-            trial.report(bits, evaluation)
+            trial.report(bits, progress)
             return bool(trial.should_prune())
 
     def tell(self, trial: "optuna.Trial", bits: float | None, record: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ __all__ = ["TuneTrial", "best_trial", "tune"]
 
 DEFAULT_BUDGET = "30s"
 _FASTER = {"novelty": "none", "copy_tokens": 0}  # training settings that save time and do not change a trial's result
+_PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
 _MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
 
 
@@ -72,7 +73,7 @@ def tune(
     for setting, values in space.items():
         for value in values.ends:
             variants.plan({setting: value})  # what is out of range is refused before any work
-    patience = math.ceil(_MIN_SHARE * parts.training.evaluations)
+    patience = math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
     file = None if storage is None else to_path("storage", storage)
     study = Study(space, seed, _first_settings(parts, space), patience, file)
     about = {"preset": parts.preset, "search": str(space), "settings": str(own), "seed": seed}
@@ -159,8 +160,7 @@ def _train(study: Study, trial: Any, fit: Fit, result: TuneTrial) -> TuneTrial:
             raise NotADistribution("The scores of this model are not a probability distribution, so there is nothing to tune by.")
         bits = report.evaluation.bits_per_character
         best = min(best, bits)
-        evaluation = int(report.progress * fit.config.evaluations)
-        if report.stopped is None and study.is_hopeless(trial, bits, evaluation):
+        if report.stopped is None and study.is_hopeless(trial, bits, int(report.progress * _PROGRESS_STEPS)):
             return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
     if not math.isfinite(best):
         return replace(result, problem="It gives some held-out tokens probability zero.")

@@ -27,7 +27,8 @@ from reviewgen.training.processes import TIMEOUT, connection_errors
 __all__ = ["train_by_counting"]
 
 _MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
-_SAMPLE_TOKENS = 50_000  # of the first sample, which also compiles; the second is four times as large
+_WARM_UP_TOKENS = 1_000  # counted before, since the first use compiles
+_SAMPLE_TOKENS = 50_000  # of the first sample; the second is four times as large
 _SAFETY = 0.8  # larger models take a little longer per token
 
 
@@ -90,6 +91,7 @@ def _countable_share(model: Any, train: TokenStore, deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0 or train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * left):
         return 1.0
+    _time_sample(model, train, _WARM_UP_TOKENS)
     first = _time_sample(model, train, _SAMPLE_TOKENS)
     if first > left / 8:  # there is no time for the second
         return _SAMPLE_TOKENS / train.tokens

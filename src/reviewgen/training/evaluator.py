@@ -34,7 +34,7 @@ _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of t
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
 _STATE = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
-_LATER_STATE = ("total_seconds", "seconds_each", "copy_texts")  # that checkpoints of earlier versions do not have
+_LATER_STATE = ("total_seconds", "setup_seconds", "seconds_each", "copy_texts")  # that older checkpoints do not have
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Evaluator:
         without_gain: Evaluations since the best one.
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
+        setup_seconds: Duration of what the first one did once: measured the rates and, on the first use, compiled.
         seconds_each: The most that one evaluation should take; None without a limit.
         copy_texts: The number of generated texts that the copy rate is measured on; None as many as the settings say.
         best_rank: Sort key of the best result; lower is better.
@@ -89,6 +90,7 @@ class Evaluator:
     without_gain: int = 0
     seconds: float = 0.0
     total_seconds: float = 0.0
+    setup_seconds: float = 0.0
     seconds_each: float | None = None
     copy_texts: int | None = None
     best_rank: tuple[int, float] = (2, 0.0)
@@ -99,9 +101,12 @@ class Evaluator:
 
     def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
         """Evaluate a model, which is in evaluation mode, and update the best result."""
-        start = time.monotonic()
         if self.seconds_each is not None and self.copy_texts is None:
+            start = time.monotonic()
             self._limit_to_seconds(model, device, self.seconds_each)
+            self.setup_seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])
+            self.total_seconds = self.setup_seconds
+        start = time.monotonic()
         evaluation = self._score(model, device)
         generated = None if self.processes.rank else self._sample_and_copy_rate(model, device)
         sample, copy_rate = self.processes.broadcast(generated)
@@ -122,7 +127,7 @@ class Evaluator:
     def has_time(self, seconds: float) -> bool:
         """Return whether another evaluation keeps within their share of the run, of which some seconds are over."""
         expected = self.seconds or self.seconds_each
-        return expected is None or self.total_seconds + expected <= MAX_SHARE * seconds
+        return expected is None or self.total_seconds - self.setup_seconds + expected <= MAX_SHARE * seconds
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to save in a checkpoint."""

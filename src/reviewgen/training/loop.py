@@ -88,8 +88,10 @@ class Loop:
         self.learning_rate = 0.0
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
         self.guard = self._make_guard()
-        if budget.deadline is not None:
-            evaluator.limit_to_share_of_seconds(budget.deadline - self.started)
+        own_seconds = None if budget.deadline is None else budget.deadline - self.started
+        self.run_seconds: float | None = self.processes.broadcast(own_seconds)  # all evaluate after the same steps
+        if self.run_seconds is not None:
+            evaluator.limit_to_share_of_seconds(self.run_seconds)
         else:
             evaluator.limit_to_share_of_tokens(round(self._run_tokens()))
         if resume_state is not None:
@@ -104,7 +106,6 @@ class Loop:
 
         All processes call it together. What differs between them is in ``own``, by rank.
         """
-        deadline = self.budget.deadline
         own = {"carried": _to(self.carried_state, torch.device("cpu")), "random": self.rng.states}
         return {  # saved in checkpoints: the keys stay as they are, so that older checkpoints can be resumed
             "model": dict(self.model.state_dict()),
@@ -122,7 +123,7 @@ class Loop:
             "schedule_at": self.schedule.progress,
             "annealing": self.schedule.state_dict(),
             "seconds": time.monotonic() - self.started,
-            "budget_seconds": None if deadline is None else deadline - self.started,
+            "budget_seconds": self.run_seconds,
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -145,8 +146,9 @@ class Loop:
             own = state["own"][self.processes.rank]
             self.rng.states, self.carried_state = own["random"], _to(own["carried"], self.device)
             self.started = time.monotonic() - state["seconds"]
-            if state["budget_seconds"] is not None:
-                self.budget = Budget(deadline=self.started + state["budget_seconds"])
+            self.run_seconds = state["budget_seconds"]
+            if self.run_seconds is not None:
+                self.budget = Budget(deadline=self.started + self.run_seconds)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(f"The checkpoint does not fit this model: {reason}") from None
@@ -164,8 +166,8 @@ class Loop:
                 timings = autotune(self.model, execution, config, autotune_seconds(self.budget), self._run_tokens())
             timings = self.processes.broadcast(timings)
             tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-            one_thread_seconds = next(
-                (tokens / timing.tokens_per_second for timing in timings if timing.execution.threads == 1), None
+            one_thread_seconds = min(
+                (tokens / timing.tokens_per_second for timing in timings if timing.execution.threads == 1), default=None
             )
         execution = timings[0].execution if timings else execution
         if len(timings) > 1:
@@ -254,9 +256,7 @@ class Loop:
             return True
         if not self.schedule.is_evaluation_due(self.evaluations, self.config.evaluations, self.steps):
             return False
-        if self.budget.deadline is None:
-            return True
-        return self.evaluator.has_time(self.schedule.progress * (self.budget.deadline - self.started))
+        return self.run_seconds is None or self.evaluator.has_time(self.schedule.progress * self.run_seconds)
 
     @property
     def evaluated_model(self) -> Any:
@@ -277,15 +277,18 @@ class Loop:
             self.schedule.mark_best(self.steps)
         stopped = self._stop_reason()
         notes = report.notes + (self.evaluator.notes() if stopped else ())
-        if stopped is None and self.evaluator.without_gain >= self.config.patience and not self.schedule.is_annealing:
+        can_anneal = self.evaluator.best < math.inf and not self.schedule.is_annealing
+        if stopped is None and can_anneal and self.evaluator.without_gain >= self.config.patience:
             notes += (self._anneal(),)
         return replace(report, **vars(result), stopped=stopped, notes=notes, evaluation_seconds=self.evaluator.total_seconds)
 
     def _stop_reason(self) -> StopReason | None:
         """Return why the run ends after an evaluation; None if it continues."""
-        if self.schedule.progress >= 1:
-            return StopReason.ALL_STEPS_TAKEN if self.budget.deadline is None else StopReason.BUDGET_SPENT
-        return StopReason.NO_MORE_GAIN if self.schedule.is_over(self.steps) else None
+        if not self.schedule.is_over(self.steps):
+            return None
+        if self.schedule.is_annealing:
+            return StopReason.NO_MORE_GAIN
+        return StopReason.ALL_STEPS_TAKEN if self.budget.deadline is None else StopReason.BUDGET_SPENT
 
     def _anneal(self) -> str:
         """Return to the best weights, and lower the learning rate from there to zero; return a note for the user."""

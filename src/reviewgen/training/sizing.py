@@ -37,7 +37,7 @@ bits per character after 24 epochs with the dropout of 24 epochs, and 0.909 with
 
 _STEP_SHARE = 0.9  # of the time goes into steps; the rest into evaluations and samples
 _AUTOTUNE_SECONDS = 0.3  # for each size
-_MAX_SECONDS = 2.0  # after this no larger size is timed
+_MAX_SECONDS, _MAX_SHARE = 2.0, 0.01  # of the time; after the larger of the two no larger size is timed
 _SHORT_LENGTH = 16  # time steps of a timed batch
 
 _MIN_GAIN = 1.1  # in tokens per second, that doubling a batch must bring
@@ -107,12 +107,14 @@ def choose_size(
         may_grow: Whether the batch may be made larger for a model whose optimizer is slow.
     """
     chosen, start = None, time.monotonic()
+    deadline = math.inf
     for settings in preset.sizes:
-        if chosen is not None and time.monotonic() - start > _MAX_SECONDS:
+        if time.monotonic() > deadline:
             break
         model = build(settings)
         parameters, in_tables = _count_parameters(model)
         cost = _time_steps(model, config)
+        deadline = min(deadline, time.monotonic() + max(_MAX_SECONDS, _MAX_SHARE * seconds))  # the first may have compiled
         batch = _grow_batch(config, cost, seconds) if may_grow else (config.batch_size, config.bptt)
         throughput = cost.throughput(math.prod(batch) * config.gradient_accumulation_steps)
         tokens = throughput * max(0.0, seconds - (time.monotonic() - start)) * _STEP_SHARE

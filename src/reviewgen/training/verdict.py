@@ -95,6 +95,8 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
     seconds = factor * last.get("seconds", 0.0)
     serves = f"About {_round_up(seconds):,} s of training would show it." if seconds else "Give it more time."
     counts = f"{last['step']:,} step{'s' * (last['step'] != 1)} and {count} evaluation{'s' * (count != 1)}"
+    if last["step"] >= MIN_STEPS:
+        serves = f"{serves.removesuffix('.')}, or training.evaluations={MIN_EVALUATIONS} or more, if it is set to fewer."
     return RunVerdict("unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}")
 
 
