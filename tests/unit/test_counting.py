@@ -133,6 +133,7 @@ class NoEvaluator(Evaluator):
 def test_the_texts_counted_in_a_time_leave_room_for_making_the_model(
     monkeypatch: pytest.MonkeyPatch, seconds: float, texts: int | tuple[int, int]
 ) -> None:
+    monkeypatch.setattr(counting, "_WARM_UP_TOKENS", 10)
     monkeypatch.setattr(counting, "_SAMPLE_TOKENS", 500)
     monkeypatch.setattr(counting, "_MIN_SPEED", 10)
     monkeypatch.setattr(counting.time, "monotonic", lambda: SlowCounter.clock)
