@@ -104,6 +104,11 @@ class CharTokenizer:
         runs = (known[start:stop] for start, stop in pairwise(bounds))
         return "".join(_decode_digits(run) if run[0] < FIRST_CHARACTER else self._decode_characters(run) for run in runs)
 
+    def token_bytes(self) -> list[Sequence[int]]:
+        """Return the UTF-8 bytes of each token, and 256 + n for the digit n; see ``reviewgen.protocols.SupportsTokenBytes``."""
+        digits = [(256 + digit,) for digit in range(FIRST_CHARACTER - FIRST_DIGIT)]
+        return [b"", b"", *digits, *(character.encode() for character in self.characters)]
+
     def save(self, folder: Path) -> None:
         """Write ``characters.json`` into an existing folder."""
         content = json.dumps({"schema": SCHEMA, "characters": self.characters}, ensure_ascii=False)

@@ -4,36 +4,39 @@ import numpy as np
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_up, log32
-from reviewgen.compiled.sampling import DEAD_END, NONE, draw_token, filter_probs, sample_from, sharpen
+from reviewgen.compiled.sampling import DEAD_END, NONE, draw_token, filter_probs, sharpen
+from reviewgen.compiled.spelling import follows
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
 
 __all__ = ["PROPOSALS", "sample", "sample_plain", "step"]
 
 PROPOSALS = 3  # rejected before a token is sampled from all probabilities
-MAX_NUMBERS = 2 * PROPOSALS + 2  # random numbers that a token takes
+MAX_NUMBERS = 2 * PROPOSALS + 3  # random numbers that a token takes
+MAX_MISSES = 8  # tokens of unknown words, after which one is sampled from all that are not
 
 
 @compiled
-def sample_plain(trie, ends, book, contexts, uniform, end, limits, tokens, used):
-    """Sample tokens at temperature 1, without filters or guard: as ``sample``, with ``_propose`` inlined, twice as fast.
+def sample_plain(trie, ends, book, contexts, uniform, bos, end, limits, spelling, places, tokens, used):
+    """Sample tokens at temperature 1, without filters or copy limit: as ``sample``, with ``_propose`` inlined, twice as fast.
 
     Args:
         trie: The model's.
         ends, book: The trie's; if one is None, the branch that needs it is not compiled.
-        contexts, uniform, tokens, used: As in ``sample``.
-        end: The end token.
+        contexts, uniform, spelling, places, tokens, used: As in ``sample``.
+        bos, end: The tokens at the beginning, which is never sampled, and at the end.
         limits: int64 (B,), the number of tokens that each row may get.
     """
     nodes, links, _, bases, children, probabilities, backoffs, _, root, heads = trie
-    live = np.ones(len(uniform), np.bool_)
+    live, probs = np.ones(len(uniform), np.bool_), np.empty(len(root))
+    sizes, misses = np.zeros(len(uniform), np.int64), np.zeros(len(uniform), np.int64)
     tokens[:] = NONE
     used[:] = 0
-    for t in range(uniform.shape[1]):
+    for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
-            if not live[row] or t >= limits[row]:
+            if not live[row] or sizes[row] >= limits[row] or used[row] >= uniform.shape[1]:
                 continue
-            context, number, weight, low, high = contexts[row], uniform[row, t], 1.0, 0, 0
+            context, number, weight, low, high = contexts[row], uniform[row, used[row]], 1.0, 0, 0
             token, child = np.int64(NONE), np.int64(0)  # child: the node of the token
             while context != 0:
                 start, stop = family(bases, children, context)
@@ -73,7 +76,27 @@ def sample_plain(trie, ends, book, contexts, uniform, end, limits, tokens, used)
                     child = follow(trie, contexts[row], token)
                 else:
                     child = np.int64(heads[token])
-            tokens[row, t], live[row], used[row] = token, token != end, t + 1
+            used[row] += 1
+            if spelling is not None:
+                is_spelled, place = follows(spelling, places[row], token, end)
+                if token == bos or not is_spelled:
+                    misses[row] += 1
+                    if misses[row] < MAX_MISSES:
+                        continue  # and propose another
+                    fill_row(trie, contexts[row], probs)
+                    probs[bos] = 0.0
+                    _rule_out_misspelled(probs, spelling, places[row], end)
+                    token, context = np.int64(DEAD_END), np.int64(-1)
+                    if probs.max() > 0:
+                        token = np.int64(draw_token(probs, uniform[row, used[row] - 1]))
+                        child, place = follow(trie, contexts[row], token), follows(spelling, places[row], token, end)[1]
+                misses[row] = 0
+                places[row, 0], places[row, 1], places[row, 2] = place
+            tokens[row, sizes[row]], live[row] = token, token != end and token != DEAD_END
+            sizes[row] += 1
+            if context < 0:
+                contexts[row] = child
+                continue
             if child < len(children):
                 contexts[row] = child
             elif ends is None:
@@ -83,7 +106,7 @@ def sample_plain(trie, ends, book, contexts, uniform, end, limits, tokens, used)
 
 
 @compiled
-def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_tokens, tokens, used):
+def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, places, tails, new_tokens, tokens, used):
     """Sample tokens of B rows until each has ended, has its last token, or has too few random numbers left.
 
     Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with probability
@@ -95,7 +118,8 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
         uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
         params: SamplingParams, of which the penalties, min_new_tokens and is_greedy are ignored.
         proposals: The number of proposals a token at temperatures up to 1, at most PROPOSALS; 0 if there are filters.
-        windows, run: The copied spans that must not be completed, as in ``sample_token``.
+        windows, run, spelling: What the texts must not contain, as in ``sample_token``.
+        places: int64 (B, 3), the ``place`` of each row; updated.
         tails: int64 (B, K), each row's last tokens, for the windows.
         new_tokens: int64 (B,), how many new tokens each row had before.
         tokens: int64 (B, N), output: tokens up to the end token or DEAD_END, then NONE.
@@ -104,7 +128,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
     length, kept = uniform.shape[1], tails.shape[1]
     texts, live, sizes, probs = _allocate(trie, uniform, tails, tokens, used)
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    temperatures, top_k, top_p, min_p, _, _, _, max_new_tokens, _, end, _, vocab_size = params
+    temperatures, top_k, top_p, min_p, _, _, _, max_new_tokens, _, end, bos, vocab_size = params
     for _ in range(length):
         for row in range(len(uniform)):
             count = new_tokens[row] + sizes[row]
@@ -113,38 +137,70 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, tails, new_
             context, position, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)
             temperature = temperatures[count % len(temperatures)]
+            place = places[row, 0], places[row, 1], places[row, 2]
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
                 )
                 number += 1 if temperature == 1 else 2
                 is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
-                if is_accepted and candidate < vocab_size:
+                is_accepted = is_accepted and candidate < vocab_size and candidate != bos
+                if spelling is not None and is_accepted:
+                    is_accepted, place = follows(spelling, places[row], candidate, end)
+                if is_accepted:
                     token, after = candidate, following
                     break
             if token == NONE:
-                _compute_probs(trie, context, vocab_size, temperature, probs)
+                _compute_probs(trie, context, bos, vocab_size, temperature, probs)
                 if windows is not None:  # None is a type: without windows, this is not compiled
                     filter_probs(probs, top_k, top_p, min_p)
-                token = draw_token(probs, uniform[row, number])
+                token = np.int64(draw_token(probs, uniform[row, number]))
                 number += 1
+                if spelling is not None:
+                    is_spelled, place = follows(spelling, places[row], token, end)
+                    if not is_spelled:
+                        _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
+                        _rule_out_misspelled(probs, spelling, places[row], end)
+                        token = np.int64(DEAD_END)
+                        if probs.max() > 0:
+                            sharpen(probs, temperature)
+                            if windows is not None:
+                                filter_probs(probs, top_k, top_p, min_p)
+                            token = np.int64(draw_token(probs, uniform[row, number]))
+                            place = follows(spelling, places[row], token, end)[1]
+                        number += 1
             texts[row, position] = token
-            if windows is not None and run > 0 and token != end and copies(windows, texts[row], position, run):
-                _compute_probs(trie, context, vocab_size, 1.0, probs)
+            if windows is not None and run > 0 and token >= 0 and token != end and copies(windows, texts[row], position, run):
+                _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
                 forbid(windows, texts[row], position, run, probs)
                 probs[end] = 0.0
+                if spelling is not None:
+                    _rule_out_misspelled(probs, spelling, places[row], end)
                 token, after = np.int64(DEAD_END), np.int64(-1)
                 if probs.max() > 0:
                     sharpen(probs, temperature)
-                    token = sample_from(probs, top_k, top_p, min_p, uniform[row, number])
+                    filter_probs(probs, top_k, top_p, min_p)
+                    token = np.int64(draw_token(probs, uniform[row, number]))
                     number += 1
                     texts[row, position] = token
+                    if spelling is not None:
+                        place = follows(spelling, places[row], token, end)[1]
+            if spelling is not None and token != DEAD_END:
+                places[row, 0], places[row, 1], places[row, 2] = place
             used[row] = number
             tokens[row, sizes[row]] = token
             live[row] = token != end and token != DEAD_END
             if token != DEAD_END:
                 sizes[row] += 1
                 contexts[row] = after if after >= 0 else follow(trie, context, token)
+
+
+@inner
+def _rule_out_misspelled(probs, spelling, place, end):
+    """Set the probability of each token that may not follow a text to zero."""
+    for token in range(min(len(probs), len(spelling.offsets) - 1)):
+        if probs[token] > 0 and not follows(spelling, place, token, end)[0]:
+            probs[token] = 0.0
 
 
 @by_address
@@ -182,9 +238,10 @@ def _allocate(trie, uniform, tails, tokens, used):
 
 
 @inner
-def _compute_probs(trie, context, vocab_size, temperature, probs):
-    """Write the unnormalised probability at a temperature of each token below ``vocab_size``, zero for the others."""
+def _compute_probs(trie, context, bos, vocab_size, temperature, probs):
+    """Write the unnormalised probability at a temperature of each token below ``vocab_size``; zero for the others and bos."""
     fill_row(trie, context, probs)
+    probs[bos] = 0.0
     probs[vocab_size:] = 0.0
     sharpen(probs, temperature)
 

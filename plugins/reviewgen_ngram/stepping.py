@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled import decoding
-from reviewgen.compiled.sampling import SamplingParams, windows_and_run
+from reviewgen.compiled.sampling import SamplingParams, compiled_constraints
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.errors import DataError
-from reviewgen.protocols import CopyGuard, CountedContext, TensorSpec
+from reviewgen.protocols import Constraints, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
 from reviewgen_ngram.sampling import PROPOSALS, sample, sample_plain, step
@@ -76,7 +76,7 @@ class NgramStepper:
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         new_tokens: Int64[np.ndarray, " B"],
-        guard: CopyGuard | None = None,
+        constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, " B"]]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
 
@@ -84,19 +84,33 @@ class NgramStepper:
             DataError: The state is not one of this model.
         """
         if params.looks_back or params.is_greedy or params.min_new_tokens > 0:  # decided by params alone, not by other rows
-            return decoding.sample(self, self._config.vocab_size, state, uniform, params, texts, new_tokens, guard)
+            return decoding.sample(self, self._config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
         contexts, trie = self._checked(state), self._trained.trie
         tokens, used = np.empty(uniform.shape, np.int64), np.empty(len(uniform), np.int64)
-        windows, run = windows_and_run(params, guard)
+        windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
         has_filter = params.top_k > 0 or params.top_p < 1 or params.min_p > 0
         can_propose = self._config.is_distribution and not has_filter
         is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self._config.vocab_size
-        if can_propose and is_plain and guard is None:
+        if can_propose and is_plain and run == 0:
             limits = params.max_new_tokens - new_tokens
-            sample_plain(trie, trie.ends, trie.book, contexts, uniform, params.eos_id, limits, tokens, used)
+            sample_plain(
+                trie,
+                trie.ends,
+                trie.book,
+                contexts,
+                uniform,
+                params.bos_id,
+                params.eos_id,
+                limits,
+                spelling,
+                places,
+                tokens,
+                used,
+            )
         else:
             proposals = PROPOSALS if can_propose else 0
-            sample(trie, contexts, uniform, params, proposals, windows, run, texts, new_tokens, tokens, used)
+            constrained = windows, run, spelling, places
+            sample(trie, contexts, uniform, params, proposals, *constrained, texts, new_tokens, tokens, used)
         return tokens, used, contexts
 
     @cached_property

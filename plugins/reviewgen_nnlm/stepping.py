@@ -17,7 +17,7 @@ from reviewgen.compiled.decoding import sample
 from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import CopyGuard, TensorSpec
+from reviewgen.protocols.stepper import Constraints, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
 __all__ = ["NnlmStepper"]
@@ -94,10 +94,10 @@ class NnlmStepper:
         params: SamplingParams,
         texts: Int64[np.ndarray, "B L"],
         new_tokens: Int64[np.ndarray, " B"],
-        guard: CopyGuard | None = None,
+        constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B K"]]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, guard)
+        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

@@ -17,7 +17,7 @@ from reviewgen.compiled.decoding import sample
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.protocols.stepper import CopyGuard, TensorSpec
+from reviewgen.protocols.stepper import Constraints, TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
@@ -91,10 +91,10 @@ class RecurrentStepper:
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         new_tokens: Int64[np.ndarray, " B"],
-        guard: CopyGuard | None = None,
+        constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Parts]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, guard)
+        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

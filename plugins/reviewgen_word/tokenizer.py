@@ -16,8 +16,9 @@ import torch.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,6 +120,12 @@ class WordTokenizer:
             raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
         return str(self._bpe.decode([i for i in plain if i < self.bos_id], skip_special_tokens=False))
 
+    def token_bytes(self) -> list[bytes]:
+        """Return the UTF-8 bytes of each token; see ``reviewgen.protocols.SupportsTokenBytes``."""
+        symbols = _byte_symbols()
+        pieces = (self._bpe.id_to_token(token) for token in range(self.bos_id))
+        return [*(bytes(symbols[symbol] for symbol in piece) for piece in pieces), b"", b""]
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing folder."""
         (folder / FILE).write_text(self._bpe.to_str(pretty=True), encoding="utf-8", newline="")
@@ -176,6 +183,15 @@ def _untrained() -> Tokenizer:
     bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = ByteLevelDecoder()
     return bpe
+
+
+@lru_cache(maxsize=1)
+def _byte_symbols() -> Mapping[str, int]:
+    """Return the byte that each symbol of GPT-2's alphabet stands for: a printable one for itself, the others from U+0100 on."""
+    symbols = ByteLevel.alphabet()
+    printable = {symbol: ord(symbol) for symbol in symbols if ord(symbol) < 256}
+    others = sorted(set(range(256)) - set(printable.values()))
+    return printable | dict(zip(sorted(set(symbols) - set(printable)), others, strict=True))
 
 
 def _well_formed(text: str) -> str:

@@ -24,7 +24,8 @@ from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.presets import NGRAM_CHAR, NGRAM_WORD
 from reviewgen_ngram.prune import entropy_losses
 
-from reviewgen.compiled.sampling import apply_temperature, sample_from
+from reviewgen.compiled.sampling import Constraints, apply_temperature, sample_from
+from reviewgen.compiled.spelling import no_places
 from reviewgen.compiled.windows import build_windows
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution, TrainingError
@@ -599,7 +600,8 @@ def sample(
     tokenizer = LetterTokenizer("x" * (model.config.vocab_size - 2))
     params = make_sampling_params(replace(config, max_new_tokens=10**6), tokenizer)
     texts = np.zeros((len(uniform), 0), np.int64) if tails is None else tails
-    return model.stepper().sample(np.asarray(state), uniform, params, texts, np.zeros(len(uniform), np.int64), guard)
+    constraints = guard and Constraints(*guard, None, no_places(len(uniform)))
+    return model.stepper().sample(np.asarray(state), uniform, params, texts, np.zeros(len(uniform), np.int64), constraints)
 
 
 def drawn(model: Ngram, rows: int, config: GenerationConfig, start: Sequence[int] = (BOS,), **more: Any) -> np.ndarray:

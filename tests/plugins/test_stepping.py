@@ -14,7 +14,8 @@ from reviewgen_recurrent.gru import Gru
 from reviewgen_recurrent.lstm import Lstm
 from reviewgen_recurrent.rnn import Rnn
 
-from reviewgen.compiled.sampling import DEAD_END, NONE, NOTHING_LEFT, SamplingParams
+from reviewgen.compiled.sampling import DEAD_END, NONE, NOTHING_LEFT, Constraints, SamplingParams
+from reviewgen.compiled.spelling import no_places
 from reviewgen.compiled.windows import build_windows, copies
 from reviewgen.errors import BundleError
 from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
@@ -53,7 +54,8 @@ def sample(stepper, params=PLAIN, rows=3, numbers=64, guard=None, looks_back=0, 
     texts = random.integers(2, 11, (rows, max(1, looks_back)))
     _, state = stepper.forward(texts, stepper.initial_state(rows))
     uniform = random.random((rows, numbers))
-    tokens, used, _ = stepper.sample(state, uniform, params, texts[:, :looks_back], np.zeros(rows, np.int64), guard)
+    constraints = guard and Constraints(*guard, None, no_places(rows))
+    tokens, used, _ = stepper.sample(state, uniform, params, texts[:, :looks_back], np.zeros(rows, np.int64), constraints)
     return tokens, used
 
 

@@ -19,7 +19,7 @@ FLOORS = {
     for floor, rooms in {
         0: ("version", "errors"),
         1: ("names", "config", "compiled", "pictures", "storage"),
-        2: ("protocols", "registry", "conditions", "novelty"),
+        2: ("protocols", "registry", "conditions", "novelty", "lexicon"),
         3: ("data", "generation"),
         4: ("evaluation", "blending", "bundle"),
         5: ("training", "card"),

@@ -38,7 +38,7 @@ def test_help_shows_the_methods(page, method):
 
 @pytest.mark.parametrize(
     ("owner", "alias"),
-    [("LanguageModel", "State"), ("Stepper", "StepState"), ("SupportsSample", "CopyGuard"), ("StepperFactory", "TensorSpec")],
+    [("LanguageModel", "State"), ("Stepper", "StepState"), ("StepperFactory", "TensorSpec")],
 )
 def test_the_rules_of_an_alias_stand_in_a_class(owner, alias):
     """``help()`` shows no docstring of an alias."""

@@ -11,7 +11,8 @@ from reviewgen.compiled import by_address, compiled
 from reviewgen.compiled.decoding import logits_width, sample
 from reviewgen.compiled.linear import add_up, log32
 from reviewgen.compiled.mixing import mix
-from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, SamplingParams
+from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, Constraints, SamplingParams
+from reviewgen.compiled.spelling import no_places
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.compiled.windows import build_windows
 
@@ -73,7 +74,8 @@ def draw(stepper, last, numbers=8, guard=None, texts=None, **settings):
     count = len(last)
     texts = np.full((count, 2), 4) if texts is None else texts
     params, new = PARAMS._replace(**settings), np.zeros(count, np.int64)
-    return sample(stepper, V, (last, np.zeros(count)), np.zeros((count, numbers)), params, texts, new, guard)
+    constraints = guard and Constraints(*guard, None, no_places(count))
+    return sample(stepper, V, (last, np.zeros(count)), np.zeros((count, numbers)), params, texts, new, constraints)
 
 
 CYCLE = np.full((V, V), -9.0)  # 2 -> 3 -> 4 -> 2, and 0 -> eos

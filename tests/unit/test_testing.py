@@ -208,14 +208,14 @@ class TinyStepper:
     def numbers(self, uniform):
         return uniform
 
-    def sample(self, state, uniform, params, texts, written, guard=None):
+    def sample(self, state, uniform, params, texts, new_tokens, constraints=None):
         rows, room = uniform.shape
         tokens, used, spare, uniform = np.full((rows, room), -1), np.zeros(rows, np.int64), np.empty(V), self.numbers(uniform)
         states = [tuple(part[row : row + 1] for part in state) for row in range(rows)]
         for row in range(rows):
             while used[row] + 2 <= room and (used[row] == 0 or tokens[row, used[row] - 1] > 1):
                 t, logits = used[row], self.logits(*states[row])[0]
-                text, count = np.zeros(1, np.int64), written[row] + t
+                text, count = np.zeros(1, np.int64), new_tokens[row] + t
                 token, _ = sample_token(logits, text, 0, count, uniform[row, t], 0.5, params, NO_WINDOWS, 0, spare, spare.copy())
                 tokens[row, t], used[row] = token, t + 1
                 _, states[row] = self.forward(np.array([[token]]), states[row])
@@ -257,13 +257,13 @@ class LonelyStepper(TinyStepper):
 
 
 class UnlikelyStepper(TinyStepper):
-    def sample(self, state, uniform, params, texts, written, guard=None):
-        return super().sample(state, uniform, params._replace(is_greedy=False), texts, written, guard)
+    def sample(self, state, uniform, params, texts, new_tokens, constraints=None):
+        return super().sample(state, uniform, params._replace(is_greedy=False), texts, new_tokens, constraints)
 
 
 class EndingStepper(TinyStepper):
-    def sample(self, state, uniform, params, texts, written, guard=None):
-        tokens, used, state = super().sample(state, uniform, params, texts, written, guard)
+    def sample(self, state, uniform, params, texts, new_tokens, constraints=None):
+        tokens, used, state = super().sample(state, uniform, params, texts, new_tokens, constraints)
         tokens[:, 0] = params.eos_id
         return tokens, used, state
 
@@ -279,7 +279,7 @@ class NeighbourlyStepper(TinyStepper):
 
 
 class IdleStepper(TinyStepper):
-    def sample(self, state, uniform, params, texts, written, guard=None):
+    def sample(self, state, uniform, params, texts, new_tokens, constraints=None):
         return np.full(uniform.shape, -1), np.zeros(len(uniform), np.int64), state
 
 

@@ -18,7 +18,7 @@ from reviewgen.compiled.mixing import Mixture, mix, step_mixture
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.config import from_dict
-from reviewgen.protocols.stepper import CopyGuard, Stepper, StepState, SupportsCompiledStep, TensorSpec
+from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
 from reviewgen.registry import find_stepper
 
 __all__ = ["BlendStepper", "CompiledBlendStepper", "SavedBlend", "make_blend_stepper"]
@@ -63,10 +63,10 @@ class CompiledBlendStepper(BlendStepper):
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         new_tokens: Int64[np.ndarray, " B"],
-        guard: CopyGuard | None = None,
+        constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self._vocab_size, state, uniform, params, texts, new_tokens, guard)
+        return sample(self, self._vocab_size, state, uniform, params, texts, new_tokens, constraints)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:

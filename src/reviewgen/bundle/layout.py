@@ -12,6 +12,7 @@ from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError
+from reviewgen.lexicon import Lexicon
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
@@ -24,6 +25,7 @@ __all__ = [
     "CONFIG",
     "CURVE",
     "GENERATION",
+    "LEXICON",
     "NOVELTY",
     "OPTIONAL_FILES",
     "OWN_FILES",
@@ -37,16 +39,17 @@ __all__ = [
 ]
 
 SCHEMA = 1
-CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, CARD = (
+CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, LEXICON, CARD = (
     "config.json",
     "model.safetensors",
     "generation_config.json",
     "training.json",
     "novelty.safetensors",
+    "lexicon.safetensors",
     "README.md",
 )
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
-OPTIONAL_FILES = {NOVELTY}
+OPTIONAL_FILES = {NOVELTY, LEXICON}
 _FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
 _CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
 CURVE = "learning_curve.png"  # a picture in the card of a published model
@@ -68,6 +71,7 @@ class Bundle:
         training: The record of the training run, as JSON values.
         card: The model card, Markdown.
         index: The novelty index of the training text.
+        lexicon: The words of the training text.
         conditions: The conditions that the model was trained with.
         folder: The saved folder that this was read from.
         source: The source that the user loaded it from.
@@ -83,6 +87,7 @@ class Bundle:
     training: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     index: Index | None = None
+    lexicon: Lexicon | None = None
     conditions: Conditions | None = None
     folder: Path | None = None
     source: str | None = None
@@ -97,7 +102,7 @@ class Bundle:
         if self.folder is None:
             return None
         config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-        names = sorted({CONFIG, WEIGHTS, NOVELTY, *config["tokenizer"]["files"]})
+        names = sorted({CONFIG, WEIGHTS, NOVELTY, LEXICON, *config["tokenizer"]["files"]})
         digest = hashlib.sha256()
         for name in names:
             file = self.folder / name

@@ -14,6 +14,7 @@ from reviewgen.bundle.layout import (
     CARD,
     CONFIG,
     GENERATION,
+    LEXICON,
     NOVELTY,
     OPTIONAL_FILES,
     SCHEMA,
@@ -29,6 +30,7 @@ from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
+from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
 from reviewgen.version import __version__
@@ -143,6 +145,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         training=training,
         card=card,
         index=index,
+        lexicon=read_lexicon(folder / LEXICON) if (folder / LEXICON).is_file() else None,
         conditions=conditions or None,
         folder=folder,
     )

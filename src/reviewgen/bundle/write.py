@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle, files_of
+from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, LEXICON, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle, files_of
 from reviewgen.config import to_dict
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin
 from reviewgen.storage import default_mode, new_folder, refuse_existing, safetensors_errors
@@ -98,6 +99,8 @@ def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
     tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
     if bundle.index is not None:
         write_index(bundle.index, folder / NOVELTY)
+    if bundle.lexicon is not None:
+        write_lexicon(bundle.lexicon, folder / LEXICON)
     for file in folder.glob("*.safetensors"):
         file.chmod(default_mode())  # the library leaves them readable by their owner only
     _write_json(folder / CONFIG, _config_json(bundle, tokenizer_files))

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from reviewgen.compiled import compiled, inner
-from reviewgen.compiled.sampling import NONE, SamplingParams, sample_token, windows_and_run
+from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_token
 from reviewgen.compiled.steps import CompiledStep, call_step
-from reviewgen.compiled.windows import WindowSet
 
 __all__ = ["LOGITS_MULTIPLE", "logits_width", "sample"]
 
@@ -31,7 +30,7 @@ def sample(
     params: SamplingParams,
     texts: Int64[np.ndarray, "B K"],
     new_tokens: Int64[np.ndarray, " B"],
-    guard: tuple[WindowSet, int] | None,
+    constraints: Constraints | None = None,
 ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
     """Sample up to N tokens for each text; see ``reviewgen.protocols.SupportsSample``.
 
@@ -40,7 +39,7 @@ def sample(
     Args:
         stepper: A stepper with a compiled step, as in ``reviewgen.protocols.SupportsCompiledStep``.
         vocab_size: The number of ids, V.
-        state, uniform, params, texts, new_tokens, guard: As in ``SupportsSample``.
+        state, uniform, params, texts, new_tokens, constraints: As in ``SupportsSample``.
 
     Returns:
         The tokens, how many random numbers each text used, and the state after the tokens.
@@ -50,12 +49,12 @@ def sample(
     whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
     whole[:, :start] = texts
     sampled, used, rows = np.zeros(count, np.int64), np.zeros(count, np.int64), np.arange(count)
-    windows, run = windows_and_run(params, guard)
+    windows, run, spelling, places = compiled_constraints(params, constraints, count)
     step: CompiledStep = stepper.compiled_step
     _generate(
         *(step.function, step.weights, floats, ints, np.zeros((count, width), np.float32), rows, np.empty(count, np.int64)),
         *(whole, start, sampled, np.ascontiguousarray(new_tokens), np.ascontiguousarray(uniform), used),
-        *(params, windows, run, np.empty(vocab_size), np.empty(vocab_size)),
+        *(params, windows, run, spelling, places, np.empty(vocab_size), np.empty(vocab_size)),
     )
     order = np.argsort(rows)
     return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
@@ -64,7 +63,7 @@ def sample(
 @compiled
 def _generate(
     function, weights, floats, ints, logits, rows, ids, texts, start, sampled, new_tokens, uniform, used, params, windows, run,
-    scores, probs,
+    spelling, places, scores, probs,
 ):  # fmt: skip
     """Sample tokens for B texts until each has ended or has fewer than two random numbers left.
 
@@ -81,7 +80,8 @@ def _generate(
         new_tokens: int64 (B,), how many new tokens there were before.
         uniform: float64 (B, N), random numbers in [0, 1).
         used: int64 (B,), how many of them were used; updated.
-        params, windows, run, scores, probs: As in ``sample_token``.
+        places: int64 (B, 3), the ``place`` of each text; updated.
+        params, windows, run, spelling, scores, probs: As in ``sample_token``.
     """
     live = len(rows)
     call_step(function, weights, ids[:0], floats, ints, logits)
@@ -93,7 +93,9 @@ def _generate(
             if number + 2 > uniform.shape[1] or count >= params.max_new_tokens:
                 continue
             first, second = uniform[row, number], uniform[row, number + 1]
-            token, took = sample_token(logits[slot], texts[row], size, count, first, second, params, windows, run, scores, probs)
+            token, took = sample_token(
+                logits[slot], texts[row], size, count, first, second, params, windows, run, spelling, places[row], scores, probs
+            )
             texts[row, size] = token
             sampled[row] += 1
             used[row] += took

@@ -9,7 +9,7 @@ Each setting means what it means in transformers, and they are applied in its or
     filter_probs        the filters that are on
     draw_token          the token, by its probability
     sample_from         the filters, then the token
-    sample_token        all of it, and a second draw where the first token would complete a copied span
+    sample_token        all of it, and a second draw where the first token would complete a copied span or an unknown word
     sample_rows         ``sample_token`` for each row of a batch
 
 B rows, V vocabulary, T tokens of a text, N random numbers a row, K temperatures.
@@ -19,9 +19,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
+    "Constraints",
     "SamplingParams",
     "apply_penalties",
     "apply_temperature",
+    "compiled_constraints",
     "draw_token",
     "filter_min_p",
     "filter_probs",
@@ -40,7 +43,6 @@ __all__ = [
     "sample_rows",
     "sample_token",
     "sharpen",
-    "windows_and_run",
 ]
 
 NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
@@ -75,16 +77,35 @@ class SamplingParams(NamedTuple):
         return not (has_filter or self.looks_back or self.is_greedy or self.min_new_tokens > 0)
 
 
-def windows_and_run(params: SamplingParams, guard: tuple[WindowSet, int] | None) -> tuple[WindowSet | None, int]:
-    """Return the windows and the run with which to call the compiled functions: ``(None, 0)`` if only the temperature counts.
+class Constraints(NamedTuple):
+    """What the texts of a call must not contain.
 
-    None is a type, for which numba compiles penalties, filters and the guard only when a call first uses one of them.
+    Attributes:
+        windows, run: The copied spans that must not be completed, as in ``copies``; without any, None and 0.
+        spelling: The known words and characters that texts are made of; None for any.
+        places: int64 (B, 3), the place of each text in ``spelling``; updated while sampling.
     """
-    return (None, 0) if guard is None and params.is_plain else guard or (NO_WINDOWS, 0)
+
+    windows: WindowSet | None
+    run: int
+    spelling: Spelling | None
+    places: Int64[np.ndarray, "B 3"]
+
+
+def compiled_constraints(
+    params: SamplingParams, constraints: Constraints | None, count: int
+) -> tuple[WindowSet | None, int, Spelling | None, Int64[np.ndarray, "B 3"]]:
+    """Return the constraints of some texts as the compiled functions take them.
+
+    None is a type, for which numba compiles nothing: the windows are None if only the temperature counts, so that penalties,
+    filters and the copy limit are compiled when a call first uses one of them, and so is the spelling.
+    """
+    windows, run, spelling, places = constraints or (None, 0, None, no_places(count))
+    return (NO_WINDOWS if windows is None and not params.is_plain else windows), run, spelling, places
 
 
 @inner
-def sample_token(logits, text, size, new_tokens, first, second, params, windows, run, scores, probs):
+def sample_token(logits, text, size, new_tokens, first, second, params, windows, run, spelling, place, scores, probs):
     """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER; and how many random numbers it used.
 
     Args:
@@ -92,46 +113,58 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
         text: int64, at least size + 1 long; ``text[size:]`` may be overwritten.
         size: Number of tokens in the text.
         new_tokens: How many of them are new.
-        first, second: Random numbers in [0, 1); the second is used where the token of the first completes a copied span.
+        first, second: Random numbers in [0, 1); the second is used where the token of the first is forbidden.
         params: SamplingParams.
         windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off, and windows of None is off
-            with all settings but the temperature; see ``windows_and_run``.
+            with all settings but the temperature; see ``compiled_constraints``.
+        spelling, place: The words that the text may contain, and its place among them, int64 (3,), which is updated; a spelling
+            of None is off.
         scores, probs: float64 (V,), scratch memory.
     """
-    temperatures, top_k, top_p, min_p, _, _, _, _, is_greedy, eos, bos, vocab_size = params
-    temperature = temperatures[new_tokens % len(temperatures)]
+    eos, temperature = params.eos_id, params.temperatures[new_tokens % len(params.temperatures)]
     if windows is None:  # the rest is not compiled
-        largest = _write_scores(logits, bos, vocab_size, scores)
-        if not -np.inf < largest < np.inf:
-            return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
-        apply_temperature(scores, largest, temperature, probs)
-        return np.int64(draw_token(probs, first)), 1
-    largest = apply_penalties(logits, text, size, new_tokens, params, scores)
+        largest = _write_scores(logits, params.bos_id, params.vocab_size, scores)
+    else:
+        largest = apply_penalties(logits, text, size, new_tokens, params, scores)
     if not -np.inf < largest < np.inf:
         return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
-    if is_greedy:
-        token = np.int64(_most_probable(scores))
-    else:
-        apply_temperature(scores, largest, temperature, probs)
-        filter_probs(probs, top_k, top_p, min_p)
-        token = np.int64(draw_token(probs, first))
-    if run == 0 or token == eos:
+    token = _draw(windows, scores, largest, temperature, params, first, probs)
+    is_copy, is_spelled = False, True
+    if windows is not None and run > 0 and token != eos:
+        text[size] = token
+        is_copy = copies(windows, text, size, run)
+    if spelling is not None:
+        is_spelled, after = follows(spelling, place, token, eos)
+        if is_spelled and not is_copy:
+            place[0], place[1], place[2] = after
+    if is_spelled and not is_copy:
         return token, 1
-    text[size] = token
-    if not copies(windows, text, size, run):
-        return token, 1
-    largest = _forbid_copies(windows, text, size, run, eos, largest, scores, probs)
+    if windows is not None and run > 0:
+        _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs)
+    if spelling is not None:
+        rule_out_misspelled(spelling, place, eos, scores)
+    largest = _largest_score(scores)
     if largest == -np.inf:
         return DEAD_END, 2
-    if is_greedy:
-        return np.int64(_most_probable(scores)), 2
+    token = _draw(windows, scores, largest, temperature, params, second, probs)
+    if spelling is not None:
+        place[0], place[1], place[2] = follows(spelling, place, token, eos)[1]
+    return token, 2
+
+
+@inner
+def _draw(windows, scores, largest, temperature, params, uniform, probs):
+    """Return a token sampled from scores, or the most probable one; with windows of None, only the temperature counts."""
+    if windows is not None and params.is_greedy:
+        return np.int64(_most_probable(scores))
     apply_temperature(scores, largest, temperature, probs)
-    filter_probs(probs, top_k, top_p, min_p)
-    return np.int64(draw_token(probs, second)), 2
+    if windows is not None:
+        filter_probs(probs, params.top_k, params.top_p, params.min_p)
+    return np.int64(draw_token(probs, uniform))
 
 
 @compiled
-def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, tokens, used):
+def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens, used):
     """Sample the next token of each of B texts into ``tokens``; ``used``, int64 (B,), receives how many random numbers each used.
 
     Args:
@@ -139,8 +172,9 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
         texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
         new_tokens: int64 (B,).
         uniform: float64 (B, 2), random numbers in [0, 1).
-        params, windows: As in ``sample_token``.
+        params, windows, spelling: As in ``sample_token``.
         runs: int64 (B,), each row's ``run``.
+        places: int64 (B, 3), each row's ``place``.
     """
     scores, probs = np.empty(logits.shape[1]), np.empty(logits.shape[1])
     for row in range(len(logits)):
@@ -154,6 +188,8 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
             params,
             windows,
             runs[row],
+            spelling,
+            places[row],
             scores,
             probs,
         )
@@ -340,14 +376,12 @@ def _most_probable(scores):
 
 
 @inner
-def _forbid_copies(windows, text, size, run, eos, largest, scores, probs):
-    """Rule out every token that completes a copied span, and eos; return the largest score left, -inf where there is none."""
+def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs):
+    """Rule out every token that completes a copied span, and eos if the first token drawn did."""
     apply_temperature(scores, largest, 1.0, probs)  # at a low temperature all other tokens could underflow to zero
     forbid(windows, text, size, run, probs)
-    probs[eos] = 0.0
-    largest = -np.inf
-    for other in range(len(probs)):
-        if probs[other] == 0:
-            scores[other] = -np.inf
-        largest = max(largest, scores[other])
-    return largest
+    for token in range(len(probs)):
+        if token == eos:
+            scores[token] = -np.inf if is_copy else scores[token]
+        elif probs[token] == 0:
+            scores[token] = -np.inf

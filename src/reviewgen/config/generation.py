@@ -29,6 +29,8 @@ class GenerationConfig:
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
         max_time: The maximum time of a call in seconds, after which all texts are cut off; None is no limit.
+        words: "known" lets a token only continue or end a word that occurs at least twice in the training text; "any" is the
+            plain model. An unknown word of a prompt is left alone.
         finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other.
     """
 
@@ -46,6 +48,7 @@ class GenerationConfig:
     no_repeat_ngram_size: Annotated[int, Bound(at_least=0)] = 0
     stop_strings: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     max_time: Annotated[float | None, Bound(above=0)] = None
+    words: Literal["known", "any"] = "any"
     finish: Literal["sentence"] | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +95,7 @@ class GenerationSettings(TypedDict, total=False):
     no_repeat_ngram_size: int | None
     stop_strings: str | Iterable[str] | None
     max_time: float | None
+    words: Literal["known", "any"] | None
     finish: Literal["sentence"] | None
 
 

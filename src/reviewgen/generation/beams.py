@@ -97,6 +97,9 @@ class _Search:
         table[params.bos_id] = -np.inf
         if row.rest:
             table[: params.vocab_size][~decoder.pieces.matches(row.rest)] = -np.inf
+        unknown = ~decoder.spelled(row)
+        if (table[: params.vocab_size][~unknown] > -np.inf).any():
+            table[: params.vocab_size][unknown] = -np.inf
         largest = table.max()
         if largest == -np.inf:
             return table
@@ -150,7 +153,7 @@ class _Search:
             decoder.stopping.finish(row, "end")
             return row
         piece = decoder.pieces.texts[token]
-        row.ids.append(token)
+        decoder.append(row, token)
         row.new_tokens += len(piece) > len(row.rest) or not row.rest
         if row.rest:
             row.rest = row.rest[len(piece) :]

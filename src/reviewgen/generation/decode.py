@@ -5,9 +5,10 @@ generated with it. Global random state is never touched. Any Stepper works, toke
 ``SupportsSample`` samples blocks of tokens in its own loop once the prompt is complete. ``reviewgen.compiled.sampling`` samples
 a token from logits; ``stopping`` decides where a text ends.
 
-With a CopyGuard no token may complete a copied span: one that would is sampled again from those that do not. If only eos is
-left, the row goes back a few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes
-the forbidden token and sets ``exceeds_limit``.
+With a CopyGuard no token may complete a copied span, and with a Spelling a token may only continue or end a known word. A token
+that is forbidden is sampled again from those that are not. If none is left, or only eos after a copied span, the row goes back a
+few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes the forbidden token, and
+sets ``exceeds_limit`` if that completes a copied span.
 
 B rows, V vocabulary, K tokens looked back at, N random numbers a row.
 """
@@ -18,17 +19,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 
 from reviewgen.compiled.sampling import (
     DEAD_END,
     NOT_A_NUMBER,
     NOTHING_LEFT,
+    Constraints,
     SamplingParams,
     apply_penalties,
+    compiled_constraints,
     sample_rows,
-    windows_and_run,
 )
+from reviewgen.compiled.spelling import Spelling, follow_all, mark_spelled, no_places, start_of_text
 from reviewgen.compiled.windows import copies
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import GenerationError
@@ -36,7 +39,8 @@ from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.rows import Row, select_rows, stack_rows
 from reviewgen.generation.stopping import Stopping
-from reviewgen.protocols import CopyGuard, Stepper, StepState, SupportsSample, Tokenizer
+from reviewgen.novelty import CopyGuard
+from reviewgen.protocols import Stepper, StepState, SupportsSample, Tokenizer
 
 __all__ = ["MAX_RETRIES", "Decoder", "make_sampling_params", "reachable_guard"]
 
@@ -81,6 +85,7 @@ class Decoder:
         tokenizer, pieces: The tokenizer, and the texts of its single tokens.
         config: The generation settings.
         guard: The copied spans that must not be completed.
+        spelling: The words and characters that texts are made of; None for any.
         hooks: Objects that are called at every token.
         deadline: The ``time.monotonic`` at which all rows end where they are.
         block_seconds: About how long a block of a stepper's own loop should take.
@@ -91,6 +96,7 @@ class Decoder:
     pieces: Pieces
     config: GenerationConfig
     guard: CopyGuard | None = None
+    spelling: Spelling | None = None
     hooks: Hooks | None = None
     deadline: float | None = None
     block_seconds: float = _BLOCK_SECONDS
@@ -143,6 +149,7 @@ class Decoder:
         if removed:
             del row.ids[-removed:]
             row.new_tokens -= removed
+            row.place = None
 
     def _is_over(self, rows: list[Row]) -> bool:
         """Finish all rows where they are once the deadline has passed; return whether it has."""
@@ -184,9 +191,11 @@ class Decoder:
             started = time.monotonic()
             uniform = np.stack([row.peek_random(size) for row in live])
             new_tokens = np.array([row.new_tokens for row in live], np.int64)
-            tokens, used, state = self.stepper.sample(state, uniform, self.params, self._tails(live), new_tokens, self.guard)
-            for row, count in zip(live, used.tolist(), strict=True):
+            constraints = self._constraints(live)
+            tokens, used, state = self.stepper.sample(state, uniform, self.params, self._tails(live), new_tokens, constraints)
+            for row, count, place in zip(live, used.tolist(), constraints.places, strict=True):
                 row.use_random(count)
+                row.place = place
             continuing = [number for number, row in enumerate(live) if self._append_block(row, tokens[number])]
             yield live
             live, state = [live[number] for number in continuing], select_rows(state, continuing)
@@ -209,16 +218,17 @@ class Decoder:
         table, params = self._mask_and_process(live, logits)
         texts = np.pad(self._tails(live), ((0, 0), (0, 1)))  # room for a token
         runs = np.array([self.guard[1] if self.guard and row.is_past_prompt else 0 for row in live], np.int64)
-        tokens = self._sample(live, table, texts, runs, params)
+        constraints = self._constraints(live)
+        constraints.places[[not row.is_past_prompt for row in live]] = no_places(1)
+        tokens = self._sample(live, table, texts, runs, params, constraints)
         continuing = set()
         for number, row in enumerate(live):
             token = int(tokens[number])
             if token == NOTHING_LEFT and row.rest:  # penalties rule out every match: use the tokenizer's tokens
                 row.forced, row.rest = self.tokenizer.encode(row.rest), ""
             elif token == DEAD_END and row.retries >= MAX_RETRIES:
-                row.exceeds_limit = True
                 one = slice(number, number + 1)
-                token = int(self._sample([row], table[one], texts[one], np.zeros(1, np.int64), params)[0])
+                token = self._sample_forbidden(row, table[one], texts[one], runs[one], params)
             elif token >= 0 and self.guard is not None and not row.is_past_prompt:
                 token = self._guard_prompt_end(row, token, table[number : number + 1], texts[number : number + 1], params)
             if self._append(row, token, table[number]):
@@ -232,17 +242,62 @@ class Decoder:
         texts: Int64[np.ndarray, "B K"],
         runs: Int64[np.ndarray, " B"],
         params: SamplingParams,
+        constraints: Constraints,
     ) -> Int64[np.ndarray, " B"]:
         """Return each row's token, or the code of why it has none."""
         tokens, used = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         uniform = np.array([row.peek_random(2) for row in rows])
         sizes = np.full(len(rows), texts.shape[1] - 1)
         new_tokens = np.array([row.new_tokens for row in rows], np.int64)
-        windows, _ = windows_and_run(params, self.guard)
-        sample_rows(table, texts, sizes, new_tokens, uniform, params, windows, runs, tokens, used)
+        windows, _, spelling, places = compiled_constraints(params, constraints, len(rows))
+        sample_rows(table, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens, used)
         for row, count in zip(rows, used.tolist(), strict=True):
             row.use_random(count)
         return tokens
+
+    def _sample_forbidden(
+        self,
+        row: Row,
+        table: Float[np.ndarray, "1 V"],
+        text: Int64[np.ndarray, "1 K"],
+        run: Int64[np.ndarray, "1"],
+        params: SamplingParams,
+    ) -> int:
+        """Return a token for a row of which all tokens are forbidden: one of an unknown word, or else one of a copied span."""
+        anywhere = self._constraints([row])._replace(places=no_places(1))
+        token = int(self._sample([row], table, text, run, params, anywhere)[0])
+        if token == DEAD_END:
+            row.exceeds_limit = True
+            token = int(self._sample([row], table, text, np.zeros(1, np.int64), params, anywhere)[0])
+        return token
+
+    def _constraints(self, rows: list[Row]) -> Constraints:
+        """Return what the texts of some rows must not contain, with the places where they are now."""
+        windows, run = self.guard or (None, 0)
+        places = no_places(len(rows)) if self.spelling is None else np.stack([self.place(row) for row in rows])
+        return Constraints(windows, run, self.spelling, places)
+
+    def place(self, row: Row) -> Int64[np.ndarray, "3"]:
+        """Return the place of a row among the known words."""
+        assert self.spelling is not None
+        if row.place is None:
+            row.place = start_of_text(self.spelling)
+            follow_all(self.spelling, row.place, np.array(row.ids, np.int64))
+        return row.place
+
+    def spelled(self, row: Row) -> Bool[np.ndarray, " V"]:
+        """Return a mask of the tokens that continue or end a known word of a row."""
+        is_spelled = np.ones(self.params.vocab_size, np.bool_)
+        if self.spelling is not None:
+            mark_spelled(self.spelling, self.place(row), self.params.eos_id, is_spelled)
+        return is_spelled
+
+    def append(self, row: Row, token: int) -> None:
+        """Append a token to the ids of a row."""
+        if self.spelling is not None:
+            row.place = self.place(row).copy()
+            follow_all(self.spelling, row.place, np.array([token], np.int64))
+        row.ids.append(token)
 
     def _mask_and_process(
         self, rows: list[Row], logits: Float[np.ndarray, "B V"]
@@ -256,6 +311,8 @@ class Decoder:
         for number, row in enumerate(rows):
             if row.rest:
                 allowed = self.pieces.matches(row.rest) & (table[number, :size] > -np.inf)
+                if (known := allowed & self.spelled(row)).any():
+                    allowed = known
                 if allowed.any():
                     table[number, :size][~allowed] = -np.inf
                 else:  # no match has a probability: use the tokenizer's tokens
@@ -280,14 +337,15 @@ class Decoder:
         text[0, -1] = token
         if not copies(windows, text[0], text.shape[1] - 1, run):
             return token
-        other = int(self._sample([row], table, text, np.full(1, run), params)[0])
+        anywhere = self._constraints([row])._replace(places=no_places(1))
+        other = int(self._sample([row], table, text, np.full(1, run), params, anywhere)[0])
         row.exceeds_limit |= other == DEAD_END
         return token if other == DEAD_END else other
 
     def _append(self, row: Row, token: int, scores: Float[np.ndarray, " V"]) -> bool:
         """Append a token to a row, and finish the row if it ends there; return whether it continues."""
         if row.forced:
-            row.ids.append(row.forced.pop(0))
+            self.append(row, row.forced.pop(0))
             row.prompt_tokens = len(row.ids)
             return True
         if token < 0:
@@ -297,7 +355,7 @@ class Decoder:
             self.stopping.finish(row, "end")
             return False
         rest, piece = row.rest, self.pieces.texts[token]
-        row.ids.append(token)
+        self.append(row, token)
         row.new_tokens += len(piece) > len(row.rest) or not row.rest
         row.rest = row.rest[len(piece) :]
         if rest:

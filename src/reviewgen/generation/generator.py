@@ -19,8 +19,9 @@ from reviewgen.generation.outputs import GeneratedText, Generation
 from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.request import Request
 from reviewgen.generation.rows import Row, make_row, text_so_far
-from reviewgen.novelty import Index, Novelty
-from reviewgen.protocols import CopyGuard, Stepper, Tokenizer
+from reviewgen.generation.speller import Speller
+from reviewgen.novelty import CopyGuard, Index, Novelty
+from reviewgen.protocols import Stepper, Tokenizer
 
 __all__ = ["Generator", "require_index"]
 
@@ -37,6 +38,7 @@ class Generator:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
         pieces: The texts of its tokens; decoded when first needed if not given.
+        speller: The words that texts are made of; without one, they are valid UTF-8.
         index: The index of the training text, for ``novelty``.
         score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:
             ``score(ids, given)``.
@@ -48,11 +50,12 @@ class Generator:
         tokenizer: Tokenizer,
         *,
         pieces: Pieces | None = None,
+        speller: Speller | None = None,
         index: Index | None = None,
         score: Callable[[list[int], int], list[float]] | None = None,
     ) -> None:
         self.stepper, self.tokenizer, self.index = stepper, tokenizer, index
-        self._pieces, self._score = pieces, score
+        self._pieces, self._speller, self._score = pieces, speller or Speller(tokenizer), score
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -70,10 +73,12 @@ class Generator:
             start_late: Whether texts that would start after ``max_time`` are returned without new tokens, instead of left out.
 
         Raises:
-            DataError: ``novelty`` is asked for, and the model has no index of its training text.
+            DataError: ``novelty`` is asked for, and the model has no index of its training text; or ``words="known"``, and it has
+                no lexicon.
             GenerationError: No token can be sampled, or no try includes what must be included.
         """
         guard = self._guard(request)
+        self._speller.spelling(request.config.words)  # raised before anything is generated
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.must_include:
@@ -169,7 +174,9 @@ class Generator:
         block_seconds: float = _BLOCK_SECONDS,
     ) -> Decoder:
         guard = reachable_guard(guard, rows, request.config.max_new_tokens)
-        return Decoder(self.stepper, self.tokenizer, self.pieces, request.config, guard, request.hooks, deadline, block_seconds)
+        spelling = self._speller.spelling(request.config.words)
+        model = self.stepper, self.tokenizer, self.pieces
+        return Decoder(*model, request.config, guard, spelling, request.hooks, deadline, block_seconds)
 
     def _row(self, request: Request, prompt: str, *numbers: int) -> Row:
         """Return the row of a prompt, whose random stream is that of the seed and some numbers."""

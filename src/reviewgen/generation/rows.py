@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import StepState, Tokenizer
@@ -34,6 +34,7 @@ class Row:
             None while it is being generated.
         text: The text, once there is a finish_reason.
         seconds: From the start of the batch until the text was complete.
+        place: Its place among the known words, as in ``reviewgen.compiled.spelling``; None if it is not known yet.
     """
 
     prompt: str
@@ -50,6 +51,7 @@ class Row:
     finish_reason: str | None = None
     text: str = ""
     seconds: float = 0.0
+    place: Int64[np.ndarray, "3"] | None = None
     _random: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property

@@ -31,8 +31,14 @@ class Stopping:
         return row.finish_reason is not None
 
     def finish(self, row: Row, reason: str) -> None:
-        """Finish a row as it stands; with ``finish="sentence"`` one that was cut off ends with its last whole sentence."""
+        """Finish a row as it stands, without an incomplete last character.
+
+        With ``finish="sentence"``, one that was cut off ends with its last whole sentence.
+        """
         row.text, row.finish_reason = full_text(row, self.tokenizer), reason
+        if reason in _CUT_OFF and row.text.endswith("\ufffd"):  # inside a character
+            row.text = row.prompt + row.text[len(row.prompt) :].rstrip("\ufffd")
+            self._drop_unused_tokens(row)
         if self.config.finish == "sentence" and reason in _CUT_OFF:
             ends = [match.end() for match in _SENTENCE_END.finditer(row.text, len(row.prompt))]
             if ends and self._keeps_min_new_tokens(row, row.text[: ends[-1]]):
@@ -66,12 +72,12 @@ class Stopping:
         del row.ids[kept:]
 
     def _count_tokens(self, row: Row, text: str) -> int:
-        """Return the number of leading tokens of a row that are needed for a beginning of its text."""
+        """Return the number of leading tokens of a row that are needed for a beginning of its text; at least its prompt's."""
 
         def decoded(count: int) -> str:
             return row.prompt + self.tokenizer.decode(row.ids[:count])[row.prompt_length :]
 
-        kept = bisect_left(range(len(row.ids)), len(text), key=lambda count: len(decoded(count)))
+        kept = bisect_left(range(len(row.ids)), len(text), row.prompt_tokens, key=lambda count: len(decoded(count)))
         while kept < len(row.ids) and not decoded(kept).startswith(text):  # inside a character
             kept += 1
         return kept

@@ -16,6 +16,7 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_o
 from reviewgen.errors import BundleError, ConfigError, GenerationError
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Walk, make_request
 from reviewgen.generation.generator import require_index
+from reviewgen.generation.speller import Speller
 from reviewgen.hub.locate import HubOptions, locate, parse_repository
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
@@ -437,7 +438,19 @@ class ReviewModel:
             stepper = self._bundle.weights.stepper()
         except BundleError as error:
             raise GenerationError(str(error)) from None
-        return Generator(stepper, self.tokenizer, pieces=self._pieces, index=self._bundle.index, score=self._log_probabilities)
+        bundle = self._bundle
+        return Generator(
+            stepper,
+            self.tokenizer,
+            pieces=self._pieces,
+            speller=self._speller,
+            index=bundle.index,
+            score=self._log_probabilities,
+        )
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self.tokenizer, self._bundle.lexicon)
 
     @cached_property
     def _pieces(self) -> Pieces:

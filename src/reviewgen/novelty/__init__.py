@@ -15,12 +15,27 @@ Both have the same methods. They work on token ids; callers pass a function that
 
 from typing import TypeAlias
 
+from reviewgen.compiled.windows import WindowSet
 from reviewgen.novelty.build import build_index
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
-__all__ = ["WINDOWS", "CompactIndex", "ExactIndex", "Index", "Novelty", "Span", "build_index", "read_index", "write_index"]
+__all__ = [
+    "WINDOWS",
+    "CompactIndex",
+    "CopyGuard",
+    "ExactIndex",
+    "Index",
+    "Novelty",
+    "Span",
+    "build_index",
+    "read_index",
+    "write_index",
+]
+
+CopyGuard: TypeAlias = tuple[WindowSet, int]
+"""The copied spans that must not be completed: the windows and the run of ``reviewgen.compiled.windows.copies``."""
 
 Index: TypeAlias = CompactIndex | ExactIndex

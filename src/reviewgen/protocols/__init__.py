@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         NONE,
         NOT_A_NUMBER,
         NOTHING_LEFT,
-        CopyGuard,
+        Constraints,
         CountedContext,
         Stepper,
         StepperFactory,
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
         SupportsSample,
         TensorSpec,
     )
-    from reviewgen.protocols.tokenizer import SupportsEncodeBatch, Tokenizer
+    from reviewgen.protocols.tokenizer import SupportsEncodeBatch, SupportsTokenBytes, Tokenizer
 
 __all__ = [
     "DEAD_END",
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
-    "CopyGuard",
+    "Constraints",
     "CountTrained",
     "CountedContext",
     "LanguageModel",
@@ -64,6 +64,7 @@ __all__ = [
     "SupportsSample",
     "SupportsScore",
     "SupportsStep",
+    "SupportsTokenBytes",
     "TensorSpec",
     "Tokenizer",
 ]
@@ -82,7 +83,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsStep",
         ],
         "stepper": [
-            "CopyGuard",
+            "Constraints",
             "CountedContext",
             "DEAD_END",
             "NONE",
@@ -96,6 +97,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsSample",
             "TensorSpec",
         ],
-        "tokenizer": ["SupportsEncodeBatch", "Tokenizer"],
+        "tokenizer": ["SupportsEncodeBatch", "SupportsTokenBytes", "Tokenizer"],
     },
 )

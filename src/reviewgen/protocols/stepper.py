@@ -10,16 +10,15 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkabl
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 
-from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, SamplingParams
+from reviewgen.compiled.sampling import DEAD_END, NONE, NOT_A_NUMBER, NOTHING_LEFT, Constraints, SamplingParams
 from reviewgen.compiled.steps import CompiledStep
-from reviewgen.compiled.windows import WindowSet
 
 __all__ = [
     "DEAD_END",
     "NONE",
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
-    "CopyGuard",
+    "Constraints",
     "CountedContext",
     "StepState",
     "Stepper",
@@ -32,9 +31,6 @@ __all__ = [
 
 StepState: TypeAlias = Any
 """A stepper's recurrent state; see Stepper for its rules."""
-
-CopyGuard: TypeAlias = tuple[WindowSet, int]
-"""The copied spans that must not be completed; see SupportsSample."""
 
 TensorSpec: TypeAlias = tuple[str, tuple[int | None, ...]]
 """Dtype and shape of a saved tensor; see StepperFactory."""
@@ -63,10 +59,10 @@ class Stepper(Protocol):
 class SupportsSample(Protocol):
     """A stepper that samples many tokens in one call, in a compiled loop.
 
-    ``reviewgen.compiled.sampling`` defines temperature, filters, penalties and forbidden tokens, and has the functions for it.
-
-    ``CopyGuard`` is a pair ``(windows, run)``. A token that would make ``copies(windows, text, end, run)`` of
-    ``reviewgen.compiled.windows`` true is forbidden, except for the end token, and another one is sampled in its place.
+    ``reviewgen.compiled.sampling`` defines temperature, filters, penalties and ``Constraints``, and has the functions for them. A
+    token is forbidden, and another one is sampled in its place, if it would make ``copies(windows, text, end, run)`` of
+    ``reviewgen.compiled.windows`` true, except for the end token, or if ``follows(spelling, place, token, eos)`` of
+    ``reviewgen.compiled.spelling`` is false.
     """
 
     def sample(
@@ -76,23 +72,23 @@ class SupportsSample(Protocol):
         params: SamplingParams,
         texts: Int64[np.ndarray, "B K"],
         new_tokens: Int64[np.ndarray, " B"],
-        guard: CopyGuard | None = None,
+        constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens for each row.
 
         A row depends on its own random numbers only, and not on how many there are: numbers that it does not use are passed
         again in the next call. A token may use several of them; at least 32 yield at least one token. A row ends after the end
-        token, after its ``params.max_new_tokens``-th token, or with a code in place of a token: DEAD_END (the guard forbids every
-        token that is left), NOTHING_LEFT (every token has probability zero) or NOT_A_NUMBER (NaN or
-        infinite logits). The rest of an ended row is NONE, and its state is undefined.
+        token, after its ``params.max_new_tokens``-th token, or with a code in place of a token: DEAD_END (the constraints forbid
+        every token that is left), NOTHING_LEFT (every token has probability zero) or NOT_A_NUMBER (NaN or infinite logits). The
+        rest of an ended row is NONE, and its state is undefined.
 
         Args:
             state: The state after the last token of each row.
             uniform: Random numbers in [0, 1).
             params: The sampling settings.
-            texts: The last K tokens of each row, as many as the params and the guard look back at.
+            texts: The last K tokens of each row, as many as the params and the constraints look back at.
             new_tokens: How many tokens of each row are new, that is, not of the prompt.
-            guard: The copied spans that must not be completed; None forbids nothing.
+            constraints: What the texts must not contain; their places are updated. None forbids nothing.
 
         Returns:
             The sampled tokens, how many random numbers each row used, and the state after the tokens.

@@ -1,4 +1,4 @@
-"""Tokenizer, the contract of what turns text into ids and back, and its optional companion."""
+"""Tokenizer, the contract of what turns text into ids and back, and its optional companions."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["SupportsEncodeBatch", "Tokenizer"]
+__all__ = ["SupportsEncodeBatch", "SupportsTokenBytes", "Tokenizer"]
 
 
 @runtime_checkable
@@ -59,6 +59,20 @@ class Tokenizer(Protocol):
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """Return the tokenizer that ``save`` wrote into a folder."""
+        ...
+
+
+@runtime_checkable
+class SupportsTokenBytes(Protocol):
+    """A tokenizer whose tokens may be parts of a character.
+
+    While generating, only tokens are sampled that keep a text valid UTF-8; without this protocol, only if each token is whole
+    characters can that be known.
+    """
+
+    def token_bytes(self) -> Sequence[Sequence[int]]:
+        """Return the UTF-8 bytes of each token, empty for bos and eos; a value of 256 + n is n, half a byte, the higher half
+        first."""
         ...
 
 

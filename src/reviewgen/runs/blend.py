@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,6 +21,7 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_o
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
 from reviewgen.errors import ConfigError, NotADistribution
 from reviewgen.evaluation import Document, score_tokens
+from reviewgen.lexicon import Lexicon
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index
 from reviewgen.protocols import LanguageModel, SupportsScore
@@ -128,7 +132,7 @@ def make_bundle(
     first, parts = models[0].bundle, [model.bundle for model in models]
     plugin = find_model("blend")[1]
     blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights, gate)
-    index = _shared_index(models)
+    index, lexicon = _shared_index(models), _join_lexicons([part.lexicon for part in parts])
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     data = _shared_facts([model.training.get("data", {}) for model in models])
     record = {
@@ -149,9 +153,10 @@ def make_bundle(
         model_plugin=plugin,
         tokenizer_plugin=first.tokenizer_plugin,
         tokenizer_config=first.tokenizer_config,
-        generation=generation or first.generation,
+        generation=replace(generation or first.generation, words="any" if lexicon is None else "known"),
         training=record,
         index=index,
+        lexicon=lexicon,
     )
     bundle.card = write_card(describe(bundle))
     return bundle
@@ -169,6 +174,12 @@ def _shared_index(models: Sequence[ReviewModel]) -> Index | None:
     if len(fingerprints) > 1 or None in fingerprints:
         return None
     return next((model.bundle.index for model in models if model.bundle.index is not None), None)
+
+
+def _join_lexicons(lexicons: Sequence[Lexicon | None]) -> Lexicon | None:
+    """Return the words of all parts; None if one of them has no lexicon."""
+    known = [lexicon for lexicon in lexicons if lexicon is not None]
+    return reduce(or_, known) if len(known) == len(lexicons) else None
 
 
 def _refuse_other_tokenizers(models: Sequence[ReviewModel]) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.bundle.write import write_or_rescue
@@ -181,6 +181,12 @@ class Fit:
                     *suggest_trained_weights(self.plan, self.corpus, _final_split(self.corpus), last.tokens, seconds)
                 )
 
+    def _words(self) -> Literal["known", "any"]:
+        """Return the default of ``words``: known words only if there is a lexicon; a model trained further keeps its own."""
+        trained = self.plan.parts.trained
+        is_kept = trained is not None and trained.generation_config.words == "any"
+        return "any" if is_kept or self.corpus.lexicon is None else "known"
+
     def make_bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""
         parts = self.plan.parts
@@ -191,9 +197,10 @@ class Fit:
             model_plugin=parts.model_plugin,
             tokenizer_plugin=parts.tokenizer_plugin,
             tokenizer_config=parts.tokenizer_config,
-            generation=parts.generation,
+            generation=replace(parts.generation, words=self._words()),
             training=self.facts(),
             index=self.corpus.index,
+            lexicon=self.corpus.lexicon,
             conditions=self.corpus.conditions or None,
         )
         bundle.card = write_card(describe(bundle))

@@ -15,6 +15,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data import Corpus, TokenStore, gather, tokenize, workspace
 from reviewgen.errors import DataError
+from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, build_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.plan import TrainingPlan
@@ -36,6 +37,7 @@ class PreparedCorpus:
     tokenizer: Tokenizer
     stores: Mapping[str, TokenStore]  # by split
     index: Index | None  # of the training text; None without one, and in all processes but the first
+    lexicon: Lexicon | None  # likewise
     notes: tuple[str, ...] = ()
 
 
@@ -75,10 +77,12 @@ class ReadCorpus:
         for split in ("train", "validation"):
             if not stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
-        index = _build_index(plan, self.corpus, tokenizer, stores["train"]) if process_state().is_main_process else None
-        return PreparedCorpus(
-            self.corpus, self.conditions.with_ids_from(tokenizer.vocab_size), tokenizer, stores, index, self.notes
-        )
+        index, lexicon = None, None
+        if process_state().is_main_process:
+            index = _build_index(plan, self.corpus, tokenizer, stores["train"])
+            lexicon = _build_lexicon(plan, tokenizer, stores["train"])
+        conditions = self.conditions.with_ids_from(tokenizer.vocab_size)
+        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, self.notes)
 
 
 def prepare(plan: TrainingPlan) -> PreparedCorpus:
@@ -138,6 +142,15 @@ def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
         f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
         for name, count in unknown.items()
     ]
+
+
+def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> Lexicon | None:
+    """Return the words of the training text, and those of the model that is trained further."""
+    symbols = token_symbols(tokenizer)
+    own = None if symbols is None else build_lexicon(store.blocks, symbols)
+    store.release_pages()
+    before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
+    return own | before if own is not None and before is not None else own or before
 
 
 def _build_index(plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore) -> Index | None:

@@ -1,0 +1,175 @@
+"""Whether a token may follow a text: it must keep the text valid UTF-8, made of known words and known characters only.
+
+An automaton over bytes. Each text has a *place* in it, three numbers:
+
+    word        the node of the word that the text ends in, or of the beginning of one
+    separator   the node of the character between words whose first bytes the text ends with; 0 if there is none
+    half        the first half of a byte, whose second half is the next token; -1 if there is none
+
+Words and separators are followed side by side, since the first byte of a character does not say yet which of the two it is. In
+an unknown word, which a prompt may contain, the word node is one that any valid UTF-8 can follow, up to the next separator.
+
+V vocabulary, N nodes and their edges, S bytes of all tokens.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt16, UInt32
+
+from reviewgen.compiled import compiled, inner
+
+__all__ = ["HALF", "Spelling", "follow_all", "follows", "mark_spelled", "no_places", "rule_out_misspelled", "start_of_text"]
+
+HALF = 256  # symbols from here on are halves of a byte
+ANYWHERE = -1  # the word node of a text that any token may follow
+
+
+class Spelling(NamedTuple):
+    """An automaton, and the bytes of each token. Compiled functions take it as it is.
+
+    Node 0 is where no text can be. ``nodes[n]`` of node n is twice the number of bytes that may follow, plus one if a word or
+    separator may end there; behind it, for each of these bytes, is 256 times the node that it leads to, plus the byte.
+    """
+
+    nodes: UInt32[np.ndarray, " N"]
+    anything: int  # the node from which any valid UTF-8 follows
+    known: int  # the nodes below are those of any valid UTF-8, the others those of words and separators
+    words: int  # the beginning of a word
+    separators: int  # the beginning of a separator; 0 if no word is unknown
+    first: Int32[np.ndarray, "3 256"]  # the node after each byte from ``anything``, ``words`` and ``separators``, which have many
+    symbols: UInt16[np.ndarray, " S"]  # the bytes of the tokens, one after another; HALF + n is n, half a byte
+    offsets: Int64[np.ndarray, " V+1"]  # where the bytes of each token begin, and where the last ones end
+
+
+def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "3"]:
+    """Return the place of an empty text."""
+    return np.array([spelling.words, 0, -1], np.int64)
+
+
+def no_places(count: int) -> Int64[np.ndarray, "B 3"]:
+    """Return places of texts that any token may follow."""
+    return np.full((count, 3), ANYWHERE, np.int64)
+
+
+@compiled
+def follow_all(spelling, place, tokens):
+    """Move a place, int64 (3,), behind the tokens of a text, known or not."""
+    for token in tokens:
+        word, separator, half = _follow(spelling, place, token)
+        if word == 0 and separator == 0:
+            word, separator, half = _follow_unknown(spelling, place, token)
+        place[0], place[1], place[2] = word, separator, half
+
+
+@inner
+def follows(spelling, place, token, eos):
+    """Return whether a token may follow, and the place after it."""
+    if place[0] == ANYWHERE:
+        return True, (place[0], place[1], place[2])
+    if token == eos:
+        return _is_end(spelling, place[0]) and place[2] < 0, (place[0], place[1], place[2])
+    after = _follow(spelling, place, token)
+    return after[0] != 0 or after[1] != 0, after
+
+
+@compiled
+def mark_spelled(spelling, place, eos, is_spelled):
+    """Write whether each token may follow to ``is_spelled``, bool (V,)."""
+    for token in range(len(is_spelled)):
+        is_spelled[token] = follows(spelling, place, token, eos)[0]
+
+
+@inner
+def rule_out_misspelled(spelling, place, eos, scores):
+    """Set the score, (V,), of every token that may not follow to minus infinity."""
+    for token in range(len(spelling.offsets) - 1):
+        if scores[token] > -np.inf and not follows(spelling, place, token, eos)[0]:
+            scores[token] = -np.inf
+
+
+@inner
+def _follow(spelling, place, token):
+    """Return the place after a token; its word and separator are 0 if the token may not follow."""
+    word, separator, half = place[0], place[1], place[2]
+    for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
+        symbol = np.int64(spelling.symbols[position])
+        if symbol >= HALF:
+            if half < 0:
+                half = symbol - HALF
+                if not _has_byte(spelling, word, separator, half):
+                    return np.int64(0), np.int64(0), np.int64(-1)
+                continue
+            symbol += 16 * half - HALF
+            half = np.int64(-1)
+        elif half >= 0:
+            return np.int64(0), np.int64(0), np.int64(-1)
+        word, separator = _follow_byte(spelling, word, separator, symbol)
+        if word == 0 and separator == 0:
+            break
+    return word, separator, half
+
+
+@inner
+def _follow_unknown(spelling, place, token):
+    """Return the place after a token as ``_follow`` does, where a word that is not known may be anything."""
+    word, separator, half = place[0], place[1], place[2]
+    for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
+        symbol = np.int64(spelling.symbols[position])
+        if symbol >= HALF and half < 0:
+            half = symbol - HALF
+            continue
+        if symbol >= HALF:
+            symbol += 16 * half - HALF
+        half = np.int64(-1)
+        before = word
+        word, separator = _follow_byte(spelling, word, separator, symbol)
+        if word == 0 and separator == 0:
+            word = _child(spelling, before if before < spelling.known else np.int64(spelling.anything), symbol)
+            word = word if word != 0 else np.int64(spelling.anything)
+    return word, separator, half
+
+
+@inner
+def _follow_byte(spelling, word, separator, byte):
+    """Return the nodes after a byte; a separator that is complete begins a new word."""
+    next_word, next_separator = _child(spelling, word, byte), np.int64(0)
+    if separator != 0:
+        next_separator = _child(spelling, separator, byte)
+    elif _is_end(spelling, word):
+        next_separator = np.int64(spelling.first[2, byte])
+    if next_separator != 0 and _is_end(spelling, next_separator):
+        next_separator = np.int64(0)
+        if next_word < spelling.known:  # none, or any text
+            next_word = np.int64(spelling.words)
+    return next_word, next_separator
+
+
+@inner
+def _child(spelling, node, byte):
+    """Return the node after a byte; 0 if the byte may not follow."""
+    if node == spelling.words:
+        return np.int64(spelling.first[1, byte])
+    if node == spelling.anything:
+        return np.int64(spelling.first[0, byte])
+    for edge in range(node + 1, node + 1 + (np.int64(spelling.nodes[node]) >> 1)):
+        word = np.int64(spelling.nodes[edge])
+        if word & 255 == byte:
+            return word >> 8
+    return np.int64(0)
+
+
+@inner
+def _is_end(spelling, node):
+    """Return whether a word or separator may end at a node."""
+    return spelling.nodes[node] & 1 != 0
+
+
+@inner
+def _has_byte(spelling, word, separator, half):
+    """Return whether a byte with this first half may follow."""
+    for byte in range(16 * half, 16 * half + 16):
+        next_word, next_separator = _follow_byte(spelling, word, separator, np.int64(byte))
+        if next_word != 0 or next_separator != 0:
+            return True
+    return False

@@ -1,0 +1,31 @@
+"""The lexicon: the words of the training text, so that generated texts contain no others.
+
+    words       which words and characters a training text has
+    symbols     the bytes of each token of a tokenizer
+    automaton   sets of strings as automata over bytes
+    lexicon     Lexicon: the known words and separators of a model
+    files       a lexicon on disk
+    spelling    a lexicon and a tokenizer as compiled code takes them
+
+Must not know models. No torch.
+"""
+
+from reviewgen.lexicon.files import read_lexicon, write_lexicon
+from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
+from reviewgen.lexicon.spelling import make_spelling
+from reviewgen.lexicon.symbols import Symbols, token_symbols
+from reviewgen.lexicon.words import WordCounts, count_words, unknown_word_share, words_of
+
+__all__ = [
+    "Lexicon",
+    "Symbols",
+    "WordCounts",
+    "build_lexicon",
+    "count_words",
+    "make_spelling",
+    "read_lexicon",
+    "token_symbols",
+    "unknown_word_share",
+    "words_of",
+    "write_lexicon",
+]
