@@ -17,6 +17,7 @@ from reviewgen.blending.model import Blend, EntropyModel
 from reviewgen.blending.stepper import BlendStepper, SavedBlend, make_blend_stepper
 from reviewgen.blending.weights import check_weights, fit_weights, mix_scores
 from reviewgen.compiled.sampling import NONE, SamplingParams, sample_rows
+from reviewgen.compiled.spelling import no_places
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.config import from_dict, to_dict
 from reviewgen.errors import BundleError, ConfigError, DataError, UnknownPlugin
@@ -246,9 +247,18 @@ def test_its_loop_samples_what_its_logits_say(make, settings):
                 break
             scratch, size = np.array([*text, 0]), len(text)
             numbers = uniform[row, number], uniform[row, number + 1]
-            arguments = np.array([size]), np.array([place]), np.array([numbers]), params, NO_WINDOWS, np.array([0])
+            arguments = (
+                np.array([size]),
+                np.array([place]),
+                np.array([numbers]),
+                params,
+                NO_WINDOWS,
+                np.array([0]),
+                None,
+                no_places(1),
+            )
             drawn, taken = np.empty(1, np.int64), np.empty(1, np.int64)
-            sample_rows(logits, scratch[None], *arguments, drawn, taken)
+            sample_rows(logits, scratch[None], *arguments, *unconstrained, drawn, taken)
             assert token == drawn[0], (row, place)
             number += int(taken[0])
             text.append(token)

@@ -95,7 +95,8 @@ def chain_of(named: dict[str, Any]) -> list[processors.LogitsProcessor]:
 def chosen(logits: list[float], history: list[int], drawing: SamplingParams, number: float) -> int:
     scores, weights, text = np.empty(V), np.empty(V), np.array([0, *history, 0], np.int64)
     place, written = len(history) + 1, len(history)
-    token, used = sample_token(np.array(logits), text, place, written, number, 0.5, drawing, NO_WINDOWS, 0, scores, weights)
+    unconstrained = NO_WINDOWS, 0, None, np.zeros(3, np.int64)
+    token, used = sample_token(np.array(logits), text, place, written, number, 0.5, drawing, *unconstrained, scores, weights)
     assert used == 1
     return int(token)
 

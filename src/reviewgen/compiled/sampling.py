@@ -128,7 +128,8 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
         largest = apply_penalties(logits, text, size, new_tokens, params, scores)
     if not -np.inf < largest < np.inf:
         return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
-    token = _draw(windows, scores, largest, temperature, params, first, probs)
+    _weigh(windows, scores, largest, temperature, params, probs)
+    token = np.int64(draw_token(probs, first))
     is_copy, is_spelled = False, True
     if windows is not None and run > 0 and token != eos:
         text[size] = token
@@ -146,21 +147,24 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
     largest = _largest_score(scores)
     if largest == -np.inf:
         return DEAD_END, 2
-    token = _draw(windows, scores, largest, temperature, params, second, probs)
+    _weigh(windows, scores, largest, temperature, params, probs)
+    token = np.int64(draw_token(probs, second))
     if spelling is not None:
         place[0], place[1], place[2] = follows(spelling, place, token, eos)[1]
     return token, 2
 
 
 @inner
-def _draw(windows, scores, largest, temperature, params, uniform, probs):
-    """Return a token sampled from scores, or the most probable one; with windows of None, only the temperature counts."""
+def _weigh(windows, scores, largest, temperature, params, probs):
+    """Write unnormalised probabilities after temperature and filters, or if greedy, all to the most probable token."""
     if windows is not None and params.is_greedy:
-        return np.int64(_most_probable(scores))
+        for token in range(len(probs)):
+            probs[token] = 0.0
+        probs[_most_probable(scores)] = 1.0
+        return
     apply_temperature(scores, largest, temperature, probs)
     if windows is not None:
         filter_probs(probs, params.top_k, params.top_p, params.min_p)
-    return np.int64(draw_token(probs, uniform))
 
 
 @compiled
