@@ -87,7 +87,7 @@ def sample_plain(trie, ends, book, contexts, uniform, bos, end, limits, spelling
                     probs[bos] = 0.0
                     _rule_out_misspelled(probs, spelling, places[row], end)
                     token, context = np.int64(DEAD_END), np.int64(-1)
-                    if probs.max() > 0:
+                    if add_up(probs) > 0:
                         token = np.int64(draw_token(probs, uniform[row, used[row] - 1]))
                         child, place = follow(trie, contexts[row], token), follows(spelling, places[row], token, end)[1]
                 misses[row] = 0
@@ -162,7 +162,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                         _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
                         _rule_out_misspelled(probs, spelling, places[row], end)
                         token = np.int64(DEAD_END)
-                        if probs.max() > 0:
+                        if add_up(probs) > 0:
                             sharpen(probs, temperature)
                             if windows is not None:
                                 filter_probs(probs, top_k, top_p, min_p)
@@ -177,7 +177,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 if spelling is not None:
                     _rule_out_misspelled(probs, spelling, places[row], end)
                 token, after = np.int64(DEAD_END), np.int64(-1)
-                if probs.max() > 0:
+                if add_up(probs) > 0:
                     sharpen(probs, temperature)
                     filter_probs(probs, top_k, top_p, min_p)
                     token = np.int64(draw_token(probs, uniform[row, number]))

@@ -13,7 +13,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled.decoding import sample
+from reviewgen.compiled.decoding import feed, sample
 from reviewgen.compiled.linear import Bits, Matrix, pack, refuse_non_finite
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep
@@ -23,6 +23,7 @@ from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, R
 
 __all__ = ["GruStepper", "LstmStepper", "RecurrentStepper", "RnnStepper"]
 
+SHORT = 16  # tokens of a text that is fed step by step, so that the first use compiles no more than generating needs
 TABLE_BYTES = (
     1 << 24
 )  # of the table of products; a larger one takes longer to compute than it saves in a text of a few hundred words
@@ -76,6 +77,8 @@ class RecurrentStepper:
 
     def forward(self, ids: Int64[np.ndarray, "B T"], state: Parts) -> tuple[Float32[np.ndarray, "B V"], Parts]:
         """Return the logits after the last of T >= 1 tokens, and the state after it."""
+        if ids.shape[1] <= SHORT:
+            return feed(self, self.config.vocab_size, ids, state)
         floats, ints = self.state_arrays(state)
         h, c = floats[: self.config.layers], floats[self.config.layers :] if self.parts > 1 else None
         past = ints if self.config.ngrams > 1 else None

@@ -6,13 +6,13 @@ B texts, N random numbers of a text, K tokens looked back at, V vocabulary, V64 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_token
 from reviewgen.compiled.steps import CompiledStep, call_step
 
-__all__ = ["LOGITS_MULTIPLE", "logits_width", "sample"]
+__all__ = ["LOGITS_MULTIPLE", "feed", "logits_width", "sample"]
 
 LOGITS_MULTIPLE = 64
 
@@ -58,6 +58,26 @@ def sample(
     )
     order = np.argsort(rows)
     return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
+
+
+def feed(stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: Any) -> tuple[Float32[np.ndarray, "B V"], Any]:
+    """Return the logits after T >= 1 tokens, and the state after them, by one step for each token.
+
+    A stepper with a compiled step can use it as its ``forward``. It computes all logits after each token, so for long texts a
+    forward of its own is faster; but there is nothing more to compile.
+    """
+    floats, ints = stepper.state_arrays(state)
+    logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
+    step: CompiledStep = stepper.compiled_step
+    _feed(step.function, step.weights, np.ascontiguousarray(ids.T), floats, ints, logits)
+    return np.ascontiguousarray(logits[:, :vocab_size]), stepper.state_of(floats, ints)
+
+
+@compiled
+def _feed(function, weights, tokens, floats, ints, logits):
+    """Feed tokens, int64 (T, B), to B texts by the step at an address."""
+    for t in range(len(tokens)):
+        call_step(function, weights, tokens[t], floats, ints, logits)
 
 
 @compiled

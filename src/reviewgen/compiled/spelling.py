@@ -12,6 +12,7 @@ an unknown word, which a prompt may contain, the word node is one that any valid
 V vocabulary, N nodes and their edges, S bytes of all tokens.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,9 +53,8 @@ def no_places(count: int) -> Int64[np.ndarray, "B 3"]:
     return np.full((count, 3), ANYWHERE, np.int64)
 
 
-@compiled
-def follow_all(spelling, place, tokens):
-    """Move a place, int64 (3,), behind the tokens of a text, known or not."""
+def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequence[int]) -> None:
+    """Move a place behind the tokens of a text, known or not; in Python, since compiling takes longer than following a prompt."""
     for token in tokens:
         word, separator, half = _follow(spelling, place, token)
         if word == 0 and separator == 0:

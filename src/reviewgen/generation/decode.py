@@ -107,6 +107,11 @@ class Decoder:
         return make_sampling_params(self.config, self.tokenizer)
 
     @cached_property
+    def _places(self) -> dict[tuple[int, ...], Int64[np.ndarray, "3"]]:
+        """The place after each of some texts: most rows have the same prompt."""
+        return {}
+
+    @cached_property
     def stopping(self) -> Stopping:
         """The rules that decide where a text ends."""
         return Stopping(self.tokenizer, self.config)
@@ -281,8 +286,11 @@ class Decoder:
         """Return the place of a row among the known words."""
         assert self.spelling is not None
         if row.place is None:
-            row.place = start_of_text(self.spelling)
-            follow_all(self.spelling, row.place, np.array(row.ids, np.int64))
+            ids = tuple(row.ids)
+            if ids not in self._places:
+                self._places[ids] = start_of_text(self.spelling)
+                follow_all(self.spelling, self._places[ids], ids)
+            row.place = self._places[ids]
         return row.place
 
     def spelled(self, row: Row) -> Bool[np.ndarray, " V"]:
@@ -296,7 +304,7 @@ class Decoder:
         """Append a token to the ids of a row."""
         if self.spelling is not None:
             row.place = self.place(row).copy()
-            follow_all(self.spelling, row.place, np.array([token], np.int64))
+            follow_all(self.spelling, row.place, [token])
         row.ids.append(token)
 
     def _mask_and_process(
