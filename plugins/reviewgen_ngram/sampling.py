@@ -4,8 +4,8 @@ import numpy as np
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.linear import add_up, log32
-from reviewgen.compiled.sampling import DEAD_END, NONE, draw_token, filter_probs, sharpen
-from reviewgen.compiled.spelling import follows
+from reviewgen.compiled.sampling import DEAD_END, NONE, draw_token, filter_probs, redraw, sharpen
+from reviewgen.compiled.spelling import follows, rule_out_misspelled
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
 
@@ -85,7 +85,7 @@ def sample_plain(trie, ends, book, contexts, uniform, bos, end, limits, spelling
                         continue  # and propose another
                     fill_row(trie, contexts[row], probs)
                     probs[bos] = 0.0
-                    _rule_out_misspelled(probs, spelling, places[row], end)
+                    rule_out_misspelled(spelling, places[row], end, probs, 0.0)
                     token, context = np.int64(DEAD_END), np.int64(-1)
                     if add_up(probs) > 0:
                         token = np.int64(draw_token(probs, uniform[row, used[row] - 1]))
@@ -157,25 +157,27 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 token = np.int64(draw_token(probs, uniform[row, number]))
                 number += 1
                 if spelling is not None:
-                    is_spelled, place = follows(spelling, places[row], token, end)
-                    if not is_spelled:
+                    if not follows(spelling, places[row], token, end)[0]:
+                        token = redraw(spelling, places[row], end, probs, uniform[row, number - 1])
+                    if token == NONE:
                         _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
-                        _rule_out_misspelled(probs, spelling, places[row], end)
+                        rule_out_misspelled(spelling, places[row], end, probs, 0.0)
                         token = np.int64(DEAD_END)
                         if add_up(probs) > 0:
                             sharpen(probs, temperature)
                             if windows is not None:
                                 filter_probs(probs, top_k, top_p, min_p)
                             token = np.int64(draw_token(probs, uniform[row, number]))
-                            place = follows(spelling, places[row], token, end)[1]
                         number += 1
+                    if token >= 0:
+                        place = follows(spelling, places[row], token, end)[1]
             texts[row, position] = token
             if windows is not None and run > 0 and token >= 0 and token != end and copies(windows, texts[row], position, run):
                 _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
                 forbid(windows, texts[row], position, run, probs)
                 probs[end] = 0.0
                 if spelling is not None:
-                    _rule_out_misspelled(probs, spelling, places[row], end)
+                    rule_out_misspelled(spelling, places[row], end, probs, 0.0)
                 token, after = np.int64(DEAD_END), np.int64(-1)
                 if add_up(probs) > 0:
                     sharpen(probs, temperature)
@@ -193,14 +195,6 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
             if token != DEAD_END:
                 sizes[row] += 1
                 contexts[row] = after if after >= 0 else follow(trie, context, token)
-
-
-@inner
-def _rule_out_misspelled(probs, spelling, place, end):
-    """Set the probability of each token that may not follow a text to zero."""
-    for token in range(min(len(probs), len(spelling.offsets) - 1)):
-        if probs[token] > 0 and not follows(spelling, place, token, end)[0]:
-            probs[token] = 0.0
 
 
 @by_address

@@ -1,8 +1,7 @@
 """The trained weights that ship give the same files, texts and scores as when they were stored: a golden test.
 
-``golden/presets.json`` was written by ``python -m tests.plugins.test_golden`` before the code was reorganised. Texts and digests
-are compared exactly, and scores to five digits: since they were stored, the cross entropy of scoring has become a compiled loop,
-whose last bits are not PyTorch's. What the last bits depended on then is stored beside them.
+``golden/presets.json`` is written by ``python -m tests.plugins.test_golden``. Texts and digests are compared exactly, and scores
+to five digits: their last bits depend on PyTorch's version and the processor's instructions, which are stored beside them.
 """
 
 import json

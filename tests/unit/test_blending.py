@@ -247,16 +247,8 @@ def test_its_loop_samples_what_its_logits_say(make, settings):
                 break
             scratch, size = np.array([*text, 0]), len(text)
             numbers = uniform[row, number], uniform[row, number + 1]
-            arguments = (
-                np.array([size]),
-                np.array([place]),
-                np.array([numbers]),
-                params,
-                NO_WINDOWS,
-                np.array([0]),
-                None,
-                no_places(1),
-            )
+            arguments = np.array([size]), np.array([place]), np.array([numbers]), params
+            unconstrained = NO_WINDOWS, np.array([0]), None, no_places(1)
             drawn, taken = np.empty(1, np.int64), np.empty(1, np.int64)
             sample_rows(logits, scratch[None], *arguments, *unconstrained, drawn, taken)
             assert token == drawn[0], (row, place)

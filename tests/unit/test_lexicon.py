@@ -114,11 +114,11 @@ def test_a_token_may_follow_if_a_known_text_goes_on_with_it(name):
             continue
         ids, place = tokenizer.encode(text), start_of_text(spelling)
         for token in ids:
-            mark_spelled(spelling, place, tokenizer.eos_id, allowed)
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             assert allowed[token], (text, token)
             follow_all(spelling, place, [token])
             checked += 1
-        mark_spelled(spelling, place, tokenizer.eos_id, allowed)
+        allowed = mark_spelled(spelling, place, tokenizer.eos_id)
         assert allowed[tokenizer.eos_id], text
     assert checked > 500
 
@@ -157,7 +157,7 @@ def test_what_may_follow(text, token, may_follow):
     spelling = make_spelling(token_symbols(tokenizer), lexicon())
     place, allowed = start_of_text(spelling), np.zeros(tokenizer.vocab_size, np.bool_)
     follow_all(spelling, place, tokenizer.encode(text))
-    mark_spelled(spelling, place, tokenizer.eos_id, allowed)
+    allowed = mark_spelled(spelling, place, tokenizer.eos_id)
     assert allowed[tokenizer.encode(token)[0]] == may_follow
     assert allowed[tokenizer.eos_id] == (is_spelled(text) or "glorb" in text or "日本" in text)
 
@@ -170,17 +170,17 @@ def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name):
     for text in ("naïve 日本 🙂", "zzz", "\u0301", "\U0010ffff"):
         place = start_of_text(spelling)
         for token in tokenizer.encode(text):
-            mark_spelled(spelling, place, tokenizer.eos_id, allowed)
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             assert allowed[token]
             follow_all(spelling, place, [token])
     for _ in range(200):  # any sequence of allowed tokens decodes without U+FFFD
         place, ids = start_of_text(spelling), []
         while len(ids) < 12 or not allowed[tokenizer.eos_id]:
-            mark_spelled(spelling, place, tokenizer.eos_id, allowed)
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             partial = [token for token in np.flatnonzero(allowed) if token not in (tokenizer.bos_id, tokenizer.eos_id)]
             ids.append(int(draw.choice(partial[:60])))
             follow_all(spelling, place, ids[-1:])
-            mark_spelled(spelling, place, tokenizer.eos_id, allowed)
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             assert len(ids) < 60
         assert "\ufffd" not in tokenizer.decode(ids)
 
@@ -262,7 +262,7 @@ def test_the_distribution_is_the_model_s_own_among_allowed_tokens():
     ids = model.tokenizer.encode("the mo")
     place, allowed = start_of_text(spelling), np.zeros(model.tokenizer.vocab_size, np.bool_)
     follow_all(spelling, place, ids)
-    mark_spelled(spelling, place, model.tokenizer.eos_id, allowed)
+    allowed = mark_spelled(spelling, place, model.tokenizer.eos_id)
     logits, _ = model.bundle.weights.stepper().forward(
         np.array([[model.tokenizer.bos_id, *ids]]), model.bundle.weights.stepper().initial_state(1)
     )

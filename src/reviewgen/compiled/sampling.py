@@ -8,6 +8,7 @@ Each setting means what it means in transformers, and they are applied in its or
     filter_min_p        min-p
     filter_probs        the filters that are on
     draw_token          the token, by its probability
+    redraw              another one, if it would make an unknown word
     sample_from         the filters, then the token
     sample_token        all of it, and a second draw where the first token would complete a copied span or an unknown word
     sample_rows         ``sample_token`` for each row of a batch
@@ -39,6 +40,7 @@ __all__ = [
     "filter_min_p",
     "filter_probs",
     "filter_top_k_top_p",
+    "redraw",
     "sample_from",
     "sample_rows",
     "sample_token",
@@ -47,6 +49,8 @@ __all__ = [
 
 NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
 """Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
+
+MAX_REDRAWS = 8  # each takes some bits of the random number
 
 
 class SamplingParams(NamedTuple):
@@ -129,29 +133,27 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
     if not -np.inf < largest < np.inf:
         return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
     _weigh(windows, scores, largest, temperature, params, probs)
-    token = np.int64(draw_token(probs, first))
-    is_copy, is_spelled = False, True
-    if windows is not None and run > 0 and token != eos:
+    token, is_copy = np.int64(draw_token(probs, first)), False
+    if spelling is not None and not follows(spelling, place, token, eos)[0]:
+        token = redraw(spelling, place, eos, probs, first)
+    if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
-    if spelling is not None:
-        is_spelled, after = follows(spelling, place, token, eos)
-        if is_spelled and not is_copy:
-            place[0], place[1], place[2] = after
-    if is_spelled and not is_copy:
-        return token, 1
-    if windows is not None and run > 0:
-        _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs)
-    if spelling is not None:
-        rule_out_misspelled(spelling, place, eos, scores)
-    largest = _largest_score(scores)
-    if largest == -np.inf:
-        return DEAD_END, 2
-    _weigh(windows, scores, largest, temperature, params, probs)
-    token = np.int64(draw_token(probs, second))
+    used = 1
+    if token == NONE or is_copy:
+        used = 2
+        if windows is not None and run > 0:
+            _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs)
+        if spelling is not None:
+            rule_out_misspelled(spelling, place, eos, scores, -np.inf)
+        largest = _largest_score(scores)
+        if largest == -np.inf:
+            return DEAD_END, used
+        _weigh(windows, scores, largest, temperature, params, probs)
+        token = np.int64(draw_token(probs, second))
     if spelling is not None:
         place[0], place[1], place[2] = follows(spelling, place, token, eos)[1]
-    return token, 2
+    return token, used
 
 
 @inner
@@ -299,6 +301,35 @@ def draw_token(probs, uniform):
             if rest < 0:
                 break
     return last
+
+
+@inner
+def redraw(spelling, place, eos, probs, uniform):
+    """Return the first token that may follow a text of those that are drawn one after another, each only once; NONE after a few.
+
+    Where ``uniform`` lies between the cumulative sums before and after a token is a random number, too: the next one.
+
+    Args:
+        spelling, place, eos: As in ``follows``.
+        probs: float64 (V,), unnormalised probabilities; those of the tokens drawn become zero.
+        uniform: A random number in [0, 1).
+    """
+    total = _sum(probs)
+    for _ in range(MAX_REDRAWS):
+        rest, chosen = uniform * total, np.int64(NONE)
+        for token in range(len(probs)):
+            if rest < probs[token]:
+                chosen = np.int64(token)
+                break
+            rest -= probs[token]
+        if chosen == NONE:  # none is left, or rounding has passed the last one
+            break
+        if follows(spelling, place, chosen, eos)[0]:
+            return chosen
+        uniform = rest / probs[chosen]
+        total -= probs[chosen]
+        probs[chosen] = 0.0
+    return np.int64(NONE)
 
 
 @inner

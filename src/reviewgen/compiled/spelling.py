@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt16, UInt32
+from jaxtyping import Bool, Int32, Int64, UInt16, UInt32
 
 from reviewgen.compiled import compiled, inner
 
@@ -41,6 +41,9 @@ class Spelling(NamedTuple):
     first: Int32[np.ndarray, "3 256"]  # the node after each byte from ``anything``, ``words`` and ``separators``, which have many
     symbols: UInt16[np.ndarray, " S"]  # the bytes of the tokens, one after another; HALF + n is n, half a byte
     offsets: Int64[np.ndarray, " V+1"]  # where the bytes of each token begin, and where the last ones end
+    order: Int32[np.ndarray, " V"]  # the tokens, sorted by their bytes
+    common: Int32[np.ndarray, " V"]  # how many bytes each of these has in common with the one before
+    longest: int  # bytes of the longest token
 
 
 def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "3"]:
@@ -73,19 +76,47 @@ def follows(spelling, place, token, eos):
     return after[0] != 0 or after[1] != 0, after
 
 
+def mark_spelled(spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int) -> Bool[np.ndarray, " V"]:
+    """Return whether each token may follow."""
+    scores = np.zeros(len(spelling.offsets) - 1)
+    _rule_out(spelling, place, eos, scores)
+    is_spelled: np.ndarray = scores == 0
+    return is_spelled
+
+
 @compiled
-def mark_spelled(spelling, place, eos, is_spelled):
-    """Write whether each token may follow to ``is_spelled``, bool (V,)."""
-    for token in range(len(is_spelled)):
-        is_spelled[token] = follows(spelling, place, token, eos)[0]
+def _rule_out(spelling, place, eos, scores):
+    rule_out_misspelled(spelling, place, eos, scores, -np.inf)
 
 
 @inner
-def rule_out_misspelled(spelling, place, eos, scores):
-    """Set the score, (V,), of every token that may not follow to minus infinity."""
-    for token in range(len(spelling.offsets) - 1):
-        if scores[token] > -np.inf and not follows(spelling, place, token, eos)[0]:
-            scores[token] = -np.inf
+def rule_out_misspelled(spelling, place, eos, scores, lowest):
+    """Set the score, (V,), of every token that may not follow to the lowest one.
+
+    The tokens are taken in the order of their bytes, so that each beginning that several have in common is followed once.
+    """
+    if place[0] == ANYWHERE:
+        return
+    stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
+    stack[0, 0], stack[0, 1], stack[0, 2] = place[0], place[1], place[2]
+    depth = np.int64(0)  # how many bytes of the last token that was followed may follow
+    for number in range(len(spelling.order)):
+        token = np.int64(spelling.order[number])
+        start, length = spelling.offsets[token], spelling.offsets[token + 1] - spelling.offsets[token]
+        if spelling.common[number] <= depth:
+            depth = np.int64(spelling.common[number])
+            while depth < length:
+                word, separator, half = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+                symbol = np.int64(spelling.symbols[start + depth])
+                word, separator, half = _follow_symbol(spelling, word, separator, half, symbol)
+                if word == 0 and separator == 0:
+                    break
+                depth += 1
+                stack[depth, 0], stack[depth, 1], stack[depth, 2] = word, separator, half
+        if depth < length:
+            scores[token] = lowest
+    if not _is_end(spelling, place[0]) or place[2] >= 0:
+        scores[eos] = lowest
 
 
 @inner
@@ -93,21 +124,26 @@ def _follow(spelling, place, token):
     """Return the place after a token; its word and separator are 0 if the token may not follow."""
     word, separator, half = place[0], place[1], place[2]
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
-        symbol = np.int64(spelling.symbols[position])
-        if symbol >= HALF:
-            if half < 0:
-                half = symbol - HALF
-                if not _has_byte(spelling, word, separator, half):
-                    return np.int64(0), np.int64(0), np.int64(-1)
-                continue
-            symbol += 16 * half - HALF
-            half = np.int64(-1)
-        elif half >= 0:
-            return np.int64(0), np.int64(0), np.int64(-1)
-        word, separator = _follow_byte(spelling, word, separator, symbol)
+        word, separator, half = _follow_symbol(spelling, word, separator, half, np.int64(spelling.symbols[position]))
         if word == 0 and separator == 0:
             break
     return word, separator, half
+
+
+@inner
+def _follow_symbol(spelling, word, separator, half, symbol):
+    """Return the place after a byte or half a byte."""
+    if symbol < HALF:
+        if half >= 0:
+            return np.int64(0), np.int64(0), np.int64(-1)
+        word, separator = _follow_byte(spelling, word, separator, symbol)
+        return word, separator, half
+    if half >= 0:
+        word, separator = _follow_byte(spelling, word, separator, symbol + 16 * half - HALF)
+        return word, separator, np.int64(-1)
+    if not _has_byte(spelling, word, separator, symbol - HALF):
+        return np.int64(0), np.int64(0), np.int64(-1)
+    return word, separator, symbol - HALF
 
 
 @inner

@@ -295,10 +295,9 @@ class Decoder:
 
     def spelled(self, row: Row) -> Bool[np.ndarray, " V"]:
         """Return a mask of the tokens that continue or end a known word of a row."""
-        is_spelled = np.ones(self.params.vocab_size, np.bool_)
-        if self.spelling is not None:
-            mark_spelled(self.spelling, self.place(row), self.params.eos_id, is_spelled)
-        return is_spelled
+        if self.spelling is None:
+            return np.ones(self.params.vocab_size, np.bool_)
+        return mark_spelled(self.spelling, self.place(row), self.params.eos_id)
 
     def append(self, row: Row, token: int) -> None:
         """Append a token to the ids of a row."""

@@ -19,6 +19,7 @@ from reviewgen.generation.outputs import GeneratedText, Generation
 from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.request import Request
 from reviewgen.generation.rows import Row, make_row, text_so_far
+from reviewgen.generation.sentences import sentence_ends
 from reviewgen.generation.speller import Speller
 from reviewgen.novelty import CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
@@ -161,6 +162,8 @@ class Generator:
         rows = [self._row(request, shown, 0)]
         for _ in self._decoder(request, guard, request.deadline(), rows, _STREAM_BLOCK_SECONDS).decode(rows):
             text = text_so_far(rows[0], self.tokenizer)
+            if request.config.finish == "sentence" and rows[0].finish_reason is None:  # the last sentence may be removed
+                text = text[: max((end for end in sentence_ends(text, len(shown)) if text[end : end + 1]), default=0)]
             if len(text) > len(shown):
                 yield from _characters(text[len(shown) :]) if self.pieces.are_characters else (text[len(shown) :],)
                 shown = text

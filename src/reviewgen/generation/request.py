@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ def make_request(
     given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
     settings = {name: _plain(value) for name, value in options.items() if name not in own}
     config = generation_config(defaults, given["generation_config"], settings, own)
+    if given["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
+        config = replace(config, finish=None)
     values = _mapping(given["conditions"])
     request = Request(
         prompts=check_prompts(prompt, config.num_return_sequences),

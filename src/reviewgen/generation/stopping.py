@@ -1,16 +1,15 @@
 """Where a text ends: at eos, at a stop string, at ``max_new_tokens``, or at its last whole sentence. Must not know the model."""
 
-import re
 from bisect import bisect_left
 from dataclasses import dataclass
 
 from reviewgen.config import GenerationConfig
 from reviewgen.generation.rows import Row, full_text
+from reviewgen.generation.sentences import sentence_ends
 from reviewgen.protocols import Tokenizer
 
 __all__ = ["Stopping"]
 
-_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")  # not the full stop in 3.5
 _MAX_TOKENS_PER_CHARACTER = 8
 _CUT_OFF = ("length", "time", "stuck", "criteria")  # finish reasons of a text that did not end by itself
 
@@ -40,7 +39,7 @@ class Stopping:
             row.text = row.prompt + row.text[len(row.prompt) :].rstrip("\ufffd")
             self._drop_unused_tokens(row)
         if self.config.finish == "sentence" and reason in _CUT_OFF:
-            ends = [match.end() for match in _SENTENCE_END.finditer(row.text, len(row.prompt))]
+            ends = sentence_ends(row.text, len(row.prompt))
             if ends and self._keeps_min_new_tokens(row, row.text[: ends[-1]]):
                 row.text = row.text[: ends[-1]]
                 self._drop_unused_tokens(row)

@@ -10,11 +10,12 @@ where no string can be.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import UInt32
+
+from reviewgen.lexicon.symbols import common_length
 
 __all__ = ["Automaton", "join", "minimal_automaton", "utf8_automaton"]
 
@@ -68,7 +69,7 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
             open_edges[-1].append((last[len(open_ends) - 1], node))
 
     for string in sorted(set(strings)):
-        complete(_common_length(last, string))
+        complete(common_length(last, string))
         while len(open_ends) <= len(string):
             open_ends.append(False)
             open_edges.append([])
@@ -114,11 +115,6 @@ def node_places(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
         places.append(place)
         place += 1 + (words[place] >> 1)
     return places
-
-
-def _common_length(first: bytes, second: bytes) -> int:
-    """Return how many bytes two strings have in common at their beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _shift(nodes: UInt32[np.ndarray, " N"], start: int) -> UInt32[np.ndarray, " N"]:

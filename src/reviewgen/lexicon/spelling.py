@@ -19,4 +19,5 @@ def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
     for row, root in zip(first, (anything, words, separators), strict=True):
         for byte, target in Automaton(nodes, root).edges(root):
             row[byte] = target
-    return Spelling(nodes, anything, len(valid.nodes), words, separators, first, symbols.values, symbols.offsets)
+    pieces = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
+    return Spelling(nodes, anything, len(valid.nodes), words, separators, first, *pieces)

@@ -1,13 +1,15 @@
 """The bytes of each token of a tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Int64, UInt16
+from jaxtyping import Int32, Int64, UInt16
 
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 
-__all__ = ["Symbols", "token_symbols"]
+__all__ = ["Symbols", "common_length", "token_symbols"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,22 @@ class Symbols:
 
     values: UInt16[np.ndarray, " S"]
     offsets: Int64[np.ndarray, " V1"]
+
+    def sorted_tokens(self) -> tuple[Int32[np.ndarray, " V"], Int32[np.ndarray, " V"], int]:
+        """Return the tokens sorted by their bytes, how many bytes each has in common with the one before, and the longest's."""
+        values, bounds = self.values.tolist(), self.offsets.tolist()
+        tokens = [tuple(values[start:end]) for start, end in pairwise(bounds)]
+        order = sorted(range(len(tokens)), key=tokens.__getitem__)
+        common = [0, *(common_length(tokens[one], tokens[other]) for one, other in pairwise(order))]
+        return np.array(order, np.int32), np.array(common, np.int32), max(map(len, tokens))
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many values two sequences have in common at their beginning."""
+    length = 0
+    while length < min(len(first), len(second)) and first[length] == second[length]:
+        length += 1
+    return length
 
 
 def token_symbols(tokenizer: Tokenizer) -> Symbols | None:

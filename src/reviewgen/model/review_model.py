@@ -197,16 +197,15 @@ class ReviewModel:
     def stream(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """Yield one review in pieces as it is generated, the prompt first; joined, they are the text of ``generate_one``.
 
-        A piece is never a part of a character; it is one character where the tokenizer's tokens are. Takes the arguments of
-        ``generate`` except num_beams, must_include, finish and novelty="filter", which need the whole text.
+        A piece is never a part of a character; it is one character where the tokenizer's tokens are, and whole sentences with
+        ``finish="sentence"``. Takes the arguments of ``generate`` except num_beams, must_include and novelty="filter", which need
+        the whole text.
         """
         request = self._request(prompt, options)
         if len(request.prompts) != 1:
             raise ConfigError(f"stream returns one text; this call asks for {len(request.prompts)}.")
-        if request.config.num_beams > 1 or request.may_drop_tokens:
-            raise ConfigError(
-                "num_beams, must_include, finish and novelty='filter' need the whole text and cannot be combined with stream."
-            )
+        if request.config.num_beams > 1 or request.must_include or request.novelty == "filter":
+            raise ConfigError("num_beams, must_include and novelty='filter' need the whole text, which stream does not wait for.")
         return self._generator.stream(request)
 
     def next_tokens(

@@ -1,0 +1,35 @@
+"""Where the sentences of a text end. Must not know models or tokens."""
+
+import re
+
+__all__ = ["sentence_ends"]
+
+_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")  # not the full stop in 3.5
+_WORD_BEFORE = re.compile(r"(\w[\w.]*)\Z")
+_CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")
+_OFTEN_ABBREVIATED = (
+    "e.g i.e mr mrs ms dr prof st jr sr rev hon gen col capt lt sgt gov sen rep pres messrs mme mlle vs etc cf al approx dept "
+    "est inc ltd co corp no vol ed eds pp fig jan feb mar apr jun jul aug sep sept oct nov dec usw bzw ca evtl ggf nr str vgl"
+)
+_ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
+
+
+def sentence_ends(text: str, start: int = 0) -> list[int]:
+    """Return where the sentences of a text end, from a position on.
+
+    The full stop of an abbreviation or of an initial ends none.
+
+    >>> sentence_ends("Mr. J. Doe gave it 3.5 stars. It rained. So")
+    [29, 40]
+    """
+    return [match.end() for match in _END.finditer(text, start) if not _is_abbreviated(text, match)]
+
+
+def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
+    """Return whether what looks like the end of a sentence is none."""
+    before = _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start()) if match.group() == "." else None
+    if before is None:
+        return False
+    word = before.group(1)
+    is_initial = len(word) == 1 and word.isupper() and word != "I" and _CAPITAL_AFTER.match(text, match.end()) is not None
+    return is_initial or word.lower() in _ABBREVIATIONS
