@@ -77,6 +77,38 @@ def test_generate_is_the_api_s(folder):
     assert model.generate(seed=unseeded["seed"]) == unseeded["texts"]
 
 
+def test_version_and_short_help():
+    assert run("--version").stdout == f"reviewgen {reviewgen.__version__}\n"
+    assert run("generate", "-h").stdout == run("generate", "--help").stdout != ""
+
+
+def test_prompts_of_a_file(folder, tmp_path):
+    (tmp_path / "prompts.txt").write_text("The \n\nA \n", encoding="utf-8")
+    words = "generate", "m", "--prompts", tmp_path / "prompts.txt", "-n", 2, "--seed", 4, "--max-new-tokens", 9
+    expected = reviewgen.load(folder / "m").generate(["The ", "A "], num_return_sequences=2, seed=4, max_new_tokens=9)
+    assert json.loads(run(*words, "--json", cwd=folder).stdout)["texts"] == expected
+    out = json.loads(run(*words, "--json", "--out", tmp_path / "out.jsonl", cwd=folder).stdout)
+    assert out["texts"] == out["asked"] == 4
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in lines] == expected
+    refused(run("generate", "m", "--prompts", tmp_path / "none.txt", cwd=folder), 1, "cannot be read")
+    refused(run(*words, "--prompt", "a", cwd=folder), 2, "not both")
+
+
+def test_standard_input_is_a_source(folder):
+    given = {"cwd": folder, "input": "\n".join(REVIEWS)}
+    measured = json.loads(run("evaluate", "m", "--data", "-", "--json", **given).stdout)
+    assert measured["reviews"] == len(REVIEWS)
+    scored = run("score", "m", "--text", "-", "--prompt", "The ", cwd=folder, input="food was good.").stdout
+    assert scored == run("score", "m", "--text", "food was good.", "--prompt", "The ", cwd=folder).stdout
+
+
+def test_any_words(folder):
+    texts = [run("generate", "m", "--words", words, "--seed", 1, cwd=folder).stdout for words in ("known", "any")]
+    assert all(texts)
+    refused(run("generate", "m", "--words", "some", cwd=folder), 2, "words", "known")
+
+
 def test_evaluate_and_score_are_the_api_s(folder):
     model = reviewgen.load(folder / "m")
     numbers = json.loads(run("evaluate", "m", "--data", "reviews.csv", "--json", cwd=folder).stdout)

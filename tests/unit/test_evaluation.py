@@ -199,6 +199,15 @@ def test_perplexity_beyond_what_a_float_holds_is_infinite() -> None:
     assert found.zero_probability_tokens == 0
 
 
+def test_a_text_is_scored_given_another() -> None:
+    """The bits of a text, and of what follows it, add up."""
+    trained = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
+    whole, first, after = trained.score("bad cafe"), trained.score("bad"), trained.score(" cafe", "bad")
+    assert [token.bits for token in after.tokens] == [token.bits for token in whole.tokens[3:]]
+    assert first.bits - first.tokens[-1].bits + after.bits == pytest.approx(whole.bits)
+    assert after.bits_per_character == pytest.approx(after.bits / 5)
+
+
 def test_empty_text_is_an_error() -> None:
     trained = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
     with pytest.raises(DataError, match="at least one character"):

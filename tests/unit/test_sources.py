@@ -337,10 +337,24 @@ def test_datasets_objects(read, opened):
     assert "this one has: dev" in refusal(read, DatasetDict({"dev": made}))
 
 
+def test_a_data_frame_is_a_source(read, opened):
+    frame = pd.DataFrame({"text": [*TEXTS, None], "stars": [5] * len(TEXTS) + [1], 3: 0.5})
+    assert read(frame) == [*TEXTS, ""]  # which cleaning drops
+    assert read(frame["text"].dropna()) == TEXTS
+    assert opened(frame).name == f"DataFrame of {len(TEXTS) + 1} rows"
+
+
+@pytest.mark.parametrize("name", ["reviews.xlsx", "reviews.XLS", "reviews.ods"])
+def test_a_spreadsheet_is_refused_with_what_to_do(name, tmp_path, read):
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    assert "Save it as CSV" in refusal(read, tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (pd.DataFrame({"text": ["a"]}), "A DataFrame is not a source of texts; pass its text column"),
+        (pd.DataFrame({"text": []}), "DataFrame of 0 rows holds no texts"),
+        (pd.DataFrame({"number": [1.5, 2.5]}), "no column of text"),
         ([], "list of texts holds no texts"),
         ((text for text in ()), "holds no texts"),
         ([1, 2], "yields int; it must yield strings or records"),

@@ -15,23 +15,41 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from reviewgen.cli import blend, generate, look, play, plot, sampling, settings, share, sweep, train, tune, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
+from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="reviewgen",
     help="Train small text generators on a corpus of reviews, from scratch and in minutes.",
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(is_asked: bool) -> bool:
+    if is_asked:
+        typer.echo(f"reviewgen {__version__}")
+        raise typer.Exit
+    return is_asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
 app.command("train")(train.train)
 app.command("settings")(settings.settings)
 app.command("plot")(plot.plot)

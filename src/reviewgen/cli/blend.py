@@ -47,7 +47,7 @@ def blend(
         model = blend_models(
             models,
             numbers,
-            data=None if data is None else options.typed_source(data),
+            data=None if data is None else options.typed_data(data),
             split=split,
             text_column=text_column,
             documents=documents,

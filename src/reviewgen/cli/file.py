@@ -24,14 +24,20 @@ __all__ = ["write_file"]
 
 
 def write_file(
-    model: "ReviewModel", source: str, prompt: str, settings: dict[str, Any], seed: int | None, out: Path, receipt: Path | None
+    model: "ReviewModel",
+    source: str,
+    prompt: str | list[str],
+    settings: dict[str, Any],
+    seed: int | None,
+    out: Path,
+    receipt: Path | None,
 ) -> tuple[dict[str, Any], bool]:
     """Generate texts and write them to a file.
 
     Args:
         model: The model.
         source: The model's source as the user gave it, for the receipts.
-        prompt: The beginning of each text.
+        prompt: The beginning of each text, or several.
         settings: Keywords of ``ReviewModel.generate_each``.
         seed: The seed; None takes that of the file, or a random one.
         out: The file of texts.
@@ -47,7 +53,8 @@ def write_file(
     """
     if receipt is not None and receipt.resolve() == out.resolve():
         raise ConfigError("--out and --receipt name the same file; give each its own.")
-    run, total = _digest_run(model, prompt, settings), settings["num_return_sequences"]
+    run = _digest_run(model, prompt, settings)
+    total = settings["num_return_sequences"] * (1 if isinstance(prompt, str) else len(prompt))
     with storage_errors(out):
         done, seed = _resume(out, run, seed)
     if receipt is not None:
@@ -74,7 +81,7 @@ def write_file(
     return facts | {"seconds": round(time.monotonic() - started, 3)}, is_whole and written >= total
 
 
-def _digest_run(model: "ReviewModel", prompt: str, settings: dict[str, Any]) -> str:
+def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[str, Any]) -> str:
     """Return a digest of the model, the prompt and all settings except the number of texts."""
     facts = {name: value for name, value in settings.items() if name != "num_return_sequences"} | {"prompt": prompt}
     text = json.dumps([model.digest, model.weight_bits, facts], sort_keys=True)

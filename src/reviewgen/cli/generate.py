@@ -22,6 +22,7 @@ __all__ = ["generate", "replay"]
 def generate(
     model: options.Model,
     prompt: sampling.Prompt = "",
+    prompts: sampling.Prompts = None,
     number: sampling.Number = 1,
     max_new_tokens: sampling.MaxNewTokens = None,
     min_new_tokens: sampling.MinNewTokens = None,
@@ -35,6 +36,7 @@ def generate(
     num_beams: sampling.NumBeams = None,
     length_penalty: sampling.LengthPenalty = None,
     stop: sampling.Stop = None,
+    words: sampling.Words = None,
     finish: sampling.Finish = None,
     max_time: sampling.MaxTime = None,
     condition: options.GivenCondition = None,
@@ -53,26 +55,27 @@ def generate(
 ) -> None:
     """Generate reviews with a trained model."""
     settings = sampling.generation_options(locals())
+    begin = sampling.read_prompts(prompt, prompts)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
     if out is not None:
         from reviewgen.cli.file import write_file
 
-        facts, is_whole = write_file(trained, model, prompt, settings, seed, out, receipt)
+        facts, is_whole = write_file(trained, model, begin, settings, seed, out, receipt)
         _print_file_facts(facts, as_json)
         sys.exit(0 if is_whole else 1)
     settings["seed"] = secrets.randbits(32) if seed is None else seed
-    texts = trained.generate_each(prompt, **settings)
+    texts = trained.generate_each(begin, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
     if as_json:
         with notes.status(f"Generating {number:,} texts ..."):
             generated = list(texts)
-        print_json({"model": model, "prompt": prompt, "seed": settings["seed"]} | _facts(generated, novelty))
+        print_json({"model": model, "prompt": begin, "seed": settings["seed"]} | _facts(generated, novelty))
         return
     plain = num_beams is None and not (novelty or must_include or finish or receipt)
-    if number == 1 and plain:
+    if number == 1 and plain and prompts is None:
         _stream(trained, prompt, settings)
         return
     for count, text in enumerate(texts):

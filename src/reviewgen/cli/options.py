@@ -1,5 +1,6 @@
 """Options that several commands share, each with its help text, and the parsing of their values."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,7 @@ __all__ = [
     "kept_source",
     "start",
     "typed_conditions",
+    "typed_data",
     "typed_source",
 ]
 
@@ -50,7 +52,8 @@ Source = Annotated[
     str,
     typer.Option(
         "--data",
-        help="A file or glob (txt, csv, tsv, json, jsonl, parquet, each also .gz), owner/name of a Hub dataset, or 'reviews'.",
+        help="A file or glob (txt, csv, tsv, json, jsonl, parquet, each also .gz), owner/name of a Hub dataset, 'reviews', "
+        "or - for the lines of standard input.",
     ),
 ]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="The column that holds the text; guessed if not given.")]
@@ -97,6 +100,11 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     if preset not in (None, model.preset):
         raise ConfigError(f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from is enough.")
     return model
+
+
+def typed_data(text: str) -> str | Path | list[str]:
+    """Return a source of texts from the command line, as ``typed_source`` does; for ``-`` the lines of standard input."""
+    return sys.stdin.read().splitlines() if text == "-" else typed_source(text)
 
 
 def typed_source(text: str) -> str | Path:

@@ -1,13 +1,15 @@
 """The generation options of ``reviewgen generate``, and their values as keywords of ``ReviewModel.generate``."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
 from reviewgen.config import FOREIGN
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, DataError
 
 __all__ = [
     "DoSample",
@@ -24,13 +26,16 @@ __all__ = [
     "NumBeams",
     "Number",
     "Prompt",
+    "Prompts",
     "RepetitionPenalty",
     "Stop",
     "Temperature",
     "TopK",
     "TopP",
     "WeightBits",
+    "Words",
     "generation_options",
+    "read_prompts",
     "refuse_foreign_names",
 ]
 
@@ -62,7 +67,18 @@ DoSample = Annotated[
 NumBeams = Annotated[int | None, typer.Option(help="Beam search for the most probable texts with this many beams.")]
 LengthPenalty = Annotated[float | None, typer.Option(help="With beams: above 0 favours longer texts.")]
 Stop = Annotated[list[str] | None, typer.Option("--stop-strings", "--stop", help="End a text after this string. Repeatable.")]
-Finish = Annotated[str | None, typer.Option(help="sentence: shorten a text that was cut off to its last whole sentence.")]
+Finish = Annotated[
+    str | None, typer.Option(help="sentence: shorten a text that was cut off to its last whole sentence; anywhere.")
+]
+Words = Annotated[
+    str | None,
+    typer.Option(
+        help="known: only words that occur at least twice in the training text; any.  [default: as the model was saved]"
+    ),
+]
+Prompts = Annotated[
+    Path | None, typer.Option(help="A text file of prompts, one a line, each for -n texts; - reads standard input.")
+]
 MaxTime = Annotated[float | None, typer.Option(help="Stop after this many seconds; texts end where they are.")]
 MustInclude = Annotated[list[str] | None, typer.Option(help="A word that each text must contain. Repeatable.")]
 NoveltyMode = Annotated[
@@ -80,7 +96,7 @@ WeightBits = Annotated[
 
 _SAME_NAMES = (  # as keywords of the library
     *("max_new_tokens", "min_new_tokens", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "do_sample"),
-    *("num_beams", "length_penalty", "finish", "max_time", "novelty", "max_copy"),
+    *("num_beams", "length_penalty", "words", "finish", "max_time", "novelty", "max_copy"),
 )
 
 
@@ -94,6 +110,28 @@ def refuse_foreign_names(arguments: Sequence[str]) -> None:
         name = argument.lstrip("-").partition("=")[0].replace("-", "_")
         if argument.startswith("--") and name in FOREIGN and name != "stop":
             raise ConfigError(f"{argument.partition('=')[0]} is called --{FOREIGN[name].replace('_', '-')} here.")
+
+
+def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
+    """Return the prompt, or those of a file, one a line.
+
+    Raises:
+        ConfigError: Both are given, or the file has no prompts.
+        DataError: The file cannot be read, or is not text.
+    """
+    if file is None:
+        return prompt
+    if prompt:
+        raise ConfigError("Give --prompt or --prompts, not both.")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
+    prompts = [line for line in text.splitlines() if line.strip()]
+    if not prompts:
+        raise ConfigError(f"{file} has no prompts; write one a line.")
+    return prompts
 
 
 def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def sweep(
         refuse_plot(plot)
     sweep_rows = train_each(
         preset,
-        options.typed_source(data),
+        options.typed_data(data),
         swept,
         values,
         fixed,

@@ -58,8 +58,8 @@ def train(
 
     run = TrainingRun(
         options.start(preset, trained),
-        options.typed_source(data),
-        validation=None if validation is None else options.typed_source(validation),
+        options.typed_data(data),
+        validation=None if validation is None else options.typed_data(validation),
         out=out,
         budget=budget,
         steps=steps,

@@ -60,7 +60,7 @@ def tune(
 
     tune_trials = run_trials(
         options.start(preset, trained),
-        options.typed_source(data),
+        options.typed_data(data),
         trials=trials,
         search={f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()},
         settings=fixed,

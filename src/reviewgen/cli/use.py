@@ -54,7 +54,7 @@ def evaluate(
     show_log()
     with notes.status("Evaluating ..."):
         result = trained.evaluate(
-            options.typed_source(data),
+            options.typed_data(data),
             split=split,
             text_column=text_column,
             documents=documents,
@@ -74,7 +74,8 @@ def evaluate(
 
 def score(
     model: options.Model,
-    text: Annotated[str, typer.Option(help="The text to score.")],
+    text: Annotated[str, typer.Option(help="The text to score; - reads standard input.")],
+    prompt: Annotated[str, typer.Option(help="What comes before the text and is not scored.")] = "",
     condition: options.GivenCondition = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -82,7 +83,8 @@ def score(
     from reviewgen.api import load
     from reviewgen.evaluation import finite
 
-    result = load(model).score(text, conditions=options.typed_conditions(condition))
+    given = sys.stdin.read() if text == "-" else text
+    result = load(model).score(given, prompt, conditions=options.typed_conditions(condition))
     if as_json:
         print_json(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]})
         return

@@ -31,7 +31,8 @@ class GenerationConfig:
         max_time: The maximum time of a call in seconds, after which all texts are cut off; None is no limit.
         words: "known" lets a token only continue or end a word that occurs at least twice in the training text; "any" is the
             plain model. An unknown word of a prompt is left alone.
-        finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other.
+        finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
+            keeps it, and so does None.
     """
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
@@ -49,7 +50,7 @@ class GenerationConfig:
     stop_strings: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
     max_time: Annotated[float | None, Bound(above=0)] = None
     words: Literal["known", "any"] = "any"
-    finish: Literal["sentence"] | None = None
+    finish: Literal["sentence", "anywhere"] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -96,7 +97,7 @@ class GenerationSettings(TypedDict, total=False):
     stop_strings: str | Iterable[str] | None
     max_time: float | None
     words: Literal["known", "any"] | None
-    finish: Literal["sentence"] | None
+    finish: Literal["sentence", "anywhere"] | None
 
 
 FOREIGN = {

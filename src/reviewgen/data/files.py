@@ -30,6 +30,7 @@ KINDS = {
     ".ndjson": "json",
     ".parquet": "parquet",
 }
+_SPREADSHEETS = {".xlsx", ".xls", ".xlsm", ".ods", ".numbers"}
 _CHUNK = 1 << 20  # bytes
 _ESCAPE_RUN = re.compile("[\udc80-\udcff]+")
 _ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what invalid bytes decode to with surrogateescape
@@ -111,6 +112,11 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
         DataError: A file is unreadable, binary or damaged, all are empty, or they are of several formats.
         StorageError: The disk of the workspace is full.
     """
+    if sheets := [file for file in files if file.suffix.lower() in _SPREADSHEETS]:
+        raise DataError(
+            f"{sheets[0]} is a spreadsheet. Save it as CSV (UTF-8) and give that file; in Python, pass the DataFrame of "
+            "pandas.read_excel."
+        )
     kinds = {KINDS.get(_suffix(file), "text") for file in files}
     if len(kinds) > 1:
         raise DataError(f"The files are of several formats ({', '.join(sorted(kinds))}); pass files of one format.")

@@ -205,7 +205,8 @@ def _open_object(source: Any, workspace: Path, documents: str) -> _Records:
     if isinstance(source, bytes | int | float) or source is None:
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
     if kind.__module__.partition(".")[0] == "pandas" and kind.__name__ == "DataFrame":
-        raise DataError("A DataFrame is not a source of texts; pass its text column, as in frame['text'].")
+        rows = source.rename(columns=str).astype(object).where(source.notna().to_numpy(), None).to_dict("records")
+        return _Records(f"DataFrame of {len(rows):,} rows", rows)
     if not isinstance(source, Iterable):
         raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind.__name__}.")
     if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):

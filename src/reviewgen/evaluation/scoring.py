@@ -60,19 +60,20 @@ def add_up_documents(
     return Totals(nats, tokens, characters, reviews, impossible)
 
 
-def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = ()) -> Score:
-    """Return the bits of one text, including its end token, given the ids of its conditions.
+def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = (), given: str = "") -> Score:
+    """Return the bits of one text, including its end token, given the ids of its conditions and the text before it.
 
     Raises:
         DataError: The text is empty, or not a string.
     """
-    if not isinstance(text, str):
-        raise DataError(f"A text to score must be a string; got {text!r}.")
+    if not isinstance(text, str) or not isinstance(given, str):
+        raise DataError(f"A text to score must be a string; got {given if isinstance(text, str) else text!r}.")
     if not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
-    framed = np.array([tokenizer.bos_id, *prefix, *ids, tokenizer.eos_id])
-    bits = token_losses(model, [framed], tokenizer.vocab_size, "cpu", len(prefix))[0] / math.log(2)
+    before = [*prefix, *tokenizer.encode(given)]
+    framed = np.array([tokenizer.bos_id, *before, *ids, tokenizer.eos_id])
+    bits = token_losses(model, [framed], tokenizer.vocab_size, "cpu", len(before))[0] / math.log(2)
     texts = [tokenizer.decode([token]) for token in ids] + [""]
     scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))

@@ -59,7 +59,7 @@ class Request:
     @property
     def may_drop_tokens(self) -> bool:
         """Whether tokens that were generated may be missing from the text."""
-        return bool(self.must_include) or self.config.finish is not None or self.novelty == "filter"
+        return bool(self.must_include) or self.config.finish == "sentence" or self.novelty == "filter"
 
     def deadline(self) -> float | None:
         """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""

@@ -205,7 +205,9 @@ class ReviewModel:
         if len(request.prompts) != 1:
             raise ConfigError(f"stream returns one text; this call asks for {len(request.prompts)}.")
         if request.config.num_beams > 1 or request.must_include or request.novelty == "filter":
-            raise ConfigError("num_beams, must_include and novelty='filter' need the whole text, which stream does not wait for.")
+            raise ConfigError(
+                "num_beams, must_include and novelty='filter' need the whole text and cannot be combined with stream."
+            )
         return self._generator.stream(request)
 
     def next_tokens(
@@ -275,11 +277,13 @@ class ReviewModel:
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
         return require_index(self._bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
 
-    def score(self, text: str, *, conditions: Mapping[str, Any] | None = None) -> "Score":
+    def score(self, text: str, given: str = "", *, conditions: Mapping[str, Any] | None = None) -> "Score":
         """Return the negative log2 probability of a text in bits: in all, per character and per token.
 
         Args:
             text: The text; its end token is scored, too.
+            given: What comes before the text and is not scored. The two are tokenized apart, so with a word tokenizer a space
+                between them belongs to the text.
             conditions: As in ``generate``.
 
         Raises:
@@ -288,7 +292,7 @@ class ReviewModel:
         """
         from reviewgen.evaluation import score_text
 
-        return score_text(self._bundle.model, self.tokenizer, text, self.conditions.encode(conditions or {}))
+        return score_text(self._bundle.model, self.tokenizer, text, self.conditions.encode(conditions or {}), given)
 
     def save_pretrained(
         self,
