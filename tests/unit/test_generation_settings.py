@@ -119,9 +119,7 @@ def test_settings_that_exclude_each_other_are_refused(given: dict[str, Any], mes
         found.generate_each("a", **given)
 
 
-@pytest.mark.parametrize(
-    "given", [{"num_beams": 2}, {"must_include": "a"}, {"novelty": "filter"}], ids=str
-)
+@pytest.mark.parametrize("given", [{"num_beams": 2}, {"must_include": "a"}, {"novelty": "filter"}], ids=str)
 def test_settings_that_need_the_whole_text_exclude_stream(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="need the whole text and cannot be combined with stream"):
         indexed(model().model, LOOP).stream("a", **given)

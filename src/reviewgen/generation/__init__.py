@@ -8,6 +8,8 @@
     hooks          transformers' logits processors, stopping criteria and streamers
     rows           the rows of a batch and their states
     stopping       where a text ends
+    sentences      where its sentences end
+    speller        the words that texts are made of
     outputs        the returned texts
     next_tokens    the most probable next tokens, their entropy, and the counts behind them
     walk           a text that a user extends and undoes step by step
@@ -22,6 +24,7 @@ from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, S
 from reviewgen.generation.outputs import GeneratedText, Generation
 from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.request import GenerateOptions, Request, make_request
+from reviewgen.generation.speller import Speller
 from reviewgen.generation.walk import Walk
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "NextTokens",
     "Pieces",
     "Request",
+    "Speller",
     "Support",
     "Walk",
     "make_request",

@@ -21,7 +21,7 @@ from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, storage_errors
-from reviewgen.generation import Generator, Request
+from reviewgen.generation import Generator, Request, Speller
 from reviewgen.hub.locate import parse_repository
 from reviewgen.hub.privacy import NOTHING_FOUND, Finding, check_kinds, find_personal_data
 from reviewgen.hub.pull import megabytes
@@ -151,13 +151,14 @@ def _existing_card(bundle: Bundle, target: HubSource, before: Remote, metadata: 
 
 
 def _generate(bundle: Bundle, generator: Generator | None = None) -> _Scan:
-    """Generate the texts to scan and the samples of the card; of the generation defaults only the length is used."""
-    generator = generator or Generator(bundle.weights.stepper(), bundle.tokenizer, index=bundle.index)
+    """Generate the texts to scan and the samples of the card; of the generation defaults only length and words are used."""
+    speller = Speller(bundle.tokenizer, bundle.lexicon)
+    generator = generator or Generator(bundle.weights.stepper(), bundle.tokenizer, speller=speller, index=bundle.index)
     length = min(max(bundle.generation.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
     prefix = bundle.conditions.unspecified_ids if bundle.conditions else ()
 
     def texts(number: int, temperature: float) -> list[str]:
-        config = GenerationConfig(max_new_tokens=length, temperature=temperature)
+        config = GenerationConfig(max_new_tokens=length, temperature=temperature, words=bundle.generation.words)
         return [row.text for row in generator.generate(Request([""] * number, config, seed=0, prefix=prefix))]
 
     scanned = texts(_SCANNED, _TEMPERATURE)

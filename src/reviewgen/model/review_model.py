@@ -14,9 +14,8 @@ from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options
 from reviewgen.errors import BundleError, ConfigError, GenerationError
-from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Walk, make_request
+from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
-from reviewgen.generation.speller import Speller
 from reviewgen.hub.locate import HubOptions, locate, parse_repository
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer

@@ -17,7 +17,7 @@ import numpy as np
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import NotADistribution
 from reviewgen.evaluation import Document, Evaluation, Totals, add_up_documents, measure_rate, spread_documents
-from reviewgen.generation import Generator, Pieces, Request
+from reviewgen.generation import Generator, Pieces, Request, Speller
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
@@ -77,6 +77,7 @@ class Evaluator:
         copy_texts: The number of generated texts that the copy rate is measured on; None as many as the settings say.
         best_rank: Sort key of the best result; lower is better.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
+        speller: Its valid texts, likewise.
     """
 
     tokenizer: Tokenizer
@@ -95,9 +96,10 @@ class Evaluator:
     copy_texts: int | None = None
     best_rank: tuple[int, float] = (2, 0.0)
     pieces: Pieces = field(init=False)
+    speller: Speller = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pieces = Pieces(self.tokenizer)
+        self.pieces, self.speller = Pieces(self.tokenizer), Speller(self.tokenizer)
 
     def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
         """Evaluate a model, which is in evaluation mode, and update the best result."""
@@ -190,7 +192,7 @@ class Evaluator:
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
-        generator = Generator(make_stepper(model, device), self.tokenizer, pieces=self.pieces)
+        generator = Generator(make_stepper(model, device), self.tokenizer, pieces=self.pieces, speller=self.speller)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
 
