@@ -137,7 +137,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
             context, position, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)
             temperature = temperatures[count % len(temperatures)]
-            place = places[row, 0], places[row, 1], places[row, 2]
+            place, rest = (places[row, 0], places[row, 1], places[row, 2]), 0.0
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
@@ -158,7 +158,8 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 number += 1
                 if spelling is not None:
                     if not follows(spelling, places[row], token, end)[0]:
-                        token = redraw(spelling, places[row], end, probs, uniform[row, number - 1])
+                        token, rest = redraw(spelling, places[row], end, probs, token, uniform[row, number])
+                        number += 1
                     if token == NONE:
                         _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
                         rule_out_misspelled(spelling, places[row], end, probs, 0.0)
@@ -167,8 +168,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                             sharpen(probs, temperature)
                             if windows is not None:
                                 filter_probs(probs, top_k, top_p, min_p)
-                            token = np.int64(draw_token(probs, uniform[row, number]))
-                        number += 1
+                            token = np.int64(draw_token(probs, rest))
                     if token >= 0:
                         place = follows(spelling, places[row], token, end)[1]
             texts[row, position] = token

@@ -18,7 +18,7 @@ from reviewgen.registry import find_weights
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["reviewgen.weights"])
-MAX_EACH, MAX_TOTAL = 6e6, 35e6
+MAX_EACH, MAX_TOTAL = 8e6, 60e6
 
 GENERATE = """
 import json, reviewgen

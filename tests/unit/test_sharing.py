@@ -238,7 +238,7 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder
     assert metrics["bits_per_character"] == round(training["held_out"]["bits_per_character"], 4)
     model = reviewgen.load(folder)
     longest = model.generation_config.max_new_tokens
-    texts = model.generate(num_return_sequences=200, seed=0, temperature=0.8, max_new_tokens=longest)
+    texts = model.generate(num_return_sequences=200, seed=0, temperature=0.8, max_new_tokens=longest, finish="anywhere")
     copied = model.bundle.index.copy_rate(np.array(model.tokenizer.encode(text)) for text in texts)
     assert metrics["copy_rate"] == round(copied, 4) > 0
     for said in ("reviewgen.load('ana/reviews')", "![Bits", "Temperature 0.5:", "Temperature 1:", "`order=4`", "Hardware: "):

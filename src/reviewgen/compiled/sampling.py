@@ -133,13 +133,13 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
     if not -np.inf < largest < np.inf:
         return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
     _weigh(windows, scores, largest, temperature, params, probs)
-    token, is_copy = np.int64(draw_token(probs, first)), False
+    token, is_copy, used = np.int64(draw_token(probs, first)), False, 1
     if spelling is not None and not follows(spelling, place, token, eos)[0]:
-        token = redraw(spelling, place, eos, probs, first)
+        token, second = redraw(spelling, place, eos, probs, token, second)
+        used = 2
     if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
-    used = 1
     if token == NONE or is_copy:
         used = 2
         if windows is not None and run > 0:
@@ -304,16 +304,21 @@ def draw_token(probs, uniform):
 
 
 @inner
-def redraw(spelling, place, eos, probs, uniform):
-    """Return the first token that may follow a text of those that are drawn one after another, each only once; NONE after a few.
+def redraw(spelling, place, eos, probs, refused, uniform):
+    """Draw other tokens in place of one that may not follow a text, each only once, until one may.
 
     Where ``uniform`` lies between the cumulative sums before and after a token is a random number, too: the next one.
 
     Args:
         spelling, place, eos: As in ``follows``.
-        probs: float64 (V,), unnormalised probabilities; those of the tokens drawn become zero.
+        probs: float64 (V,), unnormalised probabilities; those of the refused tokens become zero.
+        refused: The token that may not follow.
         uniform: A random number in [0, 1).
+
+    Returns:
+        The token, or NONE if a few others may not follow either; and a random number that was not used yet.
     """
+    probs[refused] = 0.0
     total = _sum(probs)
     for _ in range(MAX_REDRAWS):
         rest, chosen = uniform * total, np.int64(NONE)
@@ -325,11 +330,11 @@ def redraw(spelling, place, eos, probs, uniform):
         if chosen == NONE:  # none is left, or rounding has passed the last one
             break
         if follows(spelling, place, chosen, eos)[0]:
-            return chosen
+            return chosen, rest / probs[chosen]
         uniform = rest / probs[chosen]
         total -= probs[chosen]
         probs[chosen] = 0.0
-    return np.int64(NONE)
+    return np.int64(NONE), uniform
 
 
 @inner
