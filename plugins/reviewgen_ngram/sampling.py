@@ -79,10 +79,10 @@ def sample_plain(trie, ends, book, contexts, uniform, bos, end, limits, spelling
             used[row] += 1
             if spelling is not None:
                 is_spelled, place = follows(spelling, places[row], token, end)
-                if token == bos or not is_spelled:
+                if misses[row] < MAX_MISSES and (token == bos or not is_spelled):
                     misses[row] += 1
-                    if misses[row] < MAX_MISSES:
-                        continue  # and propose another
+                    continue  # and propose another
+                if misses[row] == MAX_MISSES:
                     fill_row(trie, contexts[row], probs)
                     probs[bos] = 0.0
                     rule_out_misspelled(spelling, places[row], end, probs, 0.0)
@@ -103,6 +103,9 @@ def sample_plain(trie, ends, book, contexts, uniform, bos, end, limits, spelling
                 contexts[row] = search_end(nodes, links, bases, children, heads, context, token)
             else:
                 contexts[row] = np.int64(ends[child - len(children)])
+    for row in range(len(uniform)):
+        if live[row]:
+            used[row] -= misses[row]  # the same numbers are passed again
 
 
 @compiled

@@ -121,10 +121,17 @@ class WordTokenizer:
         return str(self._bpe.decode([i for i in plain if i < self.bos_id], skip_special_tokens=False))
 
     def token_bytes(self) -> list[bytes]:
-        """Return the UTF-8 bytes of each token; see ``reviewgen.protocols.SupportsTokenBytes``."""
+        """Return the UTF-8 bytes of each token; see ``reviewgen.protocols.SupportsTokenBytes``.
+
+        Raises:
+            BundleError: A token is not made of bytes.
+        """
         symbols = _byte_symbols()
         pieces = (self._bpe.id_to_token(token) for token in range(self.bos_id))
-        return [*(bytes(symbols[symbol] for symbol in piece) for piece in pieces), b"", b""]
+        try:
+            return [*(bytes(symbols[symbol] for symbol in piece) for piece in pieces), b"", b""]
+        except KeyError as error:
+            raise BundleError(f"{FILE} is damaged: {error.args[0]!r} stands for no byte.") from None
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing folder."""

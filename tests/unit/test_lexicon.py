@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from collections import Counter
 
 import jaxtyping
 import numpy as np
@@ -14,8 +15,11 @@ from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 from safetensors.numpy import load_file, save_file
 
 import reviewgen
+from reviewgen.compiled.sampling import Constraints
 from reviewgen.compiled.spelling import HALF, follow_all, mark_spelled, start_of_text
-from reviewgen.errors import BundleError, ConfigError, DataError
+from reviewgen.config import GenerationConfig
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, DataError
+from reviewgen.generation.decode import make_sampling_params
 from reviewgen.lexicon import (
     Lexicon,
     WordCounts,
@@ -24,6 +28,7 @@ from reviewgen.lexicon import (
     read_lexicon,
     token_symbols,
     unknown_word_share,
+    words,
     words_of,
     write_lexicon,
 )
@@ -373,6 +378,75 @@ def test_other_files_are_refused(change, message, tmp_path):
 def _written(folder):
     write_lexicon(lexicon(), folder / "good.safetensors")
     return folder / "good.safetensors"
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-word"])
+def test_the_size_of_a_block_changes_nothing(models, preset, temperature):
+    """Random numbers that a call has not used are passed again."""
+    model = models[preset]
+    stepper, ids = model.bundle.weights.stepper(), np.full((20, 1), model.tokenizer.bos_id)
+    spelling = make_spelling(token_symbols(model.tokenizer), model.bundle.lexicon)
+    params = make_sampling_params(GenerationConfig(temperature=temperature, max_new_tokens=10_000), model.tokenizer)
+    uniform = np.random.default_rng(1).random((20, 600))
+    found = []
+    for size in (32, 33, 100, 600):
+        _, state = stepper.forward(ids, stepper.initial_state(20))
+        texts = [[] for _ in range(20)]
+        for row in range(20):
+            place, begun = start_of_text(spelling)[None], 0
+            own = tuple(part[row : row + 1] for part in state) if isinstance(state, tuple) else state[row : row + 1]
+            while begun + 9 < 600 and (not texts[row] or texts[row][-1] >= 0):
+                constraints = Constraints(None, 0, spelling, place)
+                given = uniform[row : row + 1, begun : begun + size]
+                new = np.array([len(texts[row])])
+                tokens, used, own = stepper.sample(own, given, params, np.zeros((1, 0), np.int64), new, constraints)
+                if not used[0]:
+                    break
+                begun += int(used[0])
+                texts[row] += tokens[0][tokens[0] >= 0].tolist()
+                if model.tokenizer.eos_id in texts[row]:
+                    break
+        found.append(texts)
+    lengths = [min(len(texts[row]) for texts in found) for row in range(20)]
+    assert min(lengths) > 3 or sum(lengths) > 200
+    for texts in found[1:]:
+        assert [text[:length] for text, length in zip(texts, lengths, strict=True)] == [
+            text[:length] for text, length in zip(found[0], lengths, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_stream_is_the_text_even_at_dead_ends(models, seed):
+    """No trigram of characters may repeat, so at some point no known word is left."""
+    options = {"no_repeat_ngram_size": 3, "temperature": 1.0, "max_new_tokens": 300, "finish": "anywhere", "seed": seed}
+    model = models["lstm-char"]
+    assert "".join(model.stream("", **options)) == model.generate_one("", **options)
+
+
+def test_training_further_on_a_language_without_spaces_knows_no_words():
+    first = reviewgen.train("gru-char", REVIEWS, steps=1)
+    letters = [chr(0x4E00 + number) for number in range(300)]
+    further = reviewgen.train(first, ["".join(DRAW.choices(letters, k=30)) + "。" for _ in range(60)], steps=1)
+    assert further.bundle.lexicon is None and further.generation_config.words == "any"
+
+
+def test_a_tokenizer_that_says_wrong_bytes_is_refused(monkeypatch):
+    tokenizer = TOKENIZERS["char"]
+    right = tokenizer.token_bytes()
+    for wrong in (right[:-1], [*right[:-1], (300,)], [b"a", *right[1:]]):
+        monkeypatch.setattr(CharTokenizer, "token_bytes", lambda self, wrong=wrong: wrong)
+        with pytest.raises(BrokenPlugin, match="token_bytes"):
+            token_symbols(tokenizer)
+
+
+def test_long_texts_are_counted_in_parts(monkeypatch):
+    tokenizer = TOKENIZERS["word"]
+    text = " ".join(DRAW.choices(["movie", "café", "don't"], k=5000))
+    monkeypatch.setattr(words, "_PART_TOKENS", 64)
+    ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
+    counts = words.count_words([ids], token_symbols(tokenizer))
+    assert counts.words == Counter(text.split())
 
 
 def test_training_further_adds_the_new_words():

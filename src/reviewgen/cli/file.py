@@ -82,8 +82,9 @@ def write_file(
 
 
 def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[str, Any]) -> str:
-    """Return a digest of the model, the prompt and all settings except the number of texts."""
-    facts = {name: value for name, value in settings.items() if name != "num_return_sequences"} | {"prompt": prompt}
+    """Return a digest of the model, the prompt and all settings; of one prompt, the number of texts may change."""
+    left_out = {"num_return_sequences"} if isinstance(prompt, str) else set()
+    facts = {name: value for name, value in settings.items() if name not in left_out} | {"prompt": prompt}
     text = json.dumps([model.digest, model.weight_bits, facts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -46,7 +46,7 @@ def search(decoder: Decoder, start: Row) -> list[Row]:
     beams.run(start)
     if not beams.finished and start.rest:  # no match has a probability: use the tokenizer's tokens
         ids = [*start.ids, *decoder.tokenizer.encode(start.rest)]
-        beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids)))
+        beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids), place=None))
     if len(beams.finished) < config.num_return_sequences:
         raise GenerationError(
             f"num_return_sequences={config.num_return_sequences} is more than the number of texts found after the prompt, "

@@ -6,9 +6,9 @@ generated with it. Global random state is never touched. Any Stepper works, toke
 a token from logits; ``stopping`` decides where a text ends.
 
 With a CopyGuard no token may complete a copied span, and with a Spelling a token may only continue or end a known word. A token
-that is forbidden is sampled again from those that are not. If none is left, or only eos after a copied span, the row goes back a
-few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes the forbidden token, and
-sets ``exceeds_limit`` if that completes a copied span.
+that is forbidden is sampled again from those that are not. If none is left, or only eos after a copied span, a row with a
+CopyGuard goes back a few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes the
+forbidden token, and sets ``exceeds_limit`` if that completes a copied span. Without a CopyGuard it takes the token at once.
 
 B rows, V vocabulary, K tokens looked back at, N random numbers a row.
 """
@@ -148,7 +148,13 @@ class Decoder:
             row.text, row.rest, row.finish_reason = row.prompt, "", "length"
 
     def _go_back(self, row: Row) -> None:
-        """Remove the last tokens of a row at a dead end, so that it can continue differently."""
+        """Remove the last tokens of a row at a dead end, so that it can continue differently.
+
+        Without a copy limit it takes a token of an unknown word at once: what was streamed cannot be removed.
+        """
+        if self.guard is None:
+            row.retries = MAX_RETRIES
+            return
         row.retries += 1
         removed = min(1 << row.retries, len(row.ids) - row.prompt_tokens)
         if removed:
@@ -236,6 +242,8 @@ class Decoder:
                 token = self._sample_forbidden(row, table[one], texts[one], runs[one], params)
             elif token >= 0 and self.guard is not None and not row.is_past_prompt:
                 token = self._guard_prompt_end(row, token, table[number : number + 1], texts[number : number + 1], params)
+            if self.guard is None and token >= 0:
+                row.retries = 0
             if self._append(row, token, table[number]):
                 continuing.add(number)
         return continuing

@@ -163,7 +163,7 @@ class Generator:
         for _ in self._decoder(request, guard, request.deadline(), rows, _STREAM_BLOCK_SECONDS).decode(rows):
             text = text_so_far(rows[0], self.tokenizer)
             if request.config.finish == "sentence" and rows[0].finish_reason is None:  # the last sentence may be removed
-                text = text[: max((end for end in sentence_ends(text, len(shown)) if text[end : end + 1]), default=0)]
+                text = text[: max((end for end in sentence_ends(text, len(shown)) if text[end:].strip()), default=0)]
             if len(text) > len(shown):
                 yield from _characters(text[len(shown) :]) if self.pieces.are_characters else (text[len(shown) :],)
                 shown = text

@@ -7,11 +7,10 @@ __all__ = ["sentence_ends"]
 _END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")  # not the full stop in 3.5
 _WORD_BEFORE = re.compile(r"(\w[\w.]*)\Z")
 _CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")
-_OFTEN_ABBREVIATED = (
-    "e.g i.e mr mrs ms dr prof st jr sr rev hon gen col capt lt sgt gov sen rep pres messrs mme mlle vs etc cf al approx dept "
-    "est inc ltd co corp no vol ed eds pp fig jan feb mar apr jun jul aug sep sept oct nov dec usw bzw ca evtl ggf nr str vgl"
-)
-_ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
+_NUMBER_AFTER = re.compile(r"\s*\d")
+_OFTEN_ABBREVIATED = "e.g i.e mr mrs ms dr prof jr sr messrs mme mlle vs etc cf inc ltd dept approx usw bzw evtl ggf vgl"
+_BEFORE_NUMBERS = "no nr vol fig pp p art jan feb mar apr jun jul aug sep sept oct nov dec"
+_ABBREVIATIONS, _OF_NUMBERS = frozenset(_OFTEN_ABBREVIATED.split()), frozenset(_BEFORE_NUMBERS.split())
 
 
 def sentence_ends(text: str, start: int = 0) -> list[int]:
@@ -32,4 +31,5 @@ def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
         return False
     word = before.group(1)
     is_initial = len(word) == 1 and word.isupper() and word != "I" and _CAPITAL_AFTER.match(text, match.end()) is not None
-    return is_initial or word.lower() in _ABBREVIATIONS
+    is_of_number = word.lower() in _OF_NUMBERS and _NUMBER_AFTER.match(text, match.end()) is not None
+    return is_initial or is_of_number or word.lower() in _ABBREVIATIONS

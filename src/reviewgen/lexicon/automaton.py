@@ -103,6 +103,8 @@ def utf8_automaton() -> Automaton:
 def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[int]]:
     """Return the nodes of several automata in one array, and the root of each."""
     starts = np.cumsum([0, *(len(one.nodes) for one in automata)])
+    if starts[-1] >= MAX_WORDS:
+        raise ValueError(f"An automaton of {starts[-1]:,} words is too large.")
     return np.concatenate([_shift(one.nodes, int(start)) for one, start in zip(automata, starts, strict=False)]), [
         one.root + int(start) for one, start in zip(automata, starts, strict=False)
     ]

@@ -64,7 +64,7 @@ def _read_part(tensors: Any, part: str) -> Automaton:
         BundleError: It is damaged.
     """
     header = tensors.get_slice(part)
-    if header.get_dtype() != "U32" or len(header.get_shape()) != 1 or not 2 <= header.get_shape()[0] < MAX_WORDS:
+    if header.get_dtype() != "U32" or len(header.get_shape()) != 1 or not 2 <= header.get_shape()[0] < MAX_WORDS // 4:
         raise BundleError(f"is damaged: its {part} have a wrong dtype or shape.")
     nodes: np.ndarray = tensors.get_tensor(part)
     places = np.array(node_places(nodes))

@@ -54,8 +54,12 @@ class Lexicon:
         """Return the lexicon of the words of both."""
         if all(np.array_equal(one.nodes, two.nodes) for one, two in zip(self._automata, other._automata, strict=True)):
             return self
-        separators = {*self.separators.strings(), *other.separators.strings()}
-        return Lexicon.of({*self, *other}, (separator.decode() for separator in separators))
+        return Lexicon.of({*self, *other}, self.between | other.between)
+
+    @property
+    def between(self) -> set[str]:
+        """The separators."""
+        return {separator.decode("utf-8", "replace") for separator in self.separators.strings()}
 
     @property
     def _automata(self) -> tuple[Automaton, Automaton]:
@@ -64,22 +68,24 @@ class Lexicon:
     @cached_property
     def _known(self) -> frozenset[str]:
         quotes = tuple(APOSTROPHES)
-        words = (word.decode() for word in self.words.strings())
+        words = (word.decode("utf-8", "replace") for word in self.words.strings())
         return frozenset(word for word in words if word and not word.endswith(quotes))
 
 
-def build_lexicon(blocks: Iterable[np.ndarray], symbols: Symbols) -> Lexicon | None:
+def build_lexicon(blocks: Iterable[np.ndarray], symbols: Symbols, before: Lexicon | None = None) -> Lexicon | None:
     """Return the lexicon of a training text; None if few of its words are known, as in a language without spaces.
 
     Args:
         blocks, symbols: As in ``count_words``.
+        before: The lexicon of a model that is trained further, whose words stay known.
     """
     counts = count_words(blocks, symbols)
     known = known_words(counts)
+    known |= set(before or ())
     total = counts.words.total()
     if not total or sum(counts.words[word] for word in known) < _MIN_KNOWN * total:
         return None
-    return Lexicon.of(known, counts.separators)
+    return Lexicon.of(known, counts.separators | (set() if before is None else before.between))
 
 
 def known_words(counts: WordCounts) -> set[str]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Int32, Int64, UInt16
 
+from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 
 __all__ = ["Symbols", "common_length", "token_symbols"]
@@ -45,6 +46,12 @@ def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
     """Return the bytes of each token; None if the tokenizer does not say, and some of its tokens are a part of a character."""
     if isinstance(tokenizer, SupportsTokenBytes):
         symbols = tokenizer.token_bytes()
+        is_valid = len(symbols) == tokenizer.vocab_size and all(0 <= value < 256 + 16 for token in symbols for value in token)
+        if not is_valid or len(symbols[tokenizer.bos_id]) or len(symbols[tokenizer.eos_id]):
+            raise BrokenPlugin(
+                f"{type(tokenizer).__name__}.token_bytes must return numbers below 272 for each of {tokenizer.vocab_size} "
+                "tokens, and none for bos and eos."
+            )
     else:
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         if any("\ufffd" in piece for piece in pieces):

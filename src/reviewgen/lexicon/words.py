@@ -4,7 +4,6 @@ A word is a run of letters and the marks on them, apostrophes between letters in
 separators.
 """
 
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -23,7 +22,7 @@ __all__ = ["WordCounts", "count_words", "unknown_word_share", "words_of"]
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
-_PART = 1 << 20  # bytes of text at a time
+_PART_TOKENS = 1 << 17  # about, at a time
 _MAX_CHARACTERS = 200_000_000  # after which no new words are looked for
 
 
@@ -70,20 +69,24 @@ def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
         symbols: The bytes of each token.
     """
     counts, seen = WordCounts(), 0
-    for block in blocks:
-        for part in _decode(block, symbols):
-            counts.add(part)
-            seen += len(part)
+    for part in _parts(blocks, symbols):
+        counts.add(part)
+        seen += len(part)
         if seen > _MAX_CHARACTERS:
             break
     return counts
 
 
-def _decode(ids: np.ndarray, symbols: Symbols) -> Iterator[str]:
-    """Yield the texts of a block in parts of whole lines; each text ends with a line end."""
-    stream = io.BytesIO(_bytes_of(ids, symbols))
-    while lines := stream.readlines(_PART):
-        yield b"".join(lines).decode("utf-8", "replace")
+def _parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[str]:
+    """Yield the texts of blocks in parts that do not end inside a word; each text ends with a line end."""
+    rest = b""
+    for block in blocks:
+        for ids in np.array_split(block, max(1, len(block) // _PART_TOKENS)):
+            data = rest + _bytes_of(ids, symbols)
+            end = max(data.rfind(b"\n"), data.rfind(b" ")) + 1 or len(data)
+            yield data[:end].decode("utf-8", "replace")
+            rest = data[end:]
+    yield rest.decode("utf-8", "replace")
 
 
 def _bytes_of(ids: np.ndarray, symbols: Symbols) -> bytes:

@@ -133,6 +133,7 @@ def make_bundle(
     plugin = find_model("blend")[1]
     blend = Blend.from_models([part.model for part in parts], [part.model_plugin for part in parts], weights, gate)
     index, lexicon = _shared_index(models), _join_lexicons([part.lexicon for part in parts])
+    is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     data = _shared_facts([model.training.get("data", {}) for model in models])
     record = {
@@ -153,7 +154,7 @@ def make_bundle(
         model_plugin=plugin,
         tokenizer_plugin=first.tokenizer_plugin,
         tokenizer_config=first.tokenizer_config,
-        generation=replace(generation or first.generation, words="any" if lexicon is None else "known"),
+        generation=replace(generation or first.generation, words="known" if is_known else "any"),
         training=record,
         index=index,
         lexicon=lexicon,

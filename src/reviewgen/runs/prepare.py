@@ -147,10 +147,10 @@ def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
 def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> Lexicon | None:
     """Return the words of the training text, and those of the model that is trained further."""
     symbols = token_symbols(tokenizer)
-    own = None if symbols is None else build_lexicon(store.blocks, symbols)
-    store.release_pages()
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    return own | before if own is not None and before is not None else own or before
+    lexicon = None if symbols is None else build_lexicon(store.blocks, symbols, before)
+    store.release_pages()
+    return lexicon
 
 
 def _build_index(plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore) -> Index | None:
