@@ -195,6 +195,8 @@ def test_two_processes_are_one_with_all_their_lanes(launched: Any) -> None:
     for name, weights in one.model.state_dict().items():
         torch.testing.assert_close(model.model.state_dict()[name], weights, rtol=0, atol=2e-4)  # rounding grows from step to step
     assert facts["steps"] == len(losses) and facts["tokens_seen"] == sum(batch.size for batch in ids)
+    greedy = {"do_sample": False, "max_new_tokens": 30, "words": "any"}
+    assert model.generate_one(**greedy) == one.generate_one(**greedy)
     assert model.score(TEXTS[0]).bits == pytest.approx(one.score(TEXTS[0]).bits, rel=1e-3)
     assert (launched.folder / "both/novelty.safetensors").read_bytes()
     files = {file.name for file in (launched.folder / "both").iterdir()}

@@ -3,8 +3,8 @@
 An automaton over bytes. Each text has a *place* in it, three numbers:
 
     word        the node of the word that the text ends in, or of the beginning of one
-    separator   the node of the character between words whose first bytes the text ends with; 0 if there is none
-    half        the first half of a byte, whose second half is the next token; -1 if there is none
+    separator   the node inside a character between words, if the text ends with only the first bytes of one; otherwise 0
+    half        the higher half of a byte, if the text ends with only that half; otherwise -1
 
 Words and separators are followed side by side, since the first byte of a character does not say yet which of the two it is. In
 an unknown word, which a prompt may contain, the word node is one that any valid UTF-8 can follow, up to the next separator.

@@ -74,8 +74,8 @@ class Generator:
             start_late: Whether texts that would start after ``max_time`` are returned without new tokens, instead of left out.
 
         Raises:
-            DataError: ``novelty`` is asked for, and the model has no index of its training text; or ``words="known"``, and it has
-                no lexicon.
+            DataError: ``novelty`` is given and the model has no index of its training text, or ``words="known"`` and it has no
+                lexicon.
             GenerationError: No token can be sampled, or no try includes what must be included.
         """
         guard = self._guard(request)

@@ -25,7 +25,7 @@ def sentence_ends(text: str, start: int = 0) -> list[int]:
 
 
 def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
-    """Return whether what looks like the end of a sentence is none."""
+    """Return whether the full stop belongs to an abbreviation, an initial or a numbered item, and ends no sentence."""
     before = _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start()) if match.group() == "." else None
     if before is None:
         return False

@@ -26,7 +26,7 @@ class Speller:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be misspelled.
 
         Raises:
-            DataError: ``words="known"``, and there is no lexicon, or the tokenizer does not say which bytes its tokens are.
+            DataError: With ``words="known"``, if there is no lexicon or the bytes of the tokens are not known.
         """
         if words == "any":
             return self._valid
