@@ -1,5 +1,6 @@
 """Autotuning: it selects the fastest of the configurations that are left open, in time, and leaves everything as it was."""
 
+import math
 import time
 from types import SimpleNamespace
 
@@ -54,14 +55,14 @@ def two_threads():
 def planted(monkeypatch):
     """Return a function that plants the seconds of a step in each execution, and returns what is found."""
 
-    def find(seconds, left=0.5, **settings):
+    def find(seconds, left=0.5, tokens=math.inf, **settings):
         def rate(model, execution, batch, steps=3):
             time.sleep(seconds(execution) / 100)
             return batch[0] * batch[1] / seconds(execution)
 
         monkeypatch.setattr(autotune_module, "measure_throughput", rate)
         config = TrainingConfig(batch_size=2, bptt=8, **settings)
-        return autotune(Planted(), default_execution(Planted(), config, "bf16"), config, left)
+        return autotune(Planted(), default_execution(Planted(), config, "bf16"), config, left, tokens)
 
     return find
 
@@ -97,6 +98,12 @@ def test_when_the_time_is_over_the_fastest_so_far_is_taken(planted):
     assert executions == [ExecutionConfig(1, "no", "plain")]
 
 
+def test_a_long_run_takes_the_time_that_a_large_model_needs(planted):
+    a_second_each = {"seconds": lambda execution: 1.0, "left": 0.0}
+    assert len(planted(**a_second_each, tokens=16 * 10)) == 1  # of ten seconds
+    assert len(planted(**a_second_each, tokens=16 * 10_000)) == 4
+
+
 def test_throughput_is_measured_with_the_configuration():
     for execution in (
         ExecutionConfig(1, "bf16", "plain"),
@@ -121,6 +128,8 @@ def test_nothing_is_touched():
 def test_a_small_budget_is_not_spent_on_looking():
     assert autotune_seconds(Budget()) == autotune_seconds(Budget(steps=3)) == 0.5
     assert autotune_seconds(Budget(deadline=time.monotonic() + 2)) == pytest.approx(0.1, abs=0.05)
+    assert autotune_seconds(Budget(deadline=time.monotonic() + 20)) == pytest.approx(0.5, abs=0.05)
+    assert autotune_seconds(Budget(deadline=time.monotonic() + 3600)) == pytest.approx(36, abs=0.05)
     assert autotune_seconds(Budget(deadline=time.monotonic() - 2)) == 0
 
 

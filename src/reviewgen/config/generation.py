@@ -33,6 +33,8 @@ class GenerationConfig:
             plain model. An unknown word of a prompt is left alone.
         finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
             keeps it, and so does None.
+        conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified. Those of
+            a call are added to the saved ones; None in place of a value leaves a saved one out.
     """
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
@@ -51,6 +53,7 @@ class GenerationConfig:
     max_time: Annotated[float | None, Bound(above=0)] = None
     words: Literal["known", "any"] = "any"
     finish: Literal["sentence", "anywhere"] | None = None
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self)
@@ -98,6 +101,7 @@ class GenerationSettings(TypedDict, total=False):
     max_time: float | None
     words: Literal["known", "any"] | None
     finish: Literal["sentence", "anywhere"] | None
+    conditions: Mapping[str, Any] | None
 
 
 FOREIGN = {
@@ -157,6 +161,8 @@ def generation_config(
     for name in ("stop_strings", "temperature"):
         if isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
             given[name] = tuple(given[name])
+    if isinstance(given.get("conditions"), Mapping):
+        given["conditions"] = {**base.conditions, **given["conditions"]}
     return replace(base, **given)
 
 

@@ -23,6 +23,8 @@ __all__ = ["TextStream", "open_texts"]
 _HEAD = 100  # records that the guess of the text column looks at
 _QUOTED = re.compile(r'"[^"]*"')
 _DOCUMENTS = ("line", "paragraph", "file")
+_STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
+_SENTIMENTS = {"0": "negative", "1": "positive"}
 
 
 @dataclass
@@ -97,8 +99,7 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Records:
     if source == "reviews":
         if is_file:
             raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
-        path = _reviews_file()
-        return _open_files("reviews", [path], workspace, documents)
+        return _open_reviews(workspace, documents)
     if source.startswith("hf://"):
         if hub is None:
             raise DataError(f"{source!r} is not a Hub dataset: write hf://owner/name, with or without @revision.")
@@ -111,6 +112,13 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Records:
     if has_data_suffix(first) or Path(first).exists():
         raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
     return _open_hub(hub, documents)
+
+
+def _open_reviews(workspace: Path, documents: str) -> _Records:
+    """Open the film reviews of the ``reviews`` extra, with the columns text, style (review or snippet) and sentiment."""
+    rows = _open_files("reviews", [_reviews_file()], workspace, documents).records
+    records = ({"text": row["text"], "style": _STYLES[row["source"]], "sentiment": _SENTIMENTS[row["label"]]} for row in rows)
+    return _Records("reviews", records)
 
 
 def _reviews_file() -> Path:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ class GenerateOptions(GenerationSettings, total=False):
     seed: int | None
     novelty: str | None
     max_copy: int | None
-    conditions: Mapping[str, Any] | None
     must_include: str | Iterable[str] | None
 
 
@@ -41,7 +40,6 @@ class Request:
         hooks: Objects that are called at every token.
         novelty: "report", "filter" or None.
         max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
-        conditions: The value of each condition, by name.
         prefix: The ids of the conditions, between bos and the text.
         must_include: Strings that each text must include.
     """
@@ -52,7 +50,6 @@ class Request:
     hooks: Hooks | None = None
     novelty: str | None = None
     max_copy: int | None = None
-    conditions: Mapping[str, Any] = field(default_factory=dict)
     prefix: Sequence[int] = ()
     must_include: Sequence[str] = ()
 
@@ -83,10 +80,10 @@ def make_request(
     own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
     given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
     settings = {name: _plain(value) for name, value in options.items() if name not in own}
+    settings["conditions"] = _mapping(settings.get("conditions"))
     config = generation_config(defaults, given["generation_config"], settings, own)
     if given["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
-    values = _mapping(given["conditions"])
     request = Request(
         prompts=check_prompts(prompt, config.num_return_sequences),
         config=config,
@@ -94,8 +91,7 @@ def make_request(
         hooks=make_hooks(given["logits_processor"], given["stopping_criteria"], given["streamer"]),
         novelty=given["novelty"],
         max_copy=given["max_copy"],
-        conditions=values,
-        prefix=(conditions or Conditions()).encode(values),
+        prefix=(conditions or Conditions()).encode(config.conditions),
         must_include=_words(given["must_include"]),
     )
     _refuse_pairs(request)

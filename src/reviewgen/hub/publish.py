@@ -155,7 +155,7 @@ def _generate(bundle: Bundle, generator: Generator | None = None) -> _Scan:
     speller = Speller(bundle.tokenizer, bundle.lexicon)
     generator = generator or Generator(bundle.weights.stepper(), bundle.tokenizer, speller=speller, index=bundle.index)
     length = min(max(bundle.generation.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
-    prefix = bundle.conditions.unspecified_ids if bundle.conditions else ()
+    prefix = bundle.conditions.encode(bundle.generation.conditions) if bundle.conditions else ()
 
     def texts(number: int, temperature: float) -> list[str]:
         config = GenerationConfig(max_new_tokens=length, temperature=temperature, words=bundle.generation.words)

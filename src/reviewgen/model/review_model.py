@@ -142,7 +142,7 @@ class ReviewModel:
             generation_config: A GenerationConfig, or a mapping of some of its settings, that replaces the model's defaults. Each
                 setting may also be given by keyword, for this call: max_new_tokens, min_new_tokens, num_return_sequences,
                 do_sample, num_beams, length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
-                no_repeat_ngram_size, stop_strings, max_time, finish; ``GenerationConfig`` documents them.
+                no_repeat_ngram_size, stop_strings, max_time, words, finish, conditions; ``GenerationConfig`` documents them.
             logits_processor, stopping_criteria, streamer: transformers' objects, or functions with their signatures; they get
                 the ids (1, T) so far, bos first, and scores (1, V).
             seed: The same seed gives the same texts, whatever else is in the batch (for a model without a stepper of its own, as
@@ -150,7 +150,6 @@ class ReviewModel:
             novelty: "report" returns what of each text was copied; "filter" also keeps tokens from completing a copied span of
                 more than ``max_copy`` tokens, as far as the index knows.
             max_copy: For "filter", in tokens; about 50 characters if not given.
-            conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified.
             must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
                 some contain them all, and the most probable of these is returned.
 
@@ -221,7 +220,7 @@ class ReviewModel:
             text: The text before.
             k: The number of tokens.
             temperature: 1 gives the model's own probabilities.
-            conditions: As in ``generate``.
+            conditions: Values of the conditions that the model was trained with; others are unspecified.
 
         Raises:
             ConfigError: The text is not a string, k is not at least 1, the temperature is not above 0, or a condition is unknown.
@@ -283,7 +282,7 @@ class ReviewModel:
             text: The text; its end token is scored, too.
             given: What comes before the text and is not scored. The two are tokenized apart, so with a word tokenizer a space
                 between them belongs to the text.
-            conditions: As in ``generate``.
+            conditions: Values of the conditions that the model was trained with; others are unspecified.
 
         Raises:
             DataError: The text is empty.
@@ -298,7 +297,7 @@ class ReviewModel:
         save_directory: str | Path,
         *,
         overwrite: bool = False,
-        dtype: Literal["float32", "float16"] = "float32",
+        dtype: Literal["float32", "float16", "int8"] = "float32",
         repo_id: str | None = None,
         push_to_hub: bool = False,
         **push_to_hub_kwargs: Any,
@@ -308,7 +307,8 @@ class ReviewModel:
         Args:
             save_directory: The folder.
             overwrite: Whether to replace a saved model that exists there.
-            dtype: The dtype of a network's saved weights; "float16" halves the file and rounds them to 11 bits.
+            dtype: The dtype of a network's saved weights: "float16" halves the file and rounds them to 11 bits; "int8" quarters
+                it and rounds each row of a matrix to 255 steps.
             repo_id: The repository to publish in.
             push_to_hub: Whether to publish it as well, and return the URL of the commit; ``push_to_hub_kwargs`` are then the
                 arguments of ``push_to_hub``.
@@ -375,7 +375,7 @@ class ReviewModel:
         model_card_kwargs: Mapping[str, Any] | None = None,
         allow: Collection[str] = (),
         copy_limit: float = 0.5,
-        dtype: Literal["float32", "float16"] | None = None,
+        dtype: Literal["float32", "float16", "int8"] | None = None,
     ) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
 

@@ -197,7 +197,7 @@ class Fit:
             model_plugin=parts.model_plugin,
             tokenizer_plugin=parts.tokenizer_plugin,
             tokenizer_config=parts.tokenizer_config,
-            generation=replace(parts.generation, words=self._words()),
+            generation=replace(parts.generation, words=self._words(), conditions={}),
             training=self.facts(),
             index=self.corpus.index,
             lexicon=self.corpus.lexicon,

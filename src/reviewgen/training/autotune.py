@@ -2,7 +2,8 @@
 
 Small matrices gain little from a second thread, 16-bit products are faster only if the processor has instructions for them, and
 torch's recurrent layers are not the fastest at every shape. The steps are run on a copy of the model, so the model and the global
-random state do not change. After half a second, compiling not counted, no further configuration is timed.
+random state do not change. After half a second, or a hundredth of a longer run, compiling not counted, no further configuration
+is timed.
 """
 
 import copy
@@ -32,11 +33,12 @@ __all__ = [
 ]
 
 SECONDS = 0.5
+_LONG_RUN_SHARE = 100  # of a longer run, autotuning may take 1/100: a large model's first configuration alone can take a second
 _STEP_SECONDS = 0.03  # of one timed step: longer batches are shortened
 _STEPS = 3  # timed, of each configuration
 _MIN_LENGTH = 8  # time steps of a shortened batch
 _ALL_THREADS = 1 << 16
-_SHARE = 20  # autotuning may take 1/20 of the remaining time
+_SHARE = 20  # of any run, autotuning may take 1/20
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
 
@@ -69,9 +71,13 @@ class Timing:
 
 
 def autotune_seconds(budget: Budget) -> float:
-    """Return the time limit for autotuning: half a second, and at most a twentieth of the remaining time."""
-    left = SECONDS * _SHARE if budget.deadline is None else max(0.0, budget.deadline - time.monotonic())
-    return min(SECONDS, left / _SHARE)
+    """Return the time limit for autotuning, given the remaining time; half a second if that is not known."""
+    return SECONDS if budget.deadline is None else _share_of(budget.deadline - time.monotonic())
+
+
+def _share_of(run_seconds: float) -> float:
+    """Return how much of a run's seconds autotuning may take."""
+    return min(max(SECONDS, run_seconds / _LONG_RUN_SHARE), max(0.0, run_seconds) / _SHARE)
 
 
 def default_execution(model: nn.Module, config: TrainingConfig, precision: str) -> ExecutionConfig:
@@ -103,7 +109,7 @@ def autotune(
         default: The configuration to start from.
         config: Gives the batch shape, and whether threads and precision are fixed.
         seconds: Time limit. Configurations not yet timed by then are skipped.
-        run_tokens: The tokens of the run, if it has a number of steps: at most a twentieth of its time is spent.
+        run_tokens: The tokens of the run, if it has a number of steps: the time limit then follows from its estimated length.
     """
     is_fixed = {"precision": config.precision != "auto", "implementation": False, "threads": config.threads > 0}
     tunable = [setting for setting, fixed in is_fixed.items() if not fixed]
@@ -118,9 +124,11 @@ def autotune(
     trial = copy.deepcopy(model).train()
     with IsolatedRng(0):
         batch = _shorten_batch(trial, start, batch)
-        deadline = time.monotonic() + seconds  # the first call may have compiled
+        started = time.monotonic()  # the first call may have compiled
         best = Timing(start, measure_throughput(trial, start, batch))
-        deadline = min(deadline, time.monotonic() + run_tokens / best.tokens_per_second / _SHARE)
+        if math.isfinite(run_tokens):
+            seconds = _share_of(run_tokens / best.tokens_per_second)
+        deadline = started + seconds
         timings = [best]
         for setting in tunable:
             for execution in _alternatives(model, best.execution, default, setting):
