@@ -14,7 +14,7 @@ import lazy_loader
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:
-    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune
+    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune, tune_sampling
     from reviewgen.errors import ReviewgenError
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
@@ -38,12 +38,13 @@ __all__ = [
     "sweep",
     "train",
     "tune",
+    "tune_sampling",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune"],
+        "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"],
         "errors": ["ReviewgenError"],
         "model": ["ReviewModel"],
         "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],

@@ -194,7 +194,7 @@ def test_the_reference_has_every_public_name_and_command():
     names = COMMANDS
     page = TEXT[DOCS / "reference" / "cli.md"]
     assert names == set(re.findall(r"^<!-- help: (\S+) -->$", page, re.MULTILINE))
-    assert names == set(re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE))
+    assert names == set(re.findall(r"^\| \[`([\w-]+)`\]", page, re.MULTILINE))
 
 
 def test_the_readme_is_short_and_shows_a_picture():

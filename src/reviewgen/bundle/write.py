@@ -12,17 +12,30 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, LEXICON, NOVELTY, SCHEMA, TRAINING, WEIGHTS, Bundle, files_of
+from reviewgen.bundle.layout import (
+    CARD,
+    CONFIG,
+    GENERATION,
+    LEXICON,
+    NOVELTY,
+    OPTIONAL_FILES,
+    OWN_FILES,
+    SCHEMA,
+    TRAINING,
+    WEIGHTS,
+    Bundle,
+    files_of,
+)
 from reviewgen.bundle.tensors import SCALE
-from reviewgen.config import to_dict
+from reviewgen.config import GenerationConfig, to_dict
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin
-from reviewgen.storage import default_mode, new_folder, refuse_existing, safetensors_errors
+from reviewgen.storage import default_mode, find_same_names, new_folder, refuse_existing, safetensors_errors, write_file
 from reviewgen.version import __version__
 
-__all__ = ["copy_bundle", "refuse_existing", "write_bundle", "write_or_rescue"]
+__all__ = ["copy_bundle", "refuse_existing", "save_defaults", "write_bundle", "write_or_rescue"]
 
 _DTYPES = ("float32", "float16", "int8")
 _LARGEST_INT8 = 127
@@ -42,7 +55,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
         OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
-        BrokenPlugin: The tokenizer saves something other than plain files.
+        BrokenPlugin: The tokenizer saves something other than plain files, or two names that differ only in case.
     """
     with _new_model_folder(folder, overwrite) as scratch, safetensors_errors():
         _write_files(bundle, scratch, dtype)
@@ -60,6 +73,30 @@ def copy_bundle(source: Path, folder: Path) -> None:
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, scratch / name)
         (scratch / CARD).touch()  # the card may have been deleted on the Hub
+
+
+def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) -> None:
+    """Save generation defaults in the folder that a model was loaded from, or in a copy of it.
+
+    Args:
+        bundle: The model.
+        folder: Its folder, or one that does not exist, into which the model is copied.
+        generation: The defaults.
+
+    Raises:
+        OutputExists: The folder is another one, and exists.
+        StorageError: The disk is full or the folder cannot be written.
+        ConfigError: The model was not loaded from a folder.
+    """
+    if bundle.folder is None:
+        raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
+    if not (folder.is_dir() and folder.samefile(bundle.folder)):
+        copy_bundle(bundle.folder, folder)
+    text = json.dumps(to_dict(generation), indent=2, ensure_ascii=False) + "\n"
+    with storage_errors(folder):
+        scratch = folder.with_name(f".{folder.name}.{GENERATION}")
+        write_file(scratch, text.encode("utf-8"))
+        scratch.replace(folder / GENERATION)
 
 
 def write_or_rescue(bundle: Bundle, folder: Path) -> None:
@@ -100,6 +137,11 @@ def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
     if odd := sorted(path.name for path in folder.iterdir() if not path.is_file()):
         raise BrokenPlugin(f"The tokenizer {bundle.tokenizer_plugin.name!r} saves {odd[0]}, which is not a plain file.")
     tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
+    if same := find_same_names([*sorted(OWN_FILES | OPTIONAL_FILES), *tokenizer_files]):
+        raise BrokenPlugin(
+            f"The tokenizer {bundle.tokenizer_plugin.name!r} saves {same[1]}, which is the same file as {same[0]} on Windows and "
+            "macOS."
+        )
     if bundle.index is not None:
         write_index(bundle.index, folder / NOVELTY)
     if bundle.lexicon is not None:

@@ -2,7 +2,7 @@
 
 Parses arguments, calls the API and prints results. Heavy imports stand inside the commands, so that ``--help`` is fast.
 
-    train, plot, sweep, tune, blend    one file a command
+    train, plot, sweep, tune, tune_sampling, blend    one file a command
     settings                           ``settings``: every setting of a preset
     generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
     play                               ``play``
@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from reviewgen.cli import blend, generate, look, play, plot, sampling, settings, share, sweep, train, tune, use
+from reviewgen.cli import blend, generate, look, play, plot, sampling, settings, share, sweep, train, tune, tune_sampling, use
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 from reviewgen.version import __version__
@@ -55,6 +55,7 @@ app.command("settings")(settings.settings)
 app.command("plot")(plot.plot)
 app.command("sweep")(sweep.sweep)
 app.command("tune")(tune.tune)
+app.command("tune-sampling")(tune_sampling.tune_sampling)
 app.command("blend")(blend.blend)
 app.command("generate")(generate.generate)
 app.command("replay")(generate.replay)

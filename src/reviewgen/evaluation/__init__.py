@@ -7,6 +7,7 @@ Condition ids are inputs and not predicted, so they add no bits. Inner functions
     results  evaluations and scores, as plain data
     losses   the negative log likelihood of each token of many texts, scored together in rows
     scoring  from texts to results
+    text_statistics  how generated texts read, beside human ones
 """
 
 from reviewgen.evaluation.losses import Document
@@ -21,11 +22,13 @@ from reviewgen.evaluation.scoring import (
     score_tokens,
     spread_documents,
 )
+from reviewgen.evaluation.text_statistics import TextStatistics, measure_texts, take_words
 
 __all__ = [
     "Document",
     "Evaluation",
     "Score",
+    "TextStatistics",
     "TokenScore",
     "Totals",
     "add_up_documents",
@@ -33,8 +36,10 @@ __all__ = [
     "finite",
     "log_probabilities",
     "measure_rate",
+    "measure_texts",
     "sample_documents",
     "score_text",
     "score_tokens",
     "spread_documents",
+    "take_words",
 ]

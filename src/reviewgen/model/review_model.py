@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options
+from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, generation_config, refuse_unknown_options
 from reviewgen.errors import BundleError, ConfigError, GenerationError
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
@@ -332,6 +332,28 @@ class ReviewModel:
             parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
         write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
         return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
+
+    def save_generation_config(self, save_directory: str | Path, **settings: Unpack[GenerationSettings]) -> None:
+        """Save generation settings as the defaults of the model, in its own folder or in a copy of it.
+
+        >>> model = reviewgen.load("./my-model")                                                  # doctest: +SKIP
+        >>> model.save_generation_config("./my-model", temperature=0.9, top_p=0.95)               # doctest: +SKIP
+
+        Args:
+            save_directory: The folder that the model was loaded from, whose ``generation_config.json`` is replaced, or one that
+                does not exist, into which the folder is copied.
+            settings: Settings that differ from the present defaults; see ``GenerationConfig``.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range, or the model was not loaded from a folder.
+            OutputExists: ``save_directory`` is another folder.
+            StorageError: The disk is full, or the folder cannot be written.
+        """
+        from reviewgen.bundle.write import save_defaults
+
+        config = generation_config(self.generation_config, settings=settings)
+        self.conditions.encode(config.conditions)
+        save_defaults(self._bundle, Path(save_directory).expanduser(), config)
 
     def generate_model_card(
         self,

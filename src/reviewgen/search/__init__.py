@@ -4,9 +4,11 @@ variants     trainings that differ in some settings, fitted on corpora that are 
 sweep, tune  the implementations of ``reviewgen.sweep`` and ``reviewgen.tune``
 space        what is searched
 study        suggests settings, by optuna
+tune_sampling  compares the texts of generation settings with human ones
 """
 
 from reviewgen.search.sweep import SweepRow, plot_sweep, sweep
 from reviewgen.search.tune import TuneTrial, best_trial, tune
+from reviewgen.search.tune_sampling import SamplingTrial, tune_sampling
 
-__all__ = ["SweepRow", "TuneTrial", "best_trial", "plot_sweep", "sweep", "tune"]
+__all__ = ["SamplingTrial", "SweepRow", "TuneTrial", "best_trial", "plot_sweep", "sweep", "tune", "tune_sampling"]

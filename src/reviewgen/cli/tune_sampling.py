@@ -1,0 +1,141 @@
+"""``reviewgen tune-sampling``: finds the generation settings whose texts read most like human ones."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import note, notes, print_json
+from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reviewgen.evaluation import TextStatistics
+    from reviewgen.search import SamplingTrial
+
+__all__ = ["tune_sampling"]
+
+_COLUMNS = "unknown  distinct-1      -2      -3      -4  words/text  repeated  bits/char  distance"
+
+
+def tune_sampling(
+    model: options.Model,
+    data: Annotated[
+        str, typer.Option("--data", help="Texts by people that the model was not trained on, at least 40: a file or glob.")
+    ],
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting and its values: temperature=0.8,0.9 or top_p=0.9,1. Repeatable.  [default: temperatures from 0.7 to "
+            "1.1 with top_p 1 and 0.95]"
+        ),
+    ] = None,
+    texts: Annotated[int, typer.Option(help="The number of texts generated for each combination, at least 20.")] = 100,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="A model that scores all texts.  [default: an n-gram trained on half of the data]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Save the best settings as defaults: in the model's own folder, or in a copy of it in a new folder."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The random seed of the texts.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="The part of the data: all, or train, validation or test of the hash split.")
+    ] = "all",
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    lowercase: options.AsTrainedLowercase = None,
+    strip_markdown: options.AsTrainedStripMarkdown = None,
+    clean: options.AsTrainedClean = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare the texts of several generation settings with texts by people, and print the settings that come nearest."""
+    values = dict(_parse(text) for text in search or ())
+    from reviewgen.api import load
+    from reviewgen.api import tune_sampling as try_settings
+
+    loaded = load(model)
+    trials = try_settings(
+        loaded,
+        options.typed_data(data),
+        search=values,
+        texts=texts,
+        judge=None if judge is None else load(judge),
+        seed=seed,
+        split=split,
+        text_column=text_column,
+        documents=documents,
+        lowercase=lowercase,
+        strip_markdown=strip_markdown,
+        clean=clean,
+    )
+    finished, is_interrupted = _watch(trials, as_json)
+    if not finished:
+        sys.exit(1)
+    best = min(finished, key=lambda trial: trial.distance)
+    if out is not None and not is_interrupted:
+        loaded.save_generation_config(out, **best.settings)
+    if as_json:
+        print_json({"trials": [trial.as_json() for trial in finished], "best": best.as_json()})
+    else:
+        flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in best.settings.items())
+        saved = f"Saved as the defaults of {out}." if out is not None and not is_interrupted else "Generate with them:"
+        typer.echo(f"Nearest to texts by people: {_describe(best.settings)}. {saved}")
+        typer.echo(f"reviewgen generate {model} {flags}" if out is None else f"reviewgen generate {out}")
+    sys.exit(1 if is_interrupted else 0)
+
+
+def _watch(trials: Iterator["SamplingTrial"], as_json: bool) -> tuple[list["SamplingTrial"], bool]:
+    """Print a line for each trial; return the trials, and whether an interrupt ended the search."""
+    finished: list[SamplingTrial] = []
+    try:
+        with notes.status("Reading and generating ..."):
+            for trial in trials:
+                finished.append(trial)
+                if not as_json:
+                    _print_trial(trial, is_first=len(finished) == 1)
+    except KeyboardInterrupt:
+        note("Interrupted; nothing was saved.")
+        return finished, True
+    return finished, False
+
+
+def _print_trial(trial: "SamplingTrial", is_first: bool) -> None:
+    width = max(len("texts by people"), len(_describe(trial.settings)))
+    if is_first:
+        typer.echo(f"{'':{width}}  {_COLUMNS}")
+        typer.echo(f"{'texts by people':{width}}  {_format(trial.human)}         -")
+    typer.echo(f"{_describe(trial.settings):{width}}  {_format(trial.generated)}  {trial.distance:8.2f}")
+
+
+def _format(figures: "TextStatistics") -> str:
+    unknown = "      -" if figures.unknown_words is None else f"{figures.unknown_words:7.2%}"
+    one, *more = figures.distinct
+    distinct = "  ".join([f"{one:10.3f}", *(f"{share:6.3f}" for share in more)])
+    bits = "        -" if figures.bits_per_character is None else f"{figures.bits_per_character:9.3f}"
+    return f"{unknown}  {distinct}  {figures.words_per_text:10.0f}  {figures.repetition:8.2%}  {bits}"
+
+
+def _describe(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _parse(text: str) -> tuple[str, list[Any]]:
+    """Return the name and the values of a setting, given as name=value,value.
+
+    Raises:
+        ConfigError: It has another form, or a value is not a number.
+    """
+    name, _, listed = text.partition("=")
+    try:
+        values: list[Any] = [listed_value if name == "words" else _number(listed_value) for listed_value in listed.split(",")]
+    except ValueError:
+        raise ConfigError(f"Give a setting with its values, as in temperature=0.8,0.9; got {text!r}.") from None
+    return name, values
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.strip().isdigit() else float(text)

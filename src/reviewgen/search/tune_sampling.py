@@ -1,0 +1,185 @@
+"""The implementation of ``reviewgen.tune_sampling``: which generation settings give texts that read most like human ones.
+
+A setting is judged by how far the figures of its texts are from those of human texts of the same size: unknown words, distinct
+n-grams, length, repetition, and bits per character under a judge, another model that was trained on other texts. Each difference
+is measured in standard deviations between groups of human texts.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any, Unpack
+
+import numpy as np
+
+from reviewgen.config import EvaluateOptions, GenerationConfig, check_seed, generation_config
+from reviewgen.data import read_documents, trained_on
+from reviewgen.errors import ConfigError, DataError, did_you_mean
+from reviewgen.evaluation import TextStatistics, measure_texts, take_words
+from reviewgen.generation.sentences import sentence_ends
+from reviewgen.model import ReviewModel
+from reviewgen.runs import TrainingRun
+
+__all__ = ["SamplingTrial", "tune_sampling"]
+
+DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
+_SEARCHED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
+_MAX_TEXTS = 20_000  # human texts that are read
+_GROUPS = 5  # of human texts, between which the standard deviations are taken
+_MIN_TEXTS = 4 * _GROUPS
+_MIN_DEVIATION = 1e-3
+_MAX_DEVIATIONS = 10.0  # a larger difference counts as this one
+_JUDGE = "ngram-char"
+
+
+@dataclass(frozen=True)
+class SamplingTrial:
+    """The texts of one combination of settings, beside human texts with about as many words.
+
+    Attributes:
+        settings: The generation settings, as in {"temperature": 0.9}.
+        generated: Figures of the generated texts.
+        human: The same figures of human texts, cut off and finished as generated texts are.
+        distance: The mean difference of the two, in standard deviations between groups of human texts; differences of more than
+            10 count as 10, and distinct-1 to 4 count as one figure.
+    """
+
+    settings: dict[str, Any]
+    generated: TextStatistics
+    human: TextStatistics
+    distance: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the trial as JSON values."""
+        return asdict(self)
+
+
+def tune_sampling(
+    model: ReviewModel,
+    source: Any,
+    *,
+    search: Mapping[str, Sequence[Any]] | None = None,
+    texts: int = 100,
+    judge: ReviewModel | None = None,
+    seed: int = 0,
+    **options: Unpack[EvaluateOptions],
+) -> Iterator[SamplingTrial]:
+    """Try generation settings; see ``reviewgen.tune_sampling``."""
+    for name, value in {"model": model, "judge": judge}.items():
+        if not isinstance(value, ReviewModel) and not (name == "judge" and value is None):
+            raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {value!r}.")
+    if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
+        raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {texts!r}.")
+    seed, settings = check_seed(seed), _combine(model.generation_config, search)
+    human = _read_texts(model, source, options)
+    if len(human) < 2 * _MIN_TEXTS:
+        raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
+    order = np.random.default_rng(seed).permutation(len(human)).tolist()
+    half = len(order) // 2 if judge is None else 0
+    reference = [_shorten(human[number], model) for number in order[half:]]
+    scorer = _score_with(judge or _train_judge([human[number] for number in order[:half]], seed))
+    return _try_each(model, settings, texts, seed, reference, scorer)
+
+
+def _try_each(
+    model: ReviewModel,
+    settings: Sequence[dict[str, Any]],
+    texts: int,
+    seed: int,
+    reference: Sequence[str],
+    score: Callable[[Sequence[str]], float],
+) -> Iterator[SamplingTrial]:
+    lexicon = model.bundle.lexicon
+    is_known = None if lexicon is None else lexicon.__contains__
+
+    def measure(some: Sequence[str]) -> TextStatistics:
+        return measure_texts(some, is_known, score)
+
+    groups = [measure(reference[number::_GROUPS]) for number in range(_GROUPS)]
+    deviations = [max(_MIN_DEVIATION, stdev(figures)) for figures in zip(*map(_figures, groups), strict=True)]
+    for each in settings:
+        generated = measure(model.generate("", num_return_sequences=texts, seed=seed, **each))
+        human = measure(take_words(reference, generated.words))
+        yield SamplingTrial(each, generated, human, _distance(generated, human, deviations))
+
+
+def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None) -> list[dict[str, Any]]:
+    """Return every combination of the values of the searched settings; a bad value is refused before any work."""
+    if not isinstance(search, Mapping | None):
+        raise ConfigError(f"search must be a dictionary, as in {{'temperature': [0.8, 0.9]}}; got {search!r}.")
+    values = dict(search or DEFAULT_SEARCH)
+    for name, listed in values.items():
+        if name not in _SEARCHED:
+            raise ConfigError(f"{name!r} is not a setting of sampling. {did_you_mean(str(name), _SEARCHED)}")
+        if isinstance(listed, str) or not isinstance(listed, Sequence) or not listed:
+            raise ConfigError(f"Give a list of at least one value of {name}; got {listed!r}.")
+    combined = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    for settings in combined:
+        generation_config(defaults, settings=settings)
+    return combined
+
+
+def _read_texts(model: ReviewModel, source: Any, options: EvaluateOptions) -> list[str]:
+    """Return the texts of a source, cleaned as the training texts were."""
+    documents = read_documents(source, model.tokenizer, trained_on(model.training), conditions=model.conditions, **options)
+    first = 1 + len(model.conditions)
+    texts = (model.tokenizer.decode(ids[first:-1].tolist()) for ids, _ in itertools.islice(documents, _MAX_TEXTS))
+    return [text for text in texts if text]
+
+
+def _shorten(text: str, model: ReviewModel) -> str:
+    """Return a human text as it would be if it had been generated: cut off at ``max_new_tokens``, and finished alike."""
+    config, ids = model.generation_config, model.tokenizer.encode(text)
+    if len(ids) <= config.max_new_tokens:
+        return text
+    cut = model.tokenizer.decode(list(ids[: config.max_new_tokens])).rstrip("\ufffd")
+    ends = sentence_ends(cut) if config.finish == "sentence" else []
+    return cut[: ends[-1]] if ends else cut
+
+
+def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
+    held_out = max(1, len(texts) // 10)  # named, since the texts may be one part of a split by hash
+    run = TrainingRun(
+        _JUDGE,
+        list(texts[held_out:]),
+        validation=list(texts[:held_out]),
+        seed=seed,
+        model={"order": 6},
+        training={"novelty": "none", "copy_tokens": 0},
+    )
+    run.read()
+    run.tokenize()
+    for _ in run:
+        pass
+    return run.finish()
+
+
+def _score_with(judge: ReviewModel) -> Callable[[Sequence[str]], float]:
+    """Return a function that returns the bits per character of texts under a model."""
+
+    def score(texts: Sequence[str]) -> float:
+        return judge.evaluate([text for text in texts if text], clean=False).bits_per_character
+
+    return score
+
+
+def _figures(statistics: TextStatistics) -> list[float]:
+    """Return the figures that are compared; None counts as 0, on both sides."""
+    return [
+        *statistics.distinct,
+        statistics.unknown_words or 0.0,
+        statistics.words_per_text,
+        statistics.repetition,
+        statistics.bits_per_character or 0.0,
+    ]
+
+
+def _distance(generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]) -> float:
+    differences = [
+        min(_MAX_DEVIATIONS, abs(one - other) / deviation) if math.isfinite(one) else _MAX_DEVIATIONS
+        for one, other, deviation in zip(_figures(generated), _figures(human), deviations, strict=True)
+    ]
+    distinct = len(generated.distinct)
+    return fmean([fmean(differences[:distinct]), *differences[distinct:]])
