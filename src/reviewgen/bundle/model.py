@@ -1,7 +1,6 @@
 """Builds the torch model of a saved folder from its class, config and tensors. Needs torch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reviewgen.bundle.layout import CONFIG, WEIGHTS
-from reviewgen.bundle.tensors import check_tensors, unscale
+from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError
 from reviewgen.protocols import LanguageModel, TensorSpec
@@ -19,11 +18,11 @@ from reviewgen.registry import find_model
 __all__ = ["build_model", "read_model"]
 
 
-def read_model(folder: Path, name: str, settings: Mapping[str, Any]) -> LanguageModel:
+def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any]) -> LanguageModel:
     """Return the model of a saved folder, built after its tensors were compared with its config.
 
     Args:
-        folder: The saved folder.
+        saved: Its tensors.
         name: The model's name, as in "lstm".
         settings: The model's config, as JSON values.
 
@@ -33,8 +32,7 @@ def read_model(folder: Path, name: str, settings: Mapping[str, Any]) -> Language
     model_class, _ = find_model(name)
     config = from_dict(model_class.Config, settings)
     expected = _tensor_specs(model_class, config)
-    check_tensors(folder, expected)
-    tensors = unscale(load_file(folder / WEIGHTS), expected)
+    tensors = saved.load(expected, load_file)
     return _build(model_class, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})
 
 

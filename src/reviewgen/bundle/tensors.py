@@ -1,10 +1,13 @@
 """The tensors of a saved model: their header is compared with the tensors that its config implies, before any is read.
 
 A float32 tensor may be saved as float16, and a float32 matrix as int8 beside a scale for each row, in the tensor
-``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back when they are read.
+``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back when they are read. A blend of installed
+weights may share their files.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +16,82 @@ from safetensors import safe_open
 from reviewgen.bundle.layout import WEIGHTS
 from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorSpec
+from reviewgen.registry import find_weights
 
-__all__ = ["SCALE", "check_tensors", "unscale"]
+__all__ = ["SCALE", "SavedTensors", "digest_of"]
 
 SCALE = ".scale"
 """The end of the name of an int8 matrix's scales, (rows,) float32."""
 
 
-def check_tensors(folder: Path, expected: Mapping[str, TensorSpec]) -> None:
-    """Compare the header of the weights with what a model expects, before any tensor is read.
+@dataclass(frozen=True)
+class SavedTensors:
+    """The tensors of a saved model, in one file; or of a blend, in the files of its parts' installed weights.
 
-    Raises:
-        BundleError: A tensor is missing, extra, or has another dtype or shape.
+    Attributes:
+        files: Each file, by a prefix of the names of its tensors.
     """
-    with safe_open(folder / WEIGHTS, framework="numpy") as tensors:
-        names = set(tensors.keys())
-        scaled = [name for name in expected if name in names and _is_scaled(tensors.get_slice(name).get_dtype(), expected, name)]
+
+    files: Mapping[str, Path]
+
+    @classmethod
+    def find(cls, folder: Path, parts: Mapping[str, str]) -> "SavedTensors":
+        """Return the tensors of a saved folder.
+
+        Args:
+            folder: The folder.
+            parts: For a blend without a file of its own: the preset of each part, whose installed weights it shares, and the
+                SHA-256 of their file.
+
+        Raises:
+            BundleError: The weights of a preset are not installed, or are not those that the blend was made of.
+        """
+        files = {f"{number}.": _installed_file(preset, digest) for number, (preset, digest) in enumerate(parts.items())}
+        return cls(files or {"": folder / WEIGHTS})
+
+    def load(self, expected: Mapping[str, TensorSpec], load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the tensors that a model expects, after their headers were compared with it; int8 matrices are scaled.
+
+        Args:
+            expected: The dtype and shape of each tensor.
+            load_file: Reads a file: that of ``safetensors.numpy`` or ``safetensors.torch``.
+
+        Raises:
+            BundleError: A tensor is missing, extra, or has another dtype or shape.
+        """
+        self._check(expected)
+        saved = self.load_as_stored(load_file)
+        return {
+            name: saved[name] * saved[name + SCALE][:, None]
+            if name + SCALE in saved and name + SCALE not in expected
+            else saved[name]
+            for name in expected
+        }
+
+    def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the tensors as they are in the files."""
+        return {prefix + name: tensor for prefix, file in self.files.items() for name, tensor in load_file(file).items()}
+
+    def _headers(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the dtype and shape of each saved tensor; no tensor is read."""
+        headers: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for prefix, file in self.files.items():
+            with safe_open(file, framework="numpy") as tensors:
+                slices = {prefix + name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
+                headers |= {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+        return headers
+
+    def _check(self, expected: Mapping[str, TensorSpec]) -> None:
+        headers = self._headers()
+        scaled = [name for name in expected if name in headers and _is_scaled(headers[name][0], expected, name)]
         stored = {**expected, **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled}}
-        if names != set(stored):
-            missing, extra = sorted(set(stored) - names), sorted(names - set(stored))
+        if headers.keys() != stored.keys():
+            missing, extra = sorted(stored.keys() - headers.keys()), sorted(headers.keys() - stored.keys())
             raise BundleError(
                 f"{WEIGHTS} does not match its config: missing tensors {_few(missing)}; unknown tensors {_few(extra)}."
             )
         for name, (dtype, shape) in stored.items():
-            part = tensors.get_slice(name)
-            saved_shape, saved_dtype = tuple(part.get_shape()), part.get_dtype()
+            saved_dtype, saved_shape = headers[name]
             fits = len(saved_shape) == len(shape) and all(
                 size in (None, saved) for size, saved in zip(shape, saved_shape, strict=True)
             )
@@ -49,20 +103,24 @@ def check_tensors(folder: Path, expected: Mapping[str, TensorSpec]) -> None:
                 )
 
 
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _installed_file(preset: str, digest: str) -> Path:
+    folder = find_weights(preset)
+    if folder is None or not (folder / WEIGHTS).is_file() or digest_of(folder / WEIGHTS) != digest:
+        problem = "are not installed" if folder is None else "are other ones than it was made of"
+        raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
+    return folder / WEIGHTS
+
+
 def _is_scaled(saved_dtype: str, expected: Mapping[str, TensorSpec], name: str) -> bool:
     """Return whether a tensor is an int8 matrix with a scale for each row."""
     dtype, shape = expected[name]
     return saved_dtype == "I8" and dtype == "float32" and len(shape) == 2 and name + SCALE not in expected
-
-
-def unscale(saved: Mapping[str, Any], expected: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """Return the tensors or arrays of a model, in which int8 matrices are multiplied by their scales."""
-    return {
-        name: saved[name] * saved[name + SCALE][:, None]
-        if name + SCALE in saved and name + SCALE not in expected
-        else saved[name]
-        for name in expected
-    }
 
 
 DTYPES = {

@@ -4,12 +4,12 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reviewgen.bundle.layout import (
@@ -20,22 +20,23 @@ from reviewgen.bundle.layout import (
     NOVELTY,
     OPTIONAL_FILES,
     OWN_FILES,
+    PARTS,
     SCHEMA,
     TRAINING,
     WEIGHTS,
     Bundle,
     files_of,
 )
-from reviewgen.bundle.tensors import SCALE
+from reviewgen.bundle.tensors import SCALE, SavedTensors, digest_of
 from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import write_index
-from reviewgen.registry import Plugin
+from reviewgen.registry import Plugin, find_weights
 from reviewgen.storage import default_mode, find_same_names, new_folder, refuse_existing, safetensors_errors, write_file
 from reviewgen.version import __version__
 
-__all__ = ["copy_bundle", "refuse_existing", "save_defaults", "write_bundle", "write_or_rescue"]
+__all__ = ["copy_bundle", "refuse_existing", "save_defaults", "share_weights", "write_bundle", "write_or_rescue"]
 
 _DTYPES = ("float32", "float16", "int8")
 _LARGEST_INT8 = 127
@@ -64,15 +65,41 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
 def copy_bundle(source: Path, folder: Path) -> None:
     """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
 
+    A copy of a blend that shares the weights of installed presets has them in a file of its own.
+
     Raises:
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     with _new_model_folder(folder, overwrite=False) as scratch:
-        names = files_of(json.loads((source / CONFIG).read_text(encoding="utf-8")))
+        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        names = files_of(config)
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, scratch / name)
         (scratch / CARD).touch()  # the card may have been deleted on the Hub
+        if parts := config.pop(PARTS, {}):
+            save_file(SavedTensors.find(source, parts).load_as_stored(load_file), scratch / WEIGHTS, metadata={"format": "pt"})
+            _write_json(scratch / CONFIG, config)
+
+
+def share_weights(folder: Path, presets: Sequence[str]) -> None:
+    """Remove the weights of a saved blend that are those of installed presets, and name the presets in its config instead.
+
+    Args:
+        folder: The saved blend.
+        presets: The preset of each part, in order.
+
+    Raises:
+        BundleError: The weights of a preset are not installed, or are not those of the part.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    installed = {preset: find_weights(preset) for preset in presets}
+    parts = {preset: digest_of(found / WEIGHTS) for preset, found in installed.items() if found is not None}
+    shared, own = (SavedTensors.find(folder, each).load_as_stored(load_file) for each in (parts, {}))
+    if len(parts) < len(presets) or shared.keys() != own.keys() or not all(shared[name].equal(own[name]) for name in own):
+        raise BundleError(f"The parts of {folder} are not the installed weights of {', '.join(presets)}.")
+    _write_json(folder / CONFIG, config | {PARTS: parts})
+    (folder / WEIGHTS).unlink()
 
 
 def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) -> None:
