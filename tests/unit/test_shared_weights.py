@@ -26,21 +26,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (tensors_module, write_module):
         monkeypatch.setattr(module, "find_weights", installed.get)
     blend = reviewgen.blend([reviewgen.load(folder) for folder in installed.values()], [0.25, 0.75])
-    blend.save_pretrained(tmp_path / "whole", dtype="float32")
-    config = json.loads((tmp_path / "whole" / "config.json").read_text())
-    assert config["model"]["name"] == "blend"
+    blend.save_pretrained(tmp_path / "whole")
     blend.save_pretrained(tmp_path / "blend")
-    write_quantized(tmp_path)
     return tmp_path
-
-
-def write_quantized(folder: Path) -> None:
-    """Give the blend the tensors of its parts as they are stored."""
-    from safetensors.torch import load_file, save_file
-
-    parts = [load_file(folder / preset / "model.safetensors") for preset in PARTS]
-    joined = {f"{number}.{name}": tensor for number, part in enumerate(parts) for name, tensor in part.items()}
-    save_file(joined, folder / "blend" / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_a_blend_that_shares_weights_is_the_same_model_in_less_room(folders: Path) -> None:

@@ -95,11 +95,25 @@ def share_weights(folder: Path, presets: Sequence[str]) -> None:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     installed = {preset: find_weights(preset) for preset in presets}
     parts = {preset: digest_of(found / WEIGHTS) for preset, found in installed.items() if found is not None}
-    shared, own = (SavedTensors.find(folder, each).load_as_stored(load_file) for each in (parts, {}))
+    shared, own = (_widen(SavedTensors.find(folder, each).load_as_stored(load_file)) for each in (parts, {}))
     if len(parts) < len(presets) or shared.keys() != own.keys() or not all(shared[name].equal(own[name]) for name in own):
         raise BundleError(f"The parts of {folder} are not the installed weights of {', '.join(presets)}.")
     _write_json(folder / CONFIG, config | {PARTS: parts})
     (folder / WEIGHTS).unlink()
+
+
+def _widen(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a file as they are used: float16 as float32, int8 matrices times their scales."""
+    scaled = {name for name, tensor in stored.items() if tensor.dtype == torch.int8 and name + SCALE in stored}
+    return {
+        name: tensor * stored[name + SCALE][:, None]
+        if name in scaled
+        else tensor.float()
+        if tensor.dtype == torch.half
+        else tensor
+        for name, tensor in stored.items()
+        if name.removesuffix(SCALE) not in scaled or name in scaled
+    }
 
 
 def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) -> None:

@@ -71,7 +71,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         return None
     data = trained.training.get("data", {})
     is_cleaned_alike = all(data.get(name, value) == value for name, value in plan.data.cleaning.items())
-    return trained if is_cleaned_alike and plan.data.conditions == trained.conditions.names else None
+    return trained if is_cleaned_alike and plan.data.conditions in ((), trained.conditions.names) else None
 
 
 def _chosen_settings(plan: TrainingPlan) -> tuple[dict[str, Any], dict[str, Any]]:
