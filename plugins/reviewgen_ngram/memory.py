@@ -2,8 +2,7 @@
 
 import os
 import tempfile
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -12,12 +11,13 @@ from reviewgen.errors import storage_errors
 __all__ = ["Arena"]
 
 LARGEST_SHARE = 8  # an array of more than an eighth of the limit goes to disk
+_CHUNK_BYTES = 1 << 20
 
 
 class Arena:
     """Allocates arrays. With a limit, large ones are memory-mapped files, which the system pages in and out.
 
-    A file is unlinked as soon as it is mapped, so that it is removed with its array, however the process ends.
+    The operating system removes a file with its array, however the process ends.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
@@ -33,12 +33,9 @@ class Arena:
         size = int(np.prod(shape)) * dtype.itemsize
         if self._largest is None or size <= max(self._largest, 1):
             return np.empty(shape, dtype)
-        with tempfile.NamedTemporaryFile(prefix="reviewgen-", delete=False) as file:
-            with storage_errors("the scratch folder"):
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk must fail here, not kill the process at a later write
-            array = np.memmap(file, dtype, "r+", shape=shape)
-        Path(file.name).unlink()
-        return array
+        with storage_errors("the scratch folder"), tempfile.TemporaryFile(prefix="reviewgen-") as file:
+            _reserve(file, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
         """Return an array of zeros; a large one is a file.
@@ -49,3 +46,13 @@ class Arena:
         array = self.empty(shape, dtype)
         array[...] = 0
         return array
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Reserve the room of a file on the disk: a full disk must fail here, not kill the process when a page is written later."""
+    if hasattr(os, "posix_fallocate"):  # neither on Windows nor on macOS
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, _CHUNK_BYTES):
+        file.write(bytes(min(_CHUNK_BYTES, size - start)))
+    file.flush()

@@ -6,7 +6,7 @@ A receipt is one JSON object::
     text        the text
     prompt, number, seed
     settings    all generation settings; also novelty, max_copy and must_include if they were given
-    model       the preset, the digest of its folder, the bits per weight, and where it was loaded from
+    model       the preset, the digest of its folder, the bits per weight, and its source, without paths of this machine
     versions    of Python, the machine, the libraries and the plugins that the result depends on
 
 A file of receipts has one receipt per line.
@@ -15,7 +15,7 @@ A file of receipts has one receipt per line.
 import dataclasses
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from reviewgen.errors import ConfigError, DataError
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.version import __version__
 
-__all__ = ["Replay", "make_receipt", "read_receipts", "replay"]
+__all__ = ["Replay", "describe_replays", "find_source", "make_receipt", "read_receipts", "replay"]
 
 _KEYS = {
     "synthetic": bool,
@@ -42,6 +42,8 @@ _ARGUMENTS = ("novelty", "max_copy", "must_include")  # of generate, beside the 
 _OPTIONAL_SETTINGS = (*_ARGUMENTS, "conditions")  # conditions were an argument, too
 _MAX_TEXTS = 10_000_000  # texts that one call generates
 _EXCERPT = 40  # characters shown around the first difference
+_ELSEWHERE = ".../"  # begins the source of a model that was outside the folder of the receipts and the working directory
+_MAX_NAMED = 5  # texts that differ, in a summary
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,17 @@ class Replay:
     differences: tuple[str, ...]
 
 
-def make_receipt(model: ReviewModel, generation: Generation, source: str | Path | None = None) -> dict[str, Any]:
+def make_receipt(
+    model: ReviewModel, generation: Generation, source: str | Path | None = None, file: Path | None = None
+) -> dict[str, Any]:
     """Return the receipt of a text that a model has just generated, as JSON values.
 
     Args:
         model: The model.
         generation: The text, from ``generate(..., return_dict_in_generate=True)`` or ``generate_each``.
-        source: A source of the model for ``load``, so that ``reviewgen replay`` can find it.
+        source: A source of the model for ``load``, so that ``reviewgen replay`` can find it. Of a local folder, the path from the
+            folder of the receipts or from the working directory is kept; of a folder outside both, only the name.
+        file: The file that the receipt will be written to; by default, one in the working directory.
 
     Raises:
         ConfigError: The call had logits processors or stopping criteria: functions cannot be saved.
@@ -85,13 +91,32 @@ def make_receipt(model: ReviewModel, generation: Generation, source: str | Path 
         "seed": generation.seed,
         "settings": settings,
         "model": {
-            "source": None if source is None else str(source),
+            "source": None if source is None else _portable_source(source, file or Path("receipts.jsonl")),
             "preset": model.preset,
             "digest": model.digest,
             "bits": model.weight_bits,
         },
         "versions": _versions(model),
     }
+
+
+def find_source(receipt: Mapping[str, Any], file: Path) -> str | Path:
+    """Return the source of a receipt's model for ``load``; a local folder as it is found from here.
+
+    Args:
+        receipt: The receipt.
+        file: The file that it was read from; a local model is looked for in its folder, then in the working directory.
+
+    Raises:
+        ConfigError: The receipt does not say where its model is.
+    """
+    source = receipt["model"]["source"]
+    if source is None or source.startswith(_ELSEWHERE):
+        name = "" if source is None else f" {source.removeprefix(_ELSEWHERE)}, which was in another folder"
+        raise ConfigError(f"The receipt does not say where its model is{name}: give it with --model.")
+    if not source.startswith(("./", "/", "~")) and not Path(source).is_absolute():
+        return str(source)
+    return next((path for path in (file.parent / source, Path(source)) if path.expanduser().is_dir()), Path(source))
 
 
 def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
@@ -151,6 +176,35 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
     if text != receipt["text"]:
         differences.append(_describe_difference(receipt["text"], text))
     return Replay(text, text == receipt["text"], tuple(differences))
+
+
+def describe_replays(replays: Sequence[Replay]) -> str:
+    """Return one sentence about how many texts are identical, and which differ.
+
+    >>> describe_replays([Replay("a", True, ()), Replay("b", False, ()), Replay("c", True, ())])
+    '2 of 3 texts are identical; text 2 differs.'
+    """
+    different = [number for number, result in enumerate(replays, 1) if not result.is_equal]
+    total, same = len(replays), len(replays) - len(different)
+    sentence = f"{same:,} of {total:,} {'text is' if total == 1 else 'texts are'} identical"
+    if total == 1 or not different:
+        return sentence + "."
+    named = [f"{number:,}" for number in different[:_MAX_NAMED]]
+    if more := len(different) - len(named):
+        named.append(f"{more:,} more")
+    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return f"{sentence}; {'texts' if len(different) > 1 else 'text'} {listed} {'differ' if len(different) > 1 else 'differs'}."
+
+
+def _portable_source(source: str | Path, file: Path) -> str:
+    """Return a model's source without the path of a folder of this machine."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return str(source)
+    folder = folder.resolve()
+    parents = (file.expanduser().resolve().parent, Path.cwd().resolve())
+    parent = next((parent for parent in parents if folder.is_relative_to(parent)), None)
+    return f"{_ELSEWHERE}{folder.name}" if parent is None else f"./{folder.relative_to(parent).as_posix()}"
 
 
 def _parse(line: str) -> Any:

@@ -7,7 +7,9 @@ errors; it knows neither models nor formats.
 
     write_file, fsync_file, fsync_folder    force content and names to disk
     new_folder, publish                     a folder from scratch to its name; only ``_replace`` overwrites
+    recover                                 a folder whose replacement was cut off between two renames
     to_path, refuse_existing                check a target before hours of work
+    find_same_names                         names that are one name on Windows and macOS
     default_mode, safetensors_errors        for files that another library writes
 """
 
@@ -16,26 +18,35 @@ import errno
 import os
 import re
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 
 __all__ = [
+    "LOCKS_OPEN_FILES",
     "default_mode",
+    "find_same_names",
     "fsync_file",
     "fsync_folder",
     "new_folder",
     "publish",
+    "recover",
     "refuse_existing",
     "safetensors_errors",
     "to_path",
     "write_file",
 ]
 
+LOCKS_OPEN_FILES = os.name == "nt"
+"""Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
+
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
+_ASIDE = "-old"  # ends the name of a folder that is being replaced
+_PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
+_REPLACING_SECONDS = 1.0  # in which another process that is replacing a folder would have finished
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -57,6 +68,7 @@ def refuse_existing(folder: Path) -> None:
         StorageError: The nearest existing parent is not a writable folder.
     """
     with storage_errors(folder):
+        recover(folder)
         if folder.exists() or folder.is_symlink():
             raise _already_exists(folder)
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
@@ -76,6 +88,8 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputExists: ``folder`` exists and ``overwrite`` is false.
         OSError: The operating system refused a step; the target is as it was, and nothing is left behind.
     """
+    if overwrite:
+        recover(folder)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield scratch
@@ -99,6 +113,26 @@ def publish(scratch: Path, folder: Path) -> None:
     fsync_folder(folder.parent)
 
 
+def recover(folder: Path) -> None:
+    """Give a folder its name back if its replacement was cut off between the two renames, as by a power failure.
+
+    Does nothing if the folder exists, other than to remove what its replacement has left behind.
+    """
+    name = re.compile(rf"\.{re.escape(folder.name)}-\w{{8}}{_ASIDE}")  # as ``_replace`` names it
+    try:
+        asides = [path for path in folder.parent.iterdir() if name.fullmatch(path.name)]
+    except OSError:
+        return
+    if asides and not os.path.lexists(folder):
+        time.sleep(_REPLACING_SECONDS)
+    for aside in asides:
+        if not os.path.lexists(folder):
+            with contextlib.suppress(OSError):  # another process has been faster
+                aside.rename(folder)
+        _remove(aside)
+        _remove(aside.with_name(aside.name.removesuffix(_ASIDE)))
+
+
 def write_file(file: Path, content: bytes) -> None:
     """Write a file and force it to disk."""
     with file.open("wb") as stream:
@@ -115,17 +149,18 @@ def fsync_file(file: Path) -> None:
         handle = os.open(file, os.O_RDONLY)  # a read-only file; other systems flush it through any handle
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
     finally:
         os.close(handle)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system allows that; Windows opens no folders."""
-    if sys.platform == "win32":
-        return
+    """Force the names in a folder to disk, where the system allows that."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder may be writable and not readable
+    except PermissionError:  # Windows opens no folders; elsewhere, a folder may be writable and not readable
         return
     try:
         os.fsync(handle)
@@ -134,6 +169,19 @@ def fsync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def find_same_names(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return two names that differ only in case, if there are any: on Windows and macOS they are one file.
+
+    >>> find_same_names(["config.json", "merges.txt", "Config.json"])
+    ('config.json', 'Config.json')
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            return other, name
+    return None
 
 
 def default_mode(*, is_folder: bool = False) -> int:
@@ -172,7 +220,7 @@ def _fsync_tree(folder: Path) -> None:
 def _rename_new(scratch: Path, folder: Path) -> None:
     """Rename to a name that did not exist; another program may have created it in the meantime."""
     try:
-        scratch.rename(folder)
+        _rename(scratch, folder)
     except OSError as error:
         if error.errno in _ALREADY_EXISTS:
             raise _already_exists(folder) from None
@@ -181,19 +229,49 @@ def _rename_new(scratch: Path, folder: Path) -> None:
 
 def _replace(scratch: Path, folder: Path) -> None:
     """Rename to a name that may exist: the old entry is moved aside, moved back on failure, and removed at the end."""
-    aside = scratch.with_name(scratch.name + "-old")
+    aside = scratch.with_name(scratch.name + _ASIDE)
     if os.path.lexists(folder):
-        folder.rename(aside)
+        _move_aside(folder, aside)
     try:
-        scratch.rename(folder)
+        _rename(scratch, folder)
     except BaseException:
         if os.path.lexists(aside):
             aside.rename(folder)
         raise
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
+
+
+def _move_aside(folder: Path, aside: Path) -> None:
+    try:
+        _rename(folder, aside)
+    except PermissionError:
+        if not LOCKS_OPEN_FILES:
+            raise
+        raise StorageError(
+            f"{folder} cannot be replaced while its files are open, as in another program. Close it, or give another folder."
+        ) from None
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename; where open files cannot be renamed, try for a while."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            source.rename(target)
+            return
+        except PermissionError:
+            if not LOCKS_OPEN_FILES or time.monotonic() >= deadline:
+                raise
+        time.sleep(_PATIENCE_SECONDS / 40)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it exists and the system allows it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _already_exists(folder: Path) -> OutputExists:

@@ -10,7 +10,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.receipts import make_receipt, read_receipts, replay
+from reviewgen.receipts import Replay, describe_replays, find_source, make_receipt, read_receipts, replay
 from tests.unit.fakes import GRU, NGRAM, run_command, train_tiny
 
 
@@ -44,7 +44,7 @@ def test_a_receipt_replays_to_the_same_text(saved: dict[str, Path], name: str, s
     for text in texts:
         receipt = json.loads(json.dumps(make_receipt(model, text, saved[name])))
         assert receipt["synthetic"] is True and receipt["model"]["digest"].startswith("sha256:")
-        again = replay(receipt, reviewgen.load(receipt["model"]["source"]))
+        again = replay(receipt, reviewgen.load(saved[name]))
         assert again.is_equal and again.text == text.text and again.differences == ()
 
 
@@ -114,12 +114,102 @@ def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, 
     words = ("generate", saved["gru-word"], "-n", 3, "--seed", 4, "--max-new-tokens", 20, "--receipt", file)
     status, out, _ = run_command(monkeypatch, capsys, *words)
     assert status == 0 and len(file.read_text().splitlines()) == 3
-    status, again, said = run_command(monkeypatch, capsys, "replay", file)
+    status, again, said = run_command(monkeypatch, capsys, "replay", file, "--model", saved["gru-word"])
     assert status == 0 and again == out and said.count("The same text.") == 3
+    assert said.splitlines()[-1] == "3 of 3 texts are identical."
     status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
     assert status == 1 and "The model is a different one" in json.loads(found)["texts"][0]["differences"][0]
+    assert json.loads(found)["identical"] == 0
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 2 and "already exists" in said
+
+
+# Where the model is.
+
+
+@pytest.fixture
+def model_folder(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> Path:
+    """A model in a folder of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(saved["ngram-char"], tmp_path / "work" / "models" / "gru-char")  # the name of a preset
+
+
+GENERATE = ("-n", 2, "--seed", 4, "--max-new-tokens", 9, "--receipt")
+
+
+def sources(file: Path) -> set[Any]:
+    return {receipt["model"]["source"] for receipt in read_receipts(file)}
+
+
+def test_a_model_below_the_receipts_is_found_after_both_are_moved(
+    model_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    file = tmp_path / "work" / "r.jsonl"
+    for more in ((), ("--out", tmp_path / "t.jsonl")):
+        file.unlink(missing_ok=True)
+        assert run_command(monkeypatch, capsys, "generate", model_folder, *GENERATE, file, *more)[0] == 0
+        assert sources(file) == {"./models/gru-char"} and str(tmp_path) not in file.read_text()
+    (tmp_path / "work").rename(tmp_path / "moved")
+    assert run_command(monkeypatch, capsys, "replay", tmp_path / "moved" / "r.jsonl")[0] == 0
+
+
+def test_a_model_below_the_working_directory_is_found_from_there(
+    model_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    file = tmp_path / "receipts" / "r.jsonl"
+    file.parent.mkdir()
+    assert run_command(monkeypatch, capsys, "generate", "./work/models/gru-char", *GENERATE, file)[0] == 0
+    assert sources(file) == {"./work/models/gru-char"}
+    assert run_command(monkeypatch, capsys, "replay", file)[0] == 0
+
+
+def test_of_a_model_elsewhere_only_the_name_is_kept(model_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert run_command(monkeypatch, capsys, "generate", model_folder, *GENERATE, "r.jsonl")[0] == 0
+    assert sources(Path("r.jsonl")) == {".../gru-char"}
+    status, _, said = run_command(monkeypatch, capsys, "replay", "r.jsonl")
+    assert status == 2 and said.count("\n") == 1 and "gru-char, which was in another folder: give it with --model" in said
+    assert run_command(monkeypatch, capsys, "replay", "r.jsonl", "--model", model_folder)[0] == 0
+    receipts = list(read_receipts(Path("r.jsonl")))
+    for receipt in receipts:  # as an earlier version wrote it
+        receipt["model"]["source"] = str(model_folder)
+    Path("r.jsonl").write_text("".join(json.dumps(receipt) + "\n" for receipt in receipts))
+    assert run_command(monkeypatch, capsys, "replay", "r.jsonl")[0] == 0
+
+
+def test_presets_and_repositories_are_kept_as_they_are(saved: dict[str, Path]) -> None:
+    model = reviewgen.load(saved["ngram-char"])
+    (text,) = model.generate(max_new_tokens=5, seed=1, return_dict_in_generate=True)
+    for source in ("gru-word", "ana/music", "hf://ana/music@v2"):
+        receipt = make_receipt(model, text, source)
+        assert receipt["model"]["source"] == find_source(receipt, Path("r.jsonl")) == source
+    with pytest.raises(ConfigError, match="does not say where its model is: give it with --model"):
+        find_source(make_receipt(model, text), Path("r.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("different", "summary"),
+    [
+        ([], "12 of 12 texts are identical."),
+        ([3], "11 of 12 texts are identical; text 3 differs."),
+        ([3, 7], "10 of 12 texts are identical; texts 3 and 7 differ."),
+        (range(1, 9), "4 of 12 texts are identical; texts 1, 2, 3, 4, 5 and 3 more differ."),
+    ],
+    ids=str,
+)
+def test_the_summary_of_a_replay(different: Any, summary: str) -> None:
+    assert describe_replays([Replay("", number not in different, ()) for number in range(1, 13)]) == summary
+    assert describe_replays([Replay("", not different, ())])[:1] == ("0" if different else "1")
+
+
+def test_a_text_that_differs_is_named_at_the_end(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file = tmp_path / "r.jsonl"
+    assert run_command(monkeypatch, capsys, "generate", saved["ngram-char"], *GENERATE, file)[0] == 0
+    first, second = list(read_receipts(file))
+    file.write_text("".join(json.dumps(one) + "\n" for one in (first, second | {"text": "#"})))
+    status, _, said = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"])
+    assert status == 1 and said.splitlines()[-1] == "1 of 2 texts are identical; text 2 differs."
 
 
 # Files of texts.
@@ -196,7 +286,7 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
 def test_receipts_of_texts_with_other_line_breaks(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file, common = tmp_path / "r.json", ("--prompt", "a\u2028b\u0085c", "--seed", 1, "--max-new-tokens", 5)
     assert run_command(monkeypatch, capsys, "generate", saved["ngram-char"], *common, "-n", 2, "--receipt", file)[0] == 0
-    assert run_command(monkeypatch, capsys, "replay", file)[0] == 0
+    assert run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"])[0] == 0
 
 
 def test_a_crash_damages_no_receipt(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -211,7 +301,7 @@ def test_a_crash_damages_no_receipt(saved: dict[str, Path], tmp_path: Path, monk
         found = list(read_receipts(receipts))
         assert status == 0 and [receipt["number"] for receipt in found] == [*range(kept_texts - (cut > 0 and kept_texts == 5)),
                                                                              *range(kept_texts, 7)]  # fmt: skip
-        assert run_command(monkeypatch, capsys, "replay", receipts)[0] == 0
+        assert run_command(monkeypatch, capsys, "replay", receipts, "--model", saved["ngram-char"])[0] == 0
     receipts.write_text('{"mine": 1}\n')
     status, _, said = run_command(monkeypatch, capsys, *common, "-n", 9)
     assert status == 2 and "not a receipt of this run" in said and receipts.read_text() == '{"mine": 1}\n'

@@ -184,10 +184,11 @@ def test_what_a_run_leaves_on_disk(tmp_path):
         if report.step == 10:
             assert sorted(path.name for path in folder.iterdir()) == [
                 ".lock",
+                ".lock.pid",
                 "run.json",
                 *(f"step-0000000{n}" for n in (7, 8, 9)),
             ]
-            assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {"", ".json", ".safetensors"}
+            assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {"", ".json", ".pid", ".safetensors"}
             told = json.loads((folder / "run.json").read_text())
             assert (told["schema"], told["preset"], told["source"]) == (1, "lstm-char", "list of texts")
             assert told["settings"]["model"]["hidden_size"] == 12
@@ -196,7 +197,7 @@ def test_what_a_run_leaves_on_disk(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "m"]
     for given in (options(checkpoint_seconds=0), options(checkpoint_seconds=3600)):
         run = start(tmp_path / "n", **given)
-        assert {len(list((tmp_path / "n.run").iterdir())) for _ in run} == {2}
+        assert {len(list((tmp_path / "n.run").iterdir())) for _ in run} == {3}
         del run
         assert not (tmp_path / "n.run").exists()  # nothing was reached, so nothing is left
 
@@ -391,7 +392,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
         full_for = {10: "state.safetensors", 15: "state.json", 18: "digests.json", 20: ""}.get(report.step, full_for)
         if 11 < report.step <= 20:
             assert run._run_folder.checkpoints.steps() == [8, 9]
-            assert len(list((tmp_path / "m.run").iterdir())) == 4
+            assert len(list((tmp_path / "m.run").iterdir())) == 5
         said |= {report.step: report.notes} if report.notes else {}
     assert list(said) == [11]
     assert said[11][0].startswith("No checkpoint at step 10: No room to write")
@@ -454,7 +455,7 @@ def test_the_disk_s_own_word(tmp_path):
     assert done.returncode == 0, done.stderr
     said, found = done.stdout.splitlines()
     assert said.startswith("No checkpoint at step 2: No room to write") and "File too large" in said
-    assert found == "[1] 1.0 1000.0 2"
+    assert found == "[1] 1.0 1000.0 3"
 
 
 def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch):

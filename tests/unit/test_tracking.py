@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.tracking import TensorBoardTracker
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -51,7 +51,7 @@ def hyperparameters(folder: Path) -> dict[str, Any]:
 def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
     _, model = watched("gru-char", steps=24, out=tmp_path / "m", log="tensorboard", seed=7, **GRU)
     facts, folder = model.training, tmp_path / "runs" / "m"
-    for name in ("bits_per_character", "copy_rate"):
+    for name in ("bits_per_character", "token_copy_rate"):
         wanted = [(each["step"], each[name]) for each in facts["evaluations"] if each[name] is not None]
         assert scalars(folder, name) == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
     for name in ("train_bits_per_character", "learning_rate"):
@@ -100,11 +100,14 @@ def test_settings_are_laid_side_by_side() -> None:
 def test_an_unknown_tracker_is_refused_before_any_work() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'tensorboard'"):
         TrainingRun("gru-char", "no such file.csv", log="tensorbord")
-    with pytest.raises(ConfigError, match=r"'' is not a tracker to log to\. Known: tensorboard, trackio"):
+    with pytest.raises(ConfigError, match=r"'' is not a tracker to log to\. Known: aim, .*tensorboard, trackio, wandb\."):
         reviewgen.train("gru-char", "no such file.csv", log="")
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "trackio"])
+NAMES = ["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_tracker_that_is_not_installed_says_what_to_install(name: str, monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     words = ("train", "gru-char", "--data", "no such file.csv", "--out", tmp_path / "m", "--log", name)
@@ -197,16 +200,24 @@ def test_an_interrupt_closes_the_log(tmp_path: Path) -> None:
     assert scalars(tmp_path / "runs" / "m", "learning_rate")[-1][0] >= 5
 
 
-# trackio, by a stand-in of the calls that accelerate makes: it keeps its current run in a context variable, and prints.
+def test_a_folder_with_the_name_of_a_tracker_is_not_the_tracker(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "wandb").mkdir()  # as wandb leaves one
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        TrainingRun("gru-char", "no such file.csv", log="wandb")
 
 
-def stand_in(monkeypatch: Any) -> types.ModuleType:
-    module: Any = types.ModuleType("trackio")
-    module.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+# trackio and wandb, by a stand-in of the calls that accelerate makes: it keeps its current run in a context variable, and prints.
+
+
+def stand_in(monkeypatch: Any, name: str = "trackio") -> types.ModuleType:
+    module: Any = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None, origin="a test")
     module.current, module.config, module.logged, module.started = contextvars.ContextVar("run", default=None), {}, [], []
 
     def init(**options: Any) -> Any:
-        print("* Trackio project initialized")
+        print("* Project initialized")
         run = types.SimpleNamespace(log=log, finish=lambda: print("* Run finished"))
         module.current.set(run)
         module.started.append(options)
@@ -217,14 +228,53 @@ def stand_in(monkeypatch: Any) -> types.ModuleType:
         module.logged.append((step, values))
 
     module.init = init
-    monkeypatch.setitem(sys.modules, "trackio", module)
+    monkeypatch.setitem(sys.modules, name, module)
     return module
 
 
-def test_trackio_is_told_the_same_and_its_words_do_not_spoil_json(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    trackio: Any = stand_in(monkeypatch)
+@pytest.fixture
+def words(tmp_path: Path) -> tuple[Any, ...]:
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    words = ("train", "gru-char", "--data", tmp_path / "reviews.txt", "--steps", 12, "--set", "model.hidden_size=8")
+    return "train", "gru-char", "--data", tmp_path / "reviews.txt", "--steps", 12, "--set", "model.hidden_size=8"
+
+
+def test_wandb_gets_the_curves_under_the_name_of_the_folder(
+    words: tuple[Any, ...], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    wandb: Any = stand_in(monkeypatch, "wandb")
+    status, out, err = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "m", "--log", "wandb", "--json")
+    assert status == 0, err
+    assert "Logging to wandb as m." in err and "* Project initialized" in err  # what it asks at its start is seen
+    assert "* Run finished" not in err
+    assert wandb.started == [{"project": "reviewgen", "name": "m", "settings": {"console": "off"}}]
+    assert wandb.config["model.hidden_size"] == 8
+    assert [step for step, _ in wandb.logged] == json.loads(out)["curve"]["step"]
+    assert isinstance(wandb.logged[0][1]["sample"], str)
+
+
+def test_a_tracker_that_was_registered_with_accelerate(tmp_path: Path, monkeypatch: Any) -> None:
+    logged: list[Any] = []
+
+    class OwnTracker(GeneralTracker):
+        name, requires_logging_directory, tracker = "own", True, None
+
+        def __init__(self, run_name: str, folder: Path) -> None:
+            super().__init__()
+            logged.append((run_name, folder))
+
+        def log(self, values: dict[str, Any], step: int | None = None, **options: Any) -> None:
+            logged.append((step, values))
+
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "own", OwnTracker)
+    _, model = watched("gru-char", steps=4, out=tmp_path / "m", log="own", **GRU)
+    assert logged[0] == ("reviewgen", tmp_path / "runs") and model.training["notes"] == []
+    assert len(logged) > 1 and not any("sample" in values for _, values in logged[1:])  # not every tracker takes text
+
+
+def test_trackio_is_told_the_same_and_its_words_do_not_spoil_json(
+    words: tuple[Any, ...], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    trackio: Any = stand_in(monkeypatch)
     status, out, err = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "m", "--log", "trackio", "--json")
     assert status == 0, err
     facts = json.loads(out)

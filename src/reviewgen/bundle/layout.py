@@ -16,6 +16,7 @@ from reviewgen.lexicon import Lexicon
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
+from reviewgen.storage import find_same_names
 
 if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
@@ -29,6 +30,7 @@ __all__ = [
     "NOVELTY",
     "OPTIONAL_FILES",
     "OWN_FILES",
+    "PARTS",
     "SCHEMA",
     "TOLERATED",
     "TRAINING",
@@ -48,6 +50,7 @@ CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, LEXICON, CARD = (
     "lexicon.safetensors",
     "README.md",
 )
+PARTS = "weights"  # in config.json of a blend without a file of its own: the presets whose installed weights it shares
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON}
 _FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
@@ -116,7 +119,8 @@ def files_of(config: Any) -> set[str]:
     """Return the names of all files that a saved model may have, as its config.json lists them.
 
     Raises:
-        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or a pickle.
+        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or a pickle, or two names differ
+            only in case.
     """
     tokenizer = config.get("tokenizer") if isinstance(config, Mapping) else None
     files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
@@ -126,7 +130,10 @@ def files_of(config: Any) -> set[str]:
         raise BundleError(f"{CONFIG} lists tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
     if odd := [name for name in files if Path(name).suffix.lower() in _CODE_SUFFIXES]:
         raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or pickles.")
-    return OWN_FILES | OPTIONAL_FILES | set(files)
+    if same := find_same_names([*sorted(OWN_FILES | OPTIONAL_FILES), *files]):
+        raise BundleError(f"{CONFIG} lists {same[0]} and {same[1]}, which are one file on Windows and macOS.")
+    own = OWN_FILES - {WEIGHTS} if isinstance(config, Mapping) and PARTS in config else OWN_FILES
+    return own | OPTIONAL_FILES | set(files)
 
 
 def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]) -> str:

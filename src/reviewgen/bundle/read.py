@@ -1,6 +1,7 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from reviewgen.bundle.earlier import rename_copy_rates
 from reviewgen.bundle.layout import (
     CARD,
     CONFIG,
@@ -17,15 +19,15 @@ from reviewgen.bundle.layout import (
     LEXICON,
     NOVELTY,
     OPTIONAL_FILES,
+    PARTS,
     SCHEMA,
     TOLERATED,
     TRAINING,
-    WEIGHTS,
     Bundle,
     files_of,
     fingerprint,
 )
-from reviewgen.bundle.tensors import check_tensors, unscale
+from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
@@ -33,6 +35,7 @@ from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPl
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
+from reviewgen.storage import LOCKS_OPEN_FILES, recover
 from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
@@ -74,8 +77,9 @@ def read_training(folder: Path) -> dict[str, Any]:
     parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "verdict", "parent")}
     if odd := [name for name, part in parts.items() if not isinstance(part, dict | None)]:
         raise BundleError(f"{folder / TRAINING} is damaged: {odd[0]} should be an object.")
-    for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate")):
-        if not isinstance((parts[part] or {}).get(name), int | float | None):
+    training = rename_copy_rates(training)
+    for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
+        if not isinstance((training.get(part) or {}).get(name), int | float | None):
             raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number.")
     return training
 
@@ -84,6 +88,8 @@ def read_training(folder: Path) -> dict[str, Any]:
 def _reading(folder: Path) -> Iterator[None]:
     """Raise a BundleError of one sentence if there is no saved model, or the operating system refuses to read it."""
     try:
+        if not folder.exists():
+            recover(folder)
         if not folder.is_dir():
             reason = "it is a file." if folder.exists() else "no such folder."
             raise BundleError(f"There is no saved model at {folder}: {reason}")
@@ -98,7 +104,7 @@ def _reading(folder: Path) -> Iterator[None]:
 
 def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     config = _read_json(folder / CONFIG)
-    optional = {"conditions"} & set(config) if isinstance(config, dict) else set()
+    optional = {"conditions", PARTS} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
     if config["schema"] != SCHEMA or config["library"] != "reviewgen":
         raise BundleError(
@@ -118,7 +124,8 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     tokenizer_config = from_dict(tokenizer_class.Config, config["tokenizer"]["config"])
     tokenizer = tokenizer_class.load(folder)
     model_plugin = _find_plugin(lambda name: describe_plugin("model", name), config["model"])
-    weights, vocab_size = _read_weights(folder, config["model"], weight_bits)
+    saved = SavedTensors.find(folder, config.get(PARTS, {}))
+    weights, vocab_size = _read_weights(saved, config["model"], weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -134,6 +141,8 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     if (folder / NOVELTY).is_file():
         expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
         index = read_index(folder / NOVELTY, expected, tokenizer.vocab_size)
+        if LOCKS_OPEN_FILES:  # while a file is mapped, the folder could not be replaced
+            index = copy.deepcopy(index)
     return Bundle(
         preset=config["preset"],
         weights=weights,
@@ -151,7 +160,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     )
 
 
-def _read_weights(folder: Path, facts: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
+def _read_weights(saved: SavedTensors, facts: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
     """Return a model's weights, after their tensors were compared with its config, and its vocabulary size.
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
@@ -162,11 +171,10 @@ def _read_weights(folder: Path, facts: Mapping[str, Any], weight_bits: int) -> t
     if factory is None or expected is None:
         from reviewgen.bundle.model import read_model
 
-        model = read_model(folder, facts["name"], facts["config"])
+        model = read_model(saved, facts["name"], facts["config"])
         return Weights(model, weight_bits=weight_bits), model.config.vocab_size
-    check_tensors(folder, expected)
-    saved = unscale(load_file(folder / WEIGHTS), expected)
-    tensors = {name: array.astype(expected[name][0], copy=False) for name, array in saved.items()}
+    arrays = saved.load(expected, load_file)
+    tensors = {name: array.astype(expected[name][0], copy=False) for name, array in arrays.items()}
 
     def load() -> Any:
         from reviewgen.bundle.model import build_model
@@ -213,6 +221,10 @@ def _check_keys(values: Any, known: set[str], where: str) -> None:
 
 
 def _check_types(config: Mapping[str, Any]) -> None:
+    if PARTS in config and not (
+        isinstance(config[PARTS], dict) and config[PARTS] and all(isinstance(digest, str) for digest in config[PARTS].values())
+    ):
+        raise BundleError(f"{PARTS} in {CONFIG} should have the SHA-256 of each part's file; got {ascii(config[PARTS])[:80]}.")
     facts = {"schema": config["schema"], "preset": config["preset"], "library_version": config["library_version"]}
     expected = {"schema": int, "preset": str, "library_version": str}
     for part in ("model", "tokenizer"):

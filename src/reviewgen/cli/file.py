@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reviewgen.cli import options
 from reviewgen.cli.console import note, notes
 from reviewgen.errors import ConfigError, DataError, storage_errors
 from reviewgen.receipts import make_receipt
@@ -68,7 +67,7 @@ def write_file(
         with ExitStack() as stack:
             files = [stack.enter_context(_appending(file)) for file in (receipt, out) if file is not None]
             for text in _with_progress(texts, done, total):
-                lines = [make_receipt(model, text, options.kept_source(source))] if receipt is not None else []
+                lines = [make_receipt(model, text, source, receipt)] if receipt is not None else []
                 lines.append(text.facts() | _novelty(text, settings["novelty"]) | {"run": run})
                 for file, line in zip(files, lines, strict=True):
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -114,7 +114,10 @@ class _Pool:
 
 
 def _start_worker() -> "subprocess.Popen[str]":
-    """Start a worker with this process's module path, in its own process group, so that Ctrl-C reaches only this process."""
+    """Start a worker with this process's module path, in its own process group, so that Ctrl-C reaches only this process.
+
+    POSIX and Windows each ignore the other's way to start a group.
+    """
     paths = [path for path in sys.path if path]
     environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(
@@ -122,8 +125,10 @@ def _start_worker() -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         env=os.environ | environment,
         process_group=0,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
 
 

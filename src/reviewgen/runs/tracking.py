@@ -1,7 +1,7 @@
-"""Logs a run to TensorBoard or trackio, through accelerate's trackers; ordinary code around the training loop.
+"""Logs a run to one of accelerate's trackers, as TensorBoard, Weights & Biases or MLflow; ordinary code around the training loop.
 
-A tracker is third-party code: what it prints is dropped, its current run stays in a context of its own, and when it fails, the
-training continues without it.
+A tracker is third-party code: what it prints never reaches standard output, its current run stays in a context of its own, and
+when it fails, the training continues without it.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -21,11 +22,26 @@ from reviewgen.bundle.write import refuse_existing
 from reviewgen.errors import ConfigError, did_you_mean
 from reviewgen.training import Report, process_state
 
-__all__ = ["TRACKERS", "RunLog", "check_tracker", "flatten"]
+__all__ = ["RunLog", "check_tracker", "flatten"]
 
-TRACKERS = ("tensorboard", "trackio")
-_PROJECT = "reviewgen"  # of trackio, which keeps runs by project
-_LOGGED = ("bits_per_character", "train_bits_per_character", "copy_rate", "learning_rate", "tokens_seen")
+_PROJECT = "reviewgen"  # which trackers keep runs under
+_RUN_NAMES = {  # the argument of each tracker that names a run
+    "clearml": "task_name",
+    "mlflow": "run_name",
+    "swanlab": "experiment_name",
+    "trackio": "name",
+    "wandb": "name",
+}
+_OPTIONS: dict[str, dict[str, Any]] = {"trackio": {"embed": False}, "wandb": {"settings": {"console": "off"}}}
+_NAMED_BY_RUN = ("tensorboard", "aim")  # their first argument is the run's name, not the project's
+_TAKE_TEXT = ("tensorboard", "trackio", "wandb", "comet_ml")  # others refuse a sample, or warn at each one
+_VIEWERS = {
+    "aim": "aim up --repo {folder}",
+    "mlflow": "mlflow ui",
+    "tensorboard": "tensorboard --logdir {folder}",
+    "trackio": "trackio show --project {project}",
+}
+_LOGGED = ("bits_per_character", "train_bits_per_character", "token_copy_rate", "learning_rate", "tokens_seen")
 
 
 def check_tracker(name: str | None) -> None:
@@ -36,20 +52,34 @@ def check_tracker(name: str | None) -> None:
     """
     if name is None:
         return
-    if name not in TRACKERS:
-        raise ConfigError(f"{name!r} is not a tracker to log to. {did_you_mean(name, TRACKERS)}")
-    if find_spec(name) is None:
+    trackers = _tracker_classes()
+    if name not in trackers:
+        raise ConfigError(f"{name!r} is not a tracker to log to. {did_you_mean(name, trackers)}")
+    if trackers[name].__module__.startswith("accelerate.") and not _is_installed(name):
         raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
+
+
+def _tracker_classes() -> dict[str, Any]:
+    """Return accelerate's trackers by name, with those that ``accelerate.tracking.register_tracker_class`` has added."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # imports torch
+
+    trackers: dict[str, Any] = LOGGER_TYPE_TO_CLASS
+    return trackers
+
+
+def _is_installed(package: str) -> bool:
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None  # a folder of that name, as wandb creates one, has no origin
 
 
 class RunLog:
     """The log of a run with a tracker, or one that does nothing.
 
-    TensorBoard's files go to ``runs/NAME`` beside the model, or to ``runs/NAME-2`` and so on if that exists; trackio has its own
-    folder (``TRACKIO_DIR``).
+    A tracker that needs a folder gets ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on if that exists. The others
+    have a project "reviewgen" where their own settings say, with a run of that name.
 
     Args:
-        tracker: "tensorboard", "trackio" or None.
+        tracker: The name of a tracker of accelerate, or None.
         out: The folder that the model will be saved in, whose name the run gets.
         preset: The run's name if there is no such folder.
 
@@ -66,15 +96,18 @@ class RunLog:
         self._kind, self._name = tracker, preset if out is None else out.absolute().name
         self._tracker: Any = None
         self._context = contextvars.copy_context()
-        self._folder: Path | None = None  # of TensorBoard
-        if tracker == "tensorboard":
+        self._folder: Path | None = None
+        if tracker is not None and (tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory):
             self._folder = _new_folder((Path() if out is None else out.parent) / "runs", self._name)
 
     def describe(self) -> str | None:
         """Return where the log is and how to view it."""
-        if self._folder is not None:
-            return f"Logging to {self._folder}; to see it: tensorboard --logdir {shlex.quote(str(self._folder.parent))}"
-        return None if self._kind is None else f"Logging to trackio; to see it: trackio show --project {_PROJECT}"
+        if self._kind is None:
+            return None
+        where = f"{self._kind} as {self._name}" if self._folder is None else str(self._folder)
+        folder = shlex.quote(str((self._folder or Path()).parent))
+        viewer = _VIEWERS.get(self._kind, "").format(folder=folder, project=_PROJECT)
+        return f"Logging to {where}" + (f"; to see it: {viewer}" if viewer else ".")
 
     @contextlib.contextmanager
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
@@ -83,7 +116,7 @@ class RunLog:
             yield
             return
         with _silent_threads(self._kind):
-            self._try(self._start, flatten(settings))
+            self._try(self._start, flatten(settings), is_shown=True)  # it may ask for a login
             try:
                 yield
             finally:
@@ -95,27 +128,33 @@ class RunLog:
         """Log what is kept of a report, and return the report; with a note if logging has just failed."""
         if self._tracker is not None and kept is not None:
             values = {name: kept[name] for name in _LOGGED if kept.get(name) is not None}
-            self._try(self._tracker.log, values | ({"sample": report.sample} if report.sample else {}), report.step)
+            sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
+            self._try(self._tracker.log, values | sample, report.step)
         if self.failure is None or self._is_failure_reported:
             return report
         self._is_failure_reported = True
         return replace(report, notes=(*report.notes, self.failure))
 
     def _start(self, settings: dict[str, Any]) -> None:
-        from accelerate.tracking import TensorBoardTracker, TrackioTracker
-
-        if self._folder is not None:
-            tracker = TensorBoardTracker(self._folder.name, self._folder.parent)
-        else:
-            tracker = TrackioTracker(_PROJECT, name=self._name, embed=False)
+        tracker = self._make_tracker(self._kind or "")
         tracker.start()
         tracker.store_init_configuration(settings)
         self._tracker = tracker
 
-    def _try(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call the tracker; if it fails, continue without it."""
+    def _make_tracker(self, kind: str) -> Any:
+        tracker_class, options = _tracker_classes()[kind], dict(_OPTIONS.get(kind, {}))
+        name = self._name if self._folder is None else self._folder.name
+        if kind in _RUN_NAMES:
+            options[_RUN_NAMES[kind]] = name
+        if kind == "dvclive":
+            options["dir"] = str(self._folder)
+        folders = [self._folder.parent] if self._folder is not None and tracker_class.requires_logging_directory else []
+        return tracker_class(name if kind in _NAMED_BY_RUN else _PROJECT, *folders, **options)
+
+    def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:
+        """Call the tracker, and show what it prints as a note or not at all; if it fails, continue without it."""
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(sys.stderr if is_shown else io.StringIO()):
                 self._context.run(action, *arguments)
         except Exception as error:  # third-party code may raise anything, and hours of training must not be lost to it
             cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()

@@ -130,9 +130,9 @@ def _round(value: Any) -> Any:
 
 def _journal(file: Path) -> Any:
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    return JournalStorage(JournalFileBackend(str(file)))
+    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))  # the default lock is a symlink
 
 
 def _check_file(file: Path) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never stopped.
 
-    .lock                  locked by the run's process
+    .lock, .lock.pid       locked by the run's process; its id
     run.json               the run's settings, which the caller writes and compares
     step-00001200/         the state after step 1,200
         state.safetensors  its tensors
@@ -16,7 +16,6 @@ import errno
 import hashlib
 import json
 import shutil
-import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -27,7 +26,7 @@ from safetensors.torch import load, save
 
 from reviewgen.errors import CheckpointError, storage_errors
 from reviewgen.storage import new_folder, write_file
-from reviewgen.training.lock import Lock
+from reviewgen.training.lock import Lock, read_holder
 from reviewgen.training.packing import pack, unpack
 
 __all__ = ["Checkpoints"]
@@ -112,7 +111,7 @@ class Checkpoints:
 
     def has_foreign_files(self) -> bool:
         """Return whether the folder holds files that are not a run's."""
-        return any(path.name not in (self.RUN, _LOCK) and not path.name.startswith(_PREFIX) for path in self.folder.iterdir())
+        return any(not path.name.startswith((_PREFIX, _LOCK)) and path.name != self.RUN for path in self.folder.iterdir())
 
     def pop_state(self) -> Any:
         """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
@@ -165,10 +164,8 @@ class Checkpoints:
         return self.folder / f"{_PREFIX}{step:08d}"
 
     def _describe_holder(self) -> str:
-        try:
-            return f" (process {int((self.folder / _LOCK).read_text(encoding='ascii'))})"
-        except (OSError, ValueError):
-            return ""
+        holder = read_holder(self.folder / _LOCK)
+        return "" if holder is None else f" (process {holder})"
 
     def _write(self, step: int, packed: Any, tensors: Mapping[str, Any]) -> None:
         if not self._lock.is_in_place():
@@ -206,13 +203,11 @@ def _digest(content: bytes) -> str:
 
 def _close(folder: Path, lock: Lock) -> None:
     """Unlock a run's folder, and remove it if it holds neither checkpoints nor other files."""
-    if sys.platform == "win32":  # where an open file cannot be removed; elsewhere another run could lock it in the meantime
-        lock.release()
-    is_empty = not any(folder.glob(f"{_PREFIX}*"))
-    if is_empty and (sys.platform == "win32" or lock.is_in_place()):
-        with contextlib.suppress(OSError):
-            (folder / Checkpoints.RUN).unlink(missing_ok=True)
-            (folder / _LOCK).unlink(missing_ok=True)
-            folder.rmdir()
-    if sys.platform != "win32":
+    try:
+        if lock.is_in_place() and not any(folder.glob(f"{_PREFIX}*")):
+            with contextlib.suppress(OSError):
+                (folder / Checkpoints.RUN).unlink(missing_ok=True)
+                lock.remove()
+                folder.rmdir()
+    finally:
         lock.release()

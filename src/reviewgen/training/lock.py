@@ -1,33 +1,22 @@
-"""An exclusive lock on a file, held through the operating system, so that it is released when its process ends for any reason."""
+"""An exclusive lock on a file, by ``filelock``: the operating system releases it when its process ends for any reason."""
 
+import contextlib
 import errno
 import os
-import sys
 from pathlib import Path
 
-__all__ = ["Lock"]
+from filelock import FileLock, Timeout
+
+__all__ = ["Lock", "read_holder"]
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # the file system has no locks
-_HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _acquire(handle: int) -> None:
-        os.lseek(handle, 1 << 30, os.SEEK_SET)  # beyond the content, which stays readable
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _acquire(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Lock:
     """An exclusive lock on a file, acquired on construction and held until it is released or the process ends.
 
-    The file contains the process id of the holder. On a file system without locks nothing is locked.
+    The file ``<name>.pid`` beside it contains the process id of the holder: Windows lets nobody else read a locked file. On a
+    file system without locks nothing is locked.
 
     Raises:
         BlockingIOError: Another process holds the lock.
@@ -35,30 +24,49 @@ class Lock:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file, self._lock = file, FileLock(file, timeout=0, thread_local=False)
         try:
-            _acquire(self._handle)
-            if not self.is_in_place():  # the last holder has just removed the file
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            os.ftruncate(self._handle, 0)
-            os.lseek(self._handle, 0, os.SEEK_SET)
-            os.write(self._handle, str(os.getpid()).encode())
-        except OSError as error:
-            if error.errno in _UNSUPPORTED:
-                return
-            self.release()
-            if error.errno in _HELD:
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-            raise
+            self._lock.acquire()
+        except Timeout:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+        except (OSError, NotImplementedError) as error:  # the second from older versions of filelock, for ENOSYS
+            if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+                raise
+            file.touch()
+        self._identity = file.stat()
+        with contextlib.suppress(OSError):  # it only makes an error message more precise
+            _pid_file(file).write_text(str(os.getpid()), encoding="ascii")
 
     def is_in_place(self) -> bool:
         """Return whether the locked file still exists under its name. If it was removed, another process can lock a new one."""
         try:
-            return os.path.samestat(os.fstat(self._handle), self._file.stat())
+            return os.path.samestat(self._identity, self._file.stat())
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Release the lock; the file stays."""
-        os.close(self._handle)
+        """Release the lock; on Windows, that removes the file."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Remove the file and release the lock, in this order if possible, so that no other process locks the file."""
+        _pid_file(self._file).unlink(missing_ok=True)
+        try:
+            self._file.unlink(missing_ok=True)
+        except PermissionError:  # Windows removes no open file
+            self.release()
+            self._file.unlink(missing_ok=True)
+        else:
+            self.release()
+
+
+def read_holder(file: Path) -> int | None:
+    """Return the process id of the holder of a lock, or None if it is not known."""
+    try:
+        return int(_pid_file(file).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _pid_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.pid")

@@ -1,0 +1,48 @@
+"""The help of every command on a narrow terminal: each name, type and description is there in full."""
+
+import re
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from reviewgen.cli import app
+
+COMMANDS: dict[str, Any] = get_command(app).commands
+
+
+def help_of(*words: str) -> str:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s", "", text)
+
+
+@pytest.fixture(autouse=True, params=[80, 120])
+def columns(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return request.param
+
+
+def test_the_list_of_commands(columns: int) -> None:
+    text = help_of()
+    assert "…" not in text and max(map(len, text.splitlines())) <= columns
+    for name, command in COMMANDS.items():
+        summary = command.help.partition("\n")[0]
+        assert summary.endswith(".") and squeezed(name + summary) in squeezed(text)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command(name: str, columns: int) -> None:
+    text = help_of(name)
+    assert "…" not in text and max(map(len, text.splitlines())) <= columns
+    assert squeezed(COMMANDS[name].help) in squeezed(text)
+    for parameter in COMMANDS[name].params:
+        row = parameter.help if hasattr(parameter, "help") else None
+        names = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
+        assert all(re.search(rf"{option}(?![\w-])", text) for option in names)
+        assert row and squeezed(row) in squeezed(text), parameter.name
