@@ -10,12 +10,17 @@ are made last, of weights that are shipped by then, and share their files. All o
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import reviewgen
 from reviewgen.bundle.write import share_weights
+from reviewgen.data import read_documents, trained_on
+from reviewgen.novelty import COPY_CHARACTERS, copied_shares
+from reviewgen.search.tune_sampling import shorten_as_generated
 
 TRAINED = Path("pretrained")  # the trained models, in 32 bits
 SHIPPED = Path(__file__).parents[1] / "plugins" / "reviewgen_weights"
@@ -67,6 +72,7 @@ RECIPES = {
     ),
 }
 BLENDS = {"blend-char": ("lstm-char", "ngram-char"), "blend-word": ("lstm-word", "ngram-word")}
+COPY_TEXTS = 500
 DEFAULTS: dict[str, Any] = {"conditions": {"style": "review"}}  # whole reviews, unless asked for something else
 
 
@@ -110,11 +116,26 @@ def ship(name: str, model: reviewgen.ReviewModel) -> None:
     shipped = reviewgen.load(folder)  # what is measured is what is shipped
     held_out = shipped.evaluate("reviews", split="test")
     shipped.training["held_out"] = {"split": "test", "reviews_in_split": held_out.reviews} | asdict(held_out)
+    shipped.training["novelty"] |= measure_copying(shipped)
     shipped.save_pretrained(folder, overwrite=True, dtype=dtype)
     reviewgen.load(folder).save_generation_config(folder, **DEFAULTS)
     reviewgen.load(folder).generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(f"{name}: {held_out.bits_per_character:.4f} bits per character of {held_out.reviews:,} held-out reviews, {size:.2f} MB")
+
+
+def measure_copying(model: reviewgen.ReviewModel) -> dict[str, Any]:
+    """Return the copy rates in characters of texts at the default settings, and of held-out reviews of the same length."""
+    generated = model.generate(num_return_sequences=COPY_TEXTS, seed=0, **DEFAULTS)
+    held_out = [shorten_as_generated(text, model) for text in islice(read_texts(model, "test"), COPY_TEXTS)]
+    rates = copied_shares([generated, held_out], read_texts(model, "train"))
+    return {"copy_characters": COPY_CHARACTERS} | dict(zip(("copy_rate", "held_out_copy_rate"), rates, strict=True))
+
+
+def read_texts(model: reviewgen.ReviewModel, split: str) -> Iterator[str]:
+    """Yield the reviews of a split, cleaned as the model's training texts were."""
+    for ids, _ in read_documents("reviews", model.tokenizer, trained_on(model.training), split=split):
+        yield model.tokenizer.decode(ids[1:-1].tolist())
 
 
 def folder_of(name: str) -> Path:

@@ -2,14 +2,19 @@
 
 import html
 import re
+import sys
 import unicodedata
 from collections import Counter
 
+import ftfy
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewgen.data.cleaning import Cleaner, CleaningReport, HashSet, hash_text
+from reviewgen.data.mojibake import find_mojibake
+from reviewgen.errors import ConfigError
 
 PIECES = ["<br>", "<BR />", "&amp;", "&#39;", "&nosuch;", "e\u0301", "é", " ", "a", "B", "\n", "ดี", "\ud83d", "😀", "<", "&"]
 TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max_size=12)
@@ -33,6 +38,82 @@ def test_entities_are_decoded_and_only_those_that_change_are_counted():
     assert kept == ["Tom & Jerry's ☺ é", "A&B &nosuch; AT&T; a=1&b=2", "a\nb", "\ufffd"]
     assert report.entities_decoded == 7
     assert report.breaks_replaced == 1
+
+
+def test_other_tags_are_removed_and_counted():
+    kept, report = clean("<p>a<br>b</p>", "I <3 <i>it</i>", "a &lt;b&gt;c&lt;/b&gt;", "<p></p>", "x <really> y")
+    assert kept == ["a\nb", "I <3 it", "a c", "x <really> y"]
+    assert (report.breaks_replaced, report.tags_removed, report.empty) == (1, 8, 1)
+
+
+def test_tags_stay_in_exact_texts():
+    assert clean("<p>a</p>", clean=False)[0] == ["<p>a</p>"]
+
+
+def test_surrogates_among_tags():
+    assert clean("<b>a\ud800</b>", "<b>\udfff\ud83d</b>")[0] == ["a\ufffd", "\ufffd\ufffd"]
+
+
+WELL_DECODED = [
+    "café",
+    "Le garçon était très agréable à l'été.",
+    "Das Frühstück war köstlich, die Straße laut.",
+    "«CAFÉ» — SÃO PAULO NÃO, À LA CARTE, CAFÉ’s",
+    "Źle się stało; žluťoučký kůň; ÅNGSTRÖM",
+    "Фильм был очень хороший",
+    "หนังเรื่องนี้สนุกมาก",
+    "It’s a “great” film – really…",
+    "5 € & 3 £ ½ ° × ÷",
+    "好看 😀",
+]
+
+
+@pytest.mark.parametrize("text", WELL_DECODED)
+def test_well_decoded_texts_are_not_mojibake(text):
+    assert find_mojibake(text) is None
+    kept, report = clean(text, fix_encoding=True)
+    assert kept == [text]
+    assert (report.mojibake, report.encodings_fixed) == (0, 0)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "sloppy-windows-1252"])
+@pytest.mark.parametrize("text", ["café", *WELL_DECODED[1:3], *WELL_DECODED[5:8]])
+def test_mojibake_is_said_and_mended_on_request(text, encoding):
+    try:
+        wrong = text.encode().decode(encoding)
+    except UnicodeDecodeError:
+        pytest.skip("Windows-1252 lacks one of the bytes")
+    kept, report = clean("fine", wrong)
+    assert kept == ["fine", wrong]
+    assert (report.mojibake, report.encodings_fixed) == (1, 0)
+    kept, report = clean("fine", wrong, fix_encoding=True)
+    assert kept == ["fine", text] == ["fine", ftfy.fix_encoding(wrong)]
+    assert (report.mojibake, report.encodings_fixed) == (0, 1)
+
+
+def test_invisible_punctuation_is_mojibake():
+    assert clean("well\x85 fine \x96 ok")[1].mojibake == 1
+    assert clean("well\x85 fine \x96 ok", fix_encoding=True)[0] == ["well… fine – ok"]
+
+
+def test_what_is_said_of_mojibake():
+    cleaner = Cleaner()
+    assert cleaner.notes() == []
+    cleaner("We went to the cafÃ© twice, and so did they.")
+    said = "to be decoded wrongly, as in 'went to the cafÃ© twice, and so': --fix-encoding (fix_encoding=True) mends them."
+    assert cleaner.notes() == [f"1 text seems {said}"]
+    cleaner.add({"mojibake": 2000}, "another")
+    assert cleaner.notes() == [f"2,001 texts seem {said}"]
+
+
+def test_mending_also_works_without_cleaning_and_with_surrogates():
+    assert clean("cafÃ© <b>", "\ud800 Ã©", clean=False, fix_encoding=True)[0] == ["café <b>", "\ud800 é"]
+
+
+def test_ftfy_is_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(ConfigError, match=r"^Mending encodings needs ftfy: pip install 'reviewgen\[ftfy\]'\.$"):
+        Cleaner(fix_encoding=True)
 
 
 def test_normal_form_is_composed_and_counted_by_text():

@@ -512,7 +512,7 @@ def test_the_index_holds_no_conditions(table_file: Path) -> None:
         else:
             assert [np.array_equal(a.bits, b.bits) for a, b in zip(one.sets, other.sets, strict=True)] == [True] * 3
         assert model.novelty(texts[0]) == plain.novelty(texts[0])
-        assert model.training["novelty"]["held_out_copy_rate"] == plain.training["novelty"]["held_out_copy_rate"]
+        assert model.training["novelty"]["held_out_token_copy_rate"] == plain.training["novelty"]["held_out_token_copy_rate"]
         assert one.vocab_size == model.tokenizer.vocab_size
 
 

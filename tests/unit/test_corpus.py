@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reviewgen_char.tokenizer import CharConfig, CharTokenizer
 
-from reviewgen.data import SPLITS, DataConfig, gather, read_examples
+from reviewgen.data import SPLITS, DataConfig, describe, gather, read_documents, read_examples, shards, trained_on
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.corpus import split_by_hash
 from reviewgen.errors import ConfigError, DataError
@@ -86,10 +87,10 @@ def test_a_validation_source_replaces_the_split_and_reports_overlaps(tmp_path):
 
 
 def test_files_for_both_sources(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"one\ntwo\xff\n")
+    (tmp_path / "a.txt").write_bytes("oné\n".encode() + b"two\xff\n")
     (tmp_path / "b.csv").write_text("text\nthree\n")
     corpus = gather(tmp_path / "a.txt", folder_in(tmp_path, "w"), DataConfig(), validation=tmp_path / "b.csv")
-    assert (list(corpus.texts("train")), list(corpus.texts("validation"))) == (["one", "two\ufffd"], ["three"])
+    assert (list(corpus.texts("train")), list(corpus.texts("validation"))) == (["oné", "two\ufffd"], ["three"])
     assert corpus.report.decode_errors == 1
 
 
@@ -106,6 +107,36 @@ def test_the_fingerprint_tells_corpora_apart(tmp_path):
         fingerprint("f", ["A", "b"], ["c"]),
     ]
     assert len({plain, *others}) == 5
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_mojibake_is_said_with_an_example(tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("REVIEWGEN_WORKERS", workers)
+    monkeypatch.setattr(shards, "_PART_BYTES", 1)
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"plain {number}\ncafÃ© {number}\n", encoding="utf-8")
+    corpus = gather(str(tmp_path / "*.txt"), folder_in(tmp_path, "w"), DataConfig())
+    said = "3 texts seem to be decoded wrongly, as in 'cafÃ© 0': --fix-encoding (fix_encoding=True) mends them."
+    assert corpus.notes == [said] == describe(corpus.stream, corpus.report)[:1]
+    mended = gather(str(tmp_path / "*.txt"), folder_in(tmp_path, "m"), DataConfig(fix_encoding=True))
+    assert {text for split in SPLITS for text in mended.texts(split)} >= {"café 0", "café 1", "café 2", "plain 0"}
+    assert mended.notes == []
+    assert describe(mended.stream, mended.report)[-1].endswith("encodings mended 3.")
+
+
+def test_cleaning_of_earlier_records_is_read():
+    """A training.json of before has neither fix_encoding nor the newer counts."""
+    tokenizer = CharTokenizer.train(["café Ã©"], CharConfig())
+    old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
+    new = old | {"fix_encoding": True}
+    assert trained_on({"data": old}) == [old | {"fix_encoding": False}]
+    assert trained_on({"data": new}) == [new]
+    assert trained_on({}) == [{}]
+    for trained, characters in ((old, len("cafã©")), (new, len("café"))):
+        ((_, count),) = read_documents(["CAFÃ©"], tokenizer, [trained])
+        assert count == characters
+    with pytest.raises(ConfigError, match="this model was trained with fix_encoding=True; use the same"):
+        list(read_documents(["CAFÃ©"], tokenizer, [new], fix_encoding=False, split="test"))
 
 
 def texts_of(*args, **options):

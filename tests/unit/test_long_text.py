@@ -126,7 +126,7 @@ def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(co
         (b"no line end here " * 800, None),
         (b"a" * 20_000, None),
         ("😀👩‍👩‍👧 ดี é\n".encode() * 900, None),
-        (b"bad \xff byte\n" * 900, "bad \ufffd byte\n" * 900),
+        (b"caf\xc3\xa9, bad \xff byte\n" * 900, "café, bad \ufffd byte\n" * 900),
         (b"\xef\xbb\xbf" + b"marked\n" * 900, "marked\n" * 900),
         (b"fish &amp; chips<br />\n" * 500, "fish & chips\n\n" * 500),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 import reviewgen
-from reviewgen.generation.sentences import sentence_ends
+from reviewgen.sentences import sentence_ends
 
 
 @pytest.mark.parametrize(

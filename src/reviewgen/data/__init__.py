@@ -1,9 +1,13 @@
 """From a source of texts to training batches: read, clean, split, encode into memory-mapped files, batch.
 
     sources, files   open a source; prepare files for reading
+    charsets         which encoding a file has
     shards           files as records, in parts that several processes may read
+    documents        txt files as lines, paragraphs, sentences or files
+    delimited        csv files as rows, with the line of each error
     columns          from records to examples: the columns of the text and of its conditions
     cleaning         changes texts and drops duplicates, with counts
+    tags, mojibake   remove HTML tags; find and mend texts that were decoded wrongly
     cleaned_rows     cleaned examples, some at a time, in memory or as JSON lines
     corpus, spool    one pass: clean, store on disk, split by hash
     long_text        which parts of one long text are held out

@@ -84,8 +84,8 @@ def clean_rows(examples: Iterable[Example], cleaner: Cleaner) -> Iterator[Cleane
 
 def clean_shard(
     *, folder: str, shard: Mapping[str, Any], column: str | None, conditions: Sequence[str], cleaning: Mapping[str, bool]
-) -> dict[str, int]:
-    """Read and clean the files of a shard into a new folder and return the counts of the cleaning report; run by a worker.
+) -> dict[str, Any]:
+    """Read and clean the files of a shard into a new folder; run by a worker.
 
     Args:
         folder: The folder to create; ``read_json_lines`` reads it.
@@ -93,6 +93,9 @@ def clean_shard(
         column: The column of the text; None if each record is a text.
         conditions: The columns of the conditions.
         cleaning: The options of the ``Cleaner``.
+
+    Returns:
+        The arguments of ``Cleaner.add``.
 
     Raises:
         DataError: A file cannot be read.
@@ -107,7 +110,7 @@ def clean_shard(
             texts.writelines(lines.texts)
             values.writelines(lines.values)
             index.write(np.stack((lines.hashes, lines.lengths.astype(np.uint64)), axis=1).tobytes())
-    return asdict(cleaner.report)
+    return {"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake}
 
 
 def read_json_lines(folder: Path) -> Iterator[JsonLines]:

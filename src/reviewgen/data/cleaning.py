@@ -1,7 +1,7 @@
-"""Cleaning of texts, each change counted: line-break tags, HTML entities, NFC, markdown, case, empty texts, duplicates.
+"""Cleaning of texts, each change counted: HTML tags and entities, NFC, mojibake, markdown, case, empty texts, duplicates.
 
-Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss. Knows nothing of
-files.
+Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is mending
+mojibake, which guesses. Knows nothing of files.
 """
 
 import hashlib
@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from reviewgen.data.mojibake import encoding_fixer, find_mojibake
+from reviewgen.data.tags import strip_tags
 
 __all__ = ["Cleaner", "CleaningReport", "HashSet", "hash_text"]
 
@@ -31,9 +34,12 @@ class CleaningReport:
         empty: Texts dropped because they were empty or only white space.
         duplicates: Texts dropped because the same text came before.
         breaks_replaced: ``<br />`` tags replaced by a newline.
+        tags_removed: Other HTML tags and comments removed.
         entities_decoded: HTML entities decoded.
         normalized: Texts changed by NFC normalisation.
-        decode_errors: Runs of bytes that are not valid UTF-8.
+        decode_errors: Runs of bytes that are not valid in the encoding of their file.
+        mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
+        encodings_fixed: Texts whose mojibake was mended.
     """
 
     read: int = 0
@@ -42,9 +48,12 @@ class CleaningReport:
     empty: int = 0
     duplicates: int = 0
     breaks_replaced: int = 0
+    tags_removed: int = 0
     entities_decoded: int = 0
     normalized: int = 0
     decode_errors: int = 0
+    mojibake: int = 0
+    encodings_fixed: int = 0
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add the counts for another part of the source."""
@@ -58,14 +67,26 @@ class Cleaner:
     Calling it cleans one text. Duplicates are dropped by ``keep_new``, which needs the hashes of all texts of the source.
 
     Args:
-        clean: False changes and drops nothing, except what the other two options ask for.
+        clean: False changes and drops nothing, except what the other options ask for.
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
+        fix_encoding: Whether to mend mojibake.
+
+    Attributes:
+        report: The counts.
+        mojibake: An example of mojibake that was found and not mended; None if there is none.
+
+    Raises:
+        ConfigError: Mojibake is to be mended, and ftfy is not installed.
     """
 
-    def __init__(self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False) -> None:
+    def __init__(
+        self, *, clean: bool = True, lowercase: bool = False, strip_markdown: bool = False, fix_encoding: bool = False
+    ) -> None:
         self.report = CleaningReport()
+        self.mojibake: str | None = None
         self._clean = clean
+        self._fix_encoding = encoding_fixer() if fix_encoding else None
         self._lowercase = lowercase
         self._markdown = _MarkdownStripper() if strip_markdown else None
         self._seen = HashSet()
@@ -78,6 +99,18 @@ class Cleaner:
             self.report.empty += 1
             return None
         return cleaned, hash_text(cleaned)
+
+    def add(self, counts: Mapping[str, int], mojibake: str | None) -> None:
+        """Add what another cleaner has counted, and its example of mojibake, for a later part of the source."""
+        self.report.add(counts)
+        self.mojibake = self.mojibake or mojibake
+
+    def notes(self) -> list[str]:
+        """Return sentences for the user on what cleaning has found and not changed."""
+        if self.mojibake is None:
+            return []
+        count = "1 text seems" if self.report.mojibake == 1 else f"{self.report.mojibake:,} texts seem"
+        return [f"{count} to be decoded wrongly, as in {self.mojibake!r}: --fix-encoding (fix_encoding=True) mends them."]
 
     def keep_new(self, hashes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Return a mask (N,) of the texts to keep: all but duplicates of this call's or of earlier calls' texts.
@@ -93,23 +126,41 @@ class Cleaner:
         return kept
 
     def _apply(self, text: str) -> str:
+        if not text.isascii():
+            text = self._mend(text)
         if self._clean:
             text = self._normalize(text)
         if self._markdown is not None:
             text = self._markdown(text)
         return text.lower() if self._lowercase else text
 
+    def _mend(self, text: str) -> str:
+        """Return a text with its mojibake mended, or only count it if that is not asked for."""
+        if self._fix_encoding is None:
+            example = find_mojibake(text)
+            self.report.mojibake += example is not None
+            self.mojibake = self.mojibake or example
+            return text
+        mended = self._fix_encoding(text)
+        self.report.encodings_fixed += mended != text
+        return mended
+
     def _normalize(self, text: str) -> str:
         report = self.report
         if "&" in text:
             text = _ENTITY.sub(self._decode_entity, text)
+        if not text.isascii():
+            text = _SURROGATE.sub("\ufffd", text)
         if "<" in text:
             text, count = _BREAK.subn("\n", text)
             report.breaks_replaced += count
+        if "<" in text:
+            text, count = strip_tags(text)
+            report.tags_removed += count
         if not unicodedata.is_normalized("NFC", text):
             text = unicodedata.normalize("NFC", text)
             report.normalized += 1
-        return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+        return text
 
     def _decode_entity(self, match: re.Match[str]) -> str:
         decoded = html.unescape(match[0])

@@ -4,6 +4,7 @@ A *record* is what a source yields: a string, or a mapping of column to value. A
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -29,6 +30,12 @@ TEXT_NAMES = (
     "caption",
     "description",
 )
+_CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")  # an id, a date, a URL, a path, an address
+_WORD = re.compile(r"[^\W\d_]+")
+_MONTHS = "january february march april may june july august september october november december"
+_DAYS = "monday tuesday wednesday thursday friday saturday sunday"
+_DATE_WORDS = frozenset(f"{_MONTHS} {_DAYS} sept tues thur am pm t z utc gmt st nd rd th".split())
+_OF_DATES = _DATE_WORDS | {word[:3] for word in _DATE_WORDS}
 
 
 @dataclass
@@ -42,7 +49,7 @@ class TextStream:
         columns: All columns of the source.
         guessed: Whether the text column was guessed.
         preview: The first three texts.
-        decode_errors: Runs of bytes in the files that are not valid UTF-8.
+        decode_errors: Runs of bytes in the files that are not valid in their encoding.
         notes: Sentences about the source that the user should see.
         shard: The files of the source; None if it is not read from files.
     """
@@ -59,7 +66,7 @@ class TextStream:
 
     @property
     def is_one_text(self) -> bool:
-        """Whether the source is a single text file that is not cut into lines or paragraphs."""
+        """Whether the source is a single text file that is not cut into lines, paragraphs or sentences."""
         return self.shard is not None and self.shard.documents == "file" and len(self.shard.paths) == 1
 
     @property
@@ -156,13 +163,34 @@ def _preview_text(value: Any) -> str:
 
 
 def _guess_text_column(name: str, columns: list[str], head: list[Any]) -> str:
-    """Return the column with a usual name, or else the one with the most characters."""
-    lengths = {column: sum(len(record[column]) for record in head if isinstance(record.get(column), str)) for column in columns}
-    textual = [column for column in columns if lengths[column]]
+    """Return the column with a usual name, or else the one with the most characters; columns of numbers or ids do not count.
+
+    If no column seems to hold text, one with a usual name does.
+    """
+    values = {column: [record[column] for record in head if isinstance(record.get(column), str)] for column in columns}
+    lengths = {column: sum(map(len, values[column])) for column in columns}
+    textual = [column for column in columns if lengths[column] and 3 * _count_characters(values[column]) >= lengths[column]]
+    usual = {column.lower(): column for column in reversed(textual or [column for column in columns if lengths[column]])}
+    for word in TEXT_NAMES:
+        if word in usual:
+            return usual[word]
     if not textual:
-        raise DataError(f"{name} has no column of text; its columns are: {', '.join(columns)}.")
-    usual = {column.lower(): column for column in reversed(textual)}
-    return next((usual[word] for word in TEXT_NAMES if word in usual), max(textual, key=lambda column: lengths[column]))
+        raise DataError(
+            f"{name} has no column of text; its columns are: {', '.join(columns)}. If one of them is the text, name it with "
+            "--text-column (text_column in Python)."
+        )
+    return max(textual, key=lambda column: lengths[column])
+
+
+def _count_characters(values: list[str]) -> int:
+    """Return the number of characters in those values that seem to be text."""
+    return sum(len(value) for value in values if _is_text(value.strip()))
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a value has words, and is not a date, a URL, an id or another code."""
+    words = _WORD.findall(value)
+    return bool(words) and _CODE.fullmatch(value) is None and not all(word.lower() in _OF_DATES for word in words)
 
 
 def _as_text(value: Any, number: int, name: str) -> str:

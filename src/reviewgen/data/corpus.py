@@ -43,11 +43,12 @@ class DataConfig:
 
     Attributes:
         text_column: The column that holds the text; guessed if None.
-        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), or not at all ("file"; a
-            source of one such file is one long text, whose parts are split).
-        clean: Whether to decode HTML entities, replace line-break tags, apply NFC, and drop empty and duplicate texts.
+        documents: How a txt file is cut into texts: by "line", by "paragraph" (blank lines between), by "sentence", or not at
+            all ("file"; a source of one such file is one long text, whose parts are split).
+        clean: Whether to decode HTML entities, remove HTML tags, apply NFC, and drop empty and duplicate texts.
         lowercase: Whether to lower-case the texts.
         strip_markdown: Whether to keep only the words of markdown.
+        fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
         conditions: The columns, such as stars or genre, that the model is conditioned on.
 
     Raises:
@@ -55,10 +56,11 @@ class DataConfig:
     """
 
     text_column: str | None = None
-    documents: Literal["line", "paragraph", "file"] = "line"
+    documents: Literal["line", "paragraph", "sentence", "file"] = "line"
     clean: bool = True
     lowercase: bool = False
     strip_markdown: bool = False
+    fix_encoding: bool = False
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
 
     def __post_init__(self) -> None:
@@ -69,7 +71,8 @@ class DataConfig:
     @property
     def cleaning(self) -> dict[str, bool]:
         """The options of the ``Cleaner``."""
-        return {"clean": self.clean, "lowercase": self.lowercase, "strip_markdown": self.strip_markdown}
+        names = ("clean", "lowercase", "strip_markdown", "fix_encoding")
+        return {name: getattr(self, name) for name in names}
 
     def open(self, source: Any, workspace: Path, allow_missing: bool = False) -> tuple[TextStream, Cleaner]:
         """Open a source with these settings; return its examples and a cleaner for them."""
@@ -224,6 +227,7 @@ def _fill_spool(
         for lines in _clean(stream, folder, config, cleaner):
             spool.add(lines, cleaner.keep_new(lines.hashes, lines.lengths))
     _require_texts(stream, cleaner)
+    stream.notes += cleaner.notes()
     stream.examples = iter(())  # used up; a corpus without open iterators can be pickled for other processes
     return stream, cleaner.report
 
@@ -256,9 +260,9 @@ def _clean_in_workers(
     folders = [folder / f"part {number}" for number in range(len(parts))]
     common = {"column": stream.text_column, "conditions": config.conditions, "cleaning": config.cleaning}
     tasks = [{"folder": str(path), "shard": asdict(part), **common} for path, part in zip(folders, parts, strict=True)]
-    with contextlib.closing(run_tasks(clean_shard, tasks, workers)) as counts:
-        for path, count in zip(folders, counts, strict=True):
-            cleaner.report.add(count)
+    with contextlib.closing(run_tasks(clean_shard, tasks, workers)) as results:
+        for path, result in zip(folders, results, strict=True):
+            cleaner.add(**result)
             yield from read_json_lines(path)
             shutil.rmtree(path)
 
@@ -290,24 +294,30 @@ def describe(stream: TextStream, report: CleaningReport) -> list[str]:
         "empty": report.empty,
         "duplicates": report.duplicates,
         "line-break tags replaced": report.breaks_replaced,
+        "other tags removed": report.tags_removed,
         "entities decoded": report.entities_decoded,
         "changed by NFC": report.normalized,
-        "decode errors (not UTF-8)": report.decode_errors,
+        "encodings mended": report.encodings_fixed,
+        "decode errors": report.decode_errors,
     }
     counts = "".join(f", {name} {count:,}" for name, count in changes.items() if count)
     return [*lines, f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters){counts}."]
 
 
 def shorten(text: str, width: int = 100) -> str:
-    """Return a text on one line, cut to a width in characters."""
+    """Return a text on one line, cut after a word to at most a width in characters."""
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 3] + "..."
+    if len(line) <= width:
+        return line
+    cut = line[: width - 3]
+    return (cut if line[width - 3] == " " else cut.rpartition(" ")[0] or cut) + "..."
 
 
 def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Example]:
     stream, cleaner = config.open(source, workspace, allow_missing=True)
     for rows in clean_rows(stream.examples, cleaner):
         yield from itertools.compress(rows.examples, cleaner.keep_new(rows.hashes, rows.lengths))
+    stream.notes += cleaner.notes()
     _log(stream, cleaner.report)
     _require_texts(stream, cleaner)
 

@@ -1,22 +1,19 @@
-"""Finds data files and prepares them for reading: unpacks gzip, checks that they are text, replaces invalid UTF-8.
+"""Finds data files and prepares them for reading: unpacks gzip, checks that they are text, converts them to valid UTF-8.
 
 Each file becomes a *prepared file* with a plain name in a workspace: a link to the original if that is valid UTF-8 and not
 packed, otherwise an unpacked copy in valid UTF-8. Readers then need not handle odd names, encodings or gzip.
 """
 
-import codecs
 import glob
 import gzip
-import itertools
-import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, cast
 
+from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
 from reviewgen.errors import DataError, storage_errors
 
 __all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
@@ -32,19 +29,7 @@ KINDS = {
 }
 _SPREADSHEETS = {".xlsx", ".xls", ".xlsm", ".ods", ".numbers"}
 _CHUNK = 1 << 20  # bytes
-_ESCAPE_RUN = re.compile("[\udc80-\udcff]+")
-_ESCAPES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what invalid bytes decode to with surrogateescape
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # starts with the mark of UTF-16, so it is checked first
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
-
-# surrogateescape does not work for UTF-16 and UTF-32; this handler replaces invalid bytes with one of its characters.
-codecs.register_error("reviewgen_files", lambda error: (_ESCAPES[0], cast(UnicodeDecodeError, error).end))
+_MAX_LINE = 1 << 16  # bytes, of a line that an encoding is recognised from
 
 
 @dataclass(frozen=True)
@@ -55,13 +40,15 @@ class PreparedFiles:
         kind: The format: "text", "csv", "json" or "parquet".
         paths: The prepared files; empty files are left out.
         originals: The user's files, in the same order.
-        decode_errors: Runs of bytes that are not valid UTF-8, in all files.
+        decode_errors: Runs of bytes that are not valid in the encoding of their file, in all files.
+        notes: Sentences about encodings that the user should see.
     """
 
     kind: str
     paths: list[Path]
     originals: list[Path]
     decode_errors: int
+    notes: list[str] = field(default_factory=list)
 
 
 def has_data_suffix(name: str) -> bool:
@@ -121,16 +108,28 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
     if len(kinds) > 1:
         raise DataError(f"The files are of several formats ({', '.join(sorted(kinds))}); pass files of one format.")
     kind = kinds.pop()
-    paths, originals, errors = [], [], 0
+    prepared = PreparedFiles(kind, [], [], 0)
+    recognised: dict[str, list[Path]] = {}
+    errors = 0
     for number, file in enumerate(files):
         target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
-        errors += _prepare(file, kind, target)
+        count, encoding = _prepare(file, kind, target)
+        errors += count
+        if encoding is not None:
+            recognised.setdefault(encoding, []).append(file)
         if target.stat().st_size:
-            paths.append(target)
-            originals.append(file)
-    if not paths:
+            prepared.paths.append(target)
+            prepared.originals.append(file)
+    if not prepared.paths:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
-    return PreparedFiles(kind, paths, originals, errors)
+    notes = [_note_encoding(encoding, files) for encoding, files in recognised.items()]
+    return replace(prepared, decode_errors=errors, notes=notes)
+
+
+def _note_encoding(encoding: str, files: list[Path]) -> str:
+    """Return a sentence on the files that are read in an encoding that was recognised."""
+    which = f"{files[0]} is" if len(files) == 1 else f"{len(files)} files, {files[0]} the first, are"
+    return f"{which} not UTF-8 and read as {encoding}. If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
 
 
 def _suffix(file: Path) -> str:
@@ -138,23 +137,23 @@ def _suffix(file: Path) -> str:
     return Path(file.stem).suffix.lower() if file.suffix.lower() == ".gz" else file.suffix.lower()
 
 
-def _prepare(file: Path, kind: str, target: Path) -> int:
-    """Create the prepared file of one file and return its number of decode errors."""
+def _prepare(file: Path, kind: str, target: Path) -> tuple[int, str | None]:
+    """Create the prepared file of one file; return its number of decode errors, and its encoding if that was recognised."""
     try:
         if kind == "parquet":
-            return _prepare_parquet(file, target)
+            _prepare_parquet(file, target)
+            return 0, None
         with _open(file) as stream:
-            is_usable = not _is_packed(file) and _is_plain_utf8(stream, file)
+            is_usable = not _is_packed(file) and is_plain_utf8(_text_chunks(stream, file))
         if is_usable:
             _link(file, target)
-            return 0
-        with storage_errors(target.parent), _open(file) as stream, target.open("w", encoding="utf-8", newline="") as copy:
-            return sum(_convert(stream, copy, file))
+            return 0, None
+        return _convert(file, target)
     except (PermissionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {str(error).rstrip('.')}.") from None
 
 
-def _prepare_parquet(file: Path, target: Path) -> int:
+def _prepare_parquet(file: Path, target: Path) -> None:
     with _open(file) as stream:
         head = stream.read(4)
         if head != b"PAR1":
@@ -163,9 +162,8 @@ def _prepare_parquet(file: Path, target: Path) -> int:
             stream.seek(0)
             with storage_errors(target.parent), target.open("wb") as copy:
                 shutil.copyfileobj(stream, copy, _CHUNK)
-            return 0
+            return
     _link(file, target)
-    return 0
 
 
 def _is_packed(file: Path) -> bool:
@@ -184,45 +182,42 @@ def _link(file: Path, target: Path) -> None:
             shutil.copyfile(file, target)
 
 
-def _is_plain_utf8(stream: BufferedIOBase, file: Path) -> bool:
-    """Return whether a file is UTF-8 without a byte order mark."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for number, chunk in enumerate(_chunks(stream)):
-            if number == 0 and any(chunk.startswith(bom) for bom, _ in _BOMS):
-                return False
-            _refuse_nul(chunk, file)
-            decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _convert(file: Path, target: Path) -> tuple[int, str | None]:
+    """Write a file as valid UTF-8; return its number of decode errors, and its encoding if that was recognised."""
+    with _open(file) as stream:
+        first = stream.read(4)
+    marked = next((encoding for bom, encoding in BOMS if first.startswith(bom)), None)
+    errors = _write_utf8(file, target, marked or "utf-8")
+    recognised = _recognise(file) if errors and marked is None else None
+    return (errors if recognised is None else _write_utf8(file, target, recognised)), recognised
 
 
-def _convert(stream: BufferedIOBase, copy: IO[str], file: Path) -> Iterator[int]:
-    """Write a file as valid UTF-8 and yield the number of decode errors in each chunk; a run of invalid bytes is one error."""
-    chunks = _chunks(stream)
-    first = next(chunks, b"")
-    encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
-    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding.startswith("utf-8") else "reviewgen_files")
-    run = ""  # of errors at the end of a chunk, which the next chunk may continue
-    for chunk in itertools.chain([first], chunks):
-        text = run + decoder.decode(chunk)
-        _refuse_nul(text, file)
-        whole = text.rstrip(_ESCAPES)
-        run = text[len(whole) :]
-        yield _write_repaired(copy, whole)
-    yield _write_repaired(copy, run + decoder.decode(b"", final=True))
-
-
-def _write_repaired(copy: IO[str], text: str) -> int:
-    repaired, errors = _ESCAPE_RUN.subn("\ufffd", text)
-    copy.write(repaired)
+def _write_utf8(file: Path, target: Path, encoding: str) -> int:
+    """Write a file of a given encoding as UTF-8 and return its number of decode errors."""
+    errors = 0
+    with storage_errors(target.parent), _open(file) as stream, target.open("w", encoding="utf-8", newline="") as copy:
+        for text, count in decode_chunks(_chunks(stream), encoding):
+            _refuse_nul(text, file)
+            copy.write(text)
+            errors += count
     return errors
+
+
+def _recognise(file: Path) -> str | None:
+    with _open(file) as stream:
+        return recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
 
 
 def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK):
+        yield chunk
+
+
+def _text_chunks(stream: BufferedIOBase, file: Path) -> Iterator[bytes]:
+    """Yield the chunks of a file; raise if it is binary, unless a byte order mark says that NUL bytes are part of characters."""
+    for number, chunk in enumerate(_chunks(stream)):
+        if number or not any(chunk.startswith(bom) for bom, _ in BOMS):
+            _refuse_nul(chunk, file)
         yield chunk
 
 

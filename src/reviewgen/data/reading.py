@@ -17,15 +17,24 @@ from reviewgen.protocols import Tokenizer
 __all__ = ["read_documents", "trained_on"]
 
 _NO_CONDITIONS = Conditions()
-_DEFAULT_CLEANING = {"lowercase": False, "strip_markdown": False, "clean": True}  # if training.json does not say
+_DEFAULT_CLEANING = {
+    "lowercase": False,
+    "strip_markdown": False,
+    "fix_encoding": False,
+    "clean": True,
+}  # if training.json does not say
 
 
 def trained_on(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first."""
+    """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
+
+    An entry of a version that could not mend encodings has ``fix_encoding`` False.
+    """
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
         return [data for part in parts for data in trained_on(part)]
-    return [training.get("data", {}), *(trained_on(parent) if parent else ())]
+    data = training.get("data", {})
+    return [{"fix_encoding": False, **data} if "clean" in data else data, *(trained_on(parent) if parent else ())]
 
 
 def read_documents(

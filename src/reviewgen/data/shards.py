@@ -1,26 +1,26 @@
 """Prepared files of one format as a stream of records, and in parts that several processes may read. Knows no columns.
 
-Parquet is read by pyarrow, row group by row group; everything else by ``datasets``.
+Parquet is read by pyarrow, row group by row group, and JSON by ``datasets``; text by ``documents`` and csv by ``delimited``.
 """
 
 import contextlib
 import glob
+import itertools
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reviewgen.data.delimited import read_rows
+from reviewgen.data.documents import read_texts
 from reviewgen.errors import DataError
 
 __all__ = ["Shard", "raise_data_errors", "reading_error"]
 
-_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 _PARQUET_BUFFER = 1 << 20  # bytes of a column read at a time
 _PARQUET_ROWS = 1024  # read at a time
 _PART_BYTES = 1 << 23  # of files that are worth a task
-_SAMPLE_BY = {"line": "line", "paragraph": "paragraph", "file": "document"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Shard:
         kind: "text", "csv", "json" or "parquet".
         paths: The prepared files; see ``prepare_files``.
         originals: The user's files, for messages.
-        documents: How a txt file is cut into texts: "line", "paragraph" or "file".
-        options: The separator and the columns of csv files.
+        documents: How a txt file is cut into texts: "line", "paragraph", "sentence" or "file".
     """
 
     name: str
@@ -41,7 +40,6 @@ class Shard:
     paths: Sequence[str]
     originals: Sequence[str]
     documents: str
-    options: Mapping[str, Any]
 
     @property
     def size(self) -> int:
@@ -72,33 +70,26 @@ class Shard:
         Raises:
             DataError: A file cannot be read.
         """
-        records = _read_parquet(self.paths, columns) if self.kind == "parquet" else self._read_with_datasets()
-        return raise_data_errors(records, self.name)
+        return raise_data_errors(self._read_records(columns), self.name)
 
-    def _read_with_datasets(self) -> Iterator[Any]:
-        from datasets import load_dataset  # half a second
-
-        logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
-        paths = [glob.escape(path) for path in self.paths]  # datasets treats a path as a glob
-        with _no_download_counts():
-            records = load_dataset(
-                self.kind, data_files={"train": paths}, split="train", streaming=True, **self._reader_options()
-            )
-        texts = (record["text"] for record in records) if self.kind == "text" else records
-        yield from _split_paragraphs(texts) if self.documents == "paragraph" else texts
-
-    def _reader_options(self) -> dict[str, Any]:
-        """Return the options with which ``datasets`` reads each value unchanged."""
+    def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
+        if self.kind == "parquet":
+            return _read_parquet(self.paths, columns)
+        if self.kind == "csv":
+            files = zip(self.paths, self.originals, strict=True)
+            return itertools.chain.from_iterable(read_rows(Path(path), original) for path, original in files)
         if self.kind == "text":
-            return {"sample_by": _SAMPLE_BY[self.documents]}
-        if self.kind != "csv":
-            return {}
-        from datasets import Features, Value
+            return itertools.chain.from_iterable(read_texts(Path(path), self.documents) for path in self.paths)
+        return _read_json(self.paths)
 
-        names = self.options["columns"]
-        features = Features({name: Value("string") for name in names})  # "007" is not a number
-        options: dict[str, Any] = {"sep": self.options["separator"], "na_filter": False, "features": features}
-        return {**options, "names": names, "header": 0} if self.options["has_renamed"] else options
+
+def _read_json(paths: Sequence[str]) -> Iterator[Any]:
+    from datasets import load_dataset  # half a second
+
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
+    files = [glob.escape(path) for path in paths]  # datasets treats a path as a glob
+    with _no_download_counts():
+        yield from load_dataset("json", data_files={"train": files}, split="train", streaming=True)
 
 
 def _read_parquet(paths: Iterable[str], columns: Sequence[str] | None) -> Iterator[Mapping[str, Any]]:
@@ -123,12 +114,6 @@ def _no_download_counts() -> Iterator[None]:
         yield
     finally:
         config.HF_UPDATE_DOWNLOAD_COUNTS = before
-
-
-def _split_paragraphs(texts: Iterable[str]) -> Iterator[str]:
-    """Split texts at blank lines, including those with spaces in them."""
-    for text in texts:
-        yield from (part for part in (piece.strip("\n") for piece in _BLANK_LINES.split(text)) if part.strip())
 
 
 def raise_data_errors(records: Iterable[Any], name: str | Path) -> Iterator[Any]:

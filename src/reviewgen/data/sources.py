@@ -3,26 +3,24 @@
 Every source becomes a ``TextStream``: its examples, and how they were read (text column, notes). Does not change any text.
 """
 
-import csv
 import importlib.util
 import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from reviewgen.data.columns import TextStream, choose_columns
-from reviewgen.data.files import find_files, has_data_suffix, prepare_files
-from reviewgen.data.shards import Shard, raise_data_errors, reading_error
+from reviewgen.data.delimited import read_header
+from reviewgen.data.documents import DOCUMENTS, file_layout
+from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.errors import ConfigError, DataError, HubError
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
 
 _HEAD = 100  # records that the guess of the text column looks at
-_QUOTED = re.compile(r'"[^"]*"')
-_DOCUMENTS = ("line", "paragraph", "file")
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
 _SENTIMENTS = {"0": "negative", "1": "positive"}
 
@@ -54,7 +52,7 @@ def open_texts(
             or an iterable of strings or of mappings.
         workspace: A folder for prepared files; it must exist while the stream is read.
         text_column: The column that holds the text; guessed if None.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between) or "file".
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file".
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
 
@@ -63,8 +61,8 @@ def open_texts(
         ConfigError: ``documents`` is unknown, or given for a source that is not a txt file.
         HubError: The Hub cannot be reached, or has no such dataset.
     """
-    if documents not in _DOCUMENTS:
-        raise ConfigError(f"documents must be line, paragraph or file; got {documents!r}.")
+    if documents not in DOCUMENTS:
+        raise ConfigError(f"documents must be line, paragraph, sentence or file; got {documents!r}.")
     opened = _open_records(source, workspace, documents)
     records = raise_data_errors(opened.records, opened.name)
     head = list(itertools.islice(records, _HEAD))
@@ -133,13 +131,12 @@ def _open_files(name: str | Path, files: list[Path], workspace: Path, documents:
     prepared = prepare_files(files, workspace)
     if prepared.kind != "text":
         _refuse_documents(documents, f"{name} is {prepared.kind}")
-    try:
-        options = _csv_options(prepared.paths) if prepared.kind == "csv" else {}
-    except DataError as error:
-        raise reading_error(name, error) from None
+    if prepared.kind == "csv":
+        _refuse_other_columns(prepared)
     paths, originals = ([str(path) for path in files] for files in (prepared.paths, prepared.originals))
-    shard = Shard(str(name), prepared.kind, paths, originals, documents, options)
-    return _Records(str(name), shard.records(), prepared.decode_errors, shard=shard)
+    shard = Shard(str(name), prepared.kind, paths, originals, documents)
+    notes = [*prepared.notes, *_note_layout(prepared, documents)]
+    return _Records(str(name), shard.records(), prepared.decode_errors, notes, shard)
 
 
 def _refuse_documents(documents: str, instead: str) -> None:
@@ -147,49 +144,25 @@ def _refuse_documents(documents: str, instead: str) -> None:
         raise ConfigError(f"documents={documents!r} is for txt files; {instead}, where each row is a text.")
 
 
-def _csv_options(paths: list[Path]) -> dict[str, Any]:
-    """Return the reading options of csv files: the separator and the columns of the first file."""
-    separator, columns = _csv_header(paths[0])
-    for path in paths:
-        _refuse_extra_fields(path, separator)
-    names = _make_distinct(columns)
-    return {"separator": separator, "columns": names, "has_renamed": names != columns}
+def _refuse_other_columns(files: PreparedFiles) -> None:
+    """Raise if a csv file lacks a column that the first one has."""
+    headers = [read_header(path, str(name)) for path, name in zip(files.paths, files.originals, strict=True)]
+    for name, header in zip(files.originals, headers, strict=True):
+        if missing := [column for column in headers[0] if column not in header]:
+            raise DataError(f"{name} has no column {missing[0]!r}, as {files.originals[0]} has; give them the same columns.")
 
 
-def _csv_header(path: Path) -> tuple[str, list[str]]:
-    """Return a csv file's separator and column names; the separator is the most frequent one in the header outside quotes."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        line = next((line for line in stream if line.strip()), "")
-    separator = "\t" if path.suffix == ".tsv" else max(",;\t|", key=_QUOTED.sub("", line).count)
-    return separator, next(_csv_rows(path, separator), [])
-
-
-def _csv_rows(path: Path, separator: str) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        try:
-            yield from (row for row in csv.reader(stream, delimiter=separator) if row)
-        except csv.Error:  # a field of more than 128 KiB: pandas reads it, this check ends here
-            return
-
-
-def _refuse_extra_fields(path: Path, separator: str) -> None:
-    """Raise if the first row has more fields than the header: pandas would read the first ones as an index.
-
-    If a later row has more, pandas itself raises.
-    """
-    columns, row = [*itertools.islice(_csv_rows(path, separator), 2), [], []][:2]
-    if len(row) > len(columns):
-        fields = f"the header has {len(columns)} fields, the first row has {len(row)}"
-        raise DataError(f"{fields}; put texts that contain {separator!r} in double quotes")
-
-
-def _make_distinct(columns: list[str]) -> list[str]:
-    """Return column names of which none is empty and no two are the same."""
-    names: list[str] = []
-    for number, column in enumerate(columns, 1):
-        name = column or f"column {number}"
-        names.append(name if name not in names else f"{name} ({number})")
-    return names
+def _note_layout(files: PreparedFiles, documents: str) -> list[str]:
+    """Return a sentence for the user if txt files are hard-wrapped, on what is done about it."""
+    if files.kind != "text" or documents == "file":
+        return []
+    wrapped = [name for path, name in zip(files.paths, files.originals, strict=True) if file_layout(path).is_wrapped]
+    if not wrapped:
+        return []
+    which = f"{wrapped[0]} is" if len(files.paths) == 1 else f"{len(wrapped)} of {len(files.paths)} files are"
+    if documents == "line":
+        return [f"{which} hard-wrapped, so each text is a piece of a paragraph: --documents paragraph joins its lines."]
+    return [f"{which} hard-wrapped: the lines of each paragraph are joined."]
 
 
 def _open_hub(hub: HubSource, documents: str) -> _Records:

@@ -19,10 +19,10 @@ from reviewgen.generation.outputs import GeneratedText, Generation
 from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.request import Request
 from reviewgen.generation.rows import Row, make_row, text_so_far
-from reviewgen.generation.sentences import sentence_ends
 from reviewgen.generation.speller import Speller
 from reviewgen.novelty import CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
+from reviewgen.sentences import sentence_ends
 
 __all__ = ["Generator", "require_index"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from reviewgen.config import GenerationConfig
 from reviewgen.generation.rows import Row, full_text
-from reviewgen.generation.sentences import sentence_ends
 from reviewgen.protocols import Tokenizer
+from reviewgen.sentences import sentence_ends
 
 __all__ = ["Stopping"]
 

@@ -18,11 +18,11 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, check_seed, gene
 from reviewgen.data import read_documents, trained_on
 from reviewgen.errors import ConfigError, DataError, did_you_mean
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
-from reviewgen.generation.sentences import sentence_ends
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
+from reviewgen.sentences import sentence_ends
 
-__all__ = ["SamplingTrial", "tune_sampling"]
+__all__ = ["SamplingTrial", "shorten_as_generated", "tune_sampling"]
 
 DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
 _SEARCHED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
@@ -78,7 +78,7 @@ def tune_sampling(
         raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
     order = np.random.default_rng(seed).permutation(len(human)).tolist()
     half = len(order) // 2 if judge is None else 0
-    reference = [_shorten(human[number], model) for number in order[half:]]
+    reference = [shorten_as_generated(human[number], model) for number in order[half:]]
     scorer = _score_with(judge or _train_judge([human[number] for number in order[:half]], seed))
     return _try_each(model, settings, texts, seed, reference, scorer)
 
@@ -129,7 +129,7 @@ def _read_texts(model: ReviewModel, source: Any, options: EvaluateOptions) -> li
     return [text for text in texts if text]
 
 
-def _shorten(text: str, model: ReviewModel) -> str:
+def shorten_as_generated(text: str, model: ReviewModel) -> str:
     """Return a human text as it would be if it had been generated: cut off at ``max_new_tokens``, and finished alike."""
     config, ids = model.generation_config, model.tokenizer.encode(text)
     if len(ids) <= config.max_new_tokens:
