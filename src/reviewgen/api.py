@@ -73,10 +73,11 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
             learning rate peaks at half of its preset's.
         text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between) or "file"; a single
-            file is then one long text, of which blocks are held out.
+        documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between), "sentence" or "file";
+            a single file is then one long text, of which blocks are held out.
         lowercase: Whether to lower-case the texts. Default: False.
         strip_markdown: Whether to keep only the words of markdown. Default: False.
+        fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy. Default: False.
         clean: False takes the texts exactly as they are. Default: True.
         conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
         log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
@@ -133,8 +134,8 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
             equal, fixed and fitted weights.
         split: "all" (default), or a part of the hash split of the data: "train", "validation" or "test".
         text_column: The column that holds the text; guessed if not given.
-        documents: How a txt file is cut into texts: "line" (default), "paragraph" or "file".
-        lowercase, strip_markdown, clean: How to clean the data; what is not given is done as in the trainings.
+        documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
+        lowercase, strip_markdown, fix_encoding, clean: How to clean the data; what is not given is done as in the trainings.
 
     Raises:
         ConfigError: There are fewer than two models or their tokenizers differ, the weights are not a positive number for each
@@ -170,7 +171,8 @@ def sweep(
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
-            steps, epochs, seed, validation, conditions, log, text_column, documents, lowercase, strip_markdown, clean.
+            steps, epochs, seed, validation, conditions, log, text_column, documents, lowercase, strip_markdown,
+            fix_encoding, clean.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
@@ -181,7 +183,7 @@ def sweep(
 
 
 def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path) -> None:
-    """Plot the bits per character and the copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
+    """Plot bits per character and token copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
 
     Args:
         rows: What ``sweep`` has yielded.
@@ -228,7 +230,7 @@ def tune(
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
             default 30 seconds), steps, epochs, seed (also of the suggestions), validation, conditions, log, text_column,
-            documents, lowercase, strip_markdown, clean.
+            documents, lowercase, strip_markdown, fix_encoding, clean.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.
@@ -266,9 +268,9 @@ def tune_sampling(
 ) -> "Iterator[SamplingTrial]":
     """Find the generation settings whose texts read most like human ones; yield one trial for each combination of values.
 
-    Each trial compares generated texts with human texts of the same size: the share of unknown words, distinct-1 to 4, the length,
-    the repetition within a text, and the bits per character under a judge, a model that was trained on other texts. Its ``distance``
-    is the mean difference in standard deviations between groups of human texts.
+    Each trial compares generated texts with human texts of the same size: the share of unknown words, distinct-1 to 4, the
+    length, the repetition within a text, and the bits per character under a judge, a model that was trained on other texts. Its
+    ``distance`` is the mean difference in standard deviations between groups of human texts.
 
     >>> model = reviewgen.load("./my-model")                                                     # doctest: +SKIP
     >>> trials = list(reviewgen.tune_sampling(model, "held-out.csv"))                            # doctest: +SKIP
@@ -278,8 +280,8 @@ def tune_sampling(
     Args:
         model: The model.
         source: Human texts that it was not trained on, at least 40.
-        search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, words.
-            By default temperatures from 0.7 to 1.1, each with top_p 1 and 0.95.
+        search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size,
+            words. By default temperatures from 0.7 to 1.1, each with top_p 1 and 0.95.
         texts: The number of texts that are generated for each trial, at least 20.
         judge: The model that scores all texts; by default an n-gram that is trained on half of the human texts, which are then not
             compared with.

@@ -54,7 +54,7 @@ def test_train_shows_what_it_read_and_prints_the_result(folder, tmp_path):
     assert "Text column: 'body' (guessed; others: id)" in done.stderr
     assert done.stderr.count("  | The ") >= 3
     assert "Read 72 reviews, kept 72" in done.stderr
-    assert "bits per character held out, copy rate 0.0% (best)" in done.stderr
+    assert "bits per character held out, token copy rate 0.0% (best)" in done.stderr
     assert "bits per character" in done.stdout
     assert f"Saved in {tmp_path / 'g'}" in done.stdout
     assert reviewgen.load(tmp_path / "g").model.config.hidden_size == 16
@@ -130,9 +130,9 @@ def test_an_infinite_score_is_said_and_stays_json(folder, tmp_path):
 
 
 def test_evaluate_shows_what_it_read(folder, tmp_path):
-    (tmp_path / "bad.txt").write_bytes(b"The band \xff was good.\nAnother line.\n")
+    (tmp_path / "bad.txt").write_bytes(b"The caf\xc3\xa9 band \xff was good.\nAnother line.\n")
     done = run("evaluate", folder / "m", "--data", tmp_path / "bad.txt")
-    assert "decode errors (not UTF-8) 1" in done.stderr
+    assert "decode errors 1" in done.stderr
     assert "  | Another line." in done.stderr
     assert "Text column: 'body'" in run("evaluate", "m", "--data", "reviews.csv", cwd=folder).stderr
 
@@ -284,3 +284,18 @@ def test_a_closed_pipe_is_no_error(folder):
     command = f"{sys.executable} -m reviewgen score m --text '{'The band. ' * 400}' | head -1"
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("sample", ["word " * 50, "a" * 500, "Short.", "", "two\n\nlines and more " * 20, "\u6620\u753b" * 90])
+def test_samples_are_shown_in_lines_that_end_at_words(sample, width):
+    from reviewgen.cli.train import _wrap_sample
+
+    lines = _wrap_sample(sample, width)
+    assert all(line.startswith("  | ") and len(line) <= width for line in lines)
+    shown = " ".join(line.removeprefix("  | ") for line in lines).removesuffix("...")
+    assert len(shown) <= 170
+    if " " in sample.strip():
+        assert set(shown.split()) <= set(sample.split())
+    else:
+        assert sample.startswith(shown.replace(" ", ""))

@@ -181,14 +181,14 @@ def test_the_folder_records_copy_rates_and_what_the_index_reveals(saved: dict[st
     assert "contains the whole training text" in cards["exact"] and "membership tests" not in cards["exact"]
     for form in FORMS:
         found = facts[form]["novelty"]
-        assert found["form"] == form and 0 < found["copy_rate"] <= 1 and 0 < found["held_out_copy_rate"] <= 1
-        assert [evaluation["copy_rate"] for evaluation in facts[form]["evaluations"]] == [found["copy_rate"]]
-        assert (
-            f"Copy rate: {found['copy_rate']:.1%}" in cards[form] and f"{found['held_out_copy_rate']:.1%} of those" in cards[form]
-        )
+        assert found["form"] == form and 0 < found["token_copy_rate"] <= 1 and 0 < found["held_out_token_copy_rate"] <= 1
+        assert [evaluation["token_copy_rate"] for evaluation in facts[form]["evaluations"]] == [found["token_copy_rate"]]
+        assert f"Copy rate: {found['copy_rate']:.1%} of the characters" in cards[form] and "spans of 50 characters" in cards[form]
+        assert f"{found['held_out_copy_rate']:.1%} of those of held-out reviews" in cards[form]
     assert set(facts["compact"]["novelty"]["false_positive_rates"]) == {"8", "12", "20"}
-    assert facts["none"]["novelty"] is None and facts["none"]["evaluations"][0]["copy_rate"] is None
-    assert "Copy rate" not in cards["none"] and FILE not in cards["none"]
+    assert facts["none"]["novelty"]["form"] == "none" and facts["none"]["novelty"]["token_copy_rate"] is None
+    assert facts["none"]["evaluations"][0]["token_copy_rate"] is None
+    assert "Copy rate: 0.0% of the characters" in cards["none"] and FILE not in cards["none"]
 
 
 # The evaluator.
@@ -214,11 +214,11 @@ def evaluated(monkeypatch: Any, index: Any, config: TrainingConfig, script: list
     bits: list[float | None] = [None]
     rates = iter([rate for _, rate in script])
     monkeypatch.setattr(evaluator, "add_up_documents", add_up)
-    monkeypatch.setattr(ExactIndex, "copy_rate", lambda self, texts: next(rates))
+    monkeypatch.setattr(ExactIndex, "token_copy_rate", lambda self, texts: next(rates))
     found, best = evaluator.Evaluator(LETTERS, [], config, index), []
     for number, (bits[0], rate) in enumerate(script):
         verdict = found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS))
-        assert verdict.sample == "bad cafe" and verdict.copy_rate == rate
+        assert verdict.sample == "bad cafe" and verdict.token_copy_rate == rate
         best += [number] if verdict.is_best else []
     return found, best
 
@@ -229,10 +229,10 @@ def test_more_text_is_generated_if_an_index_can_look_up_few_windows(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(ExactIndex, "stride", stride)
-    monkeypatch.setattr(ExactIndex, "copy_rate", lambda self, texts: seen.append(len(texts)))
+    monkeypatch.setattr(ExactIndex, "token_copy_rate", lambda self, texts: seen.append(len(texts)))
     found = evaluator.Evaluator(LETTERS, [], TrainingConfig(), models["exact"]._bundle.index)
     monkeypatch.setattr(evaluator, "add_up_documents", lambda *_: Totals(1.0, 1, 1, 1))
-    assert found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS)).copy_rate is None
+    assert found.evaluate(QueueModel(LETTERS.encode("bad cafe"), LETTERS)).token_copy_rate is None
     assert seen == [texts]
 
 
@@ -242,7 +242,7 @@ def test_the_weights_kept_under_a_copy_limit(name: str, monkeypatch: Any, models
     config, index = TrainingConfig(keep="best-under-copy", copy_limit=0.5), models["exact"]._bundle.index
     found, best = evaluated(monkeypatch, index, config, script)
     assert best == wanted
-    assert found.best_copy_rate == script[best[-1]][1] and found.without_gain == len(script) - 1 - best[-1]
+    assert found.best_token_copy_rate == script[best[-1]][1] and found.without_gain == len(script) - 1 - best[-1]
     assert len(found.notes()) == is_said
     assert not is_said or "copy_limit=0.5; the weights with the lowest, 0.800, are kept" in found.notes()[0]
     plain, best = evaluated(monkeypatch, index, TrainingConfig(), script)
@@ -257,26 +257,26 @@ def test_weights_within_the_copy_limit_are_kept(cache: Path) -> None:
     model = {"hidden_size": 48, "embedding_size": 12, "layer": "fused"}
     model = train_tiny("gru-char", cache, steps=160, model=model, training=small | under)
     found = model.training["evaluations"]
-    within = [each for each in found if (each["copy_rate"] or 0.0) <= 0.02]
+    within = [each for each in found if (each["token_copy_rate"] or 0.0) <= 0.02]
     kept = [each for each in found if each["is_best"]][-1]
     assert kept == min(within, key=lambda each: each["bits_per_character"])
     assert kept["bits_per_character"] > min(each["bits_per_character"] for each in found) + 0.01
-    assert model.training["novelty"]["copy_rate"] == kept["copy_rate"] and model.training["notes"] == []
+    assert model.training["novelty"]["token_copy_rate"] == kept["token_copy_rate"] and model.training["notes"] == []
     index = model._bundle.index
     assert index is not None
     plain = {"words": "any", "finish": "anywhere", "max_new_tokens": 100}
     texts = [model.tokenizer.encode(model.generate_one(seed=seed, **plain)) for seed in range(8)]
-    assert (index.copy_rate([np.array(ids) for ids in texts]) or 0.0) < 0.1
+    assert (index.token_copy_rate([np.array(ids) for ids in texts]) or 0.0) < 0.1
 
 
 def test_a_limit_that_cannot_be_met_is_reported(cache: Path) -> None:
     model = train_tiny("ngram-char", cache, training={"keep": "best-under-copy", "copy_limit": 0.0})
-    assert any("No evaluation had a copy rate within training.copy_limit=0" in note for note in model.training["notes"])
+    assert any("No evaluation had a token copy rate within training.copy_limit=0" in note for note in model.training["notes"])
     for wrong in ({"novelty": "none"}, {"copy_tokens": 0}):
-        with pytest.raises(ConfigError, match="needs a copy rate"):
+        with pytest.raises(ConfigError, match="needs a token copy rate"):
             train_tiny("ngram-char", cache, training={"keep": "best-under-copy", **wrong})
     model = train_tiny("ngram-char", cache, training={"copy_tokens": 0})
-    assert model.training["novelty"]["copy_rate"] is None and model.training["evaluations"][0]["copy_rate"] is None
+    assert model.training["novelty"]["copy_rate"] is None and model.training["evaluations"][0]["token_copy_rate"] is None
     assert "Copy rate" not in model._bundle.card and "membership tests" in model._bundle.card
 
 
@@ -284,7 +284,7 @@ def test_a_model_that_is_not_a_distribution_completes_its_training(cache: Path, 
     train_tiny("ngram-char", cache, model={"smoothing": "stupid-backoff"}, out=tmp_path / "m")
     model = reviewgen.load(tmp_path / "m")
     assert model.training["held_out"] is None and "bits_per_character" not in model.training["evaluations"][0]
-    assert model.training["novelty"]["copy_rate"] > 0 and "Not evaluated" in model._bundle.card
+    assert model.training["novelty"]["token_copy_rate"] > 0 and "Not evaluated" in model._bundle.card
     assert model.generate_one("the ", seed=1).startswith("the ")
     for measure in (lambda: model.evaluate(TEXTS), lambda: model.score("the")):
         with pytest.raises(NotADistribution, match="no bits per character") as caught:

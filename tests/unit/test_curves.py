@@ -141,8 +141,8 @@ def test_what_is_drawn_is_what_was_recorded(saved: Path) -> None:
     assert list(trained.get_ydata()) == facts["curve"]["train_bits_per_character"]
     best = min(facts["evaluations"], key=lambda each: each["bits_per_character"])
     assert (*ring.get_xdata(), *ring.get_ydata()) == (best["step"], best["bits_per_character"])
-    assert list(copies.lines[0].get_ydata()) == [each["copy_rate"] for each in facts["evaluations"]]
-    assert set(copies.lines[1].get_ydata()) == {facts["novelty"]["held_out_copy_rate"]}
+    assert list(copies.lines[0].get_ydata()) == [each["token_copy_rate"] for each in facts["evaluations"]]
+    assert set(copies.lines[1].get_ydata()) == {facts["novelty"]["held_out_token_copy_rate"]}
     assert list(rates.lines[0].get_ydata()) == facts["curve"]["learning_rate"]
     assert (rates.get_xlabel(), bits.get_ylabel()) == ("steps", "bits per character")
     low, high = bits.get_ylim()

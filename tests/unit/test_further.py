@@ -133,7 +133,9 @@ def test_parents_are_recorded_and_nested(gru: reviewgen.ReviewModel, folder: Pat
     assert len(set(prints)) == 3
     card = (tmp_path / "child" / "README.md").read_text(encoding="utf-8")
     assert (
-        "trained further with reviewgen" in card and str(gru.digest) in card and "covers the texts of the last training" in card
+        "trained further with reviewgen" in card
+        and str(gru.digest) in card
+        and "Only the texts of the last training are covered" in card
     )
     assert "from scratch" in (folder / "gru" / "README.md").read_text(encoding="utf-8")
 

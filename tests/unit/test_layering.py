@@ -18,7 +18,7 @@ FLOORS = {
     room: floor
     for floor, rooms in {
         0: ("version", "errors"),
-        1: ("names", "config", "compiled", "pictures", "storage"),
+        1: ("names", "config", "compiled", "pictures", "storage", "sentences"),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon"),
         3: ("data", "generation"),
         4: ("evaluation", "blending", "bundle"),

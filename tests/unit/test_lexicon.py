@@ -24,6 +24,7 @@ from reviewgen.lexicon import (
     Lexicon,
     WordCounts,
     build_lexicon,
+    decoding,
     make_spelling,
     read_lexicon,
     token_symbols,
@@ -443,7 +444,7 @@ def test_a_tokenizer_that_says_wrong_bytes_is_refused(monkeypatch):
 def test_long_texts_are_counted_in_parts(monkeypatch):
     tokenizer = TOKENIZERS["word"]
     text = " ".join(DRAW.choices(["movie", "café", "don't"], k=5000))
-    monkeypatch.setattr(words, "_PART_TOKENS", 64)
+    monkeypatch.setattr(decoding, "_PART_TOKENS", 64)
     ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
     counts = words.count_words([ids], token_symbols(tokenizer))
     assert counts.words == Counter(text.split())

@@ -89,7 +89,7 @@ def test_the_exact_form_equals_brute_force(corpus):
         held = [n >= length for n in lengths[: max(0, len(text) - length + 1)]]
         assert found.windows[length] == (sum(held) / len(held) if held else None)
     check_spans(found, texts, text, lengths)
-    assert index.copy_rate([np.array(text, np.int64)]) == found.windows[20]
+    assert index.token_copy_rate([np.array(text, np.int64)]) == found.windows[20]
 
 
 @settings(max_examples=150)
@@ -235,7 +235,7 @@ def test_a_compact_index_that_can_look_up_nothing():
     short = next(texts[0][i : i + 9] for i in range(900) if index.examine(texts[0][i : i + 9], decode).windows[8] is None)
     found = index.examine(short, decode)
     assert (found.windows, found.longest_tokens) == ({8: None, 12: None, 20: None}, 9)
-    assert index.copy_rate([np.array(short)]) is None
+    assert index.token_copy_rate([np.array(short)]) is None
 
 
 @pytest.mark.parametrize("form", ["exact", "compact"])
@@ -245,8 +245,8 @@ def test_texts_that_are_too_short(form):
     assert (nothing.tokens, nothing.longest_tokens, nothing.longest_text, nothing.spans) == (0, 0, "", ())
     short = index.examine(ids_of("abcdefg"), decode)
     assert (short.windows, short.spans, short.longest_tokens) == ({8: None, 12: None, 20: None}, (), 7)
-    assert index.copy_rate([]) is None
-    assert index.copy_rate([np.array(ids_of("abc")), np.array([], np.int64)]) is None
+    assert index.token_copy_rate([]) is None
+    assert index.token_copy_rate([np.array(ids_of("abc")), np.array([], np.int64)]) is None
 
 
 @pytest.mark.parametrize("form", ["exact", "compact"])
@@ -275,16 +275,16 @@ def test_a_thinned_index_needs_many_windows_for_a_copy_rate():
     index = build(trained.tolist(), "compact", vocab_size=1000, max_bytes=SMALLEST)
     assert index.stride >= 16
     copied, new = trained[:20], random.integers(500, 1000, (20, 1000))
-    assert index.copy_rate([trained[0, :200]]) is None
-    assert index.copy_rate([*copied, *new]) == pytest.approx(0.5, abs=0.15)
-    assert build(trained.tolist(), "exact", vocab_size=1000).copy_rate([trained[0, :200]]) == 1.0
+    assert index.token_copy_rate([trained[0, :200]]) is None
+    assert index.token_copy_rate([*copied, *new]) == pytest.approx(0.5, abs=0.15)
+    assert build(trained.tolist(), "exact", vocab_size=1000).token_copy_rate([trained[0, :200]]) == 1.0
 
 
 def test_the_copy_rate_of_all_texts():
     for form in ("exact", "compact"):
         index = build([np.arange(2, 62).tolist()], form, vocab_size=90)
         texts = [np.arange(2, 32), np.arange(70, 90), np.arange(5), np.arange(60, 89)]
-        assert index.copy_rate(iter(texts)) == pytest.approx(11 / 22)  # 11 + 1 + 0 + 10 windows
+        assert index.token_copy_rate(iter(texts)) == pytest.approx(11 / 22)  # 11 + 1 + 0 + 10 windows
 
 
 @pytest.mark.parametrize("form", ["exact", "compact"])

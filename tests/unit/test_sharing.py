@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -236,11 +235,7 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder
     assert block["pipeline_tag"] == "text-generation" and block["tags"] == ["reviewgen", "ngram", "film"]
     metrics = {m["type"]: m["value"] for result in block["model-index"][0]["results"] for m in result["metrics"]}
     assert metrics["bits_per_character"] == round(training["held_out"]["bits_per_character"], 4)
-    model = reviewgen.load(folder)
-    longest = model.generation_config.max_new_tokens
-    texts = model.generate(num_return_sequences=200, seed=0, temperature=0.8, max_new_tokens=longest, finish="anywhere")
-    copied = model.bundle.index.copy_rate(np.array(model.tokenizer.encode(text)) for text in texts)
-    assert metrics["copy_rate"] == round(copied, 4) > 0
+    assert metrics["copy_rate"] == round(training["novelty"]["copy_rate"], 4)
     for said in ("reviewgen.load('ana/reviews')", "![Bits", "Temperature 0.5:", "Temperature 1:", "`order=4`", "Hardware: "):
         assert said in card, said
     # it is generated again with the earlier metadata and a new license
@@ -284,7 +279,7 @@ def test_a_model_that_generates_addresses_is_published_only_if_allowed(hub: Loop
     steps = [f"model.push_to_hub('ana/reviews', {arguments})" for arguments in pushes]
     found, allowed, unlicensed, none = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), *steps)
     refused(found, "NotPublished", "e-mail addresses in ")
-    assert "as in 'ana@example.org'" in found[1] and "is copied, which is more than 0%" in found[1]
+    assert "as in 'ana@example.org'" in found[1] and "windows of its texts are copied, which is more than 0%" in found[1]
     assert "--allow email,url," in found[1] and "copies (allow=['email', 'url'," in found[1]
     assert "/commit/" in allowed
     assert unlicensed == allowed  # the existing card names one
@@ -308,7 +303,7 @@ def test_generation_defaults_do_not_change_what_is_scanned(
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(defaults))
     answer, notes = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), PUSH, "notes")
     assert "/commit/" in answer
-    assert any("Scanned 203 samples" in note and "a copy rate of" in note for note in notes)
+    assert any("Scanned 203 samples" in note and "a token copy rate of" in note for note in notes)
 
 
 def test_a_commit_by_another_user_in_the_meantime_is_not_overwritten(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:

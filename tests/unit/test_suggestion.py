@@ -6,7 +6,7 @@ import random
 import pytest
 
 import reviewgen
-from reviewgen.data import DataConfig
+from reviewgen.data import DataConfig, trained_on
 from reviewgen.runs import suggestion
 from reviewgen.runs.plan import make_plan
 from reviewgen.runs.prepare import prepare
@@ -119,5 +119,5 @@ def test_the_terminal_and_the_record_have_the_sentence(monkeypatch, capsys, tmp_
 
 def test_the_default_cleaning_is_that_of_the_shipped_weights():
     for preset in ("lstm-char", "lstm-word", "gru-word"):
-        data = reviewgen.load(preset).training["data"]
+        data = trained_on(reviewgen.load(preset).training)[0]
         assert {name: data[name] for name in DataConfig().cleaning} == DataConfig().cleaning

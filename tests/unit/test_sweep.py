@@ -37,12 +37,12 @@ def by_hand(preset: str, **options: Any) -> SweepRow:
     model = run.finish()
     train = evaluate_documents(model.model, run.stores["train"].documents(), model.tokenizer.vocab_size)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.model.state_dict().values())
-    held_out, copies = model.training["held_out"]["bits_per_character"], model.training["novelty"]["copy_rate"]
+    held_out, copies = model.training["held_out"]["bits_per_character"], model.training["novelty"]["token_copy_rate"]
     return SweepRow(run.config, train.bits_per_character, held_out, size / 1e6, 0.0, copies)
 
 
 def numbers(row: SweepRow) -> list[Any]:
-    return [row.train_bits, row.held_out_bits, row.megabytes, row.copy_rate]
+    return [row.train_bits, row.held_out_bits, row.megabytes, row.token_copy_rate]
 
 
 def test_the_orders_of_an_ngram() -> None:
@@ -54,7 +54,7 @@ def test_the_orders_of_an_ngram() -> None:
     bits = [row.train_bits or 0.0 for row in rows]
     assert bits[0] > bits[1] + 0.5 > bits[2] + 1.0
     assert rows[0].megabytes < rows[1].megabytes < rows[2].megabytes
-    assert (rows[0].copy_rate or 0.0) < 0.03 and (rows[2].copy_rate or 0.0) > 0.1
+    assert (rows[0].token_copy_rate or 0.0) < 0.03 and (rows[2].token_copy_rate or 0.0) > 0.1
 
 
 def test_the_vocabulary_of_a_tokenizer_typed_as_a_person_does() -> None:
@@ -108,11 +108,12 @@ def test_a_size_for_a_budget_is_chosen_once_and_leaves_the_settings_of_a_trial_a
 def test_scores_that_are_no_distribution_have_no_bits_and_infinite_ones_no_json() -> None:
     (row,) = reviewgen.sweep("ngram-char", TEXTS, "model.smoothing", ["stupid-backoff"])
     assert row.train_bits is None and row.held_out_bits is None
-    assert row.copy_rate is not None and row.megabytes > 0
+    assert row.token_copy_rate is not None and row.megabytes > 0
     (row,) = reviewgen.sweep("ngram-char", TEXTS, "training.novelty", ["none"])
-    assert row.copy_rate is None
+    assert row.token_copy_rate is None
     assert SweepRow(3, 1.0, float("inf"), 0.1, 0.1, None).as_json() == {
-        "value": 3, "train_bits": 1.0, "held_out_bits": None, "megabytes": 0.1, "seconds": 0.1, "copy_rate": None}  # fmt: skip
+        "value": 3, "train_bits": 1.0, "held_out_bits": None, "megabytes": 0.1, "seconds": 0.1,
+        "token_copy_rate": None}  # fmt: skip
 
 
 REFUSED = [
@@ -182,10 +183,16 @@ def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: An
     status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
-    assert out.splitlines()[0] == "order  train bits/char  held-out bits/char       MB  seconds  copy rate"
+    assert out.splitlines()[0] == "order  train bits/char  held-out bits/char       MB  seconds  token copy rate"
     rows = list(reviewgen.sweep("ngram-char", TEXTS, "model.order", [1, 12], {"training": {"novelty": "exact"}}))
     assert [line[:4] + line[5:] for line in lines[1:]] == [
-        [f"{row.value}", f"{row.train_bits:.4f}", f"{row.held_out_bits:.4f}", f"{row.megabytes:.2f}", f"{row.copy_rate:.1%}"]
+        [
+            f"{row.value}",
+            f"{row.train_bits:.4f}",
+            f"{row.held_out_bits:.4f}",
+            f"{row.megabytes:.2f}",
+            f"{row.token_copy_rate:.1%}",
+        ]
         for row in rows
     ]
     assert len({len(line) for line in out.splitlines()}) == 1

@@ -28,7 +28,7 @@ def curve(
                 "step": 100 * (number + 1),
                 "bits_per_character": value,
                 "train_nats_per_token": train[number] if train else 2.0 - 0.1 * number,
-                "copy_rate": copies[number] if copies else None,
+                "token_copy_rate": copies[number] if copies else None,
                 "is_best": is_best,
             }
         )
@@ -111,7 +111,7 @@ cases = st.lists(st.tuples(numbers, numbers, st.none() | st.floats(0, 1), st.boo
 @given(cases, st.sampled_from([None, "diverged", "interrupted", "budget spent"]), st.none() | st.floats(0, 1))
 def test_any_curve_has_a_verdict(rows: list[Any], stopped: str | None, held_out: float | None) -> None:
     evaluations = [
-        {"step": 1 + place, "bits_per_character": bits, "train_nats_per_token": train, "copy_rate": rate, "is_best": best}
+        {"step": 1 + place, "bits_per_character": bits, "train_nats_per_token": train, "token_copy_rate": rate, "is_best": best}
         for place, (bits, train, rate, best) in enumerate(rows)
     ]
     verdict = find_verdict(evaluations, stopped, held_out)

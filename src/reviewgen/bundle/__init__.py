@@ -14,6 +14,7 @@ appears whole or not at all. Only safetensors, JSON and plain text are read; not
     layout    file names, and ``Bundle``: the content of a saved folder in memory
     weights   the two forms of a trained model: torch model and stepper, each created on first use
     read      saved folder -> Bundle
+    earlier   training records of earlier versions
     tensors   compares the header of the weights with the config
     model     builds the torch model from saved tensors
     write     Bundle -> saved folder; imports torch, so it is imported only where it is called

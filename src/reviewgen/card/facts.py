@@ -36,7 +36,8 @@ class CardFacts:
         source: The source for ``reviewgen.load``; None for a local folder.
         license, language, datasets, tags: As in the Hub's metadata.
         samples: Generated texts.
-        copy_rate: The copy rate of texts generated for the card, more than the training generates; None if there are none.
+        token_copy_rate: The share of 20-token windows of texts generated for the card, more than the training generates, that
+            occur in the training text; None if there are none.
         parameters: The number of parameters.
         megabytes: The size of the folder.
         has_curve: Whether there is a plot of the learning curve in the folder.
@@ -54,16 +55,22 @@ class CardFacts:
     datasets: str | Sequence[str] | None = None
     tags: Sequence[str] = ()
     samples: Sequence[Sample] = ()
-    copy_rate: float | None = None
+    token_copy_rate: float | None = None
     parameters: int | None = None
     megabytes: float | None = None
     has_curve: bool = False
 
     @property
-    def known_copy_rate(self) -> float | None:
-        """The copy rate of the card's own texts, else the one that the training recorded; None if neither is known."""
+    def copy_rate(self) -> float | None:
+        """The copy rate in characters that the training recorded; None if there is none."""
         recorded: float | None = (self.training.get("novelty") or {}).get("copy_rate")
-        return recorded if self.copy_rate is None else self.copy_rate
+        return recorded
+
+    @property
+    def known_token_copy_rate(self) -> float | None:
+        """The token copy rate of the card's own texts, else the one that the training recorded; None if neither is known."""
+        recorded: float | None = (self.training.get("novelty") or {}).get("token_copy_rate")
+        return recorded if self.token_copy_rate is None else self.token_copy_rate
 
 
 def describe(bundle: Bundle, **more: Any) -> CardFacts:

@@ -65,12 +65,7 @@ def _results(facts: CardFacts, data: Mapping[str, Any]) -> "list[EvalResult]":
     name = str(data.get("source", "an unnamed corpus")).removeprefix("hf://")
     metrics = [
         ("bits_per_character", "bits per character, held out", held_out.get("bits_per_character"), held_out.get("split")),
-        (
-            "copy_rate",
-            "share of 20-token windows of generated texts that occur in the training text",
-            facts.known_copy_rate,
-            "train",
-        ),
+        (*_copy_rate(facts), "train"),
     ]
     return [
         EvalResult(
@@ -85,3 +80,13 @@ def _results(facts: CardFacts, data: Mapping[str, Any]) -> "list[EvalResult]":
         for metric, label, value, split in metrics
         if value is not None
     ]
+
+
+def _copy_rate(facts: CardFacts) -> tuple[str, str, float | None]:
+    """Return the type, the name and the value of the copy rate: in characters, or in token windows if only that is known."""
+    if facts.copy_rate is None:
+        name = "share of 20-token windows of generated texts that occur in the training text"
+        return "token_copy_rate", name, facts.known_token_copy_rate
+    length = facts.training["novelty"]["copy_characters"]
+    name = f"share of the characters of generated texts in spans of {length} characters or more of the training text"
+    return "copy_rate", name, facts.copy_rate

@@ -41,7 +41,7 @@ def write_text(facts: CardFacts) -> str:
     training = facts.training
     data = training.get("data", {})
     has_parent = "parent" in training
-    curve = f"\n\n![Bits per character, copy rate and learning rate against time]({CURVE})" if facts.has_curve else ""
+    curve = f"\n\n![Bits per character, token copy rate and learning rate against time]({CURVE})" if facts.has_curve else ""
     return _TEXT.format(
         name=(facts.source or facts.preset).removeprefix("hf://"),
         model=facts.model,
@@ -120,26 +120,38 @@ def _copying(facts: CardFacts, has_parent: bool) -> str:
     novelty = facts.training.get("novelty")
     if not novelty:
         return ""
-    lines = []
-    if facts.known_copy_rate is not None:
-        lines.append(
-            f"Copy rate: {facts.known_copy_rate:.1%} of the 20-token windows of generated texts occur in the training text"
-        )
-        if novelty["held_out_copy_rate"] is not None:
-            lines[0] += f" ({novelty['held_out_copy_rate']:.1%} of those of held-out reviews do)"
-        lines[0] += "."
+    lines = _copy_rate(facts, novelty)
     if has_parent:
-        lines.append("The index covers the texts of the last training; text copied from earlier ones is not detected.")
+        lines.append("Only the texts of the last training are covered; text copied from earlier ones is not detected.")
     if novelty["form"] == "exact":
         lines.append("`novelty.safetensors` contains the whole training text: do not share it if the text is private.")
-    else:
+    if novelty["form"] == "compact":
         worst = max(novelty["false_positive_rates"].values())
         lines.append(
             "`novelty.safetensors` contains hashes of the training text's windows of 8, 12 and 20 tokens; its false-positive "
             f"rate is {worst:.1%}. It contains no text, but it allows membership tests: anyone who has a text can test whether "
             "the model was trained on it."
         )
-    return "\n\n" + "\n\n".join(lines)
+    return "".join(f"\n\n{line}" for line in lines)
+
+
+def _copy_rate(facts: CardFacts, novelty: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on the copy rate: in characters, or in token windows if only that is known; none if neither is."""
+    if facts.copy_rate is not None:
+        held_out, length = novelty["held_out_copy_rate"], novelty["copy_characters"]
+        compared = "" if held_out is None else f" ({held_out:.1%} of those of held-out reviews)"
+        return [
+            f"Copy rate: {facts.copy_rate:.1%} of the characters of its texts stand in spans of {length} characters or more of "
+            f"the training text{compared}."
+        ]
+    if facts.known_token_copy_rate is None:
+        return []
+    held_out = novelty.get("held_out_token_copy_rate")
+    compared = "" if held_out is None else f" ({held_out:.1%} of those of held-out reviews do)"
+    return [
+        f"Copy rate: {facts.known_token_copy_rate:.1%} of the 20-token windows of generated texts occur in the training text"
+        f"{compared}."
+    ]
 
 
 def _conditions(conditions: Sequence[Mapping[str, Any]]) -> str:

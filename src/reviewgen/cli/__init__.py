@@ -12,9 +12,11 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     options, console                   what the commands share: options, and output
 """
 
+import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -50,23 +52,28 @@ def _options(
     pass
 
 
-app.command("train")(train.train)
-app.command("settings")(settings.settings)
-app.command("plot")(plot.plot)
-app.command("sweep")(sweep.sweep)
-app.command("tune")(tune.tune)
-app.command("tune-sampling")(tune_sampling.tune_sampling)
-app.command("blend")(blend.blend)
-app.command("generate")(generate.generate)
-app.command("replay")(generate.replay)
-app.command("play")(play.play)
-app.command("evaluate")(use.evaluate)
-app.command("score")(use.score)
-app.command("novelty")(use.novelty)
-app.command("push")(share.push)
-app.command("pull")(share.pull)
-app.command("list")(look.list_plugins)
-app.command("doctor")(look.doctor)
+def _add(name: str, command: Callable[..., None]) -> None:
+    """Add a command; the list of commands has the whole first line of its docstring, which typer would cut off."""
+    app.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(command)
+
+
+_add("train", train.train)
+_add("settings", settings.settings)
+_add("plot", plot.plot)
+_add("sweep", sweep.sweep)
+_add("tune", tune.tune)
+_add("tune-sampling", tune_sampling.tune_sampling)
+_add("blend", blend.blend)
+_add("generate", generate.generate)
+_add("replay", generate.replay)
+_add("play", play.play)
+_add("evaluate", use.evaluate)
+_add("score", use.score)
+_add("novelty", use.novelty)
+_add("push", share.push)
+_add("pull", share.pull)
+_add("list", look.list_plugins)
+_add("doctor", look.doctor)
 
 
 def main() -> None:

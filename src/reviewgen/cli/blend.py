@@ -33,6 +33,7 @@ def blend(
     documents: options.Documents = "line",
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
+    fix_encoding: options.AsTrainedFixEncoding = None,
     clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -53,6 +54,7 @@ def blend(
             documents=documents,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
+            fix_encoding=fix_encoding,
             clean=clean,
         )
         model.save_pretrained(out)

@@ -138,28 +138,29 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
         raise ConfigError(f"{file} already exists. Give another --receipt.")
     for text in texts:  # the file is created with the first text
         with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-            lines.write(json.dumps(make_receipt(trained, text, options.kept_source(source)), ensure_ascii=False) + "\n")
+            lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
         yield text
 
 
 def replay(
     receipt: Annotated[Path, typer.Argument(help="A file of receipts, from `generate --receipt`.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="The model.  [default: the model source in the receipt]")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model: a saved folder, owner/name on the Hub, or a preset.  [default: as in the receipt]"),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Generate the texts of receipts again, and show what differs."""
     from reviewgen.api import load
-    from reviewgen.receipts import read_receipts
+    from reviewgen.receipts import describe_replays, find_source, read_receipts
     from reviewgen.receipts import replay as replay_receipt
 
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):
-        source = model or one["model"]["source"]
-        if source is None:
-            raise ConfigError("The receipt has no source of its model: give one with --model.")
+        source = find_source(one, receipt) if model is None else options.typed_source(model)
         key = source, one["model"]["bits"]
         if key not in loaded:
-            loaded[key] = load(options.typed_source(source), weight_bits=one["model"]["bits"])
+            loaded[key] = load(source, weight_bits=one["model"]["bits"])
         result = replay_receipt(one, loaded[key])
         results.append(result)
         if not as_json:
@@ -167,6 +168,10 @@ def replay(
             for line in result.differences:
                 note(f"  {line}", "yellow")
             note("  The same text." if result.is_equal else "  Another text.", "green" if result.is_equal else "red")
+    is_equal = all(result.is_equal for result in results)
     if as_json:
-        print_json({"receipt": str(receipt), "texts": [asdict(result) for result in results]})
-    sys.exit(0 if all(result.is_equal for result in results) else 1)
+        facts = {"identical": sum(result.is_equal for result in results), "texts": [asdict(result) for result in results]}
+        print_json({"receipt": str(receipt)} | facts)
+    else:
+        note(describe_replays(results), "green" if is_equal else "red")
+    sys.exit(0 if is_equal else 1)

@@ -24,7 +24,7 @@ def plot(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Plot a training run: bits per character, copy rate and learning rate over time."""
+    """Plot a training run: bits per character, token copy rate and learning rate over time."""
     from reviewgen.api import plot_training
     from reviewgen.runs.plot import picture_name
 

@@ -40,6 +40,7 @@ def sweep(
     documents: options.Documents = "line",
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
+    fix_encoding: options.FixEncoding = False,
     no_clean: options.NoClean = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -65,6 +66,7 @@ def sweep(
         documents=documents,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
+        fix_encoding=fix_encoding,
         clean=not no_clean,
         conditions=condition or (),
     )
@@ -118,7 +120,7 @@ def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict
 def _print_table(setting: str, rows: list["SweepRow"]) -> None:
     name = setting.partition(".")[2]
     width = max([len(name), *(len(str(row.value)) for row in rows)])
-    typer.echo(f"{name:>{width}}  train bits/char  held-out bits/char       MB  seconds  copy rate")
+    typer.echo(f"{name:>{width}}  train bits/char  held-out bits/char       MB  seconds  token copy rate")
     for row in rows:
         numbers = asdict(row)
         cells = [
@@ -127,7 +129,7 @@ def _print_table(setting: str, rows: list["SweepRow"]) -> None:
             _cell(numbers["held_out_bits"], 18, 4),
             _cell(numbers["megabytes"], 7, 2),
             _cell(numbers["seconds"], 7, 1),
-            "        -" if row.copy_rate is None else f"{row.copy_rate:9.1%}",
+            "              -" if row.token_copy_rate is None else f"{row.token_copy_rate:15.1%}",
         ]
         typer.echo("  ".join(cells))
 

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from reviewgen.training import Report
 
 __all__ = ["train"]
+
+_SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
 
 
 def train(
@@ -44,8 +47,14 @@ def train(
     documents: options.Documents = "line",
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
+    fix_encoding: options.FixEncoding = False,
     no_clean: options.NoClean = False,
-    log: Annotated[str | None, typer.Option(help="Also log to tensorboard or trackio, if installed.")] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help="Also log to tensorboard, wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive or swanlab, if installed."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the same command after it was interrupted or killed.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -70,6 +79,7 @@ def train(
         documents=documents,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
+        fix_encoding=fix_encoding,
         clean=not no_clean,
         conditions=condition or (),
         log=log,
@@ -133,7 +143,8 @@ def _show_corpus(corpus: "Corpus") -> None:
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in ("train", "validation", "test"))
     note(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
     for line in corpus.notes:
-        note(line)
+        if line not in corpus.stream.notes:  # shown by describe
+            note(line)
 
 
 def _watch(run: "TrainingRun") -> None:
@@ -153,15 +164,21 @@ def _watch(run: "TrainingRun") -> None:
 
 
 def _show_evaluation(report: "Report") -> None:
-    from reviewgen.data import shorten
-
     score = (
         "not scored" if report.evaluation is None else f"{report.evaluation.bits_per_character:.4f} bits per character held out"
     )
-    copied = "" if report.copy_rate is None else f", copy rate {report.copy_rate:.1%}"
+    copied = "" if report.token_copy_rate is None else f", token copy rate {report.token_copy_rate:.1%}"
     note(f"{report.seconds:6.1f} s  {_name(report)}step {report.step:,}: {score}{copied}" + (" (best)" if report.is_best else ""))
     if report.sample:
-        note(f"  | {shorten(report.sample, 160)}", "dim")
+        for line in _wrap_sample(report.sample, notes.width):
+            note(line, "dim")
+
+
+def _wrap_sample(sample: str, width: int) -> list[str]:
+    """Return the beginning of a generated text in lines of a terminal, which end at words, as the text does."""
+    from reviewgen.data import shorten
+
+    return textwrap.wrap(shorten(sample, _SAMPLE_CHARACTERS), width, initial_indent="  | ", subsequent_indent="  | ")
 
 
 def _name(report: "Report") -> str:
@@ -182,9 +199,9 @@ def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
         _print_gain(before, facts["evaluations"])
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        held_out_rate = novelty["held_out_copy_rate"]
+        held_out_rate, spans = novelty["held_out_copy_rate"], f"spans of {novelty['copy_characters']} characters or more"
         compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
-        typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its 20-token windows occur in the training text{compared}")
+        typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text stands in {spans} of the training text{compared}")
     typer.echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))
     typer.echo(facts["verdict"]["words"])
     typer.echo(f"Saved in {out}")

@@ -47,6 +47,7 @@ def tune(
     documents: options.Documents = "line",
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
+    fix_encoding: options.FixEncoding = False,
     no_clean: options.NoClean = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -73,6 +74,7 @@ def tune(
         documents=documents,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
+        fix_encoding=fix_encoding,
         clean=not no_clean,
         conditions=condition or (),
     )
@@ -93,6 +95,7 @@ def tune(
         "--documents": None if documents == "line" else documents,
         "--lowercase": lowercase,
         "--strip-markdown": strip_markdown,
+        "--fix-encoding": fix_encoding,
         "--no-clean": no_clean,
     }
     command = _train_command(preset, given, [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())])

@@ -43,6 +43,7 @@ def evaluate(
     documents: options.Documents = "line",
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
+    fix_encoding: options.AsTrainedFixEncoding = None,
     clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -60,6 +61,7 @@ def evaluate(
             documents=documents,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
+            fix_encoding=fix_encoding,
             clean=clean,
         )
     if result.zero_probability_tokens:

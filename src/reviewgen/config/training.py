@@ -27,10 +27,10 @@ class TrainingConfig:
         patience: After this many evaluations in a row without improvement, training returns to its best weights and the learning
             rate falls from there to zero, which ends the run early.
         evaluation_tokens: Maximum number of held-out tokens scored at each evaluation.
-        copy_tokens: Maximum number of tokens generated at each evaluation to measure the copy rate (up to 8 times more for a
-            sparse index); 0: off.
-        keep: Weights to keep: those of the best evaluation, or of the best whose copy rate is within copy_limit.
-        copy_limit: Highest copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
+        copy_tokens: Maximum number of tokens generated at each evaluation to measure the token copy rate (up to 8 times more
+            for a sparse index); 0: no copy rate is measured, nor at the end.
+        keep: Weights to keep: those of the best evaluation, or of the best whose token copy rate is within copy_limit.
+        copy_limit: Highest token copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
         novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
         novelty_mb: Maximum size of a compact index, in megabytes.
         threads: CPU threads; 0 times one thread and all threads at the start and uses the faster.
@@ -67,5 +67,5 @@ class TrainingConfig:
         check(self)
         if self.keep == "best-under-copy" and (self.novelty == "none" or not self.copy_tokens):
             raise ConfigError(
-                "keep=best-under-copy needs a copy rate: set novelty to compact or exact, and copy_tokens to a number above 0."
+                "keep=best-under-copy needs a token copy rate: set novelty to compact or exact, and copy_tokens above 0."
             )

@@ -40,11 +40,11 @@ _logger = logging.getLogger("reviewgen")
 
 @dataclass(frozen=True)
 class _Scan:
-    """The texts that a model generated to be scanned, samples for its card, and the copy rate of the texts."""
+    """The texts that a model generated to be scanned, samples for its card, and the token copy rate of the texts."""
 
     texts: list[str]
     samples: list[Sample]
-    copy_rate: float | None  # None where there is no index
+    token_copy_rate: float | None  # None where there is no index
 
 
 def publish(
@@ -79,7 +79,7 @@ def publish(
         scan = _generate(copy)
         _check(copy, scan, allowed, copy_limit)
         if card is None:
-            details = {"samples": scan.samples, "copy_rate": scan.copy_rate, "has_curve": _plot_curve(folder)}
+            details = {"samples": scan.samples, "token_copy_rate": scan.token_copy_rate, "has_curve": _plot_curve(folder)}
             card = write_card(describe(copy, source=str(target), megabytes=megabytes(folder), **metadata, **details))
         (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
         message = commit_message or f"Publish {copy.preset} with reviewgen"
@@ -100,7 +100,7 @@ def make_card(bundle: Bundle, generator: Generator, **details: Any) -> str:
     folder = bundle.folder
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
     scan = _generate(bundle, generator)
-    return write_card(describe(bundle, samples=scan.samples, copy_rate=scan.copy_rate, megabytes=size, **details))
+    return write_card(describe(bundle, samples=scan.samples, token_copy_rate=scan.token_copy_rate, megabytes=size, **details))
 
 
 def _card_metadata(license: str | None, more: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -163,14 +163,14 @@ def _generate(bundle: Bundle, generator: Generator | None = None) -> _Scan:
 
     scanned = texts(_SCANNED, _TEMPERATURE)
     samples = [Sample(temperature, text) for temperature in _TEMPERATURES for text in texts(1, temperature)]
-    return _Scan(scanned, samples, _copy_rate(bundle, scanned))
+    return _Scan(scanned, samples, _token_copy_rate(bundle, scanned))
 
 
-def _copy_rate(bundle: Bundle, texts: Sequence[str]) -> float | None:
+def _token_copy_rate(bundle: Bundle, texts: Sequence[str]) -> float | None:
     """Return the share of the texts' 20-token windows that occur in the training text; None where there is no index."""
     if bundle.index is None:
         return None
-    return bundle.index.copy_rate(np.array(bundle.tokenizer.encode(text), dtype=np.int64) for text in texts)
+    return bundle.index.token_copy_rate(np.array(bundle.tokenizer.encode(text), dtype=np.int64) for text in texts)
 
 
 def _check(bundle: Bundle, scan: _Scan, allowed: Collection[str], copy_limit: float) -> None:
@@ -185,9 +185,10 @@ def _check(bundle: Bundle, scan: _Scan, allowed: Collection[str], copy_limit: fl
     labels = (value["label"] for condition in conditions for value in condition["values"])
     texts = [*scan.texts, *(sample.text for sample in scan.samples)]
     findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
-    if scan.copy_rate is not None and scan.copy_rate > copy_limit:
+    rate = scan.token_copy_rate
+    if rate is not None and rate > copy_limit:
         findings.append(
-            Finding("copies", f"{scan.copy_rate:.0%} of what it generates is copied, which is more than {copy_limit:.0%}")
+            Finding("copies", f"{rate:.0%} of the 20-token windows of its texts are copied, which is more than {copy_limit:.0%}")
         )
     if index is not None and index.form == "exact":
         findings.append(Finding("text", f"{NOVELTY} contains the whole training text"))
@@ -197,7 +198,7 @@ def _check(bundle: Bundle, scan: _Scan, allowed: Collection[str], copy_limit: fl
         len(texts),
         tokenizer.vocab_size,
         "; ".join(f"{finding.description} (allowed)" for finding in findings) or NOTHING_FOUND,
-        "the copy rate is unknown" if scan.copy_rate is None else f"a copy rate of {scan.copy_rate:.1%}",
+        "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}",
     )
 
 

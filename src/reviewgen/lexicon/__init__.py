@@ -2,6 +2,7 @@
 
     words       which words and characters a training text has
     symbols     the bytes of each token of a tokenizer
+    decoding    from the token ids of a corpus back to its texts
     automaton   sets of strings as automata over bytes
     lexicon     Lexicon: the known words and separators of a model
     files       a lexicon on disk
@@ -10,6 +11,7 @@
 Must not know models. No torch.
 """
 
+from reviewgen.lexicon.decoding import decode_texts
 from reviewgen.lexicon.files import read_lexicon, write_lexicon
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.spelling import make_spelling
@@ -22,6 +24,7 @@ __all__ = [
     "WordCounts",
     "build_lexicon",
     "count_words",
+    "decode_texts",
     "make_spelling",
     "read_lexicon",
     "token_symbols",

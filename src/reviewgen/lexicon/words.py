@@ -14,7 +14,7 @@ from itertools import chain
 
 import numpy as np
 
-from reviewgen.compiled.spelling import HALF
+from reviewgen.lexicon.decoding import decode_bytes, in_parts
 from reviewgen.lexicon.symbols import Symbols
 
 __all__ = ["WordCounts", "count_words", "unknown_word_share", "words_of"]
@@ -22,7 +22,6 @@ __all__ = ["WordCounts", "count_words", "unknown_word_share", "words_of"]
 APOSTROPHES = "'\u2019"
 _WITHOUT_APOSTROPHES = str.maketrans("", "", APOSTROPHES)
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
-_PART_TOKENS = 1 << 17  # about, at a time
 _MAX_CHARACTERS = 200_000_000  # after which no new words are looked for
 
 
@@ -80,32 +79,12 @@ def count_words(blocks: Iterable[np.ndarray], symbols: Symbols) -> WordCounts:
 def _parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[str]:
     """Yield the texts of blocks in parts that do not end inside a word; each text ends with a line end."""
     rest = b""
-    for block in blocks:
-        for ids in np.array_split(block, max(1, len(block) // _PART_TOKENS)):
-            data = rest + _bytes_of(ids, symbols)
-            end = max(data.rfind(b"\n"), data.rfind(b" ")) + 1 or len(data)
-            yield data[:end].decode("utf-8", "replace")
-            rest = data[end:]
+    for ids in in_parts(blocks, symbols):
+        data = rest + decode_bytes(ids, symbols, b"\n")
+        end = max(data.rfind(b"\n"), data.rfind(b" ")) + 1 or len(data)
+        yield data[:end].decode("utf-8", "replace")
+        rest = data[end:]
     yield rest.decode("utf-8", "replace")
-
-
-def _bytes_of(ids: np.ndarray, symbols: Symbols) -> bytes:
-    """Return the bytes of token ids, with a line end for each token that has none: bos and eos."""
-    lengths = np.diff(symbols.offsets)
-    is_frame = lengths == 0
-    lengths = np.where(is_frame, 1, lengths)[ids]
-    starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
-    values = np.append(symbols.values, ord("\n")).astype(np.uint16)
-    ends = np.cumsum(lengths)
-    places = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths) + np.repeat(starts, lengths)
-    found = values[places]
-    halves = np.flatnonzero(found >= HALF)
-    if len(halves):
-        first, second = halves[::2], halves[1::2]
-        found[first[: len(second)]] = 16 * (found[first[: len(second)]] - HALF) + found[second] - HALF
-        found = np.delete(found, np.concatenate((second, first[len(second) :])))
-    encoded: bytes = found.astype(np.uint8).tobytes()
-    return encoded
 
 
 @lru_cache(maxsize=16)

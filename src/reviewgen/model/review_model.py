@@ -249,8 +249,8 @@ class ReviewModel:
             source: See ``reviewgen.data.sources.open_texts``.
             split: "all" (default), or a part of the hash split of the source: "train", "validation" or "test".
             text_column: The column that holds the text; guessed if not given.
-            documents: How a txt file is cut into texts: "line" (default), "paragraph" or "file".
-            lowercase, strip_markdown, clean: How to clean; what is not given is done as in the training.
+            documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
+            lowercase, strip_markdown, fix_encoding, clean: How to clean; what is not given is done as in the training.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.

@@ -1,28 +1,31 @@
 """Finds text copied from the training text: an index of the training text, built when a model is trained.
 
-    exact      a suffix array: every copied span and the review it comes from; several bytes per token, for local use
-    compact    hashed sets of token windows: copy rates and an upper bound on the longest copied span, in a few megabytes; stores
-               no text, so it may be published
+    exact       a suffix array: every copied span and the review it comes from; several bytes per token, for local use
+    compact     hashed sets of token windows: token copy rates and an upper bound on the longest copied span, in a few megabytes;
+                stores no text, so it may be published
 
 Both have the same methods. They work on token ids; callers pass a function that decodes ids to text.
 
-    report     what an index finds in a text, as values and as sentences
-    base       what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
-    matching   the compiled loops
-    build      builds an index from the training text
-    files      an index on disk, checked when it is read
+    characters  the copy rate in characters, which needs no index
+    report      what an index finds in a text, as values and as sentences
+    base        what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
+    matching    the compiled loops
+    build       builds an index from the training text
+    files       an index on disk, checked when it is read
 """
 
 from typing import TypeAlias
 
 from reviewgen.compiled.windows import WindowSet
 from reviewgen.novelty.build import build_index
+from reviewgen.novelty.characters import COPY_CHARACTERS, copied_share, copied_shares
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
 __all__ = [
+    "COPY_CHARACTERS",
     "WINDOWS",
     "CompactIndex",
     "CopyGuard",
@@ -31,6 +34,8 @@ __all__ = [
     "Novelty",
     "Span",
     "build_index",
+    "copied_share",
+    "copied_shares",
     "read_index",
     "write_index",
 ]

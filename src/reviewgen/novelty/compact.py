@@ -87,7 +87,7 @@ class CompactIndex(IndexBase):
             false_positive_rate=max(self.false_positive_rates.values()),
         )
 
-    def copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
+    def token_copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
         """Return the share of the 20-token windows of all texts that occur in the training text, false positives included.
 
         None if the texts have no such window, or if a thinned index can look up fewer than 20 of them.

@@ -72,7 +72,7 @@ class ExactIndex(IndexBase):
         match(self.ids, self.suffixes, starts, base, depth, text, self.span_limits(text), lengths, positions)
         return lengths, positions
 
-    def copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
+    def token_copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
         """Return the share of the 20-token windows of all texts that occur in the training text; None if they have none.
 
         Raises:

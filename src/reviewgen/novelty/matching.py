@@ -5,10 +5,10 @@ A matching statistic (Chang & Lawler 1994) is the length of the longest match fr
 
 import numpy as np
 
-from reviewgen.compiled import compiled
-from reviewgen.compiled.windows import hash_window, holds
+from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-__all__ = ["NEW", "NO_WINDOW", "SEEN", "UNKNOWN", "count_buckets", "find_longest", "look_up_windows", "match"]
+__all__ = ["NEW", "NO_WINDOW", "SEEN", "UNKNOWN", "count_buckets", "find_longest", "find_windows", "look_up_windows", "match"]
 
 NO_WINDOW, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # the status of the window that starts at a position
 
@@ -144,3 +144,47 @@ def find_longest(statuses, lengths, limits):
         if end - start > best_end - best_start:
             best_start, best_end = start, end
     return best_start, best_end
+
+
+@compiled
+def find_windows(codes, ends, length, hashes, may_occur, shift, found):
+    """Mark the windows of characters that some texts contain; the hash of a window is rolled (Karp & Rabin 1987).
+
+    Args:
+        codes: uint32 (N,), the characters of the texts, one text after another.
+        ends: int64, where each text ends.
+        length: The number of characters of a window.
+        hashes: uint64 (H,), the hashes of the windows to find, sorted.
+        may_occur: uint64, a bit for each value of the first bits of a hash: whether one of the hashes begins with them.
+        shift: 64 minus the number of those first bits.
+        found: bool (H,), filled in.
+    """
+    oldest = np.uint64(1)
+    for _ in range(length):
+        oldest *= MULTIPLIER
+    start = 0
+    for end in ends:
+        value = np.uint64(0)
+        for position in range(start, end):
+            value = value * MULTIPLIER + np.uint64(codes[position])
+            if position >= start + length:
+                value -= oldest * np.uint64(codes[position - length])
+            first = value >> shift
+            if position >= start + length - 1 and (may_occur[first >> np.uint64(6)] >> (first & np.uint64(63))) & np.uint64(1):
+                index = _lower_bound(hashes, value)
+                if hashes[index] == value:
+                    found[index] = True
+        start = end
+
+
+@inner
+def _lower_bound(numbers, value):
+    """Return the index of the first of some sorted numbers that is not smaller than a value; the last index if all are."""
+    low, high = 0, len(numbers) - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if numbers[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -1,4 +1,4 @@
-"""Plots of learning curves: bits per character, copy rate and learning rate over time, of one run or several."""
+"""Plots of learning curves: bits per character, token copy rate and learning rate over time, of one run or several."""
 
 import math
 import textwrap
@@ -30,7 +30,7 @@ class LearningCurves:
         name: The name of the run in the plot.
         preset: The preset that was trained.
         verdict: The sentence that sums up the run; None if there is none.
-        held_out_copy_rate: The copy rate of real held-out reviews, to compare with.
+        held_out_token_copy_rate: The token copy rate of real held-out reviews, to compare with.
         evaluations: One mapping per evaluation.
         curve: By name, the values between the evaluations, all of one length.
         parts: The curves of the models of a blend that were trained with it.
@@ -39,7 +39,7 @@ class LearningCurves:
     name: str
     preset: str
     verdict: str | None
-    held_out_copy_rate: float | None
+    held_out_token_copy_rate: float | None
     evaluations: Sequence[Mapping[str, Any]]
     curve: Mapping[str, Sequence[float | None]]
     parts: Sequence["LearningCurves"] = ()
@@ -83,12 +83,12 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         raise BundleError(
             f"The training.json of {name} is damaged: its evaluations, curve, novelty or verdict have the wrong type."
         )
-    sentence, held_out = verdict.get("words"), novelty.get("held_out_copy_rate")
+    sentence, held_out = verdict.get("words"), novelty.get("held_out_token_copy_rate")
     return LearningCurves(
         name=name,
         preset=str(training.get("preset")),
         verdict=sentence if isinstance(sentence, str) else None,
-        held_out_copy_rate=held_out if isinstance(held_out, int | float) else None,
+        held_out_token_copy_rate=held_out if isinstance(held_out, int | float) else None,
         evaluations=evaluations,
         curve=curve,
         parts=_find_parts(training.get("parts")),
@@ -118,7 +118,7 @@ def _are_curves(evaluations: Any, curve: Any) -> bool:
     if not isinstance(curve, dict) or not all(isinstance(column, list) for column in curve.values()):
         return False
     across = tuple(AXES.values())
-    numbers = [each.get(name) for each in evaluations for name in (*across, "bits_per_character", "copy_rate")]
+    numbers = [each.get(name) for each in evaluations for name in (*across, "bits_per_character", "token_copy_rate")]
     columns = [curve.get(name, []) for name in (*across, "train_bits_per_character", "learning_rate")] if curve else [[]]
     numbers += [value for column in columns for value in column]
     return all(value is None or isinstance(value, int | float) for value in numbers) and len(set(map(len, columns))) == 1
@@ -162,11 +162,11 @@ def _draw_bits(axes: Any, run: LearningCurves, color: str, across: str, unit: fl
 
 
 def _draw_copies(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
-    """Draw the copy rate of generated texts, and that of held-out reviews as a dotted line."""
-    _draw_evaluations(axes, run, color, across, "copy_rate", unit)
-    if run.held_out_copy_rate is not None:
-        axes.axhline(run.held_out_copy_rate, color=color, linestyle=":", linewidth=1.2)
-    axes.set(ylabel="copy rate of\ngenerated text", ylim=(-0.03, 1.03))
+    """Draw the token copy rate of generated texts, and that of held-out reviews as a dotted line."""
+    _draw_evaluations(axes, run, color, across, "token_copy_rate", unit)
+    if run.held_out_token_copy_rate is not None:
+        axes.axhline(run.held_out_token_copy_rate, color=color, linestyle=":", linewidth=1.2)
+    axes.set(ylabel="token copy rate\nof generated text", ylim=(-0.03, 1.03))
 
 
 def _draw_rates(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
@@ -183,8 +183,8 @@ def _draw_evaluations(axes: Any, run: LearningCurves, color: str, across: str, u
         axes.axhline(heights[0], color=color, alpha=0.5, linewidth=1)
 
 
-_PANELS = {"bits_per_character": 4.5, "copy_rate": 1.5, "learning_rate": 1.5}  # the panels and their heights in inches
-_DRAWN = {"bits_per_character": _draw_bits, "copy_rate": _draw_copies, "learning_rate": _draw_rates}
+_PANELS = {"bits_per_character": 4.5, "token_copy_rate": 1.5, "learning_rate": 1.5}  # the panels and their heights in inches
+_DRAWN = {"bits_per_character": _draw_bits, "token_copy_rate": _draw_copies, "learning_rate": _draw_rates}
 
 
 def _legend(runs: Sequence[LearningCurves]) -> list[Any]:
@@ -201,8 +201,8 @@ def _legend(runs: Sequence[LearningCurves]) -> list[Any]:
     shown.append(Line2D([], [], color=color, marker="o", markersize=11, fillstyle="none", linestyle="", label=ring))
     if any(run.curve for run in runs):
         shown.append(Line2D([], [], color=color, linestyle="--", linewidth=1, alpha=0.7, label="training text"))
-    if any(run.held_out_copy_rate is not None for run in runs):
-        shown.append(Line2D([], [], color=color, linestyle=":", label="copy rate of held-out reviews"))
+    if any(run.held_out_token_copy_rate is not None for run in runs):
+        shown.append(Line2D([], [], color=color, linestyle=":", label="token copy rate of held-out reviews"))
     return shown
 
 

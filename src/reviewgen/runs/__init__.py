@@ -6,12 +6,13 @@
     plan          everything that is decided before anything is read
     prepare       the corpus: read, then tokenized and indexed
     start, fit    the model on that corpus, iterated for reports and finished into a ReviewModel
+    final         what is measured at the end of a training
     blend_fit     the same for a blend: a fit for each of its models, then their weights
     suggestion    suggests to train shipped weights further, where that serves better
     run_folder    the folder of the checkpoints, from which an interrupted run is resumed
     curves        the learning curves
     record        what was reported so far, and the parts of training.json
-    tracking      the log in TensorBoard or trackio
+    tracking      the log in a tracker of accelerate
     training_run  the facade
     blend, plot   the implementations of ``reviewgen.blend`` and ``reviewgen.plot_training``
 

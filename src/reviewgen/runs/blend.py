@@ -26,7 +26,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.novelty import Index
 from reviewgen.protocols import LanguageModel, SupportsScore
 from reviewgen.registry import find_model
-from reviewgen.runs.record import novelty_facts, part_facts
+from reviewgen.runs.record import CopyRates, novelty_facts, part_facts
 
 __all__ = ["blend", "fit_mixture", "make_bundle"]
 
@@ -144,7 +144,7 @@ def make_bundle(
             for model, weight in zip(models, weights, strict=True)
         ],
         "weights": dict(facts),
-        "novelty": novelty_facts(index, data.get("fingerprint"), (), None),
+        "novelty": novelty_facts(index, data.get("fingerprint"), CopyRates()),
     } | dict(training or {})
     bundle = Bundle(
         preset=preset,

@@ -17,11 +17,12 @@ from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.curves import targets_per_character
-from reviewgen.runs.fit import Fit, describe_held_out, evaluate_held_out
+from reviewgen.runs.final import describe_held_out, evaluate_held_out, measure_copy_rates
+from reviewgen.runs.fit import Fit
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
-from reviewgen.runs.record import RunRecord, novelty_facts
+from reviewgen.runs.record import CopyRates, RunRecord, novelty_facts
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
@@ -56,7 +57,8 @@ class BlendFit:
         weight_facts: The facts on their fit.
         is_interrupted: Whether the user has ended the training early.
         evaluation: The final evaluation; None before ``finish``.
-        evaluation_seconds: Duration of the final evaluation.
+        copy_rates: The copy rates of the blend, as in ``Fit``.
+        evaluation_seconds: Duration of the final evaluation, copy rates included.
     """
 
     plan: TrainingPlan
@@ -71,6 +73,7 @@ class BlendFit:
     weight_facts: dict[str, Any] = field(default_factory=dict)
     is_interrupted: bool = False
     evaluation: Evaluation | None = None
+    copy_rates: CopyRates = field(default_factory=CopyRates)
     evaluation_seconds: float = 0.0
 
     @property
@@ -150,16 +153,18 @@ class BlendFit:
         if not self._are_all_started:
             raise TrainingError(f"There is no record of {self.plan.preset} yet: iterate over the run to train its models.")
         by_gradient, evaluations = self.fits[-1], self.record.curves.evaluations
-        facts, copy_rate = by_gradient.facts(), by_gradient.baseline.copy_rate
+        facts, token_copy_rate = by_gradient.facts(), by_gradient.baseline.token_copy_rate
         return {
             **facts,
             "preset": self.plan.preset,
             "budget_seconds": self.plan.length.seconds,
             "evaluation_seconds": self._evaluation_seconds(),
-            "verdict": self._judge(facts["stopped"], copy_rate),
+            "verdict": self._judge(facts["stopped"], token_copy_rate),
             "evaluations": evaluations,
             "curve": {},
-            "novelty": novelty_facts(self.corpus.index, self.corpus.corpus.fingerprint, evaluations, copy_rate),
+            "novelty": novelty_facts(
+                self.corpus.index, self.corpus.corpus.fingerprint, self.copy_rates, evaluations, token_copy_rate
+            ),
             "held_out": self.held_out,
             "notes": [*self.record.notes, *filter(None, [self.log.failure])],
         }
@@ -231,12 +236,12 @@ class BlendFit:
         ]
         return f"Weights, fitted on {self.weight_facts['tokens']:,} held-out tokens: {', '.join(models)}."
 
-    def _judge(self, stopped: str | None, held_out_copy_rate: float | None) -> dict[str, Any]:
+    def _judge(self, stopped: str | None, held_out_token_copy_rate: float | None) -> dict[str, Any]:
         """Return the verdict: on the curve of the model that is trained by gradient, and on what the blend copies."""
         own = self.record.curves.evaluations
-        copy_rate = {"copy_rate": own[-1]["copy_rate"] if own else None}
-        curve = [each | copy_rate for each in self.fits[-1].record.curves.evaluations]
-        return asdict(find_verdict(curve, stopped, held_out_copy_rate))
+        copies = {"token_copy_rate": own[-1]["token_copy_rate"] if own else None}
+        curve = [each | copies for each in self.fits[-1].record.curves.evaluations]
+        return asdict(find_verdict(curve, stopped, held_out_token_copy_rate))
 
     def _evaluate(self) -> None:
         """Evaluate the models and the blend on the test texts."""
@@ -246,6 +251,9 @@ class BlendFit:
         *alone, self.evaluation = evaluate_held_out(models, self.corpus, threads, half)
         for fit, evaluation in zip(self.fits, alone, strict=True):
             fit.evaluation = evaluation
+        last = self.fits[-1].record.last
+        if last is not None and self.config.copy_tokens and process_state().is_main_process:
+            self.copy_rates = measure_copy_rates(self.model, self.corpus, threads, budget, last.tokens)
         self.evaluation_seconds = time.monotonic() - start
 
     def _evaluation_seconds(self) -> float:

@@ -63,11 +63,11 @@ class Curves:
         evaluation = self._evaluation(report)
         return evaluation | (point or {})  # the loss is that since the last point, as at the others
 
-    def facts(self, stopped: str | None, held_out_copy_rate: float | None) -> dict[str, Any]:
+    def facts(self, stopped: str | None, held_out_token_copy_rate: float | None) -> dict[str, Any]:
         """Return the verdict, the evaluations, and the points between them as a list per name."""
         names = self.points[0] if self.points else {}
         return {
-            "verdict": asdict(find_verdict(self.evaluations, stopped, held_out_copy_rate)),
+            "verdict": asdict(find_verdict(self.evaluations, stopped, held_out_token_copy_rate)),
             "evaluations": self.evaluations,
             "curve": {name: [point[name] for point in self.points] for name in names},
         }
@@ -97,6 +97,6 @@ class Curves:
     def _evaluation(self, report: Report) -> dict[str, Any]:
         """Keep one evaluation; an infinite number becomes None."""
         numbers = self._position(report) | self._loss(_take(self.means[0]))
-        numbers |= {"is_best": report.is_best, "copy_rate": report.copy_rate}
+        numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate}
         self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
         return self.evaluations[-1]

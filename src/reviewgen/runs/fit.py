@@ -1,46 +1,36 @@
 """The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from reviewgen.bundle import Bundle, Weights
 from reviewgen.bundle.write import write_or_rescue
 from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
-from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.evaluation import (
-    Document,
-    Evaluation,
-    evaluate_documents,
-    finite,
-    measure_rate,
-    sample_documents,
-    spread_documents,
-)
+from reviewgen.errors import TrainingError
+from reviewgen.evaluation import Evaluation
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
+from reviewgen.runs.final import describe_held_out, evaluate_held_out, final_split, measure_copy_rates
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
-from reviewgen.runs.record import RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
+from reviewgen.runs.record import CopyRates, RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.suggestion import suggest_trained_weights
 from reviewgen.runs.tracking import RunLog
 from reviewgen.training import Report, StopReason, TrainingConfig, fit, process_state, uninterrupted
 from reviewgen.training.device import using_threads
 
-__all__ = ["Baseline", "Fit", "describe_held_out", "evaluate_held_out"]
-
-_FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
-_FINAL_SHARE = 0.02  # of a time budget, for the final evaluation
+__all__ = ["Baseline", "Fit"]
 
 
 @dataclass(frozen=True)
 class Baseline:
     """What is measured before the training."""
 
-    copy_rate: float | None = None  # of the held-out texts; None without a novelty index
+    token_copy_rate: float | None = None  # of the held-out texts; None without a novelty index
     bits_per_character: float | None = None  # of a trained model on the held-out texts; None for a new one, or if infinite
 
 
@@ -59,7 +49,8 @@ class Fit:
         folder: The folder of the checkpoints; None for a run without.
         is_interrupted: Whether the user has ended the training early.
         evaluation: The final evaluation; None before ``finish``, and if the model cannot be scored.
-        evaluation_seconds: Duration of the final evaluation.
+        copy_rates: Its copy rates in characters; unknown before ``finish``, and with ``training.copy_tokens=0``.
+        evaluation_seconds: Duration of the final evaluation, copy rates included.
     """
 
     plan: TrainingPlan
@@ -72,6 +63,7 @@ class Fit:
     folder: RunFolder | None = None
     is_interrupted: bool = False
     evaluation: Evaluation | None = None
+    copy_rates: CopyRates = field(default_factory=CopyRates)
     evaluation_seconds: float = 0.0
 
     @property
@@ -119,7 +111,7 @@ class Fit:
             raise TrainingError("The training was over before its first step; nothing was saved.")
         try:
             if not self.is_interrupted:
-                self._evaluate(self.record.last.threads)
+                self._evaluate(self.record.last)
                 self._suggest(self.record.last)
         except KeyboardInterrupt:
             self.interrupt()
@@ -146,8 +138,10 @@ class Fit:
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,
             **progress_facts(record.last, seconds, self.evaluation_seconds),
-            **record.curves.facts(stopped, baseline.copy_rate),
-            "novelty": novelty_facts(corpus.index, corpus.corpus.fingerprint, record.curves.evaluations, baseline.copy_rate),
+            **record.curves.facts(stopped, baseline.token_copy_rate),
+            "novelty": novelty_facts(
+                corpus.index, corpus.corpus.fingerprint, self.copy_rates, record.curves.evaluations, baseline.token_copy_rate
+            ),
             "held_out": self.held_out,
             "notes": [*record.notes, *filter(None, [self.log.failure])],
         }
@@ -167,9 +161,11 @@ class Fit:
         }
         return {name: to_dict(config) for name, config in configs.items()} | {"preset": self.plan.preset, "seed": self.plan.seed}
 
-    def _evaluate(self, threads: int) -> None:
-        start = time.monotonic()
-        (self.evaluation,) = evaluate_held_out([self.model], self.corpus, threads, self.plan.length.seconds)
+    def _evaluate(self, last: Report) -> None:
+        start, budget = time.monotonic(), self.plan.length.seconds
+        (self.evaluation,) = evaluate_held_out([self.model], self.corpus, last.threads, budget)
+        if self.config.copy_tokens and process_state().is_main_process:
+            self.copy_rates = measure_copy_rates(self.model, self.corpus, last.threads, budget, last.tokens)
         self.evaluation_seconds = time.monotonic() - start
 
     def _suggest(self, last: Report) -> None:
@@ -177,9 +173,7 @@ class Fit:
         if process_state().is_main_process:
             seconds = time.monotonic() - self.started
             with using_threads(last.threads):
-                self.record.note(
-                    *suggest_trained_weights(self.plan, self.corpus, _final_split(self.corpus), last.tokens, seconds)
-                )
+                self.record.note(*suggest_trained_weights(self.plan, self.corpus, final_split(self.corpus), last.tokens, seconds))
 
     def _words(self) -> Literal["known", "any"]:
         """Return the default of ``words``: known words only if there is a lexicon; a model trained further keeps its own."""
@@ -205,53 +199,3 @@ class Fit:
         )
         bundle.card = write_card(describe(bundle))
         return bundle
-
-
-def evaluate_held_out(
-    models: Sequence[LanguageModel], corpus: PreparedCorpus, threads: int, budget: float | None
-) -> list[Evaluation | None]:
-    """Evaluate models on the same texts of the test split, or of the validation split if there is no other.
-
-    Args:
-        models: The models. The last one decides how many texts can be scored in the time of a final evaluation.
-        corpus: The prepared corpus.
-        threads: CPU threads.
-        budget: Seconds of the time budget, if any.
-
-    Returns:
-        An evaluation for each model; None for one that cannot be scored.
-    """
-    documents = sample_documents(corpus.stores[_final_split(corpus)], _FINAL_TOKENS)
-    with using_threads(threads):
-        if budget is not None:
-            documents = _limit(documents, models[-1], corpus, _FINAL_SHARE * budget)
-        return [_evaluate(model, documents, corpus) for model in models]
-
-
-def _evaluate(model: LanguageModel, documents: list[Document], corpus: PreparedCorpus) -> Evaluation | None:
-    try:
-        return evaluate_documents(model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
-    except NotADistribution:
-        return None
-
-
-def _limit(documents: list[Document], model: LanguageModel, corpus: PreparedCorpus, seconds: float) -> list[Document]:
-    """Return as many of the texts as a model can score in a time; at least one."""
-    try:
-        rate = measure_rate(model, documents, corpus.tokenizer.vocab_size, given=len(corpus.conditions))
-    except NotADistribution:
-        return documents
-    share = rate * seconds / sum(len(ids) for ids, _ in documents)
-    return spread_documents(documents, max(1, round(min(1.0, share) * len(documents))))
-
-
-def describe_held_out(evaluation: Evaluation | None, corpus: PreparedCorpus) -> dict[str, Any] | None:
-    """Return the last evaluation as JSON values, with the split it was on; None if there is none."""
-    if evaluation is None:
-        return None
-    split = _final_split(corpus)
-    return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(evaluation))
-
-
-def _final_split(corpus: PreparedCorpus) -> str:
-    return "test" if len(corpus.stores["test"]) else "validation"

@@ -38,7 +38,7 @@ def keep_reading(trained: ReviewModel, reading: Mapping[str, Any]) -> dict[str, 
             "one of them: train a model from scratch."
         )
     before = trained.training.get("data", {})
-    cleaning = {name: reading[name] or bool(before.get(name)) for name in ("lowercase", "strip_markdown")}
+    cleaning = {name: reading[name] or bool(before.get(name)) for name in ("lowercase", "strip_markdown", "fix_encoding")}
     return {**reading, **cleaning, "clean": reading["clean"] and before.get("clean", True), "conditions": names}
 
 

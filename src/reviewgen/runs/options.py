@@ -25,7 +25,7 @@ class TrainOptions(ReadingOptions, total=False):
         training: Training settings that differ from the preset's. When a trained model is trained further, the learning rate
             peaks at half of its preset's.
         conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
-        log: Also log the curves to "tensorboard" or "trackio", which must be installed.
+        log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
         resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
     """
 

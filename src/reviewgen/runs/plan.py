@@ -129,7 +129,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
 
 def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
     """Return how the corpus is read: as the user has chosen, else by the defaults; a trained model keeps its conditions."""
-    cleaning: Mapping[str, Any] = {name: options.get(name) for name in ("lowercase", "strip_markdown", "clean")}
+    cleaning: Mapping[str, Any] = {name: options.get(name) for name in ("lowercase", "strip_markdown", "fix_encoding", "clean")}
     reading = {
         "text_column": options.get("text_column"),
         "documents": options.get("documents", "line"),

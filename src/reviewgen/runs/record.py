@@ -9,14 +9,24 @@ from typing import Any
 
 import torch
 
+from reviewgen.bundle.earlier import rename_copy_rates
 from reviewgen.conditions import Conditions
 from reviewgen.data import SPLITS, Corpus, TokenStore
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import CompactIndex, Index
+from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index
 from reviewgen.runs.curves import Curves
 from reviewgen.training import Report
 
-__all__ = ["ChosenSize", "RunRecord", "corpus_facts", "novelty_facts", "parent_facts", "part_facts", "progress_facts"]
+__all__ = [
+    "ChosenSize",
+    "CopyRates",
+    "RunRecord",
+    "corpus_facts",
+    "novelty_facts",
+    "parent_facts",
+    "part_facts",
+    "progress_facts",
+]
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 _CURVES = ("verdict", "evaluations", "curve")
@@ -28,6 +38,14 @@ class ChosenSize:
 
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CopyRates:
+    """Copy rates in characters; None if not measured."""
+
+    generated: float | None = None
+    held_out: float | None = None
 
 
 @dataclass
@@ -54,7 +72,8 @@ class RunRecord:
             targets_per_character: See ``Curves``.
             saved: What ``to_checkpoint`` has returned.
         """
-        evaluations, points = list(saved.get("evaluations", ())), list(saved.get("points", ()))
+        evaluations = rename_copy_rates({"evaluations": list(saved.get("evaluations", ()))})["evaluations"]
+        points = list(saved.get("points", ()))
         curves = Curves(targets_per_character, evaluations, points, [dict(mean) for mean in saved.get("means", ())])
         sizes = [ChosenSize(**size) for size in saved.get("size", ())]
         return cls(curves, list(saved.get("notes", ())), sizes[0] if sizes else None)
@@ -129,20 +148,32 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
 
 
 def novelty_facts(
-    index: Index | None, corpus: str | None, evaluations: Sequence[Mapping[str, Any]], held_out_copy_rate: float | None
+    index: Index | None,
+    corpus: str | None,
+    copied: CopyRates,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    held_out_token_copy_rate: float | None = None,
 ) -> dict[str, Any] | None:
     """Return the facts on the novelty index, and the copy rates of the kept model and of held-out texts.
 
-    ``corpus`` is the fingerprint of the one corpus that the index covers; a model that was trained further has seen others.
+    Args:
+        index: The index; None without one.
+        corpus: The fingerprint of the one corpus that all of this is about; a model that was trained further has seen others.
+        copied: The copy rates in characters.
+        evaluations: Those of the training, for the share of 20-token windows that the index has found.
+        held_out_token_copy_rate: The same share for held-out texts.
     """
-    if index is None:
+    if index is None and copied.generated is None:
         return None
     kept = [evaluation for evaluation in evaluations if evaluation["is_best"]]
     facts = {
-        "form": index.form,
+        "form": "none" if index is None else index.form,
         "corpus": corpus,
-        "copy_rate": kept[-1]["copy_rate"] if kept else None,
-        "held_out_copy_rate": held_out_copy_rate,
+        "copy_characters": COPY_CHARACTERS,
+        "copy_rate": copied.generated,
+        "held_out_copy_rate": copied.held_out,
+        "token_copy_rate": kept[-1]["token_copy_rate"] if kept else None,
+        "held_out_token_copy_rate": held_out_token_copy_rate,
     }
     if isinstance(index, CompactIndex):
         rates = {str(length): rate for length, rate in index.false_positive_rates.items()}

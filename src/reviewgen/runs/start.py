@@ -54,9 +54,9 @@ def start_fit(
     record.note(*corpus.notes)
     record.size = record.size or size
     held_out = sample_documents(corpus.stores["validation"], plan.parts.training.evaluation_tokens)
-    copy_rate = None
+    token_copy_rate = None
     if corpus.index is not None:
-        copy_rate = corpus.index.copy_rate(ids[1 + len(conditions) : -1] for ids, _ in held_out)
+        token_copy_rate = corpus.index.token_copy_rate(ids[1 + len(conditions) : -1] for ids, _ in held_out)
     seconds_left = plan.length.seconds_left(started)
     if record.size is None and seconds_left is not None and (sizing := find_size(plan, corpus, seconds_left)) is not None:
         record.size = ChosenSize(sizing.model, sizing.training)
@@ -67,7 +67,9 @@ def start_fit(
     record.note(*_note_trained(plan, bits))
     if folder is not None and folder.checkpoints is not None:
         folder.checkpoints.snapshot = record.to_checkpoint
-    return Fit(plan, corpus, started, model, record, Baseline(copy_rate, bits), log or RunLog(None, None, plan.preset), folder)
+    return Fit(
+        plan, corpus, started, model, record, Baseline(token_copy_rate, bits), log or RunLog(None, None, plan.preset), folder
+    )
 
 
 def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Sizing | None:

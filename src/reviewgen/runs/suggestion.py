@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reviewgen.config import from_dict, to_dict
-from reviewgen.data import TokenStore, frame_texts
+from reviewgen.data import TokenStore, frame_texts, trained_on
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import evaluate_documents, sample_documents
 from reviewgen.model import ReviewModel
@@ -69,7 +69,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         resolve_parts(trained, *_chosen_settings(plan))
     except ReviewgenError:
         return None
-    data = trained.training.get("data", {})
+    data = trained_on(trained.training)[0]
     is_cleaned_alike = all(data.get(name, value) == value for name, value in plan.data.cleaning.items())
     return trained if is_cleaned_alike and plan.data.conditions in ((), trained.conditions.names) else None
 

@@ -27,7 +27,7 @@ class SweepRow:
     held_out_bits: float | None
     megabytes: float
     seconds: float  # of training and its evaluations, without reading and tokenizing
-    copy_rate: float | None
+    token_copy_rate: float | None  # share of 20-token windows of generated texts that occur in the training text
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
@@ -68,7 +68,7 @@ def _train(fit: Fit, value: Any) -> SweepRow:
         held_out_bits=None if fit.evaluation is None else fit.evaluation.bits_per_character,
         megabytes=sum(tensor.nbytes for tensor in tensors) / 1e6,
         seconds=seconds,
-        copy_rate=(model.training["novelty"] or {}).get("copy_rate"),
+        token_copy_rate=(model.training["novelty"] or {}).get("token_copy_rate"),
     )
 
 
@@ -93,10 +93,10 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) 
         heights = [math.nan if (value := getattr(row, name)) is None else value for row in rows]  # nothing is drawn for NaN
         bits.plot(positions, heights, style, color=color, label=name.removesuffix("_bits").replace("_", "-") + " text")
     bits.set(xticks=positions, xticklabels=labels, xlabel=setting, ylabel="bits per character", title=preset)
-    rates = [row.copy_rate for row in rows]
+    rates = [row.token_copy_rate for row in rows]
     if any(rate is not None for rate in rates):
         copies = bits.twinx()
-        copies.bar(positions, [rate or 0.0 for rate in rates], width=0.4, alpha=0.2, color="tab:red", label="copy rate")
-        copies.set(ylabel="copy rate", ylim=(0, 1))
+        copies.bar(positions, [rate or 0.0 for rate in rates], width=0.4, alpha=0.2, color="tab:red", label="token copy rate")
+        copies.set(ylabel="token copy rate", ylim=(0, 1))
     figure.legend(loc="outside lower center", ncols=3)
     save_figure(figure, file)

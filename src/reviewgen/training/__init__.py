@@ -1,7 +1,7 @@
 """Training: ``fit`` yields a report per step; training by gradient and training by counting live behind it.
 
     config       training settings, budget, step reports
-    evaluator    held-out evaluation, copy rate and samples during training
+    evaluator    held-out evaluation, token copy rate and samples during training
     verdict      the verdict on a finished run, from its curves
     counting     training by counting
     gradient     training by gradient; ``loop`` has its training step and state
@@ -86,7 +86,7 @@ def fit(
         config: Training settings.
         budget: When to stop.
         seed: Seed of the order of the texts and of dropout.
-        index: Index of the training texts; with it, each evaluation measures the copy rate.
+        index: Index of the training texts; with it, each evaluation measures the token copy rate.
         prefix: Ids that stand for conditions not given, one for each condition that the texts have after bos.
         checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
 
@@ -105,7 +105,7 @@ def fit(
             0.0,
             0,
             evaluation=result.evaluation,
-            copy_rate=result.copy_rate,
+            token_copy_rate=result.token_copy_rate,
             sample=result.sample,
             is_best=result.is_best,
             notes=("The model has nothing to train.",),

@@ -41,7 +41,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one training step. ``evaluation``, ``copy_rate`` and ``sample`` are set at evaluations only.
+    """The report of one training step. ``evaluation``, ``token_copy_rate`` and ``sample`` are set at evaluations only.
 
     Attributes:
         step: Optimizer steps so far; texts so far for a model trained by counting.
@@ -52,7 +52,7 @@ class Report:
         loss: Cross entropy of this step, nats per token; None for a model trained by counting.
         learning_rate: Learning rate of this step; None for a model trained by counting.
         evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
-        copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
         evaluation_seconds: Duration of all evaluations so far.
         is_best: Whether this evaluation is the best so far, so that its weights are kept.
         sample: A generated text.
@@ -72,7 +72,7 @@ class Report:
     loss: Tensor | None = None
     learning_rate: float | None = None
     evaluation: Evaluation | None = None
-    copy_rate: float | None = None
+    token_copy_rate: float | None = None
     evaluation_seconds: float = 0.0
     is_best: bool = False
     sample: str | None = None

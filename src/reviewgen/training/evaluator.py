@@ -1,4 +1,4 @@
-"""Evaluation during training: scores held-out texts, generates a sample, measures the copy rate, and tracks the best result.
+"""Evaluation during training: scores held-out texts, generates a sample, measures the token copy rate, tracks the best result.
 
 Evaluations take at most ``MAX_SHARE`` of a run. In a run for a time, the first one measures how fast the model scores and
 generates, which decides how many held-out tokens and generated texts each of them gets. In a run of steps or epochs, where two
@@ -33,7 +33,8 @@ SAMPLE_TOKENS = 100  # of each generated text
 _DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
-_STATE = ("best", "best_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
+_STATE = ("best", "best_token_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
+_RENAMED = {"best_copy_rate": "best_token_copy_rate"}  # names in older checkpoints
 _LATER_STATE = ("total_seconds", "setup_seconds", "seconds_each", "copy_texts")  # that older checkpoints do not have
 
 
@@ -43,13 +44,13 @@ class EvaluationResult:
 
     Attributes:
         evaluation: Scores of the held-out texts; None for a model whose scores are not a distribution.
-        copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
         sample: A generated text.
         is_best: Whether this is the best result so far.
     """
 
     evaluation: Evaluation | None
-    copy_rate: float | None
+    token_copy_rate: float | None
     sample: str
     is_best: bool
 
@@ -64,17 +65,17 @@ class Evaluator:
         tokenizer: The model's tokenizer.
         documents: The held-out texts to score; fewer of them once there is a limit.
         config: Training settings.
-        index: Index of the training text, for the copy rate; without one it is not measured.
+        index: Index of the training text, for the token copy rate; without one it is not measured.
         prefix: Ids after bos that stand for conditions not given.
         processes: The process group.
         best: Bits per character of the best result.
-        best_copy_rate: Copy rate of the best result.
+        best_token_copy_rate: Token copy rate of the best result.
         without_gain: Evaluations since the best one.
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
         setup_seconds: Duration of what the first one did once: measured the rates and, on the first use, compiled.
         seconds_each: The most that one evaluation should take; None without a limit.
-        copy_texts: The number of generated texts that the copy rate is measured on; None as many as the settings say.
+        copy_texts: The number of generated texts that the token copy rate is measured on; None as many as the settings say.
         best_rank: Sort key of the best result; lower is better.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
         speller: Its valid texts, likewise.
@@ -87,7 +88,7 @@ class Evaluator:
     prefix: Sequence[int] = ()
     processes: Processes = field(default_factory=Processes)
     best: float = math.inf
-    best_copy_rate: float | None = None
+    best_token_copy_rate: float | None = None
     without_gain: int = 0
     seconds: float = 0.0
     total_seconds: float = 0.0
@@ -110,12 +111,12 @@ class Evaluator:
             self.total_seconds = self.setup_seconds
         start = time.monotonic()
         evaluation = self._score(model, device)
-        generated = None if self.processes.rank else self._sample_and_copy_rate(model, device)
-        sample, copy_rate = self.processes.broadcast(generated)
-        is_best = self._update_best(evaluation, copy_rate)
+        generated = None if self.processes.rank else self._sample_and_token_copy_rate(model, device)
+        sample, token_copy_rate = self.processes.broadcast(generated)
+        is_best = self._update_best(evaluation, token_copy_rate)
         self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
         self.total_seconds += self.seconds
-        return EvaluationResult(evaluation, copy_rate, sample, is_best)
+        return EvaluationResult(evaluation, token_copy_rate, sample, is_best)
 
     def limit_to_share_of_seconds(self, seconds: float) -> None:
         """Limit the evaluations to a share of a run of some seconds; how much that allows is measured by the first one."""
@@ -137,6 +138,7 @@ class Evaluator:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of another evaluator, of the same documents."""
+        state = {_RENAMED.get(name, name): value for name, value in state.items()}
         for name in _STATE:
             setattr(self, name, state[name])
         for name in _LATER_STATE:
@@ -145,10 +147,10 @@ class Evaluator:
 
     def notes(self) -> tuple[str, ...]:
         """Return notes for the end of the run: whether the copy limit was met."""
-        limit, rate = self.config.copy_limit, self.best_copy_rate
+        limit, rate = self.config.copy_limit, self.best_token_copy_rate
         if self.config.keep == "best" or rate is None or rate <= limit:
             return ()
-        reason = f"No evaluation had a copy rate within training.copy_limit={limit:g}"
+        reason = f"No evaluation had a token copy rate within training.copy_limit={limit:g}"
         return (f"{reason}; the weights with the lowest, {rate:.3f}, are kept.",)
 
     def _limit_to_seconds(self, model: Any, device: str, seconds: float) -> None:
@@ -185,10 +187,10 @@ class Evaluator:
         nats, *counts, scored = self.processes.all_gather([*astuple(totals), is_scored]).sum(axis=0).tolist()
         return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.world_size else None
 
-    def _sample_and_copy_rate(self, model: Any, device: str) -> tuple[str, float | None]:
-        """Generate texts; return the first one, and the copy rate of all."""
+    def _sample_and_token_copy_rate(self, model: Any, device: str) -> tuple[str, float | None]:
+        """Generate texts; return the first one, and the token copy rate of all."""
         texts = self._generate(model, device, self.copy_texts or self._wanted_texts())
-        return texts[0][1], self._copy_rate([ids for ids, _ in texts])
+        return texts[0][1], self._token_copy_rate([ids for ids, _ in texts])
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
@@ -196,23 +198,23 @@ class Evaluator:
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
 
-    def _copy_rate(self, texts: list[list[int]]) -> float | None:
+    def _token_copy_rate(self, texts: list[list[int]]) -> float | None:
         if self.index is None or not self.config.copy_tokens:
             return None
-        return self.index.copy_rate([np.array(ids, np.int64) for ids in texts])
+        return self.index.token_copy_rate([np.array(ids, np.int64) for ids in texts])
 
-    def _update_best(self, evaluation: Evaluation | None, copy_rate: float | None) -> bool:
+    def _update_best(self, evaluation: Evaluation | None, token_copy_rate: float | None) -> bool:
         """Return whether this result is the best so far, and if so, record it.
 
         Results within the copy limit come before those beyond it. The former are ranked by bits per character, the latter by
-        copy rate.
+        token copy rate.
         """
         bits = math.inf if evaluation is None else evaluation.bits_per_character
-        is_within = self.config.keep == "best" or copy_rate is None or copy_rate <= self.config.copy_limit
-        rank = (0, bits) if is_within or copy_rate is None else (1, copy_rate)
+        is_within = self.config.keep == "best" or token_copy_rate is None or token_copy_rate <= self.config.copy_limit
+        rank = (0, bits) if is_within or token_copy_rate is None else (1, token_copy_rate)
         is_best = rank < self.best_rank and not math.isnan(bits)
         if is_best:
-            self.best, self.best_copy_rate, self.best_rank = bits, copy_rate, rank
+            self.best, self.best_token_copy_rate, self.best_rank = bits, token_copy_rate, rank
         self.without_gain = 0 if is_best else self.without_gain + 1
         return is_best
 

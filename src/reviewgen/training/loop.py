@@ -332,7 +332,7 @@ class Loop:
         if self.guard.bad_step:
             self.guard.restore()
         notes = (*report.notes, f"{reason}. Kept: {kept}.")
-        return replace(report, evaluation=None, copy_rate=None, is_best=False, sample=None, notes=notes, stopped=stopped)
+        return replace(report, evaluation=None, token_copy_rate=None, is_best=False, sample=None, notes=notes, stopped=stopped)
 
     def release(self) -> None:
         """End the run: leave the model on the CPU, in evaluation mode, with its best weights, and restore torch's threads."""

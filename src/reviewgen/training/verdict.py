@@ -37,26 +37,25 @@ class RunVerdict:
 
 
 def find_verdict(
-    evaluations: Sequence[Mapping[str, Any]], stopped: str | None = None, held_out_copy_rate: float | None = None
+    evaluations: Sequence[Mapping[str, Any]], stopped: str | None = None, held_out_token_copy_rate: float | None = None
 ) -> RunVerdict:
     """Return the verdict on a run.
 
     Args:
-        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``, ``copy_rate``, ``bits_per_character`` (None is
-            infinite, absent is not scored) and ``train_nats_per_token`` (the mean since the previous evaluation; None for a
-            model trained by counting).
+        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``, ``token_copy_rate``, ``bits_per_character``
+            (None is infinite, absent is not scored) and ``train_nats_per_token`` (the mean since the previous evaluation; None
+            for a model trained by counting).
         stopped: Why the run ended, as in its last report.
-        held_out_copy_rate: Copy rate of held-out reviews; what a model copies beyond that, it has memorised.
+        held_out_token_copy_rate: Token copy rate of held-out reviews; what a model copies beyond that, it has memorised.
     """
     trend = _trend_verdict(evaluations, stopped)
     kept = _kept_evaluation(evaluations)
-    rate = None if kept is None else kept.get("copy_rate")
-    if rate is None or held_out_copy_rate is None:
-        return trend
-    if rate <= max(held_out_copy_rate + COPY_MARGIN, held_out_copy_rate * COPY_FACTOR):
+    rate = None if kept is None else kept.get("token_copy_rate")
+    held_out = held_out_token_copy_rate
+    if rate is None or held_out is None or rate <= max(held_out + COPY_MARGIN, held_out * COPY_FACTOR):
         return trend
     words = (
-        f"Copying: {rate:.1%} of the 20-token windows of its texts occur in the training text ({held_out_copy_rate:.1%} of those "
+        f"Copying: {rate:.1%} of the 20-token windows of its texts occur in the training text ({held_out:.1%} of those "
         "of held-out reviews do). A smaller model, more reviews or training.keep=best-under-copy would copy less, and the "
         "novelty filter leaves copies out."
     )
@@ -64,7 +63,7 @@ def find_verdict(
 
 
 def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
-    """Return the verdict without regard to the copy rate."""
+    """Return the verdict without regard to the token copy rate."""
     if stopped == StopReason.DIVERGED:
         return _diverged_verdict(evaluations)
     if not evaluations:

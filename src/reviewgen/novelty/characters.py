@@ -1,0 +1,104 @@
+"""The copy rate in characters: the share of texts that stands in long spans of the training text. Independent of tokenizers.
+
+A copied span is at least ``length`` characters of a text that also occur in one training text. The windows of that length of the
+texts are hashed; then the training text is read once, block by block, with a rolling hash.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt32, UInt64
+
+from reviewgen.compiled.windows import MULTIPLIER
+from reviewgen.novelty.matching import find_windows
+
+__all__ = ["COPY_CHARACTERS", "copied_share", "copied_shares"]
+
+COPY_CHARACTERS = 50
+"""The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
+
+_BLOCK = 1 << 18  # characters of the training text at a time
+_FILTER_FACTOR, _MAX_FILTER_BITS = 32, 24  # bits of the filter per window
+
+
+def copied_share(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> float | None:
+    """Return the share of the characters of texts that lie in copied spans; None if the texts have no characters.
+
+    Exact except for collisions of 64-bit hashes. A text shorter than ``length`` has no copied span.
+
+    Args:
+        texts: The texts.
+        training: The training texts; iterated over once.
+        length: The minimum length of a copied span, in characters.
+
+    >>> copied_share(["so good, so bad"], ["it was so good", "so very bad"], length=4)
+    0.6
+    """
+    return copied_shares([texts], training, length)[0]
+
+
+def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
+    """Return the ``copied_share`` of each of several groups of texts; the training text is read once for all."""
+    texts = list(chain.from_iterable(groups))
+    copied = _find_copied(texts, training, length)  # (N,), of all texts one after another
+    bounds = np.cumsum([0, *(sum(map(len, group)) for group in groups)])
+    return [float(copied[start:end].mean()) if end > start else None for start, end in pairwise(bounds.tolist())]
+
+
+def _find_copied(texts: Sequence[str], training: Iterable[str], length: int) -> Bool[np.ndarray, " N"]:
+    """Return for each character of the texts whether it lies in a copied span."""
+    codes, ends = _join(texts)
+    starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
+    hashes, windows = np.unique(_hash_windows(codes, length)[starts], return_inverse=True)
+    starts = starts[_find_hashes(hashes, training, length)[windows]]
+    depths = np.zeros(len(codes) + 1, np.int64)  # +1 where a copied window starts, -1 where one ends
+    depths[starts] += 1
+    depths[starts + length] -= 1
+    copied: np.ndarray = depths.cumsum()[:-1] > 0
+    return copied
+
+
+def _find_hashes(hashes: UInt64[np.ndarray, " H"], training: Iterable[str], length: int) -> Bool[np.ndarray, " H"]:
+    """Return for each of some hashes, sorted, whether a window of the training text has it."""
+    found = np.zeros(len(hashes), np.bool_)
+    bits = max(6, min(_MAX_FILTER_BITS, (_FILTER_FACTOR * len(hashes)).bit_length()))
+    may_occur = np.zeros(1 << bits, np.bool_)
+    may_occur[hashes >> np.uint64(64 - bits)] = True
+    words = np.packbits(may_occur, bitorder="little").view("<u8").astype(np.uint64, copy=False)
+    for texts in _batches(training, length) if len(hashes) else ():
+        find_windows(*_join(texts), length, hashes, words, np.uint64(64 - bits), found)
+    return found
+
+
+def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
+    """Yield texts in batches of about ``_BLOCK`` characters; a longer text is cut into pieces that overlap by a window."""
+    batch, characters = [], 0
+    for text in texts:
+        for start in range(0, len(text) - length + 1, _BLOCK):
+            batch.append(text[start : start + _BLOCK + length - 1])
+            characters += len(batch[-1])
+            if characters >= _BLOCK:
+                yield batch
+                batch, characters = [], 0
+    yield batch
+
+
+def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndarray, " _"]]:
+    """Return the code points of texts, one after another, and where each text ends."""
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32, copy=False)
+    return codes, np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+
+
+def _are_inside(starts: Int64[np.ndarray, " W"], ends: Int64[np.ndarray, " _"], length: int) -> Bool[np.ndarray, " W"]:
+    """Return whether the windows that start at some positions end in the same text."""
+    inside: np.ndarray = ends[np.searchsorted(ends, starts, "right")] >= starts + length
+    return inside
+
+
+def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " W"]:
+    """Return the hashes of all windows of a sequence, whether or not they cross the end of a text."""
+    hashes = np.zeros(max(0, len(codes) - length + 1), np.uint64)
+    for offset in range(length):
+        hashes = hashes * MULTIPLIER + codes[offset : offset + len(hashes)]
+    return hashes
