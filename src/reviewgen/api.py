@@ -283,8 +283,8 @@ def tune_sampling(
         search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size,
             words. By default temperatures from 0.7 to 1.1, each with top_p 1 and 0.95.
         texts: The number of texts that are generated for each trial, at least 20.
-        judge: The model that scores all texts; by default an n-gram that is trained on half of the human texts, which are then not
-            compared with.
+        judge: The model that scores all texts; by default an n-gram that is trained on half of the human texts, which are then
+            not compared with.
         seed: The seed of all texts, and of the order of the human ones.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
