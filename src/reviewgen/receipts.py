@@ -116,7 +116,8 @@ def find_source(receipt: Mapping[str, Any], file: Path) -> str | Path:
         raise ConfigError(f"The receipt does not say where its model is{name}: give it with --model.")
     if not source.startswith(("./", "/", "~")) and not Path(source).is_absolute():
         return str(source)
-    return next((path for path in (file.parent / source, Path(source)) if path.expanduser().is_dir()), Path(source))
+    paths = [_expand(path) for path in (file.parent / source, source)]
+    return next((path for path in paths if (path / "config.json").is_file()), paths[-1])
 
 
 def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
@@ -198,13 +199,21 @@ def describe_replays(replays: Sequence[Replay]) -> str:
 
 def _portable_source(source: str | Path, file: Path) -> str:
     """Return a model's source without the path of a folder of this machine."""
-    folder = Path(source).expanduser()
+    folder = _expand(source)
     if not folder.is_dir():
         return str(source)
-    folder = folder.resolve()
-    parents = (file.expanduser().resolve().parent, Path.cwd().resolve())
-    parent = next((parent for parent in parents if folder.is_relative_to(parent)), None)
-    return f"{_ELSEWHERE}{folder.name}" if parent is None else f"./{folder.relative_to(parent).as_posix()}"
+    places = [(folder.absolute(), parent.absolute()) for parent in (_expand(file).parent, Path())]
+    places += [(own.resolve(), parent.resolve()) for own, parent in places]  # beyond symbolic links
+    path = next((own.relative_to(parent) for own, parent in places if own.is_relative_to(parent)), None)
+    return f"{_ELSEWHERE}{folder.resolve().name}" if path is None else f"./{path.as_posix()}"
+
+
+def _expand(path: str | Path) -> Path:
+    """Return a path with ``~`` expanded; an unknown user's stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _parse(line: str) -> Any:

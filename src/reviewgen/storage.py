@@ -46,7 +46,7 @@ LOCKS_OPEN_FILES = os.name == "nt"
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _ASIDE = "-old"  # ends the name of a folder that is being replaced
 _PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
-_REPLACING_SECONDS = 1.0  # in which another process that is replacing a folder would have finished
+_REPLACING_SECONDS = 1.5 * _PATIENCE_SECONDS  # in which another process that is replacing a folder would have finished
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:

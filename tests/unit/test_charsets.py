@@ -90,3 +90,12 @@ def test_valid_utf8_is_utf8(tmp_path, name):
 )
 def test_damaged_utf8_and_what_fits_nothing(data):
     assert recognise([data]) is None
+
+
+def test_the_lines_may_be_long(tmp_path):
+    """A sample of long lines is made of their beginnings."""
+    text = "[" + ", ".join(f'"Das Frühstück Nummer {number} war köstlich."' for number in range(400)) + "]"
+    (tmp_path / "a.txt").write_bytes(text.encode("latin-1"))
+    (tmp_path / "out").mkdir()
+    prepared = prepare_files([tmp_path / "a.txt"], tmp_path / "out")
+    assert prepared.decode_errors == 0 and prepared.paths[0].read_text(encoding="utf-8") == text

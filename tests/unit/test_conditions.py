@@ -314,7 +314,7 @@ def test_texts_are_framed_with_their_conditions() -> None:
 
 
 def test_each_condition_is_dropped_independently_in_a_tenth_of_the_training_texts() -> None:
-    rows = [{"text": f"{number}", "a": 1, "b": "x"} for number in range(5000)]
+    rows = [{"text": f"text {number}", "a": 1, "b": "x"} for number in range(5000)]
     _, conditions, found, _ = stores(("a", "b"), rows)
     is_hidden = found["train"].conditions == conditions.unspecified_ids
     assert is_hidden.mean(0) == pytest.approx([0.1, 0.1], abs=0.02)
@@ -472,6 +472,10 @@ def test_saved_conditions_are_the_default_and_a_call_adds_to_them(lstm: ReviewMo
     five = lstm.generate(conditions={"stars": 5}, **few)
     assert saved.generate(**few) == five == saved.generate(conditions={}, **few) == saved.generate(conditions=None, **few)
     assert saved.generate(conditions={"stars": 1}, **few) == lstm.generate(conditions={"stars": 1}, **few) != five
+    one = lstm.generate(conditions={"stars": 1}, **few)
+    assert lstm.generate(generation_config={"conditions": {"stars": 1}}, **few) == one
+    assert saved.generate(generation_config={"conditions": {"stars": 1}, "top_k": 0}, **few) == one
+    assert saved.generate(generation_config={"conditions": {"stars": 5}}, conditions={"stars": np.int64(1)}, **few) == one
     assert saved.generate(conditions={"stars": None}, **few) == lstm.generate(**few) != five
     genre = {name: condition.values[0].label for name, condition in zip(NAMES, lstm.conditions, strict=True)} | {"stars": None}
     assert saved.generate(conditions=genre, **few) == lstm.generate(conditions=genre, **few)

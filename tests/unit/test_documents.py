@@ -143,3 +143,10 @@ def test_several_processes_read_the_same_texts(tmp_path, monkeypatch, documents)
         prints.append((corpus.fingerprint, corpus.notes, corpus.report))
     assert prints[0] == prints[1]
     assert prints[0][2].kept > 3
+
+
+def test_a_hard_wrapped_file_without_blank_lines_between_long_paragraphs(texts_of):
+    text = "A Title\n\nBy an Author\n\n" + textwrap.fill(" ".join(PARAGRAPHS), 60, break_on_hyphens=False) + "\n"
+    sentences = texts_of(text, "sentence")
+    assert sentences[:2] == ["A Title", "By an Author"]
+    assert all(sentence in " ".join(PARAGRAPHS) for sentence in sentences[2:]), "lines are joined before sentences are cut"

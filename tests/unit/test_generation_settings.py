@@ -183,7 +183,7 @@ def test_none_is_not_given() -> None:
     saved = model(max_new_tokens=7, top_k=1)
     nothing = {field.name: None for field in fields(GenerationConfig)}
     hooks = dict.fromkeys(["generation_config", "logits_processor", "stopping_criteria", "streamer", "novelty", "max_copy"])
-    assert saved.generate("a", seed=1, **nothing, **hooks, must_include=None, conditions=None) == saved.generate("a", seed=1)
+    assert saved.generate("a", seed=1, **nothing, **hooks, must_include=None) == saved.generate("a", seed=1)
     assert saved.generate("a", seed=1, generation_config=nothing) == saved.generate("a", seed=1)
 
 
@@ -204,5 +204,5 @@ def test_one_string_and_any_iterable_are_accepted() -> None:
 
 
 def test_the_names_are_those_of_transformers() -> None:
-    ours = {field.name for field in fields(GenerationConfig)} - {"finish", "words"}
+    ours = {field.name for field in fields(GenerationConfig)} - {"finish", "words", "conditions"}
     assert ours <= ForeignConfig().to_dict().keys() | {"max_time", "stop_strings"}

@@ -376,3 +376,37 @@ def test_receipts_of_wrong_types(saved: dict[str, Path], tmp_path: Path, damage:
     (tmp_path / "r.json").write_text(json.dumps(receipt))
     with pytest.raises(DataError, match="Receipt 1 in"):
         list(read_receipts(tmp_path / "r.json"))
+
+
+def test_a_file_of_other_saved_defaults_is_not_changed(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    reviewgen.load(saved["ngram-char"]).save_generation_config(tmp_path / "m", max_new_tokens=10)
+    common = ("generate", tmp_path / "m", "--out", tmp_path / "t.jsonl")
+    assert run_command(monkeypatch, capsys, *common, "-n", 3, "--seed", 9)[0] == 0
+    reviewgen.load(tmp_path / "m").save_generation_config(tmp_path / "m", temperature=0.3)
+    status, _, said = run_command(monkeypatch, capsys, *common, "-n", 6)
+    assert status == 2 and "written with other settings" in said
+
+
+def test_a_linked_model_is_found_under_the_name_of_its_link(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linked").symlink_to(saved["ngram-char"])
+    command = ("generate", "./linked", "-n", 1, "--seed", 1, "--out", "t.jsonl", "--receipt", "r.jsonl")
+    assert run_command(monkeypatch, capsys, *command)[0] == 0
+    assert json.loads((tmp_path / "r.jsonl").read_text(encoding="utf-8"))["model"]["source"] == "./linked"
+    assert run_command(monkeypatch, capsys, "replay", "r.jsonl")[0] == 0
+
+
+def test_the_home_folder_of_an_unknown_user_is_no_model(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    model = reviewgen.load(saved["ngram-char"])
+    (text,) = model.generate(max_new_tokens=10, seed=1, return_dict_in_generate=True)
+    receipt = make_receipt(model, text)
+    receipt["model"]["source"] = "~nobody-by-this-name/m"
+    (tmp_path / "r.jsonl").write_text(json.dumps(receipt), encoding="utf-8")
+    status, _, said = run_command(monkeypatch, capsys, "replay", tmp_path / "r.jsonl")
+    assert status in (1, 2) and "nobody-by-this-name" in said and "Traceback" not in said

@@ -496,3 +496,12 @@ def test_a_command_goes_on(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "m.run").exists()
     status, _, said = run_command(monkeypatch, capsys, *words, "--resume")
     assert (status, said.count("already exists")) == (1, 1)
+
+
+def test_a_run_of_an_earlier_version_that_names_fewer_settings_is_resumed(tmp_path, left):
+    shutil.copytree(left, tmp_path / "m.run")
+    file = tmp_path / "m.run" / "run.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    del told["settings"]["data"]["fix_encoding"]
+    file.write_text(json.dumps(told), encoding="utf-8")
+    assert next(iter(start(tmp_path / "m", resume=True))).step == 9

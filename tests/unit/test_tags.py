@@ -150,3 +150,8 @@ def test_hostile_texts_take_no_quadratic_time(text):
     start = time.process_time()
     strip_tags(text)
     assert time.process_time() - start < 5  # half a second on a busy core
+
+
+def test_a_document_type_before_what_is_never_closed():
+    text = "<!DOCTYPE html><b>Good</b> <!-- ad --> film. <!-- I wrote this: never finished, but kept"
+    assert strip_tags(text)[0] == "Good  film. <!-- I wrote this: never finished, but kept"

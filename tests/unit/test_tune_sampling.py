@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,6 +163,15 @@ def test_a_model_that_is_not_saved_has_no_folder(tmp_path: Path) -> None:
         trained.save_generation_config(tmp_path / "new", temperature=0.5)
 
 
+def test_defaults_are_saved_in_the_working_directory_and_from_numpy(
+    model: ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_generation_config(tmp_path / "m")
+    monkeypatch.chdir(tmp_path / "m")
+    reviewgen.load(".").save_generation_config(".", top_k=np.int64(4))
+    assert reviewgen.load(tmp_path / "m").generation_config.top_k == 4
+
+
 # The command.
 
 
@@ -180,6 +190,34 @@ def test_the_command_prints_a_table_and_saves_the_best(model: ReviewModel, tmp_p
     status, out, _ = run_command(monkeypatch, capsys, *common, "--json")
     told = json.loads(out)
     assert (status, told["best"]["settings"], len(told["trials"])) == (0, {"temperature": 1}, 2)
+
+
+def test_words_may_be_searched_and_an_existing_folder_is_refused_first(
+    model: ReviewModel, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (tmp_path / "people.txt").write_text("\n".join(people(60, 2)), encoding="utf-8")
+    common = ["tune-sampling", model.bundle.folder, "--data", tmp_path / "people.txt", "--texts", 20]
+    status, out, _ = run_command(monkeypatch, capsys, *common, "--search", "words=known,any")
+    assert status == 0 and "--words " in out.splitlines()[-1]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    status, out, err = run_command(monkeypatch, capsys, *common, "--out", tmp_path / "other")
+    assert status == 1 and not out and "already exists" in err
+    twice = ["--search", "temperature=1", "--search", "temperature=2"]
+    status, out, err = run_command(monkeypatch, capsys, *common, *twice)
+    assert status == 2 and "temperature is given twice" in err
+
+
+def test_both_sides_have_as_many_words_where_human_texts_are_few(model: ReviewModel) -> None:
+    (trial,) = reviewgen.tune_sampling(model, people(40, 2), search={"temperature": [1.0]}, texts=100)
+    assert abs(trial.human.words - trial.generated.words) <= 40
+
+
+def test_a_judge_that_gives_probability_zero_is_refused(model: ReviewModel, tmp_path: Path) -> None:
+    settings: Any = NGRAM | {"model": {"order": 3, "smoothing": "none"}}
+    judge = train_tiny("ngram-char", tmp_path / "cache", people(60, 9), **settings)
+    with pytest.raises(ConfigError, match="gives some of the human texts probability zero"):
+        list(reviewgen.tune_sampling(model, [f"Zebra {n} xyz." for n in range(60)], judge=judge, texts=20))
 
 
 @pytest.mark.parametrize("search", ["temperature", "temperature=", "temperature=warm", "=0.5"])

@@ -32,6 +32,7 @@ __all__ = [
     "OWN_FILES",
     "PARTS",
     "SCHEMA",
+    "SCRATCH",
     "TOLERATED",
     "TRAINING",
     "WEIGHTS",
@@ -56,7 +57,8 @@ OPTIONAL_FILES = {NOVELTY, LEXICON}
 _FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
 _CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
 CURVE = "learning_curve.png"  # a picture in the card of a published model
-TOLERATED = {".gitattributes", ".DS_Store", CURVE}  # the first two are written by the Hub and by macOS
+SCRATCH = f".{GENERATION}.new"  # generation defaults that are being saved
+TOLERATED = {".gitattributes", ".DS_Store", CURVE, SCRATCH}  # the first two are written by the Hub and by macOS
 
 
 @dataclass(kw_only=True)

@@ -112,7 +112,8 @@ def digest_of(file: Path) -> str:
 def _installed_file(preset: str, digest: str) -> Path:
     folder = find_weights(preset)
     if folder is None or not (folder / WEIGHTS).is_file() or digest_of(folder / WEIGHTS) != digest:
-        problem = "are not installed" if folder is None else "are other ones than it was made of"
+        is_missing = folder is None or not (folder / WEIGHTS).is_file()
+        problem = "are not installed" if is_missing else "are other ones than it was made of"
         raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
     return folder / WEIGHTS
 

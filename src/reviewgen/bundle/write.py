@@ -22,6 +22,7 @@ from reviewgen.bundle.layout import (
     OWN_FILES,
     PARTS,
     SCHEMA,
+    SCRATCH,
     TRAINING,
     WEIGHTS,
     Bundle,
@@ -33,7 +34,15 @@ from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExist
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import write_index
 from reviewgen.registry import Plugin, find_weights
-from reviewgen.storage import default_mode, find_same_names, new_folder, refuse_existing, safetensors_errors, write_file
+from reviewgen.storage import (
+    default_mode,
+    find_same_names,
+    fsync_folder,
+    new_folder,
+    refuse_existing,
+    safetensors_errors,
+    write_file,
+)
 from reviewgen.version import __version__
 
 __all__ = ["copy_bundle", "refuse_existing", "save_defaults", "share_weights", "write_bundle", "write_or_rescue"]
@@ -62,12 +71,18 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         _write_files(bundle, scratch, dtype)
 
 
-def copy_bundle(source: Path, folder: Path) -> None:
+def copy_bundle(source: Path, folder: Path, generation: GenerationConfig | None = None) -> None:
     """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
 
     A copy of a blend that shares the weights of installed presets has them in a file of its own.
 
+    Args:
+        source: The saved model.
+        folder: The new folder.
+        generation: Generation defaults, in place of those of the saved model.
+
     Raises:
+        BundleError: The weights that a blend shares are not installed, or are other ones.
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
@@ -78,8 +93,13 @@ def copy_bundle(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, scratch / name)
         (scratch / CARD).touch()  # the card may have been deleted on the Hub
         if parts := config.pop(PARTS, {}):
-            save_file(SavedTensors.find(source, parts).load_as_stored(load_file), scratch / WEIGHTS, metadata={"format": "pt"})
+            with safetensors_errors():
+                tensors = SavedTensors.find(source, parts).load_as_stored(load_file)
+                save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+            (scratch / WEIGHTS).chmod(default_mode())
             _write_json(scratch / CONFIG, config)
+        if generation is not None:
+            _write_json(scratch / GENERATION, to_dict(generation))
 
 
 def share_weights(folder: Path, presets: Sequence[str]) -> None:
@@ -132,12 +152,16 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     if bundle.folder is None:
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     if not (folder.is_dir() and folder.samefile(bundle.folder)):
-        copy_bundle(bundle.folder, folder)
-    text = json.dumps(to_dict(generation), indent=2, ensure_ascii=False) + "\n"
-    with storage_errors(folder):
-        scratch = folder.with_name(f".{folder.name}.{GENERATION}")
-        write_file(scratch, text.encode("utf-8"))
-        scratch.replace(folder / GENERATION)
+        copy_bundle(bundle.folder, folder, generation)
+        return
+    scratch = folder / SCRATCH
+    try:
+        with storage_errors(folder):
+            write_file(scratch, _to_json(to_dict(generation)).encode("utf-8"))
+            scratch.replace(folder / GENERATION)
+            fsync_folder(folder)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def write_or_rescue(bundle: Bundle, folder: Path) -> None:
@@ -264,5 +288,8 @@ def _plugin_facts(plugin: Plugin) -> dict[str, str]:
 
 
 def _write_json(file: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    file.write_text(text, encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
+    file.write_text(_to_json(value), encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

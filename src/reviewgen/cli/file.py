@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reviewgen.cli.console import note, notes
+from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, DataError, storage_errors
 from reviewgen.receipts import make_receipt
 
@@ -81,10 +82,10 @@ def write_file(
 
 
 def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[str, Any]) -> str:
-    """Return a digest of the model, the prompt and all settings; of one prompt, the number of texts may change."""
+    """Return a digest of the model and its defaults, the prompt and all settings; of one prompt, their number may change."""
     left_out = {"num_return_sequences"} if isinstance(prompt, str) else set()
     facts = {name: value for name, value in settings.items() if name not in left_out} | {"prompt": prompt}
-    text = json.dumps([model.digest, model.weight_bits, facts], sort_keys=True)
+    text = json.dumps([model.digest, model.weight_bits, to_dict(model.generation_config), facts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

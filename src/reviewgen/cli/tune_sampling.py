@@ -1,7 +1,7 @@
 """``reviewgen tune-sampling``: finds the generation settings whose texts read most like human ones."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError
+from reviewgen.storage import refuse_existing
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
@@ -49,30 +50,37 @@ def tune_sampling(
     documents: options.Documents = "line",
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
+    fix_encoding: options.AsTrainedFixEncoding = None,
     clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compare the texts of several generation settings with texts by people, and print the settings that come nearest."""
-    values = dict(_parse(text) for text in search or ())
+    values = _parse_search(search or [])
     from reviewgen.api import load
     from reviewgen.api import tune_sampling as try_settings
 
     loaded = load(model)
-    trials = try_settings(
-        loaded,
-        options.typed_data(data),
-        search=values,
-        texts=texts,
-        judge=None if judge is None else load(judge),
-        seed=seed,
-        split=split,
-        text_column=text_column,
-        documents=documents,
-        lowercase=lowercase,
-        strip_markdown=strip_markdown,
-        clean=clean,
-    )
-    finished, is_interrupted = _watch(trials, as_json)
+    if out is not None and not loaded.is_saved_in(out):
+        refuse_existing(out.expanduser())
+
+    def start() -> "Iterator[SamplingTrial]":
+        return try_settings(
+            loaded,
+            options.typed_data(data),
+            search=values,
+            texts=texts,
+            judge=None if judge is None else load(judge),
+            seed=seed,
+            split=split,
+            text_column=text_column,
+            documents=documents,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            fix_encoding=fix_encoding,
+            clean=clean,
+        )
+
+    finished, is_interrupted = _watch(start, as_json)
     if not finished:
         sys.exit(1)
     best = min(finished, key=lambda trial: trial.distance)
@@ -81,19 +89,19 @@ def tune_sampling(
     if as_json:
         print_json({"trials": [trial.as_json() for trial in finished], "best": best.as_json()})
     else:
-        flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in best.settings.items())
+        flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
         saved = f"Saved as the defaults of {out}." if out is not None and not is_interrupted else "Generate with them:"
         typer.echo(f"Nearest to texts by people: {_describe(best.settings)}. {saved}")
         typer.echo(f"reviewgen generate {model} {flags}" if out is None else f"reviewgen generate {out}")
     sys.exit(1 if is_interrupted else 0)
 
 
-def _watch(trials: Iterator["SamplingTrial"], as_json: bool) -> tuple[list["SamplingTrial"], bool]:
+def _watch(start: "Callable[[], Iterator[SamplingTrial]]", as_json: bool) -> tuple[list["SamplingTrial"], bool]:
     """Print a line for each trial; return the trials, and whether an interrupt ended the search."""
     finished: list[SamplingTrial] = []
     try:
         with notes.status("Reading and generating ..."):
-            for trial in trials:
+            for trial in start():
                 finished.append(trial)
                 if not as_json:
                     _print_trial(trial, is_first=len(finished) == 1)
@@ -121,6 +129,21 @@ def _format(figures: "TextStatistics") -> str:
 
 def _describe(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _parse_search(search: list[str]) -> dict[str, list[Any]]:
+    """Return the values of each setting.
+
+    Raises:
+        ConfigError: A setting has another form than name=value,value, or is given twice.
+    """
+    values: dict[str, list[Any]] = {}
+    for text in search:
+        name, listed = _parse(text)
+        if name in values:
+            raise ConfigError(f"{name} is given twice; give all of its values at once, as in {name}=0.8,0.9.")
+        values[name] = listed
+    return values
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:

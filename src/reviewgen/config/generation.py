@@ -53,7 +53,7 @@ class GenerationConfig:
     max_time: Annotated[float | None, Bound(above=0)] = None
     words: Literal["known", "any"] = "any"
     finish: Literal["sentence", "anywhere"] | None = None
-    conditions: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check(self)
@@ -161,8 +161,9 @@ def generation_config(
     for name in ("stop_strings", "temperature"):
         if isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
             given[name] = tuple(given[name])
+    conditions = [part["conditions"] for part in (own or {}, settings or {}) if isinstance(part.get("conditions"), Mapping)]
     if isinstance(given.get("conditions"), Mapping):
-        given["conditions"] = {**base.conditions, **given["conditions"]}
+        given["conditions"] = {name: value for part in (base.conditions, *conditions) for name, value in part.items()}
     return replace(base, **given)
 
 

@@ -83,7 +83,7 @@ def read_texts(path: Path, documents: str) -> Iterator[str]:
 
 
 def _read_parts(lines: Iterable[str], documents: str, found: Layout) -> Iterator[str]:
-    if documents == "sentence" and not found.has_paragraphs:
+    if documents == "sentence" and not (found.has_paragraphs or found.is_wrapped):
         paragraphs: Iterable[list[str]] = ([line.rstrip("\n")] for line in lines)
     else:
         paragraphs = _paragraphs(lines)

@@ -44,8 +44,9 @@ def strip_tags(text: str) -> tuple[str, int]:
         return text, 0
     from selectolax.lexbor import LexborHTMLParser  # most texts have no tags
 
-    escape = _Escape(text)
-    tree = LexborHTMLParser(_MARKUP.sub(escape, _DOCTYPE.sub("", text)), is_fragment=True)
+    content = _DOCTYPE.sub("", text)
+    escape = _Escape(content)
+    tree = LexborHTMLParser(_MARKUP.sub(escape, content), is_fragment=True)
     if not escape.tags:
         return text, 0
     tree.strip_tags(_HIDDEN.split(), recursive=True)

@@ -80,7 +80,8 @@ def make_request(
     own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
     given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
     settings = {name: _plain(value) for name, value in options.items() if name not in own}
-    settings["conditions"] = _mapping(settings.get("conditions"))
+    if settings.get("conditions") is not None:
+        settings["conditions"] = _mapping(settings["conditions"])
     config = generation_config(defaults, given["generation_config"], settings, own)
     if given["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
@@ -125,8 +126,6 @@ def _refuse_pairs(request: Request) -> None:
 
 
 def _mapping(conditions: Any) -> Mapping[str, Any]:
-    if conditions is None:
-        return {}
     if not isinstance(conditions, Mapping):
         raise ConfigError(f"conditions is a mapping of names to values, as in {{'stars': 5}}; got {conditions!r}.")
     return {name: _plain(value) for name, value in conditions.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, generation_config, refuse_unknown_options
+from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, refuse_unknown_options
 from reviewgen.errors import BundleError, ConfigError, GenerationError
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
@@ -351,9 +351,12 @@ class ReviewModel:
         """
         from reviewgen.bundle.write import save_defaults
 
-        config = generation_config(self.generation_config, settings=settings)
-        self.conditions.encode(config.conditions)
-        save_defaults(self._bundle, Path(save_directory).expanduser(), config)
+        save_defaults(self._bundle, Path(save_directory).expanduser(), self._request("", cast(GenerateOptions, settings)).config)
+
+    def is_saved_in(self, folder: str | Path) -> bool:
+        """Return whether this is the folder that the model was loaded from."""
+        own, other = self._bundle.folder, Path(folder).expanduser()
+        return own is not None and own.exists() and other.exists() and own.samefile(other)
 
     def generate_model_card(
         self,

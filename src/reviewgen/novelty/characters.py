@@ -32,8 +32,8 @@ def copied_share(texts: Sequence[str], training: Iterable[str], length: int = CO
         training: The training texts; iterated over once.
         length: The minimum length of a copied span, in characters.
 
-    >>> copied_share(["so good, so bad"], ["it was so good", "so very bad"], length=4)
-    0.6
+    >>> copied_share(["so good, so bad"], ["it was so good", "so very bad"], length=6)
+    0.4666666666666667
     """
     return copied_shares([texts], training, length)[0]
 

@@ -21,6 +21,7 @@ __all__ = ["RunFolder"]
 
 _SCHEMA = 1
 _MAY_CHANGE = {"training.checkpoint_seconds", "training.checkpoints_kept"}  # when a run is resumed
+_LATER_SETTINGS: dict[str, Any] = {"data.fix_encoding": False}  # that the runs of earlier versions do not name
 _TYPES = {"schema": int, "versions": dict, "preset": str, "settings": dict, "source": str, "fingerprint": str}  # in run.json
 
 
@@ -183,7 +184,7 @@ def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         raise CheckpointError(
             f"{folder} is a run of {before['preset']}, not of {now['preset']}. Give {before['preset']}, or another output folder."
         )
-    was, is_now = _flatten(before["settings"]), _flatten(now["settings"])
+    was, is_now = _LATER_SETTINGS | _flatten(before["settings"]), _flatten(now["settings"])
     names = [name for name in sorted(was.keys() | is_now.keys()) if was.get(name) != is_now.get(name) and name not in _MAY_CHANGE]
     if names:
         old_values, new_values = (

@@ -72,7 +72,7 @@ def tune_sampling(
             raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {value!r}.")
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
         raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {texts!r}.")
-    seed, settings = check_seed(seed), _combine(model.generation_config, search)
+    seed, settings = check_seed(seed), _combine(model.generation_config, search, texts)
     human = _read_texts(model, source, options)
     if len(human) < 2 * _MIN_TEXTS:
         raise DataError(f"Comparing with human texts takes at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
@@ -97,15 +97,29 @@ def _try_each(
     def measure(some: Sequence[str]) -> TextStatistics:
         return measure_texts(some, is_known, score)
 
-    groups = [measure(reference[number::_GROUPS]) for number in range(_GROUPS)]
-    deviations = [max(_MIN_DEVIATION, stdev(figures)) for figures in zip(*map(_figures, groups), strict=True)]
+    deviations = _deviations(reference, texts, measure)
     for each in settings:
-        generated = measure(model.generate("", num_return_sequences=texts, seed=seed, **each))
-        human = measure(take_words(reference, generated.words))
+        written = model.generate("", num_return_sequences=texts, seed=seed, **each)
+        human = measure(take_words(reference, measure_texts(written).words))
+        generated = measure(take_words(written, human.words))
         yield SamplingTrial(each, generated, human, _distance(generated, human, deviations))
 
 
-def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None) -> list[dict[str, Any]]:
+def _deviations(reference: Sequence[str], texts: int, measure: Callable[[Sequence[str]], TextStatistics]) -> list[float]:
+    """Return the standard deviation of each figure between groups of human texts, as if each group had some number of texts.
+
+    Raises:
+        ConfigError: The judge gives a text probability zero.
+    """
+    size = min(texts, len(reference) // _GROUPS)
+    groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
+    if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
+        raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
+    scale = math.sqrt(size / texts)  # the deviation of a mean
+    return [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
+
+
+def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int) -> list[dict[str, Any]]:
     """Return every combination of the values of the searched settings; a bad value is refused before any work."""
     if not isinstance(search, Mapping | None):
         raise ConfigError(f"search must be a dictionary, as in {{'temperature': [0.8, 0.9]}}; got {search!r}.")
@@ -117,7 +131,7 @@ def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | N
             raise ConfigError(f"Give a list of at least one value of {name}; got {listed!r}.")
     combined = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
     for settings in combined:
-        generation_config(defaults, settings=settings)
+        generation_config(defaults, settings=settings | {"num_return_sequences": texts})
     return combined
 
 
