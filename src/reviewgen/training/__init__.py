@@ -12,6 +12,7 @@
     sizing       chooses a model size for a time budget
     divergence   detects NaN or infinite losses, keeps the last good weights
     checkpoints  a run's state on disk; ``packing`` serialises it, ``lock`` keeps other processes out
+    memory       freed memory is kept for the next step
     interrupts   Ctrl-C and SIGTERM during work that must not be cut in two
     processes    the process group: broadcast, all-gather, gradient averaging
     device       devices, precision, threads, random number streams
