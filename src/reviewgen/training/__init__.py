@@ -39,6 +39,7 @@ from reviewgen.training.device import IsolatedRng, native_precision, process_sta
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted
+from reviewgen.training.memory import reused_memory
 from reviewgen.training.processes import Processes, all_processes, local_processes
 from reviewgen.training.sizing import Sizing, choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
@@ -113,7 +114,7 @@ def fit(
             stopped=StopReason.NOTHING_TO_TRAIN,
         )
     elif isinstance(model, nn.Module):
-        with all_processes() as evaluator.processes:
+        with all_processes() as evaluator.processes, reused_memory():
             yield from train_by_gradient(model, tokenizer, train, config, budget, seed, evaluator, checkpoints)
     else:
         raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")

@@ -11,7 +11,6 @@ from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
-from reviewgen.training.memory import reused_memory
 from reviewgen.training.processes import Processes
 
 __all__ = ["train_by_gradient"]
@@ -43,20 +42,7 @@ def train_by_gradient(
     )
     own = (None, False) if checkpoints is None else (checkpoints.pop_state(), True)
     resume_state, has_checkpoints = evaluator.processes.broadcast(own)
-    with reused_memory():
-        loop = Loop(model, config, lanes, budget, seed, evaluator, resume_state)
-        yield from _run(loop, lanes, config, evaluator, checkpoints, has_checkpoints)
-
-
-def _run(
-    loop: Loop,
-    lanes: Lanes,
-    config: TrainingConfig,
-    evaluator: Evaluator,
-    checkpoints: Checkpoints | None,
-    has_checkpoints: bool,
-) -> Iterator[Report]:
-    """Take the steps of a run, and yield the report of each."""
+    loop = Loop(model, config, lanes, budget, seed, evaluator, resume_state)
     report: Report | None = None
     try:
         batches = iter(lanes.start_at(*loop.position))
