@@ -131,7 +131,7 @@ def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, 
 def model_folder(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> Path:
     """A model in a folder of the working directory."""
     monkeypatch.chdir(tmp_path)
-    return shutil.copytree(saved["ngram-char"], tmp_path / "work" / "models" / "gru-char")  # the name of a preset
+    return shutil.copytree(saved["ngram-char"], tmp_path / "project" / "models" / "gru-char")  # the name of a preset
 
 
 GENERATE = ("-n", 2, "--seed", 4, "--max-new-tokens", 9, "--receipt")
@@ -144,12 +144,12 @@ def sources(file: Path) -> set[Any]:
 def test_a_model_below_the_receipts_is_found_after_both_are_moved(
     model_folder: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    file = tmp_path / "work" / "r.jsonl"
+    file = tmp_path / "project" / "r.jsonl"
     for more in ((), ("--out", tmp_path / "t.jsonl")):
         file.unlink(missing_ok=True)
         assert run_command(monkeypatch, capsys, "generate", model_folder, *GENERATE, file, *more)[0] == 0
         assert sources(file) == {"./models/gru-char"} and str(tmp_path) not in file.read_text()
-    (tmp_path / "work").rename(tmp_path / "moved")
+    (tmp_path / "project").rename(tmp_path / "moved")
     assert run_command(monkeypatch, capsys, "replay", tmp_path / "moved" / "r.jsonl")[0] == 0
 
 
@@ -158,8 +158,8 @@ def test_a_model_below_the_working_directory_is_found_from_there(
 ) -> None:
     file = tmp_path / "receipts" / "r.jsonl"
     file.parent.mkdir()
-    assert run_command(monkeypatch, capsys, "generate", "./work/models/gru-char", *GENERATE, file)[0] == 0
-    assert sources(file) == {"./work/models/gru-char"}
+    assert run_command(monkeypatch, capsys, "generate", "./project/models/gru-char", *GENERATE, file)[0] == 0
+    assert sources(file) == {"./project/models/gru-char"}
     assert run_command(monkeypatch, capsys, "replay", file)[0] == 0
 
 

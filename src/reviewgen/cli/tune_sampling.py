@@ -64,6 +64,7 @@ def tune_sampling(
         refuse_existing(out.expanduser())
 
     def start() -> "Iterator[SamplingTrial]":
+        """Read the texts, train the judge, and yield the trials."""
         return try_settings(
             loaded,
             options.typed_data(data),

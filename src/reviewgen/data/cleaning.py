@@ -74,7 +74,7 @@ class Cleaner:
 
     Attributes:
         report: The counts.
-        mojibake: An example of mojibake that was found and not mended; None if there is none.
+        mojibake: The first example of mojibake that was found and not mended; None if all texts are free of it.
 
     Raises:
         ConfigError: Mojibake is to be mended, and ftfy is not installed.

@@ -37,14 +37,14 @@ _MIN_TEXTS, _MAX_TEXTS = 4, 200  # of these
 
 
 def final_split(corpus: PreparedCorpus) -> str:
-    """Return the split that a model is evaluated on at the end: test, or validation if there is no other."""
+    """Return the split that a model is evaluated on at the end: test, or validation if test is empty."""
     return "test" if len(corpus.stores["test"]) else "validation"
 
 
 def evaluate_held_out(
     models: Sequence[LanguageModel], corpus: PreparedCorpus, threads: int, budget: float | None
 ) -> list[Evaluation | None]:
-    """Evaluate models on the same texts of the test split, or of the validation split if there is no other.
+    """Evaluate models on the same texts of the test split, or of the validation split if that is empty.
 
     Args:
         models: The models. The last one decides how many texts can be scored in the time of a final evaluation.
@@ -80,7 +80,7 @@ def _limit(documents: list[Document], model: LanguageModel, corpus: PreparedCorp
 
 
 def describe_held_out(evaluation: Evaluation | None, corpus: PreparedCorpus) -> dict[str, Any] | None:
-    """Return the last evaluation as JSON values, with the split it was on; None if there is none."""
+    """Return the last evaluation as JSON values, with its split; None for a model that was not evaluated."""
     if evaluation is None:
         return None
     split = final_split(corpus)

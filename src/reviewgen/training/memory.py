@@ -42,7 +42,7 @@ def _load_glibc() -> Any:
     """Return the C library of this process if it is glibc, and otherwise None."""
     try:
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version, libc.mallopt, libc.malloc_trim  # noqa: B018 other libraries lack some of these
+        libc.gnu_get_libc_version, libc.mallopt, libc.malloc_trim  # noqa: B018  reading them raises where they do not exist
     except (OSError, TypeError, AttributeError):  # TypeError: on Windows, None names no library
         return None
     return libc
