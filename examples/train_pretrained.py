@@ -31,6 +31,7 @@ class Recipe:
     """The settings of a training that differ from the preset's."""
 
     epochs: float = 1.0  # of 30 million characters of film reviews; count models need one
+    further_epochs: float = 0.0  # of a second training, which starts at the first one's weights with half of its learning rate
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -85,20 +86,22 @@ def main(name: str) -> None:
     if name not in RECIPES:
         sys.exit(f"There is no recipe for {name!r}. Known: {', '.join([*RECIPES, *BLENDS])}.")
     recipe, out = RECIPES[name], TRAINED / name
-    if not out.exists():
-        model = reviewgen.train(
-            name,
-            "reviews",
-            out=out,
-            epochs=recipe.epochs,
-            conditions=["style", "sentiment"],
-            model=recipe.model,
-            training={"novelty_mb": 0.4} | recipe.training,
-            resume=out.with_name(f"{name}.run").exists(),
-        )
-        if model.training["stopped"] == "interrupted":
-            sys.exit(f"{out} was interrupted by Ctrl-C, so it is not shipped. Remove it and start again.")
+    train(name, out, epochs=recipe.epochs, conditions=["style", "sentiment"], model=recipe.model, training=recipe.training)
+    if recipe.further_epochs:
+        start, out = reviewgen.load(out), out.with_name(f"{name}-further")
+        halved = recipe.training | {"learning_rate": recipe.training["learning_rate"] / 2}
+        train(start, out, epochs=recipe.further_epochs, training=halved)
     ship(name, reviewgen.load(out))
+
+
+def train(start: Any, out: Path, *, training: dict[str, Any], **options: Any) -> None:
+    """Train a preset or a model on the film reviews and save it, unless that was done before."""
+    if out.exists():
+        return
+    is_interrupted = out.with_name(f"{out.name}.run").exists()
+    model = reviewgen.train(start, "reviews", out=out, training={"novelty_mb": 0.4} | training, resume=is_interrupted, **options)
+    if model.training["stopped"] == "interrupted":
+        sys.exit(f"{out} was interrupted by Ctrl-C, so it is not shipped. Remove it and start again.")
 
 
 def blend(name: str) -> reviewgen.ReviewModel:

@@ -1,6 +1,7 @@
 """Training a trained model further: what it keeps, what it gains, what is recorded, and what is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from reviewgen import TrainingRun
 from reviewgen.conditions import Conditions
 from reviewgen.data import digest_tokenizer, trained_on
 from reviewgen.errors import BundleError, ConfigError, DataError, OutputExists, UnknownPlugin
-from reviewgen.evaluation import evaluate_documents, sample_documents
+from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
 from reviewgen.runs.parts import resolve_parts
+from reviewgen.training.config import StopReason
+from reviewgen.training.evaluator import Evaluator
 from tests.unit.fakes import TEXTS, run_command, train_tiny
 
 NEW = [f"a {adjective} {noun}, and so was the {other}!" for adjective in ("warm", "loud", "dim", "fine", "sharp")
@@ -68,6 +71,20 @@ def test_it_beats_training_from_scratch_in_the_same_steps(gru: reviewgen.ReviewM
     assert run.corpus.fingerprint == scratch.corpus.fingerprint
     assert bits(run, tuned) < bits(run, gru) - 0.3
     assert bits(run, tuned) < bits(scratch, fresh) - 0.3
+
+
+def test_a_rate_that_first_leaves_the_start_does_not_end_the_run(gru: reviewgen.ReviewModel, monkeypatch: Any) -> None:
+    scripted = iter([1.50, 1.58, 1.57, 1.56, 1.55, 1.54, 1.53, 1.52, 1.51, 1.49])
+    seen = []
+
+    def score(*_: Any) -> Evaluation:
+        seen.append(next(scripted))
+        return Evaluation(seen[-1], seen[-1] * math.log(2), 2.0, 1, 1, 1, 0)
+
+    monkeypatch.setattr(Evaluator, "_score", score)
+    _, tuned = further(gru, steps=100, training=TRAINING | {"evaluations": 10, "patience": 2, "warmup": 0.05})
+    assert tuned.training["stopped"] == StopReason.ALL_STEPS_TAKEN and tuned.training["steps"] == 100
+    assert len(seen) == 10
 
 
 def test_equal_seeds_give_equal_models_and_the_trained_one_stays_as_it_is(gru: reviewgen.ReviewModel) -> None:

@@ -35,7 +35,10 @@ _TRAINING_COST = 3  # a training step computes three times as much per token as 
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
 _STATE = ("best", "best_token_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
 _RENAMED = {"best_copy_rate": "best_token_copy_rate"}  # names in older checkpoints
-_LATER_STATE = ("total_seconds", "setup_seconds", "seconds_each", "copy_texts")  # that older checkpoints do not have
+_LATER_STATE = ("total_seconds", "setup_seconds", "seconds_each", "copy_texts", "rank_to_beat")  # that older checkpoints do not have
+
+
+_UNRANKED = 2, 0.0  # worse than every result
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ class Evaluator:
         processes: The process group.
         best: Bits per character of the best result.
         best_token_copy_rate: Token copy rate of the best result.
-        without_gain: Evaluations since the best one.
+        without_gain: Evaluations since the best one after the warm-up.
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
         setup_seconds: Duration of what the first one did once: measured the rates and, on the first use, compiled.
         seconds_each: The most that one evaluation should take; None without a limit.
         copy_texts: The number of generated texts that the token copy rate is measured on; None as many as the settings say.
         best_rank: Sort key of the best result; lower is better.
+        rank_to_beat: Sort key of the best result after the warm-up.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
         speller: Its valid texts, likewise.
     """
@@ -95,7 +99,8 @@ class Evaluator:
     setup_seconds: float = 0.0
     seconds_each: float | None = None
     copy_texts: int | None = None
-    best_rank: tuple[int, float] = (2, 0.0)
+    best_rank: tuple[int, float] = _UNRANKED
+    rank_to_beat: tuple[int, float] = _UNRANKED
     pieces: Pieces = field(init=False)
     speller: Speller = field(init=False)
 
@@ -117,6 +122,14 @@ class Evaluator:
         self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
         self.total_seconds += self.seconds
         return EvaluationResult(evaluation, token_copy_rate, sample, is_best)
+
+    def end_warmup(self) -> None:
+        """Count evaluations without gain from the next one on.
+
+        Of a trained model that is trained further, those during the warm-up are near the annealed weights that it started from,
+        which a high learning rate first leaves and only the end of the run can beat.
+        """
+        self.without_gain, self.rank_to_beat = 0, _UNRANKED
 
     def limit_to_share_of_seconds(self, seconds: float) -> None:
         """Limit the evaluations to a share of a run of some seconds; how much that allows is measured by the first one."""
@@ -215,7 +228,9 @@ class Evaluator:
         is_best = rank < self.best_rank and not math.isnan(bits)
         if is_best:
             self.best, self.best_token_copy_rate, self.best_rank = bits, token_copy_rate, rank
-        self.without_gain = 0 if is_best else self.without_gain + 1
+        gains = rank < self.rank_to_beat and not math.isnan(bits)
+        self.without_gain = 0 if gains else self.without_gain + 1
+        self.rank_to_beat = rank if gains else self.rank_to_beat
         return is_best
 
 

@@ -275,6 +275,8 @@ class Loop:
         if result.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
             self.schedule.mark_best(self.steps)
+        if self.schedule.progress < self.config.warmup:
+            self.evaluator.end_warmup()
         stopped = self._stop_reason()
         notes = report.notes + (self.evaluator.notes() if stopped else ())
         can_anneal = self.evaluator.best < math.inf and not self.schedule.is_annealing
