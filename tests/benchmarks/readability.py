@@ -12,9 +12,10 @@ Held-out reviews are those of the style that the weights write by default, cut o
 
 import sys
 import time
+from dataclasses import dataclass
 
 import reviewgen
-from reviewgen.evaluation import measure_texts, take_words
+from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon import words_of
 from reviewgen.registry import find_weights
 from reviewgen.runs.plan import make_plan
@@ -34,15 +35,35 @@ def read_reviews() -> tuple[set[str], list[str]]:
     return known, human
 
 
-def describe(name, texts, known, human=None, whole=1.0) -> None:
-    """Print the figures of some texts."""
-    figures = measure_texts(texts, lambda word: word.casefold() in known)
-    beside = "" if human is None else f" (held out {measure_texts(take_words(human, figures.words)).distinct[1]:.3f})"
-    print(
-        f"{name:22} unknown words {figures.unknown_words:6.2%}  distinct-2 {figures.distinct[1]:.3f}{beside}  "
-        f"{figures.words_per_text:5.0f} words  repeated {figures.repetition:.2%}  whole {whole:4.0%}",
-        flush=True,
-    )
+@dataclass(frozen=True)
+class Reading:
+    """The figures of some texts, beside held-out reviews of as many words."""
+
+    texts: TextStatistics
+    human: TextStatistics
+    whole: float = 1.0  # the share of texts that end by themselves or at a sentence
+    rate: float = 0.0  # characters per second
+
+    def __str__(self) -> str:
+        return (
+            f"unknown words {self.texts.unknown_words:6.2%}  distinct-2 {self.texts.distinct[1]:.3f} "
+            f"(held out {self.human.distinct[1]:.3f})  {self.texts.words_per_text:5.0f} words  "
+            f"repeated {self.texts.repetition:.2%}  whole {self.whole:4.0%}"
+        )
+
+
+def read_generated(preset: str, words: str, count: int, known: set[str], human: list[str]) -> Reading:
+    """Return the figures of a preset's texts at its default settings, with known words or any."""
+    model, rate = reviewgen.load(preset), 0.0
+    model.generate("", seed=1, words=words)  # compiled
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        texts = model.generate("", seed=1, num_return_sequences=count, words=words, return_dict_in_generate=True)
+        rate = max(rate, sum(len(text.text) for text in texts) / (time.process_time() - start))
+    cut = [shorten_as_generated(text, model) for text in human]
+    figures = measure_texts([text.text for text in texts], lambda word: word.casefold() in known)
+    beside = measure_texts(take_words(cut, figures.words), lambda word: word.casefold() in known)
+    return Reading(figures, beside, sum(map(is_whole, texts)) / len(texts), rate)
 
 
 def is_whole(generation) -> bool:
@@ -53,22 +74,12 @@ def is_whole(generation) -> bool:
 def main(count="100", *presets) -> None:
     """Print two lines for each preset, and the rates."""
     known, human = read_reviews()
-    describe("held-out reviews", human[: int(count)], known)
     for preset in presets or [plugin.name for plugin in reviewgen.list_presets() if find_weights(plugin.name)]:
-        model, rates = reviewgen.load(preset), {}
-        cut = [shorten_as_generated(text, model) for text in human]
-        for words in ("known", "any"):
-            model.generate("", seed=1, words=words)  # compiled
-            for _ in range(ROUNDS):
-                start = time.process_time()
-                texts = model.generate("", seed=1, num_return_sequences=int(count), words=words, return_dict_in_generate=True)
-                rates[words] = max(rates.get(words, 0.0), sum(len(text.text) for text in texts) / (time.process_time() - start))
-            whole = sum(map(is_whole, texts)) / len(texts)
-            describe(f"{preset}, {words}", [text.text for text in texts], known, cut, whole)
-        print(
-            f"{preset:22} {rates['known']:,.0f} characters/s, {rates['known'] / rates['any']:.2f} of any (target >= 0.85)",
-            flush=True,
-        )
+        readings = {words: read_generated(preset, words, int(count), known, human) for words in ("known", "any")}
+        for words, reading in readings.items():
+            print(f"{preset + ', ' + words:22} {reading}", flush=True)
+        rate, free = readings["known"].rate, readings["any"].rate
+        print(f"{preset:22} {rate:,.0f} characters/s, {rate / free:.2f} of any (target >= 0.85)", flush=True)
 
 
 if __name__ == "__main__":

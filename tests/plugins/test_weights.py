@@ -53,9 +53,13 @@ def test_each_is_complete(name: str):
     card = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
     metrics = [metric["type"] for result in card["model-index"][0]["results"] for metric in result["metrics"]]
     assert card["license"] == "apache-2.0" and metrics == ["bits_per_character", "copy_rate"]
+    assert json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))["conditions"] == {"style": "review"}
+    if name.startswith("blend"):  # it shares the files of its parts
+        assert not (folder / "model.safetensors").exists()
+        return
     with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
         dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118, it is not a mapping
-    assert (dtypes == {"F16"}) == (not name.startswith("ngram"))
+    assert ("I8" in dtypes) == (not name.startswith("ngram"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +91,19 @@ def test_the_wheel_holds_them(tmp_path: Path):
         assert {f"reviewgen_weights/{name.replace('-', '_')}/{file.name}" for file in folder_of(name).iterdir()} <= inside
 
 
-def test_a_preset_without_weights_says_how_to_train_it():
+@pytest.mark.parametrize("name", [name for name in NAMES if name.split("-")[0] in ("rnn", "gru", "lstm", "blend")])
+def test_a_recurrent_one_follows_its_conditions(name: str):
+    model = reviewgen.load(name)
+    good, bad = ("A wonderful film, and a great cast.", "A terrible film, and an awful cast.")
+    positive, negative = (
+        [model.score(text, conditions={"sentiment": sentiment}).bits_per_character for text in (good, bad)]
+        for sentiment in ("positive", "negative")
+    )
+    assert positive[0] < negative[0] and negative[1] < positive[1]
+    assert model.generate_one(conditions={"style": "snippet", "sentiment": "negative"}, seed=1) != model.generate_one(seed=1)
+
+
+def test_a_preset_without_weights_says_how_to_train_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("reviewgen.hub.locate.find_weights", lambda name: None)
     with pytest.raises(BundleError, match=r"No trained weights of the preset blend-char .* reviewgen train blend-char"):
         reviewgen.load("blend-char")

@@ -35,7 +35,13 @@ _TRAINING_COST = 3  # a training step computes three times as much per token as 
 _MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
 _STATE = ("best", "best_token_copy_rate", "without_gain", "seconds", "best_rank")  # fields saved in checkpoints, by these names
 _RENAMED = {"best_copy_rate": "best_token_copy_rate"}  # names in older checkpoints
-_LATER_STATE = ("total_seconds", "setup_seconds", "seconds_each", "copy_texts", "rank_to_beat")  # that older checkpoints do not have
+_LATER_STATE = (
+    "total_seconds",
+    "setup_seconds",
+    "seconds_each",
+    "copy_texts",
+    "rank_to_beat",
+)  # that older checkpoints do not have
 
 
 _UNRANKED = 2, 0.0  # worse than every result

@@ -1,0 +1,99 @@
+"""Write ``docs/reference/trained-models.md``: the figures of the trained weights, and texts of some of them as they are.
+
+python docs/mkdocs/trained_models.py
+
+Needs ``reviewgen[reviews]``, and takes a few minutes. The texts are not chosen: they are the first five of seed 1.
+"""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import reviewgen  # noqa: E402
+from reviewgen.registry import describe_weights, find_weights, list_presets  # noqa: E402
+from tests.benchmarks.readability import read_generated, read_reviews  # noqa: E402
+
+TEXTS = 100
+SAMPLED = ("lstm-word", "gru-word", "blend-word", "lstm-char")
+PAGE = """# Trained weights
+
+These weights come with reviewgen; `reviewgen list` shows them. They were trained on {train:,} film reviews and {held_out:,} were held
+out; `examples/train_pretrained.py` is the recipe of each. Networks are saved in 8 bits, and a blend shares the files of its two
+parts. By default they write whole reviews; `--condition style=snippet` asks for single sentences in lower case, and
+`--condition sentiment=positive` or `negative` for an opinion.
+
+| preset | MB | bits per character | temperature | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
+|---|---|---|---|---|---|---|---|---|---|---|
+{rows}
+
+Bits per character are those of all held-out reviews. The other columns are of {texts} texts at the default settings, and of as many
+words of held-out reviews:
+
+- **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`. Of
+  the held-out reviews it is {unknown:.2%}.
+- **distinct-2**: the share of different pairs of words. Lower is more repetitive.
+- **whole**: the share of texts that end by themselves or at the end of a sentence.
+- **copy rate**: the share of the text that stands in spans of 50 characters or more of the training text; of 500 texts.
+
+`python -m tests.benchmarks.readability` measures them again, and `python docs/mkdocs/trained_models.py` writes this page.
+
+## Five texts each
+
+As they come: the first five texts of seed 1, at the default settings; only the lines are broken.
+{samples}"""
+
+
+def main() -> None:
+    """Measure the weights, and write the page."""
+    known, human = read_reviews()
+    presets = [plugin.name for plugin in list_presets() if find_weights(plugin.name)]
+    readings = {preset: [read_generated(preset, words, TEXTS, known, human) for words in ("known", "any")] for preset in presets}
+    data = training_of(presets[0])["data"]
+    page = PAGE.format(
+        rows="\n".join(row(preset, *readings[preset]) for preset in presets),
+        texts=TEXTS,
+        unknown=readings["lstm-word"][0].human.unknown_words,
+        samples="".join(samples(preset) for preset in SAMPLED),
+        train=data["reviews"]["train"],
+        held_out=data["reviews"]["validation"] + data["reviews"]["test"],
+    )
+    (ROOT / "docs" / "reference" / "trained-models.md").write_text(page, encoding="utf-8")
+
+
+def row(preset, known, free) -> str:
+    """Return the table's row of a preset."""
+    facts, novelty = describe_weights(preset), training_of(preset)["novelty"]
+    cells = (
+        f"`{preset}`",
+        f"{facts.megabytes:.1f}",
+        f"{facts.bits_per_character:.3f}",
+        f"{reviewgen.load(preset).generation_config.temperature:g}",
+        f"{known.texts.unknown_words:.2%}",
+        f"{free.texts.unknown_words:.2%}",
+        f"{known.texts.distinct[1]:.3f}",
+        f"{known.human.distinct[1]:.3f}",
+        f"{known.whole:.0%}",
+        f"{novelty['copy_rate']:.2%}",
+        f"{novelty['held_out_copy_rate']:.2%}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def samples(preset) -> str:
+    """Return a section with five texts of a preset."""
+    texts = reviewgen.load(preset).generate(num_return_sequences=5, seed=1)
+    wrapped = "\n\n".join(textwrap.fill(text, 120) for text in texts)
+    return f"\n### {preset}\n\n`reviewgen generate {preset} -n 5 --seed 1`\n\n```text\n{wrapped}\n```\n"
+
+
+def training_of(preset) -> dict:
+    """Return the training record of a preset's weights."""
+    return json.loads((find_weights(preset) / "training.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
