@@ -74,7 +74,8 @@ RECIPES = {
 }
 BLENDS = {"blend-char": ("lstm-char", "ngram-char"), "blend-word": ("lstm-word", "ngram-word")}
 COPY_TEXTS = 500
-DEFAULTS: dict[str, Any] = {"conditions": {"style": "review"}}  # whole reviews, unless asked for something else
+TEMPERATURES = (0.85, 0.9, 0.95, 1.0, 1.05)
+CONDITIONS = {"style": "review"}  # by default: whole reviews, unless asked for something else
 
 
 def main(name: str) -> None:
@@ -119,26 +120,45 @@ def ship(name: str, model: reviewgen.ReviewModel) -> None:
     shipped = reviewgen.load(folder)  # what is measured is what is shipped
     held_out = shipped.evaluate("reviews", split="test")
     shipped.training["held_out"] = {"split": "test", "reviews_in_split": held_out.reviews} | asdict(held_out)
+    shipped.save_pretrained(folder, overwrite=True, dtype=dtype)
+    reviewgen.load(folder).save_generation_config(folder, conditions=CONDITIONS)
+    choose_temperature(folder)
+    shipped = reviewgen.load(folder)
     shipped.training["novelty"] |= measure_copying(shipped)
     shipped.save_pretrained(folder, overwrite=True, dtype=dtype)
-    reviewgen.load(folder).save_generation_config(folder, **DEFAULTS)
     reviewgen.load(folder).generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(f"{name}: {held_out.bits_per_character:.4f} bits per character of {held_out.reviews:,} held-out reviews, {size:.2f} MB")
 
 
+def choose_temperature(folder: Path) -> None:
+    """Save the temperature as a default at which texts come nearest to reviews of the validation split."""
+    model = reviewgen.load(folder)
+    people = list(read_texts(model, "validation", **CONDITIONS))
+    trials = list(reviewgen.tune_sampling(model, people, search={"temperature": TEMPERATURES}, texts=200))
+    best = min(trials, key=lambda trial: trial.distance)
+    for trial in trials:
+        print(trial.settings, f"distance {trial.distance:.2f}", "chosen" if trial is best else "", flush=True)
+    model.save_generation_config(folder, **best.settings)
+
+
 def measure_copying(model: reviewgen.ReviewModel) -> dict[str, Any]:
     """Return the copy rates in characters of texts at the default settings, and of held-out reviews of the same length."""
-    generated = model.generate(num_return_sequences=COPY_TEXTS, seed=0, **DEFAULTS)
-    held_out = [shorten_as_generated(text, model) for text in islice(read_texts(model, "test"), COPY_TEXTS)]
+    generated = model.generate(num_return_sequences=COPY_TEXTS, seed=0)
+    held_out = [shorten_as_generated(text, model) for text in islice(read_texts(model, "test", **CONDITIONS), COPY_TEXTS)]
     rates = copied_shares([generated, held_out], read_texts(model, "train"))
     return {"copy_characters": COPY_CHARACTERS} | dict(zip(("copy_rate", "held_out_copy_rate"), rates, strict=True))
 
 
-def read_texts(model: reviewgen.ReviewModel, split: str) -> Iterator[str]:
-    """Yield the reviews of a split, cleaned as the model's training texts were."""
-    for ids, _ in read_documents("reviews", model.tokenizer, trained_on(model.training), split=split):
-        yield model.tokenizer.decode(ids[1:-1].tolist())
+def read_texts(model: reviewgen.ReviewModel, split: str, **values: str) -> Iterator[str]:
+    """Yield the reviews of a split, cleaned as the model's training texts were; only those with some values of its conditions."""
+    wanted = set(model.conditions.encode(values)) - set(model.conditions.encode({}))
+    start = 1 + len(model.conditions)
+    for ids, _ in read_documents(
+        "reviews", model.tokenizer, trained_on(model.training), conditions=model.conditions, split=split
+    ):
+        if wanted <= set(ids[1:start].tolist()):
+            yield model.tokenizer.decode(ids[start:-1].tolist())
 
 
 def folder_of(name: str) -> Path:
