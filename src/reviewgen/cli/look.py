@@ -14,7 +14,7 @@ from rich.table import Table
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
-from reviewgen.registry import InstalledWeights, describe_weights
+from reviewgen.registry import InstalledWeights, describe_weights, name_of
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
@@ -27,18 +27,17 @@ LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 def list_plugins(as_json: options.AsJson = False) -> None:
     """List the installed presets, with their trained weights, and the models and tokenizers."""
     plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
-    weights = {plugin.name: describe_weights(plugin.name) for plugin in plugins_by_kind["preset"]}
+    weights = {plugin: describe_weights(name_of("preset", plugin.name, plugin.package)) for plugin in plugins_by_kind["preset"]}
     if as_json:
         rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
-        for row in rows["presets"]:
-            known = weights[row["name"]]
+        for row, known in zip(rows["presets"], weights.values(), strict=True):
             row["weights"] = None if known is None else asdict(known)
         print_json(rows)
         return
     table = Table("kind", "name", "package", "version", "weights", "bits", "", caption="bits: per character of held-out text")
     for kind, plugins in plugins_by_kind.items():
         for plugin in plugins:
-            known = weights.get(plugin.name) if kind == "preset" else None
+            known = weights.get(plugin)
             problem = plugin.problem or (known.problem if known else None)
             table.add_row(
                 kind,
