@@ -5,13 +5,13 @@ a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without 
 string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset or a repository). A
 preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 
-``distribution:name`` is the plugin of an installed package, by the name it is installed with (``pip install distribution``), for
-names that several packages provide. A distribution has at least two characters, so that ``C:name`` is none. In front of a preset's
-name it is the preset's package, or, if that package has no such preset, the model's; a tokenizer's is in front of its own name:
+``distribution:name`` is the plugin of one installed package, where several have the name; ``distribution`` is what pip installs.
+It has at least two characters, so that ``C:name`` is not such a name. Before a preset's name, it is the package of the preset or,
+if that package has no such preset, of the model; the package of a tokenizer stands before the tokenizer:
 
-    reviewgen-mingru:mingru-char             the preset mingru-char of reviewgen-mingru, or else its model mingru and the tokenizer char
-    lstm-reviewgen-bytes:bytes               the model lstm and the tokenizer bytes of reviewgen-bytes
-    reviewgen-a:mingru-reviewgen-b:bytes     both
+    reviewgen-mingru:mingru-char      the preset mingru-char of reviewgen-mingru, or its model mingru with the tokenizer char
+    lstm-reviewgen-bytes:bytes        the model lstm with the tokenizer bytes of reviewgen-bytes
+    reviewgen-mingru:mingru-reviewgen-bytes:bytes      both
 """
 
 import re

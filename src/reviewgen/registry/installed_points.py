@@ -159,7 +159,7 @@ def _read(folders: tuple[tuple[str, int], ...]) -> tuple[dict[str, dict[str, lis
             for found in _points_of(distribution, package, version):
                 table[found.plugin.kind].setdefault(found.plugin.name, []).append(found)
         except Exception as error:  # a damaged file, which must not hide the other packages
-            problem = f"its entry points cannot be read: {type(error).__name__}: {str(error):.100}"
+            problem = f"its entry points cannot be read: {type(error).__name__}: {error!s:.100}"
             broken[package] = Plugin("package", package, package, version, problem)
     return {kind: {name: _describe_all(points) for name, points in names.items()} for kind, names in table.items()}, list(
         broken.values()
@@ -212,7 +212,7 @@ def _find_module_fault(kind: str, value: str) -> str | None:
     """Return why the module of an entry point cannot be imported, as far as that is known without importing it."""
     pattern, form = (_FOLDER, "package.folder") if kind == "weights" else (_ATTRIBUTE, "module:attribute")
     if pattern.fullmatch(value) is None:
-        return f"its entry point must be of the form {form}; got {ascii(value):.60}"
+        return f"its entry point must be of the form {form}; got {value!a:.60}"
     top = re.split(r"[.:\s]", value, maxsplit=1)[0]
     try:
         is_installed = importlib.util.find_spec(top) is not None

@@ -60,12 +60,9 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
     """
     if kind is None:
         return [plugin for each in GROUPS for plugin in list_plugins(each)] + broken_packages()
-    installed = [_with_failure(found.plugin) for points in installed_points(kind).values() for found in points]
+    installed = [_with_problem(found.plugin) for points in installed_points(kind).values() for found in points]
     registered = [_registered_plugin(kind, name) for name in _registered_names(kind)]
-    return sorted(
-        [_behind_registered(plugin) for plugin in installed] + registered,
-        key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package),
-    )
+    return sorted(installed + registered, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
 def list_presets() -> list[Plugin]:
@@ -140,9 +137,9 @@ def find_weights(name: str) -> Path | None:
         for location in (spec and spec.submodule_search_locations) or ():
             if (folder := Path(location, *below)).is_dir():
                 return folder
+    why = fault or "their folder does not exist"
     raise BrokenPlugin(
-        f"The weights {plugin.name!r} of {plugin.package} {plugin.version} are missing: {fault or 'their folder does not exist'}. "
-        "Reinstall the package."
+        f"The weights {plugin.name!r} of {plugin.package} {plugin.version} are missing: {why}. Reinstall the package."
     )
 
 
@@ -229,23 +226,27 @@ def _import(found: InstalledPoint) -> Any:
     plugin, point, fault = found
     if point is None:
         return _registered[plugin.kind, plugin.name]
-    about = f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}"
     if fault is not None:
-        raise BrokenPlugin(f"{about} cannot be used: {fault}.")
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
     try:
         loaded = point.load()
     except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
         cause = f"{type(error).__name__}: {error}"
         _failures[plugin.kind, plugin.name, plugin.package] = cause
-        raise BrokenPlugin(f"{about} cannot be imported: {cause:.300}") from error
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be imported: {cause:.300}") from error
     _refuse_other_api(plugin, loaded)
     return loaded
 
 
 def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
     """Raise if a class says that it is written for another major version of the contract."""
-    if (fault := find_api_fault(getattr(loaded, "api_version", None), plugin.package)) is not None:
-        raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version} cannot be used: {fault}.")
+    package = "the class" if plugin.package == THIS_PROCESS else plugin.package
+    if (fault := find_api_fault(getattr(loaded, "api_version", None), package)) is not None:
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
+
+
+def _describe(plugin: Plugin) -> str:
+    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 
 def _locate(kind: str, name: str) -> InstalledPoint:
@@ -261,7 +262,7 @@ def _locate(kind: str, name: str) -> InstalledPoint:
     if len(points) > 1:
         packages = [found.plugin.package for found in points]
         choices = " or ".join(f"{package}:{plain}" for package in packages)
-        raise PluginConflict(f"The {kind} {plain!r} is provided by {' and '.join(packages)}. Name one of them: {choices}.")
+        raise PluginConflict(f"The packages {' and '.join(packages)} provide the {kind} {plain!r}. Name one of them: {choices}.")
     if points:
         return points[0]
     if distribution is None:
@@ -308,14 +309,9 @@ def _names(kind: str) -> set[str]:
     return set(installed_points(kind)) | _registered_names(kind)
 
 
-def _with_failure(plugin: Plugin) -> Plugin:
-    cause = _failures.get((plugin.kind, plugin.name, plugin.package))
-    return plugin if cause is None or plugin.problem else replace(plugin, problem=cause)
-
-
-def _behind_registered(plugin: Plugin) -> Plugin:
-    """Return an installed plugin; its problem is that another one was registered with its name, if so."""
-    if (plugin.kind, plugin.name) not in _registered or plugin.problem:
-        return plugin
-    problem = f"the name is registered in this process: write {plugin.package}:{plugin.name}"
+def _with_problem(plugin: Plugin) -> Plugin:
+    """Return an installed plugin with the problems that arose in this process: a failed import, or a registered name."""
+    problem = plugin.problem or _failures.get((plugin.kind, plugin.name, plugin.package))
+    if problem is None and (plugin.kind, plugin.name) in _registered:
+        problem = f"the name is registered in this process: write {plugin.package}:{plugin.name}"
     return replace(plugin, problem=problem)

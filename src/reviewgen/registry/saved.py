@@ -49,8 +49,8 @@ def _name_of_registered(kind: str, name: str) -> str:
     except PluginError:
         pass
     raise UnknownPlugin(
-        f"This model needs the {kind} {name!r:.60}, which was not installed but registered in the process that saved it. Register "
-        f"it before loading: reviewgen.register_{kind}({name!r:.60}, ...)."
+        f"This model needs the {kind} {name!r:.60}, which was registered in the process that saved it. Register it with "
+        f"reviewgen.register_{kind}({name!r:.60}, ...) before loading."
     )
 
 
