@@ -171,7 +171,7 @@ if "register" in sys.argv[1:]:
 if "train" in sys.argv[1:]:
     texts = [line.strip() for line in open("texts.txt")]
     reviewgen.train("mine-char", texts, steps=1, training={"batch_size": 2}, out="m", progress=False)
-    reviewgen.load("m").push_to_hub("ana/mine", license="mit", allow=("copied-text",))
+    reviewgen.load("m").push_to_hub("ana/mine", license="mit", allow=["copies"])
 print(repr(reviewgen.load(sys.argv[1]).generate_one("The ", seed=1, max_new_tokens=20)))
 """
 
