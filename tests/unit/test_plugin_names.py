@@ -272,8 +272,9 @@ def test_a_package_whose_metadata_is_damaged_hides_no_other(install: Install) ->
     listed = {plugin.name: plugin for plugin in list_plugins() if plugin.package != "reviewgen"}
     assert find_model("good")[0].__module__ == "fake_good" and good
     assert listed["good"].problem is None
-    assert listed["reviewgen-line"].kind == "package"
-    assert str(listed["reviewgen-line"].problem).startswith("its entry points cannot be read: ")
+    for package, error in (("reviewgen-line", "TypeError: "), ("reviewgen-bytes", "UnicodeDecodeError: ")):
+        assert listed[package].kind == "package"
+        assert str(listed[package].problem).startswith(f"its entry points cannot be read: {error}")
     assert listed["ofempty"].package == listed["nameless"].package == "(unknown package)"
     assert find_model("lstm")[1].package == "reviewgen"
 

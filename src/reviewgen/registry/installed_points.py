@@ -167,12 +167,13 @@ def _read(folders: tuple[tuple[str, int], ...]) -> tuple[dict[str, dict[str, lis
 
 
 def _with_entry_points() -> Iterator[Distribution]:
-    """Yield the installed distributions whose entry points mention reviewgen; most do not, and are not parsed."""
+    """Yield the installed distributions whose entry points mention reviewgen or cannot be read; the others are not parsed."""
     for distribution in distributions():
         try:
             text = distribution.read_text("entry_points.txt")
-        except Exception:  # not UTF-8: whether it is a plugin cannot be known
-            text = None
+        except Exception:  # it is not UTF-8, for example, which is reported where it is parsed
+            yield distribution
+            continue
         if text and "[reviewgen." in text.replace(" ", ""):
             yield distribution
 
