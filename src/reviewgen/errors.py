@@ -8,7 +8,7 @@ public function adds what the user passed in. This module imports nothing else o
     ├── SourceError            the name of a preset or the source of a model is not valid    (also a ValueError)
     ├── PluginError            base of the errors of plugins
     │   ├── UnknownPlugin      no installed plugin has that name                             (also a LookupError)
-    │   ├── PluginConflict     two installed packages provide the same name
+    │   ├── PluginConflict     two installed packages provide the same name; name one, distribution:name
     │   └── BrokenPlugin       its package cannot be imported, or breaks the contract
     ├── DataError              the corpus is missing, unreadable, empty or has no text column (also a ValueError)
     ├── TrainingError          a training run cannot start or continue
@@ -28,6 +28,7 @@ import contextlib
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 __all__ = [
     "BrokenPlugin",
@@ -136,7 +137,7 @@ class NotPublished(ReviewgenError):
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return the end of an error message: the closest known name, and all known names.
+    """Return the end of an error message: the closest known name, and the known names, or the first of very many.
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."
@@ -145,12 +146,14 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", [])
     'There are none.'
     """
-    names = sorted(known)
+    names = sorted(set(known))
     if not names:
         return "There are none."
     near = difflib.get_close_matches(wrong, names, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Known: {', '.join(names)}."
+    shown = names[: max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))]
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    return f"{hint}Known: {', '.join(shown)}{more}."
 
 
 @contextlib.contextmanager
@@ -177,6 +180,7 @@ def storage_errors(path: object) -> Iterator[None]:
         raise
 
 
+_KNOWN = 300  # characters of a message for the names that are known
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EEXIST, errno.ENOENT),

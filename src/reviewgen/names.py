@@ -4,6 +4,14 @@ The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hy
 a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder (a ``Path``, a
 string that starts with ``/``, ``./``, ``../`` or ``~``, or an existing folder whose name cannot be a preset or a repository). A
 preset with ``@revision`` is the repository ``reviewgen/<preset>``.
+
+``distribution:name`` is the plugin of one installed package, where several have the name; ``distribution`` is what pip installs.
+It has at least two characters, so that ``C:name`` is not such a name. Before a preset's name, it is the package of the preset or,
+if that package has no such preset, of the model; the package of a tokenizer stands before the tokenizer:
+
+    reviewgen-mingru:mingru-char      the preset mingru-char of reviewgen-mingru, or its model mingru with the tokenizer char
+    lstm-reviewgen-bytes:bytes        the model lstm with the tokenizer bytes of reviewgen-bytes
+    reviewgen-mingru:mingru-reviewgen-bytes:bytes      both
 """
 
 import re
@@ -23,9 +31,15 @@ __all__ = [
     "parse_hub_id",
     "parse_preset",
     "parse_source",
+    "split_distribution",
 ]
 
-_PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?")
+_DISTRIBUTION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}[A-Za-z0-9]"
+_QUALIFIED = re.compile(rf"(?P<distribution>{_DISTRIBUTION}):(?P<name>[^:]+)")
+_MODEL = rf"(?P<model>(?:{_DISTRIBUTION}:)?[a-z][a-z0-9]*)"
+_PRESET = re.compile(
+    rf"{_MODEL}-(?:(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?|(?P<qualified>{_DISTRIBUTION}:[a-z][a-z0-9]*))"
+)
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
 _LOCAL = ("/", "./", "../", "~")
@@ -37,8 +51,8 @@ class PresetName:
     """The parts of a preset's name.
 
     Attributes:
-        model: The name of the model plugin.
-        tokenizer: The name of the tokenizer plugin.
+        model: The name of the model plugin, with its distribution if the preset's name has one.
+        tokenizer: The name of the tokenizer plugin, likewise.
         size: The size, if the name has one.
     """
 
@@ -93,14 +107,30 @@ def parse_preset(name: str) -> PresetName:
 
     >>> parse_preset("lstm-word")
     PresetName(model='lstm', tokenizer='word', size=None)
+    >>> parse_preset("reviewgen-mingru:mingru-char")
+    PresetName(model='reviewgen-mingru:mingru', tokenizer='char', size=None)
+    >>> parse_preset("lstm-reviewgen-bytes:bytes")
+    PresetName(model='lstm', tokenizer='reviewgen-bytes:bytes', size=None)
 
     Raises:
-        SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``.
+        SourceError: The name does not have the form ``<model>-<tokenizer>[-<size>]``, with or without distributions.
     """
     match = _PRESET.fullmatch(name)
     if match is None:
         raise SourceError(f"{_shorten(name)} is not a preset name. Write <model>-<tokenizer> in lower case, as in lstm-word.")
-    return PresetName(match["model"], match["tokenizer"], match["size"])
+    return PresetName(match["model"], match["tokenizer"] or match["qualified"], match["size"])
+
+
+def split_distribution(name: str) -> tuple[str | None, str]:
+    """Split ``distribution:name``; the distribution is None if the name has none.
+
+    >>> split_distribution("reviewgen-mingru:mingru")
+    ('reviewgen-mingru', 'mingru')
+    >>> split_distribution("mingru")
+    (None, 'mingru')
+    """
+    match = _QUALIFIED.fullmatch(name)
+    return (None, name) if match is None else (match["distribution"], match["name"])
 
 
 def parse_hub_id(text: str) -> HubSource | None:
@@ -143,10 +173,19 @@ def find_revision(source: Source, revision: str) -> HubSource:
         raise SourceError(f"{_shorten(str(revision))} is not a revision. Give a branch, a tag or a commit.")
     if isinstance(source, LocalSource):
         raise SourceError(f"{_shorten(str(source.path))} is a local folder, which has no revision {revision!r}: leave it out.")
-    hub = HubSource(f"{_OWNER}/{source.name}") if isinstance(source, PresetSource) else source
+    hub = _published(source.name) if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
         raise SourceError(f"{_shorten(str(hub))} has one revision and revision={revision!r} is another: give one of them.")
     return HubSource(hub.repo_id, revision)
+
+
+def _published(preset: str) -> HubSource:
+    """Return the repository of a preset."""
+    if ":" in preset:
+        raise SourceError(
+            f"{_shorten(preset)} is of an installed package, which has no revisions. Give a repository: owner/name@v2."
+        )
+    return HubSource(f"{_OWNER}/{preset}")
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:

@@ -73,6 +73,20 @@ NASTY = [
     ("~", LocalSource(Path.home())),
     ("~/x", LocalSource(Path.home() / "x")),
     ("~no_such_user_here/x", NO),
+    ("reviewgen-mingru:mingru-char", PRESET("reviewgen-mingru:mingru-char")),
+    ("lstm-My.Package_2:bytes", PRESET("lstm-My.Package_2:bytes")),
+    ("d1:lstm-d2:bytes", PRESET("d1:lstm-d2:bytes")),
+    ("reviewgen-mingru:mingru-char@v1", NO),
+    ("reviewgen-mingru:mingru", PRESET("reviewgen-mingru:mingru")),  # the tokenizer mingru of the package mingru
+    ("reviewgen-mingru:", NO),
+    (":mingru-char", NO),
+    ("a:b:mingru-char", NO),
+    ("lstm-d2:bytes-m10", PRESET("lstm-d2:bytes-m10")),  # the model bytes of the package lstm-d2
+    ("lstm-d2:bytes-10m", NO),
+    ("-dist:mingru-char", NO),
+    ("C:lstm-char", NO),
+    ("C:\\models\\lstm-char", NO),
+    ("hf:lstm-char/x", NO),
     ("-rf", NO),
     ("lstm-word; rm -rf /", NO),
     ("$(id)", NO),
@@ -99,6 +113,14 @@ def test_nasty_inputs(text: str, meant: PresetSource | HubSource | LocalSource |
 def test_there_are_forty_of_them() -> None:
     assert len(NASTY) >= 40
     assert len({text for text, _ in NASTY}) == len(NASTY)
+
+
+def test_a_preset_of_a_package_has_no_revision() -> None:
+    said = "'one-package:lstm-char' is of an installed package, which has no revisions. Give a repository: owner/name@v2."
+    for call in (lambda: parse_source("one-package:lstm-char@v2"), lambda: parse_source("one-package:lstm-char", revision="v2")):
+        with pytest.raises(SourceError) as caught:
+            call()
+        assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("text", ["lstm-word", "owner/name"])
@@ -132,6 +154,9 @@ def test_a_path_is_local_whatever_it_looks_like() -> None:
 def test_parse_preset() -> None:
     assert parse_preset("mingru-char") == PresetName("mingru", "char")
     assert parse_preset("lstm-word-10m") == PresetName("lstm", "word", "10m")
+    assert parse_preset("reviewgen-mingru:mingru-char-10m") == PresetName("reviewgen-mingru:mingru", "char", "10m")
+    assert parse_preset("lstm-reviewgen-bytes:bytes") == PresetName("lstm", "reviewgen-bytes:bytes")
+    assert parse_preset("a1:lstm-b2:bytes") == PresetName("a1:lstm", "b2:bytes")
     for wrong in ("lstm", "", "lstm-word-a-b", "a/b", "lstm-word\n", "x" * 100_000):
         with pytest.raises(SourceError, match="is not a preset name") as caught:
             parse_preset(wrong)

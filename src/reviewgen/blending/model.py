@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.config import from_dict
-from reviewgen.errors import BundleError, UnknownPlugin
+from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
-from reviewgen.registry import Plugin, find_model
+from reviewgen.registry import Plugin, find_model, name_of_saved
 
 __all__ = ["Blend", "EntropyModel"]
 
@@ -211,13 +211,6 @@ def _check_shapes(number: int, part: LanguageModel, tensors: Mapping[str, Tensor
 
 
 def _build_part(part: Mapping[str, Any]) -> LanguageModel:
-    try:
-        kind, _ = find_model(part["name"])
-    except UnknownPlugin:
-        package = part["distribution"]
-        raise UnknownPlugin(
-            f"This blend needs the model {part['name']!r} of the package {package} {part['version']}, which is not installed. "
-            f"Install it: pip install {package}"
-        ) from None
+    kind, _ = find_model(name_of_saved("model", part))
     model: LanguageModel = kind(from_dict(kind.Config, part["config"]))
     return model

@@ -19,7 +19,7 @@ from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.config import from_dict
 from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
-from reviewgen.registry import find_stepper
+from reviewgen.registry import find_stepper, name_of_saved
 
 __all__ = ["BlendStepper", "CompiledBlendStepper", "SavedBlend", "make_blend_stepper"]
 
@@ -127,7 +127,7 @@ class SavedBlend:
         """Return the stepper of a blend with these tensors."""
         steppers = []
         for part, named in zip(config.models, split_names(tensors, len(config.models)), strict=True):
-            factory = find_stepper(part["name"])
+            factory = find_stepper(name_of_saved("model", part))
             assert factory is not None, "expect() has found one"
             steppers.append(factory(from_dict(factory.Config, part["config"]), named, weight_bits))
         return make_blend_stepper(steppers, config)
@@ -137,7 +137,7 @@ class SavedBlend:
         """Return the spec of every tensor of every part; None if a part has no stepper and needs torch."""
         specs = []
         for part in config.models:
-            factory = find_stepper(part["name"])
+            factory = find_stepper(name_of_saved("model", part))
             spec = None if factory is None else factory.expect(from_dict(factory.Config, part["config"]))
             if spec is None:
                 return None

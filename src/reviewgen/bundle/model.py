@@ -23,7 +23,7 @@ def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any]) -> L
 
     Args:
         saved: Its tensors.
-        name: The model's name, as in "lstm".
+        name: The model's name, as ``find_model`` takes it.
         settings: The model's config, as JSON values.
 
     Raises:

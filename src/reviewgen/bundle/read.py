@@ -3,10 +3,9 @@
 import contextlib
 import copy
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -34,13 +33,11 @@ from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
-from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer
+from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, name_of_saved
 from reviewgen.storage import LOCKS_OPEN_FILES, recover
 from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
-
-PluginT = TypeVar("PluginT")
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
@@ -53,7 +50,7 @@ def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> 
 
     Raises:
         BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema.
-        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install.
+        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install, or what to register.
     """
     try:
         with _reading(folder):
@@ -120,12 +117,12 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
     generation = from_dict(GenerationConfig, defaults)
     training = read_training(folder)
-    tokenizer_class, tokenizer_plugin = _find_plugin(find_tokenizer, config["tokenizer"])
+    tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", config["tokenizer"]))
     tokenizer_config = from_dict(tokenizer_class.Config, config["tokenizer"]["config"])
     tokenizer = tokenizer_class.load(folder)
-    model_plugin = _find_plugin(lambda name: describe_plugin("model", name), config["model"])
+    model_name = name_of_saved("model", config["model"])
     saved = SavedTensors.find(folder, config.get(PARTS, {}))
-    weights, vocab_size = _read_weights(saved, config["model"], weight_bits)
+    weights, vocab_size = _read_weights(saved, model_name, config["model"]["config"], weight_bits)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -147,7 +144,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         preset=config["preset"],
         weights=weights,
         tokenizer=tokenizer,
-        model_plugin=model_plugin,
+        model_plugin=describe_plugin("model", model_name),
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=tokenizer_config,
         generation=generation,
@@ -160,47 +157,29 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     )
 
 
-def _read_weights(saved: SavedTensors, facts: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
+def _read_weights(saved: SavedTensors, name: str, settings: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
     """Return a model's weights, after their tensors were compared with its config, and its vocabulary size.
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
     """
-    factory = find_stepper(facts["name"])
-    config = None if factory is None else from_dict(factory.Config, facts["config"])
+    factory = find_stepper(name)
+    config = None if factory is None else from_dict(factory.Config, settings)
     expected = None if factory is None else factory.expect(config)
     if factory is None or expected is None:
         from reviewgen.bundle.model import read_model
 
-        model = read_model(saved, facts["name"], facts["config"])
+        model = read_model(saved, name, settings)
         return Weights(model, weight_bits=weight_bits), model.config.vocab_size
     arrays = saved.load(expected, load_file)
-    tensors = {name: array.astype(expected[name][0], copy=False) for name, array in arrays.items()}
+    tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
     def load() -> Any:
         from reviewgen.bundle.model import build_model
 
-        return build_model(facts["name"], config, tensors)
+        return build_model(name, config, tensors)
 
     weights = Weights(load=load, stepper=factory(config, tensors, weight_bits), weight_bits=weight_bits)
-    return weights, facts["config"]["vocab_size"]
-
-
-def _find_plugin(find: Callable[[str], PluginT], facts: Mapping[str, Any]) -> PluginT:
-    """Return a plugin by the name in config.json; an error names the package to install."""
-    try:
-        return find(facts["name"])
-    except UnknownPlugin:
-        package, version = facts["distribution"], facts["version"]
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,99}", package, re.ASCII) or not re.fullmatch(
-            r"[\w.+!-]{0,50}", version, re.ASCII
-        ):
-            raise BundleError(
-                f"This model needs {ascii(facts['name'])[:60]} of a package whose name or version is not valid."
-            ) from None
-        raise UnknownPlugin(
-            f"This model needs {facts['name']!r} of the package {package} {version}, which is not installed. "
-            f"Install it: pip install {package}"
-        ) from None
+    return weights, settings["vocab_size"]
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:

