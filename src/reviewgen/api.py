@@ -72,6 +72,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         model, tokenizer, training: Settings that differ from the preset's, as in ``model={"hidden_size": 256}``. When a trained
             model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
             learning rate peaks at half of its preset's.
+        initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
+            state dict of an nn.LSTM; only some models support it.
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between), "sentence" or "file";
             a single file is then one long text, of which blocks are held out.

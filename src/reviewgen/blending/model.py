@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
-from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, UnknownPlugin
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
+from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_model
 
 __all__ = ["Blend", "EntropyModel"]
@@ -219,5 +219,5 @@ def _build_part(part: Mapping[str, Any]) -> LanguageModel:
             f"This blend needs the model {part['name']!r} of the package {package} {part['version']}, which is not installed. "
             f"Install it: pip install {package}"
         ) from None
-    model: LanguageModel = kind(from_dict(kind.Config, part["config"]))
+    model: LanguageModel = kind(read_saved_config(kind.Config, part["config"], part["version"]))
     return model

@@ -4,6 +4,8 @@ A plugin implements one of the three; the ``Supports...`` protocols are optional
 ``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its contract.
 
     model       LanguageModel: is trained; torch tensors in and out
+    abilities   its own loss, optimizer settings and foreign weights
+    migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
 
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from reviewgen.protocols.abilities import SupportsInitialWeights, SupportsLoss, SupportsParameterGroups
+    from reviewgen.protocols.migration import SupportsMigration
     from reviewgen.protocols.model import (
         CountTrained,
         LanguageModel,
@@ -61,6 +65,10 @@ __all__ = [
     "SupportsEncodeBatch",
     "SupportsExplain",
     "SupportsImplementations",
+    "SupportsInitialWeights",
+    "SupportsLoss",
+    "SupportsMigration",
+    "SupportsParameterGroups",
     "SupportsSample",
     "SupportsScore",
     "SupportsStep",
@@ -72,6 +80,8 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups"],
+        "migration": ["SupportsMigration"],
         "model": [
             "CountTrained",
             "LanguageModel",
