@@ -18,7 +18,7 @@ from reviewgen.compiled.mixing import Mixture, mix, step_mixture
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.protocols.stepper import Constraints, Stepper, StepperFactory, StepState, SupportsCompiledStep, TensorSpec
+from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
 from reviewgen.registry import find_stepper
 
 __all__ = ["BlendStepper", "CompiledBlendStepper", "SavedBlend", "make_blend_stepper"]
@@ -145,6 +145,6 @@ class SavedBlend:
         return join_names(specs)
 
 
-def _read_config(factory: StepperFactory, part: Mapping[str, Any]) -> Any:
+def _read_config(factory: Any, part: Mapping[str, Any]) -> Any:
     """Return the config of a part, which an earlier version of its plugin may have saved."""
     return read_saved_config(factory.Config, part["config"], part["version"])

@@ -28,7 +28,7 @@ def losses(make: Callable[[], Any]) -> None:
         assert term.shape == (), (
             f"losses()[{name!r}] must have no dimensions, a mean per target; got the shape {tuple(term.shape)}."
         )
-        assert term.isfinite(), f"losses()[{name!r}] is {float(term)} for a batch in which some targets are {_IGNORED}."
+        assert term.isfinite(), f"losses()[{name!r}] is {float(term.detach())} for a batch in which some targets are {_IGNORED}."
     total = sum(terms.values())
     assert isinstance(total, Tensor) and total.requires_grad, (
         "The terms of losses() require no gradient; nothing can minimise them."
