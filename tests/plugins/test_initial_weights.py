@@ -99,18 +99,20 @@ def test_tensors_without_a_place_are_refused() -> None:
     for name in ("weight_ih_l2", "weight_ih_l0_reverse", "decoder.weight", "anything"):
         with pytest.raises(ConfigError, match=f"{name} has no place in a Lstm of 2 layers"):
             model.initial_weights({name: torch.zeros(2)})
-    with pytest.raises(ConfigError, match="two tensors are for embedding.weight, one of which is encoder.weight"):
+    with pytest.raises(ConfigError, match=r"two tensors are for embedding\.weight, one of which is encoder.weight"):
         model.initial_weights({"weight": torch.zeros(11, 4), "encoder.weight": torch.zeros(11, 4)})
 
 
-def test_the_command_line_takes_a_file(tmp_path: Path) -> None:
-    corpus = tmp_path / "texts.txt"
-    corpus.write_text("\n".join(TEXTS), encoding="utf-8")
-    (tmp_path / "w.safetensors").write_bytes(b"not tensors")
-    done = run_command("train", "gru-char", "--data", str(corpus), "--out", str(tmp_path / "a"), "--initial-weights",
-                       str(tmp_path / "w.safetensors"))  # fmt: skip
-    assert done.returncode == 1
-    assert "must be a safetensors file, and w.safetensors is not one" in " ".join(done.stderr.split())
+def test_the_command_line_takes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    words = ["train", "gru-char", "--data", tmp_path / "texts.txt", "--out", tmp_path / "a", "--steps", 1, "--initial-weights"]
+    (tmp_path / "bad").write_bytes(b"not tensors")
+    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "bad")
+    assert status == 1 and "must be a safetensors file, and bad is not one" in " ".join(err.split())
+    save_file(dict(nn.GRU(4, 8).state_dict()), tmp_path / "layers")
+    sizes = ["--set", "model.embedding_size=4", "--set", "model.hidden_size=8"]
+    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "layers", *sizes)
+    assert status == 0 and "Initial weights from layers: recurrent.weight_ih_l0" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(

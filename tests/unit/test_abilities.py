@@ -114,11 +114,11 @@ class SomeLanes(Lanes):
 def make_batches(several: int = 2) -> Iterator[list[Batch]]:
     """Yield the batches of steps, which differ in their number of targets."""
     rng = np.random.default_rng(0)
-    for number in itertools.count(step := 0):
+    for step in itertools.count():
         batches = []
         for part in range(several):
             ids, targets = rng.integers(V, size=(2, 3, 5))
-            targets[:, : number % 3 + 2 * part] = IGNORED
+            targets[:, : step % 3 + 2 * part] = IGNORED
             batches.append(Batch(ids, targets, 0, step * several + part))
         yield batches
 

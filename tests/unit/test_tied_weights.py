@@ -1,7 +1,6 @@
 """Tied weights of a third party's model: one tensor of the file, under all its names when it is read."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Pat
     assert stored.keys() == {"embedding.weight", "output.bias", "part"}
     model = reviewgen.load(trained).bundle.model
     numbers = sum(parameter.numel() for parameter in model.parameters()) + 3
-    assert os.path.getsize(trained / "model.safetensors") < 4 * numbers + 1000
+    assert (trained / "model.safetensors").stat().st_size < 4 * numbers + 1000
     other = Tied(model.config)
     load_model(other, trained / "model.safetensors")  # strict
     assert torch.equal(other.output.weight, model.output.weight) and torch.equal(other.part, torch.tensor([0.0, 1.0, 2.0]))
