@@ -71,6 +71,7 @@ def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Pat
     numbers = sum(parameter.numel() for parameter in model.parameters()) + 3
     assert (trained / "model.safetensors").stat().st_size < 4 * numbers + 1000
     other = Tied(model.config)
+    other.part = other.part.clone()  # the library refuses a view
     load_model(other, trained / "model.safetensors")  # strict
     assert torch.equal(other.output.weight, model.output.weight) and torch.equal(other.part, torch.tensor([0.0, 1.0, 2.0]))
     with safe_open(trained / "model.safetensors", "pt") as file:
