@@ -72,6 +72,8 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         model, tokenizer, training: Settings that differ from the preset's, as in ``model={"hidden_size": 256}``. When a trained
             model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
             learning rate peaks at half of its preset's.
+        initial_weights: A safetensors file of another source whose tensors a new model starts from, as an embedding table or the
+            state dict of an nn.LSTM; only some models support it.
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut into texts: "line" (default), "paragraph" (blank lines between), "sentence" or "file";
             a single file is then one long text, of which blocks are held out.
@@ -171,7 +173,7 @@ def sweep(
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
-            steps, epochs, seed, validation, conditions, log, text_column, documents, lowercase, strip_markdown,
+            steps, epochs, seed, validation, initial_weights, conditions, log, text_column, documents, lowercase, strip_markdown,
             fix_encoding, clean.
 
     Raises:
@@ -229,8 +231,8 @@ def tune(
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
-            default 30 seconds), steps, epochs, seed (also of the suggestions), validation, conditions, log, text_column,
-            documents, lowercase, strip_markdown, fix_encoding, clean.
+            default 30 seconds), steps, epochs, seed (also of the suggestions), validation, initial_weights, conditions, log,
+            text_column, documents, lowercase, strip_markdown, fix_encoding, clean.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.

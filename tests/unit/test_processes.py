@@ -266,13 +266,13 @@ def test_processes_that_were_told_other_things_are_refused(launched: Any) -> Non
 
 def test_the_mean_over_processes_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another process adds to each sum is put in by hand: its 9 targets, and its gradients times 9 of 12."""
-    others = [torch.tensor([[0.0, 0.0], [9.0, 0.0]], dtype=torch.float64), torch.tensor([2.0, 4.0, 0.0, 6.0, 8.0]) * 9 / 12]
+    others = [torch.tensor([[0.0, 0.0], [9.0, 0.0]], dtype=torch.float64), torch.tensor([2.0, 4.0, 0.0, 6.0, 8.0, 5.0]) * 9 / 12]
     fake = SimpleNamespace(all_reduce=lambda tensor, group: tensor.add_(others.pop(0)))
     monkeypatch.setattr(processes, "distributed", fake)
     used, unused, frozen = torch.zeros(1, 2, requires_grad=True), torch.zeros(2, requires_grad=True), torch.zeros(1)
     used.grad = torch.tensor([[10.0, 20.0]])
-    loss = Processes(0, 2, "group").average_gradients([used, unused, frozen], torch.tensor(4.0), 3)
-    assert float(loss) == (3 * 4 + 9 * 8) / 12
+    losses = Processes(0, 2, "group").average_gradients([used, unused, frozen], torch.tensor([4.0, 1.0]), 3)
+    assert losses.tolist() == [(3 * 4 + 9 * 8) / 12, (3 * 1 + 9 * 5) / 12]  # of the step, and a term of the model's own
     assert used.grad.tolist() == [[(3 * 10 + 9 * 2) / 12, (3 * 20 + 9 * 4) / 12]]
     assert unused.grad is not None and unused.grad.tolist() == [0.0, 4.5]
     assert frozen.grad is None and others == []

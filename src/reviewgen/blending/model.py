@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
-from reviewgen.config import from_dict
 from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
+from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_model, name_of_saved
 
 __all__ = ["Blend", "EntropyModel"]
@@ -212,5 +212,5 @@ def _check_shapes(number: int, part: LanguageModel, tensors: Mapping[str, Tensor
 
 def _build_part(part: Mapping[str, Any]) -> LanguageModel:
     kind, _ = find_model(name_of_saved("model", part))
-    model: LanguageModel = kind(from_dict(kind.Config, part["config"]))
+    model: LanguageModel = kind(read_saved_config(kind.Config, part["config"], part["version"]))
     return model

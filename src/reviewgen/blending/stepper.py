@@ -17,7 +17,7 @@ from reviewgen.compiled.decoding import sample
 from reviewgen.compiled.mixing import Mixture, mix, step_mixture
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.compiled.steps import CompiledStep, addresses
-from reviewgen.config import from_dict
+from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.stepper import Constraints, Stepper, StepState, SupportsCompiledStep, TensorSpec
 from reviewgen.registry import find_stepper, name_of_saved
 
@@ -129,7 +129,7 @@ class SavedBlend:
         for part, named in zip(config.models, split_names(tensors, len(config.models)), strict=True):
             factory = find_stepper(name_of_saved("model", part))
             assert factory is not None, "expect() has found one"
-            steppers.append(factory(from_dict(factory.Config, part["config"]), named, weight_bits))
+            steppers.append(factory(_read_config(factory, part), named, weight_bits))
         return make_blend_stepper(steppers, config)
 
     @staticmethod
@@ -138,8 +138,13 @@ class SavedBlend:
         specs = []
         for part in config.models:
             factory = find_stepper(name_of_saved("model", part))
-            spec = None if factory is None else factory.expect(from_dict(factory.Config, part["config"]))
+            spec = None if factory is None else factory.expect(_read_config(factory, part))
             if spec is None:
                 return None
             specs.append(spec)
         return join_names(specs)
+
+
+def _read_config(factory: Any, part: Mapping[str, Any]) -> Any:
+    """Return the config of a part, which an earlier version of its plugin may have saved."""
+    return read_saved_config(factory.Config, part["config"], part["version"])

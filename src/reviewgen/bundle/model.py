@@ -10,27 +10,28 @@ from torch import Tensor, nn
 
 from reviewgen.bundle.layout import CONFIG, WEIGHTS
 from reviewgen.bundle.tensors import SavedTensors
-from reviewgen.config import from_dict
 from reviewgen.errors import BundleError
 from reviewgen.protocols import LanguageModel, TensorSpec
+from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import find_model
 
 __all__ = ["build_model", "read_model"]
 
 
-def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any]) -> LanguageModel:
+def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any], version: str) -> LanguageModel:
     """Return the model of a saved folder, built after its tensors were compared with its config.
 
     Args:
         saved: Its tensors.
         name: The model's name, as ``find_model`` takes it.
         settings: The model's config, as JSON values.
+        version: The version of the plugin that saved it.
 
     Raises:
         BundleError: The tensors do not match the config.
     """
     model_class, _ = find_model(name)
-    config = from_dict(model_class.Config, settings)
+    config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
     tensors = saved.load(expected, load_file)
     return _build(model_class, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})

@@ -29,10 +29,12 @@ from reviewgen.bundle.layout import (
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.config import GenerationConfig, from_dict, to_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
+from reviewgen.protocols import Tokenizer
+from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, name_of_saved
 from reviewgen.storage import LOCKS_OPEN_FILES, recover
 from reviewgen.version import __version__
@@ -117,12 +119,14 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
     generation = from_dict(GenerationConfig, defaults)
     training = read_training(folder)
-    tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", config["tokenizer"]))
-    tokenizer_config = from_dict(tokenizer_class.Config, config["tokenizer"]["config"])
+    saved_tokenizer = config["tokenizer"]
+    tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", saved_tokenizer))
+    tokenizer_config = read_saved_config(tokenizer_class.Config, saved_tokenizer["config"], saved_tokenizer["version"])
     tokenizer = tokenizer_class.load(folder)
     model_name = name_of_saved("model", config["model"])
     saved = SavedTensors.find(folder, config.get(PARTS, {}))
-    weights, vocab_size = _read_weights(saved, model_name, config["model"]["config"], weight_bits)
+    weights, model_config = _read_weights(saved, model_name, config["model"], weight_bits)
+    vocab_size = model_config.vocab_size
     conditions = Conditions(first_id=tokenizer.vocab_size)
     if "conditions" in config:
         conditions = Conditions.from_json(config["conditions"], tokenizer.vocab_size)
@@ -133,6 +137,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
             + (f" and its conditions {condition_ids}" if condition_ids else "")
             + ": they do not belong together."
         )
+    _refuse_other_ids(model_config, tokenizer)
     card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
     index = None
     if (folder / NOVELTY).is_file():
@@ -157,19 +162,19 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     )
 
 
-def _read_weights(saved: SavedTensors, name: str, settings: Mapping[str, Any], weight_bits: int) -> tuple[Weights, int]:
-    """Return a model's weights, after their tensors were compared with its config, and its vocabulary size.
+def _read_weights(saved: SavedTensors, name: str, facts: Mapping[str, Any], weight_bits: int) -> tuple[Weights, Any]:
+    """Return a model's weights, after their tensors were compared with its config, and the config.
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
     """
     factory = find_stepper(name)
-    config = None if factory is None else from_dict(factory.Config, settings)
+    config = None if factory is None else read_saved_config(factory.Config, facts["config"], facts["version"])
     expected = None if factory is None else factory.expect(config)
     if factory is None or expected is None:
         from reviewgen.bundle.model import read_model
 
-        model = read_model(saved, name, settings)
-        return Weights(model, weight_bits=weight_bits), model.config.vocab_size
+        model = read_model(saved, name, facts["config"], facts["version"])
+        return Weights(model, weight_bits=weight_bits), model.config
     arrays = saved.load(expected, load_file)
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
@@ -178,8 +183,19 @@ def _read_weights(saved: SavedTensors, name: str, settings: Mapping[str, Any], w
 
         return build_model(name, config, tensors)
 
-    weights = Weights(load=load, stepper=factory(config, tensors, weight_bits), weight_bits=weight_bits)
-    return weights, settings["vocab_size"]
+    return Weights(load=load, stepper=factory(config, tensors, weight_bits), weight_bits=weight_bits), config
+
+
+def _refuse_other_ids(config: Any, tokenizer: Tokenizer) -> None:
+    """Raise if the bos_id or eos_id in the config of a model is not the tokenizer's.
+
+    Raises:
+        BundleError: They differ.
+    """
+    values = to_dict(config)
+    for name, expected in (("bos_id", tokenizer.bos_id), ("eos_id", tokenizer.eos_id)):
+        if values.get(name, expected) != expected:
+            raise BundleError(f"The model has {name} {values[name]}, its tokenizer {expected}: they do not belong together.")
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:

@@ -1,8 +1,9 @@
 """The tensors of a saved model: their header is compared with the tensors that its config implies, before any is read.
 
 A float32 tensor may be saved as float16, and a float32 matrix as int8 beside a scale for each row, in the tensor
-``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back when they are read. A blend of installed
-weights may share their files.
+``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back when they are read. Tied weights are one
+tensor of the file: its metadata maps each further name to the name that is stored, as ``safetensors.torch.save_model`` writes it.
+A blend of installed weights may share their files.
 """
 
 import hashlib
@@ -18,7 +19,10 @@ from reviewgen.errors import BundleError
 from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
 
-__all__ = ["SCALE", "SavedTensors", "digest_of"]
+__all__ = ["FORMAT", "SCALE", "SavedTensors", "digest_of", "further_names"]
+
+FORMAT = "format"
+"""The key of a file's metadata that is not a tensor's name; its value is "pt"."""
 
 SCALE = ".scale"
 """The end of the name of an int8 matrix's scales, (rows,) float32."""
@@ -69,20 +73,26 @@ class SavedTensors:
         }
 
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the tensors as they are in the files."""
-        return {prefix + name: tensor for prefix, file in self.files.items() for name, tensor in load_file(file).items()}
+        """Return the tensors as they are in the files, tied ones under each of their names."""
+        stored = {prefix + name: tensor for prefix, file in self.files.items() for name, tensor in load_file(file).items()}
+        return stored | {name: stored[kept] for name, kept in self._read_headers()[1].items()}
 
-    def _headers(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Return the dtype and shape of each saved tensor; no tensor is read."""
+    def _read_headers(self) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, str]]:
+        """Return the dtype and shape of each stored tensor, and the further names of tied ones; no tensor is read."""
         headers: dict[str, tuple[str, tuple[int, ...]]] = {}
+        names: dict[str, str] = {}
         for prefix, file in self.files.items():
             with safe_open(file, framework="numpy") as tensors:
-                slices = {prefix + name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
-                headers |= {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-        return headers
+                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
+                own = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+                tied = further_names(own, tensors.metadata() or {})
+            headers |= {prefix + name: header for name, header in own.items()}
+            names |= {prefix + name: prefix + kept for name, kept in tied.items()}
+        return headers, names
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> None:
-        headers = self._headers()
+        headers, names = self._read_headers()
+        headers |= {name: headers[kept] for name, kept in names.items()}
         scaled = [name for name in expected if name in headers and _is_scaled(headers[name][0], expected, name)]
         stored = {**expected, **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled}}
         if headers.keys() != stored.keys():
@@ -101,6 +111,20 @@ class SavedTensors:
                 raise BundleError(
                     f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires {dtype} {sizes}."
                 )
+
+
+def further_names(stored: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the stored name of each name that is not stored, for tied weights.
+
+    The scales of an int8 matrix are those of all its names.
+
+    Args:
+        stored: The dtype and shape of each tensor of a file.
+        metadata: The file's metadata.
+    """
+    names = {name: kept for name, kept in metadata.items() if kept in stored and name not in stored and name != FORMAT}
+    scales = {name + SCALE: kept + SCALE for name, kept in names.items() if stored[kept][0] == "I8" and kept + SCALE in stored}
+    return names | {name: kept for name, kept in scales.items() if name not in stored}
 
 
 def digest_of(file: Path) -> str:

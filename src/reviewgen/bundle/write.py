@@ -28,7 +28,7 @@ from reviewgen.bundle.layout import (
     Bundle,
     files_of,
 )
-from reviewgen.bundle.tensors import SCALE, SavedTensors, digest_of
+from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.config import GenerationConfig, to_dict
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.lexicon import write_lexicon
@@ -94,8 +94,7 @@ def copy_bundle(source: Path, folder: Path, generation: GenerationConfig | None 
         (scratch / CARD).touch()  # the card may have been deleted on the Hub
         if parts := config.pop(PARTS, {}):
             with safetensors_errors():
-                tensors = SavedTensors.find(source, parts).load_as_stored(load_file)
-                save_file(tensors, scratch / WEIGHTS, metadata={"format": "pt"})
+                _save_tensors(*_store_once(SavedTensors.find(source, parts).load_as_stored(load_file)), scratch / WEIGHTS)
             (scratch / WEIGHTS).chmod(default_mode())
             _write_json(scratch / CONFIG, config)
         if generation is not None:
@@ -197,7 +196,8 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
-    save_file(_narrow(_unshare(bundle.model.state_dict()), bundle, dtype), folder / WEIGHTS, metadata={"format": "pt"})
+    tensors, names = _store_once(bundle.model.state_dict())
+    _save_tensors(_narrow(tensors, names, bundle, dtype), names, folder / WEIGHTS)
     bundle.tokenizer.save(folder)
     if odd := sorted(path.name for path in folder.iterdir() if not path.is_file()):
         raise BrokenPlugin(f"The tokenizer {bundle.tokenizer_plugin.name!r} saves {odd[0]}, which is not a plain file.")
@@ -219,21 +219,41 @@ def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
     (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
 
 
-def _unshare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of which no two share memory, as tied weights do; only those are copied, because some are large."""
-    separate: dict[str, Tensor] = {}
+def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Path) -> None:
+    """Write the tensors of a model, and the further names of tied ones."""
+    save_file(tensors, file, metadata={FORMAT: "pt", **names})
+
+
+def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return tensors of which no two share memory, and the stored name of each name that is left out.
+
+    Tied weights are stored under their first name. Views of one tensor that are not the same are copied.
+    """
+    stored: dict[str, Tensor] = {}
+    kept_names: dict[tuple[Any, ...], str] = {}
+    names: dict[str, str] = {}
     pointers: set[int] = set()
     for name, tensor in tensors.items():
+        kept = kept_names.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+        if kept != name and name != FORMAT and tensor.numel():
+            names[name] = kept
+            continue
         plain = tensor.detach().cpu().contiguous()
         pointer = plain.untyped_storage().data_ptr()
         is_view = plain.untyped_storage().nbytes() != plain.nbytes
-        separate[name] = plain.clone() if pointer in pointers or is_view else plain
+        stored[name] = plain.clone() if pointer in pointers or is_view else plain
         pointers.add(pointer)
-    return separate
+    return stored, names
 
 
-def _narrow(tensors: dict[str, Tensor], bundle: Bundle, dtype: str) -> dict[str, Tensor]:
+def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle, dtype: str) -> dict[str, Tensor]:
     """Return the tensors with float32 ones converted to float16, or its matrices to int8; see ``reviewgen.bundle.tensors``.
+
+    Args:
+        tensors: The tensors to store.
+        names: The further names of tied ones.
+        bundle: The model.
+        dtype: See ``write_bundle``.
 
     Raises:
         ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
@@ -244,7 +264,9 @@ def _narrow(tensors: dict[str, Tensor], bundle: Bundle, dtype: str) -> dict[str,
         return tensors
     if not isinstance(bundle.model, nn.Module):
         raise ConfigError(f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out.")
-    matrices = {name for name in tensors if dtype == "int8" and _can_be_scaled(name, tensors)}
+    own_scales = {name.removesuffix(SCALE) for name in [*tensors, *names] if name.endswith(SCALE)}
+    unscaled = own_scales | {names[name] for name in own_scales if name in names}
+    matrices = {name for name in tensors if dtype == "int8" and name not in unscaled and _can_be_scaled(tensors[name])}
     narrow = {
         name: tensor.half() if tensor.dtype == torch.float32 else tensor
         for name, tensor in tensors.items()
@@ -257,9 +279,8 @@ def _narrow(tensors: dict[str, Tensor], bundle: Bundle, dtype: str) -> dict[str,
     return narrow
 
 
-def _can_be_scaled(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    tensor = tensors[name]
-    return tensor.dtype == torch.float32 and tensor.dim() == 2 and bool(tensor.isfinite().all()) and name + SCALE not in tensors
+def _can_be_scaled(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.dim() == 2 and bool(tensor.isfinite().all())
 
 
 def _quantize(matrix: Tensor) -> tuple[Tensor, Tensor]:

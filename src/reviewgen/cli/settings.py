@@ -1,5 +1,6 @@
 """``reviewgen settings``: every setting of a preset, with its value, what it accepts and what it means."""
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
@@ -7,7 +8,16 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import print_json
-from reviewgen.config import Preset, TrainingConfig, bounds_of, choices_of, describe_fields, describe_hint, fields_of
+from reviewgen.config import (
+    VOCABULARY_FIELDS,
+    Preset,
+    TrainingConfig,
+    bounds_of,
+    choices_of,
+    describe_fields,
+    describe_hint,
+    fields_of,
+)
 from reviewgen.registry import find_model, find_preset, find_stepper, find_tokenizer
 
 __all__ = ["settings"]
@@ -22,7 +32,7 @@ def settings(
     """List all settings of a preset, for `reviewgen train --set`."""
     definition = find_preset(preset)
     models = [find_preset(part) for part in definition.parts] or [definition]
-    by_model = {each.model: _describe(_model_config(each.model), each.model_settings) for each in models}
+    by_model = {each.model: _describe(_model_config(each.model), each.model_settings, VOCABULARY_FIELDS) for each in models}
     groups = {
         "tokenizer": _describe(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
         "training": _describe(TrainingConfig, models[0].training_settings),
@@ -47,16 +57,16 @@ def _model_config(model: str) -> type:
     return config
 
 
-def _describe(config: type, preset_settings: Any) -> list[dict[str, Any]]:
+def _describe(config: type, preset_settings: Any, decided: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return name, value, default, accepted values and description of each setting, as JSON values.
 
-    Fields without a default, as a model's ``vocab_size``, are left out: the tokenizer sets them, and not the user.
+    Fields without a default are left out, and those of ``decided``: the tokenizer sets them, and not the user.
     """
     hints, descriptions = fields_of(config), describe_fields(config)
     rows = []
     for field in fields(config):
         default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if default is MISSING:
+        if default is MISSING or field.name in decided:
             continue
         value = preset_settings.get(field.name, default)
         rows.append(

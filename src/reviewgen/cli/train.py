@@ -42,6 +42,12 @@ def train(
             "`reviewgen settings PRESET` lists all settings.",
         ),
     ] = None,
+    initial_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--initial-weights", help="A safetensors file that a new model starts from: its embedding table, its layers or both."
+        ),
+    ] = None,
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
@@ -75,6 +81,7 @@ def train(
         epochs=epochs,
         seed=seed,
         **split,
+        initial_weights=initial_weights,
         text_column=text_column,
         documents=documents,
         lowercase=lowercase,

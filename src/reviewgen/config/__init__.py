@@ -4,6 +4,7 @@
     generation    generation settings, and presets
     training      training settings
     reading       the options for reading and cleaning a source of texts
+    vocabulary    the fields of a model's config that its tokenizer decides
     descriptions  descriptions of settings, from docstrings and type hints
 
 Standard library only; knows neither torch nor any plugin.
@@ -27,9 +28,12 @@ from reviewgen.config.settings import (
     to_dict,
 )
 from reviewgen.config.training import TrainingConfig
+from reviewgen.config.vocabulary import SMALLEST_VOCABULARY, VOCABULARY_FIELDS, vocabulary_settings, without_vocabulary
 
 __all__ = [
     "FOREIGN",
+    "SMALLEST_VOCABULARY",
+    "VOCABULARY_FIELDS",
     "Bound",
     "EvaluateOptions",
     "GenerationConfig",
@@ -54,4 +58,6 @@ __all__ = [
     "rename_values",
     "seed_or_random",
     "to_dict",
+    "vocabulary_settings",
+    "without_vocabulary",
 ]

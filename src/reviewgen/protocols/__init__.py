@@ -5,6 +5,8 @@ A plugin implements one of the three; the ``Supports...`` protocols are optional
 them; a plugin declares the one it is written for in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
 
     model       LanguageModel: is trained; torch tensors in and out
+    abilities   its own loss, optimizer settings and foreign weights
+    migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
 
@@ -18,6 +20,8 @@ import lazy_loader
 from reviewgen.version import API_VERSION
 
 if TYPE_CHECKING:
+    from reviewgen.protocols.abilities import SupportsInitialWeights, SupportsLoss, SupportsParameterGroups
+    from reviewgen.protocols.migration import SupportsMigration
     from reviewgen.protocols.model import (
         CountTrained,
         LanguageModel,
@@ -65,6 +69,10 @@ __all__ = [
     "SupportsEncodeBatch",
     "SupportsExplain",
     "SupportsImplementations",
+    "SupportsInitialWeights",
+    "SupportsLoss",
+    "SupportsMigration",
+    "SupportsParameterGroups",
     "SupportsSample",
     "SupportsScore",
     "SupportsStep",
@@ -76,6 +84,8 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups"],
+        "migration": ["SupportsMigration"],
         "model": [
             "CountTrained",
             "LanguageModel",

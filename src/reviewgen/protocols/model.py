@@ -41,13 +41,15 @@ class LanguageModel(Protocol):
     shapes and dtypes depend on the batch size only, never on the tokens, so that rows can be stacked and selected. A call
     returns a new state and does not change the one it is given. A row's logits do not depend on the other rows. Training reads B
     lanes of one long stream, in which texts follow one another: it carries the state across the end of a text into the next, and
-    detaches it between steps.
+    detaches it between steps. A model that should forget what it has read at the beginning of a text resets its state where an id
+    is ``config.bos_id``.
 
     **Embeddings.** A table that is looked up by token is an ``nn.Embedding``, a table of n-grams an ``nn.EmbeddingBag``, so that
     the optimizer can tell them from weight matrices.
 
     Attributes:
         Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size: int``, which is the tokenizer's.
+            It may have the fields ``bos_id: int`` and ``eos_id: int``, which are the tokenizer's too. All others have defaults.
         config: The only constructor argument; it is saved with the model.
     """
 

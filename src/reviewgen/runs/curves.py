@@ -5,6 +5,7 @@ thinned curve. Their sums stay on the device; converting one to a number waits f
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,7 +15,10 @@ from reviewgen.data import TokenStore
 from reviewgen.evaluation import finite
 from reviewgen.training import Report, find_verdict
 
-__all__ = ["Curves", "targets_per_character"]
+__all__ = ["TERM", "Curves", "targets_per_character"]
+
+TERM = "loss."
+"""The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
 
 _POINTS = 200  # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
 
@@ -25,18 +29,27 @@ def targets_per_character(store: TokenStore, conditions: int) -> float:
 
 
 _Mean: TypeAlias = dict[str, Any]
-"""The losses of the steps since the mean was last taken: ``total``, a tensor or None, and ``steps``; checkpoints keep it."""
+"""The losses of the steps since the mean was last taken; checkpoints keep it.
+
+``total``, a tensor or None, ``steps`` and, for a model with loss terms of its own, ``terms``: a tensor by name.
+"""
 
 
-def _add(mean: _Mean, loss: Tensor) -> None:
+def _add(mean: _Mean, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
     mean["total"] = loss if mean["total"] is None else mean["total"] + loss
     mean["steps"] += 1
+    if terms:
+        sums = mean.setdefault("terms", {})
+        sums |= {name: term + sums[name] if name in sums else term for name, term in terms.items()}
 
 
-def _take(mean: _Mean) -> float | None:
-    value = None if mean["total"] is None else float(mean["total"]) / mean["steps"]
+def _take(mean: _Mean) -> tuple[float | None, dict[str, float]]:
+    """Return the mean loss and that of each term, and start again."""
+    steps = mean["steps"]
+    value = None if mean["total"] is None else float(mean["total"]) / steps
+    terms = {name: float(term) / steps for name, term in mean.pop("terms", {}).items()}
     mean |= {"total": None, "steps": 0}
-    return value
+    return value, terms
 
 
 @dataclass
@@ -56,7 +69,7 @@ class Curves:
         """Add a report; return what is kept of it, an evaluation, a point or both, if anything."""
         if report.loss is not None:
             for mean in self.means:
-                _add(mean, report.loss)
+                _add(mean, report.loss, report.losses)
         point = self._point(report) if report.loss is not None and self._is_due(report) else None
         if report.sample is None:
             return point
@@ -69,7 +82,7 @@ class Curves:
         return {
             "verdict": asdict(find_verdict(self.evaluations, stopped, held_out_token_copy_rate)),
             "evaluations": self.evaluations,
-            "curve": {name: [point[name] for point in self.points] for name in names},
+            "curve": {name: [point.get(name) for point in self.points] for name in names},
         }
 
     def _is_due(self, report: Report) -> bool:
@@ -86,17 +99,20 @@ class Curves:
             "learning_rate": report.learning_rate,
         }
 
-    def _loss(self, nats_per_token: float | None) -> dict[str, Any]:
+    def _loss(self, mean: _Mean) -> dict[str, Any]:
+        """Return the mean losses since the last time, and take them from the mean."""
+        nats_per_token, terms = _take(mean)
         bits = None if nats_per_token is None else nats_per_token * self.targets_per_character / math.log(2)
-        return finite({"train_nats_per_token": nats_per_token, "train_bits_per_character": bits})
+        own = {f"{TERM}{name}": term for name, term in terms.items()}
+        return finite({"train_nats_per_token": nats_per_token, "train_bits_per_character": bits, **own})
 
     def _point(self, report: Report) -> dict[str, Any]:
-        self.points.append(self._position(report) | self._loss(_take(self.means[1])))
+        self.points.append(self._position(report) | self._loss(self.means[1]))
         return self.points[-1]
 
     def _evaluation(self, report: Report) -> dict[str, Any]:
         """Keep one evaluation; an infinite number becomes None."""
-        numbers = self._position(report) | self._loss(_take(self.means[0]))
+        numbers = self._position(report) | self._loss(self.means[0])
         numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate}
         self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
         return self.evaluations[-1]

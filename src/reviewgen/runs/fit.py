@@ -28,10 +28,11 @@ __all__ = ["Baseline", "Fit"]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What is measured before the training."""
+    """What the training starts from."""
 
     token_copy_rate: float | None = None  # of the held-out texts; None without a novelty index
     bits_per_character: float | None = None  # of a trained model on the held-out texts; None for a new one, or if infinite
+    initial_tensors: tuple[str, ...] = ()  # those of the model that a file has given
 
 
 @dataclass
@@ -127,11 +128,12 @@ class Fit:
     def facts(self) -> dict[str, Any]:
         """Return the record of the training as JSON values, as ``training.json`` holds it."""
         plan, corpus, record, baseline = self.plan, self.corpus, self.record, self.baseline
-        stopped = self._stopped()
+        stopped, initial = self._stopped(), plan.parts.initial_weights
         seconds = time.monotonic() - self.started + (0.0 if self.folder is None else self.folder.seconds)
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, baseline.bits_per_character),
+            **({} if initial is None else {"initial_weights": initial.facts(list(baseline.initial_tensors))}),
             "seed": plan.seed,
             "data": to_dict(plan.data) | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
             "config": to_dict(self.config),

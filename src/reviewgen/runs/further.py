@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from reviewgen.blending.model import Blend
-from reviewgen.config import from_dict, to_dict
+from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
@@ -84,7 +84,7 @@ def refuse_other_predictions(model_class: Any, settings: dict[str, Any], trained
 
     Args:
         model_class: The model's class.
-        settings: All settings of the model, except vocab_size.
+        settings: All settings of the model, except those that its tokenizer decides.
         trained: The model.
         changed: The names of the settings that the user has set.
 
@@ -93,7 +93,9 @@ def refuse_other_predictions(model_class: Any, settings: dict[str, Any], trained
     """
     if not changed:
         return
-    config = from_dict(model_class.Config, {"vocab_size": trained.config.vocab_size} | settings)
+    kept = to_dict(trained.config)
+    ids = {name: kept[name] for name in VOCABULARY_FIELDS if name in kept}
+    config = from_dict(model_class.Config, settings | ids)
     reason = _compare_tensors(model_class, config, trained) or _compare_logits(model_class, config, trained)
     if reason:
         values = ", ".join(f"model.{name}={settings[name]}" for name in changed)

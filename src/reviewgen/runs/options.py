@@ -24,6 +24,7 @@ class TrainOptions(ReadingOptions, total=False):
         tokenizer: Tokenizer settings that differ from the preset's. A trained model keeps its own.
         training: Training settings that differ from the preset's. When a trained model is trained further, the learning rate
             peaks at half of its preset's.
+        initial_weights: A safetensors file of another source whose tensors a new model starts from, if the model supports that.
         conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
         log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
         resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
@@ -38,6 +39,7 @@ class TrainOptions(ReadingOptions, total=False):
     model: Mapping[str, Any] | None
     tokenizer: Mapping[str, Any] | None
     training: Mapping[str, Any] | None
+    initial_weights: str | Path | None
     conditions: Sequence[str]
     log: str | None
     resume: bool

@@ -9,15 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import GenerationConfig, Preset, fields_of, from_dict, from_strings, to_dict
+from reviewgen.config import (
+    SMALLEST_VOCABULARY,
+    VOCABULARY_FIELDS,
+    GenerationConfig,
+    Preset,
+    fields_of,
+    from_dict,
+    from_strings,
+    to_dict,
+    vocabulary_settings,
+    without_vocabulary,
+)
 from reviewgen.errors import ConfigError, PluginError, did_you_mean
 from reviewgen.model import ReviewModel
-from reviewgen.protocols import CountTrained, LanguageModel
+from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
 from reviewgen.runs.further import refuse_other_predictions, refuse_other_tokenizer, refuse_untrainable
+from reviewgen.runs.initial_weights import InitialWeights
 from reviewgen.training import IsolatedRng, TrainingConfig
 
-__all__ = ["SizeOptions", "TrainingParts", "merge_settings", "resolve_parts"]
+__all__ = ["SizeOptions", "TrainingParts", "check_settings", "merge_settings", "resolve_parts"]
 
 _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
@@ -41,13 +53,14 @@ class TrainingParts:
     preset: str
     model_class: Any
     model_plugin: Plugin
-    model_settings: dict[str, Any]  # all but vocab_size
+    model_settings: dict[str, Any]  # all but those of VOCABULARY_FIELDS
     tokenizer_class: Any
     tokenizer_plugin: Plugin
     tokenizer_config: Any
     training: TrainingConfig
     generation: GenerationConfig
     trained: ReviewModel | None = None
+    initial_weights: InitialWeights | None = None
     sizes: SizeOptions | None = None
     models: tuple["TrainingParts", ...] = ()  # of a blend, in the order of their training
 
@@ -65,6 +78,7 @@ class TrainingParts:
         """Return what an interrupted run and the run that resumes it must have in common, as JSON values."""
         return {
             "from": None if self.trained is None else self.trained.digest,
+            "initial_weights": None if self.initial_weights is None else self.initial_weights.digest,
             "model": self._identify_models(),
             "tokenizer": to_dict(self.tokenizer_config),
             "training": to_dict(self.training),
@@ -74,21 +88,25 @@ class TrainingParts:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
             return {f"{each.preset}.{key}": value for each in self.models for key, value in each._identify_models().items()}
-        config = from_dict(self.model_class.Config, {"vocab_size": 2} | self.model_settings)
-        return to_dict(config) | {"vocab_size": None}
+        settings = to_dict(check_settings(self.model_class.Config, self.model_settings))
+        return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
-    def build_model(self, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None) -> LanguageModel:
+    def build_model(
+        self, tokenizer: Tokenizer, vocab_size: int, seed: int, size: Mapping[str, Any] | None = None
+    ) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
 
         Args:
-            vocab_size: The number of ids.
+            tokenizer: The tokenizer, for its special ids.
+            vocab_size: The number of ids, those of conditions included.
             seed: Seed of the weights.
             size: Model settings that a time budget has chosen, instead of the preset's.
 
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        config = from_dict(self.model_class.Config, {"vocab_size": vocab_size} | self.model_settings | dict(size or {}))
+        ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id)
+        config = from_dict(self.model_class.Config, self.model_settings | dict(size or {}) | ids)
         try:
             with IsolatedRng(seed):
                 model: LanguageModel = self.model_class(config)
@@ -104,16 +122,23 @@ def resolve_parts(
     model: Mapping[str, Any] | None = None,
     tokenizer: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    initial_weights: Any = None,
 ) -> TrainingParts:
     """Return the parts of a run.
 
     Args:
         start: A preset's name, or a trained model.
         model, tokenizer, training: Settings that differ from its own.
+        initial_weights: A safetensors file that a new model starts from; None for random weights.
 
     Raises:
         ReviewgenError: There is no such preset, the model cannot be trained further, or a setting is unusable.
     """
+    parts = _resolve(start, model, tokenizer, training)
+    return parts if initial_weights is None else _with_initial_weights(parts, initial_weights)
+
+
+def _resolve(start: object, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
     if isinstance(start, ReviewModel):
         return _from_model(start, model, tokenizer, training)
     if not isinstance(start, str) or (Path(start).is_dir() and start not in preset_names()):
@@ -126,6 +151,20 @@ def resolve_parts(
     return make(start, preset, model, tokenizer, training)
 
 
+def _with_initial_weights(parts: TrainingParts, file: Any) -> TrainingParts:
+    """Return the parts of a model that starts from a file, and whose size the user has chosen to fit it.
+
+    Raises:
+        ConfigError: The file cannot be read, or the model cannot start from it.
+    """
+    if parts.trained is not None:
+        raise ConfigError("A model that is trained further has its weights already: leave out initial_weights.")
+    if parts.models:
+        names = " or ".join(each.preset for each in parts.models)
+        raise ConfigError(f"{parts.preset} is a blend of several models: give initial_weights to one of them, {names}.")
+    return replace(parts, initial_weights=InitialWeights.find(file, parts.model_class, parts.preset), sizes=None)
+
+
 def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
     """Return a preset's settings, overlaid with the user's, which may be strings.
 
@@ -135,12 +174,22 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
     own = {} if own is None else own
     if not isinstance(own, Mapping):
         raise ConfigError(f"{group} settings are a mapping, as in {{'hidden_size': 256}}; got {type(own).__name__}.")
-    if group == "model" and "vocab_size" in own:
-        raise ConfigError("model.vocab_size is the tokenizer's: set tokenizer.vocab_size if the tokenizer has such a setting.")
+    if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
+        hint = "set tokenizer.vocab_size if the tokenizer has such a setting" if decided[0] == "vocab_size" else "leave it out"
+        raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
     try:
         return dict(defaults) | from_strings(config, own)
     except ConfigError as error:
         raise ConfigError(f"{group}: {error}") from None
+
+
+def check_settings(config: Any, settings: Mapping[str, Any]) -> Any:
+    """Return a model's config with the smallest vocabulary, to check its settings before there is a tokenizer.
+
+    Raises:
+        ConfigError: A setting is unknown or out of range.
+    """
+    return from_dict(config, {**settings, **vocabulary_settings(config, **SMALLEST_VOCABULARY)})
 
 
 def _from_preset(
@@ -149,7 +198,7 @@ def _from_preset(
     model_class, model_plugin = find_model(preset.model)
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
-    from_dict(model_class.Config, {"vocab_size": 2} | model_settings)  # a bad value is refused before any work
+    check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
     return TrainingParts(
         preset=name,
         model_class=model_class,
@@ -230,7 +279,7 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ow
         if not owners:
             known = [each for config in configs.values() for each in fields_of(config)]
             raise ConfigError(f"model: {setting!r} is not a setting of {names}. {did_you_mean(setting, known)}")
-        if len(owners) > 1 and setting != "vocab_size":  # that is refused where it is merged
+        if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
             raise ConfigError(
                 f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately, and combine them with "
                 "reviewgen blend."
@@ -269,8 +318,7 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     except PluginError:  # its package is not installed any more, or another one has the name; or composed in another process
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
-    settings = to_dict(bundle.model.config)
-    del settings["vocab_size"]
+    settings = without_vocabulary(to_dict(bundle.model.config))
     own = Preset(
         model=name_of("model", bundle.model_plugin.name, bundle.model_plugin.package),
         tokenizer=name_of("tokenizer", bundle.tokenizer_plugin.name, bundle.tokenizer_plugin.package),

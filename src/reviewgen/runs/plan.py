@@ -112,7 +112,9 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     folder = None if out is None else to_path("out", out)
     if folder is not None:
         refuse_existing(folder)
-    parts = resolve_parts(start, options.get("model"), options.get("tokenizer"), options.get("training"))
+    parts = resolve_parts(
+        start, options.get("model"), options.get("tokenizer"), options.get("training"), options.get("initial_weights")
+    )
     check_tracker(options.get("log"))
     return TrainingPlan(
         parts=parts,

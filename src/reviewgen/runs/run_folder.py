@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import rename_values
-from reviewgen.errors import CheckpointError, ConfigError, TrainingError, storage_errors
+from reviewgen.errors import BundleError, CheckpointError, ConfigError, TrainingError, storage_errors
+from reviewgen.protocols.migration import migrate_values
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training import Checkpoints, all_processes
 from reviewgen.version import __version__
@@ -52,6 +53,7 @@ class RunFolder:
             )
         self._resume, self._is_open = plan.resume, False
         self._description, self._model_config = _describe(plan), plan.parts.model_class.Config
+        self._model_package = plan.parts.model_plugin.package
         self.saved: Mapping[str, Any] = {}
         self.seconds = 0.0
         self.folder = None if plan.out is None else plan.out.with_name(f"{plan.out.name}.run")
@@ -120,6 +122,18 @@ class RunFolder:
             raise
         self.saved, self.seconds = checkpoints.extra, checkpoints.seconds
 
+    def _update_settings(self, saved: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+        """Return model settings that an earlier version has saved under their names and values of today.
+
+        Raises:
+            CheckpointError: The model's config cannot read them.
+        """
+        try:
+            migrated = migrate_values(self._model_config, saved, versions.get(self._model_package, ""))
+        except BundleError as error:
+            raise CheckpointError(f"{self.folder} cannot be resumed: {error}") from None
+        return rename_values(self._model_config, migrated)
+
     def _load(self, checkpoints: Checkpoints, folder: Path) -> None:
         """Compare what the folder holds with this run, and load the last checkpoint if the run is resumed.
 
@@ -140,7 +154,7 @@ class RunFolder:
         if before is None:
             raise CheckpointError(f"There is no run to resume in {folder}. Leave out --resume (resume=True) to start one.")
         if isinstance(model_settings := before["settings"].get("model"), dict):  # an earlier version may have had other values
-            before["settings"]["model"] = rename_values(self._model_config, model_settings)
+            before["settings"]["model"] = self._update_settings(model_settings, before["versions"])
         _compare(folder, before, self._description)
         checkpoints.load()
         checkpoints.note(

@@ -14,6 +14,7 @@ from reviewgen.evaluation import Document, evaluate_documents, sample_documents
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import targets_per_character
 from reviewgen.runs.fit import Baseline, Fit
+from reviewgen.runs.initial_weights import set_initial_weights
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
 from reviewgen.runs.record import ChosenSize, RunRecord
@@ -61,15 +62,19 @@ def start_fit(
     if record.size is None and seconds_left is not None and (sizing := find_size(plan, corpus, seconds_left)) is not None:
         record.size = ChosenSize(sizing.model, sizing.training)
         record.note(sizing.describe(seconds_left))
-    model = plan.parts.build_model(conditions.vocab_size, plan.seed, None if record.size is None else record.size.model)
+    size_settings = None if record.size is None else record.size.model
+    model = plan.parts.build_model(corpus.tokenizer, conditions.vocab_size, plan.seed, size_settings)
+    initial = plan.parts.initial_weights
+    initial_tensors = [] if initial is None else set_initial_weights(model, initial)
     _refuse_differences(plan, corpus, model)
     bits = None if plan.parts.trained is None else _measure_bits(model, held_out, corpus)
     record.note(*_note_trained(plan, bits))
+    if initial is not None:
+        record.note(f"Initial weights from {initial.file.name}: {', '.join(initial_tensors)}; the others are random.")
     if folder is not None and folder.checkpoints is not None:
         folder.checkpoints.snapshot = record.to_checkpoint
-    return Fit(
-        plan, corpus, started, model, record, Baseline(token_copy_rate, bits), log or RunLog(None, None, plan.preset), folder
-    )
+    baseline = Baseline(token_copy_rate, bits, tuple(initial_tensors))
+    return Fit(plan, corpus, started, model, record, baseline, log or RunLog(None, None, plan.preset), folder)
 
 
 def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Sizing | None:
@@ -83,7 +88,7 @@ def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Siz
         return None
 
     def build(size: Mapping[str, Any]) -> LanguageModel:
-        return parts.build_model(corpus.conditions.vocab_size, 0, size)
+        return parts.build_model(corpus.tokenizer, corpus.conditions.vocab_size, 0, size)
 
     with all_processes() as processes:
         sizing: Sizing | None = None

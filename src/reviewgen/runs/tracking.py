@@ -20,6 +20,7 @@ from typing import Any
 
 from reviewgen.bundle.write import refuse_existing
 from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.runs.curves import TERM
 from reviewgen.training import Report, process_state
 
 __all__ = ["RunLog", "check_tracker", "flatten"]
@@ -127,7 +128,8 @@ class RunLog:
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
         """Log what is kept of a report, and return the report; with a note if logging has just failed."""
         if self._tracker is not None and kept is not None:
-            values = {name: kept[name] for name in _LOGGED if kept.get(name) is not None}
+            names = [*_LOGGED, *(name for name in kept if name.startswith(TERM))]
+            values = {name: kept[name] for name in names if kept.get(name) is not None}
             sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
             self._try(self._tracker.log, values | sample, report.step)
         if self.failure is None or self._is_failure_reported:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
-from reviewgen.config import Bound, fields_of, from_dict
+from reviewgen.config import Bound, fields_of
 from reviewgen.errors import ConfigError
-from reviewgen.runs.parts import TrainingParts, merge_settings
+from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
 from reviewgen.search.variants import split_name
 from reviewgen.training import TrainingConfig
 
@@ -70,7 +70,7 @@ def current(parts: TrainingParts, setting: str) -> Any:
     """Return the value of a setting without a search."""
     group, name = split_name(setting)
     if group == "model":
-        return getattr(from_dict(parts.model_class.Config, {"vocab_size": 2} | parts.model_settings), name)
+        return getattr(check_settings(parts.model_class.Config, parts.model_settings), name)
     return getattr(parts.training if group == "training" else parts.tokenizer_config, name)
 
 

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reviewgen.config import from_dict, to_dict
+from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
 from reviewgen.testing.device_law import devices
 from reviewgen.testing.implementations_law import implementations
+from reviewgen.testing.initial_weights_law import initial_weights
+from reviewgen.testing.loss_law import losses
+from reviewgen.testing.migration_law import migration
 from reviewgen.testing.models import (
     ROWS,
     STEPS,
@@ -32,6 +35,7 @@ from reviewgen.testing.models import (
     through_a_file,
     train_by_counting,
 )
+from reviewgen.testing.parameter_groups_law import parameter_groups
 from reviewgen.testing.step_law import step
 
 __all__ = [
@@ -43,9 +47,13 @@ __all__ = [
     "devices",
     "explicit",
     "implementations",
+    "initial_weights",
+    "losses",
     "meta",
+    "migration",
     "no_mutation",
     "normal",
+    "parameter_groups",
     "protocol",
     "reports",
     "round_trip",
@@ -104,7 +112,8 @@ def config(make: Make) -> None:
     assert fields[0].name == "vocab_size", f"The first field of the config must be vocab_size; got {fields[0].name!r}."
     values = json.loads(json.dumps(to_dict(settings)))
     assert from_dict(cls, values) == settings, f"The config must be equal after a round trip through JSON; its JSON is {values}."
-    required = [f.name for f in fields[1:] if f.default is f.default_factory is dataclasses.MISSING]
+    own = [field for field in fields if field.name not in VOCABULARY_FIELDS]
+    required = [f.name for f in own if f.default is f.default_factory is dataclasses.MISSING]
     assert not required, f"The settings {required} need defaults: a model can be used without a preset."
 
 
@@ -308,5 +317,9 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     sums_to_one,
     reports,
     devices,
+    losses,
+    parameter_groups,
+    initial_weights,
+    migration,
 )
 """All laws of a model, in the order in which to fix broken ones."""

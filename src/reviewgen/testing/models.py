@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from reviewgen.config import from_dict
+from reviewgen.config import from_dict, vocabulary_settings
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 
@@ -40,6 +40,8 @@ TOLERANCE = 1e-4
 def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) -> LanguageModel:
     """Create an installed model by name, ready for the laws; the global random state is not changed.
 
+    A config with ``bos_id`` and ``eos_id`` gets 0 and 1.
+
     Raises:
         UnknownPlugin: No installed plugin has that name.
         ConfigError: A setting is unknown or out of range.
@@ -47,7 +49,8 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
     cls, _ = find_model(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cls(from_dict(cls.Config, {"vocab_size": vocab_size, **settings}))
+        ids = vocabulary_settings(cls.Config, vocab_size, bos_id=0, eos_id=min(1, vocab_size - 1))
+        model = cls(from_dict(cls.Config, {**ids, **settings}))
     if isinstance(model, CountTrained):
         train_by_counting(model, vocab_size, seed)
     ready: LanguageModel = evaluating(model)

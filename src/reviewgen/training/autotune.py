@@ -19,7 +19,7 @@ from torch import nn
 from reviewgen.protocols import SupportsImplementations
 from reviewgen.training.config import Budget, TrainingConfig
 from reviewgen.training.device import IsolatedRng, autocast, using_threads
-from reviewgen.training.loss import cross_entropy
+from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
 
 __all__ = [
     "ExecutionConfig",
@@ -186,7 +186,9 @@ def measure_throughput(model: Any, execution: ExecutionConfig, batch: tuple[int,
             start = time.perf_counter()
             with autocast("cpu", execution.precision):
                 logits, _ = model(ids[:, :-1], model.initial_state(batch[0]))
-            torch.autograd.backward(cross_entropy(logits, ids[:, 1:], batch[0] * batch[1]))
+                terms = own_losses(model, logits, ids[:, 1:])
+            loss, _ = add_own_losses(cross_entropy(logits, ids[:, 1:], batch[0] * batch[1]), terms, 1.0)
+            torch.autograd.backward(loss)
             if number:
                 best = max(best, batch[0] * batch[1] / (time.perf_counter() - start))
     return best

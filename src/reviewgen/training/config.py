@@ -1,6 +1,7 @@
 """The budget of a training run and its step reports: plain data. Training settings are in ``config.training``."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from torch import Tensor
@@ -50,6 +51,7 @@ class Report:
         tokens: Tokens trained on so far, of all processes.
         epoch: Index of the epoch, from 0.
         loss: Cross entropy of this step, nats per token; None for a model trained by counting.
+        losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
         learning_rate: Learning rate of this step; None for a model trained by counting.
         evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
@@ -70,6 +72,7 @@ class Report:
     tokens: int
     epoch: int = 0
     loss: Tensor | None = None
+    losses: Mapping[str, Tensor] = field(default_factory=dict)
     learning_rate: float | None = None
     evaluation: Evaluation | None = None
     token_copy_rate: float | None = None

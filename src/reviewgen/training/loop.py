@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen.data import IGNORED, Batch, Lanes
-from reviewgen.errors import CheckpointError, TrainingError
+from reviewgen.errors import BrokenPlugin, CheckpointError, TrainingError
 from reviewgen.protocols import State, SupportsImplementations
 from reviewgen.training.autotune import (
     ExecutionConfig,
@@ -28,7 +29,7 @@ from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.device import IsolatedRng, Threads, autocast, choose_device, choose_precision, to_device
 from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loss import cross_entropy
+from reviewgen.training.loss import add_own_losses, cross_entropy, own_losses
 from reviewgen.training.optimizing import make_averaged, make_optimizers, set_learning_rate
 from reviewgen.training.schedule import Schedule
 
@@ -51,6 +52,7 @@ class Loop:
 
     Raises:
         CheckpointError: The resume state does not fit the model.
+        BrokenPlugin: The model's own parameter groups are wrong.
     """
 
     def __init__(
@@ -69,13 +71,13 @@ class Loop:
         batches = math.ceil((budget.epochs or 0) * lanes.batches_per_epoch)
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
+        self.optimizers = make_optimizers(model, config)
         self.execution, self.threads = self._choose_execution(resume_state)
         parts = f"{self.device}, {self.execution.precision} mixed precision", self.execution.implementation
         self.device_description = ", ".join(filter(None, parts))
         self.autocast = autocast(self.device.type, self.execution.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.precision == "fp16")
         self.processes.broadcast_weights(model)
-        self.optimizers = make_optimizers(model, config)
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
         self.averaged = make_averaged(model, config.averaging)
@@ -86,6 +88,8 @@ class Loop:
         self.carried_state: State = None  # of the lanes, from the last batch
         self.schedule = Schedule(config.learning_rate, config.warmup)
         self.learning_rate = 0.0
+        self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
+        self.losses: dict[str, Tensor] = {}  # of the last step, by those names
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
         self.guard = self._make_guard()
         own_seconds = None if budget.deadline is None else budget.deadline - self.started
@@ -177,16 +181,21 @@ class Loop:
         return execution, Threads(execution.threads, one_thread_seconds)
 
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
-        """Take one optimizer step on consecutive batches, unless its loss or gradient is bad; return the loss, nats per token."""
+        """Take one optimizer step on consecutive batches, unless its loss or gradient is bad; return the cross entropy.
+
+        It is in nats per token. The model's own loss terms of the step are in ``losses``.
+        """
         start = time.monotonic()
         self.learning_rate = self.schedule.learning_rate(self.steps)
         set_learning_rate(self.optimizers, self.learning_rate)
         self.model.zero_grad()
         targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
-        loss = sum((self._forward_backward(batch, targets) for batch in batches), torch.zeros((), device=self.device))
-        loss = self.processes.average_gradients(self.parameters, loss, targets)
+        losses = sum((self._forward_backward(batch, targets) for batch in batches), torch.zeros((), device=self.device))
+        entropy: Tensor
+        entropy, *own = self.processes.average_gradients(self.parameters, losses, targets)
+        self.losses = dict(zip(self.loss_names, own[1:], strict=True))
         self.steps += 1
-        if self._clip_gradients(loss):
+        if self._clip_gradients(own[0] if own else entropy):
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
             if self.averaged is not None:
@@ -194,19 +203,34 @@ class Loop:
         self.scaler.update()
         self.position = batches[-1].epoch, batches[-1].number + 1
         self.threads.record(time.monotonic() - start)
-        return loss
+        return entropy
 
-    def _forward_backward(self, batch: Batch, targets: int) -> Tensor:
-        """Accumulate the gradients of a batch; return its part of the step's loss, which is a mean over ``targets``."""
-        ids = to_device(batch.ids, self.device)
+    def _forward_backward(self, batch: Batch, targets: int) -> Float[Tensor, " L"]:
+        """Accumulate the gradients of a batch.
+
+        Returns:
+            Its part of the step's losses, which are means over ``targets``: the cross entropy and, if the model has terms of its
+            own, what is minimised, and each of them.
+        """
+        ids, following = to_device(batch.ids, self.device), to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
             logits, state = self.model(ids, state)
-        loss = cross_entropy(logits, to_device(batch.targets, self.device), targets)
+            terms = own_losses(self.model, logits, following)
+        loss = entropy = cross_entropy(logits, following, targets)
+        losses = [entropy]
+        if terms:
+            share = int((batch.targets != IGNORED).sum()) / max(1, targets)
+            loss, parts = add_own_losses(entropy, terms, share)
+            self.loss_names = self.loss_names or tuple(parts)
+            if parts.keys() != set(self.loss_names):
+                names = f"{', '.join(parts)} after {', '.join(self.loss_names)}"
+                raise BrokenPlugin(f"{type(self.model).__name__}.losses must return the same names at each call; got {names}.")
+            losses += [loss, *(parts[name] for name in self.loss_names)]
         torch.autograd.backward(self.scaler.scale(loss))
         self.carried_state = detach(state)
-        return loss.detach()
+        return torch.stack(losses).detach()
 
     def _clip_gradients(self, loss: Tensor) -> bool:
         """Clip the gradients by their global norm; return whether the optimizers may use them."""
@@ -228,6 +252,7 @@ class Loop:
             tokens=self.steps * self._tokens_per_step(),
             epoch=batch.epoch,
             loss=loss,
+            losses=self.losses,
             learning_rate=self.learning_rate,
             evaluation_seconds=self.evaluator.total_seconds,
             device=self.device_description,
@@ -312,8 +337,9 @@ class Loop:
         """
         step, batches = self.guard.bad_step, self.lanes.batches_per_epoch
         batch = (step - 1) * self.config.gradient_accumulation_steps
-        loss = report.nats_per_token
-        what = f"The loss is {loss}" if loss is not None and not math.isfinite(loss) else "The gradient is NaN or infinite"
+        losses = {"The loss": report.loss, **{f"The loss term {name!r}": term for name, term in report.losses.items()}}
+        bad = [f"{name} is {float(loss)}" for name, loss in losses.items() if loss is not None and not loss.isfinite()]
+        what = bad[0] if bad else "The gradient is NaN or infinite"
         where = f"step {step:,} (epoch {batch // batches + 1}, batch {batch % batches + 1:,} of {batches:,})"
         reason = f"{what} at {where}: lower training.learning_rate (now {report.learning_rate:g})"
         return self.end_early(report, reason, StopReason.DIVERGED)
@@ -384,5 +410,12 @@ def _to(state: State, device: torch.device) -> State:
 
 
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return copies of a model's tensors, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+    """Return copies of a model's tensors, on the CPU; tied ones share their copy, so that a checkpoint has it once."""
+    copies: dict[tuple[Any, ...], Tensor] = {}
+    named = {}
+    for name, tensor in model.state_dict().items():
+        memory = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if not tensor.data_ptr() or memory not in copies:
+            copies[memory] = tensor.detach().to("cpu", copy=True)
+        named[name] = copies[memory]
+    return named

@@ -1,10 +1,11 @@
-"""Cross entropy, in nats per token: the training loss of every model. Models return logits.
+"""Cross entropy, in nats per token: the training loss of every model, and the terms that a model adds. Models return logits.
 
 On a CPU, a compiled loop computes the loss and its gradient in one pass (``reviewgen.compiled.entropy``): with a vocabulary of
 some thousand tokens, torch's separate steps (conversion to 32 bits, log-softmax, its gradient, conversion back) take most of the
 time of a training step.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,13 @@ from torch.nn import functional as F
 from reviewgen.compiled.entropy import cross_entropy_and_gradient
 from reviewgen.compiled.tensors import as_array
 from reviewgen.data import IGNORED
+from reviewgen.errors import BrokenPlugin
+from reviewgen.protocols import SupportsLoss
 
-__all__ = ["cross_entropy"]
+__all__ = ["CROSS_ENTROPY", "add_own_losses", "cross_entropy", "own_losses"]
+
+CROSS_ENTROPY = "cross_entropy"
+"""The name of a model's own term that is minimised in place of the cross entropy."""
 
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 
@@ -38,6 +44,39 @@ def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], c
         loss: Tensor = apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
         return loss
     return F.cross_entropy(flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum") / max(1, count)
+
+
+def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> dict[str, Float[Tensor, ""]]:
+    """Return a model's own loss terms of a batch by name, after they were checked; empty for a model without any.
+
+    Raises:
+        BrokenPlugin: They are not tensors without dimensions by name.
+    """
+    if not isinstance(model, SupportsLoss):
+        return {}
+    terms = model.losses(logits, targets)
+    if not isinstance(terms, Mapping) or not terms:
+        raise BrokenPlugin(f"{type(model).__name__}.losses must return at least one term by name, as a dict.")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.dim():
+            got = f"the shape {tuple(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
+            raise BrokenPlugin(f"{type(model).__name__}.losses: {name} must be a tensor without dimensions; got {got}.")
+    return dict(terms)
+
+
+def add_own_losses(
+    entropy: Float[Tensor, ""], terms: Mapping[str, Float[Tensor, ""]], share: float
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """Return the loss to minimise, and a model's own terms as their part of the step's.
+
+    Args:
+        entropy: The cross entropy of a batch, divided by the number of targets of its step.
+        terms: The model's own terms; see ``own_losses``.
+        share: The batch's share of the targets of its step. Without a target, the terms are zero: a mean of nothing is NaN.
+    """
+    parts = {name: term.float() * share if share else torch.zeros_like(entropy) for name, term in terms.items()}
+    replaced = share > 0 and CROSS_ENTROPY in parts
+    return sum(parts.values(), torch.zeros_like(entropy) if replaced else entropy), parts
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -17,6 +17,8 @@ _MARKERS = ("$tensor", "$tuple", "$items", "$float")  # keys that stand for what
 def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
     """Return a tree as a JSON value, and its tensors by number and path; no two of them share memory.
 
+    A tensor that stands in several places, as tied weights do, is in the table once.
+
     The memory order of a tensor's axes is kept, because matrix products may round differently in another order.
 
     >>> pack({"rate": 0.1, "betas": (0.9, 0.99), "state": {0: {"step": torch.tensor(3.0)}}})[0]   # doctest: +SKIP
@@ -27,7 +29,7 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
         TypeError: The tree holds something other than tensors and JSON values.
     """
     tensors: dict[str, Tensor] = {}
-    return _pack(tree, "", tensors), tensors
+    return _pack(tree, "", tensors, {}), tensors
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -52,21 +54,32 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: unpack(part, tensors) for key, part in packed.items()}
 
 
-def _pack(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Return a part of a tree, at ``path``, as a JSON value, and add its tensors to the table."""
+def _pack(tree: Any, path: str, tensors: dict[str, Tensor], names: dict[tuple[Any, ...], str]) -> Any:
+    """Return a part of a tree, at ``path``, as a JSON value, and add its tensors to the table.
+
+    Args:
+        tree: The part.
+        path: Where it is.
+        tensors: The table.
+        names: The name in it of each tensor so far, by what identifies its memory.
+    """
     if isinstance(tree, Tensor):
-        name, axes = f"{len(tensors)} {path}", _axes_in_memory(tree)
+        axes = _axes_in_memory(tree)
+        memory = tree.device, tree.data_ptr(), tree.dtype, tree.shape, tree.stride()
+        if tree.numel() and memory in names:
+            return {"$tensor": names[memory], "axes": axes}
+        name = names[memory] = f"{len(tensors)} {path}"
         plain = tree.detach().cpu().permute(axes).contiguous()
         addresses = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         is_shared = plain.untyped_storage().data_ptr() in addresses  # as that of tied weights is
         tensors[name] = plain.clone() if is_shared else plain
         return {"$tensor": name, "axes": axes}
     if isinstance(tree, Mapping):
-        items = [(key, _pack(part, f"{path}.{key}".lstrip("."), tensors)) for key, part in tree.items()]
+        items = [(key, _pack(part, f"{path}.{key}".lstrip("."), tensors, names)) for key, part in tree.items()]
         is_plain = all(isinstance(key, str) and key not in _MARKERS for key in tree)
         return dict(items) if is_plain else {"$items": items}
     if isinstance(tree, list | tuple):
-        parts = [_pack(part, f"{path}.{number}".lstrip("."), tensors) for number, part in enumerate(tree)]
+        parts = [_pack(part, f"{path}.{number}".lstrip("."), tensors, names) for number, part in enumerate(tree)]
         return parts if isinstance(tree, list) else {"$tuple": parts}
     if isinstance(tree, float) and not math.isfinite(tree):
         return {"$float": str(tree)}

@@ -98,8 +98,8 @@ class Processes:
                 for tensor in model.state_dict().values():
                     distributed.broadcast(tensor.view(-1).view(torch.uint8), group=self._group, group_src=0)
 
-    def average_gradients(self, parameters: Iterable[Tensor], loss: Float[Tensor, ""], targets: int) -> Float[Tensor, ""]:
-        """Replace each gradient by its weighted mean over the processes; return that of the loss. Does not wait for the device.
+    def average_gradients(self, parameters: Iterable[Tensor], losses: Float[Tensor, "*N"], targets: int) -> Float[Tensor, "*N"]:
+        """Replace each gradient by its weighted mean over the processes; return that of losses. Does not wait for the device.
 
         A process counts by its number of ``targets``. A parameter without a gradient gets one of zeros.
 
@@ -108,20 +108,20 @@ class Processes:
             ProcessLost: Another process has ended.
         """
         if self.world_size == 1:
-            return loss
+            return losses
         counts, interrupted = self.all_gather([targets, self.interrupts.arrived]).T  # (P,) each
         if interrupted.any():
             raise KeyboardInterrupt
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
-        flat = torch.cat([*(gradient.float().flatten() for gradient in gradients), loss.float().view(1)])
+        flat = torch.cat([*(gradient.float().flatten() for gradient in gradients), losses.float().flatten()])
         flat *= targets / max(1.0, counts.sum())
         with connection_errors():
             distributed.all_reduce(flat, group=self._group if flat.device.type == "cpu" else None)
-        pieces = torch.split(flat[:-1], [gradient.numel() for gradient in gradients])
+        pieces = torch.split(flat[: len(flat) - losses.numel()], [gradient.numel() for gradient in gradients])
         for parameter, gradient, piece in zip(trained, gradients, pieces, strict=True):
             parameter.grad = gradient.copy_(piece.view_as(gradient))
-        return flat[-1]
+        return flat[len(flat) - losses.numel() :].view_as(losses)
 
     def refuse_differences(self, facts: Mapping[str, Any]) -> None:
         """Check that all processes have the same settings, in every process.

@@ -1,0 +1,73 @@
+"""Optional abilities of a model that is trained by gradient: its own loss, optimizer settings, and foreign weights. Needs torch.
+
+Shapes by letter: B batch, T time (tokens), V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups"]
+
+
+@runtime_checkable
+class SupportsLoss(Protocol):
+    """A model with loss terms of its own, for training: a penalty, an auxiliary task, or another loss than cross entropy.
+
+    The terms are added to the cross entropy and minimised together. A term named "cross_entropy" is minimised in place of it, as
+    with label smoothing. Each term is reported by its name; ``Report.loss`` and bits per character remain those of the plain
+    cross entropy, so that models can be compared.
+    """
+
+    def losses(self, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Mapping[str, Float[Tensor, ""]]:
+        """Return the terms of a batch by name: the same names at each call.
+
+        Called in training only, after each call of the model, so that it may use what that call has kept. A step with several
+        batches, or of several processes, averages a term over them, weighted by their numbers of targets.
+
+        Args:
+            logits: What the model has returned for the batch, with gradients.
+            targets: The tokens that follow; -100 where none is to be predicted, at the beginning of a text.
+
+        Returns:
+            Each term as a tensor without dimensions: a mean per target, in nats, or a penalty.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsParameterGroups(Protocol):
+    """A model that has optimizer settings for some of its parameters, as without weight decay for a gate's bias."""
+
+    def parameter_groups(self) -> Sequence[Mapping[str, Any]]:
+        """Return groups of parameters with their settings; parameters in no group follow the default rules.
+
+        Each group has the key ``params``, a sequence of the model's parameters, and may have:
+
+        - ``optimizer``: "adamw", or "muon" for matrices, in place of the default: muon for matrices between hidden vectors. The
+          user's setting ``optimizer=adamw`` uses AdamW for all.
+        - ``learning_rate_scale``: a number of at least 0, times which the learning rate is used.
+        - ``weight_decay``: a number of at least 0, in place of the user's setting.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsInitialWeights(Protocol):
+    """A model that can start from tensors of another source, which the user gives as a safetensors file."""
+
+    def initial_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return tensors of this model by name, as in ``state_dict``, made of those of another source; change nothing.
+
+        The core checks their names and shapes, and copies them into the model. What is not returned keeps its random values. The
+        names of ``state_dict`` are accepted too, so that a model can start from one of its own kind.
+
+        Args:
+            tensors: The tensors of the file, by name.
+
+        Raises:
+            ConfigError: A tensor has no place in this model; the message names it, and says which ones are accepted.
+        """
+        ...

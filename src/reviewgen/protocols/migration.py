@@ -1,0 +1,91 @@
+"""SupportsMigration, the ability of a config to read what an earlier version of its plugin has saved. Needs no torch."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from reviewgen.config import from_dict
+from reviewgen.errors import BundleError, ConfigError
+
+__all__ = ["SupportsMigration", "migrate_values", "read_saved_config"]
+
+ConfigT = TypeVar("ConfigT")
+_MAX_REASON = 200  # characters of a plugin's own message
+
+
+@runtime_checkable
+class SupportsMigration(Protocol):
+    """A ``Config`` whose fields have changed since a version of its plugin, and that can still read what was saved before.
+
+    It is a class method of the config and not of the model, so that a model is generated from without torch. It is called for
+    every saved config, also for one of the current version, whose values it returns unchanged.
+
+    >>> @dataclass(frozen=True, kw_only=True)                                                    # doctest: +SKIP
+    ... class MinGruConfig:
+    ...     vocab_size: int
+    ...     hidden_size: int = 256
+    ...
+    ...     @classmethod
+    ...     def migrate(cls, values, version):
+    ...         if "units" in values:  # until 0.2
+    ...             values["hidden_size"] = values.pop("units")
+    ...         return values
+    """
+
+    @classmethod
+    def migrate(cls, values: dict[str, Any], version: str) -> Mapping[str, Any]:
+        """Return the values of the current config that mean the same.
+
+        Args:
+            values: The saved values, as JSON values; a copy, which may be changed.
+            version: The version of the plugin's package that saved them, as in "0.1.2"; empty if it was registered in a process.
+
+        Raises:
+            ConfigError: There is no such config any more; the message says what to do.
+        """
+        ...
+
+
+def migrate_values(cls: Any, values: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """Return saved values as the current config has them; unchanged if the config has no migration.
+
+    Raises:
+        BundleError: The migration raises, or returns something other than values by name.
+    """
+    name, said = cls.__name__, f"the config that version {version or '?'} has saved"
+    if not isinstance(cls, SupportsMigration):
+        return dict(values)
+    try:
+        migrated = cls.migrate(dict(values), version)
+    except Exception as error:  # a plugin's code may raise anything
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:_MAX_REASON] if lines else type(error).__name__
+        raise BundleError(f"{name}.migrate cannot read {said}: {reason}") from None
+    if not isinstance(migrated, Mapping) or not all(isinstance(name, str) for name in migrated):
+        raise BundleError(
+            f"{name}.migrate must return the settings by name, as a dict; for {said} it returned a {type(migrated).__name__}."
+        )
+    return dict(migrated)
+
+
+def read_saved_config(cls: type[ConfigT], values: Mapping[str, Any], version: str) -> ConfigT:
+    """Return a config from saved values, which an earlier version of the plugin may have written.
+
+    Args:
+        cls: The config class.
+        values: The saved values.
+        version: The version of the plugin's package that saved them.
+
+    Raises:
+        BundleError: The migration raises, or returns settings that the config does not take.
+        ConfigError: The config has no migration, and does not take the saved values.
+    """
+    if not isinstance(cls, SupportsMigration):
+        return from_dict(cls, values)
+    migrated = migrate_values(cls, values, version)
+    try:
+        return from_dict(cls, migrated)
+    except (ConfigError, TypeError) as error:
+        raise BundleError(
+            f"{cls.__name__}.migrate returns settings that the config does not take, for the config that version "
+            f"{version or '?'} has saved: {str(error)[:_MAX_REASON]}"
+        ) from None
