@@ -1,14 +1,15 @@
 """The laws of the stepper contract in ``reviewgen.protocols``, one function each.
 
 ``make`` returns a new model in evaluation mode, with whose plain call the stepper is compared. ``factory`` is the
-``StepperFactory`` that builds the stepper from the model's tensors; without one, the model's own ``stepper()`` is checked. B batch,
-T time (tokens), V vocabulary.
+``StepperFactory`` that builds the stepper from the model's tensors; without one, the model's own ``stepper()`` is checked.
+B batch, T time (tokens), V vocabulary.
 """
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,9 +113,7 @@ def batch_first(make: Make, factory: Any) -> None:
                     f"{when} has an array of the shape {array.shape}; its first dimension must be B = {batch}."
                 )
         expected = batch, model.config.vocab_size
-        assert np.shape(logits) == expected, (
-            f"forward must return logits of the shape (B, V) = {expected}; got {np.shape(logits)}."
-        )
+        assert np.shape(logits) == expected, f"forward must return logits of the shape {expected}; got {np.shape(logits)}."
 
 
 def fixed_step_state(make: Make, factory: Any) -> None:
@@ -150,8 +149,8 @@ def stacked(make: Make, factory: Any) -> None:
         logits, _ = forward(stepper, ids, select_rows(together, np.array(rows)))
         expected = torch.cat([call(model, texts[row])[0][:, -1] for row in rows])
         sentence = (
-            f"Stepped as one batch, texts of {[PROMPTS[row] for row in rows]} tokens get other logits than each alone; rows may share "
-            "nothing, such as a position."
+            f"Stepped as one batch, texts of {[PROMPTS[row] for row in rows]} tokens get other logits than each alone; rows may "
+            "share nothing, such as a position."
         )
         assert_close(logits, expected, sentence, (LOGITS[0], LOGITS[2]))
 
@@ -200,12 +199,12 @@ def without_torch(make: Make, factory: Any) -> None:
     name = getattr(factory, "__module__", None)
     if factory is None or name is None or name == "__main__":
         return  # another process cannot import what a notebook defines
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     command = [sys.executable, "-P", "-c", _IMPORT, name]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode != 3, (
-        f"The stepper's module {name} imports torch, in {done.stdout.strip()[-200:]}. Generation loads no torch: move what the model "
-        "and its stepper share into a module without it."
+        f"The stepper's module {name} imports torch, in {done.stdout.strip()[-200:]}. Generation loads no torch: move what the "
+        "model and its stepper share into a module without it."
     )
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     assert done.returncode == 0, f"The stepper's module {name} cannot be imported in a new process: {last[:200]}"
