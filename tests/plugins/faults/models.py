@@ -335,7 +335,7 @@ class TwoSoftmaxes(Twin):
 
 class Squashed(Twin):
     def score_all(self, hidden):
-        return torch.tanh(self.output(hidden))
+        return torch.sigmoid(self.output(hidden))
 
 
 class ScoresTheCurrent(Twin):
