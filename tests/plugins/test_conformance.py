@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from reviewgen.registry import list_plugins
-from reviewgen.testing import MODEL_LAWS, TOKENIZER_LAWS, make_model, make_tokenizer
+from reviewgen.registry import find_stepper, list_plugins
+from reviewgen.testing import MODEL_LAWS, STEPPER_LAWS, TOKENIZER_LAWS, make_model, make_tokenizer
+from reviewgen.testing.tokenizer_laws import lossless
+from reviewgen.testing.training_laws import learns
 
 OPTIONS = {
     "gru-layers": ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
@@ -45,6 +47,30 @@ def test_a_model_with_options(law, options):
     law(make)
 
 
+@pytest.mark.parametrize(("law", "name"), cases("stepper", STEPPER_LAWS))
+def test_stepper(law, name):
+    law(lambda: make_model(name), find_stepper(name))
+
+
 @pytest.mark.parametrize(("law", "name"), cases("tokenizer", TOKENIZER_LAWS))
 def test_tokenizer(law, name):
     law(lambda: make_tokenizer(name))
+
+
+@pytest.mark.parametrize("name", ["char", "word"])
+def test_the_tokenizers_in_the_tree_are_lossless(name):
+    lossless(lambda: make_tokenizer(name))
+
+
+@pytest.mark.parametrize("layer", ["fused", "compiled", "reference"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_every_layer_learns(name, layer, activation):
+    if (layer, activation) == ("fused", "relu") and name != "rnn":
+        pytest.skip("PyTorch has no such layer.")
+    learns(lambda: make_model(name, hidden_size=32, layer=layer, activation=activation))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_every_nnlm_learns(activation):
+    learns(lambda: make_model("nnlm", activation=activation))

@@ -27,6 +27,8 @@ from reviewgen.testing import (
     train_by_counting,
 )
 from reviewgen.testing.device_law import devices
+from tests.plugins.faults import models as faulty_models
+from tests.plugins.faults import tokenizers as faulty_tokenizers
 
 V, H = 11, 4
 
@@ -374,15 +376,24 @@ MODEL_FAULTS = {
     "config": BrokenConfig,
     "shape": BrokenShape,
     "state": BrokenState,
-    "chunks": BrokenChunks,
+    "same_again": BrokenSameAgain,
     "causal": BrokenCausal,
+    "chunks": BrokenChunks,
     "rows": BrokenRows,
     "no_mutation": BrokenNoMutation,
     "normal": BrokenNormal,
-    "same_again": BrokenSameAgain,
     "round_trip": BrokenRoundTrip,
     "strict": BrokenStrict,
     "meta": BrokenMeta,
+    "fixed_state": faulty_models.GrowingCache,
+    "long_text": faulty_models.PositionTable,
+    "aligned": faulty_models.OneLate,
+    "deep_copy": faulty_models.CopiesNothing,
+    "causal_in_training": faulty_models.LooksAheadInTraining,
+    "carried": faulty_models.KeepsItsGraph,
+    "gradients": faulty_models.UnusedLayer,
+    "autocast": faulty_models.MixesDtypes,
+    "learns": faulty_models.ReturnsProbabilities,
     "score": BrokenScore,
     "step": BrokenStep,
     "implementations": BrokenImplementations,
@@ -536,6 +547,10 @@ TOKENIZER_FAULTS = {
     "streamed": BrokenStreamed,
     "save_load": BrokenSaveLoad,
     "plain_data": BrokenPlainData,
+    "no_subfolders": faulty_tokenizers.MakesAFolder,
+    "file_names": faulty_tokenizers.WritesConfigJson,
+    "own_folder": faulty_tokenizers.WritesWhenLoaded,
+    "any_order": faulty_tokenizers.InTheOrderOfASet,
 }
 
 
@@ -551,7 +566,7 @@ def test_every_law_has_a_faulty_plugin():
 def test_every_law_is_in_its_list():
     helpers = {"MODEL_LAWS", "check_model", "make_model", "train_by_counting"}
     assert {law.__name__ for law in MODEL_LAWS} == set(model_laws.__all__) - helpers
-    helpers = {"TOKENIZER_LAWS", "NASTY_TEXTS", "TRAINING_TEXTS", "check_tokenizer", "make_tokenizer"}
+    helpers = {"TOKENIZER_LAWS", "NASTY_TEXTS", "TRAINING_TEXTS", "check_tokenizer", "make_tokenizer", "lossless"}
     assert {law.__name__ for law in TOKENIZER_LAWS} == set(tokenizer_laws.__all__) - helpers
     assert all(hasattr(testing, name) for name in testing.__all__)
 

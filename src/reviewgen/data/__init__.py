@@ -10,6 +10,7 @@
     tags, mojibake   remove HTML tags; find and mend texts that were decoded wrongly
     cleaned_rows     cleaned examples, some at a time, in memory or as JSON lines
     corpus, spool    one pass: clean, store on disk, split by hash
+    lost_characters  which characters the tokenizer loses
     long_text        which parts of one long text are held out
     encoding, store  token ids in memory-mapped files, with their conditions
     cache            the token cache: each corpus is encoded once
@@ -24,6 +25,7 @@ from reviewgen.data.cache import cache_folder, digest_tokenizer, tokenize, works
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, DataConfig, describe, gather, read_examples, shorten
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
+from reviewgen.data.lost_characters import LostCharacters, find_lost_characters
 from reviewgen.data.reading import read_documents, trained_on
 from reviewgen.data.store import TokenStore, frame_texts
 
@@ -35,10 +37,12 @@ __all__ = [
     "Corpus",
     "DataConfig",
     "Lanes",
+    "LostCharacters",
     "TokenStore",
     "cache_folder",
     "describe",
     "digest_tokenizer",
+    "find_lost_characters",
     "frame_texts",
     "gather",
     "read_documents",

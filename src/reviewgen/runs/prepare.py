@@ -13,7 +13,7 @@ from typing import TypeAlias
 from reviewgen.bundle import fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
-from reviewgen.data import Corpus, TokenStore, gather, tokenize, workspace
+from reviewgen.data import Corpus, TokenStore, find_lost_characters, gather, tokenize, workspace
 from reviewgen.errors import DataError
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, build_index
@@ -74,6 +74,7 @@ class ReadCorpus:
                 conditions=self.conditions,
                 trained=None if parts.trained is None else parts.trained.tokenizer,
             )
+            lost = _note_lost_characters(plugin.name, self.corpus, tokenizer, stores)
         for split in ("train", "validation"):
             if not stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
@@ -82,7 +83,7 @@ class ReadCorpus:
             index = _build_index(plan, self.corpus, tokenizer, stores["train"])
             lexicon = _build_lexicon(plan, tokenizer, stores["train"])
         conditions = self.conditions.with_ids_from(tokenizer.vocab_size)
-        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, self.notes)
+        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, (*self.notes, *lost))
 
 
 def prepare(plan: TrainingPlan) -> PreparedCorpus:
@@ -142,6 +143,14 @@ def _note_unknown(conditions: Conditions, values: ConditionValues) -> list[str]:
         f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
         for name, count in unknown.items()
     ]
+
+
+def _note_lost_characters(name: str, corpus: Corpus, tokenizer: Tokenizer, stores: Mapping[str, TokenStore]) -> list[str]:
+    """Return a sentence on the characters that the tokenizer loses, if it loses any; the first process checks."""
+    if not process_state().is_main_process:
+        return []
+    lost = find_lost_characters(corpus, tokenizer, sum(int(store.characters.sum()) for store in stores.values()))
+    return [] if lost is None else [lost.describe(name)]
 
 
 def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> Lexicon | None:

@@ -14,21 +14,25 @@ AssertionError that says what is required and what was returned. With pytest, th
     def test_tokenizer(law):
         law(lambda: MyTokenizer.train(TRAINING_TEXTS, MyTokenizer.Config()))
 
-``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model`` and ``check_tokenizer`` check all laws
-in one call. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin
-does not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
+``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model``, ``check_tokenizer`` and
+``check_stepper`` check all laws in one call. ``STEPPER_LAWS`` take the model's ``make`` and the factory of its stepper, or None.
+A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin does not
+implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
 """
 
 from reviewgen.testing.model_laws import MODEL_LAWS, check_model
 from reviewgen.testing.models import make_model, train_by_counting
+from reviewgen.testing.stepper_laws import STEPPER_LAWS, check_stepper
 from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
 
 __all__ = [
     "MODEL_LAWS",
     "NASTY_TEXTS",
+    "STEPPER_LAWS",
     "TOKENIZER_LAWS",
     "TRAINING_TEXTS",
     "check_model",
+    "check_stepper",
     "check_tokenizer",
     "make_model",
     "make_tokenizer",

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
+from reviewgen.testing.context_laws import CONTEXT_LAWS, aligned, deep_copy, fixed_state, long_text
 from reviewgen.testing.device_law import devices
 from reviewgen.testing.implementations_law import implementations
 from reviewgen.testing.initial_weights_law import initial_weights
 from reviewgen.testing.loss_law import losses
 from reviewgen.testing.migration_law import migration
 from reviewgen.testing.models import (
+    LOGITS,
     ROWS,
     STEPS,
     assert_close,
@@ -37,17 +39,27 @@ from reviewgen.testing.models import (
 )
 from reviewgen.testing.parameter_groups_law import parameter_groups
 from reviewgen.testing.step_law import step
+from reviewgen.testing.training_laws import TRAINING_LAWS, autocast, carried, causal_in_training, gradients, learns
 
 __all__ = [
     "MODEL_LAWS",
+    "aligned",
+    "autocast",
+    "carried",
     "causal",
+    "causal_in_training",
     "check_model",
     "chunks",
     "config",
+    "deep_copy",
     "devices",
     "explicit",
+    "fixed_state",
+    "gradients",
     "implementations",
     "initial_weights",
+    "learns",
+    "long_text",
     "losses",
     "meta",
     "migration",
@@ -180,9 +192,8 @@ def rows(make: Make) -> None:
     together, _ = call_twice(model, ids)
     for row in range(ROWS):
         alone, _ = call_twice(model, ids[row : row + 1])
-        assert_close(
-            alone, together[row : row + 1], f"Row {row} alone gives other logits than in a batch; rows must be independent."
-        )
+        sentence = f"Row {row} alone gives other logits than in a batch; rows must be independent."
+        assert_close(alone[0], together[row], sentence, LOGITS[1:])
 
 
 def no_mutation(make: Make) -> None:
@@ -270,7 +281,7 @@ def score(make: Make) -> None:
         expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
         with torch.no_grad():
             scores, after_score = model.score(ids, targets, passed)
-        assert_close(scores, expected, "score gives other log-probabilities than the model's call.")
+        assert_close(scores, expected, "score gives other log-probabilities than the model's call.", LOGITS[:2])
         for a, b in zip(tensors(after_score), tensors(after), strict=True):
             assert_close(a, b, "score returns another state than the model's call.")
 
@@ -302,15 +313,17 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     config,
     shape,
     state,
-    chunks,
+    same_again,
     causal,
+    chunks,
     rows,
     no_mutation,
     normal,
-    same_again,
     round_trip,
     strict,
     meta,
+    *CONTEXT_LAWS,
+    *TRAINING_LAWS,
     score,
     step,
     implementations,

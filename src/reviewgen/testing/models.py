@@ -1,7 +1,7 @@
 """Helpers of the model laws: create a model, train it by counting, call it, compare results."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
 
 __all__ = [
+    "LOGITS",
     "ROWS",
     "STEPS",
     "TOLERANCE",
@@ -23,6 +24,9 @@ __all__ = [
     "call",
     "call_twice",
     "can",
+    "describe_difference",
+    "describe_error",
+    "detach",
     "evaluating",
     "make_model",
     "rejects",
@@ -33,6 +37,7 @@ __all__ = [
 ]
 
 ROWS, STEPS = 3, 12
+LOGITS = "row", "token", "id"  # the dimensions B, T, V in words
 TOLERANCE = 1e-4
 """Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
 
@@ -105,18 +110,52 @@ def tensors(state: Any) -> Iterator[Any]:
         yield state
 
 
-def assert_close(actual: Tensor, expected: Tensor, sentence: str) -> None:
-    """Raise AssertionError, with the sentence and the difference, unless two tensors agree; -inf agrees with -inf."""
+def detach(state: Any) -> Any:
+    """Return a state without its autograd graph, as training passes it from step to step."""
+    return tuple(detach(part) for part in state) if isinstance(state, tuple) else state.detach()
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the kind of an error and the beginning of its message, on one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:200]}{'...' if len(message) > 200 else ''}"
+
+
+def assert_close(actual: Tensor, expected: Tensor, sentence: str, axes: Sequence[str] | None = None) -> None:
+    """Raise AssertionError unless two tensors agree, with the sentence, and where and by how much they differ.
+
+    Args:
+        actual: The tensor to check; -inf agrees with -inf.
+        expected: What it must be.
+        sentence: What is required.
+        axes: A word for each dimension, as in "row 1, token 7, id 3"; by default those of logits, or none.
+    """
     same_shape = actual.shape == expected.shape
     close = same_shape and torch.allclose(actual.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE)
-    assert close, f"{sentence} {_describe_difference(actual, expected)}"
+    assert close, f"{sentence} {describe_difference(actual, expected, axes)}"
 
 
-def _describe_difference(actual: Tensor, expected: Tensor) -> str:
+def describe_difference(actual: Tensor, expected: Tensor, axes: Sequence[str] | None = None) -> str:
+    """Return where two tensors first differ, both values there, and the largest difference; arguments as ``assert_close``."""
     if actual.shape != expected.shape:
         return f"The shape is {tuple(actual.shape)}, not {tuple(expected.shape)}."
-    difference = torch.where(actual == expected, 0.0, (actual.double() - expected.double()).abs())
-    return f"The largest difference is {difference.max():.3g}; the tolerance is {TOLERANCE:g}."
+    one, other = actual.detach().double(), expected.detach().double()
+    difference = torch.where(one == other, 0.0, (one - other).abs()).nan_to_num(nan=torch.inf)
+    wrong = ~torch.isclose(one, other, rtol=TOLERANCE, atol=TOLERANCE)
+    if not wrong.any():
+        wrong = difference == difference.max()
+    first = wrong.nonzero()[0].tolist()
+    return (
+        f"The first difference is at {_describe_position(first, axes)}: {one[tuple(first)]:.4g} instead of "
+        f"{other[tuple(first)]:.4g}. The largest of {wrong.sum()} is {difference.max():.3g}; the tolerance is {TOLERANCE:g}."
+    )
+
+
+def _describe_position(index: Sequence[int], axes: Sequence[str] | None) -> str:
+    names = LOGITS if axes is None and len(index) == len(LOGITS) else axes
+    if names is None:
+        return f"index {list(index)}"
+    return ", ".join(f"{name} {place}" for name, place in zip(names, index, strict=True))
 
 
 def assert_normalised(model: Any) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
 from reviewgen.protocols import SupportsSample, SupportsStep
-from reviewgen.testing.models import ROWS, STEPS, TOLERANCE, assert_close, call, can, some_ids, tensors
+from reviewgen.testing.models import LOGITS, ROWS, STEPS, TOLERANCE, assert_close, call, can, some_ids, tensors
 
-__all__ = ["step"]
+__all__ = ["check_logits", "check_samples", "forward", "select_rows", "step"]
 
 LENGTH, NUMBERS = 80, 1000  # tokens that a stepper samples per text, and random numbers per text
 
@@ -25,30 +25,35 @@ def step(make: Callable[[], Any]) -> None:
     if not can(model, SupportsStep):
         return
     stepper = model.stepper()
-    _check_logits(model, stepper)
+    check_logits(model, stepper)
+    check_samples(model, stepper)
+
+
+def check_samples(model: Any, stepper: Any) -> None:
+    """Check the samples of a stepper that is a ``SupportsSample``."""
     if can(stepper, SupportsSample) and model.config.vocab_size > 2:
         _check_greedy(model, stepper)
         _check_independence(model, stepper)
 
 
-def _check_logits(model: Any, stepper: Any) -> None:
+def check_logits(model: Any, stepper: Any) -> None:
     """Check the logits after chunks of several sizes, for all rows and for each row alone, and that no state is changed."""
     ids = some_ids(model, ROWS, STEPS)
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
         state, end = stepper.initial_state(ROWS), 0
         for size in sizes:
             kept, end = [array.copy() for array in tensors(state)], end + size
-            logits, after = _forward(stepper, ids[:, end - size : end], state)
+            logits, after = forward(stepper, ids[:, end - size : end], state)
             same = all(np.array_equal(a, b) for a, b in zip(kept, tensors(state), strict=True))
             assert same, "forward of the stepper changes the state that it is passed; it must return a new one."
             expected = call(model, ids[:, :end])[0][:, -1]
-            assert_close(
-                logits, expected, f"The stepper, fed chunks of {sizes} tokens, gives other logits than the model's call."
-            )
+            sentence = f"The stepper, fed chunks of {sizes} tokens, gives other logits than the model's call after {end} tokens."
+            assert_close(logits, expected, sentence, (LOGITS[0], LOGITS[2]))
             state = after
     for row in range(ROWS):
-        alone, _ = _forward(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(alone, expected[row : row + 1], f"The stepper gives other logits for row {row} alone than in a batch.")
+        alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
+        sentence = f"The stepper gives other logits for row {row} alone than in a batch."
+        assert_close(alone[0], expected[row], sentence, LOGITS[2:])
 
 
 def _check_greedy(model: Any, stepper: Any) -> None:
@@ -83,7 +88,7 @@ def _check_independence(model: Any, stepper: Any) -> None:
     )
 
 
-def _forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
     """Return a stepper's logits as a tensor, and its state."""
     logits, after = stepper.forward(ids.numpy(), state)
     return torch.from_numpy(np.ascontiguousarray(logits)), after
@@ -97,7 +102,7 @@ def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy:
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
-    _, state = _forward(stepper, ids, stepper.initial_state(len(ids)))
+    _, state = forward(stepper, ids, stepper.initial_state(len(ids)))
     texts, used, live = [np.empty(0, np.int64)] * len(ids), np.zeros(len(ids), np.int64), np.arange(len(ids))
     while len(live):
         passed = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
@@ -108,10 +113,10 @@ def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy:
         for row, sampled in zip(live, tokens, strict=True):
             texts[row] = np.append(texts[row], sampled[sampled != NONE])
         is_unfinished = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
-        state, live = _select_rows(state, is_unfinished), live[is_unfinished]
+        state, live = select_rows(state, is_unfinished), live[is_unfinished]
     return [text[:LENGTH] for text in texts]
 
 
-def _select_rows(state: Any, rows: np.ndarray) -> Any:
+def select_rows(state: Any, rows: np.ndarray) -> Any:
     """Return some rows of a state."""
-    return tuple(_select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows]
+    return tuple(select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[rows]
