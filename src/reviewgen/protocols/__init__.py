@@ -1,11 +1,13 @@
-"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their optional companions.
+"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their companions, processors, metrics.
 
-A plugin implements one of the three; the ``Supports...`` protocols are optional abilities, which the core finds with
+A plugin implements one of them; the ``Supports...`` protocols are optional abilities, which the core finds with
 ``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its contract.
 
     model       LanguageModel: is trained; torch tensors in and out
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
+    processor   LogitsProcessorFactory: changes the scores of the next token in generation
+    metric      Metric: a number of generated texts, at each evaluation of a training
 
 Each name is imported on first use, so that a stepper does not load torch.
 """
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from reviewgen.protocols.metric import Metric, TextSample
     from reviewgen.protocols.model import (
         CountTrained,
         LanguageModel,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         SupportsScore,
         SupportsStep,
     )
+    from reviewgen.protocols.processor import LogitsProcessor, LogitsProcessorFactory
     from reviewgen.protocols.stepper import (
         DEAD_END,
         NONE,
@@ -51,6 +55,9 @@ __all__ = [
     "CountTrained",
     "CountedContext",
     "LanguageModel",
+    "LogitsProcessor",
+    "LogitsProcessorFactory",
+    "Metric",
     "State",
     "StepState",
     "Stepper",
@@ -66,12 +73,14 @@ __all__ = [
     "SupportsStep",
     "SupportsTokenBytes",
     "TensorSpec",
+    "TextSample",
     "Tokenizer",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "metric": ["Metric", "TextSample"],
         "model": [
             "CountTrained",
             "LanguageModel",
@@ -82,6 +91,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsScore",
             "SupportsStep",
         ],
+        "processor": ["LogitsProcessor", "LogitsProcessorFactory"],
         "stepper": [
             "Constraints",
             "CountedContext",

@@ -1,6 +1,6 @@
 """Finds installed plugins, presets and trained weights. Standard library only.
 
-plugins    models, tokenizers, presets, steppers and weights, by entry point
+plugins    models, tokenizers, presets, steppers, weights, logits processors and metrics, by entry point
 installed  the size and bits per character of a preset's trained weights
 """
 
@@ -8,6 +8,8 @@ from reviewgen.registry.installed import InstalledWeights, describe_weights
 from reviewgen.registry.plugins import (
     Plugin,
     describe_plugin,
+    find_logits_processor,
+    find_metric,
     find_model,
     find_preset,
     find_stepper,
@@ -27,6 +29,8 @@ __all__ = [
     "Plugin",
     "describe_plugin",
     "describe_weights",
+    "find_logits_processor",
+    "find_metric",
     "find_model",
     "find_preset",
     "find_stepper",

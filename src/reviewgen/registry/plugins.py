@@ -2,7 +2,8 @@
 
 The groups are ``reviewgen.models``, ``reviewgen.tokenizers`` and ``reviewgen.presets``; the name of an entry point is the name
 that users type. ``reviewgen.steppers`` is optional: it maps the name of a model to a factory of steppers that generate without
-torch. ``reviewgen.weights`` maps the name of a preset to a package folder that is a saved model and contains no code. Plugins in
+torch. ``reviewgen.weights`` maps the name of a preset to a package folder that is a saved model and contains no code.
+``reviewgen.logits_processors`` has factories of logits processors, ``reviewgen.metrics`` metrics of generated texts. Plugins in
 this repository are found in the same way as those of third parties. Standard library only.
 """
 
@@ -22,6 +23,8 @@ from reviewgen.names import parse_preset
 __all__ = [
     "Plugin",
     "describe_plugin",
+    "find_logits_processor",
+    "find_metric",
     "find_model",
     "find_preset",
     "find_stepper",
@@ -42,6 +45,8 @@ GROUPS = {
     "preset": "reviewgen.presets",
     "stepper": "reviewgen.steppers",
     "weights": "reviewgen.weights",
+    "logits processor": "reviewgen.logits_processors",
+    "metric": "reviewgen.metrics",
 }
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class, for this process
@@ -53,7 +58,7 @@ class Plugin:
     """An installed model, tokenizer or preset, as described by the metadata of its package.
 
     Attributes:
-        kind: "model", "tokenizer", "preset", "stepper" or "weights".
+        kind: "model", "tokenizer", "preset", "stepper", "weights", "logits processor" or "metric".
         name: The name that users type.
         package: The distribution that provides it; "(this process)" if it was registered.
         version: The version of the distribution.
@@ -103,6 +108,16 @@ def find_model(name: str) -> tuple[Any, Plugin]:
 def find_tokenizer(name: str) -> tuple[Any, Plugin]:
     """Import a tokenizer class, and return it with the description of its plugin; raises as ``find_model``."""
     return _load("tokenizer", name)
+
+
+def find_logits_processor(name: str) -> tuple[Any, Plugin]:
+    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_model``."""
+    return _load("logits processor", name)
+
+
+def find_metric(name: str) -> tuple[Any, Plugin]:
+    """Import a metric, and return it with its plugin; raises as ``find_model``."""
+    return _load("metric", name)
 
 
 def find_stepper(name: str) -> Any | None:
