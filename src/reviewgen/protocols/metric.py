@@ -19,12 +19,13 @@ class TextSample:
     Attributes:
         texts: The texts.
         words: The words of each text, as they are written: runs of letters, apostrophes between letters included.
-        training_words: The different words of the training text in lower case; None if they are not known.
+        training_words: The different words of the training text in lower case, those of its first 200 million characters; of a
+            model that is trained further also the words that it has known before.
     """
 
     texts: Sequence[str]
     words: Sequence[Sequence[str]]
-    training_words: Set[str] | None = None
+    training_words: Set[str] = frozenset()
 
     def ngrams(self, n: int) -> list[list[tuple[str, ...]]]:
         """Return the n-grams of the words of each text, in lower case and in order."""
@@ -50,7 +51,7 @@ class Metric(Protocol):
     """A number of some texts; an entry point in ``reviewgen.metrics`` is an object of this kind, not a class.
 
     It is called at each evaluation of a training with the texts that the model has generated, and after the training once more,
-    then also with as many held-out texts to compare with. The result depends on the sample only, and the sample is not changed.
+    then also with as many held-out texts to compare with. The result depends on the sample only, not on the order of the texts.
     A metric that raises, or returns something else than a finite number, is shown as missing and does not end the training::
 
         class WordLength:
@@ -59,7 +60,7 @@ class Metric(Protocol):
 
             def __call__(self, sample):
                 words = [word for row in sample.words for word in row]
-                return sum(map(len, words)) / len(words)
+                return sum(map(len, words)) / max(1, len(words))
 
         WORD_LENGTH = WordLength()  # the entry point: word-length = "my_package:WORD_LENGTH"
     """

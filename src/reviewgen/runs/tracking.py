@@ -127,7 +127,8 @@ class RunLog:
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
         """Log what is kept of a report, and return the report; with a note if logging has just failed."""
         if self._tracker is not None and kept is not None:
-            values = {name: kept[name] for name in _LOGGED if kept.get(name) is not None}
+            values = {name: kept.get(name) for name in _LOGGED} | dict(kept.get("metrics", {}))
+            values = {name: value for name, value in values.items() if value is not None}
             sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
             self._try(self._tracker.log, values | sample, report.step)
         if self.failure is None or self._is_failure_reported:
