@@ -1,7 +1,7 @@
 """The laws of the logits processor contract in ``reviewgen.protocols``, one function each.
 
-``factory`` is what the entry point names: called with a tokenizer, it returns a processor. The laws try the tokenizers ``char`` and
-``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
+``factory`` is what the entry point names: called with a tokenizer, it returns a processor. The laws try the tokenizers ``char``
+and ``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
 """
 
 import math
@@ -40,7 +40,7 @@ def made(factory: Factory) -> None:
         processor = factory(tokenizer)
         assert callable(processor), f"The factory should return a function of ids and scores; it returned {processor!r}."
         assert not isinstance(processor, type), (
-            f"The factory returned the class {processor.__name__}; it should return an object: the class itself can be the factory."
+            f"The factory returned the class {processor.__name__}; it should return an object. The class can be the factory."
         )
 
 
@@ -93,7 +93,9 @@ def _check_scores(result: Any, given: Tensor, ids: Tensor) -> None:
         f"The processor returned scores of shape {tuple(result.shape)} {after}; they should have the shape {tuple(given.shape)}."
     )
     bad = torch.nonzero(~(result < math.inf))
-    assert not len(bad), f"The score of token {int(bad[0, 1])} is {float(result[0, bad[0, 1]])} {after}; it must be below infinity."
+    assert not len(bad), (
+        f"The score of token {int(bad[0, 1])} is {float(result[0, bad[0, 1]])} {after}; it must be below infinity."
+    )
     assert bool((result > -math.inf).any()), f"The processor rules out every token {after}; at least one must be left."
 
 
