@@ -304,6 +304,7 @@ def plot_training(
     file: str | Path,
     *,
     against: str = "seconds",
+    metrics: Sequence[str] = (),
     overwrite: bool = False,
 ) -> "list[LearningCurves]":
     """Plot the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return the curves.
@@ -314,14 +315,15 @@ def plot_training(
         sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
         file: The file to write.
         against: The x axis: "seconds" since the training started (after reading and tokenizing), "steps" or "tokens".
+        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see ``training.metrics``.
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: matplotlib is not installed, there are no sources, or the file's suffix or ``against`` is unknown.
+        ConfigError: matplotlib is not installed, there are no sources, or the file's suffix, ``against`` or a metric is unknown.
         BundleError: A source is not a saved model, or has no learning curve.
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
     from reviewgen.runs.plot import plot_training as plot_curves
 
-    return plot_curves(sources, file, against=against, overwrite=overwrite)
+    return plot_curves(sources, file, against=against, metrics=metrics, overwrite=overwrite)

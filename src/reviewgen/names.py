@@ -28,6 +28,7 @@ __all__ = [
     "PresetSource",
     "Source",
     "find_revision",
+    "is_plugin_name",
     "parse_hub_id",
     "parse_preset",
     "parse_source",
@@ -40,8 +41,10 @@ _MODEL = rf"(?P<model>(?:{_DISTRIBUTION}:)?[a-z][a-z0-9]*)"
 _PRESET = re.compile(
     rf"{_MODEL}-(?:(?P<tokenizer>[a-z][a-z0-9]*)(?:-(?P<size>[a-z0-9]+))?|(?P<qualified>{_DISTRIBUTION}:[a-z][a-z0-9]*))"
 )
+_PLUGIN = re.compile(rf"(?:{_DISTRIBUTION}:)?[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
+_MAX_PLUGIN_NAME = 100  # characters
 _LOCAL = ("/", "./", "../", "~")
 _OWNER = "reviewgen"  # of the presets' repositories on the Hub
 
@@ -131,6 +134,17 @@ def split_distribution(name: str) -> tuple[str | None, str]:
     """
     match = _QUALIFIED.fullmatch(name)
     return (None, name) if match is None else (match["distribution"], match["name"])
+
+
+def is_plugin_name(name: str) -> bool:
+    """Return whether a string can name a logits processor or a metric: words of a to z and digits joined by hyphens.
+
+    The package may stand before it.
+
+    >>> [is_plugin_name(name) for name in ("no-digits", "reviewgen-filters:no-digits", "No digits", "filters.py")]
+    [True, True, False, False]
+    """
+    return len(name) <= _MAX_PLUGIN_NAME and _PLUGIN.fullmatch(name) is not None
 
 
 def parse_hub_id(text: str) -> HubSource | None:

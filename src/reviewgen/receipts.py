@@ -24,6 +24,7 @@ from typing import Any
 from reviewgen.config import GenerationConfig, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model import Generation, ReviewModel
+from reviewgen.registry import Plugin
 from reviewgen.version import __version__
 
 __all__ = ["Replay", "describe_replays", "find_source", "make_receipt", "read_receipts", "replay"]
@@ -74,12 +75,13 @@ def make_receipt(
         file: The file that the receipt will be written to; by default, one in the working directory.
 
     Raises:
-        ConfigError: The call had logits processors or stopping criteria: functions cannot be saved.
+        ConfigError: The call had functions as logits processors or stopping criteria, which cannot be saved.
     """
     request = generation.request
-    if request.hooks is not None and (request.hooks.processors or request.hooks.criteria):
+    if request.hooks is not None and (request.hooks.criteria or len(request.plugins) < len(request.hooks.processors)):
         raise ConfigError(
-            "A text generated with logits_processor or stopping_criteria has no receipt: functions cannot be saved."
+            "A text generated with functions as logits_processor or stopping_criteria has no receipt: functions cannot be "
+            "saved. Give logits processors by name."
         )
     settings: dict[str, Any] = {"generation_config": to_dict(request.config)}
     settings |= {name: value for name in _ARGUMENTS if (value := getattr(request, name))}
@@ -96,7 +98,7 @@ def make_receipt(
             "digest": model.digest,
             "bits": model.weight_bits,
         },
-        "versions": _versions(model),
+        "versions": _versions(model, request.plugins),
     }
 
 
@@ -163,7 +165,8 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
     else:
         config = dataclasses.replace(config, num_return_sequences=number + 1)
     arguments = options | {"generation_config": config, "seed": receipt["seed"]}
-    text = next(model.generate_each(receipt["prompt"], first=number, **arguments)).text
+    generation = next(model.generate_each(receipt["prompt"], first=number, **arguments))
+    text = generation.text
     differences = []
     if model.digest != receipt["model"]["digest"]:
         differences.append(f"The model is a different one: its digest is {model.digest}, not {receipt['model']['digest']}.")
@@ -171,7 +174,7 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         differences.append(
             f"The model has {model.weight_bits}-bit weights; the text was generated with {receipt['model']['bits']}-bit weights."
         )
-    for name, value in _versions(model).items():
+    for name, value in _versions(model, generation.request.plugins).items():
         if receipt["versions"].get(name) != value:
             differences.append(f"{name} is {value}; the text was generated with {receipt['versions'].get(name)}.")
     if text != receipt["text"]:
@@ -248,9 +251,10 @@ def _describe_difference(before: str, after: str) -> str:
     return f"The text differs from character {index} on: {new} instead of {old}."
 
 
-def _versions(model: ReviewModel) -> dict[str, str]:
+def _versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
     """Return the versions of everything that a text depends on."""
     names = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
     core = {"reviewgen": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    plugins = {plugin.package: plugin.version for plugin in (model.bundle.model_plugin, model.bundle.tokenizer_plugin)}
+    used = (model.bundle.model_plugin, model.bundle.tokenizer_plugin, *processors)
+    plugins = {plugin.package: plugin.version for plugin in used}
     return core | {name: version(name) for name in names} | plugins

@@ -73,14 +73,27 @@ def read_training(folder: Path) -> dict[str, Any]:
         training = _read_json(folder / TRAINING)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
-    parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "verdict", "parent")}
+    parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")}
     if odd := [name for name, part in parts.items() if not isinstance(part, dict | None)]:
         raise BundleError(f"{folder / TRAINING} is damaged: {odd[0]} should be an object.")
     training = rename_copy_rates(training)
     for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
         if not isinstance((training.get(part) or {}).get(name), int | float | None):
             raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number.")
+    if not all(map(_is_metric, (training.get("metrics") or {}).values())):
+        raise BundleError(f"{folder / TRAINING} is damaged: its metrics should have a unit, a direction and two values each.")
     return training
+
+
+def _is_metric(facts: Any) -> bool:
+    """Return whether a JSON value is a metric, as a training records it."""
+    return (
+        isinstance(facts, dict)
+        and isinstance(facts.get("unit"), str)
+        and isinstance(facts.get("lower_is_better"), bool | None)
+        and facts.keys() >= {"lower_is_better", "generated", "held_out"}
+        and all(isinstance(facts[name], int | float | None) for name in ("generated", "held_out"))
+    )
 
 
 @contextlib.contextmanager

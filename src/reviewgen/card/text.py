@@ -51,7 +51,7 @@ def write_text(facts: CardFacts) -> str:
         origin="further" if has_parent else "from scratch",
         parts=_parts(training) + _parents(training.get("parent")),
         load=facts.source or "path/to/this/folder",
-        metrics=_bits(training.get("held_out")) + _copying(facts, has_parent) + curve,
+        metrics=_bits(training.get("held_out")) + _copying(facts, has_parent) + _metrics(training.get("metrics")) + curve,
         samples=_samples(facts.samples),
         facts=_facts(facts, data),
     )
@@ -152,6 +152,19 @@ def _copy_rate(facts: CardFacts, novelty: Mapping[str, Any]) -> list[str]:
         f"Copy rate: {facts.known_token_copy_rate:.1%} of the 20-token windows of generated texts occur in the training text"
         f"{compared}."
     ]
+
+
+def _metrics(metrics: Mapping[str, Mapping[str, Any]] | None) -> str:
+    """Return a table of the metrics of generated texts, beside those of as many characters of held-out texts."""
+    measured = {name: each for name, each in (metrics or {}).items() if each["generated"] is not None}
+    if not measured:
+        return ""
+    lines = ["", "", "| metric | generated texts | held-out reviews |", "|---|---|---|"]
+    for name, each in measured.items():
+        direction = {True: ", lower is better", False: ", higher is better"}.get(each["lower_is_better"], "")
+        held_out = "" if each["held_out"] is None else f"{each['held_out']:.4g}"
+        lines.append(f"| {name} ({_format_setting(each['unit'])}{direction}) | {each['generated']:.4g} | {held_out} |")
+    return "\n".join(lines)
 
 
 def _conditions(conditions: Sequence[Mapping[str, Any]]) -> str:

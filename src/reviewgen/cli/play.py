@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reviewgen.cli import options
+from reviewgen.cli import options, sampling
 from reviewgen.cli.console import note, print_json
 from reviewgen.errors import ReviewgenError
 
@@ -37,6 +37,7 @@ def play(
     k: Annotated[int, typer.Option("-k", "--k", help="The number of alternatives to show.")] = 10,
     temperature: Annotated[float, typer.Option(help="Above 0; 1 shows the model's own probabilities.")] = 1.0,
     condition: options.GivenCondition = None,
+    logits_processor: sampling.LogitsProcessor = None,
     seed: options.Seed = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -44,7 +45,9 @@ def play(
     from reviewgen.api import load
 
     conditions = options.typed_conditions(condition)
-    walk = load(model).walk(prompt, temperature=temperature, conditions=conditions, seed=seed)
+    walk = load(model).walk(
+        prompt, temperature=temperature, conditions=conditions, logits_processor=logits_processor or None, seed=seed
+    )
     if as_json:
         print_json({"model": model} | walk.next_tokens(k).facts())
         return

@@ -21,6 +21,9 @@ def plot(
         Path | None, typer.Option(help="The file: .png, .svg or .pdf.  [default: ./NAME.png, or ./curves.png for several]")
     ] = None,
     against: Annotated[str, typer.Option(help="The x axis: seconds, steps or tokens.")] = "seconds",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric of generated texts that gets a panel, as in distinct-2. Repeatable.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -29,7 +32,7 @@ def plot(
     from reviewgen.runs.plot import picture_name
 
     file = out or picture_name(runs)
-    curves = plot_training(runs, file, against=against, overwrite=overwrite)
+    curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)
     if as_json:
         print_json({"file": str(file), "against": against, "runs": [asdict(run) for run in curves]})
         return

@@ -15,6 +15,7 @@ __all__ = [
     "DoSample",
     "Finish",
     "LengthPenalty",
+    "LogitsProcessor",
     "MaxCopy",
     "MaxNewTokens",
     "MaxTime",
@@ -75,6 +76,10 @@ Words = Annotated[
     typer.Option(
         help="known: only words that occur at least twice in the training text; any.  [default: as the model was saved]"
     ),
+]
+LogitsProcessor = Annotated[
+    list[str] | None,
+    typer.Option(help="An installed logits processor, which changes the scores of the next token. Repeatable: called in order."),
 ]
 Prompts = Annotated[
     Path | None, typer.Option(help="A text file of prompts, one a line, each for -n texts; - reads standard input.")
@@ -144,6 +149,7 @@ def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "num_return_sequences": given["number"],
         "temperature": _parse_temperature(given["temperature"]),
         "stop_strings": given["stop"] or None,
+        "logits_processor": given["logits_processor"] or None,
         "conditions": options.typed_conditions(given["condition"]),
         "must_include": given["must_include"] or None,
     }

@@ -209,9 +209,20 @@ def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
         held_out_rate, spans = novelty["held_out_copy_rate"], f"spans of {novelty['copy_characters']} characters or more"
         compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
         typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text stands in {spans} of the training text{compared}")
+    if described := _describe_metrics(facts.get("metrics", {})):
+        typer.echo(f"Metrics of its texts: {described}")
     typer.echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))
     typer.echo(facts["verdict"]["words"])
     typer.echo(f"Saved in {out}")
+
+
+def _describe_metrics(metrics: dict[str, dict[str, Any]]) -> str:
+    """Return the metrics of the generated texts, each beside that of held-out reviews."""
+    return ", ".join(
+        f"{name} {each['generated']:.4g}" + ("" if each["held_out"] is None else f" (held out {each['held_out']:.4g})")
+        for name, each in metrics.items()
+        if each["generated"] is not None
+    )
 
 
 def _describe_time(seconds: float, evaluating: float) -> str:

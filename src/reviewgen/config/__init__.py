@@ -3,6 +3,7 @@
     settings      validation and conversion, for every plugin's ``Config``
     generation    generation settings, and presets
     training      training settings
+    plugin_names  settings whose values are names of plugins
     reading       the options for reading and cleaning a source of texts
     vocabulary    the fields of a model's config that its tokenizer decides
     descriptions  descriptions of settings, from docstrings and type hints

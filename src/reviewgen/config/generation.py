@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
 
+from reviewgen.config.plugin_names import check_plugin_names
 from reviewgen.config.settings import Bound, check, fields_of
 from reviewgen.errors import ConfigError, did_you_mean
 
@@ -33,6 +34,7 @@ class GenerationConfig:
             plain model. An unknown word of a prompt is left alone.
         finish: "sentence" removes the unfinished last sentence of a text that was cut off, unless it has no other; "anywhere"
             keeps it, and so does None.
+        logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
         conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; others are unspecified. Those of
             a call are added to the saved ones; None in place of a value leaves a saved one out.
     """
@@ -53,10 +55,12 @@ class GenerationConfig:
     max_time: Annotated[float | None, Bound(above=0)] = None
     words: Literal["known", "any"] = "any"
     finish: Literal["sentence", "anywhere"] | None = None
+    logits_processors: tuple[str, ...] = ()
     conditions: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check(self)
+        check_plugin_names("logits_processors", self.logits_processors)
         if self.temperature == ():
             raise ConfigError("temperature must be a number or a list of at least one; got an empty list.")
         if self.min_new_tokens > self.max_new_tokens:
@@ -101,6 +105,7 @@ class GenerationSettings(TypedDict, total=False):
     max_time: float | None
     words: Literal["known", "any"] | None
     finish: Literal["sentence", "anywhere"] | None
+    logits_processors: str | Iterable[str] | None
     conditions: Mapping[str, Any] | None
 
 
@@ -155,10 +160,10 @@ def generation_config(
                 raise ConfigError(f"{name!r} is an argument of generate, not a setting of generation_config.")
             raise ConfigError(f"{name!r} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
     given = {name: value for name, value in requested.items() if value is not None}
-    stops = given.get("stop_strings")
-    if isinstance(stops, str):
-        given["stop_strings"] = (stops,)
-    for name in ("stop_strings", "temperature"):
+    for name in ("stop_strings", "logits_processors"):
+        if isinstance(given.get(name), str):
+            given[name] = (given[name],)
+    for name in ("stop_strings", "logits_processors", "temperature"):
         if isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
             given[name] = tuple(given[name])
     conditions = [part["conditions"] for part in (own or {}, settings or {}) if isinstance(part.get("conditions"), Mapping)]

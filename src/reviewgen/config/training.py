@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from reviewgen.config.plugin_names import check_plugin_names
 from reviewgen.config.settings import Bound, check
 from reviewgen.errors import ConfigError
 
@@ -28,7 +29,8 @@ class TrainingConfig:
             rate falls from there to zero, which ends the run early.
         evaluation_tokens: Maximum number of held-out tokens scored at each evaluation.
         copy_tokens: Maximum number of tokens generated at each evaluation to measure the token copy rate (up to 8 times more
-            for a sparse index); 0: no copy rate is measured, nor at the end.
+            for a sparse index) and the metrics; 0: one text is generated, and no copy rate is measured, nor at the end.
+        metrics: Names of installed metrics of generated texts, measured at each evaluation on the texts of the token copy rate.
         keep: Weights to keep: those of the best evaluation, or of the best whose token copy rate is within copy_limit.
         copy_limit: Highest token copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
         novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
@@ -53,6 +55,7 @@ class TrainingConfig:
     patience: Annotated[int, Bound(at_least=1)] = 3
     evaluation_tokens: Annotated[int, Bound(at_least=1)] = 50_000
     copy_tokens: Annotated[int, Bound(at_least=0)] = 1_600
+    metrics: tuple[str, ...] = ("distinct-2", "self-repetition", "new-words")
     keep: Literal["best", "best-under-copy"] = "best"
     copy_limit: Annotated[float, Bound(at_least=0, at_most=1)] = 0.5
     novelty: Literal["compact", "exact", "none"] = "compact"
@@ -65,6 +68,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        check_plugin_names("metrics", self.metrics)
         if self.keep == "best-under-copy" and (self.novelty == "none" or not self.copy_tokens):
             raise ConfigError(
                 "keep=best-under-copy needs a token copy rate: set novelty to compact or exact, and copy_tokens above 0."

@@ -7,10 +7,12 @@ Condition ids are inputs and not predicted, so they add no bits. Inner functions
     results  evaluations and scores, as plain data
     losses   the negative log likelihood of each token of many texts, scored together in rows
     scoring  from texts to results
+    metrics  metrics of generated texts by name
     text_statistics  how generated texts read, beside human ones
 """
 
 from reviewgen.evaluation.losses import Document
+from reviewgen.evaluation.metrics import Metrics, find_metrics
 from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals, finite
 from reviewgen.evaluation.scoring import (
     add_up_documents,
@@ -27,12 +29,14 @@ from reviewgen.evaluation.text_statistics import TextStatistics, measure_texts, 
 __all__ = [
     "Document",
     "Evaluation",
+    "Metrics",
     "Score",
     "TextStatistics",
     "TokenScore",
     "Totals",
     "add_up_documents",
     "evaluate_documents",
+    "find_metrics",
     "finite",
     "log_probabilities",
     "measure_rate",

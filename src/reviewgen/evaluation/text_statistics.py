@@ -1,13 +1,9 @@
-"""How some texts read, in numbers that can be compared between generated and human texts of the same size.
-
-Sources: Li et al. 2016, "A diversity-promoting objective function for neural conversation models" (distinct-n); Welleck et al.
-2020, "Neural text generation with unlikelihood training" (repetition within a text).
-"""
+"""How some texts read, in numbers that can be compared between generated and human texts of the same size."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
+from reviewgen.evaluation.metrics import make_sample
 from reviewgen.lexicon import words_of
 
 __all__ = ["TextStatistics", "measure_texts", "take_words"]
@@ -49,16 +45,15 @@ def measure_texts(
         is_known: Returns whether a word is known.
         score: Returns the bits per character of some texts.
     """
-    rows = [words_of(text) for text in texts]
-    written = [word for row in rows for word in row]
-    folded = [[word.casefold() for word in row] for row in rows]
-    one, two, three, four = (_share_of_distinct(ngram for row in folded for ngram in _ngrams(row, n)) for n in NGRAMS)
+    sample = make_sample(texts)
+    written = [word for row in sample.words for word in row]
+    one, two, three, four = map(sample.distinct, NGRAMS)
     return TextStatistics(
         words=len(written),
         words_per_text=len(written) / max(1, len(texts)),
         unknown_words=None if is_known is None else sum(not is_known(word) for word in written) / max(1, len(written)),
         distinct=(one, two, three, four),
-        repetition=1 - fmean(shares) if (shares := _shares_of_new(folded)) else 0.0,
+        repetition=sample.repetition(_REPEATED),
         bits_per_character=None if score is None or not any(texts) else score(texts),
     )
 
@@ -73,18 +68,3 @@ def take_words(texts: Iterable[str], words: int) -> list[str]:
         taken.append(text)
         count += len(words_of(text))
     return taken
-
-
-def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
-
-
-def _share_of_distinct(ngrams: Iterable[tuple[str, ...]]) -> float:
-    listed = list(ngrams)
-    return len(set(listed)) / max(1, len(listed))
-
-
-def _shares_of_new(rows: Iterable[Sequence[str]]) -> list[float]:
-    """Return, for each text that has a 4-gram, the share of its 4-grams that did not occur before in it."""
-    grams = (_ngrams(row, _REPEATED) for row in rows)
-    return [_share_of_distinct(each) for each in grams if each]

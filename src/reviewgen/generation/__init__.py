@@ -5,7 +5,8 @@
     generator      texts of one model: many, one as a stream, or texts that must include some words
     decode         the decoding loop: token by token, or in blocks where the stepper has a loop of its own
     beams          beam search
-    hooks          transformers' logits processors, stopping criteria and streamers
+    hooks          logits processors, stopping criteria and streamers, as transformers calls them
+    processors     logits processors by name
     rows           the rows of a batch and their states
     stopping       where a text ends
     sentences      where its sentences end

@@ -108,7 +108,7 @@ class _Search:
         table -= largest + np.log(np.exp(table - largest).sum())
         scores, text = np.empty(len(table)), np.array([*row.prefix, *row.ids], np.int64)
         apply_penalties(table, text, len(text), row.new_tokens, params, scores)
-        return scores if decoder.hooks is None or row.rest else decoder.hooks.process(row, scores)
+        return scores if decoder.hooks is None or row.rest else decoder.hooks.process(text.tolist(), scores)
 
     def extend(self, live: list[_Beam], scores: Float64[np.ndarray, "K V"]) -> tuple[list[int], list[_Beam]]:
         """Extend the beams by a token; return the beam that each new one extends, and the new beams."""

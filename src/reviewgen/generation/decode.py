@@ -336,7 +336,7 @@ class Decoder:
                 scores = np.empty(table.shape[1])
                 text = np.array([*row.prefix, *row.ids], np.int64)
                 apply_penalties(table[number], text, len(text), row.new_tokens, params, scores)
-                table[number] = self.hooks.process(row, scores)
+                table[number] = self.hooks.process(text.tolist(), scores)
         if self.hooks is not None:  # the penalties are applied already
             params = params._replace(repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0)
         return table, params

@@ -1,4 +1,4 @@
-"""Objects that are called at every token: transformers' logits processors, stopping criteria and streamers, unchanged.
+"""Objects that are called at every token: logits processors, stopping criteria and streamers, those of transformers unchanged.
 
 They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1, V), float32.
 """
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.generation.processors import Processor
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import Tokenizer
 
@@ -22,20 +23,20 @@ class Hooks:
     """Objects that are called at every token.
 
     Attributes:
-        processors: Each takes ids and scores, and returns scores; -inf rules a token out.
+        processors: The logits processors, in the order of their calls; -inf rules a token out.
         criteria: Each takes ids and scores, and returns whether the text ends here.
         streamer: Has ``put(ids)``, called with the prompt and then with each new token, and ``end()``.
     """
 
-    processors: Sequence[Callable[[Any, Any], Any]]
+    processors: Sequence[Processor]
     criteria: Sequence[Callable[[Any, Any], Any]]
     streamer: Any = None
 
-    def process(self, row: Row, scores: Float64[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
-        """Return a row's scores after the logits processors.
+    def process(self, ids: Sequence[int], scores: Float[np.ndarray, " V"]) -> Float[np.ndarray, " V"]:
+        """Return the scores of the token after some ids, bos first, after the logits processors.
 
         Raises:
-            GenerationError: They rule out every token, or return something else than scores of the same shape.
+            GenerationError: They rule out every token, or one of them fails, or returns something else than scores.
         """
         if not self.processors:
             return scores
@@ -43,16 +44,11 @@ class Hooks:
 
         table = torch.from_numpy(scores.astype(np.float32))[None]
         for processor in self.processors:
-            table = processor(self._ids(row), table)
-            if not isinstance(table, torch.Tensor) or table.shape != (1, len(scores)):
-                got = tuple(table.shape) if isinstance(table, torch.Tensor) else type(table).__name__
-                raise GenerationError(f"{_name(processor)} should return scores of shape {(1, len(scores))}; it returned {got}.")
+            table = _call(processor, torch.tensor([list(ids)]), table)
         processed: np.ndarray = table[0].double().cpu().numpy()
-        if not (processed < np.inf).all():
-            raise GenerationError("The logits processors return scores that are not numbers (NaN or plus infinity).")
         if not (processed > -np.inf).any():
             raise GenerationError(
-                f"The logits processors rule out every token after {len(row.ids)} tokens, so none can be drawn."
+                f"The logits processors rule out every token after {len(ids) - 1} tokens, so none can be drawn."
             )
         return processed
 
@@ -104,16 +100,42 @@ class Hooks:
         return torch.tensor([[*row.prefix, *row.ids]])
 
 
-def make_hooks(logits_processor: Any = None, stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
+def make_hooks(processors: Sequence[Processor] = (), stopping_criteria: Any = None, streamer: Any = None) -> Hooks | None:
     """Return the hooks of a call; None if there are none.
 
     Raises:
-        ConfigError: A processor or criterion is not callable, or the streamer lacks a method.
+        ConfigError: A criterion is not callable, or the streamer lacks a method.
     """
-    processors, criteria = _callables("logits_processor", logits_processor), _callables("stopping_criteria", stopping_criteria)
+    criteria = _callables("stopping_criteria", stopping_criteria)
     if streamer is not None and not (callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))):
         raise ConfigError(f"streamer needs the methods put and end, as transformers' have; got {type(streamer).__name__}.")
     return Hooks(processors, criteria, streamer) if processors or criteria or streamer is not None else None
+
+
+def _call(processor: Processor, ids: Any, table: Any) -> Any:
+    """Return the scores (1, V) that a processor makes of others.
+
+    Raises:
+        GenerationError: It returns something else; or it is a plugin and raises. An error of the caller's own function is not
+            caught.
+    """
+    import torch
+
+    shape = tuple(table.shape)
+    try:
+        processed = processor.call(ids, table)
+    except Exception as error:
+        if processor.plugin is None:
+            raise
+        raise GenerationError(
+            f"{processor.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}: {error!s:.200}"
+        ) from error
+    if not isinstance(processed, torch.Tensor) or tuple(processed.shape) != shape:
+        got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+        raise GenerationError(f"{processor.name} should return scores of shape {shape}; it returned {got}.")
+    if not (processed < torch.inf).all():
+        raise GenerationError(f"{processor.name} returns scores that are not numbers (NaN or plus infinity).")
+    return processed
 
 
 def _callables(name: str, given: Any) -> list[Callable[[Any, Any], Any]]:
@@ -124,5 +146,5 @@ def _callables(name: str, given: Any) -> list[Callable[[Any, Any], Any]]:
     return callables
 
 
-def _name(processor: Any) -> str:
-    return getattr(processor, "__name__", type(processor).__name__)
+def _name(criterion: Any) -> str:
+    return getattr(criterion, "__name__", type(criterion).__name__)

@@ -148,6 +148,7 @@ def next_tokens(
     pieces: Pieces,
     ids: Sequence[int],
     logits: Float[np.ndarray, " W"],
+    scores: Float[np.ndarray, " W"],
     *,
     start: int,
     k: int,
@@ -159,7 +160,8 @@ def next_tokens(
         stepper: Explains the counts, if it can.
         tokenizer, pieces: The tokenizer, and the texts of its tokens.
         ids: The ids fed: bos, conditions, text.
-        logits: The stepper's for them; see ``distribution``.
+        logits: The stepper's for them.
+        scores: The logits after logits processors; see ``distribution``.
         start: How many ids are before the text.
         k: The number of alternatives.
         temperature: Of the probabilities.
@@ -167,7 +169,7 @@ def next_tokens(
     Raises:
         GenerationError: The logits are NaN or infinite, or no token has a probability above zero.
     """
-    probabilities = distribution(logits, tokenizer, temperature)
+    probabilities = distribution(scores, tokenizer, temperature)
     own = np.exp(logits - logits.max(), dtype=np.float64)  # the model's, over all its ids
     own /= own.sum()
     fed = np.array(ids, np.int64)

@@ -11,7 +11,10 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, GenerationSettings, generation_config, seed_or_random
 from reviewgen.errors import ConfigError
 from reviewgen.generation.hooks import Hooks, make_hooks
+from reviewgen.generation.processors import as_list, make_processors, refuse_missing
 from reviewgen.generation.prompts import check_prompts
+from reviewgen.protocols import Tokenizer
+from reviewgen.registry import Plugin
 
 __all__ = ["GenerateOptions", "Request", "make_request"]
 
@@ -58,13 +61,22 @@ class Request:
         """Whether tokens that were generated may be missing from the text."""
         return bool(self.must_include) or self.config.finish == "sentence" or self.novelty == "filter"
 
+    @property
+    def plugins(self) -> list[Plugin]:
+        """The plugins that made logits processors of the call."""
+        return [] if self.hooks is None else [each.plugin for each in self.hooks.processors if each.plugin is not None]
+
     def deadline(self) -> float | None:
         """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""
         return None if self.config.max_time is None else time.monotonic() + self.config.max_time
 
 
 def make_request(
-    prompt: str | Sequence[str], defaults: GenerationConfig, options: GenerateOptions, conditions: Conditions | None = None
+    prompt: str | Sequence[str],
+    defaults: GenerationConfig,
+    options: GenerateOptions,
+    tokenizer: Tokenizer,
+    conditions: Conditions | None = None,
 ) -> Request:
     """Check the arguments of a call.
 
@@ -72,24 +84,34 @@ def make_request(
         prompt: A prompt, or several.
         defaults: The model's generation defaults.
         options: The keywords of the call.
+        tokenizer: The model's tokenizer, which logits processors are made for.
         conditions: The conditions that the model was trained with.
 
     Raises:
         ConfigError: A setting is unknown, out of range, or incompatible with another.
+        PluginError: A logits processor is not installed, or cannot be made.
     """
     own = GenerateOptions.__annotations__.keys() - GenerationSettings.__annotations__.keys()
     given: dict[str, Any] = {name: _plain(options.get(name)) for name in own}
     settings = {name: _plain(value) for name, value in options.items() if name not in own}
     if settings.get("conditions") is not None:
         settings["conditions"] = _mapping(settings["conditions"])
+    processors = as_list(given["logits_processor"])
+    if given["logits_processor"] is not None:
+        if settings.get("logits_processors") is not None:
+            raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
+        settings["logits_processors"] = tuple(each for each in processors if isinstance(each, str))
     config = generation_config(defaults, given["generation_config"], settings, own)
     if given["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
+    if given["logits_processor"] is None:
+        processors = list(config.logits_processors)
+        refuse_missing(set(processors) & set(defaults.logits_processors))
     request = Request(
         prompts=check_prompts(prompt, config.num_return_sequences),
         config=config,
         seed=seed_or_random(given["seed"]),
-        hooks=make_hooks(given["logits_processor"], given["stopping_criteria"], given["streamer"]),
+        hooks=make_hooks(make_processors(processors, tokenizer), given["stopping_criteria"], given["streamer"]),
         novelty=given["novelty"],
         max_copy=given["max_copy"],
         prefix=(conditions or Conditions()).encode(config.conditions),

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from reviewgen.compiled.sampling import sample_from
 from reviewgen.config import seed_or_random
 from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.next_tokens import NextTokens, check_choice, distribution, next_tokens
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import Stepper, StepState, Tokenizer
@@ -20,10 +21,11 @@ __all__ = ["Walk"]
 
 
 class _Step(NamedTuple):
-    """The ids fed so far, bos first; the logits (W,) of the next token; the state after them."""
+    """The ids fed so far, bos first; the model's logits (W,) of the next token; the same after processors; the state."""
 
     ids: tuple[int, ...]
     logits: Float[np.ndarray, " W"]
+    scores: Float[np.ndarray, " W"]
     state: StepState
 
 
@@ -36,6 +38,7 @@ class Walk:
         text: The text to begin with; any text works, the empty one is the start of a review.
         conditions: The ids of conditions, which follow bos.
         temperature: Of the probabilities shown, at which tokens are sampled.
+        hooks: The logits processors that the probabilities are shown and sampled after.
         seed: Of the sampling; None takes a random one.
 
     Raises:
@@ -51,9 +54,11 @@ class Walk:
         conditions: Sequence[int] = (),
         *,
         temperature: float = 1.0,
+        hooks: Hooks | None = None,
         seed: int | None = None,
     ) -> None:
         check_choice(1, temperature)
+        self._hooks = hooks
         self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
         self._rng = np.random.default_rng(seed_or_random(seed))
         self._prefix = (tokenizer.bos_id, *conditions)
@@ -90,6 +95,7 @@ class Walk:
             self._pieces,
             last.ids,
             last.logits,
+            last.scores,
             start=start,
             k=k,
             temperature=self._temperature,
@@ -135,7 +141,7 @@ class Walk:
         start = len(self._steps)
         try:
             while len(self._steps) < start + number and not self.has_ended:
-                probabilities = distribution(self._steps[-1].logits, self._tokenizer, self._temperature)
+                probabilities = distribution(self._steps[-1].scores, self._tokenizer, self._temperature)
                 self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
         finally:
             del self._steps[start:-1]
@@ -153,9 +159,18 @@ class Walk:
     def _feed(self, ids: tuple[int, ...], before: _Step | None = None) -> _Step:
         """Feed ids to the stepper, from the step before on where they begin with its ids."""
         if before is None or ids[: len(before.ids)] != before.ids:
-            before = _Step((), np.empty(0), self._stepper.initial_state(1))
+            before = _Step((), np.empty(0), np.empty(0), self._stepper.initial_state(1))
         logits, state = self._stepper.forward(np.array([ids[len(before.ids) :]], np.int64), before.state)
-        return _Step(ids, logits[0], state)
+        return _Step(ids, logits[0], self._process(ids, logits[0]), state)
+
+    def _process(self, ids: tuple[int, ...], logits: Float[np.ndarray, " W"]) -> Float[np.ndarray, " W"]:
+        """Return the logits after the logits processors; after eos no token follows."""
+        if self._hooks is None or self._tokenizer.eos_id in ids[len(self._prefix) :][-1:]:
+            return logits
+        scores = logits.astype(np.float64)
+        scores[self._tokenizer.bos_id] = -np.inf
+        scores[self._tokenizer.vocab_size :] = -np.inf
+        return self._hooks.process(ids, scores)
 
     def _refuse_end(self) -> None:
         if self.has_ended:

@@ -8,8 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from reviewgen.lexicon.automaton import Automaton, minimal_automaton
-from reviewgen.lexicon.symbols import Symbols
-from reviewgen.lexicon.words import APOSTROPHES, WordCounts, count_words
+from reviewgen.lexicon.words import APOSTROPHES, WordCounts
 
 __all__ = ["Lexicon", "build_lexicon"]
 
@@ -72,14 +71,13 @@ class Lexicon:
         return frozenset(word for word in words if word and not word.endswith(quotes))
 
 
-def build_lexicon(blocks: Iterable[np.ndarray], symbols: Symbols, before: Lexicon | None = None) -> Lexicon | None:
+def build_lexicon(counts: WordCounts, before: Lexicon | None = None) -> Lexicon | None:
     """Return the lexicon of a training text; None if few of its words are known, as in a language without spaces.
 
     Args:
-        blocks, symbols: As in ``count_words``.
+        counts: The words of the text.
         before: The lexicon of a model that is trained further, whose words stay known.
     """
-    counts = count_words(blocks, symbols)
     known = known_words(counts)
     known |= set(before or ())
     total = counts.words.total()

@@ -16,6 +16,8 @@ from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettin
 from reviewgen.errors import BundleError, ConfigError, GenerationError
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
+from reviewgen.generation.hooks import make_hooks
+from reviewgen.generation.processors import as_list, make_processors
 from reviewgen.hub.locate import HubOptions, locate, parse_repository
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
@@ -142,9 +144,11 @@ class ReviewModel:
             generation_config: A GenerationConfig, or a mapping of some of its settings, that replaces the model's defaults. Each
                 setting may also be given by keyword, for this call: max_new_tokens, min_new_tokens, num_return_sequences,
                 do_sample, num_beams, length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
-                no_repeat_ngram_size, stop_strings, max_time, words, finish, conditions; ``GenerationConfig`` documents them.
-            logits_processor, stopping_criteria, streamer: transformers' objects, or functions with their signatures; they get
-                the ids (1, T) so far, bos first, and scores (1, V).
+                no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors, conditions;
+                ``GenerationConfig`` documents them.
+            logits_processor: The name of an installed logits processor, a function of the ids (1, T) so far, bos first, and
+                the scores (1, V), such as transformers' objects, or a list of these. It replaces the saved ones.
+            stopping_criteria, streamer: transformers' objects, or functions with their signatures.
             seed: The same seed gives the same texts, whatever else is in the batch (for a model without a stepper of its own, as
                 far as its call gives a row the same logits in any batch). None takes a random seed.
             novelty: "report" returns what of each text was copied; "filter" also keeps tokens from completing a copied span of
@@ -162,6 +166,7 @@ class ReviewModel:
             ConfigError: A setting is unknown, out of range, or incompatible with another.
             DataError: ``novelty`` is given, and the model has no index of its training text.
             GenerationError: No token can be sampled, or no text contains what it must include.
+            PluginError: A logits processor is not installed, or does not work.
         """
         request, generator = self._request(prompt, options), self._generator
         rows = list(generator.generate(request))
@@ -234,11 +239,17 @@ class ReviewModel:
         *,
         temperature: float = 1.0,
         conditions: Mapping[str, Any] | None = None,
+        logits_processor: Any = None,
         seed: int | None = None,
     ) -> Walk:
-        """Return a text to extend and undo token by token; see ``Walk``. Raises as ``next_tokens``."""
+        """Return a text to extend and undo token by token; see ``Walk``.
+
+        ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given. Raises as ``next_tokens``, and
+        PluginError if a logits processor is not installed, or cannot be made.
+        """
         stepper, prefix = self._bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
-        return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, seed=seed)
+        hooks = make_hooks(make_processors(as_list(logits_processor), self.tokenizer))
+        return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
     def evaluate(self, source: Any, **options: Unpack[EvaluateOptions]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
@@ -484,7 +495,7 @@ class ReviewModel:
         return Pieces(self.tokenizer)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateOptions) -> Request:
-        return make_request(prompt, self.generation_config, options, self.conditions)
+        return make_request(prompt, self.generation_config, options, self.tokenizer, self.conditions)
 
     def _log_probabilities(self, ids: list[int], given: int) -> list[float]:
         from reviewgen.evaluation import log_probabilities

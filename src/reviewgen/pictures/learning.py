@@ -1,9 +1,10 @@
-"""Plots of learning curves: bits per character, token copy rate and learning rate over time, of one run or several."""
+"""Plots of learning curves: bits per character, token copy rate, metrics and learning rate over time, of one run or several."""
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from reviewgen.errors import BundleError
@@ -33,6 +34,7 @@ class LearningCurves:
         held_out_token_copy_rate: The token copy rate of real held-out reviews, to compare with.
         evaluations: One mapping per evaluation.
         curve: By name, the values between the evaluations, all of one length.
+        units: The unit of each metric of generated texts, by the metric's name.
         parts: The curves of the models of a blend that were trained with it.
     """
 
@@ -42,11 +44,12 @@ class LearningCurves:
     held_out_token_copy_rate: float | None
     evaluations: Sequence[Mapping[str, Any]]
     curve: Mapping[str, Sequence[float | None]]
+    units: Mapping[str, str] = field(default_factory=dict)
     parts: Sequence["LearningCurves"] = ()
 
     def column(self, name: str) -> list[float]:
-        """Return one metric of all evaluations, with NaN for None: matplotlib draws nothing there."""
-        return [_nan_for_none(each.get(name)) for each in self.evaluations]
+        """Return one number of all evaluations, with NaN for None: matplotlib draws nothing there."""
+        return [_nan_for_none(each.get("metrics", {}).get(name, each.get(name))) for each in self.evaluations]
 
     def points(self, across: str, up: str, unit: float) -> tuple[list[float], list[float]]:
         """Return two columns of the curve between the evaluations, the first divided by ``unit``."""
@@ -54,8 +57,14 @@ class LearningCurves:
         return [value / unit for value in next(columns)], list(next(columns))
 
     def has(self, name: str) -> bool:
-        """Return whether a metric has a panel: bits per character always has, others if any evaluation has a finite value."""
+        """Return whether a number has a panel: bits per character always has, others if any evaluation has a finite value."""
         return name == "bits_per_character" or any(map(math.isfinite, self.column(name)))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics of generated texts that have a value at some evaluation, also of the parts."""
+        own = [name for each in self.evaluations for name in each.get("metrics", {}) if self.has(name)]
+        return list(dict.fromkeys([*own, *(name for part in self.parts for name in part.metrics)]))
 
     @property
     def best(self) -> int | None:
@@ -83,6 +92,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         raise BundleError(
             f"The training.json of {name} is damaged: its evaluations, curve, novelty or verdict have the wrong type."
         )
+    metrics = training.get("metrics") or {}
     sentence, held_out = verdict.get("words"), novelty.get("held_out_token_copy_rate")
     return LearningCurves(
         name=name,
@@ -91,6 +101,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         held_out_token_copy_rate=held_out if isinstance(held_out, int | float) else None,
         evaluations=evaluations,
         curve=curve,
+        units={metric: str(facts.get("unit")) for metric, facts in metrics.items() if isinstance(facts, dict)},
         parts=_find_parts(training.get("parts")),
     )
 
@@ -118,25 +129,36 @@ def _are_curves(evaluations: Any, curve: Any) -> bool:
     if not isinstance(curve, dict) or not all(isinstance(column, list) for column in curve.values()):
         return False
     across = tuple(AXES.values())
+    metrics = [each.get("metrics", {}) for each in evaluations]
+    if not all(isinstance(each, dict) for each in metrics):
+        return False
     numbers = [each.get(name) for each in evaluations for name in (*across, "bits_per_character", "token_copy_rate")]
+    numbers += [value for each in metrics for value in each.values()]
     columns = [curve.get(name, []) for name in (*across, "train_bits_per_character", "learning_rate")] if curve else [[]]
     numbers += [value for column in columns for value in column]
     return all(value is None or isinstance(value, int | float) for value in numbers) and len(set(map(len, columns))) == 1
 
 
-def draw_curves(given: Sequence[LearningCurves], against: str = "seconds") -> Any:
-    """Return a figure with one panel per known metric, which share a horizontal axis: ``against`` is a key of ``AXES``.
+def draw_curves(given: Sequence[LearningCurves], against: str = "seconds", metrics: Sequence[str] = ()) -> Any:
+    """Return a figure with a panel for each known number, which share a horizontal axis.
 
     The models of a blend are drawn beside it.
+
+    Args:
+        given: The runs.
+        against: The quantity of the horizontal axis, a key of ``AXES``.
+        metrics: The metrics of generated texts that have a panel, too.
     """
     runs = [each for run in given for each in (*run.parts, run)]
     heights = {name: height for name, height in _PANELS.items() if any(run.has(name) for run in runs)}
+    heights |= dict.fromkeys(metrics, _METRIC_HEIGHT)
     figure = new_figure(8, 1.5 + sum(heights.values()))
     panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=list(heights.values()))[:, 0]
     unit, label = _unit(runs) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
     for name, axes in zip(heights, panels, strict=True):
         for number, run in enumerate(runs):
-            _DRAWN[name](axes, run, f"C{number % 10}", AXES[against], unit)
+            draw = _DRAWN.get(name, partial(_draw_metric, name))
+            draw(axes, run, f"C{number % 10}", AXES[against], unit)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylim(*_bounds(runs))
@@ -169,6 +191,13 @@ def _draw_copies(axes: Any, run: LearningCurves, color: str, across: str, unit: 
     axes.set(ylabel="token copy rate\nof generated text", ylim=(-0.03, 1.03))
 
 
+def _draw_metric(name: str, axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
+    """Draw a metric of generated texts."""
+    _draw_evaluations(axes, run, color, across, name, unit)
+    if name in run.units:
+        axes.set_ylabel(f"{plain(name)}\n({plain(run.units[name])})")
+
+
 def _draw_rates(axes: Any, run: LearningCurves, color: str, across: str, unit: float) -> None:
     axes.plot(*run.points(across, "learning_rate", unit), color=color, linewidth=1.2)
     axes.set_ylabel("learning rate")
@@ -184,6 +213,7 @@ def _draw_evaluations(axes: Any, run: LearningCurves, color: str, across: str, u
 
 
 _PANELS = {"bits_per_character": 4.5, "token_copy_rate": 1.5, "learning_rate": 1.5}  # the panels and their heights in inches
+_METRIC_HEIGHT = 1.5
 _DRAWN = {"bits_per_character": _draw_bits, "token_copy_rate": _draw_copies, "learning_rate": _draw_rates}
 
 

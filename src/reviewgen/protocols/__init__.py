@@ -1,6 +1,6 @@
-"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their optional companions.
+"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their companions, processors, metrics.
 
-A plugin implements one of the three; the ``Supports...`` protocols are optional abilities, which the core finds with
+A plugin implements one of them; the ``Supports...`` protocols are optional abilities, which the core finds with
 ``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its contract. ``API_VERSION`` is the version of all of
 them; a plugin declares the one it is written for in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
 
@@ -9,6 +9,8 @@ them; a plugin declares the one it is written for in its package's metadata, or 
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
+    processor   LogitsProcessorFactory: changes the scores of the next token in generation
+    metric      Metric: a number of generated texts, at each evaluation of a training
 
 Each name is imported on first use, so that a stepper does not load torch.
 """
@@ -21,6 +23,7 @@ from reviewgen.version import API_VERSION
 
 if TYPE_CHECKING:
     from reviewgen.protocols.abilities import SupportsInitialWeights, SupportsLoss, SupportsParameterGroups
+    from reviewgen.protocols.metric import Metric, TextSample
     from reviewgen.protocols.migration import SupportsMigration
     from reviewgen.protocols.model import (
         CountTrained,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
         SupportsScore,
         SupportsStep,
     )
+    from reviewgen.protocols.processor import LogitsProcessor, LogitsProcessorFactory
     from reviewgen.protocols.stepper import (
         DEAD_END,
         NONE,
@@ -59,6 +63,9 @@ __all__ = [
     "CountTrained",
     "CountedContext",
     "LanguageModel",
+    "LogitsProcessor",
+    "LogitsProcessorFactory",
+    "Metric",
     "State",
     "StepState",
     "Stepper",
@@ -78,6 +85,7 @@ __all__ = [
     "SupportsStep",
     "SupportsTokenBytes",
     "TensorSpec",
+    "TextSample",
     "Tokenizer",
 ]
 
@@ -85,6 +93,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups"],
+        "metric": ["Metric", "TextSample"],
         "migration": ["SupportsMigration"],
         "model": [
             "CountTrained",
@@ -96,6 +105,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsScore",
             "SupportsStep",
         ],
+        "processor": ["LogitsProcessor", "LogitsProcessorFactory"],
         "stepper": [
             "Constraints",
             "CountedContext",

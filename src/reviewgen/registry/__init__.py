@@ -11,6 +11,8 @@ from reviewgen.registry.installed_points import Plugin
 from reviewgen.registry.plugins import (
     THIS_PROCESS,
     describe_plugin,
+    find_logits_processor,
+    find_metric,
     find_model,
     find_preset,
     find_stepper,
@@ -33,6 +35,8 @@ __all__ = [
     "Plugin",
     "describe_plugin",
     "describe_weights",
+    "find_logits_processor",
+    "find_metric",
     "find_model",
     "find_preset",
     "find_stepper",

@@ -36,6 +36,8 @@ GROUPS = {
     "preset": "reviewgen.presets",
     "stepper": "reviewgen.steppers",
     "weights": "reviewgen.weights",
+    "logits processor": "reviewgen.logits_processors",
+    "metric": "reviewgen.metrics",
 }
 API_GROUP = "reviewgen.api"
 OWN = "reviewgen"  # the distribution of the plugins in this repository

@@ -2,9 +2,10 @@
 
 The groups are in ``installed_points.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
 optional: it maps the name of a model to a factory of steppers that generate without torch. ``reviewgen.weights`` maps the name of
-a preset to a package folder that is a saved model and contains no code. Plugins in this repository are found in the same way as
-those of third parties, but their names are reserved: a third party's plugin of such a name does not replace them. That one, and
-one of several packages that have the same name, is found by ``distribution:name``. Standard library only.
+a preset to a package folder that is a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
+processors, ``reviewgen.metrics`` metrics of generated texts. Plugins in this repository are found in the same way as those of
+third parties, but their names are reserved: a third party's plugin of such a name does not replace them. That one, and one of
+several packages that have the same name, is found by ``distribution:name``. Standard library only.
 """
 
 import importlib.util
@@ -31,6 +32,8 @@ __all__ = [
     "THIS_PROCESS",
     "Plugin",
     "describe_plugin",
+    "find_logits_processor",
+    "find_metric",
     "find_model",
     "find_preset",
     "find_stepper",
@@ -97,6 +100,16 @@ def find_model(name: str) -> tuple[Any, Plugin]:
 def find_tokenizer(name: str) -> tuple[Any, Plugin]:
     """Import a tokenizer class, and return it with the description of its plugin; takes and raises as ``find_model``."""
     return _load("tokenizer", name)
+
+
+def find_logits_processor(name: str) -> tuple[Any, Plugin]:
+    """Import the factory of a logits processor, and return it with its plugin; raises as ``find_model``."""
+    return _load("logits processor", name)
+
+
+def find_metric(name: str) -> tuple[Any, Plugin]:
+    """Import a metric, and return it with its plugin; raises as ``find_model``."""
+    return _load("metric", name)
 
 
 def find_stepper(name: str) -> Any | None:

@@ -6,18 +6,19 @@ A ``BlendFit`` is used as a ``Fit`` is: iterated for its reports, then finished 
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from reviewgen.blending.model import Blend
 from reviewgen.bundle import Bundle
 from reviewgen.bundle.write import write_or_rescue
 from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.evaluation import Document, Evaluation, measure_rate, sample_documents
+from reviewgen.evaluation import Document, Evaluation, Metrics, measure_rate, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.curves import targets_per_character
-from reviewgen.runs.final import describe_held_out, evaluate_held_out, measure_copy_rates
+from reviewgen.runs.final import describe_held_out, evaluate_held_out, measure_texts
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import TrainingPlan
@@ -58,7 +59,8 @@ class BlendFit:
         is_interrupted: Whether the user has ended the training early.
         evaluation: The final evaluation; None before ``finish``.
         copy_rates: The copy rates of the blend, as in ``Fit``.
-        evaluation_seconds: Duration of the final evaluation, copy rates included.
+        metric_facts: Its metrics, as in ``Fit``.
+        evaluation_seconds: Duration of the final evaluation, copy rates and metrics included.
     """
 
     plan: TrainingPlan
@@ -74,7 +76,13 @@ class BlendFit:
     is_interrupted: bool = False
     evaluation: Evaluation | None = None
     copy_rates: CopyRates = field(default_factory=CopyRates)
+    metric_facts: dict[str, Any] = field(default_factory=dict)
     evaluation_seconds: float = 0.0
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The metrics of the texts that the blend generates."""
+        return Metrics(self.plan.parts.training.metrics, self.corpus.words)
 
     @property
     def config(self) -> TrainingConfig:
@@ -165,6 +173,7 @@ class BlendFit:
             "novelty": novelty_facts(
                 self.corpus.index, self.corpus.corpus.fingerprint, self.copy_rates, evaluations, token_copy_rate
             ),
+            "metrics": self.metric_facts or self.metrics.facts(),
             "held_out": self.held_out,
             "notes": [*self.record.notes, *filter(None, [self.log.failure])],
         }
@@ -195,7 +204,9 @@ class BlendFit:
             documents = self._choose_documents(half)
             self._fit_weights(documents)
             prefix = corpus.conditions.unspecified_ids
-            evaluator = Evaluator(corpus.tokenizer, documents, self.config, corpus.index, prefix, seconds_each=seconds_each)
+            evaluator = Evaluator(
+                corpus.tokenizer, documents, self.config, corpus.index, prefix, metrics=self.metrics, seconds_each=seconds_each
+            )
             result = evaluator.evaluate(self.model)
         report = replace(
             last,
@@ -206,7 +217,7 @@ class BlendFit:
             learning_rate=None,
             seconds=last.seconds + time.monotonic() - start,
             evaluation_seconds=last.evaluation_seconds + evaluator.total_seconds,
-            notes=(self._describe_weights(),),
+            notes=(self._describe_weights(), *self.metrics.pop_notes()),
         )
         self.record.add(report)
         return report
@@ -253,7 +264,10 @@ class BlendFit:
             fit.evaluation = evaluation
         last = self.fits[-1].record.last
         if last is not None and self.config.copy_tokens and process_state().is_main_process:
-            self.copy_rates = measure_copy_rates(self.model, self.corpus, threads, budget, last.tokens)
+            self.copy_rates, self.metric_facts = measure_texts(
+                self.model, self.corpus, threads, budget, last.tokens, self.metrics
+            )
+            self.record.note(*self.metrics.pop_notes())
         self.evaluation_seconds = time.monotonic() - start
 
     def _evaluation_seconds(self) -> float:

@@ -113,6 +113,6 @@ class Curves:
     def _evaluation(self, report: Report) -> dict[str, Any]:
         """Keep one evaluation; an infinite number becomes None."""
         numbers = self._position(report) | self._loss(self.means[0])
-        numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate}
+        numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
         self.evaluations.append(finite(numbers | (asdict(report.evaluation) if report.evaluation else {})))
         return self.evaluations[-1]

@@ -1,4 +1,4 @@
-"""What is measured at the end of a training: bits per character of held-out texts, and the copy rate in characters."""
+"""What is measured at the end of a training: bits per character of held-out texts; copy rate and metrics of generated ones."""
 
 import time
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from reviewgen.errors import NotADistribution
 from reviewgen.evaluation import (
     Document,
     Evaluation,
+    Metrics,
     evaluate_documents,
     finite,
     measure_rate,
@@ -28,7 +29,7 @@ from reviewgen.runs.record import CopyRates
 from reviewgen.training.device import using_threads
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 
-__all__ = ["count_texts", "describe_held_out", "evaluate_held_out", "final_split", "measure_copy_rates"]
+__all__ = ["count_texts", "describe_held_out", "evaluate_held_out", "final_split", "measure_texts"]
 
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
@@ -87,10 +88,10 @@ def describe_held_out(evaluation: Evaluation | None, corpus: PreparedCorpus) -> 
     return {"split": split, "reviews_in_split": len(corpus.stores[split])} | finite(asdict(evaluation))
 
 
-def measure_copy_rates(
-    model: LanguageModel, corpus: PreparedCorpus, threads: int, budget: float | None, trained_tokens: int
-) -> CopyRates:
-    """Return the copy rates of texts that a model generates, and of as many characters of held-out texts.
+def measure_texts(
+    model: LanguageModel, corpus: PreparedCorpus, threads: int, budget: float | None, trained_tokens: int, metrics: Metrics
+) -> tuple[CopyRates, dict[str, Any]]:
+    """Return the copy rates and the metrics of texts that a model generates, and of as many characters of held-out texts.
 
     Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once.
 
@@ -101,13 +102,14 @@ def measure_copy_rates(
         budget: Seconds of the time budget, if any; limits the number of generated texts.
         trained_tokens: The number of tokens that the model was trained on; limits it where there is no budget, so that two runs
             of one seed are equal.
+        metrics: The metrics.
     """
     count = _MAX_TEXTS if budget is not None else count_texts(trained_tokens)
     with using_threads(threads):
         generated = _generate(model, corpus, count, None if budget is None else _COPY_SHARE * budget)
     held_out = _take_beginnings(corpus, sum(map(len, generated)))
     training = decode_texts(corpus.stores["train"].blocks, corpus.tokenizer)
-    return CopyRates(*copied_shares([generated, held_out], training))
+    return CopyRates(*copied_shares([generated, held_out], training)), metrics.facts(generated, held_out)
 
 
 def count_texts(trained_tokens: int) -> int:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from reviewgen.bundle import Bundle, Weights
@@ -10,10 +11,10 @@ from reviewgen.bundle.write import write_or_rescue
 from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import TrainingError
-from reviewgen.evaluation import Evaluation
+from reviewgen.evaluation import Evaluation, Metrics
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
-from reviewgen.runs.final import describe_held_out, evaluate_held_out, final_split, measure_copy_rates
+from reviewgen.runs.final import describe_held_out, evaluate_held_out, final_split, measure_texts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
 from reviewgen.runs.record import CopyRates, RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
@@ -51,7 +52,8 @@ class Fit:
         is_interrupted: Whether the user has ended the training early.
         evaluation: The final evaluation; None before ``finish``, and if the model cannot be scored.
         copy_rates: Its copy rates in characters; unknown before ``finish``, and with ``training.copy_tokens=0``.
-        evaluation_seconds: Duration of the final evaluation, copy rates included.
+        metric_facts: Its metrics, as ``Metrics.facts`` returns them; likewise.
+        evaluation_seconds: Duration of the final evaluation, copy rates and metrics included.
     """
 
     plan: TrainingPlan
@@ -65,7 +67,13 @@ class Fit:
     is_interrupted: bool = False
     evaluation: Evaluation | None = None
     copy_rates: CopyRates = field(default_factory=CopyRates)
+    metric_facts: dict[str, Any] = field(default_factory=dict)
     evaluation_seconds: float = 0.0
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The metrics of the texts that the model generates."""
+        return Metrics(self.config.metrics, self.corpus.words)
 
     @property
     def config(self) -> TrainingConfig:
@@ -92,6 +100,7 @@ class Fit:
             corpus.index,
             corpus.conditions.unspecified_ids,
             None if self.folder is None else self.folder.checkpoints,
+            self.metrics,
         )
         with self.log.opened(self._settings()):
             for report in reports:
@@ -144,6 +153,7 @@ class Fit:
             "novelty": novelty_facts(
                 corpus.index, corpus.corpus.fingerprint, self.copy_rates, record.curves.evaluations, baseline.token_copy_rate
             ),
+            "metrics": self.metric_facts or self.metrics.facts(),
             "held_out": self.held_out,
             "notes": [*record.notes, *filter(None, [self.log.failure])],
         }
@@ -167,7 +177,10 @@ class Fit:
         start, budget = time.monotonic(), self.plan.length.seconds
         (self.evaluation,) = evaluate_held_out([self.model], self.corpus, last.threads, budget)
         if self.config.copy_tokens and process_state().is_main_process:
-            self.copy_rates = measure_copy_rates(self.model, self.corpus, last.threads, budget, last.tokens)
+            self.copy_rates, self.metric_facts = measure_texts(
+                self.model, self.corpus, last.threads, budget, last.tokens, self.metrics
+            )
+            self.record.note(*self.metrics.pop_notes())
         self.evaluation_seconds = time.monotonic() - start
 
     def _suggest(self, last: Report) -> None:

@@ -10,6 +10,7 @@ from reviewgen.bundle.write import refuse_existing
 from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.data import DataConfig
 from reviewgen.errors import ConfigError
+from reviewgen.evaluation import find_metrics
 from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
@@ -115,6 +116,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     parts = resolve_parts(
         start, options.get("model"), options.get("tokenizer"), options.get("training"), options.get("initial_weights")
     )
+    find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
     return TrainingPlan(
         parts=parts,

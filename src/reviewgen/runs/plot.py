@@ -27,7 +27,12 @@ def read_curves(source: str | Path, name: str | None = None) -> LearningCurves:
 
 
 def plot_training(
-    sources: Sequence[str | Path], file: str | Path, *, against: str = "seconds", overwrite: bool = False
+    sources: Sequence[str | Path],
+    file: str | Path,
+    *,
+    against: str = "seconds",
+    metrics: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> list[LearningCurves]:
     """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
     if isinstance(sources, str | Path) or not sources:
@@ -38,7 +43,11 @@ def plot_training(
     refuse_plot(file, overwrite)
     names = _names(sources)
     runs = [read_curves(source, name) for source, name in zip(sources, names, strict=True)]
-    save_figure(draw_curves(runs, against), file)
+    listed = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    known = {name for run in runs for name in run.metrics}
+    if unknown := [name for name in listed if name not in known]:
+        raise ConfigError(f"No evaluation has the metric {unknown[0]!r}. {did_you_mean(str(unknown[0]), known)}")
+    save_figure(draw_curves(runs, against, listed), file)
     return runs
 
 

@@ -15,7 +15,7 @@ from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data import Corpus, TokenStore, find_lost_characters, gather, tokenize, workspace
 from reviewgen.errors import DataError
-from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
+from reviewgen.lexicon import Lexicon, WordCounts, build_lexicon, count_words, decode_texts, token_symbols
 from reviewgen.novelty import Index, build_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.plan import TrainingPlan
@@ -38,6 +38,7 @@ class PreparedCorpus:
     stores: Mapping[str, TokenStore]  # by split
     index: Index | None  # of the training text; None without one, and in all processes but the first
     lexicon: Lexicon | None  # likewise
+    words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
     notes: tuple[str, ...] = ()
 
 
@@ -78,12 +79,12 @@ class ReadCorpus:
         for split in ("train", "validation"):
             if not stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
-        index, lexicon = None, None
+        index, lexicon, words = None, None, frozenset[str]()
         if process_state().is_main_process:
             index = _build_index(plan, self.corpus, tokenizer, stores["train"])
-            lexicon = _build_lexicon(plan, tokenizer, stores["train"])
+            lexicon, words = _build_lexicon(plan, tokenizer, stores["train"])
         conditions = self.conditions.with_ids_from(tokenizer.vocab_size)
-        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, (*self.notes, *lost))
+        return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, words, (*self.notes, *lost))
 
 
 def prepare(plan: TrainingPlan) -> PreparedCorpus:
@@ -153,13 +154,22 @@ def _note_lost_characters(name: str, corpus: Corpus, tokenizer: Tokenizer, store
     return [] if lost is None else [lost.describe(name)]
 
 
-def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> Lexicon | None:
-    """Return the words of the training text, and those of the model that is trained further."""
-    symbols = token_symbols(tokenizer)
+def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) -> tuple[Lexicon | None, frozenset[str]]:
+    """Return the lexicon of the training text, and all its words in lower case if there are metrics.
+
+    Of a model that is trained further, both include the words that it knows.
+    """
+    symbols, has_metrics = token_symbols(tokenizer), bool(plan.parts.training.metrics)
     before = None if plan.parts.trained is None else plan.parts.trained.bundle.lexicon
-    lexicon = None if symbols is None else build_lexicon(store.blocks, symbols, before)
+    counts, lexicon = WordCounts(), None
+    if symbols is not None:
+        counts = count_words(store.blocks, symbols)
+        lexicon = build_lexicon(counts, before)
+    elif has_metrics:
+        for text in decode_texts(store.blocks, tokenizer):
+            counts.add(text)
     store.release_pages()
-    return lexicon
+    return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
 
 def _build_index(plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore) -> Index | None:

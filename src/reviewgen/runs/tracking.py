@@ -129,7 +129,8 @@ class RunLog:
         """Log what is kept of a report, and return the report; with a note if logging has just failed."""
         if self._tracker is not None and kept is not None:
             names = [*_LOGGED, *(name for name in kept if name.startswith(TERM))]
-            values = {name: kept[name] for name in names if kept.get(name) is not None}
+            values = {name: kept.get(name) for name in names} | dict(kept.get("metrics", {}))
+            values = {name: value for name, value in values.items() if value is not None}
             sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
             self._try(self._tracker.log, values | sample, report.step)
         if self.failure is None or self._is_failure_reported:

@@ -1,4 +1,4 @@
-"""The conformance suite: checks of the model and tokenizer contracts, for the tests of any plugin.
+"""The conformance suite: checks of the contracts in ``reviewgen.protocols``, for the tests of any plugin.
 
 Each law of a contract is one function. It takes ``make``, a callable that returns a new model or tokenizer, and raises an
 AssertionError that says what is required and what was returned. With pytest, the ids of the tests are the names of the laws::
@@ -16,22 +16,30 @@ AssertionError that says what is required and what was returned. With pytest, th
 
 ``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model``, ``check_tokenizer`` and
 ``check_stepper`` check all laws in one call. ``STEPPER_LAWS`` take the model's ``make`` and the factory of its stepper, or None.
-A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin does not
-implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
+The laws of a logits processor take its factory, those of a metric the metric: ``check_processor(NoDigits)``,
+``check_metric(WORD_LENGTH)``. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes
+if the plugin does not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra
+``reviewgen[testing]``.
 """
 
+from reviewgen.testing.metric_laws import METRIC_LAWS, check_metric
 from reviewgen.testing.model_laws import MODEL_LAWS, check_model
 from reviewgen.testing.models import make_model, train_by_counting
+from reviewgen.testing.processor_laws import PROCESSOR_LAWS, check_processor
 from reviewgen.testing.stepper_laws import STEPPER_LAWS, check_stepper
 from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
 
 __all__ = [
+    "METRIC_LAWS",
     "MODEL_LAWS",
     "NASTY_TEXTS",
+    "PROCESSOR_LAWS",
     "STEPPER_LAWS",
     "TOKENIZER_LAWS",
     "TRAINING_TEXTS",
+    "check_metric",
     "check_model",
+    "check_processor",
     "check_stepper",
     "check_tokenizer",
     "make_model",

@@ -28,7 +28,7 @@ from torch import nn
 
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
-from reviewgen.evaluation import sample_documents
+from reviewgen.evaluation import Metrics, sample_documents
 from reviewgen.novelty import Index
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.autotune import keep_threads
@@ -77,6 +77,7 @@ def fit(
     index: Index | None = None,
     prefix: Sequence[int] = (),
     checkpoints: Checkpoints | None = None,
+    metrics: Metrics | None = None,
 ) -> Iterator[Report]:
     """Train a model and yield a report per step.
 
@@ -91,12 +92,14 @@ def fit(
         index: Index of the training texts; with it, each evaluation measures the token copy rate.
         prefix: Ids that stand for conditions not given, one for each condition that the texts have after bos.
         checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
+        metrics: Measured of the texts that each evaluation generates.
 
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is NaN or infinite from the
             first step on.
     """
-    evaluator = Evaluator(tokenizer, sample_documents(validation, config.evaluation_tokens), config, index, prefix)
+    documents = sample_documents(validation, config.evaluation_tokens)
+    evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or Metrics())
     if isinstance(model, CountTrained):
         yield from train_by_counting(model, train, budget.deadline, evaluator)
     elif isinstance(model, nn.Module) and not any(True for _ in model.parameters()):
@@ -110,7 +113,8 @@ def fit(
             token_copy_rate=result.token_copy_rate,
             sample=result.sample,
             is_best=result.is_best,
-            notes=("The model has nothing to train.",),
+            metrics=result.metrics,
+            notes=("The model has nothing to train.", *evaluator.metrics.pop_notes()),
             stopped=StopReason.NOTHING_TO_TRAIN,
         )
     elif isinstance(model, nn.Module):

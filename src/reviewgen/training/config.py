@@ -42,7 +42,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one training step. ``evaluation``, ``token_copy_rate`` and ``sample`` are set at evaluations only.
+    """The report of one training step. From ``evaluation`` to ``metrics``, and ``sample``, are set at evaluations only.
 
     Attributes:
         step: Optimizer steps so far; texts so far for a model trained by counting.
@@ -55,6 +55,7 @@ class Report:
         learning_rate: Learning rate of this step; None for a model trained by counting.
         evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        metrics: The metrics of generated texts by name; None for one that failed.
         evaluation_seconds: Duration of all evaluations so far.
         is_best: Whether this evaluation is the best so far, so that its weights are kept.
         sample: A generated text.
@@ -76,6 +77,7 @@ class Report:
     learning_rate: float | None = None
     evaluation: Evaluation | None = None
     token_copy_rate: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     evaluation_seconds: float = 0.0
     is_best: bool = False
     sample: str | None = None

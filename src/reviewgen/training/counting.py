@@ -81,7 +81,7 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         tokens=tokens,
         **vars(result),
         evaluation_seconds=evaluator.total_seconds,
-        notes=(*facts.get("notes", ()), *evaluator.notes()),
+        notes=(*facts.get("notes", ()), *evaluator.metrics.pop_notes(), *evaluator.notes()),
         stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
     )
 

@@ -1,4 +1,4 @@
-"""Evaluation during training: scores held-out texts, generates a sample, measures the token copy rate, tracks the best result.
+"""Evaluation during training: scores held-out texts, measures generated ones (token copy rate, metrics), tracks the best result.
 
 Evaluations take at most ``MAX_SHARE`` of a run. In a run for a time, the first one measures how fast the model scores and
 generates, which decides how many held-out tokens and generated texts each of them gets. In a run of steps or epochs, where two
@@ -16,7 +16,7 @@ import numpy as np
 
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import NotADistribution
-from reviewgen.evaluation import Document, Evaluation, Totals, add_up_documents, measure_rate, spread_documents
+from reviewgen.evaluation import Document, Evaluation, Metrics, Totals, add_up_documents, measure_rate, spread_documents
 from reviewgen.generation import Generator, Pieces, Request, Speller
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.novelty import Index
@@ -56,12 +56,14 @@ class EvaluationResult:
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
         sample: A generated text.
         is_best: Whether this is the best result so far.
+        metrics: The metrics of the generated texts by name; None for one that failed.
     """
 
     evaluation: Evaluation | None
     token_copy_rate: float | None
     sample: str
     is_best: bool
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,6 +79,7 @@ class Evaluator:
         index: Index of the training text, for the token copy rate; without one it is not measured.
         prefix: Ids after bos that stand for conditions not given.
         processes: The process group.
+        metrics: Measured of the generated texts.
         best: Bits per character of the best result.
         best_token_copy_rate: Token copy rate of the best result.
         without_gain: Evaluations since the best one after the warm-up.
@@ -97,6 +100,7 @@ class Evaluator:
     index: Index | None = None
     prefix: Sequence[int] = ()
     processes: Processes = field(default_factory=Processes)
+    metrics: Metrics = field(default_factory=Metrics)
     best: float = math.inf
     best_token_copy_rate: float | None = None
     without_gain: int = 0
@@ -122,12 +126,12 @@ class Evaluator:
             self.total_seconds = self.setup_seconds
         start = time.monotonic()
         evaluation = self._score(model, device)
-        generated = None if self.processes.rank else self._sample_and_token_copy_rate(model, device)
-        sample, token_copy_rate = self.processes.broadcast(generated)
+        generated = None if self.processes.rank else self._measure_texts(model, device)
+        sample, token_copy_rate, metrics = self.processes.broadcast(generated)
         is_best = self._update_best(evaluation, token_copy_rate)
         self.seconds = float(self.processes.all_gather([time.monotonic() - start])[0, 0])  # the main process's clock
         self.total_seconds += self.seconds
-        return EvaluationResult(evaluation, token_copy_rate, sample, is_best)
+        return EvaluationResult(evaluation, token_copy_rate, sample, is_best, metrics)
 
     def end_warmup(self) -> None:
         """Count evaluations without gain from the next one on.
@@ -192,8 +196,8 @@ class Evaluator:
 
     def _wanted_texts(self) -> int:
         """Return how many texts to generate, without a limit."""
-        tokens = self.config.copy_tokens * _copy_tokens_factor(self.index) if self.index is not None else 0
-        return max(1, tokens // SAMPLE_TOKENS)
+        factor = _copy_tokens_factor(self.index) if self.index is not None else bool(self.metrics)
+        return max(1, self.config.copy_tokens * factor // SAMPLE_TOKENS)
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
         """Score the held-out texts, each process its share; None if the model's scores are not a distribution."""
@@ -206,10 +210,11 @@ class Evaluator:
         nats, *counts, scored = self.processes.all_gather([*astuple(totals), is_scored]).sum(axis=0).tolist()
         return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.world_size else None
 
-    def _sample_and_token_copy_rate(self, model: Any, device: str) -> tuple[str, float | None]:
-        """Generate texts; return the first one, and the token copy rate of all."""
-        texts = self._generate(model, device, self.copy_texts or self._wanted_texts())
-        return texts[0][1], self._token_copy_rate([ids for ids, _ in texts])
+    def _measure_texts(self, model: Any, device: str) -> tuple[str, float | None, dict[str, float | None]]:
+        """Generate texts; return the first one, and the token copy rate and the metrics of all."""
+        generated = self._generate(model, device, self.copy_texts or self._wanted_texts())
+        ids, texts = zip(*generated, strict=True)
+        return texts[0], self._token_copy_rate(list(ids)), self.metrics.measure(texts)
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""

@@ -303,7 +303,7 @@ class Loop:
         if self.schedule.progress < self.config.warmup:
             self.evaluator.end_warmup()
         stopped = self._stop_reason()
-        notes = report.notes + (self.evaluator.notes() if stopped else ())
+        notes = report.notes + self.evaluator.metrics.pop_notes() + (self.evaluator.notes() if stopped else ())
         can_anneal = self.evaluator.best < math.inf and not self.schedule.is_annealing
         if stopped is None and can_anneal and self.evaluator.without_gain >= self.config.patience:
             notes += (self._anneal(),)
@@ -360,7 +360,9 @@ class Loop:
         if self.guard.bad_step:
             self.guard.restore()
         notes = (*report.notes, f"{reason}. Kept: {kept}.")
-        return replace(report, evaluation=None, token_copy_rate=None, is_best=False, sample=None, notes=notes, stopped=stopped)
+        return replace(
+            report, evaluation=None, token_copy_rate=None, metrics={}, is_best=False, sample=None, notes=notes, stopped=stopped
+        )
 
     def release(self) -> None:
         """End the run: leave the model on the CPU, in evaluation mode, with its best weights, and restore torch's threads."""
