@@ -20,7 +20,7 @@ FLOORS = {
         0: ("version", "errors"),
         1: ("names", "config", "compiled", "pictures", "storage", "sentences"),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon"),
-        3: ("data", "generation"),
+        3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),
         5: ("training", "card"),
         6: ("hub",),

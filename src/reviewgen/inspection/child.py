@@ -5,8 +5,10 @@ Lines are written with the file opened anew each time, because standard output i
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ _SHORT = 300  # characters of a message
 
 
 def run(reports: Path, plugins: Sequence[Plugin]) -> None:
-    """Inspect plugins, append a report on each to a file, and end the process."""
+    """Inspect the plugins of a package, append a report on each to a file, and end the process."""
     pid, forks = os.getpid(), [0]
 
     def count_fork() -> None:
         forks[0] += 1
 
-    _import_libraries({plugin.kind for plugin in plugins})
+    _import_libraries(plugins[0].package)
     _write(reports, {"ready": True})
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_parent=count_fork)
@@ -41,11 +43,14 @@ def run(reports: Path, plugins: Sequence[Plugin]) -> None:
     os._exit(0)  # not held up by threads and exit functions of a plugin
 
 
-def _import_libraries(kinds: set[str]) -> None:
-    """Import what takes long and is not a plugin's doing, so that the time of a plugin is its own."""
-    import reviewgen.compiled.sampling  # noqa: F401
-
-    if kinds & {"model", "logits processor"}:
+def _import_libraries(package: str) -> None:
+    """Import torch and numba if a package needs them, so that the time of a plugin is its own."""
+    try:
+        required = requires(package) or []
+    except PackageNotFoundError:
+        return
+    if any(re.match(r"(torch|reviewgen)\b(?!-)", requirement) for requirement in required):
+        import reviewgen.compiled.sampling
         import reviewgen.protocols.model  # noqa: F401
 
 
