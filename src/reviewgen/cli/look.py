@@ -92,13 +92,15 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def _count_plugins(plugins: list[dict[str, Any]]) -> list[str]:
     """Return a line for each package: what it provides, and how much of it is broken."""
     lines = []
-    for package, version in sorted({(plugin["package"], plugin["version"]) for plugin in plugins}):
-        own = [plugin for plugin in plugins if (plugin["package"], plugin["version"]) == (package, version)]
+    for package, number in sorted({(plugin["package"], plugin["version"]) for plugin in plugins}):
+        own = [plugin for plugin in plugins if (plugin["package"], plugin["version"]) == (package, number)]
         broken = sum(plugin["problem"] is not None for plugin in own)
         names = ", ".join(f"{plugin['kind']} {plugin['name']}" for plugin in own)
-        counts = ", ".join(f"{kind}: {sum(each['kind'] == kind for each in own)}" for kind in dict.fromkeys(p["kind"] for p in own))
+        counts = ", ".join(
+            f"{kind}: {sum(each['kind'] == kind for each in own)}" for kind in dict.fromkeys(p["kind"] for p in own)
+        )
         provides = names if len(own) <= 4 else counts
-        lines.append(f"{package} {version}: {f'{broken} of {len(own)} broken' if broken else 'ok'} ({provides})")
+        lines.append(f"{package} {number}: {f'{broken} of {len(own)} broken' if broken else 'ok'} ({provides})")
     return lines
 
 

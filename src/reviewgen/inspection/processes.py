@@ -1,7 +1,7 @@
 """Inspects plugins in processes: one for each package, a few at once.
 
-A process that ends, crashes or is not done in time is at fault at the plugin that it has not reported on; the package's others are
-inspected in a new process. Standard library only.
+If a process ends, crashes or is late, the plugin that it has not reported on is at fault; the package's others are inspected in a
+new process. Standard library only.
 """
 
 import contextlib
@@ -80,7 +80,9 @@ def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection
     while len(results) < len(plugins):
         rest = plugins[len(results) :]
         reports, failure, seconds = _run(rest, limit)
-        results += [Inspection(plugin, report["problem"], report["seconds"]) for plugin, report in zip(rest, reports, strict=False)]
+        results += [
+            Inspection(plugin, report["problem"], report["seconds"]) for plugin, report in zip(rest, reports, strict=False)
+        ]
         if failure is not None:
             plugin = rest[len(reports)]
             name = f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}"

@@ -1,6 +1,6 @@
 """The checks of one plugin that need neither a text nor a training.
 
-Each raises a BrokenPlugin that names the plugin, its package and the cause. A check imports the plugin, and runs nothing else of it.
+Each raises a BrokenPlugin that names the plugin, its package and the cause. The plugin is imported, and nothing else of it runs.
 """
 
 import dataclasses
@@ -119,7 +119,9 @@ def _check_processor(plugin: Plugin, found: Any) -> None:
 
 def _check_metric(plugin: Plugin, found: Any) -> None:
     if isinstance(found, type):
-        raise TypeError(f"is the class {found.__name__}; the entry point must name an object of it, as in METRIC = {found.__name__}().")
+        raise TypeError(
+            f"is the class {found.__name__}; the entry point must name an object of it, as in METRIC = {found.__name__}()."
+        )
     _check_members(found, _METRIC, "a metric, see reviewgen.protocols.Metric")
 
 
@@ -153,7 +155,9 @@ def _check_config(found: Any) -> None:
         raise TypeError(f"has the Config {_describe(config)}; it must be a class with @dataclass(frozen=True, kw_only=True).")
     parameters = config.__dataclass_params__  # type: ignore[attr-defined]  # which typeshed leaves out
     if not parameters.frozen or not all(field.kw_only for field in dataclasses.fields(config)):
-        raise TypeError(f"has the Config {config.__name__}, which must be frozen and keyword-only: @dataclass(frozen=True, kw_only=True).")
+        raise TypeError(
+            f"has the Config {config.__name__}, which must be frozen and keyword-only: @dataclass(frozen=True, kw_only=True)."
+        )
     try:
         fields_of(config)
     except Exception as error:  # evaluating a third party's annotations may raise anything
@@ -163,7 +167,9 @@ def _check_config(found: Any) -> None:
 def _check_vocab_size(config: Any) -> None:
     names = [field.name for field in dataclasses.fields(config)]
     if names[:1] != ["vocab_size"]:
-        raise TypeError(f"has the Config {config.__name__}, whose first field must be vocab_size; got {names[0] if names else 'none'}.")
+        raise TypeError(
+            f"has the Config {config.__name__}, whose first field must be vocab_size; got {names[0] if names else 'none'}."
+        )
 
 
 def _describe(value: Any) -> str:

@@ -14,6 +14,7 @@ AssertionError that says what is required and what was returned. With pytest, th
     def test_tokenizer(law):
         law(lambda: MyTokenizer.train(TRAINING_TEXTS, MyTokenizer.Config()))
 
+``check_plugin`` checks an installed plugin as a whole, from its metadata to texts in a fresh process.
 ``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model`` and ``check_tokenizer`` check all laws
 in one call. A law of an optional protocol (``CountTrained``, ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin
 does not implement it. The suite depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
@@ -21,6 +22,8 @@ does not implement it. The suite depends on the contracts only, never on a plugi
 
 from reviewgen.testing.model_laws import MODEL_LAWS, check_model
 from reviewgen.testing.models import make_model, train_by_counting
+from reviewgen.testing.plugin_check import check_plugin
+from reviewgen.testing.report import PluginCheck, PluginReport
 from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
 
 __all__ = [
@@ -28,7 +31,10 @@ __all__ = [
     "NASTY_TEXTS",
     "TOKENIZER_LAWS",
     "TRAINING_TEXTS",
+    "PluginCheck",
+    "PluginReport",
     "check_model",
+    "check_plugin",
     "check_tokenizer",
     "make_model",
     "make_tokenizer",
