@@ -20,6 +20,7 @@ __all__ = ["check_plugin"]
 MAX_PARAMETERS = 200_000_000
 """Of a preset: 800 MB of weights. These models are trained in minutes, on a laptop."""
 
+_IMPORT_LIMIT = 60.0  # seconds
 _SHORT = 300  # characters of a message
 
 
@@ -78,7 +79,7 @@ class _Run:
 
 def _check_metadata(subject: Subject) -> str:
     """Check that all plugins concerned can be imported and are what their groups ask for."""
-    results = inspect_plugins(subject.plugins)
+    results = inspect_plugins(subject.plugins, _IMPORT_LIMIT)
     problems = [each.problem for each in results if each.problem]
     assert not problems, " ".join(problems)
     names = ", ".join(f"{plugin.kind} {plugin.name}" for plugin in subject.plugins)
