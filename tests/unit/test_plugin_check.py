@@ -23,15 +23,33 @@ FAULTS = {
     "huge": ([("presets.py", "(64, 128, 256)", "(64, 20_000)")], {"presets": "can be trained in minutes"}),
     "causal": ([("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")], {"law causal": "future"}),
     "training": (
-        [("model.py", "        gate, value", "        if self.training:\n            raise ValueError('no gradient')\n        gate, value")],
+        [
+            (
+                "model.py",
+                "        gate, value",
+                "        if self.training:\n            raise ValueError('no gradient')\n        gate, value",
+            )
+        ],
         {"training": "ValueError: no gradient (model.py, line"},
     ),
     "saving": (
-        [("model.py", "    def stepper(", "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper(")],
+        [
+            (
+                "model.py",
+                "    def stepper(",
+                "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper(",
+            )
+        ],
         {"saving": "disk"},
     ),
-    "stepper": ([("stepping.py", "(1 - keep) * value", "keep * value")], {"stepper": "the stepper gives other logits than the call"}),
-    "expect": ([("stepping.py", '("float32", (2 * hidden,))', '("float32", (hidden,))')], {"stepper": "", "saving": "gates.bias"}),
+    "stepper": (
+        [("stepping.py", "(1 - keep) * value", "keep * value")],
+        {"stepper": "the stepper gives other logits than the call"},
+    ),
+    "expect": (
+        [("stepping.py", '("float32", (2 * hidden,))', '("float32", (hidden,))')],
+        {"stepper": "", "saving": "gates.bias"},
+    ),
 }
 """Replacements in the files of the model template, and the checks that fail with a part of their message."""
 
@@ -93,9 +111,17 @@ def test_a_name_is_a_preset_a_model_or_a_tokenizer(plant):
     plant("fakename")
     preset, model, tokenizer = find_subject("fakename-word"), find_subject("fakename"), find_subject("char")
     assert (preset.preset_name, preset.model, preset.tokenizer) == ("fakename-word", True, False)
-    assert {(p.kind, p.name) for p in preset.plugins} >= {("preset", "fakename-word"), ("model", "fakename"), ("tokenizer", "word")}
+    assert {(p.kind, p.name) for p in preset.plugins} >= {
+        ("preset", "fakename-word"),
+        ("model", "fakename"),
+        ("tokenizer", "word"),
+    }
     assert (model.preset_name, model.model, model.tokenizer) == ("fakename-char", True, False)
-    assert {(p.kind, p.name) for p in model.plugins} >= {("model", "fakename"), ("stepper", "fakename"), ("preset", "fakename-char")}
+    assert {(p.kind, p.name) for p in model.plugins} >= {
+        ("model", "fakename"),
+        ("stepper", "fakename"),
+        ("preset", "fakename-char"),
+    }
     assert (tokenizer.preset_name, tokenizer.model, tokenizer.tokenizer) == ("rnn-char", False, True)
     both = find_subject("rnn-char")  # of one package
     assert (both.model, both.tokenizer) == (True, True)

@@ -22,7 +22,22 @@ from typing import Annotated
 
 import typer
 
-from reviewgen.cli import blend, generate, look, play, plot, plugin, sampling, settings, share, sweep, train, tune, tune_sampling, use
+from reviewgen.cli import (
+    blend,
+    generate,
+    look,
+    play,
+    plot,
+    plugin,
+    sampling,
+    settings,
+    share,
+    sweep,
+    train,
+    tune,
+    tune_sampling,
+    use,
+)
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 from reviewgen.version import __version__
