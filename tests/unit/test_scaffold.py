@@ -28,7 +28,7 @@ def run(words, site, cwd):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return a function that writes and installs the package of a kind, once, and returns its source and where it is installed."""
+    """Return a function that writes and installs the package of a kind, once, and returns its source and the site folder."""
     root, done = tmp_path_factory.mktemp("scaffold"), {}
 
     def make(kind):
@@ -147,7 +147,11 @@ def test_help_loads_no_torch(words):
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_the_templates_are_in_the_wheel():
-    """The build is told to take the whole folder of the package; a wheel made from it has every template."""
-    templates = list((ROOT / "src" / "reviewgen" / "scaffold").rglob("*.template"))
+def test_the_templates_are_in_the_wheel(tmp_path):
+    """Hatch's own list of the files of a wheel has every template."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    listed = {Path(file.path) for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    templates = set((ROOT / "src" / "reviewgen" / "scaffold").rglob("*.template"))
     assert len(templates) > 30
+    assert templates <= listed

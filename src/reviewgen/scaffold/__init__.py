@@ -60,8 +60,8 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
 def _refuse_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise ConfigError(
-            f"{name if len(name) <= 60 else name[:57] + '...'!r} cannot name a plugin: use the letters a to z and digits, a letter "
-            "first, at most 40 of them, as in mingru."
+            f"{name if len(name) <= 60 else name[:57] + '...'!r} cannot name a plugin: use the letters a to z and digits, a "
+            "letter first, at most 40 of them, as in mingru."
         )
     taken = next((plugin for plugin in _own_plugins() if name in (plugin.name, *plugin.name.split("-")[:2])), None)
     if taken is not None or name == _OWN:
