@@ -70,7 +70,7 @@ def plant(tmp_path, monkeypatch):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: reviewgen-{name}\nVersion: 1.2.3\nRequires-Dist: torch\n")
         project = (folder / "pyproject.toml").read_text()
         points = re.findall(r'^\[project\.entry-points\."([\w.]+)"\]\n((?:.+ = .+\n)+)', project, re.MULTILINE)
-        assert len(points) == 3
+        assert len(points) == 4
         (info / "entry_points.txt").write_text("".join(f"[{group}]\n{lines}" for group, lines in points).replace('"', ""))
         monkeypatch.syspath_prepend(str(folder))
 
