@@ -9,6 +9,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
     look                               ``list``, ``doctor``
+    plugin                             ``plugin new``, ``plugin check``
     options, console                   what the commands share: options, and output
 """
 
@@ -21,7 +22,22 @@ from typing import Annotated
 
 import typer
 
-from reviewgen.cli import blend, generate, look, play, plot, sampling, settings, share, sweep, train, tune, tune_sampling, use
+from reviewgen.cli import (
+    blend,
+    generate,
+    look,
+    play,
+    plot,
+    plugin,
+    sampling,
+    settings,
+    share,
+    sweep,
+    train,
+    tune,
+    tune_sampling,
+    use,
+)
 from reviewgen.cli.console import error
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 from reviewgen.version import __version__
@@ -74,6 +90,7 @@ _add("push", share.push)
 _add("pull", share.pull)
 _add("list", look.list_plugins)
 _add("doctor", look.doctor)
+app.add_typer(plugin.app, name="plugin")
 
 
 def main() -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import print_json
-from reviewgen.errors import PluginError
-from reviewgen.registry import InstalledWeights, Plugin, describe_weights, name_of
+from reviewgen.cli.console import notes, print_json
+from reviewgen.registry import InstalledWeights, describe_weights, name_of
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
 
@@ -64,7 +63,9 @@ def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Check this machine: versions, device and precision, cache, and every plugin, imported."""
+    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own."""
+    from reviewgen.inspection import inspect_plugins
+
     facts: dict[str, Any] = {
         "reviewgen": __version__,
         "python": platform.python_version(),
@@ -72,14 +73,39 @@ def doctor(as_json: options.AsJson = False) -> None:
         "cores": os.cpu_count(),
     }
     facts |= {"libraries": {name: _version(name) for name in LIBRARIES}} | _device() | _cache()
-    facts |= {"problems": [problem for plugin in registry.list_plugins() if (problem := _find_problem(plugin))]}
+    with notes.status("Importing every plugin ..."):
+        plugins = [asdict(each.plugin) | {"problem": each.problem, "seconds": each.seconds} for each in inspect_plugins()]
+    facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
     if as_json:
         print_json(facts)
     else:
-        for name, value in facts.items():
-            text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-            typer.echo(f"{name}: {'; '.join(text) or 'none' if isinstance(text, list) else text}")
+        _print_facts(facts)
     sys.exit(1 if facts["problems"] else 0)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        if isinstance(value, list):
+            rows = _count_plugins(value) if name == "plugins" else value
+            typer.echo(f"{name}:" + "".join(f"\n  {row}" for row in rows) if rows else f"{name}: none")
+        else:
+            text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+            typer.echo(f"{name}: {text}")
+
+
+def _count_plugins(plugins: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each package: what it provides, and how much of it is broken."""
+    lines = []
+    for package, number in sorted({(plugin["package"], plugin["version"]) for plugin in plugins}):
+        own = [plugin for plugin in plugins if (plugin["package"], plugin["version"]) == (package, number)]
+        broken = sum(plugin["problem"] is not None for plugin in own)
+        names = ", ".join(f"{plugin['kind']} {plugin['name']}" for plugin in own)
+        counts = ", ".join(
+            f"{kind}: {sum(each['kind'] == kind for each in own)}" for kind in dict.fromkeys(p["kind"] for p in own)
+        )
+        provides = names if len(own) <= 4 else counts
+        lines.append(f"{package} {number}: {f'{broken} of {len(own)} broken' if broken else 'ok'} ({provides})")
+    return lines
 
 
 def _version(name: str) -> str:
@@ -104,26 +130,3 @@ def _cache() -> dict[str, Any]:
     folder = cache_folder()
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
     return {"cache": str(folder), "cache_megabytes": round(size / 1e6, 1)}
-
-
-def _find_problem(plugin: Plugin) -> str | None:
-    """Return what is wrong with a plugin, if anything is; it is imported if its metadata shows no problem."""
-    if plugin.problem is not None:
-        return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version} is not usable: {plugin.problem}."
-    find = {
-        "preset": registry.find_preset,
-        "model": registry.find_model,
-        "tokenizer": registry.find_tokenizer,
-        "stepper": registry.find_stepper,
-        "logits processor": registry.find_logits_processor,
-        "metric": registry.find_metric,
-    }.get(plugin.kind)
-    try:
-        if plugin.kind == "weights":
-            weights = describe_weights(plugin.name)
-            return None if weights is None else weights.problem
-        if find is not None:
-            find(plugin.name)
-    except PluginError as problem:
-        return str(problem)
-    return None

@@ -14,6 +14,7 @@ AssertionError that says what is required and what was returned. With pytest, th
     def test_tokenizer(law):
         law(lambda: MyTokenizer.train(TRAINING_TEXTS, MyTokenizer.Config()))
 
+``check_plugin`` checks an installed plugin as a whole, from its metadata to texts in a fresh process.
 ``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model``, ``check_tokenizer`` and
 ``check_stepper`` check all laws in one call. ``STEPPER_LAWS`` take the model's ``make`` and the factory of its stepper, or None.
 The laws of a logits processor take its factory, those of a metric the metric: ``check_processor(NoDigits)``,
@@ -25,7 +26,9 @@ if the plugin does not implement it. The suite depends on the contracts only, ne
 from reviewgen.testing.metric_laws import METRIC_LAWS, check_metric
 from reviewgen.testing.model_laws import MODEL_LAWS, check_model
 from reviewgen.testing.models import make_model, train_by_counting
+from reviewgen.testing.plugin_check import check_plugin
 from reviewgen.testing.processor_laws import PROCESSOR_LAWS, check_processor
+from reviewgen.testing.report import PluginCheck, PluginReport
 from reviewgen.testing.stepper_laws import STEPPER_LAWS, check_stepper
 from reviewgen.testing.tokenizer_laws import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS, check_tokenizer, make_tokenizer
 
@@ -37,8 +40,11 @@ __all__ = [
     "STEPPER_LAWS",
     "TOKENIZER_LAWS",
     "TRAINING_TEXTS",
+    "PluginCheck",
+    "PluginReport",
     "check_metric",
     "check_model",
+    "check_plugin",
     "check_processor",
     "check_stepper",
     "check_tokenizer",

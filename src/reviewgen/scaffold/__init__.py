@@ -1,0 +1,89 @@
+"""Writes the package of a new plugin from the files beside this one, for ``reviewgen plugin new``.
+
+    every                                           the files of every package: license, CI
+    model, tokenizer, weights, processor, metric    the other files of each kind
+
+A file ends with ``.template`` and otherwise has the name and the content that it gets, with ``@name@`` for the plugin's name and
+``@Name@`` for the same with a capital, also in paths. Standard library only.
+"""
+
+import re
+from pathlib import Path
+
+from reviewgen.errors import ConfigError, StorageError, storage_errors
+from reviewgen.registry import Plugin, list_plugins
+from reviewgen.registry.plugins import GROUPS
+from reviewgen.storage import new_folder, refuse_existing
+from reviewgen.version import __version__
+
+__all__ = ["KINDS", "new_plugin"]
+
+KINDS = ("model", "tokenizer", "weights", "processor", "metric")
+_NAME = re.compile(r"[a-z][a-z0-9]{0,39}")
+_SUFFIX = ".template"
+_OWN = "reviewgen"  # the package whose names are reserved
+
+
+def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
+    """Write the package ``reviewgen-NAME``: code, tests, README, pyproject.toml and a CI file.
+
+    Args:
+        name: The plugin's name, which users type: up to 40 of a to z and 0 to 9, a letter first.
+        kind: One of KINDS.
+        folder: The folder to write, which must not exist; by default ``reviewgen-NAME`` in the current one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The name is not valid or reserved, the kind is unknown, or the folder exists or cannot be written.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"{kind!r} is not a kind of plugin. Choose one of: {', '.join(KINDS)}.")
+    _refuse_name(name)
+    target = Path(f"reviewgen-{name}") if folder is None else folder
+    values = {"@name@": name, "@Name@": name.capitalize(), "@version@": __version__}
+    files = {path: _fill(content, values) for path, content in _templates(kind, values).items()}
+    try:
+        refuse_existing(target)
+        with storage_errors(target):
+            target.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with new_folder(target) as scratch:
+                for path, content in files.items():
+                    (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                    (scratch / path).write_text(content, encoding="utf-8")
+    except (FileExistsError, StorageError) as problem:  # what the user has typed is wrong
+        raise ConfigError(str(problem)) from None
+    return target
+
+
+def _refuse_name(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(
+            f"{name if len(name) <= 60 else name[:57] + '...'!r} cannot name a plugin: use the letters a to z and digits, a "
+            "letter first, at most 40 of them, as in mingru."
+        )
+    taken = next((plugin for plugin in _own_plugins() if name in (plugin.name, *plugin.name.split("-")[:2])), None)
+    if taken is not None or name == _OWN:
+        what = f"the {taken.kind} {taken.name!r} of {_OWN}" if taken else _OWN
+        raise ConfigError(f"The name {name!r} is reserved for {what}. Choose another name.")
+
+
+def _own_plugins() -> list[Plugin]:
+    return [plugin for kind in GROUPS for plugin in list_plugins(kind) if plugin.package == _OWN]
+
+
+def _templates(kind: str, values: dict[str, str]) -> dict[Path, str]:
+    """Return the templates of a kind by the path that each gets in the package."""
+    found = {}
+    for top in (Path(__file__).parent / "every", Path(__file__).parent / kind):
+        for file in sorted(top.rglob(f"*{_SUFFIX}")):
+            path = _fill(file.relative_to(top).as_posix().removesuffix(_SUFFIX), values)
+            found[Path(path)] = file.read_text(encoding="utf-8")
+    return found
+
+
+def _fill(text: str, values: dict[str, str]) -> str:
+    for sign, value in values.items():
+        text = text.replace(sign, value)
+    return text

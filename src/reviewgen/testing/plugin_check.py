@@ -1,0 +1,156 @@
+"""``check_plugin``: all that an installed plugin goes through, from its metadata to texts in a fresh process, in seconds."""
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from reviewgen.errors import ReviewgenError
+from reviewgen.inspection import inspect_plugins
+from reviewgen.testing.model_laws import MODEL_LAWS
+from reviewgen.testing.models import make_model
+from reviewgen.testing.report import PluginCheck, PluginReport
+from reviewgen.testing.subject import Subject, find_subject
+from reviewgen.testing.tokenizer_laws import TOKENIZER_LAWS, make_tokenizer
+from reviewgen.testing.trial import Trial
+
+__all__ = ["check_plugin"]
+
+MAX_PARAMETERS = 200_000_000
+"""Of a preset: 800 MB of weights. These models are trained in minutes, on a laptop."""
+
+_IMPORT_LIMIT = 60.0  # seconds
+_SHORT = 300  # characters of a message
+
+
+def check_plugin(name: str) -> PluginReport:
+    """Check an installed preset, model or tokenizer as a user will meet it; takes up to 20 s for a small model.
+
+    In order: its metadata and import, in a process of its own; its presets with their settings and sizes; the laws of the model
+    and of the tokenizer; two training steps; saving; loading in a fresh process, which must generate the same texts for two
+    prompts of different lengths; and the stepper against the plain call. A check that needs one that has failed is not made.
+
+    >>> check_plugin("mingru-char").raise_for_failure()                                            # doctest: +SKIP
+
+    Args:
+        name: A preset, which is checked with its model, and with its tokenizer if one package provides both; a model, trained
+            with a preset of its package or the tokenizer ``char``; or a tokenizer, trained with the model ``rnn``.
+
+    Raises:
+        UnknownPlugin: No installed preset, model or tokenizer has that name.
+    """
+    subject = find_subject(name)
+    with TemporaryDirectory(prefix="reviewgen-check-", ignore_cleanup_errors=True) as folder:
+        run = _Run()
+        trial = Trial(subject, Path(folder))
+        run.check("metadata", lambda: _check_metadata(subject))
+        run.check("presets", lambda: _check_presets(subject), "metadata")
+        for law_name, law in _laws(subject):
+            run.check(f"law {law_name}", law, "metadata")
+        run.check("training", trial.train, "metadata")
+        run.check("saving", trial.save, "training")
+        run.check("fresh process", trial.generate_elsewhere, "saving")
+        run.check("stepper", trial.compare_stepper, "saving")
+    return PluginReport(name, subject.preset_name, tuple(run.checks))
+
+
+class _Run:
+    """The checks that were made so far."""
+
+    def __init__(self) -> None:
+        self.checks: list[PluginCheck] = []
+
+    def check(self, name: str, function: Callable[[], str], needs: str | None = None) -> None:
+        """Make a check if the one that it needs is ok."""
+        if needs is not None and any(check.name == needs and check.outcome != "ok" for check in self.checks):
+            self.checks.append(PluginCheck(name, "not checked", 0.0, f"needs the check {needs}"))
+            return
+        started = time.perf_counter()
+        try:
+            message, is_ok = function(), True
+        except (AssertionError, ReviewgenError) as problem:
+            message, is_ok = str(problem), False
+        except (Exception, SystemExit) as error:  # a third party's code may raise anything
+            message, is_ok = _describe_error(error), False
+        seconds = time.perf_counter() - started
+        self.checks.append(PluginCheck(name, "ok" if is_ok else "failed", seconds, _shorten(message)))
+
+
+def _check_metadata(subject: Subject) -> str:
+    """Check that all plugins concerned can be imported and are what their groups ask for."""
+    results = inspect_plugins(subject.plugins, _IMPORT_LIMIT)
+    problems = [each.problem for each in results if each.problem]
+    assert not problems, " ".join(problems)
+    names = ", ".join(f"{plugin.kind} {plugin.name}" for plugin in subject.plugins)
+    plugin = subject.plugins[0]
+    return f"{names}; {plugin.package} {plugin.version}".strip()
+
+
+def _check_presets(subject: Subject) -> str:
+    """Build the model of each preset in each of its sizes, without memory for its weights, and check the number of parameters."""
+    if subject.preset().parts or not subject.model:
+        return "of models of other packages"
+    from reviewgen.registry import find_preset
+    from reviewgen.testing.sizes import count_parameters
+
+    names = [plugin.name for plugin in subject.own_presets()] or [subject.preset_name]
+    sentences = []
+    for name in names:
+        preset = find_preset(name)
+        choices = [{**preset.model_settings, **size} for size in preset.sizes] or [preset.model_settings]
+        counts = [count_parameters(preset, settings) for settings in choices]
+        assert counts == sorted(counts), f"The sizes of {name} have {counts} parameters; they must be listed from small to large."
+        assert counts[-1] <= MAX_PARAMETERS, (
+            f"{name} has {counts[-1]:,} parameters; at most {MAX_PARAMETERS:,} can be trained in minutes."
+        )
+        sentences.append(f"{name} {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else ""))
+    return f"parameters: {', '.join(sentences)}"
+
+
+def _laws(subject: Subject) -> list[tuple[str, Callable[[], str]]]:
+    """Return the laws that hold for a plugin, by name."""
+    model, tokenizer = subject.preset_name.split("-")[:2]
+    laws = []
+    if subject.model:
+        laws += [
+            (law.__name__, _bind(law, lambda: make_model(model, **subject.small_settings()))) for law in _model_laws(subject)
+        ]
+    if subject.tokenizer:
+        shared = {law.__name__ for law in MODEL_LAWS} if subject.model else set()
+        laws += [
+            (
+                f"{law.__name__} of the tokenizer" if law.__name__ in shared else law.__name__,
+                _bind(law, lambda: make_tokenizer(tokenizer)),
+            )
+            for law in TOKENIZER_LAWS
+        ]
+    return laws
+
+
+def _model_laws(subject: Subject) -> tuple[Callable[[Callable[[], object]], None], ...]:
+    try:
+        return () if subject.preset().parts else MODEL_LAWS  # a blend has no settings to make one from
+    except (Exception, SystemExit):  # a preset that cannot be imported, which the metadata report
+        return MODEL_LAWS
+
+
+def _bind(law: Callable[[Callable[[], object]], None], make: Callable[[], object]) -> Callable[[], str]:
+    def check() -> str:
+        law(make)
+        return (law.__doc__ or law.__name__).strip().partition("\n")[0]
+
+    return check
+
+
+def _describe_error(error: BaseException) -> str:
+    """Return an error with the last line of the traceback that is not of reviewgen or torch, as a sentence."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not {"reviewgen", "torch"} & set(Path(frame.filename).parts)] or frames
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _shorten(text: str) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= _SHORT else f"{joined[: _SHORT - 3]}..."
