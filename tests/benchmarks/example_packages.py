@@ -2,8 +2,8 @@
 
 The scan and the recurrence written as a loop over tokens, forward and backward, T 256, H 256. Attention's loop is what a user
 would write: AdamW, clipped gradients, a state that is carried and detached, one batch of random ids again and again. ``fit`` also
-reads batches from the token cache, schedules and reports. What is compared runs in turn, and the ratio is the median of the ratios
-of neighbours. Times are of the processor, so that other programs on the machine count less.
+reads batches from the token cache, schedules and reports. What is compared runs in turn, and the ratio is the median of
+those of neighbours. Times are of the processor, so that other programs on the machine count less.
 """
 
 import statistics

@@ -15,7 +15,9 @@ from reviewgen.testing import MODEL_LAWS
 def make(seed=0, **settings):
     """Return a model in evaluation mode; a small one keeps the tests fast. Its window is shorter than the texts."""
     torch.manual_seed(seed)
-    return Attention(AttentionConfig(**{"vocab_size": 11, "hidden_size": 16, "layers": 2, "heads": 2, "window": 5, **settings})).eval()
+    return Attention(
+        AttentionConfig(**{"vocab_size": 11, "hidden_size": 16, "layers": 2, "heads": 2, "window": 5, **settings})
+    ).eval()
 
 
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
@@ -30,7 +32,7 @@ def test_laws_of_other_settings(settings):
 
 
 def whole_text(model, ids):
-    """Return logits (1, T, V) in double precision: absolute positions, rotations as complex numbers, an explicit mask, no cache."""
+    """Return logits (1, T, V) in double precision: absolute positions, rotations as complex numbers, a mask, no cache."""
     config, time = model.config, ids.size(1)
     w = {name: tensor.double() for name, tensor in model.state_dict().items()}
     width = config.hidden_size // config.heads

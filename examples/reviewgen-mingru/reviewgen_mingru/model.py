@@ -16,7 +16,7 @@ from reviewgen_mingru.stepping import EPSILON, MinGruStepper, MinLstmStepper, Mi
 __all__ = ["MinGru", "MinLstm", "MinRnn"]
 
 State: TypeAlias = tuple[Tensor, Tensor]
-"""h of each layer, float32 (B, L, H), and the last K ids, int64 (B, K), the id V before the beginning. The logits follow from it."""
+"""h of each layer, float32 (B, L, H), and the last K ids, int64 (B, K), V before the beginning; the logits follow from it."""
 
 
 class MinRnn(nn.Module):
@@ -43,7 +43,9 @@ class MinRnn(nn.Module):
         super().__init__()
         self.config = config
         size = config.hidden_size
-        self.embedding = nn.Embedding(config.window * (config.vocab_size + 1), size)  # e_0, e_1, ..., each with a row for no token
+        self.embedding = nn.Embedding(
+            config.window * (config.vocab_size + 1), size
+        )  # e_0, e_1, ..., each with a row for no token
         self.layers = nn.ModuleList(_Layer(size, self.gates) for _ in range(config.layers))
         self.norm = nn.RMSNorm(size, EPSILON)
         self.output = nn.Linear(size, config.vocab_size)
@@ -102,8 +104,7 @@ class _Layer(nn.Module):
         self.mix = nn.Linear(size, size, bias=False)
         for matrix in (*self.gates.weight.detach().chunk(gates), self.mix.weight):
             nn.init.xavier_uniform_(matrix)
-        with torch.no_grad():  # units that forget at different rates, from 1 token to 100
-            self.gates.bias.zero_()
+        nn.init.zeros_(self.gates.bias)
 
 
 class MinGru(MinRnn):

@@ -1,12 +1,13 @@
 """The recurrence ``h_t = a_t * h_{t-1} + b_t`` of a whole sequence, forward and backward.
 
-On an accelerator, the sequence is cut into about sqrt(T) chunks, which are computed side by side: first what each chunk multiplies
-a state by and adds to it, then the states at the chunks' beginnings, one after another, then all states. That is about 3 sqrt(T)
-operations on large tensors in place of T on small ones. On a CPU, memory is what takes time, and compiled ``loops`` read it once.
+On an accelerator, the sequence is cut into about sqrt(T) chunks, which are computed side by side: first what each chunk
+multiplies a state by and adds to it, then the states at the chunks' beginnings, one after another, then all states. That is about
+3 sqrt(T) operations on large tensors in place of T on small ones. On a CPU, memory is what takes time, and compiled ``loops``
+read it once.
 
 Nothing is divided by a cumulative product and no logarithm is taken, so that the result is as accurate as that of a loop, for
-factors of 0, too; the paper's scan in log space (its appendix B) needs positive candidates. The gradient is a recurrence of the same
-kind, backwards in time.
+factors of 0, too; the paper's scan in log space (its appendix B) needs positive candidates. The gradient is a recurrence of the
+same kind, backwards in time.
 
 Shapes: T time, first; N numbers that have a recurrence each.
 """
@@ -51,7 +52,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factors: Tensor, terms: Tensor, start: Tensor) -> Tensor:
         states = torch.empty_like(terms)
-        if terms.device.type == "cpu":
+        if _uses_loops(terms):
             loops.forward(*(tensor.detach().numpy() for tensor in (factors, terms, start, states)))
         else:
             recur_in_chunks(factors, terms, start, states)
@@ -65,7 +66,7 @@ class _Scan(torch.autograd.Function):
         factors, start, states = ctx.saved_tensors
         grad_states = grad_states.contiguous()
         grad_terms, grad_factors = torch.empty_like(grad_states), torch.empty_like(factors)
-        if grad_states.device.type == "cpu":
+        if _uses_loops(grad_states):
             grad_start = torch.empty_like(start)
             tensors = factors, start, states, grad_states, grad_factors, grad_terms, grad_start
             loops.backward(*(tensor.detach().numpy() for tensor in tensors))
@@ -75,6 +76,10 @@ class _Scan(torch.autograd.Function):
         torch.mul(grad_terms[0], start, out=grad_factors[0])
         torch.mul(grad_terms[1:], states[:-1], out=grad_factors[1:])
         return grad_factors, grad_terms, grad_terms[0] * factors[0]
+
+
+def _uses_loops(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def recur_in_chunks(factors: Tensor, terms: Tensor, start: Tensor, states: Tensor, backwards: bool = False) -> None:

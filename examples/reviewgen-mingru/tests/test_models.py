@@ -5,7 +5,7 @@ import pytest
 import torch
 from reviewgen_mingru.config import MinGruConfig, MinLstmConfig
 from reviewgen_mingru.model import MinGru, MinLstm
-from reviewgen_mingru.scan import scan, sequential_scan
+from reviewgen_mingru.scan import recur_in_chunks, scan, sequential_scan
 
 from reviewgen.testing import MODEL_LAWS
 
@@ -50,7 +50,21 @@ def test_the_scan_equals_a_loop(time):
         torch.testing.assert_close(actual, expected.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_of_the_scan_is_that_of_finite_differences():
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("time", [1, 2, 3, 7, 16, 17, 250])
+def test_chunks_as_on_an_accelerator_equal_a_loop(time, backwards):
+    factors, terms, start = torch.rand(time, 5), torch.randn(time, 5), torch.randn(5)
+    states = torch.empty_like(terms)
+    recur_in_chunks(factors, terms, start, states, backwards)
+    order = [0] if backwards else []  # the dimension to flip
+    expected = sequential_scan(factors.double().flip(order), terms.double().flip(order), start.double()).flip(order)
+    torch.testing.assert_close(states, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_the_gradient_of_the_scan_is_that_of_finite_differences(monkeypatch, in_chunks):
+    if in_chunks:  # as on an accelerator
+        monkeypatch.setattr("reviewgen_mingru.scan._uses_loops", lambda tensor: False)
     generator = torch.Generator().manual_seed(0)
     factors, terms = (torch.rand(10, 2, 3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
     start = torch.rand(2, 3, generator=generator, dtype=torch.float64).requires_grad_()
@@ -108,7 +122,7 @@ def test_extreme_gates_give_no_nan(name):
         for layer in model.layers:
             layer.gates.weight.mul_(1000)
     ids = torch.randint(11, (2, 50))
-    logits, state = model(ids, model.initial_state(2))
+    logits, _ = model(ids, model.initial_state(2))
     logits.logsumexp(-1).sum().backward()
     assert all(weights.grad.isfinite().all() for weights in model.parameters())
     stepped, _ = model.stepper().forward(ids.numpy(), model.stepper().initial_state(2))
