@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ WITHOUT_CODE = {page: re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.D
 
 COMMANDS = {command.name for command in app.registered_commands}
 
-NOT_RUN = ("pip install ", "hf auth login")
+NOT_RUN = ("pip install ", "hf auth login", "python -m build", "python -m twine ")
 QUICK = "--steps 4 --set training.evaluations=1"
 SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),
@@ -157,6 +158,15 @@ def run_with_a_hub(texts: list[tuple[str, str]], folder: Path) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_metadata_of_a_package_is_read_as_toml_and_its_groups_exist():
+    page = DOCS / "how-to" / "plugins.md"
+    blocks = re.findall(r"^```toml\n(.*?)^```", TEXT[page], re.MULTILINE | re.DOTALL)
+    groups = {group for block in blocks for group in tomllib.loads(block)["project"]["entry-points"]}
+    registry = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src/reviewgen/registry").glob("*.py"))
+    assert groups >= {"reviewgen.models", "reviewgen.steppers", "reviewgen.presets", "reviewgen.weights"}
+    assert [group for group in groups if f'"{group}"' not in registry] == []
 
 
 def anchors(page: Path) -> set[str]:

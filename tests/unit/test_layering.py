@@ -157,6 +157,13 @@ def test_a_plugin_imports_the_contracts_and_no_other_plugin(file):
     assert plugin_violations(file.relative_to(PLUGINS).parts[0], SOURCES[file]) == []
 
 
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples").glob("*/reviewgen_*/*.py")), ids=lambda file: f"{file.parent.name}/{file.stem}"
+)
+def test_example_packages_import_only_what_plugins_may(file):
+    assert plugin_violations(file.parent.name, file.read_text(encoding="utf-8")) == []
+
+
 def test_every_room_has_a_floor_and_every_floor_its_rooms():
     assert {room_of(file) for file in CORE_FILES} == FLOORS.keys() | {SIDE}
 

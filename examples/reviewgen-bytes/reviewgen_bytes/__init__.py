@@ -1,0 +1,1 @@
+"""A byte tokenizer for reviewgen, in ``tokenizer``."""
