@@ -29,7 +29,9 @@ def list_plugins(as_json: options.AsJson = False) -> None:
     plugins_by_kind = {kind: registry.list_plugins(kind) for kind in KINDS}
     weights = {plugin: describe_weights(name_of("preset", plugin.name, plugin.package)) for plugin in plugins_by_kind["preset"]}
     if as_json:
-        facts = {f"{kind.replace(' ', '_')}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()}
+        facts = {
+            f"{kind.replace(' ', '_')}s": [asdict(plugin) for plugin in plugins] for kind, plugins in plugins_by_kind.items()
+        }
         for row, known in zip(facts["presets"], weights.values(), strict=True):
             row["weights"] = None if known is None else asdict(known)
         print_json(facts)
