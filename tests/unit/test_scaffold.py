@@ -23,7 +23,8 @@ INSTALLABLE = [kind for kind in KINDS if NEEDS.get(kind, "model") in GROUPS]
 
 
 def run(words, site, cwd):
-    return run_python(["-m", *words], env=os.environ | {"PYTHONPATH": str(site) if site else ""}, cwd=cwd)
+    env = os.environ | {"PYTHONPATH": str(site) if site else ""}
+    return run_python(["-m", *words], env=env, cwd=cwd, timeout=1_800)
 
 
 @pytest.fixture(scope="module")
