@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, StorageError, storage_errors
 from reviewgen.registry import Plugin, list_plugins
-from reviewgen.registry.plugins import GROUPS
+from reviewgen.registry.installed_points import GROUPS
 from reviewgen.storage import new_folder, refuse_existing
 from reviewgen.version import __version__
 

@@ -98,7 +98,7 @@ def _check_presets(subject: Subject) -> str:
     sentences = []
     for name in names:
         preset = find_preset(name)
-        choices = [{**preset.model_settings, **size} for size in preset.sizes] or [preset.model_settings]
+        choices = [{**preset.model_settings, **size} for size in preset.sizes] or [dict(preset.model_settings)]
         counts = [count_parameters(preset, settings) for settings in choices]
         assert counts == sorted(counts), f"The sizes of {name} have {counts} parameters; they must be listed from small to large."
         assert counts[-1] <= MAX_PARAMETERS, (

@@ -7,7 +7,7 @@ from typing import Any
 from reviewgen.config import Preset
 from reviewgen.errors import UnknownPlugin, did_you_mean
 from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
-from reviewgen.registry.plugins import GROUPS
+from reviewgen.registry.installed_points import GROUPS
 
 __all__ = ["Subject", "find_subject"]
 

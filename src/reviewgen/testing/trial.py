@@ -52,8 +52,8 @@ class Trial:
     def train(self) -> str:
         """Train for two steps; a count model counts the texts."""
         settings = {} if self._subject.preset().parts else dict(self._subject.small_settings())
-        steps = {} if self._is_counted else {"steps": 2}
-        self._model = train(self._subject.preset_name, list(TEXTS), progress=False, seed=0, model=settings, **steps)
+        steps = None if self._is_counted else 2
+        self._model = train(self._subject.preset_name, list(TEXTS), progress=False, seed=0, model=settings, steps=steps)
         bits = self._model.training.get("held_out", {}).get("bits_per_character")
         what = "counted" if self._is_counted else "2 steps on"
         return f"{what} {len(TEXTS)} texts" + (f", {bits:.2f} bits per character" if isinstance(bits, float) else "")
