@@ -3,14 +3,18 @@
 import time
 import traceback
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from reviewgen.errors import ReviewgenError
 from reviewgen.inspection import inspect_plugins
+from reviewgen.registry import find_model, find_stepper
 from reviewgen.testing.model_laws import MODEL_LAWS
 from reviewgen.testing.models import make_model
 from reviewgen.testing.report import PluginCheck, PluginReport
+from reviewgen.testing.stepper_laws import STEPPER_LAWS
 from reviewgen.testing.subject import Subject, find_subject
 from reviewgen.testing.tokenizer_laws import TOKENIZER_LAWS, make_tokenizer
 from reviewgen.testing.trial import Trial
@@ -27,9 +31,10 @@ _SHORT = 300  # characters of a message
 def check_plugin(name: str) -> PluginReport:
     """Check an installed preset, model or tokenizer as a user will meet it; takes up to 20 s for a small model.
 
-    In order: its metadata and import, in a process of its own; its presets with their settings and sizes; the laws of the model
-    and of the tokenizer; two training steps; saving; loading in a fresh process, which must generate the same texts for two
-    prompts of different lengths; and the stepper against the plain call. A check that needs one that has failed is not made.
+    In order: its metadata and import, in a process of its own; its presets with their settings and sizes; the laws of the model,
+    of its stepper and of the tokenizer; two training steps; saving; loading in a fresh process, which must generate the same
+    texts for two prompts of different lengths; and the stepper against the plain call. A check that needs one that has failed is
+    not made.
 
     >>> check_plugin("mingru-char").raise_for_failure()                                            # doctest: +SKIP
 
@@ -110,11 +115,15 @@ def _check_presets(subject: Subject) -> str:
 
 def _laws(subject: Subject) -> list[tuple[str, Callable[[], str]]]:
     """Return the laws that hold for a plugin, by name."""
-    model, tokenizer = subject.preset_name.split("-")[:2]
-    laws = []
+    model, tokenizer = subject.parts()
+    laws: list[tuple[str, Callable[[], str]]] = []
     if subject.model:
         laws += [
             (law.__name__, _bind(law, lambda: make_model(model, **subject.small_settings()))) for law in _model_laws(subject)
+        ]
+        laws += [
+            (f"{law.__name__} of the stepper", _bind(law, lambda: make_model(model, **subject.small_settings())))
+            for law in _stepper_laws(subject, model)
         ]
     if subject.tokenizer:
         shared = {law.__name__ for law in MODEL_LAWS} if subject.model else set()
@@ -133,6 +142,24 @@ def _model_laws(subject: Subject) -> tuple[Callable[[Callable[[], object]], None
         return () if subject.preset().parts else MODEL_LAWS  # a blend has no settings to make one from
     except (Exception, SystemExit):  # a preset that cannot be imported, which the metadata report
         return MODEL_LAWS
+
+
+def _stepper_laws(subject: Subject, model: str) -> list[Callable[[Callable[[], object]], None]]:
+    """Return the laws of the model's stepper, each a function of ``make`` only; none if it has no stepper."""
+    try:
+        factory = find_stepper(model)
+        has_stepper = not subject.preset().parts and (factory is not None or hasattr(find_model(model)[0], "stepper"))
+    except (Exception, SystemExit):  # a package that cannot be imported, which the metadata report
+        return []
+    return [_with_factory(law, factory) for law in STEPPER_LAWS] if has_stepper else []
+
+
+def _with_factory(law: Callable[[Any, Any], None], factory: Any) -> Callable[[Callable[[], object]], None]:
+    @wraps(law)
+    def check(make: Callable[[], object]) -> None:
+        law(make, factory)
+
+    return check
 
 
 def _bind(law: Callable[[Callable[[], object]], None], make: Callable[[], object]) -> Callable[[], str]:

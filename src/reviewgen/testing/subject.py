@@ -6,8 +6,9 @@ from typing import Any
 
 from reviewgen.config import Preset
 from reviewgen.errors import UnknownPlugin, did_you_mean
+from reviewgen.names import split_distribution
 from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
-from reviewgen.registry.installed_points import GROUPS
+from reviewgen.registry.installed_points import GROUPS, is_same_package
 
 __all__ = ["Subject", "find_subject"]
 
@@ -36,6 +37,15 @@ class Subject:
         """Return the preset to train; its package is imported."""
         return find_preset(self.preset_name)
 
+    def parts(self) -> tuple[str, str]:
+        """Return the names of the preset's model and tokenizer; as its name has them if its package cannot be imported."""
+        try:
+            preset = self.preset()
+        except (Exception, SystemExit):  # which the metadata report
+            model, tokenizer = split_distribution(self.preset_name)[1].split("-")[:2]
+            return model, tokenizer
+        return preset.model, preset.tokenizer
+
     def small_settings(self) -> Mapping[str, Any]:
         """Return the model settings of the preset's smallest size."""
         preset = self.preset()
@@ -55,25 +65,27 @@ def find_subject(name: str) -> Subject:
     Raises:
         UnknownPlugin: No installed preset, model or tokenizer has that name.
     """
-    models, tokenizers, presets = ({p.name: p for p in list_plugins(kind)} for kind in ("model", "tokenizer", "preset"))
-    if name in models:
-        own = [p.name for p in presets.values() if p.package == models[name].package and p.name.split("-")[0] == name]
-        preset = own[0] if own else f"{name}-{_TOKENIZER_PARTNER}"
-        return Subject(name, preset, _with_presets(models[name], name, 0), True, False)
-    if name in tokenizers:
-        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[name], name, 1), False, True)
-    if name not in preset_names():
+    distribution, plain = split_distribution(name)
+    prefix = "" if distribution is None else f"{distribution}:"
+    models, tokenizers, presets = (_by_name(kind, distribution) for kind in ("model", "tokenizer", "preset"))
+    if plain in models:
+        own = [p.name for p in presets.values() if p.package == models[plain].package and p.name.split("-")[0] == plain]
+        preset = own[0] if own else f"{plain}-{_TOKENIZER_PARTNER}"
+        return Subject(name, prefix + preset, _with_presets(models[plain], plain, 0), True, False)
+    if plain in tokenizers:
+        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[plain], plain, 1), False, True)
+    if plain not in (preset_names() if distribution is None else presets):
         raise UnknownPlugin(
             f"There is no preset, model or tokenizer {name!r}. {did_you_mean(name, {*models, *tokenizers, *presets})}"
         )
-    return _preset_subject(name, models, tokenizers, presets)
+    return _preset_subject(name, plain, models, tokenizers, presets)
 
 
 def _preset_subject(
-    name: str, models: Mapping[str, Plugin], tokenizers: Mapping[str, Plugin], presets: Mapping[str, Plugin]
+    name: str, plain: str, models: Mapping[str, Plugin], tokenizers: Mapping[str, Plugin], presets: Mapping[str, Plugin]
 ) -> Subject:
-    model, tokenizer = name.split("-")[:2]
-    own = [presets[name]] if name in presets else []
+    model, tokenizer = plain.split("-")[:2]
+    own = [presets[plain]] if plain in presets else []
     named = [kind[part] for kind, part in ((models, model), (tokenizers, tokenizer)) if part in kind]
     package = named[0].package if named else own[0].package
     is_own_tokenizer = tokenizer in tokenizers and tokenizers[tokenizer].package == package
@@ -83,6 +95,12 @@ def _preset_subject(
         if plugin.package == package and plugin not in own and model == plugin.name.split("-")[0]
     ]
     return Subject(name, name, (*own, *named, *others), True, is_own_tokenizer)
+
+
+def _by_name(kind: str, distribution: str | None) -> dict[str, Plugin]:
+    """Return the plugins of a kind, and of a distribution if one is given; of several of one name, the usable one."""
+    found = [plugin for plugin in list_plugins(kind) if distribution is None or is_same_package(plugin.package, distribution)]
+    return {plugin.name: plugin for plugin in sorted(found, key=lambda plugin: plugin.problem is None)}
 
 
 def _with_presets(plugin: Plugin, name: str, part: int) -> tuple[Plugin, ...]:
