@@ -370,6 +370,31 @@ class BrokenDevices(Tiny):
     unsuited_devices = frozenset({"apple"})
 
 
+class BrokenLosses(Tiny):
+    def losses(self, logits, targets):
+        return {"z": logits.square().sum()}  # a sum where a mean is due
+
+
+class BrokenParameterGroups(Tiny):
+    def parameter_groups(self):
+        return [{"params": [self.embedding], "lr": 1.0}]
+
+
+class BrokenInitialWeights(Tiny):
+    def initial_weights(self, tensors):
+        return dict(tensors)  # unknown ones, too
+
+
+class ForgetfulSettings(Settings):
+    @classmethod
+    def migrate(cls, values, version):
+        return {"vocab_size": values["vocab_size"] + 1}
+
+
+class BrokenMigration(Tiny):
+    Config = ForgetfulSettings
+
+
 MODEL_FAULTS = {
     "protocol": BrokenProtocol,
     "explicit": BrokenExplicit,
@@ -400,6 +425,10 @@ MODEL_FAULTS = {
     "sums_to_one": BrokenSumsToOne,
     "reports": BrokenReports,
     "devices": BrokenDevices,
+    "losses": BrokenLosses,
+    "parameter_groups": BrokenParameterGroups,
+    "initial_weights": BrokenInitialWeights,
+    "migration": BrokenMigration,
 }
 
 
@@ -606,10 +635,8 @@ class TestTokenizerLaw:
 SINGLE = [
     "explicit",
     "config",
-    "state",
     "chunks",
     "rows",
-    "normal",
     "strict",
     "meta",
     "score",

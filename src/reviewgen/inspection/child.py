@@ -3,6 +3,7 @@
 Lines are written with the file opened anew each time, because standard output is the plugin's to print to.
 """
 
+import importlib
 import json
 import os
 import re
@@ -50,8 +51,8 @@ def _import_libraries(package: str) -> None:
     except PackageNotFoundError:
         return
     if any(re.match(r"(torch|reviewgen)\b(?!-)", requirement) for requirement in required):
-        import reviewgen.compiled.sampling
-        import reviewgen.protocols.model  # noqa: F401
+        for name in ("reviewgen.compiled.sampling", "reviewgen.protocols.model"):
+            importlib.import_module(name)
 
 
 def _problem(plugin: Plugin) -> str | None:
