@@ -31,9 +31,9 @@ class Recipe:
     """The settings of a training that differ from the preset's."""
 
     epochs: float = 1.0  # of 30 million characters of film reviews; count models need one
-    further_epochs: float = 0.0  # of a second training, which starts at the first one's weights with half of its learning rate
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    further: tuple[tuple[float, float], ...] = ()  # epochs and learning rate of each training that starts at the weights so far
 
 
 NGRAMS = {"ngrams": 3, "ngram_buckets": 2048}
@@ -53,11 +53,12 @@ RECIPES = {
         model={"hidden_size": 512, "embedding_size": 160, "output_dropout": 0.1},
         training={"batch_size": 32, "bptt": 64},
     ),
-    "gru-char": Recipe(0.6, model={"hidden_size": 640} | NGRAMS, training=LARGE_STEPS),
+    "gru-char": Recipe(0.6, model={"hidden_size": 640} | NGRAMS, training=LARGE_STEPS, further=((0.6, 0.006),)),
     "gru-word": Recipe(
         2.5,
         model={"hidden_size": 640, "embedding_size": 192, "output_dropout": 0.2},
         training={"batch_size": 64, "bptt": 64, "learning_rate": 0.015},
+        further=((1.0, 0.005),),
     ),
     "lstm-char": Recipe(2.0, model={"hidden_size": 896} | NGRAMS, training=LARGE_STEPS),
     "lstm-word": Recipe(
@@ -69,7 +70,8 @@ RECIPES = {
             "locked_dropout": True,
             "embedding_dropout": 0.05,
         },
-        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.02, "evaluations": 14},
+        training={"batch_size": 128, "bptt": 64, "learning_rate": 0.02},
+        further=((3.0, 0.006), (1.0, 0.003)),
     ),
 }
 BLENDS = {"blend-char": ("lstm-char", "ngram-char"), "blend-word": ("lstm-word", "ngram-word")}
@@ -88,10 +90,9 @@ def main(name: str) -> None:
         sys.exit(f"There is no recipe for {name!r}. Known: {', '.join([*RECIPES, *BLENDS])}.")
     recipe, out = RECIPES[name], TRAINED / name
     train(name, out, epochs=recipe.epochs, conditions=["style", "sentiment"], model=recipe.model, training=recipe.training)
-    if recipe.further_epochs:
-        start, out = reviewgen.load(out), out.with_name(f"{name}-further")
-        halved = recipe.training | {"learning_rate": recipe.training["learning_rate"] / 2}
-        train(start, out, epochs=recipe.further_epochs, training=halved)
+    for number, (epochs, learning_rate) in enumerate(recipe.further, 1):
+        start, out = reviewgen.load(out), TRAINED / f"{name}-further-{number}"
+        train(start, out, epochs=epochs, training=recipe.training | {"learning_rate": learning_rate})
     ship(name, reviewgen.load(out))
 
 
