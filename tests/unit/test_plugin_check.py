@@ -21,7 +21,7 @@ FAULTS = {
     "setting": ([("presets.py", '"hidden_size": 256}', '"hiden_size": 256}')], {"metadata": "'hiden_size' is not a setting"}),
     "sizes": ([("presets.py", "(64, 128, 256)", "(128, 64)")], {"presets": "must be listed from small to large"}),
     "huge": ([("presets.py", "(64, 128, 256)", "(64, 20_000)")], {"presets": "can be trained in minutes"}),
-    "causal": ([("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")], {"law causal": "future"}),
+    "causal": ([("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")], {"law causal": "future", "stepper": ""}),
     "training": (
         [
             (
@@ -40,7 +40,7 @@ FAULTS = {
                 "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper(",
             )
         ],
-        {"saving": "disk"},
+        {"training": "disk", "saving": ""},
     ),
     "stepper": (
         [("stepping.py", "(1 - keep) * value", "keep * value")],
@@ -85,6 +85,7 @@ def test_a_fault_is_found(plant, monkeypatch, fault):
     plant(f"fake{fault}", replacements)
     laws = [law for law in plugin_check.MODEL_LAWS if law.__name__ == "causal"]  # the laws have tests of their own
     monkeypatch.setattr(plugin_check, "MODEL_LAWS", tuple(laws))
+    monkeypatch.setattr(plugin_check, "STEPPER_LAWS", ())
     report = check_plugin(f"fake{fault}-char")
     failed = {check.name: check.message for check in report.checks if check.outcome == "failed"}
     assert failed.keys() <= expected.keys() and bool(failed) == bool(expected), report
