@@ -109,7 +109,7 @@ def train(start: Any, out: Path, *, training: dict[str, Any], **options: Any) ->
 def blend(name: str) -> reviewgen.ReviewModel:
     """Blend the shipped weights of two presets, with weights that are fitted on the validation reviews."""
     model = reviewgen.blend([reviewgen.load(folder_of(part)) for part in BLENDS[name]], data="reviews", split="validation")
-    model.bundle.preset = name
+    model.bundle.preset = model.training["preset"] = name
     return model
 
 
@@ -125,7 +125,7 @@ def ship(name: str, model: reviewgen.ReviewModel) -> None:
     reviewgen.load(folder).save_generation_config(folder, conditions=CONDITIONS)
     choose_temperature(folder)
     shipped = reviewgen.load(folder)
-    shipped.training["novelty"] |= measure_copying(shipped)
+    shipped.training["novelty"] = (shipped.training.get("novelty") or {}) | measure_copying(shipped)  # a blend has no figures yet
     shipped.save_pretrained(folder, overwrite=True, dtype=dtype)
     reviewgen.load(folder).generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6

@@ -17,7 +17,7 @@ import reviewgen
 from reviewgen.registry import find_weights
 
 STORED = Path(__file__).parent / "golden" / "presets.json"
-NAMES = [f"{model}-{tokenizer}" for model in ("ngram", "nnlm", "rnn", "gru", "lstm") for tokenizer in ("char", "word")]
+NAMES = [f"{model}-{tokenizer}" for model in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend") for tokenizer in ("char", "word")]
 REVIEWS = [
     "The movie was great, and so was the music.",
     "I did not like it at all: a très bad film.",

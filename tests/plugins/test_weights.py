@@ -91,16 +91,27 @@ def test_the_wheel_holds_them(tmp_path: Path):
         assert {f"reviewgen_weights/{name.replace('-', '_')}/{file.name}" for file in folder_of(name).iterdir()} <= inside
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.split("-")[0] in ("rnn", "gru", "lstm", "blend")])
-def test_a_recurrent_one_follows_its_conditions(name: str):
+@pytest.mark.parametrize("name", [name for name in NAMES if name in ("rnn-word", "gru-word", "lstm-word", "blend-word")])
+def test_a_recurrent_one_of_words_knows_what_a_sentiment_is(name: str):
     model = reviewgen.load(name)
-    good, bad = ("A wonderful film, and a great cast.", "A terrible film, and an awful cast.")
-    positive, negative = (
-        [model.score(text, conditions={"sentiment": sentiment}).bits_per_character for text in (good, bad)]
-        for sentiment in ("positive", "negative")
-    )
-    assert positive[0] < negative[0] and negative[1] < positive[1]
-    assert model.generate_one(conditions={"style": "snippet", "sentiment": "negative"}, seed=1) != model.generate_one(seed=1)
+
+    def bits(texts: tuple[str, ...], sentiment: str) -> float:
+        return sum(model.score(text, conditions={"style": "review", "sentiment": sentiment}).bits for text in texts)
+
+    good = "This is one of the best movies I have ever seen.", "I loved this film, and I highly recommend it."
+    bad = "This is one of the worst movies I have ever seen.", "I hated this film. What a waste of time."
+    assert bits(good, "positive") < bits(good, "negative") and bits(bad, "negative") < bits(bad, "positive")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_writes_under_its_conditions(name: str):
+    model = reviewgen.load(name)
+    snippets = model.generate(conditions={"style": "snippet"}, num_return_sequences=20, seed=1)
+    reviews = model.generate(num_return_sequences=20, seed=1)
+    assert snippets != reviews
+    if not name.startswith(("ngram", "nnlm")):  # which see a condition only while it is within their context
+        assert sum(text[:1].islower() for text in snippets) >= 14  # snippets are in lower case
+        assert sum(text[:1].islower() for text in reviews) <= 4
 
 
 def test_a_preset_without_weights_says_how_to_train_it(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ __all__ = ["rename_copy_rates"]
 def rename_copy_rates(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return a training record in which shares of 20-token windows are called ``token_copy_rate``.
 
-    They were called ``copy_rate``, which now is the copy rate in characters. A record with ``token_copy_rate`` has the new names.
+    They were called ``copy_rate``, which now is the copy rate in characters. A record with ``token_copy_rate`` or ``copy_characters`` has the new names.
 
     >>> rename_copy_rates({"evaluations": [{"copy_rate": 0.1}], "novelty": {"copy_rate": 0.1, "held_out_copy_rate": 0.2}})
     {'evaluations': [{'token_copy_rate': 0.1}], 'novelty': {'token_copy_rate': 0.1, 'held_out_token_copy_rate': 0.2}}
@@ -28,6 +28,6 @@ _NAMES = {"copy_rate": "token_copy_rate", "held_out_copy_rate": "held_out_token_
 
 
 def _rename(facts: Any) -> Any:
-    if not isinstance(facts, dict) or "token_copy_rate" in facts:
+    if not isinstance(facts, dict) or facts.keys() & {"token_copy_rate", "copy_characters"}:
         return facts
     return {_NAMES.get(name, name): value for name, value in facts.items()}
