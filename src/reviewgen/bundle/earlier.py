@@ -9,7 +9,8 @@ __all__ = ["rename_copy_rates"]
 def rename_copy_rates(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return a training record in which shares of 20-token windows are called ``token_copy_rate``.
 
-    They were called ``copy_rate``, which now is the copy rate in characters. A record with ``token_copy_rate`` or ``copy_characters`` has the new names.
+    They were called ``copy_rate``, which now is the copy rate in characters. A record with ``token_copy_rate`` or
+    ``copy_characters`` has the new names.
 
     >>> rename_copy_rates({"evaluations": [{"copy_rate": 0.1}], "novelty": {"copy_rate": 0.1, "held_out_copy_rate": 0.2}})
     {'evaluations': [{'token_copy_rate': 0.1}], 'novelty': {'token_copy_rate': 0.1, 'held_out_token_copy_rate': 0.2}}
