@@ -205,7 +205,6 @@ BAD_WORDS = [
     (["generate", "./reviews.csv"], 1, "is a file"),
     (["generate", "."], 1, "config.json"),
     (["generate", "lstm-wrod"], 1, "'lstm-word'"),
-    (["generate", "blend-word"], 1, "No trained weights of the preset blend-word"),
     (["score", "m", "--text", ""], 1, "no text"),
     (["evaluate", "m", "--data", "reviews.csv", "--split", "tset"], 2, "test"),
 ]
