@@ -14,6 +14,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
+from reviewgen.evaluation.metrics import Metrics
 from reviewgen.training import counting
 from reviewgen.training.evaluator import EvaluationResult, Evaluator
 from tests.forked import run_group
@@ -120,7 +121,7 @@ class NoEvaluator(Evaluator):
     """Evaluates nothing."""
 
     def __init__(self) -> None:
-        pass
+        self.metrics = Metrics()
 
     def evaluate(self, model: Any, device: str = "cpu") -> EvaluationResult:
         return EvaluationResult(None, None, "", True)

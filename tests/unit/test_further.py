@@ -300,7 +300,7 @@ BAD = [
     (["train", "--from", "nothing", "--out", "o"], 2, "'nothing'"),
     (["train", "--from", "./nothing", "--out", "o"], 1, "no such folder"),
     (["train", "--from", "cache", "--out", "o"], 1, "cache is not a saved model: it has no config.json"),
-    (["train", "--from", "blend-char", "--out", "o"], 1, "No trained weights of the preset blend-char"),
+    (["train", "--from", "blend-char", "--out", "o"], 2, "is a blend, which has no weights of its own to train"),
     (["train", "./gru", "--out", "o"], 2, "--from ./gru"),
     (["train", "--from", "gru", "--out", "stars"], 1, "stars already exists"),
     (["train", "--from", "gru", "--out", "o", "--set", "tokenizer.vocab_size=900"], 2, "vocab_size"),

@@ -141,7 +141,8 @@ def test_the_tables_fit_the_terminal(name, width, monkeypatch, capsys):
 def test_printed_values_can_be_typed_after_set(monkeypatch, capsys):
     rows = json.loads(run_command(monkeypatch, capsys, "settings", "lstm-word", "--json")[1])["training"]
     typed = {row["name"]: _format_value(row["value"]) for row in rows}
-    assert from_strings(TrainingConfig, typed) == {row["name"]: row["value"] for row in rows}
+    values = {row["name"]: tuple(row["value"]) if isinstance(row["value"], list) else row["value"] for row in rows}
+    assert from_strings(TrainingConfig, typed) == values
     assert set(typed) == set(fields_of(TrainingConfig))
 
 

@@ -90,7 +90,7 @@ _add("push", share.push)
 _add("pull", share.pull)
 _add("list", look.list_plugins)
 _add("doctor", look.doctor)
-app.add_typer(plugin.app, name="plugin")
+app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)
 
 
 def main() -> None:

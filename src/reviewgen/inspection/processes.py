@@ -157,8 +157,8 @@ def _describe_end(status: int, is_ready: bool) -> str:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a process and those that it has forked."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.name == "posix":
+        if hasattr(os, "killpg"):  # which Windows lacks
             os.killpg(process.pid, signal.SIGKILL)
         else:
-            process.kill()
+            process.terminate()  # on Windows the same as kill
     process.wait()

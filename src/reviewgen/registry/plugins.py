@@ -245,6 +245,8 @@ def _import(found: InstalledPoint) -> Any:
         loaded = point.load()
     except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
         cause = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            cause = f"it calls sys.exit({error.code!r})"
         _failures[plugin.kind, plugin.name, plugin.package] = cause
         raise BrokenPlugin(f"{_describe(plugin)} cannot be imported: {cause:.300}") from error
     _refuse_other_api(plugin, loaded)
