@@ -1,22 +1,19 @@
 """Write ``docs/reference/trained-models.md``: the figures of the trained weights, and texts of some of them as they are.
 
-python docs/mkdocs/trained_models.py
+python -m docs.mkdocs.trained_models
 
 Needs ``reviewgen[reviews]``, and takes a few minutes. The texts are not chosen: they are the first five of seed 1.
 """
 
 import json
-import sys
 import textwrap
 from pathlib import Path
 
+import reviewgen
+from reviewgen.registry import describe_weights, find_weights, list_presets
+from tests.benchmarks.readability import read_generated, read_reviews
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-import reviewgen  # noqa: E402
-from reviewgen.registry import describe_weights, find_weights, list_presets  # noqa: E402
-from tests.benchmarks.readability import read_generated, read_reviews  # noqa: E402
-
 TEXTS = 100
 SAMPLED = ("lstm-word", "gru-word", "blend-word", "lstm-char")
 PAGE = """# Trained weights
@@ -40,7 +37,7 @@ The other columns are of {texts} texts at the default settings, beside as many w
 - **whole**: the share of texts that end by themselves or at the end of a sentence.
 - **copy rate**: the share of the text that stands in spans of 50 characters or more of the training text; of 500 texts.
 
-`python -m tests.benchmarks.readability` measures them again, and `python docs/mkdocs/trained_models.py` writes this page.
+`python -m tests.benchmarks.readability` measures them again, and `python -m docs.mkdocs.trained_models` writes this page.
 
 ## Five texts each
 

@@ -123,6 +123,7 @@ class SavedBlend:
 
     Config: ClassVar[type] = BlendConfig
 
+    # mypy expects __new__ to return an instance of its own class; here it returns a BlendStepper.
     def __new__(cls, config: BlendConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> BlendStepper:  # type: ignore[misc]
         """Return the stepper of a blend with these tensors."""
         steppers = []

@@ -176,7 +176,7 @@ def own_weights(make: Make, factory: Any) -> None:
     model = make()
     if factory is not None or not isinstance(model, nn.Module) or isinstance(model, CountTrained):
         return
-    stepper, ids = model.stepper(), some_ids(model, ROWS, 3)  # type: ignore[operator]
+    stepper, ids = model.stepper(), some_ids(model, ROWS, 3)  # type: ignore[operator]  # a method of SupportsStep, not of nn.Module
     before, _ = forward(stepper, ids, stepper.initial_state(ROWS))
     before = before.clone()
     with torch.no_grad():
