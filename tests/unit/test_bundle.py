@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import reviewgen
 from reviewgen import ReviewModel, bundle, registry
 from reviewgen.bundle.write import write_bundle
-from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, UnknownPlugin
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.registry import Plugin
 from tests.forked import run_python
 from tests.unit.fakes import GRU, LETTERS, NGRAM, TEXTS, FakeConfig, LetterTokenizer, TableModel, review_model, table, train_tiny
@@ -455,7 +455,7 @@ class Exploding(LetterTokenizer):
     [
         (OSError(errno.ENOSPC, "No space left on device"), StorageError),
         (OSError(errno.EIO, "Input/output error"), OSError),
-        (RuntimeError("bug"), RuntimeError),
+        (RuntimeError("bug"), BrokenPlugin),
         (KeyboardInterrupt(), KeyboardInterrupt),
     ],
 )

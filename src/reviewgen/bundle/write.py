@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from reviewgen.bundle.layout import (
     GENERATION,
     LEXICON,
     NOVELTY,
-    OPTIONAL_FILES,
-    OWN_FILES,
     PARTS,
     SCHEMA,
     SCRATCH,
@@ -27,16 +26,17 @@ from reviewgen.bundle.layout import (
     WEIGHTS,
     Bundle,
     files_of,
+    fingerprint,
 )
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
+from reviewgen.bundle.tokenizer_files import save_tokenizer
 from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.lexicon import write_lexicon
-from reviewgen.novelty import write_index
+from reviewgen.novelty import Index, write_index
 from reviewgen.registry import Plugin, find_weights
 from reviewgen.storage import (
     default_mode,
-    find_same_names,
     fsync_folder,
     new_folder,
     refuse_existing,
@@ -65,7 +65,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
         OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
-        BrokenPlugin: The tokenizer saves something other than plain files, or two names that differ only in case.
+        BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
     """
     with _new_model_folder(folder, overwrite) as scratch, safetensors_errors():
         _write_files(bundle, scratch, dtype)
@@ -196,19 +196,11 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
+    tokenizer_files = save_tokenizer(bundle.tokenizer, bundle.tokenizer_plugin.name, folder)
     tensors, names = _store_once(bundle.model.state_dict())
     _save_tensors(_narrow(tensors, names, bundle, dtype), names, folder / WEIGHTS)
-    bundle.tokenizer.save(folder)
-    if odd := sorted(path.name for path in folder.iterdir() if not path.is_file()):
-        raise BrokenPlugin(f"The tokenizer {bundle.tokenizer_plugin.name!r} saves {odd[0]}, which is not a plain file.")
-    tokenizer_files = sorted(file.name for file in folder.iterdir() if file.name != WEIGHTS)
-    if same := find_same_names([*sorted(OWN_FILES | OPTIONAL_FILES), *tokenizer_files]):
-        raise BrokenPlugin(
-            f"The tokenizer {bundle.tokenizer_plugin.name!r} saves {same[1]}, which is the same file as {same[0]} on Windows and "
-            "macOS."
-        )
     if bundle.index is not None:
-        write_index(bundle.index, folder / NOVELTY)
+        write_index(_with_fingerprint(bundle.index, bundle), folder / NOVELTY)
     if bundle.lexicon is not None:
         write_lexicon(bundle.lexicon, folder / LEXICON)
     for file in folder.glob("*.safetensors"):
@@ -217,6 +209,11 @@ def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
     _write_json(folder / GENERATION, to_dict(bundle.generation))
     _write_json(folder / TRAINING, bundle.training)
     (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
+
+
+def _with_fingerprint(index: Index, bundle: Bundle) -> Index:
+    """Return an index that belongs to the model as it is saved now; its tokenizer may have had other settings before."""
+    return replace(index, fingerprint=fingerprint(bundle.training, bundle.tokenizer_plugin.name, to_dict(bundle.tokenizer_config)))
 
 
 def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from reviewgen.bundle import fingerprint
+from reviewgen.bundle import check_tokenizer_files, fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data import Corpus, TokenStore, find_lost_characters, gather, tokenize, workspace
@@ -63,6 +63,7 @@ class ReadCorpus:
         Raises:
             StorageError: The cache is full or cannot be written.
             DataError: The texts of a split have no characters.
+            BrokenPlugin: The tokenizer cannot be saved with a model.
         """
         parts, plugin = plan.parts, plan.parts.tokenizer_plugin
         with self.resources, self.machine.main_process_first():  # the others find the tokens in the cache
@@ -75,6 +76,7 @@ class ReadCorpus:
                 conditions=self.conditions,
                 trained=None if parts.trained is None else parts.trained.tokenizer,
             )
+            check_tokenizer_files(tokenizer, plugin.name)
             lost = _note_lost_characters(plugin.name, self.corpus, tokenizer, stores)
         for split in ("train", "validation"):
             if not stores[split].characters.any():

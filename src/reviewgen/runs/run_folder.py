@@ -52,8 +52,11 @@ class RunFolder:
                 "Leave out --resume (resume=True)."
             )
         self._resume, self._is_open = plan.resume, False
-        self._description, self._model_config = _describe(plan), plan.parts.model_class.Config
-        self._model_package = plan.parts.model_plugin.package
+        self._description, parts = _describe(plan), plan.parts
+        self._configs = {
+            "model": (parts.model_class.Config, parts.model_plugin.package),
+            "tokenizer": (parts.tokenizer_class.Config, parts.tokenizer_plugin.package),
+        }
         self.saved: Mapping[str, Any] = {}
         self.seconds = 0.0
         self.folder = None if plan.out is None else plan.out.with_name(f"{plan.out.name}.run")
@@ -122,17 +125,18 @@ class RunFolder:
             raise
         self.saved, self.seconds = checkpoints.extra, checkpoints.seconds
 
-    def _update_settings(self, saved: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-        """Return model settings that an earlier version has saved under their names and values of today.
+    def _update_settings(self, part: str, saved: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
+        """Return the settings of the model or tokenizer that an earlier version has saved under their names and values of today.
 
         Raises:
-            CheckpointError: The model's config cannot read them.
+            CheckpointError: The config cannot read them.
         """
+        config, package = self._configs[part]
         try:
-            migrated = migrate_values(self._model_config, saved, versions.get(self._model_package, ""))
+            migrated = migrate_values(config, saved, versions.get(package, ""))
         except BundleError as error:
             raise CheckpointError(f"{self.folder} cannot be resumed: {error}") from None
-        return rename_values(self._model_config, migrated)
+        return rename_values(config, migrated)
 
     def _load(self, checkpoints: Checkpoints, folder: Path) -> None:
         """Compare what the folder holds with this run, and load the last checkpoint if the run is resumed.
@@ -153,8 +157,9 @@ class RunFolder:
             return
         if before is None:
             raise CheckpointError(f"There is no run to resume in {folder}. Leave out --resume (resume=True) to start one.")
-        if isinstance(model_settings := before["settings"].get("model"), dict):  # an earlier version may have had other values
-            before["settings"]["model"] = self._update_settings(model_settings, before["versions"])
+        for part in self._configs:
+            if isinstance(settings := before["settings"].get(part), dict):  # an earlier version may have had other values
+                before["settings"][part] = self._update_settings(part, settings, before["versions"])
         _compare(folder, before, self._description)
         checkpoints.load()
         checkpoints.note(
