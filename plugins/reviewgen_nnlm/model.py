@@ -3,6 +3,7 @@
 Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
+from reviewgen.errors import ConfigError
+from reviewgen.protocols import is_embedding_table
 from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.stepping import NnlmStepper
 
@@ -75,6 +78,31 @@ class Nnlm(nn.Module):
             torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, part)
             for back, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True)
         ]
+
+    def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of this model that those of an embedding table, or of a model of this kind, give.
+
+        Accepted are the names of ``state_dict``, and those of an embedding table, see ``is_embedding_table``. A table of another
+        model has V rows; the vector before the beginning of a text then stays random.
+
+        Raises:
+            ConfigError: A tensor is none of these, or two are for the same one.
+        """
+        accepted, given = self.state_dict(), dict[str, Tensor]()
+        for name, tensor in tensors.items():
+            own = "embedding.weight" if is_embedding_table(name) else name
+            if own not in accepted:
+                raise ConfigError(
+                    f"{name} has no place in a {type(self).__name__}; accepted are weight or embedding.weight (V, E), and the "
+                    "model's own, as hidden.weight"
+                )
+            if own in given:
+                raise ConfigError(f"two tensors are for {own}, one of which is {name}")
+            given[own] = tensor
+        table, own_table = given.get("embedding.weight"), accepted["embedding.weight"]
+        if table is not None and table.shape == own_table[1:].shape:
+            given["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
+        return given
 
     def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
         """Return a stepper made from a copy of the current weights, rounded to ``weight_bits``.

@@ -17,19 +17,17 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.errors import ConfigError
+from reviewgen.protocols import is_embedding_table
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.ngrams import NgramEmbedding
 from reviewgen_recurrent.stepping import RecurrentStepper
 
-__all__ = ["EMBEDDING_NAMES", "RELU_RECURRENT_GAIN", "Output", "Recurrent", "State", "initialise_layers"]
+__all__ = ["RELU_RECURRENT_GAIN", "Output", "Recurrent", "State", "initialise_layers"]
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 """h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1)."""
-
-EMBEDDING_NAMES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}
-"""What a module with an embedding table is called elsewhere."""
 
 RELU_RECURRENT_GAIN = 0.5
 """For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens; with 0.5 it stays below 5."""
@@ -141,17 +139,22 @@ class Recurrent(nn.Module):
         """Return the tensors of this model that those of an embedding table, of torch's layers or of a model of this kind give.
 
         Accepted are the names of ``state_dict``; those of torch's layer, as ``weight_ih_l0``; and ``weight``, of an nn.Embedding.
-        A name before them is left out, as in ``rnn.weight_ih_l0``; ``embedding``, ``embeddings``, ``embed``, ``encoder`` and
-        ``word_embeddings`` mean an embedding table.
+        A name before them is left out, as in ``rnn.weight_ih_l0``; ``is_embedding_table`` says what an embedding table may be
+        called.
 
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
         """
         accepted, given = self.state_dict().keys(), dict[str, Tensor]()
         for name, tensor in tensors.items():
-            *path, last = name.split(".")
-            is_table = last == "weight" and (not path or path[-1] in EMBEDDING_NAMES)
-            own = "embedding.weight" if is_table else f"recurrent.{last}" if f"recurrent.{last}" in accepted else name
+            last = name.rpartition(".")[2]
+            own = (
+                "embedding.weight"
+                if is_embedding_table(name)
+                else f"recurrent.{last}"
+                if f"recurrent.{last}" in accepted
+                else name
+            )
             if own not in accepted:
                 raise ConfigError(
                     f"{name} has no place in a {type(self).__name__} of {self.config.layers} layers; accepted are weight or "

@@ -1,4 +1,4 @@
-"""Recurrent models that start from tensors of another source: an embedding table, or the state dict of torch's own layers."""
+"""Neural models that start from tensors of another source: an embedding table, or the state dict of torch's own layers."""
 
 import hashlib
 import json
@@ -51,6 +51,40 @@ def test_a_part_is_enough_and_the_rest_stays_random(tmp_path: Path) -> None:
         assert set(set_initial_weights(model, InitialWeights.find(tmp_path / file, type(model), "lstm"))) == changed
         differs = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, random[name])}
         assert differs == changed
+
+
+def test_nnlm_starts_from_a_foreign_table_and_keeps_its_vector_before_the_beginning(tmp_path: Path) -> None:
+    random, table = make_model("nnlm", embedding_size=4, hidden_size=6).state_dict(), nn.Embedding(11, 4)
+    save_file({"transformer.embed.weight": table.weight.detach().half()}, tmp_path / "foreign.safetensors")
+    model = make_model("nnlm", embedding_size=4, hidden_size=6)
+    weights = InitialWeights.find(tmp_path / "foreign.safetensors", type(model), "nnlm")
+    assert set_initial_weights(model, weights) == ["embedding.weight"]
+    after = model.state_dict()
+    torch.testing.assert_close(after["embedding.weight"][:-1], table.weight.detach(), rtol=0, atol=1e-3)
+    assert torch.equal(after["embedding.weight"][-1], random["embedding.weight"][-1])
+    assert all(torch.equal(after[name], random[name]) for name in random if name != "embedding.weight")
+    for name, tensor, message in (
+        ("weight", torch.zeros(10, 4), "has 10 x 4 numbers for embedding.weight, and the model 12 x 4"),
+        (
+            "weight_ih_l0",
+            torch.zeros(4),
+            r"weight_ih_l0 has no place in a Nnlm; accepted are weight or embedding.weight \(V, E\)",
+        ),
+    ):
+        save_file({name: tensor}, tmp_path / "bad.safetensors")
+        with pytest.raises(ConfigError, match=message):
+            set_initial_weights(model, InitialWeights.find(tmp_path / "bad.safetensors", type(model), "nnlm"))
+
+
+@pytest.mark.parametrize("preset", ["nnlm-char", "nnlm-word"])
+def test_nnlm_trains_from_the_table_of_a_recurrent_model(preset: str, tmp_path: Path) -> None:
+    donor = reviewgen.train(preset.replace("nnlm", "gru"), TEXTS, steps=1, **GRU).bundle.model.state_dict()["embedding.weight"]
+    save_file({"weight": donor}, tmp_path / "table.safetensors")
+    options: Any = {"model": {"embedding_size": 4, "hidden_size": 6}, "training": QUICK}
+    run = TrainingRun(preset, TEXTS, steps=1, initial_weights=tmp_path / "table.safetensors", **options)
+    run.read()
+    run.tokenize()
+    assert torch.equal(run.model.state_dict()["embedding.weight"][:-1], donor)
 
 
 def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:

@@ -168,6 +168,24 @@ def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: P
         reviewgen.load(tmp_path / "a")
 
 
+def test_the_ids_of_the_parts_of_a_blend_are_checked_when_it_is_loaded(tmp_path: Path) -> None:
+    model = reviewgen.train("gate-char", TEXTS, steps=1, training=QUICK)
+    reviewgen.blend([model, model]).save_pretrained(tmp_path / "a")
+    assert reviewgen.load(tmp_path / "a").bundle.model.config.eos_id == model.tokenizer.eos_id
+    file = tmp_path / "a" / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    parts = content["model"]["config"]["models"]
+    for part, message in zip(parts, ("eos_ids 5 and", "model has eos_id 5, its tokenizer"), strict=True):
+        part["config"]["eos_id"] = 5
+        file.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(BundleError, match=message):
+            reviewgen.load(tmp_path / "a")
+    parts[0]["config"]["eos_id"] = parts[1]["config"]["eos_id"] = [5]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(BundleError):
+        reviewgen.load(tmp_path / "a")
+
+
 @pytest.mark.parametrize(("kind", "name"), [(ZLoss, "z"), (Smoothed, "cross_entropy")])
 def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_step(kind: type, name: str) -> None:
     """Of two batches with different numbers of targets, and of one process: as torch computes it over all of them."""

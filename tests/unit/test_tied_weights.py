@@ -15,7 +15,7 @@ from reviewgen.bundle.write import copy_bundle
 from reviewgen.errors import BundleError
 from reviewgen.registry import plugins
 from reviewgen.training.packing import pack, unpack
-from tests.unit.fakes import TEXTS
+from tests.unit.fakes import LETTERS, TEXTS, review_model
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
 
@@ -76,6 +76,18 @@ def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Pat
     assert torch.equal(other.output.weight, model.output.weight) and torch.equal(other.part, torch.tensor([0.0, 1.0, 2.0]))
     with safe_open(trained / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "output.weight": "embedding.weight"}
+
+
+def test_the_file_of_a_large_model_has_four_bytes_for_each_of_its_parameters(tmp_path: Path) -> None:
+    """1.29 million parameters, with the embedding twice, would be 10.3 MB."""
+    model = Tied(TiedConfig(vocab_size=8000, width=160))
+    parameters = sum(parameter.numel() for parameter in model.parameters())  # each once
+    assert 1.28e6 < parameters < 1.30e6
+    review_model(model, LETTERS).save_pretrained(tmp_path / "m")
+    size = (tmp_path / "m" / "model.safetensors").stat().st_size
+    assert 4 * parameters < size < 1.01 * 4 * parameters
+    assert sum(file.stat().st_size for file in (tmp_path / "m").iterdir()) < 1.02 * 4 * parameters
+    assert sum(tensor.nbytes for tensor in model.state_dict().values()) > 1.9 * 4 * parameters
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 1e-3), ("int8", 0.03)])

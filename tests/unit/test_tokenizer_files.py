@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import reviewgen
 from reviewgen.bundle.layout import OPTIONAL_FILES, OWN_FILES
@@ -40,7 +39,7 @@ def fail(folder: Path) -> None:
 FAULTS: list[tuple[Write, str]] = [
     *((lambda folder, name=name: (folder / name).write_text("mine"), f"saves {name}, a name that a saved model uses itself")
       for name in sorted(OWN_FILES | OPTIONAL_FILES | {"learning_curve.png"})),
-    (lambda folder: (folder / "Config.json").write_text("{}"), "saves Config.json, which is the same file as config.json on Windows"),
+    (lambda folder: (folder / "Config.json").write_text("{}"), "saves Config.json, which is the same file as config.json on"),
     (lambda folder: (folder / "sub").mkdir(), "saves 'sub', which is not a plain file: a saved model has no subfolders"),
     (lambda folder: (folder.parent / "model.safetensors").write_text("x"), "saves 'model.safetensors' outside the folder"),
     (lambda folder: (folder.parents[1] / "model.safetensors").write_text("x"), "saves 'model.safetensors' outside the folder"),
@@ -78,18 +77,15 @@ def test_it_is_refused_when_a_model_is_saved_and_the_model_before_it_stays(
 
 
 @pytest.mark.parametrize("preset", ["ngram-faulty", "gru-faulty"])
-def test_it_is_refused_before_a_model_is_trained_with_it(
-    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_refused_before_a_model_is_trained_with_it(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_registered", {})
     monkeypatch.setattr(Faulty, "write", staticmethod(FAULTS[0][0]))
     reviewgen.register_tokenizer("faulty", Faulty)
     run = reviewgen.TrainingRun(preset, TEXTS, steps=3, out=tmp_path / "out")
     run.read()
-    with pytest.raises(BrokenPlugin, match="The tokenizer 'faulty' saves README.md, a name that a saved model uses itself"):
+    with pytest.raises(BrokenPlugin, match=r"The tokenizer 'faulty' saves README\.md, a name that a saved model uses itself"):
         run.tokenize()
     assert not (tmp_path / "out").exists()
-
 
 
 def test_a_full_disk_is_not_the_tokenizer_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

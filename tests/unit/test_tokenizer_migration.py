@@ -116,7 +116,7 @@ def test_a_run_that_an_earlier_version_has_started_resumes(first: None, tmp_path
             break
     run._run_folder.checkpoints.close()  # type: ignore[union-attr]
     reviewgen.register_tokenizer("changing", Second)
-    with pytest.raises(CheckpointError, match="was started with tokenizer.characters=50, not tokenizer.characters=40"):
+    with pytest.raises(CheckpointError, match=r"was started with tokenizer\.characters=50, not tokenizer\.characters=40"):
         start(resume=True, characters=40)
     resumed = start(resume=True, characters=50)
     resumed.tokenize()

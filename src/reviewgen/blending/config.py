@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.blending.gate import check_gate
-from reviewgen.config import Bound, check, to_dict
+from reviewgen.config import VOCABULARY_FIELDS, Bound, check, to_dict
 from reviewgen.errors import BundleError, ConfigError
 from reviewgen.registry import Plugin
 
@@ -17,6 +17,7 @@ __all__ = ["BlendConfig", "describe_part", "join_names", "split_names"]
 
 T = TypeVar("T")
 _KEYS = {"name": str, "distribution": str, "version": str, "config": dict}
+_SPECIAL_IDS = VOCABULARY_FIELDS[1:]  # that a part's config may have
 _ROUNDING = 1e-6  # tolerance of the sum of the weights
 
 
@@ -32,8 +33,8 @@ class BlendConfig:
         models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``.
 
     Raises:
-        ConfigError: There are fewer than two parts, a part is not such an object or has another vocabulary size, or there is
-            not one weight per part, the weights do not sum to one, or the gate has another form.
+        ConfigError: There are fewer than two parts, a part is not such an object or has another vocabulary size or other special
+            ids, or there is not one weight per part, the weights do not sum to one, or the gate has another form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -56,12 +57,32 @@ class BlendConfig:
                     f"Model {number} of the blend ({part['name']}) has {part['config'].get('vocab_size')} token ids, but the "
                     f"blend has {self.vocab_size}; all models of a blend must share one vocabulary."
                 )
+        for name in _SPECIAL_IDS:
+            if len(ids := self._ids_of_parts(name)) > 1:
+                raise ConfigError(
+                    f"The models of a blend have the {name}s {' and '.join(map(str, ids))}; all models of a blend must share one "
+                    "tokenizer."
+                )
         if len(self.weights) != len(self.models):
             raise ConfigError(f"A blend of {len(self.models)} models needs {len(self.models)} weights; got {len(self.weights)}.")
         if abs(sum(self.weights) - 1) > _ROUNDING:
             raise ConfigError(f"The weights of a blend must sum to one; got {', '.join(map(str, self.weights))}.")
         if self.gate:
             check_gate(self.gate, len(self.models))
+
+    @property
+    def bos_id(self) -> int | None:
+        """The beginning-of-text id of the parts; None if no part has one in its config."""
+        return next(iter(self._ids_of_parts("bos_id")), None)
+
+    @property
+    def eos_id(self) -> int | None:
+        """The end-of-text id of the parts; None if no part has one in its config."""
+        return next(iter(self._ids_of_parts("eos_id")), None)
+
+    def _ids_of_parts(self, name: str) -> list[int]:
+        """Return the values of a special id in the configs of the parts, each once."""
+        return list(dict.fromkeys(part["config"][name] for part in self.models if name in part["config"]))
 
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:

@@ -29,7 +29,7 @@ from reviewgen.bundle.layout import (
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, from_dict, to_dict
+from reviewgen.config import GenerationConfig, from_dict
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
@@ -200,15 +200,14 @@ def _read_weights(saved: SavedTensors, name: str, facts: Mapping[str, Any], weig
 
 
 def _refuse_other_ids(config: Any, tokenizer: Tokenizer) -> None:
-    """Raise if the bos_id or eos_id in the config of a model is not the tokenizer's.
+    """Raise if the bos_id or eos_id in the config of a model, or of the parts of a blend, is not the tokenizer's.
 
     Raises:
         BundleError: They differ.
     """
-    values = to_dict(config)
     for name, expected in (("bos_id", tokenizer.bos_id), ("eos_id", tokenizer.eos_id)):
-        if values.get(name, expected) != expected:
-            raise BundleError(f"The model has {name} {values[name]}, its tokenizer {expected}: they do not belong together.")
+        if (own := getattr(config, name, None)) not in (None, expected):
+            raise BundleError(f"The model has {name} {own}, its tokenizer {expected}: they do not belong together.")
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:

@@ -77,9 +77,7 @@ def _check(name: str, folder: Path) -> list[str]:
             f"{', '.join(sorted(_RESERVED))}."
         )
     if same := find_same_names([*sorted(_RESERVED), *files]):
-        raise BrokenPlugin(
-            f"The tokenizer {name!r} saves {same[1]}, which is the same file as {same[0]} on Windows and macOS."
-        )
+        raise BrokenPlugin(f"The tokenizer {name!r} saves {same[1]}, which is the same file as {same[0]} on Windows and macOS.")
     try:
         files_of({"tokenizer": {"files": files}})
     except BundleError as error:

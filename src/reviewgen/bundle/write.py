@@ -213,7 +213,9 @@ def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
 
 def _with_fingerprint(index: Index, bundle: Bundle) -> Index:
     """Return an index that belongs to the model as it is saved now; its tokenizer may have had other settings before."""
-    return replace(index, fingerprint=fingerprint(bundle.training, bundle.tokenizer_plugin.name, to_dict(bundle.tokenizer_config)))
+    return replace(
+        index, fingerprint=fingerprint(bundle.training, bundle.tokenizer_plugin.name, to_dict(bundle.tokenizer_config))
+    )
 
 
 def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Path) -> None:

@@ -22,7 +22,12 @@ import lazy_loader
 from reviewgen.version import API_VERSION
 
 if TYPE_CHECKING:
-    from reviewgen.protocols.abilities import SupportsInitialWeights, SupportsLoss, SupportsParameterGroups
+    from reviewgen.protocols.abilities import (
+        SupportsInitialWeights,
+        SupportsLoss,
+        SupportsParameterGroups,
+        is_embedding_table,
+    )
     from reviewgen.protocols.metric import Metric, TextSample
     from reviewgen.protocols.migration import SupportsMigration
     from reviewgen.protocols.model import (
@@ -87,12 +92,13 @@ __all__ = [
     "TensorSpec",
     "TextSample",
     "Tokenizer",
+    "is_embedding_table",
 ]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups"],
+        "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups", "is_embedding_table"],
         "metric": ["Metric", "TextSample"],
         "migration": ["SupportsMigration"],
         "model": [

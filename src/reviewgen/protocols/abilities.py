@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups"]
+__all__ = ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups", "is_embedding_table"]
+
+_TABLE_MODULES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}  # what such a module is called elsewhere
 
 
 @runtime_checkable
@@ -71,3 +73,16 @@ class SupportsInitialWeights(Protocol):
             ConfigError: A tensor has no place in this model; the message names it, and says which ones are accepted.
         """
         ...
+
+
+def is_embedding_table(name: str) -> bool:
+    """Return whether a tensor of another source is an embedding table, from its name; for ``initial_weights``.
+
+    That is ``weight``, the only tensor of an ``nn.Embedding``, and ``weight`` of a module that is called ``embedding``,
+    ``embeddings``, ``embed``, ``encoder`` or ``word_embeddings``.
+
+    >>> [is_embedding_table(name) for name in ("weight", "model.embed.weight", "output.weight")]
+    [True, True, False]
+    """
+    *path, last = name.split(".")
+    return last == "weight" and (not path or path[-1] in _TABLE_MODULES)
