@@ -27,7 +27,7 @@ public function adds what the user passed in. This module imports nothing else o
 import contextlib
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "UnknownPlugin",
     "WorkerError",
     "did_you_mean",
+    "growing_state",
     "storage_errors",
 ]
 
@@ -154,6 +155,16 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     shown = names[: max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     return f"{hint}Known: {', '.join(shown)}{more}."
+
+
+def growing_state(after: Sequence[int], before: Sequence[int]) -> BrokenPlugin:
+    """Return the error for a model whose states cannot be joined, from the shapes of two of them."""
+    shapes = " and ".join(str(tuple(shape)) for shape in (before, after))
+    return BrokenPlugin(
+        f"The model's states have different shapes, {shapes}: those of a state may depend on the batch size only (the first axis), "
+        "never on the tokens read. A cache that grows must have a fixed size from the start. "
+        "reviewgen.testing.check_model says more."
+    )
 
 
 @contextlib.contextmanager

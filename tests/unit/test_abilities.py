@@ -233,7 +233,11 @@ def test_own_terms_are_in_the_record_by_name(tmp_path: Path) -> None:
         ({}, "at least one term"),
         (torch.zeros(()), "at least one term by name"),
         ({"z": 1.0}, "z must be a tensor without dimensions; got a float"),
-        ({"z": torch.zeros(3)}, r"z must be a tensor without dimensions; got the shape \(3,\)"),
+        ({"z": torch.zeros(3)}, r"z must be a floating-point tensor without dimensions; got float32 of the shape \(3,\)"),
+        ({"z": torch.tensor(3)}, r"z must be a floating-point tensor without dimensions; got int64 of the shape \(\)"),
+        ({3: torch.zeros(())}, "a term's name must have letters, digits, .* got 3"),
+        ({"a\nb": torch.zeros(())}, r"a term's name must have .* got 'a\\nb'"),
+        ({"cross_entropy": torch.zeros(())}, "cross_entropy replaces the cross entropy and has no gradient"),
     ],
 )
 def test_wrong_terms_are_refused(returned: Any, message: str) -> None:

@@ -195,6 +195,14 @@ def test_another_major_version_is_refused_before_import(install: Install, declar
     assert "fake_good" not in sys.modules
 
 
+def test_weights_of_another_major_version_are_not_called_missing(install: Install) -> None:
+    install("reviewgen-fake", {"weights": {"a-fake": "fakeweights.a"}, "api": {"2.0": "reviewgen.protocols"}}, {"fakeweights": ""})
+    assert said_by(lambda: find_weights("a-fake"), BrokenPlugin) == (
+        "The weights 'a-fake' of reviewgen-fake 1.2.3 cannot be used: it is written for version 2.0 of the plugin contract, and this "
+        "reviewgen has version 1.0; upgrade reviewgen."
+    )
+
+
 @pytest.mark.parametrize("declared", ["2.0", 1])
 def test_a_class_declares_another_version(install: Install, declared: object) -> None:
     install(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from reviewgen.compiled.entropy import target_losses
 from reviewgen.compiled.tensors import PRECISIONS, as_array
+from reviewgen.errors import growing_state
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 
 __all__ = ["Document", "batches", "token_losses"]
@@ -138,4 +139,6 @@ def _select_rows(state: State, rows: Tensor) -> State:
 def _join_rows(first: State, second: State) -> State:
     if isinstance(first, tuple):
         return tuple(_join_rows(*parts) for parts in zip(first, second, strict=True))
+    if first.shape[1:] != second.shape[1:]:
+        raise growing_state(first.shape, second.shape)
     return torch.cat([first, second])

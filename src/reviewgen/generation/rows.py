@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from reviewgen.errors import growing_state
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import StepState, Tokenizer
 
@@ -108,4 +109,6 @@ def stack_rows(states: Sequence[StepState]) -> StepState:
     """Return the states of several batches as the state of one."""
     if isinstance(states[0], tuple):
         return tuple(stack_rows(parts) for parts in zip(*states, strict=True))
+    if other := [state.shape for state in states if state.shape[1:] != states[0].shape[1:]]:
+        raise growing_state(other[0], states[0].shape)
     return np.concatenate(states)

@@ -137,7 +137,7 @@ def find_weights(name: str) -> Path | None:
 
     Raises:
         PluginConflict: Two packages provide the name.
-        BrokenPlugin: The folder does not exist.
+        BrokenPlugin: The folder does not exist, or the package is written for another major version of the contract.
     """
     try:
         found = _locate("weights", name)
@@ -150,10 +150,10 @@ def find_weights(name: str) -> Path | None:
         for location in (spec and spec.submodule_search_locations) or ():
             if (folder := Path(location, *below)).is_dir():
                 return folder
-    why = fault or "their folder does not exist"
-    raise BrokenPlugin(
-        f"The weights {plugin.name!r} of {plugin.package} {plugin.version} are missing: {why}. Reinstall the package."
-    )
+    of_package = f"The weights {plugin.name!r} of {plugin.package} {plugin.version}"
+    if fault is not None:
+        raise BrokenPlugin(f"{of_package} cannot be used: {fault}.")
+    raise BrokenPlugin(f"{of_package} are missing: their folder does not exist. Reinstall the package.")
 
 
 def find_preset(name: str) -> Preset:

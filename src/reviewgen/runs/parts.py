@@ -5,7 +5,7 @@ work.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from reviewgen.config import (
     vocabulary_settings,
     without_vocabulary,
 )
-from reviewgen.errors import ConfigError, PluginError, did_you_mean
+from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, did_you_mean
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
@@ -197,6 +197,8 @@ def _from_preset(
 ) -> TrainingParts:
     model_class, model_plugin = find_model(preset.model)
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
+    _check_config(model_class, model_plugin, required="vocab_size")
+    _check_config(tokenizer_class, tokenizer_plugin)
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
     return TrainingParts(
@@ -214,6 +216,24 @@ def _from_preset(
         trained=trained,
         sizes=_size_options(preset, set(model or {}), set(training or {})),
     )
+
+
+def _check_config(plugin_class: Any, plugin: Plugin, required: str | None = None) -> None:
+    """Raise if a plugin is not a class with settings.
+
+    Raises:
+        BrokenPlugin: It has no dataclass ``Config``, or that one has not the required field.
+    """
+    config = getattr(plugin_class, "Config", None)
+    if not isinstance(plugin_class, type):
+        problem = f"it must be a class; got {ascii(plugin_class)[:60]}"
+    elif not (isinstance(config, type) and is_dataclass(config)):
+        problem = f"{plugin_class.__name__}.Config must be a frozen keyword-only dataclass of its settings"
+    elif required is not None and required not in fields_of(config):
+        problem = f"{plugin_class.__name__}.Config must have the field {required}: int"
+    else:
+        return
+    raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: {problem}.")
 
 
 def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingParts:

@@ -5,6 +5,7 @@ some thousand tokens, torch's separate steps (conversion to 32 bits, log-softmax
 time of a training step.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["CROSS_ENTROPY", "add_own_losses", "cross_entropy", "own_losses"]
 CROSS_ENTROPY = "cross_entropy"
 """The name of a model's own term that is minimised in place of the cross entropy."""
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # of a term
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -50,7 +52,7 @@ def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tenso
     """Return a model's own loss terms of a batch by name, after they were checked; empty for a model without any.
 
     Raises:
-        BrokenPlugin: They are not tensors without dimensions by name.
+        BrokenPlugin: They are not floating-point tensors without dimensions by name.
     """
     if not isinstance(model, SupportsLoss):
         return {}
@@ -58,10 +60,23 @@ def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tenso
     if not isinstance(terms, Mapping) or not terms:
         raise BrokenPlugin(f"{type(model).__name__}.losses must return at least one term by name, as a dict.")
     for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.dim():
-            got = f"the shape {tuple(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
-            raise BrokenPlugin(f"{type(model).__name__}.losses: {name} must be a tensor without dimensions; got {got}.")
+        if problem := _find_problem(name, term, logits.requires_grad):
+            raise BrokenPlugin(f"{type(model).__name__}.losses: {problem}.")
     return dict(terms)
+
+
+def _find_problem(name: object, term: object, has_gradient: bool) -> str | None:
+    """Return why a value is not a loss term, if it is not."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        return f"a term's name must have letters, digits, hyphens, underscores and dots only, at most 40; got {ascii(name)[:60]}"
+    if not isinstance(term, Tensor):
+        return f"{name} must be a tensor without dimensions; got a {type(term).__name__}"
+    if term.dim() or not term.is_floating_point():
+        kind = str(term.dtype).removeprefix("torch.")
+        return f"{name} must be a floating-point tensor without dimensions; got {kind} of the shape {tuple(term.shape)}"
+    if name == CROSS_ENTROPY and has_gradient and not term.requires_grad:
+        return f"{name} replaces the cross entropy and has no gradient; compute it from the logits without detaching them"
+    return None
 
 
 def add_own_losses(
