@@ -150,9 +150,10 @@ def find_weights(name: str) -> Path | None:
         for location in (spec and spec.submodule_search_locations) or ():
             if (folder := Path(location, *below)).is_dir():
                 return folder
-    why = fault or "their folder does not exist"
+    why = fault or f"their folder {point.value if point else ''} does not exist"
     raise BrokenPlugin(
-        f"The weights {plugin.name!r} of {plugin.package} {plugin.version} are missing: {why}. Reinstall the package."
+        f"The weights {plugin.name!r} of {plugin.package} {plugin.version} are missing: {why}. Reinstall the package; if it is "
+        "your own, save a trained model in that folder and install it again."
     )
 
 
