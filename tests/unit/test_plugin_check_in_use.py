@@ -43,7 +43,7 @@ FAULTS = {
     ),
     "fails": ("processor", ("return scores", "return 1 / 0"), "generation", "ZeroDivisionError"),
     "missing": ("processor", ("class Processor", "import fake_gone\nclass Processor"), "metadata", "fake_gone"),
-    "untrue": ("metric", ("return sum", "return float('nan') and sum"), "law any_texts of the metric", "finite number"),
+    "untrue": ("metric", ("return sum", "return float('nan') * sum"), "law any_texts of the metric", "finite number"),
     "class": ("metric", ("METRIC = Metric()", "METRIC = Metric"), "metadata", "is the class Metric"),
     "raises": ("metric", ("return sum", "return sample.text and sum"), "measuring", "recorded no value"),
 }

@@ -232,7 +232,7 @@ def test_weights_are_found_without_importing_their_folder(install: Install, tmp_
     (folder / "training.json").write_text('{"held_out": {"bits_per_character": 1.5}}')
     assert registry.find_weights("lstm-fake") == folder
     assert registry.find_weights("nnlm-fake") is None
-    said = r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder fakeweights\.gru_fake does not exist\. Reinstall"
+    said = r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder fakeweights\.gru_fake does not exist\. "
     with pytest.raises(BrokenPlugin, match=said):
         registry.find_weights("gru-fake")
     found = describe_weights("lstm-fake")

@@ -8,7 +8,7 @@ from reviewgen.config import Preset
 from reviewgen.errors import UnknownPlugin, did_you_mean
 from reviewgen.names import split_distribution
 from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
-from reviewgen.registry.installed_points import GROUPS, is_same_package
+from reviewgen.registry.installed_points import installed_points, is_same_package
 
 __all__ = ["Subject", "find_subject"]
 
@@ -90,9 +90,9 @@ def _find_trained(name: str, distribution: str | None, plain: str) -> Subject | 
     if plain in models:
         own = [p.name for p in presets.values() if p.package == models[plain].package and p.name.split("-")[0] == plain]
         preset = own[0] if own else f"{plain}-{_TOKENIZER_PARTNER}"
-        return Subject(name, prefix + preset, _with_presets(models[plain], plain, 0), model=True)
+        return Subject(name, prefix + preset, _with_presets(models[plain], plain, 0, distribution), model=True)
     if plain in tokenizers:
-        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[plain], plain, 1), tokenizer=True)
+        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[plain], plain, 1, distribution), tokenizer=True)
     if plain not in (preset_names() if distribution is None else presets):
         return None
     return _preset_subject(name, plain, models, tokenizers, presets)
@@ -116,12 +116,19 @@ def _preset_subject(
 
 def _by_name(kind: str, distribution: str | None) -> dict[str, Plugin]:
     """Return the plugins of a kind, and of a distribution if one is given; of several of one name, the usable one."""
-    found = [plugin for plugin in list_plugins(kind) if distribution is None or is_same_package(plugin.package, distribution)]
-    return {plugin.name: plugin for plugin in sorted(found, key=lambda plugin: plugin.problem is None)}
+    return {plugin.name: plugin for plugin in sorted(_plugins(kind, distribution), key=lambda plugin: plugin.problem is None)}
 
 
-def _with_presets(plugin: Plugin, name: str, part: int) -> tuple[Plugin, ...]:
+def _plugins(kind: str, distribution: str | None) -> list[Plugin]:
+    """Return the plugins of a kind; of a distribution, which a name that others have too leads to, without that problem."""
+    if distribution is None:
+        return list_plugins(kind)
+    points = [found for points in installed_points(kind).values() for found in points]
+    return [replace(found.plugin, problem=found.fault) for found in points if is_same_package(found.plugin.package, distribution)]
+
+
+def _with_presets(plugin: Plugin, name: str, part: int, distribution: str | None) -> tuple[Plugin, ...]:
     """Return a plugin, its stepper, and the presets of its package that have its name as the given part."""
     kinds = ("stepper", "preset") if part == 0 else ("preset",)
-    beside = [other for kind in kinds if kind in GROUPS for other in list_plugins(kind) if other.package == plugin.package]
+    beside = [other for kind in kinds for other in _plugins(kind, distribution) if other.package == plugin.package]
     return plugin, *(other for other in beside if other.name.split("-")[part if other.kind == "preset" else 0] == name)
