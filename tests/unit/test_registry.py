@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,35 +18,9 @@ from reviewgen.registry import (
     register_model,
     register_tokenizer,
 )
-from tests.unit.distributions import write_distribution
+from tests.unit.distributions import Install, install, untouched_registry
 
-Install = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test an empty registry, and remove its fake modules afterwards."""
-    monkeypatch.setattr(registry.plugins, "_registered", {})
-    monkeypatch.setattr(registry.plugins, "_failures", {})
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("fake"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return a function that writes a distribution with entry points and modules."""
-
-    def write(
-        package: str, points: dict[str, dict[str, str]], modules: dict[str, str] | None = None, version: str = "1.2.3"
-    ) -> Path:
-        site = write_distribution(tmp_path / package, package, points, modules, version)
-        monkeypatch.syspath_prepend(str(site))
-        return site
-
-    return write
+__all__ = ["install", "untouched_registry"]  # the fixtures
 
 
 def test_plugins_of_this_repository_are_found_by_entry_point() -> None:
