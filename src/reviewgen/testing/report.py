@@ -77,9 +77,9 @@ class PluginReport:
             elif check.outcome not in shown:
                 shown.add(check.outcome)
                 alike = [law for law in laws if law.outcome == check.outcome]
-                message = "hold" if check.outcome == "ok" else f"were not checked: {check.message}"
+                message = " hold" if check.outcome == "ok" else f": {check.message}"
                 seconds = sum(law.seconds for law in alike)
-                yield PluginCheck("laws", check.outcome, seconds, f"{len(alike)} of {len(laws)} laws {message}")
+                yield PluginCheck("laws", check.outcome, seconds, f"{len(alike)} of {len(laws)} laws{message}")
 
     def __str__(self) -> str:
         lines = [f"{check.name:<14} {check.seconds:5.1f} s  {check.outcome}: {check.message}" for check in self.rows()]
