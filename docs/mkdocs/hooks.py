@@ -12,7 +12,7 @@ import griffe
 _LOG = logging.getLogger("mkdocs.hooks.reviewgen")
 _ROOT = Path(__file__).parents[2]
 _OBJECT = re.compile(r"^::: (\S+)", re.MULTILINE)
-_HELP = re.compile(r"^<!-- help: (\S+) -->$", re.MULTILINE)
+_HELP = re.compile(r"^<!-- help: (\S.*) -->$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
@@ -44,16 +44,18 @@ def _undocumented(found: griffe.Object) -> list[str]:
 
 
 def _help(command: str) -> str:
-    """Return what ``reviewgen COMMAND --help`` prints, as a code block."""
+    """Return what ``reviewgen COMMAND --help`` prints, as a code block; a command of a group is ``plugin new``."""
     import typer
 
     from reviewgen.cli import app
 
-    group = typer.main.get_command(app)
-    with group.make_context("reviewgen", [command, "--help"], resilient_parsing=True) as context:
-        own = group.get_command(context, command)
-        if own is None:
+    own = typer.main.get_command(app)
+    context = own.context_class(own, info_name="reviewgen", terminal_width=88, max_content_width=88)
+    for name in command.split():
+        below = getattr(own, "commands", {}).get(name)
+        if below is None:
             _LOG.warning("There is no command %s.", command)
             return ""
-        text = own.get_help(own.context_class(own, info_name=command, parent=context, terminal_width=88, max_content_width=88))
-    return f"```text\n{text.strip()}\n```"
+        own = below
+        context = own.context_class(own, info_name=name, parent=context, terminal_width=88, max_content_width=88)
+    return f"```text\n{own.get_help(context).strip()}\n```"

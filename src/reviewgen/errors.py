@@ -161,8 +161,8 @@ def growing_state(after: Sequence[int], before: Sequence[int]) -> BrokenPlugin:
     """Return the error for a model whose states cannot be joined, from the shapes of two of them."""
     shapes = " and ".join(str(tuple(shape)) for shape in (before, after))
     return BrokenPlugin(
-        f"The model's states have different shapes, {shapes}: those of a state may depend on the batch size only (the first axis), "
-        "never on the tokens read. A cache that grows must have a fixed size from the start. "
+        f"The model's states have different shapes, {shapes}: those of a state may depend on the batch size only (the first "
+        "axis), never on the tokens read. A cache that grows must have a fixed size from the start. "
         "reviewgen.testing.check_model says more."
     )
 

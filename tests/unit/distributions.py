@@ -1,9 +1,16 @@
 """Fake installed packages: a folder with metadata, entry points and modules, as pip would leave it."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["MODEL", "write_distribution"]
+import pytest
+
+from reviewgen import registry
+
+__all__ = ["MODEL", "Install", "install", "untouched_registry", "write_distribution"]
+
+Install = Callable[..., Path]
 
 MODEL = """
 from dataclasses import dataclass
@@ -54,3 +61,29 @@ def write_distribution(
     for name, code in (modules or {}).items():
         (site / f"{name}.py").write_text(code)
     return site
+
+
+@pytest.fixture(autouse=True)
+def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test an empty registry, and remove its fake modules afterwards."""
+    monkeypatch.setattr(registry.plugins, "_registered", {})
+    monkeypatch.setattr(registry.plugins, "_failures", {})
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("fake"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Return a function that writes a package with entry points and modules, and puts it on the path."""
+
+    def write(
+        package: str, points: dict[str, dict[str, str]], modules: dict[str, str] | None = None, version: str = "1.2.3"
+    ) -> Path:
+        site = write_distribution(tmp_path / package, package, points, modules, version)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    return write

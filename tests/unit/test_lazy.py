@@ -37,7 +37,17 @@ except SystemExit:
         "import reviewgen; reviewgen.register_model",
         "import reviewgen as r, inspect; [inspect.signature(each) for each in (r.load, r.train, r.sweep, r.tune, r.blend)]",
         "import reviewgen; reviewgen.list_presets(); reviewgen.list_models(); reviewgen.list_tokenizers()",
-        *(RUN.format(words=words) for words in (["--help"], ["train", "--help"], ["list"], ["list", "--json"])),
+        *(
+            RUN.format(words=words)
+            for words in (
+                ["--help"],
+                ["train", "--help"],
+                ["plugin", "new", "--help"],
+                ["plugin", "check", "--help"],
+                ["list"],
+                ["list", "--json"],
+            )
+        ),
     ],
 )
 def test_nothing_heavy_is_loaded(code):

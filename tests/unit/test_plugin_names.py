@@ -1,12 +1,11 @@
 """Names that several packages provide, the version of the contract, and what is known of packages without importing them."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from reviewgen import registry
 from reviewgen.config import Preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, ReviewgenError, UnknownPlugin
 from reviewgen.registry import (
@@ -20,34 +19,11 @@ from reviewgen.registry import (
     register_model,
     register_tokenizer,
 )
-from tests.unit.distributions import write_distribution
+from tests.unit.distributions import Install, install, untouched_registry
 
-Install = Callable[..., Path]
+__all__ = ["install", "untouched_registry"]  # the fixtures
+
 EMPTY = "class Model: pass\n"
-
-
-@pytest.fixture(autouse=True)
-def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test an empty registry, and remove its fake modules afterwards."""
-    monkeypatch.setattr(registry.plugins, "_registered", {})
-    monkeypatch.setattr(registry.plugins, "_failures", {})
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("fake"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return a function that writes a package and puts it on the path."""
-
-    def write(package: str, points: dict[str, dict[str, str]], modules: dict[str, str] | None = None) -> Path:
-        site = write_distribution(tmp_path / package, package, points, modules)
-        monkeypatch.syspath_prepend(str(site))
-        return site
-
-    return write
 
 
 def said_by(call: Callable[[], object], error: type[ReviewgenError]) -> str:
@@ -196,7 +172,8 @@ def test_another_major_version_is_refused_before_import(install: Install, declar
 
 
 def test_weights_of_another_major_version_are_not_called_missing(install: Install) -> None:
-    install("reviewgen-fake", {"weights": {"a-fake": "fakeweights.a"}, "api": {"2.0": "reviewgen.protocols"}}, {"fakeweights": ""})
+    points = {"weights": {"a-fake": "fakeweights.a"}, "api": {"2.0": "reviewgen.protocols"}}
+    install("reviewgen-fake", points, {"fakeweights": ""})
     assert said_by(lambda: find_weights("a-fake"), BrokenPlugin) == (
         "The weights 'a-fake' of reviewgen-fake 1.2.3 cannot be used: it is written for version 2.0 of the plugin contract, and this "
         "reviewgen has version 1.0; upgrade reviewgen."

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,35 +18,9 @@ from reviewgen.registry import (
     register_model,
     register_tokenizer,
 )
-from tests.unit.distributions import write_distribution
+from tests.unit.distributions import Install, install, untouched_registry
 
-Install = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test an empty registry, and remove its fake modules afterwards."""
-    monkeypatch.setattr(registry.plugins, "_registered", {})
-    monkeypatch.setattr(registry.plugins, "_failures", {})
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("fake"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Return a function that writes a distribution with entry points and modules."""
-
-    def write(
-        package: str, points: dict[str, dict[str, str]], modules: dict[str, str] | None = None, version: str = "1.2.3"
-    ) -> Path:
-        site = write_distribution(tmp_path / package, package, points, modules, version)
-        monkeypatch.syspath_prepend(str(site))
-        return site
-
-    return write
+__all__ = ["install", "untouched_registry"]  # the fixtures
 
 
 def test_plugins_of_this_repository_are_found_by_entry_point() -> None:
@@ -232,7 +205,7 @@ def test_weights_are_found_without_importing_their_folder(install: Install, tmp_
     (folder / "training.json").write_text('{"held_out": {"bits_per_character": 1.5}}')
     assert registry.find_weights("lstm-fake") == folder
     assert registry.find_weights("nnlm-fake") is None
-    said = r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder does not exist\. Reinstall the package\.$"
+    said = r"^The weights 'gru-fake' of fake-weights 1\.2\.3 are missing: their folder fakeweights\.gru_fake does not exist\. "
     with pytest.raises(BrokenPlugin, match=said):
         registry.find_weights("gru-fake")
     found = describe_weights("lstm-fake")

@@ -29,6 +29,7 @@ from reviewgen.testing import (
 from reviewgen.testing.device_law import devices
 from tests.plugins.faults import models as faulty_models
 from tests.plugins.faults import tokenizers as faulty_tokenizers
+from tests.plugins.faults.models import CountTwin as Counts
 
 V, H = 11, 4
 
@@ -63,36 +64,6 @@ class Tiny(nn.Module):
     def score(self, ids, targets, state):
         logits, state = self(ids, state)
         return logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0], state
-
-
-class Counts:
-    """A correct model trained by counting: the count of each token plus one."""
-
-    Config = Settings
-
-    def __init__(self, config):
-        self.config = config
-        self.counts = torch.ones(config.vocab_size)
-
-    def observe(self, ids):
-        self.counts += torch.bincount(torch.from_numpy(ids), minlength=len(self.counts))
-
-    def finish(self):
-        return {"tokens": int(self.counts.sum())}
-
-    def initial_state(self, batch_size):
-        return ()
-
-    def __call__(self, ids, state):
-        return (self.counts / self.counts.sum()).log().expand(*ids.shape, -1), state
-
-    def state_dict(self):
-        return {"counts": self.counts}
-
-    def load_state_dict(self, tensors):
-        if {name: tensor.shape for name, tensor in tensors.items()} != {"counts": self.counts.shape}:
-            raise ValueError("other tensors")
-        self.counts = tensors["counts"]
 
 
 class BrokenProtocol(Tiny):
@@ -483,13 +454,6 @@ class Bytes:
         return cls(json.loads((folder / "bytes.json").read_text()))
 
 
-class ForgetfulTokenizer(Bytes):
-    """A correct tokenizer without a byte fallback: what is not ASCII becomes a question mark."""
-
-    def encode(self, text):
-        return super().encode(text.encode("ascii", "replace").decode())
-
-
 class BrokenTokenizerProtocol(Bytes):
     save = None
 
@@ -625,7 +589,7 @@ class TestTokenizerLaw:
         law(tokenizer_maker(Bytes))
 
     def test_a_correct_tokenizer_without_byte_fallback_passes(self, law):
-        law(tokenizer_maker(ForgetfulTokenizer))
+        law(tokenizer_maker(faulty_tokenizers.Ascii))
 
     def test_the_faulty_plugin_is_detected(self, law):
         with pytest.raises(AssertionError):

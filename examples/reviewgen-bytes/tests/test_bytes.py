@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from reviewgen_bytes.tokenizer import BytesConfig, BytesTokenizer
 
 from reviewgen.errors import BundleError, DataError
+from reviewgen.registry import find_preset
 from reviewgen.testing import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS
 
 
@@ -47,3 +48,9 @@ def test_a_damaged_file_is_refused(tmp_path, content):
         (tmp_path / "bytes.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(BundleError, match=r"bytes\.json"):
         BytesTokenizer.load(tmp_path)
+
+
+def test_the_preset_has_the_settings_of_lstm_char():
+    preset, char = find_preset("lstm-bytes"), find_preset("lstm-char")
+    assert (preset.model, preset.tokenizer) == ("lstm", "bytes")
+    assert preset.model_settings == char.model_settings and preset.training_settings == char.training_settings

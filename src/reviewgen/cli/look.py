@@ -89,10 +89,24 @@ def _print_facts(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         if isinstance(value, list):
             rows = _count_plugins(value) if name == "plugins" else value
-            typer.echo(f"{name}:" + "".join(f"\n  {row}" for row in rows) if rows else f"{name}: none")
+            typer.echo(f"{name}:" if rows else f"{name}: none")
+            for row in rows:
+                _echo(row, "  ")
         else:
-            text = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
-            typer.echo(f"{name}: {text}")
+            _echo(
+                f"{name}: "
+                + (", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value))
+            )
+
+
+def _echo(text: str, indent: str = "") -> None:
+    """Print a text, cut at spaces into lines; no name or path is cut."""
+    below = indent + "    "
+    typer.echo(
+        textwrap.fill(
+            text, _WIDTH, initial_indent=indent, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+        )
+    )
 
 
 def _count_plugins(plugins: list[dict[str, Any]]) -> list[str]:

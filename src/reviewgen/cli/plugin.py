@@ -56,14 +56,23 @@ def new(
     typer.echo(f"{folder}:")
     for file in files:
         typer.echo(f"  {file}")
-    typer.echo(f"Next: cd {folder}, pip install -e '.[test]', pytest. Its README says how to go on.")
+    typer.echo("Next (its README says how to go on):")
+    for command in (f"cd {folder}", "pip install -e '.[test]'", "pytest"):
+        typer.echo(f"  {command}")
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="A preset, a model or a tokenizer; see `reviewgen list`.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.", show_default=False
+        ),
+    ],
     as_json: options.AsJson = False,
 ) -> None:
     """Check an installed plugin: metadata, presets, every law, a short training, saving, loading elsewhere, the stepper.
+
+    Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
 
     Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install 'reviewgen[testing]'.
     """
@@ -71,8 +80,10 @@ def check(
         from reviewgen.testing import check_plugin
     except ModuleNotFoundError as missing:
         raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
-    with notes.status(f"Checking {name} ..."):
-        report = check_plugin(name)
+    from reviewgen.compiled.notice import compiling_notice
+
+    with compiling_notice.silenced(), notes.status(f"Checking {name} ...") as status:
+        report = check_plugin(name, lambda check: status.update(f"Checking {name}: {check} ..."))
     if as_json:
         print_json(report.to_dict())
     else:
@@ -98,7 +109,8 @@ def _print(report: "PluginReport") -> None:
     failed = sum(each.outcome == "failed" for each in report.checks)
     skipped = sum(each.outcome == "not checked" for each in report.checks)
     verdict = "all checks are ok" if report.passed else f"{failed} failed" + (f", {skipped} not checked" if skipped else "")
-    console.print(Text(f"{report.name} ({report.preset}): {verdict}, {report.seconds:.1f} s"), soft_wrap=True)
+    trained = f" (trained as {report.preset})" if report.preset not in ("", report.name) else ""
+    console.print(Text(f"{report.name}{trained}: {verdict}, {report.seconds:.1f} s"), soft_wrap=True)
 
 
 def _add(name: str, command: Callable[..., None]) -> None:

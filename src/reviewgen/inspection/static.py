@@ -19,6 +19,7 @@ from reviewgen.registry import (
     find_preset,
     find_stepper,
     find_tokenizer,
+    find_weights,
     list_plugins,
     name_of,
 )
@@ -110,7 +111,9 @@ def _check_settings(group: str, config: Any, settings: Mapping[str, Any]) -> Non
 
 
 def _check_weights(plugin: Plugin, found: None) -> None:
-    known = describe_weights(name_of("weights", plugin.name, plugin.package))
+    name = name_of("weights", plugin.name, plugin.package)
+    find_weights(name)  # raises if there is no folder
+    known = describe_weights(name)
     if known is not None and known.problem:
         raise ValueError(f"cannot be used: {known.problem}")
 

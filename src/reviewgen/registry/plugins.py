@@ -153,7 +153,10 @@ def find_weights(name: str) -> Path | None:
     of_package = f"The weights {plugin.name!r} of {plugin.package} {plugin.version}"
     if fault is not None:
         raise BrokenPlugin(f"{of_package} cannot be used: {fault}.")
-    raise BrokenPlugin(f"{of_package} are missing: their folder does not exist. Reinstall the package.")
+    raise BrokenPlugin(
+        f"{of_package} are missing: their folder {point.value if point else ''} does not exist. Reinstall the package; if it is "
+        "your own, save a trained model in that folder and install it again."
+    )
 
 
 def find_preset(name: str) -> Preset:

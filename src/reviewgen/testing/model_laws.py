@@ -20,6 +20,7 @@ from reviewgen.testing.device_law import devices
 from reviewgen.testing.implementations_law import implementations
 from reviewgen.testing.initial_weights_law import initial_weights
 from reviewgen.testing.loss_law import losses
+from reviewgen.testing.members import lacking
 from reviewgen.testing.migration_law import migration
 from reviewgen.testing.models import (
     LOGITS,
@@ -96,7 +97,7 @@ def protocol(make: Make) -> None:
     """The model has the attributes and methods of LanguageModel."""
     model = make()
     assert isinstance(model, LanguageModel), (
-        f"{type(model).__name__} lacks an attribute or method of reviewgen.protocols.LanguageModel."
+        f"{type(model).__name__} lacks {lacking(model, LanguageModel)} of reviewgen.protocols.LanguageModel."
     )
 
 
@@ -106,7 +107,7 @@ def explicit(make: Make) -> None:
     parameters = list(inspect.signature(type(model)).parameters.values())
     plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
     assert len(parameters) == len(plain) == 1, (
-        f"The constructor takes {parameters}; it must take one argument, the config, without a default."
+        f"The constructor takes ({', '.join(map(str, parameters))}); it must take one argument, the config, without a default."
     )
     assert isinstance(model.config, type(model).Config), (
         f"The attribute config must be a {type(model).Config.__name__}, the class's Config; got a {type(model.config).__name__}."
@@ -213,10 +214,15 @@ def normal(make: Make) -> None:
     """Logits are finite; a model trained by counting may return -inf for probability zero, but not NaN or +inf."""
     model = make()
     logits, _ = call(model, some_ids(model, ROWS, STEPS))
-    assert not logits.isnan().any(), "Logits contain NaN; they must be finite."
-    assert not logits.isposinf().any(), "Logits contain +inf; they must be finite."
-    if not isinstance(model, CountTrained):
-        assert logits.isfinite().all(), "Logits contain -inf; they must be finite, unless the model is trained by counting."
+    is_counted = isinstance(model, CountTrained)
+    wrong = (~(logits < torch.inf) if is_counted else ~logits.isfinite()).nonzero()
+    if len(wrong):
+        row, token, number = wrong[0].tolist()
+        raise AssertionError(
+            f"The logit of id {number} at row {row}, token {token} is {float(logits[row, token, number])}, and {len(wrong)} of "
+            f"{logits.numel()} logits are NaN or infinite; they must be finite{', or -inf' if is_counted else ''}."
+        )
+    if not is_counted:
         assert logits.log_softmax(-1).isfinite().all(), "The log-softmax of the logits is not finite; they are too far apart."
 
 

@@ -146,8 +146,8 @@ def describe_difference(actual: Tensor, expected: Tensor, axes: Sequence[str] | 
         wrong = difference == difference.max()
     first = wrong.nonzero()[0].tolist()
     return (
-        f"The first difference is at {_describe_position(first, axes)}: {one[tuple(first)]:.4g} instead of "
-        f"{other[tuple(first)]:.4g}. The largest of {wrong.sum()} is {difference.max():.3g}; the tolerance is {TOLERANCE:g}."
+        f"The first difference is at {_describe_position(first, axes)}: {one[tuple(first)]:.6g} instead of "
+        f"{other[tuple(first)]:.6g}. The largest of {wrong.sum()} is {difference.max():.3g}; the tolerance is {TOLERANCE:g}."
     )
 
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from reviewgen.errors import ReviewgenError
 from reviewgen.inspection import inspect_plugins
-from reviewgen.registry import find_model, find_stepper
+from reviewgen.registry import find_logits_processor, find_metric, find_model, find_stepper
+from reviewgen.testing.in_use import try_metric, try_processor, try_weights
+from reviewgen.testing.metric_laws import METRIC_LAWS
 from reviewgen.testing.model_laws import MODEL_LAWS
 from reviewgen.testing.models import make_model
+from reviewgen.testing.processor_laws import PROCESSOR_LAWS
 from reviewgen.testing.report import PluginCheck, PluginReport
 from reviewgen.testing.stepper_laws import STEPPER_LAWS
 from reviewgen.testing.subject import Subject, find_subject
@@ -28,49 +31,78 @@ _IMPORT_LIMIT = 60.0  # seconds
 _SHORT = 300  # characters of a message
 
 
-def check_plugin(name: str) -> PluginReport:
-    """Check an installed preset, model or tokenizer as a user will meet it; takes up to 20 s for a small model.
+def check_plugin(name: str, on_check: Callable[[str], None] | None = None) -> PluginReport:
+    """Check every installed plugin of a name as a user will meet it; takes up to 20 s for a small model.
 
     In order: its metadata and import, in a process of its own; its presets with their settings and sizes; the laws of the model,
     of its stepper and of the tokenizer; two training steps; saving; loading in a fresh process, which must generate the same
-    texts for two prompts of different lengths; and the stepper against the plain call. A check that needs one that has failed is
-    not made.
+    texts for two prompts of different lengths; and the stepper against the plain call. Weights are loaded by name, here and in a
+    fresh process. A logits processor keeps its laws and generates, a metric keeps its laws and is measured in a training. A
+    check that needs one that has failed is not made.
 
     >>> check_plugin("mingru-char").raise_for_failure()                                            # doctest: +SKIP
 
     Args:
-        name: A preset, which is checked with its model, and with its tokenizer if one package provides both; a model, trained
-            with a preset of its package or the tokenizer ``char``; or a tokenizer, trained with the model ``rnn``.
+        name: A preset, which is checked with its model, with its tokenizer if one package provides both, and with its weights if
+            they are installed; a model, trained with a preset of its package or the tokenizer ``char``; a tokenizer, trained
+            with the model ``rnn``; a logits processor; or a metric.
+        on_check: Called with the name of each check before it is made.
 
     Raises:
-        UnknownPlugin: No installed preset, model or tokenizer has that name.
+        UnknownPlugin: No installed plugin has that name.
     """
     subject = find_subject(name)
+    run = _Run(on_check or (lambda _: None))
+    run.check("metadata", lambda: _check_metadata(subject))
     with TemporaryDirectory(prefix="reviewgen-check-", ignore_cleanup_errors=True) as folder:
-        run = _Run()
-        trial = Trial(subject, Path(folder))
-        run.check("metadata", lambda: _check_metadata(subject))
-        run.check("presets", lambda: _check_presets(subject), "metadata")
-        for law_name, law in _laws(subject):
-            run.check(f"law {law_name}", law, "metadata")
-        run.check("training", trial.train, "metadata")
-        run.check("saving", trial.save, "training")
-        run.check("fresh process", trial.generate_elsewhere, "saving")
-        run.check("stepper", trial.compare_stepper, "saving")
+        if subject.preset_name:
+            _check_trained(run, subject, Path(folder))
+        _check_in_use(run, subject, Path(folder))
     return PluginReport(name, subject.preset_name, tuple(run.checks))
+
+
+def _check_trained(run: "_Run", subject: Subject, folder: Path) -> None:
+    """Check a preset, a model or a tokenizer, up to a saved model."""
+    trial = Trial(subject, folder)
+    run.check("presets", lambda: _check_presets(subject), "metadata")
+    for law_name, law in _laws(subject):
+        run.check(f"law {law_name}", law, "metadata")
+    run.check("training", trial.train, "metadata")
+    run.check("saving", trial.save, "training")
+    run.check("fresh process", trial.generate_elsewhere, "saving")
+    run.check("stepper", trial.compare_stepper, "saving")
+
+
+def _check_in_use(run: "_Run", subject: Subject, folder: Path) -> None:
+    """Check weights, a logits processor and a metric, whichever have the name."""
+    name = subject.name
+    if subject.has("weights"):
+        run.check("weights", lambda: try_weights(name), "metadata")
+    if subject.has("logits processor"):
+        for processor_law in PROCESSOR_LAWS:
+            law = _bind(processor_law, lambda: find_logits_processor(name)[0], is_made=True)
+            run.check(f"law {processor_law.__name__} of the logits processor", law, "metadata")
+        run.check("generation", lambda: try_processor(name, folder / "processor"), "metadata")
+    if subject.has("metric"):
+        for metric_law in METRIC_LAWS:
+            law = _bind(metric_law, lambda: find_metric(name)[0], is_made=True)
+            run.check(f"law {metric_law.__name__} of the metric", law, "metadata")
+        run.check("measuring", lambda: try_metric(name), "metadata")
 
 
 class _Run:
     """The checks that were made so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_check: Callable[[str], None]) -> None:
         self.checks: list[PluginCheck] = []
+        self._on_check = on_check
 
     def check(self, name: str, function: Callable[[], str], needs: str | None = None) -> None:
         """Make a check if the one that it needs is ok."""
         if needs is not None and any(check.name == needs and check.outcome != "ok" for check in self.checks):
             self.checks.append(PluginCheck(name, "not checked", 0.0, f"needs the check {needs}"))
             return
+        self._on_check(name)
         started = time.perf_counter()
         try:
             message, is_ok = function(), True
@@ -162,9 +194,11 @@ def _with_factory(law: Callable[[Any, Any], None], factory: Any) -> Callable[[Ca
     return check
 
 
-def _bind(law: Callable[[Callable[[], object]], None], make: Callable[[], object]) -> Callable[[], str]:
+def _bind(law: Callable[[Any], None], make: Callable[[], object], is_made: bool = False) -> Callable[[], str]:
+    """Return a law as a check; it takes ``make`` or, for ``is_made``, what that returns."""
+
     def check() -> str:
-        law(make)
+        law(make() if is_made else make)
         return (law.__doc__ or law.__name__).strip().partition("\n")[0]
 
     return check

@@ -30,7 +30,7 @@ class PluginReport:
 
     Attributes:
         name: The name that was checked.
-        preset: The preset that was trained, ``<model>-<tokenizer>``.
+        preset: The preset that was trained, ``<model>-<tokenizer>``; empty for what is not trained, as a metric.
         checks: The checks, in order.
     """
 
@@ -68,14 +68,18 @@ class PluginReport:
         }
 
     def rows(self) -> Iterator[PluginCheck]:
-        """Yield the checks for a table, in which the laws that are ok are one row."""
+        """Yield the checks for a table, in which the laws that are ok are one row, and so are those that were not checked."""
         laws = [check for check in self.checks if check.name.startswith("law ")]
-        good = [check for check in laws if check.outcome == "ok"]
+        shown = set()
         for check in self.checks:
-            if check not in good:
+            if check not in laws or check.outcome == "failed":
                 yield check
-            elif check is good[0]:
-                yield PluginCheck("laws", "ok", sum(law.seconds for law in good), f"{len(good)} of {len(laws)} laws hold")
+            elif check.outcome not in shown:
+                shown.add(check.outcome)
+                alike = [law for law in laws if law.outcome == check.outcome]
+                message = " hold" if check.outcome == "ok" else f": {check.message}"
+                seconds = sum(law.seconds for law in alike)
+                yield PluginCheck("laws", check.outcome, seconds, f"{len(alike)} of {len(laws)} laws{message}")
 
     def __str__(self) -> str:
         lines = [f"{check.name:<14} {check.seconds:5.1f} s  {check.outcome}: {check.message}" for check in self.rows()]

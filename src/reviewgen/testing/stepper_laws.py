@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from reviewgen.protocols import CountTrained, Stepper, SupportsStep
 from reviewgen.testing.context_laws import assert_same_state, describe_state
+from reviewgen.testing.members import lacking
 from reviewgen.testing.models import LOGITS, ROWS, assert_close, call, can, describe_error, some_ids, tensors
 from reviewgen.testing.step_law import check_logits, check_samples, forward, select_rows
 
@@ -76,7 +77,7 @@ def stepper_protocol(make: Make, factory: Any) -> None:
     except Exception as error:
         raise AssertionError(f"The stepper cannot be built from the tensors of its model: {describe_error(error)}") from error
     assert stepper is None or isinstance(stepper, Stepper), (
-        f"{type(stepper).__name__} lacks a method of reviewgen.protocols.Stepper: initial_state or forward."
+        f"{type(stepper).__name__} lacks {lacking(stepper, Stepper)} of reviewgen.protocols.Stepper."
     )
 
 

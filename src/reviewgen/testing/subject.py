@@ -1,17 +1,18 @@
 """What ``check_plugin`` checks: from a name to plugins, a preset and settings that keep a check short."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reviewgen.config import Preset
 from reviewgen.errors import UnknownPlugin, did_you_mean
 from reviewgen.names import split_distribution
 from reviewgen.registry import Plugin, find_preset, list_plugins, preset_names
-from reviewgen.registry.installed_points import GROUPS, is_same_package
+from reviewgen.registry.installed_points import installed_points, is_same_package
 
 __all__ = ["Subject", "find_subject"]
 
+TRAINED, IN_USE = ("model", "tokenizer", "preset"), ("weights", "logits processor", "metric")
 _TOKENIZER_PARTNER, _MODEL_PARTNER = "char", "rnn"  # trained with a model or a tokenizer that has no preset
 
 
@@ -21,8 +22,8 @@ class Subject:
 
     Attributes:
         name: The name that was given.
-        preset_name: The preset to train.
-        plugins: The plugins to inspect: the model, tokenizer or preset, and all presets of its package.
+        preset_name: The preset to train; empty if there is neither a preset nor a model nor a tokenizer of that name.
+        plugins: The plugins to inspect: the model, tokenizer or preset, all presets of its package, and all others of the name.
         model: Whether the laws of the model are checked.
         tokenizer: Whether the laws of the tokenizer are checked.
     """
@@ -30,8 +31,12 @@ class Subject:
     name: str
     preset_name: str
     plugins: tuple[Plugin, ...]
-    model: bool
-    tokenizer: bool
+    model: bool = False
+    tokenizer: bool = False
+
+    def has(self, kind: str) -> bool:
+        """Return whether weights, a logits processor or a metric of the name are checked."""
+        return any(plugin.kind == kind for plugin in self.plugins)
 
     def preset(self) -> Preset:
         """Return the preset to train; its package is imported."""
@@ -57,27 +62,39 @@ class Subject:
 
 
 def find_subject(name: str) -> Subject:
-    """Return what a name means: a preset is checked with its model, and with its tokenizer if both are of one package.
+    """Return what a name means: every plugin that has it.
 
-    A model alone is trained with the tokenizer of an installed preset of its package, or with ``char``; a tokenizer alone with
-    the model ``rnn``. Nothing is imported.
+    A preset is checked with its model, and with its tokenizer if both are of one package. A model alone is trained with the
+    tokenizer of an installed preset of its package, or with ``char``; a tokenizer alone with the model ``rnn``. Nothing is
+    imported.
 
     Raises:
-        UnknownPlugin: No installed preset, model or tokenizer has that name.
+        UnknownPlugin: No installed plugin has that name.
     """
     distribution, plain = split_distribution(name)
+    trained = _find_trained(name, distribution, plain)
+    by_kind = {kind: _by_name(kind, distribution) for kind in IN_USE}
+    others = tuple(plugins[plain] for plugins in by_kind.values() if plain in plugins)
+    if trained is not None:
+        return replace(trained, plugins=(*trained.plugins, *others))
+    if not others:
+        names = {each for kind in (*TRAINED, *IN_USE) for each in _by_name(kind, distribution)}
+        raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {did_you_mean(plain, names)}")
+    return Subject(name, "", others)
+
+
+def _find_trained(name: str, distribution: str | None, plain: str) -> Subject | None:
+    """Return what a name means as a model, a tokenizer or a preset; None if it is none of them."""
     prefix = "" if distribution is None else f"{distribution}:"
-    models, tokenizers, presets = (_by_name(kind, distribution) for kind in ("model", "tokenizer", "preset"))
+    models, tokenizers, presets = (_by_name(kind, distribution) for kind in TRAINED)
     if plain in models:
         own = [p.name for p in presets.values() if p.package == models[plain].package and p.name.split("-")[0] == plain]
         preset = own[0] if own else f"{plain}-{_TOKENIZER_PARTNER}"
-        return Subject(name, prefix + preset, _with_presets(models[plain], plain, 0), True, False)
+        return Subject(name, prefix + preset, _with_presets(models[plain], plain, 0, distribution), model=True)
     if plain in tokenizers:
-        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[plain], plain, 1), False, True)
+        return Subject(name, f"{_MODEL_PARTNER}-{name}", _with_presets(tokenizers[plain], plain, 1, distribution), tokenizer=True)
     if plain not in (preset_names() if distribution is None else presets):
-        raise UnknownPlugin(
-            f"There is no preset, model or tokenizer {name!r}. {did_you_mean(name, {*models, *tokenizers, *presets})}"
-        )
+        return None
     return _preset_subject(name, plain, models, tokenizers, presets)
 
 
@@ -94,17 +111,24 @@ def _preset_subject(
         for plugin in presets.values()
         if plugin.package == package and plugin not in own and model == plugin.name.split("-")[0]
     ]
-    return Subject(name, name, (*own, *named, *others), True, is_own_tokenizer)
+    return Subject(name, name, (*own, *named, *others), model=True, tokenizer=is_own_tokenizer)
 
 
 def _by_name(kind: str, distribution: str | None) -> dict[str, Plugin]:
     """Return the plugins of a kind, and of a distribution if one is given; of several of one name, the usable one."""
-    found = [plugin for plugin in list_plugins(kind) if distribution is None or is_same_package(plugin.package, distribution)]
-    return {plugin.name: plugin for plugin in sorted(found, key=lambda plugin: plugin.problem is None)}
+    return {plugin.name: plugin for plugin in sorted(_plugins(kind, distribution), key=lambda plugin: plugin.problem is None)}
 
 
-def _with_presets(plugin: Plugin, name: str, part: int) -> tuple[Plugin, ...]:
+def _plugins(kind: str, distribution: str | None) -> list[Plugin]:
+    """Return the plugins of a kind; of a distribution, which a name that others have too leads to, without that problem."""
+    if distribution is None:
+        return list_plugins(kind)
+    points = [found for points in installed_points(kind).values() for found in points]
+    return [replace(found.plugin, problem=found.fault) for found in points if is_same_package(found.plugin.package, distribution)]
+
+
+def _with_presets(plugin: Plugin, name: str, part: int, distribution: str | None) -> tuple[Plugin, ...]:
     """Return a plugin, its stepper, and the presets of its package that have its name as the given part."""
     kinds = ("stepper", "preset") if part == 0 else ("preset",)
-    beside = [other for kind in kinds if kind in GROUPS for other in list_plugins(kind) if other.package == plugin.package]
+    beside = [other for kind in kinds for other in _plugins(kind, distribution) if other.package == plugin.package]
     return plugin, *(other for other in beside if other.name.split("-")[part if other.kind == "preset" else 0] == name)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 from reviewgen.registry import find_tokenizer
+from reviewgen.testing.members import lacking
 from reviewgen.testing.tokenizer_files_laws import FILE_LAWS, file_names, no_subfolders, own_folder, plain_data
 from reviewgen.testing.tokenizer_order_law import any_order
 
@@ -116,7 +117,7 @@ def protocol(make: Make) -> None:
     """The tokenizer has the attributes and methods of Tokenizer."""
     tokenizer = make()
     assert isinstance(tokenizer, Tokenizer), (
-        f"{type(tokenizer).__name__} lacks an attribute or method of reviewgen.protocols.Tokenizer."
+        f"{type(tokenizer).__name__} lacks {lacking(tokenizer, Tokenizer)} of reviewgen.protocols.Tokenizer."
     )
 
 

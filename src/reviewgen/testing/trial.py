@@ -1,8 +1,5 @@
 """Trains a model in two steps, saves it, loads it in a fresh process, and compares texts and logits."""
 
-import json
-import subprocess
-import sys
 from functools import cached_property
 from pathlib import Path
 
@@ -14,31 +11,11 @@ from reviewgen.api import load, train
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, SupportsStep
 from reviewgen.registry import find_stepper
+from reviewgen.testing.fresh_process import PROMPTS, TEXTS, assert_same_elsewhere, generate
 from reviewgen.testing.models import TOLERANCE, assert_close
 from reviewgen.testing.subject import Subject
 
 __all__ = ["Trial"]
-
-TEXTS = tuple(
-    f"{opinion} {thing}, and {end}."
-    for opinion in ("I liked the", "We loved the", "Nobody needs the", "A great", "A dull")
-    for thing in ("film", "plot of the film", "music", "meal")
-    for end in ("it was over too soon", "we will come back", "that is all")
-)
-"""The texts to train on: 60 short reviews."""
-
-PROMPTS = ("I", "A great film, and")
-"""Two prompts of different lengths, so that a state that grows with the tokens is noticed."""
-
-_TOKENS, _SEED, _LIMIT = 20, 1, 600.0  # seconds: only a process that hangs takes longer, on a busy machine too
-_SCRIPT = """
-import json, sys
-request = json.loads(sys.argv[1])
-sys.path[:] = request["path"]
-import reviewgen
-model = reviewgen.load(request["folder"])
-print(json.dumps(model.generate(request["prompts"], max_new_tokens=request["tokens"], seed=request["seed"])))
-"""
 
 
 class Trial:
@@ -67,9 +44,9 @@ class Trial:
     def save(self) -> str:
         """Save the model and load it in this process: it must generate the texts of the trained one."""
         assert self._model is not None
-        before = self._generate(self._model)
+        before = generate(self._model)
         self._model.save_pretrained(self._folder)
-        after = self._generate(load(self._folder))
+        after = generate(load(self._folder))
         assert after == before, f"The loaded model generates {after}, and the model that was saved {before}; they must be equal."
         size = sum(file.stat().st_size for file in self._folder.iterdir())
         return f"{size / 1e6:.2f} MB; loaded again, it generates the same texts"
@@ -78,13 +55,7 @@ class Trial:
         """Load the saved model in a fresh process and generate for two prompts there: the texts must be those of this process."""
         if any(plugin.package == "(this process)" for plugin in self._subject.plugins):
             return "registered in this process only: a fresh one cannot load it"
-        request = {"path": sys.path, "folder": str(self._folder), "prompts": PROMPTS, "tokens": _TOKENS, "seed": _SEED}
-        command = [sys.executable, "-c", _SCRIPT, json.dumps(request)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False, stdin=subprocess.DEVNULL)
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        assert done.returncode == 0, f"In a fresh process the saved model cannot be loaded, or does not generate: {lines[-1]}"
-        there, here = json.loads(done.stdout.splitlines()[-1]), self._generate(load(self._folder))
-        assert there == here, f"A fresh process generates {there} from the saved model, and this one {here}; they must be equal."
+        assert_same_elsewhere(self._folder, generate(load(self._folder)))
         return f"loads it, and generates the same texts for {len(PROMPTS)} prompts of different lengths"
 
     def compare_stepper(self) -> str:
@@ -127,6 +98,3 @@ class Trial:
         for name, shape in expected.items():
             fits = len(shape) == len(saved[name]) and all(a in (None, b) for a, b in zip(shape, saved[name], strict=True))
             assert fits, f"The stepper factory expects {name} with the shape {shape}; the model has {saved[name]}."
-
-    def _generate(self, model: ReviewModel) -> list[str]:
-        return model.generate(list(PROMPTS), max_new_tokens=_TOKENS, seed=_SEED)

@@ -361,7 +361,7 @@ class UnsuitedForTheCpu(Twin):
 
 
 MODELS = [
-    (NoInitialState, "protocol", "lacks an attribute or method"),
+    (NoInitialState, "protocol", "lacks initial_state of reviewgen.protocols.LanguageModel"),
     (TwoArguments, "explicit", "must take one argument, the config"),
     (MutableSettings, "config", "must be frozen"),
     (ExtraLogit, "shape", "must have the shape"),

@@ -163,7 +163,7 @@ class HasRoomFor256(Counting):
 
 STEPPERS = [
     (CannotBeBuilt, "stepper_protocol", "cannot be built from the tensors of its model: KeyError: 'output_bias'"),
-    (HasNoForward, "stepper_protocol", "lacks a method of reviewgen.protocols.Stepper"),
+    (HasNoForward, "stepper_protocol", "lacks forward of reviewgen.protocols.Stepper"),
     (MissesATensor, "expected_tensors", "expect does not name output.bias"),
     (ExpectsOthers, "expected_tensors", "expect names gate.weight"),
     (ExpectsDoubles, "expected_tensors", "the dtype float64; in state_dict it is float32"),

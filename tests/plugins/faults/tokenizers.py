@@ -218,7 +218,7 @@ class CountsItsThreads(Bytes):
 
 
 TOKENIZERS = [
-    (HasNoSave, "protocol", "lacks an attribute or method"),
+    (HasNoSave, "protocol", "lacks save of reviewgen.protocols.Tokenizer"),
     (MutableSettings, "config", "must be frozen"),
     (FailsOnSurrogates, "every_text", "must not raise; got UnicodeEncodeError"),
     (ReturnsArrays, "every_text", "must return a list; got a ndarray"),
