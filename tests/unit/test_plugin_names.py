@@ -175,8 +175,8 @@ def test_weights_of_another_major_version_are_not_called_missing(install: Instal
     points = {"weights": {"a-fake": "fakeweights.a"}, "api": {"2.0": "reviewgen.protocols"}}
     install("reviewgen-fake", points, {"fakeweights": ""})
     assert said_by(lambda: find_weights("a-fake"), BrokenPlugin) == (
-        "The weights 'a-fake' of reviewgen-fake 1.2.3 cannot be used: it is written for version 2.0 of the plugin contract, and this "
-        "reviewgen has version 1.0; upgrade reviewgen."
+        "The weights 'a-fake' of reviewgen-fake 1.2.3 cannot be used: it is written for version 2.0 of the plugin contract, and "
+        "this reviewgen has version 1.0; upgrade reviewgen."
     )
 
 
