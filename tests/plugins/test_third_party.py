@@ -19,13 +19,13 @@ PRESETS = {  # of each package: what is trained, and the options
     "reviewgen-attention": ("attention-char", SMALL),
     "reviewgen-bytes": ("gru-bytes", SMALL),
 }
-# words="any": PyTorch rounds differently with one row than with two, which another draw after an unknown word would amplify
+# Greedy: PyTorch rounds differently with one row than with two, and drawing again for valid text uses a number's last digits
 TWO_PROMPTS = """
 from pathlib import Path
 import reviewgen
 model = reviewgen.load(Path("m"))
 for prompts in ["A"], ["A", "A much longer prompt"]:
-    for text in model.generate(prompts, max_new_tokens=9, seed=1, words="any"):
+    for text in model.generate(prompts, max_new_tokens=9, seed=1, do_sample=False):
         print(repr(text))
 """
 WITHOUT_TORCH = """
