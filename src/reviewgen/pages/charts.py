@@ -1,7 +1,7 @@
 """Line and scatter charts as inline SVG that follows light and dark, with a legend and a table of the values.
 
-A chart is laid out here as plain numbers, and written by the template ``chart.html``, which escapes every text. Runs differ in colour
-and in the shape of their marks, so that nothing depends on colour alone.
+A chart is laid out here as plain numbers, and written by the template ``chart.html``, which escapes every text. Runs differ in
+colour and in the shape of their marks, so that nothing depends on colour alone.
 """
 
 import math
