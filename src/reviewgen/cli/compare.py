@@ -38,9 +38,7 @@ def compare(
     seed: Annotated[int, typer.Option(help="The random seed of trainings, samples and intervals.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and samples: one .html file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Keep the trained models and finished rows in this folder.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Take finished rows from --out, and continue with the others.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Take finished rows from --out, and go on with the others.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of every preset: training.evaluations=20. Repeatable.")
     ] = None,

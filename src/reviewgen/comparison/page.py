@@ -105,8 +105,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             title="Order of an n-gram: training against held-out text",
             x="order",
             y="bits per character",
-            summary="Longer contexts fit the training text better and better; where held-out text gets no better, they are learned by heart.",
-            is_open=False,
+            summary="Longer contexts fit the training text ever better; what does not help held-out text is learned by heart.",
         )
 
 
