@@ -105,7 +105,13 @@ class Request:
             held_out = read_held_out(self.data, self.held_out, reading)
         if self.folder is not None:
             length = {name: self.options.get(name) for name in _LENGTH}
-            own = {"held_out": held_out.digest, "prompt": self.prompt, "seed": self.seed, "settings": self.settings}
+            own = {
+                "corpus": held_out.corpus,
+                "held_out": held_out.digest,
+                "prompt": self.prompt,
+                "seed": self.seed,
+                "settings": self.settings,
+            }
             self.folder.open(own | length)
         return Comparison(held_out, self.prompt, self.seed)
 

@@ -31,6 +31,11 @@ def _interval(row: Row) -> str:
     return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}-{row.bits_interval[1]:.3f}"
 
 
+def _perplexity(row: Row) -> str:
+    value = row.perplexity_per_token
+    return decimal(value, 2 if value is None or value < 100 else 0)
+
+
 def _short(number: int | None) -> str:
     """Return a number of parameters in few characters."""
     return size(number).removesuffix("B").strip() if number is not None else "–"
@@ -39,7 +44,7 @@ def _short(number: int | None) -> str:
 _PREDICTION: Sequence[Column] = (
     ("bits/char", _bits),
     ("95 %", _interval),
-    ("ppl/token", lambda row: f"{decimal(row.perplexity_per_token, 2)} {row.tokenizer}"),
+    ("ppl/token", lambda row: f"{_perplexity(row)} {row.tokenizer}"),
     ("params", lambda row: _short(row.parameters)),
     ("size", lambda row: size(row.bytes_on_disk)),
     ("trained", lambda row: duration(row.training_seconds)),
