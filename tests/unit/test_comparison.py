@@ -1,5 +1,6 @@
 """``compare``: figures against independent code, bad input, failures, Ctrl-C and resuming."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -61,7 +62,7 @@ def test_bits_are_those_of_a_plain_loop(compared, models):
         for text in compared.held_out.texts:
             ids = [model.tokenizer.bos_id, *model.tokenizer.encode(text), model.tokenizer.eos_id]
             state = model.bundle.model.initial_state(1)
-            for before, after in zip(ids, ids[1:], strict=False):
+            for before, after in itertools.pairwise(ids):
                 logits, state = model.bundle.model(torch.tensor([[before]]), state)
                 bits -= float(logits[0, 0].log_softmax(-1)[after]) / math.log(2)
             characters += len(text)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reviewgen.comparison.folder import Folder
     from reviewgen.comparison.held_out import HeldOut
     from reviewgen.comparison.measuring import Measured
+    from reviewgen.comparison.rows import OrderPoint
     from reviewgen.model import ReviewModel
 
 __all__ = ["CompareOptions", "Request", "compare", "compare_each"]
@@ -112,7 +113,7 @@ class Request:
                 "seed": self.seed,
                 "settings": self.settings,
             }
-            self.folder.open(own | length)
+            self.folder.open(own | {"settings": self.settings} | length)
         return Comparison(held_out, self.prompt, self.seed)
 
 
@@ -177,7 +178,7 @@ def _measure(entry: "Entry", request: Request, held_out: "HeldOut", console: "Co
     from reviewgen.comparison.orders import measure_orders
     from reviewgen.model import ReviewModel
 
-    orders = ()
+    orders: tuple[OrderPoint, ...] = ()
     if entry.is_preset:
         model = _train(entry, request, console)
         orders = measure_orders(model, entry.source, request.data, request.settings, request.options)

@@ -37,5 +37,5 @@ def measure_orders(
     shorter = dict(options)
     if (seconds := options.get("budget")) is not None:
         shorter["budget"] = _TIME_SHARE * seconds / len(orders)
-    rows = sweep(preset, data, "model.order", orders, groups, **shorter)  # type: ignore[arg-type]  # options of a training
+    rows = sweep(preset, data, "model.order", orders, groups, **shorter)
     return tuple(OrderPoint(row.value, row.train_bits, row.held_out_bits) for row in rows)

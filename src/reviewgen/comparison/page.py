@@ -111,9 +111,9 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
 
 def _visible(row: Row) -> list[Any]:
     """Return the evaluations of a row that are not far above its lowest one."""
-    known = [point for point in row.curve if point.bits_per_character is not None]
-    lowest = min((point.bits_per_character for point in known), default=0.0)
-    return [point for point in known if point.bits_per_character <= _MAX_RATIO * lowest]
+    known = [(point.bits_per_character, point) for point in row.curve if point.bits_per_character is not None]
+    lowest = min((bits for bits, _ in known), default=0.0)
+    return [point for bits, point in known if bits <= _MAX_RATIO * lowest]
 
 
 def _mark(row: Row, style: int) -> Series:
