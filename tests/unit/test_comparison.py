@@ -157,9 +157,8 @@ def test_a_row_has_every_figure(compared):
 def test_perplexity_and_bits_are_one_measurement_in_two_units(compared, models):
     tokens = sum(len(models["char"].tokenizer.encode(text)) + 1 for text in compared.held_out.texts)
     characters = int(compared.held_out.characters.sum())
-    assert compared.rows[0].perplexity_per_token == pytest.approx(
-        2 ** (compared.rows[0].bits_per_character * characters / tokens)
-    )
+    result = compared.rows[0]
+    assert result.perplexity_per_token == pytest.approx(2 ** (result.bits_per_character * characters / tokens))
 
 
 def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models, compared, tmp_path):
@@ -321,7 +320,7 @@ def test_a_damaged_row_is_measured_again_without_training(monkeypatch, tmp_path)
     out = tmp_path / "out"
     first = reviewgen.compare(["ngram-char"], DATA, out=out, **QUICK)
     (out / "rows" / "ngram-char.json").write_text('{"row": {"name": 3}}')
-    monkeypatch.setattr("reviewgen.runs.TrainingRun", None)
+    monkeypatch.setattr("reviewgen.comparison.training.TrainingRun", None)
     again = reviewgen.compare(["ngram-char"], DATA, out=out, resume=True, **QUICK)
     assert again.rows[0].bits_per_character == first.rows[0].bits_per_character
 
