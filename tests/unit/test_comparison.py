@@ -20,6 +20,7 @@ from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExis
 from tests.unit.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table, train_tiny
 
 DATA = [f"{text} And then {number} more of the same came along, to my surprise." for number, text in enumerate(TEXTS)]
+SHORT = {"steps": 2, "settings": {"model": {"order": 2}}, "progress": False}
 QUICK = {"steps": 2, "settings": {"training": {"evaluations": 1, "batch_size": 4}}, "progress": False}
 LETTER_TEXTS = ["abc", "hgf e dcba", "", "a b c d e f g h" * 5, "cab"]
 
@@ -302,26 +303,26 @@ def interrupt_second(monkeypatch):
 def test_an_interrupted_comparison_reports_what_is_there_and_resumes(monkeypatch, tmp_path):
     given, out = ["ngram-char", "ngram-word"], tmp_path / "out"
     calls = interrupt_second(monkeypatch)
-    first = reviewgen.compare(given, DATA, out=out, **QUICK)
+    first = reviewgen.compare(given, DATA, out=out, **SHORT)
     assert [each.name for each in first.rows] == ["ngram-char"] and first.is_interrupted
     with pytest.raises(OutputExists):
-        reviewgen.compare(given, DATA, out=out, **QUICK)
-    second = reviewgen.compare(given, DATA, out=out, resume=True, **QUICK)
+        reviewgen.compare(given, DATA, out=out, **SHORT)
+    second = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
     assert calls == ["ngram-char", "ngram-word", "ngram-word"] and not second.is_interrupted
     assert second.rows[0] == first.rows[0] and len(second.pairs) == 1
     assert read_bundle(out / "models" / "ngram-char").preset == "ngram-char"
     with pytest.raises(CheckpointError, match="another prompt, seed"):
-        reviewgen.compare(given, DATA, out=out, resume=True, prompt="a", seed=1, **QUICK)
+        reviewgen.compare(given, DATA, out=out, resume=True, prompt="a", seed=1, **SHORT)
     with pytest.raises(CheckpointError, match="corpus"):
-        reviewgen.compare(given, DATA[5:], out=out, resume=True, **QUICK)
+        reviewgen.compare(given, DATA[5:], out=out, resume=True, **SHORT)
 
 
 def test_a_damaged_row_is_measured_again_without_training(monkeypatch, tmp_path):
     out = tmp_path / "out"
-    first = reviewgen.compare(["ngram-char"], DATA, out=out, **QUICK)
+    first = reviewgen.compare(["ngram-char"], DATA, out=out, **SHORT)
     (out / "rows" / "ngram-char.json").write_text('{"row": {"name": 3}}')
     monkeypatch.setattr("reviewgen.comparison.training.TrainingRun", None)
-    again = reviewgen.compare(["ngram-char"], DATA, out=out, resume=True, **QUICK)
+    again = reviewgen.compare(["ngram-char"], DATA, out=out, resume=True, **SHORT)
     assert again.rows[0].bits_per_character == first.rows[0].bits_per_character
 
 
@@ -355,7 +356,19 @@ def test_the_command_prints_a_table_that_fits(monkeypatch, capsys, models, tmp_p
     file, page = tmp_path / "data.txt", tmp_path / "page.html"
     file.write_text("\n".join(DATA))
     monkeypatch.setenv("COLUMNS", "80")
-    words = ("compare", f"mine={tmp_path / 'saved'}", "ngram-word", "--data", file, "--steps", 2, "--html", page)
+    words = (
+        "compare",
+        f"mine={tmp_path / 'saved'}",
+        "ngram-word",
+        "--data",
+        file,
+        "--steps",
+        2,
+        "--html",
+        page,
+        "--set",
+        "model.order=2",
+    )
     status, said, notes = run_command(monkeypatch, capsys, *words)
     assert status == 0 and page.read_text().startswith("<!DOCTYPE html>")
     assert max(map(len, said.splitlines())) <= 80 and "bits/char" in said and "mine" in said and "held-out texts" in notes

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from reviewgen.comparison.measuring import Measured
     from reviewgen.comparison.rows import OrderPoint
     from reviewgen.comparison.training import Trainer
-    from reviewgen.model import ReviewModel
 
 __all__ = ["CompareOptions", "Request", "compare", "compare_each"]
 

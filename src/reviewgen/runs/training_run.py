@@ -98,7 +98,7 @@ class TrainingRun:
             )
 
     def start_on(self, corpus: PreparedCorpus) -> None:
-        """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``; the clock of a time budget starts now.
+        """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``; the clock starts now.
 
         Args:
             corpus: The corpus of a plan with the same source, tokenizer and index; see ``have_same_corpus``.
