@@ -238,6 +238,8 @@ def test_a_long_held_out_set_is_sampled_evenly():
     numbers = [int(text.split()[1]) for text in held_out.texts]
     assert 140 <= len(numbers) <= 160 and held_out.total == 1000
     assert numbers == sorted(numbers) and 480 < np.mean(numbers) < 520
+    short = read_held_out(None, ["x" * 1000 + str(number) for number in range(1000)], {}, budget=20.0)
+    assert sum(map(len, short.texts)) == pytest.approx(50_000, rel=0.05)
 
 
 def test_two_models_of_one_preset_need_names(models):

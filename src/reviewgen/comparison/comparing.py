@@ -103,7 +103,7 @@ class Request:
 
         reading = {name: value for name, value in self.options.items() if name in _READING}
         with console.status("Reading the held-out texts ..."):
-            held_out = read_held_out(self.data, self.held_out, reading)
+            held_out = read_held_out(self.data, self.held_out, reading, self.options.get("budget"))
         if self.folder is not None:
             length = {name: self.options.get(name) for name in _LENGTH}
             own = {
