@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
+from reviewgen.protocols.graph import ModelGraph
 from reviewgen_nnlm.config import NnlmConfig
+from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
 __all__ = ["Nnlm", "NnlmConfig"]
@@ -84,3 +86,7 @@ class Nnlm(nn.Module):
         """
         arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
         return NnlmStepper(self.config, arrays, weight_bits)
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, for pictures."""
+        return describe_nnlm(self.config)
