@@ -5,14 +5,14 @@ the right of its node. Must not know models; units are pixels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from reviewgen.graphs.layered import Item, Link, Route, place
 from reviewgen.graphs.scene import DETAIL, LABEL, NOTE, Box, Frame, Line, Scene, block_size, stack
 from reviewgen.graphs.text import text_width, wrap
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 
-__all__ = ["Style", "compose", "label_lines", "node_lines", "shape_text"]
+__all__ = ["Style", "compose", "compose_inside", "label_lines", "shape_text"]
 
 PAD_X, PAD_Y = 11.0, 6.0  # inside a box
 FRAME = 10.0  # inside a frame
@@ -33,12 +33,14 @@ class Style:
         counts: The number of values of each parameter.
         has_sizes: Whether shapes are shown with sizes, too.
         widest: The width at which details are wrapped.
+        rooms: The least height of the room between two nodes, by the ends of an edge.
     """
 
     sizes: Mapping[str, int]
     counts: Mapping[str, int]
     has_sizes: bool = True
     widest: float = WIDEST
+    rooms: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class _Part:
 
 def compose(graph: ModelGraph, style: Style) -> tuple[Scene, dict[str, tuple[float, float, float]]]:
     """Return the scene of a graph, and the place of each node: the x of its centre, its upper and its lower edge."""
-    style = Style({**style.sizes, **graph.sizes}, style.counts, style.has_sizes, style.widest)
+    style = replace(style, sizes={**style.sizes, **graph.sizes})
     own = [edge for edge in graph.edges if not edge.delay]
     delayed = [edge for edge in graph.edges if edge.delay]
     parts = {node.id: _part(node, [each for each in delayed if _ends(each)[0][0] == node.id], style) for node in graph.nodes}
@@ -71,7 +73,7 @@ def compose(graph: ModelGraph, style: Style) -> tuple[Scene, dict[str, tuple[flo
         for name, part in parts.items()
     }
     labels = [label_lines(edge, style) for edge in own]
-    links = [_link(edge, parts, lines) for edge, lines in zip(own, labels, strict=True)]
+    links = [_link(edge, parts, lines, style) for edge, lines in zip(own, labels, strict=True)]
     places = place(items, links)
     scene = Scene(places.width, places.height)
     for name, part in parts.items():
@@ -85,9 +87,14 @@ def compose(graph: ModelGraph, style: Style) -> tuple[Scene, dict[str, tuple[flo
     return scene, where
 
 
+def compose_inside(node: GraphNode, inside: ModelGraph, style: Style) -> Scene:
+    """Return the frame of a node with what is inside."""
+    return _frame(node, inside, style).scene
+
+
 def shape_text(edge: GraphEdge) -> str:
     """Return the letters of an edge's shape, as in "(B, T, 4H)"; empty if it has none."""
-    return f"({', '.join(map(str, edge.axes))}{',' if len(edge.axes) == 1 else ''})" if edge.axes else ""
+    return f"({', '.join(map(str, edge.axes))})" if edge.axes else ""
 
 
 def label_lines(edge: GraphEdge, style: Style) -> Lines:
@@ -105,7 +112,7 @@ def label_lines(edge: GraphEdge, style: Style) -> Lines:
     return lines
 
 
-def node_lines(node: GraphNode, style: Style) -> Lines:
+def _node_lines(node: GraphNode, style: Style) -> Lines:
     """Return what stands in a box: the label, the detail, and the number of parameters."""
     is_small = node.kind == "operation" and not node.detail
     lines: Lines = [(node.label, LABEL, "label")] if node.label else []
@@ -121,14 +128,15 @@ def _ends(edge: GraphEdge) -> tuple[tuple[str, str], tuple[str, str]]:
     return (source, output), (target, taken)
 
 
-def _link(edge: GraphEdge, parts: Mapping[str, _Part], lines: Lines) -> Link:
+def _link(edge: GraphEdge, parts: Mapping[str, _Part], lines: Lines, style: Style) -> Link:
     (source, output), (target, taken) = _ends(edge)
     one, other = parts[source], parts[target]
     leaves = (one.ports[output][0] if output in one.ports else one.centre) - one.scene.width / 2
     enters = other.ports[taken][0] - other.scene.width / 2 if taken in other.ports else None
     if enters is None and other.centre != other.scene.width / 2:
         enters = other.centre - other.scene.width / 2
-    return Link(source, target, leaves, enters, block_size(lines))
+    width, height = block_size(lines)
+    return Link(source, target, leaves, enters, (width, max(height, style.rooms.get((source, target), 0.0))))
 
 
 def _draw(
@@ -148,7 +156,7 @@ def _draw(
     points[0] = points[0][0], start
     points[-1] = points[-1][0], end
     scene.lines.append(Line(tuple(points)))
-    if route.label is not None:
+    if route.label is not None and lines:
         scene.texts += stack(lines, *route.label, is_centred=False)
 
 
@@ -159,7 +167,7 @@ def _part(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> _Part:
 
 
 def _box(node: GraphNode, style: Style) -> _Part:
-    lines = node_lines(node, style)
+    lines = _node_lines(node, style)
     width, height = block_size(lines)
     pad_x, pad_y = (8.0, 3.0) if node.kind == "value" else (PAD_X, PAD_Y)
     width, height = max(30.0, width + 2 * pad_x), max(26.0, height + 2 * pad_y)
@@ -171,7 +179,7 @@ def _box(node: GraphNode, style: Style) -> _Part:
 
 
 def _frame(node: GraphNode, inside: ModelGraph, style: Style) -> _Part:
-    inner, where = compose(inside, Style(style.sizes, style.counts, False, style.widest))
+    inner, where = compose(inside, replace(style, has_sizes=False))
     title = text_width(node.label, LABEL) + 2 * FRAME
     width = max(inner.width + 2 * FRAME, title)
     height = inner.height + TITLE + FRAME

@@ -3,6 +3,7 @@
 Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own letters, as E and H, with their sizes.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,9 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 __all__ = ["Axis", "GraphEdge", "GraphNode", "ModelGraph", "SupportsGraph", "axis_size"]
 
 Axis: TypeAlias = int | str
-"""An axis of a tensor: a number, a letter, or a number times a letter, as in "4H"."""
+"""An axis of a tensor: a number, a letter, or a product of a number and letters, as in "4H"."""
 
-_AXIS = re.compile(r"([1-9][0-9]*)?([A-Za-z])")
+_AXIS = re.compile(r"([1-9][0-9]*)?([A-Za-z]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,6 @@ def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int | None:
     if isinstance(axis, int):
         return axis if axis > 0 and not isinstance(axis, bool) else None
     match = _AXIS.fullmatch(axis)
-    if match is None or match[2] not in sizes:
+    if match is None or not set(match[2]) <= sizes.keys():
         return None
-    return int(match[1] or 1) * sizes[match[2]]
+    return int(match[1] or 1) * math.prod(sizes[letter] for letter in match[2])
