@@ -207,7 +207,7 @@ def _title_place(node: GraphNode, where: Mapping[str, tuple[float, float, float]
 
 def _with_loops(part: _Part, node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> _Part:
     """Return a part with its loops on the right, nested so that they do not cross, and one label for all that have one shape."""
-    ported = [loop for loop in loops if _ends(loop)[1][1] in part.ports]
+    ported = list({_ends(loop): loop for loop in loops if _ends(loop)[1][1] in part.ports}.values())
     drawn = sorted(ported, key=lambda loop: part.ports[_ends(loop)[1][1]][0]) or list(loops[:1])
     lanes = len(drawn)
     lines = _loop_label(loops, style)

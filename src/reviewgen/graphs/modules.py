@@ -1,7 +1,7 @@
 """The graph of a model that does not describe itself: its modules as boxes, with the shapes of a forward pass.
 
-Two passes of different sizes tell which axes are the batch and the tokens. Sums, products and concatenations of values of different
-modules are boxes, too. A module that calls others, and an item of an nn.ModuleList, is a frame. Needs torch.
+Two passes of different sizes tell which axes are the batch and the tokens. Sums, products and concatenations of values of
+different modules are boxes, too. A module that calls others, and an item of an nn.ModuleList, is a frame. Needs torch.
 """
 
 import re
@@ -145,7 +145,7 @@ class _Reader:
         again = sum(1 for name in self.flow.paths if name.partition("#")[0] == call.name)
         name = f"{call.name}#{again + 1}" if again else call.name
         own = () if again else tuple(f"{call.name}.{each}" for each, _ in call.module.named_parameters())
-        label = call.name.rpartition(".")[2] + (f" ({again + 1})" if again else "")
+        label = _short(call.name) + (f" ({again + 1})" if again else "")
         node = GraphNode(id=name, label=label, detail=_kind(call.module), kind="layer" if own else "operation", parameters=own)
         self.flow.add(node, _path(call) or _list_item(call))
         return name
@@ -176,7 +176,7 @@ class _Reader:
             return ()
         module = parameter.rpartition(".")[0] or parameter
         name = f"{module}#weights"
-        self.flow.add_parameter(name, module.rpartition(".")[2], parameter)
+        self.flow.add_parameter(name, _short(module), parameter)
         return (name,)
 
     def _trace(self, start: Any) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ class _Reader:
         return self.known[start]
 
     def _join(self, operation: Any) -> tuple[str, ...]:
-        """Return the nodes that an operation's value comes from: itself, if it is drawn and its inputs come from different ones."""
+        """Return the nodes that an operation's value comes from: itself, if it is drawn and its inputs differ in theirs."""
         inputs = [self.known[before] for before, _ in operation.next_functions if before is not None]
         if operation.name().startswith("Embedding"):  # a table that is looked up without its module
             self.flow.add_once(GraphNode(id="ids", label="ids", kind="value"), ())
@@ -232,6 +232,12 @@ def _path(call: Call, is_inside: bool = False) -> tuple[str, ...]:
         around.append(at.name)
         at = at.around
     return tuple(reversed(around))
+
+
+def _short(name: str) -> str:
+    """Return the last part of a module's path, and the one before if it is a number."""
+    parts = name.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 
 
 def _list_item(call: Call) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From the flat flow between modules to nested frames: one for each module that calls others, and each item of a list of modules."""
+"""From the flow between modules to nested frames, one for each module that calls others and each item of a list of modules."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
