@@ -1,4 +1,4 @@
-"""The computational graph of an n-gram, for pictures: a search in a trie, of which a few contexts are shown. Must not import torch.
+"""The computational graph of an n-gram, for pictures: a search in a trie, with a few of its contexts. Must not import torch.
 
 Shapes: B batch, T time (tokens), V vocabulary.
 """
