@@ -25,15 +25,15 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
         config: The settings.
         trained: The trained model, of which the most probable contexts are drawn; None if there is none yet.
     """
-    inside, label = None, "trie"
+    inside, detail = None, "not trained yet"
     if trained is not None:
         inside, grams = _draw_trie(trained, config), int(trained.starts[-1] - trained.starts[1]) - 1
-        label = f"trie of {grams:,} n-grams of up to {config.order} tokens"
+        detail = f"{grams:,} n-grams of up to {config.order} tokens"
     look_back = f"the longest known suffix of the last {config.order - 1} tokens" if config.order > 1 else "the empty one"
     nodes = (
         GraphNode(id="ids", label="ids", kind="value"),
         GraphNode(id="context", label="context", detail=look_back, kind="operation"),
-        GraphNode(id="trie", label=label, detail="" if trained else "not trained yet", inside=inside),
+        GraphNode(id="trie", label="trie", detail=detail, inside=inside),
         GraphNode(id="smoothing", label="log p", detail=f"smoothing: {config.smoothing}", kind="operation"),
         GraphNode(id="logits", label="logits", kind="value"),
     )
@@ -55,7 +55,7 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
     for _ in range(min(LEVELS, config.order)):
         children = _most_probable(trained, node)
         counts = _counts(trained, config, node, path)
-        for child in children:
+        for child in (*children[1:2], *children[:1], *children[2:]):  # the first, which goes on, in the middle
             token = int(trained.trie.tokens[child])
             nodes.append(_context(trained, (*path, token), child, counts))
             edges.append(GraphEdge(source=name, target=nodes[-1].id))

@@ -20,31 +20,38 @@ def describe_blend(config: BlendConfig, parts: Sequence[Any], tensors: Sequence[
         tensors: The names of its tensors.
     """
     boxes = [_part(number, config, part, tensors) for number, part in enumerate(parts)]
-    mix = "log Σ w_{i} p_{i}" if config.gate else " + ".join(f"{w:.2f} p_{{{n}}}" for n, w in enumerate(config.weights))
-    nodes = [
-        GraphNode(id="ids", label="ids", kind="value"),
-        *boxes,
-        *_gate(config),
-        GraphNode(id="mix", label="mixture", detail=mix if config.gate else f"log ({mix})", kind="operation"),
-        GraphNode(id="logits", label="logits", kind="value"),
-    ]
-    edges = [GraphEdge(source="mix", target="logits", axes=SCORES)]
-    for number, box in enumerate(boxes):
+    mixture = _gated_mixture(config) if config.gate else _fixed_mixture(config)
+    ends = [f"mixture/p{number}" if config.gate else "mixture" for number in range(len(boxes))]
+    edges = [GraphEdge(source="mixture/logits" if config.gate else "mixture", target="logits", axes=SCORES)]
+    for number, (box, end) in enumerate(zip(boxes, ends, strict=True)):
         edges.append(GraphEdge(source="ids", target=box.id, axes=("B", "T")))
         edges.append(GraphEdge(source=box.id, target=box.id, label="state", delay=1))
-        edges.append(GraphEdge(source=box.id, target="mix", axes=SCORES, label=f"p_{{{number}}}"))
-        if config.gate:
-            edges.append(GraphEdge(source=box.id, target="gate", axes=("B", "T"), label="entropy"))
-    if config.gate:
-        edges.append(GraphEdge(source="gate", target="mix", axes=("B", "T", len(boxes)), label="w"))
-    return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes={"V": config.vocab_size})
+        edges.append(GraphEdge(source=box.id, target=end, axes=SCORES, label=f"p_{{{number}}}"))
+    ids, logits = GraphNode(id="ids", label="ids", kind="value"), GraphNode(id="logits", label="logits", kind="value")
+    return ModelGraph(nodes=(ids, *boxes, mixture, logits), edges=tuple(edges), sizes={"V": config.vocab_size})
 
 
-def _gate(config: BlendConfig) -> list[GraphNode]:
-    """Return the gate, which weighs the models by how certain each is of the next token."""
-    weights = ", ".join(f"{weight:.2f}" for weight in config.weights)
-    detail = f"softmax of a quadratic function of the entropies; weights {weights} without it"
-    return [GraphNode(id="gate", label="gate", detail=detail, kind="operation")] if config.gate else []
+def _fixed_mixture(config: BlendConfig) -> GraphNode:
+    terms = " + ".join(f"{weight:.2f} p_{{{number}}}" for number, weight in enumerate(config.weights))
+    return GraphNode(id="mixture", label="mixture", detail=f"log ({terms})", kind="operation")
+
+
+def _gated_mixture(config: BlendConfig) -> GraphNode:
+    """Return the mixture of a blend whose weights depend on how certain each model is of the next token."""
+    count = len(config.weights)
+    weights = " and ".join(f"{weight:.2f}" for weight in config.weights)
+    nodes = [GraphNode(id=f"p{number}", label=f"p_{{{number}}}", kind="value") for number in range(count)]
+    entropies = [GraphNode(id=f"entropy{number}", label="entropy", kind="operation") for number in range(count)]
+    gate = GraphNode(id="gate", label="gate", detail=f"softmax, from the weights {weights}", kind="operation")
+    mix = GraphNode(id="mix", label="log Σ w_{i} p_{i}", kind="operation")
+    out = GraphNode(id="logits", label="log p", kind="value")
+    edges = [GraphEdge(source="gate", target="mix", axes=("B", "T", count), label="w"), GraphEdge(source="mix", target="logits")]
+    for number in range(count):
+        edges.append(GraphEdge(source=f"p{number}", target=f"entropy{number}"))
+        edges.append(GraphEdge(source=f"p{number}", target="mix"))
+        edges.append(GraphEdge(source=f"entropy{number}", target="gate", axes=("B", "T")))
+    inside = ModelGraph(nodes=(*nodes, *entropies, gate, mix, out), edges=tuple(edges))
+    return GraphNode(id="mixture", label="mixture", inside=inside)
 
 
 def _part(number: int, config: BlendConfig, part: Any, tensors: Sequence[str]) -> GraphNode:

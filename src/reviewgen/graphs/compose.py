@@ -34,6 +34,7 @@ class Style:
         has_sizes: Whether shapes are shown with sizes, too.
         widest: The width at which details are wrapped.
         rooms: The least height of the room between two nodes, by the ends of an edge.
+        order: Pairs of nodes of which the first stands above the second.
     """
 
     sizes: Mapping[str, int]
@@ -41,6 +42,7 @@ class Style:
     has_sizes: bool = True
     widest: float = WIDEST
     rooms: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    order: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,15 @@ def compose(graph: ModelGraph, style: Style) -> tuple[Scene, dict[str, tuple[flo
     delayed = [edge for edge in graph.edges if edge.delay]
     parts = {node.id: _part(node, [each for each in delayed if _ends(each)[0][0] == node.id], style) for node in graph.nodes}
     sources = {_ends(edge)[0][0] for edge in own}
-    items = {
-        name: Item(part.scene.width, part.scene.height, is_last=name not in sources and len(graph.nodes) > 1)
-        for name, part in parts.items()
-    }
+    results = {node.id for node in graph.nodes if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1}
+    items = {name: Item(part.scene.width, part.scene.height, name in results) for name, part in parts.items()}
     labels = [label_lines(edge, style) for edge in own]
     links = [_link(edge, parts, lines, style) for edge, lines in zip(own, labels, strict=True)]
-    places = place(items, links)
+    places = place(items, [*links, *(Link(upper, lower) for upper, lower in style.order)])
     scene = Scene(places.width, places.height)
     for name, part in parts.items():
         scene.add(part.scene, *places.corners[name])
-    for edge, route, lines in zip(own, places.routes, labels, strict=True):
+    for edge, route, lines in zip(own, places.routes, labels, strict=False):
         _draw(scene, edge, route, lines, parts, places.corners)
     where = {
         name: (places.corners[name][0] + part.centre, places.corners[name][1] + part.top, places.corners[name][1] + part.bottom)
@@ -180,24 +180,25 @@ def _box(node: GraphNode, style: Style) -> _Part:
 
 def _frame(node: GraphNode, inside: ModelGraph, style: Style) -> _Part:
     inner, where = compose(inside, replace(style, has_sizes=False))
-    title = text_width(node.label, LABEL) + 2 * FRAME
+    text = f"{node.label}, {node.detail}" if node.detail else node.label
+    title = text_width(text, DETAIL) + 3 * FRAME
     width = max(inner.width + 2 * FRAME, title)
     height = inner.height + TITLE + FRAME
     left = (width - inner.width) / 2
     scene = Scene(width, height)
     scene.frames.append(Frame(0.0, 0.0, width, height, node.id))
     scene.add(inner, left, TITLE)
-    clear = _title_place(node, where, left, width)
-    scene.texts += stack([(node.label, DETAIL, "label")], clear, 4.0, is_centred=False)
+    clear = _title_place(text, where, left, width)
+    scene.texts += stack([(text, DETAIL, "label")], clear, 4.0, is_centred=False)
     ports = {name: (left + x, TITLE + top, TITLE + bottom) for name, (x, top, bottom) in where.items()}
     return _Part(scene, width / 2, 0.0, height, ports)
 
 
-def _title_place(node: GraphNode, where: Mapping[str, tuple[float, float, float]], left: float, width: float) -> float:
+def _title_place(text: str, where: Mapping[str, tuple[float, float, float]], left: float, width: float) -> float:
     """Return the left end of a frame's title: the first place where no line crosses it on the way to an input."""
     first = min((top for _, top, _ in where.values()), default=0.0)
     lines = sorted(left + x for x, top, _ in where.values() if top <= first + 14.0)
-    needed = text_width(node.label, DETAIL)
+    needed = text_width(text, DETAIL)
     at = FRAME
     for x in lines:
         if at - 4.0 < x < at + needed + 4.0:

@@ -5,6 +5,7 @@ Must not know models; units are pixels.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from reviewgen.graphs.compose import Style, compose, compose_inside, label_lines
 from reviewgen.graphs.scene import DETAIL, LABEL, Box, Line, Scene, Text, block_size, stack
@@ -35,7 +36,8 @@ def unroll(graph: ModelGraph, steps: int, style: Style) -> Scene:
         loops.setdefault(edge.source.partition("/")[0], []).append(edge)
     windows = {(_node(a), _node(b)): edges for (a, b), edges in find_windows(graph).items()}
     rooms = dict.fromkeys(windows, BUS * (steps + 2))
-    flat = replace(style, has_sizes=False, widest=DETAIL_WIDTH, counts={}, rooms=rooms)
+    order = tuple(pairwise(name for name in (node.id for node in graph.nodes) if name in loops))
+    flat = replace(style, has_sizes=False, widest=DETAIL_WIDTH, counts={}, rooms=rooms, order=order)
     columns = [compose(_column(graph, windows, step + 1), flat)[0] for step in range(steps)]
     between = max([BETWEEN, *(block_size(_loop_lines(edges, flat))[0] + 22.0 for edges in loops.values())])
     starts = {name: _start(edges) for name, edges in loops.items()} | {source: "padding" for source, _ in windows}
