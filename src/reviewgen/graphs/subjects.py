@@ -61,7 +61,9 @@ def find_subject(source: Any) -> Subject:
 
 
 def _of_trained(trained: ReviewModel, name: str) -> Subject:
-    settings = trained.training.get("config")
+    parts = trained.training.get("parts")
+    first = parts[0] if isinstance(parts, list) and parts and isinstance(parts[0], Mapping) else {}
+    settings = trained.training.get("config") or first.get("config")
     known = settings if isinstance(settings, Mapping) else {}
     batch = {letter: known[key] for letter, key in (("B", "batch_size"), ("T", "bptt")) if isinstance(known.get(key), int)}
     return Subject(name, trained.bundle.model, "trained", trained.tokenizer, batch)
