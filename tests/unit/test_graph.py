@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import reviewgen
-from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, SourceError, StorageError
+from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.graphs import draw, graph
 from reviewgen.graphs.draw import describe_graph
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
@@ -120,7 +120,7 @@ def edges_of(described: ModelGraph) -> list[GraphEdge]:
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_a_cell_has_the_operations_that_one_step_of_it_runs(name, activation, monkeypatch):
     """The reference layer runs the equations one by one; each elementwise operation is a box or a sum in front of one."""
-    model = make_model(name, 7, {"layer": "reference", "activation": activation, "embedding_size": 3, "hidden_size": 5})
+    model = make_model(name, 7, layer="reference", activation=activation, embedding_size=3, hidden_size=5)
     ran = dict.fromkeys(("sigmoid", "mul", "tanh", "relu"), 0)
 
     class Count(torch.overrides.TorchFunctionMode):
@@ -145,7 +145,7 @@ def test_a_cell_has_the_operations_that_one_step_of_it_runs(name, activation, mo
 @pytest.mark.parametrize("settings", [{}, {"layers": 2}, {"layers": 5}, {"ngrams": 3}, {"tied": True, "hidden_size": 6}])
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
 def test_states_and_layers_have_the_shapes_of_a_forward_pass(name, settings):
-    model = make_model(name, 7, {"embedding_size": 6, "hidden_size": 5, **settings})
+    model = make_model(name, 7, **{"embedding_size": 6, "hidden_size": 5, **settings})
     described = describe_graph(model)
     sizes = {"B": 3, "T": 4, **described.sizes}
     logits, state = model(torch.zeros(3, 4, dtype=torch.long), model.initial_state(3))
@@ -164,7 +164,7 @@ def test_every_parameter_belongs_to_one_box(name):
 
 
 def test_a_window_has_an_edge_for_each_token_that_the_model_sees():
-    model = make_model("nnlm", 9, {"order": 4})
+    model = make_model("nnlm", 9, order=4)
     window = [edge for edge in describe_graph(model).edges if edge.target == "window"]
     assert sorted(edge.delay for edge in window) == [0, 1, 2]
     wide = next(edge for edge in describe_graph(model).edges if edge.source == "window")
@@ -215,11 +215,9 @@ def test_the_contexts_and_counts_of_a_trie_are_those_of_the_texts():
     picture = graph(model)
     trie = next(node.inside for node in picture.graph.nodes if node.id == "trie")
     tokenizer = model.tokenizer
-    read = [text for text in texts if model.training["data"]["texts"] and text in texts]
     after = {node.tokens: node.detail for node in trie.nodes if len(node.tokens) == 2}
     assert after
-    whole = "".join(f"{tokenizer.decode(list(tokens))}" for tokens in after)
-    assert set(whole) <= set("".join(read))
+    assert all(tokenizer.decode(list(tokens)) in "|".join(texts) for tokens in after)
     for tokens, detail in after.items():
         siblings = [other for other in after if other[0] == tokens[0]]
         chance = float(re.search(r"p = ([\d.e-]+)", detail)[1])
@@ -287,7 +285,7 @@ def test_a_picture_is_valid_self_contained_and_described(name, steps, pictures):
 
 
 def test_the_same_model_gives_the_same_picture():
-    one, other = (draw(make_model("lstm", 9, {"ngrams": 3}, seed=seed), unroll=3) for seed in (0, 1))
+    one, other = (draw(make_model("lstm", 9, seed=seed, ngrams=3), unroll=3) for seed in (0, 1))
     assert one == other
 
 
@@ -323,14 +321,14 @@ def test_models_without_parameters_are_drawn():
     assert graph(TableModel(torch.zeros(3, 3))).parameters == 0
 
 
-@pytest.mark.parametrize("unroll", [0, -1, 13, 1000, 2.0, True, "3"])
+@pytest.mark.parametrize("unroll", [0, -1, 13, 1000, True])
 def test_numbers_of_tokens_that_cannot_be_drawn_are_refused(unroll):
     with pytest.raises(ConfigError, match=r"unroll must be a number of tokens from 1 to 12"):
         graph("lstm-char", unroll=unroll)
 
 
 def test_sources_that_are_no_models_are_refused(tmp_path):
-    with pytest.raises(SourceError, match="lstm-char"):
+    with pytest.raises(UnknownPlugin, match="lstm-char"):
         graph("lstm-chr")
     with pytest.raises(ConfigError, match="got a int"):
         graph(3)
@@ -405,7 +403,7 @@ def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, cap
     status, _, problem = run_command(monkeypatch, capsys, "graph", "nnlm-char")
     assert status == 1 and "already exists" in problem
     status, _, problem = run_command(monkeypatch, capsys, "graph", "nnlm-chr", "--out", "x.svg")
-    assert status == 2 and "nnlm-char" in problem
+    assert status == 1 and "nnlm-char" in problem
     status, _, problem = run_command(monkeypatch, capsys, "graph", "nnlm-char", "--unroll", "0", "--out", "x.svg")
     assert status == 2 and "from 1 to 12" in problem
 
@@ -436,7 +434,7 @@ def test_autograd_needs_torchviz_and_dot(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="dot"):
         graph(model, autograd=True)
-    with pytest.raises(ConfigError, match="trained by counting|no parameters"):
+    with pytest.raises(ConfigError, match="no parameters"):
         graph(make_model("ngram", 7), autograd=True)
 
 

@@ -28,10 +28,16 @@ def draw_autograd(model: Any, tokens: int) -> str:
         raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt install graphviz, or brew.")
     try:
         with torch.enable_grad():
-            logits, _ = model(torch.zeros(1, tokens, dtype=torch.long), model.initial_state(1))
+            logits = _call(model, tokens)
     except Exception as error:  # a plugin may raise anything
         raise BrokenPlugin(f"A forward pass of {type(model).__name__} raises {type(error).__name__}: {error!s:.250}") from error
     if logits.grad_fn is None:
         raise ConfigError(f"The logits of {type(model).__name__} do not depend on parameters that PyTorch trains.")
     svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
     return svg
+
+
+def _call(model: Any, tokens: int) -> torch.Tensor:
+    """Return the logits of one text of zeros."""
+    logits: torch.Tensor = model(torch.zeros(1, tokens, dtype=torch.long), model.initial_state(1))[0]
+    return logits

@@ -146,7 +146,7 @@ def _draw(subject: Subject, steps: int) -> GraphPicture:
     scene = compose(expand_windows(shown), style)[0] if steps == 1 else unroll_graph(shown, steps, style)
     parameters = _count(subject.model, graph, counts)
     letters = {letter: size for letter, size in sizes.items() if letter in _letters(graph)}
-    notes = [", ".join(f"{letter} = {size:,}{_meaning(letter)}" for letter, size in letters.items()), graph.note]
+    notes = [", ".join(_unbroken(f"{letter} = {size:,}{_meaning(letter)}") for letter, size in letters.items()), graph.note]
     if steps > 1:
         notes.append("The weights are the same at every token.")
     facts = [f"{parameters:,} parameters" if parameters else "", subject.remark, f"{steps} tokens" if steps > 1 else ""]
@@ -179,6 +179,11 @@ def _letters(graph: ModelGraph) -> set[str]:
 
 def _meaning(letter: str) -> str:
     return f" ({LEGEND[letter]})" if letter in LEGEND else ""
+
+
+def _unbroken(text: str) -> str:
+    """Return a text whose words stay on one line."""
+    return text.replace(" ", "\xa0")
 
 
 def _with_texts_around(scene: Scene, name: str, facts: str, notes: list[str]) -> Scene:

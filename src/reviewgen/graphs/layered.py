@@ -202,8 +202,8 @@ def _swap_neighbours(ranks: list[list[_Spot]]) -> None:
             for at in range(len(ranks[number]) - 1):
                 gain = sum((a > b) - (a < b) for side in (0, 1) for a in ends[at][side] for b in ends[at + 1][side])
                 if gain > 0:
-                    for row in (ranks[number], ends):
-                        row[at], row[at + 1] = row[at + 1], row[at]  # type: ignore[index]
+                    ranks[number][at : at + 2] = reversed(ranks[number][at : at + 2])
+                    ends[at : at + 2] = reversed(ends[at : at + 2])
                     swapped = True
         if not swapped:
             return

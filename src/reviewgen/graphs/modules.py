@@ -88,7 +88,7 @@ def _axes_of_two(first: Record, second: Record, sizes: dict[str, int]) -> Callab
     def name(size: int, other: int) -> Axis:
         if size == other:
             return _name_constant(size, sizes)
-        known = {(batch, other_batch): "B", (time, other_time): "T", (batch * time, other_batch * other_time): "BT"}
+        known = {(batch * time, other_batch * other_time): "BT", (time, other_time): "T", (batch, other_batch): "B"}
         return known.get((size, other), size)
 
     def name_axes(tensor: Tensor | Shape) -> tuple[Axis, ...]:
