@@ -19,6 +19,7 @@ from reviewgen.graphs.draw import describe_graph
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.protocols.graph_rules import all_nodes
 from reviewgen.testing import make_model
+from reviewgen.testing.graph_law import described_graph
 from tests.unit.fakes import LETTERS, TableModel, run_command
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +199,46 @@ def test_modules_that_are_called_token_by_token_are_drawn_once_and_the_state_is_
     ]
     assert [edge.axes for edge in described.edges if edge.delay] == [("B", 2, "H")]
     assert {edge.target for edge in inside.edges if edge.source == "state"} == {"cells.0", "cells.1"}
+
+
+def test_parameters_without_a_module_are_boxes_and_tables_take_ids():
+    class Bare(Plain):
+        def __init__(self, config: Config) -> None:
+            nn.Module.__init__(self)
+            self.config = config
+            self.table = nn.Parameter(torch.randn(config.vocab_size, config.hidden_size))
+            self.out = nn.Parameter(torch.randn(config.hidden_size, config.vocab_size))
+
+        def forward(self, ids: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+            return self.table[ids] @ self.out, state
+
+    inside = next(node.inside for node in describe_graph(Bare(Config())).nodes if node.id == "model")
+    assert [node.parameters for node in inside.nodes if node.kind == "layer"] == [("table",), ("out",)]
+    assert [edge.target for edge in inside.edges if edge.source == "ids"] == ["table#weights"]
+    assert draw(Bare(Config()))
+
+
+def test_the_law_of_described_graphs_compares_widths():
+    class Described(Plain):
+        width = "H"
+
+        def describe_graph(self) -> ModelGraph:
+            names = ("embedding", "mix", "output")
+            layers = [GraphNode(id=name, label=name, parameters=tuple(f"{name}.{p}" for p in self.own(name))) for name in names]
+            chain = ["ids", *names, "logits"]
+            axes = [("B", "T"), ("B", "T", "H"), ("B", "T", self.width), ("B", "T", "V")]
+            edges = [GraphEdge(source=a, target=b, axes=c) for (a, b), c in zip(itertools.pairwise(chain), axes, strict=True)]
+            return ModelGraph(nodes=(IDS, *layers, LOGITS), edges=tuple(edges), sizes={"V": 7, "H": 11})
+
+        def own(self, name: str) -> list[str]:
+            return [each for each, _ in getattr(self, name).named_parameters()]
+
+    described_graph(lambda: Described(Config()).eval())
+    Described.width = "2H"
+    with pytest.raises(
+        AssertionError, match=r"from 'mix' to 'output' has the sizes \[3, 5, 22\]; its module returns \[3, 5, 11\]"
+    ):
+        described_graph(lambda: Described(Config()).eval())
 
 
 def test_a_drawn_model_stays_as_it_was():

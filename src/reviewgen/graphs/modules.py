@@ -20,6 +20,8 @@ __all__ = ["describe_modules"]
 
 SIZES = ((2, 5), (3, 7))  # B and T of the passes
 OPERATIONS = {"AddBackward0": "+", "SubBackward0": "−", "MulBackward0": "×", "CatBackward0": "concatenate"}
+LOOKUPS = ("Embedding", "Index")  # operations of autograd
+WEIGHTS = "#weights"  # ends the name of a box of parameters that are used without their module
 LETTERS = {"vocab_size": "V", "hidden_size": "H", "embedding_size": "E", "embedding_dim": "E", "d_model": "D"}
 MULTIPLES = range(2, 9)  # of a letter: 2H to 8H
 
@@ -175,7 +177,7 @@ class _Reader:
         if parameter is None or any(parameter in node.parameters for node in self.flow.nodes):
             return ()
         module = parameter.rpartition(".")[0] or parameter
-        name = f"{module}#weights"
+        name = f"{module}{WEIGHTS}"
         self.flow.add_parameter(name, _short(module), parameter)
         return (name,)
 
@@ -199,9 +201,9 @@ class _Reader:
     def _join(self, operation: Any) -> tuple[str, ...]:
         """Return the nodes that an operation's value comes from: itself, if it is drawn and its inputs differ in theirs."""
         inputs = [self.known[before] for before, _ in operation.next_functions if before is not None]
-        if operation.name().startswith("Embedding"):  # a table that is looked up without its module
-            self.flow.add_once(GraphNode(id="ids", label="ids", kind="value"), ())
-            for table in dict.fromkeys(name for each in inputs for name in each):
+        if operation.name().startswith(LOOKUPS):  # of a table, without its module
+            for table in dict.fromkeys(name for each in inputs for name in each if name.endswith(WEIGHTS)):
+                self.flow.add_once(GraphNode(id="ids", label="ids", kind="value"), ())
                 self.flow.connect("ids", table, ("B", "T"))
         distinct = list(dict.fromkeys(each for each in inputs if each))
         sign = OPERATIONS.get(operation.name())
