@@ -129,10 +129,10 @@ class _Reader:
                 self.made.setdefault(tensor.grad_fn, name)
         for call in kept:
             self._connect(self.made[call.outputs[0].grad_fn], call.inputs)
+        self._connect("logits", [self.record.logits])
         if not self.flow.nodes:
             return self.flow
         self.flow.add(GraphNode(id="logits", label="logits", kind="value"), ())
-        self._connect("logits", [self.record.logits])
         self._connect_states()
         return self.flow
 
@@ -164,8 +164,10 @@ class _Reader:
         if tensor.grad_fn is None:
             if tensor.requires_grad:
                 return self._source_of_leaf(tensor)
+            if tensor.is_floating_point():
+                return ()
             self.flow.add_once(GraphNode(id="ids", label="ids", kind="value"), ())
-            return () if tensor.is_floating_point() else ("ids",)
+            return ("ids",)
         return self._trace(tensor.grad_fn)
 
     def _source_of_leaf(self, leaf: Tensor) -> tuple[str, ...]:
@@ -193,7 +195,7 @@ class _Reader:
             elif hasattr(operation, "variable"):
                 self.known[stack.pop()] = self._source_of_leaf(operation.variable)
             elif missing := [before for before, _ in operation.next_functions if before is not None and before not in self.known]:
-                stack += missing
+                stack += reversed(missing)
             else:
                 self.known[stack.pop()] = self._join(operation)
         return self.known[start]

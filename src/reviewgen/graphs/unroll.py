@@ -10,7 +10,7 @@ from itertools import pairwise
 from reviewgen.graphs.compose import Style, compose, compose_inside, label_lines
 from reviewgen.graphs.scene import DETAIL, LABEL, Box, Line, Scene, Text, block_size, stack
 from reviewgen.graphs.text import text_width
-from reviewgen.graphs.windows import find_windows, is_loop
+from reviewgen.graphs.windows import find_windows, is_loop, upstream
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 
 __all__ = ["unroll"]
@@ -36,7 +36,8 @@ def unroll(graph: ModelGraph, steps: int, style: Style) -> Scene:
         loops.setdefault(edge.source.partition("/")[0], []).append(edge)
     windows = {(_node(a), _node(b)): edges for (a, b), edges in find_windows(graph).items()}
     rooms = dict.fromkeys(windows, BUS * (steps + 2))
-    order = tuple(pairwise(name for name in (node.id for node in graph.nodes) if name in loops))
+    stateful = [node.id for node in graph.nodes if node.id in loops]  # each in a row of its own, for its arrows
+    order = tuple((one, other) for one, other in pairwise(stateful) if one not in upstream(graph, other))
     flat = replace(style, has_sizes=False, widest=DETAIL_WIDTH, counts={}, rooms=rooms, order=order)
     columns = [compose(_column(graph, windows, step + 1), flat)[0] for step in range(steps)]
     between = max([BETWEEN, *(block_size(_loop_lines(edges, flat))[0] + 22.0 for edges in loops.values())])
