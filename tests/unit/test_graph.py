@@ -314,6 +314,19 @@ def test_no_line_runs_through_a_box(name, steps, pictures):
 
 
 @pytest.mark.parametrize(("name", "steps"), PICTURES)
+def test_arrows_of_lines_point_down_and_touch_a_box(name, steps, pictures):
+    root = ET.fromstring(pictures[name, steps])
+    frames = [rectangle(each) for each in root.iter(f"{SVG}rect") if each.get("class") == "frame"]
+    tops = [(left, right, top) for left, top, right, _ in (*boxes(pictures[name, steps]), *frames)]
+    heads = [each for each in root.iter(f"{SVG}path") if each.get("class") == "head"]
+    assert len(heads) >= 3 * steps
+    for head in heads:
+        x, tip, _, back = (float(each) for each in re.findall(r"-?[\d.]+", head.get("d"))[:4])
+        assert back < tip
+        assert any(left <= x <= right and abs(top - tip) <= 2 * PIXEL for left, right, top in tops)
+
+
+@pytest.mark.parametrize(("name", "steps"), PICTURES)
 def test_a_picture_is_valid_self_contained_and_described(name, steps, pictures):
     svg = pictures[name, steps]
     root = ET.fromstring(svg)

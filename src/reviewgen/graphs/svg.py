@@ -192,7 +192,8 @@ def _corners(points: Sequence[tuple[float, float]]) -> str:
 
 def _arrow(points: Sequence[tuple[float, float]], role: str) -> str:
     """Return the arrow at a line's end, which is horizontal or vertical there."""
-    (x0, y0), (x, y) = points[-2:]
+    x, y = points[-1]
+    x0, y0 = next((each for each in reversed(points) if abs(each[0] - x) + abs(each[1] - y) > 1.0), points[0])
     dx, dy = (0.0, 1.0 if y >= y0 else -1.0) if abs(y - y0) >= abs(x - x0) else (1.0 if x >= x0 else -1.0, 0.0)
     back_x, back_y, half = x - ARROW * dx, y - ARROW * dy, ARROW / 2
     one = f"{_n(back_x + half * dy)} {_n(back_y + half * dx)}"
