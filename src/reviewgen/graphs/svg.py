@@ -151,7 +151,7 @@ def _line(line: Line) -> str:
     points = _shortened(line.points) if line.has_arrow else line.points
     path = _curve(points) if line.is_curve else _corners(points)
     drawn = f'<path class="line{loop}" d="{path}"/>'
-    return drawn + _arrow(line.points, head) if line.has_arrow else drawn
+    return drawn + _arrow(line, head) if line.has_arrow else drawn
 
 
 def _shortened(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -190,11 +190,13 @@ def _corners(points: Sequence[tuple[float, float]]) -> str:
     return path + f"L{_n(points[-1][0])} {_n(points[-1][1])}"
 
 
-def _arrow(points: Sequence[tuple[float, float]], role: str) -> str:
-    """Return the arrow at a line's end, which is horizontal or vertical there."""
-    x, y = points[-1]
-    x0, y0 = next((each for each in reversed(points) if abs(each[0] - x) + abs(each[1] - y) > 1.0), points[0])
-    dx, dy = (0.0, 1.0 if y >= y0 else -1.0) if abs(y - y0) >= abs(x - x0) else (1.0 if x >= x0 else -1.0, 0.0)
+def _arrow(line: Line, role: str) -> str:
+    """Return the arrow at a line's end: downwards for a curve, else as its last piece goes, which is horizontal or vertical."""
+    (x0, y0), (x, y) = line.points[-2:]
+    if line.is_curve:
+        dx, dy = 0.0, 1.0
+    else:
+        dx, dy = (0.0, 1.0 if y >= y0 else -1.0) if abs(y - y0) >= abs(x - x0) else (1.0 if x >= x0 else -1.0, 0.0)
     back_x, back_y, half = x - ARROW * dx, y - ARROW * dy, ARROW / 2
     one = f"{_n(back_x + half * dy)} {_n(back_y + half * dx)}"
     other = f"{_n(back_x - half * dy)} {_n(back_y - half * dx)}"
