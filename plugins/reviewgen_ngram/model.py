@@ -14,9 +14,11 @@ from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor
 
 from reviewgen.errors import DataError, NotADistribution, TrainingError
+from reviewgen.protocols.graph import ModelGraph
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import NgramCounter
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
+from reviewgen_ngram.graph import describe_ngram
 from reviewgen_ngram.memory import Arena
 from reviewgen_ngram.nodes import Nodes, grow
 from reviewgen_ngram.prune import prune, quantize
@@ -164,6 +166,10 @@ class Ngram:
             TrainingError: The model is not trained yet.
         """
         return NgramStepper.of(self.config, self._finished())
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, for pictures, with a few contexts of the trained model."""
+        return describe_ngram(self.config, self._trained)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import is_embedding_table
+from reviewgen.protocols.graph import ModelGraph
 from reviewgen_nnlm.config import NnlmConfig
+from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
 
 __all__ = ["Nnlm", "NnlmConfig"]
@@ -112,3 +114,7 @@ class Nnlm(nn.Module):
         """
         arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
         return NnlmStepper(self.config, arrays, weight_bits)
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, for pictures."""
+        return describe_nnlm(self.config)

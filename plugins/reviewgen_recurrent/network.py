@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import is_embedding_table
+from reviewgen.protocols.graph import ModelGraph
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop
+from reviewgen_recurrent.graph import describe_recurrent
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.ngrams import NgramEmbedding
 from reviewgen_recurrent.stepping import RecurrentStepper
@@ -185,3 +187,7 @@ class Recurrent(nn.Module):
         """
         arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
         return self.Stepper(self.config, arrays, weight_bits)
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, for pictures."""
+        return describe_recurrent(self.config, self.cell.kernel)

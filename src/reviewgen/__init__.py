@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune, tune_sampling
     from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
+    from reviewgen.graphs import graph
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
     from reviewgen.runs import TrainingRun
@@ -30,6 +31,7 @@ __all__ = [
     "best_trial",
     "blend",
     "compare",
+    "graph",
     "list_models",
     "list_presets",
     "list_tokenizers",
@@ -50,6 +52,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"],
         "comparison": ["Comparison", "compare"],
         "errors": ["ReviewgenError"],
+        "graphs": ["graph"],
         "model": ["ReviewModel"],
         "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],
         "runs": ["TrainingRun"],

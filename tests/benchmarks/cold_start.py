@@ -3,6 +3,7 @@
     python -m tests.benchmarks.cold_start              all of it
     python -m tests.benchmarks.cold_start first-use    the first use alone
     python -m tests.benchmarks.cold_start list         ``reviewgen list`` alone
+    python -m tests.benchmarks.cold_start graph        ``reviewgen graph`` alone, target 5 s
 
 Targets: 2.5 s for the command, 0.8 s if writing needs no torch. Each figure is the best of several runs of the whole command
 ``reviewgen generate``, and beside it what Python and torch take to start and stop. Then the seconds of ``load`` alone, after all
@@ -160,12 +161,22 @@ def best_listing(path: str, words: Sequence[str]) -> tuple[float, float]:
     return min(clock for clock, _ in times), min(spent for _, spent in times)
 
 
+def drawing() -> None:
+    """Print the best seconds of ``reviewgen graph`` for presets of each kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        for preset in ("lstm-char", "nnlm-word", "ngram-word", "blend-word"):
+            found = seconds("-m", "reviewgen", "graph", preset, "--overwrite", "--out", str(Path(folder) / "graph.svg"))
+            print(f"reviewgen graph {preset}: {found:.2f} s  target <= 5", flush=True)
+
+
 if __name__ == "__main__":
     asked = sys.argv[1:]
+    if asked in ([], ["graph"]):
+        drawing()
     if asked in ([], ["list"]):
         listing()
     if asked == []:
         main()
         loading()
-    if asked != ["list"]:
+    if asked not in (["list"], ["graph"]):
         compiling()

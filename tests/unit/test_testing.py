@@ -14,6 +14,7 @@ from reviewgen import registry, testing
 from reviewgen.compiled.sampling import sample_token
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import UnknownPlugin
+from reviewgen.protocols import GraphNode, ModelGraph
 from reviewgen.testing import (
     MODEL_LAWS,
     TOKENIZER_LAWS,
@@ -356,6 +357,12 @@ class BrokenInitialWeights(Tiny):
         return dict(tensors)  # unknown ones, too
 
 
+class BrokenGraph(Tiny):
+    def describe_graph(self):
+        nodes = tuple(GraphNode(id=name, label=name, kind="value") for name in ("ids", "logits"))
+        return ModelGraph(nodes=nodes, edges=(), sizes={"V": self.config.vocab_size})  # without the embedding
+
+
 class ForgetfulSettings(Settings):
     @classmethod
     def migrate(cls, values, version):
@@ -400,6 +407,7 @@ MODEL_FAULTS = {
     "parameter_groups": BrokenParameterGroups,
     "initial_weights": BrokenInitialWeights,
     "migration": BrokenMigration,
+    "described_graph": BrokenGraph,
 }
 
 

@@ -28,6 +28,10 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "tune('gru-char', TEXTS, trails=3)": "'trails' is not an argument of tune. Did you mean 'trials'?",
     "tune('gru-char', TEXTS, storage=3)": "storage must be a path; got 3.",
     "plot_sweep([], 'model.order', 'ngram-char', 3)": "file must be a path; got 3.",
+    "graph('gru-char', unroll=2.0)": "unroll must be a number of tokens from 1 to 12, where 1 draws the loop; got 2.0.",
+    "graph('gru-char', unroll='3')": "got '3'.",
+    "graph('gru-char', 3)": "out must be a path; got 3.",
+    "graph(3)": "A graph is drawn of a preset, a saved model, a ReviewModel or a LanguageModel; got a int.",
     "load('ngram-char').score(3)": "A text to score must be a string; got 3.",
     "load('ngram-char').save_pretrained('m', push_to_hub=True, repo_id='a/b', foo=1)": "'foo' is not an argument of save",
 }

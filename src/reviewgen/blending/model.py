@@ -14,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
+from reviewgen.blending.graph import describe_blend
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
+from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_model, name_of_saved
 
@@ -102,6 +104,16 @@ class Blend:
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
         """Return a stepper that mixes the parts' steppers of that precision; a part without one is called through torch."""
         return make_blend_stepper([make_stepper(part, weight_bits=weight_bits) for part in self.parts], self.config)
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the computational graph, for pictures."""
+        tensors = [
+            f"{number}.{name}"
+            for number, part in enumerate(self.parts)
+            if isinstance(part, nn.Module)
+            for name, _ in part.named_parameters()
+        ]
+        return describe_blend(self.config, self.parts, tensors)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors of all parts, with the part's number before each name."""

@@ -6,6 +6,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     settings                           ``settings``: every setting of a preset
     generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
     play                               ``play``
+    graph                              ``graph``
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
     look                               ``list``, ``doctor``
@@ -26,6 +27,7 @@ from reviewgen.cli import (
     blend,
     compare,
     generate,
+    graph,
     look,
     play,
     plot,
@@ -85,6 +87,7 @@ _add("compare", compare.compare)
 _add("generate", generate.generate)
 _add("replay", generate.replay)
 _add("play", play.play)
+_add("graph", graph.graph)
 _add("evaluate", use.evaluate)
 _add("score", use.score)
 _add("novelty", use.novelty)

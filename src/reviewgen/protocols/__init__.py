@@ -6,6 +6,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
 
     model       LanguageModel: is trained; torch tensors in and out
     abilities   its own loss, optimizer settings and foreign weights
+    graph       its computational graph, for pictures
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         SupportsParameterGroups,
         is_embedding_table,
     )
+    from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
     from reviewgen.protocols.metric import Metric, TextSample
     from reviewgen.protocols.migration import SupportsMigration
     from reviewgen.protocols.model import (
@@ -67,10 +69,13 @@ __all__ = [
     "Constraints",
     "CountTrained",
     "CountedContext",
+    "GraphEdge",
+    "GraphNode",
     "LanguageModel",
     "LogitsProcessor",
     "LogitsProcessorFactory",
     "Metric",
+    "ModelGraph",
     "State",
     "StepState",
     "Stepper",
@@ -80,6 +85,7 @@ __all__ = [
     "SupportsDevices",
     "SupportsEncodeBatch",
     "SupportsExplain",
+    "SupportsGraph",
     "SupportsImplementations",
     "SupportsInitialWeights",
     "SupportsLoss",
@@ -99,6 +105,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "abilities": ["SupportsInitialWeights", "SupportsLoss", "SupportsParameterGroups", "is_embedding_table"],
+        "graph": ["GraphEdge", "GraphNode", "ModelGraph", "SupportsGraph"],
         "metric": ["Metric", "TextSample"],
         "migration": ["SupportsMigration"],
         "model": [

@@ -17,6 +17,7 @@ from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
 from reviewgen.testing.context_laws import CONTEXT_LAWS, aligned, deep_copy, fixed_state, long_text
 from reviewgen.testing.device_law import devices
+from reviewgen.testing.graph_law import described_graph
 from reviewgen.testing.implementations_law import implementations
 from reviewgen.testing.initial_weights_law import initial_weights
 from reviewgen.testing.loss_law import losses
@@ -53,6 +54,7 @@ __all__ = [
     "chunks",
     "config",
     "deep_copy",
+    "described_graph",
     "devices",
     "explicit",
     "fixed_state",
@@ -340,5 +342,6 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     parameter_groups,
     initial_weights,
     migration,
+    described_graph,
 )
 """All laws of a model, in the order in which to fix broken ones."""

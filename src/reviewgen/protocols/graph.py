@@ -1,0 +1,113 @@
+"""The ability of a model to describe its computational graph, as plain data that ``reviewgen graph`` draws. Needs no torch.
+
+Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own letters, as E and H, with their sizes.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+__all__ = ["Axis", "GraphEdge", "GraphNode", "ModelGraph", "SupportsGraph", "axis_size"]
+
+Axis: TypeAlias = int | str
+"""An axis of a tensor: a number, a letter, or a product of a number and letters, as in "4H"."""
+
+_AXIS = re.compile(r"([1-9][0-9]*)?([A-Za-z]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphNode:
+    """A box of the picture.
+
+    ``_{...}`` in a text is drawn as a subscript: ``h_{t-1}``.
+
+    Attributes:
+        id: Its name in the graph's edges, without a slash.
+        label: What it is, in a word or two.
+        detail: An equation or a remark below the label.
+        kind: "layer" has parameters, or other numbers that were trained; "operation" has none; "value" is an input or an output.
+        parameters: The names of its tensors in the model's ``state_dict``; the picture shows how many numbers they have.
+        tokens: Token ids, whose text is shown in front of the label.
+        inside: What happens inside, as in a cell. Its nodes without a predecessor are its inputs, and those without a successor
+            its outputs; edges around it name them as ``node/input``.
+    """
+
+    id: str
+    label: str
+    detail: str = ""
+    kind: Literal["layer", "operation", "value"] = "layer"
+    parameters: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
+    inside: "ModelGraph | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphEdge:
+    """A tensor that flows from one node to another.
+
+    Attributes:
+        source: The node that computes it, or ``node/output`` of one that has an inside.
+        target: The node that takes it, or ``node/input``.
+        axes: The axes of its shape.
+        label: Its name.
+        tokens: Token ids, whose text is shown in front of the label.
+        delay: How many tokens ago it was computed: 1 for a recurrent state, which leads from a node to the same node; a window of
+            the last three tokens has edges of delay 0, 1 and 2.
+    """
+
+    source: str
+    target: str
+    axes: tuple[Axis, ...] = ()
+    label: str = ""
+    tokens: tuple[int, ...] = ()
+    delay: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelGraph:
+    """The computational graph of a model, or of the inside of a node.
+
+    Attributes:
+        nodes: The nodes, in the order in which they are drawn from left to right where nothing else decides. A model has the
+            nodes ``ids`` and ``logits``.
+        edges: The edges; without those that are delayed, they have no circle.
+        sizes: The size of each letter except B and T; the inside of a node also uses those around it.
+        note: A sentence below the picture.
+    """
+
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    note: str = ""
+
+
+@runtime_checkable
+class SupportsGraph(Protocol):
+    """A model that describes its computational graph itself, in the symbols of its equations.
+
+    Of other models, the modules are drawn, with the shapes of a forward pass.
+    """
+
+    def describe_graph(self) -> ModelGraph:
+        """Return the graph of one call, from ``ids`` (B, T) to ``logits`` (B, T, V).
+
+        Each parameter of an nn.Module belongs to one node. Axes may be in the order of the equations, batch first, where the
+        computation has another order.
+        """
+        ...
+
+
+def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int | None:
+    """Return the size of an axis; None if it is not one of a graph with these letters.
+
+    >>> axis_size("4H", {"H": 256})
+    1024
+    """
+    if isinstance(axis, int):
+        return axis if axis > 0 and not isinstance(axis, bool) else None
+    match = _AXIS.fullmatch(axis)
+    if match is None or not set(match[2]) <= sizes.keys():
+        return None
+    return int(match[1] or 1) * math.prod(sizes[letter] for letter in match[2])
