@@ -27,8 +27,9 @@ FLOORS = {
         7: ("model",),
         8: ("runs", "search", "receipts"),
         9: ("api",),
-        10: ("comparison", "graphs"),
-        11: ("cli", "__main__"),
+        10: ("graphs",),
+        11: ("comparison",),
+        12: ("cli", "__main__"),
     }.items()
     for room in rooms
 }

@@ -13,7 +13,8 @@ from reviewgen.comparison.held_out import HeldOut, TextBits, find_seen, is_same_
 from reviewgen.comparison.intervals import bits_interval
 from reviewgen.comparison.rows import CurvePoint, OrderPoint, Row
 from reviewgen.comparison.sampling import draw_samples, measure_written
-from reviewgen.errors import NotADistribution
+from reviewgen.errors import NotADistribution, ReviewgenError
+from reviewgen.graphs import draw
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
 
@@ -43,6 +44,7 @@ def measure_model(
     density = ids / sum(len(text) for text in held_out.texts[:200])
     samples = draw_samples(model, prompt, density, seed)
     written = measure_written(model, density, seed)
+    picture, undrawn = _try_picture(model)
     seen, is_same = find_seen(model, held_out), is_same_corpus(model, held_out)
     row = Row(
         name=entry.name,
@@ -59,10 +61,11 @@ def measure_model(
         orders=orders,
         seen=seen,
         is_same_split=is_same,
+        picture=picture,
         **_training_facts(model.training),
         **({} if texts is None else _bits_facts(texts, held_out, seed)),
     )
-    notes += _describe_steps(model) + _describe_seen(row)
+    notes += undrawn + _describe_steps(model) + _describe_seen(row)
     return Measured(replace(row, notes=tuple(notes)), None if texts is None else tuple(texts.bits.tolist()))
 
 
@@ -73,6 +76,13 @@ def _try_bits(model: ReviewModel, held_out: HeldOut) -> tuple[TextBits | None, l
         return None, [f"It has no bits per character: {error}"]
     zeros = texts.zero_probability_tokens
     return texts, [f"{zeros:,} held-out tokens have probability zero, so its bits are infinite."] if zeros else []
+
+
+def _try_picture(model: ReviewModel) -> tuple[str, list[str]]:
+    try:
+        return draw(model), []
+    except ReviewgenError as error:  # a plugin's description of its graph may be damaged
+        return "", [f"Its graph cannot be drawn: {error}"]
 
 
 def _bits_facts(texts: TextBits, held_out: HeldOut, seed: int) -> dict[str, Any]:
