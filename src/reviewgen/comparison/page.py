@@ -101,6 +101,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             y="bits per character, validation texts",
             summary=summary,
             from_zero=True,
+            log_x=name == "tokens",  # counting reads millions of tokens while a network learns from thousands
         )
     if sized := [(style, row) for style, row in numbered if row.parameters and row.bits_per_character is not None]:
         yield draw_chart(
