@@ -418,3 +418,19 @@ def test_control_characters_do_not_reach_the_terminal():
     console.print(draw_tables(comparison, 80))
     said = console.file.getvalue()
     assert "\x1b" not in said and "\x07" not in said and "[bold]b" in said and "[red]x" in said
+
+
+def test_a_run_on_a_prepared_corpus_gives_the_same_model(models):
+    from reviewgen.errors import TrainingError
+    from reviewgen.runs import TrainingRun
+    from reviewgen.runs.prepare import prepare
+
+    options = {"steps": 2, "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
+    run = TrainingRun("gru-char", DATA, **options)
+    run.start_on(prepare(run.plan))
+    with pytest.raises(TrainingError, match="has a corpus already"):
+        run.start_on(prepare(run.plan))
+    assert run.corpus.count("train") > 0 and len(list(run)) >= 2
+    one, other = run.finish(), reviewgen.train("gru-char", DATA, progress=False, **options)
+    tensors = other.model.state_dict()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in one.model.state_dict().items())
