@@ -118,7 +118,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             title="Order of an n-gram: training against held-out text",
             x="order",
             y="bits per character",
-            summary="Longer contexts fit the training text ever better; what does not help held-out text is learned by heart.",
+            summary="All orders count the same text. What a longer context gains on it, but not on held-out text, is learned by heart.",
         )
 
 
