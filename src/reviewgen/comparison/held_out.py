@@ -140,8 +140,8 @@ def is_same_corpus(model: ReviewModel, held_out: HeldOut) -> bool:
 def find_seen(model: ReviewModel, held_out: HeldOut) -> float | None:
     """Return which share of the held-out texts stands in a model's training text as a whole.
 
-    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200. None if
-    the model has no index of its training text, or all texts are that short.
+    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200.
+    None if the model has no index of its training text, or all texts are that short.
     """
     index = model.bundle.index
     shortest = COPY_CHARACTERS if index is not None and index.form == "exact" else _SURE_CHARACTERS

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from markupsafe import Markup
 
@@ -18,6 +18,7 @@ _MAX_SAMPLE = 1500  # characters that are shown
 _MAX_PAIRS = 15  # that are shown at once; more are folded
 
 
+@runtime_checkable
 class Compared(Protocol):
     """What a page needs of a ``Comparison``, which imports this file."""
 
@@ -118,7 +119,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             title="Order of an n-gram: training against held-out text",
             x="order",
             y="bits per character",
-            summary="All orders count the same text. What a longer context gains on it, but not on held-out text, is learned by heart.",
+            summary="All orders count the same text. What a long context gains there, and not on held-out text, is learned by heart.",
         )
 
 
