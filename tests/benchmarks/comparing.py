@@ -4,6 +4,7 @@ Targets: 5 x 20 + 30 s, which includes reading the reviews; 1 MB. The load of th
 """
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,8 +25,10 @@ def main() -> int:
         seconds, size = time.monotonic() - start, page.stat().st_size
         if kept := os.environ.get("KEEP_PAGE"):
             page.replace(kept)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     most = len(PRESETS) * SECONDS + 30
     print(f"{seconds:.1f} s, target <= {most}; load {before:.1f} before, {os.getloadavg()[0]:.1f} after", flush=True)
+    print(f"processor: {used.ru_utime + used.ru_stime:.1f} s on {os.cpu_count()} cores")
     print(f"page {size / 1e6:.3f} MB, target <= 1")
     return int(status != 0 or seconds > most or size > 1e6)
 

@@ -163,9 +163,8 @@ def test_perplexity_and_bits_are_one_measurement_in_two_units(compared, models):
 
 
 def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models, compared, tmp_path):
-    other = reviewgen.train(
-        "ngram-char", DATA, validation=["Something else.", "More."], steps=2, model={"order": 3}, progress=False
-    )
+    settings = {"model": {"order": 3}, "training": {"novelty": "exact"}}
+    other = reviewgen.train("ngram-char", DATA, validation=["Something else.", "More."], steps=2, progress=False, **settings)
     result = reviewgen.compare({"seen": other, **models}, DATA, **QUICK)
     assert result.rows[0].seen == 1.0 and result.rows[0].has_seen_held_out and "too low" in result.rows[0].notes[0]
     assert {name for pair in result.pairs for name in (pair.first, pair.second)} == {"char", "word"}
@@ -418,3 +417,43 @@ def test_control_characters_do_not_reach_the_terminal():
     console.print(draw_tables(comparison, 80))
     said = console.file.getvalue()
     assert "\x1b" not in said and "\x07" not in said and "[bold]b" in said and "[red]x" in said
+
+
+def test_a_run_on_a_prepared_corpus_gives_the_same_model(models):
+    from reviewgen.errors import TrainingError
+    from reviewgen.runs import TrainingRun
+    from reviewgen.runs.prepare import prepare
+
+    options = {"steps": 2, "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
+    run = TrainingRun("gru-char", DATA, **options)
+    run.start_on(prepare(run.plan))
+    with pytest.raises(TrainingError, match="has a corpus already"):
+        run.start_on(prepare(run.plan))
+    assert run.corpus.count("train") > 0 and len(list(run)) >= 2
+    one, other = run.finish(), reviewgen.train("gru-char", DATA, progress=False, **options)
+    tensors = other.model.state_dict()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in one.model.state_dict().items())
+
+
+def test_copied_spans_of_a_sample_are_those_of_the_training_text(models):
+    from reviewgen.comparison.sampling import draw_samples
+
+    text = draw_samples(models["char"], DATA[0][:20], 1.0, 0, None)[0].text
+    training = ["x" * 30 + text[5:70] + "y" * 30]
+    (sample, *_) = draw_samples(models["char"], DATA[0][:20], 1.0, 0, training)
+    assert sample.text == text and sample.copied == ((5, 70),)
+    for each in draw_samples(models["char"], DATA[0], 1.0, 0, None):  # by the exact index
+        assert each.copied and each.copied[0][0] == 0 and each.copied[0][1] >= len(DATA[0])
+    for each in draw_samples(models["word"], DATA[0], 1.0, 0, DATA):
+        for start, end in each.copied:
+            assert any(each.text[start:end] in text for text in DATA) or end - start > 50
+
+
+def test_the_head_of_a_store_is_its_first_texts(tmp_path):
+    from reviewgen.data.store import write_split
+
+    store = write_split(["abc", "defg", "h"], LETTERS, tmp_path, "train", LETTERS.vocab_size)
+    head = store.head(12)
+    assert len(head) == 2 and head.tokens == 11 and head.characters.tolist() == [3, 4] and len(store) == 3
+    assert [block.tolist() for block in head.blocks] == [store.ids[:11].tolist()]
+    assert len(store.head(0)) == 1 and len(store.head(10**9)) == 3

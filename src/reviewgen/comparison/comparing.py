@@ -180,12 +180,13 @@ def _measure(entry: "Entry", request: Request, held_out: "HeldOut", trainer: "Tr
     from reviewgen.model import ReviewModel
 
     orders: tuple[OrderPoint, ...] = ()
+    training = None
     if entry.is_preset:
         model = trainer.train(entry.source, None if request.folder is None else request.folder.model(entry))
-        orders = trainer.measure_orders(model, entry.source)
+        orders, training = trainer.measure_orders(model, entry.source), trainer.training_texts(entry.source)
     else:
         model = entry.source if isinstance(entry.source, ReviewModel) else ReviewModel.from_pretrained(entry.source)
-    return measure_model(model, entry, held_out, request.prompt, request.seed, orders)
+    return measure_model(model, entry, held_out, request.prompt, request.seed, orders, training)
 
 
 @contextmanager

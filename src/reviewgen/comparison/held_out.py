@@ -23,6 +23,7 @@ _CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainin
 _PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
 _MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
 _MAX_TEXTS = 2000
+_SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _READ = 200_000  # texts of a separate source, at most
 
@@ -139,11 +140,13 @@ def is_same_corpus(model: ReviewModel, held_out: HeldOut) -> bool:
 def find_seen(model: ReviewModel, held_out: HeldOut) -> float | None:
     """Return which share of the held-out texts stands in a model's training text as a whole.
 
-    Texts of fewer than 50 characters are left out, since people repeat those. None if the model has no index of its training
-    text, or all texts are that short.
+    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200.
+    None if the model has no index of its training text, or all texts are that short.
     """
-    texts = [text for text in held_out.texts if len(text) >= COPY_CHARACTERS]
-    if model.bundle.index is None or not texts:
+    index = model.bundle.index
+    shortest = COPY_CHARACTERS if index is not None and index.form == "exact" else _SURE_CHARACTERS
+    texts = [text for text in held_out.texts if len(text) >= shortest]
+    if index is None or not texts:
         return None
     chosen = texts[:: math.ceil(len(texts) / _LOOKED_UP)]
     reports = [model.novelty(text) for text in chosen]

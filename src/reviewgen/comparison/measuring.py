@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,15 @@ class Measured:
 
 
 def measure_model(
-    model: ReviewModel, entry: Entry, held_out: HeldOut, prompt: str, seed: int, orders: tuple[OrderPoint, ...] = ()
+    model: ReviewModel,
+    entry: Entry,
+    held_out: HeldOut,
+    prompt: str,
+    seed: int,
+    orders: tuple[OrderPoint, ...] = (),
+    training: Iterable[str] | None = None,
 ) -> Measured:
-    """Return the row of a model.
+    """Return the row of a model; ``training`` is its training text, if that is at hand.
 
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
@@ -42,7 +49,7 @@ def measure_model(
     texts, notes = _try_bits(model, held_out)
     ids = sum(len(model.tokenizer.encode(text)) for text in held_out.texts[:200])
     density = ids / sum(len(text) for text in held_out.texts[:200])
-    samples = draw_samples(model, prompt, density, seed)
+    samples = draw_samples(model, prompt, density, seed, training)
     written = measure_written(model, density, seed)
     picture, undrawn = _try_picture(model)
     seen, is_same = find_seen(model, held_out), is_same_corpus(model, held_out)

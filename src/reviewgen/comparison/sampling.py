@@ -6,13 +6,14 @@ with each: it is the models that are compared. Texts have about the same length 
 
 import math
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from reviewgen.comparison.rows import Sample
 from reviewgen.config import GenerationConfig
 from reviewgen.evaluation import measure_texts, take_words
 from reviewgen.model import ReviewModel
-from reviewgen.novelty import COPY_CHARACTERS, Novelty
+from reviewgen.novelty import COPY_CHARACTERS, Novelty, copied_spans
 
 __all__ = ["TEMPERATURES", "Written", "draw_samples", "measure_written"]
 
@@ -33,18 +34,34 @@ class Written:
     words: int
 
 
-def draw_samples(model: ReviewModel, prompt: str, tokens_per_character: float, seed: int) -> tuple[Sample, ...]:
-    """Return a text for each of ``TEMPERATURES``, from one prompt."""
+def draw_samples(
+    model: ReviewModel, prompt: str, tokens_per_character: float, seed: int, training: Iterable[str] | None
+) -> tuple[Sample, ...]:
+    """Return a text for each of ``TEMPERATURES``, from one prompt.
+
+    Args:
+        model: The model.
+        prompt: Their beginning.
+        tokens_per_character: Of the model's tokenizer, for their length.
+        seed: Their seed.
+        training: The training text; without it, copied spans are known of models with an exact index only.
+    """
     config = _config(tokens_per_character)
-    samples = []
-    for temperature in TEMPERATURES:
-        text = model.generate_one(prompt, generation_config=replace(config, temperature=temperature), seed=seed)
-        report = None if model.bundle.index is None else model.novelty(text)
-        samples.append(Sample(temperature, text, None if report is None else _copied(report)))
-    return tuple(samples)
+    settings = [replace(config, temperature=temperature) for temperature in TEMPERATURES]
+    texts = [model.generate_one(prompt, generation_config=each, seed=seed) for each in settings]
+    copied = _exact_spans(model, texts) if training is None else copied_spans(texts, training)
+    spans = [None] * len(texts) if copied is None else [tuple(each) for each in copied]
+    return tuple(Sample(*each) for each in zip(TEMPERATURES, texts, spans, strict=True))
 
 
-def _copied(report: Novelty) -> tuple[tuple[int, int], ...]:
+def _exact_spans(model: ReviewModel, texts: Sequence[str]) -> list[list[tuple[int, int]]] | None:
+    """Return the copied spans by the model's index; None without one, or if it is compact, which gives upper bounds."""
+    if model.bundle.index is None or model.bundle.index.form != "exact":
+        return None
+    return [_join(model.novelty(text)) for text in texts]
+
+
+def _join(report: Novelty) -> list[tuple[int, int]]:
     """Return the copied spans of at least 50 characters, in order, joined where they overlap."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted((span.start, span.end) for span in report.spans if span.end - span.start >= COPY_CHARACTERS):
@@ -52,7 +69,7 @@ def _copied(report: Novelty) -> tuple[tuple[int, int], ...]:
             joined[-1] = joined[-1][0], max(end, joined[-1][1])
         else:
             joined.append((start, end))
-    return tuple(joined)
+    return joined
 
 
 def measure_written(model: ReviewModel, tokens_per_character: float, seed: int) -> Written:

@@ -3,7 +3,7 @@
 The clock of a time budget starts when the corpus is prepared, so that the first preset has no less time than the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from rich.console import Console
 
 from reviewgen.comparison.rows import OrderPoint
 from reviewgen.config import fields_of
-from reviewgen.errors import TrainingError
+from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
-from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.plan import RunLength, TrainingPlan, make_plan
 from reviewgen.runs.prepare import PreparedCorpus, have_same_corpus, prepare
 from reviewgen.runs.progress import training_bar
 from reviewgen.runs.start import start_fit
@@ -69,16 +69,26 @@ class Trainer:
             return ()
         orders = sorted({order for order in _ORDERS if order <= config.order + 2} | {config.order})
         corpus = replace(self._prepare(plan), index=None, lexicon=None)
-        return tuple(self._measure_order(preset, order, corpus, len(orders)) for order in orders)
-
-    def _measure_order(self, preset: str, order: int, corpus: PreparedCorpus, count: int) -> OrderPoint:
-        plan = self._plan(preset, model={"order": order}, training={"novelty": "none", "copy_tokens": 0})
         if plan.length.seconds is not None:
-            plan = replace(plan, length=replace(plan.length, seconds=_TIME_SHARE * plan.length.seconds / count))
-        try:
-            row = train_row(start_fit(plan, corpus, log=RunLog(None, None, plan.preset)), order)
-        except TrainingError:  # its share of the time is too short
-            return OrderPoint(order, None, None)
+            train = corpus.stores["train"].head(self._countable(model, _TIME_SHARE * plan.length.seconds / len(orders)))
+            corpus = replace(corpus, stores={**corpus.stores, "train": train})
+        return tuple(self._measure_order(preset, order, corpus) for order in orders)
+
+    def training_texts(self, preset: str) -> Iterator[str]:
+        """Yield the training texts of a preset."""
+        corpus = self._prepare(self._plan(preset))
+        return decode_texts(corpus.stores["train"].blocks, corpus.tokenizer)
+
+    def _countable(self, model: ReviewModel, seconds: float) -> int:
+        """Return how many tokens each order counts, all the same ones: as many as the row's model would in some time."""
+        last = model.training["evaluations"][-1]
+        rate = float(last["tokens_seen"]) / max(float(last["seconds"]), 0.01)
+        return max(1, round(seconds * rate))
+
+    def _measure_order(self, preset: str, order: int, corpus: PreparedCorpus) -> OrderPoint:
+        plan = self._plan(preset, model={"order": order}, training={"novelty": "none", "copy_tokens": 0})
+        whole = replace(plan, length=RunLength(epochs=1.0))
+        row = train_row(start_fit(whole, corpus, log=RunLog(None, None, plan.preset)), order)
         return OrderPoint(order, row.train_bits, row.held_out_bits)
 
     def _plan(self, preset: str, **changed: Mapping[str, Any]) -> TrainingPlan:

@@ -4,6 +4,7 @@ The files of a split are ``SPLIT.uint16`` or ``SPLIT.uint32``, ``SPLIT.index.npy
 ``SPLIT.conditions.npy``.
 """
 
+import copy
 import io
 import itertools
 import mmap
@@ -76,6 +77,14 @@ class TokenStore:
         """Yield the ids and the number of characters of each text."""
         for number in range(len(self)):
             yield self.document(number), int(self.characters[number])
+
+    def head(self, tokens: int) -> "TokenStore":
+        """Return a view of the first texts, with about ``tokens`` ids; at least one text."""
+        count = max(1, int(self.offsets.searchsorted(tokens, side="right")) - 1)
+        part = copy.copy(self)
+        part.offsets, part.characters = self.offsets[: count + 1], self.characters[:count]
+        part.conditions = None if self.conditions is None else self.conditions[:count]
+        return part
 
     @property
     def blocks(self) -> "Blocks":

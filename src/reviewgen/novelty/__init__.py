@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from reviewgen.compiled.windows import WindowSet
 from reviewgen.novelty.build import build_index
-from reviewgen.novelty.characters import COPY_CHARACTERS, copied_share, copied_shares
+from reviewgen.novelty.characters import COPY_CHARACTERS, copied_share, copied_shares, copied_spans
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
@@ -36,6 +36,7 @@ __all__ = [
     "build_index",
     "copied_share",
     "copied_shares",
+    "copied_spans",
     "read_index",
     "write_index",
 ]

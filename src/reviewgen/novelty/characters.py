@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64, UInt32, UInt64
 from reviewgen.compiled.windows import MULTIPLIER
 from reviewgen.novelty.matching import find_windows
 
-__all__ = ["COPY_CHARACTERS", "copied_share", "copied_shares"]
+__all__ = ["COPY_CHARACTERS", "copied_share", "copied_shares", "copied_spans"]
 
 COPY_CHARACTERS = 50
 """The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
@@ -44,6 +44,20 @@ def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], leng
     copied = _find_copied(texts, training, length)  # (N,), of all texts one after another
     bounds = np.cumsum([0, *(sum(map(len, group)) for group in groups)])
     return [float(copied[start:end].mean()) if end > start else None for start, end in pairwise(bounds.tolist())]
+
+
+def copied_spans(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[list[tuple[int, int]]]:
+    """Return where the copied spans of each text start and end; overlapping ones are one. As exact as ``copied_share``.
+
+    >>> copied_spans(["so good, so bad"], ["it was so good", "so very bad"], length=6)
+    [[(0, 7)]]
+    """
+    copied, bounds = _find_copied(texts, training, length), np.cumsum([0, *map(len, texts)])
+    spans = []
+    for start, end in pairwise(bounds.tolist()):
+        edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()
+        spans.append(list(zip(edges[::2], edges[1::2], strict=True)))
+    return spans
 
 
 def _find_copied(texts: Sequence[str], training: Iterable[str], length: int) -> Bool[np.ndarray, " N"]:
