@@ -5,9 +5,11 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from reviewgen.graphs import draw, graph
 from reviewgen.graphs.draw import describe_graph
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.protocols.graph_rules import all_nodes
+from reviewgen.registry import find_model
 from reviewgen.testing import make_model
 from reviewgen.testing.graph_law import described_graph
 from tests.unit.fakes import LETTERS, TableModel, run_command
@@ -250,21 +253,29 @@ def test_a_drawn_model_stays_as_it_was():
     assert not model.mix._forward_hooks and not model.mix._forward_pre_hooks
 
 
-def test_the_contexts_and_counts_of_a_trie_are_those_of_the_texts():
-    texts = ["abab", "abac", "abad", "baba"] * 3
-    model = reviewgen.train("ngram-char", texts, epochs=1, model={"order": 3, "smoothing": "witten-bell"}, clean=False)
-    picture = graph(model)
-    trie = next(node.inside for node in picture.graph.nodes if node.id == "trie")
-    tokenizer = model.tokenizer
-    after = {node.tokens: node.detail for node in trie.nodes if len(node.tokens) == 2}
-    assert after
-    assert all(tokenizer.decode(list(tokens)) in "|".join(texts) for tokens in after)
-    for tokens, detail in after.items():
-        siblings = [other for other in after if other[0] == tokens[0]]
-        chance = float(re.search(r"p = ([\d.e-]+)", detail)[1])
-        row, _ = model.bundle.model(torch.tensor([[tokens[0]]]), model.bundle.model.initial_state(1))
-        assert chance == pytest.approx(float(row[0, -1, tokens[1]].exp()), rel=0.06)  # two digits are shown
-        assert len(siblings) <= 3
+@pytest.mark.parametrize("smoothing", ["witten-bell", "absolute", "kneser-ney"])
+def test_the_contexts_of_a_trie_have_the_probabilities_and_counts_of_the_texts(smoothing):
+    kind, _ = find_model("ngram")
+    model = kind(kind.Config(vocab_size=LETTERS.vocab_size, order=3, smoothing=smoothing))
+    texts = [np.array([0, *LETTERS.encode(text), 1]) for text in ("abab cab", "abac dab", "abad", "baba habe", "a bad bed") * 2]
+    for text in texts:
+        model.observe(text)
+    model.finish()
+    counted = Counter(tuple(text[at : at + 3].tolist()) for text in texts for at in range(len(text) - 2))
+    trie = next(node.inside for node in describe_graph(model).nodes if node.id == "trie")
+    drawn = {node.tokens: node.detail for node in trie.nodes if len(node.tokens) == 3}
+    assert 2 <= len(drawn) <= 3
+    for (*context, last), detail in drawn.items():
+        logits, _ = model(torch.tensor([context]), model.initial_state(1))
+        assert float(re.search(r"p = ([\d.e-]+)", detail)[1]) == pytest.approx(float(logits[0, -1, last].exp()), rel=0.06)
+        assert detail.endswith(f", {counted[(*context, last)]} times")
+    seen = [count for (*start, _), count in counted.items() if tuple(start) == tuple(context)]
+    assert sorted((counted[tokens] for tokens in drawn), reverse=True) == sorted(seen, reverse=True)[: len(drawn)]
+
+
+def test_tokens_of_a_trie_are_shown_as_text():
+    svg = draw("ngram-char")
+    assert "“␣th”" in svg.replace("<tspan", "") and "not trained" not in svg
 
 
 # ---- pictures
