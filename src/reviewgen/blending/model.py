@@ -18,6 +18,7 @@ from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
+from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_model, name_of_saved
 
@@ -77,7 +78,13 @@ class Blend:
         return tuple(part.initial_state(batch_size) for part in self.parts)
 
     def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return the log probability of every token after each of ``ids``, and the parts' states after the last."""
+        """Return the log probability of every token after each of ``ids``, and the parts' states after the last.
+
+        Raises:
+            ShapeError: The ids or a part's state have another shape.
+        """
+        check_ids(ids)
+        check_state(state, len(self.parts))
         steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
         scores = [log_probs for log_probs, _ in steps]
         logs = [log_weights.unsqueeze(-1) for log_weights in self._log_weights(scores)]

@@ -6,6 +6,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
 
     model       LanguageModel: is trained; torch tensors in and out
     abilities   its own loss, optimizer settings and foreign weights
+    operations  what a model computes, one operation after the other
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         SupportsScore,
         SupportsStep,
     )
+    from reviewgen.protocols.operations import Operation, SupportsOperations
     from reviewgen.protocols.processor import LogitsProcessor, LogitsProcessorFactory
     from reviewgen.protocols.stepper import (
         DEAD_END,
@@ -66,6 +68,7 @@ __all__ = [
     "LogitsProcessor",
     "LogitsProcessorFactory",
     "Metric",
+    "Operation",
     "State",
     "StepState",
     "Stepper",
@@ -79,6 +82,7 @@ __all__ = [
     "SupportsInitialWeights",
     "SupportsLoss",
     "SupportsMigration",
+    "SupportsOperations",
     "SupportsParameterGroups",
     "SupportsSample",
     "SupportsScore",
@@ -105,6 +109,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsScore",
             "SupportsStep",
         ],
+        "operations": ["Operation", "SupportsOperations"],
         "processor": ["LogitsProcessor", "LogitsProcessorFactory"],
         "stepper": [
             "Constraints",
