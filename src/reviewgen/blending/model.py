@@ -18,8 +18,8 @@ from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
-from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.protocols.migration import read_saved_config
+from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.registry import Plugin, find_model, name_of_saved
 
 __all__ = ["Blend", "EntropyModel"]
@@ -87,7 +87,7 @@ class Blend:
         check_state(state, len(self.parts))
         steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
         scores = [log_probs for log_probs, _ in steps]
-        logs = [log_weights.unsqueeze(-1) for log_weights in self._log_weights(scores)]
+        logs = [log_weights.unsqueeze(-1) for log_weights in self.log_weights(scores)]
         return _mix(scores, logs), tuple(new_state for _, new_state in steps)
 
     def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
@@ -98,12 +98,12 @@ class Blend:
         """
         if self.config.gate:
             steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
-            logs = self._log_weights([log_probs for log_probs, _ in steps])
+            logs = self.log_weights([log_probs for log_probs, _ in steps])
             scores = [_gather(log_probs, targets) for log_probs, _ in steps]
         else:
             steps = [_score_part(part, ids, targets, part_state) for part, part_state in zip(self.parts, state, strict=True)]
             scores = [score for score, _ in steps]  # (B, T)
-            logs = self._log_weights(scores)
+            logs = self.log_weights(scores)
         return _mix(scores, logs), tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
@@ -128,7 +128,7 @@ class Blend:
             part.load_state_dict(part_tensors)
         self.parts = tuple(_in_evaluation_mode(part) for part in parts)
 
-    def _log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:
+    def log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:
         """Return the log of each part's weight: (), or, with a gate, (B, T) from all log probabilities of the parts."""
         logs = [torch.tensor(math.log(weight) if weight else -math.inf) for weight in self.config.weights]
         if not self.config.gate:

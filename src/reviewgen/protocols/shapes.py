@@ -75,7 +75,7 @@ def check_shape(name: str, tensor: Any, sizes: Mapping[str, int], *, is_integer:
 
 def _describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of the shape {tuple(value.shape)}"
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} of the shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
 
 

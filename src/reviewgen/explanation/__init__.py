@@ -1,0 +1,26 @@
+"""What a model computes on a text, with the actual numbers: operations, loss, counts, gates, hidden units.
+
+explain     reviewgen.explain
+subject     the model: loaded, or initialised
+batch       texts as ids and targets
+walk        each operation: of a model that describes itself, or
+modules     of any other, by forward hooks
+loss        logits to bits per character
+counts      the n-grams behind a token
+units       gates, and hidden units that follow a property of the text
+measured    the texts that units are measured on
+page        the page
+results     Explanation, as plain data
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from reviewgen.explanation.explain import explain
+    from reviewgen.explanation.results import Explanation
+
+__all__ = ["Explanation", "explain"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"explain": ["explain"], "results": ["Explanation"]})

@@ -1,0 +1,117 @@
+"""Gates, and hidden units that follow a property of the text: Karpathy, Johnson and Fei-Fei 2015, "Visualizing and Understanding
+Recurrent Networks" (arXiv 1506.02078), section 4.1.
+
+A unit is chosen by its correlation with the property on one half of the texts; what is reported is the correlation on the other
+half, since the best of a thousand units correlates with anything on the texts that it is chosen by. N tokens, H units.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from reviewgen.explanation.batch import Batch
+from reviewgen.explanation.results import Gate, Unit
+from reviewgen.protocols import Operation, SupportsOperations
+
+__all__ = ["LINE", "QUOTES", "ReadText", "correlations", "explain_gates", "find_units", "properties_of"]
+
+QUOTES, LINE = "inside quotes", "position in the line"
+_UNITS = 3  # that are reported of each property
+_ROWS = 16  # texts that are read at once
+
+
+class ReadText(NamedTuple):
+    """A text to measure on: its ids with bos and unspecified conditions, and its properties, by name, at each of them."""
+
+    ids: list[int]
+    properties: Mapping[str, Sequence[float]]
+
+
+def explain_gates(operations: Sequence[Operation], batch: Batch) -> Iterator[Gate]:
+    """Yield the mean opening of each gate at each token of each text."""
+    for operation in operations:
+        if operation.kind == "gate":
+            means = operation.values.double().flatten(2).mean(-1)  # (B, T)
+            rows = zip(means.tolist(), batch.rows, strict=True)
+            yield Gate(operation.name, tuple(tuple(mean[: len(row)]) for mean, row in rows))
+
+
+def properties_of(pieces: Sequence[str], given: int) -> dict[str, list[float]]:
+    """Return the properties of a text after each of its tokens: whether a quote is open, and the characters since the line began.
+
+    >>> properties_of(['"', "a", '"', "b"], given=1)
+    {'inside quotes': [0.0, 1.0, 1.0, 0.0, 0.0], 'position in the line': [0.0, 1.0, 2.0, 3.0, 4.0]}
+
+    Args:
+        pieces: The text of each token.
+        given: The number of ids before the text.
+    """
+    is_open, place = False, 0
+    quotes, line = [0.0] * given, [0.0] * given
+    for piece in pieces:
+        for character in piece:
+            place = 0 if character == "\n" else place + 1
+            if character in '"\u201c\u201d':
+                is_open = character == "\u201c" or (character == '"' and not is_open)
+        quotes.append(float(is_open))
+        line.append(float(place))
+    return {QUOTES: quotes, LINE: line}
+
+
+def find_units(
+    model: SupportsOperations, texts: Sequence[ReadText], operations: Sequence[Operation], batch: Batch, padding: int
+) -> Iterator[Unit]:
+    """Yield, for each property of some texts, the units that follow it most.
+
+    Args:
+        model: The model.
+        texts: The texts to measure on; every second one chooses the units.
+        operations: What the model computed on the explained batch.
+        batch: That batch.
+        padding: The id that fills rows up.
+    """
+    chosen_by, measured = _read(model, texts[::2], padding), _read(model, texts[1::2], padding)
+    explained = {operation.name: operation.values for operation in operations if operation.kind == "state"}
+    for name in texts[0].properties:
+        first, second = (_values_of(part, name) for part in (texts[::2], texts[1::2]))
+        ranked = []
+        for state in explained:
+            before, after = correlations(chosen_by[state], first), correlations(measured[state], second)
+            both = np.isfinite(before) & np.isfinite(after)
+            best = np.argsort(-np.where(both, abs(before), -1), kind="stable")[:_UNITS]
+            ranked += [(float(before[unit]), float(after[unit]), state, int(unit)) for unit in best if both[unit]]
+        for before_of, after_of, state, unit in sorted(ranked, key=lambda each: -abs(each[0]))[:_UNITS]:
+            rows = zip(explained[state][..., unit].tolist(), batch.rows, strict=True)
+            values = tuple(tuple(row[: len(ids)]) for row, ids in rows)
+            yield Unit(name, state, unit, after_of, before_of, values)
+
+
+def correlations(units: Float64[np.ndarray, "N H"], values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " H"]:
+    """Return Pearson's correlation of each unit with a property; NaN where one of the two does not vary."""
+    centred, wanted = units - units.mean(axis=0), values - values.mean()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result: np.ndarray = wanted @ centred / np.sqrt((centred**2).sum(axis=0) * (wanted**2).sum())
+    return result
+
+
+def _values_of(texts: Sequence[ReadText], name: str) -> Float64[np.ndarray, " N"]:
+    return np.concatenate([np.array(text.properties[name], np.float64) for text in texts])
+
+
+@torch.no_grad()
+def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) -> dict[str, Float64[np.ndarray, "N H"]]:
+    """Return the units of each part of the state at each token of some texts."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(texts), _ROWS):
+        some = [text.ids for text in texts[start : start + _ROWS]]
+        ids = torch.full((len(some), max(map(len, some))), padding)
+        for row, text in zip(ids, some, strict=True):
+            row[: len(text)] = torch.tensor(text)
+        for operation in model.operations(ids, model.initial_state(len(some))):  # type: ignore[attr-defined]
+            if operation.kind == "state":
+                rows = zip(operation.values.double().numpy(), some, strict=True)
+                parts.setdefault(operation.name, []).extend(values[: len(text)] for values, text in rows)
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
