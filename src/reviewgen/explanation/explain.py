@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reviewgen.blending import Blend
+from reviewgen.blending.model import Blend
 from reviewgen.config import EvaluateOptions, refuse_unknown_options
 from reviewgen.explanation.batch import Batch, Labels, check_texts, make_batch
 from reviewgen.explanation.counts import explain_counts
@@ -138,10 +138,8 @@ def _windows(walks: Sequence[Walk], batch: Batch, subject: Subject) -> dict[tupl
     windows: list[Operation] = [each for done in walks for each in done.operations if each.kind == "window"]
     if not windows:
         return {}
-    labels, padding = Labels(subject.tokenizer), subject.conditions.vocab_size
+    labels, padding, ids = Labels(subject.tokenizer), subject.conditions.vocab_size, windows[0].values
     return {
-        (row, time): tuple(
-            "(before)" if token >= padding else labels.label(token) for token in windows[0].values[row, time].tolist()
-        )
-        for row, time in places(batch)
+        place: tuple("(before)" if token >= padding else labels.label(token) for token in ids[place].tolist())
+        for place in places(batch)
     }

@@ -1,8 +1,8 @@
 """The calls of a model's modules, by forward hooks: what each returns, its own parameters and its own multiplications.
 
-For models that do not describe themselves. What a module computes outside its child modules, with parameters of its own or without
-any, is counted at the module itself. Multiplications are counted where torch dispatches them, so they are those of the code that
-runs: of matrix products by torch's FlopCounterMode, two operations each, and of elementwise products.
+For models that do not describe themselves. What a module computes outside its child modules is counted at the module itself.
+Multiplications are counted where torch dispatches them, so they are those of the code that runs: those of matrix products by
+torch's FlopCounterMode, which counts two operations each, and those of elementwise products.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,9 +57,8 @@ def call_with_hooks(model: Any, ids: Int[Tensor, "B T"], state: Any) -> tuple[Te
         for handle in handles:
             handle.remove()
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)):
-        raise BrokenPlugin(
-            f"{type(model).__name__} must return a pair of logits (B, T, V) and a state; got {type(result).__name__}."
-        )
+        name, given = type(model).__name__, type(result).__name__
+        raise BrokenPlugin(f"{name} must return a pair of logits (B, T, V) and a state; got a {given}.")
     return result[0], list(recorder.calls(model))
 
 

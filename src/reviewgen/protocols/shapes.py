@@ -63,7 +63,8 @@ def check_shape(name: str, tensor: Any, sizes: Mapping[str, int], *, is_integer:
         ShapeError: It has another shape or dtype, or is not a tensor.
     """
     if isinstance(tensor, torch.Tensor) and tensor.shape == tuple(sizes.values()):
-        if (tensor.dtype in _INTEGERS) if is_integer else tensor.is_floating_point():
+        is_right = tensor.dtype in _INTEGERS if is_integer else tensor.is_floating_point()
+        if is_right:
             return
     expected = ", ".join(f"{letter}={size} {_MEANINGS.get(letter, '')}".rstrip() for letter, size in sizes.items())
     kind = "integers" if is_integer else "floating-point numbers"
