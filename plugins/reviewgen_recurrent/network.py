@@ -177,8 +177,8 @@ class Recurrent(nn.Module):
                 yield operation
             x = operation.values.transpose(0, 1)  # (T, B, H)
         if isinstance(output.projection, nn.Linear):
-            weight, x = output.projection.weight, output.projection(x)
-            yield _operation("projection", "p_t = W_p h_t", x, "B T E", weight.numel(), weight.numel() * ids.numel())
+            size = output.projection.weight.numel()
+            yield _operation("projection", "p_t = W_p h_t", output.projection(x), "B T E", size, size * ids.numel())
         own = 0 if output.weight is None else output.weight.numel()
         matrix = "W_out" if own else "e"
         hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
