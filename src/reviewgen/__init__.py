@@ -16,17 +16,20 @@ from reviewgen.version import __version__
 if TYPE_CHECKING:
     from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune, tune_sampling
     from reviewgen.errors import ReviewgenError
+    from reviewgen.explanation import Explanation, explain
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
     from reviewgen.runs import TrainingRun
 
 __all__ = [
+    "Explanation",
     "ReviewModel",
     "ReviewgenError",
     "TrainingRun",
     "__version__",
     "best_trial",
     "blend",
+    "explain",
     "list_models",
     "list_presets",
     "list_tokenizers",
@@ -46,6 +49,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     submod_attrs={
         "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"],
         "errors": ["ReviewgenError"],
+        "explanation": ["Explanation", "explain"],
         "model": ["ReviewModel"],
         "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],
         "runs": ["TrainingRun"],

@@ -6,6 +6,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     settings                           ``settings``: every setting of a preset
     generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
     play                               ``play``
+    explain, explain_tables            ``explain``; its tables
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
     look                               ``list``, ``doctor``
@@ -24,6 +25,7 @@ import typer
 
 from reviewgen.cli import (
     blend,
+    explain,
     generate,
     look,
     play,
@@ -86,6 +88,7 @@ _add("play", play.play)
 _add("evaluate", use.evaluate)
 _add("score", use.score)
 _add("novelty", use.novelty)
+_add("explain", explain.explain)
 _add("push", share.push)
 _add("pull", share.pull)
 _add("list", look.list_plugins)
