@@ -9,7 +9,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError
-from reviewgen.pages import Series, draw_chart, refuse_page, render, save_page
+from reviewgen.pages import Series, draw_chart, render, save_page
 from reviewgen.pages.charts import thin
 from reviewgen.pages.scales import make_scale
 from tests.browser import SCHEMES, WIDTHS, problems
@@ -41,7 +41,7 @@ def page(tmp_path, *charts):
 
 
 def test_every_text_of_a_chart_is_escaped():
-    hostile = {name: HOSTILE for name in CHART}
+    hostile = dict.fromkeys(CHART, HOSTILE)
     figure = draw_chart([Series(HOSTILE, [(1, 2), (2, 1)]), Series(HOSTILE + "!", [])], **hostile)
     assert "<script" not in figure and "<img" not in figure and "133707" not in figure
     assert svg_of(figure).get("aria-label") == f"{HOSTILE}. {HOSTILE}"

@@ -29,8 +29,8 @@ def explain(
         str | None,
         typer.Option(
             "--data",
-            help="Texts that the model was not trained on, to find hidden units that follow quotes, the position in the line or a "
-            "condition; a source as for evaluate.",
+            help="Texts that the model was not trained on, to find hidden units that follow quotes, the position in the line or "
+            "a condition; a source as for evaluate.",
         ),
     ] = None,
     split: Annotated[
