@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewgen.explanation import Explanation
-from reviewgen.explanation.results import CountedToken, Gate, Line, ModelExplanation, TokenLoss
+from reviewgen.explanation.results import CountedToken, CountStep, Gate, Line, ModelExplanation, TokenLoss
 
 __all__ = ["print_explanation"]
 
@@ -103,7 +103,8 @@ def _losses(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     for token in loss.tokens[:tokens]:
         before = _window(token) if has_windows else token.before
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
-        table.add_row(*map(Text, (before, token.token, *(f"{number:.4f}" for number in numbers), _percent(token.probability))))
+        shown = [f"{round(number, 4) + 0.0:.4f}" for number in numbers]  # not -0.0000
+        table.add_row(*map(Text, (before, token.token, *shown, _percent(token.probability))))
     yield table
     yield from _left_out(tokens, len(loss.tokens))
 
@@ -142,7 +143,8 @@ def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
 def _render_details(model: ModelExplanation, explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     name = f" of {model.name}" if len(explanation.models) > 1 else ""
     if model.counts:
-        yield _heading(f"The counts{name}: weight x (count - discount) / total, from the longest context that was seen")
+        yield _heading(f"The contexts{name}, from the longest that was seen")
+        yield Text(_describe_counts(model.counts), style="dim")
         yield from _counts(model.counts, tokens)
     if model.gates:
         yield _heading(f"The gates{name}: mean opening over the hidden units, 0 closed to 1 open")
@@ -153,21 +155,38 @@ def _render_details(model: ModelExplanation, explanation: Explanation, tokens: i
 
 
 def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableType]:
-    table = _table("token", "n", "after", "count", "discount", "total", "weight", "part", left=("token", "after"))
+    is_exact = any(step.part is not None for token in counts for step in token.steps)
+    known = ("count", "discount", "total") if is_exact else ()
+    last = "part" if is_exact else "probability"
+    table = _table("token", "n", "after", *known, "weight", last, left=("token", "after"))
+    blank = ("",) * (len(known) + 1)
     for token in counts[:tokens]:
         for number, step in enumerate(token.steps):
-            after = "" if step.unit == "occurrences" else "~"
-            count = "?" if step.count is None else f"{after}{step.count:,}"
-            numbers = (count, _decimal(step.discount), _whole(step.divisor), _decimal(step.weight), _decimal(step.part))
-            table.add_row(*map(Text, ("" if number else token.token, str(step.order), step.context, *numbers)))
-        if token.rest is not None:
-            table.add_row("", "", Text("no count: uniform", style="dim"), "", "", "", "", _decimal(token.rest))
-        table.add_row("", "", Text("probability", style="bold"), "", "", "", "", Text(f"{token.probability:.4f}", style="bold"))
+            cells = _count_cells(step) if is_exact else (_decimal(step.weight), _decimal(step.probability))
+            table.add_row(*map(Text, ("" if number else token.token, str(step.order), step.context, *cells)))
+        if token.rest is not None and is_exact:
+            table.add_row("", "", Text("no count: uniform", style="dim"), *blank, _decimal(token.rest))
+        table.add_row("", "", Text("the token", style="bold"), *blank, Text(_decimal(token.probability), style="bold"))
         table.add_section()
     yield table
     yield from _left_out(tokens, len(counts))
-    if any(step.unit == "predecessors" for token in counts for step in token.steps):
+    if is_exact and any(step.unit == "predecessors" for token in counts for step in token.steps):
         yield Text("~ counts the different tokens seen before the n-gram, as Kneser-Ney does below the longest.", style="dim")
+    if not is_exact:
+        yield Text("The model is pruned or rounded, so it does not determine counts.", style="dim")
+
+
+def _describe_counts(counts: Sequence[CountedToken]) -> str:
+    if any(step.part is not None for token in counts for step in token.steps):
+        return "part = weight x (count - discount) / total; the weight is the product of the back-off weights before it"
+    return "a token has the first probability, times the weight: the product of the back-off weights before it"
+
+
+def _count_cells(step: CountStep) -> tuple[str, ...]:
+    """Return the count of a step, what is subtracted, what it is divided by, the weight and the part."""
+    after = "~" if step.unit == "predecessors" else ""
+    count = "?" if step.count is None else f"{after}{step.count:,}"
+    return count, _decimal(step.discount), _whole(step.divisor), _decimal(step.weight), _decimal(step.part)
 
 
 def _gates(gates: Sequence[Gate], read: Sequence[Sequence[str]], tokens: int) -> Iterator[RenderableType]:

@@ -1,12 +1,13 @@
 """The batch that is explained: texts as ids and targets, and the tokens for display. B batch, T time (tokens)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from reviewgen.conditions import Conditions
 from reviewgen.errors import DataError
 from reviewgen.generation.next_tokens import show
 from reviewgen.protocols import Tokenizer
@@ -49,27 +50,21 @@ class Batch:
         return torch.arange(self.ids.size(1)) < lengths[:, None]
 
 
-@dataclass
 class Labels:
-    """The tokens of a tokenizer for display, each decoded once."""
+    """The ids of a model for display: tokens, each decoded once, and conditions."""
 
-    tokenizer: Tokenizer
-    known: dict[int, str] = field(default_factory=dict)
+    def __init__(self, tokenizer: Tokenizer, conditions: Conditions) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {tokenizer.bos_id: "(start)", tokenizer.eos_id: "(end)"}
+        for condition, first in zip(conditions, conditions.unspecified_ids, strict=True):
+            self._known[first] = f"({condition.name} not given)"
+            self._known |= {first + n: f"({condition.name} {value.label})" for n, value in enumerate(condition.values, 1)}
 
     def label(self, token: int) -> str:
         """Return a token for display."""
-        if token not in self.known:
-            self.known[token] = self._label(token)
-        return self.known[token]
-
-    def _label(self, token: int) -> str:
-        if token == self.tokenizer.bos_id:
-            return "(start)"
-        if token == self.tokenizer.eos_id:
-            return "(end)"
-        if token >= self.tokenizer.vocab_size:
-            return "(condition)"
-        return show(self.tokenizer.decode([token])) or "(part of a character)"
+        if token not in self._known:
+            self._known[token] = show(self._tokenizer.decode([token])) or "(part of a character)"
+        return self._known[token]
 
 
 def check_texts(text: object) -> tuple[str, ...]:
@@ -90,15 +85,16 @@ def check_texts(text: object) -> tuple[str, ...]:
     return texts
 
 
-def make_batch(texts: Sequence[str], tokenizer: Tokenizer, prefix: Sequence[int]) -> Batch:
+def make_batch(texts: Sequence[str], tokenizer: Tokenizer, prefix: Sequence[int], labels: Labels) -> Batch:
     """Return the batch of some texts; of a long one, the beginning.
 
     Args:
         texts: The texts.
         tokenizer: The model's.
         prefix: The ids of the conditions.
+        labels: For display.
     """
-    frames, shown, notes, labels = [], [], [], Labels(tokenizer)
+    frames, shown, notes = [], [], []
     for text in texts:
         ids = tokenizer.encode(text[:_MAX_CHARACTERS])
         is_cut = len(ids) > MAX_TOKENS or len(text) > _MAX_CHARACTERS

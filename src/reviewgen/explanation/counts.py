@@ -4,7 +4,8 @@ With the contexts of a token from the longest that was seen to the empty one, nu
 
     p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  what comes from no count
 
-(Chen & Goodman 1998, interpolated smoothing, written out.)
+(Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not determine counts; it stores p after
+each context after which the token was seen, and p is the first of these, times the back-off weights before it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,13 @@ import numpy as np
 
 from reviewgen.explanation.batch import Labels
 from reviewgen.explanation.results import CountedToken, CountStep
-from reviewgen.protocols import CountedContext, SupportsExplain, Tokenizer
+from reviewgen.protocols import CountedContext, SupportsExplain
 
 __all__ = ["explain_counts"]
 
 
 def explain_counts(
-    stepper: SupportsExplain, rows: Sequence[Sequence[int]], tokens: Sequence[tuple[int, int, int, float]], tokenizer: Tokenizer
+    stepper: SupportsExplain, rows: Sequence[Sequence[int]], tokens: Sequence[tuple[int, int, int, float]], labels: Labels
 ) -> Iterator[CountedToken]:
     """Yield how each of some tokens got its probability.
 
@@ -27,9 +28,8 @@ def explain_counts(
         stepper: The model's.
         rows: The ids of each text.
         tokens: Of each token: its row, its position, its id, its probability.
-        tokenizer: The model's.
+        labels: For display.
     """
-    labels = Labels(tokenizer)
     for row, time, token, probability in tokens:
         ids = rows[row][: time + 1]
         steps = tuple(_steps(stepper.explain(np.array(ids, np.int64)), ids, token, labels))
@@ -53,10 +53,19 @@ def _steps(contexts: Sequence[CountedContext], ids: Sequence[int], token: int, l
             discount=_discount(context, count),
             divisor=context.divisor,
             weight=weight,
+            probability=float(context.probabilities[token])
+            if context.seen[token] and context.probabilities is not None
+            else None,
             part=None if context.parts is None else float(context.parts[token]),
             backoff=context.backoff,
         )
         weight = None if weight is None or context.backoff is None else weight * context.backoff
+
+
+def _stored_probability(context: CountedContext, token: int) -> float | None:
+    if context.probabilities is None or not context.seen[token]:
+        return None
+    return float(context.probabilities[token])
 
 
 def _discount(context: CountedContext, count: int | None) -> float | None:

@@ -61,7 +61,9 @@ def explain(
     refuse_unknown_options(options, EvaluateOptions, "explain", others=("conditions", "data"))
     texts = check_texts(text)
     subject = find_subject(source, texts)
-    batch = make_batch(texts, subject.tokenizer, subject.conditions.encode({} if conditions is None else conditions))
+    labels = Labels(subject.tokenizer, subject.conditions)
+    prefix = subject.conditions.encode({} if conditions is None else conditions)
+    batch = make_batch(texts, subject.tokenizer, prefix, labels)
     measured = [] if data is None else read_texts(subject, data, **options)
     parts = [(subject.name, subject.model)]
     if isinstance(subject.model, Blend):
@@ -70,7 +72,7 @@ def explain(
     walks = [walk(model, batch) for _, model in parts]
     logits, mixture = walks[0].logits, ()
     if isinstance(subject.model, Blend):
-        logits, mixture = _mix(subject.model, walks, batch, Labels(subject.tokenizer))
+        logits, mixture = _mix(subject.model, walks, batch, labels)
     named = zip(parts, walks, strict=True)
     return Explanation(
         source=subject.source,
@@ -78,15 +80,21 @@ def explain(
         texts=batch.texts,
         tokens=batch.tokens,
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(_explain_model(name, model, each, batch, subject, measured) for (name, model), each in named),
-        loss=explain_loss(logits, batch, Labels(subject.tokenizer), _windows(walks, batch, subject)),
+        models=tuple(_explain_model(name, model, each, batch, subject, labels, measured) for (name, model), each in named),
+        loss=explain_loss(logits, batch, labels, _windows(walks, batch, subject, labels)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes),
     )
 
 
 def _explain_model(
-    name: str, model: LanguageModel, done: Walk, batch: Batch, subject: Subject, measured: Sequence[ReadText]
+    name: str,
+    model: LanguageModel,
+    done: Walk,
+    batch: Batch,
+    subject: Subject,
+    labels: Labels,
+    measured: Sequence[ReadText],
 ) -> ModelExplanation:
     can_measure = measured and any(operation.kind == "state" for operation in done.operations)
     units = (
@@ -99,13 +107,13 @@ def _explain_model(
         lines=done.lines,
         parameters=count_parameters(model),
         multiplications=sum(line.multiplications for line in done.lines),
-        counts=_explain_counts(model, done.logits, batch, subject),
+        counts=_explain_counts(model, done.logits, batch, labels),
         gates=tuple(explain_gates(done.operations, batch)),
         units=tuple(units),
     )
 
 
-def _explain_counts(model: LanguageModel, logits: Tensor, batch: Batch, subject: Subject) -> tuple[CountedToken, ...]:
+def _explain_counts(model: LanguageModel, logits: Tensor, batch: Batch, labels: Labels) -> tuple[CountedToken, ...]:
     """Return the counts behind the tokens of a batch, if the model has counts."""
     if not isinstance(model, CountTrained) or not isinstance(model, SupportsStep):
         return ()
@@ -114,7 +122,7 @@ def _explain_counts(model: LanguageModel, logits: Tensor, batch: Batch, subject:
         return ()
     log_probs = logits.double().log_softmax(-1)
     tokens = [(*place, int(batch.targets[place]), float(log_probs[place][batch.targets[place]].exp())) for place in places(batch)]
-    return tuple(explain_counts(stepper, batch.rows, tokens[:_COUNTED], subject.tokenizer))
+    return tuple(explain_counts(stepper, batch.rows, tokens[:_COUNTED], labels))
 
 
 @torch.no_grad()
@@ -133,12 +141,12 @@ def _mix(blend: Blend, walks: Sequence[Walk], batch: Batch, labels: Labels) -> t
     return mixed, tuple(tokens)
 
 
-def _windows(walks: Sequence[Walk], batch: Batch, subject: Subject) -> dict[tuple[int, int], tuple[str, ...]]:
+def _windows(walks: Sequence[Walk], batch: Batch, subject: Subject, labels: Labels) -> dict[tuple[int, int], tuple[str, ...]]:
     """Return the tokens of the window before each prediction, of a model that has one."""
     windows: list[Operation] = [each for done in walks for each in done.operations if each.kind == "window"]
     if not windows:
         return {}
-    labels, padding, ids = Labels(subject.tokenizer), subject.conditions.vocab_size, windows[0].values
+    padding, ids = subject.conditions.vocab_size, windows[0].values
     return {
         place: tuple("(before)" if token >= padding else labels.label(token) for token in ids[place].tolist())
         for place in places(batch)

@@ -33,7 +33,7 @@ class Line:
         sizes: The size of each axis.
         parameters: The parameters that no line above has used.
         multiplications: Those of matrix products and of elementwise products.
-        mean: The mean of the values, padding left out; None if they are not floating-point numbers.
+        mean: The mean of the finite values, padding left out; None if they are not floating-point numbers.
         spread: Their standard deviation.
         calls: How often a module was called; the values are those of the last call.
         kind: "gate", "state", "window" or "values"; see ``reviewgen.protocols.Operation``.
@@ -114,7 +114,8 @@ class CountStep:
         discount: What the smoothing subtracts from the count.
         divisor: The sum of the counts, or what the smoothing makes of it.
         weight: The product of the back-off weights of the longer contexts.
-        part: What is added.
+        probability: The probability of the token after this context, shorter ones included; None if it was not seen there.
+        part: What is added; None where parts are not known exactly.
         backoff: The weight of the next shorter context.
     """
 
@@ -126,6 +127,7 @@ class CountStep:
     discount: float | None
     divisor: float | None
     weight: float | None
+    probability: float | None
     part: float | None
     backoff: float | None
 

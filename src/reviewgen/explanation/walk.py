@@ -68,11 +68,14 @@ def count_parameters(model: LanguageModel) -> int:
 
 
 def mean_and_spread(values: Any, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation of floating-point values; where their axes begin with B and T, without padding."""
+    """Return mean and standard deviation of finite values; where their axes begin with B and T, without padding."""
     if not isinstance(values, Tensor) or not values.is_floating_point() or not values.numel():
         return None, None
     kept = values[is_read] if values.shape[:2] == is_read.shape else values
     numbers = kept.detach().double()
+    numbers = numbers[numbers.isfinite()]  # a count model gives bos minus infinity
+    if not len(numbers):
+        return None, None
     return float(numbers.mean()), float(numbers.std(correction=0))
 
 

@@ -132,6 +132,7 @@ class CountedContext:
         discounts: What is subtracted from a count of 1, of 2 and of more; None if nothing is.
         divisor: What a count is then divided by: the sum of the counts, or what the smoothing adds to it; None if unknown.
         backoff: The weight of the next shorter context's probability.
+        probabilities: The probability of each token that was seen after the context, those of shorter contexts included; else 0.
     """
 
     tokens: int
@@ -142,6 +143,7 @@ class CountedContext:
     discounts: tuple[float, float, float] | None = None
     divisor: float | None = None
     backoff: float | None = None
+    probabilities: Float64[np.ndarray, " V"] | None = None
 
 
 @runtime_checkable
