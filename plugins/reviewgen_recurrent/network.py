@@ -173,7 +173,8 @@ class Recurrent(nn.Module):
             yield _operation("n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel())
         for layer, weights in enumerate(self.recurrent.all_weights):
             place = f", layer {layer + 1}" if config.layers > 1 else ""
-            for operation in layer_operations(self.cell, config, weights, x, tuple(part[:, layer] for part in memory), place):
+            first = tuple(part[:, layer] for part in memory)  # each (B, H)
+            for operation in layer_operations(self.cell, config, tuple(weights), x, first, place):
                 yield operation
             x = operation.values.transpose(0, 1)  # (T, B, H)
         if isinstance(output.projection, nn.Linear):

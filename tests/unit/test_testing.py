@@ -14,6 +14,7 @@ from reviewgen import registry, testing
 from reviewgen.compiled.sampling import sample_token
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import UnknownPlugin
+from reviewgen.protocols import Operation
 from reviewgen.testing import (
     MODEL_LAWS,
     TOKENIZER_LAWS,
@@ -385,6 +386,11 @@ class BrokenInitialWeights(Tiny):
         return dict(tensors)  # unknown ones, too
 
 
+class BrokenOperations(Tiny):
+    def operations(self, ids, state):
+        yield Operation(name="logits", formula="", values=self(ids, state)[0], axes="B T V", parameters=1)  # it has more
+
+
 class ForgetfulSettings(Settings):
     @classmethod
     def migrate(cls, values, version):
@@ -429,6 +435,7 @@ MODEL_FAULTS = {
     "parameter_groups": BrokenParameterGroups,
     "initial_weights": BrokenInitialWeights,
     "migration": BrokenMigration,
+    "operations": BrokenOperations,
 }
 
 

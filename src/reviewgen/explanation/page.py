@@ -60,7 +60,7 @@ def _values(explanation: Explanation) -> dict[str, Any]:
 
 def _axes(line: Line) -> str:
     pairs = zip(line.axes, line.sizes, strict=True)
-    return ", ".join(letter if letter == str(size) else f"{letter} = {size}" for letter, size in pairs)
+    return " ".join(letter if letter == str(size) else f"{letter}={size}" for letter, size in pairs)
 
 
 def _number(value: float | None) -> str:
