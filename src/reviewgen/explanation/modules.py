@@ -5,7 +5,9 @@ Multiplications are counted where torch dispatches them, so they are those of th
 torch's FlopCounterMode, which counts two operations each, and those of elementwise products.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
@@ -51,7 +53,7 @@ def call_with_hooks(model: Any, ids: Int[Tensor, "B T"], state: Any) -> tuple[Te
     recorder = _Recorder()
     handles = [handle for name, module in model.named_modules() for handle in recorder.watch(name, module)]
     try:
-        with recorder.counter, torch.backends.mkldnn.flags(enabled=False):  # its layers are dispatched as a whole
+        with recorder.counter, _without_onednn():
             result = model(ids, state)
     finally:
         for handle in handles:
@@ -60,6 +62,15 @@ def call_with_hooks(model: Any, ids: Int[Tensor, "B T"], state: Any) -> tuple[Te
         name, given = type(model).__name__, type(result).__name__
         raise BrokenPlugin(f"{name} must return a pair of logits (B, T, V) and a state; got a {given}.")
     return result[0], list(recorder.calls(model))
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Leave out oneDNN inside the block, whose recurrent layers are dispatched as a whole, so that nothing in them is counted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 class _Recorder:
