@@ -23,6 +23,7 @@ from reviewgen.explanation.units import LINE, QUOTES, ReadText, correlations, fi
 from reviewgen.explanation.walk import name_axes
 from reviewgen.protocols import Operation
 from reviewgen.registry import Plugin
+from tests.browser import SCHEMES, WIDTHS, problems
 from tests.unit.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, run_command, table
 
 V = LETTERS.vocab_size
@@ -466,3 +467,19 @@ def test_bad_input_of_the_command_is_one_sentence(words, status, said, monkeypat
     given, output, message = run_command(monkeypatch, capsys, "explain", *words)
     assert (given, output) == (status, "")
     assert said in message and "Traceback" not in message and len(message.strip().splitlines()) == 1
+
+
+VIEWS = [("units", width, scheme) for width in WIDTHS for scheme in SCHEMES]
+
+
+@pytest.mark.parametrize(("kind", "width", "scheme"), [*VIEWS, ("blend", WIDTHS[0], SCHEMES[0])])
+def test_a_browser_finds_no_fault_in_the_page(browser, tmp_path, kind, width, scheme):
+    if kind == "units":
+        data = ['"ab" ' + "c" * n for n in range(8)]
+        explanation = reviewgen.explain(hostile_model(), [HOSTILE, "a" * 300], data=data)
+    else:
+        plugins = [Plugin("model", name, "reviewgen", "0") for name in ("lstm", "ngram")]
+        blend = Blend.from_models([recurrent(Gru, layers=3, tied=True), ngram()], plugins, [0.3, 0.7])
+        explanation = reviewgen.explain(review_model(blend, LETTERS), TEXTS)
+    explanation.save_html(tmp_path / "page.html")
+    assert problems(browser, tmp_path / "page.html", width, scheme) == []

@@ -42,24 +42,22 @@ def read_texts(subject: Subject, source: Any, **options: Unpack[EvaluateOptions]
     for number, ids in enumerate(framed):
         read = [ids[0], *subject.conditions.unspecified_ids, *ids[given:-1][:_TOKENS]]
         pieces = [subject.tokenizer.decode([token]) for token in read[given:]]
-        of_text = {name: [values[number]] * len(read) for name, values in known.items()}
+        of_text = {name: [value] * len(read) for name, values in known.items() if (value := values[number]) is not None}
         texts.append(ReadText(read, properties_of(pieces, given) | of_text))
     return texts
 
 
-def _condition_properties(subject: Subject, framed: Sequence[Sequence[int]]) -> Iterator[tuple[str, list[float]]]:
-    """Yield the conditions that every text has, as a number for each text: its own, or whether it is of a category."""
+def _condition_properties(subject: Subject, framed: Sequence[Sequence[int]]) -> Iterator[tuple[str, list[float | None]]]:
+    """Yield the conditions as a number for each text: its own, or whether it is of a category; None where it is not given."""
     pairs = zip(subject.conditions, subject.conditions.unspecified_ids, strict=True)
     for place, (condition, first) in enumerate(pairs, 1):
         indices = [ids[place] - first - 1 for ids in framed]
-        if min(indices) < 0:
-            continue
         if condition.kind == "number":
-            yield condition.name, [_middle(condition, index) for index in indices]
+            yield condition.name, [_middle(condition, index) if index >= 0 else None for index in indices]
             continue
         shown = 1 if len(condition.values) == 2 else _CATEGORIES
         for category, value in enumerate(condition.values[:shown]):
-            yield f"{condition.name} {value.label}", [float(index == category) for index in indices]
+            yield f"{condition.name} {value.label}", [float(index == category) if index >= 0 else None for index in indices]
 
 
 def _middle(condition: Condition, index: int) -> float:

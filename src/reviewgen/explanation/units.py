@@ -24,7 +24,7 @@ _ROWS = 16  # texts that are read at once
 
 
 class ReadText(NamedTuple):
-    """A text to measure on: its ids with bos and unspecified conditions, and its properties, by name, at each of them."""
+    """A text to measure on: its ids with bos and unspecified conditions, and its known properties, by name, at each of them."""
 
     ids: list[int]
     properties: Mapping[str, Sequence[float]]
@@ -73,13 +73,20 @@ def find_units(
         batch: That batch.
         padding: The id that fills rows up.
     """
-    chosen_by, measured = _read(model, texts[::2], padding), _read(model, texts[1::2], padding)
+    read = _read(model, texts, padding)
     explained = {operation.name: operation.values for operation in operations if operation.kind == "state"}
-    for name in texts[0].properties:
-        first, second = (_values_of(part, name) for part in (texts[::2], texts[1::2]))
+    for name in dict.fromkeys(name for text in texts for name in text.properties):
+        having = [number for number, text in enumerate(texts) if name in text.properties]
+        halves = having[::2], having[1::2]
+        if not halves[1]:
+            continue
+        first, second = (np.concatenate([texts[number].properties[name] for number in half]) for half in halves)
         ranked = []
-        for state in explained:
-            before, after = correlations(chosen_by[state], first), correlations(measured[state], second)
+        for state, units in read.items():
+            before, after = (
+                correlations(np.concatenate([units[number] for number in half]), values)
+                for half, values in zip(halves, (first, second), strict=True)
+            )
             both = np.isfinite(before) & np.isfinite(after)
             best = np.argsort(-np.where(both, abs(before), -1), kind="stable")[:_UNITS]
             ranked += [(float(before[unit]), float(after[unit]), state, int(unit)) for unit in best if both[unit]]
@@ -97,13 +104,9 @@ def correlations(units: Float64[np.ndarray, "N H"], values: Float64[np.ndarray, 
     return result
 
 
-def _values_of(texts: Sequence[ReadText], name: str) -> Float64[np.ndarray, " N"]:
-    return np.concatenate([np.array(text.properties[name], np.float64) for text in texts])
-
-
 @torch.no_grad()
-def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) -> dict[str, Float64[np.ndarray, "N H"]]:
-    """Return the units of each part of the state at each token of some texts."""
+def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) -> dict[str, list[Float64[np.ndarray, "T H"]]]:
+    """Return the units of each part of the state at each token of each text."""
     parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(texts), _ROWS):
         some = [text.ids for text in texts[start : start + _ROWS]]
@@ -114,4 +117,4 @@ def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) ->
             if operation.kind == "state":
                 rows = zip(operation.values.double().numpy(), some, strict=True)
                 parts.setdefault(operation.name, []).extend(values[: len(text)] for values, text in rows)
-    return {name: np.concatenate(rows) for name, rows in parts.items()}
+    return parts
