@@ -47,7 +47,7 @@ def explain(
         text: The text, or up to 4; of a long one the first 256 tokens are explained. By default two short sentences.
         conditions: Values of the conditions that the model was trained with; others are unspecified.
         data: Texts that the model was not trained on, to find the hidden units that follow quotes, the position in the line or a
-            condition; a source as in ``ReviewModel.evaluate``. The first 64 texts are read.
+            condition; a source as in ``ReviewModel.evaluate``. 64 of them are read.
         options: How ``data`` is read, as in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Raises:

@@ -11,17 +11,19 @@ from reviewgen.conditions import Condition
 from reviewgen.config import EvaluateOptions
 from reviewgen.data import read_documents
 from reviewgen.errors import DataError
+from reviewgen.evaluation import spread_documents
 from reviewgen.explanation.subject import Subject
 from reviewgen.explanation.units import ReadText, properties_of
 
 __all__ = ["read_texts"]
 
+_READ = 20_000  # texts that are read, of which evenly spaced ones are measured on, since many corpora are sorted
 _TEXTS, _TOKENS = 64, 256  # that are measured on: texts, and tokens of each
 _CATEGORIES = 4  # of a condition
 
 
 def read_texts(subject: Subject, source: Any, **options: Unpack[EvaluateOptions]) -> list[ReadText]:
-    """Return the beginnings of some texts of a source, with their properties.
+    """Return the beginnings of evenly spaced texts of a source, with their properties.
 
     Args:
         subject: The model.
@@ -33,14 +35,15 @@ def read_texts(subject: Subject, source: Any, **options: Unpack[EvaluateOptions]
         ConfigError: An option is unknown or unusable.
     """
     documents = read_documents(source, subject.tokenizer, subject.trained, conditions=subject.conditions, **options)
-    framed = [ids.tolist() for ids, _ in islice(documents, _TEXTS)]
+    given = 1 + len(subject.conditions)
+    beginnings = [(ids[:-1][: given + _TOKENS].copy(), characters) for ids, characters in islice(documents, _READ)]
+    framed = [ids.tolist() for ids, _ in spread_documents(beginnings, _TEXTS)]
     if len(framed) < 4:
         raise DataError(f"To find units that follow a property, give at least 4 texts; the source has {len(framed)}.")
     known = dict(_condition_properties(subject, framed))
-    given = 1 + len(subject.conditions)
     texts = []
     for number, ids in enumerate(framed):
-        read = [ids[0], *subject.conditions.unspecified_ids, *ids[given:-1][:_TOKENS]]
+        read = [ids[0], *subject.conditions.unspecified_ids, *ids[given:]]
         pieces = [subject.tokenizer.decode([token]) for token in read[given:]]
         of_text = {name: [value] * len(read) for name, values in known.items() if (value := values[number]) is not None}
         texts.append(ReadText(read, properties_of(pieces, given) | of_text))
