@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from reviewgen.explanation.explain import explain
-    from reviewgen.explanation.results import Explanation
+    from reviewgen.explanation.explaining import explain
+    from reviewgen.explanation.explanation import Explanation
 
 __all__ = ["Explanation", "explain"]
 
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"explain": ["explain"], "results": ["Explanation"]})
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"explaining": ["explain"], "explanation": ["Explanation"]})

@@ -136,7 +136,7 @@ def find_tensor(output: Any, depth: int = 0) -> Tensor | None:
         items = list(vars(output).values()) if is_dataclass(output) else []
     tensors = [tensor for item in items if (tensor := find_tensor(item, depth + 1)) is not None]
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-    return (floating or tensors or [None])[0]
+    return next(iter(floating or tensors), None)
 
 
 _ELEMENTWISE = (torch.ops.aten.mul, torch.ops.aten.mul_, torch.ops.aten.addcmul)

@@ -1,14 +1,12 @@
-"""The page of an explanation, and what a notebook shows: the same content."""
+"""What the templates of the page, and of what a notebook shows, need: numbers as text, and heat maps."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from reviewgen.explanation.results import Explanation, Line, ModelExplanation
-from reviewgen.pages import render, save_page
+from reviewgen.explanation.results import Line, ModelExplanation
 
-__all__ = ["HeatMap", "render_fragment", "render_page", "write_page"]
+__all__ = ["HeatMap", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -27,34 +25,18 @@ class HeatMap:
     cells: tuple[tuple[str, float, str, int], ...]
 
 
-def render_page(explanation: Explanation) -> str:
-    """Return the page."""
-    return render("explanation/explanation.html", **_values(explanation))
+def values_of(models: Sequence[ModelExplanation], tokens: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return what the templates need besides the explanation.
 
-
-def render_fragment(explanation: Explanation) -> str:
-    """Return what a notebook shows."""
-    return render("explanation/fragment.html", **_values(explanation))
-
-
-def write_page(explanation: Explanation, file: Path, overwrite: bool) -> None:
-    """Write the page.
-
-    Raises:
-        ConfigError: The suffix is not that of a page.
-        OutputExists: The file exists, and ``overwrite`` is false.
-        StorageError: It cannot be written.
+    Args:
+        models: The models of the explanation.
+        tokens: The tokens of each text, for display.
     """
-    save_page(render_page(explanation), file, overwrite)
-
-
-def _values(explanation: Explanation) -> dict[str, Any]:
     return {
-        "explanation": explanation,
         "axes": _axes,
         "number": _number,
-        "gate_maps": [list(_gate_maps(model, explanation)) for model in explanation.models],
-        "unit_maps": [list(_unit_maps(model, explanation)) for model in explanation.models],
+        "gate_maps": [list(_gate_maps(model, tokens)) for model in models],
+        "unit_maps": [list(_unit_maps(model, tokens)) for model in models],
     }
 
 
@@ -70,22 +52,22 @@ def _number(value: float | None) -> str:
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2g}"
 
 
-def _gate_maps(model: ModelExplanation, explanation: Explanation) -> Iterator[tuple[HeatMap, ...]]:
+def _gate_maps(model: ModelExplanation, tokens: Sequence[Sequence[str]]) -> Iterator[tuple[HeatMap, ...]]:
     """Yield the heat maps of each gate, one for each text: from the least open to the most open."""
     for gate in model.gates:
         low, high = _ends(gate.openings)
-        pairs = zip(explanation.tokens, gate.openings, strict=True)
-        yield tuple(HeatMap(gate.name, low, high, _cells(tokens, values, low, high)) for tokens, values in pairs)
+        pairs = zip(tokens, gate.openings, strict=True)
+        yield tuple(HeatMap(gate.name, low, high, _cells(row, values, low, high)) for row, values in pairs)
 
 
-def _unit_maps(model: ModelExplanation, explanation: Explanation) -> Iterator[tuple[HeatMap, ...]]:
+def _unit_maps(model: ModelExplanation, tokens: Sequence[Sequence[str]]) -> Iterator[tuple[HeatMap, ...]]:
     """Yield the heat maps of each unit, one for each text: zero has no colour, and each sign one of its own."""
     for unit in model.units:
         low, high = _ends(unit.values)
         largest = max(abs(low), abs(high))
         name = f"{unit.state}, unit {unit.unit}"
-        pairs = zip(explanation.tokens, unit.values, strict=True)
-        yield tuple(HeatMap(name, low, high, _cells(tokens, values, 0.0, largest)) for tokens, values in pairs)
+        pairs = zip(tokens, unit.values, strict=True)
+        yield tuple(HeatMap(name, low, high, _cells(row, values, 0.0, largest)) for row, values in pairs)
 
 
 def _ends(rows: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -1,16 +1,12 @@
-"""What an explanation consists of, as plain data."""
+"""The parts of an explanation, as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-
-from reviewgen.errors import ConfigError
 
 __all__ = [
     "CountStep",
     "CountedToken",
-    "Explanation",
     "Gate",
     "Line",
     "Loss",
@@ -225,60 +221,6 @@ class ModelExplanation:
     counts: tuple[CountedToken, ...] = ()
     gates: tuple[Gate, ...] = ()
     units: tuple[Unit, ...] = ()
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a model computes on a batch of texts; made by ``reviewgen.explain``. A notebook shows it as tables.
-
-    Attributes:
-        source: What was explained: a preset, a folder, a repository.
-        is_trained: Whether its weights are trained ones.
-        texts: The texts that are explained.
-        tokens: The tokens read of each text, for display; the first is the start token, then those of conditions.
-        batch: The shape of the ids, (B, T).
-        models: The model, or the models of a blend.
-        loss: The loss of the batch.
-        mixture: Of a blend: how each token's probability is mixed.
-        notes: What to know: texts that were cut, weights that are not trained.
-    """
-
-    source: str
-    is_trained: bool
-    texts: tuple[str, ...]
-    tokens: tuple[tuple[str, ...], ...]
-    batch: tuple[int, int]
-    models: tuple[ModelExplanation, ...]
-    loss: Loss
-    mixture: tuple[MixedToken, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """Return everything as JSON values; an infinite number is None."""
-        values: dict[str, Any] = as_json(asdict(self))
-        return values
-
-    def save_html(self, file: str | Path, *, overwrite: bool = False) -> None:
-        """Save everything as one self-contained page, with heat maps.
-
-        Args:
-            file: The file to write.
-            overwrite: Whether to replace the file if it exists.
-
-        Raises:
-            OutputExists: The file exists.
-            StorageError: It cannot be written.
-        """
-        from reviewgen.explanation.page import write_page
-
-        if not isinstance(file, str | Path):
-            raise ConfigError(f"file must be a path; got {type(file).__name__}.")
-        write_page(self, Path(file).expanduser(), overwrite)
-
-    def _repr_html_(self) -> str:
-        from reviewgen.explanation.page import render_fragment
-
-        return render_fragment(self)
 
 
 def as_json(value: Any) -> Any:

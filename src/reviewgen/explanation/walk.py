@@ -100,7 +100,7 @@ def _module_line(call: ModuleCall, model: Any, batch: Batch) -> Line:
     return Line(
         name=f"{call.name} ({call.kind})" if call.name else f"the rest of {call.kind}",
         formula="",
-        axes=name_axes(shape, *batch.ids.shape, model.config),
+        axes=name_axes(shape, batch.ids.size(0), batch.ids.size(1), model.config),
         sizes=shape,
         parameters=call.parameters,
         multiplications=call.multiplications,

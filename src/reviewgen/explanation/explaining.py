@@ -12,9 +12,10 @@ from reviewgen.blending.model import Blend
 from reviewgen.config import EvaluateOptions, refuse_unknown_options
 from reviewgen.explanation.batch import Batch, Labels, check_texts, make_batch
 from reviewgen.explanation.counts import explain_counts
+from reviewgen.explanation.explanation import Explanation
 from reviewgen.explanation.loss import explain_loss, places
 from reviewgen.explanation.measured import read_texts
-from reviewgen.explanation.results import CountedToken, Explanation, MixedToken, ModelExplanation
+from reviewgen.explanation.results import CountedToken, MixedToken, ModelExplanation
 from reviewgen.explanation.subject import Subject, find_subject
 from reviewgen.explanation.units import ReadText, explain_gates, find_units
 from reviewgen.explanation.walk import Walk, count_parameters, walk
@@ -70,7 +71,7 @@ def explain(
         names = [str(part["name"]) for part in subject.model.config.models]
         parts = list(zip(names, subject.model.parts, strict=True))
     walks = [walk(model, batch) for _, model in parts]
-    logits, mixture = walks[0].logits, ()
+    logits, mixture = walks[0].logits, tuple[MixedToken, ...]()
     if isinstance(subject.model, Blend):
         logits, mixture = _mix(subject.model, walks, batch, labels)
     named = zip(parts, walks, strict=True)
