@@ -1,16 +1,17 @@
 """What a model computes on a text, with the actual numbers: operations, loss, counts, gates, hidden units.
 
-explain     reviewgen.explain
-subject     the model: loaded, or initialised
-batch       texts as ids and targets
-walk        each operation: of a model that describes itself, or
-modules     of any other, by forward hooks
-loss        logits to bits per character
-counts      the n-grams behind a token
-units       gates, and hidden units that follow a property of the text
-measured    the texts that units are measured on
-page        the page
-results     Explanation, as plain data
+explaining   reviewgen.explain: joins the parts
+subject      the model: loaded, or initialised
+batch        texts as ids, targets and tokens for display
+walk         each operation: of a model that describes itself, or
+modules      of any other, by forward hooks
+loss         logits to bits per character
+counts       the contexts and counts behind a token
+units        gates, and hidden units that follow a property of the text
+measured     the texts that units are measured on
+explanation  Explanation
+results      its parts, as plain data
+page         what the templates of its page need
 """
 
 from typing import TYPE_CHECKING

@@ -76,24 +76,29 @@ def find_units(
     read = _read(model, texts, padding)
     explained = {operation.name: operation.values for operation in operations if operation.kind == "state"}
     for name in dict.fromkeys(name for text in texts for name in text.properties):
-        having = [number for number, text in enumerate(texts) if name in text.properties]
-        halves = having[::2], having[1::2]
-        if not halves[1]:
-            continue
-        first, second = (np.concatenate([texts[number].properties[name] for number in half]) for half in halves)
-        ranked = []
-        for state, units in read.items():
-            before, after = (
-                correlations(np.concatenate([units[number] for number in half]), values)
-                for half, values in zip(halves, (first, second), strict=True)
-            )
-            both = np.isfinite(before) & np.isfinite(after)
-            best = np.argsort(-np.where(both, abs(before), -1), kind="stable")[:_UNITS]
-            ranked += [(float(before[unit]), float(after[unit]), state, int(unit)) for unit in best if both[unit]]
-        for before_of, after_of, state, unit in sorted(ranked, key=lambda each: -abs(each[0]))[:_UNITS]:
+        for chosen, measured, state, unit in _rank(read, texts, name):
             rows = zip(explained[state][..., unit].tolist(), batch.rows, strict=True)
-            values = tuple(tuple(row[: len(ids)]) for row, ids in rows)
-            yield Unit(name, state, unit, after_of, before_of, values)
+            yield Unit(name, state, unit, measured, chosen, tuple(tuple(row[: len(ids)]) for row, ids in rows))
+
+
+def _rank(
+    read: Mapping[str, Sequence[Float64[np.ndarray, "T H"]]], texts: Sequence[ReadText], name: str
+) -> list[tuple[float, float, str, int]]:
+    """Return the units that follow a property most: their correlations where chosen and where measured, state and number."""
+    having = [number for number, text in enumerate(texts) if name in text.properties]
+    first, second = having[::2], having[1::2]
+    ranked = []
+    for state, units in read.items() if second else ():
+        chosen, measured = (
+            correlations(
+                np.concatenate([units[number] for number in half]),
+                np.concatenate([np.array(texts[number].properties[name], np.float64) for number in half]),
+            )
+            for half in (first, second)
+        )
+        known = np.flatnonzero(np.isfinite(chosen) & np.isfinite(measured))
+        ranked += [(float(chosen[unit]), float(measured[unit]), state, int(unit)) for unit in known]
+    return sorted(ranked, key=lambda each: -abs(each[0]))[:_UNITS]
 
 
 def correlations(units: Float64[np.ndarray, "N H"], values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " H"]:
