@@ -117,6 +117,7 @@ def _window(token: TokenLoss) -> str:
 
 def _sums(explanation: Explanation) -> Iterator[RenderableType]:
     loss, number = explanation.loss, len(explanation.loss.tokens)
+    yield Text()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")

@@ -82,7 +82,7 @@ def find_units(
 
 
 def _rank(
-    read: Mapping[str, Sequence[Float64[np.ndarray, "T H"]]], texts: Sequence[ReadText], name: str
+    read: Mapping[str, Sequence[Float64[np.ndarray, "_ H"]]], texts: Sequence[ReadText], name: str
 ) -> list[tuple[float, float, str, int]]:
     """Return the units that follow a property most: their correlations where chosen and where measured, state and number."""
     having = [number for number, text in enumerate(texts) if name in text.properties]
@@ -110,7 +110,7 @@ def correlations(units: Float64[np.ndarray, "N H"], values: Float64[np.ndarray, 
 
 
 @torch.no_grad()
-def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) -> dict[str, list[Float64[np.ndarray, "T H"]]]:
+def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) -> dict[str, list[Float64[np.ndarray, "_ H"]]]:
     """Return the units of each part of the state at each token of each text."""
     parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(texts), _ROWS):
