@@ -5,13 +5,14 @@ the ``LanguageModel`` protocol only.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
@@ -44,7 +45,7 @@ class Blend:
 
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
-        with torch.device("meta"):  # allocates and initialises nothing, since the weights are loaded later
+        with torch.device("meta"), _WithoutRandomValues():  # allocates and initialises nothing: the weights are loaded later
             self.parts = tuple(_build_part(part) for part in config.models)
 
     @classmethod
@@ -139,6 +140,18 @@ class Blend:
         features = torch.cat((torch.ones_like(entropies[..., :1]), entropies, products), dim=-1)  # (B, T, F)
         gate = torch.tensor(self.config.coefficients, dtype=features.dtype)
         return list((features @ gate.T + torch.stack(logs)).log_softmax(-1).unbind(-1))
+
+
+class _WithoutRandomValues(TorchFunctionMode):
+    """Skips what fills tensors with random numbers; on the meta device that loads torch's compiler, which takes seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch, or return its tensor as it is."""
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        is_skipped = getattr(func, "__name__", "") in ("normal_", "uniform_") and isinstance(tensor, Tensor)
+        return tensor if is_skipped else func(*args, **(kwargs or {}))
 
 
 class EntropyModel:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from reviewgen.errors import BrokenPlugin
 
@@ -77,6 +76,8 @@ class _Recorder:
     """Collects what modules return, and the multiplications before and after each."""
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import FlopCounterMode  # loads half a second of torch's modules
+
         self.counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_ELEMENTWISE, _count_elementwise))
         self._outputs: dict[str, Tensor | None] = {}
         self._calls: dict[str, int] = {}
