@@ -195,6 +195,21 @@ def test_the_multiplications_of_torchs_lstm_are_counted():
     assert lines["layer (LSTM)"].parameters == 4 * (6 * 5 + 5 * 5 + 5 + 5)
 
 
+class Attending(Nested):
+    """The same with torch's scaled dot product."""
+
+    def forward(self, ids, state):
+        x = self.embedding(ids).unflatten(-1, (2, 3)).transpose(1, 2)  # (B, heads, T, 3)
+        x = nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+        return x.transpose(1, 2).flatten(2) @ self.out, state
+
+
+def test_the_multiplications_of_attention_are_counted():
+    explanation = reviewgen.explain(review_model(Attending(FakeConfig(vocab_size=V)).eval(), LETTERS), "bad cab")
+    t = explanation.batch[1]
+    assert explanation.models[0].multiplications == 2 * (t * t * 6) + t * 6 * V
+
+
 def test_axes_are_named_by_their_sizes():
     @dataclass(frozen=True)
     class Settings:
@@ -331,7 +346,7 @@ def test_a_model_without_weights_is_initialised_and_says_so():
     assert again.loss.mean == explanation.loss.mean
     reviewgen.register_model("uniformly", Uniform)
     (model,) = reviewgen.explain("uniformly-char").models
-    assert model.parameters == 0 and [line.name for line in model.lines] == ["the rest of Uniform"]
+    assert model.parameters == 0 and [line.name for line in model.lines] == ["Uniform"]
 
 
 class Uniform(Nested):

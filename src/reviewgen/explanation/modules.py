@@ -78,7 +78,9 @@ class _Recorder:
     def __init__(self) -> None:
         from torch.utils.flop_counter import FlopCounterMode  # loads half a second of torch's modules
 
-        self.counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_ELEMENTWISE, _count_elementwise))
+        counts: dict[Any, Any] = dict.fromkeys(_ELEMENTWISE, _count_elementwise)
+        counts[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = _count_attention
+        self.counter = FlopCounterMode(display=False, custom_mapping=counts)
         self._outputs: dict[str, Tensor | None] = {}
         self._calls: dict[str, int] = {}
         self._own: dict[str, int] = {}
@@ -146,3 +148,11 @@ _ELEMENTWISE = (torch.ops.aten.mul, torch.ops.aten.mul_, torch.ops.aten.addcmul)
 def _count_elementwise(*_: Any, out_shape: Sequence[int], **__: Any) -> int:
     """Return twice the number of products, since FlopCounterMode counts a product in a matrix product as two operations."""
     return 2 * torch.Size(out_shape).numel()
+
+
+def _count_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return twice the products of an attention: query times key, and weights times value; FlopCounterMode knows only GPUs'."""
+    from torch.utils.flop_counter import sdpa_flop_count
+
+    operations: int = sdpa_flop_count(query, key, value)
+    return operations

@@ -47,7 +47,8 @@ def walk(model: LanguageModel, batch: Batch) -> Walk:
             return Walk(tuple(_line(each, batch.is_read) for each in operations), operations[-1].values, operations)
         if isinstance(model, nn.Module):
             logits, calls = call_with_hooks(model, batch.ids, state)
-            return Walk(tuple(_module_line(call, model, batch) for call in calls), logits)
+            rest = "the rest of " if len(calls) > 1 else ""
+            return Walk(tuple(_module_line(call, model, batch, rest) for call in calls), logits)
         logits, _ = model(batch.ids, state)
     except ReviewgenError:
         raise
@@ -94,11 +95,11 @@ def _line(operation: Operation, is_read: Bool[Tensor, "B T"]) -> Line:
     )
 
 
-def _module_line(call: ModuleCall, model: Any, batch: Batch) -> Line:
+def _module_line(call: ModuleCall, model: Any, batch: Batch, rest: str) -> Line:
     mean, spread = mean_and_spread(call.values, batch.is_read)
     shape = () if call.values is None else tuple(call.values.shape)
     return Line(
-        name=f"{call.name} ({call.kind})" if call.name else f"the rest of {call.kind}",
+        name=f"{call.name} ({call.kind})" if call.name else rest + call.kind,
         formula="",
         axes=name_axes(shape, batch.ids.size(0), batch.ids.size(1), model.config),
         sizes=shape,
