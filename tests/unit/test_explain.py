@@ -224,18 +224,24 @@ def test_axes_are_named_by_their_sizes():
     assert name_axes((), 2, 7, Settings()) == ()
 
 
-def test_each_probability_of_a_blend_is_the_weighted_sum():
+@pytest.mark.parametrize("gate", [None, {"coefficients": [[0.1, 0.5, -0.3, 0.2, 0.0, 0.1], [0.0] * 6]}], ids=["fixed", "gated"])
+def test_each_probability_of_a_blend_is_the_weighted_sum(gate):
     parts = [recurrent(), ngram()]
     plugins = [Plugin("model", "lstm", "reviewgen", "0"), Plugin("model", "ngram", "reviewgen", "0")]
-    blend = Blend.from_models(parts, plugins, [0.3, 0.7])
-    explanation = reviewgen.explain(review_model(blend, LETTERS), TEXTS)
-    assert [model.name for model in explanation.models] == ["lstm", "ngram"]
+    model = review_model(Blend.from_models(parts, plugins, [0.3, 0.7], gate), LETTERS)
+    explanation = reviewgen.explain(model, TEXTS)
+    assert [each.name for each in explanation.models] == ["lstm", "ngram"]
     alone = [reviewgen.explain(review_model(part, LETTERS), TEXTS).loss.tokens for part in parts]
-    for mixed, token, first, second in zip(explanation.mixture, explanation.loss.tokens, *alone, strict=True):
-        assert mixed.weights == pytest.approx((0.3, 0.7))
+    bits = [token.bits for text in TEXTS for token in model.score(text).tokens]  # through the blend's own score
+    for mixed, token, first, second, by_score in zip(explanation.mixture, explanation.loss.tokens, *alone, bits, strict=True):
+        assert sum(mixed.weights) == pytest.approx(1)
+        assert gate or mixed.weights == pytest.approx((0.3, 0.7))
         assert mixed.probabilities == pytest.approx((first.probability, second.probability), rel=1e-5)
-        assert mixed.probability == pytest.approx(0.3 * first.probability + 0.7 * second.probability, rel=1e-5)
-        assert mixed.probability == pytest.approx(token.probability, rel=1e-5)
+        expected = mixed.weights[0] * first.probability + mixed.weights[1] * second.probability
+        assert mixed.probability == pytest.approx(expected, rel=1e-5)
+        assert token.probability == pytest.approx(expected, rel=1e-5)
+        assert token.bits == pytest.approx(by_score, rel=1e-4)
+    assert (len({mixed.weights for mixed in explanation.mixture}) > 10) == bool(gate)
     assert explanation.models[0].gates and explanation.models[1].counts
 
 
@@ -464,6 +470,11 @@ def test_the_command(saved, tmp_path, monkeypatch, capsys):
     for words in ("B=1 T=8 H=6", "reset gate", "by nn.CrossEntropyLoss", "... and 5 more tokens"):
         assert words in output
     assert f"{facts['loss']['bits_per_character']:.6f} bits" in output
+
+
+def test_a_character_that_the_tokenizer_does_not_know_is_shown_as_bytes(saved):
+    (tokens,) = reviewgen.explain(saved[1], "bzé").tokens
+    assert tokens[:2] == ("(start)", "b") and len(tokens) > 4 and set(tokens[2:]) == {"(byte)"}
 
 
 @pytest.mark.parametrize(

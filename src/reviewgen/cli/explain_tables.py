@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewgen.explanation import Explanation
-from reviewgen.explanation.results import CountedToken, CountStep, Gate, Line, ModelExplanation, TokenLoss
+from reviewgen.explanation.results import CountedToken, CountStep, Gate, Line, ModelExplanation, TokenLoss, show_percent
 
 __all__ = ["print_explanation"]
 
@@ -104,7 +104,7 @@ def _losses(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
         before = _window(token) if has_windows else token.before
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
         shown = [f"{round(number, 4) + 0.0:.4f}" for number in numbers]  # not -0.0000
-        table.add_row(*map(Text, (before, token.token, *shown, _percent(token.probability))))
+        table.add_row(*map(Text, (before, token.token, *shown, show_percent(token.probability))))
     yield table
     yield from _left_out(tokens, len(loss.tokens))
 
@@ -135,8 +135,8 @@ def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     table = _table("token", *names, "probability", left=("token",))
     for token in explanation.mixture[:tokens]:
         pairs = zip(token.weights, token.probabilities, strict=True)
-        cells = [f"{weight:.3f} x {_percent(probability)}" for weight, probability in pairs]
-        table.add_row(*map(Text, (token.token, *cells, _percent(token.probability))))
+        cells = [f"{weight:.3f} x {show_percent(probability)}" for weight, probability in pairs]
+        table.add_row(*map(Text, (token.token, *cells, show_percent(token.probability))))
     yield table
     yield from _left_out(tokens, len(explanation.mixture))
 
@@ -226,7 +226,3 @@ def _decimal(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:.4f}" if number == 0 or 1e-3 <= abs(number) < 1e3 else f"{number:.2g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else f"{100 * share:.1g} %"

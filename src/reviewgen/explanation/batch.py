@@ -63,7 +63,8 @@ class Labels:
     def label(self, token: int) -> str:
         """Return a token for display."""
         if token not in self._known:
-            self._known[token] = show(self._tokenizer.decode([token])) or "(part of a character)"
+            text = self._tokenizer.decode([token])
+            self._known[token] = show(text) if text and "\ufffd" not in text else "(byte)"  # a part of a character
         return self._known[token]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reviewgen.explanation.results import Line, ModelExplanation
+from reviewgen.explanation.results import Line, ModelExplanation, show_percent
 
 __all__ = ["HeatMap", "values_of"]
 
@@ -35,6 +35,7 @@ def values_of(models: Sequence[ModelExplanation], tokens: Sequence[Sequence[str]
     return {
         "axes": _axes,
         "number": _number,
+        "percent": show_percent,
         "gate_maps": [list(_gate_maps(model, tokens)) for model in models],
         "unit_maps": [list(_unit_maps(model, tokens)) for model in models],
     }

@@ -15,6 +15,7 @@ __all__ = [
     "TokenLoss",
     "Unit",
     "as_json",
+    "show_percent",
 ]
 
 
@@ -221,6 +222,15 @@ class ModelExplanation:
     counts: tuple[CountedToken, ...] = ()
     gates: tuple[Gate, ...] = ()
     units: tuple[Unit, ...] = ()
+
+
+def show_percent(share: float) -> str:
+    """Return a share as a percentage; a small one with one digit that is not zero.
+
+    >>> show_percent(0.1234), show_percent(0.0000321), show_percent(0.0)
+    ('12.3 %', '0.003 %', '0.0 %')
+    """
+    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else f"{100 * share:.1g} %"
 
 
 def as_json(value: Any) -> Any:
