@@ -415,6 +415,12 @@ def test_a_token_of_probability_zero_is_infinite_bits_and_none_in_json():
     assert json.loads(json.dumps(explanation.facts(), allow_nan=False))["loss"]["mean"] is None
 
 
+def test_scores_that_are_not_a_distribution_have_a_note():
+    explanation = reviewgen.explain(review_model(ngram(smoothing="stupid-backoff"), LETTERS), TEXTS)
+    assert "do not sum to one" in explanation.notes[0]
+    assert not reviewgen.explain(review_model(ngram(smoothing="none"), LETTERS), TEXTS).notes
+
+
 def test_other_wrong_arguments():
     model = review_model(make("lstm"), LETTERS)
     with pytest.raises(ConfigError, match="int"):

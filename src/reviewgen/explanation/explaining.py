@@ -1,6 +1,6 @@
 """``reviewgen.explain``: joins the parts of an explanation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reviewgen.blending.model import Blend
 from reviewgen.config import EvaluateOptions, refuse_unknown_options
+from reviewgen.errors import NotADistribution
 from reviewgen.explanation.batch import Batch, Labels, check_texts, make_batch
 from reviewgen.explanation.counts import explain_counts
 from reviewgen.explanation.explanation import Explanation
@@ -19,7 +20,15 @@ from reviewgen.explanation.results import CountedToken, MixedToken, ModelExplana
 from reviewgen.explanation.subject import Subject, find_subject
 from reviewgen.explanation.units import ReadText, explain_gates, find_units
 from reviewgen.explanation.walk import Walk, count_parameters, walk
-from reviewgen.protocols import CountTrained, LanguageModel, Operation, SupportsExplain, SupportsOperations, SupportsStep
+from reviewgen.protocols import (
+    CountTrained,
+    LanguageModel,
+    Operation,
+    SupportsExplain,
+    SupportsOperations,
+    SupportsScore,
+    SupportsStep,
+)
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -84,7 +93,7 @@ def explain(
         models=tuple(_explain_model(name, model, each, batch, subject, labels, measured) for (name, model), each in named),
         loss=explain_loss(logits, batch, labels, _windows(walks, batch, subject, labels)),
         mixture=mixture,
-        notes=(*subject.notes, *batch.notes),
+        notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
     )
 
 
@@ -140,6 +149,16 @@ def _mix(blend: Blend, walks: Sequence[Walk], batch: Batch, labels: Labels) -> t
         total = sum(np.multiply(weights, probabilities).tolist())
         tokens.append(MixedToken(row, labels.label(target), weights, probabilities, total))
     return mixed, tuple(tokens)
+
+
+@torch.no_grad()
+def _note_scores(model: LanguageModel, batch: Batch) -> Iterator[str]:
+    """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
+    try:
+        if isinstance(model, SupportsScore):
+            model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))
+    except NotADistribution:
+        yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
 
 
 def _windows(walks: Sequence[Walk], batch: Batch, subject: Subject, labels: Labels) -> dict[tuple[int, int], tuple[str, ...]]:
