@@ -80,6 +80,10 @@ def test_the_lines_are_the_operations_of_the_model():
     language_model = recurrent()
     explanation = reviewgen.explain(review_model(language_model, LETTERS), "bad")
     (model,) = explanation.models
+    assert (
+        repr(explanation)
+        == f"Explanation('fake-fake', fake, texts=1, bits_per_character={explanation.loss.bits_per_character:.4f})"
+    )
     ids = torch.tensor([[0, *LETTERS.encode("bad")]])
     operations = list(language_model.operations(ids, language_model.initial_state(1)))
     assert explanation.batch == (1, 4)

@@ -10,7 +10,7 @@ from reviewgen.storage import to_path
 __all__ = ["Explanation"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What a model computes on a batch of texts; made by ``reviewgen.explain``. A notebook shows it as tables.
 
@@ -35,6 +35,10 @@ class Explanation:
     loss: Loss
     mixture: tuple[MixedToken, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        models, bits = ", ".join(model.name for model in self.models), self.loss.bits_per_character
+        return f"Explanation({self.source!r}, {models}, texts={len(self.texts)}, bits_per_character={bits:.4f})"
 
     def facts(self) -> dict[str, Any]:
         """Return everything as JSON values; an infinite number is None."""
