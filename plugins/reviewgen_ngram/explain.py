@@ -70,6 +70,10 @@ def explain(trained: Trained, config: NgramConfig, context: int, ids: Int64[np.n
                 counts=None if counts is None else _to_dense(followers.tokens, counts, config.vocab_size),
                 unit="predecessors" if is_continuation else "occurrences",
                 parts=part,
+                discounts=trained.discounts[length] if config.smoothing in ("kneser-ney", "absolute") else None,
+                divisor=None if counts is None else float(counts.sum() + len(counts) * (config.smoothing == "witten-bell")),
+                backoff=followers.gamma,
+                probabilities=_to_dense(followers.tokens, followers.probabilities.astype(np.float64), config.vocab_size),
             )
         )
     return contexts

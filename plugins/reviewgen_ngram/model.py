@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reviewgen.errors import DataError, NotADistribution, TrainingError
 from reviewgen.protocols.graph import ModelGraph
+from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import NgramCounter
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
@@ -124,8 +125,10 @@ class Ngram:
         Raises:
             TrainingError: The model is not trained yet.
             DataError: An id is outside the vocabulary, or the state is not one of this model.
+            ShapeError: The ids or the state have another shape.
         """
         trie = self._finished().trie
+        check_shape("The state", *check_state(state, 1), {"B": check_ids(ids)}, is_integer=True)
         contexts = np.empty(ids.shape, np.int64)
         start = self._contexts(state)
         advance(trie, self._checked(ids), start, contexts)

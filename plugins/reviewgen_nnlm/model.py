@@ -3,7 +3,7 @@
 Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.errors import ConfigError
-from reviewgen.protocols import is_embedding_table
+from reviewgen.protocols import Operation, is_embedding_table
 from reviewgen.protocols.graph import ModelGraph
+from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.graph import describe_nnlm
 from reviewgen_nnlm.stepping import NnlmStepper
@@ -59,8 +60,13 @@ class Nnlm(nn.Module):
         return torch.full(shape, self.config.vocab_size, dtype=torch.long, device=self.embedding.weight.device)
 
     def forward(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B K"]]:
-        """Return logits of the token after each of ``ids``, and the last n-1 ids (K = n-1)."""
+        """Return logits of the token after each of ``ids``, and the last n-1 ids (K = n-1).
+
+        Raises:
+            ShapeError: The ids or the state have another shape.
+        """
         context = self.config.order - 1
+        self._check(ids, state)
         seen = torch.cat([state, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
         parts = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
@@ -69,6 +75,29 @@ class Nnlm(nn.Module):
         x = torch.cat(parts, dim=-1)  # (B, T, (n-1) E)
         h = self.dropout(self.activation(self.hidden(x)))  # (B, T, H)
         return self.output(h), seen[:, -context:]
+
+    def operations(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B K"]) -> Iterator[Operation]:
+        """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
+
+        Raises:
+            ShapeError: The ids or the state have another shape.
+        """
+        context, function = self.config.order - 1, "relu" if self.config.activation == "relu" else "tanh"
+        self._check(ids, state)
+        window = torch.cat([state, ids], dim=1)[:, 1:].unfold(1, context, 1)  # (B, T, K), oldest first
+        yield Operation(name="window", formula="ids_{t-n+2} ... ids_t", values=window, axes="B T K", kind="window")
+        e = self.embedding(window)  # (B, T, K, E)
+        count = self.embedding.weight.numel()
+        yield Operation(name="embeddings", formula="e[ids_{t-n+2}], ..., e[ids_t]", values=e, axes="B T K E", parameters=count)
+        x = e.flatten(2)  # (B, T, K E)
+        yield Operation(name="concatenation", formula="x_t = [e[ids_{t-n+2}], ..., e[ids_t]]", values=x, axes="B T KE")
+        h = self.activation(self.hidden(x))  # (B, T, H)
+        yield _product(self.hidden, "hidden layer", f"h_t = {function}(W_hidden x_t + b_hidden)", h, "B T H")
+        yield _product(self.output, "logits", "logits_t = W_out h_t + b_out", self.output(h), "B T V")
+
+    def _check(self, ids: Tensor, state: Tensor) -> None:
+        sizes = {"B": check_ids(ids), "K": self.config.order - 1}
+        check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
 
     def _restart_some_rows(self, parts: list[Tensor]) -> list[Tensor]:
         """Return the embeddings of the contexts, (B, T, E) each; in some rows a text start is simulated at a random token."""
@@ -118,3 +147,15 @@ class Nnlm(nn.Module):
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures."""
         return describe_nnlm(self.config)
+
+
+def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
+    """Return the operation of a linear layer, perhaps with an activation function after it."""
+    return Operation(
+        name=name,
+        formula=formula,
+        values=values,
+        axes=axes,
+        parameters=sum(parameter.numel() for parameter in layer.parameters()),
+        multiplications=values.numel() * layer.in_features,
+    )

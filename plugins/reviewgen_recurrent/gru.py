@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reviewgen_recurrent.config import GruConfig
 from reviewgen_recurrent.kernels import GATES, GRU
-from reviewgen_recurrent.layers import Cell
+from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import GruStepper
 
@@ -26,15 +26,23 @@ def gru_step(
     weight_hh: Float[Tensor, "G H"],
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
-) -> tuple[Float[Tensor, "B H"]]:
-    """Return the next h by the equations of ``Gru``; ``inputs`` is ``W_ih x + b_ih``, the gates r, z, n side by side."""
+) -> dict[str, Float[Tensor, "B H"]]:
+    """Return the results of the equations of ``Gru``; ``inputs`` is ``W_ih x + b_ih``, the gates r, z, n side by side."""
     (h,) = state
     input_r, input_z, input_n = inputs.chunk(GATES[GRU], dim=-1)  # each (B, H)
     hidden_r, hidden_z, hidden_n = F.linear(h, weight_hh, bias_hh).chunk(GATES[GRU], dim=-1)  # each (B, H)
     r = torch.sigmoid(input_r + hidden_r)
     z = torch.sigmoid(input_z + hidden_z)
     n = activation(input_n + r * hidden_n)
-    return ((1 - z) * n + z * h,)
+    return {"r": r, "z": z, "n": n, "h": (1 - z) * n + z * h}
+
+
+EQUATIONS = {
+    "r": Equation("reset gate", "r_t = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)", "gate", has_weights=True),
+    "z": Equation("update gate", "z_t = s(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)", "gate", has_weights=True),
+    "n": Equation("candidate", "n_t = tanh(W_in x_t + b_in + r_t * (W_hn h_{t-1} + b_hn))", has_weights=True, products=1),
+    "h": Equation("hidden state", "h_t = (1 - z_t) * n_t + z_t * h_{t-1}", "state", products=2),
+}
 
 
 class Gru(Recurrent):
@@ -61,7 +69,7 @@ class Gru(Recurrent):
 
     Config: ClassVar[type] = GruConfig
     unsuited_devices: ClassVar[frozenset[str]] = frozenset({"mps"})
-    cell = Cell(gru_step, {"tanh": torch.gru}, GRU)
+    cell = Cell(gru_step, ("h",), EQUATIONS, {"tanh": torch.gru}, GRU)
     Torch = nn.GRU
     Stepper = GruStepper
 

@@ -10,7 +10,7 @@ order in which torch's layers compute.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +22,34 @@ from reviewgen_recurrent.compiled_layer import can_run_compiled, run_compiled
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_zoneout_mask, zone_out
 
-__all__ = ["Cell", "CellState", "CellStep", "Layers"]
+__all__ = ["Cell", "CellState", "CellStep", "Equation", "Layers", "Weights"]
 
 CellState: TypeAlias = tuple[Tensor, ...]
 """The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
 
-CellStep: TypeAlias = Callable[[Tensor, CellState, Tensor, Tensor, Callable[[Tensor], Tensor]], CellState]
-"""One step: ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G), activation) -> state``; ``h`` is the first part."""
+CellStep: TypeAlias = Callable[[Tensor, CellState, Tensor, Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]]
+"""One step: ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G), activation)`` returns the result of each equation."""
 
 Weights: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 """A layer's weight_ih, weight_hh, bias_ih and bias_hh."""
+
+
+class Equation(NamedTuple):
+    """One equation of a cell.
+
+    Attributes:
+        name: What it computes.
+        formula: The equation.
+        kind: As in ``reviewgen.protocols.Operation``.
+        has_weights: Whether it multiplies the input and the last h by a matrix each, and adds a bias to both products.
+        products: The number of elementwise products.
+    """
+
+    name: str
+    formula: str
+    kind: Literal["values", "gate", "state"] = "values"
+    has_weights: bool = False
+    products: int = 0
 
 
 class Cell(NamedTuple):
@@ -39,11 +57,15 @@ class Cell(NamedTuple):
 
     Attributes:
         step: One step, from plain operations.
+        state: The names of the results that are the next state, ``h`` first.
+        equations: The equations by the names of their results, in order.
         fused: torch's function over a sequence, by the name of the activation; nn.LSTM calls ``torch.lstm``, and so on.
         kernel: The number of the cell in ``kernels``.
     """
 
     step: CellStep
+    state: tuple[str, ...]
+    equations: dict[str, Equation]
     fused: dict[str, Callable[..., Any]]
     kernel: int
 
@@ -134,7 +156,8 @@ class Layers:
         weight_ih, weight_hh, bias_ih, bias_hh = weights
         now, outputs = tuple(part[0] for part in state), []
         for t, inputs in enumerate(F.linear(x, weight_ih, bias_ih)):  # T times (B, G)
-            new = self.cell.step(inputs, now, weight_hh, bias_hh, self.activation)
+            results = self.cell.step(inputs, now, weight_hh, bias_hh, self.activation)
+            new = tuple(results[name] for name in self.cell.state)
             masks = [None] * len(now) if zoned is None else zoned[t]
             now = tuple(zone_out(*parts, self.config.zoneout, mask) for *parts, mask in zip(now, new, masks, strict=True))
             outputs.append(now[0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reviewgen_recurrent.config import LstmConfig
 from reviewgen_recurrent.kernels import GATES, LSTM
-from reviewgen_recurrent.layers import Cell
+from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import RELU_RECURRENT_GAIN, Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import LstmStepper
 
@@ -28,12 +28,23 @@ def lstm_step(
     weight_hh: Float[Tensor, "G H"],
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
-) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
-    """Return the next (h, c) by the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates i, f, g, o side by side."""
+) -> dict[str, Float[Tensor, "B H"]]:
+    """Return the results of the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates i, f, g, o side by side."""
     h, c = state
     i, f, g, o = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(GATES[LSTM], dim=-1)  # each (B, H), before the activation
-    c = torch.sigmoid(f) * c + torch.sigmoid(i) * activation(g)
-    return torch.sigmoid(o) * activation(c), c
+    i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), activation(g), torch.sigmoid(o)
+    c = f * c + i * g
+    return {"i": i, "f": f, "g": g, "o": o, "c": c, "h": o * activation(c)}
+
+
+EQUATIONS = {
+    "i": Equation("input gate", "i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)", "gate", has_weights=True),
+    "f": Equation("forget gate", "f_t = s(W_if x_t + b_if + W_hf h_{t-1} + b_hf)", "gate", has_weights=True),
+    "g": Equation("candidate", "g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)", has_weights=True),
+    "o": Equation("output gate", "o_t = s(W_io x_t + b_io + W_ho h_{t-1} + b_ho)", "gate", has_weights=True),
+    "c": Equation("cell state", "c_t = f_t * c_{t-1} + i_t * g_t", "state", products=2),
+    "h": Equation("hidden state", "h_t = o_t * tanh(c_t)", "state", products=1),
+}
 
 
 class Lstm(Recurrent):
@@ -60,7 +71,7 @@ class Lstm(Recurrent):
     """
 
     Config: ClassVar[type] = LstmConfig
-    cell = Cell(lstm_step, {"tanh": torch.lstm}, LSTM)
+    cell = Cell(lstm_step, ("h", "c"), EQUATIONS, {"tanh": torch.lstm}, LSTM)
     Torch = nn.LSTM
     Stepper = LstmStepper
 

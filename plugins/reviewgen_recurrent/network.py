@@ -7,7 +7,7 @@ Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Mo
 (orthogonal weights).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from reviewgen.compiled.linear import Bits
 from reviewgen.errors import ConfigError
-from reviewgen.protocols import is_embedding_table
+from reviewgen.protocols import Operation, is_embedding_table
 from reviewgen.protocols.graph import ModelGraph
+from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop
 from reviewgen_recurrent.graph import describe_recurrent
 from reviewgen_recurrent.layers import Cell, Layers
 from reviewgen_recurrent.ngrams import NgramEmbedding
+from reviewgen_recurrent.operations import layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 __all__ = ["RELU_RECURRENT_GAIN", "Output", "Recurrent", "State", "initialise_layers"]
@@ -64,6 +66,18 @@ def initialise_layers(layers: nn.Module, gates: int, recurrent_gain: float = 1.0
                 nn.init.orthogonal_(gate, recurrent_gain)
             else:
                 nn.init.xavier_uniform_(gate)
+
+
+def _operation(name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0) -> Operation:
+    """Return an operation from its result with time first, (T, B, ...)."""
+    return Operation(
+        name=name,
+        formula=formula,
+        values=x.transpose(0, 1),
+        axes=axes,
+        parameters=parameters,
+        multiplications=multiplications,
+    )
 
 
 class Output(nn.Module):
@@ -120,9 +134,13 @@ class Recurrent(nn.Module):
         return memory if len(memory) > 1 else memory[0]
 
     def forward(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return logits for the token after each of ``ids``, and the state after the last."""
+        """Return logits for the token after each of ``ids``, and the state after the last.
+
+        Raises:
+            ShapeError: The ids or a part of the state have another shape.
+        """
         config, table = self.config, self.embedding.weight
-        memory = state if isinstance(state, tuple) else (state,)
+        memory = self._check(ids, state)
         x = _embed(ids.T, self.embedding, config)  # (T, B, E)
         last: tuple[Tensor, ...] = ()
         if self.ngrams is not None:
@@ -136,6 +154,47 @@ class Recurrent(nn.Module):
         logits = self.output(x, table)  # (T, B, V)
         after = (*(part.to(table.dtype).transpose(0, 1) for part in after), *last)  # B first, as states have it
         return logits.transpose(0, 1), after if len(after) > 1 else after[0]
+
+    def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
+        """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
+
+        Raises:
+            ShapeError: The ids or a part of the state have another shape.
+        """
+        config, table, output = self.config, self.embedding.weight, self.output
+        memory = self._check(ids, state)
+        x = self.embedding(ids.T)  # (T, B, E)
+        yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
+        if self.ngrams is not None:
+            *memory, past = memory
+            x = x + self.ngrams(ids.T, past.T)
+            formula = f"x_t = e[ids_t] + the sum of the embeddings of the last 2 to {config.ngrams} tokens"
+            yield _operation("n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel())
+        for layer, weights in enumerate(self.recurrent.all_weights):
+            place = f", layer {layer + 1}" if config.layers > 1 else ""
+            first = tuple(part[:, layer] for part in memory)  # each (B, H)
+            for operation in layer_operations(self.cell, config, tuple(weights), x, first, place):
+                yield operation
+            x = operation.values.transpose(0, 1)  # (T, B, H)
+        if isinstance(output.projection, nn.Linear):
+            size = output.projection.weight.numel()
+            yield _operation("projection", "p_t = W_p h_t", output.projection(x), "B T E", size, size * ids.numel())
+        own = 0 if output.weight is None else output.weight.numel()
+        matrix = "W_out" if own else "e"
+        hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
+        formula, products = f"logits_t = {matrix} {hidden} + b_out", ids.numel() * (own or table.numel())
+        yield _operation("logits", formula, output(x, table), "B T V", own + output.bias.numel(), products)
+
+    def _check(self, ids: Tensor, state: State) -> tuple[Tensor, ...]:
+        """Return the parts of a state, if they and the ids have the shapes of this model."""
+        config, batch, names = self.config, check_ids(ids), self.cell.state
+        parts = check_state(state, len(names) + (self.ngrams is not None))
+        sizes = {"B": batch, "L": config.layers, "H": config.hidden_size}
+        for name, part in zip(names, parts, strict=False):
+            check_shape(f"The state {name}", part, sizes)
+        if self.ngrams is not None:
+            check_shape("The last part of the state", parts[-1], {"B": batch, "K": config.ngrams - 1}, is_integer=True)
+        return parts
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors of this model that those of an embedding table, of torch's layers or of a model of this kind give.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reviewgen_recurrent.config import RnnConfig
 from reviewgen_recurrent.kernels import GATES, RNN
-from reviewgen_recurrent.layers import Cell
+from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import Recurrent, initialise_layers
 from reviewgen_recurrent.stepping import RnnStepper
 
@@ -28,10 +28,13 @@ def rnn_step(
     weight_hh: Float[Tensor, "H H"],
     bias_hh: Float[Tensor, " H"],
     activation: Callable[[Tensor], Tensor],
-) -> tuple[Float[Tensor, "B H"]]:
+) -> dict[str, Float[Tensor, "B H"]]:
     """Return ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu of it; ``inputs`` is ``W_ih x + b_ih``."""
     (h,) = state
-    return (activation(inputs + F.linear(h, weight_hh, bias_hh)),)
+    return {"h": activation(inputs + F.linear(h, weight_hh, bias_hh))}
+
+
+EQUATIONS = {"h": Equation("hidden state", "h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)", "state", has_weights=True)}
 
 
 class Rnn(Recurrent):
@@ -53,7 +56,7 @@ class Rnn(Recurrent):
     """
 
     Config: ClassVar[type] = RnnConfig
-    cell = Cell(rnn_step, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}, RNN)
+    cell = Cell(rnn_step, ("h",), EQUATIONS, {"tanh": torch.rnn_tanh, "relu": torch.rnn_relu}, RNN)
     Torch = nn.RNN
     Stepper = RnnStepper
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune, tune_sampling
     from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
+    from reviewgen.explanation import Explanation, explain
     from reviewgen.graphs import graph
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "Explanation",
     "ReviewModel",
     "ReviewgenError",
     "TrainingRun",
@@ -31,6 +33,7 @@ __all__ = [
     "best_trial",
     "blend",
     "compare",
+    "explain",
     "graph",
     "list_models",
     "list_presets",
@@ -52,6 +55,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"],
         "comparison": ["Comparison", "compare"],
         "errors": ["ReviewgenError"],
+        "explanation": ["Explanation", "explain"],
         "graphs": ["graph"],
         "model": ["ReviewModel"],
         "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],

@@ -15,6 +15,7 @@ public function adds what the user passed in. This module imports nothing else o
     │   ├── ProcessLost        another process of a distributed run has ended or hangs
     │   └── CheckpointError    a checkpoint is in use, damaged, or belongs to another run
     ├── GenerationError        no token can be sampled: NaN logits, or no token is allowed
+    ├── ShapeError             a model was called with ids or a state of another shape      (also a ValueError)
     ├── NotADistribution       a model without normalised probabilities cannot be evaluated
     ├── BundleError            a saved model is damaged, incomplete, or has an unknown schema
     │   └── OutputExists       the output folder or file already exists                      (also a FileExistsError)
@@ -45,6 +46,7 @@ __all__ = [
     "PluginError",
     "ProcessLost",
     "ReviewgenError",
+    "ShapeError",
     "SourceError",
     "StorageError",
     "TrainingError",
@@ -107,6 +109,10 @@ class GenerationError(ReviewgenError):
     def of_damaged_logits(cls) -> "GenerationError":
         """Return the error for logits that are NaN or infinite."""
         return cls("The model's logits are NaN or infinite: its weights are damaged.")
+
+
+class ShapeError(ReviewgenError, ValueError):
+    """A model was called with ids or a state of another shape or dtype."""
 
 
 class NotADistribution(ReviewgenError):

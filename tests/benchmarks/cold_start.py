@@ -4,6 +4,7 @@
     python -m tests.benchmarks.cold_start first-use    the first use alone
     python -m tests.benchmarks.cold_start list         ``reviewgen list`` alone
     python -m tests.benchmarks.cold_start graph        ``reviewgen graph`` alone, target 5 s
+    python -m tests.benchmarks.cold_start explain      ``reviewgen explain`` alone
 
 Targets: 2.5 s for the command, 0.8 s if writing needs no torch. Each figure is the best of several runs of the whole command
 ``reviewgen generate``, and beside it what Python and torch take to start and stop. Then the seconds of ``load`` alone, after all
@@ -11,6 +12,8 @@ imports, for the trained weights of each preset that has any; target 0.3 s.
 
 ``reviewgen list`` on one core, with 50 more plugins installed and without; target 0.3 s. Its seconds of the processor count where
 other work runs on the machine.
+
+``reviewgen explain``, of each preset, with compiled code on disk; target 5 s.
 
 The first use, with nothing compiled on disk: seconds of the processor that the whole command takes, so that other work on the
 machine counts little, and how many of them go into compiling. Targets: 5 s for ``generate``, 8 s of compiling for ``train``.
@@ -140,19 +143,19 @@ def listing() -> None:
         install_plugins(Path(folder))
         for plugins, path in ((0, ""), (PLUGINS, folder)):
             for words in ([], ["--json"]):
-                clock, processor = best_listing(path, words)
+                clock, processor = best_seconds(["list", *words], path)
                 command = " ".join(["reviewgen list", *words])
                 print(f"{command}, {plugins} more plugins: {clock:.2f} s, {processor:.2f} s of the processor  target <= 0.3")
 
 
-def best_listing(path: str, words: Sequence[str]) -> tuple[float, float]:
-    """Return the fewest seconds that ``reviewgen list`` takes on one core, on the clock and of the processor."""
-    command = [sys.executable, "-m", "reviewgen", "list", *words]
+def best_seconds(words: Sequence[str], path: str = "", rounds: int = 10) -> tuple[float, float]:
+    """Return the fewest seconds that a command of ``reviewgen`` takes on one core, on the clock and of the processor."""
+    command = [sys.executable, "-m", "reviewgen", *words]
     if hasattr(os, "sched_setaffinity"):
         command = ["taskset", "-c", "0", *command]
     environment = os.environ | {"PYTHONPATH": path}
     times = []
-    for _ in range(10):
+    for _ in range(rounds):
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -169,14 +172,23 @@ def drawing() -> None:
             print(f"reviewgen graph {preset}: {found:.2f} s  target <= 5", flush=True)
 
 
+def explaining() -> None:
+    """Print the best seconds of ``reviewgen explain`` for each preset that has weights."""
+    for preset in (plugin.name for plugin in reviewgen.list_presets() if find_weights(plugin.name)):
+        clock, processor = best_seconds(["explain", preset], rounds=3)
+        print(f"reviewgen explain {preset}: {clock:.2f} s, {processor:.2f} s of the processor  target <= 5", flush=True)
+
+
 if __name__ == "__main__":
     asked = sys.argv[1:]
     if asked in ([], ["graph"]):
         drawing()
     if asked in ([], ["list"]):
         listing()
+    if asked in ([], ["explain"]):
+        explaining()
     if asked == []:
         main()
         loading()
-    if asked not in (["list"], ["graph"]):
+    if asked not in (["list"], ["graph"], ["explain"]):
         compiling()

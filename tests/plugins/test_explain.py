@@ -9,13 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reviewgen_ngram.model import Ngram, NgramConfig
 
+from reviewgen.conditions import Conditions
+from reviewgen.explanation.batch import Labels
+from reviewgen.explanation.counts import explain_counts
 from reviewgen.protocols import SupportsExplain
+from tests.unit.fakes import LetterTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own
 
 from brute_ngram import BruteNgram
 
 BOS, EOS, VOCAB = 0, 1, 7
+LABELS = Labels(LetterTokenizer("abcde"), Conditions())
 SMOOTHINGS = ("kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none")
 corpora = st.lists(st.lists(st.integers(2, 5), max_size=9), min_size=1, max_size=12).map(
     lambda rows: [[BOS, *row, EOS] for row in rows]
@@ -82,6 +87,43 @@ def test_in_a_corpus_of_some_size_all_counts_are_told(smoothing):
         for size in range(1, len(text), 7):
             known, number = check_against_brute_force(corpus, 4, smoothing, text[:size], model)
             assert known == number
+
+
+@settings(max_examples=60)
+@given(corpus=corpora, order=st.integers(1, 5), smoothing=st.sampled_from(SMOOTHINGS), history=histories)
+def test_each_step_of_a_probability_is_that_of_dictionaries(corpus, order, smoothing, history):
+    """Counts, discounts, divisors and back-off weights; and parts that add up to the probability of the textbook."""
+    model, brute = trained(corpus, order, smoothing), BruteNgram(corpus, VOCAB, order, smoothing)
+    for token in range(1, VOCAB):
+        (counted,) = explain_counts(model.stepper(), [history], [(0, len(history) - 1, token, 0.0)], LABELS)
+        expected = [step_by_hand(brute, tuple(history[len(history) - s.order + 1 :]), token) for s in counted.steps]
+        weight = 1.0
+        for step, (count, discount, divisor, backoff) in zip(counted.steps, expected, strict=True):
+            assert step.weight == pytest.approx(weight)
+            if smoothing not in ("none", "stupid-backoff"):
+                assert step.backoff == pytest.approx(backoff)
+            if step.count is not None:
+                assert (step.count, step.divisor) == (count, divisor)
+                assert step.discount == pytest.approx(discount)
+                assert step.part == pytest.approx(weight * (count - discount) / divisor, abs=1e-6)
+            weight *= step.backoff
+        p = brute.probability(token, history)
+        if smoothing not in ("none", "stupid-backoff"):
+            assert sum(step.part for step in counted.steps) + weight / (VOCAB - 1) == pytest.approx(p, abs=1e-6)
+        if smoothing != "none":
+            first = next((step for step in counted.steps if step.probability is not None), None)
+            if first is not None:
+                assert first.weight * first.probability == pytest.approx(p, abs=1e-6)
+
+
+def step_by_hand(brute, context, token):
+    """Return a token's count after a context, its discount, what the difference is divided by, and the back-off weight."""
+    after = brute.after[context]
+    total, count = sum(after.values()), after.get(token, 0)
+    if brute.smoothing == "witten-bell":
+        return count, 0.0, total + len(after), len(after) / (total + len(after))
+    table = brute.discounts[len(context) + 1]
+    return count, table[min(count, 3)], total, sum(table[min(c, 3)] for c in after.values()) / total
 
 
 @pytest.mark.parametrize("more", [{"quantized": True}, {"min_count": 2}, {"prune_entropy": 1e-3}])

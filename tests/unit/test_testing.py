@@ -14,7 +14,7 @@ from reviewgen import registry, testing
 from reviewgen.compiled.sampling import sample_token
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.errors import UnknownPlugin
-from reviewgen.protocols import GraphNode, ModelGraph
+from reviewgen.protocols import GraphNode, ModelGraph, Operation
 from reviewgen.testing import (
     MODEL_LAWS,
     TOKENIZER_LAWS,
@@ -363,6 +363,11 @@ class BrokenGraph(Tiny):
         return ModelGraph(nodes=nodes, edges=(), sizes={"V": self.config.vocab_size})  # without the embedding
 
 
+class BrokenOperations(Tiny):
+    def operations(self, ids, state):
+        yield Operation(name="logits", formula="", values=self(ids, state)[0], axes="B T V", parameters=1)  # it has more
+
+
 class ForgetfulSettings(Settings):
     @classmethod
     def migrate(cls, values, version):
@@ -408,6 +413,7 @@ MODEL_FAULTS = {
     "initial_weights": BrokenInitialWeights,
     "migration": BrokenMigration,
     "described_graph": BrokenGraph,
+    "operations": BrokenOperations,
 }
 
 

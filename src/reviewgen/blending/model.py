@@ -5,13 +5,14 @@ the ``LanguageModel`` protocol only.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.graph import describe_blend
@@ -21,6 +22,7 @@ from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.migration import read_saved_config
+from reviewgen.protocols.shapes import check_ids, check_state
 from reviewgen.registry import Plugin, find_model, name_of_saved
 
 __all__ = ["Blend", "EntropyModel"]
@@ -45,7 +47,7 @@ class Blend:
 
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
-        with torch.device("meta"):  # allocates and initialises nothing, since the weights are loaded later
+        with torch.device("meta"), _WithoutRandomValues():  # allocates and initialises nothing: the weights are loaded later
             self.parts = tuple(_build_part(part) for part in config.models)
 
     @classmethod
@@ -79,10 +81,16 @@ class Blend:
         return tuple(part.initial_state(batch_size) for part in self.parts)
 
     def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return the log probability of every token after each of ``ids``, and the parts' states after the last."""
+        """Return the log probability of every token after each of ``ids``, and the parts' states after the last.
+
+        Raises:
+            ShapeError: The ids or a part's state have another shape.
+        """
+        check_ids(ids)
+        check_state(state, len(self.parts))
         steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
         scores = [log_probs for log_probs, _ in steps]
-        logs = [log_weights.unsqueeze(-1) for log_weights in self._log_weights(scores)]
+        logs = [log_weights.unsqueeze(-1) for log_weights in self.log_weights(scores)]
         return _mix(scores, logs), tuple(new_state for _, new_state in steps)
 
     def score(self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T"], State]:
@@ -93,12 +101,12 @@ class Blend:
         """
         if self.config.gate:
             steps = [_log_probabilities(part, ids, part_state) for part, part_state in zip(self.parts, state, strict=True)]
-            logs = self._log_weights([log_probs for log_probs, _ in steps])
+            logs = self.log_weights([log_probs for log_probs, _ in steps])
             scores = [_gather(log_probs, targets) for log_probs, _ in steps]
         else:
             steps = [_score_part(part, ids, targets, part_state) for part, part_state in zip(self.parts, state, strict=True)]
             scores = [score for score, _ in steps]  # (B, T)
-            logs = self._log_weights(scores)
+            logs = self.log_weights(scores)
         return _mix(scores, logs), tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
@@ -133,7 +141,7 @@ class Blend:
             part.load_state_dict(part_tensors)
         self.parts = tuple(_in_evaluation_mode(part) for part in parts)
 
-    def _log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:
+    def log_weights(self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]) -> list[Tensor]:
         """Return the log of each part's weight: (), or, with a gate, (B, T) from all log probabilities of the parts."""
         logs = [torch.tensor(math.log(weight) if weight else -math.inf) for weight in self.config.weights]
         if not self.config.gate:
@@ -144,6 +152,18 @@ class Blend:
         features = torch.cat((torch.ones_like(entropies[..., :1]), entropies, products), dim=-1)  # (B, T, F)
         gate = torch.tensor(self.config.coefficients, dtype=features.dtype)
         return list((features @ gate.T + torch.stack(logs)).log_softmax(-1).unbind(-1))
+
+
+class _WithoutRandomValues(TorchFunctionMode):
+    """Skips what fills tensors with random numbers; on the meta device that loads torch's compiler, which takes seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch, or return its tensor as it is."""
+        tensor = args[0] if args else (kwargs or {}).get("tensor")
+        is_skipped = getattr(func, "__name__", "") in ("normal_", "uniform_") and isinstance(tensor, Tensor)
+        return tensor if is_skipped else func(*args, **(kwargs or {}))
 
 
 class EntropyModel:

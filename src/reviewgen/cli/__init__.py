@@ -7,6 +7,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
     play                               ``play``
     graph                              ``graph``
+    explain, explain_tables            ``explain``; its tables
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
     look                               ``list``, ``doctor``
@@ -26,6 +27,7 @@ import typer
 from reviewgen.cli import (
     blend,
     compare,
+    explain,
     generate,
     graph,
     look,
@@ -91,6 +93,7 @@ _add("graph", graph.graph)
 _add("evaluate", use.evaluate)
 _add("score", use.score)
 _add("novelty", use.novelty)
+_add("explain", explain.explain)
 _add("push", share.push)
 _add("pull", share.pull)
 _add("list", look.list_plugins)

@@ -1,6 +1,7 @@
 """The HTML page of a comparison, and the fragment for notebooks: what the templates beside this file are given."""
 
 import math
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,7 +61,7 @@ def _values(comparison: Compared) -> dict[str, Any]:
         "samples": {row.name: [(each.temperature, cut_sample(each)) for each in row.samples] for _, row in numbered},
         "temperatures": ", ".join(map(str, TEMPERATURES)),
         "copy_characters": COPY_CHARACTERS,
-        "pictures": [(row.name, Markup(row.picture)) for _, row in numbered if row.picture],  # SVG of our own
+        "pictures": [(row.name, b64encode(row.picture.encode()).decode()) for _, row in numbered if row.picture],
     }
 
 
@@ -119,7 +120,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             title="Order of an n-gram: training against held-out text",
             x="order",
             y="bits per character",
-            summary="All orders count the same text. What a long context gains there, and not on held-out text, is learned by heart.",
+            summary="All orders count the same text. What a long context gains there and not on held-out text is memorised.",
         )
 
 

@@ -16,7 +16,7 @@ How to use it: put a template beside the code of your room, name it by its path 
     save_page(html, Path("page.html"))            # refuse_page(file) checks the same file before hours of work
 
 ``render(template, **values)`` escapes each value and raises where a template uses a value that was not given. Only what a
-function here has built, such as a chart, or an SVG of our own in ``markupsafe.Markup``, is inserted as it is; never wrap what
+function here has built, such as a chart, is inserted as it is; never wrap what
 comes from a user, a file or a model. For ``_repr_html_`` extend "pages/fragment.html" instead, whose style applies only inside
 it.
 

@@ -7,6 +7,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
     model       LanguageModel: is trained; torch tensors in and out
     abilities   its own loss, optimizer settings and foreign weights
     graph       its computational graph, for pictures
+    operations  what a model computes, one operation after the other
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         SupportsScore,
         SupportsStep,
     )
+    from reviewgen.protocols.operations import Operation, SupportsOperations
     from reviewgen.protocols.processor import LogitsProcessor, LogitsProcessorFactory
     from reviewgen.protocols.stepper import (
         DEAD_END,
@@ -76,6 +78,7 @@ __all__ = [
     "LogitsProcessorFactory",
     "Metric",
     "ModelGraph",
+    "Operation",
     "State",
     "StepState",
     "Stepper",
@@ -90,6 +93,7 @@ __all__ = [
     "SupportsInitialWeights",
     "SupportsLoss",
     "SupportsMigration",
+    "SupportsOperations",
     "SupportsParameterGroups",
     "SupportsSample",
     "SupportsScore",
@@ -118,6 +122,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsScore",
             "SupportsStep",
         ],
+        "operations": ["Operation", "SupportsOperations"],
         "processor": ["LogitsProcessor", "LogitsProcessorFactory"],
         "stepper": [
             "Constraints",

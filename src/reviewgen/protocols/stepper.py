@@ -129,6 +129,10 @@ class CountedContext:
         unit: What is counted: "occurrences", or "predecessors", the different tokens seen before context and token together
             (the continuation counts of Kneser & Ney 1995).
         parts: The part of each token's probability that comes from these counts; None if the model cannot tell.
+        discounts: What is subtracted from a count of 1, of 2 and of more; None if nothing is.
+        divisor: What a count is then divided by: the sum of the counts, or what the smoothing adds to it; None if unknown.
+        backoff: The weight of the next shorter context's probability.
+        probabilities: The probability of each token that was seen after the context, those of shorter contexts included; else 0.
     """
 
     tokens: int
@@ -136,6 +140,10 @@ class CountedContext:
     counts: Int64[np.ndarray, " V"] | None
     unit: Literal["occurrences", "predecessors"]
     parts: Float64[np.ndarray, " V"] | None
+    discounts: tuple[float, float, float] | None = None
+    divisor: float | None = None
+    backoff: float | None = None
+    probabilities: Float64[np.ndarray, " V"] | None = None
 
 
 @runtime_checkable

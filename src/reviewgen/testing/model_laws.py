@@ -39,6 +39,7 @@ from reviewgen.testing.models import (
     through_a_file,
     train_by_counting,
 )
+from reviewgen.testing.operations_law import operations
 from reviewgen.testing.parameter_groups_law import parameter_groups
 from reviewgen.testing.step_law import step
 from reviewgen.testing.training_laws import TRAINING_LAWS, autocast, carried, causal_in_training, gradients, learns
@@ -68,6 +69,7 @@ __all__ = [
     "migration",
     "no_mutation",
     "normal",
+    "operations",
     "parameter_groups",
     "protocol",
     "reports",
@@ -343,5 +345,6 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     initial_weights,
     migration,
     described_graph,
+    operations,
 )
 """All laws of a model, in the order in which to fix broken ones."""

@@ -1,0 +1,97 @@
+"""Checks of what a model is called with: errors that name each axis, what is expected and what was given.
+
+A check that passes compares two tuples, about a microsecond; it stands at the top of a model's call and in no inner loop.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from reviewgen.errors import ShapeError
+
+__all__ = ["check_ids", "check_shape", "check_state"]
+
+_INTEGERS = {torch.int64, torch.int32}
+_MEANINGS = {
+    "B": "texts",
+    "T": "tokens",
+    "L": "layers",
+    "H": "hidden units",
+    "E": "numbers of an embedding",
+    "K": "tokens before",
+}
+
+
+def check_ids(ids: Any) -> int:
+    """Return B of the ids that a model is called with.
+
+    Raises:
+        ShapeError: They are not a tensor of integers of the shape (B, T).
+    """
+    if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.dtype not in _INTEGERS:
+        hint = " For one text write ids[None], which adds the axis B." if getattr(ids, "ndim", 0) == 1 else ""
+        raise ShapeError(f"ids must be integers of the shape (B, T), B texts of T tokens each; got {_describe(ids)}.{hint}")
+    return len(ids)
+
+
+def check_state(state: Any, parts: int) -> tuple[Any, ...]:
+    """Return the parts of a state: itself if it is a single tensor, else the items of the tuple.
+
+    Raises:
+        ShapeError: It has another number of parts.
+    """
+    given = state if isinstance(state, tuple) else (state,)
+    if len(given) != parts:
+        expected = "one tensor" if parts == 1 else f"a tuple of {parts} parts"
+        raise ShapeError(
+            f"The state must be {expected}, as initial_state(B) and each call return it; got {_describe_state(state)}."
+        )
+    return given
+
+
+def check_shape(name: str, tensor: Any, sizes: Mapping[str, int], *, is_integer: bool = False) -> None:
+    """Raise unless a tensor has the expected size on each axis.
+
+    Args:
+        name: What it is, as in "the state h".
+        tensor: The tensor.
+        sizes: The size of each axis by its letter, in order.
+        is_integer: Whether it must hold integers, else floating-point numbers.
+
+    Raises:
+        ShapeError: It has another shape or dtype, or is not a tensor.
+    """
+    if isinstance(tensor, torch.Tensor) and tensor.shape == tuple(sizes.values()):
+        is_right = tensor.dtype in _INTEGERS if is_integer else tensor.is_floating_point()
+        if is_right:
+            return
+    expected = ", ".join(f"{letter}={size} {_MEANINGS.get(letter, '')}".rstrip() for letter, size in sizes.items())
+    kind = "integers" if is_integer else "floating-point numbers"
+    raise ShapeError(
+        f"{name} must be {kind} of the shape ({', '.join(sizes)}), here {expected}; got {_describe(tensor)}"
+        f"{_describe_difference(tensor, sizes)}. initial_state(B) returns one of the right shape."
+    )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} of the shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def _describe_state(state: Any) -> str:
+    if not isinstance(state, tuple):
+        return _describe(state)
+    return f"a tuple of {len(state)}: {', '.join(map(_describe, state))}" if state else "an empty tuple"
+
+
+def _describe_difference(tensor: Any, sizes: Mapping[str, int]) -> str:
+    """Return which axes differ, if the number of axes is right, or how many there are."""
+    if not isinstance(tensor, torch.Tensor):
+        return ""
+    if tensor.ndim != len(sizes):
+        return f", {tensor.ndim} axes instead of {len(sizes)}"
+    pairs = zip(sizes.items(), tensor.shape, strict=True)
+    wrong = [f"{letter} is {given}" for (letter, size), given in pairs if given != size]
+    return f": {', '.join(wrong)}" if wrong else ""
