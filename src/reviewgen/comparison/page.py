@@ -119,7 +119,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             title="Order of an n-gram: training against held-out text",
             x="order",
             y="bits per character",
-            summary="All orders count the same text. What a long context gains there, and not on held-out text, is learned by heart.",
+            summary="All orders count the same text. What a long context gains there and not on held-out text is memorised.",
         )
 
 
