@@ -457,3 +457,29 @@ def test_the_head_of_a_store_is_its_first_texts(tmp_path):
     assert len(head) == 2 and head.tokens == 11 and head.characters.tolist() == [3, 4] and len(store) == 3
     assert [block.tolist() for block in head.blocks] == [store.ids[:11].tolist()]
     assert len(store.head(0)) == 1 and len(store.head(10**9)) == 3
+
+
+def test_a_training_that_was_interrupted_is_resumed(monkeypatch, tmp_path):
+    from contextlib import contextmanager
+
+    from reviewgen.comparison import training
+
+    steps = []
+
+    @contextmanager
+    def interrupting_bar(console):
+        def show(report):
+            steps.append(report.step)
+            if len(steps) == 4:
+                raise KeyboardInterrupt
+
+        yield show
+
+    monkeypatch.setattr(training, "training_bar", interrupting_bar)
+    small = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4, "evaluations": 2}}
+    options = {"steps": 6, "settings": small, "out": tmp_path / "out", "progress": False}
+    first = reviewgen.compare(["gru-char"], DATA, **options)
+    assert first.rows == [] and first.is_interrupted and not (tmp_path / "out" / "models" / "gru-char").exists()
+    second = reviewgen.compare(["gru-char"], DATA, resume=True, **options)
+    assert second.rows[0].failed is None and steps[-1] == 6
+    assert (tmp_path / "out" / "models" / "gru-char").exists()

@@ -60,7 +60,10 @@ class Trainer:
         with training_bar(self.console) as show:
             for report in run:
                 show(report)
-        return run.finish()
+        model = run.finish()
+        if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
+            raise KeyboardInterrupt
+        return model
 
     def measure_orders(self, model: ReviewModel, preset: str) -> tuple[OrderPoint, ...]:
         """Train an n-gram with several orders, for the bias-variance picture; of a model without an order, return nothing."""
