@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from base64 import b64encode
 from html.parser import HTMLParser
 
 import pytest
@@ -139,8 +140,11 @@ def test_no_rows_at_all_have_a_page_too():
 
 def test_a_picture_is_shown_where_a_row_has_one():
     comparison = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
-    comparison.add(Measured(Row(name="x", source="x", picture="<svg><path d='M0 0'/></svg>"), None))
-    assert "<svg><path d='M0 0'/></svg>" in render_page(comparison) and "Graphs" in render_page(comparison)
+    svg = "<svg><script>alert(1)</script></svg>"  # inert inside an image
+    comparison.add(Measured(Row(name="x", source="x", picture=svg), None))
+    page = render_page(comparison)
+    assert f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}" in page
+    assert "Graphs" in page and "alert" not in page
 
 
 def test_a_page_is_saved_once_and_only_as_html(tmp_path):
