@@ -17,7 +17,7 @@ class TrainingConfig:
     Attributes:
         batch_size: Lanes (parallel token streams) of a batch, B; of each process.
         bptt: Tokens of each lane in a batch, T: the length of truncated back-propagation through time.
-        bptt_random: Draws that length at random for each batch, around bptt, and scales the learning rate by it, as AWD-LSTM does.
+        bptt_random: Draws that length at random for each batch, around bptt, and scales the learning rate by it (AWD-LSTM).
         gradient_accumulation_steps: Batches per optimizer step.
         optimizer: "muon" uses Muon for the matrices between hidden vectors and AdamW for the rest; "adamw" uses AdamW for all.
         learning_rate: Peak learning rate, reached after the warm-up; from there it decays linearly to zero.

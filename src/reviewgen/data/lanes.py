@@ -2,8 +2,8 @@
 
 Each epoch shuffles the texts, joins them to one stream and cuts it into B lanes of equal length. Step s yields tokens s·T to
 (s + 1)·T of every lane, so a recurrent state carried from step to step continues where the last step ended; T may also be drawn
-at random for each step (``lengths``). The B lanes start far apart in the stream, so even if the corpus is sorted by label, the first batch has
-texts of all labels.
+at random for each step (``lengths``). The B lanes start far apart in the stream, so even if the corpus is sorted by label, the
+first batch has texts of all labels.
 
 Each of P processes that train one model takes its own B of P·B lanes, so together they see the corpus once per epoch. Random
 lengths depend on the seed and the epoch only, so all processes draw the same ones, and a resumed run draws them again.
