@@ -128,7 +128,8 @@ class Lanes:
         """Return the positions in a lane at which the batches of an epoch begin and end."""
         if not self._is_random:
             return equal_edges(self.length, self.bptt)
-        return draw_edges(self.length, self.bptt, np.random.default_rng((self._seed, epoch, _LENGTHS))).tolist()
+        edges: list[int] = draw_edges(self.length, self.bptt, np.random.default_rng((self._seed, epoch, _LENGTHS))).tolist()
+        return edges
 
     def _batches(self, epoch: int, number: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, from a number on."""

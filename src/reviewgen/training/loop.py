@@ -388,7 +388,8 @@ class Loop:
         """
         if not self.config.bptt_random:
             return 1.0
-        return sum(batch.ids.shape[1] for batch in batches) / (len(batches) * self.lanes.bptt)
+        length: int = sum(batch.ids.shape[1] for batch in batches)
+        return length / (len(batches) * self.lanes.bptt)
 
     def _run_tokens(self) -> float:
         """Return the tokens of the whole run; infinite if it has a time budget."""
