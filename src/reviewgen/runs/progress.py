@@ -38,10 +38,10 @@ class TerminalView:
 
 def open_view(run: TrainingRun, is_shown: bool) -> TerminalView | NotebookView:
     """Return what shows a run if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
-    console = Console(stderr=True, highlight=False)
     is_shown = is_shown and process_state().is_main_process
-    if console.is_jupyter and is_shown:
+    if is_shown and Console().is_jupyter:
         return NotebookView(run)
+    console = Console(stderr=True, highlight=False, force_jupyter=False)
     console.quiet = not (is_shown and console.file.isatty())
     return TerminalView(console)
 
