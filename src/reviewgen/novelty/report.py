@@ -13,7 +13,7 @@ WINDOWS = (8, 12, 20)  # tokens
 MIN_SPAN = WINDOWS[0]  # tokens; shorter copied spans are not reported
 _CONTEXT = 8  # tokens; a character has at most four bytes, a token at least one
 _MAX_QUOTE = 80  # characters
-_MAX_SHOWN = 10  # spans in a notebook
+_MAX_SHOWN = 5  # spans in a notebook
 _SHORT_TEXT = 1000  # tokens; up to here, decoding every prefix is fast enough
 
 Decode = Callable[[Sequence[int]], str]

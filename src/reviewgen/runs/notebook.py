@@ -99,7 +99,9 @@ def _describe(report: Report) -> str:
     """Return the facts of a step."""
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
     part = "" if report.part is None else f"{report.part}, "
-    return f"{part}step {thousands(report.step)}, epoch {report.epoch + 1}, {duration(report.seconds)}, {speed}, {report.device}"
+    is_counted = report.loss is None and report.learning_rate is None
+    steps = f"{thousands(report.step)} texts" if is_counted else f"step {thousands(report.step)}, epoch {report.epoch + 1}"
+    return f"{part}{steps}, {duration(report.seconds)}, {speed}, {report.device}"
 
 
 def _last_bits(evaluations: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]:
