@@ -15,18 +15,21 @@ from reviewgen.version import __version__
 
 if TYPE_CHECKING:
     from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune, tune_sampling
+    from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
     from reviewgen.model import ReviewModel
     from reviewgen.registry import list_models, list_presets, list_tokenizers, register_model, register_tokenizer
     from reviewgen.runs import TrainingRun
 
 __all__ = [
+    "Comparison",
     "ReviewModel",
     "ReviewgenError",
     "TrainingRun",
     "__version__",
     "best_trial",
     "blend",
+    "compare",
     "list_models",
     "list_presets",
     "list_tokenizers",
@@ -45,6 +48,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"],
+        "comparison": ["Comparison", "compare"],
         "errors": ["ReviewgenError"],
         "model": ["ReviewModel"],
         "registry": ["list_models", "list_presets", "list_tokenizers", "register_model", "register_tokenizer"],

@@ -27,6 +27,7 @@ FLOORS = {
         7: ("model",),
         8: ("runs", "search", "receipts"),
         9: ("api",),
+        10: ("comparison",),
         11: ("cli", "__main__"),
     }.items()
     for room in rooms

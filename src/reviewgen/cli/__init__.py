@@ -2,7 +2,7 @@
 
 Parses arguments, calls the API and prints results. Heavy imports stand inside the commands, so that ``--help`` is fast.
 
-    train, plot, sweep, tune, tune_sampling, blend    one file a command
+    train, plot, sweep, tune, tune_sampling, blend, compare    one file a command
     settings                           ``settings``: every setting of a preset
     generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
     play                               ``play``
@@ -24,6 +24,7 @@ import typer
 
 from reviewgen.cli import (
     blend,
+    compare,
     generate,
     look,
     play,
@@ -80,6 +81,7 @@ _add("sweep", sweep.sweep)
 _add("tune", tune.tune)
 _add("tune-sampling", tune_sampling.tune_sampling)
 _add("blend", blend.blend)
+_add("compare", compare.compare)
 _add("generate", generate.generate)
 _add("replay", generate.replay)
 _add("play", play.play)

@@ -1,7 +1,7 @@
 """``compare``: trains or loads each model and measures it on the same held-out texts; one that fails is a row that says why."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -48,7 +48,7 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
     >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
 
     Args:
-        models: Presets, saved folders, repositories on the Hub and ReviewModels: a list, or a dictionary by the names of the rows.
+        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary by the names of the rows.
         data: The reviews; see ``reviewgen.data.sources.open_texts``. It is read once for each preset, so an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
         held_out: Another source of held-out texts; by default they are the test split of the data.
@@ -134,10 +134,8 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> Request:
         training["budget"] = parse_duration(training["budget"])
     for entry in entries:
         if entry.is_preset:
-            try:
+            with suppress(BrokenPlugin):  # its row says why
                 make_plan(entry.source, data, {**training, **settings})  # type: ignore[typeddict-item]
-            except BrokenPlugin:
-                pass  # its row says why
     out, resume = options.get("out"), options.get("resume", False)
     if resume and out is None:
         raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")

@@ -41,13 +41,13 @@ class Comparison:
     def add(self, measured: Measured) -> None:
         """Add a finished row."""
         self.rows.append(measured.row)
-        if measured.bits is not None:
+        if measured.bits is not None and not measured.row.has_seen_held_out:
             self._bits[measured.row.name] = measured.bits
         self.__dict__.pop("pairs", None)
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The paired difference of each two models, on the same texts."""
+        """The paired difference of each two models on the same texts, without those that were trained on them."""
         bits = {name: np.array(each) for name, each in self._bits.items()}
         return compare_pairs(bits, self.held_out.characters, self.seed)
 

@@ -28,7 +28,7 @@ def measure_orders(
         options: Other keywords of the training.
     """
     config = model.bundle.model.config
-    if not isinstance(model.bundle.model, CountTrained) or "order" not in {field.name for field in fields_of(type(config))}:
+    if not isinstance(model.bundle.model, CountTrained) or "order" not in fields_of(type(config)):
         return ()
     orders = sorted({order for order in _ORDERS if order <= config.order + 2} | {config.order})
     groups = {group: dict(settings.get(group, {})) for group in ("model", "tokenizer", "training")}
