@@ -3,14 +3,19 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
+import reviewgen
 from reviewgen.evaluation import Evaluation, Score, TokenScore
 from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, Support
 from reviewgen.novelty import Novelty, Span
+from reviewgen.runs.curves import Curves
+from reviewgen.runs.notebook import NotebookView
+from reviewgen.training import Report
+from tests.browser import SCHEMES, problems
 from tests.unit.fakes import GRU, NGRAM, TEXTS, train_tiny
 
 MARKUP = "<script>alert(1)</script><b onclick='x'>&amp;"
@@ -136,6 +141,50 @@ def test_a_model_whose_record_is_damaged_is_shown_without_it(tmp_path: Path, tra
     model.bundle.training = training | {"preset": MARKUP}
     rows = dict(cells(parsed(model)))
     assert rows["ReviewModel"] == "ngram-char" and "held-out text" not in rows
+
+
+class HalfTrained(reviewgen.TrainingRun):
+    """A run in the middle of its training, as the figure asks for it."""
+
+    preset, is_interrupted, evaluation = "gru-char", False, None  # type: ignore[assignment]
+    curves: ClassVar[dict[str, Curves]] = {  # type: ignore[assignment]
+        "gru-char": Curves(
+            1.0,
+            evaluations=[{"seconds": 2.0 * step, "bits_per_character": 4 / step} for step in range(1, 5)],
+            points=[{"seconds": 0.5 * step, "train_bits_per_character": 8 / step} for step in range(1, 20)],
+        )
+    }
+
+    def __init__(self) -> None:
+        """Make no plan."""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of everything that a notebook shows."""
+    folder = tmp_path_factory.mktemp("page")
+    view = NotebookView(HalfTrained())
+    view._has_curves, view._last = True, Report(40, 0.4, 8.0, 4000, learning_rate=0.1, device="cpu, bf16")
+    alternatives = tuple(Alternative(n, MARKUP * n, MARKUP * n, False, 0.5**n, n, Support(n, 10**n, None)) for n in range(1, 9))
+    shown = [
+        train_tiny("gru-char", folder, **GRU),
+        Evaluation(1.2, 0.8, 12.5, 1_234_567, 45_678, 12, 3),
+        Score(9.0, 1.0, [TokenScore("word " * (n % 3), 0.3 * n) for n in range(60)] + [TokenScore("x" * 200, math.inf)]),
+        novelty(Span(3, 9, "copied" * 30, 8, 7, "before " + "copied" * 30), form="compact"),
+        NextTokens(MARKUP * 3, 4, 0.7, alternatives, 1.5, 9, (Context(2, "a", False, 20, "occurrences"),)),
+    ]
+    fragments = [view._draw("Training ...", False), *(value._repr_html_() for value in shown)]
+    head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>A notebook</title>'
+    head += '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>'
+    file = folder / "page.html"
+    file.write_text(f"{head}<body><main><h1>A notebook</h1>{''.join(fragments)}</main></body></html>", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [480, 1000])
+def test_a_browser_finds_no_fault(browser: Any, page: Path, width: int, scheme: str) -> None:
+    assert problems(browser, page, width, scheme) == []
 
 
 # In a Jupyter kernel.
