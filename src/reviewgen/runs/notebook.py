@@ -66,12 +66,13 @@ class NotebookView:
 
     def _update(self, status: str, is_over: bool = False) -> None:
         """Draw the figure, and set the time of the next update."""
-        from IPython.display import HTML, display  # in a notebook it is there
+        from IPython import display as notebook  # in a notebook it is there
 
+        shown: Any = notebook
         start = time.monotonic()
-        figure = HTML(self._draw(status, is_over))
+        figure = shown.HTML(self._draw(status, is_over))
         if self._handle is None:
-            self._handle = display(figure, display_id=True)
+            self._handle = shown.display(figure, display_id=True)
         else:
             self._handle.update(figure)
         end = time.monotonic()

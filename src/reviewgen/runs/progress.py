@@ -13,7 +13,7 @@ from reviewgen.runs.notebook import NotebookView
 from reviewgen.runs.training_run import TrainingRun
 from reviewgen.training import Report, process_state
 
-__all__ = ["TerminalView", "open_view", "training_bar"]
+__all__ = ["TerminalView", "open_console", "open_view", "training_bar"]
 
 _SECONDS = 0.2  # between two updates of the bar
 
@@ -38,12 +38,17 @@ class TerminalView:
 
 def open_view(run: TrainingRun, is_shown: bool) -> TerminalView | NotebookView:
     """Return what shows a run if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
-    is_shown = is_shown and process_state().is_main_process
-    if is_shown and Console().is_jupyter:
-        return NotebookView(run)
-    console = Console(stderr=True, highlight=False, force_jupyter=False)
-    console.quiet = not (is_shown and console.file.isatty())
-    return TerminalView(console)
+    console = open_console(is_shown)
+    return NotebookView(run) if console.is_jupyter else TerminalView(console)
+
+
+def open_console(is_shown: bool) -> Console:
+    """Return a console that prints only if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
+    console = Console(stderr=True, highlight=False)
+    has_viewer = console.is_jupyter or console.file.isatty()
+    if is_shown and has_viewer and process_state().is_main_process:
+        return console
+    return Console(stderr=True, quiet=True, force_jupyter=False)  # in a notebook a quiet one would still show its bars
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Loop:
         self.model: Any = model
         self.config, self.lanes, self.budget, self.evaluator = config, lanes, budget, evaluator
         self.processes = evaluator.processes
-        batches = lanes.batches_in(budget.epochs or 0)
+        batches = lanes.batches_in(budget.epochs) if budget.epochs else 0
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
         self.optimizers = make_optimizers(model, config)
