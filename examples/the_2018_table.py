@@ -65,7 +65,7 @@ class SpelledOut(nn.Module):
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
-        self.embedding = _matrix(vocab_size, EMBEDDING)
+        self.embedding = nn.Parameter(torch.randn(vocab_size, EMBEDDING))
         self.input = _matrix(EMBEDDING, HIDDEN)
         self.recurrent = _matrix(HIDDEN, HIDDEN)
         self.bias = nn.Parameter(torch.zeros(HIDDEN))
@@ -98,7 +98,8 @@ class TorchRnn(nn.Module):
 
 
 def _matrix(rows: int, columns: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(rows, columns) / rows**0.5)
+    limit = HIDDEN**-0.5  # as nn.RNN initializes its weights
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-limit, limit))
 
 
 def plain_row(name: str, in_2018: str, make: Callable[[int], nn.Module], source: Any, seconds: float) -> Row:
