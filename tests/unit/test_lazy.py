@@ -36,6 +36,7 @@ except SystemExit:
         "import reviewgen",
         "import reviewgen; reviewgen.register_model",
         "import reviewgen as r, inspect; [inspect.signature(each) for each in (r.load, r.train, r.sweep, r.tune, r.blend)]",
+        "import reviewgen, inspect; inspect.signature(reviewgen.compare)",
         "import reviewgen; reviewgen.list_presets(); reviewgen.list_models(); reviewgen.list_tokenizers()",
         *(RUN.format(words=words) for words in (["--help"], ["train", "--help"], ["list"], ["list", "--json"])),
     ],

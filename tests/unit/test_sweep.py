@@ -205,13 +205,13 @@ def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: An
 
 
 def test_the_command_keeps_what_was_done_before_an_interrupt(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
-    def train(fit: Fit, value: Any, whole: Any = table._train) -> SweepRow:
+    def train(fit: Fit, value: Any, whole: Any = table.train_row) -> SweepRow:
         if value == "3":
             raise KeyboardInterrupt
         row: SweepRow = whole(fit, value)
         return row
 
-    monkeypatch.setattr(table, "_train", train)
+    monkeypatch.setattr(table, "train_row", train)
     words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=2,3,4", "--plot", corpus.with_suffix(".png"))
     status, out, err = run_command(monkeypatch, capsys, *words)
     assert status == 1 and "Interrupted" in err

@@ -2,10 +2,10 @@
 
     comparing   ``compare``: one row for each model; one that fails is a row that says why
     entries     what the user has named: a preset to train, or a trained model
+    training    trains the presets, and n-grams of several orders
     held_out    the held-out texts that every model is evaluated on
     measuring   from a trained model to its row
     sampling    what a model generates: samples, speed, new words, distinct n-grams
-    orders      an n-gram's bits by its order
     intervals   bootstrap over texts: bits per character, and differences between models
     rows        the results, as plain data
     folder      finished rows on disk, which ``resume`` takes

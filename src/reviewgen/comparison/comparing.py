@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from reviewgen.comparison.folder import Folder
     from reviewgen.comparison.held_out import HeldOut
     from reviewgen.comparison.measuring import Measured
-    from reviewgen.model import ReviewModel
+    from reviewgen.comparison.rows import OrderPoint
+    from reviewgen.comparison.training import Trainer
 
 __all__ = ["CompareOptions", "Request", "compare", "compare_each"]
 
@@ -49,11 +50,11 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
 
     Args:
         models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary by the names of the rows.
-        data: The reviews; see ``reviewgen.data.sources.open_texts``. It is read once for each preset, so an iterator is refused.
+        data: The reviews; see ``reviewgen.data.sources.open_texts``. It is read several times, so an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
         held_out: Another source of held-out texts; by default they are the test split of the data.
         prompt: The beginning of the samples. Default: "the ".
-        budget, steps, epochs: How long each preset is trained, as in ``train``. Default: two minutes.
+        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
         seed: The seed of trainings, samples and intervals. Default: 0.
         settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
         conditions: Columns beside the text that presets are conditioned on.
@@ -102,11 +103,17 @@ class Request:
 
         reading = {name: value for name, value in self.options.items() if name in _READING}
         with console.status("Reading the held-out texts ..."):
-            held_out = read_held_out(self.data, self.held_out, reading)
+            held_out = read_held_out(self.data, self.held_out, reading, self.options.get("budget"))
         if self.folder is not None:
             length = {name: self.options.get(name) for name in _LENGTH}
-            own = {"held_out": held_out.digest, "prompt": self.prompt, "seed": self.seed, "settings": self.settings}
-            self.folder.open(own | length)
+            own = {
+                "corpus": held_out.corpus,
+                "held_out": held_out.digest,
+                "prompt": self.prompt,
+                "seed": self.seed,
+                "settings": self.settings,
+            }
+            self.folder.open(own | {"settings": self.settings} | length)
         return Comparison(held_out, self.prompt, self.seed)
 
 
@@ -148,7 +155,9 @@ def compare_each(request: Request, comparison: "Comparison", console: "Console")
     """Yield each row when it is finished."""
     from reviewgen.comparison.measuring import Measured
     from reviewgen.comparison.rows import Row
+    from reviewgen.comparison.training import Trainer
 
+    trainer = Trainer(request.data, request.settings, request.options, console)
     for number, entry in enumerate(request.entries, 1):
         measured = None if request.folder is None else request.folder.read(entry)
         if measured is not None:
@@ -156,7 +165,7 @@ def compare_each(request: Request, comparison: "Comparison", console: "Console")
             continue
         try:
             with _status(console, f"{entry.name} ({number} of {len(request.entries)})"):
-                measured = _measure(entry, request, comparison.held_out, console)
+                measured = _measure(entry, request, comparison.held_out, trainer)
             if request.folder is not None:
                 request.folder.write(entry, measured)
         except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other models go on
@@ -165,38 +174,18 @@ def compare_each(request: Request, comparison: "Comparison", console: "Console")
         yield measured
 
 
-def _measure(entry: "Entry", request: Request, held_out: "HeldOut", console: "Console") -> "Measured":
+def _measure(entry: "Entry", request: Request, held_out: "HeldOut", trainer: "Trainer") -> "Measured":
     """Train or load one model, and measure it."""
     from reviewgen.comparison.measuring import measure_model
-    from reviewgen.comparison.orders import measure_orders
     from reviewgen.model import ReviewModel
 
-    orders = ()
+    orders: tuple[OrderPoint, ...] = ()
     if entry.is_preset:
-        model = _train(entry, request, console)
-        orders = measure_orders(model, entry.source, request.data, request.settings, request.options)
+        model = trainer.train(entry.source, None if request.folder is None else request.folder.model(entry))
+        orders = trainer.measure_orders(model, entry.source)
     else:
         model = entry.source if isinstance(entry.source, ReviewModel) else ReviewModel.from_pretrained(entry.source)
     return measure_model(model, entry, held_out, request.prompt, request.seed, orders)
-
-
-def _train(entry: "Entry", request: Request, console: "Console") -> "ReviewModel":
-    """Train a preset; or load it, or resume its training, if an interrupted comparison has left that."""
-    from reviewgen.model import ReviewModel
-    from reviewgen.runs import TrainingRun
-    from reviewgen.runs.progress import training_bar
-
-    out = None if request.folder is None else request.folder.model(entry)
-    if out is not None and out.exists():
-        return ReviewModel.from_pretrained(out)
-    resume = out is not None and out.with_name(f"{out.name}.run").exists()
-    run = TrainingRun(entry.source, request.data, **request.options, **request.settings, out=out, resume=resume)  # type: ignore[arg-type]
-    run.read()
-    run.tokenize()
-    with training_bar(console) as show:
-        for report in run:
-            show(report)
-    return run.finish()
 
 
 @contextmanager

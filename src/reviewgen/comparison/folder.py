@@ -32,11 +32,11 @@ class Folder:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
+        self._before: dict[str, Any] | None = None
         if resume and path.exists():
             self._before = self._read(path / _IDENTITY)
         else:
             refuse_existing(path)
-            self._before = None
 
     def open(self, identity: Mapping[str, Any]) -> None:
         """Create the folder, or check that it is that of the same comparison.

@@ -19,7 +19,9 @@ from reviewgen.novelty import COPY_CHARACTERS
 
 __all__ = ["HeldOut", "TextBits", "find_seen", "is_same_corpus", "measure_bits", "read_held_out"]
 
-_MAX_CHARACTERS = 150_000  # that each model is evaluated on
+_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
+_PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
+_MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
 _MAX_TEXTS = 2000
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _READ = 200_000  # texts of a separate source, at most
@@ -67,36 +69,40 @@ class TextBits:
     zero_probability_tokens: int
 
 
-def read_held_out(data: Any, separate: Any, options: Mapping[str, Any]) -> HeldOut:
+def read_held_out(data: Any, separate: Any, options: Mapping[str, Any], budget: float | None = None) -> HeldOut:
     """Read the held-out texts: the test split of the data, or its validation split if that is empty; or a separate source.
 
     Args:
         data: The source that presets are trained on.
         separate: A source of held-out texts only; None takes those of the data.
         options: The settings of ``DataConfig`` that the user has given.
+        budget: The time budget of each training in seconds, which limits the texts; None for trainings without one.
 
     Raises:
         DataError: A source cannot be read, or there is no held-out text.
     """
     config = from_dict(DataConfig, {name: value for name, value in options.items() if value is not None})
+    limit = _CHARACTERS if budget is None else round(min(max(_MIN_CHARACTERS, _PER_SECOND * budget), _MAX_CHARACTERS))
     with workspace() as folder:
         if separate is not None:
             read = read_examples(separate, folder, config)
-            return _choose(islice(read, _READ), "all", _name(separate), None, config.conditions)
+            return _choose(islice(read, _READ), "all", _name(separate), None, config.conditions, limit)
         corpus = gather(data, folder, config)
         split = "test" if corpus.count("test") else "validation"
-        return _choose(corpus.examples(split), split, corpus.stream.name, corpus.fingerprint, config.conditions)
+        return _choose(corpus.examples(split), split, corpus.stream.name, corpus.fingerprint, config.conditions, limit)
 
 
-def _choose(examples: Iterable[Example], split: str, source: str, corpus: str | None, conditions: Sequence[str]) -> HeldOut:
-    """Return up to ``_MAX_CHARACTERS`` of some texts, evenly spread."""
+def _choose(
+    examples: Iterable[Example], split: str, source: str, corpus: str | None, conditions: Sequence[str], limit: int
+) -> HeldOut:
+    """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
     known = [(text, values) for text, values in examples if text]
     if not known:
         raise DataError(
             f"There are no held-out texts in {source}: its {split} part has no text. Give more texts, or held-out ones."
         )
     mean = sum(len(text) for text, _ in known) / len(known)
-    count = max(1, min(len(known), _MAX_TEXTS, math.ceil(_MAX_CHARACTERS / mean)))
+    count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
     chosen = [known[(2 * number + 1) * len(known) // (2 * count)] for number in range(count)]
     values = [dict(zip(conditions, each, strict=True)) for _, each in chosen]
     return HeldOut([text for text, _ in chosen], values, len(known), split, source, corpus)

@@ -15,6 +15,7 @@ from reviewgen.comparison.rows import CurvePoint, OrderPoint, Row
 from reviewgen.comparison.sampling import draw_samples, measure_written
 from reviewgen.errors import NotADistribution
 from reviewgen.model import ReviewModel
+from reviewgen.protocols import CountTrained
 
 __all__ = ["Measured", "count_parameters", "measure_model"]
 
@@ -61,7 +62,7 @@ def measure_model(
         **_training_facts(model.training),
         **({} if texts is None else _bits_facts(texts, held_out, seed)),
     )
-    notes += _describe_seen(row)
+    notes += _describe_steps(model) + _describe_seen(row)
     return Measured(replace(row, notes=tuple(notes)), None if texts is None else tuple(texts.bits.tolist()))
 
 
@@ -118,6 +119,12 @@ def _saved_bytes(model: ReviewModel) -> int:
         folder = Path(parent) / "model"
         model.save_pretrained(folder)
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != _INDEX)
+
+
+def _describe_steps(model: ReviewModel) -> list[str]:
+    """Return a sentence if a model that learns step by step has taken a single one."""
+    is_single = model.training.get("steps") == 1 and not isinstance(model.bundle.model, CountTrained)
+    return ["It was trained for one step only, so it has learned next to nothing: give it more time."] if is_single else []
 
 
 def _describe_seen(row: Row) -> list[str]:

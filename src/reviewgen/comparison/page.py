@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from markupsafe import Markup
 
-from reviewgen.comparison.rows import Row, Sample
+from reviewgen.comparison.rows import Pair, Row, Sample
 from reviewgen.comparison.sampling import TEMPERATURES
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.pages import Series, draw_chart, render
-
-if TYPE_CHECKING:
-    from reviewgen.comparison.comparison import Comparison
 
 __all__ = ["cut_sample", "describe_best", "render_fragment", "render_page"]
 
@@ -21,17 +18,32 @@ _MAX_SAMPLE = 1500  # characters that are shown
 _MAX_PAIRS = 15  # that are shown at once; more are folded
 
 
-def render_page(comparison: "Comparison") -> str:
+class Compared(Protocol):
+    """What a page needs of a ``Comparison``, which imports this file."""
+
+    rows: list[Row]
+    prompt: str
+    is_interrupted: bool
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The paired differences."""
+
+    def describe_held_out(self) -> str:
+        """Return a sentence on the held-out texts."""
+
+
+def render_page(comparison: Compared) -> str:
     """Return a comparison as a whole page."""
     return render("comparison/page.html", **_values(comparison))
 
 
-def render_fragment(comparison: "Comparison") -> str:
+def render_fragment(comparison: Compared) -> str:
     """Return a comparison as a part of a page, for notebooks."""
     return render("comparison/fragment.html", **_values(comparison))
 
 
-def _values(comparison: "Comparison") -> dict[str, Any]:
+def _values(comparison: Compared) -> dict[str, Any]:
     """Return the values of the templates."""
     numbered = [(style, row) for style, row in enumerate(comparison.rows) if row.failed is None]
     return {
@@ -51,7 +63,7 @@ def _values(comparison: "Comparison") -> dict[str, Any]:
     }
 
 
-def describe_best(comparison: "Comparison") -> str:
+def describe_best(comparison: Compared) -> str:
     """Return which model has the fewest bits per character, and which others are not told apart from it."""
     rated = [row for row in comparison.rows if row.bits_per_character is not None and not row.has_seen_held_out]
     rated = [row for row in rated if math.isfinite(row.bits_per_character or math.inf)]
@@ -89,6 +101,7 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
             y="bits per character, validation texts",
             summary=summary,
             from_zero=True,
+            log_x=name == "tokens",  # counting reads millions of tokens while a network learns from thousands
         )
     if sized := [(style, row) for style, row in numbered if row.parameters and row.bits_per_character is not None]:
         yield draw_chart(
@@ -111,9 +124,9 @@ def _charts(numbered: Sequence[tuple[int, Row]]) -> Iterator[Markup]:
 
 def _visible(row: Row) -> list[Any]:
     """Return the evaluations of a row that are not far above its lowest one."""
-    known = [point for point in row.curve if point.bits_per_character is not None]
-    lowest = min((point.bits_per_character for point in known), default=0.0)
-    return [point for point in known if point.bits_per_character <= _MAX_RATIO * lowest]
+    known = [(point.bits_per_character, point) for point in row.curve if point.bits_per_character is not None]
+    lowest = min((bits for bits, _ in known), default=0.0)
+    return [point for bits, point in known if bits <= _MAX_RATIO * lowest]
 
 
 def _mark(row: Row, style: int) -> Series:

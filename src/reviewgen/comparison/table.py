@@ -1,4 +1,4 @@
-"""The table of a comparison on a terminal: one from 130 columns on, below that two narrow ones, which fit into 80."""
+"""The table of a comparison on a terminal: one from 160 columns on, below that two narrow ones, which fit into 80."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_tables"]
 
-_WIDE = 130  # columns of a terminal, for one table
+_WIDE = 160  # columns of a terminal, for one table
 _MAX_PAIRS = 15  # that are printed
 _SAMPLE = 240  # characters of a sample that are printed
 
@@ -31,6 +31,11 @@ def _interval(row: Row) -> str:
     return "–" if row.bits_interval is None else f"{row.bits_interval[0]:.3f}-{row.bits_interval[1]:.3f}"
 
 
+def _perplexity(row: Row) -> str:
+    value = row.perplexity_per_token
+    return decimal(value, 2 if value is None or value < 100 else 0)
+
+
 def _short(number: int | None) -> str:
     """Return a number of parameters in few characters."""
     return size(number).removesuffix("B").strip() if number is not None else "–"
@@ -39,7 +44,7 @@ def _short(number: int | None) -> str:
 _PREDICTION: Sequence[Column] = (
     ("bits/char", _bits),
     ("95 %", _interval),
-    ("ppl/token", lambda row: f"{decimal(row.perplexity_per_token, 2)} {row.tokenizer}"),
+    ("ppl/token", lambda row: f"{_perplexity(row)} {row.tokenizer}"),
     ("params", lambda row: _short(row.parameters)),
     ("size", lambda row: size(row.bytes_on_disk)),
     ("trained", lambda row: duration(row.training_seconds)),
@@ -59,10 +64,13 @@ def draw_tables(comparison: "Comparison", width: int) -> Group:
     """Return the tables, the failures, the differences and the samples, for a terminal of some columns."""
     finished = [row for row in comparison.rows if row.failed is None]
     columns = [(*_PREDICTION, *_TEXTS)] if width >= _WIDE else [_PREDICTION, _TEXTS]
-    parts: list[RenderableType] = [_table(finished, each, width) for each in columns] if finished else []
+    parts: list[RenderableType] = []
+    for each in columns if finished else ():
+        parts += [_table(finished, each, width), Text("")]
     parts += [Text(f"{row.name} failed: {row.failed}", style="red") for row in comparison.rows if row.failed is not None]
     parts += [Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}") for row in finished for note in row.notes]
     parts += [Text(describe_best(comparison)), Text(comparison.describe_held_out(), style="dim")]
+    parts += [Text("")] if comparison.pairs else []
     parts += [Text(pair.describe()) for pair in comparison.pairs[:_MAX_PAIRS]]
     if (more := len(comparison.pairs) - _MAX_PAIRS) > 0:
         parts.append(Text(f"... and {more} more pairs; --json and --html have all.", style="dim"))
@@ -83,14 +91,14 @@ def _table(rows: Sequence[Row], columns: Sequence[Column], width: int) -> Table:
 
 def _samples(row: Row) -> list[RenderableType]:
     """Return the samples of a model, with copied spans underlined."""
-    shown: list[RenderableType] = [Text(f"\n{row.name}", style="bold")]
+    grid = Table.grid(padding=(0, 1))
     for sample in row.samples:
-        line = Text(f"  {sample.temperature}  ", style="dim")
+        text = Text()
         for piece, is_copied in cut_sample(sample):
-            line.append(_printable(piece), style="not dim underline" if is_copied else "not dim")
-        line.truncate(_SAMPLE, overflow="ellipsis")
-        shown.append(line)
-    return shown
+            text.append(_printable(piece), style="underline" if is_copied else "")
+        text.truncate(_SAMPLE, overflow="ellipsis")
+        grid.add_row(Text(f"  {sample.temperature}", style="dim"), text)
+    return [Text(f"\n{row.name}", style="bold"), grid]
 
 
 def _printable(text: str) -> str:

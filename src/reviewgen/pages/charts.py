@@ -130,7 +130,7 @@ def thin(values: Sequence[_Value], count: int) -> list[_Value]:
 
 
 def _draw(series: Series, across: Scale, up: Scale) -> _Drawn:
-    bars = series.intervals or [None] * len(series.points)
+    bars: Sequence[tuple[float, float] | None] = series.intervals or [None] * len(series.points)
     marks = [
         _Mark(_x(across, x), _y(up, y), f"{series.name}: {x:,.4g}, {y:.4g}", bar and (_y(up, bar[0]), _y(up, bar[1])))
         for (x, y), bar in zip(series.points, bars, strict=True)

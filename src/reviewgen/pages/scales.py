@@ -67,6 +67,8 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
         return [10**power for power in tens[:: math.ceil(len(tens) / (count + 1))]]
     fine = [step * 10.0**power for power in powers for step in (1, 2, 5)]
     inside = [tick for tick in fine if low <= math.log10(tick) <= high]
+    if len(inside) > count + 1:
+        inside = [step * 10.0**power for power in powers for step in (1, 4) if low <= math.log10(step * 10.0**power) <= high]
     return inside if len(inside) >= 2 else _linear_ticks(10**low, 10**high, 3)
 
 

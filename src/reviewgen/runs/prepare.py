@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from reviewgen.bundle import fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
@@ -22,7 +22,7 @@ from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.record import parent_facts
 from reviewgen.training import Processes, local_processes, process_state
 
-__all__ = ["PreparedCorpus", "ReadCorpus", "prepare", "read_corpus"]
+__all__ = ["PreparedCorpus", "ReadCorpus", "have_same_corpus", "prepare", "read_corpus"]
 
 ConditionValues: TypeAlias = Iterable[Sequence[str | float | None]]
 """The values of the conditions beside each text."""
@@ -94,6 +94,16 @@ def prepare(plan: TrainingPlan) -> PreparedCorpus:
         ReviewgenError: See ``read_corpus`` and ``ReadCorpus.tokenize``.
     """
     return read_corpus(plan).tokenize(plan)
+
+
+def have_same_corpus(one: TrainingPlan, other: TrainingPlan) -> bool:
+    """Return whether the corpus, its tokens and its index are the same for two plans of one source."""
+
+    def settings(plan: TrainingPlan) -> tuple[Any, ...]:
+        parts = plan.parts
+        return plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
+
+    return settings(one) == settings(other)
 
 
 def read_corpus(plan: TrainingPlan) -> ReadCorpus:

@@ -16,8 +16,8 @@ from reviewgen.runs.blend_fit import BlendFit, start_blend
 from reviewgen.runs.curves import Curves
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
-from reviewgen.runs.plan import make_plan
-from reviewgen.runs.prepare import ReadCorpus, read_corpus
+from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.prepare import PreparedCorpus, ReadCorpus, read_corpus
 from reviewgen.runs.record import RunRecord
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.start import start_fit
@@ -90,15 +90,34 @@ class TrainingRun:
         """
         if self._fit is not None:
             raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
-        corpus = self._require_read("tokenize").tokenize(self._plan)
-        start = start_blend if self._plan.parts.models else start_fit
-        self._fit = start(self._plan, corpus, started=self._started, log=self._log, folder=self._run_folder)
+        self._start(self._require_read("tokenize").tokenize(self._plan))
         budget, spent = self._plan.length.seconds, time.monotonic() - self._started
         if budget is not None and spent > budget / 2:
-            self._fit.record.notes.append(
+            self._require_fit("train").record.notes.append(
                 f"Reading and tokenizing took {spent:.0f} s of the budget of {budget:.0f} s. Increase the budget, or train "
                 "again: the tokens are in the cache now."
             )
+
+    def start_on(self, corpus: PreparedCorpus) -> None:
+        """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``; the clock starts now.
+
+        Args:
+            corpus: The corpus of a plan with the same source, tokenizer and index; see ``have_same_corpus``.
+
+        Raises:
+            CheckpointError: As ``read``.
+            TrainingError: The corpus of this run was read before.
+        """
+        if self._read is not None or self._fit is not None:
+            raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
+        self._run_folder.open()
+        self._run_folder.describe_corpus(corpus.corpus.stream.name, corpus.corpus.fingerprint)
+        self._started = time.monotonic()
+        self._start(corpus)
+
+    def _start(self, corpus: PreparedCorpus) -> None:
+        start = start_blend if self._plan.parts.models else start_fit
+        self._fit = start(self._plan, corpus, started=self._started, log=self._log, folder=self._run_folder)
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report for each step. Afterwards the model holds its best weights.
@@ -134,6 +153,11 @@ class TrainingRun:
         return self._require_fit("call facts").facts()
 
     @property
+    def plan(self) -> TrainingPlan:
+        """Everything that was decided before anything is read."""
+        return self._plan
+
+    @property
     def out(self) -> Path | None:
         """The folder that the model is saved in."""
         return self._plan.out
@@ -156,7 +180,7 @@ class TrainingRun:
     @property
     def corpus(self) -> Corpus:
         """The corpus, once it was read."""
-        return self._require_read("use the corpus").corpus
+        return self._require_read("use the corpus").corpus if self._fit is None else self._fit.corpus.corpus
 
     @property
     def conditions(self) -> Conditions:

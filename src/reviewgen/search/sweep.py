@@ -13,7 +13,7 @@ from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.search.variants import Variants, check_groups, refuse_options, split_name
 
-__all__ = ["SweepRow", "plot_sweep", "sweep"]
+__all__ = ["SweepRow", "plot_sweep", "sweep", "train_row"]
 
 _TRAIN_TOKENS = 100_000  # of the training text, scored
 
@@ -52,10 +52,10 @@ def sweep(
         raise ConfigError(f"{setting} is both set and swept; do one of the two.")
     variants = Variants(preset, source, fixed, options)
     plans = [variants.plan({setting: value}) for value in values]  # a bad value is refused before any work
-    return (_train(variants.fit(plan), value) for plan, value in zip(plans, values, strict=True))
+    return (train_row(variants.fit(plan), value) for plan, value in zip(plans, values, strict=True))
 
 
-def _train(fit: Fit, value: Any) -> SweepRow:
+def train_row(fit: Fit, value: Any) -> SweepRow:
     """Train to the end and return the row of the table."""
     seconds = 0.0
     for report in fit:

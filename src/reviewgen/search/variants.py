@@ -10,7 +10,7 @@ from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.runs.prepare import PreparedCorpus, prepare
+from reviewgen.runs.prepare import PreparedCorpus, have_same_corpus, prepare
 from reviewgen.runs.record import ChosenSize
 from reviewgen.runs.start import find_size, start_fit
 from reviewgen.runs.tracking import RunLog
@@ -145,17 +145,7 @@ class Variants:
 
     def _share(self, plan: TrainingPlan) -> _SharedCorpus:
         for shared in self._corpora:
-            if _have_same_corpus(shared.plan, plan):
+            if have_same_corpus(shared.plan, plan):
                 return shared
         self._corpora.append(_SharedCorpus(plan, prepare(plan)))
         return self._corpora[-1]
-
-
-def _have_same_corpus(one: TrainingPlan, other: TrainingPlan) -> bool:
-    """Return whether the corpus, its tokens and its index are the same for two plans of one source."""
-
-    def settings(plan: TrainingPlan) -> tuple[Any, ...]:
-        parts = plan.parts
-        return plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
-
-    return settings(one) == settings(other)

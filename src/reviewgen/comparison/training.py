@@ -1,0 +1,96 @@
+"""Trains the presets of a comparison: a corpus is read and tokenized once for all presets of one tokenizer.
+
+The clock of a time budget starts when the corpus is prepared, so that the first preset has no less time than the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from reviewgen.comparison.rows import OrderPoint
+from reviewgen.config import fields_of
+from reviewgen.errors import TrainingError
+from reviewgen.model import ReviewModel
+from reviewgen.runs import TrainingRun
+from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.prepare import PreparedCorpus, have_same_corpus, prepare
+from reviewgen.runs.progress import training_bar
+from reviewgen.runs.start import start_fit
+from reviewgen.runs.tracking import RunLog
+from reviewgen.search.sweep import train_row
+
+__all__ = ["Trainer"]
+
+_ORDERS = (1, 2, 3, 4, 5, 6, 8, 10)
+_TIME_SHARE = 0.5  # of the row's time budget, for all orders of an n-gram together
+
+
+@dataclass
+class Trainer:
+    """The trainings of a comparison.
+
+    Attributes:
+        data: The texts.
+        settings: Settings of all presets, by group.
+        options: Other keywords of each training.
+        console: Shows the progress.
+    """
+
+    data: Any
+    settings: Mapping[str, Mapping[str, Any]]
+    options: Mapping[str, Any]
+    console: Console
+    _corpora: list[tuple[TrainingPlan, PreparedCorpus]] = field(default_factory=list)
+
+    def train(self, preset: str, out: Path | None) -> ReviewModel:
+        """Train a preset; or load it, or resume its training, if an interrupted comparison has left that in ``out``.
+
+        Raises:
+            ReviewgenError: The training has failed, or was over before its first step.
+        """
+        if out is not None and out.exists():
+            return ReviewModel.from_pretrained(out)
+        options: dict[str, Any] = {**self.options, **self.settings, "out": out}
+        options["resume"] = out is not None and out.with_name(f"{out.name}.run").exists()
+        run = TrainingRun(preset, self.data, **options)
+        run.start_on(self._prepare(run.plan))
+        with training_bar(self.console) as show:
+            for report in run:
+                show(report)
+        return run.finish()
+
+    def measure_orders(self, model: ReviewModel, preset: str) -> tuple[OrderPoint, ...]:
+        """Train an n-gram with several orders, for the bias-variance picture; of a model without an order, return nothing."""
+        config, plan = model.bundle.model.config, self._plan(preset)
+        if not plan.parts.is_counted or "order" not in fields_of(type(config)):
+            return ()
+        orders = sorted({order for order in _ORDERS if order <= config.order + 2} | {config.order})
+        corpus = replace(self._prepare(plan), index=None, lexicon=None)
+        return tuple(self._measure_order(preset, order, corpus, len(orders)) for order in orders)
+
+    def _measure_order(self, preset: str, order: int, corpus: PreparedCorpus, count: int) -> OrderPoint:
+        plan = self._plan(preset, model={"order": order}, training={"novelty": "none", "copy_tokens": 0})
+        if plan.length.seconds is not None:
+            plan = replace(plan, length=replace(plan.length, seconds=_TIME_SHARE * plan.length.seconds / count))
+        try:
+            row = train_row(start_fit(plan, corpus, log=RunLog(None, None, plan.preset)), order)
+        except TrainingError:  # its share of the time is too short
+            return OrderPoint(order, None, None)
+        return OrderPoint(order, row.train_bits, row.held_out_bits)
+
+    def _plan(self, preset: str, **changed: Mapping[str, Any]) -> TrainingPlan:
+        groups = {name: {**group, **changed.get(name, {})} for name, group in self.settings.items()}
+        options: Any = {**self.options, **groups}
+        return make_plan(preset, self.data, options)
+
+    def _prepare(self, plan: TrainingPlan) -> PreparedCorpus:
+        """Return the corpus of a plan, which is read unless that was done for an earlier preset of the same tokenizer."""
+        for other, corpus in self._corpora:
+            if have_same_corpus(other, plan):
+                return corpus
+        with self.console.status("Reading and tokenizing ..."):
+            self._corpora.append((plan, prepare(plan)))
+        return self._corpora[-1][1]
