@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -223,7 +224,7 @@ def make_table(rows: list[Row], seconds: float) -> Table:
     """Return the table."""
     title = f"Ten models, {seconds:g} s of training each. The LSTM of 2018 ended at 1.5526 nats per character."
     caption = "1.1 MB: the time for as many characters as the corpus of 2018 had. 2018: what it took then, in part on a GPU."
-    table = Table(title=title, caption=caption)
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD)
     table.add_column("model", no_wrap=True, min_width=19)
     for heading in ("an epoch", "1.1 MB", "2018", "nats"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=8 if heading == "an epoch" else 6)
@@ -266,6 +267,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--seconds", type=float, default=30.0, help="the time for each row (30)")
     parser.add_argument("--svg", type=Path, help="a file to save the table in, as a picture")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # matrices this small gain nothing from more, and lose much on a busy machine
     console, rows = Console(stderr=True), []
     for row in make_rows(options.source, options.seconds):
         rows.append(row)
