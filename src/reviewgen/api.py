@@ -99,25 +99,28 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     from reviewgen.errors import ConfigError
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
-    from reviewgen.runs.progress import open_console, training_bar
+    from reviewgen.runs.progress import open_view
 
     refuse_unknown_options(options, TrainOptions, "train")
     if not isinstance(progress, bool):
         raise ConfigError(f"progress must be True or False; got {progress!r}.")
-    run, console = TrainingRun(start, source, **options), open_console(progress)
+    run = TrainingRun(start, source, **options)
+    view = open_view(run, progress)
     with compiling_notice.silenced():
-        with console.status("Reading ..."):
+        with view.phase("Reading ..."):
             run.read()
-        with console.status("Training the tokenizer and encoding the texts ..."):
+        with view.phase("Training the tokenizer and encoding the texts ..."):
             run.tokenize()
         try:
-            with training_bar(console) as show:
+            with view.training() as show:
                 for report in run:
                     show(report)
         except KeyboardInterrupt:
             run.interrupt()
-        with console.status("Evaluating the model ..."):
-            return run.finish()
+        with view.phase("Evaluating the model ..."):
+            model = run.finish()
+        view.finish()
+        return model
 
 
 def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unpack[EvaluateOptions]") -> "ReviewModel":

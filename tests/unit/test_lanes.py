@@ -1,14 +1,17 @@
 """Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap, against plain lists."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reviewgen.data import IGNORED, Lanes, TokenStore
 from reviewgen.data import lanes as lanes_module
+from reviewgen.data.lengths import draw_edges, longest
 from reviewgen.errors import DataError
 
 BOS, EOS = 0, 1
@@ -38,7 +41,7 @@ def cut(texts, *, lanes, bptt, seed=0, **process):
 
 
 def epoch_of(made, number=0):
-    return list(itertools.islice(made, number * made.batches_per_epoch, (number + 1) * made.batches_per_epoch))
+    return list(itertools.islice(made, number * made.batches_of(0), (number + 1) * made.batches_of(0)))
 
 
 def rows_of(batches):
@@ -119,12 +122,17 @@ def test_the_last_target_of_a_step_is_the_first_id_of_the_next():
         assert step.targets[:, -1].tolist() == expected.tolist()
 
 
-def test_blocks_of_many_steps_change_nothing(monkeypatch):
+@pytest.mark.parametrize("is_random", [False, True])
+def test_blocks_of_many_steps_change_nothing(monkeypatch, is_random):
     texts = marked_texts([number % 17 for number in range(200)])
-    big = [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7))]
+
+    def batches():
+        return [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7, is_random=is_random))]
+
+    big = batches()
     for tokens in (1, 100, 36):
         monkeypatch.setattr(lanes_module, "_BLOCK_TOKENS", tokens)
-        assert [(b.ids.tolist(), b.targets.tolist()) for b in epoch_of(cut(texts, lanes=5, bptt=7))] == big
+        assert batches() == big
 
 
 def test_pages_are_released_after_every_block(monkeypatch):
@@ -132,7 +140,7 @@ def test_pages_are_released_after_every_block(monkeypatch):
     store = MemoryStore(marked_texts([18] * 100))
     made = Lanes(store, bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
     epoch_of(made)
-    assert store.releases == -(-made.batches_per_epoch // 2)  # after every block of two steps
+    assert store.releases == -(-made.batches_of(0) // 2)  # after every block of two steps
 
 
 def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():
@@ -154,8 +162,8 @@ def test_epochs_differ_and_a_seed_repeats():
     assert first[0] != first[1] != first[2] != first[0]
     assert streams(8)[0] not in first
     made = cut(texts, lanes=3, bptt=4)
-    assert [batch.epoch for batch in itertools.islice(made, 3 * made.batches_per_epoch)] == [
-        epoch for epoch in range(3) for _ in range(made.batches_per_epoch)
+    assert [batch.epoch for batch in itertools.islice(made, 3 * made.batches_of(0))] == [
+        epoch for epoch in range(3) for _ in range(made.batches_of(0))
     ]
 
 
@@ -179,10 +187,68 @@ def test_global_random_state_is_left_alone():
 )
 def test_tiny_corpora_have_fewer_and_shorter_lanes(lengths, lanes, bptt, shape):
     made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt)
-    assert made.batches_per_epoch >= 1
+    assert made.batches_of(0) >= 1
     for batch in itertools.islice(made, 5):
         assert batch.ids.shape == batch.targets.shape == shape
         assert batch.ids.dtype == batch.targets.dtype == np.int64
+
+
+@given(SHAPES, st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_batches_of_random_length_read_every_token_of_the_lanes_once(shape, epoch):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    whole, _ = rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed), epoch))
+    made = cut(texts, lanes=lanes, bptt=bptt, seed=seed, is_random=True)
+    batches = list(itertools.takewhile(lambda batch: batch.epoch == epoch, made.start_at(epoch, 0)))
+    ids, targets = rows_of(batches)
+    assert np.array_equal(ids, whole)  # also the tokens after the last whole batch
+    following = ids[:, 1:]
+    assert np.array_equal(targets[:, :-1], np.where(following == BOS, IGNORED, following))
+    assert [batch.number for batch in batches] == list(range(made.batches_of(epoch)))
+
+
+def test_random_lengths_have_the_distribution_of_the_paper():
+    drawn = np.diff(draw_edges(7_000_000, 70, np.random.default_rng(3)))[:-1]
+    upper = np.arange(1.5, 80)  # of the rounded lengths 1 to 79; 80 is the longest
+    below = 0.95 * scipy.stats.norm(70, 5).cdf(upper) + 0.05 * scipy.stats.norm(35, 5).cdf(upper)
+    expected = np.diff([0.0, *below, 1.0]) * len(drawn)
+    counts, often = np.bincount(drawn, minlength=81)[1:], expected >= 5
+    binned = [np.append(each[often], each[~often].sum()) for each in (counts, expected)]
+    assert len(counts) == 80 and often.sum() > 50
+    assert scipy.stats.chisquare(*binned).pvalue > 0.001
+
+
+@pytest.mark.parametrize("bptt", [1, 2, 8, 64])
+def test_random_lengths_are_within_their_limits(bptt):
+    edges = draw_edges(2000 * bptt, bptt, np.random.default_rng(0))
+    drawn = np.diff(edges)
+    assert (edges[0], edges[-1]) == (0, 2000 * bptt)
+    assert drawn.min() >= 1 and drawn.max() <= longest(bptt)
+    assert (len(set(drawn.tolist())) > 1) == (bptt > 1)
+
+
+def test_random_lengths_are_equal_in_all_processes_and_differ_by_epoch_and_seed():
+    texts = marked_texts([9] * 200)
+
+    def lengths(epoch, **process):
+        made = cut(texts, lanes=2, bptt=7, is_random=True, **process)
+        return [b.ids.shape[1] for b in itertools.takewhile(lambda b: b.epoch == epoch, made.start_at(epoch, 0))]
+
+    first, second = (lengths(0, rank=rank, world_size=2) for rank in range(2))
+    assert first == second and len(set(first)) > 1
+    assert lengths(0) != lengths(1) and lengths(0) != lengths(0, seed=1)
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_batches_are_counted_and_located(is_random):
+    made = cut(marked_texts([9] * 50), lanes=2, bptt=7, is_random=is_random)
+    batches = list(itertools.takewhile(lambda batch: batch.epoch < 3, made))
+    counts = [sum(batch.epoch == epoch for batch in batches) for epoch in range(3)]
+    assert [made.batches_of(epoch) for epoch in range(3)] == counts
+    assert made.batches_in(3) == len(batches) and made.batches_in(0) == 0
+    assert made.batches_in(1.5) == counts[0] + math.ceil(counts[1] / 2)
+    assert [made.locate(index) for index in range(len(batches))] == [(batch.epoch, batch.number) for batch in batches]
 
 
 def test_no_texts():
@@ -190,17 +256,17 @@ def test_no_texts():
         cut([], lanes=1, bptt=1)
 
 
-@given(SHAPES, st.integers(0, 60))
+@given(SHAPES, st.integers(0, 60), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_a_start_in_the_middle_continues_from_there(shape, step):
+def test_a_start_in_the_middle_continues_from_there(shape, step, is_random):
     lengths, lanes, bptt, seed = shape
-    made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed)
-    epoch, number = divmod(step, made.batches_per_epoch)
+    made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed, is_random=is_random)
+    epoch, number = made.locate(step)
     expected = itertools.islice(made, step, step + 5)
     for found, batch in zip(itertools.islice(made.start_at(epoch, number), 5), expected, strict=True):
         assert (found.epoch, found.number, found.starts_epoch) == (batch.epoch, batch.number, batch.starts_epoch)
         assert np.array_equal(found.ids, batch.ids) and np.array_equal(found.targets, batch.targets)
-    after = next(made.start_at(epoch, made.batches_per_epoch))  # the end of an epoch is the beginning of the next
+    after = next(made.start_at(epoch, made.batches_of(epoch)))  # the end of an epoch is the beginning of the next
     assert (after.epoch, after.number) == (epoch + 1, 0)
 
 
@@ -216,5 +282,5 @@ def test_a_start_in_the_middle_reads_nothing_before_it(monkeypatch):
             return super().document(number)
 
     made = Lanes(Watched(marked_texts([18] * 1000)), bos_id=BOS, vocab_size=1 << 16, lanes=5, bptt=7, seed=0)
-    next(made.start_at(3, made.batches_per_epoch // 2))
+    next(made.start_at(3, made.batches_of(0) // 2))
     assert 5 <= len(read) <= 10  # two steps of five lanes

@@ -114,6 +114,7 @@ prepare.gather, prepare.tokenize, loop.Loop.train_step = gathered, tokenized, st
 command(out)
 facts["ids"] = [batches[0] for batches in ids]
 train("accumulated", steps=5, gradient_accumulation_steps=2)
+train("random", lambda report: facts.setdefault("lengths", []).append(report.bptt), steps=12, bptt_random=True)
 sized()
 train("early", learning_rate=10.0, patience=2, evaluations=40)
 train("different")
@@ -216,8 +217,21 @@ def test_each_loss_is_that_of_one_process_and_the_weights_stay_the_same(launched
         torch.testing.assert_close(found, weights, rtol=0, atol=1e-5)
 
 
+def test_random_lengths_are_the_same_in_each_process(launched: Any) -> None:
+    run, losses, ids = one_process(launched.folder, steps=12, training={"bptt_random": True, "evaluations": 10})
+    lengths = [batch.shape[1] for batch in ids]
+    assert len(set(lengths)) > 1
+    for facts in launched.both:
+        assert facts["lengths"] == lengths and facts["random"]["tokens"] == 6 * sum(lengths)
+        assert facts["random"]["losses"] == pytest.approx(losses, abs=1e-5)
+    assert launched.first["random"]["weights"] == launched.second["random"]["weights"]
+    for name, weights in run.model.state_dict().items():
+        found = torch.tensor(launched.first["random"]["weights"][name])
+        torch.testing.assert_close(found, weights, rtol=0, atol=1e-5)
+
+
 def test_one_process_of_a_machine_reads_and_tokenizes(launched: Any) -> None:
-    assert launched.first["work"].count("gather") == 8 and "texts" in launched.first["work"]
+    assert launched.first["work"].count("gather") == 9 and "texts" in launched.first["work"]
     assert launched.second["work"] == []
 
 

@@ -141,6 +141,24 @@ def test_any_step_is_one_to_go_on_from(tmp_path, preset):
         shutil.rmtree(tmp_path / "m")
 
 
+def test_random_lengths_go_on_as_they_would_have_been(tmp_path):
+    given = options(bptt_random=True, bptt=64) | {"epochs": 1.5, "steps": None}
+    run = start(tmp_path / "whole", **given)
+    reports = list(run)
+    whole, lengths = losses(reports), [report.bptt for report in reports]
+    assert len(set(lengths)) > 2 and run.finish().training["curve"]["bptt"] == lengths
+    for step in (len(reports) // 2, len(reports) - 2):  # within both epochs
+        cut_short(tmp_path / "m", step, **given)
+        run = start(tmp_path / "m", resume=True, **given)
+        after = list(run)
+        assert losses(after) == {number: whole[number] for number in range(step, len(whole) + 1)}
+        assert [report.bptt for report in after] == lengths[step - 1 :]
+        assert [report.tokens for report in after] == [report.tokens for report in reports[step - 1 :]]
+        run.finish()
+        assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "m")
+
+
 def test_patience_and_the_best_weights_go_on(tmp_path):
     """A rate that spoils the weights: the run goes back to its best ones, lowers the rate, and ends early."""
     given = options(learning_rate=1.0, warmup=0.3, patience=2, evaluations=20) | {"preset": "rnn-char", "steps": 120}
@@ -267,6 +285,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(tmp_path):
 OTHERS = [
     ({"preset": "gru-char"}, "is a run of lstm-char, not of gru-char"),
     ({"model": SMALL["model"] | {"hidden_size": 16}}, "started with model.hidden_size=12, not model.hidden_size=16"),
+    (options(bptt_random=True), "training.bptt_random=false, not training.bptt_random=true"),
     (options(bptt=9), "training.bptt=8, not training.bptt=9"),
     ({"seed": 1}, "seed=0, not seed=1"),
     ({"steps": 41}, "budget.steps=40, not budget.steps=41"),

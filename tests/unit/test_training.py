@@ -67,19 +67,21 @@ def test_detach_cuts_every_part_of_a_state():
     assert not any(tensor.requires_grad for tensor in (detach(state)[0], detach(state)[1][0]))
 
 
-@pytest.mark.parametrize("accumulated", [1, 3])
+@pytest.mark.parametrize(("accumulated", "is_random"), [(1, False), (3, False), (1, True), (3, True)])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_loop_is_the_loop_written_out(optimizer, accumulated):
+def test_the_loop_is_the_loop_written_out(optimizer, accumulated, is_random):
     """Four steps of fit give the losses of a plain torch loop on the same batches."""
-    own = {"optimizer": optimizer, "warmup": 0.5, "gradient_accumulation_steps": accumulated}
+    own = {"optimizer": optimizer, "warmup": 0.5, "gradient_accumulation_steps": accumulated, "bptt_random": is_random}
     run = TrainingRun("gru-char", TEXTS, steps=4, **SMALL | {"training": SMALL["training"] | own})
     run.read()
     run.tokenize()
     start = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     reports = list(run)
     losses = [report.nats_per_token for report in reports]
-    assert losses == pytest.approx(plain_losses(run, start), abs=1e-5 if optimizer == "adamw" else 1e-3)
-    assert reports[-1].tokens == 4 * accumulated * 4 * 16
+    expected, lengths = plain_losses(run, start)
+    assert losses == pytest.approx(expected, abs=1e-5 if optimizer == "adamw" else 1e-3)
+    assert reports[-1].tokens == 4 * sum(lengths)
+    assert [report.bptt for report in reports] == (lengths[accumulated - 1 :: accumulated] if is_random else [None] * 4)
 
 
 def plain_losses(run, start):
@@ -91,13 +93,17 @@ def plain_losses(run, start):
     config = run.config
     inner = {name: 0 for name in start if "weight_ih" in name or "weight_hh" in name} if config.optimizer == "muon" else {}
     adam = torch.optim.AdamW([p for n, p in model.named_parameters() if n not in inner], betas=(0.9, 0.99))
-    lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=config.batch_size, bptt=config.bptt, seed=0)
-    state, losses, batches = model.initial_state(lanes.lanes), [], iter(lanes)
+    shape = {"lanes": config.batch_size, "bptt": config.bptt, "is_random": config.bptt_random}
+    lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, seed=0, **shape)
+    state, losses, batches, lengths = model.initial_state(lanes.lanes), [], iter(lanes), []
     for step in range(4):
         rate = config.learning_rate * (0.04 + 0.96 * step / 2 if step < 2 else (4 - step) / 2)
+        taken, nats = list(itertools.islice(batches, config.gradient_accumulation_steps)), []
+        lengths += [batch.ids.shape[1] for batch in taken]
+        if config.bptt_random:
+            rate *= np.mean(lengths[-len(taken) :]) / config.bptt
         adam.param_groups[0] |= {"lr": rate, "weight_decay": config.weight_decay}
-        nats = []
-        for batch in itertools.islice(batches, config.gradient_accumulation_steps):
+        for batch in taken:
             logits, state = model(torch.from_numpy(batch.ids), detach(state))
             nats.append(-F.log_softmax(logits, -1).gather(-1, torch.from_numpy(batch.targets).clamp(0)[..., None]).squeeze(-1))
             nats[-1] = nats[-1][torch.from_numpy(batch.targets) != IGNORED]
@@ -112,7 +118,7 @@ def plain_losses(run, start):
             move = 0.2 * max(weights.shape) ** 0.5 * orthogonal(0.95 * inner[name] + 0.05 * weights.grad)
             weights.data = weights.data * (1 - rate * config.weight_decay) - rate * move
         losses.append(loss.item())
-    return losses
+    return losses, lengths
 
 
 def orthogonal(momentum):

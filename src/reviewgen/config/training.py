@@ -17,6 +17,7 @@ class TrainingConfig:
     Attributes:
         batch_size: Lanes (parallel token streams) of a batch, B; of each process.
         bptt: Tokens of each lane in a batch, T: the length of truncated back-propagation through time.
+        bptt_random: Draws that length at random for each batch, around bptt, and scales the learning rate by it (AWD-LSTM).
         gradient_accumulation_steps: Batches per optimizer step.
         optimizer: "muon" uses Muon for the matrices between hidden vectors and AdamW for the rest; "adamw" uses AdamW for all.
         learning_rate: Peak learning rate, reached after the warm-up; from there it decays linearly to zero.
@@ -44,6 +45,7 @@ class TrainingConfig:
 
     batch_size: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 32
     bptt: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 64
+    bptt_random: bool = False
     gradient_accumulation_steps: Annotated[int, Bound(at_least=1, at_most=1 << 16)] = 1
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: Annotated[float, Bound(above=0, at_most=10)] = 0.01

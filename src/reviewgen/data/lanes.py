@@ -1,17 +1,22 @@
 """Training batches for truncated back-propagation through time: B parallel lanes of one long stream of texts.
 
 Each epoch shuffles the texts, joins them to one stream and cuts it into B lanes of equal length. Step s yields tokens s·T to
-(s + 1)·T of every lane, so a recurrent state carried from step to step continues where the last step ended. The B lanes start
-far apart in the stream, so even if the corpus is sorted by label, the first batch has texts of all labels.
+(s + 1)·T of every lane, so a recurrent state carried from step to step continues where the last step ended; T may also be drawn
+at random for each step (``lengths``). The B lanes start far apart in the stream, so even if the corpus is sorted by label, the
+first batch has texts of all labels.
 
-Each of P processes that train one model takes its own B of P·B lanes, so together they see the corpus once per epoch.
+Each of P processes that train one model takes its own B of P·B lanes, so together they see the corpus once per epoch. Random
+lengths depend on the seed and the epoch only, so all processes draw the same ones, and a resumed run draws them again.
 """
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from reviewgen.data.lengths import draw_edges, equal_edges, longest
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError
 
@@ -19,6 +24,7 @@ __all__ = ["IGNORED", "Batch", "Lanes"]
 
 IGNORED = -100  # the target that cross entropy ignores: bos and conditions are given, not predicted
 _BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
+_LENGTHS = 1  # marks the random stream of the lengths, beside that of the order of the texts
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,12 @@ class Lanes:
         seed: The seed of the shuffling.
         rank: The rank of this process, from 0.
         world_size: The number of processes, each with B lanes.
+        is_random: Whether T is drawn at random for each batch, around ``bptt``; every token is then read once an epoch.
 
     Attributes:
         lanes: The number of lanes of this process, B.
         length: The number of targets per lane and epoch.
-        bptt: The number of tokens per batch and lane, T.
-        batches_per_epoch: The number of batches per epoch.
+        bptt: The number of tokens per batch and lane, T; with random lengths, what they are drawn around.
 
     Raises:
         DataError: The store holds fewer than two tokens, or too few for the number of processes.
@@ -77,6 +83,7 @@ class Lanes:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        is_random: bool = False,
     ) -> None:
         if store.tokens < 2:
             raise DataError("There are no texts to train on.")
@@ -87,7 +94,7 @@ class Lanes:
         self.length = targets // (self.lanes * world_size)
         self._first_lane = rank * self.lanes  # among the lanes of all processes
         self.bptt = min(bptt, self.length)
-        self.batches_per_epoch = self.length // self.bptt
+        self._is_random = is_random
         self._store, self._bos_id, self._vocab_size, self._seed = store, bos_id, vocab_size, seed
 
     def __iter__(self) -> Iterator[Batch]:
@@ -99,23 +106,49 @@ class Lanes:
             yield from self._batches(epoch, number)
             epoch, number = epoch + 1, 0
 
+    def batches_of(self, epoch: int) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._edges(epoch)) - 1
+
+    def batches_in(self, epochs: float) -> int:
+        """Return the number of batches of that many epochs; a part of a batch counts as one."""
+        if not self._is_random:
+            return math.ceil(epochs * self.batches_of(0))
+        part, whole = math.modf(epochs)
+        return sum(map(self.batches_of, range(int(whole)))) + math.ceil(part * self.batches_of(int(whole)))
+
+    def locate(self, batch: int) -> tuple[int, int]:
+        """Return the epoch of a batch, and its number therein, from its number among all batches; all from 0."""
+        epoch = 0
+        while batch >= (count := self.batches_of(epoch)):
+            batch, epoch = batch - count, epoch + 1
+        return epoch, batch
+
+    def _edges(self, epoch: int) -> Sequence[int]:
+        """Return the positions in a lane at which the batches of an epoch begin and end."""
+        if not self._is_random:
+            return equal_edges(self.length, self.bptt)
+        edges: list[int] = draw_edges(self.length, self.bptt, np.random.default_rng((self._seed, epoch, _LENGTHS))).tolist()
+        return edges
+
     def _batches(self, epoch: int, number: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, from a number on."""
         stream = _ShuffledStream(self._store, np.random.default_rng((self._seed, epoch)))
-        steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * self.bptt))
-        for first in range(number, self.batches_per_epoch, steps_per_block):
-            steps = min(steps_per_block, self.batches_per_epoch - first)
-            ids, targets = self._fill_block(stream, first, steps)
-            for step in range(steps):
-                cut = slice(step * self.bptt, (step + 1) * self.bptt)
-                yield Batch(ids[:, cut], targets[:, cut], epoch, first + step)
+        edges = self._edges(epoch)
+        steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * (longest(self.bptt) if self._is_random else self.bptt)))
+        for first in range(number, len(edges) - 1, steps_per_block):
+            inner = edges[first : first + steps_per_block + 1]
+            start = inner[0]
+            ids, targets = self._fill_block(stream, start, inner[-1])
+            for step, (begin, end) in enumerate(itertools.pairwise(inner), first):
+                cut = slice(begin - start, end - start)
+                yield Batch(ids[:, cut], targets[:, cut], epoch, step)
 
-    def _fill_block(self, stream: "_ShuffledStream", first: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the inputs and targets of several steps, (B, steps·T) each."""
-        size = steps * self.bptt
-        block = np.empty((self.lanes, size + 1), np.int64)
+    def _fill_block(self, stream: "_ShuffledStream", start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs and targets between two positions of the lanes, (B, end - start) each."""
+        block = np.empty((self.lanes, end - start + 1), np.int64)
         for lane, row in enumerate(block, self._first_lane):
-            stream.copy_tokens(lane * self.length + first * self.bptt, row)
+            stream.copy_tokens(lane * self.length + start, row)
         self._store.release_pages()
         following = block[:, 1:]
         targets = np.where((following == self._bos_id) | (following >= self._vocab_size), IGNORED, following)

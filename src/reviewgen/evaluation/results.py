@@ -9,6 +9,9 @@ from reviewgen.errors import DataError
 
 __all__ = ["Evaluation", "Score", "TokenScore", "Totals", "finite"]
 
+_DARKEST_BITS = 10.0  # of a token of the darkest shade, or more; the same for all texts, so that they compare
+_MAX_SHOWN = 2000  # tokens of a text in a notebook
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -31,6 +34,12 @@ class Evaluation:
     tokens: int
     reviews: int
     zero_probability_tokens: int
+
+    def _repr_html_(self) -> str:
+        """Return a table of the figures, for notebooks."""
+        from reviewgen.pages import render  # Jinja2
+
+        return render("evaluation/evaluation.html", evaluation=self)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,20 @@ class Score:
     bits: float
     bits_per_character: float
     tokens: list[TokenScore]
+
+    def _repr_html_(self) -> str:
+        """Return the text with each token shaded by its bits, for notebooks."""
+        from reviewgen.pages import render  # Jinja2
+
+        shown = [
+            {
+                "text": token.text.replace("\n", "⏎\n") or "(end)",
+                "bits": token.bits,
+                "shade": round(10 * min(1.0, token.bits / _DARKEST_BITS)) if math.isfinite(token.bits) else None,
+            }
+            for token in self.tokens[:_MAX_SHOWN]
+        ]
+        return render("evaluation/score.html", score=self, tokens=shown, most=_DARKEST_BITS, hidden=len(self.tokens) - len(shown))
 
 
 @dataclass(frozen=True)

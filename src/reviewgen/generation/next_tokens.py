@@ -105,6 +105,12 @@ class NextTokens:
         """Return everything as JSON values."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        """Return a table of the alternatives, for notebooks."""
+        from reviewgen.pages import render  # Jinja2
+
+        return render("generation/next_tokens.html", next_tokens=self)
+
 
 def check_choice(k: Any, temperature: Any) -> None:
     """Check the number of alternatives and the temperature.

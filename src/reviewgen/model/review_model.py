@@ -121,6 +121,12 @@ class ReviewModel:
     def __repr__(self) -> str:
         return f"ReviewModel({self.preset!r}, vocab_size={self.tokenizer.vocab_size})"
 
+    def _repr_html_(self) -> str:
+        """Return the preset, the figures of its training and the learning curve, for notebooks."""
+        from reviewgen.model.summary import summarize  # Jinja2
+
+        return summarize(self._bundle)
+
     @overload
     def generate(self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateOptions]) -> list[str]: ...
 

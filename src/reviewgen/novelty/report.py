@@ -13,6 +13,7 @@ WINDOWS = (8, 12, 20)  # tokens
 MIN_SPAN = WINDOWS[0]  # tokens; shorter copied spans are not reported
 _CONTEXT = 8  # tokens; a character has at most four bytes, a token at least one
 _MAX_QUOTE = 80  # characters
+_MAX_SHOWN = 5  # spans in a notebook
 _SHORT_TEXT = 1000  # tokens; up to here, decoding every prefix is fast enough
 
 Decode = Callable[[Sequence[int]], str]
@@ -82,6 +83,13 @@ class Novelty:
             lines.append(f"These are upper bounds: the compact index takes up to {rate} of all new windows for copied ones.")
         return lines
 
+    def _repr_html_(self) -> str:
+        """Return the copied spans and the shares of copied windows, for notebooks."""
+        from reviewgen.pages import render  # Jinja2
+
+        spans = [{"span": span, "parts": _split_excerpt(span)} for span in self.spans[:_MAX_SHOWN]]
+        return render("novelty/novelty.html", novelty=self, spans=spans, hidden=len(self.spans) - len(spans))
+
     def _describe_longest(self) -> str:
         if not self.longest_tokens:
             return "No token of the text occurs in the training text."
@@ -98,6 +106,12 @@ class Novelty:
             for length, share in self.windows.items()
         ]
         return f"Also in the training text: {', '.join(shares)}."
+
+
+def _split_excerpt(span: Span) -> tuple[str, str, str]:
+    """Return what is before a span in the training review, the span, and what is after it."""
+    before, found, after = (span.excerpt or span.text).partition(span.text)
+    return (before, found, after) if found else ("", span.text, "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from reviewgen.evaluation import Document, Evaluation, Metrics, measure_rate, sa
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
-from reviewgen.runs.curves import targets_per_character
+from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.runs.final import describe_held_out, evaluate_held_out, measure_texts
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.parts import TrainingParts
@@ -100,6 +100,11 @@ class BlendFit:
             raise TrainingError(f"There is no {self.plan.preset} yet: iterate over the run to train its models.")
         plugins = [fit.plan.parts.model_plugin for fit in self.fits]
         return Blend.from_models([fit.model for fit in self.fits], plugins, self.weights, self.gate)
+
+    @property
+    def curves(self) -> dict[str, Curves]:
+        """The learning curves so far of each model, by its preset."""
+        return {fit.plan.preset: fit.record.curves for fit in self.fits}
 
     @property
     def held_out(self) -> dict[str, Any] | None:

@@ -107,7 +107,8 @@ class Curves:
         return finite({"train_nats_per_token": nats_per_token, "train_bits_per_character": bits, **own})
 
     def _point(self, report: Report) -> dict[str, Any]:
-        self.points.append(self._position(report) | self._loss(self.means[1]))
+        length = {} if report.bptt is None else {"bptt": report.bptt}
+        self.points.append(self._position(report) | length | self._loss(self.means[1]))
         return self.points[-1]
 
     def _evaluation(self, report: Report) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from reviewgen.errors import TrainingError
 from reviewgen.evaluation import Evaluation, Metrics
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
+from reviewgen.runs.curves import Curves
 from reviewgen.runs.final import describe_held_out, evaluate_held_out, final_split, measure_texts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
@@ -80,6 +81,11 @@ class Fit:
         """The training settings, including those that were chosen for a time budget."""
         size = self.record.size
         return self.plan.parts.training if size is None else replace(self.plan.parts.training, **size.training)
+
+    @property
+    def curves(self) -> dict[str, Curves]:
+        """The learning curves so far, by the preset."""
+        return {self.plan.preset: self.record.curves}
 
     @property
     def held_out(self) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""The progress of a training on a terminal or in a notebook, on standard error; nothing where output is neither."""
+"""The progress of a training: a bar on a terminal, on standard error; a figure in a notebook; nothing where output is neither."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
@@ -9,19 +9,46 @@ from rich.table import Column
 from rich.text import Text
 
 from reviewgen.compiled.notice import compiling_notice
+from reviewgen.runs.notebook import NotebookView
+from reviewgen.runs.training_run import TrainingRun
 from reviewgen.training import Report, process_state
 
-__all__ = ["open_console", "training_bar"]
+__all__ = ["TerminalView", "open_console", "open_view", "training_bar"]
 
 _SECONDS = 0.2  # between two updates of the bar
+
+
+class TerminalView:
+    """Shows a bar while a training runs, and nothing afterwards."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def phase(self, text: str) -> AbstractContextManager[object]:
+        """Show inside the block what is being done."""
+        return self._console.status(text)
+
+    def training(self) -> AbstractContextManager[Callable[[Report], None]]:
+        """Show a bar inside the block."""
+        return training_bar(self._console)
+
+    def finish(self) -> None:
+        """Show nothing."""
+
+
+def open_view(run: TrainingRun, is_shown: bool) -> TerminalView | NotebookView:
+    """Return what shows a run if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
+    console = open_console(is_shown)
+    return NotebookView(run) if console.is_jupyter else TerminalView(console)
 
 
 def open_console(is_shown: bool) -> Console:
     """Return a console that prints only if ``is_shown``, on a terminal or in a notebook, and in the main process of a run."""
     console = Console(stderr=True, highlight=False)
     has_viewer = console.is_jupyter or console.file.isatty()
-    console.quiet = not (is_shown and has_viewer and process_state().is_main_process)
-    return console
+    if is_shown and has_viewer and process_state().is_main_process:
+        return console
+    return Console(stderr=True, quiet=True, force_jupyter=False)  # in a notebook a quiet one would still show its bars
 
 
 @contextmanager

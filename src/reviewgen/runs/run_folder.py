@@ -22,7 +22,10 @@ __all__ = ["RunFolder"]
 
 _SCHEMA = 1
 _MAY_CHANGE = {"training.checkpoint_seconds", "training.checkpoints_kept", "training.metrics"}  # when a run is resumed
-_LATER_SETTINGS: dict[str, Any] = {"data.fix_encoding": False}  # that the runs of earlier versions do not name
+_LATER_SETTINGS: dict[str, Any] = {  # that the runs of earlier versions do not name
+    "data.fix_encoding": False,
+    "training.bptt_random": False,
+}
 _TYPES = {"schema": int, "versions": dict, "preset": str, "settings": dict, "source": str, "fingerprint": str}  # in run.json
 
 

@@ -42,7 +42,7 @@ _VIEWERS = {
     "tensorboard": "tensorboard --logdir {folder}",
     "trackio": "trackio show --project {project}",
 }
-_LOGGED = ("bits_per_character", "train_bits_per_character", "token_copy_rate", "learning_rate", "tokens_seen")
+_LOGGED = ("bits_per_character", "train_bits_per_character", "token_copy_rate", "learning_rate", "tokens_seen", "bptt")
 
 
 def check_tracker(name: str | None) -> None:

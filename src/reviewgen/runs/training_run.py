@@ -13,6 +13,7 @@ from reviewgen.evaluation import Evaluation
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.runs.blend_fit import BlendFit, start_blend
+from reviewgen.runs.curves import Curves
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.plan import TrainingPlan, make_plan
@@ -200,6 +201,11 @@ class TrainingRun:
     def model(self) -> LanguageModel:
         """The model, once the corpus was tokenized; a blend, once its models are trained."""
         return self._require_fit("use the model").model
+
+    @property
+    def curves(self) -> Mapping[str, Curves]:
+        """The learning curves so far, once the corpus was tokenized; of each model of a blend, by its preset."""
+        return self._require_fit("use the curves").curves
 
     @property
     def notes(self) -> list[str]:

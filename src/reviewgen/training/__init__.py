@@ -19,7 +19,8 @@
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
 weights, is in evaluation mode and on the CPU. Recurrent models are trained on B lanes of one long stream and carry their state
-from step to step (truncated back-propagation through time, Williams & Peng 1990) of a fixed length, ``bptt``.
+from step to step (truncated back-propagation through time, Williams & Peng 1990) of a fixed length, ``bptt``, or of random ones
+around it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -52,7 +52,8 @@ class Report:
         epoch: Index of the epoch, from 0.
         loss: Cross entropy of this step, nats per token; None for a model trained by counting.
         losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
-        learning_rate: Learning rate of this step; None for a model trained by counting.
+        learning_rate: Learning rate of this step, before random lengths scale it; None for a model trained by counting.
+        bptt: Tokens of each lane in the last batch of this step where lengths are random (``bptt_random``); None otherwise.
         evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
         metrics: The metrics of generated texts by name; None for one that failed.
@@ -75,6 +76,7 @@ class Report:
     loss: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     learning_rate: float | None = None
+    bptt: int | None = None
     evaluation: Evaluation | None = None
     token_copy_rate: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)

@@ -37,6 +37,7 @@ def train_by_gradient(
         lanes=config.batch_size,
         bptt=config.bptt,
         seed=seed,
+        is_random=config.bptt_random,
         rank=evaluator.processes.rank,
         world_size=evaluator.processes.world_size,
     )

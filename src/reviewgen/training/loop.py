@@ -68,7 +68,7 @@ class Loop:
         self.model: Any = model
         self.config, self.lanes, self.budget, self.evaluator = config, lanes, budget, evaluator
         self.processes = evaluator.processes
-        batches = math.ceil((budget.epochs or 0) * lanes.batches_per_epoch)
+        batches = lanes.batches_in(budget.epochs) if budget.epochs else 0
         self.total_steps = budget.steps or math.ceil(batches / config.gradient_accumulation_steps)
         self.device, self.notes = choose_device(config.device, model)
         self.optimizers = make_optimizers(model, config)
@@ -84,6 +84,7 @@ class Loop:
         self.parameters = list(model.parameters())
         self.started = time.monotonic()
         self.steps = self.evaluations = 0
+        self.tokens = 0  # trained on so far, of all processes
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
         self.schedule = Schedule(config.learning_rate, config.warmup)
@@ -124,6 +125,7 @@ class Loop:
             "steps": self.steps,
             "evaluated": self.evaluations,
             "place": self.position,
+            "tokens": self.tokens,
             "schedule_at": self.schedule.progress,
             "annealing": self.schedule.state_dict(),
             "seconds": time.monotonic() - self.started,
@@ -145,6 +147,7 @@ class Loop:
             self.scaler.load_state_dict(state["scaler"])
             self.evaluator.load_state_dict(state["judge"])
             self.steps, self.evaluations, self.schedule.progress = state["steps"], state["evaluated"], state["schedule_at"]
+            self.tokens = state.get("tokens", self.steps * self._tokens_per_step())
             self.schedule.load_state_dict(state.get("annealing", {}))
             self.best_weights, self.position = state["best"], state["place"]
             own = state["own"][self.processes.rank]
@@ -187,7 +190,7 @@ class Loop:
         """
         start = time.monotonic()
         self.learning_rate = self.schedule.learning_rate(self.steps)
-        set_learning_rate(self.optimizers, self.learning_rate)
+        set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
         self.model.zero_grad()
         targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
         losses = sum((self._forward_backward(batch, targets) for batch in batches), torch.zeros((), device=self.device))
@@ -195,6 +198,7 @@ class Loop:
         entropy, *own = self.processes.average_gradients(self.parameters, losses, targets)
         self.losses = dict(zip(self.loss_names, own[1:], strict=True))
         self.steps += 1
+        self.tokens += self.processes.world_size * sum(batch.ids.size for batch in batches)
         if self._clip_gradients(own[0] if own else entropy):
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
@@ -249,11 +253,12 @@ class Loop:
             step=self.steps,
             progress=self.progress(),
             seconds=time.monotonic() - self.started,
-            tokens=self.steps * self._tokens_per_step(),
+            tokens=self.tokens,
             epoch=batch.epoch,
             loss=loss,
             losses=self.losses,
             learning_rate=self.learning_rate,
+            bptt=batch.ids.shape[1] if self.config.bptt_random else None,
             evaluation_seconds=self.evaluator.total_seconds,
             device=self.device_description,
             threads=self.threads.count,
@@ -335,12 +340,12 @@ class Loop:
         Raises:
             TrainingError: The first step was bad, so there are no good weights.
         """
-        step, batches = self.guard.bad_step, self.lanes.batches_per_epoch
-        batch = (step - 1) * self.config.gradient_accumulation_steps
+        step = self.guard.bad_step
+        epoch, batch = self.lanes.locate((step - 1) * self.config.gradient_accumulation_steps)
         losses = {"The loss": report.loss, **{f"The loss term {name!r}": term for name, term in report.losses.items()}}
         bad = [f"{name} is {float(loss)}" for name, loss in losses.items() if loss is not None and not loss.isfinite()]
         what = bad[0] if bad else "The gradient is NaN or infinite"
-        where = f"step {step:,} (epoch {batch // batches + 1}, batch {batch % batches + 1:,} of {batches:,})"
+        where = f"step {step:,} (epoch {epoch + 1}, batch {batch + 1:,} of {self.lanes.batches_of(epoch):,})"
         reason = f"{what} at {where}: lower training.learning_rate (now {report.learning_rate:g})"
         return self.end_early(report, reason, StopReason.DIVERGED)
 
@@ -372,9 +377,19 @@ class Loop:
             self.model.load_state_dict(self.best_weights)
 
     def _tokens_per_step(self) -> int:
-        """Return the tokens of an optimizer step, of all processes."""
+        """Return the tokens of an optimizer step, of all processes; with random lengths, of one of length ``bptt``."""
         lanes = self.lanes
         return self.config.gradient_accumulation_steps * lanes.lanes * lanes.bptt * self.processes.world_size
+
+    def _length_scale(self, batches: Sequence[Batch]) -> float:
+        """Return what scales the learning rate: the length of a step's batches as a share of ``bptt`` where it is random.
+
+        Otherwise the tokens of short batches would weigh more than those of long ones (Merity et al. 2018, section 5).
+        """
+        if not self.config.bptt_random:
+            return 1.0
+        length: int = sum(batch.ids.shape[1] for batch in batches)
+        return length / (len(batches) * self.lanes.bptt)
 
     def _run_tokens(self) -> float:
         """Return the tokens of the whole run; infinite if it has a time budget."""
