@@ -8,6 +8,7 @@ import torch
 from reviewgen_recurrent.gru import Gru
 from torch import nn
 
+import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.training.divergence import DivergenceGuard
@@ -178,3 +179,11 @@ def test_an_infinite_norm_that_does_not_count_is_no_fault():
     assert guard.allows_step(1, torch.tensor(1.0), None)
     assert not guard.allows_step(2, torch.tensor(1.0), torch.tensor(math.inf))
     assert (guard.bad_step, guard.good_steps) == (2, 1)
+
+
+def test_a_first_step_that_ruins_the_weights_ends_with_an_error() -> None:
+    relu = {"hidden_size": 64, "activation": "relu"}
+    bare = {"learning_rate": 10.0, "warmup": 0.0, "clip_norm": 1e9, "batch_size": 4, "bptt": 64, "threads": 1, "precision": "no"}
+    said = r"^The (loss|gradient) is \w+.* at step \d .*: lower training\.learning_rate \(now [\d.]+\)\.$"
+    with pytest.raises(TrainingError, match=said):
+        reviewgen.train("rnn-char", TEXTS * 3, steps=60, model=relu, training=bare)

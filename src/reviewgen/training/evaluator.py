@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import GenerationConfig
-from reviewgen.errors import NotADistribution
+from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import Document, Evaluation, Metrics, Totals, add_up_documents, measure_rate, spread_documents
 from reviewgen.generation import Generator, Pieces, Request, Speller
 from reviewgen.generation.model_stepper import make_stepper
@@ -88,6 +88,7 @@ class Evaluator:
         setup_seconds: Duration of what the first one did once: measured the rates and, on the first use, compiled.
         seconds_each: The most that one evaluation should take; None without a limit.
         copy_texts: The number of generated texts that the token copy rate is measured on; None as many as the settings say.
+        has_nan: Whether the last result is NaN: the weights are useless.
         best_rank: Sort key of the best result; lower is better.
         rank_to_beat: Sort key of the best result after the warm-up.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
@@ -109,6 +110,7 @@ class Evaluator:
     setup_seconds: float = 0.0
     seconds_each: float | None = None
     copy_texts: int | None = None
+    has_nan: bool = False
     best_rank: tuple[int, float] = _UNRANKED
     rank_to_beat: tuple[int, float] = _UNRANKED
     pieces: Pieces = field(init=False)
@@ -182,10 +184,11 @@ class Evaluator:
         if self.processes.rank == 0:
             with suppress(NotADistribution):
                 tokens = seconds / 2 * measure_rate(model, self.documents, self.tokenizer.vocab_size, device, len(self.prefix))
-            self._generate(model, device, 1)  # a warm-up
-            start = time.monotonic()
-            self._generate(model, device, 1)
-            texts = seconds / 2 / max(time.monotonic() - start, 1e-9)
+            with suppress(GenerationError):  # diverged: the next step says so
+                self._generate(model, device, 1)  # a warm-up
+                start = time.monotonic()
+                self._generate(model, device, 1)
+                texts = seconds / 2 / max(time.monotonic() - start, 1e-9)
         self._limit(*self.processes.broadcast((tokens, texts)))
 
     def _limit(self, tokens: float, copy_texts: float) -> None:
@@ -211,8 +214,14 @@ class Evaluator:
         return Totals(nats, *map(int, counts)).evaluation() if scored == self.processes.world_size else None
 
     def _measure_texts(self, model: Any, device: str) -> tuple[str, float | None, dict[str, float | None]]:
-        """Generate texts; return the first one, and the token copy rate and the metrics of all."""
-        generated = self._generate(model, device, self.copy_texts or self._wanted_texts())
+        """Generate texts; return the first one, and the token copy rate and the metrics of all.
+
+        A model that has diverged, whose logits are NaN or infinite, generates none; the next step ends the training.
+        """
+        try:
+            generated = self._generate(model, device, self.copy_texts or self._wanted_texts())
+        except GenerationError:
+            return "", None, {}
         ids, texts = zip(*generated, strict=True)
         return texts[0], self._token_copy_rate(list(ids)), self.metrics.measure(texts)
 
@@ -234,12 +243,13 @@ class Evaluator:
         token copy rate.
         """
         bits = math.inf if evaluation is None else evaluation.bits_per_character
+        self.has_nan = math.isnan(bits)
         is_within = self.config.keep == "best" or token_copy_rate is None or token_copy_rate <= self.config.copy_limit
         rank = (0, bits) if is_within or token_copy_rate is None else (1, token_copy_rate)
-        is_best = rank < self.best_rank and not math.isnan(bits)
+        is_best = rank < self.best_rank and not self.has_nan
         if is_best:
             self.best, self.best_token_copy_rate, self.best_rank = bits, token_copy_rate, rank
-        gains = rank < self.rank_to_beat and not math.isnan(bits)
+        gains = rank < self.rank_to_beat and not self.has_nan
         self.without_gain = 0 if gains else self.without_gain + 1
         self.rank_to_beat = rank if gains else self.rank_to_beat
         return is_best

@@ -358,7 +358,7 @@ class Loop:
         good_steps = self.guard.good_steps if self.guard.bad_step else self.steps
         if self.evaluator.best < math.inf:
             kept = "the best weights so far"
-        elif good_steps:
+        elif good_steps and not self.evaluator.has_nan:
             kept = f"there was no evaluation yet, so the weights after step {good_steps:,}"
         else:
             raise TrainingError(f"{reason}.")
