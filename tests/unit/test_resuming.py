@@ -161,7 +161,7 @@ def test_random_lengths_go_on_as_they_would_have_been(tmp_path):
 
 def test_patience_and_the_best_weights_go_on(tmp_path):
     """A rate that spoils the weights: the run goes back to its best ones, lowers the rate, and ends early."""
-    given = options(learning_rate=1.0, warmup=0.3, patience=2, evaluations=20) | {"preset": "rnn-char", "steps": 120}
+    given = options(learning_rate=0.5, warmup=0.3, patience=2, evaluations=20) | {"preset": "rnn-char", "steps": 120}
     run = start(tmp_path / "whole", **given)
     reports = list(run)
     run.finish()
