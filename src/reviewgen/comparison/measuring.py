@@ -74,7 +74,7 @@ def measure_model(
         **_training_facts(model.training),
         **({} if texts is None else _bits_facts(texts, held_out, seed)),
     )
-    notes += undrawn + _describe_steps(model) + _describe_seen(row)
+    notes += undrawn + _describe_steps(model) + _describe_seen(row, model.bundle.index is not None)
     return Measured(replace(row, notes=tuple(notes)), None if texts is None else tuple(texts.bits.tolist()))
 
 
@@ -146,10 +146,11 @@ def _describe_steps(model: ReviewModel) -> list[str]:
     return ["It was trained for one step only, so it has learned next to nothing: give it more time."] if is_single else []
 
 
-def _describe_seen(row: Row) -> list[str]:
+def _describe_seen(row: Row, has_index: bool) -> list[str]:
     """Return a sentence if the model was trained on the held-out texts, or that cannot be known."""
     if row.has_seen_held_out:
         return [f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low."]
     if row.seen is None and not row.is_same_split:
-        return ["Whether it was trained on the held-out texts is not known: it has other data, and no index to find them in."]
+        index = "an index that finds only longer texts" if has_index else "no index of it"
+        return [f"Whether it was trained on the held-out texts is not known: it has other data, and {index}."]
     return []
