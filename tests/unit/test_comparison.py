@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from reviewgen.comparison.held_out import HeldOut, find_seen, measure_bits, read
 from reviewgen.comparison.intervals import bits_interval, compare_pairs
 from reviewgen.comparison.measuring import Measured, count_parameters
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
+from reviewgen.registry import plugins
 from tests.unit.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table, train_tiny
 
 DATA = [f"{text} And then {number} more of the same came along, to my surprise." for number, text in enumerate(TEXTS)]
@@ -172,6 +173,21 @@ def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models, compar
     assert result.to_json()["rows"][0]["has_seen_held_out"] is True
 
 
+def test_a_preset_that_is_trained_on_the_held_out_texts_is_marked(compared):
+    """Short texts, which an index does not find: the training text is at hand."""
+    short = [f"line {number} of many" for number in range(60)]
+    unseen = [f"Verse {number} of a song" for number in range(60)]
+    seen, other = (reviewgen.compare(["ngram-char"], short, held_out=each, **SHORT).rows[0] for each in (short + unseen, unseen))
+    assert 0.4 < seen.seen < 0.5 and seen.has_seen_held_out and "It was trained on" in seen.notes[0]
+    assert other.seen == 0.0 and not other.notes
+
+
+def test_a_long_held_out_text_is_found_in_the_training_text_as_a_whole(models):
+    long, part = "x" * 80, "y" * 80
+    held_out = fake_held_out([long, part, "short"])
+    assert find_seen(models["char"], held_out, iter([long, part + "z", "short"])) == 0.5
+
+
 def test_a_model_without_an_index_and_with_other_data_is_marked_as_unknown(compared):
     from reviewgen.comparison.entries import Entry
     from reviewgen.comparison.measuring import measure_model
@@ -227,6 +243,18 @@ def test_a_single_text_cannot_be_split():
         read_held_out(["one text"], None, {})
 
 
+@pytest.mark.parametrize(
+    ("texts", "split", "said"),
+    [
+        (["ab"], "all", "the same 1 held-out text (2 characters): fake."),
+        (["ab", "c"], "test", "the same 2 held-out texts (3 characters): the test split of fake."),
+    ],
+)
+def test_the_held_out_texts_are_described(texts, split, said):
+    held_out = replace(fake_held_out(texts), split=split)
+    assert Comparison(held_out, "", 0).describe_held_out() == f"All are evaluated on {said}"
+
+
 def test_a_separate_source_is_evaluated_on_as_a_whole():
     held_out = read_held_out(None, ["one text", "another", ""], {})
     assert held_out.texts == ["one text", "another"] and held_out.split == "all" and held_out.corpus is None
@@ -272,16 +300,60 @@ def test_a_budget_that_is_too_small_for_two_steps_is_said_in_the_row(models):
     assert all(each.failed is None and not each.notes for each in result.rows[1:])
 
 
-def test_a_model_without_parameters_has_a_row():
-    class Uniform(TableModel):
-        def state_dict(self):
-            return {}
+class Uniform(torch.nn.Module):
+    """A model without parameters, as reviewgen-uniform's: nothing in it can be trained."""
 
-        def load_state_dict(self, tensors):
-            pass
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        vocab_size: int
 
-    model = review_model(Uniform(torch.zeros(LETTERS.vocab_size, LETTERS.vocab_size)), LETTERS)
-    assert count_parameters(model.bundle.model) == 0
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def forward(self, ids, state):
+        return torch.zeros(*ids.shape, self.config.vocab_size), ()
+
+
+class Hooked(Uniform):
+    def __init__(self, config):
+        super().__init__(config)
+        self.register_forward_hook(self._raise)
+
+    @staticmethod
+    def _raise(*arguments):
+        raise RuntimeError("hook <b>")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    reviewgen.register_model("uniform", Uniform)
+    reviewgen.register_model("hooked", Hooked)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_model_without_parameters_goes_through_everything(models, tmp_path):
+    result = reviewgen.compare({"none": "uniform-char", **models}, DATA, out=tmp_path / "out", **QUICK)
+    uniform = result.rows[0]
+    vocab_size = reviewgen.load(tmp_path / "out" / "models" / "none").tokenizer.vocab_size
+    assert uniform.failed is None and uniform.parameters == 0 and "<svg" in uniform.picture
+    assert uniform.perplexity_per_token == pytest.approx(vocab_size, rel=1e-5)
+    assert [pair.is_told_apart for pair in result.pairs if pair.first == "none"] == [True, True]
+    assert result.to_pandas().loc["none", "parameters"] == 0
+    result.save_html(tmp_path / "page.html")
+    assert "The computational graph of none" in (tmp_path / "page.html").read_text()
+    again = reviewgen.compare({"none": "uniform-char", **models}, DATA, out=tmp_path / "out", resume=True, **QUICK)
+    assert again.rows == result.rows
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_forward_hook_that_raises_is_said_in_the_row(models):
+    result = reviewgen.compare({"hooked": "hooked-char", **models}, DATA, **QUICK)
+    assert result.rows[0].failed == "RuntimeError: hook <b>" and all(each.failed is None for each in result.rows[1:])
 
 
 # Ctrl-C, resuming, files
@@ -307,7 +379,7 @@ def test_an_interrupted_comparison_reports_what_is_there_and_resumes(monkeypatch
     calls = interrupt_second(monkeypatch)
     first = reviewgen.compare(given, DATA, out=out, **SHORT)
     assert [each.name for each in first.rows] == ["ngram-char"] and first.is_interrupted
-    with pytest.raises(OutputExists):
+    with pytest.raises(OutputExists, match="resume"):
         reviewgen.compare(given, DATA, out=out, **SHORT)
     second = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
     assert calls == ["ngram-char", "ngram-word", "ngram-word"] and not second.is_interrupted
@@ -379,10 +451,21 @@ def test_the_command_prints_a_table_that_fits(monkeypatch, capsys, models, tmp_p
     assert status == 0 and [each["name"] for each in result["rows"]] == ["mine", "ngram-word"] and len(result["pairs"]) == 1
 
 
+def test_only_a_row_that_is_given_a_name_has_another_one(tmp_path):
+    from reviewgen.cli.compare import _name_rows
+
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    assert _name_rows(["gru-char", str(folder)]) == ["gru-char", str(folder)]
+    named = _name_rows([f"mine={folder}", str(folder), "gru-char"])
+    assert named == {"mine": str(folder), "lr=0.1": str(folder), "gru-char": "gru-char"}
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
         (("a=ngram-char", "a=gru-char"), 2),
+        (("ngram-char", "b=gru-char", "ngram-char"), 2),
         (("ngram-char", "--html", "page.pdf"), 2),
         (("ngram-char", "--html", "missing/page.html"), 1),
         (("ngram-char", "--data", "missing.csv"), 1),

@@ -4,10 +4,12 @@ import math
 import random
 import re
 from base64 import b64encode
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+import reviewgen
 from reviewgen.comparison import Comparison, CurvePoint, OrderPoint, Row, Sample
 from reviewgen.comparison.held_out import HeldOut
 from reviewgen.comparison.measuring import Measured
@@ -147,6 +149,20 @@ def test_a_picture_is_shown_where_a_row_has_one():
     assert "Graphs" in page and "alert" not in page
 
 
+def test_a_picture_is_named_as_its_row():
+    comparison = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
+    for name in ("gru-char", "mine"):
+        comparison.add(Measured(Row(name=name, source="gru-char", picture="<svg/>"), None))
+    assert re.findall("<figcaption>(.*?)</figcaption>", render_page(comparison)) == ["mine"]
+
+
+def test_without_a_finished_row_no_model_was_evaluated():
+    comparison = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
+    assert describe_best(comparison) == "No model was evaluated."
+    comparison.add(Measured(Row(name="x", source="x", failed="Why."), None))
+    assert describe_best(comparison) == "No model was evaluated." and "No model was evaluated." in render_page(comparison)
+
+
 def test_a_page_is_saved_once_and_only_as_html(tmp_path):
     comparison, file = make(["a"]), tmp_path / "page.html"
     comparison.save_html(file)
@@ -162,7 +178,12 @@ def test_a_page_is_saved_once_and_only_as_html(tmp_path):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
+    pictured = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
+    for name in ("ngram-char", "lstm-char"):  # two rows of a preset have two names
+        made = replace(make_row(name, 0, 2.0, ""), source="preset", picture=reviewgen.graph(name).svg)
+        pictured.add(Measured(made, (4.0,)))
     for name, comparison in {
+        "pictured": pictured,
         "few": make(["ngram-char", "gru-char", "c"]),
         "hostile": make([f"m{n}" for n in range(9)], HOSTILE),
     }.items():
@@ -172,7 +193,7 @@ def pages(tmp_path_factory):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["few", "hostile"])
+@pytest.mark.parametrize("name", ["few", "hostile", "pictured"])
 def test_a_browser_finds_no_fault(browser, pages, name, scheme, width):
     assert problems(browser, pages / f"{name}.html", width, scheme) == []
 

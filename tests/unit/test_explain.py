@@ -482,6 +482,18 @@ def test_the_command(saved, tmp_path, monkeypatch, capsys):
     assert f"{facts['loss']['bits_per_character']:.6f} bits" in output
 
 
+def test_control_characters_of_a_text_do_not_reach_the_terminal(monkeypatch, capsys, saved):
+    folder, _ = saved
+    status, output, _ = run_command(monkeypatch, capsys, "explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99)
+    assert status == 0 and "\x1b" not in output and "\x9b" not in output and "a [31mb 2J" in output
+
+
+def test_what_is_left_out_is_counted(monkeypatch, capsys, saved):
+    folder, _ = saved
+    _, output, _ = run_command(monkeypatch, capsys, "explain", folder, "--text", "bad", "--tokens", 3)
+    assert "1 text of 4 tokens" in output and "... and 1 more token;" in output
+
+
 def test_a_character_that_the_tokenizer_does_not_know_is_shown_as_bytes(saved):
     (tokens,) = reviewgen.explain(saved[1], "bzé").tokens
     assert tokens[:2] == ("(start)", "b") and len(tokens) > 4 and set(tokens[2:]) == {"(byte)"}

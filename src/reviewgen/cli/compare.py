@@ -95,15 +95,22 @@ def _name_rows(models: list[str]) -> Any:
     Raises:
         ConfigError: Two rows have one name.
     """
-    if not any("=" in text for text in models):
+    if not any(map(_is_named, models)):
         return models
+    from reviewgen.comparison.entries import make_entries
+
     named: dict[str, str] = {}
     for text in models:
-        name, _, source = text.rpartition("=") if "=" in text else (text, "", text)
+        name, _, source = text.partition("=") if _is_named(text) else (make_entries([text])[0].name, "", text)
         if name in named:
             raise ConfigError(f"Two rows have the name {name[:60]!r}; give each its own: NAME=MODEL.")
         named[name] = source
     return named
+
+
+def _is_named(text: str) -> bool:
+    """Return whether a model is given as NAME=MODEL; a path may have that character, too."""
+    return "=" in text and not text.startswith(("/", "./", "../", "~"))
 
 
 def _watch(request: "Request") -> "Comparison":

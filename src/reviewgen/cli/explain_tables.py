@@ -34,10 +34,12 @@ def print_explanation(explanation: Explanation, tokens: int) -> None:
 
 def _render(explanation: Explanation, tokens: int, width: int) -> Iterator[RenderableType]:
     batch, time = explanation.batch
-    yield _heading(f"{explanation.source}: {batch} text{'s' if batch > 1 else ''} of up to {time} tokens")
+    yield _heading(
+        f"{explanation.source}: {batch} text{'s' if batch > 1 else ''} of {'up to ' if batch > 1 else ''}{time} tokens"
+    )
     for number, text in enumerate(explanation.texts, 1):
         shown = text if len(text) <= 3 * width else text[: 3 * width] + " ..."
-        yield Text(f"{number}  {shown}")
+        yield Text(f"{number}  {_printable(shown)}")
     for sentence in explanation.notes:
         yield Text(sentence, style="yellow")
     for model in explanation.models:
@@ -67,9 +69,15 @@ def _table(*columns: str, left: Iterable[str] = ()) -> Table:
     return table
 
 
-def _left_out(shown: int, all_of_them: int, what: str = "tokens") -> Iterator[Text]:
+def _printable(text: str) -> str:
+    """Return a text without control characters, which a terminal would obey."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+def _left_out(shown: int, all_of_them: int) -> Iterator[Text]:
     if shown < all_of_them:
-        yield Text(f"... and {all_of_them - shown:,} more {what}; --tokens prints more.", style="dim")
+        more = all_of_them - shown
+        yield Text(f"... and {more:,} more {'token' if more == 1 else 'tokens'}; --tokens prints more.", style="dim")
 
 
 def _render_walk(model: ModelExplanation, width: int, is_single: bool) -> Iterator[RenderableType]:

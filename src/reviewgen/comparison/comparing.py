@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -183,7 +184,7 @@ def _measure(entry: "Entry", request: Request, held_out: "HeldOut", trainer: "Tr
     training = None
     if entry.is_preset:
         model = trainer.train(entry.source, None if request.folder is None else request.folder.model(entry))
-        orders, training = trainer.measure_orders(model, entry.source), trainer.training_texts(entry.source)
+        orders, training = trainer.measure_orders(model, entry.source), partial(trainer.training_texts, entry.source)
     else:
         model = entry.source if isinstance(entry.source, ReviewModel) else ReviewModel.from_pretrained(entry.source)
     return measure_model(model, entry, held_out, request.prompt, request.seed, orders, training)

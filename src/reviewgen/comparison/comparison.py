@@ -61,9 +61,10 @@ class Comparison:
         held_out = self.held_out
         count, total = len(held_out.texts), held_out.total
         part = f"{count:,}" + (f" of {total:,}" if count < total else "")
-        split = "a separate source" if held_out.split == "all" else f"the {held_out.split} split"
+        source = held_out.source if held_out.split == "all" else f"the {held_out.split} split of {held_out.source}"
+        texts = "text" if total == 1 else "texts"
         characters = int(held_out.characters.sum())
-        return f"All are evaluated on the same {part} held-out texts ({characters:,} characters), {split} of {held_out.source}."
+        return f"All are evaluated on the same {part} held-out {texts} ({characters:,} characters): {source}."
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""

@@ -8,7 +8,7 @@ from typing import Any
 from reviewgen.comparison.entries import Entry, slug
 from reviewgen.comparison.measuring import Measured
 from reviewgen.comparison.rows import Row, to_json
-from reviewgen.errors import CheckpointError, storage_errors
+from reviewgen.errors import CheckpointError, OutputExists, storage_errors
 from reviewgen.storage import refuse_existing, write_file
 
 __all__ = ["Folder"]
@@ -36,7 +36,14 @@ class Folder:
         if resume and path.exists():
             self._before = self._read(path / _IDENTITY)
         else:
-            refuse_existing(path)
+            self._refuse_existing()
+
+    def _refuse_existing(self) -> None:
+        if (self.path / _IDENTITY).is_file():
+            raise OutputExists(
+                f"{self.path} is a comparison already. Resume it (--resume, in Python resume=True), or give another."
+            )
+        refuse_existing(self.path)
 
     def open(self, identity: Mapping[str, Any]) -> None:
         """Create the folder, or check that it is that of the same comparison.

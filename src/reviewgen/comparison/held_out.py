@@ -137,12 +137,21 @@ def is_same_corpus(model: ReviewModel, held_out: HeldOut) -> bool:
     return held_out.corpus is not None and fingerprints == {held_out.corpus}
 
 
-def find_seen(model: ReviewModel, held_out: HeldOut) -> float | None:
+def find_seen(model: ReviewModel, held_out: HeldOut, training: Iterable[str] | None = None) -> float | None:
     """Return which share of the held-out texts stands in a model's training text as a whole.
 
     Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200.
     None if the model has no index of its training text, or all texts are that short.
+
+    Args:
+        model: The model.
+        held_out: The texts.
+        training: The training text, if that is at hand; then no index is needed, and if all texts are short, none is left out.
     """
+    if training is not None:
+        texts = [text for text in held_out.texts if len(text) >= COPY_CHARACTERS] or held_out.texts
+        known = set(texts).intersection(training)
+        return sum(text in known for text in texts) / len(texts)
     index = model.bundle.index
     shortest = COPY_CHARACTERS if index is not None and index.form == "exact" else _SURE_CHARACTERS
     texts = [text for text in held_out.texts if len(text) >= shortest]

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def measure_model(
     prompt: str,
     seed: int,
     orders: tuple[OrderPoint, ...] = (),
-    training: Iterable[str] | None = None,
+    training: Callable[[], Iterable[str]] | None = None,
 ) -> Measured:
-    """Return the row of a model; ``training`` is its training text, if that is at hand.
+    """Return the row of a model; ``training`` returns its training text, if that is at hand.
 
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
@@ -49,10 +49,12 @@ def measure_model(
     texts, notes = _try_bits(model, held_out)
     ids = sum(len(model.tokenizer.encode(text)) for text in held_out.texts[:200])
     density = ids / sum(len(text) for text in held_out.texts[:200])
-    samples = draw_samples(model, prompt, density, seed, training)
+    samples = draw_samples(model, prompt, density, seed, None if training is None else training())
     written = measure_written(model, density, seed)
     picture, undrawn = _try_picture(model)
-    seen, is_same = find_seen(model, held_out), is_same_corpus(model, held_out)
+    is_same = is_same_corpus(model, held_out)
+    looked_up = None if training is None or is_same else training()  # the parts of one corpus have no text in common
+    seen = find_seen(model, held_out, looked_up)
     row = Row(
         name=entry.name,
         source=entry.label,
@@ -72,7 +74,7 @@ def measure_model(
         **_training_facts(model.training),
         **({} if texts is None else _bits_facts(texts, held_out, seed)),
     )
-    notes += undrawn + _describe_steps(model) + _describe_seen(row)
+    notes += undrawn + _describe_steps(model) + _describe_seen(row, model.bundle.index is not None)
     return Measured(replace(row, notes=tuple(notes)), None if texts is None else tuple(texts.bits.tolist()))
 
 
@@ -144,10 +146,11 @@ def _describe_steps(model: ReviewModel) -> list[str]:
     return ["It was trained for one step only, so it has learned next to nothing: give it more time."] if is_single else []
 
 
-def _describe_seen(row: Row) -> list[str]:
+def _describe_seen(row: Row, has_index: bool) -> list[str]:
     """Return a sentence if the model was trained on the held-out texts, or that cannot be known."""
     if row.has_seen_held_out:
         return [f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low."]
     if row.seen is None and not row.is_same_split:
-        return ["Whether it was trained on the held-out texts is not known: it has other data, and no index of it."]
+        index = "an index that finds only longer texts" if has_index else "no index of it"
+        return [f"Whether it was trained on the held-out texts is not known: it has other data, and {index}."]
     return []

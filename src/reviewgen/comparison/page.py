@@ -61,7 +61,7 @@ def _values(comparison: Compared) -> dict[str, Any]:
         "samples": {row.name: [(each.temperature, cut_sample(each)) for each in row.samples] for _, row in numbered},
         "temperatures": ", ".join(map(str, TEMPERATURES)),
         "copy_characters": COPY_CHARACTERS,
-        "pictures": [(row.name, b64encode(row.picture.encode()).decode()) for _, row in numbered if row.picture],
+        "pictures": [(row, b64encode(row.picture.encode()).decode()) for _, row in numbered if row.picture],
     }
 
 
@@ -69,6 +69,8 @@ def describe_best(comparison: Compared) -> str:
     """Return which model has the fewest bits per character, and which others are not told apart from it."""
     rated = [row for row in comparison.rows if row.bits_per_character is not None and not row.has_seen_held_out]
     rated = [row for row in rated if math.isfinite(row.bits_per_character or math.inf)]
+    if not any(row.failed is None for row in comparison.rows):
+        return "No model was evaluated."
     if not rated:
         return "No model has finite bits per character on these texts."
     best = min(rated, key=lambda row: row.bits_per_character or math.inf).name

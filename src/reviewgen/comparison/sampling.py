@@ -73,9 +73,11 @@ def _join(report: Novelty) -> list[tuple[int, int]]:
 
 
 def measure_written(model: ReviewModel, tokens_per_character: float, seed: int) -> Written:
-    """Generate texts at temperature 1, and return how fast, and what their words are like; functions are compiled by then."""
+    """Generate texts at temperature 1, and return how fast, and what their words are like."""
+    config = _config(tokens_per_character)
+    model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
     start = time.perf_counter()
-    texts = model.generate("", num_return_sequences=_TEXTS, generation_config=_config(tokens_per_character), seed=seed)
+    texts = model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed)
     seconds = max(time.perf_counter() - start, 1e-9)
     lexicon = model.bundle.lexicon
     taken = take_words(texts, _WORDS)
