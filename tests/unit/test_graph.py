@@ -95,6 +95,33 @@ class Wrong(Plain):
         return self.graph
 
 
+class Nested(Plain):
+    """A model whose modules call modules that call modules."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        layer = nn.TransformerEncoderLayer(size, 1, 16, batch_first=True)
+        self.mix = nn.Sequential(nn.Sequential(layer, nn.Sequential(nn.Linear(size, size), nn.Tanh())), nn.ReLU())
+
+
+class Named(Plain):
+    """A model whose modules have the names of values, or names with the signs of ids."""
+
+    NAMES = ("ids", "logits", "state", "model", "a/b", "</text><script>", "#", "a#2", "_{x}", "x" * 300)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.mix = nn.Sequential()
+        for name in self.NAMES:
+            self.mix.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+        self.logits, self.ids = (nn.Sequential(nn.Linear(config.hidden_size, config.hidden_size)) for _ in range(2))
+
+    def forward(self, ids: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        x = self.mix(self.logits(self.ids(self.embedding(ids))))
+        return self.output(self.mix(x)), state
+
+
 @pytest.fixture(scope="module")
 def pictures():
     """The SVG of each preset and of two plugin models, folded and unrolled."""
@@ -370,6 +397,36 @@ def test_strings_of_a_model_are_escaped():
     svg = draw(model)
     ET.fromstring(svg)
     assert "<script" not in svg and "&lt;script&gt;" in svg
+
+
+def edges_inside(graph):
+    """Return the nodes of each graph, and of those inside, that edges lead from and to."""
+    inner = [node.inside for node in graph.nodes if node.inside is not None]
+    return [({node.id for node in graph.nodes}, graph.edges), *(each for one in inner for each in edges_inside(one))]
+
+
+@pytest.mark.parametrize("kind", [Nested, Named])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_nested_modules_and_any_names_of_modules_are_drawn(kind, steps):
+    model = kind(Config())
+    picture = graph(model, unroll=steps)
+    for names, edges in edges_inside(picture.graph):
+        ends = [(edge.source, edge.target) for edge in edges if not edge.delay]
+        assert len(names) > 1 and len(set(ends)) == len(ends)
+        assert {end.partition("/")[0] for pair in ends for end in pair} == names  # each node has an edge
+    drawn = [name for node in all_nodes(picture.graph) for name in node.parameters]
+    assert sorted(drawn) == sorted(name for name, _ in model.named_parameters())
+    root = ET.fromstring(picture.svg)
+    assert not [pair for pair in itertools.combinations(boxes(picture.svg), 2) if overlap(*pair)]
+    assert float(root.get("width")) <= 700
+    assert "<script" not in picture.svg
+
+
+def test_values_of_nested_modules_flow_into_and_out_of_each_frame():
+    found = {frozenset(names): edges for names, edges in edges_inside(describe_graph(Nested(Config())))}
+    layer = next(edges for names, edges in found.items() if "mix.0.0.norm1" in names)
+    ends = {(edge.source, edge.target) for edge in layer}
+    assert ("to embedding", "mix.0.0.self_attn") in ends and ("mix.0.0.norm2", "from mix.0.0.norm2") in ends
 
 
 def test_a_very_long_name_is_shortened():
