@@ -389,6 +389,21 @@ def test_each_token_has_its_column(steps):
     assert [text for text in texts if text.startswith("ids")] == [f"ids{step}" for step in range(1, steps + 1)]
 
 
+def test_the_shape_of_a_state_with_many_axes_is_wrapped_between_columns():
+    class Wide(Plain):
+        def initial_state(self, batch_size):
+            return torch.zeros(batch_size, 3, 2, 4, 64, 32)
+
+        def forward(self, ids, state):
+            return super().forward(ids, ())[0], state
+
+    root = ET.fromstring(draw(Wide(Config()), unroll=3))
+    assert float(root.get("width")) <= READABLE
+    texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+    first = texts.index("(B, 3, 2,")
+    assert texts[first : first + 2] == ["(B, 3, 2,", "4, 64, 32)"]
+
+
 def test_strings_of_a_model_are_escaped():
     model = Plain(Config())
     model.add_module("<script>alert(1)</script>", nn.Linear(11, 11))
