@@ -12,6 +12,7 @@ cell is spelled out in plain tensors, and ``nn.RNN``, both in the loop that a fi
 import argparse
 import io
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ PROMPT = "the "
 LANES, STEPS = 32, 64  # of a batch
 EMBEDDING, HIDDEN = 64, 256  # of each network, so that the times compare
 HELD_OUT = 150  # texts
-SHOWN = 44  # characters of a sample
+SHOWN, LINE = 88, 44  # characters of a sample, and of each of its lines
 
 
 @dataclass(frozen=True)
@@ -223,24 +224,25 @@ def make_rows(source: Any, seconds: float) -> Iterator[Row]:
 def make_table(rows: list[Row], seconds: float) -> Table:
     """Return the table."""
     title = f"Ten models, {seconds:g} s of training each. The LSTM of 2018 ended at 1.5526 nats per character."
-    caption = "1.1 MB: the time for as many characters as the corpus of 2018 had. 2018: what it took then, in part on a GPU."
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD)
+    caption = "1.1 MB: as many characters as the corpus of 2018 had. In 2018 the times were taken in part on a GPU."
+    layout: Any = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table(title=title, caption=caption, **layout)
     table.add_column("model", no_wrap=True, min_width=19)
-    for heading in ("an epoch", "1.1 MB", "2018", "nats"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=8 if heading == "an epoch" else 6)
-    table.add_column("a text", max_width=SHOWN)
+    for heading in ("time of\nan epoch", "time for\n1.1 MB", "1.1 MB\nin 2018", "nats per\nchar."):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=8 if "time" in heading else 7)
+    table.add_column(f"a text that begins\nwith “{PROMPT}”", max_width=LINE, overflow="fold")
     for row in rows:
         if row.problem:
             table.add_row(row.name, "", "", row.in_2018, "", Text(row.problem, no_wrap=True, overflow="ellipsis"))
         else:
-            scaled, sample = row.epoch * CHARACTERS_2018 / row.characters, " ".join(row.sample.split())
+            scaled = row.epoch * CHARACTERS_2018 / row.characters
             table.add_row(
                 row.name,
                 duration(row.epoch),
                 duration(scaled),
                 row.in_2018,
                 f"{row.nats:.3f}",
-                Text(sample, no_wrap=True, overflow="ellipsis"),
+                Text(textwrap.shorten(row.sample, SHOWN, placeholder=" …")),
             )
     return table
 

@@ -62,6 +62,8 @@ def test_what_was_fitted_is_recorded(ngram, gru, both):
     assert sum(weights) == pytest.approx(1) and min(weights) > 0.01
     assert [part["weight"] for part in both.training["parts"]] == list(weights)
     assert [part["preset"] for part in both.training["parts"]] == ["ngram-char", "gru-char"]
+    assert reviewgen.graph(both).sizes["B"] == ngram.training["config"]["batch_size"]
+    assert [part["config"] for part in both.training["parts"]] == [ngram.training["config"], gru.training["config"]]
     bits = fit["bits_per_character"]
     expected = [model.evaluate(HELD_OUT).bits_per_character for model in (ngram, gru)]
     assert bits["parts"] == pytest.approx(expected, abs=1e-5)

@@ -95,6 +95,33 @@ class Wrong(Plain):
         return self.graph
 
 
+class Nested(Plain):
+    """A model whose modules call modules that call modules."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        size = config.hidden_size
+        layer = nn.TransformerEncoderLayer(size, 1, 16, batch_first=True)
+        self.mix = nn.Sequential(nn.Sequential(layer, nn.Sequential(nn.Linear(size, size), nn.Tanh())), nn.ReLU())
+
+
+class Named(Plain):
+    """A model whose modules have the names of values, or names with the signs of ids."""
+
+    NAMES = ("ids", "logits", "state", "model", "a/b", "</text><script>", "#", "a#2", "_{x}", "x" * 300)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.mix = nn.Sequential()
+        for name in self.NAMES:
+            self.mix.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+        self.logits, self.ids = (nn.Sequential(nn.Linear(config.hidden_size, config.hidden_size)) for _ in range(2))
+
+    def forward(self, ids: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        x = self.mix(self.logits(self.ids(self.embedding(ids))))
+        return self.output(self.mix(x)), state
+
+
 @pytest.fixture(scope="module")
 def pictures():
     """The SVG of each preset and of two plugin models, folded and unrolled."""
@@ -346,7 +373,8 @@ def test_a_picture_is_valid_self_contained_and_described(name, steps, pictures):
     assert root.findall(f".//{SVG}text") and "prefers-color-scheme: dark" in svg
     assert not re.search(r"\bid=|href|url\(|<script|@import", svg)
     rules = re.findall(r"([^{}]+)\{", re.sub(r"@media[^{]+\{", "", root.find(f"{SVG}style").text))
-    assert all(rule.strip().startswith(".reviewgen-graph") for rule in rules if rule.strip())
+    selectors = [selector for rule in rules if rule.strip() for selector in rule.split(",")]
+    assert len(selectors) > 20 and all(".reviewgen-graph" in selector for selector in selectors)
 
 
 def test_the_same_model_gives_the_same_picture():
@@ -361,6 +389,21 @@ def test_each_token_has_its_column(steps):
     assert [text for text in texts if text.startswith("ids")] == [f"ids{step}" for step in range(1, steps + 1)]
 
 
+def test_the_shape_of_a_state_with_many_axes_is_wrapped_between_columns():
+    class Wide(Plain):
+        def initial_state(self, batch_size):
+            return torch.zeros(batch_size, 3, 2, 4, 64, 32)
+
+        def forward(self, ids, state):
+            return super().forward(ids, ())[0], state
+
+    root = ET.fromstring(draw(Wide(Config()), unroll=3))
+    assert float(root.get("width")) <= READABLE
+    texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+    first = texts.index("(B, 3, 2,")
+    assert texts[first : first + 2] == ["(B, 3, 2,", "4, 64, 32)"]
+
+
 def test_strings_of_a_model_are_escaped():
     model = Plain(Config())
     model.add_module("<script>alert(1)</script>", nn.Linear(11, 11))
@@ -369,6 +412,36 @@ def test_strings_of_a_model_are_escaped():
     svg = draw(model)
     ET.fromstring(svg)
     assert "<script" not in svg and "&lt;script&gt;" in svg
+
+
+def edges_inside(graph):
+    """Return the nodes of each graph, and of those inside, that edges lead from and to."""
+    inner = [node.inside for node in graph.nodes if node.inside is not None]
+    return [({node.id for node in graph.nodes}, graph.edges), *(each for one in inner for each in edges_inside(one))]
+
+
+@pytest.mark.parametrize("kind", [Nested, Named])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_nested_modules_and_any_names_of_modules_are_drawn(kind, steps):
+    model = kind(Config())
+    picture = graph(model, unroll=steps)
+    for names, edges in edges_inside(picture.graph):
+        ends = [(edge.source, edge.target) for edge in edges if not edge.delay]
+        assert len(names) > 1 and len(set(ends)) == len(ends)
+        assert {end.partition("/")[0] for pair in ends for end in pair} == names  # each node has an edge
+    drawn = [name for node in all_nodes(picture.graph) for name in node.parameters]
+    assert sorted(drawn) == sorted(name for name, _ in model.named_parameters())
+    root = ET.fromstring(picture.svg)
+    assert not [pair for pair in itertools.combinations(boxes(picture.svg), 2) if overlap(*pair)]
+    assert float(root.get("width")) <= 700
+    assert "<script" not in picture.svg
+
+
+def test_values_of_nested_modules_flow_into_and_out_of_each_frame():
+    found = {frozenset(names): edges for names, edges in edges_inside(describe_graph(Nested(Config())))}
+    layer = next(edges for names, edges in found.items() if "mix.0.0.norm1" in names)
+    ends = {(edge.source, edge.target) for edge in layer}
+    assert ("to embedding", "mix.0.0.self_attn") in ends and ("mix.0.0.norm2", "from mix.0.0.norm2") in ends
 
 
 def test_a_very_long_name_is_shortened():

@@ -126,7 +126,10 @@ def test_the_table_fits_and_shows_what_failed(table: ModuleType, width: int, tmp
     console.print(table.make_table(rows, 30))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= width
+    assert any(re.search("time of +time for +1.1 MB +nats per", line) for line in lines)
     assert any("8 h 20 m" in line and "17 m" in line and "1.47 s" in line and "1.234" in line for line in lines)
+    sample = " ".join(" ".join(line.split("1.234")[-1].split()) for line in lines if re.search("the|movie|was", line))
+    assert sample.count("the [b]movie[/b] was") == 4  # 88 characters, on lines of their own
     assert any("LSTM, words" in line and "The budget is" in line for line in lines)
     table.save_picture(table.make_table(rows, 30), tmp_path / "table.svg")
     picture = (tmp_path / "table.svg").read_text(encoding="utf-8")

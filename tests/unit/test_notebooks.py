@@ -45,13 +45,14 @@ def test_a_score_shades_each_token_by_its_bits() -> None:
         TokenScore("\n", 25.0),
         TokenScore("b", math.inf),
         TokenScore("", 0.4),
+        TokenScore("", 0.4),
     ]
     tree = parsed(Score(math.inf, math.inf, tokens))
     spans = tree.css(".score span")
-    assert [span.text() for span in spans] == ["a", MARKUP, "⏎\n", "b", "(end)"]
-    assert [span.attributes["class"] for span in spans] == ["b0", "b5", "b10", "zero", "b0"]
+    assert [span.text() for span in spans] == ["a", MARKUP, "⏎\n", "b", "(part of a character)", "(end)"]
+    assert [span.attributes["class"] for span in spans] == ["b0", "b5", "b10", "zero", "b0", "b0"]
     assert [span.attributes["title"] for span in spans] == [
-        "0.00 bits", "5.00 bits", "25.00 bits", "probability zero", "0.40 bits"]  # fmt: skip
+        "0.00 bits", "5.00 bits", "25.00 bits", "probability zero", "0.40 bits", "0.40 bits"]  # fmt: skip
     assert "∞ bits per character" in tree.text()
 
 
@@ -122,6 +123,14 @@ def test_next_tokens_are_a_table_with_bars() -> None:
     assert cells(without_counts)[0] == ["token", "probability", "", "bits"] and "(the beginning)" in without_counts.text()
 
 
+def test_of_long_tokens_and_texts_the_part_that_matters_is_shown() -> None:
+    alternatives = (Alternative(5, "a" * 500, "a" * 500, False, 1.0, 0.0, None),)
+    tree = parsed(NextTokens("start" + "x" * 50_000 + "end", 50_000, 1.0, alternatives, 0.0, 1, ()))
+    assert tree.css_first("tbody code").text() == "a" * 59 + "…"
+    text = tree.css_first("p code").text()
+    assert text.startswith("…x") and text.endswith("xend") and len(text) == 201
+
+
 def test_a_model_shows_what_was_recorded_and_its_curve(tmp_path: Path) -> None:
     model = train_tiny("gru-char", tmp_path, **GRU)
     rows = dict(row for row in cells(parsed(model)) if len(row) == 2)
@@ -172,6 +181,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Score(9.0, 1.0, [TokenScore("word " * (n % 3), 0.3 * n) for n in range(60)] + [TokenScore("x" * 200, math.inf)]),
         novelty(Span(3, 9, "copied" * 30, 8, 7, "before " + "copied" * 30), form="compact"),
         NextTokens(MARKUP * 3, 4, 0.7, alternatives, 1.5, 9, (Context(2, "a", False, 20, "occurrences"),)),
+        NextTokens("x" * 5000, 4, 0.7, (Alternative(5, "", "W" * 80, False, 1, 0, Support(9, 10**9, None)),), 1.5, 9, ()),
     ]
     fragments = [view._draw("Training ...", False), *(value._repr_html_() for value in shown)]
     head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>A notebook</title>'
@@ -182,9 +192,35 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", [480, 1000])
+@pytest.mark.parametrize("width", [400, 1000])
 def test_a_browser_finds_no_fault(browser: Any, page: Path, width: int, scheme: str) -> None:
     assert problems(browser, page, width, scheme) == []
+
+
+LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 23, 26)"  # of a fragment
+THEMES = {
+    'data-jp-theme-light="true"': False,
+    'data-jp-theme-light="false"': True,
+    'class="vscode-light"': False,
+    'class="vscode-dark"': True,
+    'class="vscode-high-contrast"': True,
+    'class="vscode-high-contrast-light vscode-high-contrast"': False,
+    'theme="dark"': True,
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(("theme", "is_dark"), THEMES.items())
+def test_values_and_graphs_have_the_theme_of_the_notebook(browser: Any, theme: str, is_dark: bool, scheme: str) -> None:
+    """Of the notebook and not of the system, where they differ."""
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    values = Evaluation(1.2, 0.8, 12.5, 1, 1, 1, 0)._repr_html_() + reviewgen.graph("nnlm-char")._repr_html_()
+    page.set_content(f"<!DOCTYPE html><html><body {theme}>{values}</body></html>")
+    style = "getComputedStyle(document.querySelector({!r})).{}"
+    assert page.evaluate(style.format(".reviewgen", "backgroundColor")) == (DARK if is_dark else LIGHT)
+    assert page.evaluate(style.format(".reviewgen-graph .paper", "fill")) == ("rgb(20, 24, 29)" if is_dark else LIGHT)
+    context.close()
 
 
 # In a Jupyter kernel.

@@ -73,13 +73,14 @@ class Score:
         """Return the text with each token shaded by its bits, for notebooks."""
         from reviewgen.pages import render  # Jinja2
 
+        end = len(self.tokens) - 1
         shown = [
             {
-                "text": token.text.replace("\n", "⏎\n") or "(end)",
+                "text": token.text.replace("\n", "⏎\n") or ("(end)" if place == end else "(part of a character)"),
                 "bits": token.bits,
                 "shade": round(10 * min(1.0, token.bits / _DARKEST_BITS)) if math.isfinite(token.bits) else None,
             }
-            for token in self.tokens[:_MAX_SHOWN]
+            for place, token in enumerate(self.tokens[:_MAX_SHOWN])
         ]
         return render("evaluation/score.html", score=self, tokens=shown, most=_DARKEST_BITS, hidden=len(self.tokens) - len(shown))
 

@@ -19,6 +19,7 @@ from reviewgen.protocols import CountedContext, Stepper, SupportsExplain, Tokeni
 __all__ = ["Alternative", "Context", "NextTokens", "Support", "check_choice", "distribution", "next_tokens", "show"]
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+_MAX_TEXT, _MAX_TOKEN = 200, 60  # characters that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class NextTokens:
         """Return a table of the alternatives, for notebooks."""
         from reviewgen.pages import render  # Jinja2
 
-        return render("generation/next_tokens.html", next_tokens=self)
+        shown = self.text if len(self.text) <= _MAX_TEXT else f"…{self.text[-_MAX_TEXT:]}"
+        return render("generation/next_tokens.html", next_tokens=self, shown=shown, most=_MAX_TOKEN)
 
 
 def check_choice(k: Any, temperature: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from reviewgen.graphs.layered import Item, Link, Route, place
 from reviewgen.graphs.scene import DETAIL, LABEL, NOTE, Box, Frame, Line, Scene, block_size, stack
-from reviewgen.graphs.text import text_width, wrap
+from reviewgen.graphs.text import shorten, text_width, wrap
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 
 __all__ = ["Style", "compose", "compose_inside", "label_lines", "shape_text"]
@@ -115,8 +115,8 @@ def label_lines(edge: GraphEdge, style: Style) -> Lines:
 def _node_lines(node: GraphNode, style: Style) -> Lines:
     """Return what stands in a box: the label, the detail, and the number of parameters."""
     is_small = node.kind == "operation" and not node.detail
-    lines: Lines = [(node.label, LABEL, "label")] if node.label else []
-    lines += [(line, DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
+    lines: Lines = [(shorten(node.label), LABEL, "label")] if node.label else []
+    lines += [(shorten(line), DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
     if node.parameters and not is_small:
         lines.append((f"{sum(style.counts[name] for name in node.parameters):,} parameters", NOTE, "note"))
     return lines
@@ -180,7 +180,7 @@ def _box(node: GraphNode, style: Style) -> _Part:
 
 def _frame(node: GraphNode, inside: ModelGraph, style: Style) -> _Part:
     inner, where = compose(inside, replace(style, has_sizes=False))
-    text = f"{node.label}, {node.detail}" if node.detail else node.label
+    text = shorten(f"{node.label}, {node.detail}" if node.detail else node.label)
     title = text_width(text, DETAIL) + 3 * FRAME
     width = max(inner.width + 2 * FRAME, title)
     height = inner.height + TITLE + FRAME

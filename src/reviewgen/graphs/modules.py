@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reviewgen.config import to_dict
 from reviewgen.graphs.nesting import Flow, nest
-from reviewgen.graphs.trace import Call, Record, Shape, record
+from reviewgen.graphs.trace import Call, Record, Shape, as_id, record
 from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
 
 __all__ = ["describe_modules"]
@@ -144,8 +144,8 @@ class _Reader:
 
     def _add_module(self, call: Call) -> str:
         """Add the box of a call; a module that is called again has its parameters in its first box."""
-        again = sum(1 for name in self.flow.paths if name.partition("#")[0] == call.name)
-        name = f"{call.name}#{again + 1}" if again else call.name
+        again = sum(1 for name in self.flow.paths if name.partition("#")[0] == call.id)
+        name = f"{call.id}#{again + 1}" if again else call.id
         own = () if again else tuple(f"{call.name}.{each}" for each, _ in call.module.named_parameters())
         label = _short(call.name) + (f" ({again + 1})" if again else "")
         node = GraphNode(id=name, label=label, detail=_kind(call.module), kind="layer" if own else "operation", parameters=own)
@@ -179,7 +179,7 @@ class _Reader:
         if parameter is None or any(parameter in node.parameters for node in self.flow.nodes):
             return ()
         module = parameter.rpartition(".")[0] or parameter
-        name = f"{module}{WEIGHTS}"
+        name = f"{as_id(module)}{WEIGHTS}"
         self.flow.add_parameter(name, _short(module), parameter)
         return (name,)
 
@@ -233,7 +233,7 @@ def _path(call: Call, is_inside: bool = False) -> tuple[str, ...]:
     """Return the calls around a call, from the outermost; and the call itself, for what happens in it."""
     around, at = [], call if is_inside else call.around
     while at is not None and at.around is not None:
-        around.append(at.name)
+        around.append(at.id)
         at = at.around
     return tuple(reversed(around))
 
@@ -246,7 +246,7 @@ def _short(name: str) -> str:
 
 def _list_item(call: Call) -> tuple[str, ...]:
     """Return the item of an nn.ModuleList that a module belongs to, if that is not called itself."""
-    item = re.match(r"(.+?\.\d+)\.", call.name)
+    item = re.match(r"(.+?\.\d+)\.", call.id)
     return (item[1],) if item else ()
 
 

@@ -66,7 +66,7 @@ def _level(flow: Flow, names: Sequence[str], depth: int) -> ModelGraph:
     nodes, seen = [], dict[tuple[str, ...], str]()
     for group, members in groups.items():
         if group.endswith("/"):
-            nodes.append(_frame(flow, group, members, depth, seen, inner))
+            nodes.append(_frame(flow, group, members, depth, seen))
         else:
             nodes.append(by_name[group])
     framed = {node.id for node in nodes if node.inside is not None}
@@ -86,10 +86,9 @@ def _frame(
     members: Sequence[str],
     depth: int,
     seen: dict[tuple[str, ...], str],
-    around: Mapping[tuple[str, str], tuple[Axis, ...]],
 ) -> GraphNode:
     """Return a frame with its inputs and outputs; or a box, if a frame beside it has the same inside."""
-    name = group.rstrip("/")
+    name, around = group.rstrip("/"), flow.edges  # also those that enter or leave the frames around this one
     inside = _level(flow, members, depth + 1)
     kinds = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
     if kinds in seen:
@@ -108,7 +107,9 @@ def _frame(
     for source in given:
         axes = next(axes for (one, other), axes in around.items() if one == source and other not in members)
         edges.append(_join(_inner(flow, source, source, depth + 1, "from", ends), f"from {source}", axes))
-    return GraphNode(id=name, label=name, inside=replace(inside, nodes=(*inputs, *inside.nodes, *outputs), edges=tuple(edges)))
+    once = {(edge.source, edge.target): edge for edge in reversed(edges)}
+    whole = replace(inside, nodes=(*inputs, *inside.nodes, *outputs), edges=tuple(reversed(once.values())))
+    return GraphNode(id=name, label=name.rstrip("."), inside=whole)
 
 
 def _inner(flow: Flow, box: str, source: str, depth: int, side: str, ends: Mapping[str, str]) -> str:

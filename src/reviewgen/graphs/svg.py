@@ -50,6 +50,8 @@ _DARK = {
     "frame-edge": "#66717d",
     "loop": "#ff8fb8",
 }
+_DARK_THEMES = ('[data-jp-theme-light="false"]', ".vscode-dark", ".vscode-high-contrast", '[theme="dark"]')
+_LIGHT_THEMES = ('[data-jp-theme-light="true"]', ".vscode-light", ".vscode-high-contrast-light")
 _RULES = """
 .{c} { color-scheme: light dark; color: var(--rg-ink); max-width: 100%; height: auto; font-family: {font}; }
 .{c} text { fill: currentColor; stroke: none; dominant-baseline: central; }
@@ -106,10 +108,14 @@ def write_svg(scene: Scene, title: str, description: str) -> str:
 
 
 def _style() -> str:
-    """Return the styles; the dark colours apply where the reader prefers them."""
+    """Return the styles; the dark colours apply where the reader prefers them, or the theme of a notebook around the picture."""
     light, dark = (" ".join(f"--rg-{name}: {value};" for name, value in colours.items()) for colours in (_LIGHT, _DARK))
     rules = _RULES.replace("{c}", CLASS).replace("{font}", FONT)
-    return f"\n.{CLASS} {{ {light} }}\n@media (prefers-color-scheme: dark) {{ .{CLASS} {{ {dark} }} }}{rules}"
+    in_notebook = "\n".join(
+        f"{', '.join(f'{theme} .{CLASS}' for theme in themes)} {{ {colours} }}"
+        for themes, colours in ((_DARK_THEMES, dark), (_LIGHT_THEMES, light))
+    )
+    return f"\n.{CLASS} {{ {light} }}\n@media (prefers-color-scheme: dark) {{ .{CLASS} {{ {dark} }} }}\n{in_notebook}{rules}"
 
 
 def _n(number: float) -> str:

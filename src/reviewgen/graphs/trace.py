@@ -15,9 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from reviewgen.errors import BrokenPlugin
 
-__all__ = ["Call", "Record", "Shape", "leaves", "record"]
+__all__ = ["Call", "Record", "Shape", "as_id", "leaves", "record"]
 
 Shape = tuple[int, ...]
+VALUES = ("ids", "logits", "state", "state_after")  # of a model
+_SIGNS = str.maketrans({"/": "∕", "#": "＃"})
 
 
 @dataclass(eq=False)
@@ -38,6 +40,12 @@ class Call:
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     has_calls: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its name as the id of a node, where / and # have a meaning and the names of values are taken."""
+        name = as_id(self.name)
+        return f"{name}." if name in VALUES else name
 
 
 @dataclass
@@ -80,6 +88,15 @@ def record(model: Any, batch: int, time: int) -> Record:
         raise BrokenPlugin(f"{name} returns logits of shape {shape}; ({batch}, {time}, {model.config.vocab_size}) is expected.")
     parameters = {id(parameter): path for path, parameter in model.named_parameters()}
     return Record(calls, logits, (list(leaves(state)), list(leaves(after))), watch.places, parameters)
+
+
+def as_id(name: str) -> str:
+    """Return a module's path without the signs that have a meaning in ids.
+
+    >>> as_id("heads.a/b")
+    'heads.a∕b'
+    """
+    return name.translate(_SIGNS)
 
 
 def leaves(value: Any) -> Iterator[Tensor]:

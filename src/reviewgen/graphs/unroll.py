@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from reviewgen.graphs.compose import Style, compose, compose_inside, label_lines
 from reviewgen.graphs.scene import DETAIL, LABEL, Box, Line, Scene, Text, block_size, stack
-from reviewgen.graphs.text import text_width
+from reviewgen.graphs.text import text_width, wrap
 from reviewgen.graphs.windows import find_windows, is_loop, upstream
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 
@@ -18,6 +18,7 @@ __all__ = ["unroll"]
 BETWEEN = 34.0  # columns, at least
 BUS = 10.0  # between lines of a window
 DETAIL_WIDTH = 118.0
+STATE_WIDTH = 84.0  # of the shape of a state, before it is wrapped
 PANELS = 26.0  # above what is inside
 
 Where = dict[str, tuple[float, float, float, float]]  # left, right, upper and lower edge of the box of each node
@@ -94,7 +95,11 @@ def _loop_lines(loops: Sequence[GraphEdge], style: Style) -> list[tuple[str, flo
     """Return the names above a state's arrow, and the shape below it."""
     names = ", ".join(loop.label for loop in loops if loop.label)
     shapes = [GraphEdge(source="", target="", axes=axes) for axes in dict.fromkeys(loop.axes for loop in loops)]
-    return [(names, DETAIL, "shape"), *(line for shape in shapes for line in label_lines(shape, style))]
+    lines = [line for shape in shapes for line in label_lines(shape, style)]
+    return [
+        (names, DETAIL, "shape"),
+        *((part, size, role) for text, size, role in lines for part in wrap(text, size, STATE_WIDTH)),
+    ]
 
 
 def _add_start(scene: Scene, text: str, first: tuple[float, float, float, float], name: str) -> tuple[float, float, float, float]:

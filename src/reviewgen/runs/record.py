@@ -130,8 +130,8 @@ def progress_facts(last: Report | None, seconds: float, final_evaluation_seconds
 
 
 def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of a blend keeps of the training of one of its models: also its curves."""
-    return {name: training[name] for name in (*_PAST, *_CURVES) if name in training}
+    """Return what the record of a blend keeps of the training of one of its models: also its settings and its curves."""
+    return {name: training[name] for name in (*_PAST, "config", *_CURVES) if name in training}
 
 
 def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:
