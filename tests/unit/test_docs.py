@@ -114,7 +114,7 @@ def test_what_a_page_shows_runs(page, tmp_path, models, monkeypatch, capsys):
             assert program == "reviewgen", f"The test does not know how to run {text!r}."
             status, output, problem = run_command(monkeypatch, capsys, *words)
             assert status == 0, f"{text}\n{problem}"
-            assert output.strip(), text
+            assert output, text  # a model of a few steps may generate an empty review
     if on_the_hub:
         run_with_a_hub(on_the_hub, tmp_path)
 
