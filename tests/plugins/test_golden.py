@@ -1,7 +1,8 @@
 """The trained weights that ship give the same files, texts and scores as when they were stored: a golden test.
 
-``golden/presets.json`` is written by ``python -m tests.plugins.test_golden``. Texts and digests are compared exactly, and scores
-to five digits: their last bits depend on PyTorch's version and the processor's instructions, which are stored beside them.
+``golden/presets.json`` is written by ``python -m tests.plugins.test_golden``. Digests are compared exactly, and scores
+to five digits: their last bits depend on PyTorch's version and the processor, which are stored beside them. Where these are the
+same, texts are compared exactly; on another processor a last bit can change a sampled token, so the texts of one call may differ.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from llvmlite.binding import get_host_cpu_name
 
 import reviewgen
 from reviewgen.registry import find_weights
@@ -66,7 +68,8 @@ def observe(name: str) -> dict[str, Any]:
 
 def arithmetic() -> dict[str, str]:
     """Return what the last bits of a score depend on."""
-    return {"torch": torch.__version__, "machine": platform.machine(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    processor = {"machine": platform.machine(), "processor": get_host_cpu_name()}
+    return processor | {"torch": torch.__version__, "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
 def numbers(scores: dict[str, list[str]]) -> Iterator[tuple[str, list[float]]]:
@@ -87,8 +90,10 @@ def two_threads() -> Iterator[None]:
 def test_weights_texts_and_scores_are_as_stored(name: str):
     stored = json.loads(STORED.read_text(encoding="utf-8"))
     expected, found = stored["presets"][name], json.loads(json.dumps(observe(name)))
-    for what in ("digest", "texts", "tokens", "windows"):
+    for what in ("digest", "tokens", "windows"):
         assert found[what] == expected[what], what
+    others = [call for call, texts in expected["texts"].items() if found["texts"][call] != texts]
+    assert len(others) <= (arithmetic() != stored["arithmetic"]), others
     for (what, before), (_, now) in zip(numbers(expected["scores"]), numbers(found["scores"]), strict=True):
         assert now == pytest.approx(before, rel=1e-5, abs=5e-6), what
 
