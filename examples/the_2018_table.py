@@ -50,7 +50,7 @@ class Row:
         characters: The characters of that epoch.
         nats: Nats per character of the held-out texts.
         sample: A text.
-        problem: Why there is none of these.
+        problem: Why training failed; empty if it did not.
     """
 
     name: str
@@ -200,7 +200,7 @@ def held_out_texts(run: reviewgen.TrainingRun) -> list[str]:
 
 
 def make_rows(source: Any, seconds: float) -> Iterator[Row]:
-    """Train each model in turn; yield its row, or the reason why there is none."""
+    """Train each model in turn; yield its row; if training fails, the row has the reason."""
     network = {"hidden_size": HIDDEN, "embedding_size": EMBEDDING}
     rows: list[tuple[Callable[..., Row], str, str, Any]] = [
         (preset_row, "n-gram", "", ("ngram-char", {})),

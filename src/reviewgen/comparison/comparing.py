@@ -135,7 +135,8 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> Request:
     if isinstance(data, Iterator):
         raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
     entries, settings = make_entries(models), check_groups(options.get("settings"))
-    training = {name: options[name] for name in (*_READING, *_LENGTH, "seed") if options.get(name) is not None}  # type: ignore[literal-required]
+    known = dict[str, Any](options)
+    training = {name: known[name] for name in (*_READING, *_LENGTH, "seed") if known.get(name) is not None}
     if not any(name in training for name in _LENGTH):
         training["budget"] = DEFAULT_BUDGET
     if "budget" in training:
@@ -143,7 +144,7 @@ def make_request(models: Any, data: Any, options: CompareOptions) -> Request:
     for entry in entries:
         if entry.is_preset:
             with suppress(BrokenPlugin):  # its row says why
-                make_plan(entry.source, data, {**training, **settings})  # type: ignore[typeddict-item]
+                make_plan(entry.source, data, {**training, **settings})  # type: ignore[typeddict-item]  # checked by make_plan
     out, resume = options.get("out"), options.get("resume", False)
     if resume and out is None:
         raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")

@@ -69,7 +69,7 @@ class Folder:
         return self.path / "models" / slug(entry.name)
 
     def read(self, entry: Entry) -> Measured | None:
-        """Return a finished row; None if there is none, or it is damaged or of another source."""
+        """Return a finished row; None if it is missing, damaged, or of another source."""
         try:
             stored = json.loads(self._row_file(entry).read_text(encoding="utf-8"))
             row = Row.from_json(stored["row"])

@@ -66,7 +66,7 @@ def _values(comparison: Compared) -> dict[str, Any]:
 
 
 def describe_best(comparison: Compared) -> str:
-    """Return which model has the fewest bits per character, and which others are not told apart from it."""
+    """Return which model has the fewest bits per character, and which models do not differ from it significantly."""
     rated = [row for row in comparison.rows if row.bits_per_character is not None and not row.has_seen_held_out]
     rated = [row for row in rated if math.isfinite(row.bits_per_character or math.inf)]
     if not any(row.failed is None for row in comparison.rows):

@@ -118,7 +118,7 @@ def _read(model: SupportsOperations, texts: Sequence[ReadText], padding: int) ->
         ids = torch.full((len(some), max(map(len, some))), padding)
         for row, text in zip(ids, some, strict=True):
             row[: len(text)] = torch.tensor(text)
-        for operation in model.operations(ids, model.initial_state(len(some))):  # type: ignore[attr-defined]
+        for operation in model.operations(ids, model.initial_state(len(some))):  # type: ignore[attr-defined]  # each model has initial_state
             if operation.kind == "state":
                 rows = zip(operation.values.double().numpy(), some, strict=True)
                 parts.setdefault(operation.name, []).extend(values[: len(text)] for values, text in rows)

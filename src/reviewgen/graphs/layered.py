@@ -12,6 +12,7 @@ know what a box or a label shows.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from statistics import fmean
 
 __all__ = ["Item", "Link", "Places", "Route", "place"]
@@ -166,8 +167,8 @@ def _order(ranks: list[list[_Spot]]) -> None:
         downwards = sweep % 2 == 0
         for number in range(1, len(ranks)) if downwards else range(len(ranks) - 2, 0, -1):
             beside = {id(spot): float(at) for at, spot in enumerate(ranks[number - 1 if downwards else number + 1])}
-            keys = {id(spot): _barycentre(spot, float(at), beside, downwards) for at, spot in enumerate(ranks[number])}
-            ranks[number].sort(key=lambda spot, keys=keys: keys[id(spot)])  # type: ignore[misc]
+            keys = [_barycentre(spot, float(at), beside, downwards) for at, spot in enumerate(ranks[number])]
+            ranks[number] = [spot for _, spot in sorted(zip(keys, ranks[number], strict=True), key=itemgetter(0))]
         _swap_neighbours(ranks)
         crossings = _count_crossings(ranks)
         if crossings < fewest:
