@@ -56,11 +56,15 @@ export function measureSpeed(stepper, prompt, bursts, tokens) {
 }
 
 function draw(logits) {
-  const largest = logits.reduce((a, b) => Math.max(a, b));
-  const probabilities = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
-  let left = Math.random() * probabilities.reduce((a, b) => a + b, 0);
-  const id = probabilities.findIndex((p) => (left -= p) < 0);
-  return id < 0 ? logits.indexOf(largest) : id;
+  let largest = -Infinity;
+  for (const logit of logits) largest = Math.max(largest, logit);
+  const probabilities = new Float64Array(logits.length);
+  let total = 0;
+  for (let id = 0; id < logits.length; id++) total += probabilities[id] = Math.exp(logits[id] - largest);
+  let left = Math.random() * total;
+  let id = 0;
+  while (id < logits.length - 1 && left >= probabilities[id]) left -= probabilities[id++];
+  return id;
 }
 
 function readTensors(tensors, buffer) {
