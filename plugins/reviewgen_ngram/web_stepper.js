@@ -5,7 +5,10 @@
  * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.
  */
 
-/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. */
+/**
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. If they sum to one,
+ * it has `propose(state, number)`, too, which draws a token without computing all probabilities.
+ */
 export default function createStepper(name, config, tensors) {
   const trie = readTrie(config, tensors);
   const isDistribution = config.smoothing !== "stupid-backoff";
@@ -18,7 +21,8 @@ export default function createStepper(name, config, tensors) {
     return { logits: row, state };
   }
 
-  return { initialState: () => 0, forward };
+  const stepper = { initialState: () => 0, forward };
+  return isDistribution ? { ...stepper, propose: (state, number) => propose(trie, state, number) } : stepper;
 }
 
 /** Return the trie: the saved arrays, the first child of each context, and the node of each id after the empty context. */
@@ -83,11 +87,17 @@ function contextAfter(trie, context, child, token) {
   return context === 0 ? 0 : findChild(trie, trie.links[context], token);
 }
 
+/** Return the probability of a node's token after its parent. */
+function probabilityOf({ probabilities, book }, node) {
+  return book ? book[probabilities[node]] : probabilities[node];
+}
+
 /**
  * Return the probability (V) of every id after a context. From the empty context to the longest, each overwrites the
  * probabilities of its children: no test of what is there.
  */
-function computeProbabilities({ tokens, first, links, probabilities, book, backoffs, root }, context) {
+function computeProbabilities(trie, context) {
+  const { tokens, first, links, backoffs, root } = trie;
   const chain = [];
   let weight = 1;
   for (; context !== 0; context = links[context]) {
@@ -98,8 +108,55 @@ function computeProbabilities({ tokens, first, links, probabilities, book, backo
   for (let id = 0; id < row.length; id++) row[id] = weight * root[id];
   for (const [longer, factor] of chain.reverse()) {
     for (let child = first[longer]; child < first[longer + 1]; child++) {
-      row[tokens[child]] = factor * (book ? book[probabilities[child]] : probabilities[child]);
+      row[tokens[child]] = factor * probabilityOf(trie, child);
     }
   }
   return row;
+}
+
+/**
+ * Return a token drawn with a random number in [0, 1), and its probability, by inverse transform sampling: first the children of
+ * the longest context, then, context by context, those of a shorter one that the longer one lacks. It is the order of
+ * `sampling.py`, so that equal numbers give equal tokens.
+ */
+function propose(trie, context, number) {
+  const { tokens, first, links, backoffs, root } = trie;
+  const started = context;
+  let weight = 1;
+  let last = null; // of positive probability after the empty context
+  let [low, high] = [0, 0]; // the children of the longer context, which come again here
+  for (; context !== 0; context = links[context]) {
+    let passed = low;
+    for (let child = first[context]; child < first[context + 1]; child++) {
+      while (passed < high && tokens[passed] < tokens[child]) passed++;
+      if (passed < high && tokens[passed] === tokens[child]) continue;
+      const probability = weight * probabilityOf(trie, child);
+      number -= probability;
+      if (number < 0) return { token: tokens[child], probability };
+    }
+    weight *= backoffs[context];
+    [low, high] = [first[context], first[context + 1]];
+  }
+  for (let token = 0; token < root.length; token++) {
+    if (low < high && tokens[low] === token) {
+      low++;
+      continue;
+    }
+    const probability = weight * root[token];
+    if (probability > 0) last = { token, probability };
+    number -= probability;
+    if (number < 0) return last;
+  }
+  return last ?? lastChild(trie, started);
+}
+
+/** Return the last child of positive probability of the longest context that has one: rounding has passed it. */
+function lastChild(trie, context) {
+  for (; context !== 0; context = trie.links[context]) {
+    for (let child = trie.first[context + 1] - 1; child >= trie.first[context]; child--) {
+      const probability = probabilityOf(trie, child);
+      if (probability > 0) return { token: trie.tokens[child], probability };
+    }
+  }
+  return { token: trie.heads.indexOf(Math.max(...trie.heads)), probability: 1 };
 }

@@ -32,6 +32,14 @@ export function feed(stepper, texts) {
   });
 }
 
+/** Return the token and the probability that a stepper proposes after each text, with a random number each. */
+export function proposeAfter(stepper, texts, numbers) {
+  return texts.map((ids, row) => {
+    const { token, probability } = stepper.propose(stepper.forward(ids, stepper.initialState()).state, numbers[row]);
+    return [token, probability];
+  });
+}
+
 /** Return the most probable continuation of a prompt. */
 export function continueGreedily(stepper, prompt, count) {
   let { logits, state } = stepper.forward(prompt, stepper.initialState());

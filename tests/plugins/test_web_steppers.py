@@ -18,6 +18,7 @@ from reviewgen_recurrent.rnn import Rnn
 
 import reviewgen
 from reviewgen.blending.model import Blend
+from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.data import DataConfig, read_examples
 from reviewgen.registry import find_model
 from tests.node import run_node, why_no_node
@@ -128,6 +129,22 @@ def test_ngram_that_is_not_smoothed(smoothing: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", [1, 2, 9])
 def test_ngram_of_any_order(order: int, tmp_path: Path) -> None:
     check(tmp_path, "ngram", count(20, order))
+
+
+@pytest.mark.parametrize("settings", [{}, {"smoothing": "none"}, {"quantized": True}, {"order": 1}], ids=str)
+def test_ngram_proposes_the_token_of_a_random_number(settings: dict[str, Any], tmp_path: Path) -> None:
+    model = count(**{"vocab_size": 20, "order": 4, **settings})
+    random, stepper = np.random.default_rng(2), model.stepper()
+    texts, numbers = random.integers(0, 20, (600, 3)), random.random((600, 1))
+    numbers[:20], numbers[20:40] = 0, 1 - 2**-53
+    logits, state = stepper.forward(texts, stepper.initial_state(600))
+    params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, 1, 0, 20)
+    expected, _, _ = stepper.sample(state, numbers, params, texts[:, :0], np.zeros(600, np.int64))
+    folder = write_model(tmp_path, "ngram", model)
+    answer = ask_node(folder, proposals={"texts": texts.tolist(), "numbers": numbers[:, 0].tolist()})
+    tokens, probabilities = np.array(answer["proposed"]).T
+    assert np.array_equal(tokens, expected[:, 0]) and len(set(tokens)) > 5
+    assert np.abs(probabilities - np.exp(logits[np.arange(600), tokens.astype(int)])).max() < 1e-6
 
 
 GATE = {"coefficients": [[0.3, -1.2, 0.5, 0.1, -0.2, 0.3], [0, 0.4, 0, -0.1, 0, 0]]}
