@@ -24,6 +24,7 @@ from reviewgen.registry import find_model
 from tests.node import run_node, why_no_node
 from tests.web_steppers import (
     Pieces,
+    ask_browser,
     ask_node,
     greedy_in_python,
     logits_in_node,
@@ -234,3 +235,14 @@ def test_shipped_weights_on_held_out_reviews(name: str, reviews: list[str], tmp_
     answer = ask_node(folder, texts=pieces, greedy={"prompt": texts[0][:8], "count": 40})
     compare(np.fromfile(folder / "logits.bin").reshape(len(pieces), -1), logits_in_python(stepper, pieces))
     assert answer["greedy"] == greedy_in_python(stepper, texts[0][:8], 40)
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-word"])
+def test_shipped_weights_in_chromium(name: str, browser: Any, reviews: list[str], tmp_path: Path) -> None:
+    model = reviewgen.load(name)
+    stepper, tokenizer = model.bundle.weights.stepper(), model.tokenizer
+    pieces: list[Pieces] = [[[tokenizer.bos_id, *tokenizer.encode(text[:400])][:8]] for text in reviews]
+    folder = write_model(tmp_path, name.split("-")[0], model.model)
+    answer = ask_browser(browser, folder, texts=pieces, greedy={"prompt": pieces[0][0], "count": 40})
+    compare(np.fromfile(folder / "logits.bin").reshape(len(pieces), -1), logits_in_python(stepper, pieces))
+    assert answer["greedy"] == greedy_in_python(stepper, pieces[0][0], 40)
