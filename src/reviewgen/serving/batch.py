@@ -104,7 +104,7 @@ class Batch:
     def _step(self, rows: Sequence[Seated]) -> None:
         """Give each of some rows of one job a token; those that continue have no logits then."""
         decoder, before = rows[0].job.decoder, [row.row.new_tokens for row in rows]
-        table = np.stack([row.logits for row in rows])  # type: ignore[arg-type]  # those that go token by token have some
+        table = np.stack([row.logits for row in rows if row.logits is not None])  # all rows that go token by token have some
         continuing = decoder.step([row.row for row in rows], table)
         for number, row in enumerate(rows):
             if row.row.new_tokens > before[number]:
@@ -180,7 +180,9 @@ class Batch:
             if not live:
                 break
             for row in live:
-                scores[id(row)].append(self._scorer.score(after[id(row)][0], sampled[id(row)][at], row.job.alternatives or 0))
+                scores[id(row)].append(
+                    self._scorer.score(after[id(row)][0], int(sampled[id(row)][at]), row.job.alternatives or 0)
+                )
             ids = np.array([[sampled[id(row)][at]] for row in live], np.int64)
             logits, state = self._stepper.forward(ids, stack_rows([after[id(row)][1] for row in live]))
             parts = zip(live, logits, split_rows(state, len(live)), strict=True)
