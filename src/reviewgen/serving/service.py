@@ -26,6 +26,7 @@ from reviewgen.serving.protocol import find_model, make_call
 __all__ = ["Answer", "Service"]
 
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
+_FLUSH_SECONDS_PER_REQUEST, _MOST_FLUSH_SECONDS = 0.0005, 0.1  # the more requests, the larger the parts
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _DONE = b"data: [DONE]\n\n"
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -60,6 +61,11 @@ class Service:
     def is_ready(self) -> bool:
         """Whether new requests are accepted."""
         return bool(self.engines) and not self._is_closing
+
+    @property
+    def flush_seconds(self) -> float:
+        """The time between two parts of a stream."""
+        return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * len(self._running), _MOST_FLUSH_SECONDS)
 
     def refuse_new(self) -> None:
         """Answer new requests with 503 from now on."""
@@ -187,7 +193,7 @@ class Answer:
         try:
             await self._send_chunks(send)
             while not self.completion.is_over:
-                await asyncio.sleep(_FLUSH_SECONDS)
+                await asyncio.sleep(self.service.flush_seconds)
                 await anext(events, None)
                 await self._send_chunks(send)
             if self.completion.call.include_usage:
