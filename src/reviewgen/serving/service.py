@@ -39,6 +39,9 @@ class Service:
     Args:
         models: The models.
         limits: The limits of a request.
+
+    Raises:
+        ReviewgenError: A model cannot be served: its weights are damaged, or its state grows with the text.
     """
 
     def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
@@ -47,10 +50,12 @@ class Service:
         self.engines: dict[str, Engine] = {}
         self._running: set[Inbox[Event]] = set()
         self._is_closing = False
-
-    def start(self) -> None:
-        """Start an engine for each model."""
-        self.engines = {name: Engine(each.model, max_rows=self.limits.max_rows) for name, each in self.models.items()}
+        for name, each in self.models.items():
+            try:
+                self.engines[name] = Engine(each.model, max_rows=limits.max_rows)
+            except ReviewgenError as error:
+                self.close()
+                raise type(error)(f"{name} cannot be served: {error}") from None
 
     def close(self) -> None:
         """Stop the engines."""
@@ -60,7 +65,7 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether new requests are accepted."""
-        return bool(self.engines) and not self._is_closing
+        return not self._is_closing
 
     @property
     def flush_seconds(self) -> float:
