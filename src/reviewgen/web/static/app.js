@@ -1,0 +1,3 @@
+export async function start(engine) {
+  document.title = (await engine.models())[0].id;
+}
