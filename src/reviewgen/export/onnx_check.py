@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reviewgen.errors import BundleError
+from reviewgen.errors import PluginError
 from reviewgen.export.onnx_graph import flatten_state, names_of
 from reviewgen.protocols import LanguageModel
 
@@ -27,17 +27,17 @@ def check_onnx(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]])
         texts: Ids of three texts; they are run one by one, and all at once, cut to the shortest.
 
     Raises:
-        BundleError: A difference exceeds ``TOLERANCE``, or onnxruntime cannot run the file.
+        PluginError: A difference exceeds ``TOLERANCE``, or onnxruntime cannot run the file.
     """
     length = min(map(len, texts))
     batches = [torch.tensor([list(text)]) for text in texts] + [torch.tensor([list(text[:length]) for text in texts])]
     try:
         differences = _compare(file, model, batches)
     except Exception as error:  # onnxruntime's own classes, without a common one
-        raise BundleError(f"onnxruntime cannot run the exported model: {' '.join(str(error).split())[:250]}") from None
+        raise PluginError(f"onnxruntime cannot run the exported model: {' '.join(str(error).split())[:250]}") from None
     worst = max(differences)
     if not worst <= TOLERANCE:  # NaN, too
-        raise BundleError(
+        raise PluginError(
             f"The logits of the exported model differ by {worst:.2g} from those of the model; at most {TOLERANCE:g} is accepted."
         )
     return worst
