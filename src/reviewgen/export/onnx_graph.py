@@ -10,6 +10,7 @@ first state of every model. There are two ways, since torch traces a loop over t
 """
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,12 +47,13 @@ class _Flat(nn.Module):
         super().__init__()
         self.model, self.like = model, model.initial_state(1)
         self.first = flatten_state(self.like)
+        self.shifts = [first if first.any() else None for first in self.first]  # adding zeros is left out
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return logits (B, T, V) and the tensors of the new state."""
-        given = (_add(tensor, first) for tensor, first in zip(state, self.first, strict=True))
+        given = (_add(tensor, shift) for tensor, shift in zip(state, self.shifts, strict=True))
         logits, after = self.model(ids, _nest(self.like, given))
-        changed = (_subtract(tensor, first) for tensor, first in zip(flatten_state(after), self.first, strict=True))
+        changed = (_subtract(tensor, shift) for tensor, shift in zip(flatten_state(after), self.shifts, strict=True))
         return logits.float(), *changed
 
 
@@ -72,14 +74,12 @@ def _nest(like: State, tensors: Iterator[Tensor]) -> State:
     return next(tensors) if isinstance(like, Tensor) else tuple(_nest(part, tensors) for part in like)
 
 
-def _add(tensor: Tensor, first: Tensor) -> Tensor:
-    return _subtract(tensor, first) if tensor.dtype == torch.bool else tensor + first if first.any() else tensor
+def _add(tensor: Tensor, shift: Tensor | None) -> Tensor:
+    return tensor if shift is None else tensor ^ shift if tensor.dtype == torch.bool else tensor + shift
 
 
-def _subtract(tensor: Tensor, first: Tensor) -> Tensor:
-    if not first.any():
-        return tensor
-    return tensor ^ first if tensor.dtype == torch.bool else tensor - first
+def _subtract(tensor: Tensor, shift: Tensor | None) -> Tensor:
+    return tensor if shift is None else tensor ^ shift if tensor.dtype == torch.bool else tensor - shift
 
 
 def export_whole(model: LanguageModel) -> "ModelProto":
@@ -153,11 +153,11 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's warnings and log, which are about torch's own code and packages that reviewgen does not use."""
+    """Hold back the exporter's warnings, log and prints, which are about torch's own code; what fails is raised all the same."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
