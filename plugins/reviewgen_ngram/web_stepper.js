@@ -5,7 +5,10 @@
  * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.
  */
 
-/** Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. */
+/**
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. One whose smoothing
+ * gives a distribution also has `propose(state, number)`, which draws a token from it without computing the others.
+ */
 export default function createStepper(name, config, tensors) {
   const trie = readTrie(config, tensors);
   const isDistribution = config.smoothing !== "stupid-backoff";
@@ -18,7 +21,8 @@ export default function createStepper(name, config, tensors) {
     return { logits: row, state };
   }
 
-  return { initialState: () => 0, forward };
+  const stepper = { initialState: () => 0, forward };
+  return isDistribution ? { ...stepper, propose: (state, number) => propose(trie, state, number) } : stepper;
 }
 
 /** Return the trie: the saved arrays, the first child of each context, and the node of each id after the empty context. */
@@ -102,4 +106,47 @@ function computeProbabilities({ tokens, first, links, probabilities, book, backo
     }
   }
   return row;
+}
+
+/**
+ * Return the token at which the cumulative sum of probabilities passes a number in [0, 1), and its probability, as `_propose` in
+ * `sampling.py`: the children of the longest context come first, then, context by context, those that the longer one lacks.
+ */
+function propose(trie, started, number) {
+  const { tokens, first, links, backoffs, root } = trie;
+  let [weight, low, high] = [1, 0, 0]; // the children of the longer context are low to high
+  for (let context = started; context !== 0; context = links[context]) {
+    let passed = low;
+    for (let child = first[context]; child < first[context + 1]; child++) {
+      while (passed < high && tokens[passed] < tokens[child]) passed++;
+      if (passed < high && tokens[passed] === tokens[child]) continue;
+      const probability = weight * probabilityOf(trie, child);
+      number -= probability;
+      if (number < 0) return { token: tokens[child], probability };
+    }
+    weight *= backoffs[context];
+    [low, high] = [first[context], first[context + 1]];
+  }
+  let [passed, last] = [low, null];
+  for (let token = 0; token < root.length && !(number < 0); token++) {
+    while (passed < high && tokens[passed] < token) passed++;
+    if ((passed < high && tokens[passed] === token) || !(weight * root[token] > 0)) continue;
+    last = { token, probability: weight * root[token] };
+    number -= last.probability;
+  }
+  return last ?? lastPossible(trie, started);
+}
+
+/** Return the last child of positive probability of the longest context that has one: rounding has passed it. */
+function lastPossible(trie, context) {
+  for (; context !== 0; context = trie.links[context]) {
+    for (let child = trie.first[context + 1] - 1; child >= trie.first[context]; child--) {
+      if (probabilityOf(trie, child) > 0) return { token: trie.tokens[child], probability: probabilityOf(trie, child) };
+    }
+  }
+  return { token: trie.heads.indexOf(Math.max(...trie.heads)), probability: 1 };
+}
+
+function probabilityOf({ probabilities, book }, child) {
+  return book ? book[probabilities[child]] : probabilities[child];
 }

@@ -1,10 +1,12 @@
 /**
- * The engine in the browser: writes texts with packed models, token by token, and gives the event loop time in between.
+ * The engine in the browser: writes texts with packed models, token by token, and gives the event loop time in between. A model is
+ * unpacked when it is first used.
  *
  * It has the same two methods as the engine over HTTP: `models()` and `complete(request, signal)`. Touches no DOM.
  */
 
 import { createRow, decode } from "./decoder.js";
+import { loadModel, unpack } from "./model.js";
 import { withoutHalves } from "./stopping.js";
 
 const MAX_BUSY = 10; // milliseconds until the event loop gets time
@@ -12,29 +14,36 @@ const MAX_TEXTS = 64; // of one request
 const OPTIONS = { max_tokens: "max_new_tokens", stop: "stop_strings" }; // names of a request, and those of the settings
 
 /**
- * Returns the engine of some models.
- * @param {object[]} models As `loadModel` returns them.
+ * Returns the engine of some packed models.
+ * @param {{manifest: object, readBlob: () => Uint8Array}[]} packed `readBlob` returns the gzipped arrays.
+ * @param {{steppers: Object<string, Function>, tokenizers: Object<string, Function>}} plugins As for `loadModel`.
  */
-export function createBrowserEngine(models) {
+export function createBrowserEngine(packed, plugins) {
+  const loaded = new Map(); // by id, a promise of the model
+  function load(id) {
+    const found = packed.find(({ manifest }) => manifest.id === id);
+    if (found === undefined) throw new Error(`There is no model ${id} here; there is ${packed.map(({ manifest }) => manifest.id).join(", ")}.`);
+    if (!loaded.has(id)) loaded.set(id, unpack(found.readBlob()).then((buffer) => loadModel(found.manifest, buffer, plugins)));
+    return loaded.get(id);
+  }
   return {
     async models() {
-      return models.map(describe);
+      return packed.map(({ manifest }) => describe(manifest));
     },
     complete(request, signal) {
-      return complete(models, request, signal);
+      return complete(load, request, signal);
     },
   };
 }
 
 /** Returns what a page needs to know of a model. */
-function describe({ id, preset, conditions, generation, facts, card }) {
-  return { id, preset, conditions, defaults: generation, hasIndex: false, facts, card };
+function describe({ id, preset, conditions, generationConfig, facts, card }) {
+  return { id, preset, conditions, defaults: generationConfig, hasIndex: false, facts, card };
 }
 
 /** Yields the events of a request: the tokens of all its texts, in turn, and the end of each. */
-async function* complete(models, request, signal) {
-  const model = models.find(({ id }) => id === request.model);
-  if (model === undefined) throw new Error(`There is no model ${request.model} here; there is ${models.map(({ id }) => id).join(", ")}.`);
+async function* complete(load, request, signal) {
+  const model = await load(request.model);
   if (request.novelty) throw new Error("This page has no index of the training text, which the novelty filter needs.");
   const config = readSettings(model, request);
   let writers = startTexts(model, request, config);

@@ -1,5 +1,5 @@
 /**
- * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, in one gzip stream.
+ * Loads a packed model, as `reviewgen.export.packing` writes it: a manifest (JSON) and a blob of arrays, gzipped.
  *
  * Knows steppers and tokenizers only as functions that it is given, by the names that the manifest has.
  */
@@ -11,15 +11,11 @@ const ARRAYS = {
   int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array, uint32: Uint32Array,
   float32: Float32Array, float64: Float64Array,
 };
-const HEADER = 8; // bytes before the manifest: its length
 
-/** Returns the manifest and the blob of a packed model. */
-export async function unpack(packed) {
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const buffer = await new Response(stream).arrayBuffer();
-  const length = new DataView(buffer).getUint32(0, true);
-  const manifest = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, HEADER, length)));
-  return { manifest, buffer: buffer.slice(HEADER + length) };
+/** Returns the arrays of a packed model. */
+export function unpack(blob) {
+  const stream = new Blob([blob]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
 }
 
 /**
@@ -36,12 +32,8 @@ export function loadModel(manifest, buffer, { steppers, tokenizers }) {
   const { tokenizer: saved, model } = manifest;
   const tokenizer = find(tokenizers, saved.name, "tokenizer")(saved.config, saved.files);
   return {
-    id: manifest.id,
-    preset: manifest.preset,
     conditions: manifest.conditions,
     generation: manifest.generationConfig,
-    facts: manifest.facts,
-    card: manifest.card,
     stepper: createPart(model.name, model.config, tensors),
     tokenizer,
     pieces: createPieces(tokenizer),
