@@ -1,4 +1,4 @@
-"""The tokenizer ``char`` in the format of the library ``tokenizers``, which has no hexadecimal digits, from the steps that it has.
+"""The tokenizer ``char`` in the format of the library ``tokenizers``, made of steps that the library has.
 
 Encoding writes each byte of a text as a bar and its two digits, cuts the result into characters, and looks each up: one in the
 vocabulary gives its id, any other falls apart into its digits, and the bars, which have no id, are dropped::
@@ -42,7 +42,7 @@ def _spell(byte: int) -> str:
 
 
 def _spelling_steps() -> list[Any]:
-    """Return the steps from ByteLevel's symbols to digits: 16 insert a bar and a high digit before, 16 replace by the low digit."""
+    """Return the steps from ByteLevel's symbols to digits: 16 insert a bar and the high digit, 16 put in the low one."""
     symbols = [_escape(symbol) for symbol in _byte_symbols()]
     high = ["".join(symbols[16 * digit : 16 * digit + 16]) for digit in range(16)]  # the symbols with that digit
     low = ["".join(symbols[digit::16]) for digit in range(16)]
@@ -56,7 +56,7 @@ def _escape(symbol: str) -> str:
 
 
 def _decoding_steps() -> list[Decoder]:
-    """Return the steps from tokens to text; the bars of digits are put back once those of characters in the vocabulary are gone."""
+    """Return the steps from tokens to text; bars are put back between digits once those of known characters are gone."""
     symbols = _byte_symbols()
     to_bytes = [decoders.Replace(_spell(byte), symbols[byte]) for byte in range(256)]
     return [

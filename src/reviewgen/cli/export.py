@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def export(
     onnx: Annotated[
         Path | None,
         typer.Option(
-            "--onnx", metavar="FOLDER", help="The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime."
+            "--onnx",
+            metavar="FOLDER",
+            help="The model as ONNX, with its tokenizer and programs that generate; checked by onnxruntime.",
         ),
     ] = None,
     transformers: Annotated[
@@ -66,7 +68,7 @@ def _export_html(model: "ReviewModel", page: Path, bits: int, overwrite: bool) -
 
     export_html(model, page, bits=bits, overwrite=overwrite)
     megabytes = page.stat().st_size / 1e6
-    note(f"Wrote {page} ({megabytes:.1f} MB).")
+    typer.echo(f"Wrote {page} ({megabytes:.1f} MB).")
     return {"file": str(page), "megabytes": round(megabytes, 3)}
 
 
@@ -74,9 +76,9 @@ def _export_onnx(model: "ReviewModel", folder: Path, overwrite: bool) -> dict[st
     from reviewgen.export import export_onnx
 
     done = export_onnx(model, folder, overwrite=overwrite)
-    note(
-        f"Wrote {folder} ({done.megabytes:.1f} MB); onnxruntime gives the logits of the model within {done.largest_difference:.0e}. "
-        "Its README.md has programs that generate."
+    typer.echo(
+        f"Wrote {folder} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within {done.largest_difference:.0e}; "
+        "README.md has programs that generate."
     )
     return {
         "folder": str(folder),
@@ -90,5 +92,5 @@ def _export_transformers(model: "ReviewModel", folder: Path, overwrite: bool) ->
     from reviewgen.export import export_transformers
 
     export_transformers(model, folder, overwrite=overwrite)
-    note(f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it.")
+    typer.echo(f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it.")
     return {"folder": str(folder)}

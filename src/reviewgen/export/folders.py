@@ -27,7 +27,9 @@ def check_target(folder: Path, marker: str, overwrite: bool) -> None:
     if not (overwrite and folder.is_dir() and not folder.is_symlink()):
         refuse_existing(folder)
     elif any(folder.iterdir()) and not (folder / marker).is_file():
-        raise OutputExists(f"{folder} exists and has no {marker}, so it is not replaced. Give another folder, or remove it first.")
+        raise OutputExists(
+            f"{folder} exists and has no {marker}, so it is not replaced. Give another folder, or remove it first."
+        )
 
 
 @contextlib.contextmanager

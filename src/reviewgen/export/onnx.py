@@ -1,4 +1,4 @@
-"""A model as a folder that any runtime of ONNX loads: the graph, the tokenizer's files, the settings, and a README that generates.
+"""A model as a folder that any runtime of ONNX loads: graph, tokenizer, settings, and a README with programs that generate.
 
 The graph is compared with the model by onnxruntime before the folder appears; see ``onnx_graph`` and ``onnx_check``.
 """
@@ -25,8 +25,8 @@ __all__ = ["OnnxExport", "export_onnx"]
 GRAPH, SETTINGS, README = "model.onnx", "generation_config.json", "README.md"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PASSAGE = (
-    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the epoch "
-    "of belief, it was the epoch of incredulity. «Très bien», she said; 10/10 👍"
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
+    "epoch of belief, it was the epoch of incredulity. «Très bien», she said; 10/10 👍"
 )
 CHECKED_TOKENS = 200  # of each text
 
@@ -92,13 +92,13 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
         return
     what = f"a part of the blend, {type(counted).__name__}, was" if isinstance(model, Blend) else f"{name!r} was"
     raise ConfigError(
-        f"ONNX is for models that are trained by gradient; {what} trained by counting, and looks its counts up. For a browser use "
-        "`reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
+        f"ONNX is for models that are trained by gradient; {what} trained by counting, and looks its counts up. For a browser "
+        "use `reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
     )
 
 
 def _texts_to_check(model: "ReviewModel") -> list[list[int]]:
-    """Return the ids of a passage and of two texts that the model generates, without those that it never saw in training."""
+    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates."""
     generated = model.generate("", num_return_sequences=2, seed=0, max_new_tokens=CHECKED_TOKENS, do_sample=True, num_beams=1)
     start = _start_ids(model)
     return [[*start, *model.tokenizer.encode(text)][:CHECKED_TOKENS] for text in (PASSAGE, *generated)]

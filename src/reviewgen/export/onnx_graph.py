@@ -2,8 +2,8 @@
 
     ids (B, T), state_0, state_1, ...   ->   logits (B, T, V), new_state_0, new_state_1, ...
 
-The tensors of a state are those of the model's nested tuple, in order, minus the state before the first token: so that zeros are the
-first state of every model. There are two ways, since torch traces a loop over time as the number of steps that it happens to see:
+The tensors of a state are those of the model's nested tuple, in order, minus the state before the first token, so that zeros are
+the first state of every model. There are two ways, since torch traces a loop over time as the steps that it happens to see:
 
     whole   the call over T tokens, traced with an unknown T; fails where the model loops over time
     step    the call of one token is traced, and ONNX's Scan repeats it, which the law *chunks* of the contract allows
@@ -13,7 +13,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,17 +82,19 @@ def _subtract(tensor: Tensor, shift: Tensor | None) -> Tensor:
     return tensor if shift is None else tensor ^ shift if tensor.dtype == torch.bool else tensor - shift
 
 
+@torch.no_grad()
 def export_whole(model: LanguageModel) -> "ModelProto":
     """Return the graph of a call over T tokens."""
     flat = _Flat(model)
     ids = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.long)
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     inputs, outputs = names_of(len(flat.first))
-    exported = _trace(flat, ids, {0: batch, 1: time}, inputs, outputs)
+    exported = _trace(flat, ids, {0: batch, 1: time}, flat.first, (inputs, outputs))
     _set_shapes(exported.graph, flat)
     return exported
 
 
+@torch.no_grad()
 def export_step(model: LanguageModel) -> "ModelProto":
     """Return a graph that repeats the call of one token."""
     from onnx import helper
@@ -100,17 +102,24 @@ def export_step(model: LanguageModel) -> "ModelProto":
     flat = _Flat(model)
     inputs, outputs = names_of(len(flat.first))
     inner = ["id", *(f"{name}_before" for name in inputs[1:])], ["scores", *(f"{name}_after" for name in inputs[1:])]
-    exported = _trace(_Step(flat), torch.zeros(TRACED_BATCH, dtype=torch.long), {0: torch.export.Dim("batch")}, *inner)
+    ids, axes = torch.zeros(TRACED_BATCH, dtype=torch.long), {0: torch.export.Dim("batch")}
+    exported = _trace(_Step(flat), ids, axes, flat.first, inner)
     weights = exported.graph.initializer
     body = helper.make_graph(
-        exported.graph.node, "step", _rotate(exported.graph.input), _rotate(exported.graph.output), value_info=exported.graph.value_info
+        exported.graph.node,
+        "step",
+        _rotate(exported.graph.input),
+        _rotate(exported.graph.output),
+        value_info=exported.graph.value_info,
     )
     scan = helper.make_node(
         "Scan", _rotate(inputs), _rotate(outputs), body=body, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1]
     )
     graph = helper.make_graph([scan], "model", [], [], initializer=weights)
     _set_shapes(graph, flat)
-    return helper.make_model(graph, opset_imports=exported.opset_import, functions=exported.functions, ir_version=exported.ir_version)
+    return helper.make_model(
+        graph, opset_imports=exported.opset_import, functions=exported.functions, ir_version=exported.ir_version
+    )
 
 
 WAYS: tuple[Callable[[LanguageModel], "ModelProto"], ...] = (export_whole, export_step)
@@ -123,13 +132,23 @@ def _rotate(values: Any) -> list[Any]:
     return [*others, first]
 
 
-def _trace(module: nn.Module, ids: Tensor, axes: Any, inputs: list[str], outputs: list[str]) -> "ModelProto":
-    flat = module.flat if isinstance(module, _Step) else module
-    state = tuple(torch.zeros_like(first.expand(TRACED_BATCH, *first.shape[1:])) for first in flat.first)
+def _trace(
+    module: nn.Module, ids: Tensor, axes: Mapping[int, Any], first: list[Tensor], names: tuple[list[str], list[str]]
+) -> "ModelProto":
+    """Return the graph of a module that takes ids and a state.
+
+    Args:
+        module: The module.
+        ids: The ids to trace it with.
+        axes: The axes of the ids whose size is free, the batch first.
+        first: The tensors of the state, for one row.
+        names: The names of inputs and outputs.
+    """
+    state = tuple(part.new_zeros(TRACED_BATCH, *part.shape[1:]) for part in first)
     shapes = {"ids": axes, "state": tuple({0: axes[0]} for _ in state)}
-    with torch.no_grad(), _quiet():
+    with _quiet():
         program = torch.export.export(module.eval(), (ids, *state), dynamic_shapes=shapes)
-        exported = torch.onnx.export(program, (), dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
+        exported = torch.onnx.export(program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False)
     assert exported is not None  # with dynamo it returns a program
     return exported.model_proto
 
@@ -139,9 +158,7 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     from onnx import TensorProto, helper
 
     vocab_size = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.like)[0].shape[-1]
-    states = [
-        (helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]]) for first in flat.first
-    ]
+    states = [(helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]]) for first in flat.first]
     inputs, outputs = names_of(len(states))
     for values, names, own in (
         (graph.input, inputs, (TensorProto.INT64, ["batch", "time"])),

@@ -22,6 +22,9 @@ _ARRAYS = {  # of JavaScript, by the name of the type in onnxruntime-web
     "float16": "Uint16Array",
     "int64": "BigInt64Array",
     "int32": "Int32Array",
+    "int16": "Int16Array",
+    "int8": "Int8Array",
+    "uint8": "Uint8Array",
     "bool": "Uint8Array",
 }
 
@@ -69,7 +72,9 @@ def _conditions(model: "ReviewModel") -> str:
 def _describe_tokenizer(bundle: "Bundle", has_json: bool) -> str:
     name = bundle.tokenizer_plugin.name
     if not has_json:
-        return f"The tokenizer is `{name}` of the package {bundle.tokenizer_plugin.package}, which reads its files in this folder."
+        return (
+            f"The tokenizer is `{name}` of the package {bundle.tokenizer_plugin.package}, which reads its files in this folder."
+        )
     return (
         f"`tokenizer.json` is the tokenizer, `{name}`, in the format of the library tokenizers; with the two files beside it, "
         "`AutoTokenizer.from_pretrained` of transformers reads this folder, too."
@@ -93,8 +98,7 @@ def _javascript(bundle: "Bundle", first: list[Tensor]) -> str:
     if find_script(bundle) is None:
         return f"The tokenizer `{bundle.tokenizer_plugin.name}` has no form in JavaScript; onnxruntime-web runs `model.onnx`."
     state = (
-        f'state_{number}: new ort.Tensor("{_dtype(part)}", new {_ARRAYS.get(_dtype(part), "Float32Array")}({math.prod(part.shape)}), '
-        f"{list(part.shape)})"
+        f'state_{number}: new ort.Tensor("{_dtype(part)}", new {_ARRAYS[_dtype(part)]}({math.prod(part.shape)}), {list(part.shape)})'
         for number, part in enumerate(first)
     )
     program = _fill("onnx_generate.mjs.template", {"state": ", ".join(state)}).rstrip()
