@@ -10,7 +10,7 @@ __all__ = ["describe_failure"]
 
 _OPERATION = re.compile(r"OpOverload\(op='([\w.:]+)'|No ONNX function found for <?(?:OpOverload: )?([\w.:]+)")
 _MAX_REASON = 160  # characters
-_NOT_THE_MODEL = ("torch", "onnx", "onnxscript", "onnx_ir", "reviewgen/export", "jaxtyping", "beartype", "numba")
+_TOOLS = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "jaxtyping", "beartype", "numba", "numpy", "contextlib"}
 
 
 def describe_failure(error: BaseException) -> str:
@@ -38,7 +38,8 @@ def _last_line(trace: TracebackType | None) -> str | None:
     while trace is not None:
         file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
         code = linecache.getline(file, line).strip()
-        if code and not any(f"/{name}/" in Path(file).as_posix() for name in _NOT_THE_MODEL):
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        if code and module.partition(".")[0] not in _TOOLS and not module.startswith("reviewgen.export"):
             place = f"`{code:.80}` ({Path(file).name}, line {line})"
         trace = trace.tb_next
     return place

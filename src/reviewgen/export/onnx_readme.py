@@ -97,9 +97,10 @@ def _python(bundle: "Bundle", first: list[Tensor], has_json: bool) -> str:
 def _javascript(bundle: "Bundle", first: list[Tensor]) -> str:
     if find_script(bundle) is None:
         return f"The tokenizer `{bundle.tokenizer_plugin.name}` has no form in JavaScript; onnxruntime-web runs `model.onnx`."
+    zeros = (f"new {_ARRAYS[_dtype(part)]}({math.prod(part.shape)}), {list(part.shape)}" for part in first)
     state = (
-        f'state_{number}: new ort.Tensor("{_dtype(part)}", new {_ARRAYS[_dtype(part)]}({math.prod(part.shape)}), {list(part.shape)})'
-        for number, part in enumerate(first)
+        f'state_{number}: new ort.Tensor("{_dtype(part)}", {value})'
+        for number, (part, value) in enumerate(zip(first, zeros, strict=True))
     )
     program = _fill("onnx_generate.mjs.template", {"state": ", ".join(state)}).rstrip()
     return (

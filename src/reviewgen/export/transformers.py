@@ -32,7 +32,7 @@ def export_transformers(model: "ReviewModel", folder: Path, *, overwrite: bool =
     check_target(folder, MARKER, overwrite)
     if not isinstance(model.tokenizer, SupportsTokenizerJson):
         raise ConfigError(
-            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have one."
+            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have."
         )
     with export_folder(folder, MARKER, overwrite) as scratch:
         write_pretrained_tokenizer(model.bundle, scratch)
