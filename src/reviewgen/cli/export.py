@@ -51,46 +51,46 @@ def export(
     for folder, marker in ((onnx, GRAPH), (transformers, MARKER)):
         if folder is not None:
             check_target(folder, marker, overwrite)
-    trained, facts = load(model), dict[str, Any]()
+    trained, facts, lines = load(model), dict[str, Any](), list[str]()
     with notes.status("Exporting ..."):
-        if html is not None:
-            facts["html"] = _export_html(trained, html, bits, overwrite)
-        if onnx is not None:
-            facts["onnx"] = _export_onnx(trained, onnx, overwrite)
-        if transformers is not None:
-            facts["transformers"] = _export_transformers(trained, transformers, overwrite)
+        for name, target, write in (
+            ("html", html, lambda page: _export_html(trained, page, bits, overwrite)),
+            ("onnx", onnx, lambda folder: _export_onnx(trained, folder, overwrite)),
+            ("transformers", transformers, lambda folder: _export_transformers(trained, folder, overwrite)),
+        ):
+            if target is not None:
+                facts[name], line = write(target)
+                lines.append(line)
     if as_json:
         print_json(facts)
+        return
+    for line in lines:
+        typer.echo(line)
 
 
-def _export_html(model: "ReviewModel", page: Path, bits: int, overwrite: bool) -> dict[str, Any]:
+def _export_html(model: "ReviewModel", page: Path, bits: int, overwrite: bool) -> tuple[dict[str, Any], str]:
+    """Write the page; return facts about it, and a line for the user. The other two do the same."""
     from reviewgen.export import export_html
 
     export_html(model, page, bits=bits, overwrite=overwrite)
     megabytes = page.stat().st_size / 1e6
-    typer.echo(f"Wrote {page} ({megabytes:.1f} MB).")
-    return {"file": str(page), "megabytes": round(megabytes, 3)}
+    return {"file": str(page), "megabytes": round(megabytes, 3)}, f"Wrote {page} ({megabytes:.1f} MB)."
 
 
-def _export_onnx(model: "ReviewModel", folder: Path, overwrite: bool) -> dict[str, Any]:
+def _export_onnx(model: "ReviewModel", folder: Path, overwrite: bool) -> tuple[dict[str, Any], str]:
     from reviewgen.export import export_onnx
 
     done = export_onnx(model, folder, overwrite=overwrite)
-    typer.echo(
+    line = (
         f"Wrote {folder} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within {done.largest_difference:.0e}; "
         "README.md has programs that generate."
     )
-    return {
-        "folder": str(folder),
-        "megabytes": round(done.megabytes, 3),
-        "largest_difference": done.largest_difference,
-        "tokenizer_json": done.tokenizer_json,
-    }
+    facts = {"megabytes": round(done.megabytes, 3), "largest_difference": done.largest_difference}
+    return {"folder": str(folder), **facts, "tokenizer_json": done.tokenizer_json}, line
 
 
-def _export_transformers(model: "ReviewModel", folder: Path, overwrite: bool) -> dict[str, Any]:
+def _export_transformers(model: "ReviewModel", folder: Path, overwrite: bool) -> tuple[dict[str, Any], str]:
     from reviewgen.export import export_transformers
 
     export_transformers(model, folder, overwrite=overwrite)
-    typer.echo(f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it.")
-    return {"folder": str(folder)}
+    return {"folder": str(folder)}, f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it."

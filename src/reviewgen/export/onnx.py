@@ -66,11 +66,11 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
     bundle, name = model.bundle, model.bundle.model_plugin.name
     _refuse_counts(bundle.model, name)
     with export_folder(folder, GRAPH, overwrite) as scratch:
+        has_json = write_tokenizer(bundle, scratch)
         try:
             difference = _write_graph(scratch / GRAPH, bundle.model, _texts_to_check(model))
         except PluginError as error:
             raise PluginError(f"The model {name!r} cannot be exported to ONNX: {error} Use `reviewgen serve` instead.") from None
-        has_json = write_tokenizer(bundle, scratch)
         write_json(scratch / SETTINGS, _settings(model))
         write_text(scratch / README, write_readme(model, has_json))
         megabytes = (scratch / GRAPH).stat().st_size / 1e6
