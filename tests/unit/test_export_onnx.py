@@ -46,7 +46,7 @@ def a_blend():
     return Blend.from_models(models, [find_model("lstm")[1], find_model("nnlm")[1]], [0.6, 0.4], gate)
 
 
-def an_example(package, kind, config, **settings):
+def an_example(package, kind, **settings):
     module = importlib.import_module(f"reviewgen_{package}.model")
     torch.manual_seed(0)
     cls = getattr(module, kind)

@@ -1,5 +1,6 @@
 """``reviewgen export``: a model as one HTML page, as ONNX, or its tokenizer for transformers."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,25 +42,23 @@ def export(
     if html is None and onnx is None and transformers is None:
         raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
     from reviewgen.api import load
-    from reviewgen.export.folders import check_target
-    from reviewgen.export.onnx import GRAPH
-    from reviewgen.export.transformers import MARKER
+    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target
     from reviewgen.pages import refuse_page
 
     if html is not None:  # targets are checked before the model is loaded
         refuse_page(html, overwrite)
-    for folder, marker in ((onnx, GRAPH), (transformers, MARKER)):
+    for folder, marker in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
             check_target(folder, marker, overwrite)
     trained, facts, lines = load(model), dict[str, Any](), list[str]()
     with notes.status("Exporting ..."):
         for name, target, write in (
-            ("html", html, lambda page: _export_html(trained, page, bits, overwrite)),
-            ("onnx", onnx, lambda folder: _export_onnx(trained, folder, overwrite)),
-            ("transformers", transformers, lambda folder: _export_transformers(trained, folder, overwrite)),
+            ("html", html, partial(_export_html, bits=bits)),
+            ("onnx", onnx, _export_onnx),
+            ("transformers", transformers, _export_transformers),
         ):
             if target is not None:
-                facts[name], line = write(target)
+                facts[name], line = write(trained, target, overwrite)
                 lines.append(line)
     if as_json:
         print_json(facts)
@@ -68,7 +67,7 @@ def export(
         typer.echo(line)
 
 
-def _export_html(model: "ReviewModel", page: Path, bits: int, overwrite: bool) -> tuple[dict[str, Any], str]:
+def _export_html(model: "ReviewModel", page: Path, overwrite: bool, bits: int) -> tuple[dict[str, Any], str]:
     """Write the page; return facts about it, and a line for the user. The other two do the same."""
     from reviewgen.export import export_html
 
