@@ -2,7 +2,7 @@
  * An engine without a model, in place of browser_engine.js: tokens depend on the seed, the number of the text and what stands before,
  * as those of a real one do. `packed[n].manifest` is what models() returns. A prompt may ask for trouble: see `complete`.
  */
-const WORDS = " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|\n| good".split("|");
+const WORDS = " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|.\n| good".split("|");
 
 /** Returns a number in [0, 1) that depends on all of a text (FNV-1a, then mixed). */
 function hash(text) {

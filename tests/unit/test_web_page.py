@@ -1,4 +1,4 @@
-"""The web page in a real Chromium, from a file: writing, links, the microscope, the keyboard, hostile texts; engines are fakes."""
+"""The web page in a real Chromium, from a file: writing, links, microscope, keyboard, hostile texts; the engine is a fake."""
 
 import json
 import re
@@ -16,7 +16,11 @@ from tests.browser import SCHEMES, violations
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.js").read_text(encoding="utf-8")
 HOSTILE = "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>\"'&<!--{{ 7 * 19101 }}"
 STYLE = {"name": "style", "kind": "category", "values": [{"label": "review"}, {"label": "snippet"}]}
-STARS = {"name": "stars", "kind": "number", "values": [{"label": "1..2", "low": 1, "high": 2}, {"label": "3", "low": 3, "high": 3}]}
+STARS = {
+    "name": "stars",
+    "kind": "number",
+    "values": [{"label": "1..2", "low": 1, "high": 2}, {"label": "3", "low": 3, "high": 3}],
+}
 FACTS = [["Bits per character", "1.456"], ["Licence", "Apache-2.0"]]
 
 
@@ -111,9 +115,9 @@ class Reader(HTMLParser):
             self.blocks.append((tag, values, []))
 
     def handle_data(self, data):
-        if self.tags[-1] == "title":
+        if self.tags[-1:] == ["title"]:
             self.title += data
-        if self.tags[-1] in ("script", "style"):
+        elif self.tags and self.tags[-1] in ("script", "style"):
             self.blocks[-1][2].append(data)
 
 
@@ -142,7 +146,9 @@ def test_the_policy_allows_the_scripts_and_the_style_of_the_page_by_their_hashes
 
 
 def test_imports_of_modules_beside_are_rewritten_and_others_are_not():
-    source = 'import { a } from "./a.js";\nimport {\n  b,\n} from "./b-c.js";\nexport * from \'./d.js\';\nconst text = "./a.js";\n'
+    source = (
+        'import { a } from "./a.js";\nimport {\n  b,\n} from "./b-c.js";\nexport * from \'./d.js\';\nconst text = "./a.js";\n'
+    )
     (url,) = modules.import_map({"x.js": source}).values()
     expected = source.replace('from "./', 'from "reviewgen/').replace("from './", "from 'reviewgen/")
     assert b64decode(url.partition(",")[2]).decode() == expected != source
@@ -241,7 +247,10 @@ def test_shades_are_those_of_the_bits_and_can_be_turned_off(open_page, file):
         page.keyboard.press("ArrowRight")
     bits = [float(re.search(r"([\d.]+) bits", label)[1]) for label in labels]
     edges = (1, 2, 3, 5, 7, 9, 12)
-    assert all(abs(sum(value >= edge for edge in edges) - shade) <= (min(abs(value - edge) for edge in edges) < 0.06) for value, shade in zip(bits, shades[:10], strict=True))
+    assert all(
+        abs(sum(value >= edge for edge in edges) - shade) <= (min(abs(value - edge) for edge in edges) < 0.06)
+        for value, shade in zip(bits, shades[:10], strict=True)
+    )
     colors = "new Set([...document.querySelectorAll('.token > span')].map((each) => getComputedStyle(each).backgroundColor)).size"
     assert page.evaluate(colors) > 2
     page.uncheck("#shade")
@@ -255,7 +264,9 @@ def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     start = len("A \U0001f600 film") + 3
     assert "".join(page.locator(".written mark").all_text_contents()) == text[start : start + 33]
     page.locator(".notes summary").click()
-    assert page.locator(".notes li").all_text_contents() == [f"{text[start : start + 33]} 33 characters, from reviews.csv, row 12"]
+    assert page.locator(".notes li").all_text_contents() == [
+        f"{text[start : start + 33]} 33 characters, from reviews.csv, row 12"
+    ]
     page.locator(".token", has=page.locator("mark")).first.click()
     assert "33 characters that also stand in the training text, from reviews.csv, row 12." in page.text_content("#microscope")
 
@@ -429,8 +440,12 @@ def test_every_place_of_focus_is_visible(open_page, file):
     page.locator("#model").focus()
     for _ in range(22):
         page.keyboard.press("Tab")
-        style = page.evaluate("(({outlineStyle, outlineWidth}) => [outlineStyle, outlineWidth])(getComputedStyle(document.activeElement))")
-        assert style == ["solid", "3px"] or page.evaluate("document.activeElement === document.body"), page.evaluate("document.activeElement.id")
+        style = page.evaluate(
+            "(({outlineStyle, outlineWidth}) => [outlineStyle, outlineWidth])(getComputedStyle(document.activeElement))"
+        )
+        assert style == ["solid", "3px"] or page.evaluate("document.activeElement === document.body"), page.evaluate(
+            "document.activeElement.id"
+        )
 
 
 def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_not_each_token(open_page, file):

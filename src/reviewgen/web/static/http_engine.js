@@ -4,6 +4,7 @@
  */
 import { readEvents } from "./sse.js";
 
+const FRAME = 16; // milliseconds
 const UNREACHABLE = "The server cannot be reached: it may have been stopped.";
 
 /**
@@ -28,8 +29,13 @@ async function* complete(url, request, signal) {
   const response = await ask(url, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
   const texts = Array.from({ length: request.n }, () => request.prompt);
   const ended = new Set();
+  let drawn = performance.now();
   for await (const data of guarded(readEvents(response.body))) {
     if (data === "[DONE]") break;
+    if (performance.now() - drawn > FRAME) {
+      await new Promise((resolve) => setTimeout(resolve)); // what waits to be read must not keep the page from drawing
+      drawn = performance.now();
+    }
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Error(chunk.error.message);
     for (const choice of chunk.choices ?? []) yield* eventsOf(choice, texts, ended);
