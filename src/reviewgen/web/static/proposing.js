@@ -5,6 +5,7 @@
  * Neumann 1951). It is the order of draws of `reviewgen_ngram.sampling`, so equal seeds give equal texts.
  */
 
+import { exp } from "./exponential.js";
 import { DEAD_END, drawToken, looksBack, sampleToken, temperatureOf } from "./sampling.js";
 import { sum } from "./filters.js";
 import { follows, ruleOutMisspelled } from "./spelling.js";
@@ -48,7 +49,7 @@ function samplePlain(stepper, state, logits, uniform, params, spelling, place) {
     const isRefused = spelling !== null && (token === params.bosId || after === null);
     if (!isRefused) return { token, used: misses + 1, place: after };
   }
-  const probs = Float64Array.from(logits, Math.exp);
+  const probs = Float64Array.from(logits, (logit) => exp(logit));
   probs[params.bosId] = 0;
   ruleOutMisspelled(spelling, place, params.eosId, probs, 0);
   if (!(sum(probs) > 0)) return { token: DEAD_END, used: MAX_MISSES + 1, place };

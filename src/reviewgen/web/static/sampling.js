@@ -5,6 +5,7 @@
  * numbers give equal tokens. Each setting means what it means in transformers. Knows neither a model nor a tokenizer.
  */
 
+import { exp } from "./exponential.js";
 import { filterProbs, largestOf, sum } from "./filters.js";
 import { follows, ruleOutMisspelled } from "./spelling.js";
 
@@ -129,7 +130,7 @@ function weigh(scores, largest, temperature, params) {
     probs[scores.indexOf(largest)] = 1; // of equals, the smallest id
     return probs;
   }
-  for (let token = 0; token < scores.length; token++) probs[token] = Math.exp((scores[token] - largest) / temperature);
+  for (let token = 0; token < scores.length; token++) probs[token] = exp((scores[token] - largest) / temperature);
   filterProbs(probs, params);
   return probs;
 }
