@@ -133,6 +133,15 @@ class WordTokenizer:
         except KeyError as error:
             raise BundleError(f"{FILE} is damaged: {error.args[0]!r} stands for no byte.") from None
 
+    def tokenizer_json(self) -> str:
+        """Return the BPE with the ids of bos and eos; see ``reviewgen.protocols.SupportsTokenizerJson``."""
+        content = json.loads(self._bpe.to_str())
+        names = {"<bos>": self.bos_id, "<eos>": self.eos_id}  # no token of a text: those never join signs and letters
+        content["model"]["vocab"] |= names
+        removed = [{"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""} for name in names]
+        content["decoder"] = {"type": "Sequence", "decoders": [*removed, content["decoder"]]}
+        return json.dumps(content, ensure_ascii=False, indent=1)
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing folder."""
         (folder / FILE).write_text(self._bpe.to_str(pretty=True), encoding="utf-8", newline="")
