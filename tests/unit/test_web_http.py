@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies, self.gone = [], threading.Event()
+        self.bodies, self.gone, self.key = [], threading.Event(), None
 
     @property
     def address(self):
@@ -49,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.removeprefix("/page/")
         if name == "":
             self.answer(page_for_server("served").encode(), "text/html; charset=utf-8")
+        elif name == "v1/models" and self.server.key not in (None, self.headers["Authorization"]):
+            self.answer(b"{}", status=401)
         elif name == "v1/models":
             self.answer(
                 json.dumps({"object": "list", "data": [{"id": "lstm-word", "reviewgen": ABOUT}, {"id": "plain"}]}).encode()
@@ -226,6 +228,18 @@ def test_a_server_lists_the_files_that_its_page_needs():
     assert {"page.css", "online.js", "app.js", "http_engine.js"} <= files.keys()
     html = page_for_server("</title><script>alert(1)</script>")
     assert html.count("<script") == 1 and "'unsafe" not in html and "</title>&lt;" not in html
+
+
+def test_a_server_that_asks_for_a_key_gets_the_one_that_the_user_types(browser, server):
+    server.key = "Bearer open sesame"
+    page = browser.new_page()
+    page.goto(server.address)
+    for key in ("wrong", "open sesame"):
+        page.locator("#key[open]").wait_for()
+        page.fill("#key-text", key)
+        page.keyboard.press("Enter")
+    page.locator("#write:enabled").wait_for()
+    page.close()
 
 
 def test_axe_finds_no_fault(browser, server):

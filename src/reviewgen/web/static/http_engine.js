@@ -10,11 +10,19 @@ const UNREACHABLE = "The server cannot be reached: it may have been stopped.";
 /**
  * Returns an engine; see app.js for what it offers.
  * @param {string} base  The address that `v1/` stands under.
+ * @param {function(): Promise<string|null>} askForKey  Asks the user for an API key, where the server wants one.
  */
-export function createHttpEngine(base) {
+export function createHttpEngine(base, askForKey) {
+  let key = null;
+  const send = async (path, options = {}) => {
+    const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    const response = await reach(new URL(path, base), { ...options, headers });
+    if (response.status !== 401 || !(key = await askForKey())) return checked(response);
+    return send(path, options);
+  };
   return {
-    models: async () => (await (await ask(new URL("v1/models", base))).json()).data.map(toModel),
-    complete: (request, signal) => complete(new URL("v1/completions", base), request, signal),
+    models: async () => (await (await send("v1/models")).json()).data.map(toModel),
+    complete: (request, signal) => complete(send, request, signal),
   };
 }
 
@@ -24,9 +32,9 @@ function toModel({ id, reviewgen = {} }) {
   return { id, preset, conditions, defaults, hasIndex, facts, card };
 }
 
-async function* complete(url, request, signal) {
+async function* complete(send, request, signal) {
   const body = JSON.stringify(toBody(request));
-  const response = await ask(url, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+  const response = await send("v1/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
   const texts = Array.from({ length: request.n }, () => request.prompt);
   const ended = new Set();
   let drawn = performance.now();
@@ -64,11 +72,15 @@ function toToken({ text, logprob, alternatives = [] }) {
   return { text, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
 }
 
-/** Returns a response; one that tells of an error, or none at all, is an Error with the server's sentence. */
-async function ask(url, options) {
-  const response = await fetch(url, options).catch((error) => {
+/** Returns what a server answers; that it cannot be reached is an Error with a sentence. */
+function reach(url, options) {
+  return fetch(url, options).catch((error) => {
     throw error.name === "AbortError" ? error : new Error(UNREACHABLE);
   });
+}
+
+/** Returns a response; one that tells of an error is an Error with the server's sentence. */
+async function checked(response) {
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   throw new Error(answer.error?.message ?? `The server answered with the status ${response.status}.`);
