@@ -99,7 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(f"data: {json.dumps({'error': {'message': 'The model has lost its state.'}})}\n\n")
         elif "BREAK" not in prompt:
             for index in range(body["n"]):
-                span = {"start": len(prompt), "end": len(prompt) + 8, "length": 8, "source": None}
+                start = len(prompt.encode("utf-16-le")) // 2  # as JavaScript counts
+                span = {"start": start, "end": start + 8, "length": 8, "source": None}
                 self.chunk(index, "", "stop", {"text": prompt + "".join(TOKENS), "copied": [span]})
             self.send("data: [DONE]\n\n")
 
@@ -176,6 +177,7 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page, se
             "stream": True,
         }
     ]
+    assert "".join(page.locator(".written mark").all_text_contents()) == " a great" * 2
     page.locator(".token").nth(1).click()
     assert page.locator(".alternative .share").all_text_contents() == ["50.0 %", "25.0 %"]
     page.locator(".alternative").nth(1).click()
@@ -183,6 +185,15 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page, se
     page.locator(".facts", has_text="tokens").nth(1).wait_for()
     assert (server.bodies[1]["prompt"], server.bodies[1]["n"]) == ("Ä film \U0001f600 a bad", 1)
     assert page.locator(".written").first.text_content() == "Ä film \U0001f600 a bad a great film."
+
+
+def test_copied_spans_are_asked_for_where_the_server_has_an_index(page, server):
+    for model in ("lstm-word", "plain"):
+        page.select_option("#model", model)
+        press_write(page, model)
+        page.locator(".written", has_text=model).wait_for()
+        page.locator(".facts", has_text="tokens").wait_for()
+    assert [body.get("novelty") for body in server.bodies] == ["report", None]
 
 
 def test_the_page_of_a_server_says_what_it_knows_of_a_model(page):

@@ -20,9 +20,14 @@ export function createHttpEngine(base, askForKey) {
     if (response.status !== 401 || !(key = await askForKey())) return checked(response);
     return send(path, options);
   };
+  const indexed = new Set(); // the models that find copied spans
   return {
-    models: async () => (await (await send("v1/models")).json()).data.map(toModel),
-    complete: (request, signal) => complete(send, request, signal),
+    models: async () => {
+      const models = (await (await send("v1/models")).json()).data.map(toModel);
+      for (const model of models) if (model.hasIndex) indexed.add(model.id);
+      return models;
+    },
+    complete: (request, signal) => complete(send, toBody(request, indexed.has(request.model)), request, signal),
   };
 }
 
@@ -32,8 +37,8 @@ function toModel({ id, reviewgen = {} }) {
   return { id, preset, conditions, defaults, hasIndex, facts, card };
 }
 
-async function* complete(send, request, signal) {
-  const body = JSON.stringify(toBody(request));
+async function* complete(send, fields, request, signal) {
+  const body = JSON.stringify(fields);
   const response = await send("v1/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
   const texts = Array.from({ length: request.n }, () => request.prompt);
   const ended = new Set();
@@ -51,9 +56,10 @@ async function* complete(send, request, signal) {
   if (ended.size < texts.length && !signal.aborted) throw new Error("The server stopped before the text was written.");
 }
 
-/** Returns the body of a request; what is not set is left out. */
-function toBody({ alternatives, ...request }) {
-  const set = Object.entries(request).filter(([, value]) => value !== null && value !== undefined);
+/** Returns the fields of a request; what is not set is left out. Where the server can, it reports copied spans at least. */
+function toBody({ alternatives, ...request }, isIndexed) {
+  const novelty = request.novelty ?? (isIndexed ? "report" : null);
+  const set = Object.entries({ ...request, novelty }).filter(([, value]) => value !== null && value !== undefined);
   return { ...Object.fromEntries(set), logprobs: alternatives, stream: true };
 }
 
