@@ -18,7 +18,7 @@ FLOORS = {
     room: floor
     for floor, rooms in {
         0: ("version", "errors"),
-        1: ("names", "config", "compiled", "pictures", "pages", "storage", "sentences"),
+        1: ("names", "config", "compiled", "pictures", "pages", "storage", "sentences", "web"),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon", "scaffold"),
         3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),
@@ -27,7 +27,7 @@ FLOORS = {
         7: ("model",),
         8: ("runs", "search", "receipts"),
         9: ("api",),
-        10: ("explanation", "graphs"),
+        10: ("explanation", "graphs", "serving"),
         11: ("comparison",),
         12: ("cli", "__main__"),
     }.items()

@@ -10,6 +10,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     explain, explain_tables            ``explain``; its tables
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
+    serve                              ``serve``
     look                               ``list``, ``doctor``
     plugin                             ``plugin new``, ``plugin check``
     options, console                   what the commands share: options, and output
@@ -35,6 +36,7 @@ from reviewgen.cli import (
     plot,
     plugin,
     sampling,
+    serve,
     settings,
     share,
     sweep,
@@ -96,6 +98,7 @@ _add("novelty", use.novelty)
 _add("explain", explain.explain)
 _add("push", share.push)
 _add("pull", share.pull)
+_add("serve", serve.serve)
 _add("list", look.list_plugins)
 _add("doctor", look.doctor)
 app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)

@@ -124,7 +124,7 @@ class Decoder:
         """
         started = time.monotonic()
         if self.config.max_new_tokens == 0:
-            self._finish_unextended(rows)
+            self.finish_unextended(rows)
         if self.hooks is not None:
             self.hooks.begin(rows, self.tokenizer)
         pending = [row for row in rows if row.finish_reason is None]
@@ -137,17 +137,17 @@ class Decoder:
                     yield _stamped(stepped, started)
             pending = [row for row in pending if row.finish_reason is None]
             for row in pending:
-                self._go_back(row)
+                self.go_back(row)
         if self.hooks is not None:
             self.hooks.end()
 
-    def _finish_unextended(self, rows: list[Row]) -> None:
+    def finish_unextended(self, rows: Sequence[Row]) -> None:
         """Finish rows that get no new token: each is its prompt."""
         for row in rows:
             row.ids += self.tokenizer.encode(row.rest)
             row.text, row.rest, row.finish_reason = row.prompt, "", "length"
 
-    def _go_back(self, row: Row) -> None:
+    def go_back(self, row: Row) -> None:
         """Remove the last tokens of a row at a dead end, so that it can continue differently.
 
         Without a copy limit it takes a token of an unknown word at once: what was streamed cannot be removed.
@@ -162,7 +162,7 @@ class Decoder:
             row.new_tokens -= removed
             row.place = None
 
-    def _is_over(self, rows: list[Row]) -> bool:
+    def is_over(self, rows: Sequence[Row]) -> bool:
         """Finish all rows where they are once the deadline has passed; return whether it has."""
         if self.deadline is None or time.monotonic() < self.deadline:
             return False
@@ -178,16 +178,16 @@ class Decoder:
         logits, state = self._prefill(rows)
         live = list(rows)
         while live:
-            if isinstance(self.stepper, SupportsSample) and self.hooks is None:
-                ready = {n for n, row in enumerate(live) if row.is_past_prompt and row.retries < MAX_RETRIES}
+            if self.has_blocks:
+                ready = {number for number, row in enumerate(live) if self.is_ready(row)}
                 past_prompt += [(live[number], select_rows(state, [number])) for number in sorted(ready)]
                 live, logits, state = _keep(live, logits, state, set(range(len(live))) - ready)
                 if not live:
                     break
-            continuing = self._step(live, logits)
+            continuing = self.step(live, logits)
             yield live
             live, _, state = _keep(live, logits, state, continuing)
-            if live and self._is_over(live):
+            if live and self.is_over(live):
                 yield live
                 live = []
             if live:
@@ -195,19 +195,12 @@ class Decoder:
 
     def _decode_blocks(self, past_prompt: list[tuple[Row, StepState]]) -> Iterator[list[Row]]:
         """Let the stepper extend rows in its own loop, block by block."""
-        assert isinstance(self.stepper, SupportsSample)
         live, state = [row for row, _ in past_prompt], stack_rows([part for _, part in past_prompt])
         size = _FIRST_BLOCK
-        while live and not self._is_over(live):
+        while live and not self.is_over(live):
             started = time.monotonic()
-            uniform = np.stack([row.peek_random(size) for row in live])
-            new_tokens = np.array([row.new_tokens for row in live], np.int64)
-            constraints = self._constraints(live)
-            tokens, used, state = self.stepper.sample(state, uniform, self.params, self._tails(live), new_tokens, constraints)
-            for row, count, place in zip(live, used.tolist(), constraints.places, strict=True):
-                row.use_random(count)
-                row.place = place
-            continuing = [number for number, row in enumerate(live) if self._append_block(row, tokens[number])]
+            tokens, state = self.sample_block(live, state, size, self.params)
+            continuing = [number for number, row in enumerate(live) if self.append_block(row, tokens[number])]
             yield live
             live, state = [live[number] for number in continuing], select_rows(state, continuing)
             ratio = self.block_seconds / max(time.monotonic() - started, 1e-9)
@@ -215,7 +208,39 @@ class Decoder:
         if live:
             yield live
 
-    def _prefill(self, rows: list[Row]) -> tuple[Float[np.ndarray, "B V"], StepState]:
+    @cached_property
+    def has_blocks(self) -> bool:
+        """Whether the stepper samples rows in its own loop once they are past the prompt."""
+        return isinstance(self.stepper, SupportsSample) and self.hooks is None
+
+    def is_ready(self, row: Row) -> bool:
+        """Return whether the next tokens of a row may be sampled in the stepper's own loop, if it has one."""
+        return row.is_past_prompt and row.retries < MAX_RETRIES
+
+    def sample_block(
+        self, rows: Sequence[Row], state: StepState, size: int, params: SamplingParams
+    ) -> tuple[Int64[np.ndarray, "B N"], StepState]:
+        """Let the stepper sample up to N tokens for each row, in its own loop; return them, and the state after them.
+
+        The rows' random numbers are used up, and their places are moved on; the tokens are not appended.
+
+        Args:
+            rows: Rows that are ready.
+            state: The state after their last tokens.
+            size: The random numbers for each row, N; of fewer than 32, none may be enough for a token.
+            params: The sampling settings.
+        """
+        assert isinstance(self.stepper, SupportsSample)
+        uniform = np.stack([row.peek_random(size) for row in rows])
+        new_tokens = np.array([row.new_tokens for row in rows], np.int64)
+        constraints = self._constraints(rows)
+        tokens, used, state = self.stepper.sample(state, uniform, params, self._tails(rows), new_tokens, constraints)
+        for row, count, place in zip(rows, used.tolist(), constraints.places, strict=True):
+            row.use_random(count)
+            row.place = place
+        return tokens, state
+
+    def _prefill(self, rows: Sequence[Row]) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Feed each distinct prompt once and return the logits (B, V) after it, and the state."""
         done: dict[tuple[int, ...], tuple[np.ndarray, StepState]] = {}
         keys: list[tuple[int, ...]] = [(*row.prefix, *row.ids) for row in rows]
@@ -224,7 +249,7 @@ class Decoder:
                 done[key] = self.stepper.forward(np.array([key], np.int64), self.stepper.initial_state(1))
         return np.concatenate([done[key][0] for key in keys]), stack_rows([done[key][1] for key in keys])
 
-    def _step(self, live: list[Row], logits: Float[np.ndarray, "B V"]) -> set[int]:
+    def step(self, live: list[Row], logits: Float[np.ndarray, "B V"]) -> set[int]:
         """Give every row a token; return the indices of those that continue."""
         table, params = self._mask_and_process(live, logits)
         texts = np.pad(self._tails(live), ((0, 0), (0, 1)))  # room for a token
@@ -284,7 +309,7 @@ class Decoder:
             token = int(self._sample([row], table, text, np.zeros(1, np.int64), params, anywhere)[0])
         return token
 
-    def _constraints(self, rows: list[Row]) -> Constraints:
+    def _constraints(self, rows: Sequence[Row]) -> Constraints:
         """Return what the texts of some rows must not contain, with the places where they are now."""
         windows, run = self.guard or (None, 0)
         places = no_places(len(rows)) if self.spelling is None else np.stack([self.place(row) for row in rows])
@@ -381,7 +406,7 @@ class Decoder:
                 self.stopping.finish(row, "criteria")
         return row.finish_reason is None and (bool(row.rest) or not self.stopping.check(row, 1))
 
-    def _append_block(self, row: Row, sampled: Int64[np.ndarray, " N"]) -> bool:
+    def append_block(self, row: Row, sampled: Int64[np.ndarray, " N"]) -> bool:
         """Append a block of tokens to a row, and finish the row if it ends there; return whether it continues."""
         tokens = sampled[: int((sampled >= 0).sum())].tolist()
         has_eos = bool(tokens) and tokens[-1] == self.tokenizer.eos_id
@@ -409,7 +434,7 @@ class Decoder:
         if code == NOTHING_LEFT:
             self.stopping.finish(row, "stuck")
 
-    def _tails(self, rows: list[Row]) -> Int64[np.ndarray, "B K"]:
+    def _tails(self, rows: Sequence[Row]) -> Int64[np.ndarray, "B K"]:
         """Return the last tokens of each row, as many as the penalties and the guard look back at."""
         size = max(len(row.prefix) + len(row.ids) for row in rows) if self.params.looks_back else 0
         if self.guard is not None:

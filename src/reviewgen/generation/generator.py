@@ -63,6 +63,11 @@ class Generator:
         """The texts of the tokenizer's tokens."""
         return self._pieces or Pieces(self.tokenizer)
 
+    def with_stepper(self, stepper: Stepper) -> "Generator":
+        """Return the same generator with another stepper of the model."""
+        known = {"pieces": self.pieces, "speller": self._speller, "index": self.index, "score": self._score}
+        return Generator(stepper, self.tokenizer, **known)  # type: ignore[arg-type]
+
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Row]:
         """Return the finished rows of a call, in order and each as soon as it can be.
 
@@ -78,7 +83,7 @@ class Generator:
                 lexicon.
             GenerationError: No token can be sampled, or no try includes what must be included.
         """
-        guard = self._guard(request)
+        guard = self.guard(request)
         self._speller.spelling(request.config.words)  # raised before anything is generated
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
@@ -88,7 +93,7 @@ class Generator:
 
     def stream(self, request: Request) -> Iterator[str]:
         """Return the pieces of the one text of a call as they are generated, the prompt first; raises as ``generate``."""
-        return self._stream(request, self._guard(request))
+        return self._stream(request, self.guard(request))
 
     def output(self, row: Row, request: Request, number: int) -> Generation:
         """Return a finished row as the Generation with that number in the call."""
@@ -104,8 +109,12 @@ class Generator:
         ends = [self.tokenizer.eos_id] if row.finish_reason == "end" else []
         return self._score([*row.prefix, *row.ids, *ends], len(row.prefix))
 
-    def _guard(self, request: Request) -> CopyGuard | None:
-        """Return the copied spans that decoding must not complete."""
+    def guard(self, request: Request) -> CopyGuard | None:
+        """Return the copied spans that decoding must not complete; None without novelty="filter".
+
+        Raises:
+            DataError: ``novelty`` is given, and the model has no index of its training text.
+        """
         if request.novelty is None:
             return None
         index = require_index(self.index)  # raised before anything is generated
@@ -118,11 +127,11 @@ class Generator:
         """Yield each row once it and all before it are finished, while others of its batch continue."""
         deadline = request.deadline()
         numbered = enumerate(islice(request.prompts, first, None), first)
-        while rows := [self._row(request, prompt, number) for number, prompt in islice(numbered, _BATCH_SIZE)]:
+        while rows := [self.row(request, prompt, number) for number, prompt in islice(numbered, _BATCH_SIZE)]:
             if not start_late and deadline is not None and time.monotonic() >= deadline:
                 return
             waiting = 0
-            for _ in self._decoder(request, guard, deadline, rows).decode(rows):
+            for _ in self.decoder(request, guard, deadline, rows).decode(rows):
                 while waiting < len(rows) and rows[waiting].finish_reason is not None:
                     yield rows[waiting]
                     waiting += 1
@@ -136,8 +145,8 @@ class Generator:
             generated, lacking = 0, dict.fromkeys(request.must_include, 0)
             best: Row | None = None
             while best is None:
-                rows = [self._row(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
-                for _ in self._decoder(request, guard, deadline, rows).decode(rows):
+                rows = [self.row(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
+                for _ in self.decoder(request, guard, deadline, rows).decode(rows):
                     pass
                 generated += len(rows)
                 best = max((row for row in rows if not _missing(request, row)), key=self._likelihood, default=None)
@@ -151,16 +160,16 @@ class Generator:
 
     def _search(self, request: Request) -> Iterator[Row]:
         """Yield the best texts of each prompt, found by beam search."""
-        decoder = self._decoder(request, None, request.deadline(), [])
+        decoder = self.decoder(request, None, request.deadline(), [])
         for prompt in request.prompts[:: request.config.num_return_sequences]:
-            yield from search(decoder, self._row(request, prompt, 0))
+            yield from search(decoder, self.row(request, prompt, 0))
 
     def _stream(self, request: Request, guard: CopyGuard | None) -> Iterator[str]:
         shown = request.prompts[0]
         if shown:
             yield shown
-        rows = [self._row(request, shown, 0)]
-        for _ in self._decoder(request, guard, request.deadline(), rows, _STREAM_BLOCK_SECONDS).decode(rows):
+        rows = [self.row(request, shown, 0)]
+        for _ in self.decoder(request, guard, request.deadline(), rows, _STREAM_BLOCK_SECONDS).decode(rows):
             text = text_so_far(rows[0], self.tokenizer)
             if request.config.finish == "sentence" and rows[0].finish_reason is None:  # the last sentence may be removed
                 text = text[: max((end for end in sentence_ends(text, len(shown)) if text[end:].strip()), default=0)]
@@ -168,7 +177,7 @@ class Generator:
                 yield from _characters(text[len(shown) :]) if self.pieces.are_characters else (text[len(shown) :],)
                 shown = text
 
-    def _decoder(
+    def decoder(
         self,
         request: Request,
         guard: CopyGuard | None,
@@ -176,12 +185,24 @@ class Generator:
         rows: Sequence[Row],
         block_seconds: float = _BLOCK_SECONDS,
     ) -> Decoder:
+        """Return the decoding loop of a call.
+
+        Args:
+            request: The call.
+            guard: The copied spans that must not be completed: those of ``guard(request)``.
+            deadline: The ``time.monotonic`` at which all rows end where they are.
+            rows: The rows at their beginning; the guard is left out if none of them can become long enough for it.
+            block_seconds: About how long a block of a stepper's own loop should take.
+
+        Raises:
+            DataError: ``words="known"``, and the model has no lexicon.
+        """
         guard = reachable_guard(guard, rows, request.config.max_new_tokens)
         spelling = self._speller.spelling(request.config.words)
         model = self.stepper, self.tokenizer, self.pieces
         return Decoder(*model, request.config, guard, spelling, request.hooks, deadline, block_seconds)
 
-    def _row(self, request: Request, prompt: str, *numbers: int) -> Row:
+    def row(self, request: Request, prompt: str, *numbers: int) -> Row:
         """Return the row of a prompt, whose random stream is that of the seed and some numbers."""
         return make_row(prompt, self.pieces, np.random.default_rng((request.seed, *numbers)), request.prefix)
 

@@ -10,7 +10,7 @@ from reviewgen.errors import growing_state
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import StepState, Tokenizer
 
-__all__ = ["Row", "full_text", "make_row", "select_rows", "stack_rows", "text_so_far"]
+__all__ = ["Row", "full_text", "make_row", "row_of_ids", "select_rows", "split_rows", "stack_rows", "text_so_far"]
 
 _RANDOM_BLOCK = 64  # random numbers generated at a time, at least
 
@@ -86,6 +86,12 @@ def make_row(prompt: str, pieces: Pieces, rng: np.random.Generator, conditions: 
     return Row(prompt, prefix, list(split.ids), split.rest, split.length, rng, prompt_tokens=len(split.ids))
 
 
+def row_of_ids(ids: Sequence[int], tokenizer: Tokenizer, rng: np.random.Generator, conditions: Sequence[int] = ()) -> Row:
+    """Return the row of a prompt that is given as token ids, which are fed as they are."""
+    prompt = tokenizer.decode(ids).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
+    return Row(prompt, [tokenizer.bos_id, *conditions], list(ids), "", len(prompt), rng, prompt_tokens=len(ids))
+
+
 def text_so_far(row: Row, tokenizer: Tokenizer) -> str:
     """Return a row's text without an incomplete last character, which decodes to one or more U+FFFD."""
     return row.text if row.finish_reason is not None else row.prompt + _continuation(row, tokenizer).rstrip("\ufffd")
@@ -103,6 +109,14 @@ def _continuation(row: Row, tokenizer: Tokenizer) -> str:
 def select_rows(state: StepState, rows: Sequence[int]) -> StepState:
     """Return the state of some rows; a state is an array or a nested tuple of arrays, each with B first."""
     return tuple(select_rows(part, rows) for part in state) if isinstance(state, tuple) else state[np.asarray(rows, np.int64)]
+
+
+def split_rows(state: StepState, count: int) -> list[StepState]:
+    """Return the state of each of ``count`` rows, as a copy."""
+    if isinstance(state, tuple):
+        parts = [split_rows(part, count) for part in state]
+        return [tuple(part[number] for part in parts) for number in range(count)]
+    return [state[number : number + 1].copy() for number in range(count)]
 
 
 def stack_rows(states: Sequence[StepState]) -> StepState:

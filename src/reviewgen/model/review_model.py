@@ -174,7 +174,7 @@ class ReviewModel:
             GenerationError: No token can be sampled, or no text contains what it must include.
             PluginError: A logits processor is not installed, or does not work.
         """
-        request, generator = self._request(prompt, options), self._generator
+        request, generator = self._request(prompt, options), self.generator
         rows = list(generator.generate(request))
         if return_dict_in_generate:
             return [generator.output(row, request, number) for number, row in enumerate(rows)]
@@ -197,7 +197,7 @@ class ReviewModel:
 
         No text is started after ``max_time``, so there may be fewer.
         """
-        request, generator = self._request(prompt, options), self._generator
+        request, generator = self._request(prompt, options), self.generator
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
             raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
         rows = generator.generate(request, first, start_late=False)
@@ -217,7 +217,7 @@ class ReviewModel:
             raise ConfigError(
                 "num_beams, must_include and novelty='filter' need the whole text and cannot be combined with stream."
             )
-        return self._generator.stream(request)
+        return self.generator.stream(request)
 
     def next_tokens(
         self, text: str = "", *, k: int = 10, temperature: float = 1.0, conditions: Mapping[str, Any] | None = None
@@ -399,7 +399,7 @@ class ReviewModel:
         from reviewgen.hub.publish import make_card
 
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
-        return ModelCard(make_card(self._bundle, self._generator, source=source, **metadata))
+        return ModelCard(make_card(self._bundle, self.generator, source=source, **metadata))
 
     def push_to_hub(
         self,
@@ -472,7 +472,7 @@ class ReviewModel:
         )
 
     @property
-    def _generator(self) -> Generator:
+    def generator(self) -> Generator:
         """A Generator for the current weights.
 
         Raises:

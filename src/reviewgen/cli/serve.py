@@ -1,0 +1,164 @@
+"""``reviewgen serve``: serves models over HTTP with the OpenAI protocol."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import note, notes, print_json
+from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reviewgen.serving.limits import Limits
+    from reviewgen.serving.server import ServerOptions
+
+__all__ = ["serve"]
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Models to serve: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.",
+            show_default=False,
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is every address of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    api_key_file: Annotated[Path | None, typer.Option(help="A file of API keys, one a line; requests must have one.")] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may call the server, as in https://example.org. Repeatable.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="The number of processes; each loads the models.", min=1, max=256)] = 1,
+    max_tokens_limit: Annotated[int, typer.Option(help="The largest max_tokens of a request.")] = 4096,
+    max_texts: Annotated[int, typer.Option(help="The largest number of texts of a request: prompts times n.")] = 128,
+    max_rows: Annotated[int, typer.Option(help="Texts per model that are generated side by side; others wait.")] = 64,
+    max_waiting: Annotated[int, typer.Option(help="Texts per model that may wait, before requests are refused with 429.")] = 512,
+    max_prompt: Annotated[int, typer.Option(help="The largest number of characters of a request's prompts.")] = 16_384,
+    max_body: Annotated[int, typer.Option(help="The largest body of a request, in bytes.")] = 1_000_000,
+    request_timeout: Annotated[str, typer.Option(help="The time of a request, after which its texts are cut off.")] = "5m",
+    stall_timeout: Annotated[str, typer.Option(help="The time that a client may read or send nothing.")] = "1m",
+    shutdown_timeout: Annotated[str, typer.Option(help="The time that running requests have after SIGTERM or Ctrl-C.")] = "30s",
+    bits: Annotated[int, typer.Option(help="The bits of a weight: 32, 16 or 8.")] = 32,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request to standard error.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream."""
+    from reviewgen.config import parse_duration
+
+    _require_extra()
+    from reviewgen.serving.limits import Limits
+    from reviewgen.serving.models import check_names, name_source
+    from reviewgen.serving.server import ServerOptions
+
+    named = [name_source(given) for given in models]
+    check_names(named)
+    limits = Limits(
+        max_tokens=max_tokens_limit,
+        max_texts=max_texts,
+        max_rows=max_rows,
+        max_waiting=max_waiting,
+        max_prompt=max_prompt,
+        max_body=max_body,
+        request_seconds=parse_duration(request_timeout),
+        stall_seconds=parse_duration(stall_timeout),
+        shutdown_seconds=parse_duration(shutdown_timeout),
+    )
+    given = ServerOptions(
+        sources=dict(named),
+        weight_bits=bits,
+        limits=limits,
+        cors_origins=_origins(cors_origin),
+        access_log=access_log,
+        keys=_read_keys(api_key_file, host),
+    )
+    _run(given, host, port, workers, as_json)
+
+
+def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bool) -> None:
+    """Open the port, load the models, and serve."""
+    from reviewgen.serving.server import load_models, open_socket, run
+
+    listening = open_socket(host, port, given.limits.stall_seconds)
+    url = _url(host, listening.getsockname()[1])
+    sources = given.sources
+
+    def announce() -> None:
+        _announce(url, list(sources), as_json, given.keys is not None)
+
+    if workers > 1:
+        from reviewgen.serving.workers import run_workers
+
+        run_workers(given, listening, workers, announce)
+        return
+    with notes.status(f"Loading {', '.join(sources)} ..."):
+        models = load_models(sources, given.weight_bits)
+    run(given, listening, models, announce)
+
+
+def _announce(url: str, names: list[str], as_json: bool, has_keys: bool) -> None:
+    """Print where the server is, and a command that calls it."""
+    if as_json:
+        print_json({"url": url, "models": names})
+    else:
+        body = json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40})
+        key = '-H "Authorization: Bearer $KEY" ' if has_keys else ""
+        typer.echo(f"Serving {', '.join(names)} at {url}/v1 (fields: {url}/docs). Ctrl-C ends it. Try:\n")
+        typer.echo(f"curl {url}/v1/completions {key}\\\n  -H 'Content-Type: application/json' \\\n  -d {_quote(body)}\n")
+    sys.stdout.flush()
+
+
+def _quote(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+def _url(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def _read_keys(file: Path | None, host: str) -> Any:
+    """Return the keys of a file, None without one; warns where other machines reach a server that asks for none."""
+    from reviewgen.serving.keys import read_keys
+    from reviewgen.serving.server import is_loopback
+
+    if file is None:
+        if not is_loopback(host):
+            note(f"warning: other machines reach {host}, and the server asks for no key: give --api-key-file FILE.", "yellow")
+        return None
+    keys, remarks = read_keys(file)
+    for remark in remarks:
+        note(f"warning: {remark}", "yellow")
+    return keys
+
+
+def _origins(given: list[str] | None) -> tuple[str, ...]:
+    """Return the origins that may call the server.
+
+    Raises:
+        ConfigError: One is not an origin.
+    """
+    for origin in given or ():
+        scheme, _, rest = origin.partition("://")
+        if origin != "*" and (scheme not in ("http", "https") or not rest or "/" in rest):
+            raise ConfigError(f"{origin!r} is not an origin: give scheme and host only, as in https://example.org, or *.")
+    return tuple(given or ())
+
+
+def _require_extra() -> None:
+    """Raise if what only the server needs is not installed.
+
+    Raises:
+        ConfigError: It is not; says what to install.
+    """
+    try:
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"serve needs {error.name}: pip install 'reviewgen[serve]'.") from None

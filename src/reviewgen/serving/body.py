@@ -1,0 +1,72 @@
+"""The body of a request: from bytes to a JSON object. Must not know its fields."""
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from reviewgen.serving.problems import Problem
+
+__all__ = ["parse_object", "read_body"]
+
+
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """Return the body of a request, of which no more than ``max_bytes`` are read, in chunks or not.
+
+    Raises:
+        Problem: It is not JSON by its content type (415), too large (413), or did not come in time (408).
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise Problem(415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type")
+    too_large = Problem(413, f"The body is larger than {max_bytes:,} bytes: send less.", code="body_too_large")
+    too_large.headers["connection"] = "close"  # the rest of it is not read
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > max_bytes:
+                    raise too_large
+    except TimeoutError:
+        message = f"The body did not come within {seconds:g} seconds."
+        raise Problem(408, message, code="timeout", headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
+    return b"".join(parts)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    Raises:
+        Problem: It is not UTF-8, not JSON, nested too deeply, holds NaN or half of a surrogate pair, or is not an object.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Problem(400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json") from None
+    except UnicodeEncodeError:
+        raise Problem(400, "A string of the body holds half of a surrogate pair (\\ud800).", code="invalid_json") from None
+    except RecursionError:
+        raise Problem(400, "The JSON of the body is nested too deeply.", code="invalid_json") from None
+    except ValueError as error:
+        raise Problem(400, f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(value, dict):
+        raise Problem(400, f"The body must be a JSON object; got {_kind(value)}.", code="invalid_json")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

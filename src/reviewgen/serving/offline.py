@@ -1,0 +1,76 @@
+"""Requests that need whole texts before the first is known: beam search and ``must_include``.
+
+They are not advanced with the others: a thread of their own calls the Generator, one request after another, and delivers each text
+with all its tokens when it is complete.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from reviewgen.generation import Generator, Request
+from reviewgen.generation.rows import Row
+from reviewgen.serving.batch import end_event, failure
+from reviewgen.serving.events import Event, Span
+from reviewgen.serving.jobs import Job
+from reviewgen.serving.outlet import Outlet, Scored
+from reviewgen.serving.scores import Scorer
+from reviewgen.serving.steppers import Stopped, stoppable
+
+__all__ = ["Offline", "is_offline"]
+
+
+def is_offline(request: Request) -> bool:
+    """Return whether a request needs whole texts."""
+    return request.config.num_beams > 1 or bool(request.must_include)
+
+
+class Offline:
+    """Generates the texts of such requests.
+
+    Args:
+        generator: Generates the texts of a model.
+        scorer: Returns the log probabilities of tokens from logits.
+        examine: Returns the copied spans of some ids.
+    """
+
+    def __init__(self, generator: Generator, scorer: Scorer, examine: Callable[[Sequence[int]], tuple[Span, ...]]) -> None:
+        self._generator, self._scorer, self._examine = generator, scorer, examine
+        self._pool = ThreadPoolExecutor(1, "reviewgen-offline")
+
+    def start(self, job: Job) -> None:
+        """Generate the texts of a job, after those that were started before."""
+        self._pool.submit(self._run, job)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, job: Job) -> None:
+        """Generate the texts of a job; runs in the thread."""
+        generator = self._generator.with_stepper(stoppable(self._generator.stepper, lambda: job.is_stopped))
+        try:
+            for number, row in enumerate(generator.generate(job.request)):
+                job.add(self._events(job, number, row), finished=1)
+        except Stopped:
+            pass
+        except Exception as error:  # a model may raise anything
+            job.fail(failure(error))
+
+    def _events(self, job: Job, number: int, row: Row) -> list[Event]:
+        """Return the events of a complete text."""
+        outlet = Outlet(number, row, self._generator.tokenizer, self._generator.pieces, "nothing")
+        scores = [] if job.alternatives is None else self._score(row, job.alternatives)
+        copied = () if job.request.novelty is None else self._examine(row.ids)
+        return [*(outlet.take(scores) if job.has_tokens else []), end_event(number, row, copied)]
+
+    def _score(self, row: Row, count: int) -> list[Scored]:
+        """Return the scores of the new tokens of a row."""
+        stepper, start = self._generator.stepper, len(row.ids) - row.new_tokens
+        logits, state = stepper.forward(np.array([[*row.prefix, *row.ids[:start]]], np.int64), stepper.initial_state(1))
+        scores = []
+        for token in row.ids[start:]:
+            scores.append(self._scorer.score(logits[0], token, count))
+            logits, state = stepper.forward(np.array([[token]], np.int64), state)
+        return scores

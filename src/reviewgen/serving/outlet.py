@@ -1,0 +1,111 @@
+"""From the tokens of a row to events: what each token adds to the text, and what is held back because it may still be removed.
+
+What was delivered is never wrong. A token is held back
+
+- with ``finish="sentence"`` until its sentence has ended and another one has begun;
+- with ``novelty="filter"``, where decoding may go back by any number of tokens, until the text is complete.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from reviewgen.generation import Pieces
+from reviewgen.generation.rows import Row
+from reviewgen.protocols import SupportsTokenBytes, Tokenizer
+from reviewgen.sentences import sentence_ends
+from reviewgen.serving.events import Alternative, TokenEvent
+
+__all__ = ["Hold", "Outlet", "Scored"]
+
+Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
+"""What of a text that is not complete is held back."""
+
+
+class Scored(NamedTuple):
+    """The log probability (nats) of a token, and the most probable tokens in its place."""
+
+    logprob: float
+    alternatives: tuple[Alternative, ...] = ()
+
+
+_NOT_ASKED = Scored(math.nan)
+
+
+class Outlet:
+    """Turns the new tokens of one row into events.
+
+    Args:
+        number: The number of the text in the request.
+        row: The row.
+        tokenizer, pieces: The tokenizer, and the texts of its single tokens.
+        hold: What is held back.
+    """
+
+    def __init__(self, number: int, row: Row, tokenizer: Tokenizer, pieces: Pieces, hold: Hold) -> None:
+        self._number, self._row, self._tokenizer, self._pieces, self._hold = number, row, tokenizer, pieces, hold
+        self._text = ""  # after the prompt, whole characters only
+        self._ends: list[int] = []  # its length after each new token
+        self._sent, self._safe = 0, 0  # events; characters that can no longer be removed
+        self._is_whole = False  # whether the last token ends a character, so that the next one's text stands for itself
+        self._adds_up = isinstance(tokenizer, SupportsTokenBytes) or pieces.are_characters
+
+    def take(self, scores: Sequence[Scored]) -> list[TokenEvent]:
+        """Return the events of the tokens that can be delivered by now and were not yet.
+
+        Args:
+            scores: Of each new token of the row; empty if nobody asked.
+        """
+        row = self._row
+        if self._hold == "everything" and row.finish_reason is None:
+            return []
+        self._read()
+        return self._release_end(scores) if row.finish_reason is not None else self._release(self._releasable(), scores)
+
+    def _read(self) -> None:
+        """Append the texts of the new tokens."""
+        row = self._row
+        start = len(row.ids) - row.new_tokens
+        for index in range(start + len(self._ends), len(row.ids)):
+            piece = self._pieces.texts[row.ids[index]]
+            if self._is_whole and self._adds_up and piece:
+                self._text += piece
+            else:
+                whole = self._tokenizer.decode(row.ids[: index + 1])[row.prompt_length :]
+                self._text = whole.rstrip("\ufffd")
+                self._is_whole = len(self._text) == len(whole)
+            self._ends.append(len(self._text))
+
+    def _releasable(self) -> int:
+        """Return the number of tokens that can no longer be removed."""
+        if self._hold == "nothing":
+            return len(self._ends)
+        prompt = self._row.prompt
+        text = prompt + self._text
+        ends = (end for end in sentence_ends(text, len(prompt) + self._safe) if text[end:].strip())
+        self._safe = max((end - len(prompt) for end in ends), default=self._safe)
+        count = self._sent
+        while count < len(self._ends) and self._ends[count] <= self._safe:
+            count += 1
+        return count
+
+    def _release(self, count: int, scores: Sequence[Scored]) -> list[TokenEvent]:
+        """Return the events of the tokens before the ``count``-th that were not delivered yet."""
+        first = len(self._row.ids) - self._row.new_tokens
+        events = []
+        for index in range(self._sent, count):
+            text = self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
+            scored = scores[index] if scores else _NOT_ASKED
+            events.append(TokenEvent(self._number, self._row.ids[first + index], text, *scored))
+        self._sent = max(self._sent, count)
+        return events
+
+    def _release_end(self, scores: Sequence[Scored]) -> list[TokenEvent]:
+        """Return the last events: of the tokens that the complete text has, the last of which may be cut short."""
+        row = self._row
+        self._text = row.text[len(row.prompt) :]
+        del self._ends[row.new_tokens :]
+        self._ends = [min(end, len(self._text)) for end in self._ends]
+        if len(self._ends) > self._sent:
+            self._ends[-1] = len(self._text)
+        return self._release(row.new_tokens, scores)

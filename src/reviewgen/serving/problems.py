@@ -1,0 +1,56 @@
+"""What goes wrong with a request, as the OpenAI protocol says it: a status and one sentence. Must not know models or HTTP."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError
+
+__all__ = ["Problem", "problem_of", "too_busy"]
+
+_MAX_MESSAGE = 500  # characters; a value of the request may be long
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+@dataclass
+class Problem(Exception):
+    """A request that is refused or failed.
+
+    Attributes:
+        status: The HTTP status.
+        message: One sentence: what happened, what is accepted, what to do.
+        param: The field of the request that is at fault; None if it is none.
+        code: A short name for programs, as in "model_not_found".
+        headers: Further headers of the response.
+    """
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the body of the response, in OpenAI's format."""
+        kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": _shorten(self.message), "type": kind, "param": self.param, "code": self.code}}
+
+
+def problem_of(error: ReviewgenError) -> Problem:
+    """Return the problem that an error of the library is for the one who sent the request."""
+    if isinstance(error, ConfigError | DataError):
+        return Problem(400, str(error), code="invalid_value")
+    if isinstance(error, GenerationError):
+        return Problem(422, str(error), code="generation_failed")
+    return Problem(500, str(error), code="server_error")
+
+
+def too_busy(waiting: int) -> Problem:
+    """Return the refusal of a request for which there is no place in the queue."""
+    message = f"{waiting} texts are waiting already. Try again in a moment, or ask for fewer texts."
+    return Problem(429, message, code="queue_full", headers={"retry-after": "1"})
+
+
+def _shorten(message: str) -> str:
+    """Return a message with its middle left out if it is long."""
+    half = _MAX_MESSAGE // 2 - 2
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:half]} … {message[-half:]}"

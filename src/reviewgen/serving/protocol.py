@@ -1,0 +1,213 @@
+"""From the JSON of ``POST /v1/completions`` to a checked call: the model, the prompts and the ``Request`` of each text.
+
+Knows the models by what is asked of them only: tokenizer, conditions, generation defaults.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from reviewgen.config import fields_of, from_dict
+from reviewgen.errors import ConfigError, ReviewgenError, did_you_mean
+from reviewgen.generation import GenerateOptions, Request, make_request
+from reviewgen.model import ReviewModel
+from reviewgen.protocols import Tokenizer
+from reviewgen.serving.fields import MAX_STOPS, CompletionFields
+from reviewgen.serving.limits import Limits
+from reviewgen.serving.problems import Problem, problem_of
+
+__all__ = ["Call", "find_model", "make_call"]
+
+_MAX_WORDS = 16  # of must_include
+_NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "suffix": ""}
+_INSTEAD = {
+    "presence_penalty": "Use repetition_penalty.",
+    "frequency_penalty": "Use repetition_penalty.",
+    "logit_bias": "Leave it out.",
+    "suffix": "These models write from left to right: leave it out.",
+}
+_SAME = ("top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words", "finish", "conditions", "novelty")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked request.
+
+    Attributes:
+        fields: Its fields.
+        prompts: Its prompts.
+        request: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
+    """
+
+    fields: CompletionFields
+    prompts: Sequence[str]
+    request: Request
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return bool((self.fields.stream_options or {}).get("include_usage"))
+
+    @property
+    def picks_best(self) -> bool:
+        """Whether more texts are generated than returned."""
+        return self.fields.tries_per_prompt > self.fields.texts_per_prompt
+
+
+def find_model(name: str | None, names: Sequence[str]) -> str:
+    """Return the name of the model that a request is for.
+
+    Raises:
+        Problem: It is unknown (404), or not given where there are several (400).
+    """
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is None:
+        raise Problem(400, f"model is missing. {did_you_mean('', names)}", "model", "missing_field")
+    if name not in names:
+        raise Problem(404, f"There is no model {name!r} here. {did_you_mean(name, names)}", "model", "model_not_found")
+    return name
+
+
+def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Call:
+    """Return the checked call of a request.
+
+    Raises:
+        Problem: A field is unknown, of a wrong type, out of range or of the limits, or contradicts another.
+    """
+    given = {name: value for name, value in body.items() if name != "prompt"}
+    fields = _read_fields(given)
+    prompts = _read_prompts(body.get("prompt"), model.tokenizer)
+    _refuse_unsupported(fields)
+    _refuse_pairs(fields)
+    _refuse_too_much(fields, prompts, limits)
+    try:
+        request = _make_request(fields, prompts, model, limits)
+    except ReviewgenError as error:
+        raise problem_of(error) from None
+    return Call(fields, prompts, request)
+
+
+def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
+    known = [*fields_of(CompletionFields), "prompt"]
+    for name in given:
+        if name not in known:
+            raise Problem(400, f"{name!r} is not a field of a completion. {did_you_mean(name, known)}", name, "unknown_field")
+    for name, most in (("stop", MAX_STOPS), ("must_include", _MAX_WORDS)):
+        value = given.get(name)
+        if isinstance(value, list) and len(value) > most:
+            raise Problem(400, f"{name} may hold at most {most} strings; got {len(value):,}.", name, "invalid_value")
+    try:
+        return from_dict(CompletionFields, given)
+    except ConfigError as error:
+        param = str(error).partition(" ")[0]
+        raise Problem(400, str(error), param if param in known else None, "invalid_value") from None
+
+
+def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> list[str]:
+    """Return the prompts of a string, a list of strings, token ids, or lists of token ids; none given is the empty text."""
+    if prompt is None:
+        return [""]
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list) and prompt:
+        if all(isinstance(part, str) for part in prompt):
+            return prompt
+        if all(_is_whole(part) for part in prompt):
+            return [_decode(prompt, tokenizer)]
+        if all(isinstance(part, list) and all(map(_is_whole, part)) for part in prompt):
+            return [_decode(part, tokenizer) for part in prompt]
+    accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
+    raise Problem(400, f"prompt must be {accepted}; got {prompt!r}.", "prompt", "invalid_value")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
+    """Return the text of token ids, of which the first may be that of the beginning."""
+    ids = ids[1:] if ids[:1] == [tokenizer.bos_id] else ids
+    for token in ids:
+        if not 0 <= token < tokenizer.vocab_size:
+            message = f"{token} in prompt is not a token id of this model: they are 0 to {tokenizer.vocab_size - 1}."
+            raise Problem(400, message, "prompt", "invalid_value")
+        if token in (tokenizer.bos_id, tokenizer.eos_id):
+            raise Problem(400, f"The token id {token} in prompt is the beginning or end of a text.", "prompt", "invalid_value")
+    text = tokenizer.decode(ids)
+    if "\ufffd" in text and tokenizer.encode(text) != ids:
+        raise Problem(400, "The token ids of prompt end inside a character: add the rest of it.", "prompt", "invalid_value")
+    return text
+
+
+def _refuse_unsupported(fields: CompletionFields) -> None:
+    for name, neutral in _NEUTRAL.items():
+        value = getattr(fields, name)
+        if value is not None and value != neutral:
+            message = f"{name} is not supported; only {neutral!r} is accepted, got {value!r}. {_INSTEAD[name]}"
+            raise Problem(400, message, name, "unsupported")
+    for name, value in (fields.stream_options or {}).items():
+        if name not in ("include_usage", "include_obfuscation") or not isinstance(value, bool):
+            message = f"stream_options may hold include_usage, true or false; got {name!r}: {value!r}."
+            raise Problem(400, message, "stream_options", "invalid_value")
+
+
+def _refuse_pairs(fields: CompletionFields) -> None:
+    """Raise where two fields contradict each other."""
+    n, best_of = fields.texts_per_prompt, fields.tries_per_prompt
+    for param, is_wrong, message in (
+        ("best_of", best_of < n, f"best_of={best_of} is below n={n}: raise it, or leave it out."),
+        ("best_of", best_of > n and fields.stream, "best_of chooses among whole texts, so it cannot be combined with stream."),
+        ("stream_options", fields.stream_options and not fields.stream, "stream_options needs stream: true."),
+        ("echo", fields.echo and fields.logprobs is not None, "echo cannot be combined with logprobs: prompts are not scored."),
+        ("max_copy", fields.max_copy is not None and fields.novelty != "filter", 'max_copy needs novelty: "filter".'),
+        (
+            "must_include",
+            fields.must_include and fields.temperature == 0,
+            "must_include samples texts until one fits, so it needs a temperature above 0.",
+        ),
+    ):
+        if is_wrong:
+            raise Problem(400, message, param, "invalid_value")
+
+
+def _refuse_too_much(fields: CompletionFields, prompts: Sequence[str], limits: Limits) -> None:
+    """Raise where a request asks for more than one request may."""
+    texts, characters = len(prompts) * fields.tries_per_prompt, sum(map(len, prompts))
+    if fields.max_tokens is not None and fields.max_tokens > limits.max_tokens:
+        message = f"max_tokens may be at most {limits.max_tokens:,} here; got {fields.max_tokens:,}."
+        raise Problem(400, message, "max_tokens", "limit_exceeded")
+    if texts > limits.max_texts:
+        param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
+        message = f"A request may ask for at most {limits.max_texts:,} texts, all prompts together; this one asks for {texts:,}."
+        raise Problem(400, message, param, "limit_exceeded")
+    if characters > limits.max_prompt:
+        message = f"The prompts may have at most {limits.max_prompt:,} characters together; these have {characters:,}."
+        raise Problem(400, message, "prompt", "limit_exceeded")
+
+
+def _make_request(fields: CompletionFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:
+    """Return the request of the engine; what is not given is the model's own default, within the limits."""
+    saved = model.generation_config
+    most = min(saved.max_new_tokens, limits.max_tokens) if fields.max_tokens is None else fields.max_tokens
+    fewest = min(saved.min_new_tokens, most) if fields.min_tokens is None else fields.min_tokens
+    if fewest > most:
+        raise Problem(400, f"min_tokens={fewest} is above max_tokens={most}.", "min_tokens", "invalid_value")
+    seconds = min(limits.request_seconds, math.inf if saved.max_time is None else saved.max_time)
+    samples = saved.do_sample if fields.temperature is None else fields.temperature > 0
+    defaults = replace(
+        saved,
+        num_return_sequences=1,
+        num_beams=1,
+        do_sample=samples,
+        max_new_tokens=most,
+        min_new_tokens=fewest,
+        max_time=seconds,
+        stop_strings=fields.stops or saved.stop_strings,
+    )
+    options: dict[str, Any] = {name: getattr(fields, name) for name in _SAME}
+    options |= {"temperature": fields.temperature or None, "seed": fields.seed, "max_copy": fields.max_copy}
+    options["must_include"] = None if fields.must_include is None else fields.must_include
+    repeated = [prompt for prompt in prompts for _ in range(fields.tries_per_prompt)]
+    return make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)

@@ -1,0 +1,172 @@
+"""Runs the application under uvicorn, on one socket, until a signal ends it.
+
+On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds`` to end, then they are ended with
+an error. A second Ctrl-C ends them at once.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from reviewgen.api import load
+from reviewgen.errors import ConfigError, ReviewgenError, StorageError
+from reviewgen.model import ReviewModel
+from reviewgen.serving.app import create_app
+from reviewgen.serving.keys import ApiKeys
+from reviewgen.serving.limits import Limits
+from reviewgen.serving.service import Service
+
+__all__ = ["ServerOptions", "is_loopback", "load_models", "make_server", "open_socket", "run"]
+
+_GRACE = 5  # seconds between the end of requests and that of their connections
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """What a server serves, and how; may be handed to another process.
+
+    Attributes:
+        sources: The source of each model by its name.
+        weight_bits: The bits of a weight, as in ``reviewgen.load``.
+        limits: The limits of a request.
+        keys: The accepted API keys; None accepts every request.
+        cors_origins: The origins whose pages may call the server.
+        page: Whether to serve the page that writes texts.
+        access_log: Whether to log each request.
+    """
+
+    sources: Mapping[str, str]
+    weight_bits: int = 32
+    limits: Limits = field(default_factory=Limits)
+    keys: ApiKeys | None = None
+    cors_origins: tuple[str, ...] = ()
+    page: bool = False
+    access_log: bool = False
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host's address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
+    """Return a socket that listens, so that the port is known to be free before any model is loaded.
+
+    Raises:
+        ConfigError: The host is not an address of this machine.
+        StorageError: The port is in use, or may not be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise ConfigError(f"{host!r} is not an address: {error.strerror}. Give one of this machine, as in 127.0.0.1.") from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it: one whose client reads nothing is closed by the system
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))
+        listening.bind(address)
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise _bind_error(host, port, error) from None
+    return listening
+
+
+def _bind_error(host: str, port: int, error: OSError) -> ReviewgenError:
+    if error.errno == errno.EADDRINUSE:
+        return StorageError(f"Port {port} of {host} is in use by another program: give another --port, or 0 for a free one.")
+    if error.errno == errno.EACCES:
+        return StorageError(f"Port {port} may not be used: ports below 1024 are the system's. Give another --port.")
+    return ConfigError(f"{host} is not an address of this machine: {error.strerror}.")
+
+
+def load_models(sources: Mapping[str, str], weight_bits: int = 32) -> dict[str, ReviewModel]:
+    """Return the models by name.
+
+    Raises:
+        ReviewgenError: One cannot be loaded; names it. None is served then.
+    """
+    models = {}
+    for name, source in sources.items():
+        try:
+            models[name] = load(source, weight_bits=weight_bits)
+        except ReviewgenError as error:
+            others = " No model is served." if len(sources) > 1 else ""
+            raise type(error)(f"{source} cannot be served: {error}{others}") from None
+    return models
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it has started, and ends requests with an error when their time after the signal is over."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        service: Service = app.state.service
+        service.refuse_new()
+        end = asyncio.get_running_loop().call_later(service.limits.shutdown_seconds, service.end_running)
+        await super().shutdown(sockets)
+        end.cancel()
+
+
+def make_server(app: Starlette, announce: Callable[[], None], access_log: bool = False) -> uvicorn.Server:
+    """Return the uvicorn server of an application; ``announce`` is called once requests are answered."""
+    service: Service = app.state.service
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=access_log,
+        server_header=False,
+        timeout_graceful_shutdown=int(service.limits.shutdown_seconds) + _GRACE,
+    )
+    return _Server(config, announce)
+
+
+def run(
+    options: ServerOptions, listening: socket.socket, models: Mapping[str, ReviewModel], announce: Callable[[], None]
+) -> None:
+    """Serve models until SIGTERM or Ctrl-C.
+
+    Args:
+        options: How to serve.
+        listening: The socket.
+        models: The loaded models by name.
+        announce: Is called once requests are answered.
+    """
+    app = create_app(models, limits=options.limits, keys=options.keys, cors_origins=options.cors_origins, page=options.page)
+    _log(options.access_log)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again after the end, which is not a failure
+        signal.signal(number, lambda *_: None)
+    make_server(app, announce, options.access_log).run([listening])
+
+
+def _log(access_log: bool) -> None:
+    """Log faults, and each request if asked for, to standard error; headers, and so the keys, are never logged."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("uvicorn")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").setLevel(logging.INFO if access_log else logging.WARNING)

@@ -1,0 +1,208 @@
+"""Requests on their way through the server: handed to the engine of their model, and answered whole or as a stream."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from reviewgen.errors import ReviewgenError
+from reviewgen.serving.completion import Completion
+from reviewgen.serving.engine import Engine, Job
+from reviewgen.serving.events import Event, FailedEvent
+from reviewgen.serving.inbox import ClientGone, Inbox, watch_client
+from reviewgen.serving.limits import Limits
+from reviewgen.serving.metrics import Metrics
+from reviewgen.serving.models import ServedModel
+from reviewgen.serving.problems import Problem, problem_of, too_busy
+from reviewgen.serving.protocol import find_model, make_call
+
+__all__ = ["Answer", "Service"]
+
+_FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
+_LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
+_DONE = b"data: [DONE]\n\n"
+_STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_STREAM_HEADERS += [(b"x-accel-buffering", b"no")]  # nginx would collect the parts
+
+
+class Service:
+    """The models of a server with their engines, and the requests in progress.
+
+    Args:
+        models: The models.
+        limits: The limits of a request.
+    """
+
+    def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
+        self.models = {model.name: model for model in models}
+        self.limits, self.metrics = limits, Metrics()
+        self.engines: dict[str, Engine] = {}
+        self._running: set[Inbox[Event]] = set()
+        self._is_closing = False
+
+    def start(self) -> None:
+        """Start an engine for each model."""
+        self.engines = {name: Engine(each.model, max_rows=self.limits.max_rows) for name, each in self.models.items()}
+
+    def close(self) -> None:
+        """Stop the engines."""
+        for engine in self.engines.values():
+            engine.close(drain=False, timeout=5.0)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests are accepted."""
+        return bool(self.engines) and not self._is_closing
+
+    def refuse_new(self) -> None:
+        """Answer new requests with 503 from now on."""
+        self._is_closing = True
+
+    def end_running(self) -> None:
+        """End all requests in progress with an error."""
+        for inbox in list(self._running):
+            inbox.stop(Problem(503, "The server is shutting down: the text is not finished.", code="shutting_down"))
+
+    def metrics_text(self) -> bytes:
+        """Return the numbers of the server, for Prometheus."""
+        self.metrics.observe({name: engine.stats() for name, engine in self.engines.items()})
+        return self.metrics.text()
+
+    def find(self, name: str | None) -> ServedModel:
+        """Return the model that a request is for; raises as ``find_model``."""
+        return self.models[find_model(name, list(self.models))]
+
+    def answer(self, body: Mapping[str, Any]) -> "Answer":
+        """Return the answer to a request.
+
+        Raises:
+            Problem: A field is wrong, the queue is full, or the server is shutting down.
+        """
+        if self._is_closing:
+            headers = {"retry-after": "5", "connection": "close"}
+            raise Problem(503, "The server is shutting down.", code="shutting_down", headers=headers)
+        name = body.get("model")
+        if name is not None and not isinstance(name, str):
+            raise Problem(400, f"model must be a string; got {name!r}.", "model", "invalid_value")
+        served = self.find(name)
+        call = make_call(body, served.model, self.limits)
+        waiting = self.engines[served.name].stats().waiting
+        if waiting + len(call.request.prompts) > self.limits.max_waiting:
+            raise too_busy(waiting)
+        return Answer(self, Completion(served.name, call, served.model.tokenizer.eos_id))
+
+
+@dataclass
+class Answer:
+    """The response to one request: an ASGI application.
+
+    Attributes:
+        service: The server's models and engines.
+        completion: The request.
+    """
+
+    service: Service
+    completion: Completion
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Generate the texts and send them; the client's leaving stops them."""
+        model, metrics = self.completion.model, self.service.metrics
+        scope["reviewgen.model"] = model
+        started = time.perf_counter()
+        try:
+            async with self._events(receive) as events:
+                if self.completion.call.fields.stream:
+                    await self._send_stream(events, send)
+                else:
+                    async for _ in events:
+                        pass
+                    await JSONResponse(self.completion.whole(), headers=self._headers)(scope, receive, send)
+        except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
+            metrics.disconnects.labels(model).inc()
+        finally:
+            usage = self.completion.usage()
+            metrics.tokens.labels(model, "prompt").inc(usage["prompt_tokens"])
+            metrics.tokens.labels(model, "completion").inc(usage["completion_tokens"])
+            metrics.seconds.labels(model).observe(time.perf_counter() - started)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"x-request-id": self.completion.id}
+
+    @contextlib.asynccontextmanager
+    async def _events(self, receive: Receive) -> AsyncIterator[AsyncIterator[None]]:
+        """Submit the request; yield an iterator over the moments at which its texts have grown. At the end nothing runs on."""
+        inbox: Inbox[Event] = Inbox()
+        engine = self.service.engines[self.completion.model]
+        try:
+            job = engine.submit(self.completion.call.request, inbox.deliver, self.completion.call.fields.logprobs or 0)
+        except ReviewgenError as error:
+            raise problem_of(error) from None
+        watch = asyncio.create_task(watch_client(receive, inbox))
+        self.service._running.add(inbox)
+        try:
+            yield self._read(inbox, job)
+        finally:
+            job.cancel()
+            watch.cancel()
+            self.service._running.discard(inbox)
+
+    async def _read(self, inbox: Inbox[Event], job: Job) -> AsyncIterator[None]:
+        """Yield each time the texts have grown, until they have ended; the engine waits for a consumer that lags far behind."""
+        started, deadline = time.perf_counter(), time.monotonic() + self.service.limits.request_seconds + _LATE_SECONDS
+        is_first = True
+        while not self.completion.is_over:
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    events = await inbox.take()
+            except TimeoutError:
+                seconds = f"{self.service.limits.request_seconds:g}"
+                raise Problem(503, f"The request did not end within {seconds} seconds.", code="timeout") from None
+            self.completion.read(events)
+            if is_first and not isinstance(events[0], FailedEvent):
+                self.service.metrics.first_token.labels(self.completion.model).observe(time.perf_counter() - started)
+                is_first = False
+            yield
+            job.taken(len(events))
+
+    async def _send_stream(self, events: AsyncIterator[None], send: Send) -> None:
+        """Send server-sent events; what fails before the first of them has a status of its own."""
+        await anext(events, None)
+        headers = [*_STREAM_HEADERS, (b"x-request-id", self.completion.id.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = b""
+        try:
+            await self._send_chunks(send)
+            while not self.completion.is_over:
+                await asyncio.sleep(_FLUSH_SECONDS)
+                await anext(events, None)
+                await self._send_chunks(send)
+            if self.completion.call.include_usage:
+                last = _event(self.completion.last_chunk())
+        except Problem as problem:
+            last = _event(problem.to_json())
+        await self._send_part(send, last + _DONE, is_last=True)
+
+    async def _send_chunks(self, send: Send) -> None:
+        if data := b"".join(map(_event, self.completion.chunks())):
+            await self._send_part(send, data)
+
+    async def _send_part(self, send: Send, data: bytes, is_last: bool = False) -> None:
+        """Send a part of the response.
+
+        Raises:
+            TimeoutError: The client has not read for too long.
+        """
+        async with asyncio.timeout(self.service.limits.stall_seconds):
+            await send({"type": "http.response.body", "body": data, "more_body": not is_last})
+
+
+def _event(value: Mapping[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n\n"

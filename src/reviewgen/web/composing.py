@@ -1,0 +1,89 @@
+"""The page as one HTML file that works without a network, from ``file://`` too: modules, manifests and weights inside.
+
+A browser loads no module from a file beside the page (a file has no origin), so the modules are ``data:`` URLs in an import map.
+The Content-Security-Policy allows two scripts by their hashes, the import map and the one that imports ``offline.js``, and
+what these import ('strict-dynamic'); it allows no connection. Manifests and weights are data blocks, which do not run; in them ``<``
+is escaped, so that no vocabulary, prompt or card ends its block.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from reviewgen.pages import render
+from reviewgen.web.modules import STATIC, front_end, import_map, module_url
+
+__all__ = ["PackedModel", "compose", "data_block"]
+
+START = """
+const script = document.createElement("script"); // a policy with 'strict-dynamic' allows what an allowed script adds
+script.type = "module";
+script.src = import.meta.resolve("reviewgen/offline.js");
+document.head.append(script);
+"""
+_ESCAPED = str.maketrans({"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+class PackedModel(NamedTuple):
+    """A model as the browser loads it.
+
+    Attributes:
+        manifest: What it consists of, as JSON values.
+        blob: Its arrays, compressed with gzip.
+    """
+
+    manifest: Mapping[str, Any]
+    blob: bytes
+
+
+def compose(
+    packed: Sequence[PackedModel], steppers: Mapping[str, str], tokenizers: Mapping[str, str], title: str = "reviewgen"
+) -> str:
+    """Return the page with models inside: one HTML file that needs no network and no other file.
+
+    Args:
+        packed: The models, in the order of their menu.
+        steppers: The source of a stepper's ES module by the model's name: those that the models need.
+        tokenizers: The same of tokenizers.
+        title: The title of the page.
+    """
+    parts = {f"stepper/{name}": source for name, source in steppers.items()}
+    parts |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
+    imports = data_block(import_map(front_end()) | {name: module_url(source) for name, source in parts.items()}, "imports")
+    style = (STATIC / "page.css").read_text(encoding="utf-8")
+    contents = {
+        "models": [model.manifest for model in packed],
+        "steppers": sorted(steppers),
+        "tokenizers": sorted(tokenizers),
+    }
+    return render(
+        "web/page.html",
+        title=title,
+        policy=_policy([imports, START], [style]),
+        style=Markup(style),  # our own file, as are the scripts; the data blocks are escaped
+        imports=Markup(imports),
+        start=Markup(START),
+        contents=Markup(data_block(contents)),
+        blobs=[b64encode(model.blob).decode("ascii") for model in packed],
+    )
+
+
+def data_block(value: Any, name: str | None = None) -> str:
+    """Return a JSON value as the text of a script element, which it cannot end; under a name if one is given."""
+    return json.dumps(value if name is None else {name: value}, ensure_ascii=False).translate(_ESCAPED)
+
+
+def _policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
+    """Return a Content-Security-Policy that allows some inline scripts and styles, what the scripts import, and nothing else."""
+    return (
+        f"default-src 'none'; script-src {_hashes(scripts)} 'strict-dynamic'; style-src {_hashes(styles)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hashes(texts: Iterable[str]) -> str:
+    return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)

@@ -1,0 +1,181 @@
+/**
+ * One text as it is written: each token over its surprise, copied spans underlined. A click on a token, or the arrow keys and
+ * Enter, open the microscope.
+ *
+ * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a button.
+ */
+import { copyText, create } from "./dom.js";
+import { openMicroscope } from "./microscope.js";
+import { bitsText, shadeOf } from "./surprise.js";
+import { addToken, cutBySpans, fitTokens, spoken } from "./tokens.js";
+
+const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "nothing left but copies" };
+
+/** One text of a column. */
+export class Writing {
+  /**
+   * @param {number} number  Which text of the column, from 0.
+   * @param {object} request  What the engine is asked for; a text that is continued has one of its own.
+   * @param {{onContinue: function(Writing), onShare: function(object, HTMLElement)}} actions
+   */
+  constructor(number, request, actions) {
+    Object.assign(this, { number, request, actions, prompt: request.prompt, tokens: [], copied: [], spans: [], waiting: 0 });
+    this.isWriting = true;
+    this.build();
+    this.draw();
+  }
+
+  /** The text so far. */
+  get text() {
+    return this.prompt + this.tokens.map((token) => token.text).join("");
+  }
+
+  build() {
+    this.facts = create("span", { class: "facts" });
+    this.notes = create("div", { class: "notes" });
+    this.body = create("div", { class: "written", onclick: (event) => this.onClick(event), onkeydown: (event) => this.onKey(event) });
+    const copy = create("button", { type: "button", text: "Copy", onclick: () => this.copy(copy) });
+    const share = create("button", { type: "button", text: "Share", "aria-haspopup": "dialog", onclick: () => this.actions.onShare(this.request, share) });
+    const title = create("h3", { text: `Text ${this.number + 1}` });
+    const buttons = create("span", { class: "buttons" }, copy, share);
+    this.element = create("article", { class: "text" }, create("header", {}, title, this.facts, buttons), this.body, this.notes);
+  }
+
+  async copy(button) {
+    button.textContent = (await copyText(this.text)) ? "Copied" : "Not allowed";
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+
+  /** Takes an event of the engine. */
+  take(event) {
+    if (event.type === "token") {
+      const count = this.tokens.length;
+      this.waiting = addToken(this.tokens, event, this.waiting);
+      if (this.tokens.length > count) this.body.append(this.span(count));
+      if (count === 0 && this.spans.length) this.setCurrent(0);
+    } else this.finish(event.reason, event.text, event.copied);
+  }
+
+  /** Ends the text: what the engine cut off goes, and copied spans are marked. */
+  finish(reason, text = this.text, copied = []) {
+    this.isWriting = false;
+    this.tokens = fitTokens(text, this.prompt, this.tokens);
+    this.copied = copied;
+    this.reason = reason;
+    this.draw();
+  }
+
+  /** Draws all anew. */
+  draw() {
+    this.spans = [];
+    this.body.classList.toggle("writing", this.isWriting);
+    this.body.replaceChildren(create("span", { class: "prompt-text", text: this.prompt }));
+    let place = this.prompt.length;
+    for (let index = 0; index < this.tokens.length; index++) {
+      this.body.append(this.span(index, place));
+      place += this.tokens[index].text.length;
+    }
+    if (this.tokens.length) this.setCurrent(Math.min(this.current ?? 0, this.tokens.length - 1));
+    this.drawFacts();
+  }
+
+  /** Returns the element of a token. */
+  span(index, place = 0) {
+    const token = this.tokens[index];
+    const span = create("span", { class: `token s${shadeOf(token.bits)}${token.picked ? " picked" : ""}`, tabindex: -1 });
+    const pieces = this.copied.length ? cutBySpans(place, token.text, this.copied) : [{ text: token.text, span: null }];
+    span.append(...pieces.map((piece) => (piece.span ? create("mark", { text: piece.text }) : piece.text)));
+    span.copied = pieces.find((piece) => piece.span)?.span ?? null;
+    this.spans[index] = span;
+    return span;
+  }
+
+  /** Writes the number of tokens, their mean surprise and why the text ended, and lists what was copied. */
+  drawFacts() {
+    if (this.isWriting) return;
+    const count = this.tokens.length;
+    const bits = this.tokens.reduce((sum, token) => sum + token.bits, 0) / Math.max(1, count);
+    const facts = [`${count} tokens`, `${bitsText(bits)} each`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(Boolean);
+    this.facts.textContent = facts.join(" · ");
+    const items = this.copied.map((span) => create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)));
+    const title = `${items.length} copied ${items.length === 1 ? "passage" : "passages"}`;
+    this.notes.replaceChildren(...(items.length ? [create("details", {}, create("summary", { text: title }), create("ul", {}, ...items))] : []));
+  }
+
+  /** Makes a token the one that Tab reaches and Enter opens. */
+  setCurrent(index, isFocused = false) {
+    const before = this.spans[this.current];
+    if (before) before.tabIndex = -1;
+    for (const name of ["role", "aria-label", "aria-haspopup"]) before?.removeAttribute(name);
+    this.current = index;
+    const span = this.spans[index];
+    span.tabIndex = 0;
+    const token = this.tokens[index];
+    span.setAttribute("role", "button");
+    span.setAttribute("aria-haspopup", "dialog");
+    span.setAttribute("aria-label", `${spoken(token.text)}, ${bitsText(token.bits)}, token ${index + 1} of ${this.tokens.length}`);
+    if (isFocused) span.focus();
+  }
+
+  onClick(event) {
+    const index = this.spans.indexOf(event.target.closest(".token"));
+    if (index >= 0 && getSelection().isCollapsed) this.open(index);
+  }
+
+  onKey(event) {
+    const last = this.spans.length - 1;
+    const steps = { ArrowRight: this.current + 1, ArrowLeft: this.current - 1, Home: 0, End: last, ArrowDown: this.above(1), ArrowUp: this.above(-1) };
+    if (event.key === "Enter" || event.key === " ") this.open(this.current);
+    else if (event.key in steps) this.setCurrent(Math.max(0, Math.min(last, steps[event.key])), true);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Returns the token on the line below (1) or above (-1) the current one that is nearest to it. */
+  above(direction) {
+    const box = (index) => this.spans[index].getClientRects()[0] ?? this.spans[index].getBoundingClientRect();
+    const from = box(this.current);
+    let best = this.current;
+    for (let index = this.current + direction, line = null; this.spans[index]; index += direction) {
+      const to = box(index);
+      if (Math.abs(to.top - from.top) < from.height / 2) continue;
+      line ??= to.top;
+      if (Math.abs(to.top - line) >= from.height / 2) break;
+      if (best === this.current || Math.abs(to.left - from.left) < Math.abs(box(best).left - from.left)) best = index;
+    }
+    return best;
+  }
+
+  /** Opens the microscope on a token. */
+  open(index) {
+    this.setCurrent(index, true);
+    openMicroscope(this.spans[index], this.tokens[index], {
+      copied: this.spans[index].copied,
+      canPick: !this.isWriting,
+      onPick: (alternative) => this.pick(index, alternative),
+      onMove: (step) => this.spans[index + step] && this.open(index + step),
+    });
+  }
+
+  /** Cuts the text at a token and puts another in its place; the engine continues it, unless that is the end. */
+  pick(index, { text, probability, isEnd }) {
+    const { alternatives } = this.tokens[index];
+    this.tokens = this.tokens.slice(0, index);
+    this.copied = [];
+    if (isEnd) return this.finish("end");
+    this.tokens.push({ text, bits: -Math.log2(probability), alternatives, picked: true });
+    this.request = { ...this.request, prompt: this.text, n: 1 };
+    this.isWriting = true;
+    this.waiting = 0;
+    this.facts.textContent = "";
+    this.notes.replaceChildren();
+    this.current = index;
+    this.draw();
+    return this.actions.onContinue(this);
+  }
+}
+
+/** Returns the length and the source of a copied span. */
+function sourceText(span) {
+  return ` ${span.length} characters${span.source ? `, from ${span.source}` : ""}`;
+}
