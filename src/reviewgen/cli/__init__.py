@@ -8,6 +8,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     play                               ``play``
     graph                              ``graph``
     explain, explain_tables            ``explain``; its tables
+    demo                               ``demo``
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
     serve                              ``serve``
@@ -28,6 +29,7 @@ import typer
 from reviewgen.cli import (
     blend,
     compare,
+    demo,
     explain,
     generate,
     graph,
@@ -96,6 +98,7 @@ _add("evaluate", use.evaluate)
 _add("score", use.score)
 _add("novelty", use.novelty)
 _add("explain", explain.explain)
+_add("demo", demo.demo)
 _add("push", share.push)
 _add("pull", share.pull)
 _add("serve", serve.serve)
