@@ -12,7 +12,6 @@ from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reviewgen.serving.limits import Limits
     from reviewgen.serving.server import ServerOptions
 
 __all__ = ["require_extra", "serve"]

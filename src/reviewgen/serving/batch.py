@@ -80,8 +80,8 @@ class Batch:
         for row in (row for row in rows if row.state is None and not row.is_away):
             self._beginnings.start(row)
         going = [row for row in rows if row.state is not None]
-        blocks = self._step_for_a_while([row for row in going if not _is_ready(row)])
-        self._sample_blocks([row for row in going if _is_ready(row)] + blocks)
+        ready = [row for row in going if _is_ready(row)]  # before others are stepped, which may be ready then
+        self._sample_blocks(ready + self._step_for_a_while([row for row in going if not _is_ready(row)]))
         for row in seated:
             self._collect(row)
         return len(going) > 0 or len(fed) > 0 or len(rows) < len(seated)

@@ -114,6 +114,11 @@ class Engine:
         self._wake_up()
         return job
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def stats(self) -> Stats:
         """Return what it does at the moment."""
         jobs = [*self._jobs, *self._inbox]

@@ -5,23 +5,17 @@ Where several processes serve, each writes its numbers into a folder (``PROMETHE
 
 import os
 from collections.abc import Mapping
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from reviewgen.serving.engine import Stats
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-
-
-class Load(Protocol):
-    """How busy an engine is."""
-
-    live: int
-    waiting: int
 
 
 class Metrics:
@@ -50,11 +44,11 @@ class Metrics:
         self.live = Gauge("reviewgen_live_rows", "Texts in progress.", model, registry=registry, multiprocess_mode="livesum")
         self.waiting = Gauge("reviewgen_waiting_rows", "Texts that wait.", model, registry=registry, multiprocess_mode="livesum")
 
-    def observe(self, loads: Mapping[str, Load]) -> None:
+    def observe(self, loads: Mapping[str, Stats]) -> None:
         """Take over how busy the engines are, by model."""
         for model, load in loads.items():
-            self.live.labels(model).set(load.live)
-            self.waiting.labels(model).set(load.waiting)
+            self.live.labels(model).set(load.live_rows)
+            self.waiting.labels(model).set(load.waiting_rows)
 
     def text(self) -> bytes:
         """Return all numbers in the format of Prometheus."""

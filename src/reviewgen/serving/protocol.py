@@ -36,18 +36,28 @@ class Call:
 
     Attributes:
         fields: Its fields.
-        prompts: Its prompts.
         request: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
+        prompt_ids: The token ids of each text's prompt; None where prompts are texts.
     """
 
     fields: CompletionFields
-    prompts: Sequence[str]
     request: Request
+    prompt_ids: Sequence[Sequence[int]] | None = None
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the numbers of tokens."""
         return bool((self.fields.stream_options or {}).get("include_usage"))
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the tokens are needed, and not only whole texts."""
+        return bool(self.fields.stream) or self.alternatives is not None
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives to each token are needed; None if no log probabilities are."""
+        return 0 if self.fields.logprobs is None and self.picks_best else self.fields.logprobs
 
     @property
     def picks_best(self) -> bool:
@@ -78,7 +88,7 @@ def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Ca
     """
     given = {name: value for name, value in body.items() if name != "prompt"}
     fields = _read_fields(given)
-    prompts = _read_prompts(body.get("prompt"), model.tokenizer)
+    prompts, ids = _read_prompts(body.get("prompt"), model.tokenizer)
     _refuse_unsupported(fields)
     _refuse_pairs(fields)
     _refuse_too_much(fields, prompts, limits)
@@ -86,7 +96,8 @@ def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Ca
         request = _make_request(fields, prompts, model, limits)
     except ReviewgenError as error:
         raise problem_of(error) from None
-    return Call(fields, prompts, request)
+    tries = range(fields.tries_per_prompt)
+    return Call(fields, request, None if ids is None else [each for each in ids for _ in tries])
 
 
 def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
@@ -105,19 +116,17 @@ def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
         raise Problem(400, str(error), param if param in known else None, "invalid_value") from None
 
 
-def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> list[str]:
-    """Return the prompts of a string, a list of strings, token ids, or lists of token ids; none given is the empty text."""
-    if prompt is None:
-        return [""]
-    if isinstance(prompt, str):
-        return [prompt]
+def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]] | None]:
+    """Return the prompts as texts, and their token ids if they are given as such; none given is the empty text."""
+    if prompt is None or isinstance(prompt, str):
+        return [prompt or ""], None
     if isinstance(prompt, list) and prompt:
         if all(isinstance(part, str) for part in prompt):
-            return prompt
-        if all(_is_whole(part) for part in prompt):
-            return [_decode(prompt, tokenizer)]
-        if all(isinstance(part, list) and all(map(_is_whole, part)) for part in prompt):
-            return [_decode(part, tokenizer) for part in prompt]
+            return prompt, None
+        lists = [prompt] if all(map(_is_whole, prompt)) else prompt
+        if all(isinstance(part, list) and all(map(_is_whole, part)) for part in lists):
+            ids = [part[1:] if part[:1] == [tokenizer.bos_id] else part for part in lists]
+            return [_decode(part, tokenizer) for part in ids], ids
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
     raise Problem(400, f"prompt must be {accepted}; got {prompt!r}.", "prompt", "invalid_value")
 
@@ -127,8 +136,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
-    """Return the text of token ids, of which the first may be that of the beginning."""
-    ids = ids[1:] if ids[:1] == [tokenizer.bos_id] else ids
+    """Return the text of token ids."""
     for token in ids:
         if not 0 <= token < tokenizer.vocab_size:
             message = f"{token} in prompt is not a token id of this model: they are 0 to {tokenizer.vocab_size - 1}."

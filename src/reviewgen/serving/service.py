@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from reviewgen.errors import ReviewgenError
 from reviewgen.serving.completion import Completion
 from reviewgen.serving.engine import Engine, Job
-from reviewgen.serving.events import Event, FailedEvent
+from reviewgen.serving.events import Event
 from reviewgen.serving.inbox import ClientGone, Inbox, watch_client
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.metrics import Metrics
@@ -92,7 +93,7 @@ class Service:
             raise Problem(400, f"model must be a string; got {name!r}.", "model", "invalid_value")
         served = self.find(name)
         call = make_call(body, served.model, self.limits)
-        waiting = self.engines[served.name].stats().waiting
+        waiting = self.engines[served.name].stats().waiting_rows
         if waiting + len(call.request.prompts) > self.limits.max_waiting:
             raise too_busy(waiting)
         return Answer(self, Completion(served.name, call, served.model.tokenizer.eos_id))
@@ -139,11 +140,7 @@ class Answer:
     async def _events(self, receive: Receive) -> AsyncIterator[AsyncIterator[None]]:
         """Submit the request; yield an iterator over the moments at which its texts have grown. At the end nothing runs on."""
         inbox: Inbox[Event] = Inbox()
-        engine = self.service.engines[self.completion.model]
-        try:
-            job = engine.submit(self.completion.call.request, inbox.deliver, self.completion.call.fields.logprobs or 0)
-        except ReviewgenError as error:
-            raise problem_of(error) from None
+        job = await self._submit(inbox)
         watch = asyncio.create_task(watch_client(receive, inbox))
         self.service._running.add(inbox)
         try:
@@ -152,6 +149,16 @@ class Answer:
             job.cancel()
             watch.cancel()
             self.service._running.discard(inbox)
+
+    async def _submit(self, inbox: Inbox[Event]) -> Job:
+        call, engine = self.completion.call, self.service.engines[self.completion.model]
+        submit = partial(engine.submit, call.request, inbox.deliver, call.alternatives, tokens=call.needs_tokens)
+        try:
+            if call.request.novelty is None:
+                return submit(prompt_ids=call.prompt_ids)
+            return await asyncio.to_thread(submit, prompt_ids=call.prompt_ids)  # an index takes a moment the first time
+        except ReviewgenError as error:
+            raise problem_of(error) from None
 
     async def _read(self, inbox: Inbox[Event], job: Job) -> AsyncIterator[None]:
         """Yield each time the texts have grown, until they have ended; the engine waits for a consumer that lags far behind."""
@@ -165,7 +172,7 @@ class Answer:
                 seconds = f"{self.service.limits.request_seconds:g}"
                 raise Problem(503, f"The request did not end within {seconds} seconds.", code="timeout") from None
             self.completion.read(events)
-            if is_first and not isinstance(events[0], FailedEvent):
+            if is_first and self.completion.call.fields.stream:
                 self.service.metrics.first_token.labels(self.completion.model).observe(time.perf_counter() - started)
                 is_first = False
             yield
