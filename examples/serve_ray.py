@@ -54,9 +54,8 @@ def build(options: dict[str, str]) -> Application:
         """One replica: the application, and the answer to Ray's health checks."""
 
         async def check_health(self) -> None:
-            dead = [name for name, engine in self.app.state.service.engines.items() if not engine.is_alive]
-            if dead:
-                raise RuntimeError(f"The engine of {', '.join(dead)} has stopped.")
+            if stopped := self.app.state.service.stopped:
+                raise RuntimeError(f"The engine of {', '.join(stopped)} has stopped.")
 
     return Reviewgen.bind()
 

@@ -61,6 +61,11 @@ class Service:
         """Whether new requests are accepted."""
         return bool(self.engines) and not self._is_closing
 
+    @property
+    def stopped(self) -> list[str]:
+        """The models whose engine has stopped: the server should be replaced."""
+        return [name for name, engine in self.engines.items() if not engine.is_alive]
+
     def refuse_new(self) -> None:
         """Answer new requests with 503 from now on."""
         self._is_closing = True
