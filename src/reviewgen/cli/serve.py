@@ -21,7 +21,7 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Models to serve: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.",
+            help="Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.",
             show_default=False,
         ),
     ],

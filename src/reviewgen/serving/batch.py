@@ -1,9 +1,9 @@
 """One tick of an engine: rows of many jobs are advanced together, by one stepper.
 
-A row's beginning is fed by a thread of its own, so that a long prompt does not hold up the others. Then a row goes token by token
-or, where the stepper has a loop of its own, in blocks that take about 20 ms for all rows together: a row that joins waits no
-longer. Rows of different jobs share a block if their jobs sample alike; each row has its own random stream, and a stepper's rows do
-not depend on one another, so a text is the same alone and in company.
+A row's beginning is fed by a thread of its own, so that a long prompt does not hold up the others. Then a row goes token by
+token or, where the stepper has a loop of its own, in blocks that take about 20 ms for all rows together: a row that joins waits
+no longer. Rows of different jobs share a block if their jobs sample alike; each row has its own random stream, and a stepper's
+rows do not depend on one another, so a text is the same alone and in company.
 
 What raises is tried again with the rows of one job at a time, so that only the job at fault fails.
 """
@@ -11,8 +11,9 @@ What raises is tried again with the rows of one job at a time, so that only the 
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count, groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,7 +104,7 @@ class Batch:
     def _step(self, rows: Sequence[Seated]) -> None:
         """Give each of some rows of one job a token; those that continue have no logits then."""
         decoder, before = rows[0].job.decoder, [row.row.new_tokens for row in rows]
-        table = np.stack([row.logits for row in rows])
+        table = np.stack([row.logits for row in rows])  # type: ignore[arg-type]  # those that go token by token have some
         continuing = decoder.step([row.row for row in rows], table)
         for number, row in enumerate(rows):
             if row.row.new_tokens > before[number]:
@@ -166,11 +167,12 @@ class Batch:
             if row.job.alternatives is None:
                 row.logits = None
             if not row.job.is_stopped:
-                self._contained([row], lambda rows, tokens=tokens: _append_tokens(rows[0], tokens))
+                self._contained([row], partial(_append_tokens, tokens))
 
     def _score(self, rows: Sequence[Seated], block: _Block) -> None:
         """Score the tokens of a block, which are fed one after another from the state before it."""
         sampled = {id(row): tokens[tokens >= 0] for row, tokens in zip(block.rows, block.tokens, strict=True)}
+        after: dict[int, Any]
         live, after = list(rows), {id(row): (row.logits, row.state) for row in rows}
         scores: dict[int, list[Scored]] = {id(row): [] for row in rows}
         for at in count():
@@ -178,7 +180,7 @@ class Batch:
             if not live:
                 break
             for row in live:
-                scores[id(row)].append(self._scorer.score(after[id(row)][0], sampled[id(row)][at], row.job.alternatives or 0))
+                scores[id(row)].append(self._scorer.score(after[id(row)][0], int(sampled[id(row)][at]), row.job.alternatives or 0))
             ids = np.array([[sampled[id(row)][at]] for row in live], np.int64)
             logits, state = self._stepper.forward(ids, stack_rows([after[id(row)][1] for row in live]))
             parts = zip(live, logits, split_rows(state, len(live)), strict=True)
@@ -228,8 +230,9 @@ def _sample(rows: Sequence[Seated], size: int) -> _Block:
     return _Block(rows, tokens, state)
 
 
-def _append_tokens(row: Seated, tokens: np.ndarray) -> None:
-    """Append the tokens of a block to a row, no more than it may have; it goes back if it is at a dead end."""
+def _append_tokens(tokens: np.ndarray, rows: Sequence[Seated]) -> None:
+    """Append the tokens of a block to the one row, no more than it may have; it goes back if it is at a dead end."""
+    (row,) = rows
     decoder, before = row.job.decoder, row.row.new_tokens
     if not decoder.append_block(row.row, tokens[: decoder.config.max_new_tokens - before]):
         _go_back(row)

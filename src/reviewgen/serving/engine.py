@@ -18,7 +18,7 @@ from reviewgen.generation import Request
 from reviewgen.generation.rows import Row, row_of_ids
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Stepper, StepState, SupportsSample
-from reviewgen.serving.batch import Batch
+from reviewgen.serving.batch import Batch, failure
 from reviewgen.serving.events import EndEvent, Event, FailedEvent, Span, TokenEvent
 from reviewgen.serving.jobs import Job, choose
 from reviewgen.serving.offline import Offline, is_offline
@@ -171,12 +171,22 @@ class Engine:
             self._take_in()
             if self._is_closed and not self._jobs and not self._inbox:
                 break
-            is_busy = self._batch.advance(choose([job for job in self._jobs if not is_offline(job.request)], self._max_rows))
-            for job in self._jobs:
-                self._flush(job)
-            if not is_busy:
+            if not self._tick():
                 self._wake.wait()
         self._end()
+
+    def _tick(self) -> bool:
+        """Advance the jobs and deliver their events; return whether there was anything to do."""
+        try:
+            is_busy = self._batch.advance(choose([job for job in self._jobs if not is_offline(job.request)], self._max_rows))
+        except Exception as error:  # a mistake of ours ends the requests, not the engine
+            _LOG.exception("The engine has failed; its requests end.")
+            for job in self._jobs:
+                job.fail(failure(error))
+            is_busy = True
+        for job in self._jobs:
+            self._flush(job)
+        return is_busy
 
     def _take_in(self) -> None:
         """Take in the jobs that were submitted, and drop those that are done."""

@@ -1,7 +1,7 @@
 """Requests that need whole texts before the first is known: beam search and ``must_include``.
 
-They are not advanced with the others: a thread of their own calls the Generator, one request after another, and delivers each text
-with all its tokens when it is complete.
+They are not advanced with the others: a thread of their own calls the Generator, one request after another, and delivers each
+text with all its tokens when it is complete.
 """
 
 from collections.abc import Callable, Sequence

@@ -89,7 +89,7 @@ def _request_schema(limits: Limits) -> dict[str, Any]:
     described, ids = describe_fields(CompletionFields), {"type": "array", "items": {"type": "integer"}}
     strings = {"type": "array", "items": {"type": "string"}}
     prompt = {"anyOf": [{"type": "string"}, strings, ids, {"type": "array", "items": ids}, {"type": "null"}]}
-    properties = {"prompt": prompt | {"description": _PROMPT}}
+    properties: dict[str, Any] = {"prompt": prompt | {"description": _PROMPT}}
     properties |= {name: schema_of(hint) | {"description": described[name]} for name, hint in fields_of(CompletionFields).items()}
     properties["max_tokens"]["maximum"] = limits.max_tokens
     return {"type": "object", "additionalProperties": False, "properties": properties}

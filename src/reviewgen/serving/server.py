@@ -1,7 +1,7 @@
 """Runs the application under uvicorn, on one socket, until a signal ends it.
 
-On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds`` to end, then they are ended with
-an error. A second Ctrl-C ends them at once.
+On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds`` to end, then they are ended
+with an error. A second Ctrl-C ends them at once.
 """
 
 import asyncio

@@ -44,8 +44,7 @@ def run_workers(options: ServerOptions, listening: socket.socket, count: int, an
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         workers: list[BaseProcess] = []
         try:
-            for _ in range(count):
-                workers.append(_start(options, listening, ended))
+            workers += (_start(options, listening, ended) for _ in range(count))
             if not ended.is_set():
                 announce()
             while not ended.is_set():
