@@ -26,7 +26,6 @@ export async function start(engine) {
     models = await engine.models();
     if (!models.length) throw new Error("There is no model here.");
   } catch (error) {
-    byId("write").disabled = true;
     return showError(sentenceOf(error));
   }
   return new Page(engine, models).begin();
@@ -50,6 +49,7 @@ class Page {
     byId("settings").open = matchMedia(WIDE).matches;
     addEventListener("hashchange", () => this.follow(location.hash));
     fillLegend(byId("legend"));
+    byId("write").disabled = false;
     if (location.hash.length > 1) this.follow(location.hash);
   }
 
