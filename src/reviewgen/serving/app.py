@@ -171,7 +171,10 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
     """Answer a fault of ours; its traceback is in the log of the server."""
-    return await _answer_problem(request, Problem(500, "The server failed; its log says why.", code="server_error"))
+    headers = {"connection": "close"}  # uvicorn closes it after a fault
+    return await _answer_problem(
+        request, Problem(500, "The server failed; its log says why.", code="server_error", headers=headers)
+    )
 
 
 class _Keyed:

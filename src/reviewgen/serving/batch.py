@@ -180,7 +180,9 @@ class Batch:
             if not live:
                 break
             for row in live:
-                scores[id(row)].append(self._scorer.score(after[id(row)][0], int(sampled[id(row)][at]), row.job.alternatives or 0))
+                scores[id(row)].append(
+                    self._scorer.score(after[id(row)][0], int(sampled[id(row)][at]), row.job.alternatives or 0)
+                )
             ids = np.array([[sampled[id(row)][at]] for row in live], np.int64)
             logits, state = self._stepper.forward(ids, stack_rows([after[id(row)][1] for row in live]))
             parts = zip(live, logits, split_rows(state, len(live)), strict=True)
