@@ -8,10 +8,10 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     play                               ``play``
     graph                              ``graph``
     explain, explain_tables            ``explain``; its tables
-    demo                               ``demo``
+    export                             ``export``
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
-    serve                              ``serve``
+    serve, demo                        one file a command
     look                               ``list``, ``doctor``
     plugin                             ``plugin new``, ``plugin check``
     options, console                   what the commands share: options, and output
@@ -31,6 +31,7 @@ from reviewgen.cli import (
     compare,
     demo,
     explain,
+    export,
     generate,
     graph,
     look,
@@ -98,10 +99,11 @@ _add("evaluate", use.evaluate)
 _add("score", use.score)
 _add("novelty", use.novelty)
 _add("explain", explain.explain)
-_add("demo", demo.demo)
+_add("export", export.export)
 _add("push", share.push)
 _add("pull", share.pull)
 _add("serve", serve.serve)
+_add("demo", demo.demo)
 _add("list", look.list_plugins)
 _add("doctor", look.doctor)
 app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)

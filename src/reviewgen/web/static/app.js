@@ -131,13 +131,13 @@ class Page {
   }
 }
 
-/** Returns what a model is asked for: only conditions and a filter that it has. */
+/** Returns what a model is asked for: a value or null for each condition that it has, and a filter only where it has an index. */
 function requestOf({ second, ...settings }, model) {
-  const has = ([name, label]) => model.conditions.some((each) => each.name === name && each.values.some((value) => value.label === label));
+  const valueOf = ({ name, values }) => values.find((value) => value.label === settings.conditions[name])?.label ?? null;
   return {
     ...settings,
     model: model.id,
-    conditions: Object.fromEntries(Object.entries(settings.conditions).filter(has)),
+    conditions: Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)])),
     novelty: model.hasIndex ? settings.novelty : null,
     max_copy: model.hasIndex ? settings.max_copy : null,
     alternatives: ALTERNATIVES,

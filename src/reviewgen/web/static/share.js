@@ -16,7 +16,7 @@ export function encodeFragment(settings) {
     const value = settings[name];
     if (value !== null && value !== undefined && value !== "") fields.set(name, Array.isArray(value) ? value.join(",") : value);
   }
-  for (const [name, value] of Object.entries(settings.conditions)) fields.set(`c.${name}`, value);
+  for (const [name, value] of Object.entries(settings.conditions)) if (value !== null) fields.set(`c.${name}`, value);
   return fields.toString();
 }
 
