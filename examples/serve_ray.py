@@ -26,10 +26,15 @@ def build(options: dict[str, str]) -> Application:
     Args:
         options: ``models``: sources or NAME=SOURCE, separated by commas; ``replicas``: how many copies (1); ``cpus``: how many
             processors a replica has (1).
+
+    Raises:
+        ValueError: An option is unknown, or a model is not named as it should be.
     """
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
 
+    if unknown := options.keys() - {"models", "replicas", "cpus"}:
+        raise ValueError(f"{', '.join(sorted(unknown))} is not an option; there are models, replicas and cpus.")
     named = [name_source(given.strip()) for given in options.get("models", "lstm-word").split(",")]
     check_names(named)
     sources, limits = dict(named), Limits()

@@ -1,6 +1,7 @@
 """docs/how-to/deploy.md: its Kubernetes objects are valid and fit the server; its nginx configuration spreads real requests."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from reviewgen.serving.app import create_app
 from reviewgen.serving.limits import Limits
 from tests.servers import free_port, post, serving, started, wait_until_it_answers
 
-PAGE = (Path(__file__).parents[2] / "docs/how-to/deploy.md").read_text(encoding="utf-8")
+HOW_TO = Path(__file__).parents[2] / "docs/how-to"
+PAGE = (HOW_TO / "deploy.md").read_text(encoding="utf-8")
 MODEL = "ngram-char"
 
 
@@ -57,6 +59,15 @@ def test_the_command_of_the_container_is_one_of_ours():
     mounted = POD["spec"]["volumes"][0]["name"], CONTAINER["volumeMounts"][0]["mountPath"]
     assert mounted == (CONTAINER["volumeMounts"][0]["name"], str(given["api_key_file"].parent))
     assert f"> {given['api_key_file'].name}\n" in PAGE  # the file that becomes the Secret
+
+
+@pytest.mark.parametrize("page", ["deploy", "serve"])
+def test_the_commands_of_the_pages_are_ours(page):
+    text = (HOW_TO / f"{page}.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:\$ )?reviewgen ((?:serve|demo).*)$", text, re.MULTILINE)
+    assert lines
+    for name, *words in map(shlex.split, lines):
+        get_command(app).commands[name].make_context(name, words)  # raises if an option is unknown
 
 
 def test_the_service_leads_to_the_pods():

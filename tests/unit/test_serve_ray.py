@@ -76,6 +76,18 @@ def test_a_replica_that_dies_is_replaced(ray):
     assert get(f"{url}/health")
 
 
+def test_the_options_of_the_page_are_those_of_the_script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    from serve_ray import build
+
+    page = (SCRIPT.parents[1] / "docs/how-to/deploy.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^serve run examples.serve_ray:build (.+)$", page, re.MULTILINE)
+    deployment = build(dict(word.split("=", 1) for word in line.split()))._bound_deployment
+    assert deployment.num_replicas == 8
+    with pytest.raises(ValueError, match="modles is not an option"):
+        build({"modles": MODEL})
+
+
 def test_a_replica_whose_engine_has_stopped_says_so(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from serve_ray import build

@@ -1,6 +1,8 @@
 """The server with the ``llm`` command, which calls it through its OpenAI-compatible models."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +14,7 @@ from tests.unit.live_server import serve, slow_model
 pytest.importorskip("llm", reason="the llm command is not installed: pip install llm")
 
 KEY = "sk-of-the-tests-0123"
+PAGE = (Path(__file__).parents[2] / "docs/how-to/serve.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,9 @@ def ask(server, tmp_path, monkeypatch):
     from llm.cli import cli
 
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
-    entry = {"api_base": f"{server.url}/v1", "completion": True, "api_key_name": "mine"}
-    models = [entry | {"model_id": name, "model_name": name} for name in ("mine", "slow", "other")]
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (entry,) = yaml.safe_load(shown.replace("http://127.0.0.1:8000", server.url))
+    models = [entry | {"model_id": name, "model_name": name, "api_key_name": "mine"} for name in ("mine", "slow", "other")]
     (tmp_path / "extra-openai-models.yaml").write_text(yaml.safe_dump(models))
     (tmp_path / "keys.json").write_text(json.dumps({"mine": KEY}))
 
