@@ -6,8 +6,8 @@
  */
 
 /**
- * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. One whose smoothing
- * gives a distribution also has `propose(state, number)`, which draws a token from it without computing the others.
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. If they sum to one,
+ * it has `propose(state, number)`, too, which draws a token without computing all probabilities.
  */
 export default function createStepper(name, config, tensors) {
   const trie = readTrie(config, tensors);
@@ -87,11 +87,17 @@ function contextAfter(trie, context, child, token) {
   return context === 0 ? 0 : findChild(trie, trie.links[context], token);
 }
 
+/** Return the probability of a node's token after its parent. */
+function probabilityOf({ probabilities, book }, node) {
+  return book ? book[probabilities[node]] : probabilities[node];
+}
+
 /**
  * Return the probability (V) of every id after a context. From the empty context to the longest, each overwrites the
  * probabilities of its children: no test of what is there.
  */
-function computeProbabilities({ tokens, first, links, probabilities, book, backoffs, root }, context) {
+function computeProbabilities(trie, context) {
+  const { tokens, first, links, backoffs, root } = trie;
   const chain = [];
   let weight = 1;
   for (; context !== 0; context = links[context]) {
@@ -102,20 +108,24 @@ function computeProbabilities({ tokens, first, links, probabilities, book, backo
   for (let id = 0; id < row.length; id++) row[id] = weight * root[id];
   for (const [longer, factor] of chain.reverse()) {
     for (let child = first[longer]; child < first[longer + 1]; child++) {
-      row[tokens[child]] = factor * (book ? book[probabilities[child]] : probabilities[child]);
+      row[tokens[child]] = factor * probabilityOf(trie, child);
     }
   }
   return row;
 }
 
 /**
- * Return the token at which the cumulative sum of probabilities passes a number in [0, 1), and its probability, as `_propose` in
- * `sampling.py`: the children of the longest context come first, then, context by context, those that the longer one lacks.
+ * Return a token drawn with a random number in [0, 1), and its probability, by inverse transform sampling: first the children of
+ * the longest context, then, context by context, those of a shorter one that the longer one lacks. It is the order of
+ * `sampling.py`, so that equal numbers give equal tokens.
  */
-function propose(trie, started, number) {
+function propose(trie, context, number) {
   const { tokens, first, links, backoffs, root } = trie;
-  let [weight, low, high] = [1, 0, 0]; // the children of the longer context are low to high
-  for (let context = started; context !== 0; context = links[context]) {
+  const started = context;
+  let weight = 1;
+  let last = null; // of positive probability after the empty context
+  let [low, high] = [0, 0]; // the children of the longer context, which come again here
+  for (; context !== 0; context = links[context]) {
     let passed = low;
     for (let child = first[context]; child < first[context + 1]; child++) {
       while (passed < high && tokens[passed] < tokens[child]) passed++;
@@ -127,26 +137,26 @@ function propose(trie, started, number) {
     weight *= backoffs[context];
     [low, high] = [first[context], first[context + 1]];
   }
-  let [passed, last] = [low, null];
-  for (let token = 0; token < root.length && !(number < 0); token++) {
-    while (passed < high && tokens[passed] < token) passed++;
-    if ((passed < high && tokens[passed] === token) || !(weight * root[token] > 0)) continue;
-    last = { token, probability: weight * root[token] };
-    number -= last.probability;
+  for (let token = 0; token < root.length; token++) {
+    if (low < high && tokens[low] === token) {
+      low++;
+      continue;
+    }
+    const probability = weight * root[token];
+    if (probability > 0) last = { token, probability };
+    number -= probability;
+    if (number < 0) return last;
   }
-  return last ?? lastPossible(trie, started);
+  return last ?? lastChild(trie, started);
 }
 
 /** Return the last child of positive probability of the longest context that has one: rounding has passed it. */
-function lastPossible(trie, context) {
+function lastChild(trie, context) {
   for (; context !== 0; context = trie.links[context]) {
     for (let child = trie.first[context + 1] - 1; child >= trie.first[context]; child--) {
-      if (probabilityOf(trie, child) > 0) return { token: trie.tokens[child], probability: probabilityOf(trie, child) };
+      const probability = probabilityOf(trie, child);
+      if (probability > 0) return { token: trie.tokens[child], probability };
     }
   }
   return { token: trie.heads.indexOf(Math.max(...trie.heads)), probability: 1 };
-}
-
-function probabilityOf({ probabilities, book }, child) {
-  return book ? book[probabilities[child]] : probabilities[child];
 }

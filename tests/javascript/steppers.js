@@ -20,8 +20,26 @@ export async function makeStepper(sources, model, buffer) {
   return { stepper, milliseconds: performance.now() - started };
 }
 
+/**
+ * Run a model on a request: `texts` in pieces, whose logits are returned one after another; `proposals`, a `greedy` continuation
+ * and the `speed`, each if it is asked for.
+ */
+export async function run(sources, model, buffer, { texts = [], proposals, greedy, speed }) {
+  const { stepper, milliseconds } = await makeStepper(sources, model, buffer);
+  const logits = feed(stepper, texts);
+  return {
+    logits: join(logits),
+    answer: {
+      milliseconds,
+      proposed: proposals && proposeAfter(stepper, proposals.texts, proposals.numbers),
+      greedy: greedy && continueGreedily(stepper, greedy.prompt, greedy.count),
+      tokensPerSecond: speed && measureSpeed(stepper, speed.prompt, speed.bursts, speed.tokens),
+    },
+  };
+}
+
 /** Return the logits after each piece of each text. */
-export function feed(stepper, texts) {
+function feed(stepper, texts) {
   return texts.flatMap((pieces) => {
     let state = stepper.initialState();
     return pieces.map((ids) => {
@@ -32,8 +50,22 @@ export function feed(stepper, texts) {
   });
 }
 
+function join(rows) {
+  const joined = new Float64Array(rows.length * (rows[0]?.length ?? 0));
+  rows.forEach((row, number) => joined.set(row, number * row.length));
+  return joined;
+}
+
+/** Return the token and the probability that a stepper proposes after each text, with a random number each. */
+function proposeAfter(stepper, texts, numbers) {
+  return texts.map((ids, row) => {
+    const { token, probability } = stepper.propose(stepper.forward(ids, stepper.initialState()).state, numbers[row]);
+    return [token, probability];
+  });
+}
+
 /** Return the most probable continuation of a prompt. */
-export function continueGreedily(stepper, prompt, count) {
+function continueGreedily(stepper, prompt, count) {
   let { logits, state } = stepper.forward(prompt, stepper.initialState());
   const ids = [];
   while (ids.length < count) {
@@ -44,7 +76,7 @@ export function continueGreedily(stepper, prompt, count) {
 }
 
 /** Return the tokens a second of sampling at temperature 1, in the best of some bursts. */
-export function measureSpeed(stepper, prompt, bursts, tokens) {
+function measureSpeed(stepper, prompt, bursts, tokens) {
   let best = 0;
   for (let burst = 0; burst < bursts; burst++) {
     let { logits, state } = stepper.forward(prompt, stepper.initialState());
@@ -56,11 +88,15 @@ export function measureSpeed(stepper, prompt, bursts, tokens) {
 }
 
 function draw(logits) {
-  const largest = logits.reduce((a, b) => Math.max(a, b));
-  const probabilities = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
-  let left = Math.random() * probabilities.reduce((a, b) => a + b, 0);
-  const id = probabilities.findIndex((p) => (left -= p) < 0);
-  return id < 0 ? logits.indexOf(largest) : id;
+  let largest = -Infinity;
+  for (const logit of logits) largest = Math.max(largest, logit);
+  const probabilities = new Float64Array(logits.length);
+  let total = 0;
+  for (let id = 0; id < logits.length; id++) total += probabilities[id] = Math.exp(logits[id] - largest);
+  let left = Math.random() * total;
+  let id = 0;
+  while (id < logits.length - 1 && left >= probabilities[id]) left -= probabilities[id++];
+  return id;
 }
 
 function readTensors(tensors, buffer) {

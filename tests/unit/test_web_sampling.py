@@ -19,7 +19,10 @@ from tests.unit.fakes import TEXTS, TableModel, review_model, table
 from tests.web_engine import ask, complete, write_packed
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
-TOKENIZERS = {"char": CharTokenizer.train(TEXTS, CharTokenizer.Config()), "word": WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))}
+TOKENIZERS = {
+    "char": CharTokenizer.train(TEXTS, CharTokenizer.Config()),
+    "word": WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400)),
+}
 LEXICON = Lexicon.of(["the", "movie", "was", "good", "très", "a", "I"], [" ", ". ", ".", ", "])
 
 
@@ -32,7 +35,9 @@ def model(name: str, seed: int = 0, *, eos: float = -1.0, lexicon: Lexicon | Non
     logits[:, tokenizer.eos_id] = eos
     made = review_model(TableModel(logits), tokenizer, **generation)
     plugin = Plugin("tokenizer", name, "reviewgen", "0")
-    made._bundle = replace(made.bundle, tokenizer_plugin=plugin, tokenizer_config=tokenizer.Config(), lexicon=lexicon, conditions=found)
+    made._bundle = replace(
+        made.bundle, tokenizer_plugin=plugin, tokenizer_config=tokenizer.Config(), lexicon=lexicon, conditions=found
+    )
     return made
 
 
@@ -124,7 +129,12 @@ def test_a_dead_end_takes_a_token_of_an_unknown_word(tmp_path):
     logits = made.model.table
     allowed = [made.tokenizer.encode(character)[0] for character in "mov"]
     logits[:, [token for token in range(logits.shape[1]) if token not in allowed]] = -math.inf
-    assert_equal(tmp_path, made, *({"seed": seed, "n": 2, "words": "known", "max_new_tokens": 8} for seed in range(10)), share_different=0.02)
+    assert_equal(
+        tmp_path,
+        made,
+        *({"seed": seed, "n": 2, "words": "known", "max_new_tokens": 8} for seed in range(10)),
+        share_different=0.02,
+    )
 
 
 def test_nothing_left_and_damaged_logits(tmp_path):
@@ -201,10 +211,14 @@ def test_what_the_tokens_add_is_the_text_and_the_bits_are_the_models(tmp_path):
         logits[:, made.tokenizer.bos_id] = -math.inf
         log_probs = logits.log_softmax(-1).numpy() / math.log(2)
         targets = [*ids[1:], made.tokenizer.eos_id][first - 1 : first - 1 + len(text["bits"])]
-        assert text["bits"] == pytest.approx([-log_probs[first - 1 + place, token] for place, token in enumerate(targets)], abs=1e-5)
+        assert text["bits"] == pytest.approx(
+            [-log_probs[first - 1 + place, token] for place, token in enumerate(targets)], abs=1e-5
+        )
         for place, alternatives in enumerate(text["alternatives"]):
             best = np.argsort(-log_probs[first - 1 + place], kind="stable")[:10]
-            assert [each["probability"] for each in alternatives] == pytest.approx([2 ** log_probs[first - 1 + place, token] for token in best])
+            assert [each["probability"] for each in alternatives] == pytest.approx(
+                [2 ** log_probs[first - 1 + place, token] for token in best]
+            )
             assert [each["isEnd"] for each in alternatives] == [token == made.tokenizer.eos_id for token in best]
 
 

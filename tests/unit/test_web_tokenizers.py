@@ -108,7 +108,32 @@ def test_prompts_are_split_as_in_python(name, tmp_path):
 
 def test_sentences_end_where_they_do_in_python(tmp_path):
     draw = random.Random(2)
-    parts = ["Mr", "J", "No", "I", "e.g", "etc", "3", ".", ". ", "!", "?”", "…", "。", "」", " Doe", " 5", "\n", "\u00a0", "\u0085", "é", "(", ")", "👍", "ß"]
+    parts = [
+        "Mr",
+        "J",
+        "No",
+        "I",
+        "e.g",
+        "etc",
+        "3",
+        ".",
+        ". ",
+        "!",
+        "?”",
+        "…",
+        "。",
+        "」",
+        " Doe",
+        " 5",
+        "\n",
+        "\u00a0",
+        "\u0085",
+        "é",
+        "(",
+        ")",
+        "👍",
+        "ß",
+    ]
     given = ["".join(draw.choices(parts, k=draw.randint(1, 12))) for _ in range(4000)]
     found = ask(tmp_path, "sentences", texts=given)
     assert found == [[len(text[:end].encode("utf-16-le")) // 2 for end in sentence_ends(text)] for text in given]
