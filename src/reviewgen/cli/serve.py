@@ -14,7 +14,7 @@ from reviewgen.errors import ConfigError
 if TYPE_CHECKING:
     from reviewgen.serving.server import ServerOptions
 
-__all__ = ["serve"]
+__all__ = ["require_extra", "serve"]
 
 
 def serve(
@@ -48,7 +48,7 @@ def serve(
     """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream."""
     from reviewgen.config import parse_duration
 
-    _require_extra()
+    require_extra("serve")
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
     from reviewgen.serving.server import ServerOptions
@@ -149,7 +149,7 @@ def _origins(given: list[str] | None) -> tuple[str, ...]:
     return tuple(given or ())
 
 
-def _require_extra() -> None:
+def require_extra(command: str) -> None:
     """Raise if what only the server needs is not installed.
 
     Raises:
@@ -160,4 +160,4 @@ def _require_extra() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"serve needs {error.name}: pip install 'reviewgen[serve]'.") from None
+        raise ConfigError(f"{command} needs {error.name}: pip install 'reviewgen[serve]'.") from None
