@@ -218,6 +218,17 @@ def test_health_docs_and_openapi(server):
     assert "<script" not in page and "http://" not in page and "https://" not in page  # nothing of another server
 
 
+def test_the_page_only_where_asked(server, ngram):
+    assert server.http.get("/").status_code == server.http.get("/static/app.js").status_code == 404
+    with serve({"m": ngram}, page=True, keys=ApiKeys.of([KEY])) as other:
+        page = other.http.get("/")
+        assert page.headers["content-type"].startswith("text/html") and "<title>reviewgen</title>" in page.text
+        script = other.http.get("/static/app.js")
+        assert script.status_code == 200 and script.headers["content-type"].startswith("text/javascript")
+        assert other.http.get("/static/none.js").status_code == 404
+        assert other.http.get("/static/..%2f..%2fmodules.py").status_code == 404
+
+
 def test_metrics_count_what_happened(ngram):
     with serve({"m": ngram}) as server:
         server.complete(prompt="the ", max_tokens=5, n=2)
@@ -297,7 +308,7 @@ def test_neutral_values_of_what_is_not_supported_are_accepted(server):
         (b"[1]", 400, "a JSON object; got a list"),
         (b'{"prompt": "\xff"}', 400, "UTF-8, at byte 12"),
         (b'{"temperature": NaN}', 400, "NaN"),
-        (b'{"temperature": 1e999}', 400, "finite"),
+        (b'{"model": "slow", "temperature": 1e999}', 400, "finite"),
         (b'{"prompt": "\\ud800"}', 400, "surrogate"),
         (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400, "nested too deeply"),
         (b'{"max_tokens": ' + b"9" * 10_000 + b"}", 400, "JSON"),
@@ -472,6 +483,9 @@ def test_a_reader_that_stalls_loses_its_place_and_others_go_on(ngram):
         assert server.complete(model="m", max_tokens=20).status_code == 200
         assert time.monotonic() - started < 10
         server.wait_until_idle(60)
+        server.http.close()
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # the system closes the connection, which the client still holds
+            wait_for(lambda: not server.server.server_state.connections, 30)
         raw.close()
 
 

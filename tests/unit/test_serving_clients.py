@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import openai
 import pytest
@@ -144,6 +146,31 @@ def test_curl(server, model):
     assert "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines[:-2]) == answer["choices"][0]["text"]
     assert "application/json" in json.loads(curl(server, url, "-d", body))["error"]["message"]
     assert curl(server, "-o", "/dev/null", "-w", "%{http_code}", url, *kind, "-d", "{").endswith("400")
+
+
+def test_the_command_prints_a_command_that_calls_it(model, tmp_path):
+    model.save_pretrained(tmp_path / "it's <mine>")
+    (tmp_path / "keys").write_text(KEY)
+    words = ["./it's <mine>", "--port", "0", "--api-key-file", "keys"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reviewgen", "serve", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = [process.stdout.readline() for _ in range(6)]
+        assert said[0].startswith("Serving it's <mine> at http://127.0.0.1:") and said[0].endswith("Try:\n"), (
+            process.stderr.read()
+        )
+        command = "".join(said[2:5])
+        done = subprocess.run(["sh", "-c", command], env=os.environ | {"KEY": KEY}, capture_output=True, text=True)
+        assert json.loads(done.stdout)["model"] == "it's <mine>" and KEY not in command
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0
+    assert "chmod 600" in process.stderr.read()
 
 
 # LangChain
