@@ -241,6 +241,14 @@ def test_a_bad_request_gives_one_sentence(request_, said, tmp_path):
     assert said in result["error"]
 
 
+def test_the_event_loop_goes_on_and_a_signal_stops_the_texts(tmp_path):
+    """A text of a million tokens ends soon after a timer has stopped it."""
+    request = {"model": "fake-fake", "max_tokens": 10**6, "min_new_tokens": 10**6 - 1, "n": 2}
+    packed = write_packed(tmp_path, model("char").bundle)
+    found = ask(tmp_path, "stop", model=packed, request=request)
+    assert found["timers"] >= 3 and 0 < found["before"] < 10**6 and found["after"] <= 1
+
+
 def test_known_words_need_a_lexicon(tmp_path):
     [result] = complete(tmp_path, model("char", lexicon=None).bundle, [{"model": "fake-fake", "words": "known"}])
     assert "words=any" in result["error"]
