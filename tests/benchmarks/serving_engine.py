@@ -4,8 +4,8 @@
 
 Targets: 64 streams write at least 5 times the tokens a second of one; of the bare decoding loop, ``model.generate`` of the same
 64 texts in the same minute, at least 0.8; and a request that joins 64 running streams, with a prompt of 30 characters, gets its
-first token within 250 ms (99 of 100). The engine uses all cores, the bare loop one; so the ratio to it is also given in seconds of
-the processor, which other work on the machine disturbs least. Each figure is the best of some rounds, which take turns.
+first token within 250 ms (99 of 100). The engine uses all cores, the bare loop one; so the ratio to it is also given in seconds
+of the processor, which other work on the machine disturbs least. Each figure is the best of some rounds, which take turns.
 """
 
 import statistics

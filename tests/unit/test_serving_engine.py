@@ -18,9 +18,9 @@ from reviewgen.errors import BrokenPlugin, ConfigError, DataError, GenerationErr
 from reviewgen.generation import Generation, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.sentences import sentence_ends
+from reviewgen.serving import jobs
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.events import EndEvent, Event, FailedEvent, TokenEvent
-from reviewgen.serving.jobs import MAX_UNTAKEN
 from tests.unit.fakes import LETTERS, FakeConfig, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.unit.test_broken_models import Growing
 from tests.unit.test_guard import LOOP, counted, indexed
@@ -167,9 +167,8 @@ def test_alternatives_are_the_most_probable_next_tokens(model: ReviewModel, engi
             continue  # the tokenizer would have cut it differently
         expected = model.next_tokens(text, k=5, conditions=model.generation_config.conditions).alternatives
         assert [one.token for one in token.alternatives] == [one.token for one in expected]
-        np.testing.assert_allclose(
-            [math.exp(one.logprob) for one in token.alternatives], [one.probability for one in expected], 1e-3
-        )
+        found = [math.exp(one.logprob) for one in token.alternatives]
+        np.testing.assert_allclose(found, [one.probability for one in expected], 5e-3)  # where bos has no probability
 
 
 def test_only_the_ends_where_tokens_are_not_asked_for(model: ReviewModel, engine: Engine) -> None:
@@ -339,14 +338,15 @@ def test_those_that_came_first_have_the_seats() -> None:
     engine.close()
 
 
-def test_a_slow_reader_stops_its_own_text_only(letters: tuple[ReviewModel, Engine]) -> None:
+def test_a_slow_reader_stops_its_own_text_only(letters: tuple[ReviewModel, Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MAX_UNTAKEN", 30)
     model, engine = letters
-    length = 3 * MAX_UNTAKEN
+    length = 1000
     options: dict[str, Any] = {"seed": 1, "max_new_tokens": length, "min_new_tokens": length}
     slow = Client(engine, request_of(model, **options), takes=False)
     expect(Client(engine, request_of(model, **options)).wait(), generated(model, **options))
     got = len(slow.events)
-    assert MAX_UNTAKEN < got < length
+    assert 30 < got < length
     time.sleep(0.1)
     assert len(slow.events) == got
     assert slow.job is not None
@@ -473,7 +473,7 @@ def test_a_tokenizer_whose_tokens_do_not_stand_for_themselves() -> None:
 
 def test_nothing_is_kept_of_requests_that_are_done(letters: tuple[ReviewModel, Engine]) -> None:
     model, engine = letters
-    jobs = []
+    started = []
     for seed in range(150):
         client = Client(engine, request_of(model, "abcdefgh "[: seed % 9] * (seed // 9), seed=seed, max_new_tokens=5))
         if seed % 3 == 0:
@@ -481,7 +481,7 @@ def test_nothing_is_kept_of_requests_that_are_done(letters: tuple[ReviewModel, E
             client.job.cancel()
         else:
             client.wait()
-        jobs.append(weakref.ref(client.job))
+        started.append(weakref.ref(client.job))
     del client
     expect(Client(engine, request_of(model, seed=1)).wait(), generated(model, seed=1))
     until = time.monotonic() + PATIENCE
@@ -489,5 +489,5 @@ def test_nothing_is_kept_of_requests_that_are_done(letters: tuple[ReviewModel, E
         time.sleep(0.01)
     Client(engine, request_of(model, seed=2)).wait()  # the engine holds no other request any more
     gc.collect()
-    assert sum(job() is not None for job in jobs) <= 1
+    assert sum(job() is not None for job in started) <= 1
     assert len(engine._batch._beginnings._kept) <= 64 and not engine._batch._beginnings._waiting

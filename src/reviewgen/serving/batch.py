@@ -8,7 +8,9 @@ rows do not depend on one another, so a text is the same alone and in company.
 What raises is tried again with the rows of one job at a time, so that only the job at fault fails.
 """
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, groupby
@@ -128,15 +130,18 @@ class Batch:
             return
         size = int(min(max(TICK_SECONDS / (self._cost * len(rows)) + 1, _FEWEST), _MOST))
         started, before = time.monotonic(), self.tokens
-        blocks: list[_Block] = []
-        parts = list(self._parts(rows))
+        waiting, blocks = deque(self._parts(rows)), []
 
         def sample(part: Sequence[Seated]) -> None:
             blocks.append(_sample(part, max(size, _ENOUGH) if any(row.lacks_random for row in part) else size))
 
-        others = [self._pool.submit(self._contained, part, sample) for part in parts[1:]] if self._threads > 1 else []
-        for part in parts if not others else parts[:1]:
-            self._contained(part, sample)
+        def work() -> None:
+            with contextlib.suppress(IndexError):  # none is left
+                while True:
+                    self._contained(waiting.popleft(), sample)
+
+        others = [self._pool.submit(work) for _ in range(min(self._threads, len(waiting)) - 1)]
+        work()
         for other in others:
             other.result()
         for block in blocks:
@@ -145,14 +150,15 @@ class Batch:
             self._cost = (self._cost + (time.monotonic() - started) / sampled) / 2
 
     def _parts(self, rows: Iterable[Seated]) -> Iterable[list[Seated]]:
-        """Yield rows that sample alike, in as many parts as there are threads where they are many."""
+        """Yield rows that sample alike, in several parts where they are many, so that all threads have something to do."""
         groups: dict[Hashable, list[Seated]] = {}
         for row in rows:
             if row.row.place is None and row.job.decoder.spelling is not None:
                 row.job.decoder.place(row.row)
             groups.setdefault(row.job.alike, []).append(row)
+        most = 1 if self._threads == 1 else 2 * self._threads
         for group in groups.values():
-            parts = min(self._threads, max(1, len(group) // _SMALLEST_PART)) if len(groups) == 1 else 1
+            parts = min(most, max(1, len(group) // _SMALLEST_PART))
             yield from (group[number::parts] for number in range(parts))
 
     def _append(self, block: _Block) -> None:
