@@ -109,6 +109,12 @@ class CharTokenizer:
         digits = [(256 + digit,) for digit in range(FIRST_CHARACTER - FIRST_DIGIT)]
         return [b"", b"", *digits, *(character.encode() for character in self.characters)]
 
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer in the format of the library ``tokenizers``; see ``reviewgen.protocols.SupportsTokenizerJson``."""
+        from reviewgen_char.tokenizer_json import write_json  # loads tokenizers
+
+        return write_json(self.characters)
+
     def save(self, folder: Path) -> None:
         """Write ``characters.json`` into an existing folder."""
         content = json.dumps({"schema": SCHEMA, "characters": self.characters}, ensure_ascii=False)

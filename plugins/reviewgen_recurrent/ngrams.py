@@ -50,7 +50,7 @@ class NgramEmbedding(nn.Module):
 
     def _sum(self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None) -> Float[Tensor, "N E"]:
         """Return weighted sums of rows of the table; torch's embedding_bag is faster, and not available on every device."""
-        if rows.device.type in BAG_DEVICES:
+        if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():  # a bag becomes a slow loop in ONNX
             return self.table(rows, per_sample_weights=weights)
         vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E)
         return (vectors if weights is None else vectors * weights.unsqueeze(-1)).sum(dim=1)

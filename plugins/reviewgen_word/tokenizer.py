@@ -133,6 +133,18 @@ class WordTokenizer:
         except KeyError as error:
             raise BundleError(f"{FILE} is damaged: {error.args[0]!r} stands for no byte.") from None
 
+    def tokenizer_json(self) -> str:
+        """Return the BPE with the ids of bos and eos; see ``reviewgen.protocols.SupportsTokenizerJson``."""
+        content = json.loads(self._bpe.to_str())
+        names = []
+        for name, token in (("<bos>", self.bos_id), ("<eos>", self.eos_id)):
+            while name in content["model"]["vocab"]:  # a token of a text that spells it
+                name += "_"
+            content["model"]["vocab"][name] = token
+            names.append({"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""})
+        content["decoder"] = {"type": "Sequence", "decoders": [*names, content["decoder"]]}
+        return json.dumps(content, ensure_ascii=False, indent=1)
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing folder."""
         (folder / FILE).write_text(self._bpe.to_str(pretty=True), encoding="utf-8", newline="")

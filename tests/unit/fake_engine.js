@@ -2,7 +2,7 @@
  * An engine without a model, in place of browser_engine.js: tokens depend on the seed, the number of the text and what stands before,
  * as those of a real one do. `packed[n].manifest` is what models() returns. A prompt may ask for trouble: see `complete`.
  */
-const WORDS = " the| a| film| story| of| and| is| with| great| slow| but| quiet|,|.| acting| was| never| more| than|\n| good".split("|");
+const WORDS = " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|.\n| good".split("|");
 
 /** Returns a number in [0, 1) that depends on all of a text (FNV-1a, then mixed). */
 function hash(text) {
@@ -18,7 +18,7 @@ function step(request, index, text) {
   const key = `${request.model}/${request.seed}/${index}/${request.temperature}/${JSON.stringify(request.conditions)}/${text}`;
   const start = Math.floor(hash(`${request.model}${text.slice(-12)}`) * WORDS.length);
   const alternatives = Array.from({ length: 10 }, (_, rank) => ({
-    text: WORDS[(start + 7 * rank) % WORDS.length],
+    text: WORDS[(start + 5 * rank) % WORDS.length],
     probability: rank ? 0.4 / (rank + 1) ** 1.5 : 0.42,
     isEnd: false,
   }));
@@ -41,7 +41,10 @@ async function* complete(request, signal) {
       yield { type: "token", index, text: drawn.text, bits: -Math.log2(drawn.probability) * (1 + 2 * hash(texts[index])), alternatives };
     }
   }
-  for (let index = 0; index < request.n; index++) yield { type: "end", index, reason: "length", text: texts[index], copied: copiedOf(request, texts[index]) };
+  for (let index = 0; index < request.n; index++) {
+    const text = request.prompt.includes("CUT") ? texts[index].slice(0, -7) : texts[index];
+    yield { type: "end", index, reason: "length", text, copied: copiedOf(request, text) };
+  }
 }
 
 /** Returns a copied span in the middle of a text, where there is an index. */
@@ -53,5 +56,7 @@ function copiedOf(request, text) {
 
 export function createBrowserEngine(packed) {
   for (const { readBlob } of packed) if (!(readBlob() instanceof Uint8Array)) throw new Error("A blob is not bytes.");
-  return { models: async () => packed.map((each) => each.manifest), complete };
+  const models = packed.map((each) => each.manifest);
+  if (models.some((model) => model.id === "broken")) return { models: () => Promise.reject(new Error("The model is damaged.")), complete };
+  return { models: async () => models, complete };
 }

@@ -553,6 +553,7 @@ TOKENIZER_FAULTS = {
     "trained_again": BrokenTrainedAgain,
     "streamed": BrokenStreamed,
     "save_load": BrokenSaveLoad,
+    "other_programs": faulty_tokenizers.GivesAnotherJson,
     "plain_data": BrokenPlainData,
     "no_subfolders": faulty_tokenizers.MakesAFolder,
     "file_names": faulty_tokenizers.WritesConfigJson,

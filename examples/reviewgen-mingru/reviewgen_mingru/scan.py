@@ -32,6 +32,8 @@ def scan(factors: Tensor, terms: Tensor, start: Tensor) -> Tensor:
         terms: (T, ...).
         start: (...).
     """
+    if torch.compiler.is_exporting():
+        return sequential_scan(factors, terms, start)  # compiled loops are not operations that can be exported
     flat = factors.flatten(1).contiguous(), terms.flatten(1).contiguous(), start.flatten()
     states: Tensor = _Scan.apply(*flat)
     return states.view_as(terms)

@@ -7,11 +7,12 @@ card      the whole card, and whether one was edited by hand
 """
 
 from reviewgen.card.card import is_written_by_hand, metadata_of, with_license, write_card
-from reviewgen.card.facts import CardFacts, Sample, describe, file_name, without_paths
+from reviewgen.card.facts import CardFacts, Sample, brief_facts, describe, file_name, without_paths
 
 __all__ = [
     "CardFacts",
     "Sample",
+    "brief_facts",
     "describe",
     "file_name",
     "is_written_by_hand",

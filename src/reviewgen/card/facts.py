@@ -1,5 +1,6 @@
 """The facts that a model card is generated from, as plain data."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from reviewgen.bundle import Bundle
 from reviewgen.config import to_dict
 from reviewgen.version import __version__
 
-__all__ = ["CardFacts", "Sample", "describe", "file_name", "without_paths"]
+__all__ = ["CardFacts", "Sample", "brief_facts", "describe", "file_name", "without_paths"]
 
 
 class Sample(NamedTuple):
@@ -85,6 +86,28 @@ def describe(bundle: Bundle, **more: Any) -> CardFacts:
         parameters=sum(tensor.numel() for tensor in bundle.model.state_dict().values()),
         **more,
     )
+
+
+def brief_facts(bundle: Bundle) -> list[list[str]]:
+    """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a page that generates with it."""
+    training = bundle.training
+    held_out, data, novelty = (training.get(name) or {} for name in ("held_out", "data", "novelty"))
+    bits, rate = held_out.get("bits_per_character"), novelty.get("copy_rate")
+    facts = {
+        "Preset": bundle.preset,
+        "Bits per character": None if bits is None else f"{bits:.3f}, held out",
+        "Data": file_name(str(data.get("source") or "")),
+        "License": _license(bundle.card),
+        "Copy rate": None if rate is None else f"{rate:.1%} of the characters",
+        "Texts": "synthetic: not written by a person",
+    }
+    return [[label, value] for label, value in facts.items() if value]
+
+
+def _license(card: str) -> str | None:
+    """Return the license in the front matter of a card."""
+    match = re.match(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", card, re.DOTALL | re.MULTILINE)
+    return match and match[1].strip("'\"")
 
 
 def without_paths(value: Any, key: str = "") -> Any:

@@ -8,6 +8,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     play                               ``play``
     graph                              ``graph``
     explain, explain_tables            ``explain``; its tables
+    export                             ``export``
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
     serve                              ``serve``
@@ -29,6 +30,7 @@ from reviewgen.cli import (
     blend,
     compare,
     explain,
+    export,
     generate,
     graph,
     look,
@@ -96,6 +98,7 @@ _add("evaluate", use.evaluate)
 _add("score", use.score)
 _add("novelty", use.novelty)
 _add("explain", explain.explain)
+_add("export", export.export)
 _add("push", share.push)
 _add("pull", share.pull)
 _add("serve", serve.serve)

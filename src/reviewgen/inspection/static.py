@@ -19,6 +19,8 @@ from reviewgen.registry import (
     find_preset,
     find_stepper,
     find_tokenizer,
+    find_web_stepper,
+    find_web_tokenizer,
     find_weights,
     list_plugins,
     name_of,
@@ -131,6 +133,11 @@ def _check_metric(plugin: Plugin, found: Any) -> None:
     _check_members(found, _METRIC, "a metric, see reviewgen.protocols.Metric")
 
 
+def _check_script(plugin: Plugin, found: Any) -> None:
+    if "export default" not in found.read_text(encoding="utf-8"):
+        raise TypeError(f"is {found.name}, which must be an ES module with an export default function.")
+
+
 _FIND: dict[str, Callable[[str], Any]] = {
     "model": find_model,
     "tokenizer": find_tokenizer,
@@ -138,6 +145,8 @@ _FIND: dict[str, Callable[[str], Any]] = {
     "preset": find_preset,
     "logits processor": find_logits_processor,
     "metric": find_metric,
+    "web stepper": find_web_stepper,
+    "web tokenizer": find_web_tokenizer,
 }
 _CHECKS: dict[str, Callable[[Plugin, Any], None]] = {
     "model": _check_model,
@@ -147,6 +156,8 @@ _CHECKS: dict[str, Callable[[Plugin, Any], None]] = {
     "weights": _check_weights,
     "logits processor": _check_processor,
     "metric": _check_metric,
+    "web stepper": _check_script,
+    "web tokenizer": _check_script,
 }
 
 

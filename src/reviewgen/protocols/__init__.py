@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         SupportsSample,
         TensorSpec,
     )
-    from reviewgen.protocols.tokenizer import SupportsEncodeBatch, SupportsTokenBytes, Tokenizer
+    from reviewgen.protocols.tokenizer import SupportsEncodeBatch, SupportsTokenBytes, SupportsTokenizerJson, Tokenizer
 
 __all__ = [
     "API_VERSION",
@@ -99,6 +99,7 @@ __all__ = [
     "SupportsScore",
     "SupportsStep",
     "SupportsTokenBytes",
+    "SupportsTokenizerJson",
     "TensorSpec",
     "TextSample",
     "Tokenizer",
@@ -139,6 +140,6 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsSample",
             "TensorSpec",
         ],
-        "tokenizer": ["SupportsEncodeBatch", "SupportsTokenBytes", "Tokenizer"],
+        "tokenizer": ["SupportsEncodeBatch", "SupportsTokenBytes", "SupportsTokenizerJson", "Tokenizer"],
     },
 )

@@ -32,7 +32,7 @@ def check_ids(ids: Any) -> int:
     if not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.dtype not in _INTEGERS:
         hint = " For one text write ids[None], which adds the axis B." if getattr(ids, "ndim", 0) == 1 else ""
         raise ShapeError(f"ids must be integers of the shape (B, T), B texts of T tokens each; got {_describe(ids)}.{hint}")
-    return len(ids)
+    return ids.shape[0]  # len would fix the size of the batch in an exported model
 
 
 def check_state(state: Any, parts: int) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["SupportsEncodeBatch", "SupportsTokenBytes", "Tokenizer"]
+__all__ = ["SupportsEncodeBatch", "SupportsTokenBytes", "SupportsTokenizerJson", "Tokenizer"]
 
 
 @runtime_checkable
@@ -82,4 +82,15 @@ class SupportsEncodeBatch(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
         """Return what ``encode`` returns for each text, as lists or arrays."""
+        ...
+
+
+@runtime_checkable
+class SupportsTokenizerJson(Protocol):
+    """A tokenizer that other programs can use, because the library ``tokenizers`` and transformers have a form of it."""
+
+    def tokenizer_json(self) -> str:
+        """Return a ``tokenizer.json`` of the library ``tokenizers`` that encodes every text of well-formed UTF-8 to the same ids
+        and decodes them to the same text. bos and eos are ids of its model with names of their own, not added tokens, so that a
+        text never encodes to them; they decode to nothing."""
         ...

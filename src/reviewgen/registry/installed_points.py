@@ -38,12 +38,14 @@ GROUPS = {
     "weights": "reviewgen.weights",
     "logits processor": "reviewgen.logits_processors",
     "metric": "reviewgen.metrics",
+    "web stepper": "reviewgen.web_steppers",
+    "web tokenizer": "reviewgen.web_tokenizers",
 }
 API_GROUP = "reviewgen.api"
 OWN = "reviewgen"  # the distribution of the plugins in this repository
 
 _UNKNOWN = "(unknown package)"
-_PART_OF_PRESET = ("model", "tokenizer", "stepper")
+_PART_OF_PRESET = ("model", "tokenizer", "stepper", "web stepper", "web tokenizer")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*\s*:\s*[A-Za-z_][\w.]*(\s*\[.*\])?", re.ASCII)
 _FOLDER = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -55,7 +57,7 @@ class Plugin:
     """An installed plugin, as described by the metadata of its package.
 
     Attributes:
-        kind: "model", "tokenizer", "preset", "stepper" or "weights"; "package" for a package whose metadata cannot be read.
+        kind: One of ``GROUPS``; "package" for a package whose metadata cannot be read.
         name: The name that users type, without a distribution.
         package: The distribution that provides it; "(this process)" if it was registered.
         version: The version of the distribution.

@@ -3,9 +3,11 @@
 The groups are in ``installed_points.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
 optional: it maps the name of a model to a factory of steppers that generate without torch. ``reviewgen.weights`` maps the name of
 a preset to a package folder that is a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
-processors, ``reviewgen.metrics`` metrics of generated texts. Plugins in this repository are found in the same way as those of
-third parties, but their names are reserved: a third party's plugin of such a name does not replace them. That one, and one of
-several packages that have the same name, is found by ``distribution:name``. Standard library only.
+processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and ``reviewgen.web_tokenizers`` map the
+name of a model or tokenizer to the path of its JavaScript file, for pages that generate in a browser. Plugins in this repository
+are found in the same way as those of third parties, but their names are reserved: a third party's plugin of such a name does not
+replace them. That one, and one of several packages that have the same name, is found by ``distribution:name``. Standard library
+only.
 """
 
 import importlib.util
@@ -38,6 +40,8 @@ __all__ = [
     "find_preset",
     "find_stepper",
     "find_tokenizer",
+    "find_web_stepper",
+    "find_web_tokenizer",
     "find_weights",
     "list_models",
     "list_plugins",
@@ -121,12 +125,24 @@ def find_stepper(name: str) -> Any | None:
     Raises:
         PluginConflict, BrokenPlugin: As in ``find_model``.
     """
-    try:
-        model = describe_plugin("model", name)
-    except UnknownPlugin:
-        return None
-    own = [each for each in installed_points("stepper").get(model.name, []) if each.plugin.package == model.package]
-    return _import(own[0]) if own else None
+    return _find_beside("stepper", "model", name)
+
+
+def find_web_stepper(name: str) -> Path | None:
+    """Return the JavaScript file with the stepper of a model that its own package provides; None if there is none.
+
+    Args:
+        name: The model's name, or ``distribution:name``.
+
+    Raises:
+        PluginConflict, BrokenPlugin: As in ``find_model``; also if there is no such file.
+    """
+    return _find_script("web stepper", "model", name)
+
+
+def find_web_tokenizer(name: str) -> Path | None:
+    """Return the JavaScript file of a tokenizer; takes and raises as ``find_web_stepper``."""
+    return _find_script("web tokenizer", "tokenizer", name)
 
 
 def find_weights(name: str) -> Path | None:
@@ -235,6 +251,23 @@ def _load(kind: str, name: str) -> tuple[Any, Plugin]:
     """Import a plugin, and return it with its description."""
     found = _locate(kind, name)
     return _import(found), found.plugin
+
+
+def _find_beside(kind: str, owner: str, name: str) -> Any | None:
+    """Import what the package of a model or tokenizer provides for it under the same name; None if there is none."""
+    try:
+        plugin = describe_plugin(owner, name)
+    except UnknownPlugin:
+        return None
+    own = [each for each in installed_points(kind).get(plugin.name, []) if each.plugin.package == plugin.package]
+    return _import(own[0]) if own else None
+
+
+def _find_script(kind: str, owner: str, name: str) -> Path | None:
+    file = _find_beside(kind, owner, name)
+    if file is None or (isinstance(file, Path) and file.is_file()):
+        return file
+    raise BrokenPlugin(f"The {kind} {name!r} must be the Path of an existing JavaScript file; got {file!r:.200}.")
 
 
 def _import(found: InstalledPoint) -> Any:

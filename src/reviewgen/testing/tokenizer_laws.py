@@ -22,6 +22,7 @@ from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 from reviewgen.registry import find_tokenizer
 from reviewgen.testing.members import lacking
 from reviewgen.testing.tokenizer_files_laws import FILE_LAWS, file_names, no_subfolders, own_folder, plain_data
+from reviewgen.testing.tokenizer_json_law import check_tokenizer_json
 from reviewgen.testing.tokenizer_order_law import any_order
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "lossless",
     "make_tokenizer",
     "no_subfolders",
+    "other_programs",
     "own_folder",
     "plain_data",
     "protocol",
@@ -247,6 +249,11 @@ def save_load(make: Make) -> None:
     assert _fingerprint(loaded) == _fingerprint(tokenizer), "A saved and loaded tokenizer gives other ids or texts."
 
 
+def other_programs(make: Make) -> None:
+    """SupportsTokenizerJson: the library ``tokenizers`` gives the same ids and texts."""
+    check_tokenizer_json(make, _texts())
+
+
 _lossless = lossless  # check_tokenizer has an argument of this name
 
 TOKENIZER_LAWS: tuple[Callable[[Make], None], ...] = (
@@ -262,6 +269,7 @@ TOKENIZER_LAWS: tuple[Callable[[Make], None], ...] = (
     trained_again,
     streamed,
     save_load,
+    other_programs,
     *FILE_LAWS,
     any_order,
 )

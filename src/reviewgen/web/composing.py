@@ -1,9 +1,9 @@
 """The page as one HTML file that works without a network, from ``file://`` too: modules, manifests and weights inside.
 
 A browser loads no module from a file beside the page (a file has no origin), so the modules are ``data:`` URLs in an import map.
-The Content-Security-Policy allows two scripts by their hashes, the import map and the one that imports ``offline.js``, and
-what these import ('strict-dynamic'); it allows no connection. Manifests and weights are data blocks, which do not run; in them ``<``
-is escaped, so that no vocabulary, prompt or card ends its block.
+The Content-Security-Policy allows two scripts by their hashes, the import map and the one that starts ``offline.js``, and what
+that one adds and imports ('strict-dynamic'); it allows no connection. Manifests and weights are data blocks, which do not run; in
+them ``<`` is escaped, so that no vocabulary, prompt or card ends its block.
 """
 
 import json

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,16 @@ class ForgetsItsTable(Bytes):
         return cls(list(range(256)))
 
 
+class GivesAnotherJson(Bytes):
+    """Its tokenizer.json is a byte-level BPE without merges, whose ids are those of the symbols in another order."""
+
+    def tokenizer_json(self):
+        symbols = [*sorted(ByteLevel.alphabet()), "<bos>", "<eos>"]
+        other = Tokenizer(BPE({symbol: number for number, symbol in enumerate(symbols)}, []))
+        other.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        return other.to_str()
+
+
 class Pickles(Bytes):
     def save(self, folder):
         super().save(folder)
@@ -231,6 +244,7 @@ TOKENIZERS = [
     (CountsItsTrainings, "trained_again", "trained again on the same texts gives other ids"),
     (ReadsTwice, "streamed", "must iterate over its texts once"),
     (ForgetsItsTable, "save_load", "gives other ids or texts"),
+    (GivesAnotherJson, "other_programs", "must encode \"A good film. I liked it"),
     (Pickles, "plain_data", "table.txt is a pickle"),
     (MakesAFolder, "no_subfolders", "save writes vocabulary, which is a folder or a link"),
     (MakesALink, "no_subfolders", "save writes latest.json, which is a folder or a link"),

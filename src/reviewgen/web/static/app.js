@@ -26,7 +26,6 @@ export async function start(engine) {
     models = await engine.models();
     if (!models.length) throw new Error("There is no model here.");
   } catch (error) {
-    byId("write").disabled = true;
     return showError(sentenceOf(error));
   }
   return new Page(engine, models).begin();
@@ -50,6 +49,7 @@ class Page {
     byId("settings").open = matchMedia(WIDE).matches;
     addEventListener("hashchange", () => this.follow(location.hash));
     fillLegend(byId("legend"));
+    byId("write").disabled = false;
     if (location.hash.length > 1) this.follow(location.hash);
   }
 
@@ -131,13 +131,13 @@ class Page {
   }
 }
 
-/** Returns what a model is asked for: only conditions and a filter that it has. */
+/** Returns what a model is asked for: a value or null for each condition that it has, and a filter only where it has an index. */
 function requestOf({ second, ...settings }, model) {
-  const has = ([name, label]) => model.conditions.some((each) => each.name === name && each.values.some((value) => value.label === label));
+  const valueOf = ({ name, values }) => values.find((value) => value.label === settings.conditions[name])?.label ?? null;
   return {
     ...settings,
     model: model.id,
-    conditions: Object.fromEntries(Object.entries(settings.conditions).filter(has)),
+    conditions: Object.fromEntries(model.conditions.map((each) => [each.name, valueOf(each)])),
     novelty: model.hasIndex ? settings.novelty : null,
     max_copy: model.hasIndex ? settings.max_copy : null,
     alternatives: ALTERNATIVES,

@@ -1,7 +1,7 @@
 /** What is known of a model: the facts of its card, and the card. */
 import { byId, create } from "./dom.js";
 
-const SYNTHETIC = "Its texts are synthetic: a language model writes them, and what they say of films, people or places is made up.";
+const SYNTHETIC = "The texts are synthetic: a language model writes them, and what they say of films, people or places is made up.";
 
 /** Opens the dialog with the facts of some models. */
 export function openCard(models) {

@@ -18,11 +18,18 @@ export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick 
   const pick = (alternative) => (closeMicroscope(), onPick(alternative));
   panel.replaceChildren(...head(token, copied), list(token, pick, canPick), hint(token, canPick));
   panel.onkeydown = (event) => walk(event, panel, onMove);
-  panel.ontoggle = (event) => event.newState === "closed" && !document.querySelector(":focus") && anchor.isConnected && anchor.focus();
+  for (const other of document.querySelectorAll(".token.open")) other.classList.remove("open");
+  anchor.classList.add("open");
+  panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   if (!panel.matches(":popover-open")) panel.showPopover();
-  place(panel, anchor.getClientRects()[0] ?? anchor.getBoundingClientRect());
+  place(panel, firstBox(anchor));
   (panel.querySelector(".chosen:enabled") ?? panel.querySelector("button")).focus({ preventScroll: true });
-  panel.scrollIntoView?.({ block: "nearest" });
+}
+
+/** Gives the focus back to the token, unless the user has gone elsewhere. */
+function leave(anchor) {
+  anchor.classList.remove("open");
+  if (!document.querySelector(":focus") && anchor.isConnected) anchor.focus();
 }
 
 export function closeMicroscope() {
@@ -86,13 +93,20 @@ function walk(event, panel, onMove) {
   event.preventDefault();
 }
 
-/** Places the panel below a token, or above it where there is more room. */
+/** Returns where a token begins, without the space before it, which may be on the line above. */
+export function firstBox(element) {
+  const ink = element.lastElementChild ?? element;
+  return ink.getClientRects()[0] ?? ink.getBoundingClientRect();
+}
+
+/** Places the panel below a token, or above it where there is more room; a sheet stays where it is, and the token moves. */
 function place(panel, token) {
   panel.style.left = panel.style.top = "";
-  if (matchMedia(NARROW).matches) return;
+  if (matchMedia(NARROW).matches) return scrollBy(0, Math.max(0, token.bottom + 4 * GAP - panel.getBoundingClientRect().top));
   const { width, height } = panel.getBoundingClientRect();
   const left = Math.max(8, Math.min(token.left, document.documentElement.clientWidth - width - 8));
   const isBelow = token.bottom + GAP + height <= innerHeight || token.top < height + GAP;
   panel.style.left = `${left + scrollX}px`;
   panel.style.top = `${(isBelow ? token.bottom + GAP : token.top - GAP - height) + scrollY}px`;
+  return panel.scrollIntoView({ block: "nearest" });
 }

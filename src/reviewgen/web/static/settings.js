@@ -20,7 +20,7 @@ export function createSettings(models) {
     fillConditions(chosen());
     byId("copying").hidden = !chosen().some((model) => model.hasIndex);
     followDefaults(chosen()[0], changed, cycle);
-    summarise();
+    summarise(cycle);
   };
   fillMenus(models);
   setLimits();
@@ -28,7 +28,7 @@ export function createSettings(models) {
     changed.add(event.target.id);
     if (event.target.id === "temperature") delete cycle.temperature;
     if (event.target.id === "seed") byId("new-seed").checked = false;
-    summarise();
+    summarise(cycle);
   });
   for (const id of ["model", "second"]) byId(id).addEventListener("change", follow);
   byId("reset").addEventListener("click", () => (changed.clear(), follow()));
@@ -40,13 +40,14 @@ export function createSettings(models) {
   };
 }
 
-/** Fills the menus of models; without another model there is no second one. */
+/** Fills the menus of models; one model that the title names needs none. */
 function fillMenus(models) {
   for (const { id } of models) {
     byId("model").append(create("option", { value: id, text: id }));
     byId("second").append(create("option", { value: id, text: id }));
   }
   byId("second-field").hidden = models.length < 2;
+  byId("model-field").hidden = models.length < 2 && document.title === models[0].id;
 }
 
 function setLimits() {
@@ -112,7 +113,7 @@ function writeControls(settings, changed, cycle, follow) {
   follow();
   if (Array.isArray(settings.temperature)) cycle.temperature = settings.temperature;
   writeConditions(settings.conditions, true);
-  drawOutputs(cycle);
+  summarise(cycle);
 }
 
 /** Draws a new seed, if each text is to have one. */
@@ -128,8 +129,9 @@ function drawOutputs(cycle) {
 }
 
 /** Shows the settings in a line, for when they are folded. */
-function summarise() {
-  const parts = [`temperature ${byId("temperature").value}`, `${byId("max_tokens").value} tokens`];
+function summarise(cycle) {
+  drawOutputs(cycle);
+  const parts = [`temperature ${cycle.temperature?.join(", ") ?? byId("temperature").value}`, `${byId("max_tokens").value} tokens`];
   if (byId("n").value !== "1") parts.push(`${byId("n").value} texts`);
   parts.push(...Object.entries(readConditions()).map(([name, label]) => `${name} ${label}`));
   byId("summary").textContent = parts.join(" · ");

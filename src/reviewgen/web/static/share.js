@@ -16,7 +16,7 @@ export function encodeFragment(settings) {
     const value = settings[name];
     if (value !== null && value !== undefined && value !== "") fields.set(name, Array.isArray(value) ? value.join(",") : value);
   }
-  for (const [name, value] of Object.entries(settings.conditions)) fields.set(`c.${name}`, value);
+  for (const [name, value] of Object.entries(settings.conditions)) if (value !== null) fields.set(`c.${name}`, value);
   return fields.toString();
 }
 
@@ -28,7 +28,7 @@ export function encodeFragment(settings) {
  */
 export function decodeFragment(fragment, models) {
   if (fragment.length > MAX_LENGTH) throw new Error(`The link is too long: at most ${MAX_LENGTH} characters can be read.`);
-  const settings = { conditions: {}, second: "", prompt: "", novelty: "", max_copy: null };
+  const settings = { conditions: Object.create(null), second: "", prompt: "", novelty: "", max_copy: null };
   for (const [name, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
     if (name.startsWith("c.")) settings.conditions[name.slice(2)] = value;
     else if (name === "temperature" && value.includes(",")) settings[name] = value.split(",").map((each) => toNumber(name, each));

@@ -23,5 +23,5 @@ export function percentText(probability) {
 /** Fills the legend: each shade over the bits that it begins with. */
 export function fillLegend(legend) {
   const shades = [0, ...EDGES].map((edge, shade) => create("span", { class: `swatch s${shade}`, text: edge }));
-  legend.replaceChildren(create("span", { text: "expected" }), ...shades, create("span", { text: "surprising, in bits" }));
+  legend.replaceChildren(create("span", { text: "expected" }), ...shades, create("span", { text: "surprising" }));
 }

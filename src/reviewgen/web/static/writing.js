@@ -5,7 +5,7 @@
  * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a button.
  */
 import { copyText, create } from "./dom.js";
-import { openMicroscope } from "./microscope.js";
+import { firstBox, openMicroscope } from "./microscope.js";
 import { bitsText, shadeOf } from "./surprise.js";
 import { addToken, cutBySpans, fitTokens, spoken } from "./tokens.js";
 
@@ -31,14 +31,14 @@ export class Writing {
   }
 
   build() {
-    this.facts = create("span", { class: "facts" });
+    this.facts = create("p", { class: "facts" });
     this.notes = create("div", { class: "notes" });
     this.body = create("div", { class: "written", onclick: (event) => this.onClick(event), onkeydown: (event) => this.onKey(event) });
     const copy = create("button", { type: "button", text: "Copy", onclick: () => this.copy(copy) });
     const share = create("button", { type: "button", text: "Share", "aria-haspopup": "dialog", onclick: () => this.actions.onShare(this.request, share) });
     const title = create("h3", { text: `Text ${this.number + 1}` });
     const buttons = create("span", { class: "buttons" }, copy, share);
-    this.element = create("article", { class: "text" }, create("header", {}, title, this.facts, buttons), this.body, this.notes);
+    this.element = create("article", { class: "text" }, create("header", {}, title, buttons), this.body, this.facts, this.notes);
   }
 
   async copy(button) {
@@ -82,12 +82,25 @@ export class Writing {
   /** Returns the element of a token. */
   span(index, place = 0) {
     const token = this.tokens[index];
-    const span = create("span", { class: `token s${shadeOf(token.bits)}${token.picked ? " picked" : ""}`, tabindex: -1 });
-    const pieces = this.copied.length ? cutBySpans(place, token.text, this.copied) : [{ text: token.text, span: null }];
-    span.append(...pieces.map((piece) => (piece.span ? create("mark", { text: piece.text }) : piece.text)));
-    span.copied = pieces.find((piece) => piece.span)?.span ?? null;
+    const span = create("span", { class: token.picked ? "token picked" : "token", tabindex: -1 });
+    const lead = token.text.trim() ? token.text.match(/^\s*/)[0] : ""; // not shaded, so that no shade stands at the end of a line
+    const ink = create("span", { class: `s${shadeOf(token.bits)}` });
+    span.append(...this.pieces(place, lead), ink);
+    ink.append(...this.pieces(place + lead.length, token.text.slice(lead.length)));
     this.spans[index] = span;
     return span;
+  }
+
+  /** Returns a part of the text, with what is copied in it underlined. */
+  pieces(place, text) {
+    const pieces = this.copied.length ? cutBySpans(place, text, this.copied) : [{ text, span: null }];
+    return pieces.map((piece) => (piece.span ? create("mark", { text: piece.text }) : piece.text));
+  }
+
+  /** Returns the copied span that a token is part of; null if it is not copied. */
+  copiedAt(index) {
+    const place = this.prompt.length + this.tokens.slice(0, index).reduce((sum, token) => sum + token.text.length, 0);
+    return this.copied.find((span) => span.start < place + this.tokens[index].text.length && span.end > place) ?? null;
   }
 
   /** Writes the number of tokens, their mean surprise and why the text ended, and lists what was copied. */
@@ -95,7 +108,7 @@ export class Writing {
     if (this.isWriting) return;
     const count = this.tokens.length;
     const bits = this.tokens.reduce((sum, token) => sum + token.bits, 0) / Math.max(1, count);
-    const facts = [`${count} tokens`, `${bitsText(bits)} each`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(Boolean);
+    const facts = [`${count} tokens`, `${bitsText(bits)} a token`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(Boolean);
     this.facts.textContent = facts.join(" · ");
     const items = this.copied.map((span) => create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)));
     const title = `${items.length} copied ${items.length === 1 ? "passage" : "passages"}`;
@@ -133,7 +146,7 @@ export class Writing {
 
   /** Returns the token on the line below (1) or above (-1) the current one that is nearest to it. */
   above(direction) {
-    const box = (index) => this.spans[index].getClientRects()[0] ?? this.spans[index].getBoundingClientRect();
+    const box = (index) => firstBox(this.spans[index]);
     const from = box(this.current);
     let best = this.current;
     for (let index = this.current + direction, line = null; this.spans[index]; index += direction) {
@@ -150,7 +163,7 @@ export class Writing {
   open(index) {
     this.setCurrent(index, true);
     openMicroscope(this.spans[index], this.tokens[index], {
-      copied: this.spans[index].copied,
+      copied: this.copiedAt(index),
       canPick: !this.isWriting,
       onPick: (alternative) => this.pick(index, alternative),
       onMove: (step) => this.spans[index + step] && this.open(index + step),

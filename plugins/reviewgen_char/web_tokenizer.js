@@ -1,0 +1,75 @@
+/**
+ * The tokenizer `char` in JavaScript: one id per character, other characters by the hexadecimal digits of their UTF-8 bytes.
+ *
+ * The ids are those of `tokenizer.py`: 0 and 1 are the beginning and the end of a text, 2 to 17 the digits, the others the
+ * characters in the order of their code points.
+ */
+
+const [BOS, EOS, FIRST_DIGIT, FIRST_CHARACTER] = [0, 1, 2, 18];
+
+/** Returns the tokenizer of a model; `files` are the texts of its files by name. */
+export default function createTokenizer(config, files) {
+  const characters = [...JSON.parse(files["characters.json"]).characters];
+  const ids = new Map(characters.map((character, place) => [character, FIRST_CHARACTER + place]));
+  const encoder = new TextEncoder();
+  const digits = (character) => [...toBytes(character)].flatMap((byte) => [FIRST_DIGIT + (byte >> 4), FIRST_DIGIT + (byte & 15)]);
+
+  function tokenBytes(id) {
+    if (id < FIRST_DIGIT) return [];
+    return id < FIRST_CHARACTER ? [256 + id - FIRST_DIGIT] : encoder.encode(characters[id - FIRST_CHARACTER]);
+  }
+
+  function decode(tokens) {
+    const parts = [];
+    let run = []; // of digits
+    for (const id of tokens) {
+      if (id < FIRST_DIGIT) continue;
+      if (id < FIRST_CHARACTER) {
+        run.push(id - FIRST_DIGIT);
+        continue;
+      }
+      if (run.length > 0) parts.push(decodeDigits(run));
+      run = [];
+      parts.push(characters[id - FIRST_CHARACTER]);
+    }
+    return parts.join("") + decodeDigits(run);
+  }
+
+  return {
+    vocabSize: FIRST_CHARACTER + characters.length,
+    bosId: BOS,
+    eosId: EOS,
+    encode: (text) => [...text].flatMap((character) => ids.get(character) ?? digits(character)),
+    decode,
+    tokenBytes,
+  };
+}
+
+/** Returns the UTF-8 bytes of a character; half a character (a surrogate) has three bytes, too. */
+function toBytes(character) {
+  const code = character.codePointAt(0);
+  if (code < 0xd800 || code > 0xdfff) return new TextEncoder().encode(character);
+  return [0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63)];
+}
+
+/** Decodes pairs of digits as UTF-8 bytes; a single last digit, and what is invalid, becomes U+FFFD. */
+function decodeDigits(digits) {
+  const bytes = [];
+  for (let place = 0; place + 1 < digits.length; place += 2) bytes.push(16 * digits[place] + digits[place + 1]);
+  return decodeBytes(bytes) + "\ufffd".repeat(digits.length % 2);
+}
+
+/** Decodes UTF-8, surrogates included. */
+function decodeBytes(bytes) {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const parts = [];
+  let start = 0;
+  for (let place = 0; place < bytes.length; place++) {
+    const [first, second, third] = bytes.slice(place, place + 3);
+    if (first !== 0xed || !(second >= 0xa0 && second <= 0xbf) || !(third >= 0x80 && third <= 0xbf)) continue;
+    parts.push(decoder.decode(Uint8Array.from(bytes.slice(start, place))));
+    parts.push(String.fromCharCode(0xd000 | ((second & 63) << 6) | (third & 63)));
+    start = place + 3;
+  }
+  return parts.join("") + decoder.decode(Uint8Array.from(bytes.slice(start)));
+}

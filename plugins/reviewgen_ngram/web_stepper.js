@@ -1,0 +1,162 @@
+/**
+ * The stepper of ngram in JavaScript: queries of the trie as in `trie.py`, of which it has the saved arrays (`tensors.py`).
+ *
+ * The context of a text is the node of its longest suffix that is a context of the model; it is the whole state. Node 0 is the
+ * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.
+ */
+
+/**
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. If they sum to one,
+ * it has `propose(state, number)`, too, which draws a token without computing all probabilities.
+ */
+export default function createStepper(name, config, tensors) {
+  const trie = readTrie(config, tensors);
+  const isDistribution = config.smoothing !== "stupid-backoff";
+
+  function forward(ids, state) {
+    for (const id of ids) state = follow(trie, state, id);
+    const row = computeProbabilities(trie, state);
+    const total = isDistribution ? 1 : row.reduce((sum, p) => sum + p, 0);
+    for (let id = 0; id < row.length; id++) row[id] = Math.log(row[id] / total);
+    return { logits: row, state };
+  }
+
+  const stepper = { initialState: () => 0, forward };
+  return isDistribution ? { ...stepper, propose: (state, number) => propose(trie, state, number) } : stepper;
+}
+
+/** Return the trie: the saved arrays, the first child of each context, and the node of each id after the empty context. */
+function readTrie(config, tensors) {
+  const array = (name) => tensors[name]?.data;
+  const starts = Array.from(array("starts"), Number); // of each level; they may be BigInts
+  const tokens = array("tokens");
+  const heads = new Int32Array(config.vocab_size);
+  for (let node = starts[1]; node < starts[2]; node++) heads[tokens[node]] = node;
+  return {
+    tokens,
+    heads,
+    first: addUpChildren(array("children"), starts[2]),
+    links: array("links"), // the context without its first token
+    ends: array("ends"), // the same of the last level's nodes; undefined: they are searched
+    probabilities: array("probabilities"),
+    book: array("book"), // the probability of each code, if `probabilities` are codes
+    backoffs: array("backoffs"),
+    root: array("root"), // the probability of each id after the empty context
+  };
+}
+
+/** Return the first child of each of I contexts, and where those of the last one end; children of the empty one are `heads`. */
+function addUpChildren(children, start) {
+  const first = new Int32Array(children.length + 1).fill(start);
+  for (let context = 1; context < children.length; context++) first[context + 1] = first[context] + children[context];
+  return first;
+}
+
+/** Return the child node for a token of a non-empty context, 0 if it has none; children are sorted by token. */
+function find({ tokens, first }, context, token) {
+  let low = first[context];
+  let high = first[context + 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (tokens[middle] < token) low = middle + 1;
+    else high = middle;
+  }
+  return low < first[context + 1] && tokens[low] === token ? low : 0;
+}
+
+/** Return the child for a token of any context. */
+function findChild(trie, context, token) {
+  return context === 0 ? trie.heads[token] : find(trie, context, token);
+}
+
+/** Return the context after a token that follows a context. */
+function follow(trie, context, token) {
+  while (context !== 0) {
+    const child = find(trie, context, token);
+    if (child !== 0) return contextAfter(trie, context, child, token);
+    context = trie.links[context];
+  }
+  return contextAfter(trie, 0, trie.heads[token], token);
+}
+
+/** Return the context after a token whose node is a child of a context. */
+function contextAfter(trie, context, child, token) {
+  const contexts = trie.links.length;
+  if (child < contexts) return child;
+  if (trie.ends) return trie.ends[child - contexts];
+  return context === 0 ? 0 : findChild(trie, trie.links[context], token);
+}
+
+/** Return the probability of a node's token after its parent. */
+function probabilityOf({ probabilities, book }, node) {
+  return book ? book[probabilities[node]] : probabilities[node];
+}
+
+/**
+ * Return the probability (V) of every id after a context. From the empty context to the longest, each overwrites the
+ * probabilities of its children: no test of what is there.
+ */
+function computeProbabilities(trie, context) {
+  const { tokens, first, links, backoffs, root } = trie;
+  const chain = [];
+  let weight = 1;
+  for (; context !== 0; context = links[context]) {
+    chain.push([context, weight]);
+    weight *= backoffs[context];
+  }
+  const row = new Float64Array(root.length);
+  for (let id = 0; id < row.length; id++) row[id] = weight * root[id];
+  for (const [longer, factor] of chain.reverse()) {
+    for (let child = first[longer]; child < first[longer + 1]; child++) {
+      row[tokens[child]] = factor * probabilityOf(trie, child);
+    }
+  }
+  return row;
+}
+
+/**
+ * Return a token drawn with a random number in [0, 1), and its probability, by inverse transform sampling: first the children of
+ * the longest context, then, context by context, those of a shorter one that the longer one lacks. It is the order of
+ * `sampling.py`, so that equal numbers give equal tokens.
+ */
+function propose(trie, context, number) {
+  const { tokens, first, links, backoffs, root } = trie;
+  const started = context;
+  let weight = 1;
+  let last = null; // of positive probability after the empty context
+  let [low, high] = [0, 0]; // the children of the longer context, which come again here
+  for (; context !== 0; context = links[context]) {
+    let passed = low;
+    for (let child = first[context]; child < first[context + 1]; child++) {
+      while (passed < high && tokens[passed] < tokens[child]) passed++;
+      if (passed < high && tokens[passed] === tokens[child]) continue;
+      const probability = weight * probabilityOf(trie, child);
+      number -= probability;
+      if (number < 0) return { token: tokens[child], probability };
+    }
+    weight *= backoffs[context];
+    [low, high] = [first[context], first[context + 1]];
+  }
+  for (let token = 0; token < root.length; token++) {
+    if (low < high && tokens[low] === token) {
+      low++;
+      continue;
+    }
+    const probability = weight * root[token];
+    if (probability > 0) last = { token, probability };
+    number -= probability;
+    if (number < 0) return last;
+  }
+  return last ?? lastChild(trie, started);
+}
+
+/** Return the last child of positive probability of the longest context that has one: rounding has passed it. */
+function lastChild(trie, context) {
+  for (; context !== 0; context = trie.links[context]) {
+    for (let child = trie.first[context + 1] - 1; child >= trie.first[context]; child--) {
+      const probability = probabilityOf(trie, child);
+      if (probability > 0) return { token: trie.tokens[child], probability };
+    }
+  }
+  return { token: trie.heads.indexOf(Math.max(...trie.heads)), probability: 1 };
+}

@@ -1,0 +1,87 @@
+/**
+ * The stepper of a blend in JavaScript: mixes the distributions of its parts, with the weights of `compiled/mixing.py`.
+ *
+ * The tensors of part 0 have the prefix "0.". M parts, V vocabulary.
+ */
+
+const SMALLEST = 1e-300; // sums of probabilities below may have lost digits
+
+/** Return the stepper of a blend: `{initialState(), forward(ids, state)}`; the logits are log probabilities. */
+export default function createStepper(name, config, tensors, createPart) {
+  const parts = config.models.map((part, number) => createPart(part.name, part.config, tensorsOf(tensors, number)));
+  const gate = config.gate?.coefficients;
+
+  function forward(ids, state) {
+    const steps = parts.map((part, number) => part.forward(ids, state[number]));
+    const distributions = steps.map((step) => softmax(step.logits));
+    const entropies = distributions.map((distribution) => distribution.entropy);
+    const weights = gate ? weigh(config.weights, gate, entropies) : config.weights;
+    return { logits: mix(distributions, weights), state: steps.map((step) => step.state) };
+  }
+
+  return { initialState: () => parts.map((part) => part.initialState()), forward };
+}
+
+/** Return the tensors of a part, without the prefix of their names. */
+function tensorsOf(tensors, number) {
+  const prefix = `${number}.`;
+  const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));
+  return Object.fromEntries(own.map(([name, tensor]) => [name.slice(prefix.length), tensor]));
+}
+
+/** Return the distribution of logits: unnormalised probabilities (V), their total, its log plus the largest logit, the entropy in nats. */
+function softmax(logits) {
+  let largest = -Infinity;
+  for (let id = 0; id < logits.length; id++) largest = Math.max(largest, logits[id]);
+  const probabilities = new Float64Array(logits.length);
+  let total = 0;
+  let mean = 0;
+  for (let id = 0; id < logits.length; id++) {
+    const p = Math.exp(logits[id] - largest);
+    probabilities[id] = p;
+    total += p;
+    if (p > 0) mean += p * (logits[id] - largest);
+  }
+  return { logits, probabilities, total, logTotal: largest + Math.log(total), entropy: Math.log(total) - mean / total };
+}
+
+/** Return the weights (M): a softmax of the log of the fixed weights plus the gate's quadratic function of the entropies. */
+function weigh(prior, gate, entropies) {
+  const scores = gate.map((coefficients) => score(coefficients, entropies));
+  const largest = Math.max(...scores);
+  const weights = scores.map((value, part) => prior[part] * Math.exp(value - largest));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight) => weight / total);
+}
+
+/** Return the value of a quadratic function: coefficients of 1, of each entropy, and of each product of two. */
+function score(coefficients, entropies) {
+  let place = 0;
+  let sum = coefficients[place++];
+  for (const entropy of entropies) sum += coefficients[place++] * entropy;
+  entropies.forEach((one, number) => {
+    for (const other of entropies.slice(number)) sum += coefficients[place++] * one * other;
+  });
+  return sum;
+}
+
+/** Return the logs (V) of the weighted sum of distributions. */
+function mix(distributions, weights) {
+  const mixed = new Float64Array(distributions[0].probabilities.length);
+  distributions.forEach(({ probabilities, total }, part) => {
+    const factor = weights[part] / total;
+    for (let id = 0; id < mixed.length; id++) mixed[id] += factor * probabilities[id];
+  });
+  for (let id = 0; id < mixed.length; id++) {
+    mixed[id] = mixed[id] > SMALLEST ? Math.log(mixed[id]) : mixLogs(distributions, weights, id);
+  }
+  return mixed;
+}
+
+/** Return the log probability of one id whose probability is too small to be added up; -Infinity if it has none. */
+function mixLogs(distributions, weights, id) {
+  const logs = distributions.map(({ logits, logTotal }, part) => Math.log(weights[part]) + logits[id] - logTotal);
+  const largest = Math.max(...logs);
+  if (largest === -Infinity) return largest;
+  return largest + Math.log(logs.reduce((sum, value) => sum + Math.exp(value - largest), 0));
+}

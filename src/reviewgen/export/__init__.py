@@ -1,0 +1,35 @@
+"""Trained models for browsers and other runtimes.
+
+    html             ``export_html``: one HTML page that generates without a server
+    packing          a model as the page loads it
+    onnx             ``export_onnx``: a folder that runtimes of ONNX load
+    onnx_graph       from a model to a graph
+    onnx_check       compares a graph with its model
+    onnx_failure     why a model cannot be exported
+    onnx_readme      programs that generate with a graph
+    transformers     ``export_transformers``: the tokenizer as transformers reads it
+    tokenizer_files  the tokenizer in each of its forms
+    folders          the folder of an export
+
+Each name is imported on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from reviewgen.export.html import export_html
+    from reviewgen.export.onnx import OnnxExport, export_onnx
+    from reviewgen.export.transformers import export_transformers
+
+__all__ = ["OnnxExport", "export_html", "export_onnx", "export_transformers"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "html": ["export_html"],
+        "onnx": ["OnnxExport", "export_onnx"],
+        "transformers": ["export_transformers"],
+    },
+)

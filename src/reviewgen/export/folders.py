@@ -1,0 +1,57 @@
+"""The folder of an export: it appears whole or not at all, and never replaces what is not an export. Knows no format."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reviewgen.errors import OutputExists, storage_errors
+from reviewgen.storage import new_folder, refuse_existing, write_file
+
+__all__ = ["check_target", "export_folder", "write_json", "write_text"]
+
+
+def check_target(folder: Path, marker: str, overwrite: bool) -> None:
+    """Raise if an export cannot be written, before any work.
+
+    Args:
+        folder: The target.
+        marker: A file that an earlier export of this kind has; a folder without it is never replaced.
+        overwrite: Whether to replace an earlier export.
+
+    Raises:
+        OutputExists: The target exists, and ``overwrite`` is false or it is not an export of this kind.
+        StorageError: The nearest existing parent is not a writable folder.
+    """
+    if not (overwrite and folder.is_dir() and not folder.is_symlink()):
+        refuse_existing(folder)
+    elif any(folder.iterdir()) and not (folder / marker).is_file():
+        raise OutputExists(
+            f"{folder} exists and has no {marker}, so it is not replaced. Give another folder, or remove it first."
+        )
+
+
+@contextlib.contextmanager
+def export_folder(folder: Path, marker: str, overwrite: bool) -> Iterator[Path]:
+    """Yield a scratch folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+
+    Raises:
+        OutputExists: See ``check_target``.
+        StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    check_target(folder, marker, overwrite)
+    with storage_errors(folder):
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(folder, overwrite=overwrite) as scratch:
+            yield scratch
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write a value as a JSON file."""
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file."""
+    write_file(file, text.encode("utf-8"))

@@ -1,0 +1,104 @@
+"""``export_html``: trained models in one HTML page that generates in the browser, without a server or a network."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reviewgen.bundle import Bundle
+from reviewgen.config import to_dict
+from reviewgen.errors import ConfigError, UnknownPlugin
+from reviewgen.export.packing import BITS, pack
+from reviewgen.model import ReviewModel
+from reviewgen.pages import refuse_page, save_page
+from reviewgen.registry import find_web_stepper, find_web_tokenizer, name_of, name_of_saved
+from reviewgen.storage import to_path
+from reviewgen.web import compose
+
+__all__ = ["export_html"]
+
+
+def export_html(
+    model: ReviewModel | Sequence[ReviewModel],
+    path: str | os.PathLike[str],
+    *,
+    bits: int = 8,
+    title: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a page with models inside: one HTML file that works without a network, from ``file://`` too.
+
+    Args:
+        model: A model, or several, to write with side by side.
+        path: The file; its suffix must be .html.
+        bits: Of each weight: 8 (with a scale for each row of a matrix), 16 or 32.
+        title: The title of the page; the names of the models if not given.
+        overwrite: Whether to replace an existing file.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: A setting is out of range, or the suffix is another one.
+        UnknownPlugin: The package of a model or tokenizer ships no JavaScript for it.
+        OutputExists: The file exists, and ``overwrite`` is false.
+        StorageError: The disk is full, or the folder is not writable; nothing is left behind.
+    """
+    file = to_path("path", path)
+    refuse_page(file, overwrite)
+    models = [model] if isinstance(model, ReviewModel) else list(model)
+    if not models or not all(isinstance(each, ReviewModel) for each in models):
+        raise ConfigError("export_html takes a ReviewModel, as reviewgen.load returns it, or a list of them.")
+    if bits not in BITS:
+        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {bits!r}.")
+    bundles = [each.bundle for each in models]
+    steppers, tokenizers = _scripts(bundles)
+    names = _names(bundles)
+    packed = [pack(bundle, name, bits) for bundle, name in zip(bundles, names, strict=True)]
+    save_page(compose(packed, steppers, tokenizers, title or " · ".join(names)), file, overwrite)
+    return file
+
+
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """Return the name of each model in the page: its preset, with a number where several have it."""
+    names: list[str] = []
+    for bundle in bundles:
+        same = sum(other.preset == bundle.preset for other in bundles[: len(names)])
+        names.append(f"{bundle.preset}-{same + 1}" if same else bundle.preset)
+    return names
+
+
+def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the sources of the steppers and of the tokenizers that some models need, by name.
+
+    Raises:
+        UnknownPlugin: There is none for a model or a tokenizer.
+    """
+    steppers: dict[str, str] = {}
+    tokenizers: dict[str, str] = {}
+    for bundle in bundles:
+        model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
+        for name, found in _models_of(model.name, name_of("model", model.name, model.package), to_dict(bundle.model.config)):
+            steppers[name] = _source("model", name, find_web_stepper(found))
+        script = find_web_tokenizer(name_of("tokenizer", tokenizer.name, tokenizer.package))
+        tokenizers[tokenizer.name] = _source("tokenizer", tokenizer.name, script)
+    return steppers, tokenizers
+
+
+def _models_of(name: str, found: str, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the name of a model and of its parts, each with the name that finds its plugin."""
+    parts = config.get("models", ()) if name == "blend" else ()
+    below = [each for part in parts for each in _models_of(part["name"], name_of_saved("model", part), part["config"])]
+    return [(name, found), *below]
+
+
+def _source(kind: str, name: str, script: Path | None) -> str:
+    if script is None:
+        raise UnknownPlugin(
+            f"The {kind} {name!r} has no JavaScript (an entry point in the group reviewgen.web_{_GROUPS[kind]}), so no page can "
+            "run it. Use `reviewgen serve` or `reviewgen demo`, which show the same page, or `reviewgen export --onnx`."
+        )
+    return script.read_text(encoding="utf-8")
+
+
+_GROUPS = {"model": "steppers", "tokenizer": "tokenizers"}

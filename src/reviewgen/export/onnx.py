@@ -1,0 +1,159 @@
+"""A model as a folder that any runtime of ONNX loads: graph, tokenizer, settings, and a README with programs that generate.
+
+The graph is compared with the model by onnxruntime before the folder appears; see ``onnx_graph`` and ``onnx_check``.
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reviewgen.blending.model import Blend
+from reviewgen.errors import ConfigError, PluginError
+from reviewgen.export.folders import check_target, export_folder, write_json, write_text
+from reviewgen.export.onnx_readme import write_readme
+from reviewgen.export.tokenizer_files import write_tokenizer
+from reviewgen.protocols import CountTrained, LanguageModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from reviewgen.model import ReviewModel
+
+__all__ = ["OnnxExport", "export_onnx"]
+
+GRAPH, SETTINGS, README = "model.onnx", "generation_config.json", "README.md"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+PASSAGE = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
+    "epoch of belief, it was the epoch of incredulity. «Très bien», she said; 10/10 👍"
+)
+CHECKED_TOKENS = 200  # of each text
+
+
+class OnnxExport(NamedTuple):
+    """An exported model.
+
+    Attributes:
+        folder: Its folder.
+        megabytes: The size of the graph.
+        largest_difference: Between its logits and those of the model, on the texts of the check.
+        tokenizer_json: Whether the tokenizer is there in the format of the library tokenizers.
+    """
+
+    folder: Path
+    megabytes: float
+    largest_difference: float
+    tokenizer_json: bool
+
+
+def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) -> OnnxExport:
+    """Write a model as ONNX, with its tokenizer and a README, after onnxruntime gave the model's own logits.
+
+    Args:
+        model: A model that was trained by gradient, or a blend of such models.
+        folder: The new folder.
+        overwrite: Whether to replace an earlier export there.
+
+    Raises:
+        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting.
+        PluginError: The model cannot be exported, or onnxruntime gives other logits than the model.
+        OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
+        StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
+    """
+    check_target(folder, GRAPH, overwrite)
+    _require_packages()
+    bundle, name = model.bundle, model.bundle.model_plugin.name
+    _refuse_counts(bundle.model, name)
+    with export_folder(folder, GRAPH, overwrite) as scratch:
+        try:
+            difference = _write_graph(scratch / GRAPH, bundle.model, _texts_to_check(model))
+        except PluginError as error:
+            raise PluginError(f"The model {name!r} cannot be exported to ONNX: {error} Use `reviewgen serve` instead.") from None
+        has_json = write_tokenizer(bundle, scratch)
+        write_json(scratch / SETTINGS, _settings(model))
+        write_text(scratch / README, write_readme(model, has_json))
+        megabytes = (scratch / GRAPH).stat().st_size / 1e6
+    return OnnxExport(folder, megabytes, difference, has_json)
+
+
+def _require_packages() -> None:
+    for package in PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise ConfigError(f"ONNX needs {package}, which is not installed: pip install 'reviewgen[onnx]'.") from None
+
+
+def _refuse_counts(model: LanguageModel, name: str) -> None:
+    parts = model.parts if isinstance(model, Blend) else (model,)
+    counted = next((part for part in parts if isinstance(part, CountTrained)), None)
+    if counted is None:
+        return
+    what = f"a part of the blend, {type(counted).__name__}, was" if isinstance(model, Blend) else f"{name!r} was"
+    raise ConfigError(
+        f"ONNX is for models that are trained by gradient; {what} trained by counting, and looks its counts up. For a browser "
+        "use `reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
+    )
+
+
+def _texts_to_check(model: "ReviewModel") -> list[list[int]]:
+    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates."""
+    generated = model.generate("", num_return_sequences=2, seed=0, max_new_tokens=CHECKED_TOKENS, do_sample=True, num_beams=1)
+    start = _start_ids(model)
+    return [[*start, *model.tokenizer.encode(text)][:CHECKED_TOKENS] for text in (PASSAGE, *generated)]
+
+
+def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]]) -> float:
+    """Write the first graph that onnxruntime runs with the model's own logits; return the largest difference.
+
+    Raises:
+        PluginError: There is none; the message is about the last way that was tried.
+    """
+    import onnx
+
+    from reviewgen.export.onnx_check import check_onnx
+    from reviewgen.export.onnx_failure import describe_failure
+    from reviewgen.export.onnx_graph import WAYS
+
+    problem = ""
+    for export in WAYS:
+        try:
+            graph: ModelProto = export(model)
+        except Exception as error:  # torch, its tracer and the plugin's own code raise anything
+            problem = describe_failure(error)
+            continue
+        onnx.save_model(graph, file)
+        try:
+            return check_onnx(file, model, texts)
+        except PluginError as error:
+            problem = str(error)
+    raise PluginError(problem)
+
+
+def _start_ids(model: "ReviewModel") -> list[int]:
+    return [model.tokenizer.bos_id, *model.conditions.encode(model.generation_config.conditions)]
+
+
+def _settings(model: "ReviewModel") -> dict[str, Any]:
+    """Return what a program needs to generate: the names of transformers, and two of our own."""
+    config, tokenizer, conditions = model.generation_config, model.tokenizer, model.conditions
+    ids = {
+        condition.name: {"": first} | {value.label: first + 1 + place for place, value in enumerate(condition.values)}
+        for condition, first in zip(conditions, conditions.unspecified_ids, strict=True)
+    }
+    return {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "do_sample": True,
+        "temperature": config.temperatures[0],
+        "top_k": config.top_k,
+        "top_p": config.top_p,
+        "min_p": config.min_p,
+        "repetition_penalty": config.repetition_penalty,
+        "no_repeat_ngram_size": config.no_repeat_ngram_size,
+        "max_new_tokens": config.max_new_tokens,
+        "suppress_tokens": [tokenizer.bos_id, *range(tokenizer.vocab_size, conditions.vocab_size)],
+        "start_ids": _start_ids(model),
+        "condition_ids": ids,
+    }

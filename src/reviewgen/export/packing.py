@@ -1,0 +1,148 @@
+"""A trained model as a page loads it: a manifest of JSON values, and one blob of arrays, compressed with gzip.
+
+The format is described in docs/reference/page-format.md, and read by ``web/static/model.js``. The matrices of a model that is
+trained by gradient are stored in 8 bits with a scale for each row, in 16 or in 32, as ``save_pretrained(dtype=...)`` stores them;
+everything else, such as the arrays of an n-gram, as it is.
+"""
+
+import gzip
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviewgen.blending.model import Blend
+from reviewgen.bundle import Bundle
+from reviewgen.bundle.tokenizer_files import save_tokenizer
+from reviewgen.card import brief_facts
+from reviewgen.config import to_dict
+from reviewgen.errors import BundleError, ConfigError
+from reviewgen.protocols import CountTrained
+from reviewgen.web import PackedModel
+
+__all__ = ["BITS", "pack"]
+
+BITS = (8, 16, 32)
+ALIGNMENT = 8  # bytes
+LARGEST_INT8 = np.float32(127)
+_INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
+
+
+def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
+    """Return a trained model as a page loads it.
+
+    Args:
+        bundle: The model.
+        name: Its name in the page; that of its preset if not given.
+        bits: Of each weight of a matrix: 8, 16 or 32.
+
+    Raises:
+        ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
+        BundleError: A tensor or a file of the tokenizer has no form in a page.
+    """
+    if bits not in BITS:
+        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {bits!r}.")
+    blob = _Blob()
+    manifest = {
+        "id": name or bundle.preset,
+        "preset": bundle.preset,
+        "model": {"name": bundle.model_plugin.name, "config": to_dict(bundle.model.config)},
+        "tokenizer": {
+            "name": bundle.tokenizer_plugin.name,
+            "config": to_dict(bundle.tokenizer_config),
+            "files": _tokenizer_files(bundle),
+        },
+        "tensors": _add_tensors(bundle.model, bits, blob),
+        "conditions": bundle.conditions.to_json() if bundle.conditions else [],
+        "generationConfig": to_dict(bundle.generation),
+        "facts": brief_facts(bundle),
+        "card": bundle.card,
+        "spelling": _add_lexicon(bundle, blob),
+        "notes": [],
+    }
+    return PackedModel(manifest, gzip.compress(bytes(blob.content), mtime=0))
+
+
+class _Blob:
+    """Arrays one after another, little endian, each at a multiple of 8 bytes."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def add(self, array: np.ndarray) -> dict[str, Any]:
+        """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
+        self.content += bytes(-len(self.content) % ALIGNMENT)
+        entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(self.content), "length": array.size}
+        self.content += np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        return entry
+
+
+def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
+    """Append the tensors of a model, tied ones once; return their entries by name."""
+    parts = {f"{number}.": part for number, part in enumerate(model.parts)} if isinstance(model, Blend) else {"": model}
+    counted = tuple(prefix for prefix, part in parts.items() if isinstance(part, CountTrained))
+    entries: dict[str, Any] = {}
+    stored: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, tensor in model.state_dict().items():
+        key = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if key not in stored or not tensor.numel():
+            plain = tensor.detach().cpu()
+            array = (plain if plain.dtype.itemsize != 2 or not plain.is_floating_point() else plain.float()).numpy()
+            stored[key] = _add_tensor(name, array, 32 if name.startswith(counted) else bits, blob)
+        entries[name] = stored[key]
+    return entries
+
+
+def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
+    """Append a tensor; a float32 matrix in the given bits."""
+    if (narrow := _INTEGERS.get(array.dtype.name)) is not None:
+        if array.size and not np.array_equal(array, array.astype(narrow)):
+            raise BundleError(f"The tensor {name} holds integers beyond 32 bits, which a page cannot read.")
+        array = array.astype(narrow)
+    if array.dtype.name not in ("float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"):
+        raise BundleError(f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read.")
+    if array.dtype != np.float32 or array.ndim != 2 or bits == 32 or not np.isfinite(array).all():
+        return blob.add(array)
+    if bits == 8:
+        numbers, scales = _quantize(array)
+        entry, scale = blob.add(numbers), blob.add(scales)
+        return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
+    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")
+    return blob.add(array.astype(np.float16))
+
+
+def _quantize(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a float32 matrix as int8, (R, C), and the scale of each row, (R,)."""
+    largest = np.abs(matrix).max(axis=1, initial=0)
+    scales = np.where(largest > 0, largest, LARGEST_INT8) / LARGEST_INT8
+    return np.rint(matrix / scales[:, None]).clip(-LARGEST_INT8, LARGEST_INT8).astype(np.int8), scales.astype(np.float32)
+
+
+def _add_lexicon(bundle: Bundle, blob: _Blob) -> dict[str, Any] | None:
+    """Append the automata of the known words and of what stands between them; return their entries, with the roots."""
+    if bundle.lexicon is None:
+        return None
+    parts = {"words": bundle.lexicon.words, "separators": bundle.lexicon.separators}
+    return {name: blob.add(automaton.nodes) | {"root": automaton.root} for name, automaton in parts.items()}
+
+
+def _tokenizer_files(bundle: Bundle) -> Mapping[str, str]:
+    """Return the text of each file of the tokenizer by its name; JSON without white space."""
+    name = bundle.tokenizer_plugin.name
+    with tempfile.TemporaryDirectory(prefix="reviewgen-") as folder:
+        files = [Path(folder, file) for file in save_tokenizer(bundle.tokenizer, name, Path(folder))]
+        try:
+            return {file.name: _shorten(file.read_text(encoding="utf-8")) for file in files}
+        except UnicodeDecodeError:
+            raise BundleError(f"The tokenizer {name!r} saves files that are not text, which a page cannot read.") from None
+
+
+def _shorten(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    except ValueError:
+        return text  # not JSON

@@ -1,0 +1,186 @@
+/**
+ * Samples one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw by inverse transform sampling.
+ *
+ * The same steps in the same order as `reviewgen.compiled.sampling`, in 64-bit numbers, so that equal logits and equal random
+ * numbers give equal tokens. Each setting means what it means in transformers. Knows neither a model nor a tokenizer.
+ */
+
+import { exp } from "./exponential.js";
+import { filterProbs, largestOf, sum } from "./filters.js";
+import { follows, ruleOutMisspelled } from "./spelling.js";
+
+/** In place of a token: a token was refused; every token left is forbidden; every token has probability zero; NaN logits. */
+export const [NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER] = [-1, -2, -3, -4];
+
+const MAX_REDRAWS = 8; // each takes some bits of the random number
+
+/**
+ * Returns the sampling settings of a call.
+ * @param {object} config The generation settings, with the names of `GenerationConfig`.
+ * @param {{vocabSize: number, bosId: number, eosId: number}} tokenizer
+ */
+export function samplingParams(config, tokenizer) {
+  return {
+    temperatures: [config.temperature].flat(),
+    topK: config.top_k < tokenizer.vocabSize ? config.top_k : 0,
+    topP: config.top_p,
+    minP: config.min_p,
+    repetitionPenalty: config.repetition_penalty,
+    noRepeatNgramSize: config.no_repeat_ngram_size,
+    minNewTokens: config.min_new_tokens,
+    isGreedy: config.do_sample === false,
+    eosId: tokenizer.eosId,
+    bosId: tokenizer.bosId,
+    vocabSize: tokenizer.vocabSize,
+  };
+}
+
+/** Returns whether a token's probability depends on the tokens before it through a penalty. */
+export function looksBack(params) {
+  return params.repetitionPenalty !== 1 || params.noRepeatNgramSize > 0;
+}
+
+/** Returns the temperature of a new token. */
+export function temperatureOf(params, newTokens) {
+  return params.temperatures[newTokens % params.temperatures.length];
+}
+
+/**
+ * Samples the token after a text.
+ * @param {ArrayLike<number>} logits One for each id.
+ * @param {number[]} text The ids so far, those before the text included.
+ * @param {number} newTokens How many of them are new.
+ * @param {number[]} uniform Two random numbers in [0, 1); the second is used where the token of the first is forbidden.
+ * @param {object} params As `samplingParams` returns them.
+ * @param {object|null} spelling The words that the text may contain; null for any.
+ * @param {number[]} place Its place among them.
+ * @returns {{token: number, used: number, place: number[]}} The token or a code, how many random numbers it used, and the place
+ *   after it.
+ */
+export function sampleToken(logits, text, newTokens, uniform, params, spelling, place) {
+  const scores = applyPenalties(logits, text, newTokens, params);
+  let largest = largestScore(scores);
+  if (!(largest > -Infinity && largest < Infinity)) {
+    return { token: largest === -Infinity ? NOTHING_LEFT : NOT_A_NUMBER, used: 1, place };
+  }
+  const temperature = temperatureOf(params, newTokens);
+  let probs = weigh(scores, largest, temperature, params);
+  let [token, used, second] = [drawToken(probs, uniform[0]), 1, uniform[1]];
+  if (spelling !== null && follows(spelling, place, token, params.eosId) === null) {
+    [token, second] = redraw(spelling, place, params.eosId, probs, token, second);
+    used = 2;
+  }
+  if (token === NONE) {
+    ruleOutMisspelled(spelling, place, params.eosId, scores, -Infinity);
+    largest = largestScore(scores);
+    if (largest === -Infinity) return { token: DEAD_END, used, place };
+    probs = weigh(scores, largest, temperature, params);
+    token = drawToken(probs, second);
+  }
+  return { token, used, place: spelling === null ? place : follows(spelling, place, token, params.eosId) };
+}
+
+/**
+ * Returns the logits after penalties, as float64.
+ *
+ * The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
+ * negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before `minNewTokens`.
+ */
+function applyPenalties(logits, text, newTokens, params) {
+  const scores = Float64Array.from(logits);
+  scores.fill(-Infinity, params.vocabSize); // ids of conditions
+  const [penalty, ngram] = [params.repetitionPenalty, params.noRepeatNgramSize];
+  if (penalty !== 1) {
+    for (const token of text) { // from the logits, so that a token that occurs twice is not penalised twice
+      if (token < params.vocabSize) scores[token] = logits[token] < 0 ? logits[token] * penalty : logits[token] / penalty;
+    }
+  }
+  if (ngram > 0 && ngram <= text.length + 1) {
+    for (let start = 0; start + ngram <= text.length; start++) {
+      if (endsWithNgram(text, start, ngram) && text[start + ngram - 1] < params.vocabSize) scores[text[start + ngram - 1]] = -Infinity;
+    }
+  }
+  if (newTokens < params.minNewTokens) scores[params.eosId] = -Infinity;
+  scores[params.bosId] = -Infinity;
+  return scores;
+}
+
+/** Returns whether the text ends with the n-gram's tokens at `start`, but for its last one. */
+function endsWithNgram(text, start, ngram) {
+  for (let step = 0; step < ngram - 1; step++) {
+    if (text[start + step] !== text[text.length - ngram + 1 + step]) return false;
+  }
+  return true;
+}
+
+/** Returns the largest score; NaN where one is NaN or plus infinity. */
+function largestScore(scores) {
+  let largest = -Infinity;
+  for (let token = 0; token < scores.length; token++) {
+    if (!(scores[token] < Infinity)) return NaN; // NaN compares false
+    if (scores[token] > largest) largest = scores[token];
+  }
+  return largest;
+}
+
+/** Returns unnormalised probabilities after temperature and filters, or if greedy, all of it for the most probable token. */
+function weigh(scores, largest, temperature, params) {
+  const probs = new Float64Array(scores.length);
+  if (params.isGreedy) {
+    probs[scores.indexOf(largest)] = 1; // of equals, the smallest id
+    return probs;
+  }
+  for (let token = 0; token < scores.length; token++) probs[token] = exp((scores[token] - largest) / temperature);
+  filterProbs(probs, params);
+  return probs;
+}
+
+/** Returns the token at which the cumulative sum of probabilities passes `uniform`, in [0, 1), of the total. */
+export function drawToken(probs, uniform) {
+  let rest = uniform * sum(probs);
+  let last = 0;
+  for (let token = 0; token < probs.length; token++) {
+    if (probs[token] > 0) {
+      last = token; // the last token of positive probability, should rounding pass it
+      rest -= probs[token];
+      if (rest < 0) break;
+    }
+  }
+  return last;
+}
+
+/**
+ * Draws other tokens in place of one that may not follow a text, each only once, until one may.
+ *
+ * Where `uniform` lies between the cumulative sums before and after a token is a random number, too: the next one.
+ * @returns {[number, number]} The token, or NONE if a few others may not follow either; and a random number not used yet.
+ */
+export function redraw(spelling, place, eos, probs, refused, uniform) {
+  probs[refused] = 0;
+  let total = sum(probs);
+  for (let round = 0; round < MAX_REDRAWS; round++) {
+    let [rest, chosen] = [uniform * total, NONE];
+    for (let token = 0; token < probs.length; token++) {
+      if (rest < probs[token]) {
+        chosen = token;
+        break;
+      }
+      rest -= probs[token];
+    }
+    if (chosen === NONE) break; // none is left, or rounding has passed the last one
+    uniform = rest / probs[chosen];
+    if (follows(spelling, place, chosen, eos) !== null) return [chosen, uniform];
+    total -= probs[chosen];
+    probs[chosen] = 0;
+  }
+  return [NONE, uniform];
+}
+
+/** Applies a temperature to probabilities in place: raises them to 1 / temperature, up to a factor, in single precision. */
+export function sharpen(probs, temperature) {
+  if (temperature === 1) return;
+  const [largest, exponent] = [largestOf(probs), Math.fround(1 / temperature)];
+  for (let token = 0; token < probs.length; token++) {
+    probs[token] = Math.fround(Math.fround(probs[token] / largest) ** exponent);
+  }
+}

@@ -1,0 +1,83 @@
+/** Answers the questions in a JSON file with the modules of the browser engine, and prints the answers as JSON. */
+
+import { readFileSync } from "node:fs";
+
+const { root, questions } = JSON.parse(readFileSync(process.argv[2], "utf8"));
+const load = (name) => import(`file://${root}/${name}`);
+const loadSource = async (source) => (await import(`data:text/javascript;base64,${Buffer.from(source).toString("base64")}`)).default;
+
+async function loadSources(sources) {
+  const made = await Promise.all(Object.values(sources).map(loadSource));
+  return Object.fromEntries(Object.keys(sources).map((name, place) => [name, made[place]]));
+}
+
+/** Returns the engine of a packed model in a folder. */
+async function createEngine({ folder, steppers, tokenizers }) {
+  const { createBrowserEngine } = await load("browser_engine.js");
+  const manifest = JSON.parse(readFileSync(`${folder}/manifest.json`, "utf8"));
+  const plugins = { steppers: await loadSources(steppers), tokenizers: await loadSources(tokenizers) };
+  return createBrowserEngine([{ manifest, readBlob: () => readFileSync(`${folder}/blob.gz`) }], plugins);
+}
+
+/** Returns what a request gives: the ends of its texts, what the tokens added, and their bits and alternatives; or the error. */
+async function complete(engine, request) {
+  const texts = Array.from({ length: request.n ?? 1 }, () => ({ shown: request.prompt ?? "", bits: [], alternatives: [] }));
+  try {
+    for await (const { index, ...event } of engine.complete(request)) {
+      if (event.type === "end") Object.assign(texts[index], { text: event.text, reason: event.reason });
+      else {
+        texts[index].shown += event.text;
+        texts[index].bits.push(event.bits);
+        texts[index].alternatives.push(event.alternatives);
+      }
+    }
+  } catch (error) {
+    return { error: error.message };
+  }
+  return { texts };
+}
+
+const answers = {
+  async random({ streams, count }) {
+    const { createRandom } = await load("random.js");
+    return streams.map(([seed, number]) => createRandom(seed, number).peek(count));
+  },
+  async tokenize({ source, files, texts, ids }) {
+    const tokenizer = (await loadSource(source))({}, files);
+    const { vocabSize, bosId, eosId } = tokenizer;
+    const bytes = Array.from({ length: vocabSize }, (_, id) => Array.from(tokenizer.tokenBytes(id)));
+    return { vocabSize, bosId, eosId, bytes, encoded: texts.map(tokenizer.encode), decoded: ids.map(tokenizer.decode) };
+  },
+  async sentences({ texts }) {
+    const { sentenceEnds } = await load("sentences.js");
+    return texts.map((text) => sentenceEnds(text));
+  },
+  async split({ source, files, texts }) {
+    const { createPieces, splitPrompt } = await load("prompts.js");
+    const tokenizer = (await loadSource(source))({}, files);
+    const pieces = createPieces(tokenizer);
+    return texts.map((text) => splitPrompt(tokenizer, pieces, text));
+  },
+  async sample({ cases }) {
+    const { samplingParams, sampleToken } = await load("sampling.js");
+    return cases.map(({ logits, text, newTokens, uniform, config, tokenizer }) => {
+      const params = samplingParams(config, tokenizer);
+      const numbers = logits.map((logit) => logit ?? -Infinity);
+      const { token, used } = sampleToken(Float32Array.from(numbers), text, newTokens, uniform, params, null, [-1, -1, -1]);
+      return [token, used];
+    });
+  },
+  async complete({ model, requests }) {
+    const engine = await createEngine(model);
+    const results = [];
+    for (const request of requests) results.push(await complete(engine, request));
+    return results;
+  },
+  async models({ model }) {
+    return (await createEngine(model)).models();
+  },
+};
+
+const results = [];
+for (const { ask, ...question } of questions) results.push(await answers[ask](question));
+process.stdout.write(JSON.stringify(results));

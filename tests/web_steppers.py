@@ -1,0 +1,100 @@
+"""Web steppers beside Python's: a model as a folder that ``tests/javascript`` reads, in Node and in a browser."""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviewgen.config import to_dict
+from tests.node import run_node
+
+JAVASCRIPT = Path(__file__).parent / "javascript"
+SITE = "http://steppers.test"  # of the pages in the browser; nothing is sent there
+IN_PAGE = """async () => {
+  const read = async (name) => (await fetch(name)).json();
+  const { run } = await import("/steppers.js");
+  const buffer = await (await fetch("tensors.bin")).arrayBuffer();
+  const { logits, answer } = await run(await read("sources.json"), await read("model.json"), buffer, await read("request.json"));
+  const reader = new FileReader();
+  await new Promise((done) => { reader.onload = done; reader.readAsDataURL(new Blob([logits])); });
+  return { ...answer, logits: reader.result };
+}"""
+Pieces = Sequence[Sequence[int]]
+"""A text in pieces that are fed one after another."""
+
+
+def sources() -> dict[str, str]:
+    """Return the source of each installed web stepper, by the name of the model."""
+    return {point.name: point.load().read_text(encoding="utf-8") for point in entry_points(group="reviewgen.web_steppers")}
+
+
+def write_model(folder: Path, name: str, model: Any, steppers: Mapping[str, str] | None = None) -> Path:
+    """Write a model's config and tensors, and the web steppers, to a folder."""
+    tensors, blob = {}, bytearray()
+    for key, tensor in model.state_dict().items():
+        array = tensor.detach().numpy()
+        tensors[key] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(blob)}
+        blob += array.tobytes() + bytes(-array.nbytes % 8)
+    folder.mkdir(exist_ok=True)
+    (folder / "tensors.bin").write_bytes(blob)
+    (folder / "model.json").write_text(json.dumps({"name": name, "config": to_dict(model.config), "tensors": tensors}))
+    (folder / "sources.json").write_text(json.dumps(steppers or sources()))
+    return folder
+
+
+def ask_node(folder: Path, **request: Any) -> dict[str, Any]:
+    """Run the model of a folder in Node, and return its answer: see ``run_steppers.mjs``."""
+    (folder / "request.json").write_text(json.dumps(request))
+    answer: dict[str, Any] = json.loads(run_node(JAVASCRIPT / "run_steppers.mjs", str(folder)))
+    return answer
+
+
+def ask_browser(browser: Any, folder: Path, **request: Any) -> dict[str, Any]:
+    """Do the same in a browser."""
+    (folder / "request.json").write_text(json.dumps(request))
+    page = browser.new_page()
+    page.route(f"{SITE}/*", lambda route: route.fulfill(**_response(folder, route.request.url.removeprefix(f"{SITE}/"))))
+    page.goto(f"{SITE}/page.html")
+    answer: dict[str, Any] = page.evaluate(IN_PAGE)
+    page.close()
+    (folder / "logits.bin").write_bytes(b64decode(answer.pop("logits").partition(",")[2]))
+    return answer
+
+
+def _response(folder: Path, name: str) -> dict[str, Any]:
+    """Return a file of a model's folder, or of ``tests/javascript``, as the answer to a browser."""
+    if name == "page.html":
+        return {"body": "<!doctype html><title>A web stepper</title>", "content_type": "text/html"}
+    file = (JAVASCRIPT if name.endswith(".js") else folder) / name
+    return {"body": file.read_bytes(), "content_type": "text/javascript" if name.endswith(".js") else "application/json"}
+
+
+def logits_in_node(folder: Path, texts: Sequence[Pieces], vocab_size: int) -> np.ndarray:
+    """Return the logits after each piece of each text, (N, V), as the web stepper computes them."""
+    ask_node(folder, texts=texts)
+    return np.fromfile(folder / "logits.bin").reshape(-1, vocab_size)
+
+
+def logits_in_python(stepper: Any, texts: Iterable[Pieces]) -> np.ndarray:
+    """Return the same of a stepper in Python."""
+    rows = []
+    for pieces in texts:
+        state = stepper.initial_state(1)
+        for ids in pieces:
+            logits, state = stepper.forward(np.array([ids], np.int64), state)
+            rows.append(logits[0])
+    return np.stack(rows)
+
+
+def greedy_in_python(stepper: Any, prompt: Sequence[int], count: int) -> list[int]:
+    """Return the most probable continuation of a prompt."""
+    logits, state = stepper.forward(np.array([prompt], np.int64), stepper.initial_state(1))
+    ids: list[int] = []
+    while len(ids) < count:
+        ids.append(int(logits[0].argmax()))
+        logits, state = stepper.forward(np.array([ids[-1:]], np.int64), state)
+    return ids
