@@ -12,14 +12,16 @@ import time
 
 import httpx
 import pytest
+import torch
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from reviewgen.errors import ConfigError
+from reviewgen.errors import BrokenPlugin, ConfigError
+from reviewgen.serving.app import create_app
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
-from tests.unit.fakes import NGRAM, run_command, train_tiny
-from tests.unit.live_server import LiveServer, serve, slow_model, wait_for
+from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
+from tests.unit.live_server import LiveServer, SlowModel, serve, slow_model, wait_for
 
 KEY = "sk-0123456789abcdef"
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -621,6 +623,23 @@ def test_what_cannot_be_served_is_said_before_it_serves(folder, tmp_path, monkey
             errors = [line for line in problem.splitlines() if line.startswith("error:")]
             assert code == status and len(errors) == 1 and out == "", problem
             assert all(part in errors[0] for part in parts) and "Traceback" not in problem
+
+
+class GrowingModel(SlowModel):
+    """Keeps all tokens in its state."""
+
+    def initial_state(self, batch_size: int) -> torch.Tensor:
+        return torch.zeros(batch_size, 0)
+
+    def __call__(self, ids: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.table[ids], torch.cat([state, ids.float()], dim=1)
+
+
+def test_a_model_that_no_engine_can_run_is_named(ngram):
+    before = threading.active_count()
+    with pytest.raises(BrokenPlugin, match="second cannot be served: The model's states have different shapes"):
+        create_app({"first": ngram, "second": review_model(GrowingModel(), LETTERS)})
+    wait_for(lambda: threading.active_count() <= before)  # the engine of the first one has ended
 
 
 def test_an_open_host_without_a_key_is_warned_of(folder, monkeypatch, capsys):
