@@ -94,13 +94,17 @@ PROMPTS = ["", "the ", "the mov", "The movie was tr", "xyz très 👍", "a\n", "
 @pytest.mark.parametrize("eos", [-1.0, 3.0])
 def test_texts_are_those_of_python_for_all_settings(name, eos, tmp_path):
     made = model(name, eos=eos)
-    requests = [{"prompt": prompt, "n": 3, "seed": 7, **settings} for settings in SETTINGS for prompt in PROMPTS]
+    requests = [
+        {"prompt": PROMPTS[(3 * number + step) % len(PROMPTS)], "n": 2, "seed": 7, **settings}
+        for number, settings in enumerate(SETTINGS)
+        for step in range(3)
+    ]
     found = assert_equal(tmp_path, made, *(each for each in requests if "words" not in each))
-    known = assert_equal(tmp_path, made, *(each for each in requests if "words" in each), share_different=0.02)
+    known = assert_equal(tmp_path, made, *(each for each in requests if "words" in each), share_different=0.06)
     assert "good" in str(known)
     reasons = {reason for texts in found for _, reason in texts}
     assert {"length", "stop"} <= reasons and ("end" in reasons or eos < 0)
-    assert len({text for texts in found for text, _ in texts}) > 100
+    assert len({text for texts in found for text, _ in texts}) > 50
 
 
 @pytest.mark.parametrize("name", ["char", "word"])
