@@ -101,7 +101,7 @@ def test_texts_are_those_of_python_for_all_settings(name, eos, tmp_path):
     ]
     found = assert_equal(tmp_path, made, *(each for each in requests if "words" not in each))
     known = assert_equal(tmp_path, made, *(each for each in requests if "words" in each), share_different=0.06)
-    assert "good" in str(known)
+    assert any(text.split() for texts in known for text, _ in texts)
     reasons = {reason for texts in found for _, reason in texts}
     assert {"length", "stop"} <= reasons and ("end" in reasons or eos < 0)
     assert len({text for texts in found for text, _ in texts}) > 50
