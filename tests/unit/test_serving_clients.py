@@ -185,3 +185,29 @@ def test_langchain(server, model):
     assert "the " + "".join(writer.stream("the ")) == expected
     both = writer.generate(["the ", "a"])
     assert both.llm_output["token_usage"]["prompt_tokens"] == 5 and len(both.generations) == 2
+
+
+# The page
+
+
+def test_the_page_writes_what_generate_does(browser, model):
+    with serve({"mine": model}, page=True) as other:
+        context = browser.new_context()
+        page, heard = context.new_page(), []
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("console", lambda message: heard.append(message.text))
+        bodies: list[dict] = []
+        page.on("request", lambda request: bodies.append(request.post_data_json) if request.method == "POST" else None)
+        page.goto(f"{other.url}/")
+        page.locator("#model option").first.wait_for(state="attached")
+        page.fill("#prompt", "the ")
+        page.fill("#seed", "9")
+        page.click("#write")
+        page.locator(".text .facts", has_text="tokens").last.wait_for()
+        (fields,) = bodies
+        names = {"max_tokens": "max_new_tokens", "n": "num_return_sequences"}
+        others = ("model", "stream", "logprobs", "novelty")
+        own = {names.get(name, name): value for name, value in fields.items() if name not in others}
+        assert page.locator(".written").all_text_contents() == model.generate(own.pop("prompt"), **own)
+        assert heard == [] and fields["seed"] == 9
+        context.close()
