@@ -2,7 +2,10 @@
  * An engine without a model, in place of browser_engine.js: tokens depend on the seed, the number of the text and what stands before,
  * as those of a real one do. `packed[n].manifest` is what models() returns. A prompt may ask for trouble: see `complete`.
  */
-const WORDS = " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|.\n| good".split("|");
+const WORDS =
+  " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|.\n| good".split(
+    "|",
+  );
 
 /** Returns a number in [0, 1) that depends on all of a text (FNV-1a, then mixed). */
 function hash(text) {
@@ -39,7 +42,13 @@ async function* complete(request, signal) {
     for (let index = 0; index < request.n; index++) {
       const { alternatives, drawn } = step(request, index, texts[index]);
       texts[index] += drawn.text;
-      yield { type: "token", index, text: drawn.text, bits: -Math.log2(drawn.probability) * (1 + 2 * hash(texts[index])), alternatives };
+      yield {
+        type: "token",
+        index,
+        text: drawn.text,
+        bits: -Math.log2(drawn.probability) * (1 + 2 * hash(texts[index])),
+        alternatives,
+      };
     }
   }
   for (let index = 0; index < request.n; index++) {
@@ -66,6 +75,7 @@ function copiedOf(request, text) {
 export function createBrowserEngine(packed) {
   for (const { readBlob } of packed) if (!(readBlob() instanceof Uint8Array)) throw new Error("A blob is not bytes.");
   const models = packed.map((each) => each.manifest);
-  if (models.some((model) => model.id === "broken")) return { models: () => Promise.reject(new Error("The model is damaged.")), complete };
+  if (models.some((model) => model.id === "broken"))
+    return { models: () => Promise.reject(new Error("The model is damaged.")), complete };
   return { models: async () => models, complete };
 }

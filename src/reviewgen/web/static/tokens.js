@@ -34,9 +34,11 @@ export function addToken(tokens, token, waiting, first, prompt) {
   return 0;
 }
 
-/** Returns the alternatives of a first token that repeats the end of the prompt, as what they add to it; others would change it. */
+/** Returns the alternatives of a token that repeats the end of the prompt as what they add to it; others would change it. */
 function afterPrompt({ text, alternatives }, prompt) {
-  const own = alternatives.find((each) => each.text.length > text.length && each.text.endsWith(text) && prompt.endsWith(each.text.slice(0, -text.length)));
+  const own = alternatives.find(
+    (each) => each.text.length > text.length && each.text.endsWith(text) && prompt.endsWith(each.text.slice(0, -text.length)),
+  );
   if (!own) return alternatives;
   const repeated = own.text.slice(0, -text.length);
   const fitting = alternatives.filter((each) => each.text.startsWith(repeated));
