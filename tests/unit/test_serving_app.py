@@ -280,7 +280,7 @@ BAD = {
     "an unknown condition": ({"conditions": {"stars": 5}}, 400, "stars"),
     "max_copy alone": ({"max_copy": 5}, 400, "novelty"),
     "too few tokens": ({"min_tokens": 9, "max_tokens": 3}, 400, "min_tokens=9"),
-    "words that do not come": ({"must_include": "xylophone", "max_tokens": 5}, 422, "xylophone"),
+    "words that do not come": ({"must_include": "xylophone", "max_tokens": 5}, 422, "longer texts (max_tokens)"),
     "a model of another type": ({"model": 5}, 400, "model must be a string"),
     "an unknown model": ({"model": "ngram-cha"}, 404, "Did you mean 'ngram-char'?"),
     "a negative seed": ({"seed": -1}, 400, "seed"),
@@ -576,7 +576,7 @@ def start(folder, *words: str) -> tuple[subprocess.Popen, dict]:
     lines = []
     while not lines or lines[-1] != "}\n":
         lines.append(process.stdout.readline())
-        assert lines[-1], process.stderr.read()
+        assert lines[-1], "The server did not start."
     return process, json.loads("".join(lines))
 
 

@@ -156,21 +156,20 @@ def test_the_command_prints_a_command_that_calls_it(model, tmp_path):
         [sys.executable, "-m", "reviewgen", "serve", *words],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=(tmp_path / "stderr").open("w"),
         text=True,
     )
     try:
-        said = [process.stdout.readline() for _ in range(6)]
-        assert said[0].startswith("Serving it's <mine> at http://127.0.0.1:") and said[0].endswith("Try:\n"), (
-            process.stderr.read()
-        )
-        command = "".join(said[2:5])
+        said = [process.stdout.readline() for _ in range(7)]
+        assert said[0].startswith("Serving it's <mine> at http://127.0.0.1:") and said[1].endswith("Try:\n")
+        assert max(map(len, said[:2])) <= 80
+        command = "".join(said[3:6])
         done = subprocess.run(["sh", "-c", command], env=os.environ | {"KEY": KEY}, capture_output=True, text=True)
         assert json.loads(done.stdout)["model"] == "it's <mine>" and KEY not in command
     finally:
         process.terminate()
     assert process.wait(30) == 0
-    assert "chmod 600" in process.stderr.read()
+    assert "chmod 600" in (tmp_path / "stderr").read_text()
 
 
 # LangChain

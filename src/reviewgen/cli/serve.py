@@ -105,7 +105,7 @@ def _announce(url: str, names: list[str], as_json: bool, has_keys: bool) -> None
     else:
         body = json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40})
         key = '-H "Authorization: Bearer $KEY" ' if has_keys else ""
-        typer.echo(f"Serving {', '.join(names)} at {url}/v1 (fields: {url}/docs). Ctrl-C ends it. Try:\n")
+        typer.echo(f"Serving {', '.join(names)} at {url}/v1\nFields of a request: {url}/docs. Ctrl-C ends the server. Try:\n")
         typer.echo(f"curl {url}/v1/completions {key}\\\n  -H 'Content-Type: application/json' \\\n  -d {_quote(body)}\n")
     sys.stdout.flush()
 

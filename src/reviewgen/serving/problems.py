@@ -1,5 +1,6 @@
 """What goes wrong with a request, as the OpenAI protocol says it: a status and one sentence. Must not know models or HTTP."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,12 @@ from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenE
 __all__ = ["Problem", "problem_of", "too_busy"]
 
 _MAX_MESSAGE = 500  # characters; a value of the request may be long
+_NAMES = {  # of settings in Python, and of the fields that they are here
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "num_return_sequences": "n",
+    "stop_strings": "stop",
+}
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -37,11 +44,12 @@ class Problem(Exception):
 
 def problem_of(error: ReviewgenError) -> Problem:
     """Return the problem that an error of the library is for the one who sent the request."""
+    message = re.sub(r"\b(" + "|".join(_NAMES) + r")\b", lambda match: _NAMES[match[0]], str(error))
     if isinstance(error, ConfigError | DataError):
-        return Problem(400, str(error), code="invalid_value")
+        return Problem(400, message, code="invalid_value")
     if isinstance(error, GenerationError):
-        return Problem(422, str(error), code="generation_failed")
-    return Problem(500, str(error), code="server_error")
+        return Problem(422, message, code="generation_failed")
+    return Problem(500, message, code="server_error")
 
 
 def too_busy(waiting: int) -> Problem:
