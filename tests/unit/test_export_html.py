@@ -135,7 +135,7 @@ def test_a_model_without_javascript_names_what_serves_it(tmp_path):
 def test_the_command(models, tmp_path, monkeypatch, capsys):
     models["ngram-char"].save_pretrained(tmp_path / "model")
     page = tmp_path / "page.html"
-    status, _, said = run_command(monkeypatch, capsys, "export", tmp_path / "model", "--html", page)
+    status, said, _ = run_command(monkeypatch, capsys, "export", tmp_path / "model", "--html", page)
     assert status == 0 and "page.html" in said and "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
     status, _, said = run_command(monkeypatch, capsys, "export", tmp_path / "model", "--html", page)
     assert status == 1 and "already exists" in said
