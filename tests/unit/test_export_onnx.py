@@ -205,7 +205,7 @@ def exported(tmp_path_factory):
 
 
 def greedy(model):
-    return model.generate_one("The", do_sample=False, max_new_tokens=300 - len(start_ids(model)) - 4)
+    return model.generate_one("The", do_sample=False, max_new_tokens=300 - len(start_ids(model)) - len("The"))
 
 
 def start_ids(model):
