@@ -5,6 +5,7 @@ The graph is compared with the model by onnxruntime before the folder appears; s
 
 import importlib
 from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,10 +99,12 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
 
 
 def _texts_to_check(model: "ReviewModel") -> list[list[int]]:
-    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates."""
-    generated = model.generate("", num_return_sequences=2, seed=0, max_new_tokens=CHECKED_TOKENS, do_sample=True, num_beams=1)
-    start = _start_ids(model)
-    return [[*start, *model.tokenizer.encode(text)][:CHECKED_TOKENS] for text in (PASSAGE, *generated)]
+    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates, each repeated."""
+    settings = {"max_new_tokens": CHECKED_TOKENS, "min_new_tokens": 0, "do_sample": True, "num_beams": 1}
+    generated = model.generate("", num_return_sequences=2, seed=0, generation_config=settings)
+    start, eos = _start_ids(model), model.tokenizer.eos_id
+    rows = (cycle([*start, *model.tokenizer.encode(text), eos]) for text in (PASSAGE, *generated))
+    return [list(islice(row, CHECKED_TOKENS)) for row in rows]
 
 
 def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]]) -> float:
