@@ -3,8 +3,9 @@
     python -m tests.benchmarks.serving_http [MODEL] [STREAMS]
 
 The server is ``reviewgen serve`` in a process of its own, the clients are bare connections in this one. The bare loop is
-``ReviewModel.generate`` with as many texts side by side, in one thread, while the server is idle. Targets: 64 streams have 5 times
-the tokens of one and 0.8 of the bare loop's, and 99 % of the first tokens come within 250 ms, on two cores without other work.
+``ReviewModel.generate`` with as many texts side by side, in one thread, while the server is idle. Targets: 64 streams have 5
+times the tokens of one and 0.8 of the bare loop's, and 99 % of the first tokens come within 250 ms, on two cores without other
+work.
 """
 
 import asyncio

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.serving_soak [REQUESTS] [CONNECTIONS] [MODEL]
 
-Each request has one of 200 seeds, whose texts were generated before; three of ten leave after the first parts of their stream. At the
-end every text that was read is that of its seed, the server's memory after a first tenth and at the end is the same within 5 %, and
-``/metrics`` says that no text is in progress.
+Each request has one of 200 seeds, whose texts were generated before; three of ten leave after the first parts of their stream. At
+the end every text that was read is that of its seed, the server has the memory of the first tenth at the end, within 5 %,
+and ``/metrics`` says that no text is in progress.
 """
 
 import asyncio

@@ -27,7 +27,7 @@ FLOORS = {
         7: ("model",),
         8: ("runs", "search", "receipts"),
         9: ("api",),
-        10: ("explanation", "graphs", "serving"),
+        10: ("explanation", "export", "graphs", "serving"),
         11: ("comparison",),
         12: ("cli", "__main__"),
     }.items()

@@ -12,14 +12,16 @@ import time
 
 import httpx
 import pytest
+import torch
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from reviewgen.errors import ConfigError
+from reviewgen.errors import BrokenPlugin, ConfigError
+from reviewgen.serving.app import create_app
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
-from tests.unit.fakes import NGRAM, run_command, train_tiny
-from tests.unit.live_server import LiveServer, serve, slow_model, wait_for
+from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
+from tests.unit.live_server import LiveServer, SlowModel, serve, slow_model, wait_for
 
 KEY = "sk-0123456789abcdef"
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -218,6 +220,17 @@ def test_health_docs_and_openapi(server):
     assert "<script" not in page and "http://" not in page and "https://" not in page  # nothing of another server
 
 
+def test_the_page_only_where_asked(server, ngram):
+    assert server.http.get("/").status_code == server.http.get("/static/app.js").status_code == 404
+    with serve({"m": ngram}, page=True, keys=ApiKeys.of([KEY])) as other:
+        page = other.http.get("/")
+        assert page.headers["content-type"].startswith("text/html") and "<title>reviewgen</title>" in page.text
+        script = other.http.get("/static/app.js")
+        assert script.status_code == 200 and script.headers["content-type"].startswith("text/javascript")
+        assert other.http.get("/static/none.js").status_code == 404
+        assert other.http.get("/static/..%2f..%2fmodules.py").status_code == 404
+
+
 def test_metrics_count_what_happened(ngram):
     with serve({"m": ngram}) as server:
         server.complete(prompt="the ", max_tokens=5, n=2)
@@ -297,7 +310,7 @@ def test_neutral_values_of_what_is_not_supported_are_accepted(server):
         (b"[1]", 400, "a JSON object; got a list"),
         (b'{"prompt": "\xff"}', 400, "UTF-8, at byte 12"),
         (b'{"temperature": NaN}', 400, "NaN"),
-        (b'{"temperature": 1e999}', 400, "finite"),
+        (b'{"model": "slow", "temperature": 1e999}', 400, "finite"),
         (b'{"prompt": "\\ud800"}', 400, "surrogate"),
         (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400, "nested too deeply"),
         (b'{"max_tokens": ' + b"9" * 10_000 + b"}", 400, "JSON"),
@@ -472,6 +485,9 @@ def test_a_reader_that_stalls_loses_its_place_and_others_go_on(ngram):
         assert server.complete(model="m", max_tokens=20).status_code == 200
         assert time.monotonic() - started < 10
         server.wait_until_idle(60)
+        server.http.close()
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # the system closes the connection, which the client still holds
+            wait_for(lambda: not server.server.server_state.connections, 30)
         raw.close()
 
 
@@ -607,6 +623,23 @@ def test_what_cannot_be_served_is_said_before_it_serves(folder, tmp_path, monkey
             errors = [line for line in problem.splitlines() if line.startswith("error:")]
             assert code == status and len(errors) == 1 and out == "", problem
             assert all(part in errors[0] for part in parts) and "Traceback" not in problem
+
+
+class GrowingModel(SlowModel):
+    """Keeps all tokens in its state."""
+
+    def initial_state(self, batch_size: int) -> torch.Tensor:
+        return torch.zeros(batch_size, 0)
+
+    def __call__(self, ids: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.table[ids], torch.cat([state, ids.float()], dim=1)
+
+
+def test_a_model_that_no_engine_can_run_is_named(ngram):
+    before = threading.active_count()
+    with pytest.raises(BrokenPlugin, match="second cannot be served: The model's states have different shapes"):
+        create_app({"first": ngram, "second": review_model(GrowingModel(), LETTERS)})
+    wait_for(lambda: threading.active_count() <= before)  # the engine of the first one has ended
 
 
 def test_an_open_host_without_a_key_is_warned_of(folder, monkeypatch, capsys):

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import openai
 import pytest
@@ -146,6 +148,31 @@ def test_curl(server, model):
     assert curl(server, "-o", "/dev/null", "-w", "%{http_code}", url, *kind, "-d", "{").endswith("400")
 
 
+def test_the_command_prints_a_command_that_calls_it(model, tmp_path):
+    model.save_pretrained(tmp_path / "it's <mine>")
+    (tmp_path / "keys").write_text(KEY)
+    words = ["./it's <mine>", "--port", "0", "--api-key-file", "keys"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reviewgen", "serve", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = [process.stdout.readline() for _ in range(6)]
+        assert said[0].startswith("Serving it's <mine> at http://127.0.0.1:") and said[0].endswith("Try:\n"), (
+            process.stderr.read()
+        )
+        command = "".join(said[2:5])
+        done = subprocess.run(["sh", "-c", command], env=os.environ | {"KEY": KEY}, capture_output=True, text=True)
+        assert json.loads(done.stdout)["model"] == "it's <mine>" and KEY not in command
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0
+    assert "chmod 600" in process.stderr.read()
+
+
 # LangChain
 
 
@@ -158,3 +185,29 @@ def test_langchain(server, model):
     assert "the " + "".join(writer.stream("the ")) == expected
     both = writer.generate(["the ", "a"])
     assert both.llm_output["token_usage"]["prompt_tokens"] == 5 and len(both.generations) == 2
+
+
+# The page
+
+
+def test_the_page_writes_what_generate_does(browser, model):
+    with serve({"mine": model}, page=True) as other:
+        context = browser.new_context()
+        page, heard = context.new_page(), []
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("console", lambda message: heard.append(message.text))
+        bodies: list[dict] = []
+        page.on("request", lambda request: bodies.append(request.post_data_json) if request.method == "POST" else None)
+        page.goto(f"{other.url}/")
+        page.locator("#model option").first.wait_for(state="attached")
+        page.fill("#prompt", "the ")
+        page.fill("#seed", "9")
+        page.click("#write")
+        page.locator(".text .facts", has_text="tokens").last.wait_for()
+        (fields,) = bodies
+        names = {"max_tokens": "max_new_tokens", "n": "num_return_sequences"}
+        others = ("model", "stream", "logprobs", "novelty")
+        own = {names.get(name, name): value for name, value in fields.items() if name not in others}
+        assert page.locator(".written").all_text_contents() == model.generate(own.pop("prompt"), **own)
+        assert heard == [] and fields["seed"] == 9
+        context.close()

@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies, self.gone = [], threading.Event()
+        self.bodies, self.gone, self.key = [], threading.Event(), None
 
     @property
     def address(self):
@@ -49,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         name = self.path.removeprefix("/page/")
         if name == "":
             self.answer(page_for_server("served").encode(), "text/html; charset=utf-8")
+        elif name == "v1/models" and self.server.key not in (None, self.headers["Authorization"]):
+            self.answer(b"{}", status=401)
         elif name == "v1/models":
             self.answer(
                 json.dumps({"object": "list", "data": [{"id": "lstm-word", "reviewgen": ABOUT}, {"id": "plain"}]}).encode()
@@ -97,7 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(f"data: {json.dumps({'error': {'message': 'The model has lost its state.'}})}\n\n")
         elif "BREAK" not in prompt:
             for index in range(body["n"]):
-                span = {"start": len(prompt), "end": len(prompt) + 8, "length": 8, "source": None}
+                start = len(prompt.encode("utf-16-le")) // 2  # as JavaScript counts
+                span = {"start": start, "end": start + 8, "length": 8, "source": None}
                 self.chunk(index, "", "stop", {"text": prompt + "".join(TOKENS), "copied": [span]})
             self.send("data: [DONE]\n\n")
 
@@ -174,6 +177,7 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page, se
             "stream": True,
         }
     ]
+    assert "".join(page.locator(".written mark").all_text_contents()) == " a great" * 2
     page.locator(".token").nth(1).click()
     assert page.locator(".alternative .share").all_text_contents() == ["50.0 %", "25.0 %"]
     page.locator(".alternative").nth(1).click()
@@ -181,6 +185,15 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page, se
     page.locator(".facts", has_text="tokens").nth(1).wait_for()
     assert (server.bodies[1]["prompt"], server.bodies[1]["n"]) == ("Ä film \U0001f600 a bad", 1)
     assert page.locator(".written").first.text_content() == "Ä film \U0001f600 a bad a great film."
+
+
+def test_copied_spans_are_asked_for_where_the_server_has_an_index(page, server):
+    for model in ("lstm-word", "plain"):
+        page.select_option("#model", model)
+        press_write(page, model)
+        page.locator(".written", has_text=model).wait_for()
+        page.locator(".facts", has_text="tokens").wait_for()
+    assert [body.get("novelty") for body in server.bodies] == ["report", None]
 
 
 def test_the_page_of_a_server_says_what_it_knows_of_a_model(page):
@@ -226,6 +239,18 @@ def test_a_server_lists_the_files_that_its_page_needs():
     assert {"page.css", "online.js", "app.js", "http_engine.js"} <= files.keys()
     html = page_for_server("</title><script>alert(1)</script>")
     assert html.count("<script") == 1 and "'unsafe" not in html and "</title>&lt;" not in html
+
+
+def test_a_server_that_asks_for_a_key_gets_the_one_that_the_user_types(browser, server):
+    server.key = "Bearer open sesame"
+    page = browser.new_page()
+    page.goto(server.address)
+    for key in ("wrong", "open sesame"):
+        page.locator("#key[open]").wait_for()
+        page.fill("#key-text", key)
+        page.keyboard.press("Enter")
+    page.locator("#write:enabled").wait_for()
+    page.close()
 
 
 def test_axe_finds_no_fault(browser, server):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json
+from reviewgen.cli.console import note, notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _export_html(model: "ReviewModel", page: Path, bits: int, overwrite: bool) -
 
     export_html(model, page, bits=bits, overwrite=overwrite)
     megabytes = page.stat().st_size / 1e6
-    typer.echo(f"Wrote {page} ({megabytes:.1f} MB).")
+    note(f"Wrote {page} ({megabytes:.1f} MB).")
     return {"file": str(page), "megabytes": round(megabytes, 3)}
 
 
@@ -76,7 +76,7 @@ def _export_onnx(model: "ReviewModel", folder: Path, overwrite: bool) -> dict[st
     from reviewgen.export import export_onnx
 
     done = export_onnx(model, folder, overwrite=overwrite)
-    typer.echo(
+    note(
         f"Wrote {folder} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within {done.largest_difference:.0e}; "
         "README.md has programs that generate."
     )
@@ -92,5 +92,5 @@ def _export_transformers(model: "ReviewModel", folder: Path, overwrite: bool) ->
     from reviewgen.export import export_transformers
 
     export_transformers(model, folder, overwrite=overwrite)
-    typer.echo(f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it.")
+    note(f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it.")
     return {"folder": str(folder)}

@@ -79,7 +79,7 @@ def serve(
 
 def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bool) -> None:
     """Open the port, load the models, and serve."""
-    from reviewgen.serving.server import load_models, open_socket, run
+    from reviewgen.serving.server import load_models, make_app, open_socket, run
 
     listening = open_socket(host, port, given.limits.stall_seconds)
     url = _url(host, listening.getsockname()[1])
@@ -94,8 +94,8 @@ def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bo
         run_workers(given, listening, workers, announce)
         return
     with notes.status(f"Loading {', '.join(sources)} ..."):
-        models = load_models(sources, given.weight_bits)
-    run(given, listening, models, announce)
+        app = make_app(given, load_models(sources, given.weight_bits))
+    run(app, listening, announce, given.access_log)
 
 
 def _announce(url: str, names: list[str], as_json: bool, has_keys: bool) -> None:

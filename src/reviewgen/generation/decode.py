@@ -14,6 +14,7 @@ B rows, V vocabulary, K tokens looked back at, N random numbers a row.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -200,7 +201,7 @@ class Decoder:
         while live and not self.is_over(live):
             started = time.monotonic()
             tokens, state = self.sample_block(live, state, size, self.params)
-            continuing = [number for number, row in enumerate(live) if self.append_block(row, tokens[number])]
+            continuing = [number for number, row in enumerate(live) if self.append_block(row, tokens[number].tolist())]
             yield live
             live, state = [live[number] for number in continuing], select_rows(state, continuing)
             ratio = self.block_seconds / max(time.monotonic() - started, 1e-9)
@@ -406,9 +407,9 @@ class Decoder:
                 self.stopping.finish(row, "criteria")
         return row.finish_reason is None and (bool(row.rest) or not self.stopping.check(row, 1))
 
-    def append_block(self, row: Row, sampled: Int64[np.ndarray, " N"]) -> bool:
+    def append_block(self, row: Row, sampled: Sequence[int]) -> bool:
         """Append a block of tokens to a row, and finish the row if it ends there; return whether it continues."""
-        tokens = sampled[: int((sampled >= 0).sum())].tolist()
+        tokens = sampled[: bisect_left(sampled, True, key=lambda token: token < 0)]  # codes come last
         has_eos = bool(tokens) and tokens[-1] == self.tokenizer.eos_id
         kept = tokens[:-1] if has_eos else tokens
         row.ids += kept
@@ -418,7 +419,7 @@ class Decoder:
         if has_eos:
             self.stopping.finish(row, "end")
         elif len(tokens) < len(sampled):
-            code = int(sampled[len(tokens)])
+            code = sampled[len(tokens)]
             self._finish_without_token(row, code)
             return row.finish_reason is None and code != DEAD_END
         return row.finish_reason is None

@@ -47,12 +47,14 @@ def create_app(
         keys: The accepted keys; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
         page: Whether to serve the page that writes texts, at /.
+
+    Raises:
+        ReviewgenError: A model cannot be served; names it.
     """
     service = Service([ServedModel(name, model) for name, model in models.items()], limits or Limits())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        service.start()
         yield
         service.close()
 

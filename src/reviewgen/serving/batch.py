@@ -1,17 +1,18 @@
 """One tick of an engine: rows of many jobs are advanced together, by one stepper.
 
 A row's beginning is fed by a thread of its own, so that a long prompt does not hold up the others. Then a row goes token by
-token or, where the stepper has a loop of its own, in blocks that take about 20 ms for all rows together: a row that joins waits
+token or, where the stepper has a loop of its own, in blocks that take about 30 ms for all rows together: a row that joins waits
 no longer. Rows of different jobs share a block if their jobs sample alike; each row has its own random stream, and a stepper's
 rows do not depend on one another, so a text is the same alone and in company.
 
 What raises is tried again with the rows of one job at a time, so that only the job at fault fails.
 """
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import count, groupby
 from typing import Any, NamedTuple
 
@@ -28,8 +29,8 @@ from reviewgen.serving.scores import Scorer
 
 __all__ = ["Batch", "end_event", "failure"]
 
-TICK_SECONDS = 0.02
-_FEWEST, _ENOUGH, _MOST = 2, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
+TICK_SECONDS = 0.03
+_FEWEST, _ENOUGH, _MOST = 5, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
 _SMALLEST_PART = 8  # rows: fewer do not share the weights' way from memory, and are not worth a thread
 _NO_LIMIT = np.iinfo(np.int64).max
 
@@ -104,7 +105,7 @@ class Batch:
     def _step(self, rows: Sequence[Seated]) -> None:
         """Give each of some rows of one job a token; those that continue have no logits then."""
         decoder, before = rows[0].job.decoder, [row.row.new_tokens for row in rows]
-        table = np.stack([row.logits for row in rows])  # type: ignore[arg-type]  # those that go token by token have some
+        table = np.stack([row.logits for row in rows if row.logits is not None])  # all rows that go token by token have some
         continuing = decoder.step([row.row for row in rows], table)
         for number, row in enumerate(rows):
             if row.row.new_tokens > before[number]:
@@ -129,15 +130,18 @@ class Batch:
             return
         size = int(min(max(TICK_SECONDS / (self._cost * len(rows)) + 1, _FEWEST), _MOST))
         started, before = time.monotonic(), self.tokens
-        blocks: list[_Block] = []
-        parts = list(self._parts(rows))
+        waiting, blocks = deque(self._parts(rows)), []
 
         def sample(part: Sequence[Seated]) -> None:
             blocks.append(_sample(part, max(size, _ENOUGH) if any(row.lacks_random for row in part) else size))
 
-        others = [self._pool.submit(self._contained, part, sample) for part in parts[1:]] if self._threads > 1 else []
-        for part in parts if not others else parts[:1]:
-            self._contained(part, sample)
+        def work() -> None:
+            with contextlib.suppress(IndexError):  # none is left
+                while True:
+                    self._contained(waiting.popleft(), sample)
+
+        others = [self._pool.submit(work) for _ in range(min(self._threads, len(waiting)) - 1)]
+        work()
         for other in others:
             other.result()
         for block in blocks:
@@ -146,14 +150,15 @@ class Batch:
             self._cost = (self._cost + (time.monotonic() - started) / sampled) / 2
 
     def _parts(self, rows: Iterable[Seated]) -> Iterable[list[Seated]]:
-        """Yield rows that sample alike, in as many parts as there are threads where they are many."""
+        """Yield rows that sample alike, in several parts where they are many, so that all threads have something to do."""
         groups: dict[Hashable, list[Seated]] = {}
         for row in rows:
             if row.row.place is None and row.job.decoder.spelling is not None:
                 row.job.decoder.place(row.row)
             groups.setdefault(row.job.alike, []).append(row)
+        most = 1 if self._threads == 1 else 2 * self._threads
         for group in groups.values():
-            parts = min(self._threads, max(1, len(group) // _SMALLEST_PART)) if len(groups) == 1 else 1
+            parts = min(most, max(1, len(group) // _SMALLEST_PART))
             yield from (group[number::parts] for number in range(parts))
 
     def _append(self, block: _Block) -> None:
@@ -161,13 +166,16 @@ class Batch:
         scored = [number for number, row in enumerate(block.rows) if row.job.alternatives is not None]
         if scored:
             self._contained([block.rows[number] for number in scored], lambda rows: self._score(rows, block))
-        for row, tokens, state in zip(block.rows, block.tokens, split_rows(block.state, len(block.rows)), strict=True):
-            self.tokens += int((tokens >= 0).sum())
-            row.state = state
+        for row, tokens, state in zip(block.rows, block.tokens.tolist(), split_rows(block.state, len(block.rows)), strict=True):
+            before, row.state = row.row.new_tokens, state
             if row.job.alternatives is None:
                 row.logits = None
             if not row.job.is_stopped:
-                self._contained([row], partial(_append_tokens, tokens))
+                try:
+                    _append_tokens(row, tokens)
+                except GenerationError as error:  # the logits are damaged
+                    row.job.fail(error)
+            self.tokens += row.row.new_tokens - before
 
     def _score(self, rows: Sequence[Seated], block: _Block) -> None:
         """Score the tokens of a block, which are fed one after another from the state before it."""
@@ -232,9 +240,8 @@ def _sample(rows: Sequence[Seated], size: int) -> _Block:
     return _Block(rows, tokens, state)
 
 
-def _append_tokens(tokens: np.ndarray, rows: Sequence[Seated]) -> None:
-    """Append the tokens of a block to the one row, no more than it may have; it goes back if it is at a dead end."""
-    (row,) = rows
+def _append_tokens(row: Seated, tokens: list[int]) -> None:
+    """Append the tokens of a block to a row, no more than it may have; it goes back if it is at a dead end."""
     decoder, before = row.job.decoder, row.row.new_tokens
     if not decoder.append_block(row.row, tokens[: decoder.config.max_new_tokens - before]):
         _go_back(row)

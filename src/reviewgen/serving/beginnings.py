@@ -1,7 +1,7 @@
-"""Feeds the beginnings of rows to the stepper, in a thread of its own: bos, conditions and prompt, and what else a row has.
+"""Feeds the beginnings of rows to the stepper, in threads of their own: bos, conditions and prompt, and what else a row has.
 
 A prompt is one call of the stepper, as in ``generate``: cut into pieces, the last bits of its logits might differ. The results of
-short prompts are kept, since many requests begin alike.
+short ones are kept, since many requests begin alike; long ones have a thread of their own, and the others do not wait for them.
 """
 
 from collections import OrderedDict, deque
@@ -15,7 +15,7 @@ from reviewgen.serving.jobs import Seated
 
 __all__ = ["Beginnings"]
 
-_KEPT, _LONGEST_KEPT = 64, 512  # beginnings; tokens of one
+_KEPT, _SHORT = 64, 512  # beginnings; tokens of one
 
 _Fed = tuple[np.ndarray, StepState]  # the logits (V,) after a beginning, and the state (of one row)
 
@@ -30,17 +30,18 @@ class Beginnings:
 
     def __init__(self, stepper: Stepper, wake: Callable[[], None]) -> None:
         self._stepper, self._wake = stepper, wake
-        self._pool = ThreadPoolExecutor(1, "reviewgen-prompt")
+        self._short, self._long = ThreadPoolExecutor(1, "reviewgen-prompt"), ThreadPoolExecutor(1, "reviewgen-long-prompt")
         self._waiting: dict[tuple[int, ...], list[Seated]] = {}  # rows of each beginning that is being fed
         self._kept: OrderedDict[tuple[int, ...], _Fed] = OrderedDict()
         self._done: deque[tuple[tuple[int, ...], _Fed | Exception]] = deque()
 
     def close(self) -> None:
-        """End the thread, once it has fed what it is feeding."""
-        self._pool.shutdown(cancel_futures=True)
+        """End the threads, once they have fed what they are feeding."""
+        self._short.shutdown(cancel_futures=True)
+        self._long.shutdown(cancel_futures=True)
 
     def start(self, row: Seated) -> None:
-        """Feed the beginning of a row that has no state: now if it is known, else in the thread."""
+        """Feed the beginning of a row that has no state: now if it is known, else in a thread."""
         key = (*row.row.prefix, *row.row.ids)
         if (fed := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
@@ -49,7 +50,7 @@ class Beginnings:
         row.is_away = True
         if key not in self._waiting:
             self._waiting[key] = []
-            self._pool.submit(self._feed, key)
+            (self._short if len(key) <= _SHORT else self._long).submit(self._feed, key)
         self._waiting[key].append(row)
 
     def arrive(self) -> list[tuple[Seated, Exception | None]]:
@@ -66,7 +67,7 @@ class Beginnings:
         return arrived
 
     def _feed(self, key: tuple[int, ...]) -> None:
-        """Feed a beginning; runs in the thread."""
+        """Feed a beginning; runs in a thread."""
         try:
             logits, state = self._stepper.forward(np.array([key], np.int64), self._stepper.initial_state(1))
             self._done.append((key, (logits[0], state)))
@@ -76,7 +77,7 @@ class Beginnings:
 
     def _keep(self, key: tuple[int, ...], fed: _Fed, row: Seated) -> None:
         """Keep the result of a short prompt, in place of the one that was not needed for longest."""
-        if len(key) <= _LONGEST_KEPT and row.row.new_tokens == 0:
+        if len(key) <= _SHORT and row.row.new_tokens == 0:
             self._kept[key] = fed
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)

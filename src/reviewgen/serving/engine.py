@@ -66,7 +66,7 @@ class Engine:
         self._offline = Offline(self._generator, scorer, self._copied)
         self._inbox: deque[Job] = deque()
         self._jobs: list[Job] = []
-        self._wake, self._idle, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._wake, self._lock, self._guard_lock = threading.Event(), threading.Lock(), threading.Lock()
         self._is_closed = self._must_stop = False
         self._thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self._thread.start()
@@ -103,7 +103,7 @@ class Engine:
         if request.hooks is not None and request.hooks.streamer is not None:
             raise ConfigError("An engine delivers the tokens itself: leave the streamer out.")
         starts = self._starts(request, prompt_ids)
-        with self._lock:  # an index builds its guard when it is first asked for
+        with self._guard_lock:  # an index builds a guard when it is first asked for, which takes a while
             guard = self._generator.guard(request)
         decoder = self._generator.decoder(request, guard, request.deadline(), starts)
         job = Job(request, decoder, starts, deliver, alternatives, tokens, self._wake_up)

@@ -61,7 +61,8 @@ def openapi_document(limits: Limits) -> dict[str, Any]:
 def docs_page(document: dict[str, Any], models: Sequence[str]) -> str:
     """Return the page: paths, fields of a completion with types and descriptions, statuses."""
     schema = document["components"]["schemas"]["CompletionRequest"]
-    hints = {"prompt": "string | list"} | {name: describe_hint(hint) for name, hint in fields_of(CompletionFields).items()}
+    hints = {"prompt": "string | list"}
+    hints |= {name: describe_hint(hint).replace(" | none", "") for name, hint in fields_of(CompletionFields).items()}
     rows = [(name, hints[name], each["description"]) for name, each in schema["properties"].items()]
     paths = [(method.upper(), path, summary) for (method, path), (summary, _, _) in _PATHS.items()]
     return render("serving/docs.html", paths=paths, rows=rows, reasons=_REASONS, models=models, version=__version__)

@@ -48,7 +48,7 @@ class Outlet:
         self._ends: list[int] = []  # its length after each new token
         self._sent, self._safe = 0, 0  # events; characters that can no longer be removed
         self._is_whole = False  # whether the last token ends a character, so that the next one's text stands for itself
-        self._adds_up = isinstance(tokenizer, SupportsTokenBytes) or pieces.are_characters
+        self._adds_up = isinstance(tokenizer, SupportsTokenBytes)  # whether a text is that of its tokens, one after another
 
     def take(self, scores: Sequence[Scored]) -> list[TokenEvent]:
         """Return the events of the tokens that can be delivered by now and were not yet.
@@ -64,11 +64,10 @@ class Outlet:
 
     def _read(self) -> None:
         """Append the texts of the new tokens."""
-        row = self._row
-        start = len(row.ids) - row.new_tokens
-        for index in range(start + len(self._ends), len(row.ids)):
-            piece = self._pieces.texts[row.ids[index]]
-            if self._is_whole and self._adds_up and piece:
+        row, known = self._row, self._pieces.texts
+        for index in range(len(row.ids) - row.new_tokens + len(self._ends), len(row.ids)):
+            piece = known[row.ids[index]]
+            if piece and self._is_whole and self._adds_up:
                 self._text += piece
             else:
                 whole = self._tokenizer.decode(row.ids[: index + 1])[row.prompt_length :]
@@ -91,12 +90,12 @@ class Outlet:
 
     def _release(self, count: int, scores: Sequence[Scored]) -> list[TokenEvent]:
         """Return the events of the tokens before the ``count``-th that were not delivered yet."""
-        first = len(self._row.ids) - self._row.new_tokens
-        events = []
+        number, ids, text, ends = self._number, self._row.ids, self._text, self._ends
+        first, start, events = len(ids) - self._row.new_tokens, ends[self._sent - 1] if self._sent else 0, []
         for index in range(self._sent, count):
-            text = self._text[self._ends[index - 1] if index else 0 : self._ends[index]]
-            scored = scores[index] if scores else _NOT_ASKED
-            events.append(TokenEvent(self._number, self._row.ids[first + index], text, *scored))
+            logprob, alternatives = scores[index] if scores else _NOT_ASKED
+            events.append(TokenEvent(number, ids[first + index], text[start : ends[index]], logprob, alternatives))
+            start = ends[index]
         self._sent = max(self._sent, count)
         return events
 

@@ -26,7 +26,7 @@ from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.service import Service
 
-__all__ = ["ServerOptions", "is_loopback", "load_models", "make_server", "open_socket", "run"]
+__all__ = ["ServerOptions", "is_loopback", "load_models", "make_app", "make_server", "open_socket", "run"]
 
 _GRACE = 5  # seconds between the end of requests and that of their connections
 
@@ -144,22 +144,24 @@ def make_server(app: Starlette, announce: Callable[[], None], access_log: bool =
     return _Server(config, announce)
 
 
-def run(
-    options: ServerOptions, listening: socket.socket, models: Mapping[str, ReviewModel], announce: Callable[[], None]
-) -> None:
-    """Serve models until SIGTERM or Ctrl-C.
+def make_app(options: ServerOptions, models: Mapping[str, ReviewModel]) -> Starlette:
+    """Return the application for some models as ``options`` says; raises as ``create_app``."""
+    return create_app(models, limits=options.limits, keys=options.keys, cors_origins=options.cors_origins, page=options.page)
+
+
+def run(app: Starlette, listening: socket.socket, announce: Callable[[], None], access_log: bool = False) -> None:
+    """Serve an application until SIGTERM or Ctrl-C.
 
     Args:
-        options: How to serve.
+        app: The application.
         listening: The socket.
-        models: The loaded models by name.
         announce: Is called once requests are answered.
+        access_log: Whether to log each request.
     """
-    app = create_app(models, limits=options.limits, keys=options.keys, cors_origins=options.cors_origins, page=options.page)
-    _log(options.access_log)
+    _log(access_log)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again after the end, which is not a failure
         signal.signal(number, lambda *_: None)
-    make_server(app, announce, options.access_log).run([listening])
+    make_server(app, announce, access_log).run([listening])
 
 
 def _log(access_log: bool) -> None:

@@ -26,6 +26,7 @@ from reviewgen.serving.protocol import find_model, make_call
 __all__ = ["Answer", "Service"]
 
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
+_FLUSH_SECONDS_PER_REQUEST, _MOST_FLUSH_SECONDS = 0.0005, 0.1  # the more requests, the larger the parts
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _DONE = b"data: [DONE]\n\n"
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -38,6 +39,9 @@ class Service:
     Args:
         models: The models.
         limits: The limits of a request.
+
+    Raises:
+        ReviewgenError: A model cannot be served: its weights are damaged, or its state grows with the text.
     """
 
     def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
@@ -46,10 +50,12 @@ class Service:
         self.engines: dict[str, Engine] = {}
         self._running: set[Inbox[Event]] = set()
         self._is_closing = False
-
-    def start(self) -> None:
-        """Start an engine for each model."""
-        self.engines = {name: Engine(each.model, max_rows=self.limits.max_rows) for name, each in self.models.items()}
+        for name, each in self.models.items():
+            try:
+                self.engines[name] = Engine(each.model, max_rows=limits.max_rows)
+            except ReviewgenError as error:
+                self.close()
+                raise type(error)(f"{name} cannot be served: {error}") from None
 
     def close(self) -> None:
         """Stop the engines."""
@@ -59,7 +65,12 @@ class Service:
     @property
     def is_ready(self) -> bool:
         """Whether new requests are accepted."""
-        return bool(self.engines) and not self._is_closing
+        return not self._is_closing
+
+    @property
+    def flush_seconds(self) -> float:
+        """The time between two parts of a stream."""
+        return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * len(self._running), _MOST_FLUSH_SECONDS)
 
     @property
     def stopped(self) -> list[str]:
@@ -192,7 +203,7 @@ class Answer:
         try:
             await self._send_chunks(send)
             while not self.completion.is_over:
-                await asyncio.sleep(_FLUSH_SECONDS)
+                await asyncio.sleep(self.service.flush_seconds)
                 await anext(events, None)
                 await self._send_chunks(send)
             if self.completion.call.include_usage:

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from prometheus_client.multiprocess import mark_process_dead
 
 from reviewgen.errors import ReviewgenError, WorkerError
-from reviewgen.serving.server import ServerOptions, load_models, run
+from reviewgen.serving.server import ServerOptions, load_models, make_app, run
 
 __all__ = ["run_workers"]
 
@@ -92,11 +92,11 @@ def _work(options: ServerOptions, listening: socket.socket, ready: connection.Co
     """Serve, in a process of its own; says over a pipe that it has started, or why not."""
     threading.Thread(target=_follow_parent, daemon=True).start()
     try:
-        models = load_models(options.sources, options.weight_bits)
+        app = make_app(options, load_models(options.sources, options.weight_bits))
     except ReviewgenError as error:
         ready.send(str(error))
         return
-    run(options, listening, models, lambda: ready.send(None))
+    run(app, listening, lambda: ready.send(None), options.access_log)
 
 
 def _follow_parent() -> None:

@@ -10,11 +10,24 @@ const UNREACHABLE = "The server cannot be reached: it may have been stopped.";
 /**
  * Returns an engine; see app.js for what it offers.
  * @param {string} base  The address that `v1/` stands under.
+ * @param {function(): Promise<string|null>} askForKey  Asks the user for an API key, where the server wants one.
  */
-export function createHttpEngine(base) {
+export function createHttpEngine(base, askForKey) {
+  let key = null;
+  const send = async (path, options = {}) => {
+    const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    const response = await reach(new URL(path, base), { ...options, headers });
+    if (response.status !== 401 || !(key = await askForKey())) return checked(response);
+    return send(path, options);
+  };
+  const indexed = new Set(); // the models that find copied spans
   return {
-    models: async () => (await (await ask(new URL("v1/models", base))).json()).data.map(toModel),
-    complete: (request, signal) => complete(new URL("v1/completions", base), request, signal),
+    models: async () => {
+      const models = (await (await send("v1/models")).json()).data.map(toModel);
+      for (const model of models) if (model.hasIndex) indexed.add(model.id);
+      return models;
+    },
+    complete: (request, signal) => complete(send, toBody(request, indexed.has(request.model)), request, signal),
   };
 }
 
@@ -24,9 +37,9 @@ function toModel({ id, reviewgen = {} }) {
   return { id, preset, conditions, defaults, hasIndex, facts, card };
 }
 
-async function* complete(url, request, signal) {
-  const body = JSON.stringify(toBody(request));
-  const response = await ask(url, { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+async function* complete(send, fields, request, signal) {
+  const body = JSON.stringify(fields);
+  const response = await send("v1/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
   const texts = Array.from({ length: request.n }, () => request.prompt);
   const ended = new Set();
   let drawn = performance.now();
@@ -43,9 +56,10 @@ async function* complete(url, request, signal) {
   if (ended.size < texts.length && !signal.aborted) throw new Error("The server stopped before the text was written.");
 }
 
-/** Returns the body of a request; what is not set is left out. */
-function toBody({ alternatives, ...request }) {
-  const set = Object.entries(request).filter(([, value]) => value !== null && value !== undefined);
+/** Returns the fields of a request; what is not set is left out. Where the server can, it reports copied spans at least. */
+function toBody({ alternatives, ...request }, isIndexed) {
+  const novelty = request.novelty ?? (isIndexed ? "report" : null);
+  const set = Object.entries({ ...request, novelty }).filter(([, value]) => value !== null && value !== undefined);
   return { ...Object.fromEntries(set), logprobs: alternatives, stream: true };
 }
 
@@ -64,11 +78,15 @@ function toToken({ text, logprob, alternatives = [] }) {
   return { text, bits: -logprob / Math.LN2, alternatives: alternatives.map(toAlternative) };
 }
 
-/** Returns a response; one that tells of an error, or none at all, is an Error with the server's sentence. */
-async function ask(url, options) {
-  const response = await fetch(url, options).catch((error) => {
+/** Returns what a server answers; that it cannot be reached is an Error with a sentence. */
+function reach(url, options) {
+  return fetch(url, options).catch((error) => {
     throw error.name === "AbortError" ? error : new Error(UNREACHABLE);
   });
+}
+
+/** Returns a response; one that tells of an error is an Error with the server's sentence. */
+async function checked(response) {
   if (response.ok) return response;
   const answer = await response.json().catch(() => ({}));
   throw new Error(answer.error?.message ?? `The server answered with the status ${response.status}.`);

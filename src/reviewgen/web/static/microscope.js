@@ -18,10 +18,18 @@ export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick 
   const pick = (alternative) => (closeMicroscope(), onPick(alternative));
   panel.replaceChildren(...head(token, copied), list(token, pick, canPick), hint(token, canPick));
   panel.onkeydown = (event) => walk(event, panel, onMove);
-  panel.ontoggle = (event) => event.newState === "closed" && !document.querySelector(":focus") && anchor.isConnected && anchor.focus();
+  for (const other of document.querySelectorAll(".token.open")) other.classList.remove("open");
+  anchor.classList.add("open");
+  panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
   if (!panel.matches(":popover-open")) panel.showPopover();
   place(panel, firstBox(anchor));
   (panel.querySelector(".chosen:enabled") ?? panel.querySelector("button")).focus({ preventScroll: true });
+}
+
+/** Gives the focus back to the token, unless the user has gone elsewhere. */
+function leave(anchor) {
+  anchor.classList.remove("open");
+  if (!document.querySelector(":focus") && anchor.isConnected) anchor.focus();
 }
 
 export function closeMicroscope() {

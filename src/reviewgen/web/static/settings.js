@@ -40,13 +40,14 @@ export function createSettings(models) {
   };
 }
 
-/** Fills the menus of models; without another model there is no second one. */
+/** Fills the menus of models; one model that the title names needs none. */
 function fillMenus(models) {
   for (const { id } of models) {
     byId("model").append(create("option", { value: id, text: id }));
     byId("second").append(create("option", { value: id, text: id }));
   }
   byId("second-field").hidden = models.length < 2;
+  byId("model-field").hidden = models.length < 2 && document.title === models[0].id;
 }
 
 function setLimits() {
