@@ -59,7 +59,7 @@ def demo(
         if as_json:
             print_json({"url": url, "models": list(loaded), "failed": failed})
         else:
-            typer.echo(f"{', '.join(loaded)}: the page is at {url} until Ctrl-C.")
+            typer.echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
         sys.stdout.flush()
         if open_browser:  # some browsers return when they are closed
             threading.Thread(target=open_page, args=[url], daemon=True).start()
