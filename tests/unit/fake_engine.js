@@ -30,7 +30,8 @@ function step(request, index, text) {
 async function* complete(request, signal) {
   globalThis.requests = [...(globalThis.requests ?? []), request]; // for tests to read
   if (request.prompt.includes("FAIL")) throw new Error("The engine has no memory left.");
-  const texts = Array(request.n).fill(request.prompt);
+  const texts = Array(request.n).fill(request.prompt.endsWith(" mov") ? `${request.prompt}ie` : request.prompt);
+  if (request.prompt.endsWith(" mov")) yield* again(" mov");
   const pause = request.prompt.includes("SLOW") ? 20 : 0;
   for (let count = 0; count < request.max_tokens; count++) {
     await new Promise((resolve) => setTimeout(resolve, pause));
@@ -45,6 +46,14 @@ async function* complete(request, signal) {
     const text = request.prompt.includes("CUT") ? texts[index].slice(0, -7) : texts[index];
     yield { type: "end", index, reason: "length", text, copied: copiedOf(request, text) };
   }
+}
+
+/** Yields the tokens of a prompt whose end is sampled again: one that adds nothing, and one that adds "ie" to it. */
+function* again(end) {
+  const words = [`${end}ie`, `${end}`, " film", `${end}ement`];
+  const alternatives = words.map((text, rank) => ({ text, probability: 0.5 / 2 ** rank, isEnd: false }));
+  yield { type: "token", index: 0, text: "", bits: 30, alternatives };
+  yield { type: "token", index: 0, text: "ie", bits: 1, alternatives };
 }
 
 /** Returns a copied span in the middle of a text, where there is an index. */

@@ -19,7 +19,7 @@ export class Writing {
    * @param {{onContinue: function(Writing), onShare: function(object, HTMLElement)}} actions
    */
   constructor(number, request, actions) {
-    Object.assign(this, { number, request, actions, prompt: request.prompt, tokens: [], copied: [], spans: [], waiting: 0 });
+    Object.assign(this, { number, request, actions, prompt: request.prompt, tokens: [], copied: [], spans: [], waiting: 0, first: 0 });
     this.isWriting = true;
     this.build();
     this.draw();
@@ -50,7 +50,7 @@ export class Writing {
   take(event) {
     if (event.type === "token") {
       const count = this.tokens.length;
-      this.waiting = addToken(this.tokens, event, this.waiting);
+      this.waiting = addToken(this.tokens, event, this.waiting, this.first, this.request.prompt);
       if (this.tokens.length > count) this.body.append(this.span(count));
       if (count === 0 && this.spans.length) this.setCurrent(0);
     } else this.finish(event.reason, event.text, event.copied);
@@ -180,6 +180,7 @@ export class Writing {
     this.request = { ...this.request, prompt: this.text, n: 1 };
     this.isWriting = true;
     this.waiting = 0;
+    this.first = this.tokens.length;
     this.facts.textContent = "";
     this.notes.replaceChildren();
     this.current = index;
