@@ -30,7 +30,7 @@ from reviewgen.serving.scores import Scorer
 __all__ = ["Batch", "end_event", "failure"]
 
 TICK_SECONDS = 0.03
-_FEWEST, _ENOUGH, _MOST = 5, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
+_FEWEST, _ENOUGH, _MOST = 7, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
 _SMALLEST_PART = 8  # rows: fewer do not share the weights' way from memory, and are not worth a thread
 _NO_LIMIT = np.iinfo(np.int64).max
 
@@ -156,9 +156,8 @@ class Batch:
             if row.row.place is None and row.job.decoder.spelling is not None:
                 row.job.decoder.place(row.row)
             groups.setdefault(row.job.alike, []).append(row)
-        most = 1 if self._threads == 1 else 2 * self._threads
         for group in groups.values():
-            parts = min(most, max(1, len(group) // _SMALLEST_PART))
+            parts = min(self._threads, max(1, len(group) // _SMALLEST_PART))
             yield from (group[number::parts] for number in range(parts))
 
     def _append(self, block: _Block) -> None:
