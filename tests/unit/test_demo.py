@@ -10,12 +10,14 @@ import sys
 import time
 
 import pytest
+import torch
 
 import reviewgen
 from reviewgen.cli import demo
+from reviewgen.errors import BrokenPlugin
 from tests.examples import install_example
 from tests.servers import get, serving
-from tests.unit.fakes import run_command
+from tests.unit.fakes import LETTERS, TableModel, review_model, run_command, table
 
 MODELS = ("lstm-word", "ngram-char")
 
@@ -139,6 +141,27 @@ def test_without_a_browser_the_address_is_named(tmp_path):
             time.sleep(0.05)
     assert f"No browser was found: open {said['url']} yourself." in " ".join((tmp_path / "log").read_text().split())
     assert opened.exists()
+
+
+class GrowingModel(TableModel):
+    """Keeps all tokens in its state, so that texts of different lengths cannot be written side by side."""
+
+    def initial_state(self, batch_size):
+        return torch.zeros(batch_size, 0)
+
+    def __call__(self, ids, state):
+        return self.table[ids], torch.cat([state, ids.float()], dim=1)
+
+
+def test_a_model_that_no_engine_can_run_is_left_out(monkeypatch, capsys):
+    logits = table(LETTERS.vocab_size)
+    models = {name: review_model(kind(logits), LETTERS) for name, kind in (("plain", TableModel), ("growing", GrowingModel))}
+    monkeypatch.setattr("reviewgen.api.load", lambda source, weight_bits: models[source])
+    loaded, failed = demo.load_each({"one": "plain", "two": "growing"}, 32)
+    assert loaded == {"one": models["plain"]} and "different shapes" in failed["two"]
+    assert "two is left out: " in capsys.readouterr().err
+    with pytest.raises(BrokenPlugin, match="different shapes"):
+        demo.load_each({"two": "growing"}, 32)
 
 
 def test_without_models_it_has_every_preset_with_weights():

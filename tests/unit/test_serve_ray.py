@@ -95,7 +95,6 @@ def test_a_replica_whose_engine_has_stopped_says_so(monkeypatch):
     check_health = build({"models": MODEL})._bound_deployment.func_or_class.check_health
     replica = SimpleNamespace(app=create_app({MODEL: reviewgen.load(MODEL)}))  # Ray makes it in a process of its own
     service = replica.app.state.service
-    service.start()
     asyncio.run(check_health(replica))
     service.engines[MODEL].close()
     with pytest.raises(RuntimeError, match=f"The engine of {MODEL} has stopped"):

@@ -45,7 +45,7 @@ def demo(
     require_extra("demo")
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
-    from reviewgen.serving.server import ServerOptions, open_socket, run
+    from reviewgen.serving.server import ServerOptions, make_app, open_socket, run
 
     named = [name_source(given) for given in models or installed_models()]
     check_names(named)
@@ -53,17 +53,18 @@ def demo(
     listening = open_socket(_HOST, port, limits.stall_seconds)
     url = f"http://{_HOST}:{listening.getsockname()[1]}/"
     loaded, failed = load_each(dict(named), bits)
+    app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), loaded)
 
     def announce() -> None:
         if as_json:
             print_json({"url": url, "models": list(loaded), "failed": failed})
         else:
-            typer.echo(f"{', '.join(loaded)}: the page is at {url} until Ctrl-C.")
+            typer.echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
         sys.stdout.flush()
         if open_browser:  # some browsers return when they are closed
             threading.Thread(target=open_page, args=[url], daemon=True).start()
 
-    run(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), listening, loaded, announce)
+    run(app, listening, announce)
 
 
 def installed_models() -> list[str]:
@@ -80,19 +81,22 @@ def installed_models() -> list[str]:
 
 
 def load_each(sources: Mapping[str, str], bits: int) -> "tuple[dict[str, ReviewModel], dict[str, str]]":
-    """Return the models that load, and why the others do not, by name; a note says so at once.
+    """Return the models that load and that an engine can run, and why the others do not, by name; a note says so at once.
 
     Raises:
-        ReviewgenError: None loads.
+        ReviewgenError: There are none.
     """
     from reviewgen.api import load
+    from reviewgen.serving.engine import Engine
 
     loaded: dict[str, ReviewModel] = {}
     failed: dict[str, ReviewgenError] = {}
     for name, source in sources.items():
         try:
             with notes.status(f"Loading {name} ..."):
-                loaded[name] = load(source, weight_bits=bits)
+                model = load(source, weight_bits=bits)
+                Engine(model).close()
+            loaded[name] = model
         except ReviewgenError as error:
             failed[name] = error
             if len(sources) > 1:
