@@ -11,17 +11,8 @@ from pathlib import Path
 
 NAMES = (
     *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "memory"),
-<<<<<<< HEAD
-<<<<<<< HEAD
-    *("big_corpus", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers", "serving_engine"),
-=======
     *("big_corpus", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
     *("serving_engine", "serving_http", "serving_soak"),
->>>>>>> h/jscore
-=======
-    *("big_corpus", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
-    *("serving_engine", "serving_http", "serving_soak"),
->>>>>>> h/llm
 )
 
 
