@@ -14,7 +14,9 @@ import torch
 
 import reviewgen
 from reviewgen.cli import demo
+from reviewgen.cli.serve import leave_out
 from reviewgen.errors import BrokenPlugin
+from reviewgen.serving import server
 from tests.examples import install_example
 from tests.servers import get, serving
 from tests.unit.fakes import LETTERS, TableModel, review_model, run_command, table
@@ -156,12 +158,13 @@ class GrowingModel(TableModel):
 def test_a_model_that_no_engine_can_run_is_left_out(monkeypatch, capsys):
     logits = table(LETTERS.vocab_size)
     models = {name: review_model(kind(logits), LETTERS) for name, kind in (("plain", TableModel), ("growing", GrowingModel))}
-    monkeypatch.setattr("reviewgen.api.load", lambda source, weight_bits: models[source])
-    loaded, failed = demo.load_each({"one": "plain", "two": "growing"}, 32)
+    monkeypatch.setattr(server, "load", lambda source, weight_bits: models[source])
+    failed = {}
+    loaded = server.load_models({"one": "plain", "two": "growing"}, 32, leave_out(failed))
     assert loaded == {"one": models["plain"]} and "different shapes" in failed["two"]
     assert "two is left out: " in capsys.readouterr().err
     with pytest.raises(BrokenPlugin, match="different shapes"):
-        demo.load_each({"two": "growing"}, 32)
+        server.load_models({"two": "growing"}, 32, leave_out(failed))
 
 
 def test_without_models_it_has_every_preset_with_weights():

@@ -3,19 +3,15 @@
 import sys
 import threading
 import webbrowser
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
-from reviewgen.cli.serve import require_extra
-from reviewgen.errors import ConfigError, ReviewgenError
+from reviewgen.cli.serve import leave_out, require_extra
+from reviewgen.errors import ConfigError
 from reviewgen.registry import describe_weights, list_presets, name_of
-
-if TYPE_CHECKING:
-    from reviewgen.model import ReviewModel
 
 __all__ = ["demo"]
 
@@ -45,14 +41,16 @@ def demo(
     require_extra("demo")
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
-    from reviewgen.serving.server import ServerOptions, make_app, open_socket, run
+    from reviewgen.serving.server import ServerOptions, load_models, make_app, open_socket, run
 
     named = [name_source(given) for given in models or installed_models()]
     check_names(named)
     limits = Limits(shutdown_seconds=_SHUTDOWN_SECONDS)
     listening = open_socket(_HOST, port, limits.stall_seconds)
     url = f"http://{_HOST}:{listening.getsockname()[1]}/"
-    loaded, failed = load_each(dict(named), bits)
+    failed: dict[str, str] = {}
+    with notes.status(f"Loading {', '.join(name for name, _ in named)} ..."):
+        loaded = load_models(dict(named), bits, leave_out(failed))
     app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), loaded)
 
     def announce() -> None:
@@ -78,32 +76,6 @@ def installed_models() -> list[str]:
     if not named:
         raise ConfigError("No trained weights are installed: name a model, as in `reviewgen demo ./my-model`.")
     return named
-
-
-def load_each(sources: Mapping[str, str], bits: int) -> "tuple[dict[str, ReviewModel], dict[str, str]]":
-    """Return the models that load and that an engine can run, and why the others do not, by name; a note says so at once.
-
-    Raises:
-        ReviewgenError: There are none.
-    """
-    from reviewgen.api import load
-    from reviewgen.serving.engine import Engine
-
-    loaded: dict[str, ReviewModel] = {}
-    failed: dict[str, ReviewgenError] = {}
-    for name, source in sources.items():
-        try:
-            with notes.status(f"Loading {name} ..."):
-                model = load(source, weight_bits=bits)
-                Engine(model).close()
-            loaded[name] = model
-        except ReviewgenError as error:
-            failed[name] = error
-            if len(sources) > 1:
-                note(f"{name} is left out: {error}", "yellow")
-    if not loaded:
-        raise next(iter(failed.values()))
-    return loaded, {name: str(error) for name, error in failed.items()}
 
 
 def open_page(url: str) -> None:

@@ -9,12 +9,14 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, ReviewgenError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reviewgen.serving.server import ServerOptions
 
-__all__ = ["require_extra", "serve"]
+__all__ = ["leave_out", "require_extra", "serve"]
 
 
 def serve(
@@ -83,25 +85,35 @@ def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bo
 
     listening = open_socket(host, port, given.limits.stall_seconds)
     url = _url(host, listening.getsockname()[1])
-    sources = given.sources
+    failed: dict[str, str] = {}
 
-    def announce() -> None:
-        _announce(url, list(sources), as_json, given.keys is not None)
+    def announce(names: list[str]) -> None:
+        _announce(url, names, failed, as_json, given.keys is not None)
 
     if workers > 1:
         from reviewgen.serving.workers import run_workers
 
-        run_workers(given, listening, workers, announce)
+        run_workers(given, listening, workers, leave_out(failed), announce)
         return
-    with notes.status(f"Loading {', '.join(sources)} ..."):
-        app = make_app(given, load_models(sources, given.weight_bits))
-    run(app, listening, announce, given.access_log)
+    with notes.status(f"Loading {', '.join(given.sources)} ..."):
+        models = load_models(given.sources, given.weight_bits, leave_out(failed))
+    run(make_app(given, models), listening, lambda: announce(list(models)), given.access_log)
 
 
-def _announce(url: str, names: list[str], as_json: bool, has_keys: bool) -> None:
+def leave_out(failed: dict[str, str]) -> "Callable[[str, ReviewgenError], None]":
+    """Return a function that notes at once, and in a mapping, why a model is not among those that are served."""
+
+    def say(name: str, error: ReviewgenError) -> None:
+        failed[name] = str(error)
+        note(f"{name} is left out: {error}", "yellow")
+
+    return say
+
+
+def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool, has_keys: bool) -> None:
     """Print where the server is, and a command that calls it."""
     if as_json:
-        print_json({"url": url, "models": names})
+        print_json({"url": url, "models": names, "failed": failed})
     else:
         body = json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40})
         key = '-H "Authorization: Bearer $KEY" ' if has_keys else ""
