@@ -108,3 +108,9 @@ def test_a_tokenizer_without_a_json(tmp_path):
     (tmp_path / "there").touch()
     with pytest.raises(OutputExists, match="already exists"):
         export_transformers(model, tmp_path / "there", overwrite=True)
+
+
+def test_two_exports_in_one_folder_are_refused_at_once(tmp_path, monkeypatch, capsys):
+    words = ("export", "lstm-char", "--onnx", tmp_path / "m", "--transformers", tmp_path / "m")
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 2 and "name the same folder" in said and not (tmp_path / "m").exists()

@@ -50,7 +50,9 @@ def export(
     for folder, marker in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
             check_target(folder, marker, overwrite)
-    trained, facts, lines = load(model), dict[str, Any](), list[str]()
+    if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
+        raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
+    trained, facts = load(model), dict[str, Any]()
     with notes.status("Exporting ..."):
         for name, target, write in (
             ("html", html, partial(_export_html, bits=bits)),
@@ -59,12 +61,10 @@ def export(
         ):
             if target is not None:
                 facts[name], line = write(trained, target, overwrite)
-                lines.append(line)
+                if not as_json:
+                    typer.echo(line)
     if as_json:
         print_json(facts)
-        return
-    for line in lines:
-        typer.echo(line)
 
 
 def _export_html(model: "ReviewModel", page: Path, overwrite: bool, bits: int) -> tuple[dict[str, Any], str]:

@@ -8,7 +8,7 @@ from typing import Any
 from reviewgen.bundle import Bundle
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, UnknownPlugin
-from reviewgen.export.packing import BITS, pack
+from reviewgen.export.packing import pack
 from reviewgen.model import ReviewModel
 from reviewgen.pages import refuse_page, save_page
 from reviewgen.registry import find_web_stepper, find_web_tokenizer, name_of, name_of_saved
@@ -16,6 +16,8 @@ from reviewgen.storage import to_path
 from reviewgen.web import compose
 
 __all__ = ["export_html"]
+
+_GROUPS = {"model": "steppers", "tokenizer": "tokenizers"}  # reviewgen.web_...: the entry points of their JavaScript
 
 
 def export_html(
@@ -49,8 +51,6 @@ def export_html(
     models = [model] if isinstance(model, ReviewModel) else list(model)
     if not models or not all(isinstance(each, ReviewModel) for each in models):
         raise ConfigError("export_html takes a ReviewModel, as reviewgen.load returns it, or a list of them.")
-    if bits not in BITS:
-        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {bits!r}.")
     bundles = [each.bundle for each in models]
     steppers, tokenizers = _scripts(bundles)
     names = _names(bundles)
@@ -78,18 +78,18 @@ def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]
     tokenizers: dict[str, str] = {}
     for bundle in bundles:
         model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
-        for name, found in _models_of(model.name, name_of("model", model.name, model.package), to_dict(bundle.model.config)):
-            steppers[name] = _source("model", name, find_web_stepper(found))
+        for name, qualified in _models_of(model.name, name_of("model", model.name, model.package), to_dict(bundle.model.config)):
+            steppers[name] = _source("model", name, find_web_stepper(qualified))
         script = find_web_tokenizer(name_of("tokenizer", tokenizer.name, tokenizer.package))
         tokenizers[tokenizer.name] = _source("tokenizer", tokenizer.name, script)
     return steppers, tokenizers
 
 
-def _models_of(name: str, found: str, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _models_of(name: str, qualified: str, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the name of a model and of its parts, each with the name that finds its plugin."""
     parts = config.get("models", ()) if name == "blend" else ()
     below = [each for part in parts for each in _models_of(part["name"], name_of_saved("model", part), part["config"])]
-    return [(name, found), *below]
+    return [(name, qualified), *below]
 
 
 def _source(kind: str, name: str, script: Path | None) -> str:
@@ -99,6 +99,3 @@ def _source(kind: str, name: str, script: Path | None) -> str:
             "run it. Use `reviewgen serve` or `reviewgen demo`, which show the same page, or `reviewgen export --onnx`."
         )
     return script.read_text(encoding="utf-8")
-
-
-_GROUPS = {"model": "steppers", "tokenizer": "tokenizers"}
