@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count, groupby
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from reviewgen.serving.scores import Scorer
 __all__ = ["Batch", "end_event", "failure"]
 
 TICK_SECONDS = 0.03
-_FEWEST, _ENOUGH, _MOST = 5, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
+_FEWEST, _ENOUGH, _MOST = 7, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
 _SMALLEST_PART = 8  # rows: fewer do not share the weights' way from memory, and are not worth a thread
 _NO_LIMIT = np.iinfo(np.int64).max
 
@@ -92,8 +92,8 @@ class Batch:
         """Advance rows token by token, until a tick is over or none is left; return those that can go on in blocks."""
         until, ready = time.monotonic() + TICK_SECONDS, []
         while rows:
-            for _, group in groupby(rows, key=lambda row: row.job):
-                self._contained(list(group), self._step)
+            for group in _grouped(rows, lambda row: row.job).values():
+                self._contained(group, self._step)
             going = [row for row in rows if _is_going(row) and row.logits is None]
             self._contained(going, self._forward)
             ready += [row for row in going if _is_going(row) and _is_ready(row)]
@@ -149,16 +149,13 @@ class Batch:
         if sampled := self.tokens - before:
             self._cost = (self._cost + (time.monotonic() - started) / sampled) / 2
 
-    def _parts(self, rows: Iterable[Seated]) -> Iterable[list[Seated]]:
+    def _parts(self, rows: Sequence[Seated]) -> Iterable[list[Seated]]:
         """Yield rows that sample alike, in several parts where they are many, so that all threads have something to do."""
-        groups: dict[Hashable, list[Seated]] = {}
-        for row in rows:
+        for row in rows:  # here, since places are kept for each job, and its rows may be in several parts
             if row.row.place is None and row.job.decoder.spelling is not None:
                 row.job.decoder.place(row.row)
-            groups.setdefault(row.job.alike, []).append(row)
-        most = 1 if self._threads == 1 else 2 * self._threads
-        for group in groups.values():
-            parts = min(most, max(1, len(group) // _SMALLEST_PART))
+        for group in _grouped(rows, lambda row: row.job.alike).values():
+            parts = min(self._threads, max(1, len(group) // _SMALLEST_PART))
             yield from (group[number::parts] for number in range(parts))
 
     def _append(self, block: _Block) -> None:
@@ -230,6 +227,14 @@ class Batch:
             job.rows.remove(row)
             copied = () if job.request.novelty is None else self._examine(row.row.ids)
             job.add([end_event(row.number, row.row, copied)])
+
+
+def _grouped(rows: Iterable[Seated], key: Callable[[Seated], Hashable]) -> dict[Hashable, list[Seated]]:
+    """Return rows by a key, in order."""
+    groups: dict[Hashable, list[Seated]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
 
 
 def _sample(rows: Sequence[Seated], size: int) -> _Block:
