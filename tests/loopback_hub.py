@@ -38,7 +38,7 @@ __all__ = ["READ_TOKEN", "TOKEN", "Fault", "LoopbackHub", "Request"]
 TOKEN = "hf_loopback"
 
 Key = tuple[str, str]
-"""("model" or "dataset", "owner/name")."""
+"""("model", "dataset" or "space", "owner/name")."""
 
 _LFS = (".bin", ".gz", ".parquet", ".png", ".safetensors")
 _DATE = "2024-01-01T00:00:00.000Z"
@@ -127,6 +127,7 @@ class _Repository:
     kind: str
     id: str
     private: bool = False
+    sdk: str | None = None
     commits: dict[str, _Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
@@ -167,10 +168,14 @@ class LoopbackHub:
             for revision, files in revisions.items():
                 repository.commit(revision, files)
 
-    def add(self, kind: str, repository_id: str, private: bool = False) -> None:
-        """Make a repository as the real Hub does, with a first commit."""
-        repository = self.repositories[kind, repository_id] = _Repository(kind, repository_id, private)
-        repository.commit("main", {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+    def add(self, kind: str, repository_id: str, private: bool = False, sdk: str | None = None) -> None:
+        """Make a repository as the real Hub does, with a first commit; that of a Space is an example."""
+        repository = self.repositories[kind, repository_id] = _Repository(kind, repository_id, private, sdk)
+        files = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
+        if sdk is not None:
+            readme = f"---\ntitle: Example\nemoji: x\ncolorFrom: red\ncolorTo: red\nsdk: {sdk}\n---\n"
+            files |= {"README.md": readme.encode(), "index.html": b"<p>Welcome</p>\n", "style.css": b"p {}\n"}
+        repository.commit("main", files)
 
     def files(self, kind: str, repository_id: str, revision: str = "main") -> dict[str, bytes]:
         """The files of a revision."""
@@ -388,8 +393,14 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
         with_blobs = "blobs" in self._query
         siblings = [{"rfilename": path} | (blob.facts() if with_blobs else {}) for path, blob in commit.files.items()]
         facts = {"id": id, "author": id.split("/")[0], "sha": commit.sha, "private": repository.private, "gated": False}
-        dates = {"createdAt": _DATE, "lastModified": _DATE}
+        dates = {"createdAt": _DATE, "lastModified": _DATE} | ({"sdk": repository.sdk} if repository.sdk else {})
         self._answer_json(facts | dates | {"disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+
+    def commits(self, kind: str, id: str, revision: str) -> None:
+        """``/api/models/owner/name/commits/<revision>``: the commits of a branch, the newest first."""
+        repository, commit = self._commit(kind, id, revision)
+        titles = [line.partition(": ")[2] for line in reversed(repository.log) if line.startswith(f"{revision}: ")]
+        self._answer_json([{"id": commit.sha, "title": title, "message": "", "date": _DATE, "authors": []} for title in titles])
 
     def tree(self, kind: str, id: str, revision: str, path: str = "") -> None:
         """``/api/models/owner/name/tree/<revision>[/<folder>]``: one folder, or with ``recursive`` all that is below it."""
@@ -443,7 +454,7 @@ class _Route(NamedTuple):
 def _routes(methods: str, pattern: str, answer: Callable[..., None]) -> list[_Route]:
     """The route for each kind of repository. The path is matched as it was sent: a quoted slash belongs to its part."""
     part = "[^/]+"
-    spelled = {"model": ("models", ""), "dataset": ("datasets", "datasets/")}
+    spelled = {"model": ("models", ""), "dataset": ("datasets", "datasets/"), "space": ("spaces", "spaces/")}
     routes = []
     for kind, (plural, prefix) in spelled.items():
         text = pattern.replace("KINDS", plural).replace("PREFIX/", prefix).replace("ID", f"(?P<id>{part}/{part})")
@@ -460,6 +471,7 @@ _HUB_ROUTES = [
     _Route(("GET",), re.compile("/api/agent-harnesses"), _Handler.agent_harnesses),
     *_routes("GET", "/api/KINDS/ID", _Handler.info),
     *_routes("GET", "/api/KINDS/ID/revision/REVISION", _Handler.info),
+    *_routes("GET", "/api/KINDS/ID/commits/REVISION", _Handler.commits),
     *_routes("GET", "/api/KINDS/ID/tree/REVISION(?:/(?P<path>.+))?", _Handler.tree),
     *_routes("POST", "/api/KINDS/ID/paths-info/REVISION", _Handler.paths_info),
     _Route(("POST",), re.compile("/api/repos/create"), _Handler.create),

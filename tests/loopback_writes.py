@@ -16,6 +16,9 @@ __all__ = ["READ_TOKEN", "WriteSide"]
 
 READ_TOKEN = "hf_loopback_read"
 USER = "ana"
+_PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+_SDKS = ("static", "gradio", "docker")
+_COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 
 
 class WriteSide:
@@ -33,9 +36,12 @@ class WriteSide:
         wish = json.loads(self._body)
         kind, name = wish.get("type") or "model", f"{wish['organization'] or USER}/{wish['name']}"
         is_there = (kind, name) in self.hub.repositories
+        if kind == "space" and wish.get("sdk") not in _SDKS:
+            self._refuse(400, None, f"A Space needs an sdk, one of {', '.join(_SDKS)}")
         if not is_there:
-            self.hub.add(kind, name, private=wish.get("visibility") == "private" or wish.get("private") is True)
-        answer = {"url": f"{self.hub.endpoint}/{name}", "id": name}
+            is_private = wish.get("visibility") == "private" or wish.get("private") is True
+            self.hub.add(kind, name, private=is_private, sdk=wish.get("sdk"))
+        answer = {"url": f"{self.hub.endpoint}/{_PREFIXES[kind]}{name}", "id": name}
         self._answer_json(answer | ({"error": "You already created this repo"} if is_there else {}), 409 if is_there else 200)
 
     def branch(self: Any, kind: str, id: str, revision: str) -> None:
@@ -96,6 +102,17 @@ class WriteSide:
             self._refuse(404, None, "The object is not there")
         self._answer_json({})
 
+    def _check_space(self: Any, readme: str) -> None:
+        """Refuse a Space whose settings, the metadata of its README.md, are not those of one."""
+        block = re.match(r"---\s*\n(.*?)\n---", readme, re.DOTALL)
+        settings = yaml.safe_load(block[1]) if block else {}
+        if settings.get("sdk") not in _SDKS:
+            self._refuse(400, None, '"sdk" must be one of static, gradio, docker')
+        if any(settings.get(name, "red") not in _COLORS for name in ("colorFrom", "colorTo")):
+            self._refuse(400, None, f'"colorFrom" must be one of {", ".join(_COLORS)}')
+        if len(settings.get("short_description", "")) > 60:
+            self._refuse(400, None, '"short_description" length must be less than or equal to 60 characters long')
+
     def commit(self: Any, kind: str, id: str, revision: str) -> None:
         """``/api/models/owner/name/commit/<revision>``: a header and operations, a JSON object a line; all or nothing."""
         self._check_writer()
@@ -119,8 +136,11 @@ class WriteSide:
                     self._refuse(404, "EntryNotFound", "A file with this name doesn't exist")
             elif line["key"] != "header":
                 self._refuse(400, None, f"unknown operation {line['key']}")
+        if kind == "space":
+            self._check_space(files.get("README.md", b"").decode())
         number = 1 + sum(name.startswith("refs/pr/") for name in repository.refs)
         is_pr = self._query.get("create_pr") == "1"
         made = repository.commit(f"refs/pr/{number}" if is_pr else revision, files, header["summary"])
-        facts = {"success": True, "commitOid": made.sha, "commitUrl": f"{self.hub.endpoint}/{id}/commit/{made.sha}"}
+        url = f"{self.hub.endpoint}/{_PREFIXES[kind]}{id}/commit/{made.sha}"
+        facts = {"success": True, "commitOid": made.sha, "commitUrl": url}
         self._answer_json(facts | ({"pullRequestUrl": f"{self.hub.endpoint}/{id}/discussions/{number}"} if is_pr else {}))

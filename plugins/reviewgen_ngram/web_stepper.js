@@ -28,7 +28,7 @@ export default function createStepper(name, config, tensors) {
 /** Return the trie: the saved arrays, the first child of each context, and the node of each id after the empty context. */
 function readTrie(config, tensors) {
   const array = (name) => tensors[name]?.data;
-  const starts = Array.from(array("starts"), Number); // of each level; they may be BigInts
+  const starts = Array.from(array("starts"), Number); // of each level; int64 arrays hold BigInts where they are not narrowed
   const tokens = array("tokens");
   const heads = new Int32Array(config.vocab_size);
   for (let node = starts[1]; node < starts[2]; node++) heads[tokens[node]] = node;

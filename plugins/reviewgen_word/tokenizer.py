@@ -136,13 +136,10 @@ class WordTokenizer:
     def tokenizer_json(self) -> str:
         """Return the BPE with the ids of bos and eos; see ``reviewgen.protocols.SupportsTokenizerJson``."""
         content = json.loads(self._bpe.to_str())
-        names = []
-        for name, token in (("<bos>", self.bos_id), ("<eos>", self.eos_id)):
-            while name in content["model"]["vocab"]:  # a token of a text that spells it
-                name += "_"
-            content["model"]["vocab"][name] = token
-            names.append({"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""})
-        content["decoder"] = {"type": "Sequence", "decoders": [*names, content["decoder"]]}
+        names = {"<bos>": self.bos_id, "<eos>": self.eos_id}  # no token of a text: those never join signs and letters
+        content["model"]["vocab"] |= names
+        removed = [{"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""} for name in names]
+        content["decoder"] = {"type": "Sequence", "decoders": [*removed, content["decoder"]]}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
     def save(self, folder: Path) -> None:

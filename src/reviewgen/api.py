@@ -100,6 +100,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
     from reviewgen.runs.progress import open_view
+    from reviewgen.training import uninterrupted
 
     refuse_unknown_options(options, TrainOptions, "train")
     if not isinstance(progress, bool):
@@ -115,10 +116,12 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             with view.training() as show:
                 for report in run:
                     show(report)
+            with view.phase("Evaluating the model ..."):
+                model = run.finish()
         except KeyboardInterrupt:
-            run.interrupt()
-        with view.phase("Evaluating the model ..."):
-            model = run.finish()
+            with uninterrupted():
+                run.interrupt()
+                model = run.finish()
         view.finish()
         return model
 

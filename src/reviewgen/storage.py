@@ -14,13 +14,15 @@ errors; it knows neither models nor formats.
 """
 
 import contextlib
+import ctypes
 import errno
+import functools
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
@@ -45,6 +47,7 @@ LOCKS_OPEN_FILES = os.name == "nt"
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
 _ASIDE = "-old"  # ends the name of a folder that is being replaced
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
 _REPLACING_SECONDS = 1.5 * _PATIENCE_SECONDS  # in which another process that is replacing a folder would have finished
 
@@ -228,7 +231,14 @@ def _rename_new(scratch: Path, folder: Path) -> None:
 
 
 def _replace(scratch: Path, folder: Path) -> None:
-    """Rename to a name that may exist: the old entry is moved aside, moved back on failure, and removed at the end."""
+    """Rename to a name that may exist; what has it now is removed at the end.
+
+    Where the system can exchange two names, one of both has the name at every moment. Elsewhere, the old entry is moved aside,
+    and moved back on failure.
+    """
+    if os.path.lexists(folder) and _exchange(scratch, folder):
+        _remove(scratch)
+        return
     aside = scratch.with_name(scratch.name + _ASIDE)
     if os.path.lexists(folder):
         _move_aside(folder, aside)
@@ -239,6 +249,24 @@ def _replace(scratch: Path, folder: Path) -> None:
             aside.rename(folder)
         raise
     _remove(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two entries of a file system in one step, as Linux can; return whether that was done."""
+    renameat2 = None if LOCKS_OPEN_FILES else _renameat2()
+    if renameat2 is None:
+        return False
+    done: int = renameat2(_AT_FDCWD, os.fsencode(one.absolute()), _AT_FDCWD, os.fsencode(other.absolute()), _RENAME_EXCHANGE)
+    return done == 0  # else, the file system cannot, and the renames say what is wrong
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """Return renameat2(2) of the C library, where it has it."""
+    try:
+        return ctypes.CDLL(None).renameat2
+    except (OSError, TypeError, AttributeError):  # Windows; another C library
+        return None
 
 
 def _move_aside(folder: Path, aside: Path) -> None:

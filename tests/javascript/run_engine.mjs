@@ -73,6 +73,20 @@ const answers = {
     for (const request of requests) results.push(await complete(engine, request));
     return results;
   },
+  /** Counts the timers that go off while a text is written, and the tokens that come after it is stopped. */
+  async stop({ model, request }) {
+    const engine = await createEngine(model);
+    await complete(engine, { ...request, max_tokens: 1 }); // loads the model
+    const controller = new AbortController();
+    let [timers, before, after] = [0, 0, 0];
+    const timer = setInterval(() => timers++, 1);
+    for await (const _ of engine.complete(request, controller.signal)) {
+      if (controller.signal.aborted) after++;
+      else if (++before && timers === 3) controller.abort();
+    }
+    clearInterval(timer);
+    return { timers, before, after };
+  },
   async models({ model }) {
     return (await createEngine(model)).models();
   },

@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.examples import EXAMPLES, install_example
 from tests.forked import run_python
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ["--set", "model.hidden_size=16", "--steps", "3"]
 PRESETS = {  # of each package: what is trained, and the options
     "reviewgen-uniform": ("uniform-char", []),
@@ -56,14 +55,7 @@ def package(request):
 @pytest.fixture(scope="module")
 def site(package, tmp_path_factory):
     """Install an example into a fresh folder and delete what it was installed from."""
-    root = tmp_path_factory.mktemp("third_party")
-    source = root / "source"
-    shutil.copytree(EXAMPLES / package, source)
-    pip = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(root / "site"), str(source)]
-    done = run(["-m", *pip], None, root)
-    assert done.returncode == 0, done.stderr
-    shutil.rmtree(source)
-    return root / "site"
+    return install_example(package, tmp_path_factory.mktemp("third_party"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from reviewgen.registry import find_weights
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["reviewgen.weights"])
+WEB_STEPPERS = [point for point in entry_points(group="reviewgen.web_steppers") if point.dist.name == "reviewgen"]
 MAX_EACH, MAX_TOTAL = 8e6, 60e6
 
 GENERATE = """
@@ -89,6 +91,8 @@ def test_the_wheel_holds_them(tmp_path: Path):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for name in NAMES:
         assert {f"reviewgen_weights/{name.replace('-', '_')}/{file.name}" for file in folder_of(name).iterdir()} <= inside
+    steppers = {f"{point.module.rpartition('.')[0].replace('.', '/')}/{point.load().name}" for point in WEB_STEPPERS}
+    assert len(steppers) == 4 and steppers <= inside
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name in ("rnn-word", "gru-word", "lstm-word", "blend-word")])

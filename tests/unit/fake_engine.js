@@ -2,7 +2,10 @@
  * An engine without a model, in place of browser_engine.js: tokens depend on the seed, the number of the text and what stands before,
  * as those of a real one do. `packed[n].manifest` is what models() returns. A prompt may ask for trouble: see `complete`.
  */
-const WORDS = " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|.\n| good".split("|");
+const WORDS =
+  " the| a| film| story| of| and| is| with| great| slow| but| quiet| dark|,|.| acting| was| never| more| than|.\n| good".split(
+    "|",
+  );
 
 /** Returns a number in [0, 1) that depends on all of a text (FNV-1a, then mixed). */
 function hash(text) {
@@ -30,7 +33,8 @@ function step(request, index, text) {
 async function* complete(request, signal) {
   globalThis.requests = [...(globalThis.requests ?? []), request]; // for tests to read
   if (request.prompt.includes("FAIL")) throw new Error("The engine has no memory left.");
-  const texts = Array(request.n).fill(request.prompt);
+  const texts = Array(request.n).fill(request.prompt.endsWith(" mov") ? `${request.prompt}ie` : request.prompt);
+  if (request.prompt.endsWith(" mov")) yield* again(" mov");
   const pause = request.prompt.includes("SLOW") ? 20 : 0;
   for (let count = 0; count < request.max_tokens; count++) {
     await new Promise((resolve) => setTimeout(resolve, pause));
@@ -38,13 +42,27 @@ async function* complete(request, signal) {
     for (let index = 0; index < request.n; index++) {
       const { alternatives, drawn } = step(request, index, texts[index]);
       texts[index] += drawn.text;
-      yield { type: "token", index, text: drawn.text, bits: -Math.log2(drawn.probability) * (1 + 2 * hash(texts[index])), alternatives };
+      yield {
+        type: "token",
+        index,
+        text: drawn.text,
+        bits: -Math.log2(drawn.probability) * (1 + 2 * hash(texts[index])),
+        alternatives,
+      };
     }
   }
   for (let index = 0; index < request.n; index++) {
     const text = request.prompt.includes("CUT") ? texts[index].slice(0, -7) : texts[index];
     yield { type: "end", index, reason: "length", text, copied: copiedOf(request, text) };
   }
+}
+
+/** Yields the tokens of a prompt whose end is sampled again: one that adds nothing, and one that adds "ie" to it. */
+function* again(end) {
+  const words = [`${end}ie`, `${end}`, " film", `${end}ement`];
+  const alternatives = words.map((text, rank) => ({ text, probability: 0.5 / 2 ** rank, isEnd: false }));
+  yield { type: "token", index: 0, text: "", bits: 30, alternatives };
+  yield { type: "token", index: 0, text: "ie", bits: 1, alternatives };
 }
 
 /** Returns a copied span in the middle of a text, where there is an index. */
@@ -57,6 +75,7 @@ function copiedOf(request, text) {
 export function createBrowserEngine(packed) {
   for (const { readBlob } of packed) if (!(readBlob() instanceof Uint8Array)) throw new Error("A blob is not bytes.");
   const models = packed.map((each) => each.manifest);
-  if (models.some((model) => model.id === "broken")) return { models: () => Promise.reject(new Error("The model is damaged.")), complete };
+  if (models.some((model) => model.id === "broken"))
+    return { models: () => Promise.reject(new Error("The model is damaged.")), complete };
   return { models: async () => models, complete };
 }

@@ -12,7 +12,6 @@ import reviewgen
 from reviewgen.errors import ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.export import export_html
 from reviewgen.export.packing import pack
-from reviewgen.registry import Plugin
 from tests.node import why_no_node
 from tests.unit.fakes import GRU, LETTERS, NGRAM, TEXTS, TableModel, review_model, run_command, table, train_tiny
 from tests.web_engine import complete
@@ -111,7 +110,7 @@ def test_no_room_on_the_disk_is_one_sentence_and_leaves_nothing(models, tmp_path
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("reviewgen.pages.rendering.write_file", full)
-    with pytest.raises(StorageError, match="full|No space"):
+    with pytest.raises(StorageError, match="No room"):
         export_html(models["gru-word"], tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -127,7 +126,7 @@ def test_wrong_arguments(models, file, options, said, tmp_path):
 
 def test_a_model_without_javascript_names_what_serves_it(tmp_path):
     model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
-    with pytest.raises(UnknownPlugin, match="serve.*--onnx") as raised:
+    with pytest.raises(UnknownPlugin, match=r"serve.*--onnx") as raised:
         export_html(model, tmp_path / "page.html")
     assert "'fake'" in str(raised.value) and list(tmp_path.iterdir()) == []
 
@@ -135,7 +134,7 @@ def test_a_model_without_javascript_names_what_serves_it(tmp_path):
 def test_the_command(models, tmp_path, monkeypatch, capsys):
     models["ngram-char"].save_pretrained(tmp_path / "model")
     page = tmp_path / "page.html"
-    status, _, said = run_command(monkeypatch, capsys, "export", tmp_path / "model", "--html", page)
+    status, said, _ = run_command(monkeypatch, capsys, "export", tmp_path / "model", "--html", page)
     assert status == 0 and "page.html" in said and "ngram-char" in re.findall("<title>(.*)</title>", page.read_text("utf-8"))[0]
     status, _, said = run_command(monkeypatch, capsys, "export", tmp_path / "model", "--html", page)
     assert status == 1 and "already exists" in said

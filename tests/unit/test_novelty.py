@@ -499,6 +499,15 @@ def test_a_truncated_file(saved, length):
         read(file)
 
 
+def test_a_file_that_is_cut_off_after_reading(saved):
+    index, file = saved
+    read_back = read(file)
+    file.write_bytes(b"")  # of a mapped file, the next look would end the process
+    assert [read_back.examine(ids_of(text), decode) for text in REVIEWS] == [
+        index.examine(ids_of(text), decode) for text in REVIEWS
+    ]
+
+
 def test_files_that_are_not_an_index(tmp_path: Path):
     (tmp_path / "text").write_text("a review " * 100)
     save_file({"weight": np.zeros(3)}, tmp_path / "weights")

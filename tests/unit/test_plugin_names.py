@@ -14,6 +14,8 @@ from reviewgen.registry import (
     find_preset,
     find_stepper,
     find_tokenizer,
+    find_web_stepper,
+    find_web_tokenizer,
     find_weights,
     list_plugins,
     register_model,
@@ -135,6 +137,25 @@ def test_a_stepper_is_that_of_the_model_s_own_package(install: Install) -> None:
     assert find_stepper("twin") is None
     assert find_stepper("nothing") is None
     assert "fake_two" not in sys.modules
+
+
+def test_javascript_is_that_of_the_model_s_own_package(install: Install) -> None:
+    code = (
+        EMPTY
+        + "from pathlib import Path\nSTEPPER, LOST, TEXT = Path(__file__).with_name('one.js'), Path('/no/such.js'), 'one.js'\n"
+    )
+    names = {"twin": "fake_one:STEPPER", "lost": "fake_one:LOST", "text": "fake_one:TEXT"}
+    models = dict.fromkeys([*names, "bare"], "fake_one:Model")
+    site = install("reviewgen-one", {"models": models, "web_steppers": names}, {"fake_one": code})
+    (site / "one.js").write_text("export default () => 1;")
+    install("reviewgen-two", {"web_steppers": {"bare": "fake_two:STEPPER", "gru": "fake_two:STEPPER"}}, {"fake_two": EMPTY})
+    assert find_web_stepper("twin") == site / "one.js"
+    assert find_web_stepper("bare") is find_web_stepper("nothing") is None
+    assert find_web_stepper("gru").parent.name == "reviewgen_recurrent" and "fake_two" not in sys.modules
+    assert find_web_tokenizer("word").parent.name == "reviewgen_word"
+    for name in ("lost", "text"):
+        with pytest.raises(BrokenPlugin, match="must be the Path of an existing JavaScript file"):
+            find_web_stepper(name)
 
 
 # --- the version of the contract

@@ -159,7 +159,7 @@ def _launch(folder: Path) -> None:
         timeout=180,
     )
     assert (folder / "both.1.json").exists(), done.stderr
-    (folder / "done.json").write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout}))
+    (folder / "done.json").write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}))
 
 
 def one_process(folder: Path, **options: Any) -> tuple[TrainingRun, list[float], list[Any]]:
@@ -265,6 +265,7 @@ def test_who_leaves_ends_the_training_of_all(launched: Any) -> None:
 
 def test_a_killed_process_loses_nothing(launched: Any) -> None:
     assert launched.done.returncode != 0
+    assert (launched.folder / "both-killed").is_dir(), launched.done.stderr
     model = reviewgen.load(launched.folder / "both-killed")
     assert model.training["stopped"] in ("another process ended", "interrupted")  # or the launcher was faster
     assert 0 < len(model.training["evaluations"]) < 20 and model.generate_one(seed=1)

@@ -1,6 +1,7 @@
 """Receipts and output files: their content, replaying them, and the effect of interrupts, crashes and wrong settings."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import reviewgen
+from reviewgen.cli.outputs import locked
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.receipts import Replay, describe_replays, find_source, make_receipt, read_receipts, replay
 from tests.unit.fakes import GRU, NGRAM, run_command, train_tiny
@@ -225,7 +227,7 @@ def test_a_file_is_continued_where_it_stopped(saved: dict[str, Path], tmp_path: 
     assert run_command(monkeypatch, capsys, *common, "-n", 150, "--seed", 9, "--out", whole)[0] == 0
     assert run_command(monkeypatch, capsys, *common, "-n", 40, "--seed", 9, "--out", parts)[0] == 0
     lines = parts.read_bytes()
-    parts.write_bytes(lines + b'{"text": "half a li')  # a crash
+    parts.write_bytes(lines + lines[:60])  # a crash
     status, _, said = run_command(monkeypatch, capsys, *common, "-n", 150, "--out", parts)
     assert status == 0 and "holds 40 of 150" in said
     assert texts_of(parts) == texts_of(whole) and parts.read_bytes().startswith(lines)
@@ -255,7 +257,7 @@ def test_another_file_is_not_changed(saved: dict[str, Path], tmp_path: Path, mon
         assert status == 1 or status == 2
         assert "Line 1 of" in said and file.read_text() == content
     status, _, said = run_command(monkeypatch, capsys, "generate", saved["ngram-char"], "--out", tmp_path)
-    assert status == 1 and "cannot be written" in said
+    assert status == 2 and "is a folder" in said
 
 
 def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -410,3 +412,71 @@ def test_the_home_folder_of_an_unknown_user_is_no_model(
     (tmp_path / "r.jsonl").write_text(json.dumps(receipt), encoding="utf-8")
     status, _, said = run_command(monkeypatch, capsys, "replay", tmp_path / "r.jsonl")
     assert status in (1, 2) and "nobody-by-this-name" in said and "Traceback" not in said
+
+
+FOREIGN = {
+    "a line without its end": b"my thesis",
+    "minified JSON": b'{"name":"app","version":"1.0.0"}',
+    "texts of another tool": b'{"text": "mine", "number": 0}',
+    "bytes": bytes(range(256)),
+    "a deep line": b"[" * 100_000 + b"\n",
+    "lines": b"1\n2\n",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("option", ["--out", "--receipt"])
+def test_files_of_others_are_left_as_they_are(
+    option: str, content: bytes, saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    file, other = tmp_path / "mine", {"--out": "--receipt", "--receipt": "--out"}[option]
+    file.write_bytes(content)
+    (tmp_path / "other").touch()
+    words = ("generate", saved["ngram-char"], "-n", 1, "--max-new-tokens", 5, option, file, other, tmp_path / "other")
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 2 and "the file is left unchanged. Give another file." in said
+    assert file.read_bytes() == content and len(said) < 1000
+
+
+def test_a_line_cut_at_any_byte_is_resumed(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    out = tmp_path / "t.jsonl"
+    common = ("generate", saved["ngram-char"], "--max-new-tokens", 4, "--out", out, "--seed", 3, "-n")
+    assert run_command(monkeypatch, capsys, *common, 2)[0] == 0
+    whole = out.read_bytes()
+    texts = [json.loads(line)["text"] for line in whole.splitlines()]
+    for end in (1, 5, 20, 30, whole.index(b"\n"), whole.index(b"\n") + 3, len(whole) - 1):
+        out.write_bytes(whole[:end])
+        assert run_command(monkeypatch, capsys, *common, 2)[0] == 0
+        assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == texts
+
+
+def test_two_runs_do_not_write_to_one_file(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    out = tmp_path / "t.jsonl"
+    words = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--out", out)
+    with locked(out):
+        status, _, said = run_command(monkeypatch, capsys, *words)
+        assert status == 2 and "Another process is writing to" in said and not out.exists()
+    assert run_command(monkeypatch, capsys, *words)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]  # no lock is left
+
+
+def test_outputs_that_are_no_files_are_refused(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "real").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    kinds = {"/dev/full": "a device", "folder": "a folder", "fifo": "a pipe", "link": "a link"}
+    for name, kind in kinds.items():
+        for option in ("--out", "--receipt"):
+            more = ("--out", tmp_path / "t") if option == "--receipt" else ()
+            words = ("generate", saved["ngram-char"], "-n", 1, "--max-new-tokens", 4, option, tmp_path / name, *more)
+            status, _, said = run_command(monkeypatch, capsys, *words)
+            assert status == 2 and f"is {kind}. Give a file" in said
+
+
+def test_texts_and_receipts_can_be_printed(saved: dict[str, Path], monkeypatch: Any, capsys: Any) -> None:
+    common = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--seed", 1, "--out", "/dev/stdout")
+    status, out, said = run_command(monkeypatch, capsys, *common, "--receipt", "/dev/stderr")
+    assert status == 0 and [json.loads(line)["number"] for line in out.splitlines()] == [0, 1]
+    assert [json.loads(line)["number"] for line in said.splitlines() if line.startswith('{"synthetic"')] == [0, 1]
+    assert [json.loads(line)["number"] for line in run_command(monkeypatch, capsys, *common, "--json")[1].splitlines()] == [0, 1]

@@ -610,8 +610,8 @@ def test_what_cannot_be_served_is_said_before_it_serves(folder, tmp_path, monkey
         port = str(taken.getsockname()[1])
         for words, status, parts in (
             (["./mine", "--port", port], 1, [port, "in use"]),
-            (["./mine", "./broken", "x=./mine", "--port", "0"], 1, ["./broken cannot be served", "No model is served"]),
-            (["./mine", "./broken", "--port", "0", "--workers", "2"], 1, ["./broken cannot be served"]),
+            (["./broken", "--port", "0"], 1, ["./broken cannot be served"]),
+            (["./broken", "--port", "0", "--workers", "2"], 1, ["./broken cannot be served"]),
             (["./mine", "./mine"], 2, ["Two models are named 'mine'"]),
             (["./mine", "--api-key-file", str(tmp_path / "none")], 2, ["cannot be read"]),
             (["./mine", "--host", "no.such.host.invalid"], 2, ["is not an address"]),
@@ -623,6 +623,20 @@ def test_what_cannot_be_served_is_said_before_it_serves(folder, tmp_path, monkey
             errors = [line for line in problem.splitlines() if line.startswith("error:")]
             assert code == status and len(errors) == 1 and out == "", problem
             assert all(part in errors[0] for part in parts) and "Traceback" not in problem
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_that_does_not_load_is_left_out(workers, folder):
+    (folder / "broken").mkdir(exist_ok=True)
+    process, facts = start(folder, "./mine", "./broken", "x=./mine", "--workers", workers)
+    try:
+        assert facts["models"] == ["mine", "x"] and "config.json" in facts["failed"]["broken"]
+        listed = httpx.get(f"{facts['url']}/v1/models", timeout=30).json()["data"]
+        assert [model["id"] for model in listed] == ["mine", "x"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0 and said.count("broken is left out: ") == 1
 
 
 class GrowingModel(SlowModel):

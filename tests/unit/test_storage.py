@@ -3,11 +3,14 @@
 import errno
 import os
 import stat
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
+from reviewgen import storage
 from reviewgen.errors import OutputExists, StorageError
 from reviewgen.storage import (
     default_mode,
@@ -64,12 +67,20 @@ def test_an_exception_in_the_block_leaves_what_was_there(tmp_path, error, is_the
     assert listing(tmp_path) == (OLD if is_there else {})
 
 
+@pytest.fixture
+def no_exchange(monkeypatch):
+    """A system that cannot exchange two names."""
+    monkeypatch.setattr(storage, "_renameat2", lambda: None)
+
+
 STEPS = [(os, "fsync", n) for n in range(1, 5)] + [(Path, "chmod", 1), (Path, "rename", 1)]  # two files and two folders
 
 
 @pytest.mark.parametrize(("owner", "name", "call"), STEPS, ids=lambda value: getattr(value, "__name__", value))
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_cut_at_any_step_before_the_last_rename_changes_nothing(tmp_path, monkeypatch, owner, name, call, is_there):
+def test_a_cut_at_any_step_before_the_last_rename_changes_nothing(
+    tmp_path, monkeypatch, no_exchange, owner, name, call, is_there
+):
     if is_there:
         old_folder(tmp_path / "m")
     plain, calls = getattr(owner, name), []
@@ -86,8 +97,29 @@ def test_a_cut_at_any_step_before_the_last_rename_changes_nothing(tmp_path, monk
     assert listing(tmp_path) == (OLD if is_there else {})
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges two names in one step")
+def test_a_folder_that_is_replaced_is_there_at_every_moment(tmp_path):
+    old_folder(tmp_path / "m")
+    missing, looks, is_over = [], [], threading.Event()
+
+    def look():
+        while not is_over.is_set():
+            looks.append(1)
+            if not (tmp_path / "m").is_dir():
+                missing.append(len(looks))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(100):
+        with new_folder(tmp_path / "m", overwrite=True) as scratch:
+            fill(scratch)
+    is_over.set()
+    watcher.join()
+    assert not missing and len(looks) > 100 and listing(tmp_path) == NEW
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), PowerCut()])
-def test_a_failed_second_rename_moves_the_old_folder_back(tmp_path, monkeypatch, error):
+def test_a_failed_second_rename_moves_the_old_folder_back(tmp_path, monkeypatch, no_exchange, error):
     old_folder(tmp_path / "m")
     plain, calls = Path.rename, []
 

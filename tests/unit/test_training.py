@@ -3,6 +3,8 @@
 import inspect
 import itertools
 import math
+import signal
+import sys
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.cli import main
 from reviewgen.config import EvaluateOptions, ReadingOptions
 from reviewgen.data import IGNORED
 from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
@@ -367,6 +370,32 @@ def test_an_interrupt_of_the_last_evaluation_still_saves(tmp_path, monkeypatch):
     monkeypatch.setattr(Fit, "_evaluate", interrupted)
     reviewgen.train("gru-char", TEXTS, steps=3, out=tmp_path / "m", **SMALL)
     assert reviewgen.load(tmp_path / "m").training["stopped"] == "interrupted"
+
+
+@pytest.mark.parametrize("face", ["python", "shell"])
+def test_an_interrupt_between_training_and_saving_still_saves(face, tmp_path, monkeypatch):
+    calls, finish = [], Fit.finish
+
+    def interrupted(self):
+        calls.append(signal.getsignal(signal.SIGINT))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return finish(self)
+
+    monkeypatch.setattr(Fit, "finish", interrupted)
+    monkeypatch.setattr("reviewgen.cli.train._catch_sigterm", lambda: None)  # handlers outlive the test
+    if face == "python":
+        reviewgen.train("gru-char", TEXTS, steps=3, out=tmp_path / "m", **SMALL)
+    else:
+        (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+        settings = [word for part in ("hidden_size=8", "embedding_size=4") for word in ("--set", f"model.{part}")]
+        command = ["reviewgen", "train", "gru-char", "--data", str(tmp_path / "reviews.txt"), "--out", str(tmp_path / "m")]
+        monkeypatch.setattr(sys, "argv", [*command, "--steps", "3", *settings])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 1
+    assert reviewgen.load(tmp_path / "m").training["stopped"] == "interrupted"
+    assert calls[1] == signal.SIG_IGN  # a second signal cannot stop the saving
 
 
 def test_a_run_of_no_step_saves_nothing(tmp_path):

@@ -4,6 +4,7 @@
     weights    checks given mixture weights, or fits fixed ones on held-out text
     gate       weights that depend on how certain each model is
     stepper    generation from a blend, without torch
+    web        where the stepper in JavaScript is
     model      a blend as a LanguageModel
     presets    blend-char and blend-word, whose models are trained together
 

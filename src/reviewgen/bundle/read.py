@@ -1,7 +1,6 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,7 +35,7 @@ from reviewgen.novelty import read_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import describe_plugin, find_stepper, find_tokenizer, name_of_saved
-from reviewgen.storage import LOCKS_OPEN_FILES, recover
+from reviewgen.storage import recover
 from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
@@ -156,8 +155,6 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     if (folder / NOVELTY).is_file():
         expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
         index = read_index(folder / NOVELTY, expected, tokenizer.vocab_size)
-        if LOCKS_OPEN_FILES:  # while a file is mapped, the folder could not be replaced
-            index = copy.deepcopy(index)
     return Bundle(
         preset=config["preset"],
         weights=weights,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_written_by_hand", "metadata_of", "with_license", "write_card"]
 
+_SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a link of Markdown
 # The words of this line are part of the format: cards on the Hub and in saved folders have it.
 _MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
 
@@ -50,7 +51,8 @@ def is_written_by_hand(card: str) -> bool:
 
 
 def metadata_of(card: str) -> dict[str, Any]:
-    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags that every generated card has.
+    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags that every generated card has,
+    and the ``space`` that it links.
 
     Raises:
         ConfigError: Its front matter is not valid YAML.
@@ -59,6 +61,8 @@ def metadata_of(card: str) -> dict[str, Any]:
     metadata = {key: data.get(key) for key in ("license", "language", "datasets")}
     tags = data.get("tags")
     metadata["tags"] = tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags  # the first two are generated
+    link = _SPACE.search(card)
+    metadata["space"] = link and link["space"]
     return {key: value for key, value in metadata.items() if value}
 
 

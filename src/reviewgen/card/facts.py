@@ -36,6 +36,7 @@ class CardFacts:
         settings: The settings of the model and of the tokenizer, as in ``config.json``.
         source: The source for ``reviewgen.load``; None for a local folder.
         license, language, datasets, tags: As in the Hub's metadata.
+        space: The Space on the Hub whose page generates with the model, as in "owner/name".
         samples: Generated texts.
         token_copy_rate: The share of 20-token windows of texts generated for the card, more than the training generates, that
             occur in the training text; None if there are none.
@@ -55,6 +56,7 @@ class CardFacts:
     language: str | Sequence[str] | None = None
     datasets: str | Sequence[str] | None = None
     tags: Sequence[str] = ()
+    space: str | None = None
     samples: Sequence[Sample] = ()
     token_copy_rate: float | None = None
     parameters: int | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from reviewgen.bundle.layout import CURVE
 from reviewgen.card.facts import CardFacts, Sample
 
-__all__ = ["write_text"]
+__all__ = ["space_address", "write_text"]
 
 _TEXT = """# {name}
 
@@ -20,7 +20,7 @@ model = reviewgen.load({load!r})
 print(model.generate_one())
 ```
 
-## Metrics
+{space}## Metrics
 
 {metrics}
 
@@ -51,10 +51,23 @@ def write_text(facts: CardFacts) -> str:
         origin="further" if has_parent else "from scratch",
         parts=_parts(training) + _parents(training.get("parent")),
         load=facts.source or "path/to/this/folder",
+        space=_space(facts.space),
         metrics=_bits(training.get("held_out")) + _copying(facts, has_parent) + _metrics(training.get("metrics")) + curve,
         samples=_samples(facts.samples),
         facts=_facts(facts, data),
     )
+
+
+def _space(space: str | None) -> str:
+    """Return a line with the address of the page that generates with the model; empty if there is none."""
+    return "" if space is None else f"It writes in your browser, too: [{space}]({space_address(space)}).\n\n"
+
+
+def space_address(space: str) -> str:
+    """Return the address of a Space on the Hub."""
+    from huggingface_hub.constants import ENDPOINT  # as HF_ENDPOINT says
+
+    return f"{ENDPOINT}/spaces/{space}"
 
 
 def _samples(samples: Sequence[Sample]) -> str:

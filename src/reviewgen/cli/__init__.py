@@ -11,7 +11,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     export                             ``export``
     use                                ``evaluate``, ``score``, ``novelty``
     share                              ``push``, ``pull``
-    serve                              ``serve``
+    serve, demo                        one file a command
     look                               ``list``, ``doctor``
     plugin                             ``plugin new``, ``plugin check``
     options, console                   what the commands share: options, and output
@@ -29,6 +29,7 @@ import typer
 from reviewgen.cli import (
     blend,
     compare,
+    demo,
     explain,
     export,
     generate,
@@ -102,6 +103,7 @@ _add("export", export.export)
 _add("push", share.push)
 _add("pull", share.pull)
 _add("serve", serve.serve)
+_add("demo", demo.demo)
 _add("list", look.list_plugins)
 _add("doctor", look.doctor)
 app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)

@@ -1,12 +1,13 @@
 """``reviewgen export``: a model as one HTML page, as ONNX, or its tokenizer for transformers."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,56 +42,54 @@ def export(
     if html is None and onnx is None and transformers is None:
         raise ConfigError("Say what to export: --html PAGE.html, --onnx FOLDER or --transformers FOLDER.")
     from reviewgen.api import load
-    from reviewgen.export.folders import check_target
-    from reviewgen.export.onnx import GRAPH
-    from reviewgen.export.transformers import MARKER
+    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target
     from reviewgen.pages import refuse_page
 
     if html is not None:  # targets are checked before the model is loaded
         refuse_page(html, overwrite)
-    for folder, marker in ((onnx, GRAPH), (transformers, MARKER)):
+    for folder, marker in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
             check_target(folder, marker, overwrite)
-    trained, facts = load(model), dict[str, Any]()
+    trained, facts, lines = load(model), dict[str, Any](), list[str]()
     with notes.status("Exporting ..."):
-        if html is not None:
-            facts["html"] = _export_html(trained, html, bits, overwrite)
-        if onnx is not None:
-            facts["onnx"] = _export_onnx(trained, onnx, overwrite)
-        if transformers is not None:
-            facts["transformers"] = _export_transformers(trained, transformers, overwrite)
+        for name, target, write in (
+            ("html", html, partial(_export_html, bits=bits)),
+            ("onnx", onnx, _export_onnx),
+            ("transformers", transformers, _export_transformers),
+        ):
+            if target is not None:
+                facts[name], line = write(trained, target, overwrite)
+                lines.append(line)
     if as_json:
         print_json(facts)
+        return
+    for line in lines:
+        typer.echo(line)
 
 
-def _export_html(model: "ReviewModel", page: Path, bits: int, overwrite: bool) -> dict[str, Any]:
+def _export_html(model: "ReviewModel", page: Path, overwrite: bool, bits: int) -> tuple[dict[str, Any], str]:
+    """Write the page; return facts about it, and a line for the user. The other two do the same."""
     from reviewgen.export import export_html
 
     export_html(model, page, bits=bits, overwrite=overwrite)
     megabytes = page.stat().st_size / 1e6
-    note(f"Wrote {page} ({megabytes:.1f} MB).")
-    return {"file": str(page), "megabytes": round(megabytes, 3)}
+    return {"file": str(page), "megabytes": round(megabytes, 3)}, f"Wrote {page} ({megabytes:.1f} MB)."
 
 
-def _export_onnx(model: "ReviewModel", folder: Path, overwrite: bool) -> dict[str, Any]:
+def _export_onnx(model: "ReviewModel", folder: Path, overwrite: bool) -> tuple[dict[str, Any], str]:
     from reviewgen.export import export_onnx
 
     done = export_onnx(model, folder, overwrite=overwrite)
-    note(
+    line = (
         f"Wrote {folder} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within {done.largest_difference:.0e}; "
         "README.md has programs that generate."
     )
-    return {
-        "folder": str(folder),
-        "megabytes": round(done.megabytes, 3),
-        "largest_difference": done.largest_difference,
-        "tokenizer_json": done.tokenizer_json,
-    }
+    facts = {"megabytes": round(done.megabytes, 3), "largest_difference": done.largest_difference}
+    return {"folder": str(folder), **facts, "tokenizer_json": done.tokenizer_json}, line
 
 
-def _export_transformers(model: "ReviewModel", folder: Path, overwrite: bool) -> dict[str, Any]:
+def _export_transformers(model: "ReviewModel", folder: Path, overwrite: bool) -> tuple[dict[str, Any], str]:
     from reviewgen.export import export_transformers
 
     export_transformers(model, folder, overwrite=overwrite)
-    note(f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it.")
-    return {"folder": str(folder)}
+    return {"folder": str(folder)}, f"Wrote {folder}: AutoTokenizer.from_pretrained({str(folder)!r}) loads it."

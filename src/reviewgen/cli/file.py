@@ -3,9 +3,10 @@
 import hashlib
 import json
 import secrets
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reviewgen.cli.console import note, notes
+from reviewgen.cli.outputs import check_output, continue_file, is_stream, locked
 from reviewgen.config import to_dict
-from reviewgen.errors import ConfigError, DataError, storage_errors
+from reviewgen.errors import ConfigError, storage_errors
 from reviewgen.receipts import make_receipt
 
 if TYPE_CHECKING:
@@ -47,36 +49,39 @@ def write_file(
         Facts of the run as JSON values, and whether all texts were written.
 
     Raises:
-        ConfigError: The file was written with other settings or by another model, or is also the receipt file.
-        DataError: The file holds something else.
+        ConfigError: A file was written with other settings or by another model, holds something else, is not a plain file, or
+            another process writes to it; or both are one file.
         StorageError: The disk is full, or the file cannot be written.
     """
     if receipt is not None and receipt.resolve() == out.resolve():
         raise ConfigError("--out and --receipt name the same file; give each its own.")
+    files = {"--receipt": receipt, "--out": out} if receipt is not None else {"--out": out}
+    for option, file in files.items():
+        check_output(option, file)
     run = _digest_run(model, prompt, settings)
     total = settings["num_return_sequences"] * (1 if isinstance(prompt, str) else len(prompt))
-    with storage_errors(out):
+
+    def make_lines(text: "Generation") -> list[dict[str, Any]]:
+        own = {"run": run} | text.facts() | _novelty(text, settings["novelty"])
+        return [own] if receipt is None else [make_receipt(model, text, source, receipt), own]
+
+    with ExitStack() as stack:
+        stack.enter_context(locked(*(file for file in files.values() if not is_stream(file))))
         done, seed = _resume(out, run, seed)
-    if receipt is not None:
-        with storage_errors(receipt):
-            _truncate_receipts(receipt, done, seed)
-    if 0 < done < total:
-        note(f"{out} holds {done:,} of {total:,} texts; resuming.")
-    texts = model.generate_each(prompt, first=done, seed=seed, **settings) if done < total else iter(())
-    written, started, is_whole = done, time.monotonic(), True
-    try:
-        with ExitStack() as stack:
-            files = [stack.enter_context(_appending(file)) for file in (receipt, out) if file is not None]
+        if receipt is not None:
+            _resume_receipts(receipt, out, done, seed, model)
+        if 0 < done < total:
+            note(f"{out} holds {done:,} of {total:,} texts; resuming.")
+        texts = model.generate_each(prompt, first=done, seed=seed, **settings) if done < total else iter(())
+        written, started, is_whole = done, time.monotonic(), True
+        append = stack.enter_context(_appending(list(files.values()), make_lines))
+        try:
             for text in _with_progress(texts, done, total):
-                lines = [make_receipt(model, text, source, receipt)] if receipt is not None else []
-                lines.append(text.facts() | _novelty(text, settings["novelty"]) | {"run": run})
-                for file, line in zip(files, lines, strict=True):
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    file.flush()  # an interrupt or a crash loses no text
+                append(text)
                 written += 1
-    except KeyboardInterrupt:
-        note("Interrupted.")
-        is_whole = False
+        except KeyboardInterrupt:
+            note("Interrupted.")
+            is_whole = False
     facts = {"out": str(out), "seed": seed, "texts": max(written, done), "written": written - done, "asked": total}
     return facts | {"seconds": round(time.monotonic() - started, 3)}, is_whole and written >= total
 
@@ -90,67 +95,69 @@ def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[st
 
 
 def _resume(out: Path, run: str, seed: int | None) -> tuple[int, int]:
-    """Return how many texts a file holds already, and its seed; an incomplete last line is removed."""
-    if not out.exists():
-        return 0, secrets.randbits(32) if seed is None else seed
-    done, end, first = 0, 0, None
-    with out.open("rb") as lines:
-        for line in lines:
-            if not line.endswith(b"\n"):
-                break  # truncated by a crash
-            last = _parse_text(line, out, done)
-            first = first or last
-            done, end = done + 1, end + len(line)
-    if end < out.stat().st_size:
-        with out.open("rb+") as file:
-            file.truncate(end)
-    if first is None:
-        return 0, secrets.randbits(32) if seed is None else seed
-    if first["run"] != run or (seed is not None and seed != first["seed"]):
-        raise ConfigError(f"{out} was written with other settings, another seed or another model. Give another --out.")
-    return done, first["seed"]
-
-
-def _parse_text(line: bytes, out: Path, number: int) -> dict[str, Any]:
-    """Return the text in a line of a file of texts.
+    """Return how many texts a file holds already, and its seed.
 
     Raises:
-        DataError: The line is not text ``number`` of such a file.
+        ConfigError: It was written with other settings, another seed or by another model, or holds something else.
     """
-    text = _parse_json(line)
-    if isinstance(text, dict) and text.get("number") == number and {"run", "seed"} <= text.keys():
-        return text
-    raise DataError(f"Line {number + 1} of {out} is not a generated text, so the file is left unchanged. Give another --out.")
+    lines = [] if is_stream(out) else _continue(out, f'{{"run": "{run}", '.encode(), _is_text, "a generated text")
+    if not lines:
+        return 0, secrets.randbits(32) if seed is None else seed
+    if lines[0]["run"] != run or (seed is not None and seed != lines[0]["seed"]):
+        raise ConfigError(f"{out} was written with other settings, another seed or another model. Give another --out.")
+    return len(lines), lines[0]["seed"]
 
 
-def _truncate_receipts(file: Path, done: int, seed: int) -> None:
-    """Keep the receipts of the first ``done`` texts; a crash may have left one more, or part of one."""
-    if not file.exists():
+def _is_text(value: Any, number: int) -> bool:
+    return isinstance(value, dict) and value.get("number") == number and {"run", "seed"} <= value.keys()
+
+
+def _resume_receipts(file: Path, out: Path, done: int, seed: int, model: "ReviewModel") -> None:
+    """Keep the receipts of the first ``done`` texts; a crash may have left more, or part of one.
+
+    Raises:
+        ConfigError: There are receipts and no texts, so that they are of another run; or the file holds something else.
+    """
+    if is_stream(file):
         return
-    end = 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            receipt = _parse_json(line)
-            if line.endswith(b"\n") and (not isinstance(receipt, dict) or receipt.get("seed") != seed):
-                raise ConfigError(f"Line {number} of {file} is not a receipt of this run. Give another --receipt.")
-            if receipt is None or receipt["number"] >= done:
-                break
-            end += len(line)
-    with file.open("rb+") as lines:
-        lines.truncate(end)
+    if file.exists() and file.stat().st_size and not out.exists():
+        raise ConfigError(f"{file} already exists, and {out}, whose receipts it would hold, does not. Give another --receipt.")
+
+    def is_own(value: Any, number: int) -> bool:
+        known = isinstance(value, dict) and isinstance(value.get("number"), int) and isinstance(value.get("model"), dict)
+        return known and value.get("seed") == seed and value["model"].get("digest") == model.digest
+
+    _continue(file, b'{"synthetic": true, "text": ', is_own, "a receipt of this run", last=done - 1)
 
 
-def _parse_json(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _appending(file: Path) -> IO[str]:
+def _continue(file: Path, *args: Any, **options: Any) -> list[Any]:
     with storage_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file.open("a", encoding="utf-8", errors="backslashreplace")
+        return continue_file(file, *args, **options)
+
+
+@contextmanager
+def _appending(
+    files: list[Path], make_lines: Callable[["Generation"], list[dict[str, Any]]]
+) -> Iterator[Callable[["Generation"], None]]:
+    """Yield a function that appends the lines of a text to files, a line to each."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(_opened(file)) for file in files]
+
+        def append(text: "Generation") -> None:
+            for stream, line in zip(streams, make_lines(text), strict=True):
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+                stream.flush()  # an interrupt or a crash loses no text
+
+        yield append
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[str]]:
+    if is_stream(file):
+        yield sys.stderr if file.as_posix().endswith(("stderr", "/2")) else sys.stdout
+        return
+    with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+        yield stream
 
 
 def _with_progress(texts: Iterator["Generation"], done: int, total: int) -> Iterator["Generation"]:

@@ -11,6 +11,7 @@ import typer
 
 from reviewgen.cli import options, sampling
 from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.outputs import STREAMS
 from reviewgen.errors import ConfigError, storage_errors
 
 if TYPE_CHECKING:
@@ -85,15 +86,16 @@ def generate(
 
 def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
     """Print how many texts a file holds, and how fast they were generated."""
-    if as_json:
+    is_printed = facts["out"] in STREAMS  # the texts stand where this would
+    if as_json and not is_printed:
         print_json(facts)
         return
     rate = f"{facts['written']:,} written in {facts['seconds']:.1f} s"
     if facts["written"]:
         rate += f", {facts['written'] / max(facts['seconds'], 1e-9):,.0f} a second"
     of = f" of {facts['asked']:,}" if facts["texts"] < facts["asked"] else ""
-    typer.echo(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
-    if facts["texts"] < facts["asked"]:
+    (note if is_printed else typer.echo)(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
+    if facts["texts"] < facts["asked"] and not is_printed:
         note("The same command resumes from there.")
 
 

@@ -9,12 +9,14 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, ReviewgenError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reviewgen.serving.server import ServerOptions
 
-__all__ = ["serve"]
+__all__ = ["leave_out", "require_extra", "serve"]
 
 
 def serve(
@@ -48,7 +50,7 @@ def serve(
     """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream."""
     from reviewgen.config import parse_duration
 
-    _require_extra()
+    require_extra("serve")
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
     from reviewgen.serving.server import ServerOptions
@@ -83,25 +85,35 @@ def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bo
 
     listening = open_socket(host, port, given.limits.stall_seconds)
     url = _url(host, listening.getsockname()[1])
-    sources = given.sources
+    failed: dict[str, str] = {}
 
-    def announce() -> None:
-        _announce(url, list(sources), as_json, given.keys is not None)
+    def announce(names: list[str]) -> None:
+        _announce(url, names, failed, as_json, given.keys is not None)
 
     if workers > 1:
         from reviewgen.serving.workers import run_workers
 
-        run_workers(given, listening, workers, announce)
+        run_workers(given, listening, workers, leave_out(failed), announce)
         return
-    with notes.status(f"Loading {', '.join(sources)} ..."):
-        app = make_app(given, load_models(sources, given.weight_bits))
-    run(app, listening, announce, given.access_log)
+    with notes.status(f"Loading {', '.join(given.sources)} ..."):
+        models = load_models(given.sources, given.weight_bits, leave_out(failed))
+    run(make_app(given, models), listening, lambda: announce(list(models)), given.access_log)
 
 
-def _announce(url: str, names: list[str], as_json: bool, has_keys: bool) -> None:
+def leave_out(failed: dict[str, str]) -> "Callable[[str, ReviewgenError], None]":
+    """Return a function that notes at once, and in a mapping, why a model is not among those that are served."""
+
+    def say(name: str, error: ReviewgenError) -> None:
+        failed[name] = str(error)
+        note(f"{name} is left out: {error}", "yellow")
+
+    return say
+
+
+def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool, has_keys: bool) -> None:
     """Print where the server is, and a command that calls it."""
     if as_json:
-        print_json({"url": url, "models": names})
+        print_json({"url": url, "models": names, "failed": failed})
     else:
         body = json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40})
         key = '-H "Authorization: Bearer $KEY" ' if has_keys else ""
@@ -149,7 +161,7 @@ def _origins(given: list[str] | None) -> tuple[str, ...]:
     return tuple(given or ())
 
 
-def _require_extra() -> None:
+def require_extra(command: str) -> None:
     """Raise if what only the server needs is not installed.
 
     Raises:
@@ -160,4 +172,4 @@ def _require_extra() -> None:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"serve needs {error.name}: pip install 'reviewgen[serve]'.") from None
+        raise ConfigError(f"{command} needs {error.name}: pip install 'reviewgen[serve]'.") from None

@@ -1,13 +1,16 @@
 """``reviewgen push | pull``: uploads a trained model to the Hugging Face Hub, and downloads one."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import notes, print_json, show_log
 from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reviewgen.model import ReviewModel
 
 __all__ = ["pull", "push"]
 
@@ -39,6 +42,9 @@ def push(
     dtype: Annotated[
         str | None, typer.Option(help="float16 halves the file of a neural model, int8 quarters it.  [default: as it was saved]")
     ] = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Also publish a page that generates with the model, as a static Space of that name.")
+    ] = False,
     token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -53,24 +59,34 @@ def push(
         raise ConfigError(f"--dtype must be float32, float16 or int8; got {dtype!r}.")
     trained = load(model)
     show_log()
-    card: dict[str, Any] = {} if language is None else {"language": _split(language)}
+    given: dict[str, Any] = {
+        "commit_message": message,
+        "private": private,
+        "token": token,
+        "create_pr": pull_request,
+        "license": license,
+        "model_card_kwargs": {} if language is None else {"language": _split(language)},
+        "allow": _split(allow),
+        "copy_limit": copy_limit,
+        "dtype": dtype,
+    }
     with notes.status("Checking and publishing ..."):
-        address = trained.push_to_hub(
-            repository,
-            commit_message=message,
-            private=private,
-            token=token,
-            create_pr=pull_request,
-            license=license,
-            model_card_kwargs=card,
-            allow=_split(allow),
-            copy_limit=copy_limit,
-            dtype=dtype,  # type: ignore[arg-type]  # checked above
-        )
+        facts = _publish(trained, repository, given, space)
     if as_json:
-        print_json({"url": address})
+        print_json(facts)
         return
-    typer.echo(f"Published: {address}")
+    typer.echo(f"Published: {facts['url']}")
+    if space:
+        typer.echo(f"Its page: {facts['space']}")
+
+
+def _publish(model: "ReviewModel", repository: str, given: dict[str, Any], space: bool) -> dict[str, str]:
+    """Publish a model, and its page if asked for; return the addresses."""
+    if not space:
+        return {"url": model.push_to_hub(repository, **given)}
+    from reviewgen.export import push_with_space
+
+    return dict(zip(("url", "space"), push_with_space(model, repository, **given), strict=True))
 
 
 def pull(

@@ -4,7 +4,7 @@ import signal
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from reviewgen.errors import ProcessLost, ReviewgenError
 
 if TYPE_CHECKING:
     from reviewgen.data import Corpus
+    from reviewgen.model import ReviewModel
     from reviewgen.runs import TrainingRun
     from reviewgen.training import Report
 
@@ -92,23 +93,17 @@ def train(
         log=log,
         resume=resume,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    _catch_sigterm()
     is_first = process_state().is_main_process  # under a launcher, the other processes print nothing
     notes.quiet = not is_first
     try:
         _prepare(run)
-        _watch(run)
+        model = _train(run)
     except ProcessLost:  # the process that failed prints why
         raise
     except ReviewgenError:
         notes.quiet = False
         raise
-    if run.is_interrupted:
-        note("Interrupted; saving the best weights so far.")
-    shown = len(run.notes)
-    model = run.finish()
-    for line in run.notes[shown:]:
-        note(line)
     if as_json and is_first:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
     elif is_first:
@@ -116,8 +111,9 @@ def train(
     sys.exit(1 if run.is_interrupted else 0)
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+def _catch_sigterm() -> None:
+    """Let SIGTERM do what Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _prepare(run: "TrainingRun") -> None:
@@ -154,20 +150,37 @@ def _show_corpus(corpus: "Corpus") -> None:
             note(line)
 
 
+def _train(run: "TrainingRun") -> "ReviewModel":
+    """Train, evaluate and save the model; Ctrl-C and SIGTERM cut training and evaluation short, and cannot stop the saving."""
+    from reviewgen.training import uninterrupted
+
+    shown = 0
+    try:
+        _watch(run)
+        shown = len(run.notes)
+        model = run.finish()
+    except KeyboardInterrupt:
+        with uninterrupted():
+            note("Interrupted; saving the best weights so far.")
+            run.interrupt()
+            shown = len(run.notes)
+            model = run.finish()
+    for line in run.notes[shown:]:
+        note(line)
+    return model
+
+
 def _watch(run: "TrainingRun") -> None:
     """Show the progress of training."""
     from reviewgen.runs.progress import training_bar
 
-    try:
-        with training_bar(notes) as show:
-            for report in run:
-                show(report)
-                if report.sample is not None:
-                    _show_evaluation(report)
-                for text in report.notes:
-                    note(f"  {text}")
-    except KeyboardInterrupt:
-        run.interrupt()
+    with training_bar(notes) as show:
+        for report in run:
+            show(report)
+            if report.sample is not None:
+                _show_evaluation(report)
+            for text in report.notes:
+                note(f"  {text}")
 
 
 def _show_evaluation(report: "Report") -> None:

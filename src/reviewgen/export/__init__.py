@@ -7,6 +7,7 @@
     onnx_check       compares a graph with its model
     onnx_failure     why a model cannot be exported
     onnx_readme      programs that generate with a graph
+    space            ``push_with_space``: a model and its page on the Hub
     transformers     ``export_transformers``: the tokenizer as transformers reads it
     tokenizer_files  the tokenizer in each of its forms
     folders          the folder of an export
@@ -21,15 +22,17 @@ import lazy_loader
 if TYPE_CHECKING:
     from reviewgen.export.html import export_html
     from reviewgen.export.onnx import OnnxExport, export_onnx
+    from reviewgen.export.space import push_with_space
     from reviewgen.export.transformers import export_transformers
 
-__all__ = ["OnnxExport", "export_html", "export_onnx", "export_transformers"]
+__all__ = ["OnnxExport", "export_html", "export_onnx", "export_transformers", "push_with_space"]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "html": ["export_html"],
         "onnx": ["OnnxExport", "export_onnx"],
+        "space": ["push_with_space"],
         "transformers": ["export_transformers"],
     },
 )

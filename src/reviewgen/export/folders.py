@@ -9,7 +9,10 @@ from typing import Any
 from reviewgen.errors import OutputExists, storage_errors
 from reviewgen.storage import new_folder, refuse_existing, write_file
 
-__all__ = ["check_target", "export_folder", "write_json", "write_text"]
+__all__ = ["ONNX", "TRANSFORMERS", "check_target", "export_folder", "write_json", "write_text"]
+
+ONNX, TRANSFORMERS = "model.onnx", "tokenizer_config.json"
+"""The markers: a file that each export of a kind has."""
 
 
 def check_target(folder: Path, marker: str, overwrite: bool) -> None:

@@ -5,12 +5,13 @@ The graph is compared with the model by onnxruntime before the folder appears; s
 
 import importlib
 from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, PluginError
-from reviewgen.export.folders import check_target, export_folder, write_json, write_text
+from reviewgen.export.folders import ONNX, check_target, export_folder, write_json, write_text
 from reviewgen.export.onnx_readme import write_readme
 from reviewgen.export.tokenizer_files import write_tokenizer
 from reviewgen.protocols import CountTrained, LanguageModel
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxExport", "export_onnx"]
 
-GRAPH, SETTINGS, README = "model.onnx", "generation_config.json", "README.md"
+SETTINGS, README = "generation_config.json", "README.md"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PASSAGE = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
@@ -61,19 +62,19 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    check_target(folder, GRAPH, overwrite)
+    check_target(folder, ONNX, overwrite)
     _require_packages()
     bundle, name = model.bundle, model.bundle.model_plugin.name
     _refuse_counts(bundle.model, name)
-    with export_folder(folder, GRAPH, overwrite) as scratch:
+    with export_folder(folder, ONNX, overwrite) as scratch:
+        has_json = write_tokenizer(bundle, scratch)
         try:
-            difference = _write_graph(scratch / GRAPH, bundle.model, _texts_to_check(model))
+            difference = _write_graph(scratch / ONNX, bundle.model, _texts_to_check(model))
         except PluginError as error:
             raise PluginError(f"The model {name!r} cannot be exported to ONNX: {error} Use `reviewgen serve` instead.") from None
-        has_json = write_tokenizer(bundle, scratch)
         write_json(scratch / SETTINGS, _settings(model))
         write_text(scratch / README, write_readme(model, has_json))
-        megabytes = (scratch / GRAPH).stat().st_size / 1e6
+        megabytes = (scratch / ONNX).stat().st_size / 1e6
     return OnnxExport(folder, megabytes, difference, has_json)
 
 
@@ -98,10 +99,12 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
 
 
 def _texts_to_check(model: "ReviewModel") -> list[list[int]]:
-    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates."""
-    generated = model.generate("", num_return_sequences=2, seed=0, max_new_tokens=CHECKED_TOKENS, do_sample=True, num_beams=1)
-    start = _start_ids(model)
-    return [[*start, *model.tokenizer.encode(text)][:CHECKED_TOKENS] for text in (PASSAGE, *generated)]
+    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates, each repeated."""
+    settings = {"max_new_tokens": CHECKED_TOKENS, "min_new_tokens": 0, "do_sample": True, "num_beams": 1}
+    generated = model.generate("", num_return_sequences=2, seed=0, generation_config=settings)
+    start, eos = _start_ids(model), model.tokenizer.eos_id
+    rows = (cycle([*start, *model.tokenizer.encode(text), eos]) for text in (PASSAGE, *generated))
+    return [list(islice(row, CHECKED_TOKENS)) for row in rows]
 
 
 def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]]) -> float:

@@ -24,13 +24,13 @@ def check_onnx(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]])
     Args:
         file: The ONNX file.
         model: The model.
-        texts: Ids of three texts; they are run one by one, and all at once, cut to the shortest.
+        texts: Ids of texts of one length; they are run one by one, and all at once.
 
     Raises:
         PluginError: A difference exceeds ``TOLERANCE``, or onnxruntime cannot run the file.
     """
-    length = min(map(len, texts))
-    batches = [torch.tensor([list(text)]) for text in texts] + [torch.tensor([list(text[:length]) for text in texts])]
+    together = torch.tensor([list(text) for text in texts])
+    batches = [*(row[None] for row in together), together]
     try:
         differences = _compare(file, model, batches)
     except Exception as error:  # onnxruntime's own classes, without a common one

@@ -8,7 +8,7 @@ from types import TracebackType
 
 __all__ = ["describe_failure"]
 
-_OPERATION = re.compile(r"OpOverload\(op='([\w.:]+)'|No ONNX function found for <?(?:OpOverload: )?([\w.:]+)")
+_OPERATION = re.compile(r"No ONNX function found for (?:<OpOverload\(op=')?([\w.:]+)")
 _MAX_REASON = 160  # characters
 _TOOLS = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "jaxtyping", "beartype", "numba", "numpy", "contextlib"}
 
@@ -17,7 +17,7 @@ def describe_failure(error: BaseException) -> str:
     """Return a sentence about an error: the operation without a form in ONNX, or the line of the model that cannot be traced."""
     for each in _causes(error):
         if operation := _OPERATION.search(str(each)):
-            return f"ONNX has no form of its operation {operation[1] or operation[2]}."
+            return f"ONNX has no form of its operation {operation[1]}."
     for each in _causes(error):
         if place := _last_line(each.__traceback__):
             return f"torch cannot trace {place} ({_reason(each)})."

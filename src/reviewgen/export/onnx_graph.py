@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import torch
 from torch import Tensor, nn
 
@@ -146,7 +147,7 @@ def _trace(
     """
     state = tuple(part.new_zeros(TRACED_BATCH, *part.shape[1:]) for part in first)
     shapes = {"ids": axes, "state": tuple({0: axes[0]} for _ in state)}
-    with _quiet():
+    with _quiet(), _unchecked_shapes():
         program = torch.export.export(module.eval(), (ids, *state), dynamic_shapes=shapes)
         exported = torch.onnx.export(program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False)
     assert exported is not None  # with dynamo it returns a program
@@ -166,6 +167,17 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     ):
         del values[:]
         values.extend(helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, [own, *states], strict=True))
+
+
+@contextlib.contextmanager
+def _unchecked_shapes() -> Iterator[None]:
+    """Turn off jaxtyping's run-time checks, for code that has them: while torch traces, sizes are symbols and not numbers."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def _python(bundle: "Bundle", first: list[Tensor], has_json: bool) -> str:
     values = {
         "import_tokenizer": "from tokenizers import Tokenizer" if has_json else own,
         "load_tokenizer": 'Tokenizer.from_file("tokenizer.json")' if has_json else f'find_tokenizer("{name}")[0].load(Path())',
-        "encode": 'tokenizer.encode("The ").ids' if has_json else 'tokenizer.encode("The ")',
+        "encode": 'tokenizer.encode("The").ids' if has_json else 'tokenizer.encode("The")',
         "state": ", ".join(state),
     }
     return _fill("onnx_generate.py.template", values).rstrip()

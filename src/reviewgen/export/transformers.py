@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reviewgen.errors import ConfigError
-from reviewgen.export.folders import check_target, export_folder
+from reviewgen.export.folders import TRANSFORMERS, check_target, export_folder
 from reviewgen.export.tokenizer_files import write_pretrained_tokenizer
 from reviewgen.protocols import SupportsTokenizerJson
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
 __all__ = ["export_transformers"]
-
-MARKER = "tokenizer_config.json"
 
 
 def export_transformers(model: "ReviewModel", folder: Path, *, overwrite: bool = False) -> None:
@@ -29,10 +27,10 @@ def export_transformers(model: "ReviewModel", folder: Path, *, overwrite: bool =
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    check_target(folder, MARKER, overwrite)
+    check_target(folder, TRANSFORMERS, overwrite)
     if not isinstance(model.tokenizer, SupportsTokenizerJson):
         raise ConfigError(
             f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have."
         )
-    with export_folder(folder, MARKER, overwrite) as scratch:
+    with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
         write_pretrained_tokenizer(model.bundle, scratch)

@@ -133,9 +133,18 @@ class Decoder:
             past_prompt: list[tuple[Row, StepState]] = []
             for stepped in self._decode_tokens(pending, past_prompt):
                 yield _stamped(stepped, started)
-            if past_prompt:
-                for stepped in self._decode_blocks(past_prompt):
-                    yield _stamped(stepped, started)
+            live, size = [row for row, _ in past_prompt], _FIRST_BLOCK
+            state = stack_rows([part for _, part in past_prompt]) if live else None
+            while live and not self.is_over(live):
+                block_started = time.monotonic()
+                tokens, state = self.sample_block(live, state, size, self.params)
+                continuing = [number for number, row in enumerate(live) if self.append_block(row, tokens[number].tolist())]
+                yield _stamped(live, started)
+                live, state = [live[number] for number in continuing], select_rows(state, continuing)
+                ratio = self.block_seconds / max(time.monotonic() - block_started, 1e-9)
+                size = int(min(max(size * min(2.0, ratio), _MIN_BLOCK), _MAX_BLOCK))
+            if live:
+                yield _stamped(live, started)
             pending = [row for row in pending if row.finish_reason is None]
             for row in pending:
                 self.go_back(row)
@@ -193,21 +202,6 @@ class Decoder:
                 live = []
             if live:
                 logits, state = self.stepper.forward(np.array([[row.ids[-1]] for row in live], np.int64), state)
-
-    def _decode_blocks(self, past_prompt: list[tuple[Row, StepState]]) -> Iterator[list[Row]]:
-        """Let the stepper extend rows in its own loop, block by block."""
-        live, state = [row for row, _ in past_prompt], stack_rows([part for _, part in past_prompt])
-        size = _FIRST_BLOCK
-        while live and not self.is_over(live):
-            started = time.monotonic()
-            tokens, state = self.sample_block(live, state, size, self.params)
-            continuing = [number for number, row in enumerate(live) if self.append_block(row, tokens[number].tolist())]
-            yield live
-            live, state = [live[number] for number in continuing], select_rows(state, continuing)
-            ratio = self.block_seconds / max(time.monotonic() - started, 1e-9)
-            size = int(min(max(size * min(2.0, ratio), _MIN_BLOCK), _MAX_BLOCK))
-        if live:
-            yield live
 
     @cached_property
     def has_blocks(self) -> bool:

@@ -34,7 +34,7 @@ __all__ = ["make_card", "publish"]
 _TEMPERATURES = (0.5, 0.8, 1.0)  # of the samples in a card
 _SCANNED, _TEMPERATURE = 200, 0.8  # texts, and at which temperature
 _MIN_TOKENS, _MAX_TOKENS = 100, 1_000  # between these, the max_new_tokens of a sample
-_CARD_KEYS = ("license", "language", "datasets", "tags")
+_CARD_KEYS = ("license", "language", "datasets", "tags", "space")
 _logger = logging.getLogger("reviewgen")
 
 
@@ -134,6 +134,8 @@ def _existing_card(bundle: Bundle, target: HubSource, before: Remote, metadata: 
         if not card:
             continue
         known = metadata_of(card)
+        if known.get("space") != target.repo_id:
+            known.pop("space", None)  # of a model that this one was copied from
         if not is_written_by_hand(card):
             for key, value in known.items():
                 metadata.setdefault(key, value)

@@ -12,7 +12,7 @@ from reviewgen.errors import BundleError, ConfigError, HubError
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.names import HubSource
 
-__all__ = ["PushOptions", "Remote", "check_push", "inspect_repository", "push"]
+__all__ = ["PushOptions", "Remote", "check_push", "download_text", "inspect_repository", "push"]
 
 _FAILED = "could not be published"
 
@@ -77,8 +77,8 @@ def inspect_repository(target: HubSource, token: str | bool | None = None) -> Re
         else:
             is_new = False
         names = {sibling.rfilename for sibling in info.siblings or []}
-        card = _download_text(target, info.sha, CARD, token) if CARD in names else None
-        config = _download_text(target, info.sha, CONFIG, token) if CONFIG in names else None
+        card = download_text(target, info.sha, CARD, token) if CARD in names else None
+        config = download_text(target, info.sha, CONFIG, token) if CONFIG in names else None
     try:
         model_files = files_of(json.loads(config or "{}"))
     except (ValueError, RecursionError, BundleError):
@@ -92,10 +92,11 @@ def inspect_repository(target: HubSource, token: str | bool | None = None) -> Re
     )
 
 
-def _download_text(target: HubSource, commit: str | None, name: str, token: str | bool | None) -> str:
+def download_text(target: HubSource, commit: str | None, name: str, token: str | bool | None, kind: str = "model") -> str:
+    """Return the text of a file of a repository; raises what the client raises."""
     from huggingface_hub import hf_hub_download
 
-    file = hf_hub_download(target.repo_id, name, revision=commit, token=token)
+    file = hf_hub_download(target.repo_id, name, repo_type=kind, revision=commit, token=token)
     return Path(file).read_text(encoding="utf-8-sig", errors="replace")
 
 

@@ -437,7 +437,8 @@ class ReviewModel:
             allow_patterns, ignore_patterns: Which files to upload.
             delete_patterns: Which files of the repository to delete in the same commit.
             license: The Hub's identifier, as in "apache-2.0" or "mit".
-            model_card_kwargs: Further metadata of the card: language, datasets, tags.
+            model_card_kwargs: Further metadata of the card: language, datasets, tags; and space, the "owner/name" of a Space on
+                the Hub to link; ``reviewgen.export.push_with_space`` publishes one.
             allow: What to publish although it was found: email, url, phone, handle, copies, license, and text, the whole
                 training text in the index of a training with ``novelty=exact``.
             copy_limit: The largest share of the texts' 20-token windows that may occur in the training text.

@@ -51,7 +51,7 @@ def write_index(index: ExactIndex | CompactIndex, file: Path) -> None:
 
 
 def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | CompactIndex:
-    """Read an index; its arrays are mapped into memory, not copied.
+    """Read an index.
 
     Args:
         file: A file that ``write_index`` wrote.
@@ -63,7 +63,7 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | Co
     """
     try:
         with safe_open(file, framework="numpy") as tensors:
-            index = _read_index(tensors, file)
+            index = _read_index(tensors)
     except BundleError as error:
         raise BundleError(f"The novelty index {file} {error}") from None
     except OSError as error:
@@ -83,15 +83,15 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | Co
     return index
 
 
-def _read_index(tensors: Any, file: Path) -> ExactIndex | CompactIndex:
+def _read_index(tensors: Any) -> ExactIndex | CompactIndex:
     header = _read_header(tensors.metadata() or {})
     if header.get("schema") != _SCHEMA:
         raise BundleError(f"has the schema {header.get('schema')!r}; this version of reviewgen reads schema {_SCHEMA}.")
     form = header.get("form")
     if form == ExactIndex.form:
-        return _read_exact(tensors, file, _read_facts(header, _FACTS))
+        return _read_exact(tensors, _read_facts(header, _FACTS))
     if form == CompactIndex.form:
-        return _read_compact(tensors, file, _read_facts(header, _FACTS | _COMPACT_FACTS))
+        return _read_compact(tensors, _read_facts(header, _FACTS | _COMPACT_FACTS))
     raise BundleError(f"has the unknown form {form!r}; known: exact, compact.")
 
 
@@ -105,10 +105,10 @@ def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     return header
 
 
-def _read_exact(tensors: Any, file: Path, facts: dict[str, Any]) -> ExactIndex:
+def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
     _check_names(tensors, ["ids", "suffixes"])
-    ids = _map_array(tensors, file, "ids", id_dtype(facts["vocab_size"]))
-    suffixes = _map_array(tensors, file, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
+    ids = _read_array(tensors, "ids", id_dtype(facts["vocab_size"]))
+    suffixes = _read_array(tensors, "suffixes", np.int32 if len(ids) <= _LONGEST_INT32 else np.int64)
     if not 0 < len(ids) == len(suffixes):
         raise BundleError(f"is damaged: it has {len(ids)} tokens and {len(suffixes)} suffixes.")
     if not 0 <= int(ids.min()) <= int(ids.max()) < facts["vocab_size"]:
@@ -118,14 +118,14 @@ def _read_exact(tensors: Any, file: Path, facts: dict[str, Any]) -> ExactIndex:
     return ExactIndex(**facts, ids=ids, suffixes=suffixes)
 
 
-def _read_compact(tensors: Any, file: Path, facts: dict[str, Any]) -> CompactIndex:
+def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
     _check_names(tensors, _SETS)
     stride, probes = facts.pop("stride"), facts.pop("probes")
     if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
         raise BundleError(f"is damaged: it has {probes} probes and a stride of {stride}.")
     sets = []
     for name, length in zip(_SETS, WINDOWS, strict=True):
-        bits = _map_array(tensors, file, name, np.uint64)
+        bits = _read_array(tensors, name, np.uint64)
         if not len(bits) or len(bits) % BLOCK:
             raise BundleError(f"is damaged: {name} has {len(bits)} words, which is not a positive multiple of {BLOCK}.")
         sets.append(WindowSet(bits, length, probes, stride))
@@ -154,15 +154,11 @@ def _check_names(tensors: Any, expected: list[str]) -> None:
         raise BundleError(f"is damaged: it contains {', '.join(names) or 'nothing'} instead of {', '.join(expected)}.")
 
 
-def _map_array(tensors: Any, file: Path, name: str, dtype: type[np.generic]) -> np.ndarray:
-    """Return a one-dimensional array, mapped into memory, after checking the header; safetensors itself would copy it."""
+def _read_array(tensors: Any, name: str, dtype: type[np.generic]) -> np.ndarray:
+    """Return a one-dimensional array, after checking the header. It is a copy: a mapped file that is cut off ends the process."""
     part = tensors.get_slice(name)
     shape, actual, expected = part.get_shape(), part.get_dtype(), _DTYPES[np.dtype(dtype).name]
     if len(shape) != 1 or actual != expected:
         raise BundleError(f"is damaged: {name} is {actual} {shape}, not {expected} with one axis.")
-    if shape[0] == 0:
-        return np.empty(0, dtype)
-    with file.open("rb") as stream:  # the format: 8 bytes for the header's length, the header as JSON, the tensors
-        start = 8 + int.from_bytes(stream.read(8), "little")
-        offset = start + json.loads(stream.read(start - 8))[name]["data_offsets"][0]
-    return np.memmap(file, dtype, "r", offset, (shape[0],))
+    array: np.ndarray = tensors.get_tensor(name)
+    return array

@@ -116,9 +116,8 @@ async def _refuse_chat(request: Request) -> Response:
 
 
 async def _health(request: Request) -> Response:
-    dead = [name for name, engine in _service(request).engines.items() if not engine.is_alive]
-    if dead:
-        raise Problem(503, f"The engine of {', '.join(dead)} has stopped: start the server again.", code="engine_stopped")
+    if stopped := _service(request).stopped:
+        raise Problem(503, f"The engine of {', '.join(stopped)} has stopped: start the server again.", code="engine_stopped")
     return JSONResponse({"status": "ok"})
 
 

@@ -22,6 +22,7 @@ from reviewgen.api import load
 from reviewgen.errors import ConfigError, ReviewgenError, StorageError
 from reviewgen.model import ReviewModel
 from reviewgen.serving.app import create_app
+from reviewgen.serving.engine import Engine
 from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.service import Service
@@ -93,19 +94,30 @@ def _bind_error(host: str, port: int, error: OSError) -> ReviewgenError:
     return ConfigError(f"{host} is not an address of this machine: {error.strerror}.")
 
 
-def load_models(sources: Mapping[str, str], weight_bits: int = 32) -> dict[str, ReviewModel]:
-    """Return the models by name.
+def load_models(
+    sources: Mapping[str, str], weight_bits: int = 32, leave_out: Callable[[str, ReviewgenError], None] | None = None
+) -> dict[str, ReviewModel]:
+    """Return the models that load and that an engine can run, by name.
+
+    Args:
+        sources: Their sources, by name.
+        weight_bits: The bits of a weight.
+        leave_out: Is called with the name of each other one, and why; without it, that is raised.
 
     Raises:
-        ReviewgenError: One cannot be loaded; names it. None is served then.
+        ReviewgenError: No model is left; or one fails, and there is no ``leave_out``.
     """
-    models = {}
-    for name, source in sources.items():
+    models: dict[str, ReviewModel] = {}
+    for number, (name, source) in enumerate(sources.items(), 1):
         try:
-            models[name] = load(source, weight_bits=weight_bits)
+            model = load(source, weight_bits=weight_bits)
+            Engine(model).close()
+            models[name] = model
         except ReviewgenError as error:
-            others = " No model is served." if len(sources) > 1 else ""
-            raise type(error)(f"{source} cannot be served: {error}{others}") from None
+            is_last_chance = number == len(sources) and not models
+            if leave_out is None or is_last_chance:
+                raise type(error)(f"{source} cannot be served: {error}") from None
+            leave_out(name, error)
     return models
 
 

@@ -72,6 +72,11 @@ class Service:
         """The time between two parts of a stream."""
         return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * len(self._running), _MOST_FLUSH_SECONDS)
 
+    @property
+    def stopped(self) -> list[str]:
+        """The models whose engine has stopped: the server should be replaced."""
+        return [name for name, engine in self.engines.items() if not engine.is_alive]
+
     def refuse_new(self) -> None:
         """Answer new requests with 503 from now on."""
         self._is_closing = True

@@ -25,8 +25,8 @@ from typing import Any
 from safetensors.torch import load, save
 
 from reviewgen.errors import CheckpointError, storage_errors
+from reviewgen.lock import Lock, read_holder
 from reviewgen.storage import new_folder, write_file
-from reviewgen.training.lock import Lock, read_holder
 from reviewgen.training.packing import pack, unpack
 
 __all__ = ["Checkpoints"]

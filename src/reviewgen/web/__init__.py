@@ -4,10 +4,17 @@
     serving    ``page_for_server`` and ``static_files``: the same page as files that a server hands out
     modules    the ES modules as ``data:`` URLs in an import map
     page.html  the template of both
-    static     the style and the modules of the front end; each opens with what it is for
+    static     the style and the modules; each opens with what it is for
 
-The front end calls an *engine* with two methods, ``models()`` and ``complete(request, signal)``. ``offline.js`` starts the page
-with the engine in the browser, ``online.js`` with the one over HTTP.
+The front end, ``static/app.js``, calls an *engine* with two methods, ``models()`` and ``complete(request, signal)``. A text
+goes from the engine through ``column.js`` to ``writing.js``, which has its tokens, and a click from there to ``microscope.js``.
+``settings.js``, ``conditions.js`` and ``limits.js`` are the controls, ``share.js`` the links, ``card.js`` what is known of a
+model; ``tokens.js`` and ``surprise.js`` compute, and ``dom.js`` makes elements.
+
+``online.js`` starts the page with ``http_engine.js`` (and ``sse.js``), ``offline.js`` with ``browser_engine.js``. The latter
+follows ``reviewgen.generation``: ``model.js`` loads, ``decoder.js`` is the loop, and ``prompts.js``, ``sampling.js``,
+``filters.js``, ``proposing.js``, ``random.js``, ``exponential.js``, ``spelling.js``, ``stopping.js`` and ``sentences.js`` are
+its parts. Engines touch no page and run in Node, too.
 """
 
 from reviewgen.web.composing import PackedModel, compose

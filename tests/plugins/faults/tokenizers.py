@@ -244,7 +244,7 @@ TOKENIZERS = [
     (CountsItsTrainings, "trained_again", "trained again on the same texts gives other ids"),
     (ReadsTwice, "streamed", "must iterate over its texts once"),
     (ForgetsItsTable, "save_load", "gives other ids or texts"),
-    (GivesAnotherJson, "other_programs", "must encode \"A good film. I liked it"),
+    (GivesAnotherJson, "other_programs", 'must encode "A good film. I liked it'),
     (Pickles, "plain_data", "table.txt is a pickle"),
     (MakesAFolder, "no_subfolders", "save writes vocabulary, which is a folder or a link"),
     (MakesALink, "no_subfolders", "save writes latest.json, which is a folder or a link"),

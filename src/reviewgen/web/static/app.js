@@ -41,7 +41,10 @@ class Page {
   begin() {
     byId("form").addEventListener("submit", (event) => (event.preventDefault(), this.running ? this.stop() : this.write()));
     byId("form").noValidate = true; // limits are told in the page, as all errors are
-    byId("prompt").addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("form").requestSubmit());
+    byId("prompt").addEventListener(
+      "keydown",
+      (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("form").requestSubmit(),
+    );
     byId("about").addEventListener("click", () => openCard(this.chosen()));
     byId("card").addEventListener("click", (event) => event.target === byId("card") && byId("card").close());
     byId("shade").addEventListener("change", () => byId("columns").classList.toggle("plain", !byId("shade").checked));
@@ -81,7 +84,11 @@ class Page {
     }
     this.shared = settings;
     this.controller = new AbortController();
-    const page = { signal: () => this.controller.signal, onShare: (request, button) => this.share(request, button), run: (work) => this.continue(work) };
+    const page = {
+      signal: () => this.controller.signal,
+      onShare: (request, button) => this.share(request, button),
+      run: (work) => this.continue(work),
+    };
     const columns = this.chosen().map((model) => new Column(this.engine, model, page));
     byId("columns").replaceChildren(...columns.map((column) => column.element));
     byId("columns").classList.toggle("two", columns.length > 1);

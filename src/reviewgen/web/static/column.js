@@ -7,18 +7,26 @@ export class Column {
   /**
    * @param {object} engine
    * @param {object} model  As the engine describes it.
-   * @param {{signal: function(): AbortSignal, onShare: function, run: function}} page  signal() is that of the Stop button; run(work)
-   *   shows that the page is writing until the work is done.
+   * @param {{signal: function(): AbortSignal, onShare: function, run: function}} page  signal() is that of the Stop button;
+   *   run(work) shows that the page is writing until the work is done.
    */
   constructor(engine, model, page) {
     Object.assign(this, { engine, model, page });
     this.list = create("div", { class: "list" });
-    this.element = create("section", { class: "column", "aria-label": `Texts of ${model.id}` }, create("h2", { text: model.id }), this.list);
+    this.element = create(
+      "section",
+      { class: "column", "aria-label": `Texts of ${model.id}` },
+      create("h2", { text: model.id }),
+      this.list,
+    );
   }
 
   /** Writes the texts of a request; ends when all are written, stopped or failed. */
   async write(request) {
-    const actions = { onShare: this.page.onShare, onContinue: (writing) => this.page.run(() => this.follow(writing.request, [writing])) };
+    const actions = {
+      onShare: this.page.onShare,
+      onContinue: (writing) => this.page.run(() => this.follow(writing.request, [writing])),
+    };
     const writings = Array.from({ length: request.n }, (_, number) => new Writing(number, request, actions));
     this.list.replaceChildren(...writings.map((writing) => writing.element));
     await this.follow(request, writings);

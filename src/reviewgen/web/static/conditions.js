@@ -6,7 +6,12 @@ const ANY = "any";
 /** Makes a control for each condition of some models; values that are chosen already stay where they can. */
 export function fillConditions(models) {
   const before = readConditions();
-  const conditions = new Map(models.flatMap((model) => model.conditions).reverse().map((each) => [each.name, each]));
+  const conditions = new Map(
+    models
+      .flatMap((model) => model.conditions)
+      .reverse()
+      .map((each) => [each.name, each]),
+  );
   const made = [...conditions.values()].reverse().map((each) => (each.kind === "number" ? slider(each) : menu(each)));
   byId("conditions").replaceChildren(create("legend", { text: "Conditions" }), ...made);
   byId("conditions").hidden = conditions.size === 0;

@@ -39,7 +39,12 @@ function toModel({ id, reviewgen = {} }) {
 
 async function* complete(send, fields, request, signal) {
   const body = JSON.stringify(fields);
-  const response = await send("v1/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+  const response = await send("v1/completions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body,
+    signal,
+  });
   const texts = Array.from({ length: request.n }, () => request.prompt);
   const ended = new Set();
   let drawn = performance.now();

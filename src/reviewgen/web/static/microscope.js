@@ -10,8 +10,8 @@ const NARROW = "(max-width: 40rem)"; // there the panel is a sheet at the bottom
  * Opens the microscope beside a token.
  * @param {HTMLElement} anchor  The token.
  * @param {{text: string, bits: number, alternatives: Array}} token
- * @param {{copied: object|null, onPick: function(object), onMove: function(number), canPick: boolean}} options  onMove is called with
- *   -1 or 1 for the token before or after.
+ * @param {{copied: object|null, onPick: function(object), onMove: function(number), canPick: boolean}} options  onMove is called
+ *   with -1 or 1 for the token before or after.
  */
 export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick }) {
   const panel = byId("microscope");
@@ -38,11 +38,17 @@ export function closeMicroscope() {
 
 /** Returns the heading: the token, its surprise, and the copied span that it is part of. */
 function head(token, copied) {
-  const title = create("h2", { id: "microscope-title" }, create("code", { text: visible(token.text), "aria-label": spoken(token.text) }));
+  const title = create(
+    "h2",
+    { id: "microscope-title" },
+    create("code", { text: visible(token.text), "aria-label": spoken(token.text) }),
+  );
   const rank = token.alternatives.findIndex((each) => each.text === token.text && !each.isEnd);
-  const ranked = rank < 0 ? "not among the ten most likely" : rank === 0 ? "the most likely token" : `number ${rank + 1} of the most likely`;
-  const facts = `${bitsText(token.bits)} of surprise, ${percentText(2 ** -token.bits)}: ${token.picked ? "picked by you, " : ""}${ranked}.`;
-  const close = create("button", { class: "close", type: "button", "aria-label": "Close", text: "✕", onclick: closeMicroscope });
+  const ranked =
+    rank < 0 ? "not among the ten most likely" : rank === 0 ? "the most likely token" : `number ${rank + 1} of the most likely`;
+  const picked = token.picked ? "picked by you, " : "";
+  const facts = `${bitsText(token.bits)} of surprise, ${percentText(2 ** -token.bits)}: ${picked}${ranked}.`;
+  const close = create("button", { class: "close", "aria-label": "Close", text: "✕", onclick: closeMicroscope });
   const parts = [create("div", { class: "head" }, title, close), create("p", { class: "note", text: facts })];
   if (copied) parts.push(create("p", { class: "note", text: copiedText(copied) }));
   return parts;
@@ -56,7 +62,11 @@ export function copiedText(span) {
 
 function list(token, pick, canPick) {
   const largest = Math.max(...token.alternatives.map((each) => each.probability), 1e-9);
-  return create("ol", { class: "alternatives" }, ...token.alternatives.map((each) => create("li", {}, row(each, token, largest, pick, canPick))));
+  return create(
+    "ol",
+    { class: "alternatives" },
+    ...token.alternatives.map((each) => create("li", {}, row(each, token, largest, pick, canPick))),
+  );
 }
 
 function row(alternative, token, largest, pick, canPick) {
@@ -73,12 +83,22 @@ function row(alternative, token, largest, pick, canPick) {
     onclick: () => pick(alternative),
   };
   const shown = isEnd ? "(end)" : text === "" ? "(part of a character)" : visible(text);
-  return create("button", properties, bar, create("code", { text: shown }), create("span", { class: "share", text: percentText(probability) }));
+  return create(
+    "button",
+    properties,
+    bar,
+    create("code", { text: shown }),
+    create("span", { class: "share", text: percentText(probability) }),
+  );
 }
 
 function hint(token, canPick) {
   const none = token.alternatives.length === 0;
-  const text = none ? "The engine has no alternatives for it." : canPick ? "Pick one, and the text goes on from there." : "Once the text is written, you can pick one.";
+  const text = none
+    ? "The engine has no alternatives for it."
+    : canPick
+      ? "Pick one, and the text goes on from there."
+      : "Once the text is written, you can pick one.";
   return create("p", { class: "note", text });
 }
 

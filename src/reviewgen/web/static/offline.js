@@ -16,7 +16,10 @@ async function importAll(folder, names) {
 /** Returns the bytes of a base64 text. */
 function fromBase64(text) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let place = 0; place < bytes.length; place++) bytes[place] = characters.charCodeAt(place); // Uint8Array.from: ten times as long
+  return bytes;
 }
 
 /** Returns each model of the page as `{manifest, readBlob}`; readBlob() returns the gzipped arrays as a Uint8Array. */

@@ -15,7 +15,8 @@ const FIELDS = ["max_tokens", "n", "seed", "max_copy"];
 export function createSettings(models) {
   const changed = new Set();
   const cycle = {}; // a model may have several temperatures in turn; the slider shows the first until it is moved
-  const chosen = () => [byId("model").value, byId("second").value].map((id) => models.find((model) => model.id === id)).filter(Boolean);
+  const chosen = () =>
+    [byId("model").value, byId("second").value].map((id) => models.find((model) => model.id === id)).filter(Boolean);
   const follow = () => {
     fillConditions(chosen());
     byId("copying").hidden = !chosen().some((model) => model.hasIndex);
@@ -131,7 +132,10 @@ function drawOutputs(cycle) {
 /** Shows the settings in a line, for when they are folded. */
 function summarise(cycle) {
   drawOutputs(cycle);
-  const parts = [`temperature ${cycle.temperature?.join(", ") ?? byId("temperature").value}`, `${byId("max_tokens").value} tokens`];
+  const parts = [
+    `temperature ${cycle.temperature?.join(", ") ?? byId("temperature").value}`,
+    `${byId("max_tokens").value} tokens`,
+  ];
   if (byId("n").value !== "1") parts.push(`${byId("n").value} texts`);
   parts.push(...Object.entries(readConditions()).map(([name, label]) => `${name} ${label}`));
   byId("summary").textContent = parts.join(" · ");

@@ -45,15 +45,19 @@ function checkTexts(settings, models) {
   const ids = models.map((model) => model.id);
   settings.model ??= ids[0];
   for (const id of [settings.model, settings.second].filter(Boolean)) {
-    if (!ids.includes(id)) throw new Error(`The link names the model ${quote(id)}, which this page does not have; it has ${ids.join(", ")}.`);
+    if (!ids.includes(id))
+      throw new Error(`The link names the model ${quote(id)}, which this page does not have; it has ${ids.join(", ")}.`);
   }
-  if (settings.prompt.length > MAX_PROMPT) throw new Error(`The prompt of the link is too long: at most ${MAX_PROMPT} characters.`);
-  if (!["", "filter"].includes(settings.novelty)) throw new Error(`The link has novelty=${quote(settings.novelty)}; it can only be “filter”.`);
+  if (settings.prompt.length > MAX_PROMPT)
+    throw new Error(`The prompt of the link is too long: at most ${MAX_PROMPT} characters.`);
+  if (!["", "filter"].includes(settings.novelty))
+    throw new Error(`The link has novelty=${quote(settings.novelty)}; it can only be “filter”.`);
   const chosen = models.filter((model) => [settings.model, settings.second].includes(model.id));
   const known = chosen.flatMap((model) => model.conditions);
   for (const [name, label] of Object.entries(settings.conditions)) {
     const labels = known.filter((each) => each.name === name).flatMap((each) => each.values.map((value) => value.label));
     if (!labels.length) throw new Error(`The link has the condition ${quote(name)}, which the model does not have.`);
-    if (!labels.includes(label)) throw new Error(`The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`);
+    if (!labels.includes(label))
+      throw new Error(`The link has ${quote(label)} for the condition ${quote(name)}; it can be ${labels.join(", ")}.`);
   }
 }

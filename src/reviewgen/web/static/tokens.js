@@ -21,11 +21,28 @@ export function fitTokens(text, prompt, tokens) {
   return fitted;
 }
 
-/** Adds a token; one that is part of a character (text "") waits, and its bits are those of the character's last token. */
-export function addToken(tokens, token, waiting) {
-  if (token.text === "") return waiting + token.bits;
-  tokens.push({ ...token, bits: token.bits + waiting });
+/**
+ * Adds a token; one that is part of a character (text "") waits, and its bits are those of the character's last token. An engine
+ * samples the last word of a prompt again, so the first tokens may add nothing; what they cost is the prompt's.
+ * @param {Array} tokens  Of which those from `first` on are the request's.
+ * @returns {number} The bits that wait.
+ */
+export function addToken(tokens, token, waiting, first, prompt) {
+  if (token.text === "") return tokens.length > first ? waiting + token.bits : 0;
+  const alternatives = tokens.length > first ? token.alternatives : afterPrompt(token, prompt);
+  tokens.push({ ...token, alternatives, bits: token.bits + waiting });
   return 0;
+}
+
+/** Returns the alternatives of a token that repeats the end of the prompt as what they add to it; others would change it. */
+function afterPrompt({ text, alternatives }, prompt) {
+  const own = alternatives.find(
+    (each) => each.text.length > text.length && each.text.endsWith(text) && prompt.endsWith(each.text.slice(0, -text.length)),
+  );
+  if (!own) return alternatives;
+  const repeated = own.text.slice(0, -text.length);
+  const fitting = alternatives.filter((each) => each.text.startsWith(repeated));
+  return fitting.map((each) => ({ ...each, text: each.text.slice(repeated.length) })).filter((each) => each.text !== "");
 }
 
 /**

@@ -2,7 +2,8 @@
  * One text as it is written: each token over its surprise, copied spans underlined. A click on a token, or the arrow keys and
  * Enter, open the microscope.
  *
- * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a button.
+ * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a
+ * button.
  */
 import { copyText, create } from "./dom.js";
 import { firstBox, openMicroscope } from "./microscope.js";
@@ -19,7 +20,17 @@ export class Writing {
    * @param {{onContinue: function(Writing), onShare: function(object, HTMLElement)}} actions
    */
   constructor(number, request, actions) {
-    Object.assign(this, { number, request, actions, prompt: request.prompt, tokens: [], copied: [], spans: [], waiting: 0 });
+    Object.assign(this, {
+      number,
+      request,
+      actions,
+      prompt: request.prompt,
+      tokens: [],
+      copied: [],
+      spans: [],
+      waiting: 0,
+      first: 0,
+    });
     this.isWriting = true;
     this.build();
     this.draw();
@@ -33,9 +44,18 @@ export class Writing {
   build() {
     this.facts = create("p", { class: "facts" });
     this.notes = create("div", { class: "notes" });
-    this.body = create("div", { class: "written", onclick: (event) => this.onClick(event), onkeydown: (event) => this.onKey(event) });
+    this.body = create("div", {
+      class: "written",
+      onclick: (event) => this.onClick(event),
+      onkeydown: (event) => this.onKey(event),
+    });
     const copy = create("button", { type: "button", text: "Copy", onclick: () => this.copy(copy) });
-    const share = create("button", { type: "button", text: "Share", "aria-haspopup": "dialog", onclick: () => this.actions.onShare(this.request, share) });
+    const share = create("button", {
+      type: "button",
+      text: "Share",
+      "aria-haspopup": "dialog",
+      onclick: () => this.actions.onShare(this.request, share),
+    });
     const title = create("h3", { text: `Text ${this.number + 1}` });
     const buttons = create("span", { class: "buttons" }, copy, share);
     this.element = create("article", { class: "text" }, create("header", {}, title, buttons), this.body, this.facts, this.notes);
@@ -50,7 +70,7 @@ export class Writing {
   take(event) {
     if (event.type === "token") {
       const count = this.tokens.length;
-      this.waiting = addToken(this.tokens, event, this.waiting);
+      this.waiting = addToken(this.tokens, event, this.waiting, this.first, this.request.prompt);
       if (this.tokens.length > count) this.body.append(this.span(count));
       if (count === 0 && this.spans.length) this.setCurrent(0);
     } else this.finish(event.reason, event.text, event.copied);
@@ -108,11 +128,17 @@ export class Writing {
     if (this.isWriting) return;
     const count = this.tokens.length;
     const bits = this.tokens.reduce((sum, token) => sum + token.bits, 0) / Math.max(1, count);
-    const facts = [`${count} tokens`, `${bitsText(bits)} a token`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(Boolean);
+    const facts = [`${count} tokens`, `${bitsText(bits)} a token`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(
+      Boolean,
+    );
     this.facts.textContent = facts.join(" · ");
-    const items = this.copied.map((span) => create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)));
+    const items = this.copied.map((span) =>
+      create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)),
+    );
     const title = `${items.length} copied ${items.length === 1 ? "passage" : "passages"}`;
-    this.notes.replaceChildren(...(items.length ? [create("details", {}, create("summary", { text: title }), create("ul", {}, ...items))] : []));
+    this.notes.replaceChildren(
+      ...(items.length ? [create("details", {}, create("summary", { text: title }), create("ul", {}, ...items))] : []),
+    );
   }
 
   /** Makes a token the one that Tab reaches and Enter opens. */
@@ -126,7 +152,10 @@ export class Writing {
     const token = this.tokens[index];
     span.setAttribute("role", "button");
     span.setAttribute("aria-haspopup", "dialog");
-    span.setAttribute("aria-label", `${spoken(token.text)}, ${bitsText(token.bits)}, token ${index + 1} of ${this.tokens.length}`);
+    span.setAttribute(
+      "aria-label",
+      `${spoken(token.text)}, ${bitsText(token.bits)}, token ${index + 1} of ${this.tokens.length}`,
+    );
     if (isFocused) span.focus();
   }
 
@@ -137,15 +166,22 @@ export class Writing {
 
   onKey(event) {
     const last = this.spans.length - 1;
-    const steps = { ArrowRight: this.current + 1, ArrowLeft: this.current - 1, Home: 0, End: last, ArrowDown: this.above(1), ArrowUp: this.above(-1) };
+    const places = {
+      ArrowRight: () => Math.min(last, this.current + 1),
+      ArrowLeft: () => Math.max(0, this.current - 1),
+      ArrowDown: () => this.across(1),
+      ArrowUp: () => this.across(-1),
+      Home: () => 0,
+      End: () => last,
+    };
     if (event.key === "Enter" || event.key === " ") this.open(this.current);
-    else if (event.key in steps) this.setCurrent(Math.max(0, Math.min(last, steps[event.key])), true);
+    else if (event.key in places) this.setCurrent(places[event.key](), true);
     else return;
     event.preventDefault();
   }
 
   /** Returns the token on the line below (1) or above (-1) the current one that is nearest to it. */
-  above(direction) {
+  across(direction) {
     const box = (index) => firstBox(this.spans[index]);
     const from = box(this.current);
     let best = this.current;
@@ -180,6 +216,7 @@ export class Writing {
     this.request = { ...this.request, prompt: this.text, n: 1 };
     this.isWriting = true;
     this.waiting = 0;
+    this.first = this.tokens.length;
     this.facts.textContent = "";
     this.notes.replaceChildren();
     this.current = index;

@@ -1,0 +1,62 @@
+"""``push_with_space``: publishes a model on the Hub, and beside it a page that generates with it, as a static Space."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reviewgen.card import metadata_of
+from reviewgen.errors import ConfigError, HubError
+from reviewgen.export.html import export_html
+from reviewgen.hub.locate import parse_repository
+from reviewgen.hub.push import inspect_repository
+from reviewgen.hub.space import inspect_space, push_space, refuse_public_space
+from reviewgen.model import ReviewModel
+
+__all__ = ["push_with_space"]
+
+
+def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **options: Any) -> tuple[str, str]:
+    """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.
+
+    The card links the Space, and the Space the model. The page is made first, so that nothing is published if there can be none.
+
+    Args:
+        model: The model.
+        repo_id: ``owner/name``.
+        bits: Of each weight in the page: 8, 16 or 32.
+        options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
+
+    Returns:
+        The URL of the model's commit, and that of the Space.
+
+    Raises:
+        ConfigError: A revision or a pull request is asked for, or an option is out of range.
+        UnknownPlugin: The package of the model or of its tokenizer ships no JavaScript for it.
+        NotPublished: The scan of the model found something that is not allowed.
+        HubError: The Hub cannot be reached, or refused; the Space is not one of reviewgen, or is public and the model private.
+    """
+    target = parse_repository(repo_id, options.get("revision"))
+    if target.revision is not None or options.get("create_pr"):
+        raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
+    title, token = target.repo_id.partition("/")[2], options.get("token")
+    with tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
+        page = export_html(model, Path(scratch) / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
+    before, is_private = inspect_space(target, token), inspect_repository(target, token).is_private
+    refuse_public_space(target, before, options.get("private") or is_private)
+    card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
+    message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
+    address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
+    try:
+        published = inspect_repository(target, token)  # its visibility may be a default of the owner
+        refuse_public_space(target, before, published.is_private)
+        settings: dict[str, Any] = {"license": _license(published.card), "is_private": published.is_private}
+        return address, push_space(page, target, before, commit_message=message, token=token, **settings)
+    except HubError as error:
+        raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
+
+
+def _license(card: str | None) -> str | None:
+    """Return the license that a card names; None if it names several, which a Space does not take."""
+    license = metadata_of(card or "").get("license")
+    return license if isinstance(license, str) else None
