@@ -135,6 +135,20 @@ def test_the_stop_string_is_left_out_and_never_sent(server, ngram, stop):
         assert "".join(c["text"] for chunk in chunks for c in chunk["choices"] if c["index"] == index) == choice["text"]
 
 
+@pytest.mark.parametrize("stop", [["o"], ["h", "he"], ["ovie w", "vi"], ["a", "nd"]])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tokens_are_those_of_the_text_where_a_stop_string_falls_inside_one(server, stop, seed):
+    ask = {"model": "a/<b>", "seed": seed, "n": 4, "max_tokens": 60, "logprobs": 2, "stop": stop}
+    whole = server.complete(**ask).json()["choices"]
+    chunks, _ = stream_of(server, **ask)
+    for choice in whole:
+        parts = [c for chunk in chunks for c in chunk["choices"] if c["index"] == choice["index"]]
+        assert all("".join(part["logprobs"]["tokens"]) == part["text"] for part in [choice, *parts])
+        assert "".join(part["text"] for part in parts) == choice["text"]
+        assert [token for part in parts for token in part["logprobs"]["tokens"]] == choice["logprobs"]["tokens"]
+        assert [token for part in parts for token in part["reviewgen"]["tokens"]] == choice["reviewgen"]["tokens"]
+
+
 def test_log_probabilities_are_those_of_the_model(server, words):
     ask = {"model": "a/<b>", "prompt": "the movie", "seed": 6, "max_tokens": 12, "logprobs": 3}
     answer = server.complete(**ask).json()["choices"][0]
