@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.serving.app import create_app
+from reviewgen.serving.choices import Piece, logprobs_of
+from reviewgen.serving.events import Alternative, TokenEvent
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
 from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
@@ -135,6 +137,13 @@ def test_the_stop_string_is_left_out_and_never_sent(server, ngram, stop):
         assert "".join(c["text"] for chunk in chunks for c in chunk["choices"] if c["index"] == index) == choice["text"]
 
 
+def test_of_tokens_with_the_same_text_the_most_probable_is_named():
+    alternatives = (Alternative(5, "", -1.0), Alternative(6, "a", -1.5), Alternative(7, "", -2.0), Alternative(1, "", -3.0))
+    piece = Piece("a", [(0, TokenEvent(0, 6, "a", -1.5, alternatives))], False)
+    assert logprobs_of(piece, 4, eos_id=1)["top_logprobs"] == [{"": -1.0, "a": -1.5, "<|endoftext|>": -3.0}]
+    assert logprobs_of(piece, 1, eos_id=1)["top_logprobs"] == [{"": -1.0, "a": -1.5}]
+
+
 @pytest.mark.parametrize("stop", [["o"], ["h", "he"], ["ovie w", "vi"], ["a", "nd"]])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_tokens_are_those_of_the_text_where_a_stop_string_falls_inside_one(server, stop, seed):
@@ -159,8 +168,11 @@ def test_log_probabilities_are_those_of_the_model(server, words):
     assert probs["token_logprobs"] == pytest.approx(known, abs=1e-4)
     assert "".join(probs["tokens"]) == answer["text"]
     assert probs["text_offset"] == [9 + len("".join(probs["tokens"][:number])) for number in range(len(probs["tokens"]))]
-    assert all(len(top) + top.__contains__("") >= 3 or len(top) <= 4 for top in probs["top_logprobs"])
     own = answer["reviewgen"]["tokens"]
+    for token, top in zip(own, probs["top_logprobs"], strict=True):
+        named = [("<|endoftext|>" if other["is_end"] else other["text"], other["logprob"]) for other in token["alternatives"]]
+        most = {text: max(logprob for name, logprob in named if name == text) for text, _ in named}
+        assert top == most | {token["text"]: token["logprob"]}
     assert [token["text"] for token in own] == probs["tokens"] and all(len(token["alternatives"]) == 3 for token in own)
     chunks, _ = stream_of(server, **ask)
     parts = [c["logprobs"] for chunk in chunks for c in chunk["choices"]]
