@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -306,7 +307,7 @@ BAD = {
     "an unknown condition": ({"conditions": {"stars": 5}}, 400, "stars"),
     "max_copy alone": ({"max_copy": 5}, 400, "novelty"),
     "too few tokens": ({"min_tokens": 9, "max_tokens": 3}, 400, "min_tokens=9"),
-    "words that do not come": ({"must_include": "xylophone", "max_tokens": 5}, 422, "longer texts (max_tokens)"),
+    "words that do not come": ({"must_include": "xylophone", "max_tokens": 5}, 422, "allow more tokens (max_tokens)"),
     "a model of another type": ({"model": 5}, 400, "model must be a string"),
     "an unknown model": ({"model": "ngram-cha"}, 404, "Did you mean 'ngram-char'?"),
     "a negative seed": ({"seed": -1}, 400, "seed"),
@@ -320,6 +321,31 @@ def test_a_bad_field_is_refused_in_a_sentence(server, name):
     response = server.complete(**({"model": "ngram-char"} | fields))
     assert response.status_code == status, response.text
     assert words in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "sentence"),
+    [
+        ({"conditions": {"stars": 5}}, "conditions", "stars"),
+        ({"conditions": {"None": None}}, "conditions", "'None'"),
+        ({"max_copy": 5}, "max_copy", "novelty"),
+        ({"novelty": "report", "model": "slow"}, "novelty", "index"),
+        ({"words": "known", "model": "slow"}, "words", "lexicon"),
+        ({"must_include": "xylophone", "max_tokens": 5}, "must_include", "None of"),
+        ({"n": True}, "n", "got true."),
+        ({"prompt": ["True", None]}, "prompt", "['True', null]"),
+        ({"stream": True, "stream_options": {"include_usage": None}}, "stream_options", "'include_usage': null"),
+    ],
+)
+def test_a_refusal_names_the_field_and_has_the_values_of_json(server, fields, param, sentence):
+    error = error_of(server.complete(**({"model": "ngram-char"} | fields)))
+    assert error["param"] == param and sentence in error["message"]
+
+
+def test_words_that_do_not_come_in_time_are_said_so(ngram):
+    with serve({"m": ngram}, {"request_seconds": 1e-6}) as server:
+        error = error_of(server.complete(must_include="xylophone"))
+    assert "before the time was over" in error["message"] and "more time (a limit of this server)" in error["message"]
 
 
 def test_neutral_values_of_what_is_not_supported_are_accepted(server):
@@ -339,7 +365,7 @@ def test_neutral_values_of_what_is_not_supported_are_accepted(server):
         (b'{"model": "slow", "temperature": 1e999}', 400, "finite"),
         (b'{"prompt": "\\ud800"}', 400, "surrogate"),
         (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400, "nested too deeply"),
-        (b'{"max_tokens": ' + b"9" * 10_000 + b"}", 400, "JSON"),
+        (b'{"max_tokens": ' + b"9" * 10_000 + b"}", 400, "has 10,000 digits; at most 1,000 are read."),
     ],
     ids=["nothing", "half", "a list", "bytes", "NaN", "infinite", "half a pair", "nested", "10,000 digits"],
 )
@@ -387,6 +413,19 @@ def test_a_body_that_does_not_come_is_given_up(ngram):
         assert raw.recv(4096).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"])
+def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(ngram, seconds, status):
+    body = b'{"max_tokens": 2}'
+    with serve({"m": ngram}, {"stall_seconds": 1.2, "request_seconds": seconds}) as server, connect(server) as raw:
+        raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
+        for byte in body:
+            raw.sendall(bytes([byte]))
+            if select.select([raw], [], [], 0.1)[0]:  # it is answered
+                break
+        answer = raw.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 %d" % status) and (status == 200 or b"within 0.5 seconds" in answer)
+
+
 def test_cors_only_where_asked(ngram):
     with serve({"m": ngram}, cors_origins=["https://a.org"], keys=ApiKeys.of([KEY])) as server:
         ask = {
@@ -411,6 +450,7 @@ def test_keys(ngram, caplog):
         ):
             response = server.http.get("/v1/models", headers=headers)
             assert response.status_code == status
+            assert status == 200 or (headers == {}) == ("has no API key" in error_of(response)["message"])
             assert status == 200 or ("API key" in error_of(response)["message"] and KEY not in response.text)
         assert server.http.get("/metrics").status_code == 401
         assert server.http.post("/v1/completions", content=b"x" * 10).status_code == 401
