@@ -276,6 +276,25 @@ def test_metrics_count_what_happened(ngram):
         assert [s.value for s in families["reviewgen_live_rows"].samples] == [0.0]
 
 
+def test_metrics_count_the_tokens_of_texts_that_do_not_end():
+    def tokens(server: LiveServer, kind: str) -> float:
+        families = text_string_to_metric_families(server.http.get("/metrics").text)
+        return sum(
+            s.value for f in families for s in f.samples if s.name == "reviewgen_tokens_total" and s.labels["kind"] == kind
+        )
+
+    with serve({"slow": slow_model()}) as server:
+        read_some(server, 10, prompt=["ab", "abb"], n=2)
+        server.wait_until_idle()
+        wait_for(lambda: tokens(server, "completion") >= 20)
+        assert tokens(server, "prompt") == 5
+        before = tokens(server, "completion")
+        with pytest.raises(httpx.ReadTimeout):  # not streamed
+            server.http.post("/v1/completions", json={"prompt": "ab", "n": 2}, timeout=0.3)
+        wait_for(lambda: tokens(server, "completion") > before)
+        assert tokens(server, "prompt") == 7
+
+
 # What it refuses
 
 BAD = {

@@ -224,9 +224,9 @@ class Batch:
         if job.has_tokens:
             job.add(row.outlet.take(row.scores))
         if is_finished:
-            job.rows.remove(row)
             copied = () if job.request.novelty is None else self._examine(row.row.ids)
             job.add([end_event(row.number, row.row, copied)])
+            job.rows.remove(row)
 
 
 def _grouped(rows: Iterable[Seated], key: Callable[[Seated], Hashable]) -> dict[Hashable, list[Seated]]:

@@ -143,9 +143,6 @@ class Answer:
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
             metrics.disconnects.labels(model).inc()
         finally:
-            usage = self.completion.usage()
-            metrics.tokens.labels(model, "prompt").inc(usage["prompt_tokens"])
-            metrics.tokens.labels(model, "completion").inc(usage["completion_tokens"])
             metrics.seconds.labels(model).observe(time.perf_counter() - started)
 
     @property
@@ -165,6 +162,8 @@ class Answer:
             job.cancel()
             watch.cancel()
             self.service._running.discard(inbox)
+            for kind, count in zip(("prompt", "completion"), self.completion.sums(job.lengths()), strict=True):
+                self.service.metrics.tokens.labels(self.completion.model, kind).inc(count)
 
     async def _submit(self, inbox: Inbox[Event]) -> Job:
         call, engine = self.completion.call, self.service.engines[self.completion.model]
