@@ -599,7 +599,7 @@ def test_many_streams_are_each_the_text_of_their_seed(server, ngram):
     for seed, text in zip(seeds, asyncio.run(all_of_them()), strict=True):
         goes_away = seed % 3 == 0 and len(expected[seed]) > 12
         assert text == ("" if goes_away else expected[seed])
-    assert sum(len(expected[seed]) > 12 for seed in seeds[::3]) >= 4
+    assert sum(len(expected[seed]) > 12 for seed in seeds[::3]) >= 3
     server.wait_until_idle()
 
 
