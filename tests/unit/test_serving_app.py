@@ -351,7 +351,7 @@ def test_a_bad_field_is_refused_in_a_sentence(server, name):
         ({"novelty": "report", "model": "slow"}, "novelty", "index"),
         ({"words": "known", "model": "slow"}, "words", "lexicon"),
         ({"must_include": "xylophone", "max_tokens": 5}, "must_include", "None of"),
-        ({"n": True}, "n", "got true."),
+        ({"n": True}, "n", "n must be a whole number or null; got true."),
         ({"prompt": ["True", None]}, "prompt", "['True', null]"),
         ({"stream": True, "stream_options": {"include_usage": None}}, "stream_options", "'include_usage': null"),
     ],

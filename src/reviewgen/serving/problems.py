@@ -71,7 +71,7 @@ def too_busy(waiting: int) -> Problem:
 
 def _in_json(message: str) -> str:
     """Return a message with the values of Python as JSON writes them."""
-    return _VALUES.sub(lambda match: _JSON.get(match[0], match[0]), message)
+    return _VALUES.sub(lambda match: _JSON.get(match[0], match[0]), message.replace(" or none; got ", " or null; got "))
 
 
 def _shorten(message: str) -> str:
