@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import select
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.serving.app import create_app
+from reviewgen.serving.choices import Piece, logprobs_of
+from reviewgen.serving.events import Alternative, TokenEvent
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
 from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
@@ -135,6 +138,27 @@ def test_the_stop_string_is_left_out_and_never_sent(server, ngram, stop):
         assert "".join(c["text"] for chunk in chunks for c in chunk["choices"] if c["index"] == index) == choice["text"]
 
 
+def test_of_tokens_with_the_same_text_the_most_probable_is_named():
+    alternatives = (Alternative(5, "", -1.0), Alternative(6, "a", -1.5), Alternative(7, "", -2.0), Alternative(1, "", -3.0))
+    piece = Piece("a", [(0, TokenEvent(0, 6, "a", -1.5, alternatives))], False)
+    assert logprobs_of(piece, 4, eos_id=1)["top_logprobs"] == [{"": -1.0, "a": -1.5, "<|endoftext|>": -3.0}]
+    assert logprobs_of(piece, 1, eos_id=1)["top_logprobs"] == [{"": -1.0, "a": -1.5}]
+
+
+@pytest.mark.parametrize("stop", [["o"], ["h", "he"], ["ovie w", "vi"], ["a", "nd"]])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tokens_are_those_of_the_text_where_a_stop_string_falls_inside_one(server, stop, seed):
+    ask = {"model": "a/<b>", "seed": seed, "n": 4, "max_tokens": 60, "logprobs": 2, "stop": stop}
+    whole = server.complete(**ask).json()["choices"]
+    chunks, _ = stream_of(server, **ask)
+    for choice in whole:
+        parts = [c for chunk in chunks for c in chunk["choices"] if c["index"] == choice["index"]]
+        assert all("".join(part["logprobs"]["tokens"]) == part["text"] for part in [choice, *parts])
+        assert "".join(part["text"] for part in parts) == choice["text"]
+        assert [token for part in parts for token in part["logprobs"]["tokens"]] == choice["logprobs"]["tokens"]
+        assert [token for part in parts for token in part["reviewgen"]["tokens"]] == choice["reviewgen"]["tokens"]
+
+
 def test_log_probabilities_are_those_of_the_model(server, words):
     ask = {"model": "a/<b>", "prompt": "the movie", "seed": 6, "max_tokens": 12, "logprobs": 3}
     answer = server.complete(**ask).json()["choices"][0]
@@ -145,8 +169,11 @@ def test_log_probabilities_are_those_of_the_model(server, words):
     assert probs["token_logprobs"] == pytest.approx(known, abs=1e-4)
     assert "".join(probs["tokens"]) == answer["text"]
     assert probs["text_offset"] == [9 + len("".join(probs["tokens"][:number])) for number in range(len(probs["tokens"]))]
-    assert all(len(top) + top.__contains__("") >= 3 or len(top) <= 4 for top in probs["top_logprobs"])
     own = answer["reviewgen"]["tokens"]
+    for token, top in zip(own, probs["top_logprobs"], strict=True):
+        named = [("<|endoftext|>" if other["is_end"] else other["text"], other["logprob"]) for other in token["alternatives"]]
+        most = {text: max(logprob for name, logprob in named if name == text) for text, _ in named}
+        assert top == most | {token["text"]: token["logprob"]}
     assert [token["text"] for token in own] == probs["tokens"] and all(len(token["alternatives"]) == 3 for token in own)
     chunks, _ = stream_of(server, **ask)
     parts = [c["logprobs"] for chunk in chunks for c in chunk["choices"]]
@@ -249,6 +276,25 @@ def test_metrics_count_what_happened(ngram):
         assert [s.value for s in families["reviewgen_live_rows"].samples] == [0.0]
 
 
+def test_metrics_count_the_tokens_of_texts_that_do_not_end():
+    def tokens(server: LiveServer, kind: str) -> float:
+        families = text_string_to_metric_families(server.http.get("/metrics").text)
+        return sum(
+            s.value for f in families for s in f.samples if s.name == "reviewgen_tokens_total" and s.labels["kind"] == kind
+        )
+
+    with serve({"slow": slow_model()}) as server:
+        read_some(server, 10, prompt=["ab", "abb"], n=2)
+        server.wait_until_idle()
+        wait_for(lambda: tokens(server, "completion") >= 20)
+        assert tokens(server, "prompt") == 5
+        before = tokens(server, "completion")
+        with pytest.raises(httpx.ReadTimeout):  # not streamed
+            server.http.post("/v1/completions", json={"prompt": "ab", "n": 2}, timeout=0.3)
+        wait_for(lambda: tokens(server, "completion") > before)
+        assert tokens(server, "prompt") == 7
+
+
 # What it refuses
 
 BAD = {
@@ -280,7 +326,7 @@ BAD = {
     "an unknown condition": ({"conditions": {"stars": 5}}, 400, "stars"),
     "max_copy alone": ({"max_copy": 5}, 400, "novelty"),
     "too few tokens": ({"min_tokens": 9, "max_tokens": 3}, 400, "min_tokens=9"),
-    "words that do not come": ({"must_include": "xylophone", "max_tokens": 5}, 422, "longer texts (max_tokens)"),
+    "words that do not come": ({"must_include": "xylophone", "max_tokens": 5}, 422, "allow more tokens (max_tokens)"),
     "a model of another type": ({"model": 5}, 400, "model must be a string"),
     "an unknown model": ({"model": "ngram-cha"}, 404, "Did you mean 'ngram-char'?"),
     "a negative seed": ({"seed": -1}, 400, "seed"),
@@ -294,6 +340,31 @@ def test_a_bad_field_is_refused_in_a_sentence(server, name):
     response = server.complete(**({"model": "ngram-char"} | fields))
     assert response.status_code == status, response.text
     assert words in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "sentence"),
+    [
+        ({"conditions": {"stars": 5}}, "conditions", "stars"),
+        ({"conditions": {"None": None}}, "conditions", "'None'"),
+        ({"max_copy": 5}, "max_copy", "novelty"),
+        ({"novelty": "report", "model": "slow"}, "novelty", "index"),
+        ({"words": "known", "model": "slow"}, "words", "lexicon"),
+        ({"must_include": "xylophone", "max_tokens": 5}, "must_include", "None of"),
+        ({"n": True}, "n", "n must be a whole number or null; got true."),
+        ({"prompt": ["True", None]}, "prompt", "['True', null]"),
+        ({"stream": True, "stream_options": {"include_usage": None}}, "stream_options", "'include_usage': null"),
+    ],
+)
+def test_a_refusal_names_the_field_and_has_the_values_of_json(server, fields, param, sentence):
+    error = error_of(server.complete(**({"model": "ngram-char"} | fields)))
+    assert error["param"] == param and sentence in error["message"]
+
+
+def test_words_that_do_not_come_in_time_are_said_so(ngram):
+    with serve({"m": ngram}, {"request_seconds": 1e-6}) as server:
+        error = error_of(server.complete(must_include="xylophone"))
+    assert "before the time was over" in error["message"] and "more time (a limit of this server)" in error["message"]
 
 
 def test_neutral_values_of_what_is_not_supported_are_accepted(server):
@@ -313,7 +384,7 @@ def test_neutral_values_of_what_is_not_supported_are_accepted(server):
         (b'{"model": "slow", "temperature": 1e999}', 400, "finite"),
         (b'{"prompt": "\\ud800"}', 400, "surrogate"),
         (b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400, "nested too deeply"),
-        (b'{"max_tokens": ' + b"9" * 10_000 + b"}", 400, "JSON"),
+        (b'{"max_tokens": ' + b"9" * 10_000 + b"}", 400, "has 10,000 digits; at most 1,000 are read."),
     ],
     ids=["nothing", "half", "a list", "bytes", "NaN", "infinite", "half a pair", "nested", "10,000 digits"],
 )
@@ -361,6 +432,19 @@ def test_a_body_that_does_not_come_is_given_up(ngram):
         assert raw.recv(4096).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"])
+def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(ngram, seconds, status):
+    body = b'{"max_tokens": 2}'
+    with serve({"m": ngram}, {"stall_seconds": 1.2, "request_seconds": seconds}) as server, connect(server) as raw:
+        raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
+        for byte in body:
+            raw.sendall(bytes([byte]))
+            if select.select([raw], [], [], 0.1)[0]:  # it is answered
+                break
+        answer = raw.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 %d" % status) and (status == 200 or b"within 0.5 seconds" in answer)
+
+
 def test_cors_only_where_asked(ngram):
     with serve({"m": ngram}, cors_origins=["https://a.org"], keys=ApiKeys.of([KEY])) as server:
         ask = {
@@ -385,6 +469,7 @@ def test_keys(ngram, caplog):
         ):
             response = server.http.get("/v1/models", headers=headers)
             assert response.status_code == status
+            assert status == 200 or (headers == {}) == ("has no API key" in error_of(response)["message"])
             assert status == 200 or ("API key" in error_of(response)["message"] and KEY not in response.text)
         assert server.http.get("/metrics").status_code == 401
         assert server.http.post("/v1/completions", content=b"x" * 10).status_code == 401
@@ -512,8 +597,9 @@ def test_many_streams_are_each_the_text_of_their_seed(server, ngram):
             return await asyncio.gather(*(one(client, seed) for seed in seeds))
 
     for seed, text in zip(seeds, asyncio.run(all_of_them()), strict=True):
-        assert text in ("", expected[seed])
-        assert text or seed % 3 == 0
+        goes_away = seed % 3 == 0 and len(expected[seed]) > 12
+        assert text == ("" if goes_away else expected[seed])
+    assert sum(len(expected[seed]) > 12 for seed in seeds[::3]) >= 3
     server.wait_until_idle()
 
 

@@ -235,11 +235,12 @@ def _missing(request: Request, row: Row) -> list[str]:
 
 
 def _nothing_includes(request: Request, generated: int, lacking: dict[str, int], is_late: bool) -> GenerationError:
-    rarest, longer = max(lacking, key=lambda word: lacking[word]), "max_time" if is_late else "max_new_tokens"
+    rarest = max(lacking, key=lambda word: lacking[word])
     detail = f"; {lacking[rarest]} of them lack {rarest!r}" if len(lacking) > 1 else ""
+    until, more = (" before the time was over", "time (max_time)") if is_late else ("", "tokens (max_new_tokens)")
     return GenerationError(
-        f"None of {generated} tries includes {' and '.join(map(repr, request.must_include))}{detail}. Put it into the prompt, "
-        f"allow longer texts ({longer}), or raise the temperature."
+        f"None of {generated} tries includes {' and '.join(map(repr, request.must_include))}{until}{detail}. "
+        f"Put it into the prompt, allow more {more}, or raise the temperature."
     )
 
 

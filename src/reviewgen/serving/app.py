@@ -107,7 +107,8 @@ async def _show_model(request: Request) -> Response:
 
 async def _complete(request: Request) -> Answer:
     service = _service(request)
-    body = await read_body(request, service.limits.max_body, service.limits.stall_seconds)
+    limits = service.limits
+    body = await read_body(request, limits.max_body, limits.stall_seconds, limits.request_seconds)
     return service.answer(parse_object(body))
 
 
@@ -189,8 +190,8 @@ class _Keyed:
         if scope["type"] == "http" and not _is_open(scope["path"]):
             given = dict(scope["headers"]).get(b"authorization", b"")
             if not self._keys.accepts(given):
-                message = "The API key is not one of this server's: send Authorization: Bearer KEY."
-                problem = Problem(401, message if given else f"No API key. {message}", code="invalid_api_key")
+                what = "The API key is not one of this server's" if given else "The request has no API key"
+                problem = Problem(401, f"{what}: send Authorization: Bearer KEY.", code="invalid_api_key")
                 response = JSONResponse(problem.to_json(), 401, {"www-authenticate": "Bearer"})
                 return await response(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +29,9 @@ from reviewgen.serving.scores import Scorer
 __all__ = ["Batch", "end_event", "failure"]
 
 TICK_SECONDS = 0.03
-_FEWEST, _ENOUGH, _MOST = 7, 32, 512  # random numbers a row in a block; with enough of them, a row gets a token for sure
-_SMALLEST_PART = 8  # rows: fewer do not share the weights' way from memory, and are not worth a thread
+_MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
+_SURE_NUMBERS = 32  # with so many, a row gets a token for sure
+_MIN_PART = 8  # rows: fewer do not share the weights' way from memory, and are not worth a thread
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -128,12 +128,12 @@ class Batch:
         rows = [row for row in rows if not row.job.is_stopped]
         if not rows:
             return
-        size = int(min(max(TICK_SECONDS / (self._cost * len(rows)) + 1, _FEWEST), _MOST))
+        size = int(min(max(TICK_SECONDS / (self._cost * len(rows)) + 1, _MIN_NUMBERS), _MAX_NUMBERS))
         started, before = time.monotonic(), self.tokens
         waiting, blocks = deque(self._parts(rows)), []
 
         def sample(part: Sequence[Seated]) -> None:
-            blocks.append(_sample(part, max(size, _ENOUGH) if any(row.lacks_random for row in part) else size))
+            blocks.append(_sample(part, max(size, _SURE_NUMBERS) if any(row.lacks_random for row in part) else size))
 
         def work() -> None:
             with contextlib.suppress(IndexError):  # none is left
@@ -155,7 +155,7 @@ class Batch:
             if row.row.place is None and row.job.decoder.spelling is not None:
                 row.job.decoder.place(row.row)
         for group in _grouped(rows, lambda row: row.job.alike).values():
-            parts = min(self._threads, max(1, len(group) // _SMALLEST_PART))
+            parts = min(self._threads, max(1, len(group) // _MIN_PART))
             yield from (group[number::parts] for number in range(parts))
 
     def _append(self, block: _Block) -> None:
@@ -176,25 +176,21 @@ class Batch:
 
     def _score(self, rows: Sequence[Seated], block: _Block) -> None:
         """Score the tokens of a block, which are fed one after another from the state before it."""
-        sampled = {id(row): tokens[tokens >= 0] for row, tokens in zip(block.rows, block.tokens, strict=True)}
-        after: dict[int, Any]
-        live, after = list(rows), {id(row): (row.logits, row.state) for row in rows}
-        scores: dict[int, list[Scored]] = {id(row): [] for row in rows}
-        for at in count():
-            live = [row for row in live if at < len(sampled[id(row)])]
-            if not live:
-                break
+        sampled = {row: tokens[tokens >= 0].tolist() for row, tokens in zip(block.rows, block.tokens, strict=True)}
+        scores: dict[Seated, list[Scored]] = {row: [] for row in rows}
+        logits: dict[Seated, Any] = {row: row.logits for row in rows}
+        states = {row: row.state for row in rows}
+        for at in range(max(len(sampled[row]) for row in rows)):
+            live = [row for row in rows if at < len(sampled[row])]
             for row in live:
-                scores[id(row)].append(
-                    self._scorer.score(after[id(row)][0], int(sampled[id(row)][at]), row.job.alternatives or 0)
-                )
-            ids = np.array([[sampled[id(row)][at]] for row in live], np.int64)
-            logits, state = self._stepper.forward(ids, stack_rows([after[id(row)][1] for row in live]))
-            parts = zip(live, logits, split_rows(state, len(live)), strict=True)
-            after |= {id(row): (own, part) for row, own, part in parts}
-        for row in rows:
-            row.logits = after[id(row)][0]
-            row.scores += scores[id(row)]
+                scores[row].append(self._scorer.score(logits[row], sampled[row][at], row.job.alternatives or 0))
+            ids = np.array([[sampled[row][at]] for row in live], np.int64)
+            table, state = self._stepper.forward(ids, stack_rows([states[row] for row in live]))
+            logits.update(zip(live, table, strict=True))
+            states.update(zip(live, split_rows(state, len(live)), strict=True))
+        for row in rows:  # now that nothing has raised
+            row.logits = logits[row]
+            row.scores += scores[row]
 
     def _contained(self, rows: Sequence[Seated], advance: Callable[[Sequence[Seated]], None]) -> None:
         """Call a function with some rows; if it raises, with those of one job at a time, and let a job fail that raises alone."""
@@ -224,9 +220,9 @@ class Batch:
         if job.has_tokens:
             job.add(row.outlet.take(row.scores))
         if is_finished:
-            job.rows.remove(row)
             copied = () if job.request.novelty is None else self._examine(row.row.ids)
             job.add([end_event(row.number, row.row, copied)])
+            job.rows.remove(row)
 
 
 def _grouped(rows: Iterable[Seated], key: Callable[[Seated], Hashable]) -> dict[Hashable, list[Seated]]:

@@ -10,9 +10,17 @@ from reviewgen.serving.problems import Problem
 
 __all__ = ["parse_object", "read_body"]
 
+_MAX_DIGITS = 1000  # of a whole number; Python refuses some thousands of them in its own words
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+
+async def read_body(request: Request, max_bytes: int, stall_seconds: float, total_seconds: float) -> bytes:
     """Return the body of a request, of which no more than ``max_bytes`` are read, in chunks or not.
+
+    Args:
+        request: The request.
+        max_bytes: The size that is too large beyond.
+        stall_seconds: The time in which some of it must come.
+        total_seconds: The time in which all of it must come.
 
     Raises:
         Problem: It is not JSON by its content type (415), too large (413), or did not come in time (408).
@@ -25,17 +33,23 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
-    parts, size = [], 0
+    parts, size, now = [], 0, asyncio.get_running_loop().time
+    until = now() + total_seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(min(now() + stall_seconds, until)) as limit:
             async for part in request.stream():
                 parts.append(part)
                 size += len(part)
                 if size > max_bytes:
                     raise too_large
+                limit.reschedule(min(now() + stall_seconds, until))
     except TimeoutError:
-        message = f"The body did not come within {seconds:g} seconds."
-        raise Problem(408, message, code="timeout", headers={"connection": "close"}) from None
+        what = (
+            f"The body did not come within {total_seconds:g}"
+            if now() >= until
+            else f"No more of the body came for {stall_seconds:g}"
+        )
+        raise Problem(408, f"{what} seconds.", code="timeout", headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(400, "The connection was closed before the end of the body.", code="disconnected") from None
     return b"".join(parts)
@@ -45,10 +59,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a body.
 
     Raises:
-        Problem: It is not UTF-8, not JSON, nested too deeply, holds NaN or half of a surrogate pair, or is not an object.
+        Problem: It is not UTF-8, not JSON, nested too deeply or not an object, or holds NaN, half of a surrogate pair or a number
+            of more than 1,000 digits.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_parse_int)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise Problem(400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json") from None
@@ -65,6 +80,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        message = f"A number of the body has {len(digits):,} digits; at most {_MAX_DIGITS:,} are read."
+        raise Problem(400, message, code="invalid_json")
+    return int(digits)
 
 
 def _kind(value: Any) -> str:

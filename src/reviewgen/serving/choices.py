@@ -74,17 +74,26 @@ class Choice:
 
     def release(self) -> Piece:
         """Return what may be sent by now and was not yet."""
-        until = len(self.text) if self.end else _first_stop(self.text, self.stops, self._released)
+        until = len(self.text) if self.end else self._last_boundary()
         start = len(self.prompt) + until
         is_cut = self.end is None or self.end.reason == "stop"
         ready = [held for held in self._held if held[0] < start or not is_cut]
         self._held = self._held[len(ready) :] if self.end is None else []
+        if ready and is_cut:  # the stop string may begin inside the last token
+            first, event = ready[-1]
+            ready[-1] = first, event._replace(text=event.text[: start - first])
         text = self.text[self._released : until]
         if self.echo:
             text, self.echo = self.prompt + text, False
         self._released = max(self._released, until)
         is_last, self._is_reported = self.end is not None and not self._is_reported, self.end is not None
         return Piece(text, ready, is_last)
+
+    def _last_boundary(self) -> int:
+        """Return where the last token ends that has no part of what may be a stop string."""
+        until = _first_stop(self.text, self.stops, self._released)
+        starts = ((start - len(self.prompt), len(event.text)) for start, event in self._held)
+        return next((start for start, length in starts if start + length > until), until)
 
     @property
     def finish_reason(self) -> str | None:
@@ -110,17 +119,22 @@ def _first_stop(text: str, stops: Sequence[str], start: int) -> int:
 
 def logprobs_of(piece: Piece, count: int, eos_id: int) -> dict[str, Any]:
     """Return the log probabilities of a piece, in OpenAI's format: those of the token taken, and of the most probable ones."""
-    top = [
-        {_END if token == eos_id else text: logprob for token, text, logprob in event.alternatives[:count]}
-        | {event.text: event.logprob}
-        for _, event in piece.tokens
-    ]
+    top = [_top_logprobs(event, count, eos_id) for _, event in piece.tokens]
     return {
         "tokens": [event.text for _, event in piece.tokens],
         "token_logprobs": [event.logprob for _, event in piece.tokens],
         "top_logprobs": top,
         "text_offset": [start for start, _ in piece.tokens],
     }
+
+
+def _top_logprobs(event: TokenEvent, count: int, eos_id: int) -> dict[str, float]:
+    """Return log probabilities by text: of the token taken, then of the most probable token with each text."""
+    top: dict[str, float] = {}
+    for token, text, logprob in event.alternatives[:count]:
+        if token != event.token:
+            top.setdefault(_END if token == eos_id else text, logprob)
+    return top | {event.text: event.logprob}
 
 
 def own_tokens(piece: Piece, count: int, eos_id: int) -> list[dict[str, Any]]:

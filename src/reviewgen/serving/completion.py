@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -76,11 +76,15 @@ class Completion:
         return self._object([]) | {"usage": self.usage()}
 
     def usage(self) -> dict[str, int]:
-        """Return the numbers of tokens; a prompt counts once."""
-        ends = [choice.end for choice in self.choices if choice.end]
-        new, step = sum(end.new_tokens for end in ends), self.call.fields.tries_per_prompt
-        prompts = sum(end.prompt_tokens for end in ends[::step])
+        """Return the numbers of tokens of the texts that have ended; a prompt counts once."""
+        ends = {number: choice.end for number, choice in enumerate(self.choices) if choice.end}
+        prompts, new = self.sums({number: (end.prompt_tokens, end.new_tokens) for number, end in ends.items()})
         return {"prompt_tokens": prompts, "completion_tokens": new, "total_tokens": prompts + new}
+
+    def sums(self, lengths: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
+        """Return the tokens of all prompts, each of which counts once, and of all texts, given both for some texts by number."""
+        prompts = {number // self.call.fields.tries_per_prompt: prompt for number, (prompt, _) in lengths.items()}
+        return sum(prompts.values()), sum(new for _, new in lengths.values())
 
     def _best(self) -> list[Choice]:
         """Return the texts that are returned: for each prompt the n that are most probable on average, the best first."""

@@ -28,7 +28,7 @@ from reviewgen.serving.steppers import OneAtATime
 __all__ = ["EndEvent", "Engine", "FailedEvent", "Job", "Stats", "TokenEvent"]
 
 _LOG = logging.getLogger(__name__)
-_MOST_THREADS = 4
+_MAX_THREADS = 4
 
 
 class Stats(NamedTuple):
@@ -61,7 +61,7 @@ class Engine:
         self._generator = generator
         self._max_rows = max_rows
         scorer = Scorer(generator.tokenizer, generator.pieces)
-        cores = min(_MOST_THREADS, os.cpu_count() or 1) if threads is None else threads
+        cores = min(_MAX_THREADS, os.cpu_count() or 1) if threads is None else threads
         self._batch = Batch(generator.stepper, scorer, self._copied, self._wake_up, cores)
         self._offline = Offline(self._generator, scorer, self._copied)
         self._inbox: deque[Job] = deque()

@@ -13,7 +13,7 @@ __all__ = ["MAX_LOGPROBS", "MAX_STOPS", "CompletionFields"]
 
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
-_MAX_STOP = 200  # characters
+_MAX_STRING = 200  # characters of a stop string, and of a string that a text must include
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class CompletionFields:
     top_p: Annotated[float | None, Bound(above=0, at_most=1)] = None
     n: Annotated[int | None, Bound(at_least=1)] = None
     best_of: Annotated[int | None, Bound(at_least=1)] = None
-    stop: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STOP)] = None
+    stop: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STRING)] = None
     seed: Annotated[int | None, Bound(at_least=0, below=2**64)] = None
     logprobs: Annotated[int | None, Bound(at_least=0, at_most=MAX_LOGPROBS)] = None
     echo: bool | None = None
@@ -77,7 +77,7 @@ class CompletionFields:
     novelty: Literal["report", "filter"] | None = None
     max_copy: Annotated[int | None, Bound(at_least=0)] = None
     conditions: dict[str, Any] | None = None
-    must_include: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STOP)] = None
+    must_include: Annotated[str | tuple[str, ...] | None, Bound(at_least=1, at_most=_MAX_STRING)] = None
     words: Literal["known", "any"] | None = None
     finish: Literal["sentence", "anywhere"] | None = None
 

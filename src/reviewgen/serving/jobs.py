@@ -18,7 +18,7 @@ from reviewgen.generation import Request
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import StepState
-from reviewgen.serving.events import Event, FailedEvent
+from reviewgen.serving.events import EndEvent, Event, FailedEvent
 from reviewgen.serving.outlet import Hold, Outlet, Scored
 
 __all__ = ["MAX_UNTAKEN", "Job", "Seated", "choose"]
@@ -79,6 +79,7 @@ class Job:
         self.is_cancelled = self.is_stopped = False
         self._starts, self._wake, self._next = starts, wake, 0
         self._events: list[Event] = []  # of this tick
+        self._lengths: dict[int, tuple[int, int]] = {}  # of its finished rows
         self._untaken, self._lock = 0, threading.Lock()
 
     def cancel(self) -> None:
@@ -145,10 +146,17 @@ class Job:
     def add(self, events: Sequence[Event], finished: int = 0) -> None:
         """Add events, to be delivered after this tick; ``finished`` of its rows were finished elsewhere."""
         with self._lock:
+            self._lengths |= {each.number: (each.prompt_tokens, each.new_tokens) for each in events if isinstance(each, EndEvent)}
             self._events += events
             self._next += finished
         if finished:
             self._wake()
+
+    def lengths(self) -> dict[int, tuple[int, int]]:
+        """Return the tokens of the prompt, and the new ones so far, of each row that was started. May be called in any thread."""
+        rows = {each.number: each.row for each in list(self.rows)}
+        with self._lock:
+            return {number: (len(row.ids) - row.new_tokens, row.new_tokens) for number, row in rows.items()} | self._lengths
 
     def flush(self) -> None:
         """Deliver the events of this tick."""

@@ -14,7 +14,17 @@ _NAMES = {  # of settings in Python, and of the fields that they are here
     "min_new_tokens": "min_tokens",
     "num_return_sequences": "n",
     "stop_strings": "stop",
+    "max_time": "a limit of this server",
 }
+_PARAMS = (  # of messages that do not begin with the name of a field
+    (r"\bconditions?\b", "conditions"),
+    (r"^max_copy\b", "max_copy"),
+    (r"\bnovelty\b", "novelty"),
+    (r"\blexicon\b", "words"),
+    (r"\bincludes\b", "must_include"),
+)
+_JSON = {"True": "true", "False": "false", "None": "null"}
+_VALUES = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(True|False|None)\b(?! of )""")  # quoted ones are strings
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -39,16 +49,17 @@ class Problem(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the body of the response, in OpenAI's format."""
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": _shorten(self.message), "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": _shorten(_in_json(self.message)), "type": kind, "param": self.param, "code": self.code}}
 
 
 def problem_of(error: ReviewgenError) -> Problem:
     """Return the problem that an error of the library is for the one who sent the request."""
     message = re.sub(r"\b(" + "|".join(_NAMES) + r")\b", lambda match: _NAMES[match[0]], str(error))
+    param = next((name for pattern, name in _PARAMS if re.search(pattern, message)), None)
     if isinstance(error, ConfigError | DataError):
-        return Problem(400, message, code="invalid_value")
+        return Problem(400, message, param, "invalid_value")
     if isinstance(error, GenerationError):
-        return Problem(422, message, code="generation_failed")
+        return Problem(422, message, param, "generation_failed")
     return Problem(500, message, code="server_error")
 
 
@@ -56,6 +67,11 @@ def too_busy(waiting: int) -> Problem:
     """Return the refusal of a request for which there is no place in the queue."""
     message = f"{waiting} texts are waiting already. Try again in a moment, or ask for fewer texts."
     return Problem(429, message, code="queue_full", headers={"retry-after": "1"})
+
+
+def _in_json(message: str) -> str:
+    """Return a message with the values of Python as JSON writes them."""
+    return _VALUES.sub(lambda match: _JSON.get(match[0], match[0]), message.replace(" or none; got ", " or null; got "))
 
 
 def _shorten(message: str) -> str:

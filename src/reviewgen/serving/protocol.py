@@ -27,7 +27,8 @@ _INSTEAD = {
     "logit_bias": "Leave it out.",
     "suffix": "These models write from left to right: leave it out.",
 }
-_SAME = ("top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words", "finish", "conditions", "novelty")
+_FILTERS = ("top_p", "top_k", "min_p", "repetition_penalty", "no_repeat_ngram_size")
+_SAME = (*_FILTERS, "seed", "words", "finish", "conditions", "novelty", "max_copy", "must_include")  # named as in GenerateOptions
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
     for name in given:
         if name not in known:
             raise Problem(400, f"{name!r} is not a field of a completion. {did_you_mean(name, known)}", name, "unknown_field")
-    for name, most in (("stop", MAX_STOPS), ("must_include", _MAX_WORDS)):
+    for name, limit in (("stop", MAX_STOPS), ("must_include", _MAX_WORDS)):
         value = given.get(name)
-        if isinstance(value, list) and len(value) > most:
-            raise Problem(400, f"{name} may hold at most {most} strings; got {len(value):,}.", name, "invalid_value")
+        if isinstance(value, list) and len(value) > limit:
+            raise Problem(400, f"{name} may hold at most {limit} strings; got {len(value):,}.", name, "invalid_value")
     try:
         return from_dict(CompletionFields, given)
     except ConfigError as error:
@@ -164,20 +165,19 @@ def _refuse_unsupported(fields: CompletionFields) -> None:
 def _refuse_pairs(fields: CompletionFields) -> None:
     """Raise where two fields contradict each other."""
     n, best_of = fields.texts_per_prompt, fields.tries_per_prompt
-    for param, is_wrong, message in (
-        ("best_of", best_of < n, f"best_of={best_of} is below n={n}: raise it, or leave it out."),
-        ("best_of", best_of > n and fields.stream, "best_of chooses among whole texts, so it cannot be combined with stream."),
-        ("stream_options", fields.stream_options and not fields.stream, "stream_options needs stream: true."),
-        ("echo", fields.echo and fields.logprobs is not None, "echo cannot be combined with logprobs: prompts are not scored."),
-        ("max_copy", fields.max_copy is not None and fields.novelty != "filter", 'max_copy needs novelty: "filter".'),
-        (
-            "must_include",
-            fields.must_include and fields.temperature == 0,
-            "must_include samples texts until one fits, so it needs a temperature above 0.",
-        ),
-    ):
-        if is_wrong:
-            raise Problem(400, message, param, "invalid_value")
+    lacks_filter = fields.max_copy is not None and fields.novelty != "filter"
+    is_greedy = bool(fields.must_include) and fields.temperature == 0
+    _refuse_if(best_of < n, "best_of", f"best_of={best_of} is below n={n}: raise it, or leave it out.")
+    _refuse_if(best_of > n and fields.stream, "best_of", "best_of chooses among whole texts: it cannot be combined with stream.")
+    _refuse_if(fields.stream_options and not fields.stream, "stream_options", "stream_options needs stream: true.")
+    _refuse_if(fields.echo and fields.logprobs is not None, "echo", "echo cannot be combined with logprobs: prompts have none.")
+    _refuse_if(lacks_filter, "max_copy", 'max_copy needs novelty: "filter".')
+    _refuse_if(is_greedy, "must_include", "must_include samples texts until one fits, so it needs a temperature above 0.")
+
+
+def _refuse_if(is_wrong: Any, param: str, message: str) -> None:
+    if is_wrong:
+        raise Problem(400, message, param, "invalid_value")
 
 
 def _refuse_too_much(fields: CompletionFields, prompts: Sequence[str], limits: Limits) -> None:
@@ -198,10 +198,10 @@ def _refuse_too_much(fields: CompletionFields, prompts: Sequence[str], limits: L
 def _make_request(fields: CompletionFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:
     """Return the request of the engine; what is not given is the model's own default, within the limits."""
     saved = model.generation_config
-    most = min(saved.max_new_tokens, limits.max_tokens) if fields.max_tokens is None else fields.max_tokens
-    fewest = min(saved.min_new_tokens, most) if fields.min_tokens is None else fields.min_tokens
-    if fewest > most:
-        raise Problem(400, f"min_tokens={fewest} is above max_tokens={most}.", "min_tokens", "invalid_value")
+    max_tokens = min(saved.max_new_tokens, limits.max_tokens) if fields.max_tokens is None else fields.max_tokens
+    min_tokens = min(saved.min_new_tokens, max_tokens) if fields.min_tokens is None else fields.min_tokens
+    if min_tokens > max_tokens:
+        raise Problem(400, f"min_tokens={min_tokens} is above max_tokens={max_tokens}.", "min_tokens", "invalid_value")
     seconds = min(limits.request_seconds, math.inf if saved.max_time is None else saved.max_time)
     samples = saved.do_sample if fields.temperature is None else fields.temperature > 0
     defaults = replace(
@@ -209,13 +209,11 @@ def _make_request(fields: CompletionFields, prompts: Sequence[str], model: Revie
         num_return_sequences=1,
         num_beams=1,
         do_sample=samples,
-        max_new_tokens=most,
-        min_new_tokens=fewest,
+        max_new_tokens=max_tokens,
+        min_new_tokens=min_tokens,
         max_time=seconds,
         stop_strings=fields.stops or saved.stop_strings,
     )
-    options: dict[str, Any] = {name: getattr(fields, name) for name in _SAME}
-    options |= {"temperature": fields.temperature or None, "seed": fields.seed, "max_copy": fields.max_copy}
-    options["must_include"] = None if fields.must_include is None else fields.must_include
+    options: dict[str, Any] = {name: getattr(fields, name) for name in _SAME} | {"temperature": fields.temperature or None}
     repeated = [prompt for prompt in prompts for _ in range(fields.tries_per_prompt)]
     return make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)

@@ -26,7 +26,7 @@ from reviewgen.serving.protocol import find_model, make_call
 __all__ = ["Answer", "Service"]
 
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
-_FLUSH_SECONDS_PER_REQUEST, _MOST_FLUSH_SECONDS = 0.0005, 0.1  # the more requests, the larger the parts
+_FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.0005, 0.1  # the more requests, the larger the parts
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _DONE = b"data: [DONE]\n\n"
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -70,7 +70,7 @@ class Service:
     @property
     def flush_seconds(self) -> float:
         """The time between two parts of a stream."""
-        return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * len(self._running), _MOST_FLUSH_SECONDS)
+        return min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * len(self._running), _MAX_FLUSH_SECONDS)
 
     @property
     def stopped(self) -> list[str]:
@@ -143,9 +143,6 @@ class Answer:
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
             metrics.disconnects.labels(model).inc()
         finally:
-            usage = self.completion.usage()
-            metrics.tokens.labels(model, "prompt").inc(usage["prompt_tokens"])
-            metrics.tokens.labels(model, "completion").inc(usage["completion_tokens"])
             metrics.seconds.labels(model).observe(time.perf_counter() - started)
 
     @property
@@ -165,6 +162,8 @@ class Answer:
             job.cancel()
             watch.cancel()
             self.service._running.discard(inbox)
+            for kind, count in zip(("prompt", "completion"), self.completion.sums(job.lengths()), strict=True):
+                self.service.metrics.tokens.labels(self.completion.model, kind).inc(count)
 
     async def _submit(self, inbox: Inbox[Event]) -> Job:
         call, engine = self.completion.call, self.service.engines[self.completion.model]

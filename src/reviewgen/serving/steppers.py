@@ -33,11 +33,11 @@ class OneAtATime:
 
 
 class Stopped(Exception):
-    """The stepper was told to stop."""
+    """The stepper was stopped."""
 
 
 class _Stoppable:
-    """A stepper that raises once it was told to stop."""
+    """A stepper that raises once ``must_stop`` returns true."""
 
     def __init__(self, stepper: Stepper, must_stop: Callable[[], bool]) -> None:
         self._stepper, self._must_stop = stepper, must_stop
