@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -294,6 +295,17 @@ def test_a_bad_field_is_refused_in_a_sentence(server, name):
     response = server.complete(**({"model": "ngram-char"} | fields))
     assert response.status_code == status, response.text
     assert words in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [([[]] * 300_000, "at most 128 texts.*300,000"), ([0] * 300_000, "16,384 token ids"), ([[0] * 9000] * 2, "18,000")],
+)
+def test_too_many_prompts_are_refused_before_they_are_decoded(server, ngram, monkeypatch, prompt, sentence):
+    monkeypatch.setattr(type(ngram.tokenizer), "decode", lambda *_: pytest.fail("It was decoded."))
+    response = server.complete(model="ngram-char", prompt=prompt, max_tokens=1)
+    assert response.status_code == 400 and error_of(response)["code"] == "limit_exceeded"
+    assert re.search(sentence, error_of(response)["message"])
 
 
 def test_neutral_values_of_what_is_not_supported_are_accepted(server):
