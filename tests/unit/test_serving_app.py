@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -17,10 +22,12 @@ import torch
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from reviewgen.errors import BrokenPlugin, ConfigError
+from reviewgen.errors import BrokenPlugin, ConfigError, WorkerError
+from reviewgen.serving import workers
 from reviewgen.serving.app import create_app
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
+from reviewgen.serving.server import ServerOptions
 from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
 from tests.unit.live_server import LiveServer, SlowModel, serve, slow_model, wait_for
 
@@ -649,6 +656,63 @@ def test_a_model_that_does_not_load_is_left_out(workers, folder):
         process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0 and said.count("broken is left out: ") == 1
+
+
+def workers_of(process):
+    """Return the ids of the processes that a server has started to serve, by what the system knows of them."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
+def test_a_worker_that_cannot_be_replaced_leaves_the_others(folder):
+    shutil.copytree(folder / "mine", folder / "copy")
+    process, facts = start(folder, "./mine", "x=./copy", "--workers", "2")
+    try:
+        before = workers_of(process)
+        (folder / "copy").rename(folder / "away")
+        os.kill(min(before), signal.SIGKILL)
+        assert "cannot be started again; the others go on. x cannot be loaded any more" in process.stderr.readline()
+        ask = {"model": "x", "max_tokens": 3}
+        assert all(httpx.post(f"{facts['url']}/v1/completions", json=ask).status_code == 200 for _ in range(4))
+        (folder / "away").rename(folder / "copy")
+        wait_for(lambda: len(workers_of(process) - {min(before)}) == 2, 60)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in said and said.count("go on") == 0
+
+
+class NoWait(threading.Event):
+    """Is never set, and takes no time."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
+
+
+def test_a_failed_replacement_is_tried_again_later_and_said_once(monkeypatch, caplog):
+    clock, starts, retries, dead = [0.0], [], workers._Retries(), [get_context("spawn").Process()]  # never started: dead
+    monkeypatch.setattr(workers, "mark_process_dead", lambda _: None)
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def fail():
+        starts.append(clock[0])
+        raise WorkerError("The model is gone.")
+
+    for clock[0] in range(40):
+        workers._replace_dead(dead, retries, fail, NoWait())
+    assert starts == [0, 2, 6, 14, 30]
+    assert [record.getMessage().rpartition(". ")[2] for record in caplog.records] == ["The model is gone."]
+
+
+def test_a_worker_that_lacks_a_model_has_failed(monkeypatch):
+    started = workers._Started(["a"], {"b": "Its file is damaged."})
+    monkeypatch.setattr(workers, "_start", lambda *_: (None, started))
+    stopped = []
+    monkeypatch.setattr(workers, "_stop", lambda each, _: stopped.extend(each))
+    with socket.socket() as listening, pytest.raises(WorkerError, match=r"b cannot be loaded any more: Its file is damaged\."):
+        workers._start_alike(["a", "b"], ServerOptions(sources={}), listening, threading.Event())
+    assert stopped == [None]
 
 
 class GrowingModel(SlowModel):
