@@ -31,6 +31,7 @@ from reviewgen.serving.server import ServerOptions
 from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
 from tests.unit.live_server import LiveServer, SlowModel, serve, slow_model, wait_for
 
+PATH = "/v1/completions"
 KEY = "sk-0123456789abcdef"
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
@@ -481,6 +482,18 @@ def test_a_full_queue_answers_429():
             thread.join()
         server.wait_until_idle()
         assert server.complete(n=4, max_tokens=2).status_code == 200
+
+
+def test_searches_leave_the_queue_to_others():
+    with serve({"slow": slow_model()}, {"max_waiting": 4}) as server:
+        search = {"n": 4, "must_include": "\u2603"}  # which never comes
+        thread = threading.Thread(target=lambda: pytest.raises(httpx.ReadTimeout, server.http.post, PATH, json=search, timeout=5))
+        thread.start()
+        wait_for(lambda: server.live_rows() == 4)
+        assert server.complete(max_tokens=2, n=4).status_code == 200
+        assert server.complete(max_tokens=2, must_include="a").status_code == 429
+        thread.join()
+        server.wait_until_idle()
 
 
 def test_the_time_limit_cuts_texts_off():

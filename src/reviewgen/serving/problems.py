@@ -6,7 +6,7 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError
 
-__all__ = ["Problem", "problem_of", "too_busy"]
+__all__ = ["OutOfTime", "Problem", "problem_of", "too_busy"]
 
 _MAX_MESSAGE = 500  # characters; a value of the request may be long
 _NAMES = {  # of settings in Python, and of the fields that they are here
@@ -16,6 +16,10 @@ _NAMES = {  # of settings in Python, and of the fields that they are here
     "stop_strings": "stop",
 }
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class OutOfTime(GenerationError):
+    """The time of a request is over, and nothing was generated."""
 
 
 @dataclass
@@ -45,6 +49,8 @@ class Problem(Exception):
 def problem_of(error: ReviewgenError) -> Problem:
     """Return the problem that an error of the library is for the one who sent the request."""
     message = re.sub(r"\b(" + "|".join(_NAMES) + r")\b", lambda match: _NAMES[match[0]], str(error))
+    if isinstance(error, OutOfTime):
+        return Problem(503, message, code="timeout")
     if isinstance(error, ConfigError | DataError):
         return Problem(400, message, code="invalid_value")
     if isinstance(error, GenerationError):
