@@ -1,6 +1,7 @@
 """The server over HTTP, with httpx and bare sockets: what it answers, what it refuses, and what becomes of rude clients."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -375,6 +376,12 @@ def test_paths_methods_and_types_that_are_not_there(server):
     assert "access-control-allow-origin" not in server.http.get("/health", headers={"origin": "https://a.org"}).headers
 
 
+def test_a_final_slash_is_not_redirected(server):
+    response = server.http.post(PATH + "/", json={}, headers={"host": "elsewhere.example"})
+    assert response.status_code == 404 and "location" not in response.headers
+    assert error_of(response)["code"] == "not_found"
+
+
 def test_a_body_that_does_not_come_is_given_up(ngram):
     with serve({"m": ngram}, {"stall_seconds": 0.3}) as server, connect(server) as raw:
         raw.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
@@ -484,10 +491,21 @@ def test_a_full_queue_answers_429():
         assert server.complete(n=4, max_tokens=2).status_code == 200
 
 
+def test_more_texts_than_may_ever_wait_are_no_reason_to_try_again():
+    with serve({"slow": slow_model()}, {"max_waiting": 4}) as server:
+        response = server.complete(n=5)
+        assert response.status_code == 400 and "retry-after" not in response.headers
+        assert error_of(response)["code"] == "limit_exceeded" and "at most 4 texts" in error_of(response)["message"]
+
+
 def test_searches_leave_the_queue_to_others():
     with serve({"slow": slow_model()}, {"max_waiting": 4}) as server:
-        search = {"n": 4, "must_include": "\u2603"}  # which never comes
-        thread = threading.Thread(target=lambda: pytest.raises(httpx.ReadTimeout, server.http.post, PATH, json=search, timeout=5))
+
+        def search() -> None:
+            with contextlib.suppress(httpx.ReadTimeout):
+                server.http.post(PATH, json={"n": 4, "must_include": "\u2603"}, timeout=3)  # which never comes
+
+        thread = threading.Thread(target=search)
         thread.start()
         wait_for(lambda: server.live_rows() == 4)
         assert server.complete(max_tokens=2, n=4).status_code == 200

@@ -37,3 +37,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def most_texts(self) -> int:
+        """The largest number of texts of a request that an idle server accepts."""
+        return min(self.max_texts, self.max_waiting)

@@ -188,9 +188,9 @@ def _refuse_too_much(fields: CompletionFields, prompt: Any, limits: Limits) -> N
     if fields.max_tokens is not None and fields.max_tokens > limits.max_tokens:
         message = f"max_tokens may be at most {limits.max_tokens:,} here; got {fields.max_tokens:,}."
         raise Problem(400, message, "max_tokens", "limit_exceeded")
-    if texts > limits.max_texts:
+    if texts > limits.most_texts:
         param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
-        message = f"A request may ask for at most {limits.max_texts:,} texts, all prompts together; this one asks for {texts:,}."
+        message = f"A request may ask for at most {limits.most_texts:,} texts, all prompts together; this one asks for {texts:,}."
         raise Problem(400, message, param, "limit_exceeded")
     _refuse_long(length, unit, limits)
 
