@@ -376,6 +376,14 @@ def test_paths_methods_and_types_that_are_not_there(server):
     assert "access-control-allow-origin" not in server.http.get("/health", headers={"origin": "https://a.org"}).headers
 
 
+def test_headers_of_any_size_are_not_read(server):
+    assert server.http.get("/health", headers={"x": "a" * 50_000}).status_code == 200
+    with connect(server) as raw:
+        raw.settimeout(20)
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 66_000)
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_final_slash_is_not_redirected(server):
     response = server.http.post(PATH + "/", json={}, headers={"host": "elsewhere.example"})
     assert response.status_code == 404 and "location" not in response.headers

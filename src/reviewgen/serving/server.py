@@ -29,6 +29,7 @@ from reviewgen.serving.service import Service
 
 __all__ = ["ServerOptions", "is_loopback", "load_models", "make_app", "make_server", "open_socket", "run"]
 
+_MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _GRACE = 5  # seconds between the end of requests and that of their connections
 
 
@@ -147,6 +148,8 @@ def make_server(app: Starlette, announce: Callable[[], None], access_log: bool =
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http="h11",  # httptools, which uvicorn takes where it is installed, reads headers of any size
+        h11_max_incomplete_event_size=_MAX_HEADERS,
         ws="none",
         log_config=None,
         access_log=access_log,
