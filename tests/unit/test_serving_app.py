@@ -596,6 +596,44 @@ def test_a_shutdown_lets_requests_end_and_then_ends_them():
     assert "shutting_down" in last[-2] and last[-1] == "data: [DONE]"
 
 
+def test_a_second_interrupt_ends_requests_with_an_error(caplog):
+    with serve({"slow": slow_model()}, {"shutdown_seconds": 100}) as server:
+        results: list[httpx.Response] = []
+
+        def ask(**fields) -> None:
+            results.append(httpx.post(server.url + PATH, json={"max_tokens": 4000} | fields, timeout=60))
+
+        threads = [threading.Thread(target=ask), threading.Thread(target=ask, kwargs={"must_include": "\u2603"})]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: server.live_rows() == 2)
+        started = time.monotonic()
+        server.server.handle_exit(signal.SIGINT, None)
+        server.server.handle_exit(signal.SIGINT, None)
+        for thread in threads:
+            thread.join(30)
+        assert time.monotonic() - started < 20
+    assert [(each.status_code, error_of(each)["code"]) for each in results] == [(503, "shutting_down")] * 2
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_second_interrupt_leaves_no_traceback_of_a_client_that_does_not_read(folder):
+    process, facts = start(folder, "./mine", "--shutdown-timeout", "100s", "--max-tokens-limit", "100000")
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", int(facts["url"].rpartition(":")[2])))
+    body = json.dumps({"n": 64, "logprobs": 20, "stream": True, "max_tokens": 100_000, "min_tokens": 100_000}).encode()
+    raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    assert raw.recv(10)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    raw.close()
+    assert process.returncode == 0 and said == ""
+
+
 def test_a_fault_of_the_model_is_one_request_s(ngram, monkeypatch):
     with serve({"m": ngram}) as server:
         monkeypatch.setattr("reviewgen.serving.service.make_call", lambda *_: 1 / 0)
