@@ -55,7 +55,7 @@ class LiveServer:
     def live_rows(self) -> int:
         """Return the number of texts that are generated or wait."""
         stats = [engine.stats() for engine in self.service.engines.values()]
-        return sum(each.live_rows + each.waiting_rows for each in stats)
+        return sum(each.live_rows + each.waiting_rows + each.offline_rows for each in stats)
 
     def wait_until_idle(self, seconds: float = 20) -> None:
         """Wait until no text is in progress."""

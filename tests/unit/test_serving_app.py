@@ -1,15 +1,22 @@
 """The server over HTTP, with httpx and bare sockets: what it answers, what it refuses, and what becomes of rude clients."""
 
 import asyncio
+import contextlib
 import json
+import os
 import random
+import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -17,15 +24,18 @@ import torch
 from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
-from reviewgen.errors import BrokenPlugin, ConfigError
+from reviewgen.errors import BrokenPlugin, ConfigError, WorkerError
+from reviewgen.serving import workers
 from reviewgen.serving.app import create_app
 from reviewgen.serving.choices import Piece, logprobs_of
 from reviewgen.serving.events import Alternative, TokenEvent
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
+from reviewgen.serving.server import ServerOptions
 from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
 from tests.unit.live_server import LiveServer, SlowModel, serve, slow_model, wait_for
 
+PATH = "/v1/completions"
 KEY = "sk-0123456789abcdef"
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
@@ -367,6 +377,17 @@ def test_words_that_do_not_come_in_time_are_said_so(ngram):
     assert "before the time was over" in error["message"] and "more time (a limit of this server)" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [([[]] * 300_000, "at most 128 texts.*300,000"), ([0] * 300_000, "16,384 token ids"), ([[0] * 9000] * 2, "18,000")],
+)
+def test_too_many_prompts_are_refused_before_they_are_decoded(server, ngram, monkeypatch, prompt, sentence):
+    monkeypatch.setattr(type(ngram.tokenizer), "decode", lambda *_: pytest.fail("It was decoded."))
+    response = server.complete(model="ngram-char", prompt=prompt, max_tokens=1)
+    assert response.status_code == 400 and error_of(response)["code"] == "limit_exceeded"
+    assert re.search(sentence, error_of(response)["message"])
+
+
 def test_neutral_values_of_what_is_not_supported_are_accepted(server):
     neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "suffix": "", "user": "ana", "best_of": 1}
     nothing = dict.fromkeys(("stop", "seed", "logprobs", "echo", "stream", "stream_options", "temperature", "top_p", "n"))
@@ -424,6 +445,20 @@ def test_paths_methods_and_types_that_are_not_there(server):
     assert response.status_code == 415 and "application/json" in error_of(response)["message"]
     assert server.http.options("/v1/completions", headers={"origin": "https://a.org"}).status_code == 405
     assert "access-control-allow-origin" not in server.http.get("/health", headers={"origin": "https://a.org"}).headers
+
+
+def test_headers_of_any_size_are_not_read(server):
+    assert server.http.get("/health", headers={"x": "a" * 50_000}).status_code == 200
+    with connect(server) as raw:
+        raw.settimeout(20)
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 66_000)
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_final_slash_is_not_redirected(server):
+    response = server.http.post(PATH + "/", json={}, headers={"host": "elsewhere.example"})
+    assert response.status_code == 404 and "location" not in response.headers
+    assert error_of(response)["code"] == "not_found"
 
 
 def test_a_body_that_does_not_come_is_given_up(ngram):
@@ -549,6 +584,29 @@ def test_a_full_queue_answers_429():
         assert server.complete(n=4, max_tokens=2).status_code == 200
 
 
+def test_more_texts_than_may_ever_wait_are_no_reason_to_try_again():
+    with serve({"slow": slow_model()}, {"max_waiting": 4}) as server:
+        response = server.complete(n=5)
+        assert response.status_code == 400 and "retry-after" not in response.headers
+        assert error_of(response)["code"] == "limit_exceeded" and "at most 4 texts" in error_of(response)["message"]
+
+
+def test_searches_leave_the_queue_to_others():
+    with serve({"slow": slow_model()}, {"max_waiting": 4}) as server:
+
+        def search() -> None:
+            with contextlib.suppress(httpx.ReadTimeout):
+                server.http.post(PATH, json={"n": 4, "must_include": "\u2603"}, timeout=3)  # which never comes
+
+        thread = threading.Thread(target=search)
+        thread.start()
+        wait_for(lambda: server.live_rows() == 4)
+        assert server.complete(max_tokens=2, n=4).status_code == 200
+        assert server.complete(max_tokens=2, must_include="a").status_code == 429
+        thread.join()
+        server.wait_until_idle()
+
+
 def test_the_time_limit_cuts_texts_off():
     with serve({"slow": slow_model()}, {"request_seconds": 0.5}) as server:
         started = time.monotonic()
@@ -622,6 +680,44 @@ def test_a_shutdown_lets_requests_end_and_then_ends_them():
     assert results["long"].status_code == 503 and error_of(results["long"])["code"] == "shutting_down"
     last = results["stream"].text.strip().split("\n\n")
     assert "shutting_down" in last[-2] and last[-1] == "data: [DONE]"
+
+
+def test_a_second_interrupt_ends_requests_with_an_error(caplog):
+    with serve({"slow": slow_model()}, {"shutdown_seconds": 100}) as server:
+        results: list[httpx.Response] = []
+
+        def ask(**fields) -> None:
+            results.append(httpx.post(server.url + PATH, json={"max_tokens": 4000} | fields, timeout=60))
+
+        threads = [threading.Thread(target=ask), threading.Thread(target=ask, kwargs={"must_include": "\u2603"})]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: server.live_rows() == 2)
+        started = time.monotonic()
+        server.server.handle_exit(signal.SIGINT, None)
+        server.server.handle_exit(signal.SIGINT, None)
+        for thread in threads:
+            thread.join(30)
+        assert time.monotonic() - started < 20
+    assert [(each.status_code, error_of(each)["code"]) for each in results] == [(503, "shutting_down")] * 2
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_second_interrupt_leaves_no_traceback_of_a_client_that_does_not_read(folder):
+    process, facts = start(folder, "./mine", "--shutdown-timeout", "100s", "--max-tokens-limit", "100000")
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", int(facts["url"].rpartition(":")[2])))
+    body = json.dumps({"n": 64, "logprobs": 20, "stream": True, "max_tokens": 100_000, "min_tokens": 100_000}).encode()
+    raw.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+    assert raw.recv(10)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    raw.close()
+    assert process.returncode == 0 and said == ""
 
 
 def test_a_fault_of_the_model_is_one_request_s(ngram, monkeypatch):
@@ -723,6 +819,63 @@ def test_a_model_that_does_not_load_is_left_out(workers, folder):
         process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0 and said.count("broken is left out: ") == 1
+
+
+def workers_of(process):
+    """Return the ids of the processes that a server has started to serve, by what the system knows of them."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
+def test_a_worker_that_cannot_be_replaced_leaves_the_others(folder):
+    shutil.copytree(folder / "mine", folder / "copy")
+    process, facts = start(folder, "./mine", "x=./copy", "--workers", "2")
+    try:
+        before = workers_of(process)
+        (folder / "copy").rename(folder / "away")
+        os.kill(min(before), signal.SIGKILL)
+        assert "cannot be started again; the others go on. x cannot be loaded any more" in process.stderr.readline()
+        ask = {"model": "x", "max_tokens": 3}
+        assert all(httpx.post(f"{facts['url']}/v1/completions", json=ask).status_code == 200 for _ in range(4))
+        (folder / "away").rename(folder / "copy")
+        wait_for(lambda: len(workers_of(process) - {min(before)}) == 2, 60)
+    finally:
+        process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in said and said.count("go on") == 0
+
+
+class NoWait(threading.Event):
+    """Is never set, and takes no time."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return False
+
+
+def test_a_failed_replacement_is_tried_again_later_and_said_once(monkeypatch, caplog):
+    clock, starts, retries, dead = [0.0], [], workers._Retries(), [get_context("spawn").Process()]  # never started: dead
+    monkeypatch.setattr(workers, "mark_process_dead", lambda _: None)
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def fail():
+        starts.append(clock[0])
+        raise WorkerError("The model is gone.")
+
+    for clock[0] in range(40):
+        workers._replace_dead(dead, retries, fail, NoWait())
+    assert starts == [0, 2, 6, 14, 30]
+    assert [record.getMessage().rpartition(". ")[2] for record in caplog.records] == ["The model is gone."]
+
+
+def test_a_worker_that_lacks_a_model_has_failed(monkeypatch):
+    started = workers._Started(["a"], {"b": "Its file is damaged."})
+    monkeypatch.setattr(workers, "_start", lambda *_: (None, started))
+    stopped = []
+    monkeypatch.setattr(workers, "_stop", lambda each, _: stopped.extend(each))
+    with socket.socket() as listening, pytest.raises(WorkerError, match=r"b cannot be loaded any more: Its file is damaged\."):
+        workers._start_alike(["a", "b"], ServerOptions(sources={}), listening, threading.Event())
+    assert stopped == [None]
 
 
 class GrowingModel(SlowModel):

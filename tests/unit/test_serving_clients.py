@@ -99,8 +99,14 @@ def test_openai_raises_its_own_exceptions(client, server):
         client.completions.create(model="mine", prompt="a", max_tokens=2, extra_body={"must_include": "xylophone"})
     with pytest.raises(openai.NotFoundError, match="not trained to chat"):
         client.chat.completions.create(model="mine", messages=[{"role": "user", "content": "a"}])
-    with pytest.raises(openai.RateLimitError, match="waiting"):
+    with pytest.raises(openai.BadRequestError, match="at most 64 texts"):
         client.completions.create(model="slow", prompt=["a"] * 128)
+    with (
+        client.completions.create(model="slow", prompt="a", n=64, stream=True),
+        client.completions.create(model="slow", prompt="a", n=64, stream=True),
+        pytest.raises(openai.RateLimitError, match="waiting"),
+    ):
+        client.completions.create(model="slow", prompt="a", n=64)
     with pytest.raises(openai.AuthenticationError, match="API key"):
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="sk-other", max_retries=0).models.list()
 

@@ -21,6 +21,7 @@ from reviewgen.sentences import sentence_ends
 from reviewgen.serving import jobs
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.events import EndEvent, Event, FailedEvent, TokenEvent
+from reviewgen.serving.problems import OutOfTime
 from tests.unit.fakes import LETTERS, FakeConfig, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.unit.test_broken_models import Growing
 from tests.unit.test_guard import LOOP, counted, indexed
@@ -209,6 +210,24 @@ def test_a_hopeless_search_can_be_cancelled(model: ReviewModel, engine: Engine) 
     client.job.cancel()
     expect(Client(engine, request_of(model, must_include="e", seed=1)).wait(), generated(model, must_include="e", seed=1))
     assert client.events == []
+
+
+def test_searches_take_turns(model: ReviewModel, engine: Engine) -> None:
+    long = Client(engine, request_of(model, must_include="e", num_return_sequences=60, seed=1))
+    short = Client(engine, request_of(model, must_include="e", num_return_sequences=2, seed=2)).wait()
+    assert len(long.ends) < 30
+    assert engine.stats().offline_rows > 30 and engine.stats().waiting_rows == 0
+    expect(short, generated(model, "", must_include="e", num_return_sequences=2, seed=2))
+    assert long.job is not None
+    long.job.cancel()
+
+
+def test_the_time_of_a_search_counts_while_it_waits(model: ReviewModel, engine: Engine) -> None:
+    hopeless: dict[str, Any] = {"must_include": "\u2603", "max_new_tokens": 10**9, "min_new_tokens": 10**9}
+    first = Client(engine, request_of(model, max_time=0.5, **hopeless))
+    second = Client(engine, request_of(model, max_time=0.2, must_include="e")).wait()
+    assert second.failure is not None and isinstance(second.failure.error, OutOfTime)
+    assert first.wait().failure is not None
 
 
 def test_a_text_that_goes_back_is_streamed_at_its_end() -> None:

@@ -69,6 +69,7 @@ def create_app(
     handlers: dict[Any, Any] = {Problem: _answer_problem, HTTPException: _answer_http, Exception: _answer_fault}
     routes = _routes() + (_page_routes() if page else [])
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    app.router.redirect_slashes = False  # it would redirect to whatever host the request names
     app.state.service = service
     return app
 

@@ -64,7 +64,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_parse_int)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if b"\\u" in body:  # only an escape can be half of a pair
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise Problem(400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json") from None
     except UnicodeEncodeError:

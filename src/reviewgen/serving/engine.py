@@ -32,10 +32,18 @@ _MAX_THREADS = 4
 
 
 class Stats(NamedTuple):
-    """What an engine does: the rows that were started, those that wait, its requests, and the tokens sampled since its start."""
+    """What an engine does.
+
+    Attributes:
+        live_rows, waiting_rows: The rows that were started, and those that wait.
+        offline_rows: The rows of beam search and ``must_include``, which wait for none of the others; they are not among those.
+        jobs: Its requests.
+        tokens: The tokens sampled since its start.
+    """
 
     live_rows: int
     waiting_rows: int
+    offline_rows: int
     jobs: int
     tokens: int
 
@@ -122,7 +130,8 @@ class Engine:
     def stats(self) -> Stats:
         """Return what it does at the moment."""
         jobs = [*self._jobs, *self._inbox]
-        return Stats(sum(len(job.rows) for job in jobs), sum(job.waiting for job in jobs), len(jobs), self._batch.tokens)
+        live, offline = sum(len(job.rows) for job in jobs), sum(job.waiting for job in jobs if is_offline(job.request))
+        return Stats(live, sum(job.waiting for job in jobs) - offline, offline, len(jobs), self._batch.tokens)
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """Take no more requests, and end the thread.

@@ -15,7 +15,8 @@ class Limits:
     Attributes:
         max_tokens: The largest ``max_tokens`` of a request.
         max_texts: The largest number of texts of a request: prompts times ``n`` or ``best_of``.
-        max_waiting: The number of texts that may wait, per model, before requests are refused with 429.
+        max_waiting: The number of texts that may wait, per model, before requests are refused with 429; those of ``must_include``
+            are counted apart.
         max_rows: The number of texts, per model, that are generated side by side; others wait.
         max_prompt: The largest number of characters of all prompts of a request.
         max_body: The largest body of a request, in bytes.
@@ -36,3 +37,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def most_texts(self) -> int:
+        """The largest number of texts of a request that an idle server accepts."""
+        return min(self.max_texts, self.max_waiting)

@@ -48,7 +48,7 @@ class Metrics:
         """Take over how busy the engines are, by model."""
         for model, load in loads.items():
             self.live.labels(model).set(load.live_rows)
-            self.waiting.labels(model).set(load.waiting_rows)
+            self.waiting.labels(model).set(load.waiting_rows + load.offline_rows)
 
     def text(self) -> bytes:
         """Return all numbers in the format of Prometheus."""

@@ -1,11 +1,14 @@
 """Requests that need whole texts before the first is known: beam search and ``must_include``.
 
-They are not advanced with the others: a thread of their own calls the Generator, one request after another, and delivers each
-text with all its tokens when it is complete.
+They are not advanced with the others: a thread of their own calls the Generator, one text of each request in turn, and delivers
+each text with all its tokens when it is complete.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +18,7 @@ from reviewgen.serving.batch import end_event, failure
 from reviewgen.serving.events import Event, Span
 from reviewgen.serving.jobs import Job
 from reviewgen.serving.outlet import Outlet, Scored
+from reviewgen.serving.problems import OutOfTime
 from reviewgen.serving.scores import Scorer
 from reviewgen.serving.steppers import Stopped, stoppable
 
@@ -40,23 +44,42 @@ class Offline:
         self._pool = ThreadPoolExecutor(1, "reviewgen-offline")
 
     def start(self, job: Job) -> None:
-        """Generate the texts of a job, after those that were started before."""
-        self._pool.submit(self._run, job)
+        """Generate the texts of a job, in turn with those of the others."""
+        self._pool.submit(self._turn, job, enumerate(self._rows(job)))
 
     def close(self) -> None:
         """End the thread."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _run(self, job: Job) -> None:
-        """Generate the texts of a job; runs in the thread."""
-        generator = self._generator.with_stepper(stoppable(self._generator.stepper, lambda: job.is_stopped))
+    def _turn(self, job: Job, rows: Iterator[tuple[int, Row]]) -> None:
+        """Generate the next text of a job, and queue again for the one after it; runs in the thread."""
+        if job.is_stopped:
+            return
         try:
-            for number, row in enumerate(generator.generate(job.request)):
+            for number, row in rows:
                 job.add(self._events(job, number, row), finished=1)
+                with contextlib.suppress(RuntimeError):  # the engine was closed
+                    self._pool.submit(self._turn, job, rows)
+                return
         except Stopped:
             pass
         except Exception as error:  # a model may raise anything
             job.fail(failure(error))
+
+    def _rows(self, job: Job) -> Iterator[Row]:
+        """Yield the complete rows of a job, whose time counts from its submission.
+
+        Raises:
+            OutOfTime: It is over before the first text is begun.
+        """
+        request, deadline = job.request, job.decoder.deadline
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise OutOfTime("The time of the request was over before its turn came: others were before it. Try again later.")
+            request = replace(request, config=replace(request.config, max_time=left))
+        stepper = stoppable(self._generator.stepper, lambda: job.is_stopped)
+        yield from self._generator.with_stepper(stepper).generate(request)
 
     def _events(self, job: Job, number: int, row: Row) -> list[Event]:
         """Return the events of a complete text."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError
 
-__all__ = ["Problem", "problem_of", "too_busy"]
+__all__ = ["OutOfTime", "Problem", "problem_of", "too_busy"]
 
 _MAX_MESSAGE = 500  # characters; a value of the request may be long
 _NAMES = {  # of settings in Python, and of the fields that they are here
@@ -26,6 +26,10 @@ _PARAMS = (  # of messages that do not begin with the name of a field
 _JSON = {"True": "true", "False": "false", "None": "null"}
 _VALUES = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\b(True|False|None)\b(?! of )""")  # quoted ones are strings
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class OutOfTime(GenerationError):
+    """The time of a request is over, and nothing was generated."""
 
 
 @dataclass
@@ -56,6 +60,8 @@ def problem_of(error: ReviewgenError) -> Problem:
     """Return the problem that an error of the library is for the one who sent the request."""
     message = re.sub(r"\b(" + "|".join(_NAMES) + r")\b", lambda match: _NAMES[match[0]], str(error))
     param = next((name for pattern, name in _PARAMS if re.search(pattern, message)), None)
+    if isinstance(error, OutOfTime):
+        return Problem(503, message, code="timeout")
     if isinstance(error, ConfigError | DataError):
         return Problem(400, message, param, "invalid_value")
     if isinstance(error, GenerationError):

@@ -89,10 +89,11 @@ def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Ca
     """
     given = {name: value for name, value in body.items() if name != "prompt"}
     fields = _read_fields(given)
-    prompts, ids = _read_prompts(body.get("prompt"), model.tokenizer)
     _refuse_unsupported(fields)
     _refuse_pairs(fields)
-    _refuse_too_much(fields, prompts, limits)
+    _refuse_too_much(fields, body.get("prompt"), limits)  # before the prompts are decoded, which takes a while
+    prompts, ids = _read_prompts(body.get("prompt"), model.tokenizer)
+    _refuse_long(sum(map(len, prompts)), "characters", limits)
     try:
         request = _make_request(fields, prompts, model, limits)
     except ReviewgenError as error:
@@ -180,19 +181,36 @@ def _refuse_if(is_wrong: Any, param: str, message: str) -> None:
         raise Problem(400, message, param, "invalid_value")
 
 
-def _refuse_too_much(fields: CompletionFields, prompts: Sequence[str], limits: Limits) -> None:
+def _refuse_too_much(fields: CompletionFields, prompt: Any, limits: Limits) -> None:
     """Raise where a request asks for more than one request may."""
-    texts, characters = len(prompts) * fields.tries_per_prompt, sum(map(len, prompts))
+    prompts, length, unit = _measure(prompt)
+    texts = prompts * fields.tries_per_prompt
     if fields.max_tokens is not None and fields.max_tokens > limits.max_tokens:
         message = f"max_tokens may be at most {limits.max_tokens:,} here; got {fields.max_tokens:,}."
         raise Problem(400, message, "max_tokens", "limit_exceeded")
-    if texts > limits.max_texts:
+    if texts > limits.most_texts:
         param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
-        message = f"A request may ask for at most {limits.max_texts:,} texts, all prompts together; this one asks for {texts:,}."
+        message = f"A request may ask for at most {limits.most_texts:,} texts, all prompts together; this one asks for {texts:,}."
         raise Problem(400, message, param, "limit_exceeded")
-    if characters > limits.max_prompt:
-        message = f"The prompts may have at most {limits.max_prompt:,} characters together; these have {characters:,}."
+    _refuse_long(length, unit, limits)
+
+
+def _refuse_long(length: int, unit: str, limits: Limits) -> None:
+    if length > limits.max_prompt:
+        message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
         raise Problem(400, message, "prompt", "limit_exceeded")
+
+
+def _measure(prompt: Any) -> tuple[int, int, str]:
+    """Return the number of prompts, and their length together with its unit, of a prompt that was not checked yet."""
+    if prompt is None or isinstance(prompt, str):
+        return 1, len(prompt or ""), "characters"
+    if not isinstance(prompt, list) or not prompt:
+        return 1, 0, "characters"
+    if not isinstance(prompt[0], str | list):
+        return 1, len(prompt), "token ids"
+    length = sum(len(part) for part in prompt if isinstance(part, str | list))
+    return len(prompt), length, "characters" if isinstance(prompt[0], str) else "token ids"
 
 
 def _make_request(fields: CompletionFields, prompts: Sequence[str], model: ReviewModel, limits: Limits) -> Request:

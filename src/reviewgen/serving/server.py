@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -29,6 +30,8 @@ from reviewgen.serving.service import Service
 
 __all__ = ["ServerOptions", "is_loopback", "load_models", "make_app", "make_server", "open_socket", "run"]
 
+_MAX_HEADERS = 65_536  # bytes of a request's first line and headers
+_HURRY_SECONDS = 1.0  # after a second Ctrl-C, for the errors to be sent
 _GRACE = 5  # seconds between the end of requests and that of their connections
 
 
@@ -127,14 +130,38 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def _service(self) -> Service:
+        app: Any = self.config.app
+        service: Service = app.state.service
+        return service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End all requests with an error on a second Ctrl-C; uvicorn alone would cancel them, and answer 500."""
+        if self._loop is not None and self.should_exit and sig == signal.SIGINT:
+            self._loop.call_soon_threadsafe(self._hurry, self._loop)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _hurry(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._service.refuse_new()
+        self._service.end_running()
+        loop.call_later(_HURRY_SECONDS, self._force)
+
+    def _force(self) -> None:
+        """Cancel what is left: connections whose clients do not read."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a cancelled task is not a fault to be logged
+        self.force_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        app: Any = self.config.app
-        service: Service = app.state.service
+        service = self._service
         service.refuse_new()
         end = asyncio.get_running_loop().call_later(service.limits.shutdown_seconds, service.end_running)
         await super().shutdown(sockets)
@@ -147,6 +174,8 @@ def make_server(app: Starlette, announce: Callable[[], None], access_log: bool =
     config = uvicorn.Config(
         app,
         lifespan="on",
+        http="h11",  # httptools, which uvicorn takes where it is installed, reads headers of any size
+        h11_max_incomplete_event_size=_MAX_HEADERS,
         ws="none",
         log_config=None,
         access_log=access_log,

@@ -20,6 +20,7 @@ from reviewgen.serving.inbox import ClientGone, Inbox, watch_client
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.metrics import Metrics
 from reviewgen.serving.models import ServedModel
+from reviewgen.serving.offline import is_offline
 from reviewgen.serving.problems import Problem, problem_of, too_busy
 from reviewgen.serving.protocol import find_model, make_call
 
@@ -109,7 +110,8 @@ class Service:
             raise Problem(400, f"model must be a string; got {name!r}.", "model", "invalid_value")
         served = self.find(name)
         call = make_call(body, served.model, self.limits)
-        waiting = self.engines[served.name].stats().waiting_rows
+        stats = self.engines[served.name].stats()
+        waiting = stats.offline_rows if is_offline(call.request) else stats.waiting_rows
         if waiting + len(call.request.prompts) > self.limits.max_waiting:
             raise too_busy(waiting)
         return Answer(self, Completion(served.name, call, served.model.tokenizer.eos_id))

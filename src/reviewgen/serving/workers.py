@@ -3,6 +3,7 @@
 Each process loads the models. The first one must have started before the others are; one that dies is started again.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -21,7 +22,8 @@ from reviewgen.serving.server import ServerOptions, load_models, make_app, run
 
 __all__ = ["run_workers"]
 
-_RESTART_SECONDS = 1.0  # at least, between two starts
+_LOG = logging.getLogger("reviewgen")
+_RESTART_SECONDS, _MOST_RESTART_SECONDS = 1.0, 60.0  # before a worker is started again; twice as long after each failure
 _GRACE = 15  # seconds that a worker may take longer than its shutdown time
 
 
@@ -42,7 +44,7 @@ def run_workers(
         announce: Is called with the names of the models once all processes answer requests.
 
     Raises:
-        WorkerError: The first process could not start, as where no model can be loaded.
+        WorkerError: A process could not start, as where no model can be loaded; or it lacks a model that the first one serves.
     """
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,11 +57,12 @@ def run_workers(
             workers.append(first)
             for name, reason in started.failed.items():
                 leave_out(name, ReviewgenError(reason))
-            workers += (_start(options, listening, ended)[0] for _ in range(count - 1))
+            workers.extend(_start_alike(started.names, options, listening, ended) for _ in range(count - 1))
             if not ended.is_set():
                 announce(started.names)
+            retries = _Retries()
             while not ended.is_set():
-                _replace_dead(workers, options, listening, ended)
+                _replace_dead(workers, retries, lambda: _start_alike(started.names, options, listening, ended), ended)
         finally:
             _stop(workers, options.limits.shutdown_seconds + _GRACE)
 
@@ -70,6 +73,42 @@ class _Started:
 
     names: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Retries:
+    """When the next worker is started after one could not be, and the reasons that were said already."""
+
+    delay: float = _RESTART_SECONDS
+    not_before: float = 0.0
+    said: set[str] = field(default_factory=set)
+
+    def failed(self, reason: str) -> None:
+        """Wait longer, and say why on standard error, once for each reason."""
+        if reason not in self.said:
+            _LOG.warning("A process of the server has ended and cannot be started again; the others go on. %s", reason)
+        self.said.add(reason)
+        self.delay = min(2 * self.delay, _MOST_RESTART_SECONDS)
+        self.not_before = time.monotonic() + self.delay
+
+    def succeeded(self) -> None:
+        """Forget the failures."""
+        self.delay = _RESTART_SECONDS
+        self.said.clear()
+
+
+def _start_alike(names: list[str], options: ServerOptions, listening: socket.socket, ended: threading.Event) -> BaseProcess:
+    """Start a worker that serves the same models as the first one.
+
+    Raises:
+        WorkerError: It could not start, or lacks a model; it was ended then.
+    """
+    worker, started = _start(options, listening, ended)
+    for name in names:
+        if name not in started.names and not ended.is_set():
+            _stop([worker], _GRACE)
+            raise WorkerError(f"{name} cannot be loaded any more: {started.failed.get(name, 'it is missing')}")
+    return worker
 
 
 def _start(options: ServerOptions, listening: socket.socket, ended: threading.Event) -> tuple[BaseProcess, _Started]:
@@ -93,14 +132,25 @@ def _start(options: ServerOptions, listening: socket.socket, ended: threading.Ev
     return worker, said
 
 
-def _replace_dead(workers: list[BaseProcess], options: ServerOptions, listening: socket.socket, ended: threading.Event) -> None:
-    """Wait until a worker has died, or a moment; start another one in its place."""
-    connection.wait([worker.sentinel for worker in workers], timeout=0.5)
+def _replace_dead(
+    workers: list[BaseProcess], retries: _Retries, start: Callable[[], BaseProcess], ended: threading.Event
+) -> None:
+    """Wait a moment, or until a worker has died; start another one in its place, at the earliest after the delay."""
+    if alive := [worker.sentinel for worker in workers if worker.is_alive()]:
+        connection.wait(alive, timeout=0.5)
+    else:
+        ended.wait(0.5)
     for number, worker in enumerate(workers):
-        if not worker.is_alive() and not ended.is_set():
-            mark_process_dead(worker.pid)
-            time.sleep(_RESTART_SECONDS)
-            workers[number], _ = _start(options, listening, ended)
+        if worker.is_alive() or ended.is_set() or time.monotonic() < retries.not_before:
+            continue
+        mark_process_dead(worker.pid)
+        ended.wait(_RESTART_SECONDS)
+        try:
+            workers[number] = start()
+        except WorkerError as error:
+            retries.failed(str(error))
+        else:
+            retries.succeeded()
 
 
 def _stop(workers: list[BaseProcess], seconds: float) -> None:
