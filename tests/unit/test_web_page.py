@@ -449,6 +449,32 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert written(page)[0][:7] == text[:7] and len(requests(page)) == 2
+    assert page.evaluate(f"[{focus}, document.activeElement.tabIndex]") == ["token picked", 0]
+    page.keyboard.press("Enter")
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    assert page.locator("#microscope").is_visible()
+    page.locator(".alternative:enabled").last.focus()
+    page.keyboard.press("Tab")
+    assert not page.locator("#microscope").is_visible() and "token" not in page.evaluate(focus)
+
+
+def test_at_the_end_of_a_text_the_focus_stays_and_an_open_microscope_lets_pick(open_page, file):
+    page = open_page(file)
+    page.fill("#max_tokens", "30")
+    page.fill("#prompt", "SLOW")
+    page.click("#write")
+    page.locator(".token").nth(2).focus()
+    written(page)
+    assert "token" in page.evaluate("document.activeElement.className")
+    page.click("#write")
+    page.locator(".token").nth(2).click()
+    assert page.locator(".alternative:enabled").count() == 0
+    written(page)
+    assert page.locator(".alternative:enabled").count() == 10
+    assert "alternative" in page.evaluate("document.activeElement.className")
+    page.get_by_role("button", name="end of the text").click()
+    assert page.locator(".token").count() == 2 and "token" in page.evaluate("document.activeElement.className")
 
 
 def test_every_place_of_focus_is_visible(open_page, file):

@@ -6,7 +6,7 @@
  * button.
  */
 import { copyText, create } from "./dom.js";
-import { firstBox, openMicroscope } from "./microscope.js";
+import { closeMicroscope, firstBox, isOpenOn, openMicroscope } from "./microscope.js";
 import { bitsText, shadeOf } from "./surprise.js";
 import { addToken, cutBySpans, fitTokens, spoken } from "./tokens.js";
 
@@ -46,6 +46,7 @@ export class Writing {
     this.notes = create("div", { class: "notes" });
     this.body = create("div", {
       class: "written",
+      tabindex: -1,
       onclick: (event) => this.onClick(event),
       onkeydown: (event) => this.onKey(event),
     });
@@ -76,17 +77,32 @@ export class Writing {
     } else this.finish(event.reason, event.text, event.copied);
   }
 
-  /** Ends the text: what the engine cut off goes, and copied spans are marked. */
+  /** Ends the text: what the engine cut off goes, and copied spans are marked; an open microscope now lets alternatives be picked. */
   finish(reason, text = this.text, copied = []) {
     this.isWriting = false;
     this.tokens = fitTokens(text, this.prompt, this.tokens);
     this.copied = copied;
     this.reason = reason;
+    const open = this.spans.findIndex(isOpenOn);
     this.draw();
+    if (this.spans[open]) this.open(open);
+    else if (open >= 0) this.leaveMicroscope();
   }
 
-  /** Draws all anew. */
+  /** Closes the microscope on a token that is gone. */
+  leaveMicroscope() {
+    closeMicroscope();
+    this.focus();
+  }
+
+  /** Gives the focus to the current token, or to a text without tokens. */
+  focus() {
+    (this.spans[this.current] ?? this.body).focus({ preventScroll: true });
+  }
+
+  /** Draws all anew; the focus stays in the text. */
   draw() {
+    const hasFocus = this.body.contains(document.activeElement);
     this.spans = [];
     this.body.classList.toggle("writing", this.isWriting);
     this.body.replaceChildren(create("span", { class: "prompt-text", text: this.prompt }));
@@ -96,6 +112,7 @@ export class Writing {
       place += this.tokens[index].text.length;
     }
     if (this.tokens.length) this.setCurrent(Math.min(this.current ?? 0, this.tokens.length - 1));
+    if (hasFocus) this.focus();
     this.drawFacts();
   }
 
@@ -165,6 +182,7 @@ export class Writing {
   }
 
   onKey(event) {
+    if (!this.spans.length) return;
     const last = this.spans.length - 1;
     const places = {
       ArrowRight: () => Math.min(last, this.current + 1),
