@@ -324,6 +324,50 @@ def test_another_link_in_the_same_window_is_followed(open_page, file):
     assert written(page)[0].startswith("Two") and one.startswith("One")
 
 
+def test_nothing_of_an_earlier_link_stays(open_page, file):
+    page = open_page(f"{file.as_uri()}#prompt=One&n=2&seed=3&temperature=0.9,0.5&top_p=0.5&max_tokens=4&c.style=review")
+    assert len(written(page)) == 2
+    page.goto(f"{file.as_uri()}#model=&prompt=Two&min_p=0.1")  # no model is the first
+    page.locator(".prompt-text", has_text="Two").wait_for()
+    written(page)
+    sent = requests(page)[-1]
+    assert {name: sent[name] for name in ("model", "n", "temperature", "top_p", "min_p", "max_tokens")} == {
+        "model": "lstm-word",
+        "n": 1,
+        "temperature": 0.7,
+        "top_p": 1,
+        "min_p": 0.1,
+        "max_tokens": 40,
+    }
+    assert sent["seed"] != 3 and sent["conditions"] == {"style": None, "stars": None}
+
+
+def test_a_setting_between_two_steps_of_its_slider_is_kept_until_the_slider_moves(open_page, tmp_path):
+    model = manifest("one", defaults={"temperature": 0.725, "top_p": 0.9555, "min_p": 0.0005, "max_new_tokens": 4})
+    page = open_page(write_page(tmp_path / "page.html", model))
+    write(page, "A")
+    sent = requests(page)[-1]
+    assert (sent["temperature"], sent["top_p"], sent["min_p"]) == (0.725, 0.9555, 0.0005)
+    page.locator("#min_p").press("ArrowRight")
+    write(page)
+    sent = requests(page)[-1]
+    assert (sent["temperature"], sent["min_p"]) == (0.725, 0.01)
+    other = open_page(link(page))
+    written(other)
+    assert requests(other)[-1] == sent
+
+
+def test_the_models_own_settings_are_all_its_own(open_page, tmp_path):
+    own = {"max_new_tokens": 4, "conditions": {"stars": 3}}
+    page = open_page(write_page(tmp_path / "page.html", manifest("one", conditions=[STYLE, STARS], defaults=own)))
+    page.fill("#n", "3")
+    page.select_option("#condition-style", "snippet")
+    page.locator("#condition-stars").press("Home")
+    page.click("#reset")
+    write(page, "A")
+    assert requests(page)[-1]["n"] == 1 and requests(page)[-1]["conditions"] == {"style": None, "stars": "3"}
+
+
 BAD_LINKS = [
     ("model=gpt", "The link names the model “gpt”, which this page does not have; it has lstm-word, ngram-index."),
     (urlencode({"model": HOSTILE}), "The link names the model “</script>"),
@@ -451,12 +495,12 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     assert written(page)[0][:7] == text[:7] and len(requests(page)) == 2
     assert page.evaluate(f"[{focus}, document.activeElement.tabIndex]") == ["token picked", 0]
     page.keyboard.press("Enter")
-    page.keyboard.press("End")
+    page.get_by_role("button", name="Close").focus()
     page.keyboard.press("Tab")
     assert page.locator("#microscope").is_visible()
-    page.locator(".alternative:enabled").last.focus()
-    page.keyboard.press("Tab")
-    assert not page.locator("#microscope").is_visible() and "token" not in page.evaluate(focus)
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    assert not page.locator("#microscope").is_visible() and page.evaluate(focus) == "Share"
 
 
 def test_at_the_end_of_a_text_the_focus_stays_and_an_open_microscope_lets_pick(open_page, file):

@@ -45,7 +45,7 @@ class Page {
       "keydown",
       (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("form").requestSubmit(),
     );
-    byId("about").addEventListener("click", () => openCard(this.chosen()));
+    byId("about").addEventListener("click", () => openCard(this.settings.chosen()));
     byId("card").addEventListener("click", (event) => event.target === byId("card") && byId("card").close());
     byId("shade").addEventListener("change", () => byId("columns").classList.toggle("plain", !byId("shade").checked));
     byId("link-copy").addEventListener("click", () => this.copyLink());
@@ -54,11 +54,6 @@ class Page {
     fillLegend(byId("legend"));
     byId("write").disabled = false;
     if (location.hash.length > 1) this.follow(location.hash);
-  }
-
-  /** Returns the chosen models: one, or two side by side. */
-  chosen() {
-    return [byId("model").value, byId("second").value].map((id) => this.models.find((model) => model.id === id)).filter(Boolean);
   }
 
   /** Writes what a link asks for. */
@@ -89,7 +84,7 @@ class Page {
       onShare: (request, button) => this.share(request, button),
       run: (work) => this.continue(work),
     };
-    const columns = this.chosen().map((model) => new Column(this.engine, model, page));
+    const columns = this.settings.chosen().map((model) => new Column(this.engine, model, page));
     byId("columns").replaceChildren(...columns.map((column) => column.element));
     byId("columns").classList.toggle("two", columns.length > 1);
     byId("tools").hidden = false;

@@ -43,7 +43,7 @@ export function decodeFragment(fragment, models) {
 /** Checks the model, the prompt and the conditions of a link. */
 function checkTexts(settings, models) {
   const ids = models.map((model) => model.id);
-  settings.model ??= ids[0];
+  settings.model ||= ids[0];
   for (const id of [settings.model, settings.second].filter(Boolean)) {
     if (!ids.includes(id))
       throw new Error(`The link names the model ${quote(id)}, which this page does not have; it has ${ids.join(", ")}.`);
