@@ -316,6 +316,25 @@ def test_a_link_to_a_continued_text_writes_it_again(open_page, file):
     assert written(open_page(link(page, 1))) == [texts[1]] and written(open_page(link(page, 0)))[0] == texts[0]
 
 
+def test_the_longest_prompt_makes_a_link_that_can_be_followed_and_a_longer_one_a_sentence(open_page, file):
+    page = open_page(file)
+    page.fill("#max_tokens", "2")
+    (text,) = write(page, "€" * 20_000)
+    assert written(open_page(link(page))) == [text]
+    page.evaluate("document.getElementById('prompt').removeAttribute('maxlength')")
+    write(page, "a" * 50_001)
+    page.get_by_role("button", name="Share").click()
+    assert error(page).startswith("The text is too long for a link: it can hold 50000 characters, and these are 50001.")
+
+
+def test_a_default_beyond_a_slider_is_used_and_a_link_leaves_it_to_the_model(open_page, tmp_path):
+    page = open_page(write_page(tmp_path / "page.html", manifest("one", defaults={"temperature": 3, "max_new_tokens": 4})))
+    texts = write(page, "A")
+    address = link(page)
+    other = open_page(address)
+    assert written(other) == texts and "temperature" not in address and requests(other)[-1]["temperature"] == 3
+
+
 def test_another_link_in_the_same_window_is_followed(open_page, file):
     page = open_page(f"{file.as_uri()}#seed=3&prompt=One")
     (one,) = written(page)
@@ -388,8 +407,11 @@ BAD_LINKS = [
     ("constructor=1", "The link has a setting that this page does not know: “constructor”."),
     (urlencode({HOSTILE: HOSTILE}), "The link has a setting that this page does not know: “</script>"),
     ("%E0%A4%A=%", "The link has a setting that this page does not know"),
-    ("prompt=" + "a" * 30_000, "The prompt of the link is too long: at most 20000 characters."),
-    ("prompt=" + "a" * 200_000, "The link is too long: at most 100000 characters can be read."),
+    ("=x", "The link has a setting that this page does not know: “”."),
+    ("novelty=filter", "The link asks for a text without copies, but lstm-word has no index of its training text"),
+    ("max_copy=5", "The link asks for a text without copies, but lstm-word has no index of its training text"),
+    ("prompt=" + "a" * 60_000, "The prompt of the link is too long: at most 50000 characters."),
+    ("prompt=" + "a" * 500_000, "The link is too long: at most 460000 characters can be read."),
 ]
 
 
@@ -434,6 +456,11 @@ def test_picking_the_end_ends_the_text(open_page, file):
     page.get_by_role("button", name="end of the text").click()
     page.locator(".facts", has_text="3 tokens").wait_for()
     assert page.text_content(".written") == "A film" + "".join(tokens[:3]) and len(requests(page)) == 1
+    page.get_by_role("button", name="Share").click()
+    assert error(page).startswith("There is no link to a text that you have ended") and not page.is_visible("#link")
+    page.locator(".token").nth(1).click()
+    page.get_by_role("button", name="end of the text").click()
+    assert page.text_content(".facts").startswith("1 token ·")
 
 
 def test_an_end_of_the_prompt_that_is_sampled_again_costs_nothing_and_stays(open_page, file):

@@ -40,7 +40,7 @@ class Page {
   /** Connects the controls; a link's text is written at once. */
   begin() {
     byId("form").addEventListener("submit", (event) => (event.preventDefault(), this.running ? this.stop() : this.write()));
-    byId("form").noValidate = true; // limits are told in the page, as all errors are
+    byId("form").noValidate = true; // the page says itself what is out of range, as it does all errors
     byId("prompt").addEventListener(
       "keydown",
       (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("form").requestSubmit(),
@@ -120,11 +120,17 @@ class Page {
   share(request, button) {
     const isContinued = request.prompt !== this.shared.prompt || request.n !== this.shared.n;
     const own = { ...request, second: "" };
-    const fragment = encodeFragment(isContinued ? own : this.shared);
+    showError("");
+    let fragment;
+    try {
+      fragment = encodeFragment(isContinued ? own : this.shared);
+    } catch (error) {
+      return showError(sentenceOf(error));
+    }
     byId("link-text").value = `${location.href.replace(/#.*$/s, "")}#${fragment}`;
     byId("link-copy").textContent = "Copy the link";
     byId("link").ontoggle = (event) => event.newState === "open" && byId("link-text").select();
-    byId("link").showPopover({ source: button });
+    return byId("link").showPopover({ source: button });
   }
 
   async copyLink() {

@@ -5,12 +5,12 @@
  * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a
  * button.
  */
-import { copyText, create } from "./dom.js";
+import { copyText, create, showError } from "./dom.js";
 import { closeMicroscope, firstBox, isOpenOn, openMicroscope } from "./microscope.js";
 import { bitsText, shadeOf } from "./surprise.js";
-import { addToken, cutBySpans, fitTokens, spoken } from "./tokens.js";
+import { addToken, countText, cutBySpans, fitTokens, spoken } from "./tokens.js";
 
-const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "nothing left but copies" };
+const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "no token was left" };
 
 /** One text of a column. */
 export class Writing {
@@ -32,6 +32,7 @@ export class Writing {
       first: 0,
     });
     this.isWriting = true;
+    this.isEnded = false; // by the user
     this.build();
     this.draw();
   }
@@ -55,7 +56,7 @@ export class Writing {
       type: "button",
       text: "Share",
       "aria-haspopup": "dialog",
-      onclick: () => this.actions.onShare(this.request, share),
+      onclick: () => this.share(share),
     });
     const title = create("h3", { text: `Text ${this.number + 1}` });
     const buttons = create("span", { class: "buttons" }, copy, share);
@@ -65,6 +66,12 @@ export class Writing {
   async copy(button) {
     button.textContent = (await copyText(this.text)) ? "Copied" : "Not allowed";
     setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+
+  /** Shows the link to the text; there is none to one that a user has ended. */
+  share(button) {
+    if (!this.isEnded) return this.actions.onShare(this.request, button);
+    return showError("There is no link to a text that you have ended: a link would write on. Copy it instead.");
   }
 
   /** Takes an event of the engine. */
@@ -145,10 +152,10 @@ export class Writing {
     if (this.isWriting) return;
     const count = this.tokens.length;
     const bits = this.tokens.reduce((sum, token) => sum + token.bits, 0) / Math.max(1, count);
-    const facts = [`${count} tokens`, `${bitsText(bits)} a token`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(
-      Boolean,
-    );
-    this.facts.textContent = facts.join(" · ");
+    const isFiltered = this.reason === "stuck" && this.request.novelty;
+    const reason = isFiltered ? "nothing left but copies" : REASONS[this.reason];
+    const facts = [countText(count), `${bitsText(bits)} a token`, `seed ${this.request.seed}`, reason];
+    this.facts.textContent = facts.filter(Boolean).join(" · ");
     const items = this.copied.map((span) =>
       create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)),
     );
@@ -229,6 +236,7 @@ export class Writing {
     const { alternatives } = this.tokens[index];
     this.tokens = this.tokens.slice(0, index);
     this.copied = [];
+    this.isEnded = isEnd;
     if (isEnd) return this.finish("end");
     this.tokens.push({ text, bits: -Math.log2(probability), alternatives, picked: true });
     this.request = { ...this.request, prompt: this.text, n: 1 };
