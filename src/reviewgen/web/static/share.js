@@ -23,7 +23,9 @@ export function encodeFragment(settings) {
     if (value !== null && value !== undefined && value !== "") fields.set(name, Array.isArray(value) ? value.join(",") : value);
   }
   for (const [name, value] of Object.entries(settings.conditions)) if (value !== null) fields.set(`c.${name}`, value);
-  return fields.toString();
+  const fragment = fields.toString();
+  if (fragment.length > MAX_LENGTH) throw new Error(`The settings are too long for a link: it can have ${MAX_LENGTH} characters.`);
+  return fragment;
 }
 
 /**
