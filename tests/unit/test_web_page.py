@@ -316,12 +316,75 @@ def test_a_link_to_a_continued_text_writes_it_again(open_page, file):
     assert written(open_page(link(page, 1))) == [texts[1]] and written(open_page(link(page, 0)))[0] == texts[0]
 
 
+def test_the_longest_prompt_makes_a_link_that_can_be_followed_and_a_longer_one_a_sentence(open_page, file):
+    page = open_page(file)
+    page.fill("#max_tokens", "2")
+    (text,) = write(page, "€" * 20_000)
+    assert written(open_page(link(page))) == [text]
+    page.evaluate("document.getElementById('prompt').removeAttribute('maxlength')")
+    write(page, "a" * 50_001)
+    page.get_by_role("button", name="Share").click()
+    assert error(page).startswith("The text is too long for a link: it can hold 50000 characters, and these are 50001.")
+
+
+def test_a_default_beyond_a_slider_is_used_and_a_link_leaves_it_to_the_model(open_page, tmp_path):
+    page = open_page(write_page(tmp_path / "page.html", manifest("one", defaults={"temperature": 3, "max_new_tokens": 4})))
+    texts = write(page, "A")
+    address = link(page)
+    other = open_page(address)
+    assert written(other) == texts and "temperature" not in address and requests(other)[-1]["temperature"] == 3
+
+
 def test_another_link_in_the_same_window_is_followed(open_page, file):
     page = open_page(f"{file.as_uri()}#seed=3&prompt=One")
     (one,) = written(page)
     page.goto(f"{file.as_uri()}#seed=3&prompt=Two")
     page.locator(".prompt-text", has_text="Two").wait_for()
     assert written(page)[0].startswith("Two") and one.startswith("One")
+
+
+def test_nothing_of_an_earlier_link_stays(open_page, file):
+    page = open_page(f"{file.as_uri()}#prompt=One&n=2&seed=3&temperature=0.9,0.5&top_p=0.5&max_tokens=4&c.style=review")
+    assert len(written(page)) == 2
+    page.goto(f"{file.as_uri()}#model=&prompt=Two&min_p=0.1")  # no model is the first
+    page.locator(".prompt-text", has_text="Two").wait_for()
+    written(page)
+    sent = requests(page)[-1]
+    assert {name: sent[name] for name in ("model", "n", "temperature", "top_p", "min_p", "max_tokens")} == {
+        "model": "lstm-word",
+        "n": 1,
+        "temperature": 0.7,
+        "top_p": 1,
+        "min_p": 0.1,
+        "max_tokens": 40,
+    }
+    assert sent["seed"] != 3 and sent["conditions"] == {"style": None, "stars": None}
+
+
+def test_a_setting_between_two_steps_of_its_slider_is_kept_until_the_slider_moves(open_page, tmp_path):
+    model = manifest("one", defaults={"temperature": 0.725, "top_p": 0.9555, "min_p": 0.0005, "max_new_tokens": 4})
+    page = open_page(write_page(tmp_path / "page.html", model))
+    write(page, "A")
+    sent = requests(page)[-1]
+    assert (sent["temperature"], sent["top_p"], sent["min_p"]) == (0.725, 0.9555, 0.0005)
+    page.locator("#min_p").press("ArrowRight")
+    write(page)
+    sent = requests(page)[-1]
+    assert (sent["temperature"], sent["min_p"]) == (0.725, 0.01)
+    other = open_page(link(page))
+    written(other)
+    assert requests(other)[-1] == sent
+
+
+def test_the_models_own_settings_are_all_its_own(open_page, tmp_path):
+    own = {"max_new_tokens": 4, "conditions": {"stars": 3}}
+    page = open_page(write_page(tmp_path / "page.html", manifest("one", conditions=[STYLE, STARS], defaults=own)))
+    page.fill("#n", "3")
+    page.select_option("#condition-style", "snippet")
+    page.locator("#condition-stars").press("Home")
+    page.click("#reset")
+    write(page, "A")
+    assert requests(page)[-1]["n"] == 1 and requests(page)[-1]["conditions"] == {"style": None, "stars": "3"}
 
 
 BAD_LINKS = [
@@ -344,8 +407,11 @@ BAD_LINKS = [
     ("constructor=1", "The link has a setting that this page does not know: “constructor”."),
     (urlencode({HOSTILE: HOSTILE}), "The link has a setting that this page does not know: “</script>"),
     ("%E0%A4%A=%", "The link has a setting that this page does not know"),
-    ("prompt=" + "a" * 30_000, "The prompt of the link is too long: at most 20000 characters."),
-    ("prompt=" + "a" * 200_000, "The link is too long: at most 100000 characters can be read."),
+    ("=x", "The link has a setting that this page does not know: “”."),
+    ("novelty=filter", "The link asks for a text without copies, but lstm-word has no index of its training text"),
+    ("max_copy=5", "The link asks for a text without copies, but lstm-word has no index of its training text"),
+    ("prompt=" + "a" * 60_000, "The prompt of the link is too long: at most 50000 characters."),
+    ("prompt=" + "a" * 500_000, "The link is too long: at most 460000 characters can be read."),
 ]
 
 
@@ -390,6 +456,11 @@ def test_picking_the_end_ends_the_text(open_page, file):
     page.get_by_role("button", name="end of the text").click()
     page.locator(".facts", has_text="3 tokens").wait_for()
     assert page.text_content(".written") == "A film" + "".join(tokens[:3]) and len(requests(page)) == 1
+    page.get_by_role("button", name="Share").click()
+    assert error(page).startswith("There is no link to a text that you have ended") and not page.is_visible("#link")
+    page.locator(".token").nth(1).click()
+    page.get_by_role("button", name="end of the text").click()
+    assert page.text_content(".facts").startswith("1 token ·")
 
 
 def test_an_end_of_the_prompt_that_is_sampled_again_costs_nothing_and_stays(open_page, file):
@@ -449,6 +520,32 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert written(page)[0][:7] == text[:7] and len(requests(page)) == 2
+    assert page.evaluate(f"[{focus}, document.activeElement.tabIndex]") == ["token picked", 0]
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Close").focus()
+    page.keyboard.press("Tab")
+    assert page.locator("#microscope").is_visible()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    assert not page.locator("#microscope").is_visible() and page.evaluate(focus) == "Share"
+
+
+def test_at_the_end_of_a_text_the_focus_stays_and_an_open_microscope_lets_pick(open_page, file):
+    page = open_page(file)
+    page.fill("#max_tokens", "30")
+    page.fill("#prompt", "SLOW")
+    page.click("#write")
+    page.locator(".token").nth(2).focus()
+    written(page)
+    assert "token" in page.evaluate("document.activeElement.className")
+    page.click("#write")
+    page.locator(".token").nth(2).click()
+    assert page.locator(".alternative:enabled").count() == 0
+    written(page)
+    assert page.locator(".alternative:enabled").count() == 10
+    assert "alternative" in page.evaluate("document.activeElement.className")
+    page.get_by_role("button", name="end of the text").click()
+    assert page.locator(".token").count() == 2 and "token" in page.evaluate("document.activeElement.className")
 
 
 def test_every_place_of_focus_is_visible(open_page, file):

@@ -40,12 +40,12 @@ class Page {
   /** Connects the controls; a link's text is written at once. */
   begin() {
     byId("form").addEventListener("submit", (event) => (event.preventDefault(), this.running ? this.stop() : this.write()));
-    byId("form").noValidate = true; // limits are told in the page, as all errors are
+    byId("form").noValidate = true; // the page says itself what is out of range, as it does all errors
     byId("prompt").addEventListener(
       "keydown",
       (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && byId("form").requestSubmit(),
     );
-    byId("about").addEventListener("click", () => openCard(this.chosen()));
+    byId("about").addEventListener("click", () => openCard(this.settings.chosen()));
     byId("card").addEventListener("click", (event) => event.target === byId("card") && byId("card").close());
     byId("shade").addEventListener("change", () => byId("columns").classList.toggle("plain", !byId("shade").checked));
     byId("link-copy").addEventListener("click", () => this.copyLink());
@@ -54,11 +54,6 @@ class Page {
     fillLegend(byId("legend"));
     byId("write").disabled = false;
     if (location.hash.length > 1) this.follow(location.hash);
-  }
-
-  /** Returns the chosen models: one, or two side by side. */
-  chosen() {
-    return [byId("model").value, byId("second").value].map((id) => this.models.find((model) => model.id === id)).filter(Boolean);
   }
 
   /** Writes what a link asks for. */
@@ -89,7 +84,7 @@ class Page {
       onShare: (request, button) => this.share(request, button),
       run: (work) => this.continue(work),
     };
-    const columns = this.chosen().map((model) => new Column(this.engine, model, page));
+    const columns = this.settings.chosen().map((model) => new Column(this.engine, model, page));
     byId("columns").replaceChildren(...columns.map((column) => column.element));
     byId("columns").classList.toggle("two", columns.length > 1);
     byId("tools").hidden = false;
@@ -125,11 +120,17 @@ class Page {
   share(request, button) {
     const isContinued = request.prompt !== this.shared.prompt || request.n !== this.shared.n;
     const own = { ...request, second: "" };
-    const fragment = encodeFragment(isContinued ? own : this.shared);
+    showError("");
+    let fragment;
+    try {
+      fragment = encodeFragment(isContinued ? own : this.shared);
+    } catch (error) {
+      return showError(sentenceOf(error));
+    }
     byId("link-text").value = `${location.href.replace(/#.*$/s, "")}#${fragment}`;
     byId("link-copy").textContent = "Copy the link";
     byId("link").ontoggle = (event) => event.newState === "open" && byId("link-text").select();
-    byId("link").showPopover({ source: button });
+    return byId("link").showPopover({ source: button });
   }
 
   async copyLink() {

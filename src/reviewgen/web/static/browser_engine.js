@@ -21,9 +21,9 @@ const OPTIONS = { max_tokens: "max_new_tokens", stop: "stop_strings" }; // names
 export function createBrowserEngine(packed, plugins) {
   const loaded = new Map(); // by id, a promise of the model
   function load(id) {
-    const found = packed.find(({ manifest }) => manifest.id === id);
-    if (found === undefined) throw new Error(`There is no model ${id} here; there is ${packed.map(({ manifest }) => manifest.id).join(", ")}.`);
-    if (!loaded.has(id)) loaded.set(id, unpack(found.readBlob()).then((buffer) => loadModel(found.manifest, buffer, plugins)));
+    const model = packed.find(({ manifest }) => manifest.id === id);
+    if (model === undefined) throw new Error(`There is no model ${id} here; there is ${packed.map(({ manifest }) => manifest.id).join(", ")}.`);
+    if (!loaded.has(id)) loaded.set(id, unpack(model.readBlob()).then((buffer) => loadModel(model.manifest, buffer, plugins)));
     return loaded.get(id);
   }
   return {

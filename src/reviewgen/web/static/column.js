@@ -1,5 +1,6 @@
 /** One model's texts, and the engine's events on their way to them. */
 import { announce, create, sentenceOf, showError } from "./dom.js";
+import { countText } from "./tokens.js";
 import { Writing } from "./writing.js";
 
 /** A column of the page: the texts that one model writes. */
@@ -54,5 +55,5 @@ export class Column {
 
 function describe(writings) {
   const tokens = writings.reduce((sum, writing) => sum + writing.tokens.length, 0);
-  return writings.length === 1 ? `a text of ${tokens} tokens` : `${writings.length} texts of ${tokens} tokens`;
+  return writings.length === 1 ? `a text of ${countText(tokens)}` : `${writings.length} texts of ${countText(tokens)}`;
 }

@@ -10,6 +10,12 @@ export const LIMITS = {
   max_copy: { label: "longest copy", low: 1, high: 1000, step: 1, start: null },
 };
 
+/** Returns whether a number is one that a setting can have. */
+export function isInRange(name, number) {
+  const { low, high, step } = LIMITS[name];
+  return number >= low && number <= high && (step < 1 || Number.isInteger(number));
+}
+
 /**
  * Returns a text as the number of a setting.
  * @throws {Error} It is not a number, or out of range.
@@ -17,12 +23,12 @@ export const LIMITS = {
 export function toNumber(name, text) {
   const { label, low, high, step } = LIMITS[name];
   const number = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i.test(text) ? Number(text) : NaN;
-  if (number >= low && number <= high && (step < 1 || Number.isInteger(number))) return number;
+  if (isInRange(name, number)) return number;
   const kind = step < 1 ? "a number" : "a whole number";
-  throw new Error(`The ${label} must be ${kind} from ${low} to ${high}, not ${quote(text)}.`);
+  throw new Error(`The ${label} must be ${kind} from ${low} to ${high}, not ${text.trim() === "" ? "empty" : quote(text)}.`);
 }
 
 /** Returns a value in quotes for a sentence, cut where it is long. */
 export function quote(text) {
-  return text.trim() === "" ? "empty" : `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`;
+  return `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`;
 }

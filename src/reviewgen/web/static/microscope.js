@@ -15,9 +15,10 @@ const NARROW = "(max-width: 40rem)"; // there the panel is a sheet at the bottom
  */
 export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick }) {
   const panel = byId("microscope");
-  const pick = (alternative) => (closeMicroscope(), onPick(alternative));
-  panel.replaceChildren(...head(token, copied), list(token, pick, canPick), hint(token, canPick));
-  panel.onkeydown = (event) => walk(event, panel, onMove);
+  const close = () => (anchor.focus({ preventScroll: true }), closeMicroscope());
+  const pick = (alternative) => (close(), onPick(alternative));
+  panel.replaceChildren(...head(token, copied, close), list(token, pick, canPick), hint(token, canPick));
+  panel.onkeydown = (event) => walk(event, panel, anchor, onMove);
   for (const other of document.querySelectorAll(".token.open")) other.classList.remove("open");
   anchor.classList.add("open");
   panel.ontoggle = (event) => event.newState === "closed" && leave(anchor);
@@ -32,12 +33,17 @@ function leave(anchor) {
   if (!document.querySelector(":focus") && anchor.isConnected) anchor.focus();
 }
 
+/** Returns whether the microscope is open on a token. */
+export function isOpenOn(anchor) {
+  return anchor.classList.contains("open") && byId("microscope").matches(":popover-open");
+}
+
 export function closeMicroscope() {
   if (byId("microscope").matches(":popover-open")) byId("microscope").hidePopover();
 }
 
 /** Returns the heading: the token, its surprise, and the copied span that it is part of. */
-function head(token, copied) {
+function head(token, copied, onClose) {
   const title = create(
     "h2",
     { id: "microscope-title" },
@@ -48,14 +54,14 @@ function head(token, copied) {
     rank < 0 ? "not among the ten most likely" : rank === 0 ? "the most likely token" : `number ${rank + 1} of the most likely`;
   const picked = token.picked ? "picked by you, " : "";
   const facts = `${bitsText(token.bits)} of surprise, ${percentText(2 ** -token.bits)}: ${picked}${ranked}.`;
-  const close = create("button", { class: "close", "aria-label": "Close", text: "✕", onclick: closeMicroscope });
+  const close = create("button", { class: "close", "aria-label": "Close", text: "✕", onclick: onClose });
   const parts = [create("div", { class: "head" }, title, close), create("p", { class: "note", text: facts })];
   if (copied) parts.push(create("p", { class: "note", text: copiedText(copied) }));
   return parts;
 }
 
 /** Returns what is known of a copied span, as a sentence. */
-export function copiedText(span) {
+function copiedText(span) {
   const source = span.source ? `, from ${span.source}` : "";
   return `Part of ${span.length} characters that also stand in the training text${source}.`;
 }
@@ -102,8 +108,10 @@ function hint(token, canPick) {
   return create("p", { class: "note", text });
 }
 
-/** Moves among alternatives with up and down, among tokens with left and right. */
-function walk(event, panel, onMove) {
+/** Moves among alternatives with up and down, among tokens with left and right; Escape and a Tab out lead back to the token. */
+function walk(event, panel, anchor, onMove) {
+  if (event.key === "Escape") return anchor.focus({ preventScroll: true }); // the browser closes the panel
+  if (event.key === "Tab") return leaveByTab(event, panel, anchor);
   const buttons = [...panel.querySelectorAll(".alternative:enabled")];
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -111,6 +119,14 @@ function walk(event, panel, onMove) {
   else if (move) onMove(move);
   else return;
   event.preventDefault();
+}
+
+/** Closes the panel on a Tab out of it; the browser goes on from the token. */
+function leaveByTab(event, panel, anchor) {
+  const buttons = [...panel.querySelectorAll("button:enabled")];
+  if (document.activeElement !== buttons.at(event.shiftKey ? 0 : -1)) return;
+  anchor.focus({ preventScroll: true });
+  closeMicroscope();
 }
 
 /** Returns where a token begins, without the space before it, which may be on the line above. */

@@ -3,7 +3,7 @@
  *
  * SeedSequence (O'Neill 2015, "Developing a seed_seq alternative") hashes the words of seed and number into the state of a
  * PCG64 (O'Neill 2014: a linear congruential generator of 128 bits with the output permutation XSL-RR). A number in [0, 1) is
- * the upper 53 bits of an output. Knows nothing of models.
+ * the upper 53 bits of an output.
  */
 
 const MASK_32 = 0xffffffffn;

@@ -6,7 +6,7 @@
  */
 
 import { exp } from "./exponential.js";
-import { filterProbs, largestOf, sum } from "./filters.js";
+import { filterProbs, sum } from "./filters.js";
 import { follows, ruleOutMisspelled } from "./spelling.js";
 
 /** In place of a token: a token was refused; every token left is forbidden; every token has probability zero; NaN logits. */
@@ -155,7 +155,7 @@ export function drawToken(probs, uniform) {
  * Where `uniform` lies between the cumulative sums before and after a token is a random number, too: the next one.
  * @returns {[number, number]} The token, or NONE if a few others may not follow either; and a random number not used yet.
  */
-export function redraw(spelling, place, eos, probs, refused, uniform) {
+function redraw(spelling, place, eos, probs, refused, uniform) {
   probs[refused] = 0;
   let total = sum(probs);
   for (let round = 0; round < MAX_REDRAWS; round++) {
@@ -174,13 +174,4 @@ export function redraw(spelling, place, eos, probs, refused, uniform) {
     probs[chosen] = 0;
   }
   return [NONE, uniform];
-}
-
-/** Applies a temperature to probabilities in place: raises them to 1 / temperature, up to a factor, in single precision. */
-export function sharpen(probs, temperature) {
-  if (temperature === 1) return;
-  const [largest, exponent] = [largestOf(probs), Math.fround(1 / temperature)];
-  for (let token = 0; token < probs.length; token++) {
-    probs[token] = Math.fround(Math.fround(probs[token] / largest) ** exponent);
-  }
 }

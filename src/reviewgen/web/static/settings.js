@@ -9,34 +9,35 @@ const SLIDERS = ["temperature", "top_p", "min_p"];
 const FIELDS = ["max_tokens", "n", "seed", "max_copy"];
 
 /**
- * Connects the controls, and returns `{read, write, drawSeed}`.
+ * Connects the controls, and returns `{read, write, chosen, drawSeed}`; `chosen` returns one model, or two side by side.
  * @param {Array} models  What the engine offers.
  */
 export function createSettings(models) {
   const changed = new Set();
-  const cycle = {}; // a model may have several temperatures in turn; the slider shows the first until it is moved
+  const exact = {}; // what a slider cannot show, until it is moved: several temperatures in turn, a number between two steps
   const chosen = () =>
     [byId("model").value, byId("second").value].map((id) => models.find((model) => model.id === id)).filter(Boolean);
   const follow = () => {
     fillConditions(chosen());
     byId("copying").hidden = !chosen().some((model) => model.hasIndex);
-    followDefaults(chosen()[0], changed, cycle);
-    summarise(cycle);
+    followDefaults(chosen()[0], changed, exact);
+    summarise(exact);
   };
   fillMenus(models);
   setLimits();
   byId("form").addEventListener("input", (event) => {
     changed.add(event.target.id);
-    if (event.target.id === "temperature") delete cycle.temperature;
+    delete exact[event.target.id];
     if (event.target.id === "seed") byId("new-seed").checked = false;
-    summarise(cycle);
+    summarise(exact);
   });
   for (const id of ["model", "second"]) byId(id).addEventListener("change", follow);
-  byId("reset").addEventListener("click", () => (changed.clear(), follow()));
+  byId("reset").addEventListener("click", () => (forget(changed), follow()));
   follow();
   return {
-    read: () => ({ ...readControls(), ...cycle, conditions: readConditions() }),
-    write: (settings) => writeControls(settings, changed, cycle, follow),
+    read: () => ({ ...readControls(), ...exact, conditions: readConditions() }),
+    write: (settings) => writeControls(settings, changed, exact, follow),
+    chosen,
     drawSeed,
   };
 }
@@ -60,23 +61,31 @@ function setLimits() {
 }
 
 /** Sets what the user has not changed to the defaults of a model. */
-function followDefaults(model, changed, cycle) {
+function followDefaults(model, changed, exact) {
   const defaults = { ...model.defaults, max_tokens: model.defaults.max_new_tokens };
   for (const name of [...SLIDERS, "max_tokens"].filter((each) => !changed.has(each))) {
     const value = defaults[name] ?? LIMITS[name].start;
-    setNumber(name, value, cycle);
+    setNumber(name, value, exact);
   }
   const conditions = Object.entries(defaults.conditions ?? {}).filter(([name]) => !changed.has(`condition-${name}`));
   writeConditions(Object.fromEntries(conditions));
 }
 
-/** Sets a control; several temperatures in turn are kept beside it. */
-function setNumber(name, value, cycle) {
+/** Leaves nothing as a user or a link has set it; the conditions and the number of texts follow no other default. */
+function forget(changed) {
+  changed.clear();
+  byId("n").value = LIMITS.n.start;
+  writeConditions({}, true);
+}
+
+/** Sets a control; what a slider cannot show is kept beside it. */
+function setNumber(name, value, exact) {
   const { low, high } = LIMITS[name];
   const first = Array.isArray(value) ? value[0] : value;
   byId(name).value = Math.min(high, Math.max(low, first));
-  if (Array.isArray(value) && value.length > 1) cycle[name] = value;
-  else delete cycle[name];
+  const isShown = Number(byId(name).value) === first && [value].flat().length === 1;
+  if (isShown || !SLIDERS.includes(name)) delete exact[name];
+  else exact[name] = value;
 }
 
 /**
@@ -98,8 +107,9 @@ function readControls() {
   };
 }
 
-/** Shows the settings of a link; they stay as they are when another model is chosen, and so does the seed. */
-function writeControls(settings, changed, cycle, follow) {
+/** Shows the settings of a link and no others; they stay as they are when another model is chosen, and so does the seed. */
+function writeControls(settings, changed, exact, follow) {
+  forget(changed);
   byId("model").value = settings.model;
   byId("second").value = settings.second;
   byId("prompt").value = settings.prompt;
@@ -107,14 +117,13 @@ function writeControls(settings, changed, cycle, follow) {
   byId("max_copy").value = settings.max_copy ?? "";
   for (const name of [...SLIDERS, "max_tokens", "n", "seed"].filter((each) => settings[each] !== undefined)) {
     changed.add(name);
-    setNumber(name, settings[name], cycle);
+    setNumber(name, settings[name], exact);
   }
-  if (settings.seed !== undefined) byId("new-seed").checked = false;
+  byId("new-seed").checked = settings.seed === undefined;
   for (const name of Object.keys(settings.conditions)) changed.add(`condition-${name}`);
   follow();
-  if (Array.isArray(settings.temperature)) cycle.temperature = settings.temperature;
   writeConditions(settings.conditions, true);
-  summarise(cycle);
+  summarise(exact);
 }
 
 /** Draws a new seed, if each text is to have one. */
@@ -122,18 +131,19 @@ function drawSeed() {
   if (byId("new-seed").checked) byId("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
-function drawOutputs(cycle) {
+function drawOutputs(exact) {
   for (const name of SLIDERS) {
-    const text = cycle[name] ? `${cycle[name].join(", ")} in turn` : Number(byId(name).value).toFixed(2);
+    const value = exact[name] ?? Number(byId(name).value).toFixed(2);
+    const text = Array.isArray(value) && value.length > 1 ? `${value.join(", ")} in turn` : String(value);
     document.querySelector(`output[for="${name}"]`).textContent = text;
   }
 }
 
 /** Shows the settings in a line, for when they are folded. */
-function summarise(cycle) {
-  drawOutputs(cycle);
+function summarise(exact) {
+  drawOutputs(exact);
   const parts = [
-    `temperature ${cycle.temperature?.join(", ") ?? byId("temperature").value}`,
+    `temperature ${[exact.temperature ?? byId("temperature").value].flat().join(", ")}`,
     `${byId("max_tokens").value} tokens`,
   ];
   if (byId("n").value !== "1") parts.push(`${byId("n").value} texts`);

@@ -3,21 +3,29 @@
  *
  * A link may come from anywhere: everything in it is checked before it is used, and nothing of it becomes markup.
  */
-import { LIMITS, quote, toNumber } from "./limits.js";
+import { LIMITS, isInRange, quote, toNumber } from "./limits.js";
 
-const MAX_LENGTH = 100000;
-const MAX_PROMPT = 20000;
+const MAX_PROMPT = 50000; // characters: what the page takes, and what was written after it
+const MAX_LENGTH = 9 * MAX_PROMPT + 10000; // a character takes up to nine, as "%E2%82%AC"
 const TEXTS = ["model", "second", "prompt", "novelty"];
 
-/** Returns settings as a fragment, without "#". */
+/**
+ * Returns settings as a fragment, without "#". A number that is out of range is a default of the model: a link without it means it.
+ * @throws {Error} The text is too long for a link.
+ */
 export function encodeFragment(settings) {
+  if (settings.prompt.length > MAX_PROMPT)
+    throw new Error(`The text is too long for a link: it can hold ${MAX_PROMPT} characters, and these are ${settings.prompt.length}.`);
   const fields = new URLSearchParams();
   for (const name of [...TEXTS, ...Object.keys(LIMITS)]) {
     const value = settings[name];
+    if (name in LIMITS && ![value].flat().every((each) => isInRange(name, each))) continue;
     if (value !== null && value !== undefined && value !== "") fields.set(name, Array.isArray(value) ? value.join(",") : value);
   }
   for (const [name, value] of Object.entries(settings.conditions)) if (value !== null) fields.set(`c.${name}`, value);
-  return fields.toString();
+  const fragment = fields.toString();
+  if (fragment.length > MAX_LENGTH) throw new Error(`The settings are too long for a link: it can have ${MAX_LENGTH} characters.`);
+  return fragment;
 }
 
 /**
@@ -43,7 +51,7 @@ export function decodeFragment(fragment, models) {
 /** Checks the model, the prompt and the conditions of a link. */
 function checkTexts(settings, models) {
   const ids = models.map((model) => model.id);
-  settings.model ??= ids[0];
+  settings.model ||= ids[0];
   for (const id of [settings.model, settings.second].filter(Boolean)) {
     if (!ids.includes(id))
       throw new Error(`The link names the model ${quote(id)}, which this page does not have; it has ${ids.join(", ")}.`);
@@ -53,6 +61,10 @@ function checkTexts(settings, models) {
   if (!["", "filter"].includes(settings.novelty))
     throw new Error(`The link has novelty=${quote(settings.novelty)}; it can only be “filter”.`);
   const chosen = models.filter((model) => [settings.model, settings.second].includes(model.id));
+  if ((settings.novelty || settings.max_copy !== null) && !chosen.some((model) => model.hasIndex))
+    throw new Error(
+      `The link asks for a text without copies, but ${chosen[0].id} has no index of its training text on this page; take novelty and max_copy out of the link.`,
+    );
   const known = chosen.flatMap((model) => model.conditions);
   for (const [name, label] of Object.entries(settings.conditions)) {
     const labels = known.filter((each) => each.name === name).flatMap((each) => each.values.map((value) => value.label));

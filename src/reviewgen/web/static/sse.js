@@ -21,7 +21,7 @@ export async function* readEvents(body) {
       if (done) return;
     }
   } finally {
-    reader.cancel().catch(() => {}); // the server stops writing for nobody
+    reader.cancel().catch(() => {}); // so that the server stops
   }
 }
 

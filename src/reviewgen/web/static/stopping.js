@@ -36,7 +36,7 @@ export function finish(row, tokenizer, config, reason) {
 }
 
 /** Returns the prompt as given, even if the tokenizer cannot represent all of it, and its continuation. */
-export function fullText(row, tokenizer, ids = row.ids) {
+function fullText(row, tokenizer, ids = row.ids) {
   return row.prompt + tokenizer.decode(ids).slice(row.promptLength);
 }
 
@@ -59,9 +59,9 @@ function finishAtStopString(row, tokenizer, config) {
   const tail = tokenizer.decode(row.ids.slice(-size));
   if (!stops.some((stop) => tail.includes(stop))) return false;
   const text = fullText(row, tokenizer);
-  const found = stops.map((stop) => [text.indexOf(stop, row.prompt.length), stop.length]).filter(([start]) => start >= 0);
-  if (found.length === 0) return false;
-  const end = Math.min(...found.map(([start, length]) => start + length));
+  const places = stops.map((stop) => [text.indexOf(stop, row.prompt.length), stop.length]).filter(([start]) => start >= 0);
+  if (places.length === 0) return false;
+  const end = Math.min(...places.map(([start, length]) => start + length));
   [row.text, row.finishReason] = [text.slice(0, end), "stop"];
   dropUnusedTokens(row, tokenizer);
   return true;

@@ -62,9 +62,16 @@ export function cutBySpans(start, text, spans) {
   }));
 }
 
-/** Returns a token's text with white space made visible: "␣great", "↵". */
+/** Returns a number of tokens in words. */
+export function countText(count) {
+  return `${count} ${count === 1 ? "token" : "tokens"}`;
+}
+
+/** Returns a token's text with white space and control characters made visible: "␣great", "↵", "[2028]". */
 export function visible(text) {
-  return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
+  const signs = { " ": "␣", "\n": "↵", "\t": "⇥" };
+  const code = (character) => `[${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`;
+  return text.replace(/[\s\p{Cc}\u00ad\u200b\u2060]/gu, (character) => signs[character] ?? code(character));
 }
 
 /** Returns a token's text as a screen reader can say it. */

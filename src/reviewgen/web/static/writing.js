@@ -5,12 +5,12 @@
  * The tokens are plain text to a screen reader, so that it reads sentences; only the one that the arrow keys have reached is a
  * button.
  */
-import { copyText, create } from "./dom.js";
-import { firstBox, openMicroscope } from "./microscope.js";
+import { copyText, create, showError } from "./dom.js";
+import { closeMicroscope, firstBox, isOpenOn, openMicroscope } from "./microscope.js";
 import { bitsText, shadeOf } from "./surprise.js";
-import { addToken, cutBySpans, fitTokens, spoken } from "./tokens.js";
+import { addToken, countText, cutBySpans, fitTokens, spoken } from "./tokens.js";
 
-const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "nothing left but copies" };
+const REASONS = { length: "reached the length", stopped: "stopped", time: "out of time", stuck: "no token was left" };
 
 /** One text of a column. */
 export class Writing {
@@ -32,6 +32,7 @@ export class Writing {
       first: 0,
     });
     this.isWriting = true;
+    this.isEnded = false; // by the user
     this.build();
     this.draw();
   }
@@ -46,6 +47,7 @@ export class Writing {
     this.notes = create("div", { class: "notes" });
     this.body = create("div", {
       class: "written",
+      tabindex: -1,
       onclick: (event) => this.onClick(event),
       onkeydown: (event) => this.onKey(event),
     });
@@ -54,7 +56,7 @@ export class Writing {
       type: "button",
       text: "Share",
       "aria-haspopup": "dialog",
-      onclick: () => this.actions.onShare(this.request, share),
+      onclick: () => this.share(share),
     });
     const title = create("h3", { text: `Text ${this.number + 1}` });
     const buttons = create("span", { class: "buttons" }, copy, share);
@@ -64,6 +66,12 @@ export class Writing {
   async copy(button) {
     button.textContent = (await copyText(this.text)) ? "Copied" : "Not allowed";
     setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+
+  /** Shows the link to the text; there is none to one that a user has ended. */
+  share(button) {
+    if (!this.isEnded) return this.actions.onShare(this.request, button);
+    return showError("There is no link to a text that you have ended: a link would write on. Copy it instead.");
   }
 
   /** Takes an event of the engine. */
@@ -76,17 +84,32 @@ export class Writing {
     } else this.finish(event.reason, event.text, event.copied);
   }
 
-  /** Ends the text: what the engine cut off goes, and copied spans are marked. */
+  /** Ends the text: what the engine cut off goes, and copied spans are marked; an open microscope now lets alternatives be picked. */
   finish(reason, text = this.text, copied = []) {
     this.isWriting = false;
     this.tokens = fitTokens(text, this.prompt, this.tokens);
     this.copied = copied;
     this.reason = reason;
+    const open = this.spans.findIndex(isOpenOn);
     this.draw();
+    if (this.spans[open]) this.open(open);
+    else if (open >= 0) this.leaveMicroscope();
   }
 
-  /** Draws all anew. */
+  /** Closes the microscope on a token that is gone. */
+  leaveMicroscope() {
+    closeMicroscope();
+    this.focus();
+  }
+
+  /** Gives the focus to the current token, or to a text without tokens. */
+  focus() {
+    (this.spans[this.current] ?? this.body).focus({ preventScroll: true });
+  }
+
+  /** Draws all anew; the focus stays in the text. */
   draw() {
+    const hasFocus = this.body.contains(document.activeElement);
     this.spans = [];
     this.body.classList.toggle("writing", this.isWriting);
     this.body.replaceChildren(create("span", { class: "prompt-text", text: this.prompt }));
@@ -96,6 +119,7 @@ export class Writing {
       place += this.tokens[index].text.length;
     }
     if (this.tokens.length) this.setCurrent(Math.min(this.current ?? 0, this.tokens.length - 1));
+    if (hasFocus) this.focus();
     this.drawFacts();
   }
 
@@ -128,10 +152,10 @@ export class Writing {
     if (this.isWriting) return;
     const count = this.tokens.length;
     const bits = this.tokens.reduce((sum, token) => sum + token.bits, 0) / Math.max(1, count);
-    const facts = [`${count} tokens`, `${bitsText(bits)} a token`, `seed ${this.request.seed}`, REASONS[this.reason]].filter(
-      Boolean,
-    );
-    this.facts.textContent = facts.join(" · ");
+    const isFiltered = this.reason === "stuck" && this.request.novelty;
+    const reason = isFiltered ? "nothing left but copies" : REASONS[this.reason];
+    const facts = [countText(count), `${bitsText(bits)} a token`, `seed ${this.request.seed}`, reason];
+    this.facts.textContent = facts.filter(Boolean).join(" · ");
     const items = this.copied.map((span) =>
       create("li", {}, create("q", { text: this.text.slice(span.start, span.end) }), sourceText(span)),
     );
@@ -165,6 +189,7 @@ export class Writing {
   }
 
   onKey(event) {
+    if (!this.spans.length) return;
     const last = this.spans.length - 1;
     const places = {
       ArrowRight: () => Math.min(last, this.current + 1),
@@ -211,6 +236,7 @@ export class Writing {
     const { alternatives } = this.tokens[index];
     this.tokens = this.tokens.slice(0, index);
     this.copied = [];
+    this.isEnded = isEnd;
     if (isEnd) return this.finish("end");
     this.tokens.push({ text, bits: -Math.log2(probability), alternatives, picked: true });
     this.request = { ...this.request, prompt: this.text, n: 1 };
