@@ -372,8 +372,8 @@ def test_a_refusal_names_the_field_and_has_the_values_of_json(server, fields, pa
 
 
 def test_words_that_do_not_come_in_time_are_said_so(ngram):
-    with serve({"m": ngram}, {"request_seconds": 1e-6}) as server:
-        error = error_of(server.complete(must_include="xylophone"))
+    with serve({"m": ngram}, {"request_seconds": 1.0, "max_tokens": 100_000}) as server:
+        error = error_of(server.complete(must_include="xylophone", max_tokens=100_000, min_tokens=100_000))
     assert "before the time was over" in error["message"] and "more time (a limit of this server)" in error["message"]
 
 

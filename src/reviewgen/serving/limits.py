@@ -21,7 +21,7 @@ class Limits:
         max_prompt: The largest number of characters of all prompts of a request.
         max_body: The largest body of a request, in bytes.
         request_seconds: The time of a request; texts that are not finished then are cut off.
-        stall_seconds: The time that a client may take to read a part of a stream, or to send its request.
+        stall_seconds: The time that a client may take to read a part of a stream, or to send a part of its request.
         shutdown_seconds: The time that running requests have after SIGTERM or Ctrl-C.
     """
 
