@@ -25,6 +25,7 @@ function step(request, index, text) {
     probability: rank ? 0.4 / (rank + 1) ** 1.5 : 0.42,
     isEnd: false,
   }));
+  if (request.prompt.includes("BLANK")) alternatives[8].text = "\u2028";
   alternatives[9] = { text: "", probability: 0.001, isEnd: true };
   const rank = Math.floor(9 * hash(key) ** 2.5);
   return { alternatives, drawn: alternatives[rank] };
@@ -53,7 +54,8 @@ async function* complete(request, signal) {
   }
   for (let index = 0; index < request.n; index++) {
     const text = request.prompt.includes("CUT") ? texts[index].slice(0, -7) : texts[index];
-    yield { type: "end", index, reason: "length", text, copied: copiedOf(request, text) };
+    const reason = request.prompt.includes("STUCK") ? "stuck" : "length";
+    yield { type: "end", index, reason, text, copied: copiedOf(request, text) };
   }
 }
 

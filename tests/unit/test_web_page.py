@@ -463,6 +463,28 @@ def test_picking_the_end_ends_the_text(open_page, file):
     assert page.text_content(".facts").startswith("1 token ·")
 
 
+def test_a_text_without_tokens_keeps_the_focus(open_page, file):
+    page = open_page(file)
+    write(page, "A film")
+    page.locator(".token").first.click()
+    page.get_by_role("button", name="end of the text").click()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.className") == "written" and "0 tokens" in page.text_content(".facts")
+
+
+def test_a_blank_alternative_is_visible_and_a_text_that_is_stuck_says_why(open_page, file):
+    page = open_page(file)
+    write(page, "BLANK STUCK")
+    assert "no token was left" in page.text_content(".facts")
+    page.locator(".token").first.click()
+    assert page.locator(".alternative code").nth(8).text_content() == "[2028]"
+    page.keyboard.press("Escape")
+    page.select_option("#model", "ngram-index")
+    page.check("#novelty")
+    write(page)
+    assert "nothing left but copies" in page.text_content(".facts")
+
+
 def test_an_end_of_the_prompt_that_is_sampled_again_costs_nothing_and_stays(open_page, file):
     page = open_page(file)
     (text,) = write(page, "The mov")

@@ -63,7 +63,8 @@ function checkTexts(settings, models) {
   const chosen = models.filter((model) => [settings.model, settings.second].includes(model.id));
   if ((settings.novelty || settings.max_copy !== null) && !chosen.some((model) => model.hasIndex))
     throw new Error(
-      `The link asks for a text without copies, but ${chosen[0].id} has no index of its training text on this page; take novelty and max_copy out of the link.`,
+      `The link asks for a text without copies, but ${chosen[0].id} has no index of its training text here: ` +
+        "take novelty and max_copy out of the link.",
     );
   const known = chosen.flatMap((model) => model.conditions);
   for (const [name, label] of Object.entries(settings.conditions)) {
