@@ -109,10 +109,10 @@ function newText({ tokenizer }, row, shown, token) {
 
 /** Returns the probability of each token at temperature 1, up to a factor, and their sum. */
 function weighTokens(logits, { vocabSize, bosId }) {
-  const weights = Float64Array.from(logits.slice(0, vocabSize));
+  const weights = new Float64Array(logits.slice(0, vocabSize));
   weights[bosId] = -Infinity;
-  const largest = weights.reduce((a, b) => Math.max(a, b));
-  let total = 0;
+  let [largest, total] = [-Infinity, 0];
+  for (let token = 0; token < weights.length; token++) largest = Math.max(largest, weights[token]);
   for (let token = 0; token < weights.length; token++) total += weights[token] = Math.exp(weights[token] - largest);
   return { weights, total };
 }
