@@ -59,7 +59,7 @@ def write_text(facts: CardFacts) -> str:
 
 
 def _space(space: str | None) -> str:
-    """Return a line with the address of the page that generates with the model; empty if there is none."""
+    """Return a line with the address of the page that generates with the model; empty if the model has no such page."""
     return "" if space is None else f"It writes in your browser, too: [{space}]({space_address(space)}).\n\n"
 
 

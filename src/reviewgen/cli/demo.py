@@ -54,6 +54,7 @@ def demo(
     app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), loaded)
 
     def announce() -> None:
+        """Print the address of the page, and open it."""
         if as_json:
             print_json({"url": url, "models": list(loaded), "failed": failed})
         else:
@@ -79,7 +80,7 @@ def installed_models() -> list[str]:
 
 
 def open_page(url: str) -> None:
-    """Open the page in a browser; a note says if there is none."""
+    """Open the page in a browser; a note says if no browser was found."""
     try:
         is_open = webbrowser.open(url)
     except webbrowser.Error:

@@ -168,7 +168,7 @@ def require_extra(command: str) -> None:
         ConfigError: It is not; says what to install.
     """
     try:
-        import prometheus_client  # noqa: F401
+        import prometheus_client  # noqa: F401  imported only to see whether it is installed, as are the next two
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:

@@ -72,7 +72,7 @@ def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]
     """Return the sources of the steppers and of the tokenizers that some models need, by name.
 
     Raises:
-        UnknownPlugin: There is none for a model or a tokenizer.
+        UnknownPlugin: A model or a tokenizer has no JavaScript.
     """
     steppers: dict[str, str] = {}
     tokenizers: dict[str, str] = {}

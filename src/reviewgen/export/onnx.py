@@ -111,7 +111,7 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     """Write the first graph that onnxruntime runs with the model's own logits; return the largest difference.
 
     Raises:
-        PluginError: There is none; the message is about the last way that was tried.
+        PluginError: No way to export the model works; the message is about the last one that was tried.
     """
     import onnx
 

@@ -65,8 +65,7 @@ class Generator:
 
     def with_stepper(self, stepper: Stepper) -> "Generator":
         """Return the same generator with another stepper of the model."""
-        known = {"pieces": self.pieces, "speller": self._speller, "index": self.index, "score": self._score}
-        return Generator(stepper, self.tokenizer, **known)  # type: ignore[arg-type]
+        return Generator(stepper, self.tokenizer, pieces=self.pieces, speller=self._speller, index=self.index, score=self._score)
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Row]:
         """Return the finished rows of a call, in order and each as soon as it can be.

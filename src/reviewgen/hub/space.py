@@ -26,8 +26,8 @@ class Space:
     """The state of a Space before a page is published in it.
 
     Attributes:
-        commit: The newest commit; None if there is no such Space.
-        is_private: Whether it is private; None if there is none.
+        commit: The newest commit; None if the Space does not exist.
+        is_private: Whether it is private; None if the Space does not exist.
         example: The files of the example that a new Space has, if it has nothing else.
     """
 

@@ -129,13 +129,13 @@ def find_stepper(name: str) -> Any | None:
 
 
 def find_web_stepper(name: str) -> Path | None:
-    """Return the JavaScript file with the stepper of a model that its own package provides; None if there is none.
+    """Return the JavaScript file with the stepper of a model that its own package provides; None if it provides no file.
 
     Args:
         name: The model's name, or ``distribution:name``.
 
     Raises:
-        PluginConflict, BrokenPlugin: As in ``find_model``; also if there is no such file.
+        PluginConflict, BrokenPlugin: As in ``find_model``; also if the file does not exist.
     """
     return _find_script("web stepper", "model", name)
 
@@ -254,7 +254,7 @@ def _load(kind: str, name: str) -> tuple[Any, Plugin]:
 
 
 def _find_beside(kind: str, owner: str, name: str) -> Any | None:
-    """Import what the package of a model or tokenizer provides for it under the same name; None if there is none."""
+    """Import what the package of a model or tokenizer provides for it under the same name; None if it provides nothing."""
     try:
         plugin = describe_plugin(owner, name)
     except UnknownPlugin:

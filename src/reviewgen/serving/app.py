@@ -153,7 +153,7 @@ async def _static(request: Request) -> Response:
 
     file = static_files().get(request.path_params["name"])
     if file is None:
-        raise Problem(404, "There is no such file.", code="not_found")
+        raise Problem(404, "The page has no file of this name.", code="not_found")
     return FileResponse(file, media_type="text/javascript" if file.suffix == ".js" else "text/css")
 
 
