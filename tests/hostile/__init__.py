@@ -1,0 +1,4 @@
+"""Fuzzers: saved folders, command lines, calls, the Hub's protocol, HTTP requests and killed processes. Each case has a seed.
+
+frame.py     what a fuzzer is, and what came of a case
+"""
