@@ -23,7 +23,7 @@ class Outcome:
 class Fuzzer(Protocol):
     """A source of hostile cases.
 
-    A module of this folder has one as ``FUZZER``. It is used in a process of its own: ``prepare`` once, then ``run`` for each seed.
+    A module of this folder has one as ``FUZZER``. It runs in a process of its own: ``prepare`` once, then ``run`` for each seed.
     """
 
     name: str
