@@ -42,6 +42,7 @@ from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
 
+_MAX_MESSAGE = 480  # characters
 _TRIES = 3  # of reading a folder that another process replaces meanwhile
 
 
@@ -62,10 +63,10 @@ def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, acc
     try:
         with _reading(folder):
             return _read_unchanged(folder, lambda: _read_checked(folder, weight_bits, strict, accept_changes))
-    except (BundleError, UnknownPlugin):
-        raise
+    except (BundleError, UnknownPlugin) as error:
+        raise type(error)(_shorten(str(error))) from None
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is damaged or not a saved model: {_one_line(error)}") from None
+        raise BundleError(_shorten(f"{folder} is damaged or not a saved model: {_one_line(error)}")) from None
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -285,6 +286,12 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits, or nested too deeply
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+
+def _shorten(message: str) -> str:
+    """Return a message in one line of printable characters, without the middle of a very long one: files say what they like."""
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message[: 2 * _MAX_MESSAGE])
+    return plain if len(plain) <= _MAX_MESSAGE else f"{plain[: _MAX_MESSAGE - 100]} ... {message[-90:]}"
 
 
 def _one_line(error: Exception) -> str:
