@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+MINUTES ?= 30
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint fuzz docs bench clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -25,6 +26,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.hostile --minutes $(MINUTES)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
