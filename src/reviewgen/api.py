@@ -33,11 +33,14 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
         cache_dir: Where downloaded files are kept; by default in HF_HOME.
         local_files_only: Whether to use only files that were downloaded before.
         force_download: Whether to download files again.
+        accept_changes: Whether to load files that have changed since the model was saved, which is an error otherwise.
+            ``reviewgen doctor FOLDER --accept`` takes a change for good.
 
     Raises:
         ConfigError: An argument is unknown, ``weight_bits`` is not 32, 16 or 8, or the token is empty.
         SourceError: The source is neither a preset, a repository nor a folder, or could be two of them.
-        BundleError: The folder is missing, damaged or not a saved model, or the preset has no weights.
+        BundleError: The folder is missing, damaged or not a saved model, a file has changed since it was saved, or the preset has
+            no weights.
         UnknownPlugin: The model's plugin is not installed; says what to install.
         PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or they are missing.
         HubError: The Hub cannot be reached, has no such repository, or a download is damaged.

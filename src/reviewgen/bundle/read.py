@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from reviewgen.bundle.layout import (
     files_of,
     fingerprint,
 )
+from reviewgen.bundle.manifest import compare, digest_files, finish_defaults, read_manifest
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
@@ -40,26 +42,31 @@ from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
 
+_MAX_MESSAGE = 480  # characters
+_TRIES = 3  # of reading a folder that another process replaces meanwhile
 
-def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
+
+def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
     """Read a saved folder.
 
     Args:
         folder: The saved folder.
         weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
         strict: Whether unknown files are an error. False for a folder of the Hub's cache, where other programs may put files.
+        accept_changes: Whether to read files that are not as they were saved.
 
     Raises:
-        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema.
+        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema, or a file has changed
+            since it was saved.
         UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install, or what to register.
     """
     try:
         with _reading(folder):
-            return _read_checked(folder, weight_bits, strict)
-    except (BundleError, UnknownPlugin):
-        raise
+            return _read_unchanged(folder, lambda: _read_checked(folder, weight_bits, strict, accept_changes))
+    except (BundleError, UnknownPlugin) as error:
+        raise type(error)(_shorten(str(error))) from None
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is damaged or not a saved model: {_one_line(error)}") from None
+        raise BundleError(_shorten(f"{folder} is damaged or not a saved model: {_one_line(error)}")) from None
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -113,7 +120,34 @@ def _reading(folder: Path) -> Iterator[None]:
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
 
 
-def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
+def _read_unchanged(folder: Path, read: Callable[[], Bundle]) -> Bundle:
+    """Read a folder, again if another process has changed or replaced it meanwhile: its parts would not belong together.
+
+    Raises:
+        BundleError: It has changed each time.
+    """
+    for _ in range(_TRIES):
+        before = _identify(folder)
+        try:
+            bundle = read()
+        except Exception:  # of any kind; a file may have been cut while it was read
+            if _identify(folder) == before:
+                raise
+            continue
+        if _identify(folder) == before:
+            return bundle
+    raise BundleError(f"{folder} was changed by another process while it was read. Load it again.")
+
+
+def _identify(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what changes when a file of a folder is written or replaced."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        stats = {entry.name: entry.stat() for entry in entries}
+        return {name: (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+    return {}
+
+
+def _read_checked(folder: Path, weight_bits: int, strict: bool, accept_changes: bool) -> Bundle:
     config = _read_json(folder / CONFIG)
     optional = {"conditions", PARTS} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
@@ -125,7 +159,11 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
     _check_types(config)
-    _check_files(folder, files_of(config), strict)
+    names = files_of(config)
+    _check_files(folder, names, strict)
+    if strict:
+        finish_defaults(folder, names)
+    present, manifest = digest_files(folder, names), None if accept_changes else read_manifest(folder, names)
     defaults = _read_json(folder / GENERATION)
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
@@ -155,6 +193,9 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     if (folder / NOVELTY).is_file():
         expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
         index = read_index(folder / NOVELTY, expected, tokenizer.vocab_size)
+    lexicon = read_lexicon(folder / LEXICON) if (folder / LEXICON).is_file() else None
+    if manifest is not None:  # last: what a reader finds wrong in a file says more
+        compare(folder, manifest, present, is_local=strict)
     return Bundle(
         preset=config["preset"],
         weights=weights,
@@ -166,9 +207,10 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         training=training,
         card=card,
         index=index,
-        lexicon=read_lexicon(folder / LEXICON) if (folder / LEXICON).is_file() else None,
+        lexicon=lexicon,
         conditions=conditions or None,
         folder=folder,
+        digests={name: file.sha256 for name, file in present.items()},
     )
 
 
@@ -244,6 +286,12 @@ def _read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits, or nested too deeply
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+
+def _shorten(message: str) -> str:
+    """Return a message in one line of printable characters, without the middle of a very long one: files say what they like."""
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message[: 2 * _MAX_MESSAGE])
+    return plain if len(plain) <= _MAX_MESSAGE else f"{plain[: _MAX_MESSAGE - 100]} ... {message[-90:]}"
 
 
 def _one_line(error: Exception) -> str:

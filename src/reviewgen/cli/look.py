@@ -7,11 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
+from reviewgen.cli.care import care
 from reviewgen.cli.console import notes, print_json
 from reviewgen.registry import InstalledWeights, describe_weights, name_of
 from reviewgen.registry import plugins as registry
@@ -64,8 +65,23 @@ def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
     return "" if size is None else f"{size:.1f} MB", "" if bits is None else f"{bits:.3f}"
 
 
-def doctor(as_json: options.AsJson = False) -> None:
-    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own."""
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
+    ] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Take the files of the model as they are now.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed processes have left: here or beside MODEL, and in the caches.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
+
+    With a saved model: whether it can be read, and whether its files have changed since it was saved.
+    """
+    if model is not None or accept or clean:
+        care(model, accept, clean, as_json)
+        return
     from reviewgen.inspection import inspect_plugins
 
     facts: dict[str, Any] = {

@@ -7,9 +7,7 @@ everything else, such as the arrays of an n-gram, as it is.
 
 import gzip
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from reviewgen.card import brief_facts
 from reviewgen.config import to_dict
 from reviewgen.errors import BundleError, ConfigError
 from reviewgen.protocols import CountTrained
+from reviewgen.scratch import temporary_folder
 from reviewgen.web import PackedModel
 
 __all__ = ["BITS", "pack"]
@@ -133,8 +132,8 @@ def _add_lexicon(bundle: Bundle, blob: _Blob) -> dict[str, Any] | None:
 def _tokenizer_files(bundle: Bundle) -> Mapping[str, str]:
     """Return the text of each file of the tokenizer by its name; JSON without white space."""
     name = bundle.tokenizer_plugin.name
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as folder:
-        files = [Path(folder, file) for file in save_tokenizer(bundle.tokenizer, name, Path(folder))]
+    with temporary_folder() as folder:
+        files = [folder / file for file in save_tokenizer(bundle.tokenizer, name, folder)]
         try:
             return {file.name: _shorten(file.read_text(encoding="utf-8")) for file in files}
         except UnicodeDecodeError:

@@ -6,7 +6,6 @@ no path of this machine. The copy is what is scanned.
 
 import json
 import logging
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
+from reviewgen.bundle.manifest import write_manifest
 from reviewgen.bundle.read import read_training
 from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
@@ -28,6 +28,7 @@ from reviewgen.hub.pull import megabytes
 from reviewgen.hub.push import PushOptions, Remote, check_push, inspect_repository, push
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["make_card", "publish"]
 
@@ -71,8 +72,8 @@ def publish(
     card = _existing_card(bundle, target, before, metadata)
     if not (metadata_of(card) if card else metadata).get("license"):
         _refuse([Finding("license", "no license is named, so nobody may use it")], allowed)
-    with storage_errors("a copy of the model"), tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
-        folder = Path(scratch) / target.repo_id.partition("/")[2]
+    with storage_errors("a copy of the model"), temporary_folder() as scratch:
+        folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, dtype)
         check_push(folder, target, before, options)
         copy = read_bundle(folder)
@@ -222,13 +223,14 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
             raise BundleError(
                 f"{bundle.folder}, from which the model was loaded, no longer exists: give dtype='float32' to write it again."
             )
-        copy_bundle(bundle.folder, folder)
+        copy_bundle(bundle.folder, folder, digests=bundle.digests)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / TRAINING
     training = json.loads(file.read_text(encoding="utf-8"))
     if (public := without_paths(training)) != training:
         file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
+        write_manifest(folder)
 
 
 def _plot_curve(folder: Path) -> bool:

@@ -7,7 +7,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from reviewgen.bundle.layout import CARD, CONFIG, CURVE, OPTIONAL_FILES, files_of
+from reviewgen.bundle.layout import CARD, CONFIG, CURVE, MANIFEST, OPTIONAL_FILES, files_of
+from reviewgen.bundle.manifest import write_manifest
 from reviewgen.errors import BundleError, ConfigError, HubError
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.names import HubSource
@@ -144,6 +145,8 @@ def push(
 
     check_push(folder, target, before, options)
     added = _select({file.name for file in folder.iterdir()}, options)
+    if MANIFEST in added:
+        write_manifest(folder, added & files_of(json.loads((folder / CONFIG).read_text(encoding="utf-8"))))
     deleted = _match(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
     create_pr, revision = options.get("create_pr", False), target.revision
     with plain_errors(target, _FAILED):

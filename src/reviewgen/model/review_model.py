@@ -36,6 +36,7 @@ class LoadOptions(HubOptions, total=False):
 
     weight_bits: int
     revision: str | None
+    accept_changes: bool
     bits: int  # the former name of weight_bits
 
 
@@ -55,7 +56,11 @@ class ReviewModel:
         weight_bits = _weight_bits(options)
         hub_options = cast(HubOptions, {name: value for name, value in options.items() if name in HubOptions.__annotations__})
         location = locate(pretrained_model_name_or_path, options.get("revision"), **hub_options)
-        bundle = read_bundle(location.folder, weight_bits, strict=not location.is_downloaded)
+        accept_changes = options.get("accept_changes", False)
+        if not isinstance(accept_changes, bool):
+            raise ConfigError(f"accept_changes must be True or False; got {ascii(accept_changes)[:60]}.")
+        is_local = not location.is_downloaded
+        bundle = read_bundle(location.folder, weight_bits, strict=is_local, accept_changes=accept_changes)
         bundle.source = location.name
         return cls(bundle)
 

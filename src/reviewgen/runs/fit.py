@@ -135,6 +135,8 @@ class Fit:
             bundle = self.make_bundle()
             model = ReviewModel(bundle)
             if self.plan.out is not None and process_state().is_main_process:
+                if self.folder is not None:
+                    self.folder.expect(bundle.training)
                 write_or_rescue(bundle, self.plan.out)
                 if self.folder is not None:
                     self.folder.discard()

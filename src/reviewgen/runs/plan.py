@@ -11,6 +11,7 @@ from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.data import DataConfig
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import find_metrics
+from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
@@ -112,6 +113,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     out = options.get("out")
     folder = None if out is None else to_path("out", out)
     if folder is not None:
+        discard_finished(folder)
         refuse_existing(folder)
     parts = resolve_parts(
         start, options.get("model"), options.get("tokenizer"), options.get("training"), options.get("initial_weights")
