@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options, sampling
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import note, print_json
+from reviewgen.cli.generated_json import print_generated
 from reviewgen.cli.outputs import STREAMS
 from reviewgen.errors import ConfigError, storage_errors
 
@@ -72,9 +73,8 @@ def generate(
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
     if as_json:
-        with notes.status(f"Generating {number:,} texts ..."):
-            generated = list(texts)
-        print_json({"model": model, "prompt": begin, "seed": settings["seed"]} | _facts(generated, novelty))
+        facts = {"model": model, "prompt": begin, "seed": settings["seed"]}
+        print_generated(facts, texts, number, with_novelty=novelty is not None)
         return
     plain = num_beams is None and not (novelty or must_include or finish or receipt)
     if number == 1 and plain and prompts is None:
@@ -117,18 +117,6 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
         note(f"  {line}", "dim")
     if text.exceeds_max_copy:
         note("  A span longer than max_copy was copied: at some position no other token was possible.", "yellow")
-
-
-def _facts(texts: list["Generation"], novelty: str | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "texts": [text.text for text in texts],
-        "finish_reasons": [text.finish_reason for text in texts],
-        "new_tokens": [text.new_tokens for text in texts],
-    }
-    if novelty is None:
-        return facts
-    reports = [asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None]
-    return facts | {"novelty": reports}
 
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
