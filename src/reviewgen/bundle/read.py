@@ -1,7 +1,6 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from reviewgen.bundle.layout import (
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, from_dict
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, GenerationConfig, from_dict, read_json, read_text
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
@@ -69,7 +68,7 @@ def read_training(folder: Path) -> dict[str, Any]:
         BundleError: The folder is missing, damaged or not a saved model.
     """
     with _reading(folder):
-        training = _read_json(folder / TRAINING)
+        training = _read_json(folder / TRAINING, MAX_RECORD)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
     parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")}
@@ -150,7 +149,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
             + ": they do not belong together."
         )
     _refuse_other_ids(model_config, tokenizer)
-    card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
+    card = _read_card(folder / CARD)
     index = None
     if (folder / NOVELTY).is_file():
         expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
@@ -239,11 +238,20 @@ def _check_types(config: Mapping[str, Any]) -> None:
             raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {facts[key]!r}.")
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits, or nested too deeply
+        return read_json(file, max_bytes)
+    except ValueError as error:  # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+
+def _read_card(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    try:
+        return read_text(file, encoding="utf-8-sig")
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged: {error}. Shorten or remove it.") from None
 
 
 def _one_line(error: Exception) -> str:

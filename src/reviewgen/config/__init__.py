@@ -1,5 +1,6 @@
 """Strict settings: frozen dataclasses of JSON values, validated when they are created and when they are read.
 
+    bounded       reads text and JSON of bounded size
     settings      validation and conversion, for every plugin's ``Config``
     generation    generation settings, and presets
     training      training settings
@@ -11,6 +12,7 @@
 Standard library only; knows neither torch nor any plugin.
 """
 
+from reviewgen.config.bounded import MAX_DEPTH, MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY, parse_json, read_json, read_text
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
@@ -33,6 +35,10 @@ from reviewgen.config.vocabulary import SMALLEST_VOCABULARY, VOCABULARY_FIELDS, 
 
 __all__ = [
     "FOREIGN",
+    "MAX_DEPTH",
+    "MAX_RECORD",
+    "MAX_SETTINGS",
+    "MAX_VOCABULARY",
     "SMALLEST_VOCABULARY",
     "VOCABULARY_FIELDS",
     "Bound",
@@ -54,7 +60,10 @@ __all__ = [
     "from_strings",
     "generation_config",
     "parse_duration",
+    "parse_json",
     "parse_settings",
+    "read_json",
+    "read_text",
     "refuse_unknown_options",
     "rename_values",
     "seed_or_random",

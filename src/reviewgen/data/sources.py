@@ -16,6 +16,7 @@ from reviewgen.data.documents import DOCUMENTS, file_layout
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
 from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.errors import ConfigError, DataError, HubError
+from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
@@ -170,6 +171,7 @@ def _open_hub(hub: HubSource, documents: str) -> _Records:
     _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
     from datasets import load_dataset
 
+    guard_client()
     try:
         splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
