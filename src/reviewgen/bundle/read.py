@@ -27,9 +27,10 @@ from reviewgen.bundle.layout import (
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, MAX_SETTINGS, GenerationConfig, from_dict, read_json, read_text
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, UnknownPlugin
 from reviewgen.lexicon import read_lexicon
+from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.protocols.migration import read_saved_config
@@ -38,6 +39,9 @@ from reviewgen.storage import recover
 from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
+
+_MAX_PRESET = 200  # characters
+_MAX_FIGURE = 1_000_000  # of bits per character, and of shares
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
@@ -76,8 +80,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder / TRAINING} is damaged: {odd[0]} should be an object.")
     training = rename_copy_rates(training)
     for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
-        if not isinstance((training.get(part) or {}).get(name), int | float | None):
-            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number.")
+        value = (training.get(part) or {}).get(name)
+        if not isinstance(value, int | float | None) or not 0 <= (value or 0) <= _MAX_FIGURE:
+            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number from 0 to {_MAX_FIGURE:,}.")
     if not all(map(_is_metric, (training.get("metrics") or {}).values())):
         raise BundleError(f"{folder / TRAINING} is damaged: its metrics should have a unit, a direction and two values each.")
     return training
@@ -124,11 +129,12 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
     _check_types(config)
+    _check_preset(config["preset"])
     _check_files(folder, files_of(config), strict)
     defaults = _read_json(folder / GENERATION)
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
-    generation = from_dict(GenerationConfig, defaults)
+    generation = read_saved_generation(defaults)
     training = read_training(folder)
     saved_tokenizer = config["tokenizer"]
     tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", saved_tokenizer))
@@ -236,6 +242,16 @@ def _check_types(config: Mapping[str, Any]) -> None:
     for key, kind in expected.items():
         if type(facts[key]) is not kind:
             raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {facts[key]!r}.")
+
+
+def _check_preset(preset: str) -> None:
+    """Raise if a folder's preset does not have the form of one: others print it."""
+    if is_plugin_name(preset):  # such as "blend", of models that were trained apart
+        return
+    try:
+        parse_preset(preset[:_MAX_PRESET])
+    except SourceError as error:
+        raise BundleError(f"preset in {CONFIG} cannot be read: {error}") from None
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:

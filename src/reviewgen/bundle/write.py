@@ -30,7 +30,7 @@ from reviewgen.bundle.layout import (
 )
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.config import GenerationConfig, read_json, to_dict
+from reviewgen.config import GenerationConfig, check_saved_generation, read_json, to_dict
 from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import Index, write_index
@@ -146,8 +146,9 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     Raises:
         OutputExists: The folder is another one, and exists.
         StorageError: The disk is full or the folder cannot be written.
-        ConfigError: The model was not loaded from a folder.
+        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of a saved model.
     """
+    check_saved_generation(generation)
     if bundle.folder is None:
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     if not (folder.is_dir() and folder.samefile(bundle.folder)):

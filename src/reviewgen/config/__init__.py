@@ -3,6 +3,7 @@
     bounded       reads text and JSON of bounded size
     settings      validation and conversion, for every plugin's ``Config``
     generation    generation settings, and presets
+    saved_generation  limits of the generation defaults in a folder
     training      training settings
     plugin_names  settings whose values are names of plugins
     reading       the options for reading and cleaning a source of texts
@@ -16,6 +17,7 @@ from reviewgen.config.bounded import MAX_DEPTH, MAX_RECORD, MAX_SETTINGS, MAX_VO
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
+from reviewgen.config.saved_generation import check_saved_generation, read_saved_generation
 from reviewgen.config.settings import (
     Bound,
     RenamedValues,
@@ -51,6 +53,7 @@ __all__ = [
     "TrainingConfig",
     "bounds_of",
     "check",
+    "check_saved_generation",
     "check_seed",
     "choices_of",
     "describe_fields",
@@ -63,6 +66,7 @@ __all__ = [
     "parse_json",
     "parse_settings",
     "read_json",
+    "read_saved_generation",
     "read_text",
     "refuse_unknown_options",
     "rename_values",

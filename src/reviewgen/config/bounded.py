@@ -18,7 +18,7 @@ __all__ = ["MAX_DEPTH", "MAX_RECORD", "MAX_SETTINGS", "MAX_VOCABULARY", "parse_j
 MAX_SETTINGS, MAX_RECORD, MAX_VOCABULARY = 1 << 20, 1 << 24, 1 << 26
 MAX_DEPTH = 64
 _MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text
-_MAX_DIGITS = 40
+_MAX_DIGITS = 100
 
 
 def read_text(file: Path, max_bytes: int = MAX_SETTINGS, encoding: str = "utf-8", errors: str = "strict") -> str:

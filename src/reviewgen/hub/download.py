@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,36 +111,37 @@ def _model_files(config: Path) -> set[str] | None:
 
 
 def _fetch(source: HubSource, entries: Sequence[Any], arguments: dict[str, Any]) -> Path:
-    """Download those files of a commit that belong to the model, each checked before and after; return their folder."""
-    first = check_entries(entries, {CONFIG}, source)
-    if CONFIG not in first:
+    """Download those files of a commit that belong to the model, each checked before and after; return their folder.
+
+    Raises:
+        HubError: The list of files is not plausible, or some digests differ; these files are removed from the cache.
+    """
+    own = check_entries(entries, {CONFIG}, source)
+    if CONFIG not in own:
         raise HubError(f"The repository {source} does not contain a saved model.")
-    config = _fetch_entry(source, first[CONFIG], arguments)
+    config = _fetch_entries(source, own, arguments)[CONFIG]
     names = _model_files(config) or {CONFIG}
-    others = check_entries(entries, names, source)
+    others = check_entries(entries, names - {CONFIG}, source)
     _note_ignored(source, entries, names)
-    for name in sorted(others.keys() - {CONFIG}):
-        file = _fetch_entry(source, others[name], arguments)
+    for name, file in _fetch_entries(source, others, arguments).items():
         if file.parent != config.parent:
             raise HubError(f"The Hub gave {name} of {source} from another commit than its {CONFIG}: load the model again.")
     return config.parent
 
 
-def _fetch_entry(source: HubSource, entry: Any, arguments: dict[str, Any]) -> Path:
-    """Download a file unless it is cached; a file that differs from the Hub's is removed.
-
-    Raises:
-        HubError: Its digest is not that of the Hub.
-    """
-    file = _fetch_file(entry.rfilename, entry.size, entry.size, arguments)
-    if _differs(file, entry):
-        file.resolve().unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
+def _fetch_entries(source: HubSource, entries: Mapping[str, Any], arguments: dict[str, Any]) -> dict[str, Path]:
+    """Download files unless they are cached, and compare their digests with the Hub's; raises as ``_fetch``."""
+    files = {name: _fetch_file(name, entry.size, entry.size, arguments) for name, entry in sorted(entries.items())}
+    damaged = [name for name, file in files.items() if _differs(file, entries[name])]
+    for name in damaged:
+        files[name].resolve().unlink(missing_ok=True)
+        files[name].unlink(missing_ok=True)
+    if damaged:
         raise HubError(
-            f"{entry.rfilename} of {source} was damaged in transfer: the digest does not match the Hub's. The download was "
-            "removed; load the model again to repeat it."
+            f"{', '.join(damaged)[:200]} of {source} was damaged in transfer: the digest does not match the Hub's. The download "
+            "was removed; load the model again to repeat it."
         )
-    return file
+    return files
 
 
 def _fetch_file(name: str, max_bytes: int, size: int | None, arguments: dict[str, Any]) -> Path:
