@@ -60,6 +60,7 @@ def guard_client() -> None:
         make_client = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
 
         def make_guarded() -> Any:
+            """Return the client of the user's factory, or of the library's, with our hooks after its own."""
             client = make_client()
             hooks = client.event_hooks
             client.event_hooks = {

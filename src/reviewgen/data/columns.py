@@ -143,7 +143,7 @@ def to_examples(
     """Yield the text and the condition values of each record; without a column, each record is a text.
 
     Raises:
-        DataError: A text is not a string or has more characters than allowed, or a condition value is neither a string nor a number.
+        DataError: A text is not a string or is too long, or a condition value is neither a string nor a number.
     """
     if column is None:
         no_values = (None,) * len(conditions)

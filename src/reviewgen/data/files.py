@@ -191,7 +191,7 @@ class _BoundedGzip(gzip.GzipFile):
         chunk = super().read(_CHUNK if size is None or size < 0 else size)
         if self.tell() > self._max_bytes:
             raise DataError(
-                f"{self._file} unpacks to more than {_MAX_RATIO} times its size, unlike any text: unpack it, and look at what it has."
+                f"{self._file} unpacks to more than {_MAX_RATIO} times its size, unlike any text: unpack it and look into it."
             )
         return chunk
 
