@@ -123,6 +123,8 @@ def _check_response(response: Any) -> None:
         HubError: A header or an address breaks a rule.
     """
     rules, headers = _rules.get(), response.headers
+    if rules is not None:
+        _forget_cookies(response)
     names = {_COMMIT_HEADER: headers.get(_COMMIT_HEADER)}
     if response.request.method == "HEAD":
         names |= {"ETag": headers.get("ETag"), _LINKED_ETAG: headers.get(_LINKED_ETAG)}
@@ -135,6 +137,14 @@ def _check_response(response: Any) -> None:
         headers.pop(_XET_HASH, None)
         _check_redirect(response)
         _check_size(response, rules)
+
+
+def _forget_cookies(response: Any) -> None:
+    """Forget the cookies of a response: the client would send them with all later requests, and one may make those fail."""
+    from huggingface_hub import get_session
+
+    if "Set-Cookie" in response.headers:
+        get_session().cookies.clear()
 
 
 def _check_redirect(response: Any) -> None:

@@ -21,6 +21,7 @@ from tests.hostile.hub_server import TOKEN, HostileHub
 __all__ = ["FUZZER"]
 
 _MAX_MESSAGE, _MAX_WAIT, _MAX_GROWTH, _MAX_SECONDS = 500, 120, 1_000, 20
+_HONEST_SHARE = 0.1  # of the cases, after which the same process loads from an honest Hub
 _DEPTH = 8  # folders between the canaries and the cache, so that ../ meets canaries and not this machine
 _TEXTS = ["the film was good and the end was sad", "the end of the film was not good", "a sad film with a good end"] * 4
 
@@ -57,14 +58,23 @@ class HubFuzzer:
         result = self._ask(action)
         problem = self._find_problem(result, before, bool(changed))
         self._hub.attacks, self._hub.files = [], self._files
-        for place in (self._home, self._out):
-            shutil.rmtree(place, ignore_errors=True)
+        self._clear()
+        if not problem and rng.random() < _HONEST_SHARE:
+            later = self._ask("load")
+            problem = (
+                None if later.get("text") == self._expected["text"] else f"an honest Hub was not understood any more: {later}"
+            )
+            self._clear()
         if problem:
             return Outcome("failed", case, problem)
         if "refused" in result:
             return Outcome("clean", case, result["refused"])
         is_same = all(result[name] == value for name, value in self._expected.items())
         return Outcome("same" if is_same else "changed", case)
+
+    def _clear(self) -> None:
+        for place in (self._home, self._out):
+            shutil.rmtree(place, ignore_errors=True)
 
     def close(self) -> None:
         self._stop_child()

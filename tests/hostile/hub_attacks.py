@@ -99,7 +99,7 @@ def choose_files(rng: random.Random, files: dict[str, bytes]) -> dict[str, bytes
 
 def choose_attacks(rng: random.Random, outside: Path, other: str) -> list[Attack]:
     """Return one to three attacks."""
-    makers = [_header, _header, _header, _status, _redirect, _body, _info, _info]
+    makers = [_escape, _escape, _header, _header, _status, _redirect, _body, _info, _info]
     return [rng.choice(makers)(rng, outside, other) for _ in range(rng.choice([1, 1, 2, 3]))]
 
 
@@ -121,6 +121,20 @@ def _header(rng: random.Random, outside: Path, other: str) -> Attack:
             answer.headers[name] = value
 
     return Attack(f"{name}: {'left out' if is_gone else ascii(value)[:60]}", _pattern(rng), change)
+
+
+def _escape(rng: random.Random, outside: Path, other: str) -> Attack:
+    """Return an attack that names a file outside of the cache where the client takes a header for a name."""
+    name = rng.choice(["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+    up = "../" * rng.randint(1, 6)
+    value = rng.choice(
+        [f'"{outside / "planted"}"', str(outside / "planted"), f'"{up}planted"', f"W/{up}planted", f'"x/../{up}planted"']
+    )
+    return Attack(
+        f"{name}: {value[-40:]}",
+        rng.choice(["HEAD .*config.json", "/resolve/", ""]),
+        lambda answer: answer.headers.update({name: value}),
+    )
 
 
 def _status(rng: random.Random, outside: Path, other: str) -> Attack:

@@ -96,6 +96,10 @@ class HostileHub:
         return answer
 
     def _honest_answer(self, path: str, is_hub: bool) -> Answer:
+        if path.startswith(f"/api/models/{REPOSITORY}/tree/"):
+            entries = [_entry(name, data) for name, data in self.files.items()]
+            tree = [{"type": "file", "path": each["rfilename"], "size": each["size"], "oid": each["blobId"]} for each in entries]
+            return Answer(200, {"Content-Type": "application/json"}, json.dumps(tree).encode())
         if path.startswith(f"/api/models/{REPOSITORY}"):
             return Answer(200, {"Content-Type": "application/json"}, json.dumps(self.info()).encode())
         name = unquote(path.rpartition("/")[2])
