@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.errors import ConfigError, OutputExists, StorageError, quoted, storage_errors
 
 __all__ = [
     "LOCKS_OPEN_FILES",
@@ -59,7 +59,7 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
         ConfigError: The argument ``name`` is not a path.
     """
     if not isinstance(value, str | os.PathLike):
-        raise ConfigError(f"{name} must be a path; got {value!r}.")
+        raise ConfigError(f"{name} must be a path; got {quoted(value)}.")
     return Path(value).expanduser()
 
 

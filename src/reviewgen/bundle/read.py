@@ -29,7 +29,7 @@ from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin, quoted
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
 from reviewgen.protocols import Tokenizer
@@ -236,7 +236,7 @@ def _check_types(config: Mapping[str, Any]) -> None:
         expected |= {f"{part}.{key}": dict if key == "config" else str for key in config[part] if key != "files"}
     for key, kind in expected.items():
         if type(facts[key]) is not kind:
-            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {facts[key]!r}.")
+            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {quoted(facts[key])}.")
 
 
 def _read_json(file: Path) -> Any:

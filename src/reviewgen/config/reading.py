@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, TypedDict
 
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 __all__ = ["EvaluateOptions", "ReadingOptions", "refuse_unknown_options"]
 
@@ -60,4 +60,4 @@ def refuse_unknown_options(
     names = [*others, *(name for name in known.__annotations__ if name not in hidden)]
     for name in options:
         if name not in known.__annotations__:
-            raise ConfigError(f"{name!r} is not an argument of {function}. {did_you_mean(name, names)}")
+            raise ConfigError(f"{quoted(name)} is not an argument of {function}. {did_you_mean(name, names)}")

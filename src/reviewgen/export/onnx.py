@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reviewgen.blending.model import Blend
-from reviewgen.errors import ConfigError, PluginError
+from reviewgen.errors import ConfigError, PluginError, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_json, write_text
 from reviewgen.export.onnx_readme import write_readme
 from reviewgen.export.tokenizer_files import write_tokenizer
@@ -71,7 +71,9 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
         try:
             difference = _write_graph(scratch / ONNX, bundle.model, _texts_to_check(model))
         except PluginError as error:
-            raise PluginError(f"The model {name!r} cannot be exported to ONNX: {error} Use `reviewgen serve` instead.") from None
+            raise PluginError(
+                f"The model {quoted(name)} cannot be exported to ONNX: {error} Use `reviewgen serve` instead."
+            ) from None
         write_json(scratch / SETTINGS, _settings(model))
         write_text(scratch / README, write_readme(model, has_json))
         megabytes = (scratch / ONNX).stat().st_size / 1e6

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, refuse_unknown_options
-from reviewgen.errors import BundleError, ConfigError, GenerationError
+from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.hooks import make_hooks
@@ -199,7 +199,7 @@ class ReviewModel:
         """
         request, generator = self._request(prompt, options), self.generator
         if not isinstance(first, int) or isinstance(first, bool) or first < 0:
-            raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
+            raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
         rows = generator.generate(request, first, start_late=False)
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
 
@@ -344,7 +344,7 @@ class ReviewModel:
         if push_to_hub and repo_id is None:
             raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
         if unknown := sorted(push_to_hub_kwargs.keys() - inspect.signature(self.push_to_hub).parameters.keys()):
-            raise ConfigError(f"{unknown[0]!r} is not an argument of save_pretrained or push_to_hub.")
+            raise ConfigError(f"{quoted(unknown[0])} is not an argument of save_pretrained or push_to_hub.")
         if push_to_hub:
             parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
         write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
@@ -521,5 +521,5 @@ def _weight_bits(options: LoadOptions) -> int:
         raise ConfigError("bits is the former name of weight_bits: give weight_bits only.")
     weight_bits = options.get("weight_bits", options.get("bits", 32))
     if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
-        raise ConfigError(f"weight_bits must be 32, 16 or 8; got {weight_bits!r}.")
+        raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
     return weight_bits

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reviewgen.bundle.read import read_training
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.hub.locate import locate
 from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import to_path
@@ -36,9 +36,9 @@ def plot_training(
 ) -> list[LearningCurves]:
     """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
     if isinstance(sources, str | Path) or not sources:
-        raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {sources!r}.")
+        raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {quoted(sources)}.")
     if against not in AXES:
-        raise ConfigError(f"Curves cannot be drawn against {against!r}. {did_you_mean(against, AXES)}")
+        raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
     file = to_path("file", file)
     refuse_plot(file, overwrite)
     names = _names(sources)
@@ -46,7 +46,7 @@ def plot_training(
     listed = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
     known = {name for run in runs for name in run.metrics}
     if unknown := [name for name in listed if name not in known]:
-        raise ConfigError(f"No evaluation has the metric {unknown[0]!r}. {did_you_mean(str(unknown[0]), known)}")
+        raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(str(unknown[0]), known)}")
     save_figure(draw_curves(runs, against, listed), file)
     return runs
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.errors import ConfigError, NotADistribution
+from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.pictures import new_figure, refuse_plot, save_figure
 from reviewgen.runs.fit import Fit
@@ -46,7 +46,7 @@ def sweep(
     refuse_options(options, "sweep", ("setting", "values", "settings"))
     group, name = split_name(setting)
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ConfigError(f"Give a list of at least one value of {setting}; got {values!r}.")
+        raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
     fixed = check_groups(settings)
     if name in fixed[group]:
         raise ConfigError(f"{setting} is both set and swept; do one of the two.")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Unpack
 import torch
 
 from reviewgen.config import check_seed
-from reviewgen.errors import ConfigError, NotADistribution, TrainingError
+from reviewgen.errors import ConfigError, NotADistribution, TrainingError, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
@@ -57,7 +57,7 @@ def tune(
     """Search for good settings; see ``reviewgen.tune``."""
     refuse_options(options, "tune", ("trials", "search", "settings", "storage"))
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ConfigError(f"trials must be a whole number of at least 1; got {trials!r}.")
+        raise ConfigError(f"trials must be a whole number of at least 1; got {quoted(trials)}.")
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
     if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
@@ -95,7 +95,7 @@ def _make_space(parts: TrainingParts, own: Mapping[str, Mapping[str, Any]], sear
     """Return what is searched: what the user names, else what is usual for the model."""
     fixed = [f"{group}.{name}" for group, names in own.items() for name in names]
     if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {search!r}.")
+        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
     if not search:
         return usual_space(parts, fixed)
     if twice := sorted(set(search) & set(fixed)):
