@@ -58,9 +58,16 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: The argument ``name`` is not a path.
     """
-    if not isinstance(value, str | os.PathLike):
+    try:
+        path = Path(value).expanduser()
+        is_path = b"\0" not in os.fsencode(path)
+    except RuntimeError:  # the home folder of a user who does not exist
+        raise ConfigError(f"{name}={quoted(value)} is in a home folder that does not exist. Write the path without ~.") from None
+    except (TypeError, ValueError, AttributeError):  # of another type, of bytes, with surrogates
+        is_path = False
+    if not is_path:
         raise ConfigError(f"{name} must be a path; got {quoted(value)}.")
-    return Path(value).expanduser()
+    return path
 
 
 def refuse_existing(folder: Path) -> None:

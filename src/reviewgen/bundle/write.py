@@ -257,7 +257,7 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     Raises:
         ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
     """
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
     if dtype == "float32":
         return tensors

@@ -5,17 +5,32 @@ set the title of a terminal or hide text. All output passes through here, and co
 texts keep their line breaks, and where standard output is not a terminal they are written as they are.
 """
 
+import contextlib
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-__all__ = ["TerminalConsole", "echo", "echo_text", "error", "escape", "note", "notes", "print_json", "show_log", "show_warnings"]
+__all__ = [
+    "STDOUT",
+    "TerminalConsole",
+    "echo",
+    "echo_text",
+    "error",
+    "escape",
+    "note",
+    "notes",
+    "print_json",
+    "show_log",
+    "show_warnings",
+]
+
+STDOUT = "standard output"
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
@@ -34,6 +49,22 @@ def escape(text: str, keep: str = "") -> str:
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
+@contextlib.contextmanager
+def _named_output(is_error: bool = False) -> Iterator[None]:
+    """Note in an OSError that it was standard output that could not be written, so that ``main`` can say so."""
+    try:
+        yield
+    except OSError as error:
+        if not is_error:
+            error.filename = STDOUT
+        raise
+
+
+def _write(text: str) -> None:
+    with _named_output():
+        sys.stdout.write(text)
+
+
 class TerminalConsole(Console):
     """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain."""
 
@@ -41,6 +72,11 @@ class TerminalConsole(Console):
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; takes the arguments of rich."""
+        with _named_output(self.stderr):
+            super().print(*objects, **options)
 
 
 notes = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
@@ -58,12 +94,12 @@ def error(text: str) -> None:
 
 def echo(text: str = "") -> None:
     """Print a line of a result to standard output."""
-    sys.stdout.write(escape(text) + "\n")
+    _write(escape(text) + "\n")
 
 
 def echo_text(text: str, end: str = "\n") -> None:
     """Print a generated text, or a piece of one, to standard output; as it is where that is not a terminal."""
-    sys.stdout.write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
+    _write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
 def print_json(value: Any) -> None:
@@ -71,7 +107,7 @@ def print_json(value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if sys.stdout.isatty():
         text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
-    sys.stdout.write(text + "\n")
+    _write(text + "\n")
 
 
 class _NoteHandler(logging.Handler):

@@ -129,7 +129,12 @@ def read_stdin() -> str:
 
 def typed_data(text: str) -> str | Path | list[str]:
     """Return a source of texts from the command line, as ``typed_source`` does; for ``-`` the lines of standard input."""
-    return read_stdin().splitlines() if text == "-" else typed_source(text)
+    if text != "-":
+        return typed_source(text)
+    lines = read_stdin().splitlines()
+    if not lines:
+        raise DataError("Standard input is empty: pipe texts into it, one a line, or give a file with --data.")
+    return lines
 
 
 def typed_source(text: str) -> str | Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from reviewgen.cli.console import note
+from reviewgen.cli.console import STDOUT, note
 from reviewgen.interrupts import INTERRUPTED
 
 __all__ = ["describe_os_error", "finish_output", "interruptible", "open_streams"]
@@ -70,11 +70,14 @@ def finish_output() -> None:
 def describe_os_error(error: OSError) -> str:
     """Return a sentence on an error of the operating system that no command has expected."""
     reason = error.strerror or str(error) or type(error).__name__
-    if error.filename is not None:
+    if error.filename not in (None, STDOUT):
         return f"{os.fsdecode(error.filename)} cannot be read or written: {reason}."
+    is_output = error.filename == STDOUT
     try:
         sys.stdout.flush()
     except OSError:
+        is_output = True
+    if is_output:
         _drop_output()
         reason = "it is closed" if error.errno == errno.EBADF else reason
         return f"Standard output cannot be written: {reason}. Redirect it to a file or a terminal."

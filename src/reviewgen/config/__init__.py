@@ -6,11 +6,13 @@
     plugin_names  settings whose values are names of plugins
     reading       the options for reading and cleaning a source of texts
     vocabulary    the fields of a model's config that its tokenizer decides
+    arguments     checks of arguments that are not settings
     descriptions  descriptions of settings, from docstrings and type hints
 
 Standard library only; knows neither torch nor any plugin.
 """
 
+from reviewgen.config.arguments import check_flags, check_list, check_mapping, check_text
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
@@ -45,7 +47,11 @@ __all__ = [
     "TrainingConfig",
     "bounds_of",
     "check",
+    "check_flags",
+    "check_list",
+    "check_mapping",
     "check_seed",
+    "check_text",
     "choices_of",
     "describe_fields",
     "describe_hint",

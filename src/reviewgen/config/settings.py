@@ -37,9 +37,11 @@ __all__ = [
     "RenamedValues",
     "check",
     "check_seed",
+    "check_value",
     "fields_of",
     "from_dict",
     "from_strings",
+    "options_of",
     "parse_duration",
     "parse_settings",
     "rename_values",
@@ -98,7 +100,7 @@ def check(config: Any) -> None:
         ConfigError: A field has the wrong type or is out of range.
     """
     for name, hint in fields_of(type(config)).items():
-        _check_value(name, getattr(config, name), hint)
+        check_value(name, getattr(config, name), hint)
 
 
 def check_seed(seed: int) -> int:
@@ -219,7 +221,7 @@ def _required(cls: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing]
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
+def options_of(hint: Any) -> tuple[Any, ...]:
     """Return the members of a union, or a plain type as its only member."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
@@ -238,8 +240,8 @@ def _rename(value: Any, hint: Any) -> Any:
     return next((extra.new_values.get(value, value) for extra in extras if isinstance(extra, RenamedValues)), value)
 
 
-def _check_value(name: str, value: Any, hint: Any) -> None:
-    """Validate the value of a field.
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Validate the value of a field or an argument.
 
     Raises:
         ConfigError: It has the wrong type or is out of range.
@@ -247,7 +249,7 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
     if get_origin(inner) is tuple and bound is None:
         bound = _unpack(get_args(inner)[0])[1]
-    if not any(_has_type(value, option) for option in _options(inner)):
+    if not any(_has_type(value, option) for option in options_of(inner)):
         raise ConfigError(f"{name} must be {_describe_type(inner)}; got {quoted(value)}.")
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, float) and not _is_finite(part):
@@ -259,7 +261,7 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
 
 def _to_tuple(value: Any, hint: Any) -> Any:
     """Convert a JSON list to a tuple if the type of the field allows one."""
-    takes_tuple = any(get_origin(option) is tuple for option in _options(_unpack(hint)[0]))
+    takes_tuple = any(get_origin(option) is tuple for option in options_of(_unpack(hint)[0]))
     return tuple(value) if isinstance(value, list) and takes_tuple else value
 
 
@@ -288,7 +290,7 @@ def _has_type(value: Any, option: Any) -> bool:
 
 
 def _describe_type(hint: Any) -> str:
-    return " or ".join(_describe_option(option) for option in _options(hint))
+    return " or ".join(_describe_option(option) for option in options_of(hint))
 
 
 def _describe_option(option: Any) -> str:
@@ -318,7 +320,7 @@ def _convert(name: str, text: str, hint: Any) -> Any:
         ConfigError: It is not a value of any of them.
     """
     inner, _ = _unpack(hint)
-    for option in _options(inner):
+    for option in options_of(inner):
         value = _convert_to(text, option)
         if _has_type(value, option):
             return value

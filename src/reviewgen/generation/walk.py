@@ -109,7 +109,8 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
-        if not 0 <= token < self._tokenizer.vocab_size or token == self._tokenizer.bos_id:
+        is_id = isinstance(token, int) and not isinstance(token, bool)
+        if not is_id or not 0 <= token < self._tokenizer.vocab_size or token == self._tokenizer.bos_id:
             raise ConfigError(
                 f"Token {quoted(token)} cannot be taken: ids are 0 to {self._tokenizer.vocab_size - 1}, without bos."
             )
@@ -123,9 +124,10 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
+        _checked(text)
         before = self._ids
         is_canonical = self._tokenizer.encode(self.text) == before
-        after = self._tokenizer.encode(self.text + _checked(text)) if is_canonical else before + self._tokenizer.encode(text)
+        after = self._tokenizer.encode(self.text + text) if is_canonical else before + self._tokenizer.encode(text)
         if after == before:
             raise ConfigError(f"The tokenizer has no token for {quoted(text)}, so nothing was added.")
         self._append((*self._prefix, *after))

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import Preset
+from reviewgen.config import Preset, check_text
 from reviewgen.errors import BrokenPlugin, PluginConflict, PluginError, SourceError, UnknownPlugin, did_you_mean, quoted
 from reviewgen.names import parse_preset, split_distribution
 from reviewgen.registry.installed_points import (
@@ -222,14 +222,17 @@ def register_model(name: str, model: Any) -> None:
 
     Raises:
         PluginConflict: reviewgen itself has a model of that name.
+        ConfigError: The name is not a string.
         SourceError: The name cannot be part of a preset's name.
         BrokenPlugin: It is written for another major version of the contract.
     """
+    check_text("name", name)
     _register("model", name, model)
 
 
 def register_tokenizer(name: str, tokenizer: Any) -> None:
     """Register a tokenizer class under a name, for the running process only; works and raises as ``register_model``."""
+    check_text("name", name)
     _register("tokenizer", name, tokenizer)
 
 

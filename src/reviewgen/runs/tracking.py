@@ -54,7 +54,7 @@ def check_tracker(name: str | None) -> None:
     if name is None:
         return
     trackers = _tracker_classes()
-    if name not in trackers:
+    if not isinstance(name, str) or name not in trackers:
         raise ConfigError(f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}")
     if trackers[name].__module__.startswith("accelerate.") and not _is_installed(name):
         raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")

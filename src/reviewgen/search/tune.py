@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack
 
 import torch
 
-from reviewgen.config import check_seed
+from reviewgen.config import check_list, check_seed
 from reviewgen.errors import ConfigError, NotADistribution, TrainingError, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.runs.fit import Fit
@@ -83,12 +83,15 @@ def tune(
 
 def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
     """Return the trial with the fewest bits per character; see ``reviewgen.best_trial``."""
-    tried = list(trials)
+    tried = check_list("trials", trials, "list(reviewgen.tune(...))")
+    if wrong := [trial for trial in tried if not isinstance(trial, TuneTrial)]:
+        raise ConfigError(f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them.")
     done = [trial for trial in tried if trial.outcome == "done" and trial.bits is not None]
     if not done:
         reason = f": {tried[-1].problem}" if tried and tried[-1].problem else "."
         raise TrainingError(f"None of {len(tried)} trials gave a model{reason}")
-    return min(done, key=lambda trial: (trial.bits, trial.number))
+    best: TuneTrial = min(done, key=lambda trial: (trial.bits, trial.number))
+    return best
 
 
 def _make_space(parts: TrainingParts, own: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any] | None) -> Space:
