@@ -100,7 +100,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
-    from reviewgen.errors import ConfigError
+    from reviewgen.errors import ConfigError, quoted
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
     from reviewgen.runs.progress import open_view
@@ -108,7 +108,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
 
     refuse_unknown_options(options, TrainOptions, "train")
     if not isinstance(progress, bool):
-        raise ConfigError(f"progress must be True or False; got {progress!r}.")
+        raise ConfigError(f"progress must be True or False; got {quoted(progress)}.")
     run = TrainingRun(start, source, **options)
     view = open_view(run, progress)
     with compiling_notice.silenced():

@@ -237,6 +237,8 @@ def _find_problem(receipt: Any) -> str | None:
     model, settings = receipt["model"], receipt["settings"]
     if set(model) != {"source", "preset", "digest", "bits"} or not isinstance(model["source"], str | None):
         return "model must have the keys source, preset, digest and bits, and its source must be a string or null"
+    if not isinstance(model["preset"], str) or not isinstance(model["digest"], str | None) or model["bits"] not in (32, 16, 8):
+        return "its model must have a preset and a digest, which are strings, and its bits must be 32, 16 or 8"
     if not {"generation_config"} <= set(settings) <= {"generation_config", *_OPTIONAL_SETTINGS}:
         return f"settings must have a generation_config, and may have {', '.join(_OPTIONAL_SETTINGS)}, but no other key"
     if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MAX_TEXTS:

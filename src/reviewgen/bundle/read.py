@@ -30,7 +30,7 @@ from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, UnknownPlugin
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, UnknownPlugin, quoted
 from reviewgen.lexicon import read_lexicon
 from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
@@ -282,7 +282,7 @@ def _check_types(config: Mapping[str, Any]) -> None:
         expected |= {f"{part}.{key}": dict if key == "config" else str for key in config[part] if key != "files"}
     for key, kind in expected.items():
         if type(facts[key]) is not kind:
-            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {facts[key]!r}.")
+            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {quoted(facts[key])}.")
 
 
 def _check_preset(preset: str) -> None:

@@ -34,7 +34,7 @@ from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
 from reviewgen.config import GenerationConfig, check_saved_generation, read_json, to_dict
-from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import Index, write_index
 from reviewgen.registry import Plugin, find_weights
@@ -327,8 +327,8 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     Raises:
         ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
     if dtype == "float32":
         return tensors
     if not isinstance(bundle.model, nn.Module):

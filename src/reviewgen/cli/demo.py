@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import echo, note, notes, print_json
 from reviewgen.cli.serve import leave_out, require_extra
 from reviewgen.errors import ConfigError
 from reviewgen.registry import describe_weights, list_presets, name_of
@@ -58,7 +58,7 @@ def demo(
         if as_json:
             print_json({"url": url, "models": list(loaded), "failed": failed})
         else:
-            typer.echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
+            echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
         sys.stdout.flush()
         if open_browser:  # some browsers return when they are closed
             threading.Thread(target=open_page, args=[url], daemon=True).start()

@@ -1,6 +1,5 @@
 """``reviewgen explain``: a text through a model, step by step, with the actual numbers."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def explain(
     with notes.status("Explaining ..."):
         explanation = explain_model(
             model,
-            [sys.stdin.read() if each == "-" else each for each in text] if text else None,
+            [options.read_stdin() if each == "-" else each for each in text] if text else None,
             conditions=options.typed_conditions(condition),
             data=None if data is None else options.typed_data(data),
             split=split,

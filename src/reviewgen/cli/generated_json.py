@@ -19,7 +19,7 @@ __all__ = ["print_generated"]
 _IN_MEMORY = 1 << 20  # bytes of copy reports; more are kept in a temporary file
 
 
-def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number: int, *, with_novelty: bool) -> None:
+def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number: int, *, with_novelty: bool) -> tuple[int, int]:
     """Print facts of a call and its texts as one JSON object, on a terminal when it is whole.
 
     Args:
@@ -27,19 +27,24 @@ def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number
         texts: The texts. If the first one cannot be generated, nothing is printed.
         number: How many texts were asked for.
         with_novelty: Whether the report of what was copied is printed for each text.
+
+    Returns:
+        How many texts there are, and how many new tokens they have.
     """
     stream = sys.stdout  # rich puts a stream of its own there while the status is shown
     with notes.status(f"Generating {number:,} texts ..."):
         if not stream.isatty():
-            _write(stream.write, facts, texts, with_novelty)
-            return
+            return _write(stream.write, facts, texts, with_novelty)
         whole = io.StringIO()
-        _write(whole.write, facts, texts, with_novelty)
+        counts = _write(whole.write, facts, texts, with_novelty)
     print_json(json.loads(whole.getvalue()))
+    return counts
 
 
-def _write(write: Callable[[str], object], facts: dict[str, Any], texts: Iterable["Generation"], with_novelty: bool) -> None:
-    """Write the object: the facts, the texts one by one, then what was kept of each."""
+def _write(
+    write: Callable[[str], object], facts: dict[str, Any], texts: Iterable["Generation"], with_novelty: bool
+) -> tuple[int, int]:
+    """Write the object: the facts, the texts one by one, then what was kept of each; return the texts and tokens in numbers."""
     reasons: list[str] = []
     new_tokens: list[int] = []
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="ascii") as reports:
@@ -62,6 +67,7 @@ def _write(write: Callable[[str], object], facts: dict[str, Any], texts: Iterabl
             reports.seek(0)
             _write_list(write, "novelty", map(json.loads, reports))
         write("\n}\n")
+    return len(new_tokens), sum(new_tokens)
 
 
 def _write_list(write: Callable[[str], object], name: str, values: Iterable[Any]) -> None:

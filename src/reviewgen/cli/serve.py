@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError, ReviewgenError
+from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.errors import ConfigError, ReviewgenError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +117,13 @@ def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool,
     else:
         body = json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40})
         key = '-H "Authorization: Bearer $KEY" ' if has_keys else ""
-        typer.echo(f"Serving {', '.join(names)} at {url}/v1\nFields of a request: {url}/docs. Ctrl-C ends the server. Try:\n")
-        typer.echo(f"curl {url}/v1/completions {key}\\\n  -H 'Content-Type: application/json' \\\n  -d {_quote(body)}\n")
+        echo(f"Serving {', '.join(names)} at {url}/v1")
+        echo(f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:")
+        echo()
+        echo(f"curl {url}/v1/completions {key}\\")
+        echo("  -H 'Content-Type: application/json' \\")
+        echo(f"  -d {_quote(body)}")
+        echo()
     sys.stdout.flush()
 
 
@@ -157,7 +162,7 @@ def _origins(given: list[str] | None) -> tuple[str, ...]:
     for origin in given or ():
         scheme, _, rest = origin.partition("://")
         if origin != "*" and (scheme not in ("http", "https") or not rest or "/" in rest):
-            raise ConfigError(f"{origin!r} is not an origin: give scheme and host only, as in https://example.org, or *.")
+            raise ConfigError(f"{quoted(origin)} is not an origin: give scheme and host only, as in https://example.org, or *.")
     return tuple(given or ())
 
 

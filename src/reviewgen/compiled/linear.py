@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from reviewgen.compiled import compiled, inlined, reordered
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, quoted
 
 __all__ = [
     "PANEL",
@@ -110,7 +110,7 @@ def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise BundleError(f"The tensor {name!r} holds NaN or infinity, so the model cannot be used. Train it again.")
+            raise BundleError(f"The tensor {quoted(name)} holds NaN or infinity, so the model cannot be used. Train it again.")
 
 
 def _aligned(shape, dtype):

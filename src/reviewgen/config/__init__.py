@@ -8,11 +8,13 @@
     plugin_names  settings whose values are names of plugins
     reading       the options for reading and cleaning a source of texts
     vocabulary    the fields of a model's config that its tokenizer decides
+    arguments     checks of arguments that are not settings
     descriptions  descriptions of settings, from docstrings and type hints
 
 Standard library only; knows neither torch nor any plugin.
 """
 
+from reviewgen.config.arguments import check_flags, check_list, check_mapping, check_text
 from reviewgen.config.bounded import MAX_DEPTH, MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY, parse_json, read_json, read_text
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
@@ -53,8 +55,12 @@ __all__ = [
     "TrainingConfig",
     "bounds_of",
     "check",
+    "check_flags",
+    "check_list",
+    "check_mapping",
     "check_saved_generation",
     "check_seed",
+    "check_text",
     "choices_of",
     "describe_fields",
     "describe_hint",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from reviewgen.data.lines import too_long
 from reviewgen.data.shards import Shard
-from reviewgen.errors import DataError, did_you_mean
+from reviewgen.errors import DataError, did_you_mean, quoted
 
 __all__ = ["Example", "TextStream", "choose_columns", "to_examples"]
 
@@ -103,7 +103,7 @@ def choose_columns(
     first = next((record for record in head if not _is_missing(record)), "")
     if isinstance(first, str):
         if text_column not in (None, "text"):
-            raise DataError(f"{name} has no columns, so there is no {text_column!r}; leave the text column out.")
+            raise DataError(f"{name} has no columns, so there is no {quoted(text_column)}; leave the text column out.")
         notes = _note_missing_columns(name, conditions, [], allow_missing)
         preview = [_preview_text(record) for record in head[:3]]
         return TextStream(name, to_examples(records, name, None, conditions, max_characters), preview=preview, notes=notes)
@@ -113,9 +113,9 @@ def choose_columns(
     columns = list(dict.fromkeys(str(key) for record in head for key in record))
     column = text_column if text_column is not None else _guess_text_column(name, columns, head)
     if column not in columns:
-        raise DataError(f"{name} has no column {column!r}. {did_you_mean(column, columns)}")
+        raise DataError(f"{name} has no column {quoted(column)}. {did_you_mean(column, columns)}")
     if column in conditions:
-        raise DataError(f"The column {column!r} of {name} holds the text, so it cannot be a condition.")
+        raise DataError(f"The column {quoted(column)} of {name} holds the text, so it cannot be a condition.")
     notes = _note_missing_columns(name, conditions, columns, allow_missing)
     return TextStream(
         name,
@@ -133,7 +133,7 @@ def _note_missing_columns(name: str, conditions: Sequence[str], columns: list[st
     missing = [condition for condition in conditions if condition not in columns]
     if missing and not allow_missing:
         known = did_you_mean(missing[0], columns) if columns else "It has no columns at all."
-        raise DataError(f"{name} has no column {missing[0]!r} for the condition of that name. {known}")
+        raise DataError(f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}")
     return [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
@@ -219,7 +219,9 @@ def _as_condition_value(value: Any, number: int, condition: str, name: str) -> s
         return str(value)
     if not isinstance(value, Real):
         kind = type(value).__name__
-        raise DataError(f"Value {number} of column {condition!r} of {name} is of type {kind}, neither a string nor a number.")
+        raise DataError(
+            f"Value {number} of column {quoted(condition)} of {name} is of type {kind}, neither a string nor a number."
+        )
     try:
         return float(value) if math.isfinite(value) else None
     except OverflowError:  # an integer too large for a float

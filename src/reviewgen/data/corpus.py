@@ -28,7 +28,7 @@ from reviewgen.data.shards import Shard
 from reviewgen.data.sources import open_texts
 from reviewgen.data.spool import LineRange, Spool, read_spool
 from reviewgen.data.workers import count_workers, run_tasks
-from reviewgen.errors import ConfigError, DataError, storage_errors
+from reviewgen.errors import ConfigError, DataError, quoted, storage_errors
 
 __all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "shorten"]
 
@@ -286,7 +286,7 @@ def read_examples(source: Any, workspace: Path, config: DataConfig, *, split: st
         ConfigError: The split is unknown.
     """
     if split not in ("all", *SPLITS):
-        raise ConfigError(f"A split is all, train, validation or test; got {split!r}.")
+        raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
     return _read_all(source, workspace, config) if split == "all" else _read_split(source, workspace, config, split)
 
 

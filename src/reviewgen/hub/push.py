@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from reviewgen.bundle.layout import CARD, CONFIG, CURVE, MANIFEST, OPTIONAL_FILES, files_of
 from reviewgen.bundle.manifest import write_manifest
 from reviewgen.config import parse_json, read_json, read_text
-from reviewgen.errors import BundleError, ConfigError, HubError
+from reviewgen.errors import BundleError, ConfigError, HubError, quoted
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.hub_client import restrict_client
 from reviewgen.names import HubSource
@@ -111,7 +111,9 @@ def check_push(folder: Path, target: HubSource, before: Remote, options: PushOpt
         HubError: A private repository is asked for, and the existing one is public.
     """
     if options.get("create_pr") and target.revision is not None:
-        raise ConfigError(f"A pull request is always opened against main: leave out revision={target.revision!r}, or create_pr.")
+        raise ConfigError(
+            f"A pull request is always opened against main: leave out revision={quoted(target.revision)}, or create_pr."
+        )
     if options.get("private") and before.is_private is False:
         raise HubError(
             f"The repository {target.repo_id} exists and is public: make it private on its page, or choose another name."
@@ -184,5 +186,5 @@ def _match(names: Set[str], patterns: Any) -> set[str]:
     """
     listed = [patterns] if isinstance(patterns, str) else patterns or []
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
-        raise ConfigError(f"File patterns must be a string or a list of strings, as in '*.json'; got {patterns!r}.")
+        raise ConfigError(f"File patterns must be a string or a list of strings, as in '*.json'; got {quoted(patterns)}.")
     return {name for name in names if any(fnmatch(name, pattern) for pattern in listed)}

@@ -20,7 +20,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from reviewgen.api import load
-from reviewgen.errors import ConfigError, ReviewgenError, StorageError
+from reviewgen.errors import ConfigError, ReviewgenError, StorageError, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.serving.app import create_app
 from reviewgen.serving.engine import Engine
@@ -75,7 +75,9 @@ def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
-        raise ConfigError(f"{host!r} is not an address: {error.strerror}. Give one of this machine, as in 127.0.0.1.") from None
+        raise ConfigError(
+            f"{quoted(host)} is not an address: {error.strerror}. Give one of this machine, as in 127.0.0.1."
+        ) from None
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
