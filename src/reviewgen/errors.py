@@ -156,7 +156,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if not names:
         return "There are none."
-    near = difflib.get_close_matches(wrong, names, n=1)
+    near = difflib.get_close_matches(wrong[:_KNOWN], names, n=1)  # a longer one is not a slip, and takes long
     hint = f"Did you mean {near[0]!r}? " if near else ""
     shown = names[: max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
