@@ -41,7 +41,7 @@ def demo(
     require_extra("demo")
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
-    from reviewgen.serving.server import ServerOptions, load_models, make_app, open_socket, run
+    from reviewgen.serving.server import ServerOptions, load_engines, make_app, open_socket, run
 
     named = [name_source(given) for given in models or installed_models()]
     check_names(named)
@@ -50,7 +50,7 @@ def demo(
     url = f"http://{_HOST}:{listening.getsockname()[1]}/"
     failed: dict[str, str] = {}
     with notes.status(f"Loading {', '.join(name for name, _ in named)} ..."):
-        loaded = load_models(dict(named), bits, leave_out(failed))
+        loaded = load_engines(dict(named), bits, leave_out(failed), limits.max_rows)
     app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), loaded)
 
     def announce() -> None:

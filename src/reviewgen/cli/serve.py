@@ -81,7 +81,7 @@ def serve(
 
 def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bool) -> None:
     """Open the port, load the models, and serve."""
-    from reviewgen.serving.server import load_models, make_app, open_socket, run
+    from reviewgen.serving.server import load_engines, make_app, open_socket, run
 
     listening = open_socket(host, port, given.limits.stall_seconds)
     url = _url(host, listening.getsockname()[1])
@@ -96,8 +96,8 @@ def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bo
         run_workers(given, listening, workers, leave_out(failed), announce)
         return
     with notes.status(f"Loading {', '.join(given.sources)} ..."):
-        models = load_models(given.sources, given.weight_bits, leave_out(failed))
-    run(make_app(given, models), listening, lambda: announce(list(models)), given.access_log)
+        engines = load_engines(given.sources, given.weight_bits, leave_out(failed), given.limits.max_rows)
+    run(make_app(given, engines), listening, lambda: announce(list(engines)), given.access_log)
 
 
 def leave_out(failed: dict[str, str]) -> "Callable[[str, ReviewgenError], None]":
