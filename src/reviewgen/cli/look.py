@@ -9,6 +9,8 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
+import typer
+
 from reviewgen.cli import options
 from reviewgen.cli.care import care
 from reviewgen.cli.console import echo, notes, print_json
