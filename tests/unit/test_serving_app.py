@@ -25,7 +25,7 @@ from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import BrokenPlugin, ConfigError, WorkerError
-from reviewgen.serving import workers
+from reviewgen.serving import app, workers
 from reviewgen.serving.app import create_app
 from reviewgen.serving.choices import Piece, logprobs_of
 from reviewgen.serving.events import Alternative, TokenEvent
@@ -414,6 +414,23 @@ def test_a_bad_body_is_refused_in_a_sentence(server, body, status, sentence):
     assert response.status_code == status and sentence in error_of(response)["message"]
 
 
+def test_a_large_body_is_parsed_by_another_thread(server, monkeypatch):
+    threads, parse = [], app.parse_object
+    monkeypatch.setattr(app, "parse_object", lambda body: threads.append(threading.current_thread()) or parse(body))
+    assert server.complete(model="ngram-char", max_tokens=1).status_code == 200
+    assert server.complete(model="ngram-char", max_tokens=1, user="a" * 100_000).status_code == 200
+    assert error_of(server.complete(model="ngram-char", stop="a" * 100_000))["param"] == "stop"
+    loop, *others = threads
+    assert loop not in others and len(others) == 2
+
+
+def test_a_message_about_a_long_value_is_made_quickly(server):
+    for fields in ({"n" * 900_000: 1}, {"model": "n" * 900_000}, {"conditions": {"n" * 900_000: 1}}, {"stop": "n" * 900_000}):
+        started = time.process_time()
+        assert server.complete(**{"model": "ngram-char"} | fields).status_code in (400, 404)
+        assert time.process_time() - started < 0.5  # client and server; a second without limits on what is searched
+
+
 def test_a_large_body_is_refused_before_it_is_read(server):
     def endless():
         while True:  # sent in chunks, without a length
@@ -715,7 +732,7 @@ def test_a_second_interrupt_leaves_no_traceback_of_a_client_that_does_not_read(f
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)  # a tenth of the shutdown time would do on an idle machine
     raw.close()
     assert process.returncode == 0 and said == ""
 
