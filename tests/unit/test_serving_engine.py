@@ -270,6 +270,33 @@ def test_any_model_is_called_token_by_token(letters: tuple[ReviewModel, Engine])
         expect(client.wait(), generated(model, prompt, **settings))
 
 
+def test_long_prompts_of_requests_that_are_gone_are_not_fed() -> None:
+    class Waits(TableModel):
+        """Waits before it reads a long prompt."""
+
+        def __call__(self, ids: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if ids.shape[1] > 100:
+                assert goes_on.wait(PATIENCE)
+            return super().__call__(ids, state)
+
+    goes_on, fake = threading.Event(), Waits(table(LETTERS.vocab_size, eos=-2.0))
+    model = review_model(fake, LETTERS)
+    engine = Engine(model)
+    prompts = [letter + "ab" * 300 for letter in "abcdefgh"]
+    gone = [Client(engine, request_of(model, prompt)) for prompt in prompts]
+    while engine.stats().live_rows < len(gone):
+        time.sleep(0.01)
+    stays = Client(engine, request_of(model, prompts[-1], seed=1))  # waits for the same prompt as one that goes
+    for client in gone:
+        assert client.job is not None
+        client.job.cancel()
+    goes_on.set()
+    expect(stays.wait(), generated(model, prompts[-1], seed=1))
+    fed = sum(shape[1] for shape in fake.calls if shape[1] > 100)  # in pieces of up to 512 tokens
+    assert fed <= 3 * 602  # the first, which was being fed; the one that is waited for; and that of generate
+    engine.close()
+
+
 def test_logits_processors_and_stopping_criteria(model: ReviewModel, engine: Engine) -> None:
     def louder(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         return scores * 1.5

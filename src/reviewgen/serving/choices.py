@@ -76,8 +76,8 @@ class Choice:
 
     @property
     def scored_tokens(self) -> int:
-        """The number of tokens of the prompt that the next piece has."""
-        return len(self._prompt or ())
+        """The number of tokens that the next piece has."""
+        return len(self._prompt or ()) + len(self._held)
 
     def add(self, event: TokenEvent) -> None:
         """Append a token."""

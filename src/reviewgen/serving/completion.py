@@ -46,7 +46,8 @@ class Completion:
     @property
     def is_large(self) -> bool:
         """Whether the next response or chunk has so many numbers that its JSON takes long."""
-        return sum(choice.scored_tokens for choice in self.choices) * (2 + (self.call.fields.logprobs or 0)) > _LARGE
+        logprobs = self.call.fields.logprobs
+        return logprobs is not None and sum(choice.scored_tokens for choice in self.choices) * (2 + logprobs) > _LARGE
 
     @property
     def is_over(self) -> bool:

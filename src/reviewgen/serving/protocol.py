@@ -20,6 +20,7 @@ from reviewgen.serving.problems import Problem, problem_of
 __all__ = ["Call", "find_model", "make_call"]
 
 _MAX_WORDS = 16  # of must_include
+_MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
 _NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "suffix": ""}
 _INSTEAD = {
     "presence_penalty": "Use repetition_penalty.",
@@ -103,6 +104,7 @@ def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Ca
         request = _make_request(fields, prompts, model, limits)
     except ReviewgenError as error:
         raise problem_of(error) from None
+    _refuse_many_numbers(fields, ids, request)
     tries = range(fields.tries_per_prompt)
     repeated = [each for each in with_bos for _ in tries]
     return Call(fields, request, None if ids is None else [each for each in ids for _ in tries], repeated)
@@ -208,6 +210,17 @@ def _refuse_long(length: int, unit: str, limits: Limits) -> None:
     if length > limits.max_prompt:
         message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
         raise Problem(400, message, "prompt", "limit_exceeded")
+
+
+def _refuse_many_numbers(fields: CompletionFields, ids: Sequence[Sequence[int]] | None, request: Request) -> None:
+    """Raise where a response would have millions of log probabilities at once."""
+    if fields.logprobs is None:
+        return
+    prompts = sum(map(len, ids or ())) * fields.tries_per_prompt if fields.scores_prompts else 0
+    new = 0 if fields.stream else request.config.max_new_tokens * len(request.prompts)
+    if (count := (prompts + new) * (1 + fields.logprobs)) > _MAX_NUMBERS:
+        message = f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have {count:,}"
+        raise Problem(400, f"{message}: ask for fewer texts or tokens, lower logprobs, or stream.", "logprobs", "limit_exceeded")
 
 
 def _measure(prompt: Any) -> tuple[int, int, str]:

@@ -214,6 +214,7 @@ def _log(access_log: bool) -> None:
     """Log faults, and each request if asked for, to standard error; headers, and so the keys, are never logged."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda record: "WebSocket library" not in record.getMessage())  # uvicorn's advice to install one
     logger = logging.getLogger("uvicorn")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.WARNING)

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError
+from reviewgen.generation import Request
 from reviewgen.serving.completion import Completion
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.events import Event
@@ -52,6 +54,7 @@ class Service:
         self.engines = dict(engines)
         self._running: set[Inbox[Event]] = set()
         self._is_closing = False
+        self._submitting: Counter[tuple[str, bool]] = Counter()  # texts that are on their way to an engine
         for name, each in self.models.items():
             if name in self.engines:
                 continue
@@ -103,7 +106,7 @@ class Service:
         """Return the answer to a request.
 
         Raises:
-            Problem: A field is wrong, the queue is full, or the server is shutting down.
+            Problem: A field is wrong, or the server is shutting down.
         """
         if self._is_closing:
             headers = {"retry-after": "5", "connection": "close"}
@@ -113,11 +116,24 @@ class Service:
             raise Problem(400, f"model must be a string; got {name!r}.", "model", "invalid_value")
         served = self.find(name)
         call = make_call(body, served.model, self.limits)
-        stats = self.engines[served.name].stats()
-        waiting = stats.offline_rows if is_offline(call.request) else stats.waiting_rows
-        if waiting + len(call.request.prompts) > self.limits.max_waiting:
-            raise too_busy(waiting)
         return Answer(self, Completion(served.name, call, served.model.tokenizer.bos_id, served.model.tokenizer.eos_id))
+
+    @contextlib.contextmanager
+    def place(self, model: str, request: Request) -> Iterator[None]:
+        """Keep places in the queue for the texts of a request while it is submitted, which may wait for another thread.
+
+        Raises:
+            Problem: The queue is full.
+        """
+        kind, texts, stats = (model, is_offline(request)), len(request.prompts), self.engines[model].stats()
+        waiting = (stats.offline_rows if kind[1] else stats.waiting_rows) + self._submitting[kind]
+        if waiting + texts > self.limits.max_waiting:
+            raise too_busy(waiting)
+        self._submitting[kind] += texts
+        try:
+            yield
+        finally:
+            self._submitting[kind] -= texts
 
 
 @dataclass
@@ -176,9 +192,10 @@ class Answer:
         options: dict[str, Any] = {"tokens": call.needs_tokens, "score_prompts": call.fields.scores_prompts}
         submit = partial(engine.submit, call.request, inbox.deliver, call.alternatives, **options)
         try:
-            if call.request.novelty is None:
-                return submit(prompt_ids=call.prompt_ids)
-            return await asyncio.to_thread(submit, prompt_ids=call.prompt_ids)  # an index takes a moment the first time
+            with self.service.place(self.completion.model, call.request):
+                if call.request.novelty is None:
+                    return submit(prompt_ids=call.prompt_ids)
+                return await asyncio.to_thread(submit, prompt_ids=call.prompt_ids)  # an index takes a moment the first time
         except ReviewgenError as error:
             raise problem_of(error) from None
 
