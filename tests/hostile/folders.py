@@ -191,7 +191,9 @@ def names(folder: Path, root: Path, source: random.Random) -> str:
     file, elsewhere = pick(folder, source), root / "elsewhere"
     what = source.choice(["remove", "rename", "case", "link", "loop", "device", "folder", "pipe", "add", "empty"])
     if what == "add":
-        name = source.choice(["x.py", "model.pkl", "manifest.json.bak", "..x", "a" * 200, "\n", "é", ".lock", "novelty.safetensors"])
+        name = source.choice(
+            ["x.py", "model.pkl", "manifest.json.bak", "..x", "a" * 200, "\n", "é", ".lock", "novelty.safetensors"]
+        )
         (folder / name).write_bytes(source.randbytes(9))
         return f"add {name[:20]!r}"
     if what == "empty":
@@ -298,5 +300,13 @@ ODD: list[Any] = [
     *(0.5, 1e-320, 1e-30, 1e30, 1e308, math.inf, -math.inf, math.nan, -0.0, "<deep>", "<digits>"),
     *("", "x", "../x", "/etc/passwd", [], {}, [[]], {"": {}}, [None], ["x"] * 1000, {"x": 1}, list(range(300))),
 ]
-KINDS: dict[Callable[[Path, Path, random.Random], str], float] = {flip: 3, cut: 1, fill: 2, swap: 1, names: 1, edit_json: 4, edit_header: 3}
+KINDS: dict[Callable[[Path, Path, random.Random], str], float] = {
+    flip: 3,
+    cut: 1,
+    fill: 2,
+    swap: 1,
+    names: 1,
+    edit_json: 4,
+    edit_header: 3,
+}
 FUZZER = Folders()
