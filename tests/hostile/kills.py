@@ -1,7 +1,7 @@
 """Processes that are killed, at any moment, while they train, save, write texts to a file or publish.
 
 Each case forks this process, which has imported everything, and kills the child after a part of the time that its work takes.
-Afterwards a saved folder is the old one or the new one and whole, and the same command, run again, completes with the result of an
+Afterwards a saved folder is the old or the new one and whole, and the same command, run again, completes with the result of an
 undisturbed run and leaves nothing lying about.
 """
 
