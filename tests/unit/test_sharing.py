@@ -301,6 +301,7 @@ def test_generation_defaults_do_not_change_what_is_scanned(
 ) -> None:
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(defaults))
+    (tmp_path / "model" / "manifest.json").unlink()  # an edit on purpose
     answer, notes = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), PUSH, "notes")
     assert "/commit/" in answer
     assert any("Scanned 203 samples" in note and "a token copy rate of" in note for note in notes)
