@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.errors import ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.scratch import NEW, OLD, abandoned_folders, scratch_folder
 
 __all__ = [
@@ -57,9 +57,16 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: The argument ``name`` is not a path.
     """
-    if not isinstance(value, str | os.PathLike):
-        raise ConfigError(f"{name} must be a path; got {value!r}.")
-    return Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+        is_path = b"\0" not in os.fsencode(path)
+    except RuntimeError:  # the home folder of a user who does not exist
+        raise ConfigError(f"{name}={quoted(value)} is in a home folder that does not exist. Write the path without ~.") from None
+    except (TypeError, ValueError, AttributeError):  # of another type, of bytes, with surrogates
+        is_path = False
+    if not is_path:
+        raise ConfigError(f"{name} must be a path; got {quoted(value)}.")
+    return path
 
 
 def refuse_existing(folder: Path) -> None:

@@ -222,12 +222,24 @@ def test_searches_take_turns(model: ReviewModel, engine: Engine) -> None:
     long.job.cancel()
 
 
+def test_a_hopeless_search_does_not_hold_up_another(model: ReviewModel, engine: Engine) -> None:
+    hopeless: dict[str, Any] = {"must_include": "\u2603", "max_new_tokens": 10**9, "min_new_tokens": 10**9, "max_time": PATIENCE}
+    first = Client(engine, request_of(model, seed=1, **hopeless))
+    settings: dict[str, Any] = {"must_include": "e", "seed": 2, "num_return_sequences": 2, "max_new_tokens": 20}
+    expect(Client(engine, request_of(model, **settings)).wait(), generated(model, **settings))
+    assert first.events == []
+    assert first.job is not None
+    first.job.cancel()
+
+
 def test_the_time_of_a_search_counts_while_it_waits(model: ReviewModel, engine: Engine) -> None:
     hopeless: dict[str, Any] = {"must_include": "\u2603", "max_new_tokens": 10**9, "min_new_tokens": 10**9}
-    first = Client(engine, request_of(model, max_time=0.5, **hopeless))
-    second = Client(engine, request_of(model, max_time=0.2, must_include="e")).wait()
-    assert second.failure is not None and isinstance(second.failure.error, OutOfTime)
-    assert first.wait().failure is not None
+    clients = [Client(engine, request_of(model, max_time=2.0, **hopeless)) for _ in range(3)]
+    late = Client(engine, request_of(model, max_time=1e-9, must_include="e")).wait()
+    assert late.failure is not None and isinstance(late.failure.error, OutOfTime)
+    started = time.monotonic()
+    assert all(client.wait().failure is not None for client in clients)
+    assert time.monotonic() - started < PATIENCE / 2
 
 
 def test_a_text_that_goes_back_is_streamed_at_its_end() -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, MANIFEST, MANIFEST_SCRATCH, SCRATCH, files_of
+from reviewgen.config import read_json
 from reviewgen.errors import BundleError
 from reviewgen.storage import fsync_folder, write_file
 
 __all__ = ["SavedFile", "compare", "digest_files", "finish_defaults", "read_manifest", "write_manifest"]
 
-_MAX_BYTES = 1_000_000
 _MAX_NAMED = 2  # further files that a message names
 
 
@@ -54,7 +54,7 @@ def write_manifest(folder: Path, names: Collection[str] | None = None, changed: 
         OSError: The operating system refused a step.
     """
     if names is None:
-        names = files_of(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        names = files_of(read_json(folder / CONFIG))
     files = digest_files(folder, names) | dict(changed or {})
     content = {"files": {name: asdict(file) for name, file in sorted(files.items())}}
     scratch = folder / MANIFEST_SCRATCH
@@ -80,8 +80,8 @@ def read_manifest(folder: Path, names: Collection[str]) -> dict[str, SavedFile] 
     if not file.exists():
         return None
     try:
-        content = json.loads(file.read_bytes()) if file.stat().st_size <= _MAX_BYTES else None
-    except (ValueError, RecursionError):
+        content = read_json(file)
+    except ValueError:
         content = None
     files = content.get("files") if isinstance(content, dict) and content.keys() == {"files"} else None
     if not isinstance(files, dict) or not files.keys() <= {*names} - {CARD, MANIFEST} or not all(map(_is_entry, files.values())):

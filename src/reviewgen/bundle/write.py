@@ -33,8 +33,8 @@ from reviewgen.bundle.manifest import SavedFile, digest_files, read_manifest, wr
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.config import GenerationConfig, check_saved_generation, read_json, to_dict
+from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import Index, write_index
 from reviewgen.registry import Plugin, find_weights
@@ -104,7 +104,7 @@ def copy_bundle(
     if not (source / CONFIG).is_file():
         raise _gone(source)
     with _new_model_folder(folder, overwrite=False) as scratch:
-        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(source / CONFIG)
         names = files_of(config)
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, scratch / name)
@@ -133,7 +133,7 @@ def share_weights(folder: Path, presets: Sequence[str]) -> None:
     Raises:
         BundleError: The weights of a preset are not installed, or are not those of the part.
     """
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     installed = {preset: find_weights(preset) for preset in presets}
     parts = {preset: digest_of(found / WEIGHTS) for preset, found in installed.items() if found is not None}
     shared, own = (_widen(SavedTensors.find(folder, each).load_as_stored(load_file)) for each in (parts, {}))
@@ -171,8 +171,9 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     Raises:
         OutputExists: The folder is another one, and exists.
         StorageError: The disk is full or the folder cannot be written.
-        ConfigError: The model was not loaded from a folder.
+        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of a saved model.
     """
+    check_saved_generation(generation)
     if bundle.folder is None:
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     if not (bundle.folder / CONFIG).is_file():
@@ -180,7 +181,7 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     if not (folder.is_dir() and folder.samefile(bundle.folder)):
         copy_bundle(bundle.folder, folder, generation, bundle.digests)
         return
-    names = files_of(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    names = files_of(read_json(folder / CONFIG))
     _refuse_changes(folder, digest_files(folder, names), bundle.digests, with_defaults=False)
     scratch = folder / SCRATCH
     with storage_errors(folder):
@@ -204,7 +205,7 @@ def accept_changes(folder: Path) -> list[str]:
         StorageError: The folder cannot be written.
     """
     read_bundle(folder, accept_changes=True)
-    names = files_of(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    names = files_of(read_json(folder / CONFIG))
     try:
         before = read_manifest(folder, names) or {}
     except BundleError:
@@ -326,8 +327,8 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     Raises:
         ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
     if dtype == "float32":
         return tensors
     if not isinstance(bundle.model, nn.Module):

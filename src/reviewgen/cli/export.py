@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json
+from reviewgen.cli.console import echo, notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def export(
             if target is not None:
                 facts[name], line = write(trained, target, overwrite)
                 if not as_json:
-                    typer.echo(line)
+                    echo(line)
     if as_json:
         print_json(facts)
 

@@ -13,7 +13,7 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.care import care
-from reviewgen.cli.console import notes, print_json
+from reviewgen.cli.console import echo, notes, print_json
 from reviewgen.registry import InstalledWeights, describe_weights, name_of
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
@@ -45,16 +45,17 @@ def list_plugins(as_json: options.AsJson = False) -> None:
             rows.append((kind, plugin.name, plugin.package, plugin.version, *_format_weights(known)))
             problems.append(plugin.problem or (known.problem if known else None))
     _print_table(rows, problems)
-    typer.echo("bits: per character of held-out text")
+    echo("bits: per character of held-out text")
 
 
 def _print_table(rows: Sequence[Sequence[str]], problems: Sequence[str | None]) -> None:
     """Print rows in columns, each with its problem below. Not a table of rich, which takes as long as all else."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, problem in zip(rows, problems, strict=True):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if problem is not None:
-            typer.echo(textwrap.fill(f"not usable: {problem}", _WIDTH, initial_indent="    ", subsequent_indent="    "))
+            for line in textwrap.wrap(f"not usable: {problem}", _WIDTH, initial_indent="    ", subsequent_indent="    "):
+                echo(line)
 
 
 def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
@@ -105,7 +106,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         if isinstance(value, list):
             rows = _count_plugins(value) if name == "plugins" else value
-            typer.echo(f"{name}:" if rows else f"{name}: none")
+            echo(f"{name}:" if rows else f"{name}: none")
             for row in rows:
                 _echo(row, "  ")
         else:
@@ -118,11 +119,10 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def _echo(text: str, indent: str = "") -> None:
     """Print a text, cut at spaces into lines; no name or path is cut."""
     below = indent + "    "
-    typer.echo(
-        textwrap.fill(
-            text, _WIDTH, initial_indent=indent, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
-        )
-    )
+    for line in textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    ):
+        echo(line)
 
 
 def _count_plugins(plugins: list[dict[str, Any]]) -> list[str]:

@@ -17,7 +17,7 @@ from reviewgen.bundle import Bundle
 from reviewgen.bundle.tokenizer_files import save_tokenizer
 from reviewgen.card import brief_facts
 from reviewgen.config import to_dict
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.protocols import CountTrained
 from reviewgen.scratch import temporary_folder
 from reviewgen.web import PackedModel
@@ -43,7 +43,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
     if bits not in BITS:
-        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {bits!r}.")
+        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
     manifest = {
         "id": name or bundle.preset,
@@ -137,7 +137,7 @@ def _tokenizer_files(bundle: Bundle) -> Mapping[str, str]:
         try:
             return {file.name: _shorten(file.read_text(encoding="utf-8")) for file in files}
         except UnicodeDecodeError:
-            raise BundleError(f"The tokenizer {name!r} saves files that are not text, which a page cannot read.") from None
+            raise BundleError(f"The tokenizer {quoted(name)} saves files that are not text, which a page cannot read.") from None
 
 
 def _shorten(text: str) -> str:

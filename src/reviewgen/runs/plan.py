@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.write import refuse_existing
-from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
+from reviewgen.config import check_seed, from_dict, parse_duration
 from reviewgen.data import DataConfig
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation import find_metrics
 from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.further import keep_reading
@@ -44,7 +44,7 @@ class RunLength:
             raise ConfigError("Give one of budget, steps and epochs.")
         for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
-                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {value!r}.")
+                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
         if steps is None and epochs is None:
             return cls(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
         return cls(steps=steps, epochs=epochs)
@@ -92,7 +92,7 @@ class TrainingPlan:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
-        return {**self.parts.identity(), "data": to_dict(self.data)}
+        return {**self.parts.identity(), "data": self.data.facts()}
 
     def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
         """Return the plan of one model of a blend, which is not saved by itself."""
@@ -140,6 +140,7 @@ def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
         "text_column": options.get("text_column"),
         "documents": options.get("documents", "line"),
         "conditions": options.get("conditions", ()),
+        "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
         **DataConfig().cleaning,
         **{name: value for name, value in cleaning.items() if value is not None},
     }
