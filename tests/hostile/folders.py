@@ -60,7 +60,7 @@ class Folders:
             if manifest == "new":
                 sign(target)
             elif manifest == "none":
-                (target / MANIFEST).unlink(missing_ok=True)
+                remove(target / MANIFEST)
             return self.judge(name, target, f"{name}, manifest {manifest}: {what}", manifest, before)
         finally:
             remove(target)
@@ -115,7 +115,7 @@ def sign(folder: Path) -> None:
             raise FileNotFoundError(CONFIG)
         write_manifest(folder, files_of(json.loads((folder / CONFIG).read_text(encoding="utf-8"))))
     except (OSError, ValueError, RecursionError, ReviewgenError):
-        (folder / MANIFEST).unlink(missing_ok=True)
+        remove(folder / MANIFEST)
 
 
 def remove(path: Path) -> None:

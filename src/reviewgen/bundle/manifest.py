@@ -8,6 +8,7 @@ manifest is not a signature: who can write the folder can write the manifest, to
 
 import hashlib
 import json
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def finish_defaults(folder: Path, names: Collection[str]) -> None:
 
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
-    command = f"reviewgen doctor {folder} --accept, or " if is_local else ""
+    path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"  # what the command takes
+    command = f"reviewgen doctor {shlex.quote(path)} --accept, or " if is_local else ""
     return f"Restore it, or take the change: {command}load(..., accept_changes=True)."
 
 

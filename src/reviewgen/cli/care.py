@@ -1,5 +1,6 @@
 """``reviewgen doctor MODEL``, ``--accept`` and ``--clean``: the care of saved models and of what killed processes have left."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     elif model is not None and not clean:
         facts["files"] = _check(model)
     if clean:
-        facts["removed"] = _clean(Path(model or ".").expanduser())
+        facts["removed"] = _clean(None if model is None else Path(model).expanduser())
     if as_json:
         print_json({"model": model} | facts)
         return
@@ -48,17 +49,26 @@ def _accept(model: str | None) -> list[str]:
 
 def _check(model: str) -> list[str]:
     from reviewgen.api import load
+    from reviewgen.bundle.layout import MANIFEST
 
-    return sorted(load(model).bundle.digests)
+    bundle = load(model).bundle
+    return sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
 
 
-def _clean(folder: Path) -> list[str]:
+def _clean(folder: Path | None) -> list[str]:
     from reviewgen.runs.litter import clean
 
-    return [str(path) for path in clean(folder)]
+    logger = logging.getLogger("reviewgen")
+    logger.disabled = True  # what it would say is the result here
+    try:
+        return [str(path) for path in clean(folder)]
+    finally:
+        logger.disabled = False
 
 
 def _describe(name: str, paths: list[str], model: str | None) -> str:
+    if name == "files" and not paths:
+        return f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
     if name == "files":
         return f"{model} can be read, and no file has changed since it was saved."
     if name == "accepted":

@@ -21,13 +21,17 @@ _SCRATCH = re.compile(r"\.(.+)-[a-z0-9_]{8}")
 _RUN, _LOCK, _HOLDER = ".run", ".lock", ".lock.pid"
 
 
-def clean(folder: Path) -> list[Path]:
+def clean(folder: Path | None = None) -> list[Path]:
     """Remove what killed processes have left in a folder and beside it, in the cache and among the temporary files.
+
+    Args:
+        folder: The folder; if not given, only what is in the working directory counts.
 
     Returns:
         What was removed.
     """
-    places = [place for place in dict.fromkeys([folder.absolute().parent, folder.absolute()]) if place.is_dir()]
+    around = [Path.cwd()] if folder is None else [folder.absolute().parent, folder.absolute()]
+    places = [place for place in around if place.is_dir()]
     before = {place: _names(place) for place in places}
     for place in places:
         _clean(place, before[place])
