@@ -65,9 +65,7 @@ def test_a_preset_that_is_not_a_name(saved: Path, preset: str) -> None:
     refused(saved, "preset in config.json cannot be read")
 
 
-@pytest.mark.parametrize(
-    "preset", ["lstm-word", "lstm-word-large", "blend", "reviewgen-mingru:mingru-char", "lstm-my-bytes:bytes"]
-)
+@pytest.mark.parametrize("preset", ["lstm-word", "lstm-word-large", "blend", "my-mingru:mingru-char", "lstm-my-bytes:bytes"])
 def test_a_preset_that_is_a_name(saved: Path, preset: str) -> None:
     change(saved / "config.json", preset=preset)
     assert reviewgen.load(saved).preset == preset
