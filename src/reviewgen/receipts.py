@@ -141,7 +141,7 @@ def _read_values(file: Path) -> Iterator[Any]:
     try:
         with file.open("rb") as stream:
             head = stream.read(MAX_RECORD)
-            if (whole := _parse(head.decode("utf-8", "replace"))) is not None:
+            if len(head) < MAX_RECORD and (whole := _parse(head.decode("utf-8"))) is not None:
                 yield whole
                 return
             for line in _read_lines(head, stream):
