@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from reviewgen.config import MAX_VOCABULARY, GenerationConfig, from_dict, parse_json, read_text, to_dict
+from reviewgen.config import MAX_RECORD, GenerationConfig, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
@@ -127,22 +127,41 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: The file cannot be read, or has something in it that is not a receipt.
     """
-    try:
-        text = read_text(file, MAX_VOCABULARY)
-    except UnicodeDecodeError:
-        raise DataError(f"{file} cannot be read: it is not UTF-8.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    lines = [line for line in text.split("\n") if line.strip()]  # not splitlines(): a text may contain other line breaks
-    receipts = [_parse(line) for line in lines]
-    if None in receipts and (whole := _parse(text)) is not None:
-        receipts = [whole]
-    if not receipts:
-        raise DataError(f"{file} is empty: it should have a receipt on each line.")
-    for number, receipt in enumerate(receipts, 1):
+    number = 0
+    for number, receipt in enumerate(_read_values(file), 1):
         if problem := _find_problem(receipt):
             raise DataError(f"Receipt {number} in {file} is invalid: {problem}.")
         yield dict(receipt)
+    if not number:
+        raise DataError(f"{file} is empty: it should have a receipt on each line.")
+
+
+def _read_values(file: Path) -> Iterator[Any]:
+    """Yield the value of a JSON file, or those of its lines; None for a line that is not JSON. Raises as ``read_receipts``."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(MAX_RECORD)
+            if len(head) < MAX_RECORD and (whole := _parse(head.decode("utf-8"))) is not None:
+                yield whole
+                return
+            for line in _read_lines(head, stream):
+                if len(line) > 2 * MAX_RECORD:
+                    raise DataError(f"{file} cannot be read: it has a line of more than {MAX_RECORD >> 20} MB.")
+                if line.strip():
+                    yield _parse(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise DataError(f"{file} cannot be read: it is not UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _read_lines(head: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file whose beginning was read; it may be a pipe, which cannot be read twice."""
+    *lines, rest = head.split(b"\n")
+    yield from lines
+    yield rest + stream.readline(2 * MAX_RECORD)
+    while line := stream.readline(2 * MAX_RECORD + 1):
+        yield line
 
 
 def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:

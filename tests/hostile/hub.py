@@ -11,14 +11,15 @@ import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.hostile.frame import Fuzzer, Outcome
 from tests.hostile.hub_attacks import choose_attacks, choose_files
-from tests.hostile.hub_server import TOKEN, HostileHub
+from tests.hostile.hub_server import TOKEN, Attack, HostileHub
 
-__all__ = ["FUZZER"]
+__all__ = ["FUZZER", "HubFuzzer"]
 
 _MAX_MESSAGE, _MAX_WAIT, _MAX_GROWTH, _MAX_SECONDS = 500, 120, 1_000, 20
 _HONEST_SHARE = 0.1  # of the cases, after which the same process loads from an honest Hub
@@ -32,14 +33,14 @@ class HubFuzzer:
     name = "hub"
 
     def prepare(self, folder: Path) -> None:
-        self._outside = folder / "outside"
-        inner = self._outside.joinpath(*"abcdefgh"[:_DEPTH])
+        self.outside = folder / "outside"
+        inner = self.outside.joinpath(*"abcdefgh"[:_DEPTH])
         self._home, self._out = inner / "home", inner / "out"
         inner.mkdir(parents=True)
-        for place in [self._outside, *inner.parents[: _DEPTH - 1]]:
+        for place in [self.outside, *inner.parents[: _DEPTH - 1]]:
             (place / "canary").write_text("as it was")
-        self._files = _train(folder / "model")
-        self._hub = HostileHub(self._files)
+        self.files = _train(folder / "model")
+        self._hub = HostileHub(self.files)
         self._hub.start()
         self._child: subprocess.Popen[str] | None = None
         honest = self._ask("load")
@@ -49,17 +50,35 @@ class HubFuzzer:
     def run(self, seed: int) -> Outcome:
         rng = random.Random(seed)
         action = rng.choice(["load", "pull", "revision"])
-        self._hub.files = choose_files(rng, self._files)
-        self._hub.attacks = choose_attacks(rng, self._outside, self._hub.other)
+        files, attacks = choose_files(rng, self.files), choose_attacks(rng, self.outside, self.other)
+        return self.attack(attacks, action=action, files=files, then_honest=rng.random() < _HONEST_SHARE)
+
+    def attack(
+        self,
+        attacks: Sequence[Attack],
+        *,
+        action: str = "load",
+        files: Mapping[str, bytes] | None = None,
+        then_honest: bool = True,
+    ) -> Outcome:
+        """Return what comes of these attacks.
+
+        Args:
+            attacks: The attacks.
+            action: "load", "pull" or "revision": ``load`` of a branch.
+            files: The files of the repository, if not those of the model.
+            then_honest: Whether the same process afterwards loads from an honest Hub.
+        """
+        self._hub.files, self._hub.attacks = dict(self.files if files is None else files), list(attacks)
         self._hub.stolen.clear()
-        changed = [name for name, data in self._hub.files.items() if data != self._files.get(name)]
+        changed = [name for name, data in self._hub.files.items() if data != self.files.get(name)]
         case = f"{action}; " + "; ".join([*(f"{each.name} on {each.pattern or 'all'}" for each in self._hub.attacks), *changed])
         before = self._tree()
         result = self._ask(action)
         problem = self._find_problem(result, before, bool(changed))
-        self._hub.attacks, self._hub.files = [], self._files
+        self._hub.attacks, self._hub.files = [], dict(self.files)
         self._clear()
-        if not problem and rng.random() < _HONEST_SHARE:
+        if not problem and then_honest:
             later = self._ask("load")
             problem = (
                 None if later.get("text") == self._expected["text"] else f"an honest Hub was not understood any more: {later}"
@@ -75,6 +94,11 @@ class HubFuzzer:
     def _clear(self) -> None:
         for place in (self._home, self._out):
             shutil.rmtree(place, ignore_errors=True)
+
+    @property
+    def other(self) -> str:
+        """The address of another host than the Hub."""
+        return self._hub.other
 
     def close(self) -> None:
         self._stop_child()
@@ -101,9 +125,7 @@ class HubFuzzer:
     def _tree(self) -> dict[str, tuple[int, bytes]]:
         """Return the files around the cache, and the planted paths elsewhere."""
         places = [
-            path
-            for path in self._outside.rglob("*")
-            if not path.is_relative_to(self._home) and not path.is_relative_to(self._out)
+            path for path in self.outside.rglob("*") if not path.is_relative_to(self._home) and not path.is_relative_to(self._out)
         ]
         own = {str(path): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"") for path in places}
         return own | {str(path): (0, b"") for path in map(Path, ("/tmp/planted", "/planted")) if path.exists()}

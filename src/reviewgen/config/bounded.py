@@ -2,7 +2,7 @@
 
     MAX_SETTINGS    bytes of settings, cards and other small files
     MAX_RECORD      bytes of the record of a training, and of what grows with its length
-    MAX_VOCABULARY  bytes of the files of a tokenizer, and of lists of texts such as receipts
+    MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many texts
 
 Standard library only. What is wrong is a ValueError with a part of a sentence, which the caller completes with the file's name.
 """
