@@ -19,8 +19,10 @@ __all__ = ["print_generated"]
 _IN_MEMORY = 1 << 20  # bytes of copy reports; more are kept in a temporary file
 
 
-def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number: int, *, with_novelty: bool) -> None:
+def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number: int, *, with_novelty: bool) -> tuple[int, int]:
     """Print facts of a call and its texts as one JSON object, on a terminal when it is whole.
+
+    Returns how many texts and how many new tokens were generated.
 
     Args:
         facts: What comes first in the object.
@@ -31,14 +33,16 @@ def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number
     stream = sys.stdout  # rich puts a stream of its own there while the status is shown
     with notes.status(f"Generating {number:,} texts ..."):
         if not stream.isatty():
-            _write(stream.write, facts, texts, with_novelty)
-            return
+            return _write(stream.write, facts, texts, with_novelty)
         whole = io.StringIO()
-        _write(whole.write, facts, texts, with_novelty)
+        counts = _write(whole.write, facts, texts, with_novelty)
     print_json(json.loads(whole.getvalue()))
+    return counts
 
 
-def _write(write: Callable[[str], object], facts: dict[str, Any], texts: Iterable["Generation"], with_novelty: bool) -> None:
+def _write(
+    write: Callable[[str], object], facts: dict[str, Any], texts: Iterable["Generation"], with_novelty: bool
+) -> tuple[int, int]:
     """Write the object: the facts, the texts one by one, then what was kept of each."""
     reasons: list[str] = []
     new_tokens: list[int] = []
@@ -62,6 +66,7 @@ def _write(write: Callable[[str], object], facts: dict[str, Any], texts: Iterabl
             reports.seek(0)
             _write_list(write, "novelty", map(json.loads, reports))
         write("\n}\n")
+    return len(new_tokens), sum(new_tokens)
 
 
 def _write_list(write: Callable[[str], object], name: str, values: Iterable[Any]) -> None:
