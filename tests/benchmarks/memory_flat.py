@@ -35,24 +35,29 @@ print(resident())
 """
 TEXTS = """
 from reviewgen.cli import main
-for texts in (number // 10, number):
-    sys.argv = ["reviewgen", "generate", preset, "-n", str(texts), "--seed", "1", "--json", "--max-new-tokens", "60"]
-    sys.stdout = open(os.devnull, "w")
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code, end.code
-    sys.stdout = sys.__stdout__
-    print(resident("VmHWM"), flush=True)
+sys.argv = ["reviewgen", "generate", preset, "-n", str(number), "--seed", "1", "--json", "--max-new-tokens", "60"]
+sys.stdout = open(os.devnull, "w")
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+sys.__stdout__.write(f"{resident('VmHWM')}")
 """
 WORK = {"generate calls": (CALLS, 10_000), "load/unload cycles": (CYCLES, 1_000), "texts by --json": (TEXTS, 100_000)}
 
 
 def measure(script: str, number: int, preset: str) -> tuple[float, float]:
     """Do some work in a fresh process; return its memory, in MB, at a tenth of it and at its end."""
+    if script == TEXTS:  # one command, whose peak is measured: another one does a tenth
+        return _run(script, number // 10, preset)[0], _run(script, number, preset)[0]
+    early, late = _run(script, number, preset)
+    return early, late
+
+
+def _run(script: str, number: int, preset: str) -> list[float]:
+    """Run a script in a fresh process, and return the numbers that it prints."""
     words = [sys.executable, "-c", RESIDENT + script, str(number), preset]
-    early, late = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    return float(early), float(late)
+    return [float(word) for word in subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()]
 
 
 def main(share: float = 1.0, presets: tuple[str, ...] = ("lstm-char", "ngram-word", "blend-char")) -> int:

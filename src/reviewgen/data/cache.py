@@ -18,7 +18,7 @@ from reviewgen.config import to_dict
 from reviewgen.data.corpus import SPLITS, Corpus
 from reviewgen.data.encoding import encode_corpus
 from reviewgen.data.store import TokenStore
-from reviewgen.errors import storage_errors
+from reviewgen.errors import StorageError, storage_errors
 from reviewgen.protocols import Tokenizer
 from reviewgen.scratch import NEW, remove_abandoned, scratch_folder, temporary_folder
 from reviewgen.storage import publish
@@ -31,11 +31,20 @@ WORKSPACE = "tmp-"
 
 
 def cache_folder() -> Path:
-    """Return the folder of the token cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder."""
+    """Return the folder of the token cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder.
+
+    Raises:
+        StorageError: The user has no home folder, as in some containers.
+    """
     configured = os.environ.get("REVIEWGEN_CACHE")
-    if configured:
-        return Path(configured).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
+    try:
+        if configured:
+            return Path(configured).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
+    except RuntimeError:  # pathlib's, for HOME unset and a user without an entry in the system's list
+        raise StorageError(
+            "The cache has no place: this user has no home folder. Set REVIEWGEN_CACHE to a folder that can be written."
+        ) from None
 
 
 @contextlib.contextmanager
