@@ -6,6 +6,7 @@ which the last ten are after Ctrl-C.
 """
 
 import contextlib
+import importlib
 import os
 import random
 import shutil
@@ -60,6 +61,38 @@ BASES = {
 }
 """Command lines that work (push and pull without a network do not); MODEL, NET and RECEIPTS stand for paths."""
 
+IMPORTED = [
+    *(
+        "torch",
+        "numba",
+        "pandas",
+        "pyarrow",
+        "huggingface_hub",
+        "datasets",
+        "accelerate",
+        "optuna",
+        "matplotlib.pyplot",
+        "jinja2",
+    ),
+    *("reviewgen.api", "reviewgen.runs.fit", "reviewgen.comparison.measuring", "reviewgen.explanation.explaining"),
+    *(
+        "reviewgen.search.tune",
+        "reviewgen.search.sweep",
+        "reviewgen.receipts",
+        "reviewgen.graphs.draw",
+        "reviewgen.serving.server",
+    ),
+    *(
+        "reviewgen.data.corpus",
+        "reviewgen.hub.publish",
+        "reviewgen.hub.pull",
+        "reviewgen_ngram.model",
+        "reviewgen_recurrent.network",
+    ),
+    "reviewgen.export",
+]
+"""What the children would import otherwise, each on its own."""
+
 ENVIRONMENT = [
     *(
         ("COLUMNS", "abc"),
@@ -103,6 +136,8 @@ class CommandLines:
         receipts = ["generate", "n", "--receipt", "receipts.jsonl", "--max-new-tokens", "5"]
         self._forked(receipts, folder, {})
         self.options = _list_options()
+        for module in IMPORTED:
+            importlib.import_module(module)
 
     def run(self, seed: int) -> Outcome:
         """Run one command line."""
@@ -213,6 +248,7 @@ def _redirect(streams: dict[str, str], folder: Path, is_python: bool = True) -> 
     os.close(read)
     inputs = {"empty": b"", "text": b"food\n1\n\nq\n", "binary": b"\xff\xfe\x00\x80\n" * 50}
     (folder / "stdin").write_bytes(inputs.get(streams.get("stdin", "empty"), b""))
+    (folder / "stderr").unlink(missing_ok=True)
     opened = [os.open(folder / "stdin", os.O_RDONLY)]
     for name in ("stdout", "stderr"):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -233,7 +269,9 @@ def _redirect(streams: dict[str, str], folder: Path, is_python: bool = True) -> 
         os.environ.setdefault("PYTHONIOENCODING", "utf-8")
         for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
             is_open = streams.get(name) != "closed"
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False) if is_open else None)  # noqa: SIM115 (a stream)
+            stream = open(number, mode, encoding="utf-8", closefd=False) if is_open else None  # noqa: SIM115 (of the process)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def _wait(child: int) -> int | None:

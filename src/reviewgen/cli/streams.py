@@ -60,7 +60,7 @@ def open_streams() -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
-    if sys.stderr is sys.__stderr__ and not sys.stderr.isatty():
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper) and not sys.stderr.isatty():
         raw = io.BufferedWriter(_Unfailing(2, "w", closefd=False))
         sys.stderr = io.TextIOWrapper(raw, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
     for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
