@@ -6,6 +6,7 @@ texts keep their line breaks, and where standard output is not a terminal they a
 """
 
 import contextlib
+import io
 import json
 import logging
 import re
@@ -15,6 +16,8 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+
+from reviewgen.errors import shortened
 
 __all__ = [
     "STDOUT",
@@ -26,11 +29,13 @@ __all__ = [
     "note",
     "notes",
     "print_json",
+    "print_usage_error",
     "show_log",
     "show_warnings",
 ]
 
 STDOUT = "standard output"
+_LINE = 490  # characters of a line about wrong arguments
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
@@ -90,6 +95,14 @@ def note(text: str, style: str | None = None) -> None:
 def error(text: str) -> None:
     """Print an error message to standard error."""
     notes.print("error: " + escape(text), style="red", markup=False)
+
+
+def print_usage_error(problem: Any) -> None:
+    """Print what typer says about an argument, which it quotes as it was given."""
+    said = io.StringIO()
+    problem.show(file=said)
+    for line in said.getvalue().splitlines():
+        sys.stderr.write(escape(shortened(line, _LINE)) + "\n")
 
 
 def echo(text: str = "") -> None:

@@ -5,6 +5,7 @@ import select
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 from reviewgen.errors import DataError, storage_errors
 
@@ -41,7 +42,7 @@ def spool_pipe(file: Path, copy: Path) -> Path:
     return copy
 
 
-def _read(handle: int, poll: "select.poll", deadline: float | None, file: Path) -> bytes:
+def _read(handle: int, poll: Any, deadline: float | None, file: Path) -> bytes:
     """Return the next bytes of a pipe, none at its end."""
     while not poll.poll(200):
         if deadline is not None and time.monotonic() > deadline:
