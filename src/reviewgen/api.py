@@ -81,6 +81,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         strip_markdown: Whether to keep only the words of markdown. Default: False.
         fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy. Default: False.
         clean: False takes the texts exactly as they are. Default: True.
+        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default: 10,000,000.
         conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
         log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
         resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
@@ -144,6 +145,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
         lowercase, strip_markdown, fix_encoding, clean: How to clean the data; what is not given is done as in the trainings.
+        max_text_characters: A text of more characters is an error. Default: 10,000,000.
 
     Raises:
         ConfigError: There are fewer than two models or their tokenizers differ, the weights are not a positive number for each
@@ -180,7 +182,7 @@ def sweep(
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
             steps, epochs, seed, validation, initial_weights, conditions, log, text_column, documents, lowercase, strip_markdown,
-            fix_encoding, clean.
+            fix_encoding, clean, max_text_characters.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
@@ -238,7 +240,7 @@ def tune(
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
             default 30 seconds), steps, epochs, seed (also of the suggestions), validation, initial_weights, conditions, log,
-            text_column, documents, lowercase, strip_markdown, fix_encoding, clean.
+            text_column, documents, lowercase, strip_markdown, fix_encoding, clean, max_text_characters.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.

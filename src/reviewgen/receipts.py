@@ -13,7 +13,6 @@ A file of receipts has one receipt per line.
 """
 
 import dataclasses
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import GenerationConfig, from_dict, to_dict
+from reviewgen.config import MAX_VOCABULARY, GenerationConfig, from_dict, parse_json, read_text, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
@@ -129,9 +128,11 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
         DataError: The file cannot be read, or has something in it that is not a receipt.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}.") from None
+        text = read_text(file, MAX_VOCABULARY)
+    except UnicodeDecodeError:
+        raise DataError(f"{file} cannot be read: it is not UTF-8.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     lines = [line for line in text.split("\n") if line.strip()]  # not splitlines(): a text may contain other line breaks
     receipts = [_parse(line) for line in lines]
     if None in receipts and (whole := _parse(text)) is not None:
@@ -221,8 +222,8 @@ def _expand(path: str | Path) -> Path:
 
 def _parse(line: str) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line)
+    except ValueError:
         return None
 
 

@@ -251,8 +251,6 @@ def test_a_foreign_file(saved: Path, file: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "\ufeff{}", "[" * 100_000, "9" * 5000, '{"a": NaN}'])
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "training.json", "characters.json"])
 def test_not_the_json_it_should_be(saved: Path, file: str, text: str) -> None:
-    if (file, text) == ("training.json", '{"a": NaN}'):
-        return
     (saved / file).write_text(text, encoding="utf-8")
     refused(saved)
 

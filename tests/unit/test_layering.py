@@ -18,7 +18,7 @@ FLOORS = {
     room: floor
     for floor, rooms in {
         0: ("version", "errors", "interrupts"),
-        1: ("names", "config", "compiled", "pictures", "pages", "storage", "lock", "sentences", "web"),
+        1: ("names", "config", "compiled", "pictures", "pages", "storage", "lock", "sentences", "hub_client", "web"),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon", "scaffold"),
         3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),

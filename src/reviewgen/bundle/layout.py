@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig
+from reviewgen.config import GenerationConfig, read_json
 from reviewgen.errors import BundleError
 from reviewgen.lexicon import Lexicon
 from reviewgen.novelty import Index
@@ -106,7 +106,7 @@ class Bundle:
         """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder."""
         if self.folder is None:
             return None
-        config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(self.folder / CONFIG)
         names = sorted({CONFIG, WEIGHTS, NOVELTY, LEXICON, *config["tokenizer"]["files"]})
         digest = hashlib.sha256()
         for name in names:

@@ -1,7 +1,6 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ from reviewgen.bundle.layout import (
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin, quoted
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, UnknownPlugin, quoted
 from reviewgen.lexicon import read_lexicon
+from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.protocols.migration import read_saved_config
@@ -39,6 +39,9 @@ from reviewgen.storage import recover
 from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
+
+_MAX_PRESET = 200  # characters
+_MAX_FIGURE = 1_000_000  # of bits per character, and of shares
 
 
 def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
@@ -69,7 +72,7 @@ def read_training(folder: Path) -> dict[str, Any]:
         BundleError: The folder is missing, damaged or not a saved model.
     """
     with _reading(folder):
-        training = _read_json(folder / TRAINING)
+        training = _read_json(folder / TRAINING, MAX_RECORD)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
     parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")}
@@ -77,8 +80,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder / TRAINING} is damaged: {odd[0]} should be an object.")
     training = rename_copy_rates(training)
     for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
-        if not isinstance((training.get(part) or {}).get(name), int | float | None):
-            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number.")
+        value = (training.get(part) or {}).get(name)
+        if not isinstance(value, int | float | None) or not 0 <= (value or 0) <= _MAX_FIGURE:
+            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number from 0 to {_MAX_FIGURE:,}.")
     if not all(map(_is_metric, (training.get("metrics") or {}).values())):
         raise BundleError(f"{folder / TRAINING} is damaged: its metrics should have a unit, a direction and two values each.")
     return training
@@ -125,11 +129,12 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
     _check_types(config)
+    _check_preset(config["preset"])
     _check_files(folder, files_of(config), strict)
     defaults = _read_json(folder / GENERATION)
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
-    generation = from_dict(GenerationConfig, defaults)
+    generation = read_saved_generation(defaults)
     training = read_training(folder)
     saved_tokenizer = config["tokenizer"]
     tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", saved_tokenizer))
@@ -150,7 +155,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
             + ": they do not belong together."
         )
     _refuse_other_ids(model_config, tokenizer)
-    card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
+    card = _read_card(folder / CARD)
     index = None
     if (folder / NOVELTY).is_file():
         expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
@@ -239,11 +244,30 @@ def _check_types(config: Mapping[str, Any]) -> None:
             raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {quoted(facts[key])}.")
 
 
-def _read_json(file: Path) -> Any:
+def _check_preset(preset: str) -> None:
+    """Raise if a folder's preset does not have the form of one: others print it."""
+    if is_plugin_name(preset):  # such as "blend", of models that were trained apart
+        return
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits, or nested too deeply
+        parse_preset(preset[:_MAX_PRESET])
+    except SourceError as error:
+        raise BundleError(f"preset in {CONFIG} cannot be read: {error}") from None
+
+
+def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
+    try:
+        return read_json(file, max_bytes)
+    except ValueError as error:  # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+
+def _read_card(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    try:
+        return read_text(file, encoding="utf-8-sig")
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged: {error}. Shorten or remove it.") from None
 
 
 def _one_line(error: Exception) -> str:

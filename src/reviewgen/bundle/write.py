@@ -30,7 +30,7 @@ from reviewgen.bundle.layout import (
 )
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.config import GenerationConfig, to_dict
+from reviewgen.config import GenerationConfig, check_saved_generation, read_json, to_dict
 from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import Index, write_index
@@ -87,7 +87,7 @@ def copy_bundle(source: Path, folder: Path, generation: GenerationConfig | None 
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     with _new_model_folder(folder, overwrite=False) as scratch:
-        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(source / CONFIG)
         names = files_of(config)
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, scratch / name)
@@ -111,7 +111,7 @@ def share_weights(folder: Path, presets: Sequence[str]) -> None:
     Raises:
         BundleError: The weights of a preset are not installed, or are not those of the part.
     """
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     installed = {preset: find_weights(preset) for preset in presets}
     parts = {preset: digest_of(found / WEIGHTS) for preset, found in installed.items() if found is not None}
     shared, own = (_widen(SavedTensors.find(folder, each).load_as_stored(load_file)) for each in (parts, {}))
@@ -146,8 +146,9 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     Raises:
         OutputExists: The folder is another one, and exists.
         StorageError: The disk is full or the folder cannot be written.
-        ConfigError: The model was not loaded from a folder.
+        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of a saved model.
     """
+    check_saved_generation(generation)
     if bundle.folder is None:
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     if not (folder.is_dir() and folder.samefile(bundle.folder)):

@@ -22,6 +22,7 @@ __all__ = [
     "FixEncoding",
     "GivenCondition",
     "Lowercase",
+    "MaxTextCharacters",
     "Model",
     "NoClean",
     "Preset",
@@ -69,6 +70,10 @@ GivenCondition = Annotated[
 Documents = Annotated[
     str,
     typer.Option("--documents", help="How a txt file is cut into texts: line, paragraph, sentence, or file for one long text."),
+]
+MaxTextCharacters = Annotated[
+    int,
+    typer.Option("--max-text-characters", min=1, help="A text of more characters is an error."),
 ]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Remove Markdown and keep its text.")]

@@ -24,6 +24,8 @@ class ReadingOptions(TypedDict, total=False):
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
         clean: False takes the texts exactly as they are.
+        max_text_characters: The maximum number of characters of a text (default 10,000,000): a longer one is an error, before
+            it is in memory. A txt file that is one text has no limit.
     """
 
     text_column: str | None
@@ -32,6 +34,7 @@ class ReadingOptions(TypedDict, total=False):
     strip_markdown: bool | None
     fix_encoding: bool | None
     clean: bool | None
+    max_text_characters: int
 
 
 class EvaluateOptions(ReadingOptions, total=False):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeAlias
 
+from reviewgen.data.lines import too_long
 from reviewgen.data.shards import Shard
 from reviewgen.errors import DataError, did_you_mean, quoted
 
@@ -83,6 +84,7 @@ def choose_columns(
     text_column: str | None = None,
     conditions: Sequence[str] = (),
     allow_missing: bool = False,
+    max_characters: int | None = None,
 ) -> TextStream:
     """Choose the columns of a stream of records and return the stream of its examples.
 
@@ -93,6 +95,7 @@ def choose_columns(
         text_column: The column of the text; guessed if None.
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        max_characters: The maximum number of characters of a text; None is no limit.
 
     Raises:
         DataError: A column is missing, or no column holds text.
@@ -103,7 +106,7 @@ def choose_columns(
             raise DataError(f"{name} has no columns, so there is no {quoted(text_column)}; leave the text column out.")
         notes = _note_missing_columns(name, conditions, [], allow_missing)
         preview = [_preview_text(record) for record in head[:3]]
-        return TextStream(name, to_examples(records, name, None, conditions), preview=preview, notes=notes)
+        return TextStream(name, to_examples(records, name, None, conditions, max_characters), preview=preview, notes=notes)
     if not isinstance(first, Mapping):
         raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
     head = [record for record in head if isinstance(record, Mapping)]
@@ -116,7 +119,7 @@ def choose_columns(
     notes = _note_missing_columns(name, conditions, columns, allow_missing)
     return TextStream(
         name,
-        to_examples(records, name, column, conditions),
+        to_examples(records, name, column, conditions, max_characters),
         text_column=column,
         columns=columns,
         guessed=text_column is None,
@@ -134,15 +137,17 @@ def _note_missing_columns(name: str, conditions: Sequence[str], columns: list[st
     return [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
-def to_examples(records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str]) -> Iterator[Example]:
+def to_examples(
+    records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str], max_characters: int | None = None
+) -> Iterator[Example]:
     """Yield the text and the condition values of each record; without a column, each record is a text.
 
     Raises:
-        DataError: A text is not a string, or a condition value is neither a string nor a number.
+        DataError: A text is not a string or is too long, or a condition value is neither a string nor a number.
     """
     if column is None:
         no_values = (None,) * len(conditions)
-        yield from ((_as_text(record, number, name), no_values) for number, record in enumerate(records, 1))
+        yield from ((_as_text(record, number, name, max_characters), no_values) for number, record in enumerate(records, 1))
         return
     described = f"column {column!r} of {name}"
     for number, record in enumerate(records, 1):
@@ -151,7 +156,7 @@ def to_examples(records: Iterable[Any], name: str, column: str | None, condition
             _as_condition_value(record.get(condition) if is_mapping else None, number, condition, name)
             for condition in conditions
         ]
-        yield _as_text(record.get(column) if is_mapping else record, number, described), values
+        yield _as_text(record.get(column) if is_mapping else record, number, described, max_characters), values
 
 
 def _is_missing(value: Any) -> bool:
@@ -193,9 +198,11 @@ def _is_text(value: str) -> bool:
     return bool(words) and _CODE.fullmatch(value) is None and not all(word.lower() in _OF_DATES for word in words)
 
 
-def _as_text(value: Any, number: int, name: str) -> str:
+def _as_text(value: Any, number: int, name: str, max_characters: int | None) -> str:
     """Return a value as a text; a missing value is an empty text."""
     if isinstance(value, str):
+        if max_characters is not None and len(value) > max_characters:
+            raise too_long(f"Text {number:,} of {name}", max_characters)
         return value
     if _is_missing(value):
         return ""

@@ -14,6 +14,7 @@ from typing import Any
 
 from reviewgen.data.delimited import read_rows
 from reviewgen.data.documents import read_texts
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.errors import DataError
 
 __all__ = ["Shard", "raise_data_errors", "reading_error"]
@@ -33,6 +34,7 @@ class Shard:
         paths: The prepared files; see ``prepare_files``.
         originals: The user's files, for messages.
         documents: How a txt file is cut into texts: "line", "paragraph", "sentence" or "file".
+        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Shard:
     paths: Sequence[str]
     originals: Sequence[str]
     documents: str
+    max_characters: int = MAX_TEXT_CHARACTERS
 
     @property
     def size(self) -> int:
@@ -75,11 +78,12 @@ class Shard:
     def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
         if self.kind == "parquet":
             return _read_parquet(self.paths, columns)
+        files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
         if self.kind == "csv":
-            files = zip(self.paths, self.originals, strict=True)
-            return itertools.chain.from_iterable(read_rows(Path(path), original) for path, original in files)
+            return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
         if self.kind == "text":
-            return itertools.chain.from_iterable(read_texts(Path(path), self.documents) for path in self.paths)
+            parts = (read_texts(Path(path), self.documents, original, limit) for path, original in files)
+            return itertools.chain.from_iterable(parts)
         return _read_json(self.paths)
 
 

@@ -6,7 +6,7 @@ Every source becomes a ``TextStream``: its examples, and how they were read (tex
 import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from reviewgen.data.columns import TextStream, choose_columns
 from reviewgen.data.delimited import read_header
 from reviewgen.data.documents import DOCUMENTS, file_layout
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.errors import ConfigError, DataError, HubError, quoted
+from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
@@ -44,6 +46,7 @@ def open_texts(
     documents: str = "line",
     conditions: Sequence[str] = (),
     allow_missing: bool = False,
+    max_characters: int = MAX_TEXT_CHARACTERS,
 ) -> TextStream:
     """Open a source of texts; read its first records to choose the columns, and no more.
 
@@ -55,15 +58,19 @@ def open_texts(
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file".
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
 
     Raises:
-        DataError: The source is missing, unreadable, empty or lacks a column.
+        DataError: The source is missing, unreadable, empty or lacks a column, or a text is too long.
         ConfigError: ``documents`` is unknown, or given for a source that is not a txt file.
         HubError: The Hub cannot be reached, or has no such dataset.
     """
     if documents not in DOCUMENTS:
         raise ConfigError(f"documents must be line, paragraph, sentence or file; got {quoted(documents)}.")
     opened = _open_records(source, workspace, documents)
+    if opened.shard is not None:
+        opened.shard = replace(opened.shard, max_characters=max_characters)
+        opened.records = opened.shard.records()
     records = raise_data_errors(opened.records, opened.name)
     head = list(itertools.islice(records, _HEAD))
     if not head:
@@ -75,6 +82,7 @@ def open_texts(
         text_column=text_column,
         conditions=conditions,
         allow_missing=allow_missing,
+        max_characters=None if documents == "file" else max_characters,
     )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
     return stream
@@ -172,6 +180,7 @@ def _open_hub(hub: HubSource, documents: str) -> _Records:
     _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
     from datasets import load_dataset
 
+    guard_client()
     try:
         splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system

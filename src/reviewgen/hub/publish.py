@@ -19,7 +19,7 @@ from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
 from reviewgen.bundle.read import read_training
 from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
-from reviewgen.config import GenerationConfig
+from reviewgen.config import MAX_RECORD, GenerationConfig, read_json
 from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, quoted, storage_errors
 from reviewgen.generation import Generator, Request, Speller
 from reviewgen.hub.locate import parse_repository
@@ -228,7 +228,7 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / TRAINING
-    training = json.loads(file.read_text(encoding="utf-8"))
+    training = read_json(file, MAX_RECORD)
     if (public := without_paths(training)) != training:
         file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
 

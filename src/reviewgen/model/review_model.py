@@ -270,6 +270,7 @@ class ReviewModel:
             text_column: The column that holds the text; guessed if not given.
             documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
             lowercase, strip_markdown, fix_encoding, clean: How to clean; what is not given is done as in the training.
+            max_text_characters: A text of more characters is an error. Default: 10,000,000.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.

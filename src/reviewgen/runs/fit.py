@@ -150,7 +150,7 @@ class Fit:
             **parent_facts(plan.parts.trained, baseline.bits_per_character),
             **({} if initial is None else {"initial_weights": initial.facts(list(baseline.initial_tensors))}),
             "seed": plan.seed,
-            "data": to_dict(plan.data) | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
+            "data": plan.data.facts() | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,

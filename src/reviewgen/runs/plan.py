@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.write import refuse_existing
-from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
+from reviewgen.config import check_seed, from_dict, parse_duration
 from reviewgen.data import DataConfig
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation import find_metrics
@@ -91,7 +91,7 @@ class TrainingPlan:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
-        return {**self.parts.identity(), "data": to_dict(self.data)}
+        return {**self.parts.identity(), "data": self.data.facts()}
 
     def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
         """Return the plan of one model of a blend, which is not saved by itself."""
@@ -138,6 +138,7 @@ def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
         "text_column": options.get("text_column"),
         "documents": options.get("documents", "line"),
         "conditions": options.get("conditions", ()),
+        "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
         **DataConfig().cleaning,
         **{name: value for name, value in cleaning.items() if value is not None},
     }

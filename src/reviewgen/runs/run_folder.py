@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import rename_values
+from reviewgen.config import read_json, rename_values
 from reviewgen.errors import BundleError, CheckpointError, ConfigError, TrainingError, storage_errors
 from reviewgen.protocols.migration import migrate_values
 from reviewgen.runs.plan import TrainingPlan
@@ -225,7 +225,7 @@ def _read_description(file: Path) -> dict[str, Any] | None:
         CheckpointError: The file is damaged.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
