@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.status import Status
 
 from reviewgen.errors import shortened
 
@@ -77,6 +78,12 @@ class TerminalConsole(Console):
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
+        if self.file.isatty():
+            return super().status(status, **options)
+        return Status(status, console=Console(quiet=True))
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print objects; takes the arguments of rich."""

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, check_flags, refuse_unknown_options
+from reviewgen.config import (
+    EvaluateOptions,
+    GenerationConfig,
+    GenerationSettings,
+    check_flags,
+    check_text,
+    refuse_unknown_options,
+)
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
@@ -406,6 +413,7 @@ class ReviewModel:
 
         from reviewgen.hub.publish import make_card
 
+        check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
         return ModelCard(make_card(self._bundle, self.generator, source=source, **metadata))
 
