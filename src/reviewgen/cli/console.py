@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
 
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 STDOUT = "standard output"
+_MIN_WIDTH = 20  # characters
 _LINE = 490  # characters of a line about wrong arguments
 
 _CONTROL = re.compile(
@@ -78,6 +79,12 @@ class TerminalConsole(Console):
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal; rich prints nothing at all where COLUMNS is 0."""
+        width, height = super().size
+        return ConsoleDimensions(max(width, _MIN_WIDTH), height)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""

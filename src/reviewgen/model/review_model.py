@@ -5,6 +5,7 @@ stepper that needs none.
 """
 
 import inspect
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -207,7 +208,7 @@ class ReviewModel:
         No text is started after ``max_time``, so there may be fewer.
         """
         request, generator = self._request(prompt, options), self.generator
-        if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+        if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= sys.maxsize:
             raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
         rows = generator.generate(request, first, start_late=False)
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
