@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
 
@@ -75,16 +75,15 @@ def _write(text: str) -> None:
 class TerminalConsole(Console):
     """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.width < _MIN_WIDTH:  # rich prints nothing at all where COLUMNS is 0
+            self.width = _MIN_WIDTH
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
-
-    @property
-    def size(self) -> ConsoleDimensions:
-        """The size of the terminal; rich prints nothing at all where COLUMNS is 0."""
-        width, height = super().size
-        return ConsoleDimensions(max(width, _MIN_WIDTH), height)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
