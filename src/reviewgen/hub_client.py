@@ -29,6 +29,7 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _COMMIT_HEADER, _LINKED_ETAG, _LINKED_SIZE, _XET_HASH = "X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "X-Xet-Hash"
 _MAX_ANSWER = 1 << 24  # bytes of an answer that is not a file, such as a list of files
 _TIMEOUT_SECONDS = 15.0  # without any data; where the client sets no limit
+_MAX_WAIT_SECONDS = 30
 _MIN_SPEED = 1000  # bytes per second, after the first seconds of a body
 _lock = threading.Lock()
 
@@ -122,6 +123,7 @@ def _check_response(response: Any) -> None:
     Raises:
         HubError: A header or an address breaks a rule.
     """
+    _refuse_to_wait(response)
     rules, headers = _rules.get(), response.headers
     if rules is not None:
         _forget_cookies(response)
@@ -137,6 +139,22 @@ def _check_response(response: Any) -> None:
         headers.pop(_XET_HASH, None)
         _check_redirect(response)
         _check_size(response, rules)
+
+
+def _refuse_to_wait(response: Any) -> None:
+    """Raise where the server asks for a long wait, which the client would do in silence.
+
+    Raises:
+        HubError: It asks for more than half a minute.
+    """
+    asked = response.headers.get("Retry-After", "") + response.headers.get("ratelimit", "").rpartition("t=")[2]
+    seconds = next((int(word) for word in re.findall(r"[0-9]{1,9}", asked)), 0)
+    if response.status_code in (429, 503) and seconds > _MAX_WAIT_SECONDS:
+        host = ascii(urlsplit(str(response.request.url)).netloc.rpartition("@")[2])[1:-1]
+        raise HubError(
+            f"{host[:80]} answers no more requests for {seconds:,} seconds (status {response.status_code}). Try again then; with "
+            "an access token (`hf auth login`) more requests are allowed."
+        )
 
 
 def _forget_cookies(response: Any) -> None:

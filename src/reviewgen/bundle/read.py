@@ -1,6 +1,7 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, UnknownPlugin, quoted
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, StorageError, UnknownPlugin, quoted
 from reviewgen.lexicon import read_lexicon
 from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
@@ -120,6 +121,10 @@ def _reading(folder: Path) -> Iterator[None]:
     except ReviewgenError:
         raise
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading needs none, but loops are compiled meanwhile
+            raise StorageError(
+                f"No room for compiled code: {error.strerror}. Free some space, or name another folder in NUMBA_CACHE_DIR."
+            ) from None
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
 
 

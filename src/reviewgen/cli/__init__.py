@@ -47,7 +47,7 @@ from reviewgen.cli import (
     tune_sampling,
     use,
 )
-from reviewgen.cli.console import echo, error, show_warnings
+from reviewgen.cli.console import echo, error, print_usage_error, show_warnings
 from reviewgen.cli.streams import describe_os_error, finish_output, interruptible, open_streams
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 from reviewgen.interrupts import caught
@@ -133,10 +133,11 @@ def _run() -> Any:
         if sys.argv[1:2] == ["generate"]:
             sampling.refuse_foreign_names(sys.argv[2:])
         try:
-            app()
+            status = app(standalone_mode=False)
         except SystemExit as end:
-            finish_output()
-            return end.code
+            status = end.code
+        finish_output()
+        return status
     except (ConfigError, SourceError) as problem:
         error(str(problem))
         return 2
@@ -144,6 +145,13 @@ def _run() -> Any:
         error(str(problem))
     except OSError as problem:  # for example a disk that fills up while code is compiled, or a closed standard output
         error(describe_os_error(problem))
+    except typer.Abort:
+        error("The input has ended.")
     except MemoryError:
         error("The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
+    except Exception as problem:
+        if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):  # else one of typer's, for an argument
+            raise
+        print_usage_error(problem)
+        return problem.exit_code
     return 1

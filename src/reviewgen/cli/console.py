@@ -6,6 +6,7 @@ texts keep their line breaks, and where standard output is not a terminal they a
 """
 
 import contextlib
+import io
 import json
 import logging
 import re
@@ -15,6 +16,9 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.status import Status
+
+from reviewgen.errors import shortened
 
 __all__ = [
     "STDOUT",
@@ -26,11 +30,14 @@ __all__ = [
     "note",
     "notes",
     "print_json",
+    "print_usage_error",
     "show_log",
     "show_warnings",
 ]
 
 STDOUT = "standard output"
+_MIN_WIDTH = 20  # characters
+_LINE = 490  # characters of a line about wrong arguments
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
@@ -68,10 +75,21 @@ def _write(text: str) -> None:
 class TerminalConsole(Console):
     """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.width < _MIN_WIDTH:  # rich prints nothing at all where COLUMNS is 0
+            self.width = _MIN_WIDTH
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
+        if self.file.isatty():
+            return super().status(status, **options)
+        return Status(status, console=Console(quiet=True))
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print objects; takes the arguments of rich."""
@@ -90,6 +108,14 @@ def note(text: str, style: str | None = None) -> None:
 def error(text: str) -> None:
     """Print an error message to standard error."""
     notes.print("error: " + escape(text), style="red", markup=False)
+
+
+def print_usage_error(problem: Any) -> None:
+    """Print what typer says about an argument, which it quotes as it was given."""
+    said = io.StringIO()
+    problem.show(file=said)
+    for line in said.getvalue().splitlines():
+        sys.stderr.write(escape(shortened(line, _LINE)) + "\n")
 
 
 def echo(text: str = "") -> None:

@@ -1,6 +1,5 @@
 """``reviewgen demo``: opens the page in a browser, over a server of this machine that has every model."""
 
-import sys
 import threading
 import webbrowser
 from typing import Annotated
@@ -9,7 +8,7 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.cli.serve import leave_out, require_extra
+from reviewgen.cli.serve import announcing, leave_out, require_extra
 from reviewgen.errors import ConfigError
 from reviewgen.registry import describe_weights, list_presets, name_of
 
@@ -55,11 +54,11 @@ def demo(
 
     def announce() -> None:
         """Print the address of the page, and open it."""
-        if as_json:
-            print_json({"url": url, "models": list(loaded), "failed": failed})
-        else:
-            echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
-        sys.stdout.flush()
+        with announcing(url):
+            if as_json:
+                print_json({"url": url, "models": list(loaded), "failed": failed})
+            else:
+                echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
         if open_browser:  # some browsers return when they are closed
             threading.Thread(target=open_page, args=[url], daemon=True).start()
 

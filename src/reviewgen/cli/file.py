@@ -172,7 +172,7 @@ def _with_progress(texts: Iterator["Generation"], done: int, total: int) -> Iter
         TimeRemainingColumn(),
     )
     started, characters = time.monotonic(), 0
-    with Progress(*columns, console=notes, transient=True) as progress:
+    with Progress(*columns, console=notes, transient=True, disable=not notes.file.isatty()) as progress:
         task = progress.add_task("", total=total, completed=done, rate="")
         for count, text in enumerate(texts, 1):
             yield text

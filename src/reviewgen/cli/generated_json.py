@@ -22,8 +22,6 @@ _IN_MEMORY = 1 << 20  # bytes of copy reports; more are kept in a temporary file
 def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number: int, *, with_novelty: bool) -> tuple[int, int]:
     """Print facts of a call and its texts as one JSON object, on a terminal when it is whole.
 
-    Returns how many texts and how many new tokens were generated.
-
     Args:
         facts: What comes first in the object.
         texts: The texts. If the first one cannot be generated, nothing is printed.

@@ -1,7 +1,10 @@
 """``reviewgen serve``: serves models over HTTP with the OpenAI protocol."""
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from reviewgen.serving.server import ServerOptions
 
-__all__ = ["leave_out", "require_extra", "serve"]
+__all__ = ["announcing", "leave_out", "require_extra", "serve"]
 
 
 def serve(
@@ -88,7 +91,8 @@ def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bo
     failed: dict[str, str] = {}
 
     def announce(names: list[str]) -> None:
-        _announce(url, names, failed, as_json, given.keys is not None)
+        with announcing(url):
+            _announce(url, names, failed, as_json, given.keys is not None)
 
     if workers > 1:
         from reviewgen.serving.workers import run_workers
@@ -110,6 +114,17 @@ def leave_out(failed: dict[str, str]) -> "Callable[[str, ReviewgenError], None]"
     return say
 
 
+@contextlib.contextmanager
+def announcing(url: str) -> Iterator[None]:
+    """Print inside the block where a server is; it serves on if standard output cannot be written."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        note(f"Standard output cannot be written ({error.strerror}); the server is at {url}.", "yellow")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the stream of the process)
+
+
 def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool, has_keys: bool) -> None:
     """Print where the server is, and a command that calls it."""
     if as_json:
@@ -124,7 +139,6 @@ def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool,
         echo("  -H 'Content-Type: application/json' \\")
         echo(f"  -d {_quote(body)}")
         echo()
-    sys.stdout.flush()
 
 
 def _quote(text: str) -> str:

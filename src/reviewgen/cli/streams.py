@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from reviewgen.cli.console import STDOUT, note
 from reviewgen.interrupts import INTERRUPTED
@@ -33,6 +33,17 @@ def interruptible(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+class _Unfailing(io.FileIO):
+    """A file whose writing never fails: notes that a full disk cannot take are dropped, and the command goes on."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or drop."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
 def open_streams() -> None:
     """Replace streams that the parent process has closed, so that no file that is opened later takes their number.
 
@@ -49,6 +60,9 @@ def open_streams() -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper) and not sys.stderr.isatty():
+        raw = io.BufferedWriter(_Unfailing(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
     for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -14,6 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
+from reviewgen.data.pipes import spool_pipe
 from reviewgen.errors import DataError, storage_errors
 
 __all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
@@ -114,7 +115,7 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
     errors = 0
     for number, file in enumerate(files):
         target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
-        count, encoding = _prepare(file, kind, target)
+        count, encoding = _prepare(spool_pipe(file, workspace / f"{number:08d}.pipe{file.suffix}"), kind, target)
         errors += count
         if encoding is not None:
             recognised.setdefault(encoding, []).append(file)

@@ -42,7 +42,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
         ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
-    if bits not in BITS:
+    if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
     manifest = {

@@ -59,7 +59,7 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     """
     names = list(allow) if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
     for name in names:
-        if name not in KINDS:
+        if not isinstance(name, str) or name not in KINDS:
             raise ConfigError(f"{quoted(name)} is not a kind of finding that allow accepts. {did_you_mean(str(name), KINDS)}")
     return frozenset(names)
 

@@ -5,6 +5,7 @@ stepper that needs none.
 """
 
 import inspect
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, check_flags, refuse_unknown_options
+from reviewgen.config import (
+    EvaluateOptions,
+    GenerationConfig,
+    GenerationSettings,
+    check_flags,
+    check_text,
+    refuse_unknown_options,
+)
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
@@ -205,7 +213,7 @@ class ReviewModel:
         No text is started after ``max_time``, so there may be fewer.
         """
         request, generator = self._request(prompt, options), self.generator
-        if not isinstance(first, int) or isinstance(first, bool) or first < 0:
+        if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= sys.maxsize:
             raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
         rows = generator.generate(request, first, start_late=False)
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
@@ -411,6 +419,7 @@ class ReviewModel:
 
         from reviewgen.hub.publish import make_card
 
+        check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
         return ModelCard(make_card(self._bundle, self.generator, source=source, **metadata))
 

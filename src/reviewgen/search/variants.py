@@ -64,7 +64,7 @@ def refuse_options(options: TrainOptions, function: str, others: Sequence[str]) 
     refuse_unknown_options(options, TrainOptions, function, others=others, hidden=[*GROUPS, "out", "resume"])
     if given := [group for group in GROUPS if group in options]:
         raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{quoted(given[0])}: {{...}}}}.")
-    if given := [name for name in ("out", "resume") if options.get(name) not in (None, False)]:
+    if given := [name for name in ("out", "resume") if not any(options.get(name) is each for each in (None, False))]:
         raise ConfigError(
             f"{function} trains several models, and no model is saved, so it takes no {given[0]}: train with the settings that "
             "you choose."

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from reviewgen.errors import CheckpointError, storage_errors
@@ -32,6 +33,7 @@ from reviewgen.training.packing import pack, unpack
 
 __all__ = ["Checkpoints"]
 
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
 _LOCK, _TENSORS, _REST, _DIGESTS = ".lock", "state.safetensors", "state.json", "digests.json"
 _SHARE = 0.01  # of the training time that writing checkpoints may take
 _PREFIX, _SCRATCH = "step-", ".step-"  # the second as ``new_folder`` begins the name of a scratch folder
@@ -100,7 +102,7 @@ class Checkpoints:
             try:
                 tree = unpack(*_read_checkpoint(self._step_folder(step)))
                 self._state, self.extra, self.seconds = tree["state"], tree["beside"], tree["state"]["seconds"]
-            except (OSError, ValueError, KeyError, TypeError):
+            except _DAMAGE:
                 damaged.append(step)
                 continue
             for later in damaged:
