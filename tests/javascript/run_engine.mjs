@@ -63,8 +63,7 @@ const answers = {
     return cases.map(({ logits, text, newTokens, uniform, config, tokenizer }) => {
       const params = samplingParams(config, tokenizer);
       const numbers = logits.map((logit) => logit ?? -Infinity);
-      const { token, used } = sampleToken(Float32Array.from(numbers), text, newTokens, uniform, params, null, [-1, -1, -1]);
-      return [token, used];
+      return sampleToken(Float32Array.from(numbers), text, newTokens, uniform, params, null, [-1, -1, -1]).token;
     });
   },
   async complete({ model, requests }) {
