@@ -113,7 +113,20 @@ def _generate(
             if number >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue
             token = sample_token(
-                *(logits[slot], texts[row], size, count, uniform[row, number], params, windows, run, spelling, places[row], scores, probs)
+                *(
+                    logits[slot],
+                    texts[row],
+                    size,
+                    count,
+                    uniform[row, number],
+                    params,
+                    windows,
+                    run,
+                    spelling,
+                    places[row],
+                    scores,
+                    probs,
+                )
             )
             texts[row, size] = token
             sampled[row] += 1

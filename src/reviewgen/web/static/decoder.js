@@ -124,7 +124,7 @@ function seenBy(params, row) {
 
 /** Returns the logits without the tokens that do not match the rest of the prompt. */
 function maskPrompt(row, logits, { pieces, tokenizer, spelling, params }) {
-  const table = Float64Array.from(logits).fill(-Infinity, tokenizer.vocabSize);
+  const table = new Float64Array(logits).fill(-Infinity, tokenizer.vocabSize);
   const place = placeOf(row, spelling);
   const isSpelled = (token) => spelling === null || follows(spelling, place, token, params.eosId) !== null;
   let allowed = pieces.texts.map((_, token) => token).filter((token) => matches(pieces.texts[token], row.rest));

@@ -86,7 +86,7 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
  * negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before `minNewTokens`.
  */
 function applyPenalties(logits, text, newTokens, params) {
-  const scores = Float64Array.from(logits);
+  const scores = new Float64Array(logits);
   scores.fill(-Infinity, params.vocabSize); // ids of conditions
   const [penalty, ngram] = [params.repetitionPenalty, params.noRepeatNgramSize];
   if (penalty !== 1) {
