@@ -42,6 +42,10 @@ const answers = {
     const { createRandom } = await load("random.js");
     return streams.map(([seed, number]) => createRandom(seed, number).peek(count));
   },
+  async base85({ texts }) {
+    const { fromBase85 } = await load("base85.js");
+    return texts.map((text) => Array.from(fromBase85(text)));
+  },
   async tokenize({ source, files, texts, ids }) {
     const tokenizer = (await loadSource(source))({}, files);
     const { vocabSize, bosId, eosId } = tokenizer;

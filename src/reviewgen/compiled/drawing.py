@@ -1,9 +1,9 @@
 """Draws one token with a random number: by an exponential race, so that close probabilities give the same token.
 
 Each token gets a random number of its own, a hash of the draw's number and of its id, and from it an exponential arrival time,
--log(1 - x) / p. The first to arrive wins, which a token does with its probability (the Gumbel-max trick, see Maddison et al. 2014).
+-log(1 - x) / p. The first to arrive wins, which a token does with its probability (the Gumbel-max trick; Maddison et al. 2014).
 Inverse transform sampling would do for one machine. But where another one computes the probabilities with other rounding, each
-border of the cumulative sum moves, and among 8,000 tokens a hundred times as many draws change.
+border of the cumulative sum moves, and of 8,000 tokens a hundred times as many draws change.
 
 Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random number is enough for a token.
 
