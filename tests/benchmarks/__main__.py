@@ -23,6 +23,7 @@ NAMES = (
         "memory_flat",
     ),
     *("big_corpus", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
+    "web_page",
     *("serving_engine", "serving_http", "serving_soak"),
 )
 

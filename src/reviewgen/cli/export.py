@@ -34,7 +34,7 @@ def export(
         Path | None,
         typer.Option("--transformers", metavar="FOLDER", help="The tokenizer, as AutoTokenizer of transformers loads it."),
     ] = None,
-    bits: Annotated[int, typer.Option("--bits", help="Of a weight in the page: 8, 16 or 32.")] = 8,
+    bits: Annotated[int, typer.Option("--bits", help="Of a weight in the page: 5, 6, 8, 16 or 32.")] = 8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -33,7 +33,7 @@ def export_html(
     Args:
         model: A model, or several, to write with side by side.
         path: The file; its suffix must be .html.
-        bits: Of each weight: 8 (with a scale for each row of a matrix), 16 or 32.
+        bits: Of each weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32.
         title: The title of the page; the names of the models if not given.
         overwrite: Whether to replace an existing file.
 

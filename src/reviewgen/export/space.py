@@ -23,7 +23,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     Args:
         model: The model.
         repo_id: ``owner/name``.
-        bits: Of each weight in the page: 8, 16 or 32.
+        bits: Of each weight in the page: 5, 6, 8, 16 or 32.
         options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
 
     Returns:
