@@ -35,7 +35,7 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "load('ngram-char').score(3)": "A text to score must be a string; got 3.",
     "load('ngram-char').save_pretrained('m', push_to_hub=True, repo_id='a/b', foo=1)": "'foo' is not an argument of save",
     "train('rnn-char', TEXTS, model={1: 2})": "1 is not a setting",
-    "train('x' * 100_000, TEXTS)": "xxx ... xxx",
+    "train('x' * 100_000, TEXTS)": "xxx...' is not a preset name. Write",
     "train('rnn-char', TEXTS, out='a\\0b')": "out must be a path; got 'a\\x00b'.",
     "train('rnn-char', TEXTS, out=b'bytes')": "out must be a path; got b'bytes'.",
     "train('rnn-char', TEXTS, log={'a': 1})": "log must be a string or none; got {'a': 1}.",
