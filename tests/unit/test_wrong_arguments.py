@@ -41,7 +41,7 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "train('rnn-char', TEXTS, log={'a': 1})": "log must be a string or none; got {'a': 1}.",
     "train('rnn-char', TEXTS, resume=np.zeros(3))": "resume must be true or false; got array([0., 0., 0.]).",
     "load('ngram-char', weight_bits=np.zeros(3))": "weight_bits must be 32, 16 or 8; got array",
-    "load('ngram-char').save_pretrained(Path('~nobody/x'))": "is in a home folder that does not exist",
+    "load('ngram-char').save_pretrained(Path('~no-such-user/x'))": "is in a home folder that does not exist",
     "load('ngram-char').save_pretrained('m', overwrite=np.zeros(2))": "overwrite must be True or False; got array([0., 0.]).",
     "load('ngram-char').save_pretrained('m', dtype=np.zeros(2))": "dtype must be one of float32",
     "load('ngram-char').is_saved_in(3)": "folder must be a path; got 3.",
