@@ -3,7 +3,7 @@
 import numpy as np
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
-from reviewgen.compiled.drawing import draw_token
+from reviewgen.compiled.drawing import another_number, draw_token
 from reviewgen.compiled.linear import add_up, log32
 from reviewgen.compiled.sampling import DEAD_END, NONE, filter_probs, redraw, sharpen
 from reviewgen.compiled.spelling import follows, rule_out_misspelled
@@ -171,6 +171,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                             sharpen(probs, temperature)
                             if windows is not None:
                                 filter_probs(probs, top_k, top_p, min_p)
+                            own = another_number(own)
                             token = np.int64(draw_token(probs, own))
                     if token >= 0:
                         place = follows(spelling, places[row], token, end)[1]
@@ -185,7 +186,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 if add_up(probs) > 0:
                     sharpen(probs, temperature)
                     filter_probs(probs, top_k, top_p, min_p)
-                    token = np.int64(draw_token(probs, own))
+                    token = np.int64(draw_token(probs, another_number(own)))
                     texts[row, position] = token
                     if spelling is not None:
                         place = follows(spelling, places[row], token, end)[1]

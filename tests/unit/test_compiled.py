@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from reviewgen.compiled import compiled, drawing
-from reviewgen.compiled.sampling import apply_temperature, sample_from, sharpen
+from reviewgen.compiled.sampling import SamplingParams, apply_temperature, sample_from, sample_rows, sharpen
+from reviewgen.compiled.spelling import no_places
 from reviewgen.compiled.windows import build_windows, copies, count_windows, false_positive_rate, forbid, hash_window
 from tests.unit import race
 
@@ -75,6 +76,21 @@ def test_the_second_to_arrive_is_drawn_where_the_first_is_ruled_out():
     off = ~np.eye(4, dtype=bool)
     assert pairs[~off].sum() == 0
     assert ((pairs - expected) ** 2 / expected)[off].sum() < chi2.ppf(0.9999, 11)
+
+
+def test_tokens_that_a_filter_lets_in_are_drawn_by_their_probability():
+    """Where token 2 would be a copy, top-k lets in token 4, which has not raced against token 3 before."""
+    count, eos, bos = 20_000, 1, 0
+    logits = np.log(np.tile([1e-9, 1e-9, 0.5, 0.3, 0.2], (count, 1)))
+    params = SamplingParams(np.array([1.0]), 2, 1.0, 0.0, 1.0, 0, 0, 9, False, eos, bos, 5)
+    texts, zeros, tokens = np.full((count, 2), bos), np.zeros(count, np.int64), np.empty(count, np.int64)
+    copied = build_windows(np.array([bos, 2, eos]), SEPARATORS, 1, bits_per_window=200)
+    uniform, runs = np.random.default_rng(6).random(count), np.ones(count, np.int64)
+    sample_rows(logits, texts, zeros + 1, zeros, uniform, params, copied, runs, None, no_places(count), tokens)
+    was_copy = np.array([draw(np.array([0, 0, 0.5, 0.3, 0]), number) for number in uniform.tolist()]) == 2
+    found, expected = np.bincount(tokens[was_copy], minlength=5), np.array([0, 0, 0, 0.6, 0.4]) * was_copy.sum()
+    assert found[:3].sum() == 0
+    assert ((found - expected)[3:] ** 2 / expected[3:]).sum() < chi2.ppf(0.9999, 1)
 
 
 @pytest.mark.parametrize("count", [7, 200, 8006])

@@ -268,9 +268,10 @@ def test_both_loops_end_texts_alike(stops: list[str], limit: int) -> None:
             new = row.text[len(row.prompt) :]
             cuts = [new.find(stop) + len(stop) for stop in stops if stop in new]
             assert (row.finish_reason == "stop") == bool(cuts) and all(cut >= len(new) for cut in cuts)
-            assert row.finish_reason != "length" or row.new_tokens == limit
+            assert row.finish_reason != "length" or 0 <= limit - row.new_tokens <= 3  # without bytes of an incomplete character
             assert row.text.startswith(row.prompt)
-            assert WORD.decode(row.ids).startswith(row.text) and not WORD.decode(row.ids[:-1]).startswith(row.text)
+            assert WORD.decode(row.ids).startswith(row.text)
+            assert not row.ids or not WORD.decode(row.ids[:-1]).startswith(row.text)
         assert limit < 63 or stops != ["ood", " the"] or "stop" in {row.finish_reason for row in rows}
         assert limit > 2 or "length" in {row.finish_reason for row in rows}
 

@@ -5,7 +5,8 @@ Each token gets a random number of its own, a hash of the draw's number and of i
 Inverse transform sampling would do for one machine. But where another one computes the probabilities with other rounding, each
 border of the cumulative sum moves, and of 8,000 tokens a hundred times as many draws change.
 
-Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random number is enough for a token.
+Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random number is enough for a token. But
+where filters then let in tokens that had not raced, these would arrive too early, and all race again: with ``another_number``.
 
 Arithmetic of 32 bits, written so that it is exact in numba, in Python and in JavaScript (``web/static/drawing.js``).
 """
@@ -16,7 +17,7 @@ import numpy as np
 
 from reviewgen.compiled import inner
 
-__all__ = ["draw_token"]
+__all__ = ["another_number", "draw_token"]
 
 MASK = 0xFFFFFFFF  # 32 bits
 GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio: far apart for ids that are close
@@ -47,6 +48,12 @@ def draw_token(probs, uniform):
         if probs[token] * time > prob * own_time:
             winner, prob, time = token, probs[token], own_time
     return winner
+
+
+@inner
+def another_number(uniform):
+    """Return a number in [0, 1) whose race does not depend on that of ``uniform``: a quarter further on, exactly."""
+    return uniform + 0.25 if uniform < 0.75 else uniform - 0.75
 
 
 @inner

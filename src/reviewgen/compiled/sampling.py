@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from reviewgen.compiled import compiled, inner
-from reviewgen.compiled.drawing import draw_token
+from reviewgen.compiled.drawing import another_number, draw_token
 from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 
@@ -147,7 +147,7 @@ def sample_token(logits, text, size, new_tokens, uniform, params, windows, run, 
         if largest == -np.inf:
             return np.int64(DEAD_END)
         _weigh(windows, scores, largest, temperature, params, probs)
-        token = np.int64(draw_token(probs, uniform))
+        token = np.int64(draw_token(probs, another_number(uniform)))
     if spelling is not None:
         place[0], place[1], place[2] = follows(spelling, place, token, eos)[1]
     return token

@@ -29,6 +29,11 @@ export function drawToken(probs, uniform) {
   return winner;
 }
 
+/** Returns a number in [0, 1) whose race does not depend on that of `uniform`: a quarter further on, exactly. */
+export function anotherNumber(uniform) {
+  return uniform < 0.75 ? uniform + 0.25 : uniform - 0.75;
+}
+
 /** Returns a hash, a whole number from 0 to 2 ** 32 - 1, of two whole numbers of 32 bits; constants by Wellons 2018 ("lowbias32"). */
 function mix(x, key) {
   x = Math.imul(x ^ (x >>> 16), 0x21f0aaad);

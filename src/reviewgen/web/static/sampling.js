@@ -5,7 +5,7 @@
  * numbers give equal tokens. Each setting means what it means in transformers. Knows neither a model nor a tokenizer.
  */
 
-import { drawToken } from "./drawing.js";
+import { anotherNumber, drawToken } from "./drawing.js";
 import { exp } from "./exponential.js";
 import { filterProbs } from "./filters.js";
 import { follows, ruleOutMisspelled } from "./spelling.js";
@@ -74,7 +74,7 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
     largest = largestScore(scores);
     if (largest === -Infinity) return { token: DEAD_END, place };
     probs = weigh(scores, largest, temperature, params);
-    token = drawToken(probs, uniform);
+    token = drawToken(probs, anotherNumber(uniform));
   }
   return { token, place: spelling === null ? place : follows(spelling, place, token, params.eosId) };
 }
