@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from reviewgen.data.spans import Span, open_span
 from reviewgen.sentences import sentence_ends
 
 __all__ = ["DOCUMENTS", "Layout", "file_layout", "read_texts", "text_layout"]
@@ -63,8 +64,8 @@ def file_layout(path: Path) -> Layout:
     return text_layout(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])
 
 
-def read_texts(path: Path, documents: str) -> Iterator[str]:
-    """Yield the texts of a file of UTF-8.
+def read_texts(path: Path, documents: str, span: Span | None = None) -> Iterator[str]:
+    """Yield the texts of a file of UTF-8, or of a span of it.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some, and otherwise within lines. In
     a hard-wrapped file, the lines of a paragraph and those of a sentence are joined by a space.
@@ -72,8 +73,9 @@ def read_texts(path: Path, documents: str) -> Iterator[str]:
     Args:
         path: The file.
         documents: One of ``DOCUMENTS``.
+        span: See ``spans_of``; None reads the whole file.
     """
-    with path.open(encoding="utf-8") as file:  # any line end counts as \n
+    with path.open(encoding="utf-8") if span is None else open_span(path, span, documents) as file:  # any line end counts as \n
         if documents == "file":
             yield file.read()
         elif documents == "line":

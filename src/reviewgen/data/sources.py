@@ -77,6 +77,7 @@ def open_texts(
         allow_missing=allow_missing,
     )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
+    stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
     return stream
 
 
