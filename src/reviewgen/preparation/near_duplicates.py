@@ -87,8 +87,8 @@ def find_near(files: Sequence[Path], dropped: np.ndarray, threshold: float, band
 
     for first, last in zip(firsts, [*firsts[1:], len(order)], strict=True):
         for place in range(first + 1, last):
-            own = minima(order[place])
-            if any((own == minima(order[other])).mean() >= threshold for other in {int(first), place - 1}):
+            own = minima(int(order[place]))
+            if any((own == minima(int(order[other]))).mean() >= threshold for other in {int(first), place - 1}):
                 near.append(int(order[place]))
     return np.sort(np.array(near, np.int64))
 

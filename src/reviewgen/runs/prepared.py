@@ -88,7 +88,8 @@ def _refuse_other_tokenizer(store: StoreFolder, parts: TrainingParts) -> None:
 def corpus_of(store: StoreFolder) -> tuple[Corpus, Conditions, tuple[str, ...]]:
     """Return the corpus of a store, its conditions, and notes; its texts cannot be read."""
     facts = store.facts
-    return corpus_from_json(facts["corpus"], store.folder), Conditions.from_json(facts["conditions"]), tuple(facts["notes"])
+    conditions = Conditions.from_json(facts["conditions"]) if facts["conditions"] else Conditions()
+    return corpus_from_json(facts["corpus"], store.folder), conditions, tuple(facts["notes"])
 
 
 def novelty_settings(plan: Any) -> Mapping[str, Any]:
