@@ -11,7 +11,7 @@ from pathlib import Path
 
 NAMES = (
     *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "memory"),
-    *("big_corpus", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
+    *("big_corpus", "preparing", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
     *("serving_engine", "serving_http", "serving_soak"),
 )
 

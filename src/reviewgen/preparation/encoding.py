@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reviewgen.bundle import check_tokenizer_files
 from reviewgen.conditions import Conditions, fit_conditions
@@ -18,20 +18,17 @@ from reviewgen.data.store_folder import StoreFolder, digest_file, digest_files, 
 from reviewgen.novelty import write_index
 from reviewgen.preparation.job import Job, WorkFolder
 from reviewgen.preparation.parts import Parts, write_new
-from reviewgen.preparation.rounds import main_process_only, share_tasks
+from reviewgen.preparation.rounds import Watch, main_process_only, share_tasks
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
 from reviewgen.training import Processes
 
-if TYPE_CHECKING:
-    from reviewgen.preparation.run import Watch
-
 __all__ = ["encode_parts"]
 
 
 def encode_parts(
-    job: Job, work: WorkFolder, processes: Processes, parts: Parts, corpus: Corpus, notes: Sequence[str], watch: "Watch"
+    job: Job, work: WorkFolder, processes: Processes, parts: Parts, corpus: Corpus, notes: Sequence[str], watch: Watch
 ) -> None:
     """Write the store of a corpus whose texts have codes into the working folder; all processes call this.
 

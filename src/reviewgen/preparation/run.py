@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
@@ -24,14 +23,11 @@ from reviewgen.preparation import duplicates, leaks, near_duplicates, reading, s
 from reviewgen.preparation.encoding import encode_parts
 from reviewgen.preparation.job import Job, WorkFolder
 from reviewgen.preparation.parts import DROPPED, Part, Parts, write_new
-from reviewgen.preparation.rounds import everywhere, main_process_only, share_tasks
+from reviewgen.preparation.rounds import Watch, everywhere, main_process_only, share_tasks
 from reviewgen.runs.prepare import refuse_single_review
 from reviewgen.training import Processes, local_processes
 
-__all__ = ["Watch", "run_job"]
-
-Watch: TypeAlias = Callable[[str], None]
-"""Called with what is being done."""
+__all__ = ["run_job"]
 
 
 @dataclass
