@@ -1,8 +1,8 @@
 """``reviewgen prepare`` on a large corpus: MB/s of a rank for char, two ranks beside one, and the memory of a rank.
 
-Targets, on idle cores: 20 MB/s a rank; two ranks 1.8 times as fast as one; a peak of memory that grows by 10 % at most from a tenth
-of the corpus to the whole. ``python -m tests.benchmarks.preparing 2000`` writes 2 GB of txt; 200 MB are the default. The texts are
-synthetic: words drawn by Zipf's law, 20 to 360 a text. MB are 10^6 bytes. A rank uses one thread.
+Targets, on idle cores: 20 MB/s a rank; two ranks 1.8 times as fast as one; a peak of memory that grows by 10 % at most from a
+tenth of the corpus to the whole. ``python -m tests.benchmarks.preparing 2000`` writes 2 GB of txt; 200 MB are the default. The
+texts are synthetic: words drawn by Zipf's law, 20 to 360 a text. MB are 10^6 bytes. A rank uses one thread.
 """
 
 import os
@@ -80,7 +80,7 @@ def main() -> None:
             speeds.append(written / seconds)
             total = time.perf_counter() - start
             print(
-                f"{written:6.0f} MB, {ranks} rank(s): {written / seconds:5.1f} MB/s, {seconds:.1f} s ({total:.1f} s with the start)"
+                f"{written:6.0f} MB, {ranks} rank(s): {written / seconds:5.1f} MB/s, {seconds:.1f} s, {total:.1f} s with start-up"
             )
             print(f"           memory {before:.0f} MB, {peak:.0f} MB at its peak; seconds: {steps}", flush=True)
     print(f"Two ranks are {speeds[2] / speeds[1]:.2f} times as fast as one; the peak is {peaks[1] / peaks[0]:.2f} of a tenth's.")

@@ -173,12 +173,15 @@ def test_the_same_command_goes_on_from_the_finished_parts(tmp_path, small_parts,
         monkeypatch.setattr(f"reviewgen.preparation.{module}.write_new", write)
     while not (tmp_path / "store").exists():
         tries += 1
+        if tries == 8:
+            (tmp_path / "store.partial/store/shards/.00000.1").mkdir()  # of a process that was killed
         with contextlib.suppress(SystemExit):
             reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
         if tries == 3:
             with pytest.raises(DataError, match="is not finished"):
                 reviewgen.train("gru-char", tmp_path / "store.partial")
     assert tries > 5 and len(set(made)) == len(made)  # nothing was made twice
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == sorted(p.name for p in (tmp_path / "whole").iterdir())
     assert files_of(tmp_path / "store") == files_of(tmp_path / "whole") and not (tmp_path / "store.partial").exists()
 
 

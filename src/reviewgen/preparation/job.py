@@ -134,8 +134,10 @@ class WorkFolder:
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-        for kind in ("texts", "codes", "found", "digests", "store/shards"):
+        for kind in ("texts", "codes", "found", "digests", "store", "store/shards"):
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
+            for scratch in (self.folder / kind).glob(".*"):  # of a process that was killed
+                shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         write_file(file, json.dumps(facts, indent=1).encode())
         return resumes
 

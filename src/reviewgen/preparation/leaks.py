@@ -10,12 +10,12 @@ from reviewgen.errors import ConfigError
 from reviewgen.novelty import COPY_CHARACTERS, copied_spans
 from reviewgen.preparation.parts import DROPPED, Part, Parts
 
-__all__ = ["RUN", "Group", "check_run", "describe_leaks", "drop_texts", "find_leaks", "held_out_groups"]
+__all__ = ["RUN", "Group", "check_run", "count_held_out", "describe_leaks", "drop_texts", "find_leaks", "held_out_groups"]
 
 RUN = COPY_CHARACTERS
 """The length of the runs that are counted by default."""
 
-_GROUP_CHARACTERS = 1 << 22
+_SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of the texts that are counted, and of a group of all
 _MIN_RUN = 20
 
 
@@ -45,15 +45,26 @@ def check_run(length: int | None) -> None:
         )
 
 
-def held_out_groups(parts: Parts) -> list[list[Group]]:
-    """Return all held-out texts, in groups of about four million characters."""
+def held_out_groups(parts: Parts, *, is_sample: bool) -> list[list[Group]]:
+    """Return all held-out texts in groups, or a smaller first group only."""
+    size = _SAMPLE_CHARACTERS if is_sample else _GROUP_CHARACTERS
+    groups = _groups(parts, size)
+    return groups[:1] if is_sample else groups
+
+
+def count_held_out(parts: Parts) -> int:
+    """Return the number of held-out texts."""
+    return int(np.delete(parts.counts().sum(axis=0), SPLITS.index("train")).sum())
+
+
+def _groups(parts: Parts, size: int) -> list[list[Group]]:
     groups: list[list[Group]] = [[]]
     characters = 0
     for part in parts.parts:
         codes, lengths = part.codes, part.index()[:, 1].astype(np.int64)
         rows = np.flatnonzero((codes != DROPPED) & (codes != SPLITS.index("train")))
-        for piece in np.split(rows, np.flatnonzero(np.diff(lengths[rows].cumsum() // _GROUP_CHARACTERS)) + 1):
-            if characters >= _GROUP_CHARACTERS:
+        for piece in np.split(rows, np.flatnonzero(np.diff(lengths[rows].cumsum() // size)) + 1):
+            if characters >= size:
                 groups.append([])
                 characters = 0
             groups[-1].append(Group(part, piece))
@@ -61,16 +72,11 @@ def held_out_groups(parts: Parts) -> list[list[Group]]:
     return [group for group in groups if sum(len(each.rows) for each in group)]
 
 
-def find_leaks(group: Sequence[Group], parts: Parts, length: int) -> list[np.ndarray]:
-    """Return which texts of a group share a run of ``length`` characters with a training text, a mask for each part."""
-    masks = []
-    texts = [list(_read(each)) for each in group]
-    spans = copied_spans([text for some in texts for text in some], parts.texts("train"), length)
-    first = 0
-    for some in texts:
-        masks.append(np.array([bool(each) for each in spans[first : first + len(some)]], np.bool_))
-        first += len(some)
-    return masks
+def find_leaks(group: Sequence[Group], training: Part, length: int) -> np.ndarray:
+    """Return which texts of a group share a run of ``length`` characters with a training text of one part, (N,)."""
+    texts = [text for each in group for text in _read(each)]
+    spans = copied_spans(texts, training.texts(training.codes == SPLITS.index("train")), length)
+    return np.array([bool(each) for each in spans], np.bool_)
 
 
 def _read(group: Group) -> Iterator[str]:

@@ -235,24 +235,22 @@ def _split(run: Run, dropped: Sequence[np.ndarray]) -> None:
 
 def _find_leaks(run: Run, parts: Parts) -> None:
     """Count the held-out texts that share long runs with training texts, and leave them out if that is asked for."""
-    groups, length = leaks.held_out_groups(parts), run.job.decontaminate or leaks.RUN
-    asked = range(len(groups)) if run.job.decontaminate else range(min(1, len(groups)))
-    held_out, checked = (sum(len(each.rows) for group in some for each in group) for some in (groups, [groups[n] for n in asked]))
+    length, is_sample = run.job.decontaminate or leaks.RUN, run.job.decontaminate is None
+    groups, held_out, count = leaks.held_out_groups(parts, is_sample=is_sample), leaks.count_held_out(parts), len(parts.parts)
 
-    def look(number: int) -> np.ndarray:
-        return np.concatenate(leaks.find_leaks(groups[number], parts, length))
+    def find(task: int) -> None:
+        group, part = divmod(task, count)
+        run.find(f"leaks-{length}-{task}", partial(leaks.find_leaks, groups[group], parts.parts[part], length))
 
-    run.share(
-        "Looking for held-out texts in the training texts",
-        asked,
-        lambda number: run.find(f"leaks-{length}-{number}", partial(look, number)),
-    )
-    masks = [run.found(f"leaks-{length}-{number}") for number in asked]
-    leaking = int(sum(mask.sum() for mask in masks))
+    run.share("Looking for held-out texts in the training texts", range(len(groups) * count), find)
+    masks = [
+        np.logical_or.reduce([run.found(f"leaks-{length}-{group * count + part}") for part in range(count)])
+        for group in range(len(groups))
+    ]
+    leaking, checked = int(sum(mask.sum() for mask in masks)), sum(map(len, masks))
     if held_out:
-        is_dropped = run.job.decontaminate is not None
-        run.notes += (leaks.describe_leaks(leaking, checked, held_out, length, is_dropped=is_dropped),)
-    if run.job.decontaminate:
+        run.notes += (leaks.describe_leaks(leaking, checked, held_out, length, is_dropped=not is_sample),)
+    if not is_sample:
         run.reports[-1].leaking = leaking
         main_process_only(run.processes, partial(_drop_leaks, groups, masks), run.work.folder)
 
