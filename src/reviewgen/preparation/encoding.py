@@ -46,6 +46,7 @@ def encode_parts(
     counts = parts.counts()
 
     def encode(number: int) -> None:
+        """Write the shard of a part, and its digests."""
         first = int(counts[:number, 0].sum())
         shard = work.store / "shards" / f"{number:05d}"
         write_new(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))

@@ -72,10 +72,10 @@ def _groups(parts: Parts, size: int) -> list[list[Group]]:
     return [group for group in groups if sum(len(each.rows) for each in group)]
 
 
-def find_leaks(group: Sequence[Group], training: Part, length: int) -> np.ndarray:
-    """Return which texts of a group share a run of ``length`` characters with a training text of one part, (N,)."""
+def find_leaks(group: Sequence[Group], training: Parts, length: int) -> np.ndarray:
+    """Return which texts of a group share a run of ``length`` characters with a training text of some parts, (N,)."""
     texts = [text for each in group for text in _read(each)]
-    spans = copied_spans(texts, training.texts(training.codes == SPLITS.index("train")), length)
+    spans = copied_spans(texts, training.texts("train"), length)
     return np.array([bool(each) for each in spans], np.bool_)
 
 

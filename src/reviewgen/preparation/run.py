@@ -29,6 +29,8 @@ from reviewgen.training import Processes, local_processes
 
 __all__ = ["run_job"]
 
+_LEAK_PARTS = 6  # that one task looks for held-out texts in
+
 
 @dataclass
 class Run:
@@ -236,15 +238,16 @@ def _split(run: Run, dropped: Sequence[np.ndarray]) -> None:
 def _find_leaks(run: Run, parts: Parts) -> None:
     """Count the held-out texts that share long runs with training texts, and leave them out if that is asked for."""
     length, is_sample = run.job.decontaminate or leaks.RUN, run.job.decontaminate is None
-    groups, held_out, count = leaks.held_out_groups(parts, is_sample=is_sample), leaks.count_held_out(parts), len(parts.parts)
+    groups, held_out = leaks.held_out_groups(parts, is_sample=is_sample), leaks.count_held_out(parts)
+    some = [replace(parts, parts=parts.parts[at : at + _LEAK_PARTS]) for at in range(0, len(parts.parts), _LEAK_PARTS)]
 
     def find(task: int) -> None:
-        group, part = divmod(task, count)
-        run.find(f"leaks-{length}-{task}", partial(leaks.find_leaks, groups[group], parts.parts[part], length))
+        group, number = divmod(task, len(some))
+        run.find(f"leaks-{length}-{task}", partial(leaks.find_leaks, groups[group], some[number], length))
 
-    run.share("Looking for held-out texts in the training texts", range(len(groups) * count), find)
+    run.share("Looking for held-out texts in the training texts", range(len(groups) * len(some)), find)
     masks = [
-        np.logical_or.reduce([run.found(f"leaks-{length}-{group * count + part}") for part in range(count)])
+        np.logical_or.reduce([run.found(f"leaks-{length}-{group * len(some) + number}") for number in range(len(some))])
         for group in range(len(groups))
     ]
     leaking, checked = int(sum(mask.sum() for mask in masks)), sum(map(len, masks))
