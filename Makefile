@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+MINUTES ?= 30
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-oldest test-on lint fuzz audit wheel docs bench clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -21,10 +22,36 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# The lower bounds of all ranges, and another version of Python (make test-on VERSION=3.13).
+test-oldest: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,audit]'
+	$(BIN)/uv venv --clear --quiet --python $(BIN)/python .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev,bench]'
+	.venv-oldest/bin/python -m tests.audit.bounds dev bench
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+test-on: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,audit]'
+	$(BIN)/uv venv --clear --quiet --python $(VERSION) .venv-$(VERSION)
+	$(BIN)/uv pip install --quiet --python .venv-$(VERSION)/bin/python --editable '.[dev]'
+	.venv-$(VERSION)/bin/python -m pytest -n 2 --dist worksteal $(TESTS)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.hostile --minutes $(MINUTES)
+
+audit: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench,docs,ray,audit]'
+	$(BIN)/python -m tests.audit
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,ray,audit]'
+	$(BIN)/python -m tests.audit.sbom build/reviewgen.cdx.json
+	REVIEWGEN_SBOM=build/reviewgen.cdx.json $(BIN)/python -m hatchling build -t wheel -d dist
 
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
@@ -36,4 +63,4 @@ bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
 
 clean:
-	rm -rf .venv dist build demo-model
+	rm -rf .venv .venv-* dist build demo-model

@@ -42,9 +42,9 @@ def build(options: dict[str, str]) -> Application:
     def create():
         """Load the models and return the application: Ray calls this in each replica."""
         from reviewgen.serving.app import create_app
-        from reviewgen.serving.server import load_models
+        from reviewgen.serving.server import load_engines
 
-        return create_app(load_models(sources), limits=limits)
+        return create_app(load_engines(sources, max_rows=limits.max_rows), limits=limits)
 
     @serve.deployment(
         name="reviewgen",

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reviewgen.config import check
+from reviewgen.config import MAX_VOCABULARY, check, read_json
 from reviewgen.errors import BundleError, DataError
 
 __all__ = ["CharConfig", "CharTokenizer"]
@@ -129,10 +129,10 @@ class CharTokenizer:
         """
         path = folder / FILE
         try:
-            content = json.loads(path.read_bytes().decode("utf-8"))
+            content = read_json(path, MAX_VOCABULARY)
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a char model.") from error
-        except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
+        except ValueError:  # not UTF-8, not JSON, too large, or nested too deeply
             raise BundleError(f"{path} is damaged: it is not a JSON file. Save or download the model again.") from None
         return cls(_checked_characters(path, content))
 

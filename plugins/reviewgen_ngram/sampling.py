@@ -3,8 +3,9 @@
 import numpy as np
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
+from reviewgen.compiled.drawing import draw_token
 from reviewgen.compiled.linear import add_up, log32
-from reviewgen.compiled.sampling import DEAD_END, NONE, draw_token, filter_probs, redraw, sharpen
+from reviewgen.compiled.sampling import DEAD_END, NONE, filter_probs, redraw, sharpen
 from reviewgen.compiled.spelling import follows, rule_out_misspelled
 from reviewgen.compiled.windows import copies, forbid
 from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, probability, search_end
@@ -12,7 +13,7 @@ from reviewgen_ngram.trie import context_after, family, fill_row, find, follow, 
 __all__ = ["PROPOSALS", "sample", "sample_plain", "step"]
 
 PROPOSALS = 3  # rejected before a token is sampled from all probabilities
-MAX_NUMBERS = 2 * PROPOSALS + 3  # random numbers that a token takes
+MAX_NUMBERS = 2 * PROPOSALS + 1  # random numbers that a token takes
 MAX_MISSES = 8  # tokens of unknown words, after which one is sampled from all that are not
 
 
@@ -140,7 +141,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
             context, position, number = contexts[row], kept + sizes[row], used[row]
             token, after = np.int64(NONE), np.int64(-1)
             temperature = temperatures[count % len(temperatures)]
-            place, rest = (places[row, 0], places[row, 1], places[row, 2]), 0.0
+            place = (places[row, 0], places[row, 1], places[row, 2])
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
                     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
@@ -153,16 +154,15 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 if is_accepted:
                     token, after = candidate, following
                     break
+            own, is_drawn = uniform[row, number], token == NONE  # the number of a token that is not proposed
             if token == NONE:
                 _compute_probs(trie, context, bos, vocab_size, temperature, probs)
                 if windows is not None:  # None is a type: without windows, this is not compiled
                     filter_probs(probs, top_k, top_p, min_p)
-                token = np.int64(draw_token(probs, uniform[row, number]))
-                number += 1
+                token = np.int64(draw_token(probs, own))
                 if spelling is not None:
                     if not follows(spelling, places[row], token, end)[0]:
-                        token, rest = redraw(spelling, places[row], end, probs, token, uniform[row, number])
-                        number += 1
+                        token = redraw(spelling, places[row], end, probs, token, own)
                     if token == NONE:
                         _compute_probs(trie, context, bos, vocab_size, 1.0, probs)
                         rule_out_misspelled(spelling, places[row], end, probs, 0.0)
@@ -171,7 +171,7 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                             sharpen(probs, temperature)
                             if windows is not None:
                                 filter_probs(probs, top_k, top_p, min_p)
-                            token = np.int64(draw_token(probs, rest))
+                            token = np.int64(draw_token(probs, own))
                     if token >= 0:
                         place = follows(spelling, places[row], token, end)[1]
             texts[row, position] = token
@@ -181,18 +181,17 @@ def sample(trie, contexts, uniform, params, proposals, windows, run, spelling, p
                 probs[end] = 0.0
                 if spelling is not None:
                     rule_out_misspelled(spelling, places[row], end, probs, 0.0)
-                token, after = np.int64(DEAD_END), np.int64(-1)
+                token, after, is_drawn = np.int64(DEAD_END), np.int64(-1), True
                 if add_up(probs) > 0:
                     sharpen(probs, temperature)
                     filter_probs(probs, top_k, top_p, min_p)
-                    token = np.int64(draw_token(probs, uniform[row, number]))
-                    number += 1
+                    token = np.int64(draw_token(probs, own))
                     texts[row, position] = token
                     if spelling is not None:
                         place = follows(spelling, places[row], token, end)[1]
             if spelling is not None and token != DEAD_END:
                 places[row, 0], places[row, 1], places[row, 2] = place
-            used[row] = number
+            used[row] = number + is_drawn
             tokens[row, sizes[row]] = token
             live[row] = token != end and token != DEAD_END
             if token != DEAD_END:

@@ -30,7 +30,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
-from reviewgen.config import Bound, check
+from reviewgen.config import MAX_VOCABULARY, Bound, check, read_text
 from reviewgen.errors import BundleError, DataError
 
 __all__ = ["WordConfig", "WordTokenizer"]
@@ -155,7 +155,7 @@ class WordTokenizer:
         """
         path = folder / FILE
         try:
-            bpe = Tokenizer.from_str(path.read_bytes().decode("utf-8"))
+            bpe = Tokenizer.from_str(read_text(path, MAX_VOCABULARY))
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a word model.") from error
         except Exception:  # the library raises bare Exceptions

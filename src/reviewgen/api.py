@@ -35,11 +35,14 @@ def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
         cache_dir: Where downloaded files are kept; by default in HF_HOME.
         local_files_only: Whether to use only files that were downloaded before.
         force_download: Whether to download files again.
+        accept_changes: Whether to load files that have changed since the model was saved, which is an error otherwise.
+            ``reviewgen doctor FOLDER --accept`` takes a change for good.
 
     Raises:
         ConfigError: An argument is unknown, ``weight_bits`` is not 32, 16 or 8, or the token is empty.
         SourceError: The source is neither a preset, a repository nor a folder, or could be two of them.
-        BundleError: The folder is missing, damaged or not a saved model, or the preset has no weights.
+        BundleError: The folder is missing, damaged or not a saved model, a file has changed since it was saved, or the preset has
+            no weights.
         UnknownPlugin: The model's plugin is not installed; says what to install.
         PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or they are missing.
         HubError: The Hub cannot be reached, has no such repository, or a download is damaged.
@@ -83,6 +86,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         strip_markdown: Whether to keep only the words of markdown. Default: False.
         fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy. Default: False.
         clean: False takes the texts exactly as they are. Default: True.
+        max_text_characters: A text of more characters is an error; a txt file that is one text has no limit. Default: 10,000,000.
         conditions: Columns beside the text, as in ["stars"], that the model is conditioned on.
         log: Also log the curves to a tracker of accelerate, which must be installed: "tensorboard", "wandb", "mlflow" ...
         resume: Resume an interrupted run of the same arguments from its last checkpoint in ``<out>.run``.
@@ -98,7 +102,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
-    from reviewgen.errors import ConfigError
+    from reviewgen.errors import ConfigError, quoted
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
     from reviewgen.runs.progress import open_view
@@ -106,7 +110,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
 
     refuse_unknown_options(options, TrainOptions, "train")
     if not isinstance(progress, bool):
-        raise ConfigError(f"progress must be True or False; got {progress!r}.")
+        raise ConfigError(f"progress must be True or False; got {quoted(progress)}.")
     run = TrainingRun(start, source, **options)
     view = open_view(run, progress)
     with compiling_notice.silenced():
@@ -146,6 +150,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: "Unp
         text_column: The column that holds the text; guessed if not given.
         documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
         lowercase, strip_markdown, fix_encoding, clean: How to clean the data; what is not given is done as in the trainings.
+        max_text_characters: A text of more characters is an error. Default: 10,000,000.
 
     Raises:
         ConfigError: There are fewer than two models or their tokenizers differ, the weights are not a positive number for each
@@ -182,7 +187,7 @@ def sweep(
         settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
             steps, epochs, seed, validation, initial_weights, conditions, log, text_column, documents, lowercase, strip_markdown,
-            fix_encoding, clean.
+            fix_encoding, clean, max_text_characters.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; nothing was trained by then.
@@ -240,7 +245,7 @@ def tune(
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
             default 30 seconds), steps, epochs, seed (also of the suggestions), validation, initial_weights, conditions, log,
-            text_column, documents, lowercase, strip_markdown, fix_encoding, clean.
+            text_column, documents, lowercase, strip_markdown, fix_encoding, clean, max_text_characters.
 
     Raises:
         ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; nothing was trained by then.
@@ -351,7 +356,8 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         source: The reviews, as for ``train``; also a URL that fsspec reads, as ``s3://bucket/reviews-*.parquet``.
         preset: The preset whose tokenizer is trained.
         out: The folder to create, or a URL.
-        text_column, documents, lowercase, strip_markdown, fix_encoding, clean: How the texts are read, as for ``train``.
+        text_column, documents, lowercase, strip_markdown, fix_encoding, clean, max_text_characters: How the texts are read, as
+            for ``train``.
         validation: A second source to validate on, instead of a part of the first.
         conditions: Columns beside the text, as in ["stars"], that models are conditioned on.
         tokenizer: Tokenizer settings that differ from the preset's.

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from reviewgen.config import Bound, check, from_dict, to_dict
-from reviewgen.errors import ConfigError, DataError, did_you_mean
+from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
 __all__ = ["Condition", "Conditions", "Value", "fit_conditions"]
 
@@ -67,11 +67,11 @@ class Condition:
         check(self)
         labels = [value.label for value in self.values]
         if not labels or len(set(labels)) < len(labels):
-            raise ConfigError(f"The values of the condition {self.name!r} are not distinct: {', '.join(labels) or 'none'}.")
+            raise ConfigError(f"The values of the condition {quoted(self.name)} are not distinct: {', '.join(labels) or 'none'}.")
         edges = [edge for value in self.values for edge in (value.low, value.high)]
         numbers = [edge for edge in edges if edge is not None]
         if numbers != sorted(numbers) or len(numbers) != (len(edges) if self.kind == "number" else 0):
-            raise ConfigError(f"The bins of the condition {self.name!r} are not ascending numbers: {edges}.")
+            raise ConfigError(f"The bins of the condition {quoted(self.name)} are not ascending numbers: {edges}.")
 
     def find(self, value: object) -> int | None:
         """Return the index of a value in ``values``, or None if it is unknown; a number belongs to the first bin that holds it.
@@ -161,10 +161,10 @@ class Conditions:
             ConfigError: A name or a value is unknown; the message lists the known ones.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {values!r}.")
+            raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {quoted(values)}.")
         for name in values:
             if name not in self.names:
-                raise ConfigError(f"{name!r} is not a condition of this model. {did_you_mean(str(name), self.names)}")
+                raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), self.names)}")
         ordered = [values.get(name) for name in self.names]
         for condition, value in zip(self.conditions, ordered, strict=True):
             if value is not None and condition.find(value) is None:
@@ -257,7 +257,7 @@ class _Column:
     def fit(self) -> Condition:
         """Return the condition for the values counted so far."""
         if not self._categories and not self._numbers:
-            raise DataError(f"The column {self._name!r} is empty in all training texts, so it cannot be a condition.")
+            raise DataError(f"The column {quoted(self._name)} is empty in all training texts, so it cannot be a condition.")
         if not self._categories:
             values = _bin_numbers(np.frombuffer(self._numbers, np.float64), self._texts)
             return Condition(name=self._name, kind="number", values=values)

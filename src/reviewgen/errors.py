@@ -28,8 +28,10 @@ public function adds what the user passed in. This module imports nothing else o
 import contextlib
 import difflib
 import errno
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
+from typing import Any
 
 __all__ = [
     "BrokenPlugin",
@@ -54,12 +56,20 @@ __all__ = [
     "WorkerError",
     "did_you_mean",
     "growing_state",
+    "quoted",
+    "shortened",
     "storage_errors",
 ]
 
 
 class ReviewgenError(Exception):
-    """Base class of all exceptions of reviewgen."""
+    """Base class of all exceptions of reviewgen.
+
+    A message that is very long, because it names many files or columns, is printed without its middle; ``args`` have it whole.
+    """
+
+    def __str__(self) -> str:
+        return shortened(super().__str__(), _MESSAGE)
 
 
 class ConfigError(ReviewgenError, ValueError):
@@ -143,7 +153,55 @@ class NotPublished(ReviewgenError):
     """The check before publishing found something that ``allow`` does not name: personal data, copied text, no license."""
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def quoted(value: object, most: int = 100) -> str:
+    """Return a value as Python code for a message, on one line and shortened. No value makes it fail.
+
+    >>> quoted("a" * 1000, 20)
+    "'aaaaaaa ... aaaaaa'"
+    >>> quoted([1, 2, 3]), quoted(range(10**9))
+    ('[1, 2, 3]', 'range(0, 1000000000)')
+    """
+    try:
+        text = _Brief(most).repr(value)
+    except Exception:  # whatever the __repr__ of a user's class raises, or of what it contains
+        text = f"a {type(value).__name__}"
+    return shortened(" ".join(text.split()), most)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text without its middle if it is longer than ``most`` characters.
+
+    >>> shortened("The quick brown fox jumps.", 15)
+    'The q ... umps.'
+    """
+    if len(text) <= most:
+        return text
+    kept = max(most - len(_GAP), 2)
+    return text[: kept - kept // 2] + _GAP + text[len(text) - kept // 2 :]
+
+
+class _Brief(reprlib.Repr):
+    """Shortens the parts of a value before they are written out, so that ten million numbers take no time."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = most
+        self.fillvalue = _GAP.strip()
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(shortened(x, self.maxstring - 2))
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return repr(x[: self.maxstring])
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if level <= 0:
+            return "{...}"
+        shown = [f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}" for key, value in islice(x.items(), 4)]
+        return "{" + ", ".join(shown + ["..."] * (len(x) > len(shown))) + "}"
+
+
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return the end of an error message: the closest known name, and the known names, or the first of very many.
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
@@ -156,7 +214,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if not names:
         return "There are none."
-    near = difflib.get_close_matches(wrong, names, n=1)
+    near = difflib.get_close_matches(wrong, names, n=1) if isinstance(wrong, str) and len(wrong) <= _WORD else []
     hint = f"Did you mean {near[0]!r}? " if near else ""
     shown = names[: max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
@@ -197,6 +255,9 @@ def storage_errors(path: object) -> Iterator[None]:
         raise
 
 
+_GAP = " ... "
+_MESSAGE = 490  # characters of a message: with a name in front of it, it is still below 500
+_WORD = 200  # characters of a name that may be misspelled
 _KNOWN = 300  # characters of a message for the names that are known
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {

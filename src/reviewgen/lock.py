@@ -18,13 +18,21 @@ class Lock:
     The file ``<name>.pid`` beside it contains the process id of the holder: Windows lets nobody else read a locked file. On a
     file system without locks nothing is locked.
 
+    Args:
+        file: The file; created if it does not exist.
+        with_holder: Whether to write ``<name>.pid``.
+
+    Attributes:
+        is_supported: Whether the file system has locks.
+
     Raises:
         BlockingIOError: Another process holds the lock.
         OSError: The file cannot be opened.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, with_holder: bool = True) -> None:
         self._file, self._lock = file, FileLock(file, timeout=0, thread_local=False)
+        self.is_supported = True
         try:
             self._lock.acquire()
         except Timeout:
@@ -33,14 +41,19 @@ class Lock:
             if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
                 raise
             file.touch()
-        self._identity = file.stat()
+            self.is_supported = False
+        try:
+            self._identity: os.stat_result | None = file.stat()
+        except FileNotFoundError:  # its holder before has removed it in between
+            self._identity = None
         with contextlib.suppress(OSError):  # it only makes an error message more precise
-            _pid_file(file).write_text(str(os.getpid()), encoding="ascii")
+            if with_holder:
+                _pid_file(file).write_text(str(os.getpid()), encoding="ascii")
 
     def is_in_place(self) -> bool:
         """Return whether the locked file still exists under its name. If it was removed, another process can lock a new one."""
         try:
-            return os.path.samestat(self._identity, self._file.stat())
+            return self._identity is not None and os.path.samestat(self._identity, self._file.stat())
         except FileNotFoundError:
             return False
 

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from reviewgen.errors import SourceError
+from reviewgen.errors import SourceError, quoted
 
 __all__ = [
     "HubSource",
@@ -186,10 +186,12 @@ def find_revision(source: Source, revision: str) -> HubSource:
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
         raise SourceError(f"{_shorten(str(revision))} is not a revision. Give a branch, a tag or a commit.")
     if isinstance(source, LocalSource):
-        raise SourceError(f"{_shorten(str(source.path))} is a local folder, which has no revision {revision!r}: leave it out.")
+        raise SourceError(
+            f"{_shorten(str(source.path))} is a local folder, which has no revision {quoted(revision)}: leave it out."
+        )
     hub = _published(source.name) if isinstance(source, PresetSource) else source
     if hub.revision not in (None, revision):
-        raise SourceError(f"{_shorten(str(hub))} has one revision and revision={revision!r} is another: give one of them.")
+        raise SourceError(f"{_shorten(str(hub))} has one revision and revision={quoted(revision)} is another: give one of them.")
     return HubSource(hub.repo_id, revision)
 
 
@@ -229,7 +231,7 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
         return parsed
     if parsed is None or (isinstance(parsed, PresetSource) and presets is not None and source not in presets):
         return LocalSource(Path(source))
-    raise SourceError(f"{source!r} is ambiguous. {_explain_ambiguity(source, parsed)}")
+    raise SourceError(f"{quoted(source)} is ambiguous. {_explain_ambiguity(source, parsed)}")
 
 
 def _explain_ambiguity(source: str, parsed: Source) -> str:

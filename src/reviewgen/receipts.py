@@ -13,15 +13,14 @@ A file of receipts has one receipt per line.
 """
 
 import dataclasses
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from reviewgen.config import GenerationConfig, from_dict, to_dict
+from reviewgen.config import MAX_RECORD, GenerationConfig, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
@@ -128,20 +127,41 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: The file cannot be read, or has something in it that is not a receipt.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}.") from None
-    lines = [line for line in text.split("\n") if line.strip()]  # not splitlines(): a text may contain other line breaks
-    receipts = [_parse(line) for line in lines]
-    if None in receipts and (whole := _parse(text)) is not None:
-        receipts = [whole]
-    if not receipts:
-        raise DataError(f"{file} is empty: it should have a receipt on each line.")
-    for number, receipt in enumerate(receipts, 1):
+    number = 0
+    for number, receipt in enumerate(_read_values(file), 1):
         if problem := _find_problem(receipt):
             raise DataError(f"Receipt {number} in {file} is invalid: {problem}.")
         yield dict(receipt)
+    if not number:
+        raise DataError(f"{file} is empty: it should have a receipt on each line.")
+
+
+def _read_values(file: Path) -> Iterator[Any]:
+    """Yield the value of a JSON file, or those of its lines; None for a line that is not JSON. Raises as ``read_receipts``."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(MAX_RECORD)
+            if len(head) < MAX_RECORD and (whole := _parse(head.decode("utf-8"))) is not None:
+                yield whole
+                return
+            for line in _read_lines(head, stream):
+                if len(line) > 2 * MAX_RECORD:
+                    raise DataError(f"{file} cannot be read: it has a line of more than {MAX_RECORD >> 20} MB.")
+                if line.strip():
+                    yield _parse(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise DataError(f"{file} cannot be read: it is not UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _read_lines(head: bytes, stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file whose beginning was read; it may be a pipe, which cannot be read twice."""
+    *lines, rest = head.split(b"\n")
+    yield from lines
+    yield rest + stream.readline(2 * MAX_RECORD)
+    while line := stream.readline(2 * MAX_RECORD + 1):
+        yield line
 
 
 def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
@@ -221,8 +241,8 @@ def _expand(path: str | Path) -> Path:
 
 def _parse(line: str) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line)
+    except ValueError:
         return None
 
 
@@ -236,6 +256,8 @@ def _find_problem(receipt: Any) -> str | None:
     model, settings = receipt["model"], receipt["settings"]
     if set(model) != {"source", "preset", "digest", "bits"} or not isinstance(model["source"], str | None):
         return "model must have the keys source, preset, digest and bits, and its source must be a string or null"
+    if not isinstance(model["preset"], str) or not isinstance(model["digest"], str | None) or model["bits"] not in (32, 16, 8):
+        return "its model must have a preset and a digest, which are strings, and its bits must be 32, 16 or 8"
     if not {"generation_config"} <= set(settings) <= {"generation_config", *_OPTIONAL_SETTINGS}:
         return f"settings must have a generation_config, and may have {', '.join(_OPTIONAL_SETTINGS)}, but no other key"
     if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MAX_TEXTS:

@@ -1,13 +1,13 @@
 """Atomic writing: a folder that appears whole or not at all, even where the power fails in the middle.
 
-The content is written into a scratch folder beside its target, every file is forced to disk, and a rename gives the folder its
-name. Used for saved models, the token cache and checkpoints. Files are flushed through handles that are open for writing and
-nothing is renamed onto an existing name, because Windows refuses both. Standard library only, but for the class of safetensors'
-errors; it knows neither models nor formats.
+The content is written into a scratch folder beside its target (``reviewgen.scratch``), every file is forced to disk, and a
+rename gives it its name. Used for saved models, the token cache and checkpoints. Files are flushed through handles that are open
+for writing and nothing is renamed onto an existing name, because Windows refuses both. Standard library only, but for the class
+of safetensors' errors; it knows neither models nor formats.
 
     write_file, fsync_file, fsync_folder    force content and names to disk
     new_folder, publish                     a folder from scratch to its name; only ``_replace`` overwrites
-    recover                                 a folder whose replacement was cut off between two renames
+    recover                                 a folder whose replacement was cut off, and what killed processes have left of it
     to_path, refuse_existing                check a target before hours of work
     find_same_names                         names that are one name on Windows and macOS
     default_mode, safetensors_errors        for files that another library writes
@@ -17,15 +17,15 @@ import contextlib
 import ctypes
 import errno
 import functools
+import glob
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.errors import ConfigError, OutputExists, StorageError, quoted, storage_errors
+from reviewgen.scratch import NEW, OLD, abandoned_folders, scratch_folder
 
 __all__ = [
     "LOCKS_OPEN_FILES",
@@ -46,7 +46,6 @@ LOCKS_OPEN_FILES = os.name == "nt"
 """Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
-_ASIDE = "-old"  # ends the name of a folder that is being replaced
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _PATIENCE_SECONDS = 2.0  # for other programs, such as virus scanners, that briefly open what was just written
 _REPLACING_SECONDS = 1.5 * _PATIENCE_SECONDS  # in which another process that is replacing a folder would have finished
@@ -58,9 +57,16 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: The argument ``name`` is not a path.
     """
-    if not isinstance(value, str | os.PathLike):
-        raise ConfigError(f"{name} must be a path; got {value!r}.")
-    return Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+        is_path = b"\0" not in os.fsencode(path)
+    except RuntimeError:  # the home folder of a user who does not exist
+        raise ConfigError(f"{name}={quoted(value)} is in a home folder that does not exist. Write the path without ~.") from None
+    except (TypeError, ValueError, AttributeError):  # of another type, of bytes, with surrogates
+        is_path = False
+    if not is_path:
+        raise ConfigError(f"{name} must be a path; got {quoted(value)}.")
+    return path
 
 
 def refuse_existing(folder: Path) -> None:
@@ -81,7 +87,9 @@ def refuse_existing(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty scratch folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+
+    What a process that was killed has left of the same target is removed first.
 
     Args:
         folder: The target; its parent exists.
@@ -91,17 +99,18 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputExists: ``folder`` exists and ``overwrite`` is false.
         OSError: The operating system refused a step; the target is as it was, and nothing is left behind.
     """
-    if overwrite:
-        recover(folder)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield scratch
-        _fsync_tree(scratch)
-        scratch.chmod(default_mode(is_folder=True))  # mkdtemp makes folders for their owner only
-        (_replace if overwrite else _rename_new)(scratch, folder)
+    recover(folder)
+    with scratch_folder(folder.parent, _prefix(folder)) as scratch:
+        new = scratch / NEW
+        new.mkdir()
+        yield new
+        _fsync_tree(new)
+        new.chmod(default_mode(is_folder=True))  # the block may have changed it
+        if overwrite:
+            _replace(new, folder, scratch / OLD)
+        else:
+            _rename_new(new, folder)
         fsync_folder(folder.parent)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def publish(scratch: Path, folder: Path) -> None:
@@ -117,23 +126,18 @@ def publish(scratch: Path, folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Give a folder its name back if its replacement was cut off between the two renames, as by a power failure.
+    """Finish a replacement of a folder that was cut off between its two renames, and remove what killed processes have left.
 
-    Does nothing if the folder exists, other than to remove what its replacement has left behind.
+    The new folder was complete by then, so it gets the name. A process that replaces the folder just now is waited for.
     """
-    name = re.compile(rf"\.{re.escape(folder.name)}-\w{{8}}{_ASIDE}")  # as ``_replace`` names it
-    try:
-        asides = [path for path in folder.parent.iterdir() if name.fullmatch(path.name)]
-    except OSError:
-        return
-    if asides and not os.path.lexists(folder):
-        time.sleep(_REPLACING_SECONDS)
-    for aside in asides:
-        if not os.path.lexists(folder):
-            with contextlib.suppress(OSError):  # another process has been faster
-                aside.rename(folder)
-        _remove(aside)
-        _remove(aside.with_name(aside.name.removesuffix(_ASIDE)))
+    for scratch in abandoned_folders(folder.parent, _prefix(folder)):
+        for name in (NEW, OLD) if (scratch / OLD).exists() else ():
+            if not os.path.lexists(folder) and (scratch / name).exists():
+                with contextlib.suppress(OSError):
+                    (scratch / name).rename(folder)
+    deadline = time.monotonic() + _REPLACING_SECONDS
+    while not os.path.lexists(folder) and _is_being_replaced(folder) and time.monotonic() < deadline:
+        time.sleep(_REPLACING_SECONDS / 60)
 
 
 def write_file(file: Path, content: bytes) -> None:
@@ -230,25 +234,35 @@ def _rename_new(scratch: Path, folder: Path) -> None:
         raise
 
 
-def _replace(scratch: Path, folder: Path) -> None:
-    """Rename to a name that may exist; what has it now is removed at the end.
+def _replace(new: Path, folder: Path, aside: Path) -> None:
+    """Rename to a name that may exist; what has it now is left in the scratch folder, which is removed afterwards.
 
     Where the system can exchange two names, one of both has the name at every moment. Elsewhere, the old entry is moved aside,
     and moved back on failure.
     """
-    if os.path.lexists(folder) and _exchange(scratch, folder):
-        _remove(scratch)
+    if os.path.lexists(folder) and _exchange(new, folder):
         return
-    aside = scratch.with_name(scratch.name + _ASIDE)
     if os.path.lexists(folder):
         _move_aside(folder, aside)
     try:
-        _rename(scratch, folder)
+        _rename(new, folder)
     except BaseException:
         if os.path.lexists(aside):
             aside.rename(folder)
         raise
-    _remove(aside)
+
+
+def _is_being_replaced(folder: Path) -> bool:
+    """Return whether a living process is between the two renames."""
+    try:
+        return any((scratch / OLD).exists() for scratch in folder.parent.glob(f"{glob.escape(_prefix(folder))}????????"))
+    except OSError:
+        return False
+
+
+def _prefix(folder: Path) -> str:
+    """Return how the names of the scratch folders of a target begin."""
+    return f".{folder.name}-"
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -291,15 +305,6 @@ def _rename(source: Path, target: Path) -> None:
             if not LOCKS_OPEN_FILES or time.monotonic() >= deadline:
                 raise
         time.sleep(_PATIENCE_SECONDS / 40)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder, if it exists and the system allows it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 def _already_exists(folder: Path) -> OutputExists:

@@ -10,8 +10,20 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "memory"),
+    *(
+        "ngram",
+        "novelty",
+        "decoding",
+        "cold_start",
+        "training_speed",
+        "speedrun",
+        "quality_2018",
+        "finetuning",
+        "memory",
+        "memory_flat",
+    ),
     *("big_corpus", "preparing", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
+    "web_page",
     *("serving_engine", "serving_http", "serving_soak"),
 )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["Fuzzer", "Outcome", "Verdict"]
+__all__ = ["Fuzzer", "Outcome", "Tried", "Verdict"]
 
 Verdict = Literal["clean", "same", "changed", "failed"]
 """clean: refused in one sentence; same: accepted, with the result of the unchanged input; changed: accepted, with another result
@@ -18,6 +18,16 @@ class Outcome:
     verdict: Verdict
     case: str  # what was tried, in a line
     detail: str = ""  # the sentence or the traceback
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A case that was tried."""
+
+    seed: int
+    outcome: Outcome
+    seconds: float
+    peak_bytes: int  # resident memory over that after ``prepare``; of the largest process that the case started, too
 
 
 class Fuzzer(Protocol):

@@ -42,6 +42,10 @@ const answers = {
     const { createRandom } = await load("random.js");
     return streams.map(([seed, number]) => createRandom(seed, number).peek(count));
   },
+  async base85({ texts }) {
+    const { fromBase85 } = await load("base85.js");
+    return texts.map((text) => Array.from(fromBase85(text)));
+  },
   async tokenize({ source, files, texts, ids }) {
     const tokenizer = (await loadSource(source))({}, files);
     const { vocabSize, bosId, eosId } = tokenizer;
@@ -63,8 +67,7 @@ const answers = {
     return cases.map(({ logits, text, newTokens, uniform, config, tokenizer }) => {
       const params = samplingParams(config, tokenizer);
       const numbers = logits.map((logit) => logit ?? -Infinity);
-      const { token, used } = sampleToken(Float32Array.from(numbers), text, newTokens, uniform, params, null, [-1, -1, -1]);
-      return [token, used];
+      return sampleToken(Float32Array.from(numbers), text, newTokens, uniform, params, null, [-1, -1, -1]).token;
     });
   },
   async complete({ model, requests }) {

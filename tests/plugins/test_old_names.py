@@ -26,6 +26,7 @@ def replace_in(file, old, new):
     text = file.read_text(encoding="utf-8")
     assert f'"{old}"' in text
     file.write_text(text.replace(f'"{old}"', f'"{new}"'), encoding="utf-8")
+    (file.parent / "manifest.json").unlink(missing_ok=True)  # earlier versions wrote none
 
 
 @pytest.fixture(params=OLD)

@@ -157,7 +157,7 @@ def test_a_weight_that_is_too_large_for_16_bits_is_named(gru: ReviewModel, tmp_p
     gru.save_pretrained(tmp_path / "m")
     change_tensors(tmp_path / "m", lambda tensors: tensors["embedding.weight"][3].fill_(1e6))
     with pytest.raises(ConfigError, match=r"^embedding\.weight holds weights that are too large for dtype=float16"):
-        reviewgen.load(tmp_path / "m").save_pretrained(tmp_path / "no", dtype="float16")
+        reviewgen.load(tmp_path / "m", accept_changes=True).save_pretrained(tmp_path / "no", dtype="float16")
 
 
 @pytest.mark.parametrize("name", ["ngram", "gru"])
@@ -251,8 +251,6 @@ def test_a_foreign_file(saved: Path, file: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "\ufeff{}", "[" * 100_000, "9" * 5000, '{"a": NaN}'])
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "training.json", "characters.json"])
 def test_not_the_json_it_should_be(saved: Path, file: str, text: str) -> None:
-    if (file, text) == ("training.json", '{"a": NaN}'):
-        return
     (saved / file).write_text(text, encoding="utf-8")
     refused(saved)
 

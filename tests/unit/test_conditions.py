@@ -468,7 +468,7 @@ def test_saved_conditions_are_the_default_and_a_call_adds_to_them(lstm: ReviewMo
     defaults = json.loads(file.read_text())
     assert defaults["conditions"] == {}
     file.write_text(json.dumps(defaults | {"conditions": {"stars": 5}}))
-    saved, few = reviewgen.load(tmp_path / "m"), {"seed": 1, "num_return_sequences": 8, "max_new_tokens": 12}
+    saved, few = reviewgen.load(tmp_path / "m", accept_changes=True), {"seed": 1, "num_return_sequences": 8, "max_new_tokens": 12}
     five = lstm.generate(conditions={"stars": 5}, **few)
     assert saved.generate(**few) == five == saved.generate(conditions={}, **few) == saved.generate(conditions=None, **few)
     assert saved.generate(conditions={"stars": 1}, **few) == lstm.generate(conditions={"stars": 1}, **few) != five
@@ -483,7 +483,7 @@ def test_saved_conditions_are_the_default_and_a_call_adds_to_them(lstm: ReviewMo
     assert saved.score("good").bits == lstm.score("good").bits, "a score has no defaults"
     file.write_text(json.dumps(defaults | {"conditions": {"colour": "red"}}))
     with pytest.raises(ConfigError, match="'colour' is not a condition of this model"):
-        reviewgen.load(tmp_path / "m").generate(**few)
+        reviewgen.load(tmp_path / "m", accept_changes=True).generate(**few)
 
 
 # The run, the index, the saved folder.

@@ -176,6 +176,7 @@ def old_folder(tmp_path: Path) -> Path:
     train_tiny("ngram-char", tmp_path, REVIEWS, out=folder, model={"order": 4})
     file = folder / "training.json"
     file.write_text(json.dumps(aged(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+    (folder / "manifest.json").unlink()  # earlier versions wrote none
     return folder
 
 

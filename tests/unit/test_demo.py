@@ -160,11 +160,16 @@ def test_a_model_that_no_engine_can_run_is_left_out(monkeypatch, capsys):
     models = {name: review_model(kind(logits), LETTERS) for name, kind in (("plain", TableModel), ("growing", GrowingModel))}
     monkeypatch.setattr(server, "load", lambda source, weight_bits: models[source])
     failed = {}
-    loaded = server.load_models({"one": "plain", "two": "growing"}, 32, leave_out(failed))
-    assert loaded == {"one": models["plain"]} and "different shapes" in failed["two"]
+    loaded = server.load_engines({"one": "plain", "two": "growing"}, 32, leave_out(failed))
+    assert {name: engine.model for name, engine in loaded.items()} == {"one": models["plain"]}
+    assert "different shapes" in failed["two"] and loaded["one"].is_alive
+    app = server.make_app(server.ServerOptions(sources={}), loaded)
+    assert app.state.service.engines == loaded  # the engine that was tried is the one that serves
+    app.state.service.close()
+    assert not loaded["one"].is_alive
     assert "two is left out: " in capsys.readouterr().err
     with pytest.raises(BrokenPlugin, match="different shapes"):
-        server.load_models({"two": "growing"}, 32, leave_out(failed))
+        server.load_engines({"two": "growing"}, 32, leave_out(failed))
 
 
 def test_without_models_it_has_every_preset_with_weights():

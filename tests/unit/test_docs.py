@@ -31,7 +31,7 @@ WITHOUT_CODE = {page: re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.D
 
 COMMANDS = {command.name for command in app.registered_commands}
 
-NOT_RUN = ("pip install ", "hf auth login", "python -m build", "python -m twine ")
+NOT_RUN = ("pip install ", "hf auth login", "python -m build", "python -m twine ", "python -m tests.hostile ")
 QUICK = "--steps 4 --set training.evaluations=1"
 SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),

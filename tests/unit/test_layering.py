@@ -17,8 +17,8 @@ PLUGINS = ROOT / "plugins"
 FLOORS = {
     room: floor
     for floor, rooms in {
-        0: ("version", "errors"),
-        1: ("names", "config", "compiled", "pictures", "pages", "storage", "lock", "sentences", "web"),
+        0: ("version", "errors", "interrupts"),
+        1: ("names", "config", "compiled", "pictures", "pages", "storage", "scratch", "lock", "sentences", "hub_client", "web"),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon", "scaffold"),
         3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),
@@ -36,7 +36,15 @@ FLOORS = {
 SIDE = "testing"  # may import every room; only the command line imports it, for ``plugin check``
 PLUGINS_MAY_IMPORT = {"protocols", "config", "errors", "compiled"}
 HEAVY = {"torch", "numpy", "datasets", "accelerate", "tokenizers", "safetensors", "huggingface_hub", "typer", "rich", "numba"}
-LIGHT_ROOMS = {"version": set(), "errors": set(), "names": set(), "config": set(), "registry": set(), "storage": {"safetensors"}}
+LIGHT_ROOMS = {
+    "version": set(),
+    "errors": set(),
+    "interrupts": set(),
+    "names": set(),
+    "config": set(),
+    "registry": set(),
+    "storage": {"safetensors"},
+}
 """Rooms that import no heavy library, and their exceptions."""
 
 

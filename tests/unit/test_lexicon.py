@@ -298,6 +298,7 @@ def test_saved_and_loaded_it_is_the_same(models, tmp_path):
     assert set(again.bundle.lexicon) == set(model.bundle.lexicon) > {"the", "The", "don't", "café"}
     assert again.generate("", seed=9, num_return_sequences=3) == model.generate("", seed=9, num_return_sequences=3)
     (tmp_path / "m" / "lexicon.safetensors").unlink()
+    (tmp_path / "m" / "manifest.json").unlink()  # on purpose
     with pytest.raises(DataError, match="no lexicon"):
         reviewgen.load(tmp_path / "m").generate("")
     assert reviewgen.load(tmp_path / "m").generate("", words="any", seed=1)

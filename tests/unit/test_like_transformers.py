@@ -15,6 +15,7 @@ from reviewgen.config import GenerationConfig
 from reviewgen.generation.decode import make_sampling_params
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 from tests.unit.foreign import foreign, foreign_texts
+from tests.unit.race import draw
 from tests.unit.test_guard import LOOP, Plain, counted
 
 V = LETTERS.vocab_size
@@ -96,26 +97,21 @@ def chosen(logits: list[float], history: list[int], drawing: SamplingParams, num
     scores, weights, text = np.empty(V), np.empty(V), np.array([0, *history, 0], np.int64)
     place, written = len(history) + 1, len(history)
     unconstrained = NO_WINDOWS, 0, None, np.zeros(3, np.int64)
-    token, used = sample_token(np.array(logits), text, place, written, number, 0.5, drawing, *unconstrained, scores, weights)
-    assert used == 1
-    return int(token)
+    return int(sample_token(np.array(logits), text, place, written, number, drawing, *unconstrained, scores, weights))
 
 
 @settings(max_examples=80)
 @given(LOGITS, HISTORY, SETTINGS)
 def test_the_draw_is_from_their_distribution(logits: list[float], history: list[int], named: dict[str, Any]) -> None:
-    """Each token is drawn in the middle of its share of [0, 1), and at no other number."""
+    """Each number gives the token that it gives with their probabilities."""
     chain = theirs(logits, history, *chain_of(named))
     probabilities = torch.from_numpy(chain).softmax(0).numpy()
     drawing = drawing_of(**named)
     if np.isnan(probabilities).any():  # all are ruled out, which transformers lets become NaN
         assert chosen(logits, history, drawing, 0.5) == NOTHING_LEFT
         return
-    ends = probabilities.cumsum()
-    for token in np.flatnonzero(probabilities > 1e-9):
-        for part in (0.01, 0.5, 0.99):
-            number = ends[token] - probabilities[token] * (1 - part)
-            assert chosen(logits, history, drawing, min(float(number), 1 - 1e-12)) == token
+    for number in np.random.default_rng(0).random(30).tolist():
+        assert chosen(logits, history, drawing, number) == draw(probabilities, number)
 
 
 @settings(max_examples=40)

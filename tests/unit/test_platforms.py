@@ -197,18 +197,18 @@ def test_a_folder_that_stays_in_use_is_left_as_it_is(
 def test_a_replacement_that_was_cut_off_between_its_renames_loses_nothing(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     train_tiny("ngram-char", cache, **NGRAM).save_pretrained(tmp_path / "m")
-    for name in (".m-abcdefgh-old", ".m-b-abcdefgh-old"):  # the second is that of another folder
-        (tmp_path / "m").rename(tmp_path / name)
-        (tmp_path / name.removesuffix("-old")).mkdir()  # what would have replaced it
+    for name in (".m-b-abcdefgh", ".m-abcdefgh"):  # the first is that of another folder
+        scratch = tmp_path / name
+        scratch.mkdir()
+        (scratch / "reviewgen.lock").touch()  # as a killed process leaves it
+        (tmp_path / "m").rename(scratch / "old")
+        recover(tmp_path / "m")
         if name.startswith(".m-b"):
-            recover(tmp_path / "m")
             assert not (tmp_path / "m").exists()
+            (scratch / "old").rename(tmp_path / "m")
         else:
-            assert reviewgen.load(tmp_path / "m").preset == "ngram-char"
-    (tmp_path / ".m-b-abcdefgh-old").rename(tmp_path / "m")
-    (tmp_path / ".m-b-abcdefgh").rmdir()
-    (tmp_path / ".m-abcdefgh-old").mkdir()  # what a process that was killed while removing it leaves
-    reviewgen.load(tmp_path / "m").save_pretrained(tmp_path / "m", overwrite=True)
+            assert reviewgen.load(tmp_path / "m").preset == "ngram-char" and not scratch.exists()
+    recover(tmp_path / "m-b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "m"]
 
 

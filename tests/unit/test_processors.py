@@ -221,7 +221,7 @@ def test_code_in_a_downloaded_folder_is_not_run(tmp_path: Path) -> None:
     info.mkdir()
     (info / "entry_points.txt").write_text("[reviewgen.logits_processors]\nevil = evil:make\n")
     (info / "METADATA").write_text("Name: evil\nVersion: 1\n")
-    model = ReviewModel(read_bundle(tmp_path / "m", strict=False))
+    model = ReviewModel(read_bundle(tmp_path / "m", strict=False, accept_changes=True))
     with pytest.raises(UnknownPlugin, match="not installed"):
         model.generate()
     assert "evil" not in sys.modules

@@ -25,9 +25,10 @@ from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import BrokenPlugin, ConfigError, WorkerError
-from reviewgen.serving import workers
+from reviewgen.serving import app, workers
 from reviewgen.serving.app import create_app
 from reviewgen.serving.choices import Piece, logprobs_of
+from reviewgen.serving.engine import Engine
 from reviewgen.serving.events import Alternative, TokenEvent
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
@@ -326,6 +327,8 @@ BAD = {
     "an empty stop": ({"stop": [""]}, 400, "stop must be at least 1"),
     "a long stop": ({"stop": "a" * 1000}, 400, "at most 200"),
     "many logprobs": ({"logprobs": 100}, 400, "at most 20"),
+    "millions of logprobs": ({"n": 100, "max_tokens": 4000, "logprobs": 20}, 400, "at most 2,000,000 log probabilities"),
+    "millions for prompts": ({"prompt": "a" * 9000, "n": 50, "logprobs": 9, "echo": True, "stream": True}, 400, "have 4,500,000"),
     "a presence penalty": ({"presence_penalty": 0.5}, 400, "repetition_penalty"),
     "a logit bias": ({"logit_bias": {"5": 1}}, 400, "not supported"),
     "a suffix": ({"suffix": "end"}, 400, "not supported"),
@@ -412,6 +415,23 @@ def test_neutral_values_of_what_is_not_supported_are_accepted(server):
 def test_a_bad_body_is_refused_in_a_sentence(server, body, status, sentence):
     response = server.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
     assert response.status_code == status and sentence in error_of(response)["message"]
+
+
+def test_a_large_body_is_parsed_by_another_thread(server, monkeypatch):
+    threads, parse = [], app.parse_object
+    monkeypatch.setattr(app, "parse_object", lambda body: threads.append(threading.current_thread()) or parse(body))
+    assert server.complete(model="ngram-char", max_tokens=1).status_code == 200
+    assert server.complete(model="ngram-char", max_tokens=1, user="a" * 100_000).status_code == 200
+    assert error_of(server.complete(model="ngram-char", stop="a" * 100_000))["param"] == "stop"
+    loop, *others = threads
+    assert loop not in others and len(others) == 2
+
+
+def test_a_message_about_a_long_value_is_made_quickly(server):
+    for fields in ({"n" * 900_000: 1}, {"model": "n" * 900_000}, {"conditions": {"n" * 900_000: 1}}, {"stop": "n" * 900_000}):
+        started = time.process_time()
+        assert server.complete(**{"model": "ngram-char"} | fields).status_code in (400, 404)
+        assert time.process_time() - started < 0.5  # client and server; a second without limits on what is searched
 
 
 def test_a_large_body_is_refused_before_it_is_read(server):
@@ -591,6 +611,26 @@ def test_more_texts_than_may_ever_wait_are_no_reason_to_try_again():
         assert error_of(response)["code"] == "limit_exceeded" and "at most 4 texts" in error_of(response)["message"]
 
 
+def test_requests_on_their_way_to_the_engine_have_places_in_the_queue(ngram, monkeypatch):
+    """With ``novelty`` a thread submits a request, which may take a while."""
+    submit, goes_on, statuses = Engine.submit, threading.Event(), []
+    monkeypatch.setattr(Engine, "submit", lambda *args, **options: (goes_on.wait(60), submit(*args, **options))[1])
+    with serve({"m": ngram}, {"max_waiting": 4}) as server:
+
+        def ask() -> None:
+            statuses.append(server.complete(n=2, max_tokens=2, novelty="report").status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(statuses) == 4, 60)
+        goes_on.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(statuses) == [200, 200, 429, 429, 429, 429]
+        assert server.complete(n=4, max_tokens=2, novelty="report").status_code == 200
+
+
 def test_searches_leave_the_queue_to_others():
     with serve({"slow": slow_model()}, {"max_waiting": 4}) as server:
 
@@ -715,7 +755,7 @@ def test_a_second_interrupt_leaves_no_traceback_of_a_client_that_does_not_read(f
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)  # less than the shutdown time; other processes may be busy
     raw.close()
     assert process.returncode == 0 and said == ""
 

@@ -222,12 +222,24 @@ def test_searches_take_turns(model: ReviewModel, engine: Engine) -> None:
     long.job.cancel()
 
 
+def test_a_hopeless_search_does_not_hold_up_another(model: ReviewModel, engine: Engine) -> None:
+    hopeless: dict[str, Any] = {"must_include": "\u2603", "max_new_tokens": 10**9, "min_new_tokens": 10**9, "max_time": PATIENCE}
+    first = Client(engine, request_of(model, seed=1, **hopeless))
+    settings: dict[str, Any] = {"must_include": "e", "seed": 2, "num_return_sequences": 2, "max_new_tokens": 20}
+    expect(Client(engine, request_of(model, **settings)).wait(), generated(model, **settings))
+    assert first.events == []
+    assert first.job is not None
+    first.job.cancel()
+
+
 def test_the_time_of_a_search_counts_while_it_waits(model: ReviewModel, engine: Engine) -> None:
     hopeless: dict[str, Any] = {"must_include": "\u2603", "max_new_tokens": 10**9, "min_new_tokens": 10**9}
-    first = Client(engine, request_of(model, max_time=0.5, **hopeless))
-    second = Client(engine, request_of(model, max_time=0.2, must_include="e")).wait()
-    assert second.failure is not None and isinstance(second.failure.error, OutOfTime)
-    assert first.wait().failure is not None
+    clients = [Client(engine, request_of(model, max_time=2.0, **hopeless)) for _ in range(3)]
+    late = Client(engine, request_of(model, max_time=1e-9, must_include="e")).wait()
+    assert late.failure is not None and isinstance(late.failure.error, OutOfTime)
+    started = time.monotonic()
+    assert all(client.wait().failure is not None for client in clients)
+    assert time.monotonic() - started < PATIENCE / 2
 
 
 def test_a_text_that_goes_back_is_streamed_at_its_end() -> None:
@@ -256,6 +268,33 @@ def test_any_model_is_called_token_by_token(letters: tuple[ReviewModel, Engine])
     clients = [Client(engine, request_of(model, prompt, **settings), alternatives=1) for prompt, settings in calls]
     for client, (prompt, settings) in zip(clients, calls, strict=True):
         expect(client.wait(), generated(model, prompt, **settings))
+
+
+def test_long_prompts_of_requests_that_are_gone_are_not_fed() -> None:
+    class Waits(TableModel):
+        """Waits before it reads a long prompt."""
+
+        def __call__(self, ids: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            if ids.shape[1] > 100:
+                assert goes_on.wait(PATIENCE)
+            return super().__call__(ids, state)
+
+    goes_on, fake = threading.Event(), Waits(table(LETTERS.vocab_size, eos=-2.0))
+    model = review_model(fake, LETTERS)
+    engine = Engine(model)
+    prompts = [letter + "ab" * 300 for letter in "abcdefgh"]
+    gone = [Client(engine, request_of(model, prompt)) for prompt in prompts]
+    while engine.stats().live_rows < len(gone):
+        time.sleep(0.01)
+    stays = Client(engine, request_of(model, prompts[-1], seed=1))  # waits for the same prompt as one that goes
+    for client in gone:
+        assert client.job is not None
+        client.job.cancel()
+    goes_on.set()
+    expect(stays.wait(), generated(model, prompts[-1], seed=1))
+    fed = sum(shape[1] for shape in fake.calls if shape[1] > 100)  # in pieces of up to 512 tokens
+    assert fed <= 3 * 602  # the first, which was being fed; the one that is waited for; and that of generate
+    engine.close()
 
 
 def test_logits_processors_and_stopping_criteria(model: ReviewModel, engine: Engine) -> None:

@@ -54,6 +54,18 @@ def test_copies_and_saved_models_are_whole(folders: Path) -> None:
         assert reviewgen.load(folders / name).generate("the ", num_return_sequences=4, seed=1) == texts
 
 
+def test_a_cut_while_weights_are_shared_leaves_the_blend_whole(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file.name: file.read_bytes() for file in (folders / "blend").iterdir()}
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write_module, "_write_json", cut)
+    with pytest.raises(KeyboardInterrupt):
+        share_weights(folders / "blend", PARTS)
+    assert {file.name: file.read_bytes() for file in (folders / "blend").iterdir()} == before
+
+
 def test_other_weights_are_refused(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (PARTS[::-1], PARTS[:1], ("gru-char", "lstm-char")):
         with pytest.raises(BundleError, match=r"are not the installed weights of|belongs to none"):

@@ -1,5 +1,6 @@
 """Models to the Hub and back, with the real client over HTTP against the loopback Hub, each client in its own process."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -301,6 +302,7 @@ def test_generation_defaults_do_not_change_what_is_scanned(
 ) -> None:
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(defaults))
+    (tmp_path / "model" / "manifest.json").unlink()  # an edit on purpose
     answer, notes = ask(hub, tmp_path / "one", LOAD.format(folder=str(tmp_path / "model")), PUSH, "notes")
     assert "/commit/" in answer
     assert any("Scanned 203 samples" in note and "a token copy rate of" in note for note in notes)
@@ -342,6 +344,12 @@ def test_patterns_cannot_leave_out_files_of_the_model(hub: LoopbackHub, folder: 
     refused(without, "ConfigError", "leave out model.safetensors")
     refused(odd, "ConfigError", "File patterns must be a string")
     assert "/commit/" in fine and "novelty.safetensors" not in hub.files("model", "ana/reviews")
+    files = hub.files("model", "ana/reviews")
+    listed = {name: entry["sha256"] for name, entry in json.loads(files["manifest.json"])["files"].items()}
+    kept = files.keys() - {"README.md", "manifest.json", "learning_curve.png", ".gitattributes"}
+    assert listed == {name: hashlib.sha256(files[name]).hexdigest() for name in kept}, (
+        "the manifest is that of what was published"
+    )
     more = {"notes.txt": b"", "more.md": b""}
     hub.repositories["model", "ana/reviews"].commit("main", hub.files("model", "ana/reviews") | more)
     steps = [PUSH.replace("allow=", f"{each}, allow=") for each in ("ignore_patterns='README.md'", "delete_patterns='*.txt'")]

@@ -52,7 +52,7 @@ def old_folder(path: Path) -> None:
 def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path):
     with new_folder(tmp_path / "m") as scratch:
         fill(scratch)
-        assert not (tmp_path / "m").exists() and scratch.parent == tmp_path
+        assert not (tmp_path / "m").exists() and scratch.parent.parent == tmp_path
     assert listing(tmp_path) == NEW
 
 

@@ -187,11 +187,11 @@ class TinyStepper:
         tokens, used, spare, uniform = np.full((rows, room), -1), np.zeros(rows, np.int64), np.empty(V), self.numbers(uniform)
         states = [tuple(part[row : row + 1] for part in state) for row in range(rows)]
         for row in range(rows):
-            while used[row] + 2 <= room and (used[row] == 0 or tokens[row, used[row] - 1] > 1):
+            while used[row] < room and (used[row] == 0 or tokens[row, used[row] - 1] > 1):
                 t, logits = used[row], self.logits(*states[row])[0]
                 text, count = np.zeros(1, np.int64), new_tokens[row] + t
                 unconstrained = NO_WINDOWS, 0, None, np.zeros(3, np.int64)
-                token, _ = sample_token(logits, text, 0, count, uniform[row, t], 0.5, params, *unconstrained, spare, spare.copy())
+                token = sample_token(logits, text, 0, count, uniform[row, t], params, *unconstrained, spare, spare.copy())
                 tokens[row, t], used[row] = token, t + 1
                 _, states[row] = self.forward(np.array([[token]]), states[row])
         return tokens, used, tuple(np.concatenate(parts) for parts in zip(*states, strict=True))

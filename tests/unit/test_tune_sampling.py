@@ -142,9 +142,8 @@ def test_defaults_are_saved_in_the_folder_or_in_a_copy(model: ReviewModel, tmp_p
     before = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
     copy.save_generation_config(tmp_path / "copy", top_k=3, temperature=None)
     after = {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()}
-    assert {name for name in before if before[name] != after[name]} == {
-        "generation_config.json"
-    } and before.keys() == after.keys()
+    changed_files = {name for name in before if before[name] != after[name]}
+    assert changed_files == {"generation_config.json", "manifest.json"} and before.keys() == after.keys()
     changed = reviewgen.load(tmp_path / "copy")
     assert (changed.generation_config.temperature, changed.generation_config.top_k) == (0.5, 3)
     assert list(tmp_path.iterdir()) == [tmp_path / "copy"], "nothing is left behind"

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from reviewgen.blending.gate import check_gate
 from reviewgen.config import VOCABULARY_FIELDS, Bound, check, to_dict
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.registry import Plugin
 
 __all__ = ["BlendConfig", "describe_part", "join_names", "split_names"]
@@ -51,7 +51,7 @@ class BlendConfig:
             )
         for number, part in enumerate(self.models):
             if {key: type(value) for key, value in part.items()} != _KEYS:
-                raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {part!r}.")
+                raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {quoted(part)}.")
             if part["config"].get("vocab_size") != self.vocab_size:
                 raise ConfigError(
                     f"Model {number} of the blend ({part['name']}) has {part['config'].get('vocab_size')} token ids, but the "
@@ -115,6 +115,6 @@ def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
     for name, value in named.items():
         number, dot, short_name = name.partition(".")
         if not (dot and number in map(str, range(parts))):
-            raise BundleError(f"The tensor {name!r} belongs to none of the {parts} models of the blend.")
+            raise BundleError(f"The tensor {quoted(name)} belongs to none of the {parts} models of the blend.")
         split[int(number)][short_name] = value
     return split

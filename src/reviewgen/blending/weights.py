@@ -5,16 +5,19 @@ Sources: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parame
 """
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, quoted
 
 __all__ = ["check_weights", "fit_weights", "mix_scores"]
 
 ROUNDS, TOLERANCE = 200, 1e-6
+_MAX_WEIGHT = sys.float_info.max
+_MIN_SHARE = 1e-12  # of a weight in the sum; less changes no probability
 _ROUNDED_UP = 1e-3  # in float32, the log of a probability near one may be slightly above zero
 
 
@@ -31,13 +34,19 @@ def check_weights(weights: Any, models: int) -> tuple[float, ...]:
         return (1 / models,) * models
     expected = f"weights must be {models} numbers above 0, one per model"
     if not isinstance(weights, list | tuple | np.ndarray):
-        raise ConfigError(f"{expected}; got {weights!r}.")
+        raise ConfigError(f"{expected}; got {quoted(weights)}.")
     numbers = list(weights)
-    are_positive = all(isinstance(w, int | float) and not isinstance(w, bool) and 0 < w < math.inf for w in numbers)
+    are_positive = all(isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= _MAX_WEIGHT for w in numbers)
     if not are_positive or len(numbers) != models:
-        raise ConfigError(f"{expected}; got {', '.join(map(repr, numbers)) or 'none'}.")
-    total = math.fsum(numbers)
-    return tuple(float(w / total) for w in numbers)
+        raise ConfigError(f"{expected}; got {quoted(numbers)}.")
+    largest = float(max(numbers))  # divided by first, so that no sum is infinite
+    total = math.fsum(w / largest for w in numbers)
+    scaled = tuple(float(w / largest / total) for w in numbers)
+    if not min(scaled) >= _MIN_SHARE:
+        raise ConfigError(
+            f"The smallest of the weights is less than {_MIN_SHARE:g} of their sum; leave that model out. Got {quoted(numbers)}."
+        )
+    return scaled
 
 
 def fit_weights(

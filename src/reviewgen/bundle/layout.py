@@ -27,6 +27,8 @@ __all__ = [
     "CURVE",
     "GENERATION",
     "LEXICON",
+    "MANIFEST",
+    "MANIFEST_SCRATCH",
     "NOVELTY",
     "OPTIONAL_FILES",
     "OWN_FILES",
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
-CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, LEXICON, CARD = (
+CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, LEXICON, CARD, MANIFEST = (
     "config.json",
     "model.safetensors",
     "generation_config.json",
@@ -50,15 +52,18 @@ CONFIG, WEIGHTS, GENERATION, TRAINING, NOVELTY, LEXICON, CARD = (
     "novelty.safetensors",
     "lexicon.safetensors",
     "README.md",
+    "manifest.json",
 )
 PARTS = "weights"  # in config.json of a blend without a file of its own: the presets whose installed weights it shares
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
-OPTIONAL_FILES = {NOVELTY, LEXICON}
+OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
 _FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
+_WITHOUT_EFFECT = {GENERATION, TRAINING}  # on the texts; receipts have the generation settings
 _CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
 CURVE = "learning_curve.png"  # a picture in the card of a published model
 SCRATCH = f".{GENERATION}.new"  # generation defaults that are being saved
-TOLERATED = {".gitattributes", ".DS_Store", CURVE, SCRATCH}  # the first two are written by the Hub and by macOS
+MANIFEST_SCRATCH = f".{MANIFEST}.new"
+TOLERATED = {".gitattributes", ".DS_Store", CURVE, SCRATCH, MANIFEST_SCRATCH}  # the first two are written by the Hub and by macOS
 
 
 @dataclass(kw_only=True)
@@ -79,6 +84,7 @@ class Bundle:
         lexicon: The words of the training text.
         conditions: The conditions that the model was trained with.
         folder: The saved folder that this was read from.
+        digests: The SHA-256 of each file of the saved folder, as it was read.
         source: The source that the user loaded it from.
     """
 
@@ -95,6 +101,7 @@ class Bundle:
     lexicon: Lexicon | None = None
     conditions: Conditions | None = None
     folder: Path | None = None
+    digests: dict[str, str] = field(default_factory=dict)
     source: str | None = None
 
     @property
@@ -103,18 +110,14 @@ class Bundle:
         return self.weights.model
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder."""
+        """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder.
+
+        It is that of the files as they were read, whatever became of the folder since.
+        """
         if self.folder is None:
             return None
-        config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
-        names = sorted({CONFIG, WEIGHTS, NOVELTY, LEXICON, *config["tokenizer"]["files"]})
-        digest = hashlib.sha256()
-        for name in names:
-            file = self.folder / name
-            if file.is_file():
-                with file.open("rb") as stream:
-                    digest.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-        return f"sha256:{digest.hexdigest()}"
+        lines = (f"{name} {digest}\n" for name, digest in sorted(self.digests.items()) if name not in _WITHOUT_EFFECT)
+        return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
 def files_of(config: Any) -> set[str]:

@@ -34,7 +34,12 @@ def read_model(saved: SavedTensors, name: str, settings: Mapping[str, Any], vers
     config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
     tensors = saved.load(expected, load_file)
-    return _build(model_class, config, {name: tensor.to(getattr(torch, expected[name][0])) for name, tensor in tensors.items()})
+    return _build(model_class, config, {name: _own(tensor, expected[name][0]) for name, tensor in tensors.items()})
+
+
+def _own(tensor: Tensor, dtype: str) -> Tensor:
+    """Return a copy of a tensor of a mapped file, which ends the process if the file is cut off."""
+    return tensor.to(getattr(torch, dtype), copy=True)
 
 
 def build_model(name: str, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:

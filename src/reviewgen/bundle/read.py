@@ -1,8 +1,9 @@
 """Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from reviewgen.bundle.layout import (
     files_of,
     fingerprint,
 )
+from reviewgen.bundle.manifest import compare, digest_files, finish_defaults, read_manifest
 from reviewgen.bundle.tensors import SavedTensors
 from reviewgen.bundle.weights import Weights
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, UnknownPlugin
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.errors import BundleError, ConfigError, ReviewgenError, SourceError, StorageError, UnknownPlugin, quoted
 from reviewgen.lexicon import read_lexicon
+from reviewgen.names import is_plugin_name, parse_preset
 from reviewgen.novelty import read_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.protocols.migration import read_saved_config
@@ -40,26 +43,33 @@ from reviewgen.version import __version__
 
 __all__ = ["read_bundle", "read_training"]
 
+_MAX_MESSAGE = 480  # characters
+_TRIES = 3  # of reading a folder that another process replaces meanwhile
+_MAX_PRESET = 200  # characters
+_MAX_FIGURE = 1_000_000  # of bits per character, and of shares
 
-def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True) -> Bundle:
+
+def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
     """Read a saved folder.
 
     Args:
         folder: The saved folder.
         weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
         strict: Whether unknown files are an error. False for a folder of the Hub's cache, where other programs may put files.
+        accept_changes: Whether to read files that are not as they were saved.
 
     Raises:
-        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema.
+        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema, or a file has changed
+            since it was saved.
         UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install, or what to register.
     """
     try:
         with _reading(folder):
-            return _read_checked(folder, weight_bits, strict)
-    except (BundleError, UnknownPlugin):
-        raise
+            return _read_unchanged(folder, lambda: _read_checked(folder, weight_bits, strict, accept_changes))
+    except (BundleError, UnknownPlugin) as error:
+        raise type(error)(_shorten(str(error))) from None
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is damaged or not a saved model: {_one_line(error)}") from None
+        raise BundleError(_shorten(f"{folder} is damaged or not a saved model: {_one_line(error)}")) from None
 
 
 def read_training(folder: Path) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def read_training(folder: Path) -> dict[str, Any]:
         BundleError: The folder is missing, damaged or not a saved model.
     """
     with _reading(folder):
-        training = _read_json(folder / TRAINING)
+        training = _read_json(folder / TRAINING, MAX_RECORD)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
     parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")}
@@ -77,8 +87,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder / TRAINING} is damaged: {odd[0]} should be an object.")
     training = rename_copy_rates(training)
     for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
-        if not isinstance((training.get(part) or {}).get(name), int | float | None):
-            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number.")
+        value = (training.get(part) or {}).get(name)
+        if not isinstance(value, int | float | None) or not 0 <= (value or 0) <= _MAX_FIGURE:
+            raise BundleError(f"{folder / TRAINING} is damaged: {name} should be a number from 0 to {_MAX_FIGURE:,}.")
     if not all(map(_is_metric, (training.get("metrics") or {}).values())):
         raise BundleError(f"{folder / TRAINING} is damaged: its metrics should have a unit, a direction and two values each.")
     return training
@@ -110,10 +121,41 @@ def _reading(folder: Path) -> Iterator[None]:
     except ReviewgenError:
         raise
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading needs none, but loops are compiled meanwhile
+            raise StorageError(
+                f"No room for compiled code: {error.strerror}. Free some space, or name another folder in NUMBA_CACHE_DIR."
+            ) from None
         raise BundleError(f"{folder} cannot be read: {error.strerror or error}.") from None
 
 
-def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
+def _read_unchanged(folder: Path, read: Callable[[], Bundle]) -> Bundle:
+    """Read a folder, again if another process has changed or replaced it meanwhile: its parts would not belong together.
+
+    Raises:
+        BundleError: It has changed each time.
+    """
+    for _ in range(_TRIES):
+        before = _identify(folder)
+        try:
+            bundle = read()
+        except Exception:  # of any kind; a file may have been cut while it was read
+            if _identify(folder) == before:
+                raise
+            continue
+        if _identify(folder) == before:
+            return bundle
+    raise BundleError(f"{folder} was changed by another process while it was read. Load it again.")
+
+
+def _identify(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what changes when a file of a folder is written or replaced."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        stats = {entry.name: entry.stat() for entry in entries}
+        return {name: (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+    return {}
+
+
+def _read_checked(folder: Path, weight_bits: int, strict: bool, accept_changes: bool) -> Bundle:
     config = _read_json(folder / CONFIG)
     optional = {"conditions", PARTS} & set(config) if isinstance(config, dict) else set()
     _check_keys(config, {"schema", "library", "library_version", "preset", "model", "tokenizer"} | optional, CONFIG)
@@ -125,11 +167,16 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
     _check_keys(config["model"], {"name", "distribution", "version", "config"}, f"model in {CONFIG}")
     _check_keys(config["tokenizer"], {"name", "distribution", "version", "config", "files"}, f"tokenizer in {CONFIG}")
     _check_types(config)
-    _check_files(folder, files_of(config), strict)
+    _check_preset(config["preset"])
+    names = files_of(config)
+    _check_files(folder, names, strict)
+    if strict:
+        finish_defaults(folder, names)
+    present, manifest = digest_files(folder, names), None if accept_changes else read_manifest(folder, names)
     defaults = _read_json(folder / GENERATION)
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
-    generation = from_dict(GenerationConfig, defaults)
+    generation = read_saved_generation(defaults)
     training = read_training(folder)
     saved_tokenizer = config["tokenizer"]
     tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", saved_tokenizer))
@@ -150,11 +197,14 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
             + ": they do not belong together."
         )
     _refuse_other_ids(model_config, tokenizer)
-    card = (folder / CARD).read_text(encoding="utf-8-sig") if (folder / CARD).is_file() else ""
+    card = _read_card(folder / CARD)
     index = None
     if (folder / NOVELTY).is_file():
         expected = fingerprint(training, tokenizer_plugin.name, config["tokenizer"]["config"])
         index = read_index(folder / NOVELTY, expected, tokenizer.vocab_size)
+    lexicon = read_lexicon(folder / LEXICON) if (folder / LEXICON).is_file() else None
+    if manifest is not None:  # last: what a reader finds wrong in a file says more
+        compare(folder, manifest, present, is_local=strict)
     return Bundle(
         preset=config["preset"],
         weights=weights,
@@ -166,9 +216,10 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool) -> Bundle:
         training=training,
         card=card,
         index=index,
-        lexicon=read_lexicon(folder / LEXICON) if (folder / LEXICON).is_file() else None,
+        lexicon=lexicon,
         conditions=conditions or None,
         folder=folder,
+        digests={name: file.sha256 for name, file in present.items()},
     )
 
 
@@ -236,14 +287,39 @@ def _check_types(config: Mapping[str, Any]) -> None:
         expected |= {f"{part}.{key}": dict if key == "config" else str for key in config[part] if key != "files"}
     for key, kind in expected.items():
         if type(facts[key]) is not kind:
-            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {facts[key]!r}.")
+            raise BundleError(f"{key} in {CONFIG} should be of type {kind.__name__}; got {quoted(facts[key])}.")
 
 
-def _read_json(file: Path) -> Any:
+def _check_preset(preset: str) -> None:
+    """Raise if a folder's preset does not have the form of one: others print it."""
+    if is_plugin_name(preset):  # such as "blend", of models that were trained apart
+        return
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of too many digits, or nested too deeply
+        parse_preset(preset[:_MAX_PRESET])
+    except SourceError as error:
+        raise BundleError(f"preset in {CONFIG} cannot be read: {error}") from None
+
+
+def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
+    try:
+        return read_json(file, max_bytes)
+    except ValueError as error:  # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
+
+
+def _shorten(message: str) -> str:
+    """Return a message in one line of printable characters, without the middle of a very long one: files say what they like."""
+    plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in message[: 2 * _MAX_MESSAGE])
+    return plain if len(plain) <= _MAX_MESSAGE else f"{plain[: _MAX_MESSAGE - 100]} ... {message[-90:]}"
+
+
+def _read_card(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    try:
+        return read_text(file, encoding="utf-8-sig")
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged: {error}. Shorten or remove it.") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ A blend of installed weights may share their files.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from reviewgen.protocols import TensorSpec
 from reviewgen.registry import find_weights
 
 __all__ = ["FORMAT", "SCALE", "SavedTensors", "digest_of", "further_names"]
+
+_MAX_WEIGHT = 1e9  # a sum of products of two stays far below the largest float32
 
 FORMAT = "format"
 """The key of a file's metadata that is not a tensor's name; its value is "pt"."""
@@ -65,6 +68,7 @@ class SavedTensors:
         """
         self._check(expected)
         saved = self.load_as_stored(load_file)
+        _check_values(saved)
         return {
             name: saved[name] * saved[name + SCALE][:, None]
             if name + SCALE in saved and name + SCALE not in expected
@@ -164,6 +168,17 @@ DTYPES = {
     "BOOL": "bool",
 }
 """The dtypes of safetensors, by their names in numpy and torch."""
+
+
+def _check_values(tensors: Mapping[str, Any]) -> None:
+    """Raise if a weight is NaN, infinite, or so large that sums of products overflow."""
+    for name, tensor in tensors.items():
+        if "float" in str(tensor.dtype) and math.prod(tensor.shape):
+            largest = max(abs(float(tensor.max())), abs(float(tensor.min())))
+            if not largest <= _MAX_WEIGHT:
+                raise BundleError(
+                    f"{name} in {WEIGHTS} is damaged: it has weights of {largest:.3g}; at most {_MAX_WEIGHT:.0e} is plausible."
+                )
 
 
 def _few(names: list[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from reviewgen.bundle.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.errors import BrokenPlugin, BundleError, ReviewgenError
 from reviewgen.protocols import Tokenizer
+from reviewgen.scratch import temporary_folder
 from reviewgen.storage import find_same_names
 
 __all__ = ["check_tokenizer_files", "save_tokenizer"]
@@ -21,8 +22,8 @@ _MAX_REASON = 200  # characters of a plugin's own message
 
 def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
     """Raise if a trained tokenizer cannot be saved, before a model is trained with it; raises as ``save_tokenizer``."""
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as folder:
-        save_tokenizer(tokenizer, name, Path(folder))
+    with temporary_folder() as folder:
+        save_tokenizer(tokenizer, name, folder)
 
 
 def save_tokenizer(tokenizer: Tokenizer, name: str, folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from reviewgen.bundle.layout import (
     CONFIG,
     GENERATION,
     LEXICON,
+    MANIFEST,
     NOVELTY,
     PARTS,
     SCHEMA,
@@ -28,10 +29,12 @@ from reviewgen.bundle.layout import (
     files_of,
     fingerprint,
 )
+from reviewgen.bundle.manifest import SavedFile, digest_files, read_manifest, write_manifest
+from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.config import GenerationConfig, to_dict
-from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.config import GenerationConfig, check_saved_generation, read_json, to_dict
+from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import Index, write_index
 from reviewgen.registry import Plugin, find_weights
@@ -45,7 +48,15 @@ from reviewgen.storage import (
 )
 from reviewgen.version import __version__
 
-__all__ = ["copy_bundle", "refuse_existing", "save_defaults", "share_weights", "write_bundle", "write_or_rescue"]
+__all__ = [
+    "accept_changes",
+    "copy_bundle",
+    "refuse_existing",
+    "save_defaults",
+    "share_weights",
+    "write_bundle",
+    "write_or_rescue",
+]
 
 _DTYPES = ("float32", "float16", "int8")
 _LARGEST_INT8 = 127
@@ -71,7 +82,9 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         _write_files(bundle, scratch, dtype)
 
 
-def copy_bundle(source: Path, folder: Path, generation: GenerationConfig | None = None) -> None:
+def copy_bundle(
+    source: Path, folder: Path, generation: GenerationConfig | None = None, digests: Mapping[str, str] | None = None
+) -> None:
     """Copy the files of a saved model, byte for byte, into a folder that appears whole or not at all.
 
     A copy of a blend that shares the weights of installed presets has them in a file of its own.
@@ -80,17 +93,24 @@ def copy_bundle(source: Path, folder: Path, generation: GenerationConfig | None 
         source: The saved model.
         folder: The new folder.
         generation: Generation defaults, in place of those of the saved model.
+        digests: The SHA-256 of each file when the model was loaded.
 
     Raises:
-        BundleError: The weights that a blend shares are not installed, or are other ones.
+        BundleError: The weights that a blend shares are not installed, or are other ones; or the saved model does not exist, or
+            has changed since it was loaded.
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
+    if not (source / CONFIG).is_file():
+        raise _gone(source)
     with _new_model_folder(folder, overwrite=False) as scratch:
-        config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(source / CONFIG)
         names = files_of(config)
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, scratch / name)
+        (scratch / MANIFEST).unlink(missing_ok=True)
+        if digests is not None:
+            _refuse_changes(source, digest_files(scratch, names), digests, with_defaults=generation is None)
         (scratch / CARD).touch()  # the card may have been deleted on the Hub
         if parts := config.pop(PARTS, {}):
             with safetensors_errors():
@@ -104,6 +124,8 @@ def copy_bundle(source: Path, folder: Path, generation: GenerationConfig | None 
 def share_weights(folder: Path, presets: Sequence[str]) -> None:
     """Remove the weights of a saved blend that are those of installed presets, and name the presets in its config instead.
 
+    The folder is replaced in one step.
+
     Args:
         folder: The saved blend.
         presets: The preset of each part, in order.
@@ -111,14 +133,17 @@ def share_weights(folder: Path, presets: Sequence[str]) -> None:
     Raises:
         BundleError: The weights of a preset are not installed, or are not those of the part.
     """
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG)
     installed = {preset: find_weights(preset) for preset in presets}
     parts = {preset: digest_of(found / WEIGHTS) for preset, found in installed.items() if found is not None}
     shared, own = (_widen(SavedTensors.find(folder, each).load_as_stored(load_file)) for each in (parts, {}))
     if len(parts) < len(presets) or shared.keys() != own.keys() or not all(shared[name].equal(own[name]) for name in own):
         raise BundleError(f"The parts of {folder} are not the installed weights of {', '.join(presets)}.")
-    _write_json(folder / CONFIG, config | {PARTS: parts})
-    (folder / WEIGHTS).unlink()
+    with _new_model_folder(folder, overwrite=True) as scratch:
+        for name in sorted(files_of(config) - {WEIGHTS, MANIFEST}):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, scratch / name)
+        _write_json(scratch / CONFIG, config | {PARTS: parts})
 
 
 def _widen(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -146,21 +171,65 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     Raises:
         OutputExists: The folder is another one, and exists.
         StorageError: The disk is full or the folder cannot be written.
-        ConfigError: The model was not loaded from a folder.
+        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of a saved model.
     """
+    check_saved_generation(generation)
     if bundle.folder is None:
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
+    if not (bundle.folder / CONFIG).is_file():
+        raise _gone(bundle.folder)
     if not (folder.is_dir() and folder.samefile(bundle.folder)):
-        copy_bundle(bundle.folder, folder, generation)
+        copy_bundle(bundle.folder, folder, generation, bundle.digests)
         return
+    names = files_of(read_json(folder / CONFIG))
+    _refuse_changes(folder, digest_files(folder, names), bundle.digests, with_defaults=False)
     scratch = folder / SCRATCH
-    try:
-        with storage_errors(folder):
+    with storage_errors(folder):
+        try:
             write_file(scratch, _to_json(to_dict(generation)).encode("utf-8"))
-            scratch.replace(folder / GENERATION)
-            fsync_folder(folder)
-    finally:
-        scratch.unlink(missing_ok=True)
+            new = digest_files(folder, [SCRATCH])[SCRATCH]
+            write_manifest(folder, names, {GENERATION: new})
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+        scratch.replace(folder / GENERATION)  # where this is cut off, reading does it: see ``finish_defaults``
+        fsync_folder(folder)
+    bundle.digests[GENERATION] = new.sha256
+
+
+def accept_changes(folder: Path) -> list[str]:
+    """Write the manifest of a saved model for its files as they are now, and return the names of those that had changed.
+
+    Raises:
+        BundleError: The model cannot be read with these files.
+        StorageError: The folder cannot be written.
+    """
+    read_bundle(folder, accept_changes=True)
+    names = files_of(read_json(folder / CONFIG))
+    try:
+        before = read_manifest(folder, names) or {}
+    except BundleError:
+        before = {}
+    with storage_errors(folder):
+        write_manifest(folder, names)
+    now = digest_files(folder, names)
+    return [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+
+
+def _gone(folder: Path) -> BundleError:
+    return BundleError(f"{folder}, from which the model was loaded, no longer exists. Save it with save_pretrained.")
+
+
+def _refuse_changes(folder: Path, now: Mapping[str, SavedFile], loaded: Mapping[str, str], *, with_defaults: bool = True) -> None:
+    """Raise if the files of a folder, with or without its generation defaults, are not those that a model was loaded from.
+
+    Raises:
+        BundleError: One of them differs.
+    """
+    present = {name: file.sha256 for name, file in now.items()}
+    for name in sorted(present.keys() | loaded.keys()):
+        if present.get(name) != loaded.get(name) and (with_defaults or name != GENERATION):
+            raise BundleError(f"{name} of {folder} has changed since the model was loaded. Load it again.")
 
 
 def write_or_rescue(bundle: Bundle, folder: Path) -> None:
@@ -188,6 +257,7 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
+            write_manifest(scratch)
 
 
 def _is_replaceable(folder: Path) -> bool:
@@ -257,8 +327,8 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     Raises:
         ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {dtype!r}.")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
     if dtype == "float32":
         return tensors
     if not isinstance(bundle.model, nn.Module):

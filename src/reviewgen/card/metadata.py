@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.card.facts import CardFacts
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.names import parse_hub_id
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def _check_strings(name: str, value: Any) -> Any:
     parts = list(value) if isinstance(value, list | tuple) else [value]
     for part in parts:
         if not isinstance(part, str) or not part.strip() or not part.isprintable():
-            raise ConfigError(f"{name} must be a string, or a list of strings, as in {_EXAMPLES[name]!r}; got {part!r}.")
+            raise ConfigError(
+                f"{name} must be a string, or a list of strings, as in {quoted(_EXAMPLES[name])}; got {quoted(part)}."
+            )
     return value if isinstance(value, str) else parts
 
 

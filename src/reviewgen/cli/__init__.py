@@ -14,15 +14,14 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     serve, demo                        one file a command
     look                               ``list``, ``doctor``
     plugin                             ``plugin new``, ``plugin check``
-    options, console                   what the commands share: options, and output
+    options, console, streams          what the commands share: options, output, standard streams and interrupts
 """
 
 import inspect
-import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,8 +48,10 @@ from reviewgen.cli import (
     tune_sampling,
     use,
 )
-from reviewgen.cli.console import error
+from reviewgen.cli.console import echo, error, print_usage_error, show_warnings
+from reviewgen.cli.streams import describe_os_error, finish_output, interruptible, open_streams
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
+from reviewgen.interrupts import caught
 from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
@@ -67,7 +68,7 @@ app = typer.Typer(
 
 def _print_version(is_asked: bool) -> bool:
     if is_asked:
-        typer.echo(f"reviewgen {__version__}")
+        echo(f"reviewgen {__version__}")
         raise typer.Exit
     return is_asked
 
@@ -81,7 +82,7 @@ def _options(
 
 def _add(name: str, command: Callable[..., None]) -> None:
     """Add a command; the list of commands has the whole first line of its docstring, which typer would cut off."""
-    app.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(command)
+    app.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(interruptible(command))
 
 
 _add("train", train.train)
@@ -112,7 +113,7 @@ app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)
 
 
 def main() -> None:
-    """Run a command; exit with status 0, 1 if it failed (with a message), or 2 on bad usage."""
+    """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if it was interrupted."""
     for name, value in (
         ("DATASETS_VERBOSITY", "critical"),  # its errors are raised as ours, in one sentence
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
@@ -121,16 +122,38 @@ def main() -> None:
         ("GOMP_SPINCOUNT", "30000"),  # longer busy-waiting made an LSTM 50 times slower on a shared machine
     ):
         os.environ.setdefault(name, value)
-    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
+    show_warnings()
+    with caught():
+        status = _run()
+    sys.exit(status)
+
+
+def _run() -> Any:
+    """Run a command and return its exit status."""
     try:
         if sys.argv[1:2] == ["generate"]:
             sampling.refuse_foreign_names(sys.argv[2:])
-        app()
+        try:
+            status = app(standalone_mode=False)
+        except SystemExit as end:
+            status = end.code
+        finish_output()
+        return status
     except (ConfigError, SourceError) as problem:
         error(str(problem))
-        sys.exit(2)
-    except (ReviewgenError, OSError) as problem:  # OSError: for example a disk that fills up while code is compiled
+        return 2
+    except ReviewgenError as problem:
         error(str(problem))
-        sys.exit(1)
+    except OSError as problem:  # for example a disk that fills up while code is compiled, or a closed standard output
+        error(describe_os_error(problem))
+    except typer.Abort:
+        error("The input has ended.")
+    except MemoryError:
+        error("The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
+    except Exception as problem:
+        if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):  # else one of typer's, for an argument
+            raise
+        print_usage_error(problem)
+        return problem.exit_code
+    return 1

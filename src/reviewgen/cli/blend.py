@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json, show_log
-from reviewgen.errors import ConfigError
+from reviewgen.cli.console import echo, notes, print_json, show_log
+from reviewgen.errors import ConfigError, quoted
 
 __all__ = ["blend"]
 
@@ -31,6 +31,7 @@ def blend(
     ] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
@@ -52,6 +53,7 @@ def blend(
             split=split,
             text_column=text_column,
             documents=documents,
+            max_text_characters=max_text_characters,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
             fix_encoding=fix_encoding,
@@ -69,7 +71,7 @@ def _parse_weights(text: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {text!r}.") from None
+        raise ConfigError(f"--weights takes a number for each model, as in 0.3,0.7; got {quoted(text)}.") from None
 
 
 def _facts(models: list[str], training: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -92,12 +94,12 @@ def _print(facts: dict[str, Any]) -> None:
     width = max(len(row["model"]) for row in facts["models"])
     for row in facts["models"]:
         bits = f"  {_format_bits(row['bits_per_character'])}" if is_measured else ""
-        typer.echo(f"{row['model']:{width}}  weight {row['weight']:.4f}{bits}")
+        echo(f"{row['model']:{width}}  weight {row['weight']:.4f}{bits}")
     if is_measured:
         fixed = facts["fit"]["bits_per_character"]["fixed_weights"]
         together = f"{_format_bits(facts['bits_per_character'])} (with fixed weights {_format_bits(fixed)}), end tokens included"
-        typer.echo(f"{'the blend':{width}}  {'':13}  {together}")
-    typer.echo(f"Saved in {facts['saved']}")
+        echo(f"{'the blend':{width}}  {'':13}  {together}")
+    echo(f"Saved in {facts['saved']}")
 
 
 def _format_bits(bits: float | None) -> str:

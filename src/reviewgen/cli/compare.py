@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError
+from reviewgen.cli.console import TerminalConsole, note, notes, print_json
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
     from reviewgen.comparison import Comparison
@@ -45,6 +46,7 @@ def compare(
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     fix_encoding: options.FixEncoding = False,
@@ -75,18 +77,20 @@ def compare(
             "text_column": text_column,
             "conditions": condition or (),
             "documents": documents,
+            "max_text_characters": max_text_characters,
             "lowercase": lowercase,
             "strip_markdown": strip_markdown,
             "fix_encoding": fix_encoding,
             "clean": not no_clean,
         },
     )
+    begin()
     comparison = _watch(request)
     if html is not None:
         comparison.save_html(html, overwrite=True)
         note(f"Page: {html}")
     _print(comparison, as_json)
-    sys.exit(1 if comparison.has_failed or comparison.is_interrupted else 0)
+    sys.exit(INTERRUPTED if comparison.is_interrupted else 1 if comparison.has_failed else 0)
 
 
 def _name_rows(models: list[str]) -> Any:
@@ -103,7 +107,7 @@ def _name_rows(models: list[str]) -> Any:
     for text in models:
         name, _, source = text.partition("=") if _is_named(text) else (make_entries([text])[0].name, "", text)
         if name in named:
-            raise ConfigError(f"Two rows have the name {name[:60]!r}; give each its own: NAME=MODEL.")
+            raise ConfigError(f"Two rows have the name {quoted(name, 60)}; give each its own: NAME=MODEL.")
         named[name] = source
     return named
 
@@ -137,9 +141,8 @@ def _print(comparison: "Comparison", as_json: bool) -> None:
     if as_json:
         print_json(comparison.to_json())
         return
-    from rich.console import Console
 
     from reviewgen.comparison.table import draw_tables
 
-    console = Console(highlight=False)
+    console = TerminalConsole(highlight=False)
     console.print(draw_tables(comparison, console.width))

@@ -1,30 +1,139 @@
-"""Console output: results to standard output, progress and notes to standard error."""
+"""Console output: results to standard output, progress and notes to standard error.
 
+What others have written (names of files and columns, texts, messages of servers) may hold escape sequences that move the cursor,
+set the title of a terminal or hide text. All output passes through here, and control characters are printed as escapes. Generated
+texts keep their line breaks, and where standard output is not a terminal they are written as they are.
+"""
+
+import contextlib
+import io
 import json
 import logging
+import re
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.status import Status
 
-__all__ = ["error", "note", "notes", "print_json", "show_log"]
+from reviewgen.errors import shortened
 
-notes = Console(stderr=True, highlight=False, soft_wrap=True)
+__all__ = [
+    "STDOUT",
+    "TerminalConsole",
+    "echo",
+    "echo_text",
+    "error",
+    "escape",
+    "note",
+    "notes",
+    "print_json",
+    "print_usage_error",
+    "show_log",
+    "show_warnings",
+]
+
+STDOUT = "standard output"
+_MIN_WIDTH = 20  # characters
+_LINE = 490  # characters of a line about wrong arguments
+
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line separators; marks that change the direction of writing
+    "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"  # characters that nothing shows
+    "\ud800-\udfff]"  # bytes of file names that are not text
+)
+
+
+def escape(text: str, keep: str = "") -> str:
+    r"""Return a text with control characters as escapes, other than those in ``keep``.
+
+    >>> print(escape("a\x1b[31mb\n"))
+    a\x1b[31mb\n
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+@contextlib.contextmanager
+def _named_output(is_error: bool = False) -> Iterator[None]:
+    """Note in an OSError that it was standard output that could not be written, so that ``main`` can say so."""
+    try:
+        yield
+    except OSError as error:
+        if not is_error:
+            error.filename = STDOUT
+        raise
+
+
+def _write(text: str) -> None:
+    with _named_output():
+        sys.stdout.write(text)
+
+
+class TerminalConsole(Console):
+    """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.width < _MIN_WIDTH:  # rich prints nothing at all where COLUMNS is 0
+            self.width = _MIN_WIDTH
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of what is printed."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:
+        """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
+        if self.file.isatty():
+            return super().status(status, **options)
+        return Status(status, console=Console(quiet=True))
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; takes the arguments of rich."""
+        with _named_output(self.stderr):
+            super().print(*objects, **options)
+
+
+notes = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a note to standard error."""
-    notes.print(text, style=style, markup=False)
+    """Print a note of one line to standard error."""
+    notes.print(escape(text), style=style, markup=False)
 
 
 def error(text: str) -> None:
     """Print an error message to standard error."""
-    notes.print("error: " + text, style="red", markup=False)
+    notes.print("error: " + escape(text), style="red", markup=False)
+
+
+def print_usage_error(problem: Any) -> None:
+    """Print what typer says about an argument, which it quotes as it was given."""
+    said = io.StringIO()
+    problem.show(file=said)
+    for line in said.getvalue().splitlines():
+        sys.stderr.write(escape(shortened(line, _LINE)) + "\n")
+
+
+def echo(text: str = "") -> None:
+    """Print a line of a result to standard output."""
+    _write(escape(text) + "\n")
+
+
+def echo_text(text: str, end: str = "\n") -> None:
+    """Print a generated text, or a piece of one, to standard output; as it is where that is not a terminal."""
+    _write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
 def print_json(value: Any) -> None:
     """Print the result of a command as one JSON object."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if sys.stdout.isatty():
+        text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+    _write(text + "\n")
 
 
 class _NoteHandler(logging.Handler):
@@ -32,8 +141,15 @@ class _NoteHandler(logging.Handler):
         note(record.getMessage())
 
 
+_handler = _NoteHandler()
+
+
+def show_warnings() -> None:
+    """Print the warnings of the library as notes."""
+    logging.getLogger("reviewgen").addHandler(_handler)
+
+
 def show_log() -> None:
-    """Print the log messages of the library as notes."""
-    logger = logging.getLogger("reviewgen")
-    logger.addHandler(_NoteHandler())
-    logger.setLevel(logging.INFO)
+    """Print all log messages of the library as notes."""
+    show_warnings()
+    logging.getLogger("reviewgen").setLevel(logging.INFO)

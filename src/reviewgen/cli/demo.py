@@ -1,6 +1,5 @@
 """``reviewgen demo``: opens the page in a browser, over a server of this machine that has every model."""
 
-import sys
 import threading
 import webbrowser
 from typing import Annotated
@@ -8,8 +7,8 @@ from typing import Annotated
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
-from reviewgen.cli.serve import leave_out, require_extra
+from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.cli.serve import announcing, leave_out, require_extra
 from reviewgen.errors import ConfigError
 from reviewgen.registry import describe_weights, list_presets, name_of
 
@@ -41,7 +40,7 @@ def demo(
     require_extra("demo")
     from reviewgen.serving.limits import Limits
     from reviewgen.serving.models import check_names, name_source
-    from reviewgen.serving.server import ServerOptions, load_models, make_app, open_socket, run
+    from reviewgen.serving.server import ServerOptions, load_engines, make_app, open_socket, run
 
     named = [name_source(given) for given in models or installed_models()]
     check_names(named)
@@ -50,16 +49,16 @@ def demo(
     url = f"http://{_HOST}:{listening.getsockname()[1]}/"
     failed: dict[str, str] = {}
     with notes.status(f"Loading {', '.join(name for name, _ in named)} ..."):
-        loaded = load_models(dict(named), bits, leave_out(failed))
+        loaded = load_engines(dict(named), bits, leave_out(failed), limits.max_rows)
     app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), loaded)
 
     def announce() -> None:
         """Print the address of the page, and open it."""
-        if as_json:
-            print_json({"url": url, "models": list(loaded), "failed": failed})
-        else:
-            typer.echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
-        sys.stdout.flush()
+        with announcing(url):
+            if as_json:
+                print_json({"url": url, "models": list(loaded), "failed": failed})
+            else:
+                echo(f"The page is at {url} until Ctrl-C. Its models: {', '.join(loaded)}.")
         if open_browser:  # some browsers return when they are closed
             threading.Thread(target=open_page, args=[url], daemon=True).start()
 

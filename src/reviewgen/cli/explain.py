@@ -1,6 +1,5 @@
 """``reviewgen explain``: a text through a model, step by step, with the actual numbers."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +37,7 @@ def explain(
     ] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
@@ -56,12 +56,13 @@ def explain(
     with notes.status("Explaining ..."):
         explanation = explain_model(
             model,
-            [sys.stdin.read() if each == "-" else each for each in text] if text else None,
+            [options.read_stdin() if each == "-" else each for each in text] if text else None,
             conditions=options.typed_conditions(condition),
             data=None if data is None else options.typed_data(data),
             split=split,
             text_column=text_column,
             documents=documents,
+            max_text_characters=max_text_characters,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
             fix_encoding=fix_encoding,

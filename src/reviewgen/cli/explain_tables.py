@@ -5,10 +5,11 @@ from itertools import groupby
 from typing import Literal
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from reviewgen.cli.console import TerminalConsole
 from reviewgen.explanation import Explanation
 from reviewgen.explanation.results import CountedToken, CountStep, Gate, Line, ModelExplanation, TokenLoss, show_percent
 
@@ -27,7 +28,7 @@ def print_explanation(explanation: Explanation, tokens: int) -> None:
         explanation: What to print.
         tokens: How many tokens of each table to print.
     """
-    console = Console(highlight=False)
+    console = TerminalConsole(highlight=False)
     for item in _render(explanation, tokens, console.width):
         console.print(item)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json
+from reviewgen.cli.console import echo, notes, print_json
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def export(
         Path | None,
         typer.Option("--transformers", metavar="FOLDER", help="The tokenizer, as AutoTokenizer of transformers loads it."),
     ] = None,
-    bits: Annotated[int, typer.Option("--bits", help="Of a weight in the page: 8, 16 or 32.")] = 8,
+    bits: Annotated[int, typer.Option("--bits", help="Of a weight in the page: 5, 6, 8, 16 or 32.")] = 8,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -62,7 +62,7 @@ def export(
             if target is not None:
                 facts[name], line = write(trained, target, overwrite)
                 if not as_json:
-                    typer.echo(line)
+                    echo(line)
     if as_json:
         print_json(facts)
 

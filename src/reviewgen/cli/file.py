@@ -17,6 +17,7 @@ from reviewgen.cli.console import note, notes
 from reviewgen.cli.outputs import check_output, continue_file, is_stream, locked
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, storage_errors
+from reviewgen.interrupts import INTERRUPTED, begin
 from reviewgen.receipts import make_receipt
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_file(
     seed: int | None,
     out: Path,
     receipt: Path | None,
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[dict[str, Any], int]:
     """Generate texts and write them to a file.
 
     Args:
@@ -46,7 +47,7 @@ def write_file(
         receipt: A file for a receipt of each text.
 
     Returns:
-        Facts of the run as JSON values, and whether all texts were written.
+        Facts of the run as JSON values, and the exit status: 1 if the time was over before all texts were written.
 
     Raises:
         ConfigError: A file was written with other settings or by another model, holds something else, is not a plain file, or
@@ -72,8 +73,9 @@ def write_file(
             _resume_receipts(receipt, out, done, seed, model)
         if 0 < done < total:
             note(f"{out} holds {done:,} of {total:,} texts; resuming.")
+        begin()
         texts = model.generate_each(prompt, first=done, seed=seed, **settings) if done < total else iter(())
-        written, started, is_whole = done, time.monotonic(), True
+        written, started, is_interrupted = done, time.monotonic(), False
         append = stack.enter_context(_appending(list(files.values()), make_lines))
         try:
             for text in _with_progress(texts, done, total):
@@ -81,9 +83,9 @@ def write_file(
                 written += 1
         except KeyboardInterrupt:
             note("Interrupted.")
-            is_whole = False
+            is_interrupted = True
     facts = {"out": str(out), "seed": seed, "texts": max(written, done), "written": written - done, "asked": total}
-    return facts | {"seconds": round(time.monotonic() - started, 3)}, is_whole and written >= total
+    return facts | {"seconds": round(time.monotonic() - started, 3)}, INTERRUPTED if is_interrupted else int(written < total)
 
 
 def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[str, Any]) -> str:
@@ -170,7 +172,7 @@ def _with_progress(texts: Iterator["Generation"], done: int, total: int) -> Iter
         TimeRemainingColumn(),
     )
     started, characters = time.monotonic(), 0
-    with Progress(*columns, console=notes, transient=True) as progress:
+    with Progress(*columns, console=notes, transient=True, disable=not notes.file.isatty()) as progress:
         task = progress.add_task("", total=total, completed=done, rate="")
         for count, text in enumerate(texts, 1):
             yield text

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options, sampling
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import echo, echo_text, note, print_json
+from reviewgen.cli.generated_json import print_generated
 from reviewgen.cli.outputs import STREAMS
 from reviewgen.errors import ConfigError, storage_errors
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
 
 __all__ = ["generate", "replay"]
+
+_NO_TIME = "--max-time was over before the first token: give more seconds, or leave it out."
 
 
 def generate(
@@ -64,24 +67,26 @@ def generate(
     if out is not None:
         from reviewgen.cli.file import write_file
 
-        facts, is_whole = write_file(trained, model, begin, settings, seed, out, receipt)
+        facts, status = write_file(trained, model, begin, settings, seed, out, receipt)
         _print_file_facts(facts, as_json)
-        sys.exit(0 if is_whole else 1)
+        sys.exit(status)
+    asked = None if max_time is None else number * (1 if isinstance(begin, str) else len(begin))
     settings["seed"] = secrets.randbits(32) if seed is None else seed
     texts = trained.generate_each(begin, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
     if as_json:
-        with notes.status(f"Generating {number:,} texts ..."):
-            generated = list(texts)
-        print_json({"model": model, "prompt": begin, "seed": settings["seed"]} | _facts(generated, novelty))
-        return
+        facts = {"model": model, "prompt": begin, "seed": settings["seed"]}
+        shown, new_tokens = print_generated(facts, texts, number, with_novelty=novelty is not None)
+        sys.exit(_note_time(shown, new_tokens, asked))
     plain = num_beams is None and not (novelty or must_include or finish or receipt)
     if number == 1 and plain and prompts is None:
-        _stream(trained, prompt, settings)
-        return
-    for count, text in enumerate(texts):
-        _print_text(text, count, novelty)
+        sys.exit(_note_time(1, _stream(trained, prompt, settings), asked))
+    shown = new_tokens = 0
+    for text in texts:
+        _print_text(text, shown, novelty)
+        shown, new_tokens = shown + 1, new_tokens + text.new_tokens
+    sys.exit(_note_time(shown, new_tokens, asked))
 
 
 def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -94,41 +99,48 @@ def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
     if facts["written"]:
         rate += f", {facts['written'] / max(facts['seconds'], 1e-9):,.0f} a second"
     of = f" of {facts['asked']:,}" if facts["texts"] < facts["asked"] else ""
-    (note if is_printed else typer.echo)(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
+    (note if is_printed else echo)(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
     if facts["texts"] < facts["asked"] and not is_printed:
         note("The same command resumes from there.")
 
 
-def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> None:
-    """Print one text while it is generated."""
+def _note_time(texts: int, new_tokens: int, asked: int | None) -> int:
+    """Say if ``--max-time`` was over before all texts that were asked for; return the exit status, 1 if it left nothing.
+
+    Args:
+        texts: The texts that were generated.
+        new_tokens: Their new tokens, or 0 if there are none.
+        asked: How many texts should have been generated; None without a time limit.
+    """
+    if asked is None or (texts == asked and new_tokens):
+        return 0
+    note(f"--max-time was over after {texts:,} of {asked:,} texts." if texts and new_tokens else _NO_TIME, "yellow")
+    return 0 if new_tokens else 1
+
+
+def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> int:
+    """Print one text while it is generated; return how many characters are new."""
+    characters = -len(prompt)
     try:
         for piece in trained.stream(prompt, **settings):
-            sys.stdout.write(piece)
+            characters += len(piece)
+            echo_text(piece, end="")
             sys.stdout.flush()
     finally:  # so that an interrupt, too, leaves the terminal on a new line
-        sys.stdout.write("\n")
+        echo()
+    return characters
 
 
 def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
-    typer.echo(("---\n" if count else "") + text.text)
+    if count:
+        echo("---")
+    echo_text(text.text)
     if novelty is None or text.novelty is None:
         return
     for line in text.novelty.describe():
         note(f"  {line}", "dim")
     if text.exceeds_max_copy:
         note("  A span longer than max_copy was copied: at some position no other token was possible.", "yellow")
-
-
-def _facts(texts: list["Generation"], novelty: str | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "texts": [text.text for text in texts],
-        "finish_reasons": [text.finish_reason for text in texts],
-        "new_tokens": [text.new_tokens for text in texts],
-    }
-    if novelty is None:
-        return facts
-    reports = [asdict(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None]
-    return facts | {"novelty": reports}
 
 
 def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path) -> Iterator["Generation"]:
@@ -167,7 +179,9 @@ def replay(
         result = replay_receipt(one, loaded[key])
         results.append(result)
         if not as_json:
-            typer.echo(("---\n" if number > 1 else "") + result.text)
+            if number > 1:
+                echo("---")
+            echo_text(result.text)
             for line in result.differences:
                 note(f"  {line}", "yellow")
             note("  The same text." if result.is_equal else "  Another text.", "green" if result.is_equal else "red")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import print_json
+from reviewgen.cli.console import echo, print_json
 
 __all__ = ["graph"]
 
@@ -29,5 +29,5 @@ def graph(
     if as_json:
         print_json({"file": str(file), **picture.to_dict()})
         return
-    typer.echo(f"{picture.name}: {picture.parameters:,} parameters")
-    typer.echo(f"Saved as {file}")
+    echo(f"{picture.name}: {picture.parameters:,} parameters")
+    echo(f"Saved as {file}")

@@ -7,12 +7,13 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json
+from reviewgen.cli.care import care
+from reviewgen.cli.console import echo, notes, print_json
 from reviewgen.registry import InstalledWeights, describe_weights, name_of
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
@@ -44,16 +45,17 @@ def list_plugins(as_json: options.AsJson = False) -> None:
             rows.append((kind, plugin.name, plugin.package, plugin.version, *_format_weights(known)))
             problems.append(plugin.problem or (known.problem if known else None))
     _print_table(rows, problems)
-    typer.echo("bits: per character of held-out text")
+    echo("bits: per character of held-out text")
 
 
 def _print_table(rows: Sequence[Sequence[str]], problems: Sequence[str | None]) -> None:
     """Print rows in columns, each with its problem below. Not a table of rich, which takes as long as all else."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, problem in zip(rows, problems, strict=True):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if problem is not None:
-            typer.echo(textwrap.fill(f"not usable: {problem}", _WIDTH, initial_indent="    ", subsequent_indent="    "))
+            for line in textwrap.wrap(f"not usable: {problem}", _WIDTH, initial_indent="    ", subsequent_indent="    "):
+                echo(line)
 
 
 def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
@@ -64,8 +66,23 @@ def _format_weights(weights: InstalledWeights | None) -> tuple[str, str]:
     return "" if size is None else f"{size:.1f} MB", "" if bits is None else f"{bits:.3f}"
 
 
-def doctor(as_json: options.AsJson = False) -> None:
-    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own."""
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A saved model to check instead, such as ./my-model.", show_default=False)
+    ] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Take the files of the model as they are now.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed processes have left: here or beside MODEL, and in the caches.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check this machine: versions, device and precision, cache, and every plugin, each package in a process of its own.
+
+    With a saved model: whether it can be read, and whether its files have changed since it was saved.
+    """
+    if model is not None or accept or clean:
+        care(model, accept, clean, as_json)
+        return
     from reviewgen.inspection import inspect_plugins
 
     facts: dict[str, Any] = {
@@ -89,7 +106,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         if isinstance(value, list):
             rows = _count_plugins(value) if name == "plugins" else value
-            typer.echo(f"{name}:" if rows else f"{name}: none")
+            echo(f"{name}:" if rows else f"{name}: none")
             for row in rows:
                 _echo(row, "  ")
         else:
@@ -102,11 +119,10 @@ def _print_facts(facts: dict[str, Any]) -> None:
 def _echo(text: str, indent: str = "") -> None:
     """Print a text, cut at spaces into lines; no name or path is cut."""
     below = indent + "    "
-    typer.echo(
-        textwrap.fill(
-            text, _WIDTH, initial_indent=indent, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
-        )
-    )
+    for line in textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+    ):
+        echo(line)
 
 
 def _count_plugins(plugins: list[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -22,6 +22,7 @@ __all__ = [
     "FixEncoding",
     "GivenCondition",
     "Lowercase",
+    "MaxTextCharacters",
     "Model",
     "NoClean",
     "Preset",
@@ -31,6 +32,7 @@ __all__ = [
     "TextColumn",
     "Token",
     "Trained",
+    "read_stdin",
     "start",
     "typed_conditions",
     "typed_data",
@@ -68,6 +70,10 @@ GivenCondition = Annotated[
 Documents = Annotated[
     str,
     typer.Option("--documents", help="How a txt file is cut into texts: line, paragraph, sentence, or file for one long text."),
+]
+MaxTextCharacters = Annotated[
+    int,
+    typer.Option("--max-text-characters", min=1, help="A text of more characters is an error."),
 ]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Lower-case the texts.")]
 StripMarkdown = Annotated[bool, typer.Option("--strip-markdown", help="Remove Markdown and keep its text.")]
@@ -109,9 +115,31 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     return model
 
 
+def read_stdin() -> str:
+    """Return the text of standard input.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:  # a text, which a program that calls the command has put there
+        return sys.stdin.read()
+    try:
+        return str(stream.read(), "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or give a file."
+        ) from None
+
+
 def typed_data(text: str) -> str | Path | list[str]:
     """Return a source of texts from the command line, as ``typed_source`` does; for ``-`` the lines of standard input."""
-    return sys.stdin.read().splitlines() if text == "-" else typed_source(text)
+    if text != "-":
+        return typed_source(text)
+    lines = read_stdin().splitlines()
+    if not lines:
+        raise DataError("Standard input is empty: pipe texts into it, one a line, or give a file with --data.")
+    return lines
 
 
 def typed_source(text: str) -> str | Path:
@@ -131,5 +159,5 @@ def typed_conditions(conditions: list[str] | None) -> dict[str, str] | None:
         raise ConfigError(f"A condition is given twice: {', '.join(names)}.")
     for text in conditions or ():
         if "=" not in text:
-            raise ConfigError(f"A condition has the form name=value, as in stars=5; got {text!r}.")
+            raise ConfigError(f"A condition has the form name=value, as in stars=5; got {quoted(text)}.")
     return values or None

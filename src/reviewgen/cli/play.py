@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reviewgen.cli import options, sampling
-from reviewgen.cli.console import note, print_json
+from reviewgen.cli.console import TerminalConsole, echo, echo_text, note, print_json
 from reviewgen.errors import ReviewgenError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def play(
     try:
         _loop(walk, k)
     except (EOFError, KeyboardInterrupt):
-        typer.echo()
-    typer.echo(walk.text)
+        echo()
+    echo_text(walk.text)
 
 
 def _loop(walk: "Walk", k: int) -> None:
@@ -79,7 +79,8 @@ def _loop(walk: "Walk", k: int) -> None:
 def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> bool:
     """Carry out a command; return whether the text has changed."""
     if line == "?":
-        note(_HELP)
+        for each in _HELP.splitlines():
+            note(each)
         return False
     if line == "u":
         is_back = walk.undo()
@@ -122,7 +123,6 @@ def _parse_text(line: str) -> str:
 
 
 def _print_step(text: str, expected: "NextTokens | None") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
@@ -132,7 +132,7 @@ def _print_step(text: str, expected: "NextTokens | None") -> None:
         if expected.contexts:
             lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
         lines += [_table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {expected.possible:,} tokens are possible")]
-    console = Console(highlight=False)
+    console = TerminalConsole(highlight=False)
     for line in lines:
         console.print(line)
 

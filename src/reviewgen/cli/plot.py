@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import print_json
+from reviewgen.cli.console import echo, print_json
 
 __all__ = ["plot"]
 
@@ -37,5 +37,5 @@ def plot(
         print_json({"file": str(file), "against": against, "runs": [asdict(run) for run in curves]})
         return
     for run in curves:
-        typer.echo(f"{run.name}: {run.verdict}" if run.verdict else run.name)
-    typer.echo(f"Saved as {file}")
+        echo(f"{run.name}: {run.verdict}" if run.verdict else run.name)
+    echo(f"Saved as {file}")

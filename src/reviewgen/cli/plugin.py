@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json
+from reviewgen.cli.console import TerminalConsole, echo, notes, print_json
+from reviewgen.cli.streams import interruptible
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,12 +54,12 @@ def new(
     if as_json:
         print_json({"folder": str(folder), "kind": kinds[0], "files": files})
         return
-    typer.echo(f"{folder}:")
+    echo(f"{folder}:")
     for file in files:
-        typer.echo(f"  {file}")
-    typer.echo("Next (its README says how to go on):")
+        echo(f"  {file}")
+    echo("Next (its README says how to go on):")
     for command in (f"cd {folder}", "pip install -e '.[test]'", "pytest"):
-        typer.echo(f"  {command}")
+        echo(f"  {command}")
 
 
 def check(
@@ -93,7 +94,6 @@ def check(
 
 def _print(report: "PluginReport") -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -104,7 +104,7 @@ def _print(report: "PluginReport") -> None:
     table.add_column("", overflow="fold")
     for row in report.rows():
         table.add_row(Text(row.name), f"{row.seconds:.1f}", Text(row.outcome, style=styles[row.outcome]), Text(row.message))
-    console = Console(highlight=False)
+    console = TerminalConsole(highlight=False)
     console.print(table)
     failed = sum(each.outcome == "failed" for each in report.checks)
     skipped = sum(each.outcome == "not checked" for each in report.checks)
@@ -114,7 +114,7 @@ def _print(report: "PluginReport") -> None:
 
 
 def _add(name: str, command: Callable[..., None]) -> None:
-    app.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(command)
+    app.command(name, short_help=(inspect.getdoc(command) or "").partition("\n")[0])(interruptible(command))
 
 
 _add("new", new)

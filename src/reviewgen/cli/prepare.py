@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import echo, note, notes, print_json
 from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError
+from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
     from reviewgen.data.store_folder import StoreFolder
@@ -40,6 +41,7 @@ def prepare(
     strip_markdown: options.StripMarkdown = False,
     fix_encoding: options.FixEncoding = False,
     no_clean: options.NoClean = False,
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     as_json: options.AsJson = False,
 ) -> None:
     """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes."""
@@ -59,11 +61,12 @@ def prepare(
             strip_markdown=strip_markdown,
             fix_encoding=fix_encoding,
             clean=not no_clean,
+            max_text_characters=max_text_characters,
             conditions=condition or (),
         )
     except KeyboardInterrupt:
         note("Interrupted. The same command goes on from the finished parts.")
-        sys.exit(1)
+        sys.exit(INTERRUPTED)
     if not notes.quiet:
         _print_result(store, out, as_json=as_json)
 
@@ -73,6 +76,7 @@ def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder"
     from reviewgen.preparation.prepare import prepare_store  # torch: a second or two
     from reviewgen.preparation.rounds import TOLD
 
+    begin()
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     try:
         with notes.status("Preparing ...") as status:
@@ -114,6 +118,6 @@ def _print_result(store: "StoreFolder", out: str, *, as_json: bool) -> None:
     for line in (*(f"Condition {each}" for each in conditions.describe()), *store_notes):
         note(line)
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in tokens)
-    typer.echo(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
-    typer.echo(f"Tokens: {tokens['train']:,} to train on, in {len(store.content['shards']):,} shards.")
-    typer.echo(f"Saved in {out}")
+    echo(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
+    echo(f"Tokens: {tokens['train']:,} to train on, in {len(store.content['shards']):,} shards.")
+    echo(f"Saved in {out}")

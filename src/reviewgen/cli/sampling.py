@@ -1,6 +1,5 @@
 """The generation options of ``reviewgen generate``, and their values as keywords of ``ReviewModel.generate``."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.config import FOREIGN
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, quoted
 
 __all__ = [
     "DoSample",
@@ -129,7 +128,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+        text = options.read_stdin() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
@@ -162,5 +161,5 @@ def _parse_temperature(text: str | None) -> list[float] | float | None:
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"temperature must be a number, or several as in 1.0,0.5,0.2; got {text!r}.") from None
+        raise ConfigError(f"temperature must be a number, or several as in 1.0,0.5,0.2; got {quoted(text)}.") from None
     return values[0] if len(values) == 1 else values

@@ -1,22 +1,25 @@
 """``reviewgen serve``: serves models over HTTP with the OpenAI protocol."""
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError, ReviewgenError
+from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.errors import ConfigError, ReviewgenError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reviewgen.serving.server import ServerOptions
 
-__all__ = ["leave_out", "require_extra", "serve"]
+__all__ = ["announcing", "leave_out", "require_extra", "serve"]
 
 
 def serve(
@@ -81,14 +84,15 @@ def serve(
 
 def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bool) -> None:
     """Open the port, load the models, and serve."""
-    from reviewgen.serving.server import load_models, make_app, open_socket, run
+    from reviewgen.serving.server import load_engines, make_app, open_socket, run
 
     listening = open_socket(host, port, given.limits.stall_seconds)
     url = _url(host, listening.getsockname()[1])
     failed: dict[str, str] = {}
 
     def announce(names: list[str]) -> None:
-        _announce(url, names, failed, as_json, given.keys is not None)
+        with announcing(url):
+            _announce(url, names, failed, as_json, given.keys is not None)
 
     if workers > 1:
         from reviewgen.serving.workers import run_workers
@@ -96,8 +100,8 @@ def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bo
         run_workers(given, listening, workers, leave_out(failed), announce)
         return
     with notes.status(f"Loading {', '.join(given.sources)} ..."):
-        models = load_models(given.sources, given.weight_bits, leave_out(failed))
-    run(make_app(given, models), listening, lambda: announce(list(models)), given.access_log)
+        engines = load_engines(given.sources, given.weight_bits, leave_out(failed), given.limits.max_rows)
+    run(make_app(given, engines), listening, lambda: announce(list(engines)), given.access_log)
 
 
 def leave_out(failed: dict[str, str]) -> "Callable[[str, ReviewgenError], None]":
@@ -110,6 +114,17 @@ def leave_out(failed: dict[str, str]) -> "Callable[[str, ReviewgenError], None]"
     return say
 
 
+@contextlib.contextmanager
+def announcing(url: str) -> Iterator[None]:
+    """Print inside the block where a server is; it serves on if standard output cannot be written."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        note(f"Standard output cannot be written ({error.strerror}); the server is at {url}.", "yellow")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the stream of the process)
+
+
 def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool, has_keys: bool) -> None:
     """Print where the server is, and a command that calls it."""
     if as_json:
@@ -117,9 +132,13 @@ def _announce(url: str, names: list[str], failed: dict[str, str], as_json: bool,
     else:
         body = json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40})
         key = '-H "Authorization: Bearer $KEY" ' if has_keys else ""
-        typer.echo(f"Serving {', '.join(names)} at {url}/v1\nFields of a request: {url}/docs. Ctrl-C ends the server. Try:\n")
-        typer.echo(f"curl {url}/v1/completions {key}\\\n  -H 'Content-Type: application/json' \\\n  -d {_quote(body)}\n")
-    sys.stdout.flush()
+        echo(f"Serving {', '.join(names)} at {url}/v1")
+        echo(f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:")
+        echo()
+        echo(f"curl {url}/v1/completions {key}\\")
+        echo("  -H 'Content-Type: application/json' \\")
+        echo(f"  -d {_quote(body)}")
+        echo()
 
 
 def _quote(text: str) -> str:
@@ -157,7 +176,7 @@ def _origins(given: list[str] | None) -> tuple[str, ...]:
     for origin in given or ():
         scheme, _, rest = origin.partition("://")
         if origin != "*" and (scheme not in ("http", "https") or not rest or "/" in rest):
-            raise ConfigError(f"{origin!r} is not an origin: give scheme and host only, as in https://example.org, or *.")
+            raise ConfigError(f"{quoted(origin)} is not an origin: give scheme and host only, as in https://example.org, or *.")
     return tuple(given or ())
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import print_json
+from reviewgen.cli.console import TerminalConsole, print_json
 from reviewgen.config import (
     VOCABULARY_FIELDS,
     Preset,
@@ -86,12 +86,12 @@ def _describe(config: type, preset_settings: Any, decided: Sequence[str] = ()) -
 def _print(name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset) -> None:
     """Print tables by title; the accepted values are below the name, which leaves room for the description."""
     from rich import box
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = TerminalConsole(highlight=False)
     for title, rows in tables.items():
         if not rows:
             console.print(Text(f"{title}: no settings\n", style="italic"))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import notes, print_json, show_log
-from reviewgen.errors import ConfigError
+from reviewgen.cli.console import echo, notes, print_json, show_log
+from reviewgen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
@@ -56,7 +56,7 @@ def push(
     from reviewgen.api import load
 
     if dtype not in (None, "float32", "float16", "int8"):
-        raise ConfigError(f"--dtype must be float32, float16 or int8; got {dtype!r}.")
+        raise ConfigError(f"--dtype must be float32, float16 or int8; got {quoted(dtype)}.")
     trained = load(model)
     show_log()
     given: dict[str, Any] = {
@@ -75,9 +75,9 @@ def push(
     if as_json:
         print_json(facts)
         return
-    typer.echo(f"Published: {facts['url']}")
+    echo(f"Published: {facts['url']}")
     if space:
-        typer.echo(f"Its page: {facts['space']}")
+        echo(f"Its page: {facts['space']}")
 
 
 def _publish(model: "ReviewModel", repository: str, given: dict[str, Any], space: bool) -> dict[str, str]:
@@ -107,7 +107,7 @@ def pull(
         return
     bits = facts["bits_per_character"]
     quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
-    typer.echo(f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
+    echo(f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}")
 
 
 def _split(text: str) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import echo, note, notes, print_json
 from reviewgen.errors import ConfigError
+from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
     from reviewgen.search import SweepRow
@@ -38,6 +39,7 @@ def sweep(
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     fix_encoding: options.FixEncoding = False,
@@ -64,12 +66,14 @@ def sweep(
         seed=seed,
         text_column=text_column,
         documents=documents,
+        max_text_characters=max_text_characters,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         fix_encoding=fix_encoding,
         clean=not no_clean,
         conditions=condition or (),
     )
+    begin()
     rows, is_interrupted = _watch(sweep_rows, swept, values)
     if as_json:
         print_json({"preset": preset, "setting": swept, "rows": [row.as_json() for row in rows]})
@@ -78,7 +82,7 @@ def sweep(
     if plot is not None and rows:
         plot_sweep(rows, swept, preset, plot)
         note(f"Plotted to {plot}")
-    sys.exit(1 if is_interrupted else 0)
+    sys.exit(INTERRUPTED if is_interrupted else 0)
 
 
 def _watch(sweep_rows: Iterator["SweepRow"], swept: str, values: list[str]) -> tuple[list["SweepRow"], bool]:
@@ -120,7 +124,7 @@ def _split_settings(settings: list[str]) -> tuple[str, list[str], dict[str, dict
 def _print_table(setting: str, rows: list["SweepRow"]) -> None:
     name = setting.partition(".")[2]
     width = max([len(name), *(len(str(row.value)) for row in rows)])
-    typer.echo(f"{name:>{width}}  train bits/char  held-out bits/char       MB  seconds  token copy rate")
+    echo(f"{name:>{width}}  train bits/char  held-out bits/char       MB  seconds  token copy rate")
     for row in rows:
         numbers = asdict(row)
         cells = [
@@ -131,7 +135,7 @@ def _print_table(setting: str, rows: list["SweepRow"]) -> None:
             _cell(numbers["seconds"], 7, 1),
             "              -" if row.token_copy_rate is None else f"{row.token_copy_rate:15.1%}",
         ]
-        typer.echo("  ".join(cells))
+        echo("  ".join(cells))
 
 
 def _cell(value: Any, width: int, digits: int) -> str:

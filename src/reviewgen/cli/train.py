@@ -1,6 +1,5 @@
 """``reviewgen train``: trains a preset, or a trained model further, on a corpus, and shows the progress."""
 
-import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import echo, note, notes, print_json
 from reviewgen.errors import ProcessLost, ReviewgenError
+from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
     from reviewgen.data import Corpus
@@ -52,6 +52,7 @@ def train(
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     fix_encoding: options.FixEncoding = False,
@@ -85,6 +86,7 @@ def train(
         initial_weights=initial_weights,
         text_column=text_column,
         documents=documents,
+        max_text_characters=max_text_characters,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         fix_encoding=fix_encoding,
@@ -93,7 +95,7 @@ def train(
         log=log,
         resume=resume,
     )
-    _catch_sigterm()
+    begin()
     is_first = process_state().is_main_process  # under a launcher, the other processes print nothing
     notes.quiet = not is_first
     try:
@@ -108,12 +110,7 @@ def train(
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
     elif is_first:
         _print_result(run, model.training, out)
-    sys.exit(1 if run.is_interrupted else 0)
-
-
-def _catch_sigterm() -> None:
-    """Let SIGTERM do what Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(INTERRUPTED if run.is_interrupted else 0)
 
 
 def _prepare(run: "TrainingRun") -> None:
@@ -128,7 +125,7 @@ def _prepare(run: "TrainingRun") -> None:
             run.tokenize()
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
-        sys.exit(1)
+        sys.exit(INTERRUPTED)
     note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} kinds.")
     for line in (*run.notes, *filter(None, [run.log.describe()])):
         note(line)
@@ -212,21 +209,21 @@ def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
         reviews, total = held_out["reviews"], held_out["reviews_in_split"]
         part = f"{reviews:,}" + (f" of {total:,}" if reviews < total else "")
         bits = run.evaluation.bits_per_character
-        typer.echo(f"Held out ({held_out['split']} split, {part} reviews): {bits:.4f} bits per character")
+        echo(f"Held out ({held_out['split']} split, {part} reviews): {bits:.4f} bits per character")
     if alone := [f"{part['preset']} {_bits(part['held_out'])}" for part in facts.get("parts", ()) if part.get("held_out")]:
-        typer.echo(f"Its models alone: {', '.join(alone)}")
+        echo(f"Its models alone: {', '.join(alone)}")
     if (before := facts.get("parent", {}).get("bits_per_character")) is not None:
         _print_gain(before, facts["evaluations"])
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
         held_out_rate, spans = novelty["held_out_copy_rate"], f"spans of {novelty['copy_characters']} characters or more"
         compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
-        typer.echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text stands in {spans} of the training text{compared}")
+        echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text stands in {spans} of the training text{compared}")
     if described := _describe_metrics(facts.get("metrics", {})):
-        typer.echo(f"Metrics of its texts: {described}")
-    typer.echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))
-    typer.echo(facts["verdict"]["words"])
-    typer.echo(f"Saved in {out}")
+        echo(f"Metrics of its texts: {described}")
+    echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))
+    echo(facts["verdict"]["words"])
+    echo(f"Saved in {out}")
 
 
 def _describe_metrics(metrics: dict[str, dict[str, Any]]) -> str:
@@ -252,6 +249,6 @@ def _print_gain(before: float, evaluations: list[dict[str, Any]]) -> None:
     """Print bits per character before and after training a model further."""
     after = [evaluation["bits_per_character"] for evaluation in evaluations if evaluation["is_best"]]
     if after:
-        typer.echo(f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it")
+        echo(f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it")
         if after[-1] >= before:
             note("This training gained nothing on them: the model that it started from is better.")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
+from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
     from reviewgen.search import TuneTrial
@@ -45,6 +46,7 @@ def tune(
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.Lowercase = False,
     strip_markdown: options.StripMarkdown = False,
     fix_encoding: options.FixEncoding = False,
@@ -72,15 +74,17 @@ def tune(
         epochs=epochs,
         text_column=text_column,
         documents=documents,
+        max_text_characters=max_text_characters,
         lowercase=lowercase,
         strip_markdown=strip_markdown,
         fix_encoding=fix_encoding,
         clean=not no_clean,
         conditions=condition or (),
     )
+    begin()
     finished, is_interrupted = _watch(tune_trials, trials)
     if is_interrupted and not finished:
-        sys.exit(1)
+        sys.exit(INTERRUPTED)
     _print_table([] if as_json else finished)
     best = best_trial(finished)
     given = {
@@ -93,6 +97,7 @@ def tune(
         "--text-column": text_column,
         "--condition": condition,
         "--documents": None if documents == "line" else documents,
+        "--max-text-characters": None if max_text_characters == 10_000_000 else max_text_characters,
         "--lowercase": lowercase,
         "--strip-markdown": strip_markdown,
         "--fix-encoding": fix_encoding,
@@ -102,11 +107,9 @@ def tune(
     if as_json:
         print_json({"trials": [asdict(trial) for trial in finished], "best": asdict(best), "command": command})
     else:
-        typer.echo(
-            f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:"
-        )
-        typer.echo(command)
-    sys.exit(1 if is_interrupted else 0)
+        echo(f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts. Train with its settings:")
+        echo(command)
+    sys.exit(INTERRUPTED if is_interrupted else 0)
 
 
 def _watch(tune_trials: Iterator["TuneTrial"], trials: int) -> tuple[list["TuneTrial"], bool]:
@@ -139,12 +142,12 @@ def _print_table(finished: list["TuneTrial"]) -> None:
     if not finished:
         return
     names = [name.partition(".")[2] for name in finished[0].settings]
-    typer.echo("  ".join(["trial", *names, "bits/char", "   steps", "seconds", "outcome"]))
+    echo("  ".join(["trial", *names, "bits/char", "   steps", "seconds", "outcome"]))
     for trial in finished:
         values = [f"{value!s:>{len(name)}}" for name, value in zip(names, trial.settings.values(), strict=True)]
         bits = f"{'-':>9}" if trial.bits is None else f"{trial.bits:9.4f}"
         numbers = [bits, f"{trial.steps:8,}", f"{trial.seconds:7.1f}", trial.outcome]
-        typer.echo("  ".join([f"{trial.number:5}", *values, *numbers]))
+        echo("  ".join([f"{trial.number:5}", *values, *numbers]))
 
 
 def _train_command(preset: str | None, given: dict[str, Any], settings: list[str]) -> str:

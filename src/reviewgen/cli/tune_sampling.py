@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json
-from reviewgen.errors import ConfigError
+from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.interrupts import INTERRUPTED, begin
 from reviewgen.storage import refuse_existing
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def tune_sampling(
     ] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
@@ -75,15 +77,17 @@ def tune_sampling(
             split=split,
             text_column=text_column,
             documents=documents,
+            max_text_characters=max_text_characters,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
             fix_encoding=fix_encoding,
             clean=clean,
         )
 
+    begin()
     finished, is_interrupted = _watch(start, as_json)
     if not finished:
-        sys.exit(1)
+        sys.exit(INTERRUPTED if is_interrupted else 1)
     best = min(finished, key=lambda trial: trial.distance)
     if out is not None and not is_interrupted:
         loaded.save_generation_config(out, **best.settings)
@@ -92,9 +96,9 @@ def tune_sampling(
     else:
         flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
         saved = f"Saved as the defaults of {out}." if out is not None and not is_interrupted else "Generate with them:"
-        typer.echo(f"Nearest to texts by people: {_describe(best.settings)}. {saved}")
-        typer.echo(f"reviewgen generate {model} {flags}" if out is None else f"reviewgen generate {out}")
-    sys.exit(1 if is_interrupted else 0)
+        echo(f"Nearest to texts by people: {_describe(best.settings)}. {saved}")
+        echo(f"reviewgen generate {model} {flags}" if out is None else f"reviewgen generate {out}")
+    sys.exit(INTERRUPTED if is_interrupted else 0)
 
 
 def _watch(start: "Callable[[], Iterator[SamplingTrial]]", as_json: bool) -> tuple[list["SamplingTrial"], bool]:
@@ -115,9 +119,9 @@ def _watch(start: "Callable[[], Iterator[SamplingTrial]]", as_json: bool) -> tup
 def _print_trial(trial: "SamplingTrial", is_first: bool) -> None:
     width = max(len("texts by people"), len(_describe(trial.settings)))
     if is_first:
-        typer.echo(f"{'':{width}}  {_COLUMNS}")
-        typer.echo(f"{'texts by people':{width}}  {_format(trial.human)}         -")
-    typer.echo(f"{_describe(trial.settings):{width}}  {_format(trial.generated)}  {trial.distance:8.2f}")
+        echo(f"{'':{width}}  {_COLUMNS}")
+        echo(f"{'texts by people':{width}}  {_format(trial.human)}         -")
+    echo(f"{_describe(trial.settings):{width}}  {_format(trial.generated)}  {trial.distance:8.2f}")
 
 
 def _format(figures: "TextStatistics") -> str:
@@ -157,7 +161,7 @@ def _parse(text: str) -> tuple[str, list[Any]]:
     try:
         values: list[Any] = [listed_value if name == "words" else _number(listed_value) for listed_value in listed.split(",")]
     except ValueError:
-        raise ConfigError(f"Give a setting with its values, as in temperature=0.8,0.9; got {text!r}.") from None
+        raise ConfigError(f"Give a setting with its values, as in temperature=0.8,0.9; got {quoted(text)}.") from None
     return name, values
 
 

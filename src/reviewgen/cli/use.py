@@ -1,13 +1,12 @@
 """``reviewgen evaluate | score | novelty``: measurements with a trained model."""
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from reviewgen.cli import options
-from reviewgen.cli.console import note, notes, print_json, show_log
+from reviewgen.cli.console import echo, note, notes, print_json, show_log
 
 __all__ = ["evaluate", "novelty", "score"]
 
@@ -22,15 +21,15 @@ def novelty(
     """Show which parts of a text are copied from the text that a model was trained on."""
     from reviewgen.api import load
 
-    report = load(model).novelty(sys.stdin.read() if text == "-" else text)
+    report = load(model).novelty(options.read_stdin() if text == "-" else text)
     if as_json:
         print_json(asdict(report))
         return
     for line in report.describe():
-        typer.echo(line)
+        echo(line)
     for span in report.spans[1:_MAX_SPANS]:
         review = "" if span.review is None else f"  (training review {span.review})"
-        typer.echo(f"{len(span.text):6} characters: {span.text!r}{review}")
+        echo(f"{len(span.text):6} characters: {span.text!r}{review}")
 
 
 def evaluate(
@@ -41,6 +40,7 @@ def evaluate(
     ] = "all",
     text_column: options.TextColumn = None,
     documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
     lowercase: options.AsTrainedLowercase = None,
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
@@ -59,6 +59,7 @@ def evaluate(
             split=split,
             text_column=text_column,
             documents=documents,
+            max_text_characters=max_text_characters,
             lowercase=lowercase,
             strip_markdown=strip_markdown,
             fix_encoding=fix_encoding,
@@ -69,9 +70,9 @@ def evaluate(
     if as_json:
         print_json(finite(asdict(result)))
         return
-    typer.echo(f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included")
-    typer.echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token")
-    typer.echo(f"{result.reviews:,} reviews, {result.characters:,} characters, {result.tokens:,} tokens")
+    echo(f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included")
+    echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token")
+    echo(f"{result.reviews:,} reviews, {result.characters:,} characters, {result.tokens:,} tokens")
 
 
 def score(
@@ -85,11 +86,11 @@ def score(
     from reviewgen.api import load
     from reviewgen.evaluation import finite
 
-    given = sys.stdin.read() if text == "-" else text
+    given = options.read_stdin() if text == "-" else text
     result = load(model).score(given, prompt, conditions=options.typed_conditions(condition))
     if as_json:
         print_json(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]})
         return
-    typer.echo(f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included")
+    echo(f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included")
     for token in result.tokens:
-        typer.echo(f"{token.bits:9.3f}  {token.text!r}" if token.text else f"{token.bits:9.3f}  (end)")
+        echo(f"{token.bits:9.3f}  {token.text!r}" if token.text else f"{token.bits:9.3f}  (end)")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CompareOptions", "Request", "compare", "compare_each"]
 
-_READING = ("text_column", "documents", "lowercase", "strip_markdown", "fix_encoding", "clean", "conditions")
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "clean")
+_READING = ("text_column", "documents", *_CLEANING, "conditions", "max_text_characters")
 _LENGTH = ("budget", "steps", "epochs")
 
 
@@ -61,7 +62,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
         conditions: Columns beside the text that presets are conditioned on.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, and continue with the others.
-        text_column, documents, lowercase, strip_markdown, fix_encoding, clean: How the data is read, as in ``train``.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, clean: How the data is read, as in
+            ``train``.
 
     Raises:
         ConfigError: There is no model, two rows have one name, or an argument or a setting is unusable.

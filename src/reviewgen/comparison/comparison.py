@@ -10,6 +10,7 @@ from reviewgen.comparison.held_out import HeldOut
 from reviewgen.comparison.intervals import compare_pairs
 from reviewgen.comparison.measuring import Measured
 from reviewgen.comparison.rows import Pair, Row, to_json
+from reviewgen.config import check_flags
 
 if TYPE_CHECKING:
     import pandas
@@ -115,6 +116,7 @@ class Comparison:
         from reviewgen.pages import refuse_page, save_page
         from reviewgen.storage import to_path
 
+        check_flags(overwrite=overwrite)
         path = to_path("file", file)
         refuse_page(path, overwrite)
         save_page(render_page(self), path, overwrite)

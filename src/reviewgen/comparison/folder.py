@@ -8,6 +8,7 @@ from typing import Any
 from reviewgen.comparison.entries import Entry, slug
 from reviewgen.comparison.measuring import Measured
 from reviewgen.comparison.rows import Row, to_json
+from reviewgen.config import MAX_VOCABULARY, read_json
 from reviewgen.errors import CheckpointError, OutputExists, storage_errors
 from reviewgen.storage import refuse_existing, write_file
 
@@ -71,7 +72,7 @@ class Folder:
     def read(self, entry: Entry) -> Measured | None:
         """Return a finished row; None if it is missing, damaged, or of another source."""
         try:
-            stored = json.loads(self._row_file(entry).read_text(encoding="utf-8"))
+            stored = read_json(self._row_file(entry), MAX_VOCABULARY)
             row = Row.from_json(stored["row"])
             bits = stored["bits"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -98,7 +99,7 @@ class Folder:
 
     def _read(self, file: Path) -> dict[str, Any]:
         try:
-            stored = json.loads(file.read_text(encoding="utf-8"))
+            stored = read_json(file)
         except (OSError, ValueError):
             stored = None
         if not isinstance(stored, dict) or stored.get("schema") != _SCHEMA:

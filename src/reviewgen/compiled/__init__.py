@@ -6,6 +6,7 @@ mean the same for every model.
     linear     matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many numbers at once
     entropy    cross entropy and its gradient
     sampling   from logits to one token
+    drawing    the token of a random number
     steps      the step of a model as a compiled function, so that one loop runs every model
     decoding   the loop that samples many tokens with such a step
     mixing     mixtures of next-token distributions

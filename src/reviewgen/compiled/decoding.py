@@ -34,7 +34,7 @@ def sample(
 ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
     """Sample up to N tokens for each text; see ``reviewgen.protocols.SupportsSample``.
 
-    A text stops where fewer than two random numbers are left. It does not depend on the other texts, bit for bit.
+    A text stops where no random number is left. It does not depend on the other texts, bit for bit.
 
     Args:
         stepper: A stepper with a compiled step, as in ``reviewgen.protocols.SupportsCompiledStep``.
@@ -85,7 +85,7 @@ def _generate(
     function, weights, floats, ints, logits, rows, ids, texts, start, sampled, new_tokens, uniform, used, params, windows, run,
     spelling, places, scores, probs,
 ):  # fmt: skip
-    """Sample tokens for B texts until each has ended or has fewer than two random numbers left.
+    """Sample tokens for B texts until each has ended or has no random number left.
 
     The first ``live`` slots hold the texts that have not ended: the last of them changes places with one that ends.
 
@@ -110,15 +110,27 @@ def _generate(
             row = rows[slot]
             number, size, count = used[row], start + sampled[row], new_tokens[row] + sampled[row]
             ids[slot] = NONE
-            if number + 2 > uniform.shape[1] or count >= params.max_new_tokens:
+            if number >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue
-            first, second = uniform[row, number], uniform[row, number + 1]
-            token, took = sample_token(
-                logits[slot], texts[row], size, count, first, second, params, windows, run, spelling, places[row], scores, probs
+            token = sample_token(
+                *(
+                    logits[slot],
+                    texts[row],
+                    size,
+                    count,
+                    uniform[row, number],
+                    params,
+                    windows,
+                    run,
+                    spelling,
+                    places[row],
+                    scores,
+                    probs,
+                )
             )
             texts[row, size] = token
             sampled[row] += 1
-            used[row] += took
+            used[row] += 1
             if token >= 0 and token != params.eos_id and count + 1 < params.max_new_tokens:
                 ids[slot] = token
         live = _retire(rows, ids, live, floats, ints)

@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from reviewgen.compiled import compiled, inlined, reordered
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, quoted
 
 __all__ = [
     "PANEL",
@@ -110,7 +110,7 @@ def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise BundleError(f"The tensor {name!r} holds NaN or infinity, so the model cannot be used. Train it again.")
+            raise BundleError(f"The tensor {quoted(name)} holds NaN or infinity, so the model cannot be used. Train it again.")
 
 
 def _aligned(shape, dtype):
@@ -175,7 +175,7 @@ def _load(builder, data, offset, vector):
     return builder.load(_pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2)
 
 
-_one_row, _row_group = _make_tile(1), _make_tile(GROUP)
+_one_row, _two_rows, _three_rows, _row_group = (_make_tile(rows) for rows in (1, 2, 3, GROUP))
 
 
 @compiled
@@ -187,13 +187,18 @@ def add_product(panels, scales, inputs, outputs):
         inputs: float32 (R, K), C-contiguous; further columns are ignored.
         outputs: float32 (R, 64 P), C-contiguous.
     """
-    whole = len(inputs) // GROUP * GROUP
+    rest = len(inputs) % GROUP
+    whole = len(inputs) - rest
     for panel in range(len(panels)):
         weights, column = panels[panel], panel * PANEL
         for row in range(0, whole, GROUP):
             _row_group(weights, scales, inputs, outputs, row, column)
-        for row in range(whole, len(inputs)):
-            _one_row(weights, scales, inputs, outputs, row, column)
+        if rest == 1:
+            _one_row(weights, scales, inputs, outputs, whole, column)
+        elif rest == 2:
+            _two_rows(weights, scales, inputs, outputs, whole, column)
+        elif rest == 3:
+            _three_rows(weights, scales, inputs, outputs, whole, column)
 
 
 @reordered

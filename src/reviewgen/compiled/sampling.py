@@ -1,4 +1,4 @@
-"""Sampling one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw by inverse transform sampling.
+"""Sampling one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw.
 
 Each setting means what it means in transformers, and they are applied in its order. Knows neither a model nor a tokenizer.
 
@@ -7,13 +7,12 @@ Each setting means what it means in transformers, and they are applied in its or
     filter_top_k_top_p  top-k and top-p
     filter_min_p        min-p
     filter_probs        the filters that are on
-    draw_token          the token, by its probability
-    redraw              another one, if it would make an unknown word
+    redraw              another token, if the first would make an unknown word
     sample_from         the filters, then the token
-    sample_token        all of it, and a second draw where the first token would complete a copied span or an unknown word
+    sample_token        all of it, and another draw where the first token would complete a copied span or an unknown word
     sample_rows         ``sample_token`` for each row of a batch
 
-B rows, V vocabulary, T tokens of a text, N random numbers a row, K temperatures.
+B rows, V vocabulary, T tokens of a text, K temperatures.
 """
 
 import math
@@ -23,6 +22,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.drawing import draw_token
 from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 
@@ -36,7 +36,6 @@ __all__ = [
     "apply_penalties",
     "apply_temperature",
     "compiled_constraints",
-    "draw_token",
     "filter_min_p",
     "filter_probs",
     "filter_top_k_top_p",
@@ -50,7 +49,7 @@ __all__ = [
 NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
 """Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
 
-MAX_REDRAWS = 8  # each takes some bits of the random number
+MAX_REDRAWS = 8  # after which all tokens that may not follow are ruled out at once
 
 
 class SamplingParams(NamedTuple):
@@ -109,15 +108,15 @@ def compiled_constraints(
 
 
 @inner
-def sample_token(logits, text, size, new_tokens, first, second, params, windows, run, spelling, place, scores, probs):
-    """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER; and how many random numbers it used.
+def sample_token(logits, text, size, new_tokens, uniform, params, windows, run, spelling, place, scores, probs):
+    """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER.
 
     Args:
         logits: float (V,).
         text: int64, at least size + 1 long; ``text[size:]`` may be overwritten.
         size: Number of tokens in the text.
         new_tokens: How many of them are new.
-        first, second: Random numbers in [0, 1); the second is used where the token of the first is forbidden.
+        uniform: A random number in [0, 1).
         params: SamplingParams.
         windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off, and windows of None is off
             with all settings but the temperature; see ``compiled_constraints``.
@@ -131,29 +130,27 @@ def sample_token(logits, text, size, new_tokens, first, second, params, windows,
     else:
         largest = apply_penalties(logits, text, size, new_tokens, params, scores)
     if not -np.inf < largest < np.inf:
-        return (NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER), 1
+        return np.int64(NOTHING_LEFT if largest == -np.inf else NOT_A_NUMBER)
     _weigh(windows, scores, largest, temperature, params, probs)
-    token, is_copy, used = np.int64(draw_token(probs, first)), False, 1
+    token, is_copy = np.int64(draw_token(probs, uniform)), False
     if spelling is not None and not follows(spelling, place, token, eos)[0]:
-        token, second = redraw(spelling, place, eos, probs, token, second)
-        used = 2
+        token = redraw(spelling, place, eos, probs, token, uniform)
     if windows is not None and run > 0 and token >= 0 and token != eos:
         text[size] = token
         is_copy = copies(windows, text, size, run)
     if token == NONE or is_copy:
-        used = 2
         if windows is not None and run > 0:
             _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs)
         if spelling is not None:
             rule_out_misspelled(spelling, place, eos, scores, -np.inf)
         largest = _largest_score(scores)
         if largest == -np.inf:
-            return DEAD_END, used
+            return np.int64(DEAD_END)
         _weigh(windows, scores, largest, temperature, params, probs)
-        token = np.int64(draw_token(probs, second))
+        token = np.int64(draw_token(probs, uniform))
     if spelling is not None:
         place[0], place[1], place[2] = follows(spelling, place, token, eos)[1]
-    return token, used
+    return token
 
 
 @inner
@@ -170,27 +167,26 @@ def _weigh(windows, scores, largest, temperature, params, probs):
 
 
 @compiled
-def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens, used):
-    """Sample the next token of each of B texts into ``tokens``; ``used``, int64 (B,), receives how many random numbers each used.
+def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens):
+    """Sample the next token of each of B texts into ``tokens``, int64 (B,).
 
     Args:
         logits: float (B, V).
         texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
         new_tokens: int64 (B,).
-        uniform: float64 (B, 2), random numbers in [0, 1).
+        uniform: float64 (B,), a random number in [0, 1) for each.
         params, windows, spelling: As in ``sample_token``.
         runs: int64 (B,), each row's ``run``.
         places: int64 (B, 3), each row's ``place``.
     """
     scores, probs = np.empty(logits.shape[1]), np.empty(logits.shape[1])
     for row in range(len(logits)):
-        tokens[row], used[row] = sample_token(
+        tokens[row] = sample_token(
             logits[row],
             texts[row],
             sizes[row],
             new_tokens[row],
-            uniform[row, 0],
-            uniform[row, 1],
+            uniform[row],
             params,
             windows,
             runs[row],
@@ -268,9 +264,9 @@ def sharpen(probs, temperature):
 
 @compiled
 def sample_from(probs, top_k, top_p, min_p, uniform):
-    """Filter unnormalised probabilities, and return the token at which their cumulative sum passes ``uniform`` of the total.
+    """Filter unnormalised probabilities, and draw a token; see ``draw_token``.
 
-    Inverse transform sampling. 0 switches top-k off, 1 top-p, 0 min-p; the most probable token always stays.
+    0 switches top-k off, 1 top-p, 0 min-p; the most probable token always stays.
 
     Args:
         probs: float64 (V,), not negative, at least one above zero; what the filters drop becomes zero.
@@ -290,51 +286,26 @@ def filter_probs(probs, top_k, top_p, min_p):
 
 
 @inner
-def draw_token(probs, uniform):
-    """Return the token at which the cumulative sum of probabilities passes ``uniform``, in [0, 1), of the total."""
-    rest = uniform * _sum(probs)
-    last = 0
-    for token in range(len(probs)):
-        if probs[token] > 0:
-            last = token  # the last token of positive probability, should rounding pass it
-            rest -= probs[token]
-            if rest < 0:
-                break
-    return last
-
-
-@inner
 def redraw(spelling, place, eos, probs, refused, uniform):
     """Draw other tokens in place of one that may not follow a text, each only once, until one may.
-
-    Where ``uniform`` lies between the cumulative sums before and after a token is a random number, too: the next one.
 
     Args:
         spelling, place, eos: As in ``follows``.
         probs: float64 (V,), unnormalised probabilities; those of the refused tokens become zero.
         refused: The token that may not follow.
-        uniform: A random number in [0, 1).
+        uniform: The random number that it was drawn with.
 
     Returns:
-        The token, or NONE if a few others may not follow either; and a random number that was not used yet.
+        The token, or NONE if a few others may not follow either.
     """
-    probs[refused] = 0.0
-    total = _sum(probs)
     for _ in range(MAX_REDRAWS):
-        rest, chosen = uniform * total, np.int64(NONE)
-        for token in range(len(probs)):
-            if rest < probs[token]:
-                chosen = np.int64(token)
-                break
-            rest -= probs[token]
-        if chosen == NONE:  # none is left, or rounding has passed the last one
+        probs[refused] = 0.0
+        refused = np.int64(draw_token(probs, uniform))
+        if probs[refused] == 0:  # no token is left
             break
-        if follows(spelling, place, chosen, eos)[0]:
-            return chosen, rest / probs[chosen]
-        uniform = rest / probs[chosen]
-        total -= probs[chosen]
-        probs[chosen] = 0.0
-    return np.int64(NONE), uniform
+        if follows(spelling, place, refused, eos)[0]:
+            return refused
+    return np.int64(NONE)
 
 
 @inner

@@ -1,19 +1,25 @@
 """Strict settings: frozen dataclasses of JSON values, validated when they are created and when they are read.
 
+    bounded       reads text and JSON of bounded size
     settings      validation and conversion, for every plugin's ``Config``
     generation    generation settings, and presets
+    saved_generation  limits of the generation defaults in a folder
     training      training settings
     plugin_names  settings whose values are names of plugins
     reading       the options for reading and cleaning a source of texts
     vocabulary    the fields of a model's config that its tokenizer decides
+    arguments     checks of arguments that are not settings
     descriptions  descriptions of settings, from docstrings and type hints
 
 Standard library only; knows neither torch nor any plugin.
 """
 
+from reviewgen.config.arguments import check_flags, check_list, check_mapping, check_text
+from reviewgen.config.bounded import MAX_DEPTH, MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY, parse_json, read_json, read_text
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
+from reviewgen.config.saved_generation import check_saved_generation, read_saved_generation
 from reviewgen.config.settings import (
     Bound,
     RenamedValues,
@@ -33,6 +39,10 @@ from reviewgen.config.vocabulary import SMALLEST_VOCABULARY, VOCABULARY_FIELDS, 
 
 __all__ = [
     "FOREIGN",
+    "MAX_DEPTH",
+    "MAX_RECORD",
+    "MAX_SETTINGS",
+    "MAX_VOCABULARY",
     "SMALLEST_VOCABULARY",
     "VOCABULARY_FIELDS",
     "Bound",
@@ -45,7 +55,12 @@ __all__ = [
     "TrainingConfig",
     "bounds_of",
     "check",
+    "check_flags",
+    "check_list",
+    "check_mapping",
+    "check_saved_generation",
     "check_seed",
+    "check_text",
     "choices_of",
     "describe_fields",
     "describe_hint",
@@ -54,7 +69,11 @@ __all__ = [
     "from_strings",
     "generation_config",
     "parse_duration",
+    "parse_json",
     "parse_settings",
+    "read_json",
+    "read_saved_generation",
+    "read_text",
     "refuse_unknown_options",
     "rename_values",
     "seed_or_random",

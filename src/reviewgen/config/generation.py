@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from reviewgen.config.plugin_names import check_plugin_names
 from reviewgen.config.settings import Bound, check, fields_of
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 __all__ = ["FOREIGN", "GenerationConfig", "GenerationSettings", "Preset", "generation_config"]
 
@@ -154,11 +154,11 @@ def generation_config(
     requested = {name: value for part in (own or {}, settings or {}) for name, value in part.items()}
     for name in requested:
         if name in FOREIGN:
-            raise ConfigError(f"{name!r} is called {FOREIGN[name]} here.")
+            raise ConfigError(f"{quoted(name)} is called {FOREIGN[name]} here.")
         if name not in known:
             if name in own_arguments and name not in (settings or {}):
-                raise ConfigError(f"{name!r} is an argument of generate, not a setting of generation_config.")
-            raise ConfigError(f"{name!r} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
+                raise ConfigError(f"{quoted(name)} is an argument of generate, not a setting of generation_config.")
+            raise ConfigError(f"{quoted(name)} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
     given = {name: value for name, value in requested.items() if value is not None}
     for name in ("stop_strings", "logits_processors"):
         if isinstance(given.get(name), str):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.names import is_plugin_name
 
 __all__ = ["check_plugin_names"]
@@ -20,4 +20,4 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
                 f"{setting} are names of installed plugins, of lower-case letters, digits and hyphens; {name!r:.60} is not one."
             )
         if name in names[:number]:
-            raise ConfigError(f"{setting} has {name!r} twice: name it once.")
+            raise ConfigError(f"{setting} has {quoted(name)} twice: name it once.")

@@ -1,9 +1,11 @@
 """The keywords for reading and cleaning a source of texts, defined once for every function that takes them."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypedDict
+from types import NoneType
+from typing import Any, TypedDict, get_type_hints
 
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.config.settings import check_value, options_of
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 __all__ = ["EvaluateOptions", "ReadingOptions", "refuse_unknown_options"]
 
@@ -22,6 +24,8 @@ class ReadingOptions(TypedDict, total=False):
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend texts that were decoded wrongly, as "cafÃ©"; needs ftfy.
         clean: False takes the texts exactly as they are.
+        max_text_characters: The maximum number of characters of a text (default 10,000,000): a longer one is an error, before
+            it is in memory. A txt file that is one text has no limit.
     """
 
     text_column: str | None
@@ -30,6 +34,7 @@ class ReadingOptions(TypedDict, total=False):
     strip_markdown: bool | None
     fix_encoding: bool | None
     clean: bool | None
+    max_text_characters: int
 
 
 class EvaluateOptions(ReadingOptions, total=False):
@@ -45,7 +50,7 @@ class EvaluateOptions(ReadingOptions, total=False):
 def refuse_unknown_options(
     options: Mapping[str, Any], known: type, function: str, *, others: Collection[str] = (), hidden: Collection[str] = ()
 ) -> None:
-    """Raise if a keyword is not one of a TypedDict's.
+    """Raise if a keyword is not one of a TypedDict's, or if its value is neither True, False nor a string and has to be.
 
     Args:
         options: The keywords.
@@ -55,9 +60,12 @@ def refuse_unknown_options(
         hidden: Keywords that the message does not suggest.
 
     Raises:
-        ConfigError: A keyword is unknown; suggests the closest known one.
+        ConfigError: A keyword is unknown, of which the closest known one is suggested, or has a value of another type.
     """
     names = [*others, *(name for name in known.__annotations__ if name not in hidden)]
     for name in options:
         if name not in known.__annotations__:
-            raise ConfigError(f"{name!r} is not an argument of {function}. {did_you_mean(name, names)}")
+            raise ConfigError(f"{quoted(name)} is not an argument of {function}. {did_you_mean(name, names)}")
+    for name, hint in get_type_hints(known).items():
+        if name in options and set(options_of(hint)) <= {bool, str, NoneType}:
+            check_value(name, options[name], hint)

@@ -30,16 +30,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 __all__ = [
     "Bound",
     "RenamedValues",
     "check",
     "check_seed",
+    "check_value",
     "fields_of",
     "from_dict",
     "from_strings",
+    "options_of",
     "parse_duration",
     "parse_settings",
     "rename_values",
@@ -98,7 +100,7 @@ def check(config: Any) -> None:
         ConfigError: A field has the wrong type or is out of range.
     """
     for name, hint in fields_of(type(config)).items():
-        _check_value(name, getattr(config, name), hint)
+        check_value(name, getattr(config, name), hint)
 
 
 def check_seed(seed: int) -> int:
@@ -108,7 +110,7 @@ def check_seed(seed: int) -> int:
         ConfigError: It is not a whole number from 0 to 2**64 - 1.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
-        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {seed!r}.")
+        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {quoted(seed)}.")
     return seed
 
 
@@ -142,10 +144,10 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     known = fields_of(cls)
     for key in values:
         if key not in known:
-            raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
+            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
     missing = [name for name in _required(cls) if name not in values]
     if missing:
-        raise ConfigError(f"The setting {missing[0]!r} is missing.")
+        raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
     return cls(**{name: _to_tuple(_rename(value, known[name]), known[name]) for name, value in values.items()})
 
 
@@ -159,7 +161,7 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     parsed = {}
     for key, value in values.items():
         if key not in known:
-            raise ConfigError(f"{key!r} is not a setting here. {did_you_mean(key, known)}")
+            raise ConfigError(f"{quoted(key)} is not a setting here. {did_you_mean(key, known)}")
         parsed[key] = _convert(key, _rename(value, known[key]), known[key]) if isinstance(value, str) else value
     return parsed
 
@@ -185,9 +187,11 @@ def parse_settings(
         path, equals, value = setting.partition("=")
         group, dot, name = path.strip().partition(".")
         if not (equals and dot and name):
-            raise ConfigError(f"A setting must have the form group.name=value, as in model.hidden_size=256; got {setting!r}.")
+            raise ConfigError(
+                f"A setting must have the form group.name=value, as in model.hidden_size=256; got {quoted(setting)}."
+            )
         if group not in split:
-            raise ConfigError(f"{group!r} in {setting!r} is not a group of settings. {did_you_mean(group, split)}")
+            raise ConfigError(f"{quoted(group)} in {quoted(setting)} is not a group of settings. {did_you_mean(group, split)}")
         split[group][name] = value.strip()
     return split
 
@@ -205,7 +209,9 @@ def parse_duration(text: str | float) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", str(text).strip().lower())
     seconds = float(match[1]) * units[match[2]] if match else 0.0
     if not 0 < seconds < math.inf or isinstance(text, bool):
-        raise ConfigError(f"A duration must be a number above 0 with an optional unit s, m or h, as in 90s or 2m; got {text!r}.")
+        raise ConfigError(
+            f"A duration must be a number above 0 with an optional unit s, m or h, as in 90s or 2m; got {quoted(text)}."
+        )
     return seconds
 
 
@@ -215,7 +221,7 @@ def _required(cls: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing]
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
+def options_of(hint: Any) -> tuple[Any, ...]:
     """Return the members of a union, or a plain type as its only member."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
@@ -234,8 +240,8 @@ def _rename(value: Any, hint: Any) -> Any:
     return next((extra.new_values.get(value, value) for extra in extras if isinstance(extra, RenamedValues)), value)
 
 
-def _check_value(name: str, value: Any, hint: Any) -> None:
-    """Validate the value of a field.
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Validate the value of a field or an argument.
 
     Raises:
         ConfigError: It has the wrong type or is out of range.
@@ -243,19 +249,19 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     inner, bound = _unpack(hint)
     if get_origin(inner) is tuple and bound is None:
         bound = _unpack(get_args(inner)[0])[1]
-    if not any(_has_type(value, option) for option in _options(inner)):
-        raise ConfigError(f"{name} must be {_describe_type(inner)}; got {value!r}.")
+    if not any(_has_type(value, option) for option in options_of(inner)):
+        raise ConfigError(f"{name} must be {_describe_type(inner)}; got {quoted(value)}.")
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, float) and not _is_finite(part):
-            raise ConfigError(f"{name} must be a finite number; got {part!r}.")
+            raise ConfigError(f"{name} must be a finite number; got {quoted(part)}.")
         if bound is not None and part is not None and not bound.holds(len(part) if isinstance(part, str) else part):
             unit = " characters long" if isinstance(part, str) else ""
-            raise ConfigError(f"{name} must be {bound}{unit}; got {part!r}.")
+            raise ConfigError(f"{name} must be {bound}{unit}; got {quoted(part)}.")
 
 
 def _to_tuple(value: Any, hint: Any) -> Any:
     """Convert a JSON list to a tuple if the type of the field allows one."""
-    takes_tuple = any(get_origin(option) is tuple for option in _options(_unpack(hint)[0]))
+    takes_tuple = any(get_origin(option) is tuple for option in options_of(_unpack(hint)[0]))
     return tuple(value) if isinstance(value, list) and takes_tuple else value
 
 
@@ -284,7 +290,7 @@ def _has_type(value: Any, option: Any) -> bool:
 
 
 def _describe_type(hint: Any) -> str:
-    return " or ".join(_describe_option(option) for option in _options(hint))
+    return " or ".join(_describe_option(option) for option in options_of(hint))
 
 
 def _describe_option(option: Any) -> str:
@@ -314,11 +320,11 @@ def _convert(name: str, text: str, hint: Any) -> Any:
         ConfigError: It is not a value of any of them.
     """
     inner, _ = _unpack(hint)
-    for option in _options(inner):
+    for option in options_of(inner):
         value = _convert_to(text, option)
         if _has_type(value, option):
             return value
-    raise ConfigError(f"{name} must be {_describe_type(inner)}; got {text!r}.")
+    raise ConfigError(f"{name} must be {_describe_type(inner)}; got {quoted(text)}.")
 
 
 def _convert_to(text: str, option: Any) -> Any:

@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,28 +19,39 @@ from reviewgen.data.corpus import Corpus
 from reviewgen.data.encoding import encode_corpus
 from reviewgen.data.store import TokenStore
 from reviewgen.data.store_folder import StoreFolder, digest_files, write_store_file
-from reviewgen.errors import DataError, storage_errors
+from reviewgen.errors import DataError, StorageError, storage_errors
 from reviewgen.protocols import Tokenizer
+from reviewgen.scratch import NEW, remove_abandoned, scratch_folder, temporary_folder
 from reviewgen.storage import publish
 
-__all__ = ["cache_folder", "digest_tokenizer", "tokenize", "workspace"]
+__all__ = ["WORKSPACE", "cache_folder", "digest_tokenizer", "tokenize", "workspace"]
 
-_STALE_SECONDS = 24 * 3600.0
+WORKSPACE = "tmp-"
+"""How the names of temporary folders in the cache begin."""
 
 
 def cache_folder() -> Path:
-    """Return the folder of the token cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder."""
+    """Return the folder of the token cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder.
+
+    Raises:
+        StorageError: The user has no home folder, as in some containers.
+    """
     configured = os.environ.get("REVIEWGEN_CACHE")
-    if configured:
-        return Path(configured).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
+    try:
+        if configured:
+            return Path(configured).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
+    except RuntimeError:  # pathlib's, for HOME unset and a user without an entry in the system's list
+        raise StorageError(
+            "The cache has no place: this user has no home folder. Set REVIEWGEN_CACHE to a folder that can be written."
+        ) from None
 
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
     """Yield a temporary folder inside the cache folder and remove it afterwards.
 
-    Temporary folders of killed runs are removed when they are a day old.
+    Those of killed runs are removed first.
 
     Raises:
         StorageError: The cache folder cannot be written.
@@ -52,15 +61,12 @@ def workspace() -> Iterator[Path]:
         if root.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         root.mkdir(parents=True, exist_ok=True)
-        for old in root.glob("tmp-*"):
-            with contextlib.suppress(FileNotFoundError):  # another run has just removed it
-                if time.time() - old.stat().st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(old, ignore_errors=True)
-        folder = tempfile.mkdtemp(prefix="tmp-", dir=root)
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_abandoned(root, WORKSPACE)
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(scratch_folder(root, WORKSPACE)) / NEW
+        folder.mkdir()
+    with stack:
+        yield folder
 
 
 def tokenize(
@@ -108,9 +114,9 @@ def tokenize(
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:
     """Return a SHA-256 digest of a trained tokenizer, from the files that it saves."""
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as name:
-        tokenizer.save(Path(name))
-        files = sorted(Path(name).iterdir())
+    with temporary_folder() as folder:
+        tokenizer.save(folder)
+        files = sorted(folder.iterdir())
         digests = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

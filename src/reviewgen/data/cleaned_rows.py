@@ -103,7 +103,8 @@ def clean_shard(
     files, cleaner, path = Shard(**shard), Cleaner(**cleaning), Path(folder)
     path.mkdir()
     records = files.records(None if column is None else [column, *conditions])
-    examples = to_examples(records, files.name, column, conditions)
+    limit = None if files.documents == "file" else files.max_characters
+    examples = to_examples(records, files.name, column, conditions, limit)
     with (path / "texts").open("wb") as texts, (path / "values").open("wb") as values, (path / "index").open("wb") as index:
         for cleaned in clean_rows(examples, cleaner):
             lines = cleaned.to_json_lines()

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeAlias
 
+from reviewgen.data.lines import too_long
 from reviewgen.data.shards import Shard
-from reviewgen.errors import DataError, did_you_mean
+from reviewgen.errors import DataError, did_you_mean, quoted
 
 __all__ = ["Example", "TextStream", "choose_columns", "to_examples"]
 
@@ -80,6 +81,7 @@ def choose_columns(
     text_column: str | None = None,
     conditions: Sequence[str] = (),
     allow_missing: bool = False,
+    max_characters: int | None = None,
 ) -> TextStream:
     """Choose the columns of a stream of records and return the stream of its examples.
 
@@ -90,6 +92,7 @@ def choose_columns(
         text_column: The column of the text; guessed if None.
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        max_characters: The maximum number of characters of a text; None is no limit.
 
     Raises:
         DataError: A column is missing, or no column holds text.
@@ -97,23 +100,23 @@ def choose_columns(
     first = next((record for record in head if not _is_missing(record)), "")
     if isinstance(first, str):
         if text_column not in (None, "text"):
-            raise DataError(f"{name} has no columns, so there is no {text_column!r}; leave the text column out.")
+            raise DataError(f"{name} has no columns, so there is no {quoted(text_column)}; leave the text column out.")
         notes = _note_missing_columns(name, conditions, [], allow_missing)
         preview = [_preview_text(record) for record in head[:3]]
-        return TextStream(name, to_examples(records, name, None, conditions), preview=preview, notes=notes)
+        return TextStream(name, to_examples(records, name, None, conditions, max_characters), preview=preview, notes=notes)
     if not isinstance(first, Mapping):
         raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
     head = [record for record in head if isinstance(record, Mapping)]
     columns = list(dict.fromkeys(str(key) for record in head for key in record))
     column = text_column if text_column is not None else _guess_text_column(name, columns, head)
     if column not in columns:
-        raise DataError(f"{name} has no column {column!r}. {did_you_mean(column, columns)}")
+        raise DataError(f"{name} has no column {quoted(column)}. {did_you_mean(column, columns)}")
     if column in conditions:
-        raise DataError(f"The column {column!r} of {name} holds the text, so it cannot be a condition.")
+        raise DataError(f"The column {quoted(column)} of {name} holds the text, so it cannot be a condition.")
     notes = _note_missing_columns(name, conditions, columns, allow_missing)
     return TextStream(
         name,
-        to_examples(records, name, column, conditions),
+        to_examples(records, name, column, conditions, max_characters),
         text_column=column,
         columns=columns,
         guessed=text_column is None,
@@ -127,19 +130,21 @@ def _note_missing_columns(name: str, conditions: Sequence[str], columns: list[st
     missing = [condition for condition in conditions if condition not in columns]
     if missing and not allow_missing:
         known = did_you_mean(missing[0], columns) if columns else "It has no columns at all."
-        raise DataError(f"{name} has no column {missing[0]!r} for the condition of that name. {known}")
+        raise DataError(f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}")
     return [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
 
 
-def to_examples(records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str]) -> Iterator[Example]:
+def to_examples(
+    records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str], max_characters: int | None = None
+) -> Iterator[Example]:
     """Yield the text and the condition values of each record; without a column, each record is a text.
 
     Raises:
-        DataError: A text is not a string, or a condition value is neither a string nor a number.
+        DataError: A text is not a string or is too long, or a condition value is neither a string nor a number.
     """
     if column is None:
         no_values = (None,) * len(conditions)
-        yield from ((_as_text(record, number, name), no_values) for number, record in enumerate(records, 1))
+        yield from ((_as_text(record, number, name, max_characters), no_values) for number, record in enumerate(records, 1))
         return
     described = f"column {column!r} of {name}"
     for number, record in enumerate(records, 1):
@@ -148,7 +153,7 @@ def to_examples(records: Iterable[Any], name: str, column: str | None, condition
             _as_condition_value(record.get(condition) if is_mapping else None, number, condition, name)
             for condition in conditions
         ]
-        yield _as_text(record.get(column) if is_mapping else record, number, described), values
+        yield _as_text(record.get(column) if is_mapping else record, number, described, max_characters), values
 
 
 def _is_missing(value: Any) -> bool:
@@ -190,9 +195,11 @@ def _is_text(value: str) -> bool:
     return bool(words) and _CODE.fullmatch(value) is None and not all(word.lower() in _OF_DATES for word in words)
 
 
-def _as_text(value: Any, number: int, name: str) -> str:
+def _as_text(value: Any, number: int, name: str, max_characters: int | None) -> str:
     """Return a value as a text; a missing value is an empty text."""
     if isinstance(value, str):
+        if max_characters is not None and len(value) > max_characters:
+            raise too_long(f"Text {number:,} of {name}", max_characters)
         return value
     if _is_missing(value):
         return ""
@@ -209,7 +216,9 @@ def _as_condition_value(value: Any, number: int, condition: str, name: str) -> s
         return str(value)
     if not isinstance(value, Real):
         kind = type(value).__name__
-        raise DataError(f"Value {number} of column {condition!r} of {name} is of type {kind}, neither a string nor a number.")
+        raise DataError(
+            f"Value {number} of column {quoted(condition)} of {name} is of type {kind}, neither a string nor a number."
+        )
     try:
         return float(value) if math.isfinite(value) else None
     except OverflowError:  # an integer too large for a float

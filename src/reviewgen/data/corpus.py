@@ -18,16 +18,17 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from reviewgen.config import Bound, check
+from reviewgen.config import Bound, check, to_dict
 from reviewgen.data.cleaned_rows import CleanedRows, JsonLines, clean_rows, clean_shard, read_json_lines
 from reviewgen.data.cleaning import Cleaner, CleaningReport, hash_text
 from reviewgen.data.columns import Example, TextStream
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.long_text import SPLIT_CYCLE, cut_text, divide_text
 from reviewgen.data.shards import Shard
 from reviewgen.data.sources import open_texts
 from reviewgen.data.spool import LineRange, Spool, read_spool
 from reviewgen.data.workers import count_workers, run_tasks
-from reviewgen.errors import ConfigError, DataError, storage_errors
+from reviewgen.errors import ConfigError, DataError, quoted, storage_errors
 
 __all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "shorten"]
 
@@ -50,6 +51,7 @@ class DataConfig:
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
         conditions: The columns, such as stars or genre, that the model is conditioned on.
+        max_text_characters: The maximum number of characters of a text; a txt file that is one text has none.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
@@ -62,6 +64,7 @@ class DataConfig:
     strip_markdown: bool = False
     fix_encoding: bool = False
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    max_text_characters: Annotated[int, Bound(at_least=1, at_most=1 << 40)] = MAX_TEXT_CHARACTERS
 
     def __post_init__(self) -> None:
         check(self)
@@ -74,6 +77,10 @@ class DataConfig:
         names = ("clean", "lowercase", "strip_markdown", "fix_encoding")
         return {name: getattr(self, name) for name in names}
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the texts depend on, as JSON values: the settings without the limit of their length."""
+        return {name: value for name, value in to_dict(self).items() if name != "max_text_characters"}
+
     def open(self, source: Any, workspace: Path, allow_missing: bool = False) -> tuple[TextStream, Cleaner]:
         """Open a source with these settings; return its examples and a cleaner for them."""
         stream = open_texts(
@@ -83,6 +90,7 @@ class DataConfig:
             documents=self.documents,
             conditions=self.conditions,
             allow_missing=allow_missing,
+            max_characters=self.max_text_characters,
         )
         cleaner = Cleaner(**self.cleaning)
         cleaner.report.decode_errors = stream.decode_errors
@@ -294,7 +302,7 @@ def read_examples(source: Any, workspace: Path, config: DataConfig, *, split: st
         ConfigError: The split is unknown.
     """
     if split not in ("all", *SPLITS):
-        raise ConfigError(f"A split is all, train, validation or test; got {split!r}.")
+        raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
     return _read_all(source, workspace, config) if split == "all" else _read_split(source, workspace, config, split)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS, read_lines
 from reviewgen.errors import DataError
 
 __all__ = ["read_header", "read_rows"]
@@ -36,22 +37,23 @@ def read_header(path: Path, name: str) -> list[str]:
         DataError: A quote of the header is not closed.
     """
     with path.open(encoding="utf-8", newline="") as stream:
-        header = next(_Rows(stream, _find_separator(path), name), None)
+        header = next(_Rows(stream, _find_separator(path, name), name), None)
     return _make_distinct(header.fields) if header else []
 
 
-def read_rows(path: Path, name: str) -> Iterator[dict[str, str]]:
+def read_rows(path: Path, name: str, limit: int = MAX_TEXT_CHARACTERS) -> Iterator[dict[str, str]]:
     """Yield the rows of a file as mappings of column to value.
 
     Args:
         path: The file, of UTF-8.
         name: The user's file, for messages.
+        limit: The maximum number of characters of a line; a row may have more.
 
     Raises:
-        DataError: A row has more or fewer fields than the header, or a quote is not closed.
+        DataError: A line is longer, a row has more or fewer fields than the header, or a quote is not closed.
     """
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = _Rows(stream, _find_separator(path), name)
+        rows = _Rows(stream, _find_separator(path, name), name, limit)
         header = next(rows, None)
         if header is None:
             return
@@ -63,20 +65,22 @@ def read_rows(path: Path, name: str) -> Iterator[dict[str, str]]:
             yield dict(itertools.zip_longest(columns, row.fields[: len(columns)], fillvalue=""))
 
 
-def _find_separator(path: Path) -> str:
+def _find_separator(path: Path, name: str) -> str:
     """Return the separator that is most frequent in the header outside quotes; in a tsv file a tab, unless it has none."""
     with path.open(encoding="utf-8", newline="") as stream:
-        header = _QUOTED.sub("", next((line for line in stream if not line.isspace()), ""))
+        header = _QUOTED.sub("", next((line for line in read_lines(stream, name, _MAX_ROW) if not line.isspace()), ""))
     separator = max(_SEPARATORS, key=header.count)
-    if path.suffix == ".tsv" and separator != "\t" and ("\t" in header or not _fits(path, separator)):
+    if path.suffix == ".tsv" and separator != "\t" and ("\t" in header or not _fits(path, name, separator)):
         return "\t"
     return separator
 
 
-def _fits(path: Path, separator: str) -> bool:
+def _fits(path: Path, name: str, separator: str) -> bool:
     """Return whether the first rows of a file have equally many fields, and more than one."""
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(itertools.islice(filter(None, csv.reader(stream, delimiter=separator)), _PROBED_ROWS))
+        rows = list(
+            itertools.islice(filter(None, csv.reader(read_lines(stream, name, _MAX_ROW), delimiter=separator)), _PROBED_ROWS)
+        )
     return len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
 
 
@@ -111,12 +115,13 @@ class _Rows:
         DataError: A quote is not closed.
     """
 
-    def __init__(self, stream: IO[str], separator: str, name: str) -> None:
-        csv.field_size_limit(max(csv.field_size_limit(), _MAX_ROW))
+    def __init__(self, stream: IO[str], separator: str, name: str, limit: int = MAX_TEXT_CHARACTERS) -> None:
+        self._max_row = max(_MAX_ROW, limit)
+        csv.field_size_limit(max(csv.field_size_limit(), self._max_row))
         self.name, self.separator = name, separator
         self._number = self._size = 0
         self._lines: list[str] = []
-        self._feed = self._read_lines(stream)
+        self._feed = self._read_lines(read_lines(stream, name, limit))
         self._strict = csv.reader(self._feed, delimiter=separator, strict=True)
 
     def __iter__(self) -> "_Rows":
@@ -133,13 +138,13 @@ class _Rows:
             if len(fields) > 1 or not self._lines[0].isspace():
                 return _Row(fields, self._lines, first)
 
-    def _read_lines(self, stream: IO[str]) -> Iterator[str]:
+    def _read_lines(self, stream: Iterator[str]) -> Iterator[str]:
         """Yield the lines of the file, and remember those of the current row."""
         for line in stream:
             self._number += 1
             self._size += len(line)
             self._lines.append(line)
-            if self._size > _MAX_ROW:
+            if self._size > self._max_row:
                 self._refuse_open_quote(self._number + 1 - len(self._lines), is_open=True)
             yield line
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reviewgen.data.spans import Span, open_span
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS, read_lines, too_long
+from reviewgen.data.spans import Span, find_lines, open_lines
 from reviewgen.sentences import sentence_ends
 
 __all__ = ["DOCUMENTS", "Layout", "file_layout", "read_texts", "text_layout"]
@@ -64,7 +65,9 @@ def file_layout(path: Path) -> Layout:
     return text_layout(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])
 
 
-def read_texts(path: Path, documents: str, span: Span | None = None) -> Iterator[str]:
+def read_texts(
+    path: Path, documents: str, name: str = "", limit: int = MAX_TEXT_CHARACTERS, span: Span | None = None
+) -> Iterator[str]:
     """Yield the texts of a file of UTF-8, or of a span of it.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some, and otherwise within lines. In
@@ -73,15 +76,35 @@ def read_texts(path: Path, documents: str, span: Span | None = None) -> Iterator
     Args:
         path: The file.
         documents: One of ``DOCUMENTS``.
+        name: The user's file, for messages; the path if empty.
+        limit: The maximum number of characters of a text; a file that is one text has none, since its size can be seen.
         span: See ``spans_of``; None reads the whole file.
+
+    Raises:
+        DataError: A text is longer.
     """
-    with path.open(encoding="utf-8") if span is None else open_span(path, span, documents) as file:  # any line end counts as \n
+    name = name or str(path)
+    start, stop = (0, None) if span is None else find_lines(path, span, documents)
+    if start:
+        name += f" (from byte {start:,} on)"
+    with open_lines(path, start, stop) as file:  # any line end counts as \n
         if documents == "file":
             yield file.read()
         elif documents == "line":
-            yield from (line.rstrip("\n") for line in file)
+            yield from (line.rstrip("\n") for line in read_lines(file, name, limit))
         else:
-            yield from _read_parts(file, documents, file_layout(path))
+            lines = _limit_paragraphs(read_lines(file, name, limit), name, limit)
+            yield from _read_parts(lines, documents, file_layout(path))
+
+
+def _limit_paragraphs(lines: Iterable[str], name: str, limit: int) -> Iterator[str]:
+    """Yield lines; raise a DataError for lines without a blank one between that have more characters than a text may have."""
+    size = first = 0
+    for number, line in enumerate(lines, 1):
+        size, first = (0, number + 1) if line.isspace() else (size + len(line), first or number)
+        if size > limit:
+            raise too_long(f"The paragraph of {name} from line {first:,} on", limit)
+        yield line
 
 
 def _read_parts(lines: Iterable[str], documents: str, found: Layout) -> Iterator[str]:

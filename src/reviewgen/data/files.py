@@ -14,6 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
+from reviewgen.data.pipes import spool_pipe
 from reviewgen.errors import DataError, storage_errors
 
 __all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
@@ -29,6 +30,7 @@ KINDS = {
 }
 _SPREADSHEETS = {".xlsx", ".xls", ".xlsm", ".ods", ".numbers"}
 _CHUNK = 1 << 20  # bytes
+_MAX_RATIO, _ALWAYS_UNPACKED = 100, 1 << 26  # times the size of a gzip file, and bytes; texts are packed to a third
 _MAX_LINE = 1 << 16  # bytes, of a line that an encoding is recognised from
 
 
@@ -113,7 +115,7 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
     errors = 0
     for number, file in enumerate(files):
         target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
-        count, encoding = _prepare(file, kind, target)
+        count, encoding = _prepare(spool_pipe(file, workspace / f"{number:08d}.pipe{file.suffix}"), kind, target)
         errors += count
         if encoding is not None:
             recognised.setdefault(encoding, []).append(file)
@@ -171,7 +173,28 @@ def _is_packed(file: Path) -> bool:
 
 
 def _open(file: Path) -> BufferedIOBase:
-    return gzip.open(file) if _is_packed(file) else file.open("rb")
+    return _BoundedGzip(file) if _is_packed(file) else file.open("rb")
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """A gzip file that is read up to a plausible multiple of its size.
+
+    Raises:
+        DataError: It unpacks to more.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self._file, self._max_bytes = file, max(_ALWAYS_UNPACKED, _MAX_RATIO * file.stat().st_size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        chunk = super().read(_CHUNK if size is None or size < 0 else size)
+        if self.tell() > self._max_bytes:
+            raise DataError(
+                f"{self._file} unpacks to more than {_MAX_RATIO} times its size, unlike any text: unpack it and look into it."
+            )
+        return chunk
 
 
 def _link(file: Path, target: Path) -> None:

@@ -72,6 +72,7 @@ def read_documents(
         "text_column": options.get("text_column"),
         "documents": documents,
         "conditions": conditions.names,
+        "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
     }
     config = from_dict(DataConfig, columns | cleaning)
     with workspace() as folder:

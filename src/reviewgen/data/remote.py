@@ -6,12 +6,16 @@ Each file is checked against its digest.
 import hashlib
 from pathlib import Path
 
+from reviewgen.config import MAX_RECORD
 from reviewgen.data.cache import cache_folder
-from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
+from reviewgen.data.store_folder import STORE_FILE, StoreFolder, digest_file, parse_store_file
 from reviewgen.data.urls import is_url, open_url, url_errors
 from reviewgen.errors import DataError, storage_errors
+from reviewgen.scratch import NEW, remove_abandoned, scratch_folder
 
 __all__ = ["cached_folder", "fetch_store", "locate_store", "refuse_existing_url", "upload_store"]
+
+_SCRATCH = "fetching-"
 
 
 def locate_store(url: str) -> StoreFolder | None:
@@ -24,7 +28,7 @@ def locate_store(url: str) -> StoreFolder | None:
         system, path = open_url(url.rstrip("/"))
         if not system.isfile(f"{path}/{STORE_FILE}"):
             return None
-        content = system.cat_file(f"{path}/{STORE_FILE}")
+        content = system.cat_file(f"{path}/{STORE_FILE}", end=MAX_RECORD + 1)
     return StoreFolder(_folder(content), parse_store_file(content, url), url)
 
 
@@ -48,17 +52,19 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
         return store
     with url_errors(store.name), storage_errors(store.folder):
         system, path = open_url(store.name.rstrip("/"))
+        store.folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(store.folder, _SCRATCH)
         for name, facts in store.content["files"].items():
             target = store.folder / name
             if target.is_file() and target.stat().st_size == facts["size"]:
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".{target.name}")
-            system.get_file(f"{path}/{name}", str(scratch))
-            with scratch.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+            with scratch_folder(store.folder, _SCRATCH) as scratch:
+                file = scratch / NEW
+                system.get_file(f"{path}/{name}", str(file))
+                if digest_file(file) != {"size": facts["size"], "sha256": facts["sha256"]}:
                     raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
-            scratch.replace(target)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
     return store
 
 

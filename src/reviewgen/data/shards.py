@@ -14,6 +14,7 @@ from typing import Any
 
 from reviewgen.data.delimited import read_rows
 from reviewgen.data.documents import read_texts
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.spans import Span, spans_of
 from reviewgen.errors import DataError
 
@@ -34,6 +35,7 @@ class Shard:
         paths: The prepared files; see ``prepare_files``.
         originals: The user's files, for messages.
         documents: How a txt file is cut into texts: "line", "paragraph", "sentence" or "file".
+        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
         span: The part of a single large file, see ``spans_of``; None for whole files.
     """
 
@@ -42,6 +44,7 @@ class Shard:
     paths: Sequence[str]
     originals: Sequence[str]
     documents: str
+    max_characters: int = MAX_TEXT_CHARACTERS
     span: Span | None = None
 
     @property
@@ -86,11 +89,12 @@ class Shard:
     def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
         if self.kind == "parquet":
             return _read_parquet(self.paths, columns, self.span)
+        files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
         if self.kind == "csv":
-            files = zip(self.paths, self.originals, strict=True)
-            return itertools.chain.from_iterable(read_rows(Path(path), original) for path, original in files)
+            return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
         if self.kind == "text":
-            return itertools.chain.from_iterable(read_texts(Path(path), self.documents, self.span) for path in self.paths)
+            parts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
+            return itertools.chain.from_iterable(parts)
         return _read_json(self.paths)
 
 

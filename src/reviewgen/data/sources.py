@@ -6,7 +6,7 @@ Every source becomes a ``TextStream``: its examples, and how they were read (tex
 import importlib.util
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from reviewgen.data.columns import TextStream, choose_columns
 from reviewgen.data.delimited import read_header
 from reviewgen.data.documents import DOCUMENTS, file_layout
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.data.urls import fetch_files, is_url
-from reviewgen.errors import ConfigError, DataError, HubError
+from reviewgen.errors import ConfigError, DataError, HubError, quoted
+from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
@@ -45,6 +47,7 @@ def open_texts(
     documents: str = "line",
     conditions: Sequence[str] = (),
     allow_missing: bool = False,
+    max_characters: int = MAX_TEXT_CHARACTERS,
 ) -> TextStream:
     """Open a source of texts; read its first records to choose the columns, and no more.
 
@@ -56,15 +59,19 @@ def open_texts(
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file".
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
 
     Raises:
-        DataError: The source is missing, unreadable, empty or lacks a column.
+        DataError: The source is missing, unreadable, empty or lacks a column, or a text is too long.
         ConfigError: ``documents`` is unknown, or given for a source that is not a txt file.
         HubError: The Hub cannot be reached, or has no such dataset.
     """
     if documents not in DOCUMENTS:
-        raise ConfigError(f"documents must be line, paragraph, sentence or file; got {documents!r}.")
+        raise ConfigError(f"documents must be line, paragraph, sentence or file; got {quoted(documents)}.")
     opened = _open_records(source, workspace, documents)
+    if opened.shard is not None:
+        opened.shard = replace(opened.shard, max_characters=max_characters)
+        opened.records = opened.shard.records()
     records = raise_data_errors(opened.records, opened.name)
     head = list(itertools.islice(records, _HEAD))
     if not head:
@@ -76,6 +83,7 @@ def open_texts(
         text_column=text_column,
         conditions=conditions,
         allow_missing=allow_missing,
+        max_characters=None if documents == "file" else max_characters,
     )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
     stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
@@ -104,12 +112,12 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Records:
         return _open_url(source, workspace, documents)
     if source.startswith("hf://"):
         if hub is None:
-            raise DataError(f"{source!r} is not a Hub dataset: write hf://owner/name, with or without @revision.")
+            raise DataError(f"{quoted(source)} is not a Hub dataset: write hf://owner/name, with or without @revision.")
         return _open_hub(hub, documents)
     if hub is None or has_data_suffix(source):
         return _open_files(source, find_files(source), workspace, documents)
     if is_file or Path(source).is_dir():
-        raise DataError(f"{source!r} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
+        raise DataError(f"{quoted(source)} could be ./{source} or the dataset hf://{source} on the Hub. Write the one you mean.")
     first = source.partition("/")[0]
     if has_data_suffix(first) or Path(first).exists():
         raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
@@ -152,7 +160,7 @@ def _open_files(name: str | Path, files: list[Path], workspace: Path, documents:
 
 def _refuse_documents(documents: str, instead: str) -> None:
     if documents != "line":
-        raise ConfigError(f"documents={documents!r} is for txt files; {instead}, where each row is a text.")
+        raise ConfigError(f"documents={quoted(documents)} is for txt files; {instead}, where each row is a text.")
 
 
 def _refuse_other_columns(files: PreparedFiles) -> None:
@@ -160,7 +168,9 @@ def _refuse_other_columns(files: PreparedFiles) -> None:
     headers = [read_header(path, str(name)) for path, name in zip(files.paths, files.originals, strict=True)]
     for name, header in zip(files.originals, headers, strict=True):
         if missing := [column for column in headers[0] if column not in header]:
-            raise DataError(f"{name} has no column {missing[0]!r}, as {files.originals[0]} has; give them the same columns.")
+            raise DataError(
+                f"{name} has no column {quoted(missing[0])}, as {files.originals[0]} has; give them the same columns."
+            )
 
 
 def _note_layout(files: PreparedFiles, documents: str) -> list[str]:
@@ -181,6 +191,7 @@ def _open_hub(hub: HubSource, documents: str) -> _Records:
     _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
     from datasets import load_dataset
 
+    guard_client()
     try:
         splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
@@ -204,7 +215,9 @@ def _open_object(source: Any, workspace: Path, documents: str) -> _Records:
     if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):
         return _open_files(f"{len(source)} files", [file for item in source for file in find_files(item)], workspace, documents)
     if isinstance(source, list | tuple) and source and all(_is_file_name(item) for item in source[:_HEAD]):
-        raise DataError(f"The texts are file names ({source[0]!r}). To read the files, pass pathlib.Path objects or a glob.")
+        raise DataError(
+            f"The texts are file names ({quoted(source[0])}). To read the files, pass pathlib.Path objects or a glob."
+        )
     _refuse_documents(documents, f"this is a {kind.__name__}")
     return _open_splits(source) if isinstance(source, Mapping) else _Records(f"{kind.__name__} of texts", source)
 

@@ -5,15 +5,16 @@ The spans of a file are in order, and their records are those of the file. Knows
 
 import io
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-__all__ = ["Span", "open_span", "spans_of"]
+__all__ = ["Span", "find_lines", "open_lines", "spans_of"]
 
 Span = tuple[int, int]
 """The first byte, or row group, and the one after the last."""
 
 _MIN_BYTES = 1 << 16  # of a span
+_PIECE = 1 << 20  # bytes of a line that are read at a time
 
 
 def spans_of(path: Path, kind: str, documents: str, size: int) -> list[Span]:
@@ -45,10 +46,17 @@ def _row_groups(path: Path, size: int) -> list[Span]:
     return list(itertools.pairwise(edges)) if count > 1 else []
 
 
-def open_span(path: Path, span: Span, documents: str) -> io.TextIOWrapper:
-    """Open those lines of a txt file whose texts start in a span: whole lines, or for paragraphs what blank lines separate."""
+def find_lines(path: Path, span: Span, documents: str) -> Span:
+    """Return the bytes of the lines whose texts start in a span of a txt file: whole lines, or between blank lines."""
     with path.open("rb") as file:
         start, stop = (_next_start(file, edge, documents) for edge in span)
+    return start, stop
+
+
+def open_lines(path: Path, start: int = 0, stop: int | None = None) -> IO[str]:
+    """Open a file of UTF-8 between two bytes at which lines start."""
+    if stop is None:
+        return path.open(encoding="utf-8")
     raw = path.open("rb")
     raw.seek(start)
     return io.TextIOWrapper(io.BufferedReader(_Limited(raw, stop - start)), encoding="utf-8")
@@ -59,17 +67,20 @@ def _next_start(file: io.BufferedReader, edge: int, documents: str) -> int:
     if edge == 0:
         return 0
     file.seek(edge - 1)
-    for line in _lines(file):
-        if documents == "line" or line.isspace():
-            break
+    _skip_line(file)  # the rest of the line that the byte before the edge is in
+    while documents != "line" and _skip_line(file) is False:
+        pass
     return file.tell()
 
 
-def _lines(file: io.BufferedReader) -> Iterator[bytes]:
-    file.readline()  # the rest of the line that the byte before the edge is in
-    yield b""
-    while line := file.readline():
-        yield line
+def _skip_line(file: io.BufferedReader) -> bool | None:
+    """Skip a line, of any length in little memory; return whether it is blank, and None at the end of the file."""
+    is_blank = None
+    while piece := file.readline(_PIECE):
+        is_blank = piece.isspace() and is_blank is not False
+        if piece.endswith(b"\n"):
+            break
+    return is_blank
 
 
 class _Limited(io.RawIOBase):

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError
 
-__all__ = ["STORE_FILE", "StoreFolder", "digest_file", "digest_files", "parse_store_file", "write_store_file"]
+__all__ = [
+    "STORE_FILE",
+    "StoreFolder",
+    "digest_file",
+    "digest_files",
+    "parse_store_file",
+    "read_store_file",
+    "write_store_file",
+]
 
 STORE_FILE = "store.json"
 _FORMAT = 1
@@ -43,7 +52,7 @@ class StoreFolder:
         Raises:
             DataError: It is not a token store, of a newer version, or damaged.
         """
-        store = cls(folder, parse_store_file((folder / STORE_FILE).read_bytes(), name or str(folder)), name or str(folder))
+        store = cls(folder, parse_store_file(read_store_file(folder), name or str(folder)), name or str(folder))
         for file, facts in store.content["files"].items():
             path = folder / file
             if not path.is_file() or path.stat().st_size != facts["size"]:
@@ -63,6 +72,12 @@ class StoreFolder:
         return {split: TokenStore(shards, split) for split in SPLITS}
 
 
+def read_store_file(folder: Path) -> bytes:
+    """Return the bytes of a ``store.json``, up to one more than it may have."""
+    with (folder / STORE_FILE).open("rb") as stream:
+        return stream.read(MAX_RECORD + 1)
+
+
 def parse_store_file(content: bytes, name: str) -> dict[str, Any]:
     """Return the content of a ``store.json``.
 
@@ -70,9 +85,11 @@ def parse_store_file(content: bytes, name: str) -> dict[str, Any]:
         DataError: It is not one, or of a newer version.
     """
     try:
-        parsed = json.loads(content)
+        if len(content) > MAX_RECORD:
+            raise ValueError("it is too large")
+        parsed = parse_json(content.decode("utf-8"))
         version, files, shards = parsed["format"], parsed["files"], parsed["shards"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.") from None
     if isinstance(version, int) and version > _FORMAT:
         raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")

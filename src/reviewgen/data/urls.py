@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import DataError, ReviewgenError, storage_errors
+from reviewgen.hub_client import guard_client
 from reviewgen.names import parse_hub_id
 
 __all__ = ["fetch_files", "is_url", "open_url", "url_errors"]
@@ -46,6 +47,8 @@ def open_url(url: str) -> tuple[Any, str]:
     """Return the file system of a URL and the path on it; call it in a block of ``url_errors``."""
     from fsspec.core import url_to_fs
 
+    if url.startswith("hf://"):
+        guard_client()
     system, path = url_to_fs(url)
     return system, str(path)
 

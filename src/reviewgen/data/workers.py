@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import reviewgen.errors as errors
-from reviewgen.errors import ConfigError, ReviewgenError, WorkerError
+from reviewgen.errors import ConfigError, ReviewgenError, WorkerError, quoted
 
 __all__ = ["count_workers", "run_tasks"]
 
@@ -44,7 +44,7 @@ def count_workers(size: int, min_size: int) -> int:
     if configured:
         if not configured.isdecimal() or int(configured) < 1:
             raise ConfigError(
-                f"{_VARIABLE} is {configured!r}; set it to the number of processes that read and tokenize: 1, 2, ..."
+                f"{_VARIABLE} is {quoted(configured)}; set it to the number of processes that read and tokenize: 1, 2, ..."
             )
         return int(configured)
     if size < min_size or not sys.executable:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.data import TokenStore
-from reviewgen.errors import DataError
+from reviewgen.errors import DataError, quoted
 from reviewgen.evaluation.losses import Document, batches, token_losses
 from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals
 from reviewgen.protocols import LanguageModel, Tokenizer
@@ -67,7 +67,7 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Se
         DataError: The text is empty, or not a string.
     """
     if not isinstance(text, str) or not isinstance(given, str):
-        raise DataError(f"A text to score must be a string; got {given if isinstance(text, str) else text!r}.")
+        raise DataError(f"A text to score must be a string; got {quoted(given if isinstance(text, str) else text)}.")
     if not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from reviewgen.config import check_flags
 from reviewgen.explanation.results import Loss, MixedToken, ModelExplanation, as_json
 from reviewgen.storage import to_path
 
@@ -59,6 +60,7 @@ class Explanation:
         """
         from reviewgen.pages import save_page
 
+        check_flags(overwrite=overwrite)
         save_page(self._render("explanation/explanation.html"), to_path("file", file), overwrite)
 
     def _repr_html_(self) -> str:

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reviewgen.config import check_flags
 from reviewgen.errors import OutputExists, storage_errors
-from reviewgen.storage import new_folder, refuse_existing, write_file
+from reviewgen.storage import new_folder, refuse_existing, to_path, write_file
 
 __all__ = ["ONNX", "TRANSFORMERS", "check_target", "export_folder", "write_json", "write_text"]
 
@@ -15,8 +17,8 @@ ONNX, TRANSFORMERS = "model.onnx", "tokenizer_config.json"
 """The markers: a file that each export of a kind has."""
 
 
-def check_target(folder: Path, marker: str, overwrite: bool) -> None:
-    """Raise if an export cannot be written, before any work.
+def check_target(folder: str | os.PathLike[str], marker: str, overwrite: bool) -> Path:
+    """Return the folder of an export; raise if an export cannot be written, before any work.
 
     Args:
         folder: The target.
@@ -24,15 +26,19 @@ def check_target(folder: Path, marker: str, overwrite: bool) -> None:
         overwrite: Whether to replace an earlier export.
 
     Raises:
+        ConfigError: The target is not a path.
         OutputExists: The target exists, and ``overwrite`` is false or it is not an export of this kind.
         StorageError: The nearest existing parent is not a writable folder.
     """
+    check_flags(overwrite=overwrite)
+    folder = to_path("folder", folder)
     if not (overwrite and folder.is_dir() and not folder.is_symlink()):
         refuse_existing(folder)
     elif any(folder.iterdir()) and not (folder / marker).is_file():
         raise OutputExists(
             f"{folder} exists and has no {marker}, so it is not replaced. Give another folder, or remove it first."
         )
+    return folder
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import Bundle
-from reviewgen.config import to_dict
+from reviewgen.config import check_flags, check_list, check_text, to_dict
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.export.packing import pack
 from reviewgen.model import ReviewModel
@@ -33,7 +33,7 @@ def export_html(
     Args:
         model: A model, or several, to write with side by side.
         path: The file; its suffix must be .html.
-        bits: Of each weight: 8 (with a scale for each row of a matrix), 16 or 32.
+        bits: Of each weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32.
         title: The title of the page; the names of the models if not given.
         overwrite: Whether to replace an existing file.
 
@@ -46,9 +46,11 @@ def export_html(
         OutputExists: The file exists, and ``overwrite`` is false.
         StorageError: The disk is full, or the folder is not writable; nothing is left behind.
     """
+    check_flags(overwrite=overwrite)
     file = to_path("path", path)
     refuse_page(file, overwrite)
-    models = [model] if isinstance(model, ReviewModel) else list(model)
+    check_text("title", title, optional=True)
+    models = [model] if isinstance(model, ReviewModel) else check_list("model", model, "[ngram, lstm]")
     if not models or not all(isinstance(each, ReviewModel) for each in models):
         raise ConfigError("export_html takes a ReviewModel, as reviewgen.load returns it, or a list of them.")
     bundles = [each.bundle for each in models]

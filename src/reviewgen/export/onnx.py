@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reviewgen.blending.model import Blend
-from reviewgen.errors import ConfigError, PluginError
+from reviewgen.errors import ConfigError, PluginError, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_json, write_text
 from reviewgen.export.onnx_readme import write_readme
 from reviewgen.export.tokenizer_files import write_tokenizer
+from reviewgen.model import check_model
 from reviewgen.protocols import CountTrained, LanguageModel
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    check_target(folder, ONNX, overwrite)
+    check_model("model", model)
+    folder = check_target(folder, ONNX, overwrite)
     _require_packages()
     bundle, name = model.bundle, model.bundle.model_plugin.name
     _refuse_counts(bundle.model, name)
@@ -71,7 +73,9 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
         try:
             difference = _write_graph(scratch / ONNX, bundle.model, _texts_to_check(model))
         except PluginError as error:
-            raise PluginError(f"The model {name!r} cannot be exported to ONNX: {error} Use `reviewgen serve` instead.") from None
+            raise PluginError(
+                f"The model {quoted(name)} cannot be exported to ONNX: {error} Use `reviewgen serve` instead."
+            ) from None
         write_json(scratch / SETTINGS, _settings(model))
         write_text(scratch / README, write_readme(model, has_json))
         megabytes = (scratch / ONNX).stat().st_size / 1e6

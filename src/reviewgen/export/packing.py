@@ -1,15 +1,14 @@
 """A trained model as a page loads it: a manifest of JSON values, and one blob of arrays, compressed with gzip.
 
 The format is described in docs/reference/page-format.md, and read by ``web/static/model.js``. The matrices of a model that is
-trained by gradient are stored in 8 bits with a scale for each row, in 16 or in 32, as ``save_pretrained(dtype=...)`` stores them;
-everything else, such as the arrays of an n-gram, as it is.
+trained by gradient are stored in 5, 6 or 8 bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as
+``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it is.
 """
 
-import gzip
 import json
-import tempfile
+import struct
+import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,15 @@ from reviewgen.bundle import Bundle
 from reviewgen.bundle.tokenizer_files import save_tokenizer
 from reviewgen.card import brief_facts
 from reviewgen.config import to_dict
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.protocols import CountTrained
+from reviewgen.scratch import temporary_folder
 from reviewgen.web import PackedModel
 
 __all__ = ["BITS", "pack"]
 
-BITS = (8, 16, 32)
+BITS = (5, 6, 8, 16, 32)
 ALIGNMENT = 8  # bytes
-LARGEST_INT8 = np.float32(127)
 _INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
 
 
@@ -37,14 +36,14 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
     Args:
         bundle: The model.
         name: Its name in the page; that of its preset if not given.
-        bits: Of each weight of a matrix: 8, 16 or 32.
+        bits: Of each weight of a matrix: 5, 6, 8, 16 or 32.
 
     Raises:
         ConfigError: The number of bits is another one, or a weight is too large for 16 bits.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
-    if bits not in BITS:
-        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {bits!r}.")
+    if not isinstance(bits, int) or bits not in BITS:
+        raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
     manifest = {
         "id": name or bundle.preset,
@@ -53,7 +52,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
         "tokenizer": {
             "name": bundle.tokenizer_plugin.name,
             "config": to_dict(bundle.tokenizer_config),
-            "files": _tokenizer_files(bundle),
+            "files": _tokenizer_files(bundle, blob),
         },
         "tensors": _add_tensors(bundle.model, bits, blob),
         "conditions": bundle.conditions.to_json() if bundle.conditions else [],
@@ -63,7 +62,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int = 8) -> PackedModel:
         "spelling": _add_lexicon(bundle, blob),
         "notes": [],
     }
-    return PackedModel(manifest, gzip.compress(bytes(blob.content), mtime=0))
+    return PackedModel(manifest, blob.compress())
 
 
 class _Blob:
@@ -71,13 +70,29 @@ class _Blob:
 
     def __init__(self) -> None:
         self.content = bytearray()
+        self._strategies: list[tuple[int, int]] = []  # where each array begins, and how it is compressed
 
-    def add(self, array: np.ndarray) -> dict[str, Any]:
-        """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
+    def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
+        """Append an array; return its dtype, shape, offset in bytes and length in numbers.
+
+        With ``strategy=zlib.Z_HUFFMAN_ONLY``, repetitions are not searched for: weights have none, and searching costs a tenth.
+        """
         self.content += bytes(-len(self.content) % ALIGNMENT)
+        self._strategies.append((len(self.content), strategy))
         entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(self.content), "length": array.size}
         self.content += np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         return entry
+
+    def compress(self) -> bytes:
+        """Return the arrays compressed with gzip (RFC 1952): one stream, in which each array has blocks of its own."""
+        ends = [start for start, _ in self._strategies[1:]] + [len(self.content)]
+        parts = [b"\x1f\x8b\x08" + bytes(6) + b"\xff"]  # without a time or a name
+        for (start, strategy), end in zip(self._strategies, ends, strict=True):
+            deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS, memLevel=9, strategy=strategy)
+            parts += [deflate.compress(self.content[start:end]), deflate.flush(zlib.Z_FULL_FLUSH)]
+        checks = zlib.crc32(self.content), len(self.content) % 2**32
+        parts += [zlib.compressobj(wbits=-zlib.MAX_WBITS).flush(), struct.pack("<2I", *checks)]
+        return b"".join(parts)
 
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
@@ -106,20 +121,21 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         raise BundleError(f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read.")
     if array.dtype != np.float32 or array.ndim != 2 or bits == 32 or not np.isfinite(array).all():
         return blob.add(array)
-    if bits == 8:
-        numbers, scales = _quantize(array)
-        entry, scale = blob.add(numbers), blob.add(scales)
+    if bits <= 8:
+        numbers, scales = _quantize(array, bits)
+        entry, scale = blob.add(numbers, zlib.Z_HUFFMAN_ONLY), blob.add(scales)
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
     if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
         raise ConfigError(f"{name} holds weights that are too large for bits=16: use 8 or 32.")
     return blob.add(array.astype(np.float16))
 
 
-def _quantize(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a float32 matrix as int8, (R, C), and the scale of each row, (R,)."""
+def _quantize(matrix: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a float32 matrix as integers of up to 8 bits, int8 (R, C), and the scale of each row, (R,)."""
+    highest = np.float32(2 ** (bits - 1) - 1)
     largest = np.abs(matrix).max(axis=1, initial=0)
-    scales = np.where(largest > 0, largest, LARGEST_INT8) / LARGEST_INT8
-    return np.rint(matrix / scales[:, None]).clip(-LARGEST_INT8, LARGEST_INT8).astype(np.int8), scales.astype(np.float32)
+    scales = np.where(largest > 0, largest, highest) / highest
+    return np.rint(matrix / scales[:, None]).clip(-highest, highest).astype(np.int8), scales.astype(np.float32)
 
 
 def _add_lexicon(bundle: Bundle, blob: _Blob) -> dict[str, Any] | None:
@@ -130,15 +146,16 @@ def _add_lexicon(bundle: Bundle, blob: _Blob) -> dict[str, Any] | None:
     return {name: blob.add(automaton.nodes) | {"root": automaton.root} for name, automaton in parts.items()}
 
 
-def _tokenizer_files(bundle: Bundle) -> Mapping[str, str]:
-    """Return the text of each file of the tokenizer by its name; JSON without white space."""
+def _tokenizer_files(bundle: Bundle, blob: _Blob) -> Mapping[str, Any]:
+    """Append the text of each file of the tokenizer, JSON without white space; return their entries by name."""
     name = bundle.tokenizer_plugin.name
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as folder:
-        files = [Path(folder, file) for file in save_tokenizer(bundle.tokenizer, name, Path(folder))]
+    with temporary_folder() as folder:
+        files = [folder / file for file in save_tokenizer(bundle.tokenizer, name, folder)]
         try:
-            return {file.name: _shorten(file.read_text(encoding="utf-8")) for file in files}
+            texts = {file.name: _shorten(file.read_text(encoding="utf-8")).encode() for file in files}
         except UnicodeDecodeError:
-            raise BundleError(f"The tokenizer {name!r} saves files that are not text, which a page cannot read.") from None
+            raise BundleError(f"The tokenizer {quoted(name)} saves files that are not text, which a page cannot read.") from None
+    return {name: blob.add(np.frombuffer(text, np.uint8)) for name, text in texts.items()}
 
 
 def _shorten(text: str) -> str:

@@ -1,8 +1,6 @@
 """``push_with_space``: publishes a model on the Hub, and beside it a page that generates with it, as a static Space."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from reviewgen.card import metadata_of
@@ -12,6 +10,7 @@ from reviewgen.hub.locate import parse_repository
 from reviewgen.hub.push import inspect_repository
 from reviewgen.hub.space import inspect_space, push_space, refuse_public_space
 from reviewgen.model import ReviewModel
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["push_with_space"]
 
@@ -24,7 +23,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     Args:
         model: The model.
         repo_id: ``owner/name``.
-        bits: Of each weight in the page: 8, 16 or 32.
+        bits: Of each weight in the page: 5, 6, 8, 16 or 32.
         options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
 
     Returns:
@@ -40,8 +39,8 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     if target.revision is not None or options.get("create_pr"):
         raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
     title, token = target.repo_id.partition("/")[2], options.get("token")
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
-        page = export_html(model, Path(scratch) / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
+    with temporary_folder() as scratch:
+        page = export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
     before, is_private = inspect_space(target, token), inspect_repository(target, token).is_private
     refuse_public_space(target, before, options.get("private") or is_private)
     card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}

@@ -4,7 +4,6 @@ A tokenizer that has neither form is written as its plugin saves it.
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from reviewgen.config import to_dict
 from reviewgen.export.folders import write_json, write_text
 from reviewgen.protocols import SupportsTokenizerJson
 from reviewgen.registry import find_web_tokenizer, name_of
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["MODULE", "find_script", "write_pretrained_tokenizer", "write_tokenizer"]
 
@@ -59,8 +59,8 @@ def write_pretrained_tokenizer(bundle: Bundle, folder: Path) -> None:
 
 def _module(bundle: Bundle, script: str) -> str:
     """Return the tokenizer's script with its files in it, as a module that exports a tokenizer."""
-    with tempfile.TemporaryDirectory(prefix="reviewgen-") as own:
-        names = save_tokenizer(bundle.tokenizer, bundle.tokenizer_plugin.name, Path(own))
-        files = {name: (Path(own) / name).read_text(encoding="utf-8") for name in names}
+    with temporary_folder() as own:
+        names = save_tokenizer(bundle.tokenizer, bundle.tokenizer_plugin.name, own)
+        files = {name: (own / name).read_text(encoding="utf-8") for name in names}
     values = (json.dumps(value, ensure_ascii=False) for value in (to_dict(bundle.tokenizer_config), files))
     return f"{script}\nexport const tokenizer = createTokenizer({', '.join(values)});\n"

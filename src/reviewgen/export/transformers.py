@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from reviewgen.errors import ConfigError
 from reviewgen.export.folders import TRANSFORMERS, check_target, export_folder
 from reviewgen.export.tokenizer_files import write_pretrained_tokenizer
+from reviewgen.model import check_model
 from reviewgen.protocols import SupportsTokenizerJson
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def export_transformers(model: "ReviewModel", folder: Path, *, overwrite: bool =
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    check_target(folder, TRANSFORMERS, overwrite)
+    check_model("model", model)
+    folder = check_target(folder, TRANSFORMERS, overwrite)
     if not isinstance(model.tokenizer, SupportsTokenizerJson):
         raise ConfigError(
             f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; word and char have."

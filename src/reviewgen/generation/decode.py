@@ -278,14 +278,14 @@ class Decoder:
         constraints: Constraints,
     ) -> Int64[np.ndarray, " B"]:
         """Return each row's token, or the code of why it has none."""
-        tokens, used = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-        uniform = np.array([row.peek_random(2) for row in rows])
+        tokens = np.empty(len(rows), np.int64)
+        uniform = np.array([row.peek_random(1)[0] for row in rows])
         sizes = np.full(len(rows), texts.shape[1] - 1)
         new_tokens = np.array([row.new_tokens for row in rows], np.int64)
         windows, _, spelling, places = compiled_constraints(params, constraints, len(rows))
-        sample_rows(table, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens, used)
-        for row, count in zip(rows, used.tolist(), strict=True):
-            row.use_random(count)
+        sample_rows(table, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens)
+        for row in rows:
+            row.use_random(1)
         return tokens
 
     def _sample_forbidden(

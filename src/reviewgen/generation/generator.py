@@ -87,8 +87,13 @@ class Generator:
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.must_include:
-            return self._generate_including(request, guard, first)
+            return (row for row in self._generate_including(request, guard, first) if row is not None)
         return self._generate_batches(request, guard, first, start_late)
+
+    def search(self, request: Request) -> Iterator[Row | None]:
+        """Return the finished rows of a call with ``must_include``, with a None after each block of tokens of all tries: where
+        several calls take turns, no one of them waits for the whole search of another. Raises as ``generate``."""
+        return self._generate_including(request, self.guard(request), 0)
 
     def stream(self, request: Request) -> Iterator[str]:
         """Return the pieces of the one text of a call as they are generated, the prompt first; raises as ``generate``."""
@@ -136,8 +141,8 @@ class Generator:
                     waiting += 1
             yield from rows[waiting:]
 
-    def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Row]:
-        """Yield for each prompt the most probable of the first texts that include all words."""
+    def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Row | None]:
+        """Yield for each prompt the most probable of the first texts that include all words, and None as ``search`` does."""
         deadline = request.deadline()
         for number, prompt in enumerate(islice(request.prompts, first, None), first):
             started, tries = time.monotonic(), ((number, attempt) if attempt else (number,) for attempt in count())
@@ -146,7 +151,7 @@ class Generator:
             while best is None:
                 rows = [self.row(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
                 for _ in self.decoder(request, guard, deadline, rows).decode(rows):
-                    pass
+                    yield None
                 generated += len(rows)
                 best = max((row for row in rows if not _missing(request, row)), key=self._likelihood, default=None)
                 for word in (word for row in rows for word in _missing(request, row)):

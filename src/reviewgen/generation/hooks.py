@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.errors import ConfigError, GenerationError, quoted
 from reviewgen.generation.processors import Processor
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import Tokenizer
@@ -66,7 +66,9 @@ class Hooks:
         for criterion in self.criteria:
             stops = criterion(ids, table)
             if not isinstance(stops, bool | np.bool_ | torch.Tensor):
-                raise GenerationError(f"{_name(criterion)} should return whether the text ends here; it returned {stops!r}.")
+                raise GenerationError(
+                    f"{_name(criterion)} should return whether the text ends here; it returned {quoted(stops)}."
+                )
             if bool(torch.as_tensor(stops).all()):
                 return True
         return False
@@ -142,7 +144,7 @@ def _callables(name: str, given: Any) -> list[Callable[[Any, Any], Any]]:
     """Return one callable or a list of them as a list; transformers' own lists are both."""
     callables = list(given) if isinstance(given, Iterable) else [] if given is None else [given]
     if not all(callable(one) for one in callables):
-        raise ConfigError(f"{name} is a function of ids and scores, or a list of such functions; got {given!r}.")
+        raise ConfigError(f"{name} is a function of ids and scores, or a list of such functions; got {quoted(given)}.")
     return callables
 
 

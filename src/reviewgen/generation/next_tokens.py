@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.errors import ConfigError, GenerationError, quoted
 from reviewgen.generation.prompts import Pieces
 from reviewgen.protocols import CountedContext, Stepper, SupportsExplain, Tokenizer
 
@@ -121,10 +121,10 @@ def check_choice(k: Any, temperature: Any) -> None:
         ConfigError: One of them is out of range.
     """
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ConfigError(f"k, the number of alternatives, must be a whole number of at least 1; got {k!r}.")
+        raise ConfigError(f"k, the number of alternatives, must be a whole number of at least 1; got {quoted(k)}.")
     is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if not is_number or not 0 < temperature < math.inf:
-        raise ConfigError(f"temperature must be a number above 0; got {temperature!r}.")
+        raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
 
 
 def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperature: float) -> Float64[np.ndarray, " V"]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from reviewgen.errors import ConfigError
+from reviewgen.config import check_list
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.protocols import Tokenizer
 
 __all__ = ["Pieces", "Prompt", "check_prompts"]
@@ -68,7 +69,9 @@ def check_prompts(prompt: str | Sequence[str], repeat: int) -> list[str]:
     Raises:
         ConfigError: A prompt is not a string.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Iterable) else [prompt]
+    prompts = (
+        [prompt] if isinstance(prompt, str) or not isinstance(prompt, Iterable) else check_list("prompt", prompt, "['The ']")
+    )
     if not all(isinstance(text, str) for text in prompts):
-        raise ConfigError("prompt must be a string or a list of strings.")
+        raise ConfigError(f"prompt must be a string or a list of strings; got {quoted(prompt)}.")
     return [text for text in prompts for _ in range(repeat)]

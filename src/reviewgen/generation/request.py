@@ -9,7 +9,7 @@ import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig, GenerationSettings, generation_config, seed_or_random
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.hooks import Hooks, make_hooks
 from reviewgen.generation.processors import as_list, make_processors, refuse_missing
 from reviewgen.generation.prompts import check_prompts
@@ -124,7 +124,7 @@ def make_request(
 def _refuse_pairs(request: Request) -> None:
     """Raise where two settings are incompatible."""
     if request.novelty not in (None, "report", "filter"):
-        raise ConfigError(f"novelty must be 'report' or 'filter'; got {request.novelty!r}.")
+        raise ConfigError(f"novelty must be 'report' or 'filter'; got {quoted(request.novelty)}.")
     if request.max_copy is not None and request.novelty != "filter":
         raise ConfigError("max_copy needs novelty='filter'.")
     if request.hooks is not None and request.hooks.streamer is not None:
@@ -149,7 +149,7 @@ def _refuse_pairs(request: Request) -> None:
 
 def _mapping(conditions: Any) -> Mapping[str, Any]:
     if not isinstance(conditions, Mapping):
-        raise ConfigError(f"conditions is a mapping of names to values, as in {{'stars': 5}}; got {conditions!r}.")
+        raise ConfigError(f"conditions is a mapping of names to values, as in {{'stars': 5}}; got {quoted(conditions)}.")
     return {name: _plain(value) for name, value in conditions.items()}
 
 
@@ -163,5 +163,5 @@ def _words(words: Any) -> Sequence[str]:
     if isinstance(words, Iterable) and not isinstance(words, str):
         given = list(words)
     if not all(isinstance(word, str) and word for word in given):
-        raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {words!r}.")
+        raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {quoted(words)}.")
     return given

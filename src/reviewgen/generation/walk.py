@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from reviewgen.compiled.sampling import sample_from
 from reviewgen.config import seed_or_random
-from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.errors import ConfigError, GenerationError, quoted
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.next_tokens import NextTokens, check_choice, distribution, next_tokens
 from reviewgen.generation.prompts import Pieces
@@ -109,8 +109,11 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
-        if not 0 <= token < self._tokenizer.vocab_size or token == self._tokenizer.bos_id:
-            raise ConfigError(f"Token {token!r} cannot be taken: ids are 0 to {self._tokenizer.vocab_size - 1}, without bos.")
+        is_id = isinstance(token, int) and not isinstance(token, bool)
+        if not is_id or not 0 <= token < self._tokenizer.vocab_size or token == self._tokenizer.bos_id:
+            raise ConfigError(
+                f"Token {quoted(token)} cannot be taken: ids are 0 to {self._tokenizer.vocab_size - 1}, without bos."
+            )
         self._append((*self._steps[-1].ids, token))
 
     def write(self, text: str) -> None:
@@ -121,11 +124,12 @@ class Walk:
             GenerationError: The text has ended.
         """
         self._refuse_end()
+        _checked(text)
         before = self._ids
         is_canonical = self._tokenizer.encode(self.text) == before
-        after = self._tokenizer.encode(self.text + _checked(text)) if is_canonical else before + self._tokenizer.encode(text)
+        after = self._tokenizer.encode(self.text + text) if is_canonical else before + self._tokenizer.encode(text)
         if after == before:
-            raise ConfigError(f"The tokenizer has no token for {text!r}, so nothing was added.")
+            raise ConfigError(f"The tokenizer has no token for {quoted(text)}, so nothing was added.")
         self._append((*self._prefix, *after))
 
     def draw(self, number: int = 1) -> None:
@@ -136,7 +140,7 @@ class Walk:
             GenerationError: No token can follow, or the text has ended.
         """
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ConfigError(f"The number of tokens to sample must be a whole number of at least 1; got {number!r}.")
+            raise ConfigError(f"The number of tokens to sample must be a whole number of at least 1; got {quoted(number)}.")
         self._refuse_end()
         start = len(self._steps)
         try:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
+from reviewgen.config import check_flags
+from reviewgen.errors import ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.graphs.compose import Style, compose, shape_text
 from reviewgen.graphs.modules import describe_modules
 from reviewgen.graphs.scene import DETAIL, LABEL, NOTE, Scene, block_size, stack
@@ -98,8 +99,11 @@ def graph(
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
+    check_flags(autograd=autograd, overwrite=overwrite)
     if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= MOST_TOKENS:
-        raise ConfigError(f"unroll must be a number of tokens from 1 to {MOST_TOKENS}, where 1 draws the loop; got {unroll!r}.")
+        raise ConfigError(
+            f"unroll must be a number of tokens from 1 to {MOST_TOKENS}, where 1 draws the loop; got {quoted(unroll)}."
+        )
     file = None if out is None else to_path("out", out)
     if file is not None:
         refuse_picture(file, overwrite)

@@ -1,6 +1,7 @@
 """The Hugging Face Hub, by the plain functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
     locate    the folder of a model: a preset's weights, a repository or a local folder
+    tree      checks the list of a repository's files before any is downloaded
     download  downloads a repository's model files and compares their digests
     pull      ``reviewgen pull``: download, read, copy to a folder
     push      uploads a saved folder as one commit

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
-from reviewgen.errors import BundleError, SourceError
+from reviewgen.errors import BundleError, SourceError, quoted
 from reviewgen.hub.download import download
 from reviewgen.names import HubSource, PresetSource, find_revision, parse_hub_id, parse_source
 from reviewgen.registry import find_preset, find_weights, preset_names
@@ -64,5 +64,5 @@ def parse_repository(repo_id: str, revision: str | None) -> HubSource:
     """
     repository = parse_hub_id(repo_id) if isinstance(repo_id, str) else None
     if repository is None:
-        raise SourceError(f"{repo_id!r} is not a repository on the Hub: write owner/name, as in ana/music-reviews.")
+        raise SourceError(f"{quoted(repo_id)} is not a repository on the Hub: write owner/name, as in ana/music-reviews.")
     return repository if revision is None else find_revision(repository, revision)

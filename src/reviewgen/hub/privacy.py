@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 __all__ = ["KINDS", "NOTHING_FOUND", "Finding", "check_kinds", "find_personal_data"]
 
@@ -59,8 +59,8 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     """
     names = list(allow) if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
     for name in names:
-        if name not in KINDS:
-            raise ConfigError(f"{name!r} is not a kind of finding that allow accepts. {did_you_mean(str(name), KINDS)}")
+        if not isinstance(name, str) or name not in KINDS:
+            raise ConfigError(f"{quoted(name)} is not a kind of finding that allow accepts. {did_you_mean(str(name), KINDS)}")
     return frozenset(names)
 
 

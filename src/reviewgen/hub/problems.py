@@ -8,6 +8,7 @@ from reviewgen.names import HubSource
 
 __all__ = ["check_token", "plain_errors", "shorten"]
 
+_OFFLINE = "Without a network, presets with installed weights and saved folders still load."
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -17,7 +18,7 @@ def check_token(token: str | bool | None) -> None:
     Raises:
         ConfigError: It is empty, or has spaces or characters that a header cannot contain.
     """
-    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
         raise ConfigError("The Hub token is empty, or has spaces or unprintable characters: copy it again, or leave it out.")
 
 
@@ -53,14 +54,43 @@ def _describe(error: BaseException, source: HubSource, failed: str) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"The repository {repository} has no revision {source.revision!r}."
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return f"The Hub was not reached, and {source} is not in the local cache{_cause(error)}."
+        return f"{_reached(error)} {source} is not in the local cache either{_cause(error)}. {_OFFLINE}"
     if isinstance(error, errors.EntryNotFoundError):
         return f"The repository {source} does not contain a saved model."
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return f"{source} {failed}: HF_HUB_OFFLINE is set."
+        return f"{source} {failed}: HF_HUB_OFFLINE is set, so that only the local cache is used. Unset it, or name a folder."
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None and error.response.status_code in (401, 403):
         return f"{source} {failed}: the token does not grant access (status {error.response.status_code}); {_LOG_IN}."
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
+        return f"{source} {failed}: {_endpoint()} answered with status {status}: {shorten(error)}. Try again later."
+    if isinstance(error, KeyError | AttributeError | TypeError):  # the client has looked for something that is not there
+        return f"{source} {failed}: the answer of {_endpoint()} has another form than the Hub's. Check HF_ENDPOINT."
+    if _is_of_connection(error):
+        return f"{source} {failed}: {_endpoint()} was not reached ({shorten(error)}). {_OFFLINE}"
     return f"{source} {failed}: {shorten(error)}."
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return ascii(str(constants.ENDPOINT))[1:-1]
+
+
+def _reached(error: BaseException) -> str:
+    """Return whether the Hub was not reached, or what it answered."""
+    status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+    if status in (401, 403, 404):
+        return f"{_endpoint()} refused the request (status {status}: it does not exist, or the token does not grant access), and"
+    return f"{_endpoint()} was not reached, and" if status is None else f"{_endpoint()} answered with status {status}, and"
+
+
+def _is_of_connection(error: BaseException) -> bool:
+    return isinstance(error, OSError | TimeoutError) or type(error).__module__.partition(".")[0] in (
+        "httpx",
+        "httpcore",
+        "requests",
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -6,7 +6,6 @@ no path of this machine. The copy is what is scanned.
 
 import json
 import logging
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.bundle.layout import CARD, CURVE, NOVELTY, TRAINING
+from reviewgen.bundle.manifest import write_manifest
 from reviewgen.bundle.read import read_training
 from reviewgen.bundle.write import copy_bundle, write_bundle
 from reviewgen.card import Sample, describe, is_written_by_hand, metadata_of, with_license, without_paths, write_card
-from reviewgen.config import GenerationConfig
-from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, storage_errors
+from reviewgen.config import MAX_RECORD, GenerationConfig, read_json
+from reviewgen.errors import BundleError, ConfigError, NotPublished, did_you_mean, quoted, storage_errors
 from reviewgen.generation import Generator, Request, Speller
 from reviewgen.hub.locate import parse_repository
 from reviewgen.hub.privacy import NOTHING_FOUND, Finding, check_kinds, find_personal_data
@@ -28,6 +28,7 @@ from reviewgen.hub.pull import megabytes
 from reviewgen.hub.push import PushOptions, Remote, check_push, inspect_repository, push
 from reviewgen.names import HubSource
 from reviewgen.pictures import draw_curves, find_curves, refuse_plot, save_figure
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["make_card", "publish"]
 
@@ -65,14 +66,14 @@ def publish(
     target = parse_repository(repo_id, revision)
     allowed = check_kinds(allow)
     if not isinstance(copy_limit, int | float) or not 0 <= copy_limit <= 1:
-        raise ConfigError(f"copy_limit must be a share from 0 to 1; got {copy_limit!r}.")
+        raise ConfigError(f"copy_limit must be a share from 0 to 1; got {quoted(copy_limit)}.")
     metadata = _card_metadata(license, model_card_kwargs)
     before = inspect_repository(target, token)
     card = _existing_card(bundle, target, before, metadata)
     if not (metadata_of(card) if card else metadata).get("license"):
         _refuse([Finding("license", "no license is named, so nobody may use it")], allowed)
-    with storage_errors("a copy of the model"), tempfile.TemporaryDirectory(prefix="reviewgen-") as scratch:
-        folder = Path(scratch) / target.repo_id.partition("/")[2]
+    with storage_errors("a copy of the model"), temporary_folder() as scratch:
+        folder = scratch / target.repo_id.partition("/")[2]
         _copy(bundle, folder, dtype)
         check_push(folder, target, before, options)
         copy = read_bundle(folder)
@@ -110,15 +111,17 @@ def _card_metadata(license: str | None, more: Mapping[str, Any] | None) -> dict[
         ConfigError: A key is unknown, or the license is given twice.
     """
     if not isinstance(more, Mapping | None):
-        raise ConfigError(f"model_card_kwargs must be a mapping, as in {{'language': 'en'}}; got {more!r}.")
+        raise ConfigError(f"model_card_kwargs must be a mapping, as in {{'language': 'en'}}; got {quoted(more)}.")
     if not isinstance(license, str | None):
-        raise ConfigError(f"license must be a string, as in 'apache-2.0'; got {license!r}.")
+        raise ConfigError(f"license must be a string, as in 'apache-2.0'; got {quoted(license)}.")
     metadata = dict(more or {})
     for key in metadata:
         if key not in _CARD_KEYS:
-            raise ConfigError(f"{key!r} is not a key of a card. {did_you_mean(str(key), _CARD_KEYS)}")
+            raise ConfigError(f"{quoted(key)} is not a key of a card. {did_you_mean(str(key), _CARD_KEYS)}")
     if license is not None and metadata.setdefault("license", license) != license:
-        raise ConfigError(f"The license is {license!r}, and in model_card_kwargs {metadata['license']!r}: give one of them.")
+        raise ConfigError(
+            f"The license is {quoted(license)}, and in model_card_kwargs {quoted(metadata['license'])}: give one of them."
+        )
     return metadata
 
 
@@ -143,8 +146,8 @@ def _existing_card(bundle: Bundle, target: HubSource, before: Remote, metadata: 
         license = metadata.get("license")
         if license is not None and known.get("license", license) not in (license, [license]):
             raise ConfigError(
-                f"The card of {where} was edited by hand, so it is kept; it names the license {known['license']!r}, "
-                f"not {license!r}: change one of them."
+                f"The card of {where} was edited by hand, so it is kept; it names the license {quoted(known['license'])}, "
+                f"not {quoted(license)}: change one of them."
             )
         lost = sorted(key for key in metadata if key != "license" and key not in known)
         _logger.info("The card of %s is kept as it is%s.", where, f", without {', '.join(lost)}" if lost else "")
@@ -222,13 +225,14 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
             raise BundleError(
                 f"{bundle.folder}, from which the model was loaded, no longer exists: give dtype='float32' to write it again."
             )
-        copy_bundle(bundle.folder, folder)
+        copy_bundle(bundle.folder, folder, digests=bundle.digests)
     else:
         write_bundle(bundle, folder, dtype=dtype or "float32")
     file = folder / TRAINING
-    training = json.loads(file.read_text(encoding="utf-8"))
+    training = read_json(file, MAX_RECORD)
     if (public := without_paths(training)) != training:
         file.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
+        write_manifest(folder)
 
 
 def _plot_curve(folder: Path) -> bool:

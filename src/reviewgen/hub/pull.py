@@ -26,7 +26,7 @@ def pull(repo_id: str, *, out: Path | None = None, token: str | None = None, for
     folder = locate(f"hf://{source}", token=token, force_download=force_download).folder
     bundle = read_bundle(folder, strict=False)
     if out is not None:
-        copy_bundle(folder, out.expanduser())
+        copy_bundle(folder, out.expanduser(), digests=bundle.digests)
     bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
     return {
         "repository": str(source),

@@ -1,15 +1,17 @@
 """Uploads a saved folder as one commit of a repository on the Hub."""
 
-import json
 from collections.abc import Set
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from reviewgen.bundle.layout import CARD, CONFIG, CURVE, OPTIONAL_FILES, files_of
-from reviewgen.errors import BundleError, ConfigError, HubError
+from reviewgen.bundle.layout import CARD, CONFIG, CURVE, MANIFEST, OPTIONAL_FILES, files_of
+from reviewgen.bundle.manifest import write_manifest
+from reviewgen.config import parse_json, read_json, read_text
+from reviewgen.errors import BundleError, ConfigError, HubError, quoted
 from reviewgen.hub.problems import check_token, plain_errors
+from reviewgen.hub_client import restrict_client
 from reviewgen.names import HubSource
 
 __all__ = ["PushOptions", "Remote", "check_push", "download_text", "inspect_repository", "push"]
@@ -66,7 +68,7 @@ def inspect_repository(target: HubSource, token: str | bool | None = None) -> Re
 
     check_token(token)
     api = HfApi(token=token)
-    with plain_errors(target, _FAILED):
+    with plain_errors(target, _FAILED), restrict_client():
         try:
             info = api.model_info(target.repo_id, revision=target.revision)
         except RevisionNotFoundError:
@@ -80,8 +82,8 @@ def inspect_repository(target: HubSource, token: str | bool | None = None) -> Re
         card = download_text(target, info.sha, CARD, token) if CARD in names else None
         config = download_text(target, info.sha, CONFIG, token) if CONFIG in names else None
     try:
-        model_files = files_of(json.loads(config or "{}"))
-    except (ValueError, RecursionError, BundleError):
+        model_files = files_of(parse_json(config or "{}"))
+    except (ValueError, BundleError):
         model_files = files_of({})
     return Remote(
         commit=None if is_new else info.sha,
@@ -96,8 +98,9 @@ def download_text(target: HubSource, commit: str | None, name: str, token: str |
     """Return the text of a file of a repository; raises what the client raises."""
     from huggingface_hub import hf_hub_download
 
-    file = hf_hub_download(target.repo_id, name, repo_type=kind, revision=commit, token=token)
-    return Path(file).read_text(encoding="utf-8-sig", errors="replace")
+    with restrict_client():
+        file = Path(hf_hub_download(target.repo_id, name, repo_type=kind, revision=commit, token=token))
+    return read_text(file, encoding="utf-8-sig", errors="replace")
 
 
 def check_push(folder: Path, target: HubSource, before: Remote, options: PushOptions) -> None:
@@ -108,7 +111,9 @@ def check_push(folder: Path, target: HubSource, before: Remote, options: PushOpt
         HubError: A private repository is asked for, and the existing one is public.
     """
     if options.get("create_pr") and target.revision is not None:
-        raise ConfigError(f"A pull request is always opened against main: leave out revision={target.revision!r}, or create_pr.")
+        raise ConfigError(
+            f"A pull request is always opened against main: leave out revision={quoted(target.revision)}, or create_pr."
+        )
     if options.get("private") and before.is_private is False:
         raise HubError(
             f"The repository {target.repo_id} exists and is public: make it private on its page, or choose another name."
@@ -144,9 +149,11 @@ def push(
 
     check_push(folder, target, before, options)
     added = _select({file.name for file in folder.iterdir()}, options)
+    if MANIFEST in added:
+        write_manifest(folder, added & files_of(read_json(folder / CONFIG)))
     deleted = _match(before.names - {".gitattributes"}, options.get("delete_patterns")) | (before.files - {CARD})
     create_pr, revision = options.get("create_pr", False), target.revision
-    with plain_errors(target, _FAILED):
+    with plain_errors(target, _FAILED), restrict_client():
         api = HfApi(token=token)
         api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)
         if revision is not None and before.commit is None and not revision.startswith("refs/"):
@@ -179,5 +186,5 @@ def _match(names: Set[str], patterns: Any) -> set[str]:
     """
     listed = [patterns] if isinstance(patterns, str) else patterns or []
     if not isinstance(listed, list | tuple) or not all(isinstance(each, str) for each in listed):
-        raise ConfigError(f"File patterns must be a string or a list of strings, as in '*.json'; got {patterns!r}.")
+        raise ConfigError(f"File patterns must be a string or a list of strings, as in '*.json'; got {quoted(patterns)}.")
     return {name for name in names if any(fnmatch(name, pattern) for pattern in listed)}

@@ -6,6 +6,7 @@ from reviewgen.card import metadata_of, space_address
 from reviewgen.errors import HubError
 from reviewgen.hub.problems import check_token, plain_errors
 from reviewgen.hub.push import download_text
+from reviewgen.hub_client import restrict_client
 from reviewgen.names import HubSource
 
 __all__ = ["Space", "inspect_space", "push_space", "refuse_public_space"]
@@ -48,7 +49,7 @@ def inspect_space(target: HubSource, token: str | bool | None = None) -> Space:
 
     check_token(token)
     api = HfApi(token=token)
-    with plain_errors(target, _FAILED):
+    with plain_errors(target, _FAILED), restrict_client():
         try:
             info = api.space_info(target.repo_id)
         except RepositoryNotFoundError:
@@ -105,13 +106,13 @@ def push_space(
 
     api = HfApi(token=token)
     if before.commit is None:
-        with plain_errors(target, _FAILED):
+        with plain_errors(target, _FAILED), restrict_client():
             api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private)
         before = inspect_space(target, token)
     files = {PAGE: page} | ({README: _readme(target, license)} if before.example else {})
     added = [CommitOperationAdd(name, text.encode("utf-8")) for name, text in files.items()]
     deleted = [CommitOperationDelete(name) for name in sorted(before.example - files.keys() - {".gitattributes"})]
-    with plain_errors(target, _FAILED):
+    with plain_errors(target, _FAILED), restrict_client():
         api.create_commit(
             target.repo_id, [*added, *deleted], commit_message=commit_message, repo_type="space", parent_commit=before.commit
         )

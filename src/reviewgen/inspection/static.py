@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from reviewgen.config import GenerationConfig, Preset, TrainingConfig, fields_of, from_dict, generation_config
-from reviewgen.errors import BrokenPlugin, ConfigError, did_you_mean
+from reviewgen.errors import BrokenPlugin, ConfigError, did_you_mean, quoted
 from reviewgen.names import split_distribution
 from reviewgen.registry import (
     Plugin,
@@ -46,7 +46,7 @@ def inspect_plugin(plugin: Plugin) -> None:
         if check is not None:
             check(plugin, found)
     except (TypeError, ValueError, AssertionError) as problem:  # ConfigError is a ValueError
-        raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version} {problem}") from problem
+        raise BrokenPlugin(f"The {plugin.kind} {quoted(plugin.name)} of {plugin.package} {plugin.version} {problem}") from problem
 
 
 def model_config(name: str) -> Any:
@@ -87,7 +87,7 @@ def _check_preset(plugin: Plugin, preset: Preset) -> None:
     for kind, name in ("model", preset.model), ("tokenizer", preset.tokenizer):
         names = {each.name for each in list_plugins(kind)}
         if split_distribution(name)[1] not in names:
-            raise ValueError(f"names the {kind} {name!r}, which no installed package provides. {did_you_mean(name, names)}")
+            raise ValueError(f"names the {kind} {quoted(name)}, which no installed package provides. {did_you_mean(name, names)}")
     for part in preset.parts:
         find_preset(part)
     choices = [*preset.sizes, *(settings for _, settings in preset.by_epochs)]

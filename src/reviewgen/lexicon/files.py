@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from reviewgen.errors import BundleError, storage_errors
+from reviewgen.errors import BundleError, quoted, storage_errors
 from reviewgen.lexicon.automaton import MAX_WORDS, Automaton, node_places
 from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.storage import default_mode, safetensors_errors
@@ -46,7 +46,7 @@ def read_lexicon(file: Path) -> Lexicon:
             if schema is None or set(tensors.keys()) != set(_PARTS):
                 raise BundleError("is damaged, or not a lexicon: it does not have the header and arrays of one.")
             if schema != _SCHEMA:
-                raise BundleError(f"has the schema {schema!r}; this version of reviewgen reads schema {_SCHEMA}.")
+                raise BundleError(f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}.")
             words, separators = (_read_part(tensors, part) for part in _PARTS)
     except BundleError as error:
         raise BundleError(f"The lexicon {file} {error}") from None

@@ -1,7 +1,7 @@
 """ReviewModel: a trained model and its tokenizer in one object that generates, scores, evaluates, saves and publishes itself."""
 
 from reviewgen.generation import Alternative, Context, GeneratedText, Generation, NextTokens, Support, Walk
-from reviewgen.model.review_model import LoadOptions, ReviewModel
+from reviewgen.model.review_model import LoadOptions, ReviewModel, check_model
 
 __all__ = [
     "Alternative",
@@ -13,4 +13,5 @@ __all__ = [
     "ReviewModel",
     "Support",
     "Walk",
+    "check_model",
 ]

@@ -5,6 +5,7 @@ stepper that needs none.
 """
 
 import inspect
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.bundle import Bundle, read_bundle
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateOptions, GenerationConfig, GenerationSettings, refuse_unknown_options
-from reviewgen.errors import BundleError, ConfigError, GenerationError
+from reviewgen.config import (
+    EvaluateOptions,
+    GenerationConfig,
+    GenerationSettings,
+    check_flags,
+    check_text,
+    refuse_unknown_options,
+)
+from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import GenerateOptions, Generation, Generator, NextTokens, Pieces, Request, Speller, Walk, make_request
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.hooks import make_hooks
@@ -21,6 +29,7 @@ from reviewgen.generation.processors import as_list, make_processors
 from reviewgen.hub.locate import HubOptions, locate, parse_repository
 from reviewgen.novelty import Novelty
 from reviewgen.protocols import Tokenizer
+from reviewgen.storage import to_path
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -28,7 +37,7 @@ if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation, Score
     from reviewgen.protocols import LanguageModel
 
-__all__ = ["LoadOptions", "ReviewModel"]
+__all__ = ["LoadOptions", "ReviewModel", "check_model"]
 
 
 class LoadOptions(HubOptions, total=False):
@@ -36,6 +45,7 @@ class LoadOptions(HubOptions, total=False):
 
     weight_bits: int
     revision: str | None
+    accept_changes: bool
     bits: int  # the former name of weight_bits
 
 
@@ -55,7 +65,11 @@ class ReviewModel:
         weight_bits = _weight_bits(options)
         hub_options = cast(HubOptions, {name: value for name, value in options.items() if name in HubOptions.__annotations__})
         location = locate(pretrained_model_name_or_path, options.get("revision"), **hub_options)
-        bundle = read_bundle(location.folder, weight_bits, strict=not location.is_downloaded)
+        accept_changes = options.get("accept_changes", False)
+        if not isinstance(accept_changes, bool):
+            raise ConfigError(f"accept_changes must be True or False; got {ascii(accept_changes)[:60]}.")
+        is_local = not location.is_downloaded
+        bundle = read_bundle(location.folder, weight_bits, strict=is_local, accept_changes=accept_changes)
         bundle.source = location.name
         return cls(bundle)
 
@@ -174,6 +188,7 @@ class ReviewModel:
             GenerationError: No token can be sampled, or no text contains what it must include.
             PluginError: A logits processor is not installed, or does not work.
         """
+        check_flags(return_dict_in_generate=return_dict_in_generate)
         request, generator = self._request(prompt, options), self.generator
         rows = list(generator.generate(request))
         if return_dict_in_generate:
@@ -198,8 +213,8 @@ class ReviewModel:
         No text is started after ``max_time``, so there may be fewer.
         """
         request, generator = self._request(prompt, options), self.generator
-        if not isinstance(first, int) or isinstance(first, bool) or first < 0:
-            raise ConfigError(f"first must be a whole number of at least 0; got {first!r}.")
+        if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= sys.maxsize:
+            raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
         rows = generator.generate(request, first, start_late=False)
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
 
@@ -268,6 +283,7 @@ class ReviewModel:
             text_column: The column that holds the text; guessed if not given.
             documents: How a txt file is cut into texts: "line" (default), "paragraph", "sentence" or "file".
             lowercase, strip_markdown, fix_encoding, clean: How to clean; what is not given is done as in the training.
+            max_text_characters: A text of more characters is an error. Default: 10,000,000.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.
@@ -307,7 +323,9 @@ class ReviewModel:
         """
         from reviewgen.evaluation import score_text
 
-        return score_text(self._bundle.model, self.tokenizer, text, self.conditions.encode(conditions or {}), given)
+        return score_text(
+            self._bundle.model, self.tokenizer, text, self.conditions.encode({} if conditions is None else conditions), given
+        )
 
     def save_pretrained(
         self,
@@ -338,16 +356,17 @@ class ReviewModel:
         """
         from reviewgen.bundle.write import write_bundle
 
+        check_flags(overwrite=overwrite, push_to_hub=push_to_hub)
         if not push_to_hub and (repo_id is not None or push_to_hub_kwargs):
             names = [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]
             raise ConfigError(f"{', '.join(names)} needs push_to_hub=True.")
         if push_to_hub and repo_id is None:
             raise ConfigError("To publish a model give its repository: repo_id='owner/name'.")
         if unknown := sorted(push_to_hub_kwargs.keys() - inspect.signature(self.push_to_hub).parameters.keys()):
-            raise ConfigError(f"{unknown[0]!r} is not an argument of save_pretrained or push_to_hub.")
+            raise ConfigError(f"{quoted(unknown[0])} is not an argument of save_pretrained or push_to_hub.")
         if push_to_hub:
             parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
-        write_bundle(self._bundle, Path(save_directory).expanduser(), overwrite=overwrite, dtype=dtype)
+        write_bundle(self._bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype)
         return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
 
     def save_generation_config(self, save_directory: str | Path, **settings: Unpack[GenerationSettings]) -> None:
@@ -368,11 +387,13 @@ class ReviewModel:
         """
         from reviewgen.bundle.write import save_defaults
 
-        save_defaults(self._bundle, Path(save_directory).expanduser(), self._request("", cast(GenerateOptions, settings)).config)
+        save_defaults(
+            self._bundle, to_path("save_directory", save_directory), self._request("", cast(GenerateOptions, settings)).config
+        )
 
     def is_saved_in(self, folder: str | Path) -> bool:
         """Return whether this is the folder that the model was loaded from."""
-        own, other = self._bundle.folder, Path(folder).expanduser()
+        own, other = self._bundle.folder, to_path("folder", folder)
         return own is not None and own.exists() and other.exists() and own.samefile(other)
 
     def generate_model_card(
@@ -398,6 +419,7 @@ class ReviewModel:
 
         from reviewgen.hub.publish import make_card
 
+        check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
         return ModelCard(make_card(self._bundle, self.generator, source=source, **metadata))
 
@@ -510,6 +532,16 @@ class ReviewModel:
         return log_probabilities(self._bundle.model, ids, given)
 
 
+def check_model(name: str, value: Any) -> None:
+    """Check that an argument is a ReviewModel.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, ReviewModel):
+        raise ConfigError(f"{name} must be a trained model, as reviewgen.load returns it; got {quoted(value)}.")
+
+
 def _weight_bits(options: LoadOptions) -> int:
     """Return ``weight_bits``, or ``bits``, its former name, of the keywords of ``load``.
 
@@ -521,5 +553,5 @@ def _weight_bits(options: LoadOptions) -> int:
         raise ConfigError("bits is the former name of weight_bits: give weight_bits only.")
     weight_bits = options.get("weight_bits", options.get("bits", 32))
     if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
-        raise ConfigError(f"weight_bits must be 32, 16 or 8; got {weight_bits!r}.")
+        raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
     return weight_bits

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, quoted
 
 __all__ = ["LARGEST_MAX_COPY", "IndexBase", "check_max_copy"]
 
@@ -71,5 +71,5 @@ def check_max_copy(max_copy: object) -> int:
         ConfigError: It is not a whole number, or negative.
     """
     if isinstance(max_copy, bool) or not isinstance(max_copy, int) or max_copy < 0:
-        raise ConfigError(f"max_copy must be a whole number of tokens, 0 or more; got {max_copy!r}.")
+        raise ConfigError(f"max_copy must be a whole number of tokens, 0 or more; got {quoted(max_copy)}.")
     return min(max_copy, LARGEST_MAX_COPY)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from reviewgen.compiled.windows import Tokens, cut
-from reviewgen.errors import ConfigError, DataError, did_you_mean
+from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.novelty.base import IndexBase
 from reviewgen.novelty.compact import CompactIndex, build_sets
 from reviewgen.novelty.exact import ExactIndex, id_dtype, sort_suffixes
@@ -41,7 +41,7 @@ def build_index(
     """
     forms = (ExactIndex.form, CompactIndex.form)
     if form not in forms:
-        raise ConfigError(f"{form!r} is not a form of the novelty index. {did_you_mean(form, forms)}")
+        raise ConfigError(f"{quoted(form)} is not a form of the novelty index. {did_you_mean(form, forms)}")
     separators = (bos_id, eos_id)
     tokens = sum(_count_tokens(block, separators, vocab_size) for block in cut(ids))
     if not tokens or characters < 1:

@@ -4,7 +4,6 @@ Reading is strict, since the compiled loops do not check bounds: a damaged array
 """
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from reviewgen.compiled.windows import BLOCK, WindowSet
+from reviewgen.config import parse_json
 from reviewgen.errors import BundleError, storage_errors
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex, id_dtype
@@ -25,6 +25,7 @@ __all__ = ["read_index", "write_index"]
 _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
 _FACTS = {"bos_id": int, "eos_id": int, "vocab_size": int, "characters_per_token": float, "fingerprint": str}
+_MIN_CHARACTERS, _MAX_CHARACTERS = 1e-3, 1e5  # per token
 _COMPACT_FACTS = {"stride": int, "probes": int}
 _SETS = [f"windows_{length}" for length in WINDOWS]
 _DTYPES = {"uint8": "U8", "int16": "I16", "int32": "I32", "int64": "I64", "uint64": "U64"}
@@ -97,8 +98,8 @@ def _read_index(tensors: Any) -> ExactIndex | CompactIndex:
 
 def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        header = json.loads(metadata.get(_HEADER, ""))
-    except (ValueError, RecursionError):  # not JSON, or nested too deeply
+        header = parse_json(metadata.get(_HEADER, ""))
+    except ValueError:  # not JSON, or nested too deeply
         header = None
     if not isinstance(header, dict):
         raise BundleError("is damaged, or not a novelty index: the header of one is missing.")
@@ -143,7 +144,7 @@ def _read_facts(header: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[st
         raise BundleError(f"is damaged: {mistyped} must be {kinds[mistyped].__name__} in its header, and is {facts[mistyped]!r}.")
     if not all(0 <= facts[name] < facts["vocab_size"] < 1 << 31 for name in ("bos_id", "eos_id")):
         raise BundleError("is damaged: its bos_id or eos_id is outside its vocabulary.")
-    if not 0 < facts["characters_per_token"] < math.inf:
+    if not _MIN_CHARACTERS <= facts["characters_per_token"] <= _MAX_CHARACTERS:
         raise BundleError(f"is damaged: it has {facts['characters_per_token']} characters per token.")
     return facts
 

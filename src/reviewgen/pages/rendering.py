@@ -10,9 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.pages.numbers import FILTERS
+from reviewgen.scratch import remove_abandoned, scratch_folder
 from reviewgen.storage import default_mode, write_file
 
-__all__ = ["refuse_page", "render", "save_page"]
+__all__ = ["PAGE", "refuse_page", "render", "save_page"]
+
+PAGE = ".page-"
+"""How the names of scratch folders for pages begin."""
 
 _PACKAGE = Path(__file__).parents[1]
 _SUFFIXES = (".html", ".htm")
@@ -70,8 +74,9 @@ def save_page(html: str, file: Path, overwrite: bool = True) -> None:
         ConfigError, StorageError, OutputExists: See ``refuse_page``.
     """
     refuse_page(file, overwrite)
-    with storage_errors(file), tempfile.TemporaryDirectory(prefix=".page-", dir=file.absolute().parent) as folder:
-        scratch = Path(folder) / file.name
+    remove_abandoned(file.absolute().parent, PAGE)
+    with storage_errors(file), scratch_folder(file.absolute().parent, PAGE) as folder:
+        scratch = folder / file.name
         write_file(scratch, html.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8
         scratch.chmod(default_mode())
         scratch.replace(file)

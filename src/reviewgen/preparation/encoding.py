@@ -8,7 +8,7 @@ from typing import Any
 
 from reviewgen.bundle import check_tokenizer_files
 from reviewgen.conditions import Conditions, fit_conditions
-from reviewgen.config import to_dict
+from reviewgen.config import read_json, to_dict
 from reviewgen.data import Corpus, digest_tokenizer, find_lost_characters
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.corpus_facts import corpus_to_json
@@ -89,7 +89,7 @@ def _finish(
     shards = [f"shards/{number:05d}" for number in range(len(parts.parts))]
     files: dict[str, Any] = {}
     for number in range(len(parts.parts)):
-        files |= json.loads(work.place("digests", f"{number:05d}.json").read_bytes())
+        files |= read_json(work.place("digests", f"{number:05d}.json"))
     splits = StoreFolder(store, {"shards": shards}, str(job.out)).splits()
     lost = find_lost_characters(parts, tokenizer, sum(int(split.characters.sum()) for split in splits.values()))
     index = build_novelty_index(job.plan, corpus.fingerprint, tokenizer, splits["train"])
@@ -106,7 +106,7 @@ def _finish(
             "settings": to_dict(job.plan.parts.tokenizer_config),
             "digest": digest_tokenizer(tokenizer),
         },
-        "reading": to_dict(job.plan.data),
+        "reading": job.plan.data.facts(),
         "conditions": conditions.to_json(),
         "corpus": corpus_to_json(corpus),
         "novelty": novelty_settings(job.plan),

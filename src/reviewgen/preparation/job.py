@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import to_dict
+from reviewgen.config import MAX_RECORD, read_json, to_dict
 from reviewgen.data import cache_folder
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.remote import cached_folder, refuse_existing_url, upload_store
@@ -61,7 +61,7 @@ class Job:
             ],
             "tokenizer": [parts.tokenizer_plugin.name, parts.tokenizer_plugin.package, parts.tokenizer_plugin.version],
             "tokenizer settings": to_dict(parts.tokenizer_config),
-            "reading": to_dict(self.plan.data),
+            "reading": self.plan.data.facts(),
             "novelty": [parts.training.novelty, parts.training.novelty_mb],
             "near_duplicates": self.near_duplicates,
             "decontaminate": self.decontaminate,
@@ -173,8 +173,8 @@ class WorkFolder:
 
     def _refuse_other(self, file: Path, facts: dict[str, Any]) -> None:
         try:
-            before = dict(json.loads(file.read_bytes()))
-        except (ValueError, TypeError):
+            before = dict(read_json(file, MAX_RECORD))
+        except (OSError, ValueError, TypeError):
             before = {}
         facts = json.loads(json.dumps(facts))
         different = [name for name in facts if before.get(name) != facts[name]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reviewgen.data.corpus import SPLITS
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.novelty import COPY_CHARACTERS, copied_spans
 from reviewgen.preparation.parts import DROPPED, Part, Parts
 
@@ -40,7 +40,7 @@ def check_run(length: int | None) -> None:
     """
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < _MIN_RUN):
         raise ConfigError(
-            f"decontaminate is a number of characters, at least {_MIN_RUN}; got {length!r}. {COPY_CHARACTERS} finds copied "
+            f"decontaminate is a number of characters, at least {_MIN_RUN}; got {quoted(length)}. {COPY_CHARACTERS} finds copied "
             "sentences; shorter runs are set phrases."
         )
 

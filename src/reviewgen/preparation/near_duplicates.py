@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.preparation.parts import Part
 
 __all__ = ["check_threshold", "choose_bands", "find_near", "write_signatures"]
@@ -28,7 +28,7 @@ def check_threshold(threshold: float | None) -> None:
         return
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0.3 <= threshold <= 1:
         raise ConfigError(
-            f"near_duplicates is a similarity from 0.3 to 1; got {threshold!r}. 0.8 finds texts that differ slightly."
+            f"near_duplicates is a similarity from 0.3 to 1; got {quoted(threshold)}. 0.8 finds texts that differ slightly."
         )
     try:
         import rensa  # noqa: F401  only whether it is there

@@ -5,7 +5,6 @@ the files of ``clean_shard`` and ``report.json``: the counts of its cleaning.
 """
 
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from reviewgen.config import read_json
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.spool import read_spool
 from reviewgen.storage import publish
@@ -80,7 +80,7 @@ class Part:
 
     def report(self) -> dict[str, Any]:
         """Return the arguments of ``Cleaner.add``."""
-        report: dict[str, Any] = json.loads((self.folder / "report.json").read_bytes())
+        report: dict[str, Any] = read_json(self.folder / "report.json")
         return report
 
 

@@ -1,8 +1,8 @@
 """The size and quality of a preset's installed weights, for ``reviewgen list``. Standard library only."""
 
-import json
 from dataclasses import dataclass
 
+from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import PluginError
 from reviewgen.registry.plugins import find_weights
 
@@ -33,11 +33,11 @@ def describe_weights(preset: str) -> InstalledWeights | None:
         if folder is None:
             return None
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        held_out = json.loads((folder / _TRAINING).read_text(encoding="utf-8")).get("held_out") or {}
+        held_out = read_json(folder / _TRAINING, MAX_RECORD).get("held_out") or {}
         bits = held_out.get("bits_per_character")
     except PluginError as problem:
         return InstalledWeights(problem=str(problem))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         return InstalledWeights(problem=f"{_TRAINING} cannot be read: {error}")
     if not isinstance(bits, int | float | None):
         return InstalledWeights(problem=f"the bits per character in {_TRAINING} must be a number; got {bits!r}")

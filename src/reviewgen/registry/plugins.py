@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import Preset
-from reviewgen.errors import BrokenPlugin, PluginConflict, PluginError, SourceError, UnknownPlugin, did_you_mean
+from reviewgen.config import Preset, check_text
+from reviewgen.errors import BrokenPlugin, PluginConflict, PluginError, SourceError, UnknownPlugin, did_you_mean, quoted
 from reviewgen.names import parse_preset, split_distribution
 from reviewgen.registry.installed_points import (
     GROUPS,
@@ -196,7 +196,7 @@ def find_preset(name: str) -> Preset:
         return _find_pair(name, parts.model, parts.tokenizer, parts.size)
     preset, plugin = _import(found), found.plugin
     if not isinstance(preset, Preset):
-        raise BrokenPlugin(f"The preset {name!r} of {plugin.package} {plugin.version} is not a reviewgen.config.Preset.")
+        raise BrokenPlugin(f"The preset {quoted(name)} of {plugin.package} {plugin.version} is not a reviewgen.config.Preset.")
     return _prefer_own_package(preset, plugin.package)
 
 
@@ -222,14 +222,17 @@ def register_model(name: str, model: Any) -> None:
 
     Raises:
         PluginConflict: reviewgen itself has a model of that name.
+        ConfigError: The name is not a string.
         SourceError: The name cannot be part of a preset's name.
         BrokenPlugin: It is written for another major version of the contract.
     """
+    check_text("name", name)
     _register("model", name, model)
 
 
 def register_tokenizer(name: str, tokenizer: Any) -> None:
     """Register a tokenizer class under a name, for the running process only; works and raises as ``register_model``."""
+    check_text("name", name)
     _register("tokenizer", name, tokenizer)
 
 
@@ -240,9 +243,9 @@ def describe_plugin(kind: str, name: str) -> Plugin:
 
 def _register(kind: str, name: str, plugin: Any) -> None:
     if find_name_fault(kind, name) is not None:
-        raise SourceError(f"{name!r} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
+        raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
     if any(is_same_package(found.plugin.package, OWN) for found in installed_points(kind).get(name, [])):
-        raise PluginConflict(f"The {kind} {name!r} is already provided by {OWN}. Choose another name.")
+        raise PluginConflict(f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name.")
     _refuse_other_api(_registered_plugin(kind, name), plugin)
     _registered[kind, name] = plugin
 
@@ -267,7 +270,7 @@ def _find_script(kind: str, owner: str, name: str) -> Path | None:
     file = _find_beside(kind, owner, name)
     if file is None or (isinstance(file, Path) and file.is_file()):
         return file
-    raise BrokenPlugin(f"The {kind} {name!r} must be the Path of an existing JavaScript file; got {file!r:.200}.")
+    raise BrokenPlugin(f"The {kind} {quoted(name)} must be the Path of an existing JavaScript file; got {file!r:.200}.")
 
 
 def _import(found: InstalledPoint) -> Any:
@@ -313,14 +316,16 @@ def _locate(kind: str, name: str) -> InstalledPoint:
     if len(points) > 1:
         packages = [found.plugin.package for found in points]
         choices = " or ".join(f"{package}:{plain}" for package in packages)
-        raise PluginConflict(f"The packages {' and '.join(packages)} provide the {kind} {plain!r}. Name one of them: {choices}.")
+        raise PluginConflict(
+            f"The packages {' and '.join(packages)} provide the {kind} {quoted(plain)}. Name one of them: {choices}."
+        )
     if points:
         return points[0]
     if distribution is None:
-        raise UnknownPlugin(f"No installed package provides the {kind} {plain!r}. {did_you_mean(plain, _names(kind))}")
+        raise UnknownPlugin(f"No installed package provides the {kind} {quoted(plain)}. {did_you_mean(plain, _names(kind))}")
     known = [f"{each.package}:{each.name}" for each in list_plugins(kind) if each.package not in (OWN, THIS_PROCESS)]
     raise UnknownPlugin(
-        f"No installed package {distribution} provides the {kind} {plain!r}. Of third parties: {did_you_mean(name, known)}"
+        f"No installed package {distribution} provides the {kind} {quoted(plain)}. Of third parties: {did_you_mean(name, known)}"
     )
 
 
@@ -331,7 +336,7 @@ def _find_pair(name: str, model: str, tokenizer: str, size: str | None) -> Prese
             return Preset(model=model, tokenizer=tokenizer)
     except UnknownPlugin:
         pass
-    raise UnknownPlugin(f"There is no preset {name!r}. {did_you_mean(name, preset_names())}")
+    raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}")
 
 
 def _prefer_own_package(preset: Preset, package: str) -> Preset:

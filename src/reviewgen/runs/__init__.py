@@ -9,6 +9,8 @@
     final         what is measured at the end of a training
     blend_fit     the same for a blend: a fit for each of its models, then their weights
     suggestion    suggests to train shipped weights further, where that serves better
+    finished      the folder of a run that was killed after it had saved its model
+    litter        what killed processes have left
     run_folder    the folder of the checkpoints, from which an interrupted run is resumed
     curves        the learning curves
     record        what was reported so far, and the parts of training.json

@@ -19,7 +19,7 @@ from reviewgen.bundle import Bundle, Weights
 from reviewgen.card import describe, write_card
 from reviewgen.config import EvaluateOptions, GenerationConfig, refuse_unknown_options, to_dict
 from reviewgen.data import digest_tokenizer, read_documents, trained_on
-from reviewgen.errors import ConfigError, NotADistribution
+from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.lexicon import Lexicon
 from reviewgen.model import ReviewModel
@@ -38,7 +38,7 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
         raise ConfigError(f"blend takes a list of models, as in blend([a, b]); got {type(models).__name__}.")
     for model in models:
         if not isinstance(model, ReviewModel | str | Path):
-            raise ConfigError(f"blend takes ReviewModels, or what load takes, a string or a Path; got {model!r}.")
+            raise ConfigError(f"blend takes ReviewModels, or what load takes, a string or a Path; got {quoted(model)}.")
     loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
     if data is not None and weights is not None:
         raise ConfigError("Give weights, or data to fit them on, not both.")

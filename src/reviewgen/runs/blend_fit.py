@@ -285,6 +285,8 @@ class BlendFit:
         models = [ReviewModel(_bundle_of(fit)) for fit in self.fits]
         bundle = make_bundle(models, self.weights, self.gate, self.weight_facts, parts.preset, parts.generation, self.facts())
         if self.plan.out is not None and process_state().is_main_process:
+            if self.folder is not None:
+                self.folder.expect(bundle.training)
             write_or_rescue(bundle, self.plan.out)
             if self.folder is not None:
                 self.folder.discard()

@@ -135,6 +135,8 @@ class Fit:
             bundle = self.make_bundle()
             model = ReviewModel(bundle)
             if self.plan.out is not None and process_state().is_main_process:
+                if self.folder is not None:
+                    self.folder.expect(bundle.training)
                 write_or_rescue(bundle, self.plan.out)
                 if self.folder is not None:
                     self.folder.discard()
@@ -150,7 +152,7 @@ class Fit:
             **parent_facts(plan.parts.trained, baseline.bits_per_character),
             **({} if initial is None else {"initial_weights": initial.facts(list(baseline.initial_tensors))}),
             "seed": plan.seed,
-            "data": to_dict(plan.data) | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
+            "data": plan.data.facts() | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,

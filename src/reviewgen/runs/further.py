@@ -11,7 +11,7 @@ from torch import nn
 
 from reviewgen.blending.model import Blend
 from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
 
@@ -34,7 +34,7 @@ def keep_reading(trained: ReviewModel, reading: Mapping[str, Any]) -> dict[str, 
     names = trained.conditions.names
     if new := [name for name in reading["conditions"] if name not in names]:
         raise ConfigError(
-            f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {new[0]!r} cannot be "
+            f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
             "one of them: train a model from scratch."
         )
     before = trained.training.get("data", {})

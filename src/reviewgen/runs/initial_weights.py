@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from reviewgen.bundle.tensors import digest_of
-from reviewgen.errors import BrokenPlugin, ConfigError
+from reviewgen.errors import BrokenPlugin, ConfigError, quoted
 from reviewgen.protocols import LanguageModel, SupportsInitialWeights
 from reviewgen.storage import to_path
 
@@ -56,7 +56,7 @@ class InitialWeights:
             ) from None
         except OSError as error:
             reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-            raise ConfigError(f"initial_weights={str(path)!r} cannot be read: {reason}.") from None
+            raise ConfigError(f"initial_weights={quoted(str(path))} cannot be read: {reason}.") from None
 
     def facts(self, tensors: list[str]) -> dict[str, Any]:
         """Return what is recorded: the name of the file without its folder, its SHA-256, and the tensors of the model."""
@@ -87,7 +87,7 @@ def _check(given: Mapping[str, Tensor], state: Mapping[str, Tensor], model: str,
     """Raise unless all tensors have the names, the shapes and the kind of numbers of the model's, and are finite."""
     for key, tensor in given.items():
         if key not in state:
-            raise BrokenPlugin(f"{model}.initial_weights returns {key!r}, which is not one of the model's tensors.")
+            raise BrokenPlugin(f"{model}.initial_weights returns {quoted(key)}, which is not one of the model's tensors.")
         if tensor.shape != state[key].shape:
             sizes = " x ".join(map(str, tensor.shape)), " x ".join(map(str, state[key].shape))
             raise ConfigError(

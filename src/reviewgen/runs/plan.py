@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.write import refuse_existing
-from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
+from reviewgen.config import check_seed, from_dict, parse_duration
 from reviewgen.data import DataConfig
 from reviewgen.data.store_folder import StoreFolder
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation import find_metrics
+from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
@@ -45,7 +46,7 @@ class RunLength:
             raise ConfigError("Give one of budget, steps and epochs.")
         for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
-                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {value!r}.")
+                raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
         if steps is None and epochs is None:
             return cls(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
         return cls(steps=steps, epochs=epochs)
@@ -94,7 +95,7 @@ class TrainingPlan:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
-        return {**self.parts.identity(), "data": to_dict(self.data)}
+        return {**self.parts.identity(), "data": self.data.facts()}
 
     def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
         """Return the plan of one model of a blend, which is not saved by itself."""
@@ -115,6 +116,7 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     out = options.get("out")
     folder = None if out is None else to_path("out", out)
     if folder is not None:
+        discard_finished(folder)
         refuse_existing(folder)
     parts = resolve_parts(
         start, options.get("model"), options.get("tokenizer"), options.get("training"), options.get("initial_weights")
@@ -143,6 +145,7 @@ def _data_config(parts: TrainingParts, options: TrainOptions) -> DataConfig:
         "text_column": options.get("text_column"),
         "documents": options.get("documents", "line"),
         "conditions": options.get("conditions", ()),
+        "max_text_characters": options.get("max_text_characters", DataConfig.max_text_characters),
         **DataConfig().cleaning,
         **{name: value for name, value in cleaning.items() if value is not None},
     }

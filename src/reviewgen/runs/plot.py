@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reviewgen.bundle.read import read_training
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.config import check_flags, check_list
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.hub.locate import locate
 from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
 from reviewgen.storage import to_path
@@ -35,18 +36,21 @@ def plot_training(
     overwrite: bool = False,
 ) -> list[LearningCurves]:
     """Draw the learning curves of saved models; see ``reviewgen.plot_training``."""
-    if isinstance(sources, str | Path) or not sources:
-        raise ConfigError(f"Give a list of at least one saved model, as in ['./my-model']; got {sources!r}.")
-    if against not in AXES:
-        raise ConfigError(f"Curves cannot be drawn against {against!r}. {did_you_mean(against, AXES)}")
+    check_flags(overwrite=overwrite)
+    sources = check_list("sources", sources, "['./my-model']")
+    if not sources:
+        raise ConfigError("Give at least one saved model, as in ['./my-model'].")
+    metrics = [metrics] if isinstance(metrics, str) else check_list("metrics", metrics, "['distinct-2']")
+    if not isinstance(against, str) or against not in AXES:
+        raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
     file = to_path("file", file)
     refuse_plot(file, overwrite)
     names = _names(sources)
     runs = [read_curves(source, name) for source, name in zip(sources, names, strict=True)]
-    listed = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    listed = [name for number, name in enumerate(metrics) if name not in metrics[:number]]
     known = {name for run in runs for name in run.metrics}
     if unknown := [name for name in listed if name not in known]:
-        raise ConfigError(f"No evaluation has the metric {unknown[0]!r}. {did_you_mean(str(unknown[0]), known)}")
+        raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(str(unknown[0]), known)}")
     save_figure(draw_curves(runs, against, listed), file)
     return runs
 
@@ -63,4 +67,4 @@ def _names(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _name(source: str | Path) -> str:
-    return Path(os.path.normpath(Path(source).absolute())).name
+    return Path(os.path.normpath(to_path("sources", source).absolute())).name

@@ -1,7 +1,6 @@
 """A token store as the source of a training: which plans it fits, and what it gives them; see ``reviewgen.prepare``."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from reviewgen.data.corpus_facts import corpus_from_json
 from reviewgen.data.remote import locate_store
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder
 from reviewgen.data.urls import is_url
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.runs.parts import TrainingParts
 
 __all__ = ["NOVELTY_FILE", "corpus_of", "find_store", "fit_store", "novelty_settings"]
@@ -56,10 +55,11 @@ def fit_store(store: StoreFolder, parts: TrainingParts, data: DataConfig, valida
     if validation is not None:
         raise ConfigError(f"The validation texts of the token store {store.name} are in it: leave validation out.")
     stored, plain = from_dict(DataConfig, dict(store.facts["reading"])), DataConfig()
-    for name in (field.name for field in fields(DataConfig)):
+    for name in plain.facts():
         asked, given = getattr(data, name), getattr(stored, name)
         if parts.trained is None and asked not in (getattr(plain, name), given):
-            raise ConfigError(f"{store.name} was prepared with {name}={given!r}, not {asked!r}: leave it out, or prepare again.")
+            difference = f"{name}={quoted(given)}, not {quoted(asked)}"
+            raise ConfigError(f"{store.name} was prepared with {difference}: leave it out, or prepare again.")
     return stored
 
 
@@ -80,7 +80,7 @@ def _refuse_other_tokenizer(store: StoreFolder, parts: TrainingParts) -> None:
     if different:
         name = different[0]
         raise ConfigError(
-            f"{prepared} with tokenizer.{name}={made['settings'].get(name)!r}; this training has {settings[name]!r}. "
+            f"{prepared} with tokenizer.{name}={quoted(made['settings'].get(name))}; this training has {quoted(settings[name])}. "
             "Use the same settings, or prepare another store."
         )
 

@@ -63,7 +63,9 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
         _Facts("{task.fields[facts]}"),
     )
     shown = 0.0
-    with Progress(*columns, console=console, transient=True, disable=console.quiet) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=console.quiet or not (console.is_jupyter or console.file.isatty())
+    ) as bar:
         task = bar.add_task("", total=1.0, facts="")
 
         def show(report: Report) -> None:

@@ -4,6 +4,7 @@ An interrupted run resumes from its last checkpoint, and only with the same pres
 that an interrupted run has left is never overwritten silently. The folder is removed when the model is saved.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import rename_values
+from reviewgen.config import read_json, rename_values
 from reviewgen.errors import BundleError, CheckpointError, ConfigError, TrainingError, storage_errors
 from reviewgen.protocols.migration import migrate_values
+from reviewgen.runs.finished import describe_result, run_folder_of
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training import Checkpoints, all_processes
 from reviewgen.version import __version__
@@ -62,7 +64,7 @@ class RunFolder:
         }
         self.saved: Mapping[str, Any] = {}
         self.seconds = 0.0
-        self.folder = None if plan.out is None else plan.out.with_name(f"{plan.out.name}.run")
+        self.folder = None if plan.out is None else run_folder_of(plan.out)
         self.checkpoints: Checkpoints | None = None
         if self.folder is not None:
             training = plan.parts.training
@@ -109,6 +111,12 @@ class RunFolder:
                 f"{self.folder} was started on another corpus: the texts of {source} differ from those of {before['source']}. "
                 "Give the same reviews to resume it, or another output folder."
             )
+
+    def expect(self, training: Mapping[str, Any]) -> None:
+        """Note the record of the model that is saved next: where the process is killed afterwards, the folder is not needed."""
+        if self.checkpoints is not None and self.folder is not None and self._is_open:
+            with contextlib.suppress(OSError):  # a full disk; the model is rescued
+                self.checkpoints.write(self.folder / Checkpoints.SAVED, describe_result(training))
 
     def discard(self) -> None:
         """Remove the folder; its run has saved its model."""
@@ -225,7 +233,7 @@ def _read_description(file: Path) -> dict[str, Any] | None:
         CheckpointError: The file is damaged.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.write import refuse_existing
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.runs.curves import TERM
 from reviewgen.training import Report, process_state
 
@@ -54,8 +54,8 @@ def check_tracker(name: str | None) -> None:
     if name is None:
         return
     trackers = _tracker_classes()
-    if name not in trackers:
-        raise ConfigError(f"{name!r} is not a tracker to log to. {did_you_mean(name, trackers)}")
+    if not isinstance(name, str) or name not in trackers:
+        raise ConfigError(f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}")
     if trackers[name].__module__.startswith("accelerate.") and not _is_installed(name):
         raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
 

@@ -10,7 +10,7 @@ A file ends with ``.template`` and otherwise has the name and the content that i
 import re
 from pathlib import Path
 
-from reviewgen.errors import ConfigError, StorageError, storage_errors
+from reviewgen.errors import ConfigError, StorageError, quoted, storage_errors
 from reviewgen.registry import Plugin, list_plugins
 from reviewgen.registry.installed_points import GROUPS
 from reviewgen.storage import new_folder, refuse_existing
@@ -39,7 +39,7 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         ConfigError: The name is not valid or reserved, the kind is unknown, or the folder exists or cannot be written.
     """
     if kind not in KINDS:
-        raise ConfigError(f"{kind!r} is not a kind of plugin. Choose one of: {', '.join(KINDS)}.")
+        raise ConfigError(f"{quoted(kind)} is not a kind of plugin. Choose one of: {', '.join(KINDS)}.")
     _refuse_name(name)
     target = Path(f"reviewgen-{name}") if folder is None else folder
     values = {"@name@": name, "@Name@": name.capitalize(), "@version@": __version__}
@@ -66,7 +66,7 @@ def _refuse_name(name: str) -> None:
     taken = next((plugin for plugin in _own_plugins() if name in (plugin.name, *plugin.name.split("-")[:2])), None)
     if taken is not None or name == _OWN:
         what = f"the {taken.kind} {taken.name!r} of {_OWN}" if taken else _OWN
-        raise ConfigError(f"The name {name!r} is reserved for {what}. Choose another name.")
+        raise ConfigError(f"The name {quoted(name)} is reserved for {what}. Choose another name.")
 
 
 def _own_plugins() -> list[Plugin]:

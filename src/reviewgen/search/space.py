@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 from reviewgen.config import Bound, fields_of
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.runs.parts import TrainingParts, check_settings, merge_settings
 from reviewgen.search.variants import split_name
 from reviewgen.training import TrainingConfig
@@ -119,7 +119,7 @@ def _parse(parts: TrainingParts, setting: str, given: Any) -> Range | Choice:
     if isinstance(given, str):
         given = tuple(given.split(":")) if ":" in given else given.split(",")
     if not isinstance(given, list | tuple) or not given:
-        raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {given!r}.")
+        raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(given)}.")
     values = [_typed(parts, setting, value.strip() if isinstance(value, str) else value) for value in given]
     if isinstance(given, list):
         return Choice(tuple(dict.fromkeys(values)))

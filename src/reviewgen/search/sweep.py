@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.errors import ConfigError, NotADistribution
+from reviewgen.config import check_list, check_text
+from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.pictures import new_figure, refuse_plot, save_figure
 from reviewgen.runs.fit import Fit
@@ -46,7 +47,7 @@ def sweep(
     refuse_options(options, "sweep", ("setting", "values", "settings"))
     group, name = split_name(setting)
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ConfigError(f"Give a list of at least one value of {setting}; got {values!r}.")
+        raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
     fixed = check_groups(settings)
     if name in fixed[group]:
         raise ConfigError(f"{setting} is both set and swept; do one of the two.")
@@ -85,6 +86,11 @@ def _train_bits(fit: Fit) -> float | None:
 
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) -> None:
     """Draw the rows of a sweep; see ``reviewgen.plot_sweep``."""
+    for name, value in (("setting", setting), ("preset", preset)):
+        check_text(name, value)
+    rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
+    if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
+        raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
     refuse_plot(file)
     figure = new_figure(7, 4.5)
     bits = figure.add_subplot()

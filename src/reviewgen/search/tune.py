@@ -11,8 +11,8 @@ from typing import Any, Literal, Unpack
 
 import torch
 
-from reviewgen.config import check_seed
-from reviewgen.errors import ConfigError, NotADistribution, TrainingError
+from reviewgen.config import check_list, check_seed
+from reviewgen.errors import ConfigError, NotADistribution, TrainingError, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
@@ -57,7 +57,7 @@ def tune(
     """Search for good settings; see ``reviewgen.tune``."""
     refuse_options(options, "tune", ("trials", "search", "settings", "storage"))
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ConfigError(f"trials must be a whole number of at least 1; got {trials!r}.")
+        raise ConfigError(f"trials must be a whole number of at least 1; got {quoted(trials)}.")
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
     if all(options.get(name) is None for name in ("budget", "steps", "epochs")):
@@ -83,19 +83,22 @@ def tune(
 
 def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
     """Return the trial with the fewest bits per character; see ``reviewgen.best_trial``."""
-    tried = list(trials)
+    tried = check_list("trials", trials, "list(reviewgen.tune(...))")
+    if wrong := [trial for trial in tried if not isinstance(trial, TuneTrial)]:
+        raise ConfigError(f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them.")
     done = [trial for trial in tried if trial.outcome == "done" and trial.bits is not None]
     if not done:
         reason = f": {tried[-1].problem}" if tried and tried[-1].problem else "."
         raise TrainingError(f"None of {len(tried)} trials gave a model{reason}")
-    return min(done, key=lambda trial: (trial.bits, trial.number))
+    best: TuneTrial = min(done, key=lambda trial: (trial.bits, trial.number))
+    return best
 
 
 def _make_space(parts: TrainingParts, own: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any] | None) -> Space:
     """Return what is searched: what the user names, else what is usual for the model."""
     fixed = [f"{group}.{name}" for group, names in own.items() for name in names]
     if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {search!r}.")
+        raise ConfigError(f"search must be a dictionary, as in {{'model.hidden_size': [128, 256]}}; got {quoted(search)}.")
     if not search:
         return usual_space(parts, fixed)
     if twice := sorted(set(search) & set(fixed)):

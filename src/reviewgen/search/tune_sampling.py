@@ -16,7 +16,7 @@ import numpy as np
 
 from reviewgen.config import EvaluateOptions, GenerationConfig, check_seed, generation_config
 from reviewgen.data import read_documents, trained_on
-from reviewgen.errors import ConfigError, DataError, did_you_mean
+from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.model import ReviewModel
 from reviewgen.runs import TrainingRun
@@ -69,9 +69,9 @@ def tune_sampling(
     """Try generation settings; see ``reviewgen.tune_sampling``."""
     for name, value in {"model": model, "judge": judge}.items():
         if not isinstance(value, ReviewModel) and not (name == "judge" and value is None):
-            raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {value!r}.")
+            raise ConfigError(f"{name} must be a trained model, as from reviewgen.load; got {quoted(value)}.")
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
-        raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {texts!r}.")
+        raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
     seed, settings = check_seed(seed), _combine(model.generation_config, search, texts)
     human = _read_texts(model, source, options)
     if len(human) < 2 * _MIN_TEXTS:
@@ -122,13 +122,13 @@ def _deviations(reference: Sequence[str], texts: int, measure: Callable[[Sequenc
 def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int) -> list[dict[str, Any]]:
     """Return every combination of the values of the searched settings; a bad value is refused before any work."""
     if not isinstance(search, Mapping | None):
-        raise ConfigError(f"search must be a dictionary, as in {{'temperature': [0.8, 0.9]}}; got {search!r}.")
+        raise ConfigError(f"search must be a dictionary, as in {{'temperature': [0.8, 0.9]}}; got {quoted(search)}.")
     values = dict(search or DEFAULT_SEARCH)
     for name, listed in values.items():
         if name not in _SEARCHED:
-            raise ConfigError(f"{name!r} is not a setting of sampling. {did_you_mean(str(name), _SEARCHED)}")
+            raise ConfigError(f"{quoted(name)} is not a setting of sampling. {did_you_mean(str(name), _SEARCHED)}")
         if isinstance(listed, str) or not isinstance(listed, Sequence) or not listed:
-            raise ConfigError(f"Give a list of at least one value of {name}; got {listed!r}.")
+            raise ConfigError(f"Give a list of at least one value of {name}; got {quoted(listed)}.")
     combined = [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
     for settings in combined:
         generation_config(defaults, settings=settings | {"num_return_sequences": texts})

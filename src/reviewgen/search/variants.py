@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reviewgen.config import refuse_unknown_options
-from reviewgen.errors import ConfigError, did_you_mean
+from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts
@@ -31,7 +31,7 @@ def split_name(setting: str) -> tuple[str, str]:
     """
     group, _, name = setting.partition(".") if isinstance(setting, str) else ("", "", "")
     if group not in GROUPS or not name:
-        raise ConfigError(f"{setting!r} is not a setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
+        raise ConfigError(f"{quoted(setting)} is not a setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
     return group, name
 
 
@@ -42,11 +42,11 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
         ConfigError: It is not a mapping from groups to settings.
     """
     if not isinstance(settings, Mapping | None) or not all(isinstance(group, Mapping) for group in (settings or {}).values()):
-        raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {settings!r}.")
+        raise ConfigError(f"settings must be a dictionary by group, as in {{'model': {{'order': 4}}}}; got {quoted(settings)}.")
     groups = settings or {}
     for group in groups:
         if group not in GROUPS:
-            raise ConfigError(f"{group!r} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
+            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(str(group), GROUPS)}")
     return {group: dict(groups.get(group, {})) for group in GROUPS}
 
 
@@ -63,8 +63,8 @@ def refuse_options(options: TrainOptions, function: str, others: Sequence[str]) 
     """
     refuse_unknown_options(options, TrainOptions, function, others=others, hidden=[*GROUPS, "out", "resume"])
     if given := [group for group in GROUPS if group in options]:
-        raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{given[0]!r}: {{...}}}}.")
-    if given := [name for name in ("out", "resume") if options.get(name)]:
+        raise ConfigError(f"{function} takes {given[0]} settings in settings, as in settings={{{quoted(given[0])}: {{...}}}}.")
+    if given := [name for name in ("out", "resume") if not any(options.get(name) is each for each in (None, False))]:
         raise ConfigError(
             f"{function} trains several models, and no model is saved, so it takes no {given[0]}: train with the settings that "
             "you choose."

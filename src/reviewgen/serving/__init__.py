@@ -8,6 +8,7 @@ The engine, which knows nothing of HTTP:
     outlet   from the tokens of a row to events: what each adds to the text, and what is held back
     events   what an engine delivers
     offline  requests that need whole texts before the first is known: beam search and ``must_include``
+    prompt_scores  the log probabilities of prompts
 
 The server:
 

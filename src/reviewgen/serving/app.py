@@ -1,5 +1,6 @@
 """The application of the server: routes, keys, errors in OpenAI's format. Any ASGI server runs it."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reviewgen.model import ReviewModel
 from reviewgen.serving.body import parse_object, read_body
+from reviewgen.serving.engine import Engine
 from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.metrics import CONTENT_TYPE
@@ -27,12 +29,13 @@ from reviewgen.serving.service import Answer, Service
 __all__ = ["create_app"]
 
 _OPEN = ("/health", "/ready", "/openapi.json", "/docs", "/", "/static/")  # what needs no key; a final slash: and below
+_LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
 _COUNTED = ("/v1/completions",)
 log = logging.getLogger("reviewgen")
 
 
 def create_app(
-    models: Mapping[str, ReviewModel],
+    models: Mapping[str, ReviewModel | Engine],
     *,
     limits: Limits | None = None,
     keys: ApiKeys | None = None,
@@ -42,7 +45,7 @@ def create_app(
     """Return the application that serves some models; ``app.state.service`` has its engines.
 
     Args:
-        models: The models by the name that requests give.
+        models: The models by the name that requests give, or engines that run them already, which are closed with the server.
         limits: The limits of a request.
         keys: The accepted keys; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
@@ -51,7 +54,9 @@ def create_app(
     Raises:
         ReviewgenError: A model cannot be served; names it.
     """
-    service = Service([ServedModel(name, model) for name, model in models.items()], limits or Limits())
+    engines = {name: given for name, given in models.items() if isinstance(given, Engine)}
+    served = [ServedModel(name, given.model if isinstance(given, Engine) else given) for name, given in models.items()]
+    service = Service(served, limits or Limits(), engines)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -110,7 +115,11 @@ async def _complete(request: Request) -> Answer:
     service = _service(request)
     limits = service.limits
     body = await read_body(request, limits.max_body, limits.stall_seconds, limits.request_seconds)
-    return service.answer(parse_object(body))
+
+    def answer() -> Answer:
+        return service.answer(parse_object(body))
+
+    return await asyncio.to_thread(answer) if len(body) > _LARGE_BODY else answer()
 
 
 async def _refuse_chat(request: Request) -> Response:

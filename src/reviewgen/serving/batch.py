@@ -21,9 +21,8 @@ from reviewgen.errors import GenerationError, ReviewgenError
 from reviewgen.generation.rows import Row, split_rows, stack_rows
 from reviewgen.protocols import Stepper, StepState
 from reviewgen.serving.beginnings import Beginnings
-from reviewgen.serving.events import EndEvent, Span
+from reviewgen.serving.events import EndEvent, Scored, Span
 from reviewgen.serving.jobs import Job, Seated
-from reviewgen.serving.outlet import Scored
 from reviewgen.serving.scores import Scorer
 
 __all__ = ["Batch", "end_event", "failure"]
@@ -108,10 +107,11 @@ class Batch:
         table = np.stack([row.logits for row in rows if row.logits is not None])  # all rows that go token by token have some
         continuing = decoder.step([row.row for row in rows], table)
         for number, row in enumerate(rows):
-            if row.row.new_tokens > before[number]:
-                self.tokens += 1
-                if row.job.alternatives is not None:
-                    row.scores.append(self._scorer.score(table[number], row.row.ids[-1], row.job.alternatives))
+            is_longer = row.row.new_tokens > before[number]
+            self.tokens += is_longer
+            if row.job.alternatives is not None and (is_longer or row.row.finish_reason == "end"):
+                token = row.row.ids[-1] if is_longer else decoder.tokenizer.eos_id
+                row.scores.append(self._scorer.score(table[number], token, row.job.alternatives))
             row.logits = None
             if number not in continuing:
                 _go_back(row)
@@ -215,13 +215,14 @@ class Batch:
         job = row.job
         if job.is_stopped:
             return
+        ended = next(iter(row.scores[row.row.new_tokens :]), None) if row.row.finish_reason == "end" else None
         del row.scores[row.row.new_tokens :]
         is_finished = row.row.finish_reason is not None
         if job.has_tokens:
             job.add(row.outlet.take(row.scores))
         if is_finished:
             copied = () if job.request.novelty is None else self._examine(row.row.ids)
-            job.add([end_event(row.number, row.row, copied)])
+            job.add([end_event(row.number, row.row, copied, ended)])
             job.rows.remove(row)
 
 
@@ -277,10 +278,10 @@ def _is_over(row: Seated) -> bool:
     return row.row.finish_reason is not None
 
 
-def end_event(number: int, row: Row, copied: tuple[Span, ...]) -> EndEvent:
+def end_event(number: int, row: Row, copied: tuple[Span, ...], ended: Scored | None = None) -> EndEvent:
     """Return the event of a finished row."""
     given = len(row.ids) - row.new_tokens
-    return EndEvent(number, row.text, row.finish_reason or "", given, row.new_tokens, copied, row.ids, row.exceeds_limit)
+    return EndEvent(number, row.text, row.finish_reason or "", given, row.new_tokens, copied, row.ids, row.exceeds_limit, ended)
 
 
 def failure(error: Exception) -> ReviewgenError:

@@ -33,7 +33,7 @@ class Beginnings:
         self._short, self._long = ThreadPoolExecutor(1, "reviewgen-prompt"), ThreadPoolExecutor(1, "reviewgen-long-prompt")
         self._waiting: dict[tuple[int, ...], list[Seated]] = {}  # rows of each beginning that is being fed
         self._kept: OrderedDict[tuple[int, ...], _Fed] = OrderedDict()
-        self._done: deque[tuple[tuple[int, ...], _Fed | Exception]] = deque()
+        self._done: deque[tuple[tuple[int, ...], _Fed | Exception | None]] = deque()
 
     def close(self) -> None:
         """End the threads, once they have fed what they are feeding."""
@@ -48,10 +48,11 @@ class Beginnings:
             row.logits, row.state = fed
             return
         row.is_away = True
-        if key not in self._waiting:
-            self._waiting[key] = []
-            (self._short if len(key) <= _SHORT else self._long).submit(self._feed, key)
-        self._waiting[key].append(row)
+        if key in self._waiting:
+            self._waiting[key].append(row)
+            return
+        self._waiting[key] = [row]
+        (self._short if len(key) <= _SHORT else self._long).submit(self._feed, key)
 
     def arrive(self) -> list[tuple[Seated, Exception | None]]:
         """Give the rows whose beginnings were fed their state; return them, each with what was raised instead."""
@@ -60,6 +61,8 @@ class Beginnings:
             key, fed = self._done.popleft()
             for row in self._waiting.pop(key):
                 row.is_away = False
+                if fed is None:  # a row that came meanwhile starts again
+                    continue
                 if not isinstance(fed, Exception):
                     row.logits, row.state = fed
                     self._keep(key, fed, row)
@@ -67,7 +70,11 @@ class Beginnings:
         return arrived
 
     def _feed(self, key: tuple[int, ...]) -> None:
-        """Feed a beginning; runs in a thread."""
+        """Feed a beginning, unless all that wait for it have gone; runs in a thread."""
+        if all(row.job.is_stopped for row in tuple(self._waiting[key])):
+            self._done.append((key, None))
+            self._wake()
+            return
         try:
             logits, state = self._stepper.forward(np.array([key], np.int64), self._stepper.initial_state(1))
             self._done.append((key, (logits[0], state)))

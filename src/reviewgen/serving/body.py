@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,6 +12,7 @@ from reviewgen.serving.problems import Problem
 __all__ = ["parse_object", "read_body"]
 
 _MAX_DIGITS = 1000  # of a whole number; Python refuses some thousands of them in its own words
+_DIGITS = re.compile(rb"[0-9]{1001}")
 
 
 async def read_body(request: Request, max_bytes: int, stall_seconds: float, total_seconds: float) -> bytes:
@@ -62,8 +64,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
         Problem: It is not UTF-8, not JSON, nested too deeply or not an object, or holds NaN, half of a surrogate pair or a number
             of more than 1,000 digits.
     """
+    parse_int = _parse_int if _DIGITS.search(body) else None  # a function takes ten times as long
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_parse_int)
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_int=parse_int)
         if b"\\u" in body:  # only an escape can be half of a pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:

@@ -4,16 +4,18 @@ The engine's text includes the stop string that ended it, OpenAI's does not; so 
 string is held back until it is known.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from reviewgen.serving.events import EndEvent, Span, TokenEvent
+from reviewgen.serving.events import EndEvent, Scored, Span, TokenEvent
 
 __all__ = ["FINISH_REASONS", "Choice", "Piece", "logprobs_of", "own_tokens", "spans_of"]
 
 _END = "<|endoftext|>"  # OpenAI's name of the token that ends a text
+_IMPOSSIBLE = -9999.0  # OpenAI's log probability of a token that the model rules out
 FINISH_REASONS = {"end": "stop", "stop": "stop"}  # every other reason of ours is a text that was cut off: "length"
 
 
@@ -25,11 +27,15 @@ class Piece:
         text: The characters.
         tokens: The new tokens, each with the index in prompt and text at which it starts.
         is_last: Whether the text has ended with it.
+        prompt: The tokens of the prompt, of the first piece of a text whose prompt is scored.
+        ended: The score of the end, with the index where it is; of the last piece of such a text that ended by itself.
     """
 
     text: str
     tokens: Sequence[tuple[int, TokenEvent]]
     is_last: bool
+    prompt: Sequence[tuple[int, TokenEvent]] = ()
+    ended: tuple[int, Scored] | None = None
 
 
 @dataclass
@@ -40,6 +46,8 @@ class Choice:
         prompt: Its prompt.
         stops: The strings that end it.
         echo: Whether the first piece starts with the prompt.
+        scores_prompt: Whether it also has the prompt's tokens, before which nothing is sent.
+        starts_with_bos: Whether these begin with bos.
         text: The characters after the prompt so far; without the stop string once it has ended.
         end: How it ended; None while it goes on.
         log_probability: The sum over its tokens, in nats.
@@ -49,13 +57,27 @@ class Choice:
     prompt: str
     stops: Sequence[str] = ()
     echo: bool = False
+    scores_prompt: bool = False
+    starts_with_bos: bool = False
     text: str = ""
     end: EndEvent | None = None
     log_probability: float = 0.0
     tokens: int = 0
+    _prompt: list[tuple[int, TokenEvent]] | None = None
     _held: list[tuple[int, TokenEvent]] = field(default_factory=list)
     _released: int = 0
     _is_reported: bool = False
+
+    def add_prompt(self, tokens: Sequence[TokenEvent], bos_id: int) -> None:
+        """Set the tokens of the prompt."""
+        bos = [TokenEvent(0, bos_id, "", math.nan, ())] if self.starts_with_bos else []
+        starts = accumulate((len(token.text) for token in (*bos, *tokens)), initial=0)
+        self._prompt = list(zip(starts, (*bos, *tokens), strict=False))
+
+    @property
+    def scored_tokens(self) -> int:
+        """The number of tokens that the next piece has."""
+        return len(self._prompt or ()) + len(self._held)
 
     def add(self, event: TokenEvent) -> None:
         """Append a token."""
@@ -74,6 +96,8 @@ class Choice:
 
     def release(self) -> Piece:
         """Return what may be sent by now and was not yet."""
+        if self.scores_prompt and self._prompt is None:
+            return Piece("", [], False)
         until = len(self.text) if self.end else self._last_boundary()
         start = len(self.prompt) + until
         is_cut = self.end is None or self.end.reason == "stop"
@@ -87,7 +111,9 @@ class Choice:
             text, self.echo = self.prompt + text, False
         self._released = max(self._released, until)
         is_last, self._is_reported = self.end is not None and not self._is_reported, self.end is not None
-        return Piece(text, ready, is_last)
+        prompt, self._prompt = self._prompt or (), [] if self.scores_prompt else None
+        scored = self.end.ended if self.end and is_last and self.scores_prompt else None
+        return Piece(text, ready, is_last, prompt, None if scored is None else (start, scored))
 
     def _last_boundary(self) -> int:
         """Return where the last token ends that has no part of what may be a stop string."""
@@ -119,22 +145,32 @@ def _first_stop(text: str, stops: Sequence[str], start: int) -> int:
 
 def logprobs_of(piece: Piece, count: int, eos_id: int) -> dict[str, Any]:
     """Return the log probabilities of a piece, in OpenAI's format: those of the token taken, and of the most probable ones."""
-    top = [_top_logprobs(event, count, eos_id) for _, event in piece.tokens]
+    listed = [*piece.prompt, *piece.tokens]
+    if piece.ended is not None:
+        start, scored = piece.ended
+        listed.append((start, TokenEvent(0, eos_id, _END, *scored)))
     return {
-        "tokens": [event.text for _, event in piece.tokens],
-        "token_logprobs": [event.logprob for _, event in piece.tokens],
-        "top_logprobs": top,
-        "text_offset": [start for start, _ in piece.tokens],
+        "tokens": [event.text for _, event in listed],
+        "token_logprobs": [_number(event.logprob) for _, event in listed],
+        "top_logprobs": [_top_logprobs(event, count, eos_id) for _, event in listed],
+        "text_offset": [start for start, _ in listed],
     }
 
 
-def _top_logprobs(event: TokenEvent, count: int, eos_id: int) -> dict[str, float]:
-    """Return log probabilities by text: of the token taken, then of the most probable token with each text."""
+def _top_logprobs(event: TokenEvent, count: int, eos_id: int) -> dict[str, float] | None:
+    """Return log probabilities by text: of the token taken, then of the most probable token with each text; None for bos."""
+    if (own := _number(event.logprob)) is None:
+        return None
     top: dict[str, float] = {}
     for token, text, logprob in event.alternatives[:count]:
         if token != event.token:
             top.setdefault(_END if token == eos_id else text, logprob)
-    return top | {event.text: event.logprob}
+    return top | {event.text: own}
+
+
+def _number(logprob: float) -> float | None:
+    """Return a log probability as a number of JSON; None for bos, which has none."""
+    return None if math.isnan(logprob) else max(logprob, _IMPOSSIBLE)
 
 
 def own_tokens(piece: Piece, count: int, eos_id: int) -> list[dict[str, Any]]:

@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from reviewgen.serving.choices import Choice, Piece, logprobs_of, own_tokens, spans_of
-from reviewgen.serving.events import EndEvent, Event, FailedEvent
+from reviewgen.serving.events import EndEvent, Event, FailedEvent, PromptEvent
 from reviewgen.serving.problems import problem_of
 from reviewgen.serving.protocol import Call
 
 __all__ = ["Completion"]
+
+_LARGE = 4096  # log probabilities
 
 
 @dataclass
@@ -22,13 +24,14 @@ class Completion:
     Attributes:
         model: The name of its model.
         call: What was asked for.
-        eos_id: The token that ends a text.
+        bos_id, eos_id: The tokens before a text, and that end it.
         id: Its name, for the client's log.
         created: When it came, in seconds since 1970.
     """
 
     model: str
     call: Call
+    bos_id: int
     eos_id: int
     id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -36,8 +39,15 @@ class Completion:
     @cached_property
     def choices(self) -> list[Choice]:
         """All texts that are generated, by their number in the request."""
-        request, echo = self.call.request, bool(self.call.fields.echo)
-        return [Choice(prompt, request.config.stop_strings, echo) for prompt in request.prompts]
+        fields, request = self.call.fields, self.call.request
+        own = request.config.stop_strings, bool(fields.echo), fields.scores_prompts
+        return [Choice(prompt, *own, bos) for prompt, bos in zip(request.prompts, self.call.starts_with_bos, strict=True)]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the next response or chunk has so many numbers that its JSON takes long."""
+        logprobs = self.call.fields.logprobs
+        return logprobs is not None and sum(choice.scored_tokens for choice in self.choices) * (2 + logprobs) > _LARGE
 
     @property
     def is_over(self) -> bool:
@@ -55,6 +65,8 @@ class Completion:
                 raise problem_of(event.error)
             if isinstance(event, EndEvent):
                 self.choices[event.number].finish(event)
+            elif isinstance(event, PromptEvent):
+                self.choices[event.number].add_prompt(event.tokens, self.bos_id)
             else:
                 self.choices[event.number].add(event)
 
@@ -68,7 +80,7 @@ class Completion:
         more = {"usage": None} if self.call.include_usage else {}
         for index, choice in enumerate(self.choices):
             piece = choice.release()
-            if piece.is_last or piece.text or piece.tokens:
+            if piece.is_last or piece.text or piece.tokens or piece.prompt:
                 yield self._object([self._choice(index, choice, piece)]) | more
 
     def last_chunk(self) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from reviewgen.generation.rows import Row, row_of_ids
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Stepper, StepState, SupportsSample
 from reviewgen.serving.batch import Batch, failure
-from reviewgen.serving.events import EndEvent, Event, FailedEvent, Span, TokenEvent
+from reviewgen.serving.events import EndEvent, Event, FailedEvent, PromptEvent, Span, TokenEvent
 from reviewgen.serving.jobs import Job, choose
 from reviewgen.serving.offline import Offline, is_offline
+from reviewgen.serving.prompt_scores import PromptScores
 from reviewgen.serving.scores import Scorer
 from reviewgen.serving.steppers import OneAtATime
 
-__all__ = ["EndEvent", "Engine", "FailedEvent", "Job", "Stats", "TokenEvent"]
+__all__ = ["EndEvent", "Engine", "FailedEvent", "Job", "PromptEvent", "Stats", "TokenEvent"]
 
 _LOG = logging.getLogger(__name__)
 _MAX_THREADS = 4
@@ -56,13 +57,16 @@ class Engine:
         max_rows: How many texts are advanced side by side; others wait.
         threads: How many threads compute where many texts are advanced; one for each core, at most four, if not given.
 
+    Attributes:
+        model: The model.
+
     Raises:
         GenerationError: The model's weights are damaged.
         BrokenPlugin: The model's state grows with the text, so that texts of different lengths cannot be advanced together.
     """
 
     def __init__(self, model: ReviewModel, max_rows: int = 64, threads: int | None = None) -> None:
-        generator = model.generator
+        self.model, generator = model, model.generator
         if not isinstance(generator.stepper, SupportsSample):
             generator = generator.with_stepper(OneAtATime(generator.stepper))
         _refuse_growing(generator.stepper, generator.tokenizer.bos_id)
@@ -72,6 +76,7 @@ class Engine:
         cores = min(_MAX_THREADS, os.cpu_count() or 1) if threads is None else threads
         self._batch = Batch(generator.stepper, scorer, self._copied, self._wake_up, cores)
         self._offline = Offline(self._generator, scorer, self._copied)
+        self._prompt_scores = PromptScores(generator.stepper, scorer, generator.tokenizer, generator.pieces)
         self._inbox: deque[Job] = deque()
         self._jobs: list[Job] = []
         self._wake, self._lock, self._guard_lock = threading.Event(), threading.Lock(), threading.Lock()
@@ -87,6 +92,7 @@ class Engine:
         *,
         tokens: bool = True,
         prompt_ids: Sequence[Sequence[int]] | None = None,
+        score_prompts: bool = False,
     ) -> Job:
         """Start to generate the texts of a request.
 
@@ -98,6 +104,8 @@ class Engine:
             tokens: Whether tokens are delivered; else only the ends of texts.
             prompt_ids: The token ids of each of the request's prompts, which are then fed as they are. Beam search and
                 ``must_include`` tokenize the prompts instead.
+            score_prompts: Whether the tokens of each prompt are delivered first, scored as those of the text; needs
+                ``prompt_ids`` and ``alternatives``, and neither beam search nor ``must_include``.
 
         Returns:
             The job, to cancel it, and to tell how many events were taken: one with more than some hundreds of untaken events
@@ -110,11 +118,13 @@ class Engine:
         """
         if request.hooks is not None and request.hooks.streamer is not None:
             raise ConfigError("An engine delivers the tokens itself: leave the streamer out.")
+        if score_prompts and (prompt_ids is None or alternatives is None or is_offline(request)):
+            raise ConfigError("Prompts are scored by their ids, with alternatives; not for beam search or must_include.")
         starts = self._starts(request, prompt_ids)
         with self._guard_lock:  # an index builds a guard when it is first asked for, which takes a while
             guard = self._generator.guard(request)
         decoder = self._generator.decoder(request, guard, request.deadline(), starts)
-        job = Job(request, decoder, starts, deliver, alternatives, tokens, self._wake_up)
+        job = Job(request, decoder, starts, deliver, alternatives, tokens, score_prompts, self._wake_up)
         with self._lock:
             if self._is_closed:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
@@ -204,6 +214,8 @@ class Engine:
             self._jobs.append(job)
             if is_offline(job.request):
                 self._offline.start(job)
+            elif job.is_held:
+                self._prompt_scores.start(job)
         if any(job.is_done for job in self._jobs):
             self._jobs = [job for job in self._jobs if not job.is_done]
 
@@ -223,6 +235,7 @@ class Engine:
         self._jobs.clear()
         self._inbox.clear()
         self._offline.close()
+        self._prompt_scores.close()
         self._batch.close()
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 from reviewgen.errors import ReviewgenError
 from reviewgen.novelty import Span
 
-__all__ = ["Alternative", "EndEvent", "Event", "FailedEvent", "Span", "TokenEvent"]
+__all__ = ["Alternative", "EndEvent", "Event", "FailedEvent", "PromptEvent", "Scored", "Span", "TokenEvent"]
 
 
 class Alternative(NamedTuple):
@@ -21,6 +21,13 @@ class Alternative(NamedTuple):
     token: int
     text: str
     logprob: float
+
+
+class Scored(NamedTuple):
+    """The log probability (nats) of a token, and the most probable tokens in its place."""
+
+    logprob: float
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class TokenEvent(NamedTuple):
@@ -41,6 +48,18 @@ class TokenEvent(NamedTuple):
     alternatives: tuple[Alternative, ...]
 
 
+class PromptEvent(NamedTuple):
+    """The tokens of a text's prompt, with their log probabilities; comes before the text's new tokens, only if asked for.
+
+    Attributes:
+        number: The number of the text in the request.
+        tokens: The tokens; the first one follows bos and the conditions.
+    """
+
+    number: int
+    tokens: Sequence[TokenEvent]
+
+
 class EndEvent(NamedTuple):
     """A text is complete.
 
@@ -53,6 +72,7 @@ class EndEvent(NamedTuple):
         copied: The copied spans, with ``novelty``; their offsets count characters of ``text`` as the tokens decode.
         ids: The token ids of the text, those of the prompt included.
         exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+        ended: The log probability of the end, with alternatives, if tokens have them and the text ended by itself.
     """
 
     number: int
@@ -63,6 +83,7 @@ class EndEvent(NamedTuple):
     copied: tuple[Span, ...]
     ids: Sequence[int]
     exceeds_max_copy: bool = False
+    ended: Scored | None = None
 
 
 class FailedEvent(NamedTuple):
@@ -71,4 +92,4 @@ class FailedEvent(NamedTuple):
     error: ReviewgenError
 
 
-Event: TypeAlias = TokenEvent | EndEvent | FailedEvent
+Event: TypeAlias = PromptEvent | TokenEvent | EndEvent | FailedEvent

@@ -30,7 +30,7 @@ class CompletionFields:
         stop: A text ends before the first occurrence of this string, or of any of these, up to 16.
         seed: The same seed gives the same texts.
         logprobs: Also return the log probabilities of this many most probable tokens, up to 20, and of the token taken.
-        echo: Whether a returned text starts with its prompt.
+        echo: Whether a returned text starts with its prompt; with logprobs, its tokens are scored, too, and max_tokens may be 0.
         stream: Whether to send the texts while they are generated, as server-sent events.
         stream_options: {"include_usage": true} sends the numbers of tokens at the end of a stream.
         presence_penalty: Not supported; only 0 is accepted. repetition_penalty is.
@@ -88,6 +88,11 @@ class CompletionFields:
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+
+    @property
+    def scores_prompts(self) -> bool:
+        """Whether the log probabilities of the prompts are returned, too."""
+        return bool(self.echo) and self.logprobs is not None
 
     @property
     def texts_per_prompt(self) -> int:

@@ -18,8 +18,8 @@ from reviewgen.generation import Request
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import StepState
-from reviewgen.serving.events import EndEvent, Event, FailedEvent
-from reviewgen.serving.outlet import Hold, Outlet, Scored
+from reviewgen.serving.events import EndEvent, Event, FailedEvent, Scored
+from reviewgen.serving.outlet import Hold, Outlet
 
 __all__ = ["MAX_UNTAKEN", "Job", "Seated", "choose"]
 
@@ -60,6 +60,7 @@ class Job:
         deliver: Is called with the events of a tick.
         alternatives: How many alternatives to each token are delivered; None computes no log probabilities.
         has_tokens: Whether tokens are delivered, or only the ends of texts.
+        is_held: Whether no row may be started until ``begin`` is called.
         wake: Is called when the engine may have something to do.
     """
 
@@ -71,13 +72,14 @@ class Job:
         deliver: Callable[[list[Event]], None],
         alternatives: int | None,
         has_tokens: bool,
+        is_held: bool,
         wake: Callable[[], None],
     ) -> None:
         self.request, self.decoder, self.deliver = request, decoder, deliver
-        self.alternatives, self.has_tokens = alternatives, has_tokens
+        self.alternatives, self.has_tokens, self.is_held, self.starts = alternatives, has_tokens, is_held, starts
         self.rows: list[Seated] = []  # started and not finished, in order
         self.is_cancelled = self.is_stopped = False
-        self._starts, self._wake, self._next = starts, wake, 0
+        self._wake, self._next = wake, 0
         self._events: list[Event] = []  # of this tick
         self._lengths: dict[int, tuple[int, int]] = {}  # of its finished rows
         self._untaken, self._lock = 0, threading.Lock()
@@ -93,6 +95,11 @@ class Job:
             if not self.is_stopped:
                 self.is_stopped = True
                 self._events.append(FailedEvent(error))
+        self._wake()
+
+    def begin(self) -> None:
+        """Let the rows be started. May be called in any thread."""
+        self.is_held = False
         self._wake()
 
     def taken(self, count: int) -> None:
@@ -116,7 +123,7 @@ class Job:
     @property
     def waiting(self) -> int:
         """The number of rows that were not started yet."""
-        return len(self._starts) - self._next
+        return len(self.starts) - self._next
 
     @cached_property
     def alike(self) -> Hashable:
@@ -136,7 +143,7 @@ class Job:
         """Return the row with this index among those that are not finished, which is started now if it was not; or None."""
         if index == len(self.rows) and self.waiting:
             number, self._next = self._next, self._next + 1
-            start = self._starts[number]
+            start = self.starts[number]
             random = np.random.default_rng((self.request.seed, number))
             row = replace(start, ids=list(start.ids), prefix=list(start.prefix), rng=random)
             outlet = Outlet(number, row, self.decoder.tokenizer, self.decoder.pieces, self.hold)
@@ -144,9 +151,11 @@ class Job:
         return self.rows[index] if index < len(self.rows) else None
 
     def add(self, events: Sequence[Event], finished: int = 0) -> None:
-        """Add events, to be delivered after this tick; ``finished`` of its rows were finished elsewhere."""
+        """Add events, to be delivered after this tick, of which only the last may be the end of a text; ``finished`` of its rows
+        were finished elsewhere."""
         with self._lock:
-            self._lengths |= {each.number: (each.prompt_tokens, each.new_tokens) for each in events if isinstance(each, EndEvent)}
+            if events and isinstance(end := events[-1], EndEvent):
+                self._lengths[end.number] = end.prompt_tokens, end.new_tokens
             self._events += events
             self._next += finished
         if finished:
@@ -169,7 +178,7 @@ class Job:
 
 def choose(jobs: Sequence[Job], seats: int) -> list[Seated]:
     """Return the rows of some jobs, in the order of their submission, that are advanced next; at most ``seats``."""
-    going = [job for job in jobs if job.can_go and not job.is_stopped]
+    going = [job for job in jobs if job.can_go and not job.is_stopped and not job.is_held]
     chosen: list[Seated] = []
     for index in count():
         before = len(chosen)

@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewgen.card import file_name
 from reviewgen.config import to_dict
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.model import ReviewModel
 
 __all__ = ["ServedModel", "check_names", "name_source"]
@@ -62,7 +62,7 @@ def name_source(given: str) -> tuple[str, str]:
     is_path = source.startswith(("/", "./", "../", "~")) or source in (".", "..")
     name = before if is_named else Path(source).expanduser().resolve().name if is_path else _without_revision(source)
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
-        raise ConfigError(f"{given!r} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
+        raise ConfigError(f"{quoted(given)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
     return name, source
 
 
@@ -75,7 +75,7 @@ def check_names(named: Sequence[tuple[str, str]]) -> None:
     seen: dict[str, str] = {}
     for name, source in named:
         if name in seen:
-            raise ConfigError(f"Two models are named {name!r}: {seen[name]} and {source}. Name one of them: NAME=MODEL.")
+            raise ConfigError(f"Two models are named {quoted(name)}: {seen[name]} and {source}. Name one of them: NAME=MODEL.")
         seen[name] = source
 
 

@@ -1,7 +1,7 @@
 """Requests that need whole texts before the first is known: beam search and ``must_include``.
 
-They are not advanced with the others: a thread of their own calls the Generator, one text of each request in turn, and delivers
-each text with all its tokens when it is complete.
+They are not advanced with the others: a thread of their own calls the Generator, and delivers each text with all its tokens when
+it is complete. Requests take turns after each block of tokens, so that a hopeless search does not hold up the others.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import numpy as np
 from reviewgen.generation import Generator, Request
 from reviewgen.generation.rows import Row
 from reviewgen.serving.batch import end_event, failure
-from reviewgen.serving.events import Event, Span
+from reviewgen.serving.events import Event, Scored, Span
 from reviewgen.serving.jobs import Job
-from reviewgen.serving.outlet import Outlet, Scored
+from reviewgen.serving.outlet import Outlet
 from reviewgen.serving.problems import OutOfTime
 from reviewgen.serving.scores import Scorer
 from reviewgen.serving.steppers import Stopped, stoppable
@@ -45,29 +45,28 @@ class Offline:
 
     def start(self, job: Job) -> None:
         """Generate the texts of a job, in turn with those of the others."""
-        self._pool.submit(self._turn, job, enumerate(self._rows(job)))
+        self._pool.submit(self._turn, job, self._turns(job))
 
     def close(self) -> None:
         """End the thread."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _turn(self, job: Job, rows: Iterator[tuple[int, Row]]) -> None:
-        """Generate the next text of a job, and queue again for the one after it; runs in the thread."""
+    def _turn(self, job: Job, turns: Iterator[None]) -> None:
+        """Go on with a job, and queue again; runs in the thread."""
         if job.is_stopped:
             return
         try:
-            for number, row in rows:
-                job.add(self._events(job, number, row), finished=1)
+            for _ in turns:
                 with contextlib.suppress(RuntimeError):  # the engine was closed
-                    self._pool.submit(self._turn, job, rows)
+                    self._pool.submit(self._turn, job, turns)
                 return
         except Stopped:
             pass
         except Exception as error:  # a model may raise anything
             job.fail(failure(error))
 
-    def _rows(self, job: Job) -> Iterator[Row]:
-        """Yield the complete rows of a job, whose time counts from its submission.
+    def _turns(self, job: Job) -> Iterator[None]:
+        """Generate the texts of a job, and yield after each part of the work; its time counts from its submission.
 
         Raises:
             OutOfTime: It is over before the first text is begun.
@@ -79,7 +78,12 @@ class Offline:
                 raise OutOfTime("The time of the request was over before its turn came: others were before it. Try again later.")
             request = replace(request, config=replace(request.config, max_time=left))
         stepper = stoppable(self._generator.stepper, lambda: job.is_stopped)
-        yield from self._generator.with_stepper(stepper).generate(request)
+        generator, number = self._generator.with_stepper(stepper), 0
+        for row in generator.search(request) if request.must_include else generator.generate(request):
+            if row is not None:
+                job.add(self._events(job, number, row), finished=1)
+                number += 1
+            yield
 
     def _events(self, job: Job, number: int, row: Row) -> list[Event]:
         """Return the events of a complete text."""

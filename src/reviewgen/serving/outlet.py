@@ -8,25 +8,18 @@ What was delivered is never wrong. A token is held back
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from reviewgen.generation import Pieces
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 from reviewgen.sentences import sentence_ends
-from reviewgen.serving.events import Alternative, TokenEvent
+from reviewgen.serving.events import Scored, TokenEvent
 
-__all__ = ["Hold", "Outlet", "Scored"]
+__all__ = ["Hold", "Outlet"]
 
 Hold: TypeAlias = Literal["nothing", "sentence", "everything"]
 """What of a text that is not complete is held back."""
-
-
-class Scored(NamedTuple):
-    """The log probability (nats) of a token, and the most probable tokens in its place."""
-
-    logprob: float
-    alternatives: tuple[Alternative, ...] = ()
 
 
 _NOT_ASKED = Scored(math.nan)
@@ -47,7 +40,7 @@ class Outlet:
         self._text = ""  # after the prompt, whole characters only
         self._ends: list[int] = []  # its length after each new token
         self._sent, self._safe = 0, 0  # events; characters that can no longer be removed
-        self._is_whole = False  # whether the last token ends a character, so that the next one's text stands for itself
+        self._whole: tuple[int, int] | None = None  # ids and characters up to the last token that ended a character
         self._adds_up = isinstance(tokenizer, SupportsTokenBytes)  # whether a text is that of its tokens, one after another
 
     def take(self, scores: Sequence[Scored]) -> list[TokenEvent]:
@@ -66,13 +59,18 @@ class Outlet:
         """Append the texts of the new tokens."""
         row, known = self._row, self._pieces.texts
         for index in range(len(row.ids) - row.new_tokens + len(self._ends), len(row.ids)):
-            piece = known[row.ids[index]]
-            if piece and self._is_whole and self._adds_up:
+            piece, whole = known[row.ids[index]], self._whole if self._adds_up else None
+            if piece and whole is not None and whole[0] == index:
                 self._text += piece
+                self._whole = index + 1, len(self._text)
             else:
-                whole = self._tokenizer.decode(row.ids[: index + 1])[row.prompt_length :]
-                self._text = whole.rstrip("\ufffd")
-                self._is_whole = len(self._text) == len(whole)
+                if whole is None:
+                    text = self._tokenizer.decode(row.ids[: index + 1])[row.prompt_length :]
+                else:
+                    text = self._text[: whole[1]] + self._tokenizer.decode(row.ids[whole[0] : index + 1])
+                self._text = text.rstrip("\ufffd")
+                if len(self._text) == len(text):
+                    self._whole = index + 1, len(text)
             self._ends.append(len(self._text))
 
     def _releasable(self) -> int:

@@ -9,6 +9,7 @@ from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenE
 __all__ = ["OutOfTime", "Problem", "problem_of", "too_busy"]
 
 _MAX_MESSAGE = 500  # characters; a value of the request may be long
+_MAX_READ = 4000  # of a message whose names and values are replaced
 _NAMES = {  # of settings in Python, and of the fields that they are here
     "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
@@ -53,12 +54,19 @@ class Problem(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the body of the response, in OpenAI's format."""
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": _shorten(_in_json(self.message)), "type": kind, "param": self.param, "code": self.code}}
+        return {
+            "error": {
+                "message": _shorten(_in_json(_shorten(self.message, _MAX_READ))),
+                "type": kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
 
 
 def problem_of(error: ReviewgenError) -> Problem:
     """Return the problem that an error of the library is for the one who sent the request."""
-    message = re.sub(r"\b(" + "|".join(_NAMES) + r")\b", lambda match: _NAMES[match[0]], str(error))
+    message = re.sub(r"\b(" + "|".join(_NAMES) + r")\b", lambda match: _NAMES[match[0]], _shorten(str(error), _MAX_READ))
     param = next((name for pattern, name in _PARAMS if re.search(pattern, message)), None)
     if isinstance(error, OutOfTime):
         return Problem(503, message, code="timeout")
@@ -80,7 +88,7 @@ def _in_json(message: str) -> str:
     return _VALUES.sub(lambda match: _JSON.get(match[0], match[0]), message.replace(" or none; got ", " or null; got "))
 
 
-def _shorten(message: str) -> str:
+def _shorten(message: str, longest: int = _MAX_MESSAGE) -> str:
     """Return a message with its middle left out if it is long."""
-    half = _MAX_MESSAGE // 2 - 2
-    return message if len(message) <= _MAX_MESSAGE else f"{message[:half]} … {message[-half:]}"
+    half = longest // 2 - 2
+    return message if len(message) <= longest else f"{message[:half]} … {message[-half:]}"

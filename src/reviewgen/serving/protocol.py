@@ -20,6 +20,7 @@ from reviewgen.serving.problems import Problem, problem_of
 __all__ = ["Call", "find_model", "make_call"]
 
 _MAX_WORDS = 16  # of must_include
+_MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
 _NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "logit_bias": {}, "suffix": ""}
 _INSTEAD = {
     "presence_penalty": "Use repetition_penalty.",
@@ -38,12 +39,14 @@ class Call:
     Attributes:
         fields: Its fields.
         request: What the engine is asked for: text number i continues prompt i // fields.tries_per_prompt.
-        prompt_ids: The token ids of each text's prompt; None where prompts are texts.
+        prompt_ids: The token ids of each text's prompt; None where prompts are texts, and not to be scored.
+        starts_with_bos: Whether the ids that the client sent begin with bos, for each text.
     """
 
     fields: CompletionFields
     request: Request
     prompt_ids: Sequence[Sequence[int]] | None = None
+    starts_with_bos: Sequence[bool] = ()
 
     @property
     def include_usage(self) -> bool:
@@ -92,14 +95,19 @@ def make_call(body: Mapping[str, Any], model: ReviewModel, limits: Limits) -> Ca
     _refuse_unsupported(fields)
     _refuse_pairs(fields)
     _refuse_too_much(fields, body.get("prompt"), limits)  # before the prompts are decoded, which takes a while
-    prompts, ids = _read_prompts(body.get("prompt"), model.tokenizer)
+    prompts, ids, with_bos = _read_prompts(body.get("prompt"), model.tokenizer)
+    if fields.scores_prompts and ids is None:  # a prompt is scored as it is: its last word is not sampled again
+        ids = [list(model.tokenizer.encode(prompt)) for prompt in prompts]
+        prompts = [model.tokenizer.decode(each) for each in ids]
     _refuse_long(sum(map(len, prompts)), "characters", limits)
     try:
         request = _make_request(fields, prompts, model, limits)
     except ReviewgenError as error:
         raise problem_of(error) from None
+    _refuse_many_numbers(fields, ids, request)
     tries = range(fields.tries_per_prompt)
-    return Call(fields, request, None if ids is None else [each for each in ids for _ in tries])
+    repeated = [each for each in with_bos for _ in tries]
+    return Call(fields, request, None if ids is None else [each for each in ids for _ in tries], repeated)
 
 
 def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
@@ -118,17 +126,19 @@ def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
         raise Problem(400, str(error), param if param in known else None, "invalid_value") from None
 
 
-def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]] | None]:
-    """Return the prompts as texts, and their token ids if they are given as such; none given is the empty text."""
+def _read_prompts(prompt: Any, tokenizer: Tokenizer) -> tuple[list[str], list[list[int]] | None, list[bool]]:
+    """Return the prompts as texts, none given as the empty text; their token ids if they are given as such, without bos; and
+    which of these begin with bos."""
     if prompt is None or isinstance(prompt, str):
-        return [prompt or ""], None
+        return [prompt or ""], None, [False]
     if isinstance(prompt, list) and prompt:
         if all(isinstance(part, str) for part in prompt):
-            return prompt, None
+            return prompt, None, [False] * len(prompt)
         lists = [prompt] if all(map(_is_whole, prompt)) else prompt
         if all(isinstance(part, list) and all(map(_is_whole, part)) for part in lists):
-            ids = [part[1:] if part[:1] == [tokenizer.bos_id] else part for part in lists]
-            return [_decode(part, tokenizer) for part in ids], ids
+            with_bos = [part[:1] == [tokenizer.bos_id] for part in lists]
+            ids = [part[has_bos:] for part, has_bos in zip(lists, with_bos, strict=True)]
+            return [_decode(part, tokenizer) for part in ids], ids, with_bos
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
     raise Problem(400, f"prompt must be {accepted}; got {prompt!r}.", "prompt", "invalid_value")
 
@@ -171,7 +181,8 @@ def _refuse_pairs(fields: CompletionFields) -> None:
     _refuse_if(best_of < n, "best_of", f"best_of={best_of} is below n={n}: raise it, or leave it out.")
     _refuse_if(best_of > n and fields.stream, "best_of", "best_of chooses among whole texts: it cannot be combined with stream.")
     _refuse_if(fields.stream_options and not fields.stream, "stream_options", "stream_options needs stream: true.")
-    _refuse_if(fields.echo and fields.logprobs is not None, "echo", "echo cannot be combined with logprobs: prompts have none.")
+    searches = fields.scores_prompts and bool(fields.must_include)
+    _refuse_if(searches, "echo", "must_include cannot be combined with echo and logprobs: leave one of them out.")
     _refuse_if(lacks_filter, "max_copy", 'max_copy needs novelty: "filter".')
     _refuse_if(is_greedy, "must_include", "must_include samples texts until one fits, so it needs a temperature above 0.")
 
@@ -199,6 +210,17 @@ def _refuse_long(length: int, unit: str, limits: Limits) -> None:
     if length > limits.max_prompt:
         message = f"The prompts may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
         raise Problem(400, message, "prompt", "limit_exceeded")
+
+
+def _refuse_many_numbers(fields: CompletionFields, ids: Sequence[Sequence[int]] | None, request: Request) -> None:
+    """Raise where a response would have millions of log probabilities at once."""
+    if fields.logprobs is None:
+        return
+    prompts = sum(map(len, ids or ())) * fields.tries_per_prompt if fields.scores_prompts else 0
+    new = 0 if fields.stream else request.config.max_new_tokens * len(request.prompts)
+    if (count := (prompts + new) * (1 + fields.logprobs)) > _MAX_NUMBERS:
+        message = f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have {count:,}"
+        raise Problem(400, f"{message}: ask for fewer texts or tokens, lower logprobs, or stream.", "logprobs", "limit_exceeded")
 
 
 def _measure(prompt: Any) -> tuple[int, int, str]:
@@ -233,5 +255,7 @@ def _make_request(fields: CompletionFields, prompts: Sequence[str], model: Revie
         stop_strings=fields.stops or saved.stop_strings,
     )
     options: dict[str, Any] = {name: getattr(fields, name) for name in _SAME} | {"temperature": fields.temperature or None}
+    if fields.scores_prompts and fields.finish is None:
+        options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
     repeated = [prompt for prompt in prompts for _ in range(fields.tries_per_prompt)]
     return make_request(repeated, defaults, cast(GenerateOptions, options), model.tokenizer, model.conditions)

@@ -20,15 +20,14 @@ import uvicorn
 from starlette.applications import Starlette
 
 from reviewgen.api import load
-from reviewgen.errors import ConfigError, ReviewgenError, StorageError
-from reviewgen.model import ReviewModel
+from reviewgen.errors import ConfigError, ReviewgenError, StorageError, quoted
 from reviewgen.serving.app import create_app
 from reviewgen.serving.engine import Engine
 from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.service import Service
 
-__all__ = ["ServerOptions", "is_loopback", "load_models", "make_app", "make_server", "open_socket", "run"]
+__all__ = ["ServerOptions", "is_loopback", "load_engines", "make_app", "make_server", "open_socket", "run"]
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _HURRY_SECONDS = 1.0  # after a second Ctrl-C, for the errors to be sent
@@ -75,7 +74,9 @@ def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
-        raise ConfigError(f"{host!r} is not an address: {error.strerror}. Give one of this machine, as in 127.0.0.1.") from None
+        raise ConfigError(
+            f"{quoted(host)} is not an address: {error.strerror}. Give one of this machine, as in 127.0.0.1."
+        ) from None
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -97,31 +98,35 @@ def _bind_error(host: str, port: int, error: OSError) -> ReviewgenError:
     return ConfigError(f"{host} is not an address of this machine: {error.strerror}.")
 
 
-def load_models(
-    sources: Mapping[str, str], weight_bits: int = 32, leave_out: Callable[[str, ReviewgenError], None] | None = None
-) -> dict[str, ReviewModel]:
-    """Return the models that load and that an engine can run, by name.
+def load_engines(
+    sources: Mapping[str, str],
+    weight_bits: int = 32,
+    leave_out: Callable[[str, ReviewgenError], None] | None = None,
+    max_rows: int = Limits.max_rows,
+) -> dict[str, Engine]:
+    """Return engines of the models that load and that an engine can run, by name.
 
     Args:
         sources: Their sources, by name.
         weight_bits: The bits of a weight.
         leave_out: Is called with the name of each other one, and why; without it, that is raised.
+        max_rows: How many texts of a model are generated side by side.
 
     Raises:
         ReviewgenError: No model is left; or one fails, and there is no ``leave_out``.
     """
-    models: dict[str, ReviewModel] = {}
+    engines: dict[str, Engine] = {}
     for number, (name, source) in enumerate(sources.items(), 1):
         try:
-            model = load(source, weight_bits=weight_bits)
-            Engine(model).close()
-            models[name] = model
+            engines[name] = Engine(load(source, weight_bits=weight_bits), max_rows=max_rows)
         except ReviewgenError as error:
-            is_last_chance = number == len(sources) and not models
+            is_last_chance = number == len(sources) and not engines
             if leave_out is None or is_last_chance:
+                for engine in engines.values():
+                    engine.close(drain=False)
                 raise type(error)(f"{source} cannot be served: {error}") from None
             leave_out(name, error)
-    return models
+    return engines
 
 
 class _Server(uvicorn.Server):
@@ -185,9 +190,9 @@ def make_server(app: Starlette, announce: Callable[[], None], access_log: bool =
     return _Server(config, announce)
 
 
-def make_app(options: ServerOptions, models: Mapping[str, ReviewModel]) -> Starlette:
-    """Return the application for some models as ``options`` says; raises as ``create_app``."""
-    return create_app(models, limits=options.limits, keys=options.keys, cors_origins=options.cors_origins, page=options.page)
+def make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlette:
+    """Return the application for some engines as ``options`` says; raises as ``create_app``."""
+    return create_app(engines, limits=options.limits, keys=options.keys, cors_origins=options.cors_origins, page=options.page)
 
 
 def run(app: Starlette, listening: socket.socket, announce: Callable[[], None], access_log: bool = False) -> None:
@@ -209,6 +214,7 @@ def _log(access_log: bool) -> None:
     """Log faults, and each request if asked for, to standard error; headers, and so the keys, are never logged."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda record: "WebSocket library" not in record.getMessage())  # uvicorn's advice to install one
     logger = logging.getLogger("uvicorn")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.WARNING)

@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError
+from reviewgen.generation import Request
 from reviewgen.serving.completion import Completion
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.events import Event
@@ -27,7 +29,7 @@ from reviewgen.serving.protocol import find_model, make_call
 __all__ = ["Answer", "Service"]
 
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
-_FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.0005, 0.1  # the more requests, the larger the parts
+_FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.001, 0.1  # the more requests, the larger the parts
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _DONE = b"data: [DONE]\n\n"
 _STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -40,18 +42,22 @@ class Service:
     Args:
         models: The models.
         limits: The limits of a request.
+        engines: The engines, by name, of models that have one already.
 
     Raises:
         ReviewgenError: A model cannot be served: its weights are damaged, or its state grows with the text.
     """
 
-    def __init__(self, models: Sequence[ServedModel], limits: Limits) -> None:
+    def __init__(self, models: Sequence[ServedModel], limits: Limits, engines: Mapping[str, Engine]) -> None:
         self.models = {model.name: model for model in models}
         self.limits, self.metrics = limits, Metrics()
-        self.engines: dict[str, Engine] = {}
+        self.engines = dict(engines)
         self._running: set[Inbox[Event]] = set()
         self._is_closing = False
+        self._submitting: Counter[tuple[str, bool]] = Counter()  # texts that are on their way to an engine
         for name, each in self.models.items():
+            if name in self.engines:
+                continue
             try:
                 self.engines[name] = Engine(each.model, max_rows=limits.max_rows)
             except ReviewgenError as error:
@@ -100,7 +106,7 @@ class Service:
         """Return the answer to a request.
 
         Raises:
-            Problem: A field is wrong, the queue is full, or the server is shutting down.
+            Problem: A field is wrong, or the server is shutting down.
         """
         if self._is_closing:
             headers = {"retry-after": "5", "connection": "close"}
@@ -110,11 +116,24 @@ class Service:
             raise Problem(400, f"model must be a string; got {name!r}.", "model", "invalid_value")
         served = self.find(name)
         call = make_call(body, served.model, self.limits)
-        stats = self.engines[served.name].stats()
-        waiting = stats.offline_rows if is_offline(call.request) else stats.waiting_rows
-        if waiting + len(call.request.prompts) > self.limits.max_waiting:
+        return Answer(self, Completion(served.name, call, served.model.tokenizer.bos_id, served.model.tokenizer.eos_id))
+
+    @contextlib.contextmanager
+    def place(self, model: str, request: Request) -> Iterator[None]:
+        """Keep places in the queue for the texts of a request while it is submitted, which may wait for another thread.
+
+        Raises:
+            Problem: The queue is full.
+        """
+        kind, texts, stats = (model, is_offline(request)), len(request.prompts), self.engines[model].stats()
+        waiting = (stats.offline_rows if kind[1] else stats.waiting_rows) + self._submitting[kind]
+        if waiting + texts > self.limits.max_waiting:
             raise too_busy(waiting)
-        return Answer(self, Completion(served.name, call, served.model.tokenizer.eos_id))
+        self._submitting[kind] += texts
+        try:
+            yield
+        finally:
+            self._submitting[kind] -= texts
 
 
 @dataclass
@@ -141,7 +160,8 @@ class Answer:
                 else:
                     async for _ in events:
                         pass
-                    await JSONResponse(self.completion.whole(), headers=self._headers)(scope, receive, send)
+                    body = await self._encoded(lambda: _encode(self.completion.whole(), self.completion.is_large))
+                    await Response(body, headers=self._headers, media_type="application/json")(scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
             metrics.disconnects.labels(model).inc()
         finally:
@@ -169,11 +189,13 @@ class Answer:
 
     async def _submit(self, inbox: Inbox[Event]) -> Job:
         call, engine = self.completion.call, self.service.engines[self.completion.model]
-        submit = partial(engine.submit, call.request, inbox.deliver, call.alternatives, tokens=call.needs_tokens)
+        options: dict[str, Any] = {"tokens": call.needs_tokens, "score_prompts": call.fields.scores_prompts}
+        submit = partial(engine.submit, call.request, inbox.deliver, call.alternatives, **options)
         try:
-            if call.request.novelty is None:
-                return submit(prompt_ids=call.prompt_ids)
-            return await asyncio.to_thread(submit, prompt_ids=call.prompt_ids)  # an index takes a moment the first time
+            with self.service.place(self.completion.model, call.request):
+                if call.request.novelty is None:
+                    return submit(prompt_ids=call.prompt_ids)
+                return await asyncio.to_thread(submit, prompt_ids=call.prompt_ids)  # an index takes a moment the first time
         except ReviewgenError as error:
             raise problem_of(error) from None
 
@@ -213,8 +235,13 @@ class Answer:
             last = _event(problem.to_json())
         await self._send_part(send, last + _DONE, is_last=True)
 
+    async def _encoded(self, encode: Callable[[], bytes]) -> bytes:
+        """Return what a function returns, which is called in a thread if it takes long."""
+        return await asyncio.to_thread(encode) if self.completion.is_large else encode()
+
     async def _send_chunks(self, send: Send) -> None:
-        if data := b"".join(map(_event, self.completion.chunks())):
+        is_large = self.completion.is_large
+        if data := await self._encoded(lambda: b"".join(_event(chunk, is_large) for chunk in self.completion.chunks())):
             await self._send_part(send, data)
 
     async def _send_part(self, send: Send, data: bytes, is_last: bool = False) -> None:
@@ -227,6 +254,14 @@ class Answer:
             await send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
 
-def _event(value: Mapping[str, Any]) -> bytes:
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _encode(value: Mapping[str, Any], is_large: bool = False) -> bytes:
+    """Return the JSON of a value; of a large one piece by piece, since else no other thread would run meanwhile."""
+    return ("".join(_JSON.iterencode(value)) if is_large else _JSON.encode(value)).encode("utf-8")
+
+
+def _event(value: Mapping[str, Any], is_large: bool = False) -> bytes:
     """Return a server-sent event."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8") + b"\n\n"
+    return b"data: " + _encode(value, is_large) + b"\n\n"

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from prometheus_client.multiprocess import mark_process_dead
 
 from reviewgen.errors import ReviewgenError, WorkerError
-from reviewgen.serving.server import ServerOptions, load_models, make_app, run
+from reviewgen.serving.server import ServerOptions, load_engines, make_app, run
 
 __all__ = ["run_workers"]
 
@@ -40,7 +40,7 @@ def run_workers(
         options: How to serve.
         listening: The socket.
         count: The number of processes.
-        leave_out: As in ``load_models``; of the models that the first process does not serve.
+        leave_out: As in ``load_engines``; of the models that the first process does not serve.
         announce: Is called with the names of the models once all processes answer requests.
 
     Raises:
@@ -168,12 +168,14 @@ def _work(options: ServerOptions, listening: socket.socket, ready: connection.Co
     threading.Thread(target=_follow_parent, daemon=True).start()
     failed: dict[str, str] = {}
     try:
-        models = load_models(options.sources, options.weight_bits, lambda name, error: failed.update({name: str(error)}))
-        app = make_app(options, models)
+        engines = load_engines(
+            options.sources, options.weight_bits, lambda name, error: failed.update({name: str(error)}), options.limits.max_rows
+        )
+        app = make_app(options, engines)
     except ReviewgenError as error:
         ready.send(str(error))
         return
-    run(app, listening, lambda: ready.send(_Started(list(models), failed)), options.access_log)
+    run(app, listening, lambda: ready.send(_Started(list(engines), failed)), options.access_log)
 
 
 def _follow_parent() -> None:

@@ -2,6 +2,7 @@
 
     .lock, .lock.pid       locked by the run's process; its id
     run.json               the run's settings, which the caller writes and compares
+    saved.json             the digest of the record of the model, which the caller writes before it saves the model
     step-00001200/         the state after step 1,200
         state.safetensors  its tensors
         state.json         everything else
@@ -22,6 +23,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from reviewgen.errors import CheckpointError, storage_errors
@@ -31,6 +33,7 @@ from reviewgen.training.packing import pack, unpack
 
 __all__ = ["Checkpoints"]
 
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
 _LOCK, _TENSORS, _REST, _DIGESTS = ".lock", "state.safetensors", "state.json", "digests.json"
 _SHARE = 0.01  # of the training time that writing checkpoints may take
 _PREFIX, _SCRATCH = "step-", ".step-"  # the second as ``new_folder`` begins the name of a scratch folder
@@ -50,7 +53,7 @@ class Checkpoints:
         seconds: Training time at the loaded checkpoint.
     """
 
-    RUN = "run.json"
+    RUN, SAVED = "run.json", "saved.json"
 
     def __init__(self, folder: Path, seconds: float, kept: int) -> None:
         self.folder = folder
@@ -99,7 +102,7 @@ class Checkpoints:
             try:
                 tree = unpack(*_read_checkpoint(self._step_folder(step)))
                 self._state, self.extra, self.seconds = tree["state"], tree["beside"], tree["state"]["seconds"]
-            except (OSError, ValueError, KeyError, TypeError):
+            except _DAMAGE:
                 damaged.append(step)
                 continue
             for later in damaged:
@@ -111,7 +114,10 @@ class Checkpoints:
 
     def has_foreign_files(self) -> bool:
         """Return whether the folder holds files that are not a run's."""
-        return any(not path.name.startswith((_PREFIX, _LOCK)) and path.name != self.RUN for path in self.folder.iterdir())
+        return any(
+            not path.name.startswith((_PREFIX, _LOCK)) and path.name not in (self.RUN, self.SAVED)
+            for path in self.folder.iterdir()
+        )
 
     def pop_state(self) -> Any:
         """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
@@ -206,7 +212,8 @@ def _close(folder: Path, lock: Lock) -> None:
     try:
         if lock.is_in_place() and not any(folder.glob(f"{_PREFIX}*")):
             with contextlib.suppress(OSError):
-                (folder / Checkpoints.RUN).unlink(missing_ok=True)
+                for name in (Checkpoints.RUN, Checkpoints.SAVED):
+                    (folder / name).unlink(missing_ok=True)
                 lock.remove()
                 folder.rmdir()
     finally:

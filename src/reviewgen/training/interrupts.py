@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during work that must not be cut in two: short work ignores them, long work defers them to its end."""
+"""Interrupts during work that must not be cut in two: short work ignores them, long work defers them to its end."""
 
 import signal
 import threading
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Interrupts", "deferred", "uninterrupted"]
+from reviewgen.interrupts import SIGNALS
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+__all__ = ["Interrupts", "deferred", "uninterrupted"]
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM inside the block. Does nothing outside the main thread, where signals are never delivered."""
+    """Ignore Ctrl-C, SIGTERM and SIGHUP inside the block. Does nothing outside the main thread, which no signal reaches."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
@@ -27,7 +27,7 @@ def uninterrupted() -> Iterator[None]:
 
 @dataclass
 class Interrupts:
-    """Whether Ctrl-C or SIGTERM has arrived inside a ``deferred`` block.
+    """Whether Ctrl-C, SIGTERM or SIGHUP has arrived inside a ``deferred`` block.
 
     Attributes:
         arrived: Whether one of them has.
@@ -38,7 +38,7 @@ class Interrupts:
 
 @contextmanager
 def deferred(interrupts: Interrupts) -> Iterator[None]:
-    """Record Ctrl-C and SIGTERM inside the block instead of raising, and raise KeyboardInterrupt at its end if one arrived.
+    """Record Ctrl-C, SIGTERM and SIGHUP inside the block, and raise KeyboardInterrupt at its end if one arrived.
 
     A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
     """
@@ -47,7 +47,7 @@ def deferred(interrupts: Interrupts) -> Iterator[None]:
         interrupts.arrived = True
 
     is_main = threading.current_thread() is threading.main_thread()
-    handled = [number for number in _SIGNALS if is_main and callable(signal.getsignal(number))]
+    handled = [number for number in SIGNALS if is_main and callable(signal.getsignal(number))]
     before = {number: signal.signal(number, record) for number in handled}
     try:
         yield

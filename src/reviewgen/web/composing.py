@@ -7,7 +7,7 @@ them ``<`` is escaped, so that no vocabulary, prompt or card ends its block.
 """
 
 import json
-from base64 import b64encode
+from base64 import b64encode, b85encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ script.type = "module";
 script.src = import.meta.resolve("reviewgen/offline.js");
 document.head.append(script);
 """
+_PLAIN = str.maketrans("&<>", ",./")  # in the alphabet of base85: characters that mean nothing in HTML
 _ESCAPED = str.maketrans({"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
@@ -68,7 +69,7 @@ def compose(
         imports=Markup(imports),
         start=Markup(START),
         contents=Markup(data_block(contents)),
-        blobs=[b64encode(model.blob).decode("ascii") for model in packed],
+        blobs=[b85encode(model.blob).decode("ascii").translate(_PLAIN) for model in packed],
     )
 
 

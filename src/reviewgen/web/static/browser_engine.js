@@ -6,6 +6,7 @@
  */
 
 import { createRow, decode } from "./decoder.js";
+import { exp } from "./exponential.js";
 import { loadModel, unpack } from "./model.js";
 import { withoutHalves } from "./stopping.js";
 
@@ -80,7 +81,7 @@ function startTexts(model, request, config) {
 /** Returns an object whose `next` gives the next event of a text, the last of which is its end. */
 function createWriter(model, row, config, spelling, index, alternatives) {
   const steps = decode(model, row, config, spelling);
-  const shown = { text: row.prompt };
+  const shown = { text: row.prompt, whole: "", count: 0 }; // whole: the text of the first `count` ids
   let isDone = false;
   return {
     isDone: () => isDone,
@@ -100,8 +101,9 @@ function createWriter(model, row, config, spelling, index, alternatives) {
 /** Returns what the newest token adds to the shown text; the empty string while a character is incomplete. */
 function newText({ tokenizer }, row, shown, token) {
   if (token === tokenizer.eosId) return "";
-  const whole = row.finishReason === null ? row.prompt + tokenizer.decode(row.ids).slice(row.promptLength) : row.text;
-  const text = withoutHalves(whole);
+  const decoded = shown.whole + tokenizer.decode(row.ids.slice(shown.count));
+  if (!decoded.endsWith("\ufffd")) [shown.whole, shown.count] = [decoded, row.ids.length]; // not inside a character
+  const text = withoutHalves(row.finishReason === null ? row.prompt + decoded.slice(row.promptLength) : row.text);
   const added = text.slice(shown.text.length);
   if (added !== "") shown.text = text;
   return added;
@@ -109,11 +111,12 @@ function newText({ tokenizer }, row, shown, token) {
 
 /** Returns the probability of each token at temperature 1, up to a factor, and their sum. */
 function weighTokens(logits, { vocabSize, bosId }) {
-  const weights = new Float64Array(logits.slice(0, vocabSize));
-  weights[bosId] = -Infinity;
+  const weights = new Float64Array(vocabSize);
   let [largest, total] = [-Infinity, 0];
-  for (let token = 0; token < weights.length; token++) largest = Math.max(largest, weights[token]);
-  for (let token = 0; token < weights.length; token++) total += weights[token] = Math.exp(weights[token] - largest);
+  for (let token = 0; token < vocabSize; token++) if (logits[token] > largest && token !== bosId) largest = logits[token];
+  for (let token = 0; token < vocabSize; token++) {
+    if (token !== bosId) total += weights[token] = exp(logits[token] - largest);
+  }
   return { weights, total };
 }
 
@@ -124,12 +127,14 @@ function bitsOf({ weights, total }, token) {
 /** Returns the most probable tokens; of equals, those with smaller ids. */
 function best({ tokenizer, pieces }, { weights, total }, count) {
   const top = [];
+  let lowest = 0; // a token of more weight is one of them
   for (let token = 0; token < weights.length && count > 0; token++) {
-    if (weights[token] === 0 || (top.length === count && weights[token] <= weights[top[count - 1]])) continue;
+    if (!(weights[token] > lowest)) continue;
     let place = top.length;
     while (place > 0 && weights[token] > weights[top[place - 1]]) place--;
     top.splice(place, 0, token);
     top.length = Math.min(top.length, count);
+    if (top.length === count) lowest = weights[top[count - 1]];
   }
   return top.map((token) => ({
     text: token === tokenizer.eosId ? "" : pieces.texts[token],

@@ -3,6 +3,8 @@ import { announce, create, sentenceOf, showError } from "./dom.js";
 import { countText } from "./tokens.js";
 import { Writing } from "./writing.js";
 
+const INTERVAL = 80; // milliseconds between changes of the page: to draw it after each token takes longer than the token
+
 /** A column of the page: the texts that one model writes. */
 export class Column {
   /**
@@ -36,11 +38,12 @@ export class Column {
   /** Hands the events of a request to its texts. */
   async follow(request, writings) {
     const signal = this.page.signal();
+    const queue = createQueue((events) => writings.forEach((writing, index) => writing.take(events.filter((event) => event.index === index))));
     let reason = "stopped";
     try {
       for await (const event of this.engine.complete(request, signal)) {
         if (signal.aborted) break;
-        writings[event.index]?.take(event);
+        queue.add(event);
       }
     } catch (error) {
       if (!signal.aborted) {
@@ -48,9 +51,26 @@ export class Column {
         showError(sentenceOf(error));
       }
     }
+    queue.flush();
     for (const writing of writings.filter((each) => each.isWriting)) writing.finish(reason);
     if (reason !== "failed") announce(`${signal.aborted ? "Stopped" : "Written"}: ${describe(writings)} by ${this.model.id}.`);
   }
+}
+
+/** Returns a queue that hands over what was added at once, or what came since if it did so less than INTERVAL ago. */
+function createQueue(handOver) {
+  let [events, timer, last] = [[], null, -Infinity];
+  const flush = () => {
+    clearTimeout(timer);
+    const ready = events;
+    [events, timer, last] = [[], null, performance.now()];
+    handOver(ready);
+  };
+  const add = (event) => {
+    events.push(event);
+    timer ??= setTimeout(flush, Math.max(0, last + INTERVAL - performance.now()));
+  };
+  return { add, flush };
 }
 
 function describe(writings) {

@@ -78,8 +78,8 @@ function sampleNext(row, logits, state, call) {
   const text = seenBy(params, row);
   const sampled = canPropose(stepper, params)
     ? sampleByProposals(stepper, state, logits, text, row.newTokens, row.random.peek(MAX_NUMBERS), params, spelling, place)
-    : sampleToken(logits, text, row.newTokens, row.random.peek(2), params, spelling, place);
-  row.random.use(sampled.used);
+    : sampleToken(logits, text, row.newTokens, row.random.peek(1)[0], params, spelling, place);
+  row.random.use(sampled.used ?? 1);
   row.isAtDeadEnd = sampled.token === DEAD_END;
   if (sampled.token >= 0) row.place = sampled.place;
   append(row, sampled.token, call);
@@ -112,8 +112,8 @@ function step(row, logits, call) {
 
 function sampleRow(row, logits, { params, spelling }, place) {
   const text = seenBy(params, row);
-  const { token, used } = sampleToken(logits, text, row.newTokens, row.random.peek(2), params, spelling, place);
-  row.random.use(used);
+  const { token } = sampleToken(logits, text, row.newTokens, row.random.peek(1)[0], params, spelling, place);
+  row.random.use(1);
   return token;
 }
 
@@ -124,7 +124,7 @@ function seenBy(params, row) {
 
 /** Returns the logits without the tokens that do not match the rest of the prompt. */
 function maskPrompt(row, logits, { pieces, tokenizer, spelling, params }) {
-  const table = Float64Array.from(logits).fill(-Infinity, tokenizer.vocabSize);
+  const table = new Float64Array(logits).fill(-Infinity, tokenizer.vocabSize);
   const place = placeOf(row, spelling);
   const isSpelled = (token) => spelling === null || follows(spelling, place, token, params.eosId) !== null;
   let allowed = pieces.texts.map((_, token) => token).filter((token) => matches(pieces.texts[token], row.rest));

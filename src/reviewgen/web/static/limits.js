@@ -4,7 +4,7 @@ export const LIMITS = {
   temperature: { label: "temperature", low: 0.05, high: 2, step: 0.01, start: 0.8 },
   top_p: { label: "top-p", low: 0.01, high: 1, step: 0.01, start: 1 },
   min_p: { label: "min-p", low: 0, high: 1, step: 0.01, start: 0 },
-  max_tokens: { label: "length", low: 1, high: 2000, step: 1, start: 300 },
+  max_tokens: { label: "length", low: 1, high: 100000, step: 1, start: 300 },
   n: { label: "number of texts", low: 1, high: 8, step: 1, start: 1 },
   seed: { label: "seed", low: 0, high: Number.MAX_SAFE_INTEGER, step: 1, start: 0 },
   max_copy: { label: "longest copy", low: 1, high: 1000, step: 1, start: null },

@@ -30,7 +30,9 @@ export function loadModel(manifest, buffer, { steppers, tokenizers }) {
   );
   const createPart = (name, config, parts) => find(steppers, name, "model")(name, config, parts, createPart);
   const { tokenizer: saved, model } = manifest;
-  const tokenizer = find(tokenizers, saved.name, "tokenizer")(saved.config, saved.files);
+  const readText = (entry) => new TextDecoder("utf-8", { ignoreBOM: true }).decode(readTensor(buffer, entry));
+  const files = Object.fromEntries(Object.entries(saved.files).map(([name, entry]) => [name, readText(entry)]));
+  const tokenizer = find(tokenizers, saved.name, "tokenizer")(saved.config, files);
   return {
     conditions: manifest.conditions,
     generation: manifest.generationConfig,

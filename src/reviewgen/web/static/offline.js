@@ -2,9 +2,10 @@
  * Starts the page of one file: the models that it holds, run by the engine in the browser.
  *
  * The page holds `{models: [manifest], steppers: [name], tokenizers: [name]}` in the data block "contents", the gzipped arrays of
- * model number n in base64 in "blob-n", and each stepper and tokenizer as a module of the import map.
+ * model number n in base85 in "blob-n", and each stepper and tokenizer as a module of the import map.
  */
 import { start } from "./app.js";
+import { fromBase85 } from "./base85.js";
 import { createBrowserEngine } from "./browser_engine.js";
 
 /** Returns the functions that modules of the import map export, by name: `{lstm: createStepper}`. */
@@ -13,20 +14,11 @@ async function importAll(folder, names) {
   return Object.fromEntries(names.map((name, index) => [name, modules[index].default]));
 }
 
-/** Returns the bytes of a base64 text. */
-function fromBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  const characters = atob(text);
-  const bytes = new Uint8Array(characters.length);
-  for (let place = 0; place < bytes.length; place++) bytes[place] = characters.charCodeAt(place); // Uint8Array.from: ten times as long
-  return bytes;
-}
-
 /** Returns each model of the page as `{manifest, readBlob}`; readBlob() returns the gzipped arrays as a Uint8Array. */
 function readModels(manifests) {
   return manifests.map((manifest, index) => ({
     manifest,
-    readBlob: () => fromBase64(document.getElementById(`blob-${index}`).textContent.trim()),
+    readBlob: () => fromBase85(document.getElementById(`blob-${index}`).textContent.trim()),
   }));
 }
 

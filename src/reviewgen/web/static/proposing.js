@@ -5,8 +5,9 @@
  * Neumann 1951). It is the order of draws of `reviewgen_ngram.sampling`, so equal seeds give equal texts.
  */
 
+import { drawToken } from "./drawing.js";
 import { exp } from "./exponential.js";
-import { DEAD_END, drawToken, looksBack, sampleToken, temperatureOf } from "./sampling.js";
+import { DEAD_END, looksBack, sampleToken, temperatureOf } from "./sampling.js";
 import { sum } from "./filters.js";
 import { follows, ruleOutMisspelled } from "./spelling.js";
 
@@ -14,7 +15,7 @@ const PROPOSALS = 3; // rejected before a token is sampled from all probabilitie
 const MAX_MISSES = 8; // tokens of unknown words, after which one is sampled from all that are not
 
 /** The random numbers that a token takes at most. */
-export const MAX_NUMBERS = 2 * PROPOSALS + 3;
+export const MAX_NUMBERS = Math.max(2 * PROPOSALS, MAX_MISSES) + 1;
 
 /** Returns whether tokens are sampled by proposals: the stepper can, and there are neither filters nor penalties. */
 export function canPropose(stepper, params) {
@@ -22,7 +23,11 @@ export function canPropose(stepper, params) {
   return stepper.propose !== undefined && !(hasFilter || looksBack(params) || params.isGreedy || params.minNewTokens > 0);
 }
 
-/** Samples the token after a text; takes and returns what `sampleToken` does, and the stepper with its state. */
+/**
+ * Samples the token after a text, as `sampleToken` does, which see, from the stepper with its state.
+ * @param {number[]} uniform MAX_NUMBERS random numbers in [0, 1).
+ * @returns {{token: number, used: number, place: number[]}} `used`: how many random numbers.
+ */
 export function sampleByProposals(stepper, state, logits, text, newTokens, uniform, params, spelling, place) {
   const temperature = temperatureOf(params, newTokens);
   if (params.temperatures.length === 1 && temperature === 1 && params.vocabSize >= logits.length) {
@@ -37,8 +42,8 @@ export function sampleByProposals(stepper, state, logits, text, newTokens, unifo
     const after = spelling === null ? place : follows(spelling, place, token, params.eosId);
     if (after !== null) return { token, used, place: after };
   }
-  const sampled = sampleToken(logits, text, newTokens, uniform.slice(used), params, spelling, place);
-  return { ...sampled, used: used + sampled.used };
+  const sampled = sampleToken(logits, text, newTokens, uniform[used], params, spelling, place);
+  return { ...sampled, used: used + 1 };
 }
 
 /** The same at temperature 1, of a model without conditions. */

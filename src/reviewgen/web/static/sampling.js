@@ -1,18 +1,19 @@
 /**
- * Samples one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw by inverse transform sampling.
+ * Samples one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw.
  *
  * The same steps in the same order as `reviewgen.compiled.sampling`, in 64-bit numbers, so that equal logits and equal random
  * numbers give equal tokens. Each setting means what it means in transformers. Knows neither a model nor a tokenizer.
  */
 
+import { drawToken } from "./drawing.js";
 import { exp } from "./exponential.js";
-import { filterProbs, sum } from "./filters.js";
+import { filterProbs } from "./filters.js";
 import { follows, ruleOutMisspelled } from "./spelling.js";
 
 /** In place of a token: a token was refused; every token left is forbidden; every token has probability zero; NaN logits. */
 export const [NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER] = [-1, -2, -3, -4];
 
-const MAX_REDRAWS = 8; // each takes some bits of the random number
+const MAX_REDRAWS = 8; // after which all tokens that may not follow are ruled out at once
 
 /**
  * Returns the sampling settings of a call.
@@ -50,34 +51,32 @@ export function temperatureOf(params, newTokens) {
  * @param {ArrayLike<number>} logits One for each id.
  * @param {number[]} text The ids so far, those before the text included.
  * @param {number} newTokens How many of them are new.
- * @param {number[]} uniform Two random numbers in [0, 1); the second is used where the token of the first is forbidden.
+ * @param {number} uniform A random number in [0, 1).
  * @param {object} params As `samplingParams` returns them.
  * @param {object|null} spelling The words that the text may contain; null for any.
  * @param {number[]} place Its place among them.
- * @returns {{token: number, used: number, place: number[]}} The token or a code, how many random numbers it used, and the place
- *   after it.
+ * @returns {{token: number, place: number[]}} The token or a code, and the place after it.
  */
 export function sampleToken(logits, text, newTokens, uniform, params, spelling, place) {
   const scores = applyPenalties(logits, text, newTokens, params);
   let largest = largestScore(scores);
   if (!(largest > -Infinity && largest < Infinity)) {
-    return { token: largest === -Infinity ? NOTHING_LEFT : NOT_A_NUMBER, used: 1, place };
+    return { token: largest === -Infinity ? NOTHING_LEFT : NOT_A_NUMBER, place };
   }
   const temperature = temperatureOf(params, newTokens);
   let probs = weigh(scores, largest, temperature, params);
-  let [token, used, second] = [drawToken(probs, uniform[0]), 1, uniform[1]];
+  let token = drawToken(probs, uniform);
   if (spelling !== null && follows(spelling, place, token, params.eosId) === null) {
-    [token, second] = redraw(spelling, place, params.eosId, probs, token, second);
-    used = 2;
+    token = redraw(spelling, place, params.eosId, probs, token, uniform);
   }
   if (token === NONE) {
     ruleOutMisspelled(spelling, place, params.eosId, scores, -Infinity);
     largest = largestScore(scores);
-    if (largest === -Infinity) return { token: DEAD_END, used, place };
+    if (largest === -Infinity) return { token: DEAD_END, place };
     probs = weigh(scores, largest, temperature, params);
-    token = drawToken(probs, second);
+    token = drawToken(probs, uniform);
   }
-  return { token, used, place: spelling === null ? place : follows(spelling, place, token, params.eosId) };
+  return { token, place: spelling === null ? place : follows(spelling, place, token, params.eosId) };
 }
 
 /**
@@ -87,7 +86,7 @@ export function sampleToken(logits, text, newTokens, uniform, params, spelling, 
  * negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before `minNewTokens`.
  */
 function applyPenalties(logits, text, newTokens, params) {
-  const scores = Float64Array.from(logits);
+  const scores = new Float64Array(logits);
   scores.fill(-Infinity, params.vocabSize); // ids of conditions
   const [penalty, ngram] = [params.repetitionPenalty, params.noRepeatNgramSize];
   if (penalty !== 1) {
@@ -135,43 +134,16 @@ function weigh(scores, largest, temperature, params) {
   return probs;
 }
 
-/** Returns the token at which the cumulative sum of probabilities passes `uniform`, in [0, 1), of the total. */
-export function drawToken(probs, uniform) {
-  let rest = uniform * sum(probs);
-  let last = 0;
-  for (let token = 0; token < probs.length; token++) {
-    if (probs[token] > 0) {
-      last = token; // the last token of positive probability, should rounding pass it
-      rest -= probs[token];
-      if (rest < 0) break;
-    }
-  }
-  return last;
-}
-
 /**
  * Draws other tokens in place of one that may not follow a text, each only once, until one may.
- *
- * Where `uniform` lies between the cumulative sums before and after a token is a random number, too: the next one.
- * @returns {[number, number]} The token, or NONE if a few others may not follow either; and a random number not used yet.
+ * @returns {number} The token, or NONE if a few others may not follow either.
  */
 function redraw(spelling, place, eos, probs, refused, uniform) {
-  probs[refused] = 0;
-  let total = sum(probs);
   for (let round = 0; round < MAX_REDRAWS; round++) {
-    let [rest, chosen] = [uniform * total, NONE];
-    for (let token = 0; token < probs.length; token++) {
-      if (rest < probs[token]) {
-        chosen = token;
-        break;
-      }
-      rest -= probs[token];
-    }
-    if (chosen === NONE) break; // none is left, or rounding has passed the last one
-    uniform = rest / probs[chosen];
-    if (follows(spelling, place, chosen, eos) !== null) return [chosen, uniform];
-    total -= probs[chosen];
-    probs[chosen] = 0;
+    probs[refused] = 0;
+    refused = drawToken(probs, uniform);
+    if (probs[refused] === 0) break; // no token is left
+    if (follows(spelling, place, refused, eos) !== null) return refused;
   }
-  return [NONE, uniform];
+  return NONE;
 }

@@ -74,14 +74,16 @@ export class Writing {
     return showError("There is no link to a text that you have ended: a link would write on. Copy it instead.");
   }
 
-  /** Takes an event of the engine. */
-  take(event) {
-    if (event.type === "token") {
-      const count = this.tokens.length;
+  /** Takes events of the engine. */
+  take(events) {
+    const count = this.tokens.length;
+    for (const event of events.filter(({ type }) => type === "token")) {
       this.waiting = addToken(this.tokens, event, this.waiting, this.first, this.request.prompt);
-      if (this.tokens.length > count) this.body.append(this.span(count));
-      if (count === 0 && this.spans.length) this.setCurrent(0);
-    } else this.finish(event.reason, event.text, event.copied);
+    }
+    const end = events.find(({ type }) => type === "end");
+    if (end) return this.finish(end.reason, end.text, end.copied);
+    this.body.append(...this.tokens.slice(count).map((_, index) => this.span(count + index)));
+    if (count === 0 && this.spans.length) this.setCurrent(0);
   }
 
   /** Ends the text: what the engine cut off goes, and copied spans are marked; an open microscope now lets alternatives be picked. */

@@ -1,0 +1,76 @@
+"""``reviewgen doctor MODEL``, ``--accept`` and ``--clean``: the care of saved models and of what killed processes have left."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from reviewgen.cli.console import print_json
+from reviewgen.errors import ConfigError
+
+__all__ = ["care"]
+
+
+def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
+    """Check a saved model, take its changes, or remove what killed processes have left.
+
+    Raises:
+        ConfigError: There is no folder to accept.
+        BundleError: The model cannot be read, or has changed since it was saved.
+    """
+    facts: dict[str, Any] = {}
+    if accept:
+        facts["accepted"] = _accept(model)
+    elif model is not None and not clean:
+        facts["files"] = _check(model)
+    if clean:
+        facts["removed"] = _clean(None if model is None else Path(model).expanduser())
+    if as_json:
+        print_json({"model": model} | facts)
+        return
+    for name, paths in facts.items():
+        typer.echo(_describe(name, paths, model))
+
+
+def _accept(model: str | None) -> list[str]:
+    from reviewgen.bundle.write import accept_changes
+    from reviewgen.hub.locate import locate
+
+    if model is None:
+        raise ConfigError("Give the saved model whose changes are accepted: reviewgen doctor ./my-model --accept.")
+    location = locate(model, local_files_only=True)
+    if location.is_downloaded:
+        raise ConfigError(
+            f"{model} is on the Hub: pull it with reviewgen.load(..., accept_changes=True) and save it, or publish it again."
+        )
+    return accept_changes(location.folder)
+
+
+def _check(model: str) -> list[str]:
+    from reviewgen.api import load
+    from reviewgen.bundle.layout import MANIFEST
+
+    bundle = load(model).bundle
+    return sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
+
+
+def _clean(folder: Path | None) -> list[str]:
+    from reviewgen.runs.litter import clean
+
+    logger = logging.getLogger("reviewgen")
+    logger.disabled = True  # what it would say is the result here
+    try:
+        return [str(path) for path in clean(folder)]
+    finally:
+        logger.disabled = False
+
+
+def _describe(name: str, paths: list[str], model: str | None) -> str:
+    if name == "files" and not paths:
+        return f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
+    if name == "files":
+        return f"{model} can be read, and no file has changed since it was saved."
+    if name == "accepted":
+        return f"Accepted in {model}: {', '.join(paths)}." if paths else f"Nothing has changed in {model}."
+    return "\n".join(f"Removed {path}" for path in paths) if paths else "Killed processes have left nothing here."

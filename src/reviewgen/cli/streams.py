@@ -1,0 +1,106 @@
+"""What surrounds a command: its standard streams, of which the parent process may have closed some, and interrupts."""
+
+import contextlib
+import errno
+import functools
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from reviewgen.cli.console import STDOUT, note
+from reviewgen.interrupts import INTERRUPTED
+
+__all__ = ["describe_os_error", "finish_output", "interruptible", "open_streams"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def interruptible(command: Callable[P, R]) -> Callable[P, R]:
+    """Let an interrupt that a command does not handle end it with a note; the frameworks above would each say it their way."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **options: P.kwargs) -> R:
+        try:
+            return command(*args, **options)
+        except KeyboardInterrupt:
+            note("Interrupted.")
+            sys.exit(INTERRUPTED)
+
+    return run
+
+
+class _Unfailing(io.FileIO):
+    """A file whose writing never fails: notes that a full disk cannot take are dropped, and the command goes on."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or drop."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def open_streams() -> None:
+    """Replace streams that the parent process has closed, so that no file that is opened later takes their number.
+
+    A closed input is empty and a closed error output is dropped; writing to a closed standard output raises OSError.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)  # takes the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (the stream of the process)
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper) and not sys.stderr.isatty():
+        raw = io.BufferedWriter(_Unfailing(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finish_output() -> None:
+    """Write what standard output still holds.
+
+    Raises:
+        OSError: It cannot be written; what it holds is dropped, or the interpreter would try again at its end.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+        raise
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return a sentence on an error of the operating system that no command has expected."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename not in (None, STDOUT):
+        return f"{os.fsdecode(error.filename)} cannot be read or written: {reason}."
+    is_output = error.filename == STDOUT
+    try:
+        sys.stdout.flush()
+    except OSError:
+        is_output = True
+    if is_output:
+        _drop_output()
+        reason = "it is closed" if error.errno == errno.EBADF else reason
+        return f"Standard output cannot be written: {reason}. Redirect it to a file or a terminal."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{reason}: free some space in the temporary folder and in the cache (REVIEWGEN_CACHE, NUMBA_CACHE_DIR)."
+    return f"The operating system refused a step: {reason}."
+
+
+def _drop_output() -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the stream of the process)

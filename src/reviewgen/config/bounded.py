@@ -1,0 +1,89 @@
+"""Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much memory is used for them.
+
+    MAX_SETTINGS    bytes of settings, cards and other small files
+    MAX_RECORD      bytes of the record of a training, and of what grows with its length
+    MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many texts
+
+Standard library only. What is wrong is a ValueError with a part of a sentence, which the caller completes with the file's name.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MAX_DEPTH", "MAX_RECORD", "MAX_SETTINGS", "MAX_VOCABULARY", "parse_json", "read_json", "read_text"]
+
+MAX_SETTINGS, MAX_RECORD, MAX_VOCABULARY = 1 << 20, 1 << 24, 1 << 26
+MAX_DEPTH = 64
+_MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text
+_MAX_DIGITS = 100
+
+
+def read_text(file: Path, max_bytes: int = MAX_SETTINGS, encoding: str = "utf-8", errors: str = "strict") -> str:
+    r"""Return the text of a file of bounded size; each line end becomes \n, as ``open`` reads it.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is larger, or not in this encoding.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"it is larger than {max_bytes >> 20} MB")
+    return content.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
+    """Return the value of a JSON file of bounded size; see ``parse_json``.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is larger, not UTF-8, or ``parse_json`` refuses its text.
+    """
+    return parse_json(read_text(file, max_bytes))
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text whose nesting and numbers are bounded.
+
+    >>> parse_json('{"steps": 5}')
+    {'steps': 5}
+    >>> parse_json("1e400")
+    Traceback (most recent call last):
+        ...
+    ValueError: the number 1e400 is not finite
+
+    Raises:
+        ValueError: It is not JSON, is nested too deeply, has too many values, or a number is NaN, infinite or of too many digits.
+    """
+    if sum(map(text.count, ",[{")) > _MAX_VALUES:
+        raise ValueError(f"it has more than {_MAX_VALUES:,} values")
+    try:
+        value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level for inner in _containers(each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"it has a number of {len(digits):,} digits")
+    return int(digits)
+
+
+def _parse_float(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {number[:20]} is not finite")
+    return value

@@ -1,0 +1,76 @@
+"""What Ctrl-C, SIGTERM and SIGHUP do to a command: it ends with one sentence and the exit status 130.
+
+Each raises KeyboardInterrupt, which a command may catch to keep what is finished. A module that is cut off while it is imported
+leaves packages such as NumPy half initialised, and some of them turn the interrupt into another error; so until a command has
+begun its work, an interrupt inside an import ends the process at once. Standard library only: it is imported before all else.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+__all__ = ["INTERRUPTED", "SIGNALS", "begin", "caught", "ignore"]
+
+INTERRUPTED = 130
+"""The exit status of a command that was interrupted, as shells give it for Ctrl-C."""
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What interrupts a command: Ctrl-C, a request to end, and a terminal that is closed. Windows has no SIGHUP."""
+
+_IMPORTING = "<frozen importlib._bootstrap>"
+_has_begun = False
+
+
+def begin() -> None:
+    """Say that there is work to keep: from now on, each interrupt raises KeyboardInterrupt."""
+    global _has_begun
+    _has_begun = True
+
+
+@contextmanager
+def caught() -> Iterator[None]:
+    """Handle the signals inside the block; the handlers before are set again. Does nothing outside the main thread.
+
+    A signal that the parent process has set to be ignored, as nohup does, stays ignored.
+    """
+    global _has_begun
+    _has_begun = False
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler not in (signal.SIG_IGN, None):
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def ignore() -> None:
+    """Ignore the signals from now on: the process is about to end."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    if not _has_begun and _is_importing(frame):
+        os.write(2, b"Interrupted.\n")
+        os._exit(INTERRUPTED)
+    raise KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTING:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,46 @@
+"""The folder of a run that has saved its model, and was killed before it could remove the folder: it is not needed."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reviewgen.bundle.layout import TRAINING
+from reviewgen.errors import ReviewgenError
+from reviewgen.training import Checkpoints
+
+__all__ = ["describe_result", "discard_finished", "run_folder_of"]
+
+_logger = logging.getLogger("reviewgen")
+
+
+def run_folder_of(out: Path) -> Path:
+    """Return the folder of the run that trains a model for an output folder."""
+    return out.with_name(f"{out.name}.run")
+
+
+def describe_result(training: Mapping[str, Any]) -> bytes:
+    """Return the content of ``saved.json``: the digest of the record of a training, which no two trainings share."""
+    return json.dumps({"training": _digest(training)}).encode()
+
+
+def discard_finished(out: Path) -> bool:
+    """Remove the folder of a run if it has saved its model in ``out`` and its process has ended; return whether it has."""
+    folder = run_folder_of(out)
+    try:
+        expected = json.loads((folder / Checkpoints.SAVED).read_bytes())["training"]
+        if _digest(json.loads((out / TRAINING).read_text(encoding="utf-8"))) != expected:
+            return False
+        checkpoints = Checkpoints(folder, 0.0, 1)
+        checkpoints.open()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ReviewgenError):  # another model, or a run in progress
+        return False
+    checkpoints.discard()
+    _logger.warning("Removed %s: its run has saved the model, and was killed before it could remove it.", folder)
+    return True
+
+
+def _digest(training: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()

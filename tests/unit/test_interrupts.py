@@ -1,0 +1,123 @@
+"""What surrounds a command: interrupts in its first moments, and standard streams that are closed or full."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import reviewgen
+from tests.forked import run_python
+
+TEXTS = [f"The {noun} was good {i}." for noun in ("food", "band") for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("streams")
+    reviewgen.train("ngram-char", TEXTS, out=root / "m")
+    (root / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    return root
+
+
+def shell(command: str, folder: Path, **options: object) -> "subprocess.CompletedProcess[str]":
+    """Run a line of bash in which RG is the command."""
+    line = command.replace("RG", f"{sys.executable} -m reviewgen")
+    return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupt_inside_an_import_is_one_sentence(name: str, tmp_path: Path) -> None:
+    """The import waits in a module that stands before the real one on the path, and says that it has begun."""
+    (tmp_path / "typer.py").write_text(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reviewgen", "list"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "Interrupted.\n")
+
+
+def test_a_signal_that_is_ignored_stays_ignored(folder: Path) -> None:
+    """As with nohup."""
+    done = shell("trap '' HUP; RG list & sleep 0.1; kill -HUP $!; wait $!", folder)
+    assert done.returncode == 0 and "ngram-char" in done.stdout
+
+
+def test_closed_and_full_streams(folder: Path) -> None:
+    cases = {
+        "RG generate m >&-": (1, "Standard output cannot be written: it is closed."),
+        "RG explain m > /dev/full": (1, "Standard output cannot be written: No space left on device."),
+        "RG list > /dev/full": (1, "Standard output cannot be written: No space left on device."),
+        "RG evaluate m --data - <&-": (1, "Standard input is empty"),
+        "printf '\\xff' | RG evaluate m --data -": (1, "Standard input is not UTF-8"),
+    }
+    for command, (status, sentence) in cases.items():
+        done = shell(command, folder)
+        assert done.returncode == status and sentence in done.stderr, (command, done)
+        assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    played = shell("RG play m --prompt The <&-", folder)
+    assert played.returncode == 0 and played.stdout.endswith("The\n")
+    for dropped in ("2>&-", "2>/dev/full"):
+        assert shell(f"RG evaluate m --data texts.txt {dropped}", folder).returncode == 0
+
+
+def test_pipes_are_sources(folder: Path) -> None:
+    expected = json.loads(shell("RG evaluate m --data texts.txt --json", folder).stdout)
+    for command in ("RG evaluate m --data <(cat texts.txt) --json", "cat texts.txt | RG evaluate m --data /dev/stdin --json"):
+        assert json.loads(shell(command, folder).stdout) == expected
+    device = shell("RG evaluate m --data /dev/zero", folder)
+    assert device.returncode == 1 and "is a device" in device.stderr
+
+
+def test_a_pipe_that_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reviewgen.data import pipes
+    from reviewgen.errors import DataError
+
+    monkeypatch.setattr(pipes, "_SECONDS", 0.3)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DataError, match="Nothing was written to the pipe"):
+        pipes.spool_pipe(tmp_path / "fifo", tmp_path / "copy")
+
+
+def test_time_that_is_over_before_the_first_token_is_said(folder: Path) -> None:
+    for more in ([], ["-n", "2"], ["--json"]):
+        done = run_python(["-m", "reviewgen", "generate", "m", "--max-time", "0.000001", *more], cwd=folder)
+        assert done.returncode == 1 and "--max-time was over before the first token" in done.stderr
+
+
+def test_weights_of_any_size(folder: Path, tmp_path: Path) -> None:
+    parts = [reviewgen.load(folder / "m")] * 2
+    assert reviewgen.blend(parts, [1e308, 1e308]).training["weights"]["method"] == "given"
+    with pytest.raises(reviewgen.ReviewgenError, match="leave that model out"):
+        reviewgen.blend(parts, [1e308, 5e-324])
+
+
+def test_a_receipt_with_other_bits(folder: Path, tmp_path: Path) -> None:
+    run_python(["-m", "reviewgen", "generate", "m", "--receipt", tmp_path / "r.jsonl"], cwd=folder, check=True)
+    receipt = json.loads((tmp_path / "r.jsonl").read_text(encoding="utf-8"))
+    for wrong in ([32], None, "32", 7):
+        receipt["model"]["bits"] = wrong
+        (tmp_path / "w.jsonl").write_text(json.dumps(receipt), encoding="utf-8")
+        done = run_python(["-m", "reviewgen", "replay", tmp_path / "w.jsonl"], cwd=folder)
+        assert done.returncode == 1 and "its bits must be 32, 16 or 8" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_receipts_that_are_something_else_are_kept(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "seed").write_text('{"seed": 5}\n', encoding="utf-8")
+    (tmp_path / "out.jsonl").touch()
+    done = run_python(
+        ["-m", "reviewgen", "generate", "m", "--out", tmp_path / "out.jsonl", "--receipt", tmp_path / "seed"], cwd=folder
+    )
+    assert done.returncode == 2 and "is not a receipt of this run" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "seed").read_text(encoding="utf-8") == '{"seed": 5}\n'
