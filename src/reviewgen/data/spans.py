@@ -6,7 +6,6 @@ The spans of a file are in order, and their records are those of the file. Knows
 import io
 import itertools
 from pathlib import Path
-from typing import IO
 
 __all__ = ["Span", "find_lines", "open_lines", "spans_of"]
 
@@ -53,7 +52,7 @@ def find_lines(path: Path, span: Span, documents: str) -> Span:
     return start, stop
 
 
-def open_lines(path: Path, start: int = 0, stop: int | None = None) -> IO[str]:
+def open_lines(path: Path, start: int = 0, stop: int | None = None) -> io.TextIOWrapper:
     """Open a file of UTF-8 between two bytes at which lines start."""
     if stop is None:
         return path.open(encoding="utf-8")
