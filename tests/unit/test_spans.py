@@ -1,6 +1,8 @@
 """Spans of a large file give its texts, in order, however the file is cut; a store of several shards is their concatenation."""
 
 import random
+import re
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from reviewgen.data import spans
 from reviewgen.data.documents import read_texts
 from reviewgen.data.shards import Shard
 from reviewgen.data.store import TokenStore, write_split
+from reviewgen.errors import DataError
 
 PIECES = ["a", "é", "Film 😀.", " ", "\n", "\r\n", "\r", "\n\n", "\n \n", "\u2028", "It was good. ", "x" * 40]
 
@@ -19,6 +22,7 @@ PIECES = ["a", "é", "Film 😀.", " ", "\n", "\r\n", "\r", "\n\n", "\n \n", "\u
 @pytest.mark.parametrize("documents", ["line", "paragraph", "sentence"])
 def test_the_texts_of_the_spans_are_those_of_the_file(documents, tmp_path, monkeypatch):
     monkeypatch.setattr(spans, "_MIN_BYTES", 1)
+    monkeypatch.setattr(spans, "_PIECE", 3)
     draw, cut = random.Random(0), 0
     for number in range(60):
         file = tmp_path / f"{number}.txt"
@@ -29,6 +33,37 @@ def test_the_texts_of_the_spans_are_those_of_the_file(documents, tmp_path, monke
             assert [text for part in parts for text in part.records()] == whole, (number, size)
             cut += len(parts) > 1
     assert cut > 100
+
+
+def test_a_line_that_is_too_long_is_refused_in_the_span_where_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(spans, "_MIN_BYTES", 1)
+    file, long = tmp_path / "a.txt", "x" * 500
+    file.write_text("a review\n" * 50 + long + "\n" + "a review\n" * 50)
+    refused, others = [], []
+    for part in Shard("s", "text", [str(file)], ["a.txt"], "line", 100).parts(60):
+        try:
+            others += part.records()
+        except DataError as error:
+            refused.append(str(error))
+    assert len(refused) == 1
+    line, start = map(
+        int, re.match(r"Line (\d) of a.txt \(from byte (\d+) on\) has more than 100 characters", refused[0]).groups()
+    )
+    assert file.read_text()[start:].split("\n")[line - 1] == long
+    assert set(others) == {"a review"} and 90 < len(others) <= 100
+
+
+def test_a_long_line_is_skipped_in_little_memory(tmp_path):
+    with (tmp_path / "a.txt").open("wb") as stream:
+        for _ in range(40):
+            stream.write(b"a" * (1 << 20))
+        stream.write(b"\nlast\n")
+    tracemalloc.start()
+    try:
+        assert spans.find_lines(tmp_path / "a.txt", (10, 20), "line") == (40 * (1 << 20) + 1,) * 2
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_small_files_share_a_part_and_large_ones_are_cut(tmp_path, monkeypatch):
