@@ -110,7 +110,14 @@ ENVIRONMENT = [
         ("NO_COLOR", "1"),
         ("FORCE_COLOR", "1"),
     ),
-    *(("HOME", ""), ("HOME", "/nonexistent"), ("TMPDIR", "/nonexistent"), ("LANG", "C"), ("LC_ALL", "xx_YY"), ("TZ", "nowhere")),
+    *(
+        ("HOME", ""),
+        ("HOME", "/dev/null/none"),
+        ("TMPDIR", "/dev/null/none"),
+        ("LANG", "C"),
+        ("LC_ALL", "xx_YY"),
+        ("TZ", "nowhere"),
+    ),
     *(("REVIEWGEN_CACHE", "/dev/null"), ("REVIEWGEN_CACHE", ""), ("REVIEWGEN_WORKERS", "abc"), ("REVIEWGEN_WORKERS", "-1")),
     *(
         ("HF_TOKEN", "a b"),

@@ -223,7 +223,7 @@ def edit_json(folder: Path, root: Path, source: random.Random) -> str:
     file = pick(folder, source, ".json")
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):  # damaged before
         return flip(folder, root, source)
     for _ in range(source.choice([1, 1, 1, 3])):
         value, where = change(value, source)
@@ -242,7 +242,7 @@ def edit_header(folder: Path, root: Path, source: random.Random) -> str:
         return f"header of {file.name} of {wrong} bytes"
     try:
         header = json.loads(data[8 : 8 + length])
-    except ValueError:
+    except (ValueError, RecursionError):  # damaged before
         return flip(folder, root, source)
     part = source.choice(list(header)) if source.random() < 0.7 and header else None
     if part is None:

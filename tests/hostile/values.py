@@ -38,7 +38,7 @@ class Endless:
 
 WORDS = [
     *("", " ", "\n", "\t", "\x00", "a\x00b", "\x1b[31mred", "\x1b]8;;http://a\x07b", "\x9b2J", "\u202eabc", "\ud800", "é" * 300),
-    *("x" * 100_000, "../..", "/", ".", "~nobody/x", "/dev/null", "/dev/null/x", "/dev/full", "/proc/self/mem", "x" * 300),
+    *("x" * 100_000, "../..", "/", ".", "~no-such-user/x", "/dev/null", "/dev/null/x", "/dev/full", "/proc/self/mem", "x" * 300),
     *("nan", "inf", "-inf", "1e400", "-1", "0", "1", "1.5", "٣", "1_000", "1e308,1e308", "0x10", "9" * 5000, "true", "None"),
     *("a/b", "hf://a/b", "a/b@c", "a:b", "@", "lstm-char", "ngram-char", "ngram-", "-char", "lstm-char-x", "blend-char", "word"),
     *("{}", "[]", '{"a": 1}', "*", "?", "[", "a=b", "=", "model.order=", "model.order=2", "training.batch_size=nan", "5m", "-5s"),

@@ -285,7 +285,7 @@ def test_not_utf_8(saved: Path, file: str) -> None:
         (["model", "config", "layers"], 60, "more"),
         (["model", "config", "layer"], "other", "layer"),
         (["model", "config", "hidden_size"], 8.0, "damaged"),
-        (["model", "config", "hidden_size"], 10**400, "hidden_size"),
+        (["model", "config", "hidden_size"], 10**400, "it has a number of 401 digits"),
         (["tokenizer", "files"], ["characters.json", "../../secret.json"], "outside its folder"),
         (["tokenizer", "files"], ["/etc/passwd"], "outside its folder"),
         (["tokenizer", "files"], ["sub/characters.json"], "outside its folder"),

@@ -68,7 +68,7 @@ def test_a_preset_that_is_not_a_name(saved: Path, preset: str) -> None:
 @pytest.mark.parametrize("preset", ["lstm-word", "lstm-word-large", "blend", "my-mingru:mingru-char", "lstm-my-bytes:bytes"])
 def test_a_preset_that_is_a_name(saved: Path, preset: str) -> None:
     change(saved / "config.json", preset=preset)
-    assert reviewgen.load(saved).preset == preset
+    assert reviewgen.load(saved, accept_changes=True).preset == preset
 
 
 @pytest.mark.parametrize("preset", ["ngram-char", "gru-char"])
@@ -116,7 +116,7 @@ def test_generation_defaults_that_would_hardly_end(saved: Path, settings: dict[s
 
 def test_the_number_of_texts_is_not_taken_from_a_folder(saved: Path) -> None:
     change(saved / "generation_config.json", num_return_sequences=10_000_000)
-    model = reviewgen.load(saved)
+    model = reviewgen.load(saved, accept_changes=True)
     assert isinstance(model.generate_one("the ", seed=1), str)
     assert len(model.generate("the ", seed=1)) == 1
     assert model.generation_config.num_return_sequences == 1

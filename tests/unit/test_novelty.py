@@ -433,7 +433,8 @@ def change(file, tensors=None, header=None, **facts):
 
 N = sum(len(review) + 2 for review in REVIEWS)
 BOTH = [
-    *(({"header": {"reviewgen.novelty": text}}, "the header of one is missing") for text in ("", "[1]", "[" * 100_000)),
+    *(({"header": {"reviewgen.novelty": text}}, "its header cannot be read") for text in ("", "[" * 100_000)),
+    ({"header": {"reviewgen.novelty": "[1]"}}, "the header of one is missing"),
     ({"header": {"format": "pt"}}, "the header of one is missing"),
     ({"schema": 2}, "schema 2; this version of reviewgen reads schema 1"),
     ({"schema": None}, "schema None"),
@@ -446,7 +447,7 @@ BOTH = [
     *(({"bos_id": position}, "bos_id or eos_id") for position in (-1, 10)),
     ({"eos_id": 10}, "bos_id or eos_id"),
     ({"vocab_size": 1 << 40}, "bos_id or eos_id"),
-    ({"characters_per_token": float("nan")}, "nan characters per token"),
+    ({"characters_per_token": float("nan")}, "the number NaN is not finite"),
     ({"characters_per_token": 0.0}, "0.0 characters per token"),
     ({"tensors": {"more": np.zeros(3)}}, "it contains .*more.* instead of"),
 ]

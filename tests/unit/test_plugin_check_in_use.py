@@ -91,7 +91,7 @@ def test_a_good_processor_and_a_good_metric_of_one_name_pass(plant: Any) -> None
     assert report.passed and report.preset == "" and seen == list(messages)
     assert len(messages) == len(report.checks) == 11
     assert "metric no-e" in messages["metadata"] and "logits processor no-e" in messages["metadata"]
-    assert "changes 1 of 2 texts" in messages["generation"] and "letters e of generated texts" in messages["measuring"]
+    assert "changes 2 of 2 texts" in messages["generation"] and "letters e of generated texts" in messages["measuring"]
     assert [row.name for row in report.rows()] == ["metadata", "laws", "generation", "measuring"]
 
 

@@ -277,7 +277,7 @@ def test_an_interrupt_keeps_what_was_written(saved: dict[str, Path], tmp_path: P
     )
     monkeypatch.setattr(Generator, "generate", interrupted)
     status, out, said = run_command(monkeypatch, capsys, *common, file)
-    assert status == 1 and "70 of 200 texts are in" in out and "Interrupted." in said and "resumes from there" in said
+    assert status == 130 and "70 of 200 texts are in" in out and "Interrupted." in said and "resumes from there" in said
     assert len(texts_of(file)) == 70
     monkeypatch.setattr(Generator, "generate", plain)
     assert run_command(monkeypatch, capsys, *common, file)[0] == 0

@@ -50,6 +50,7 @@ def _write(
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, "w+", encoding="ascii") as reports:
 
         def keep(text: "Generation") -> str:
+            """Keep what is written after the texts, and return the text."""
             reasons.append(text.finish_reason)
             new_tokens.append(text.new_tokens)
             if with_novelty and text.novelty is not None:

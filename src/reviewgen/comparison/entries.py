@@ -1,5 +1,6 @@
 """What the user has named: presets to train, and trained models. Nothing is trained or loaded here."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def _make_entry(source: Any, name: Any = None) -> Entry:
     if not isinstance(source, str | Path):
         raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
     parsed = parse_source(source, preset_names())
-    own = Path(source).expanduser().resolve().name if isinstance(source, Path) or Path(source).exists() else source
+    own = Path(source).expanduser().resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
     return Entry(name or own or str(source), source, is_preset=isinstance(parsed, PresetSource))
 
 

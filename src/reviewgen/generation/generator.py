@@ -87,7 +87,7 @@ class Generator:
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.must_include:
-            return (row for row in self._generate_including(request, guard, first) if row is not None)
+            return filter(None, self._generate_including(request, guard, first))
         return self._generate_batches(request, guard, first, start_late)
 
     def search(self, request: Request) -> Iterator[Row | None]:

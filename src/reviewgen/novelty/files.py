@@ -98,9 +98,11 @@ def _read_index(tensors: Any) -> ExactIndex | CompactIndex:
 
 def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        header = parse_json(metadata.get(_HEADER, ""))
-    except ValueError:  # not JSON, or nested too deeply
+        header = parse_json(metadata[_HEADER])
+    except KeyError:
         header = None
+    except ValueError as error:
+        raise BundleError(f"is damaged: its header cannot be read ({error}).") from None
     if not isinstance(header, dict):
         raise BundleError("is damaged, or not a novelty index: the header of one is missing.")
     return header

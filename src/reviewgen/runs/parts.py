@@ -4,9 +4,9 @@ A run of a blend has these parts for each of its models. Resolved from a preset'
 work.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from reviewgen.config import (
@@ -141,7 +141,7 @@ def resolve_parts(
 def _resolve(start: object, model: Any, tokenizer: Any, training: Any) -> TrainingParts:
     if isinstance(start, ReviewModel):
         return _from_model(start, model, tokenizer, training)
-    if not isinstance(start, str) or (Path(start).is_dir() and start not in preset_names()):
+    if not isinstance(start, str) or (os.path.isdir(start) and start not in preset_names()):  # noqa: PTH112  Path raises for a name that is too long
         raise ConfigError(
             f"{start!s:.60} is not the name of a preset. To train a saved model further, write --from {start!s:.60} on the "
             "command line, and reviewgen.train(reviewgen.load(...), ...) in Python."

@@ -1,5 +1,6 @@
 """The models that a server has: their names, and what ``GET /v1/models`` says of them."""
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def name_source(given: str) -> tuple[str, str]:
         ConfigError: The name is empty, too long or not printable.
     """
     before, equals, after = given.partition("=")
-    is_named = equals and not Path(given).expanduser().exists()
+    is_named = equals and not os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111  Path raises for a name that is too long
     source = after if is_named else given
     is_path = source.startswith(("/", "./", "../", "~")) or source in (".", "..")
     name = before if is_named else Path(source).expanduser().resolve().name if is_path else _without_revision(source)
