@@ -14,7 +14,7 @@ import lazy_loader
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:
-    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, sweep, train, tune, tune_sampling
+    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, prepare, sweep, train, tune, tune_sampling
     from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
     from reviewgen.explanation import Explanation, explain
@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "plot_sweep",
     "plot_training",
+    "prepare",
     "register_model",
     "register_tokenizer",
     "sweep",
@@ -52,7 +53,18 @@ __all__ = [
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "api": ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"],
+        "api": [
+            "best_trial",
+            "blend",
+            "load",
+            "plot_sweep",
+            "plot_training",
+            "prepare",
+            "sweep",
+            "train",
+            "tune",
+            "tune_sampling",
+        ],
         "comparison": ["Comparison", "compare"],
         "errors": ["ReviewgenError"],
         "explanation": ["Explanation", "explain"],

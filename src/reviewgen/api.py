@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from reviewgen.config import EvaluateOptions
+    from reviewgen.data.store_folder import StoreFolder
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
+    from reviewgen.preparation.options import PrepareOptions
     from reviewgen.runs.options import TrainOptions
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
 
-__all__ = ["best_trial", "blend", "load", "plot_sweep", "plot_training", "sweep", "train", "tune", "tune_sampling"]
+__all__ = ["best_trial", "blend", "load", "plot_sweep", "plot_training", "prepare", "sweep", "train", "tune", "tune_sampling"]
 
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
@@ -338,3 +340,41 @@ def plot_training(
     from reviewgen.runs.plot import plot_training as plot_curves
 
     return plot_curves(sources, file, against=against, metrics=metrics, overwrite=overwrite)
+
+
+def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareOptions]") -> "StoreFolder":
+    """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that trainings start from.
+
+    Give the folder as the source of ``train``, ``TrainingRun``, ``sweep`` or ``tune``, for any preset with that tokenizer: the
+    model is the one that the reviews themselves give. Under ``accelerate launch``, all processes call this and share the work. If
+    it is interrupted, the same call goes on from the parts that are finished, in the folder ``<out>.partial``.
+
+    >>> store = reviewgen.prepare("reviews.csv", preset="lstm-word", out="my-store")             # doctest: +SKIP
+    >>> model = reviewgen.train("lstm-word", store.folder, budget="2m")                          # doctest: +SKIP
+
+    Args:
+        source: The reviews, as for ``train``; also a URL that fsspec reads, as ``s3://bucket/reviews-*.parquet``.
+        preset: The preset whose tokenizer is trained.
+        out: The folder to create, or a URL.
+        text_column, documents, lowercase, strip_markdown, fix_encoding, clean, max_text_characters: How the texts are read, as
+            for ``train``.
+        validation: A second source to validate on, instead of a part of the first.
+        conditions: Columns beside the text, as in ["stars"], that models are conditioned on.
+        tokenizer: Tokenizer settings that differ from the preset's.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least as similar, only the first is kept.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+
+    Returns:
+        The store: ``folder`` is where it is, and ``facts`` has the counts.
+
+    Raises:
+        ConfigError: An argument is unknown or unusable.
+        UnknownPlugin, PluginConflict, BrokenPlugin: The preset cannot be used.
+        DataError, HubError: A source cannot be read, or no texts are left.
+        OutputExists, StorageError: ``out`` exists or cannot be written.
+        CheckpointError: ``<out>.partial`` is in use, or the beginning of another store.
+        TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
+    """
+    from reviewgen.preparation.prepare import prepare_store
+
+    return prepare_store(source, preset, out, **options)

@@ -114,6 +114,7 @@ class Calls:
             "train further": (reviewgen.train, train | {"start": n, "progress": False}),
             "TrainingRun": (reviewgen.TrainingRun, train),
             "blend": (reviewgen.blend, {"models": [n, n], "weights": [1, 2]}),
+            "prepare": (reviewgen.prepare, {"source": TEXTS, "preset": "gru-char", "out": "store"}),
             "sweep": (
                 reviewgen.sweep,
                 {"preset": "ngram-char", "source": TEXTS, "setting": "model.order", "values": [2], "steps": 1},
@@ -203,9 +204,10 @@ def _typed_dicts() -> dict[str, Any]:
     from reviewgen.config import EvaluateOptions, GenerationSettings
     from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions
+    from reviewgen.preparation.options import PrepareOptions
     from reviewgen.runs.options import TrainOptions
 
-    listed = (CompareOptions, EvaluateOptions, GenerationSettings, GenerateOptions, LoadOptions, TrainOptions)
+    listed = (CompareOptions, EvaluateOptions, GenerationSettings, GenerateOptions, LoadOptions, PrepareOptions, TrainOptions)
     return {each.__name__: each for each in listed}
 
 

@@ -34,6 +34,7 @@ BASES = {
     "train": "train ngram-char --data texts.txt --out new --steps 1",
     "train gru": "train gru-char --data texts.txt --out new --steps 1 --set model.hidden_size=8",
     "train from": "train --from MODEL --data texts.txt --out new --steps 1",
+    "prepare": "prepare texts.txt --preset gru-char --out new",
     "settings": "settings gru-char",
     "plot": "plot NET --out a.svg",
     "sweep": "sweep ngram-char --data texts.txt --set model.order=2,3 --steps 1",
@@ -74,7 +75,13 @@ IMPORTED = [
         "matplotlib.pyplot",
         "jinja2",
     ),
-    *("reviewgen.api", "reviewgen.runs.fit", "reviewgen.comparison.measuring", "reviewgen.explanation.explaining"),
+    *(
+        "reviewgen.api",
+        "reviewgen.runs.fit",
+        "reviewgen.preparation.prepare",
+        "reviewgen.comparison.measuring",
+        "reviewgen.explanation.explaining",
+    ),
     *(
         "reviewgen.search.tune",
         "reviewgen.search.sweep",

@@ -189,7 +189,7 @@ def test_an_incomplete_folder_is_written_again(damage):
     _, stores, _ = run(TEXTS)
     expected = stores["train"].ids.tolist()
     (home,) = cache_folder().iterdir()
-    ids, manifest = home / "train.uint16", home / "manifest.json"
+    ids, manifest = home / "train.uint16", home / "store.json"
     if damage == "a shorter file":
         ids.write_bytes(ids.read_bytes()[:-2])
     elif damage == "a torn manifest":

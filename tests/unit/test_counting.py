@@ -113,8 +113,8 @@ class Store(TokenStore):
     """A thousand texts of ten tokens each, their number."""
 
     def __init__(self) -> None:
-        self.ids, self.offsets = np.repeat(np.arange(1000), 10), np.arange(0, 10_001, 10)
-        self.conditions = self._map = None
+        self._shards, self.offsets = [np.repeat(np.arange(1000), 10)], np.arange(0, 10_001, 10)
+        self.conditions, self._maps = None, []
 
 
 class NoEvaluator(Evaluator):

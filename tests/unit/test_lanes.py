@@ -23,7 +23,7 @@ class MemoryStore(TokenStore):
     def __init__(self, texts):
         framed = [[BOS, *text, EOS] for text in texts]
         self.offsets = np.cumsum([0, *map(len, framed)])
-        self.ids = np.array([i for text in framed for i in text], np.uint16)
+        self._shards = [np.array([i for text in framed for i in text], np.uint16)]
         self.conditions, self.releases = None, 0
 
     def release_pages(self):

@@ -25,7 +25,7 @@ FLOORS = {
         5: ("training", "card"),
         6: ("hub",),
         7: ("model",),
-        8: ("runs", "search", "receipts"),
+        8: ("runs", "search", "receipts", "preparation"),
         9: ("api",),
         10: ("explanation", "export", "graphs", "serving"),
         11: ("comparison",),

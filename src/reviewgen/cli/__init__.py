@@ -1,8 +1,8 @@
-"""The command line: ``reviewgen train | plot | sweep | tune | blend | generate | replay | play | evaluate | score`` and more.
+"""The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay | play | evaluate`` and more.
 
 Parses arguments, calls the API and prints results. Heavy imports stand inside the commands, so that ``--help`` is fast.
 
-    train, plot, sweep, tune, tune_sampling, blend, compare    one file a command
+    train, prepare, plot, sweep, tune, tune_sampling, blend, compare    one file a command
     settings                           ``settings``: every setting of a preset
     generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
     play                               ``play``
@@ -37,6 +37,7 @@ from reviewgen.cli import (
     play,
     plot,
     plugin,
+    prepare,
     sampling,
     serve,
     settings,
@@ -85,6 +86,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
 
 
 _add("train", train.train)
+_add("prepare", prepare.prepare)
 _add("settings", settings.settings)
 _add("plot", plot.plot)
 _add("sweep", sweep.sweep)

@@ -1,8 +1,9 @@
 """From a source of texts to training batches: read, clean, split, encode into memory-mapped files, batch.
 
     sources, files   open a source; prepare files for reading
+    urls, remote     files, and token stores, behind URLs that fsspec reads
     charsets         which encoding a file has
-    shards           files as records, in parts that several processes may read
+    shards, spans    files as records, in parts that several processes may read; large files are cut
     documents        txt files as lines, paragraphs, sentences or files
     delimited        csv files as rows, with the line of each error
     columns          from records to examples: the columns of the text and of its conditions
@@ -13,6 +14,8 @@
     lost_characters  which characters the tokenizer loses
     long_text        which parts of one long text are held out
     encoding, store  token ids in memory-mapped files, with their conditions
+    store_folder     the folder of a token store, as the cache has it and ``reviewgen prepare`` makes it
+    corpus_facts     what such a folder keeps of its corpus
     cache            the token cache: each corpus is encoded once
     workers, worker  worker processes that read, clean and encode
     reading          texts to evaluate a trained model on

@@ -1,6 +1,6 @@
 """The token cache: a corpus is encoded once, into a folder named after its fingerprint, the tokenizer and the conditions.
 
-A folder of the cache appears complete or not at all. Knows no model.
+A folder of the cache is a token store, see ``store_folder``; it appears complete or not at all. Knows no model.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from typing import Any
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import to_dict
-from reviewgen.data.corpus import SPLITS, Corpus
+from reviewgen.data.corpus import Corpus
 from reviewgen.data.encoding import encode_corpus
 from reviewgen.data.store import TokenStore
-from reviewgen.errors import StorageError, storage_errors
+from reviewgen.data.store_folder import StoreFolder, digest_files, write_store_file
+from reviewgen.errors import DataError, StorageError, storage_errors
 from reviewgen.protocols import Tokenizer
 from reviewgen.scratch import NEW, remove_abandoned, scratch_folder, temporary_folder
 from reviewgen.storage import publish
 
 __all__ = ["WORKSPACE", "cache_folder", "digest_tokenizer", "tokenize", "workspace"]
 
-_MANIFEST = "manifest.json"
 WORKSPACE = "tmp-"
 """How the names of temporary folders in the cache begin."""
 
@@ -109,7 +109,7 @@ def tokenize(
             tokenizer = kind.train(corpus.texts("train"), config) if trained is None else trained
             encode_corpus(scratch / "tokens", corpus, tokenizer, conditions or Conditions())
             _publish(scratch / "tokens", folder)
-    return kind.load(folder / "tokenizer"), {split: TokenStore(folder, split) for split in SPLITS}
+    return kind.load(folder / "tokenizer"), StoreFolder.read(folder).splits()
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:
@@ -122,21 +122,17 @@ def digest_tokenizer(tokenizer: Tokenizer) -> str:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Return whether a cache folder has all files of its manifest, in the sizes that were written."""
+    """Return whether a cache folder has all files of its ``store.json``, in the sizes that were written."""
     try:
-        return bool(json.loads((folder / _MANIFEST).read_text(encoding="utf-8")) == _file_sizes(folder))
-    except (OSError, ValueError):
+        StoreFolder.read(folder)
+    except (OSError, DataError):
         return False
-
-
-def _file_sizes(folder: Path) -> dict[str, int]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != _MANIFEST)
-    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    return True
 
 
 def _publish(finished: Path, folder: Path) -> None:
     """Move a finished folder to its name in the cache, unless another run has done so with the same content."""
-    (finished / _MANIFEST).write_text(json.dumps(_file_sizes(finished)), encoding="utf-8")
+    write_store_file(finished, ["."], digest_files(finished))
     try:
         publish(finished, folder)
     except OSError:

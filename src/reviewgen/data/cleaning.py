@@ -33,6 +33,8 @@ class CleaningReport:
         characters: Characters in the kept texts.
         empty: Texts dropped because they were empty or only white space.
         duplicates: Texts dropped because the same text came before.
+        near_duplicates: Texts dropped because a similar text came before; only ``reviewgen prepare`` looks for them.
+        leaking: Held-out texts dropped because they share long runs with training texts; likewise.
         breaks_replaced: ``<br />`` tags replaced by a newline.
         tags_removed: Other HTML tags and comments removed.
         entities_decoded: HTML entities decoded.
@@ -47,6 +49,8 @@ class CleaningReport:
     characters: int = 0
     empty: int = 0
     duplicates: int = 0
+    near_duplicates: int = 0
+    leaking: int = 0
     breaks_replaced: int = 0
     tags_removed: int = 0
     entities_decoded: int = 0

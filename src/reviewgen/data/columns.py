@@ -53,6 +53,7 @@ class TextStream:
         decode_errors: Runs of bytes in the files that are not valid in their encoding.
         notes: Sentences about the source that the user should see.
         shard: The files of the source; None if it is not read from files.
+        is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs or sentences.
     """
 
     name: str
@@ -64,11 +65,7 @@ class TextStream:
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
     shard: Shard | None = None
-
-    @property
-    def is_one_text(self) -> bool:
-        """Whether the source is a single text file that is not cut into lines, paragraphs or sentences."""
-        return self.shard is not None and self.shard.documents == "file" and len(self.shard.paths) == 1
+    is_one_text: bool = False
 
     @property
     def texts(self) -> Iterator[str]:

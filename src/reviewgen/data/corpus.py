@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -135,6 +135,10 @@ class Corpus:
         """Yield the texts of a split with their condition values."""
         return zip(self.texts(split), self.conditions(split), strict=True)
 
+    def every(self, step: int) -> Iterator[str]:
+        """Yield every n-th text, of all splits."""
+        return read_spool(self.spool, np.arange(len(self.splits)) % step == 0)
+
     @property
     def split_method(self) -> Literal["hash", "blocks", "source"]:
         """How texts are held out: by the hash of each, as blocks of one long text, or as a separate validation source."""
@@ -199,18 +203,30 @@ def gather(source: Any, workspace: Path, config: DataConfig, validation: Any = N
     else:
         splits = split_by_hash(hashes)
     stored_values = values if config.conditions else None
-    fingerprint = _fingerprint(hashes, splits, config.conditions, stored_values)
+    lines = None if stored_values is None else stored_values.open("rb")
+    with contextlib.nullcontext() if lines is None else lines:
+        fingerprint = fingerprint_texts([hashes], [splits], config.conditions, lines or ())
     return Corpus(path, stored_values, splits, fingerprint, stream, report, second, notes, spool.ranges())
 
 
-def _fingerprint(hashes: np.ndarray, splits: np.ndarray, conditions: Sequence[str], values: Path | None) -> str:
-    """Return a hash that identifies a corpus in the token cache."""
-    digest = hashlib.blake2b(hashes.tobytes() + splits.tobytes(), digest_size=16)
-    if values is not None:
+def fingerprint_texts(
+    hashes: Iterable[np.ndarray], splits: Iterable[np.ndarray], conditions: Sequence[str], values: Iterable[bytes]
+) -> str:
+    """Return a hash that identifies a corpus in the token cache.
+
+    Args:
+        hashes: The content hashes of the texts, in pieces.
+        splits: Their splits, in pieces.
+        conditions: The names of the conditions.
+        values: The line of the condition values of each text.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in itertools.chain(hashes, splits):
+        digest.update(piece.tobytes())
+    if conditions:
         digest.update(json.dumps(conditions).encode())
-        with values.open("rb") as stored:
-            for line in stored:
-                digest.update(line)
+        for line in values:
+            digest.update(line)
     return digest.hexdigest()
 
 
@@ -234,7 +250,7 @@ def _fill_spool(
     else:
         for lines in _clean(stream, folder, config, cleaner):
             spool.add(lines, cleaner.keep_new(lines.hashes, lines.lengths))
-    _require_texts(stream, cleaner)
+    require_texts(stream, cleaner.report)
     stream.notes += cleaner.notes()
     stream.examples = iter(())  # used up; a corpus without open iterators can be pickled for other processes
     return stream, cleaner.report
@@ -301,6 +317,8 @@ def describe(stream: TextStream, report: CleaningReport) -> list[str]:
     changes = {
         "empty": report.empty,
         "duplicates": report.duplicates,
+        "near duplicates": report.near_duplicates,
+        "held-out texts left out, as they share runs with training texts": report.leaking,
         "line-break tags replaced": report.breaks_replaced,
         "other tags removed": report.tags_removed,
         "entities decoded": report.entities_decoded,
@@ -327,7 +345,7 @@ def _read_all(source: Any, workspace: Path, config: DataConfig) -> Iterator[Exam
         yield from itertools.compress(rows.examples, cleaner.keep_new(rows.hashes, rows.lengths))
     stream.notes += cleaner.notes()
     _log(stream, cleaner.report)
-    _require_texts(stream, cleaner)
+    require_texts(stream, cleaner.report)
 
 
 def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) -> Iterator[Example]:
@@ -343,14 +361,16 @@ def _log(stream: TextStream, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
-def split_by_hash(hashes: np.ndarray) -> np.ndarray:
+def split_by_hash(hashes: np.ndarray, *, is_whole: bool = True) -> np.ndarray:
     """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 % validation, 5 % test.
 
     In a corpus of a few texts, train or validation may be empty by chance. One text is then moved there, chosen by its hash,
-    together with its duplicates if those were kept.
+    together with its duplicates if those were kept. Not so if these are only a part of the texts, ``is_whole=False``.
     """
     share = hashes / 2.0**64
     codes = np.digitize(share, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
+    if not is_whole:
+        return codes
     train, validation, test = range(3)
     if train not in codes:
         codes[hashes == hashes.min()] = train
@@ -362,8 +382,12 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _require_texts(stream: TextStream, cleaner: Cleaner) -> None:
-    report = cleaner.report
+def require_texts(stream: TextStream, report: CleaningReport) -> None:
+    """Raise if cleaning has kept no texts.
+
+    Raises:
+        DataError: It has kept none.
+    """
     if not report.kept:
         counts = f"{report.read} read, {report.empty} empty" if report.read else "none read"
         raise DataError(f"No reviews are left of {stream.name} after cleaning ({counts}).")

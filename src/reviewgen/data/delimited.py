@@ -10,8 +10,9 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOBase
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS, read_lines
 from reviewgen.errors import DataError
@@ -115,7 +116,7 @@ class _Rows:
         DataError: A quote is not closed.
     """
 
-    def __init__(self, stream: IO[str], separator: str, name: str, limit: int = MAX_TEXT_CHARACTERS) -> None:
+    def __init__(self, stream: TextIOBase, separator: str, name: str, limit: int = MAX_TEXT_CHARACTERS) -> None:
         self._max_row = max(_MAX_ROW, limit)
         csv.field_size_limit(max(csv.field_size_limit(), self._max_row))
         self.name, self.separator = name, separator

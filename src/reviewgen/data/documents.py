@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS, read_lines, too_long
+from reviewgen.data.spans import Span, find_lines, open_lines
 from reviewgen.sentences import sentence_ends
 
 __all__ = ["DOCUMENTS", "Layout", "file_layout", "read_texts", "text_layout"]
@@ -64,8 +65,10 @@ def file_layout(path: Path) -> Layout:
     return text_layout(head if len(head) < _HEAD else head[: head.rfind("\n") + 1])
 
 
-def read_texts(path: Path, documents: str, name: str = "", limit: int = MAX_TEXT_CHARACTERS) -> Iterator[str]:
-    """Yield the texts of a file of UTF-8.
+def read_texts(
+    path: Path, documents: str, name: str = "", limit: int = MAX_TEXT_CHARACTERS, span: Span | None = None
+) -> Iterator[str]:
+    """Yield the texts of a file of UTF-8, or of a span of it.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some, and otherwise within lines. In
     a hard-wrapped file, the lines of a paragraph and those of a sentence are joined by a space.
@@ -75,12 +78,16 @@ def read_texts(path: Path, documents: str, name: str = "", limit: int = MAX_TEXT
         documents: One of ``DOCUMENTS``.
         name: The user's file, for messages; the path if empty.
         limit: The maximum number of characters of a text; a file that is one text has none, since its size can be seen.
+        span: See ``spans_of``; None reads the whole file.
 
     Raises:
         DataError: A text is longer.
     """
     name = name or str(path)
-    with path.open(encoding="utf-8") as file:  # any line end counts as \n
+    start, stop = (0, None) if span is None else find_lines(path, span, documents)
+    if start:
+        name += f" (from byte {start:,} on)"
+    with open_lines(path, start, stop) as file:  # any line end counts as \n
         if documents == "file":
             yield file.read()
         elif documents == "line":

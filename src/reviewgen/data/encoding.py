@@ -5,7 +5,7 @@ import functools
 import importlib
 import shutil
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from reviewgen.data.store import merge_stores, write_conditions, write_split
 from reviewgen.data.workers import count_workers, run_tasks
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["encode_corpus", "encode_range"]
+__all__ = ["encode_conditions", "encode_corpus", "encode_range"]
 
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 _MIN_BYTES_FOR_WORKERS = 1 << 26  # of text; several processes take a second to start
@@ -41,13 +41,25 @@ def encode_corpus(folder: Path, corpus: Corpus, tokenizer: Tokenizer, conditions
         for split in SPLITS:
             write_split(corpus.texts(split), tokenizer, folder, split, vocab_size)
     for split in SPLITS if conditions else ():
-        write_conditions(_encode_conditions(corpus, conditions, split), len(conditions), folder, split, vocab_size)
+        ids = encode_conditions(corpus.conditions(split), conditions, split)
+        write_conditions(ids, len(conditions), folder, split, vocab_size)
 
 
-def _encode_conditions(corpus: Corpus, conditions: Conditions, split: str) -> Iterator[Sequence[int]]:
-    """Yield the ids of the conditions of each text of a split; in training texts, some are replaced by "unspecified"."""
-    random, probability = np.random.default_rng(0), _DROP_PROBABILITY if split == "train" else 0.0
-    for values in corpus.conditions(split):
+def encode_conditions(
+    examples: Iterable[Sequence[str | float | None]], conditions: Conditions, split: str, first: int = 0
+) -> Iterator[Sequence[int]]:
+    """Yield the ids of the conditions of each text of a split; in training texts, some are replaced by "unspecified".
+
+    Args:
+        examples: The values beside each text.
+        conditions: The conditions, with their ids.
+        split: The split.
+        first: The number of texts of the split that come before, so that a shard gets the same ids as in the whole.
+    """
+    draws, probability = np.random.PCG64(0), _DROP_PROBABILITY if split == "train" else 0.0
+    draws.advance(first * len(conditions))  # each number takes one draw
+    random = np.random.Generator(draws)
+    for values in examples:
         is_dropped = random.random(len(conditions)) < probability
         yield np.where(is_dropped, conditions.unspecified_ids, conditions.encode_values(values)).tolist()
 

@@ -1,7 +1,7 @@
 """Reads the lines of a file with a limit, so that a line of gigabytes is refused and not held in memory."""
 
 from collections.abc import Iterator
-from typing import IO
+from io import TextIOBase
 
 from reviewgen.errors import DataError
 
@@ -11,7 +11,7 @@ MAX_TEXT_CHARACTERS = 10_000_000
 """The default of ``max_text_characters``."""
 
 
-def read_lines(stream: IO[str], name: str, limit: int) -> Iterator[str]:
+def read_lines(stream: TextIOBase, name: str, limit: int) -> Iterator[str]:
     """Yield the lines of a text file, with their ends.
 
     Args:

@@ -5,12 +5,10 @@ texts only a small sample is checked. A sample is every n-th text of the corpus.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-
-from reviewgen.data.corpus import Corpus
-from reviewgen.data.spool import read_spool
 from reviewgen.protocols import Tokenizer
 
 __all__ = ["LostCharacters", "find_lost_characters"]
@@ -49,7 +47,15 @@ class LostCharacters:
         return f"The tokenizer {tokenizer} loses {counts}: {before!r} becomes {after!r}."
 
 
-def find_lost_characters(corpus: Corpus, tokenizer: Tokenizer, characters: int) -> LostCharacters | None:
+@runtime_checkable
+class _Texts(Protocol):
+    """A corpus whose texts are still on disk."""
+
+    def every(self, step: int) -> Iterator[str]:
+        """Yield every n-th text."""
+
+
+def find_lost_characters(corpus: _Texts, tokenizer: Tokenizer, characters: int) -> LostCharacters | None:
     """Return what a tokenizer loses of a corpus; None if nothing that was checked.
 
     Args:
@@ -59,9 +65,8 @@ def find_lost_characters(corpus: Corpus, tokenizer: Tokenizer, characters: int) 
     """
     limit = _CHECKED if tokenizer.decode(tokenizer.encode(_PROBE)) == _PROBE else _CHECKED_CLOSELY
     step = -(-characters // limit) or 1
-    wanted = np.arange(len(corpus.splits)) % step == 0
     lost, checked, example = 0, 0, ("", "")
-    for text in read_spool(corpus.spool, wanted):
+    for text in corpus.every(step):
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
         if decoded != text:

@@ -15,6 +15,7 @@ from typing import Any
 from reviewgen.data.delimited import read_rows
 from reviewgen.data.documents import read_texts
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
+from reviewgen.data.spans import Span, spans_of
 from reviewgen.errors import DataError
 
 __all__ = ["Shard", "raise_data_errors", "reading_error"]
@@ -35,6 +36,7 @@ class Shard:
         originals: The user's files, for messages.
         documents: How a txt file is cut into texts: "line", "paragraph", "sentence" or "file".
         max_characters: The maximum number of characters of a text; a txt file that is one text has none.
+        span: The part of a single large file, see ``spans_of``; None for whole files.
     """
 
     name: str
@@ -43,26 +45,35 @@ class Shard:
     originals: Sequence[str]
     documents: str
     max_characters: int = MAX_TEXT_CHARACTERS
+    span: Span | None = None
 
     @property
     def size(self) -> int:
         """The size of the files on disk, in bytes."""
         return sum(Path(path).stat().st_size for path in self.paths)
 
-    def parts(self) -> "list[Shard]":
-        """Return the files in parts, in order; small files share a part."""
-        parts, first, size = [], 0, 0
+    def parts(self, size: int | None = None) -> "list[Shard]":
+        """Return the files in parts of about ``size`` bytes, in order; small files share a part, and large files have several."""
+        size, parts, first, filled = size or _PART_BYTES, [], 0, 0
         for last, path in enumerate(self.paths, 1):
-            size += Path(path).stat().st_size
-            if size >= _PART_BYTES or last == len(self.paths):
+            spans = spans_of(Path(path), self.kind, self.documents, size)
+            if spans and first < last - 1:
+                parts.append(self._part(first, last - 1))
+            parts += [self._part(last - 1, last, span) for span in spans]
+            filled += Path(path).stat().st_size
+            if spans:
+                first, filled = last, 0
+            elif filled >= size or last == len(self.paths):
                 parts.append(self._part(first, last))
-                first, size = last, 0
+                first, filled = last, 0
         return parts
 
-    def _part(self, first: int, last: int) -> "Shard":
+    def _part(self, first: int, last: int, span: Span | None = None) -> "Shard":
         originals = self.originals[first:last]
         name = originals[0] if len(originals) == 1 else f"{originals[0]} to {originals[-1]}"
-        return replace(self, name=name, paths=self.paths[first:last], originals=originals)
+        if span is not None:
+            name += f" ({'row groups' if self.kind == 'parquet' else 'bytes'} {span[0]:,} to {span[1]:,})"
+        return replace(self, name=name, paths=self.paths[first:last], originals=originals, span=span)
 
     def records(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Yield the records: strings, or mappings of column to value.
@@ -77,12 +88,12 @@ class Shard:
 
     def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
         if self.kind == "parquet":
-            return _read_parquet(self.paths, columns)
+            return _read_parquet(self.paths, columns, self.span)
         files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
         if self.kind == "csv":
             return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
         if self.kind == "text":
-            parts = (read_texts(Path(path), self.documents, original, limit) for path, original in files)
+            parts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
             return itertools.chain.from_iterable(parts)
         return _read_json(self.paths)
 
@@ -96,14 +107,15 @@ def _read_json(paths: Sequence[str]) -> Iterator[Any]:
         yield from load_dataset("json", data_files={"train": files}, split="train", streaming=True)
 
 
-def _read_parquet(paths: Iterable[str], columns: Sequence[str] | None) -> Iterator[Mapping[str, Any]]:
+def _read_parquet(paths: Iterable[str], columns: Sequence[str] | None, span: Span | None) -> Iterator[Mapping[str, Any]]:
     from pyarrow.parquet import ParquetFile  # a tenth of a second
 
     for path in paths:
         with ParquetFile(path, buffer_size=_PARQUET_BUFFER) as file:
             existing = file.schema_arrow.names
             wanted = None if columns is None else [column for column in dict.fromkeys(columns) if column in existing]
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=wanted, use_threads=False):
+            groups = None if span is None else list(range(*span))
+            for batch in file.iter_batches(_PARQUET_ROWS, row_groups=groups, columns=wanted, use_threads=False):
                 yield from batch.to_pylist()
 
 

@@ -16,6 +16,7 @@ from reviewgen.data.documents import DOCUMENTS, file_layout
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.shards import Shard, raise_data_errors
+from reviewgen.data.urls import fetch_files, is_url
 from reviewgen.errors import ConfigError, DataError, HubError, quoted
 from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
@@ -85,6 +86,7 @@ def open_texts(
         max_characters=None if documents == "file" else max_characters,
     )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
+    stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
     return stream
 
 
@@ -106,6 +108,8 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Records:
         if is_file:
             raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
         return _open_reviews(workspace, documents)
+    if is_url(source) and (source.startswith("hf://datasets/") or not source.startswith("hf://")):
+        return _open_url(source, workspace, documents)
     if source.startswith("hf://"):
         if hub is None:
             raise DataError(f"{quoted(source)} is not a Hub dataset: write hf://owner/name, with or without @revision.")
@@ -118,6 +122,13 @@ def _open_string(source: str, workspace: Path, documents: str) -> _Records:
     if has_data_suffix(first) or Path(first).exists():
         raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
     return _open_hub(hub, documents)
+
+
+def _open_url(url: str, workspace: Path, documents: str) -> _Records:
+    """Open the files at a URL that fsspec reads."""
+    fetched = workspace / "fetched"
+    fetched.mkdir()
+    return _open_files(url, fetch_files(url, fetched), workspace, documents)
 
 
 def _open_reviews(workspace: Path, documents: str) -> _Records:

@@ -1,7 +1,7 @@
 """The token ids of a corpus in memory-mapped files: the texts of a split one after another, each framed by bos and eos.
 
 The files of a split are ``SPLIT.uint16`` or ``SPLIT.uint32``, ``SPLIT.index.npy`` and, if there are conditions,
-``SPLIT.conditions.npy``.
+``SPLIT.conditions.npy``. They stand in one folder, or in several, the shards, whose texts follow one another.
 """
 
 import copy
@@ -30,33 +30,39 @@ T = TypeVar("T")
 
 
 class TokenStore:
-    """The texts of one split as token ids, each framed by bos and eos, in a memory-mapped file.
+    """The texts of one split as token ids, each framed by bos and eos, in memory-mapped files.
 
     The ids of the conditions are stored separately and inserted after bos when a text is read.
 
     Args:
-        folder: The folder of the files.
+        folders: The folder of the files, or several, in order.
         split: "train", "validation" or "test".
 
     Attributes:
-        ids: The ids of all texts, without conditions, (N,) uint16 or uint32.
-        offsets: Where each text starts in ``ids``, and where the last one ends, (texts + 1,).
+        offsets: Where each text starts in the ids of all texts, and where the last one ends, (texts + 1,).
         characters: The number of characters of each text, (texts,).
         conditions: The ids of the conditions of each text, (texts, C); None if there are no conditions.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
-        index = np.load(folder / f"{split}.index.npy")
-        conditions = folder / f"{split}.conditions.npy"
-        self.offsets: np.ndarray = index[0]  # (texts + 1,)
-        self.characters: np.ndarray = index[1, :-1]  # (texts,)
-        self.conditions: np.ndarray | None = np.load(conditions) if conditions.exists() else None  # (texts, C)
-        file = next(folder.glob(f"{split}.uint*"))  # its suffix is the dtype
-        self._map = _map(file)
-        self.ids: np.ndarray = np.frombuffer(self._map or b"", file.suffix[1:])
+    def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
+        folders = [folders] if isinstance(folders, Path) else folders
+        indexes = [np.load(folder / f"{split}.index.npy") for folder in folders]
+        conditions = [np.load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").exists()]
+        self._edges = np.cumsum([0, *(index[0, -1] for index in indexes)])  # (shards + 1,) where each shard starts
+        self.offsets: np.ndarray = np.concatenate([[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))])
+        self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
+        self.conditions: np.ndarray | None = np.concatenate(conditions) if conditions else None  # (texts, C)
+        files = [next(folder.glob(f"{split}.uint*")) for folder in folders]  # the suffix is the dtype
+        self._maps = [_map(file) for file in files]
+        self._shards = [np.frombuffer(map_ or b"", file.suffix[1:]) for map_, file in zip(self._maps, files, strict=True)]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The ids of all texts, without conditions, (N,) uint16 or uint32; a copy if there are several shards."""
+        return self._shards[0] if len(self._shards) == 1 else np.concatenate(self._shards)
 
     @property
     def tokens(self) -> int:
@@ -70,7 +76,7 @@ class TokenStore:
 
     def document(self, number: int) -> np.ndarray:
         """Return the ids of one text: bos, conditions, tokens, eos."""
-        ids = self.ids[self.offsets[number] : self.offsets[number + 1]]
+        ids = self.ids_between(int(self.offsets[number]), int(self.offsets[number + 1]))
         return ids if self.conditions is None else np.concatenate((ids[:1], self.conditions[number], ids[1:]))
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
@@ -91,10 +97,23 @@ class TokenStore:
         """The ids without conditions, in blocks of whole texts; can be iterated over more than once."""
         return Blocks(self)
 
+    def ids_between(self, start: int, stop: int) -> np.ndarray:
+        """Return the ids of whole texts of one shard, from one offset to another."""
+        if len(self._shards) == 1:
+            return self._shards[0][start:stop]
+        shard = int(self._edges.searchsorted(start, side="right")) - 1
+        first = int(self._edges[shard])
+        return self._shards[shard][start - first : stop - first]
+
+    def shard_end(self, start: int) -> int:
+        """Return where the shard ends that has a text which starts at an offset."""
+        return int(self._edges[self._edges.searchsorted(start, side="right")])
+
     def release_pages(self) -> None:
-        """Release the file's pages from memory; they are read again when needed."""
-        if self._map is not None and hasattr(self._map, "madvise"):  # not on Windows
-            self._map.madvise(mmap.MADV_DONTNEED)
+        """Release the files' pages from memory; they are read again when needed."""
+        for map_ in self._maps:
+            if map_ is not None and hasattr(map_, "madvise"):  # not on Windows
+                map_.madvise(mmap.MADV_DONTNEED)
 
 
 def _map(file: Path) -> mmap.mmap | None:
@@ -103,7 +122,7 @@ def _map(file: Path) -> mmap.mmap | None:
 
 
 class Blocks:
-    """A store's ids (N,) in blocks of whole texts; pages are released after each block, so memory stays bounded."""
+    """A store's ids (N,) in blocks of whole texts of a shard; pages are released after each block, so memory stays bounded."""
 
     def __init__(self, store: TokenStore) -> None:
         self._store = store
@@ -111,8 +130,10 @@ class Blocks:
     def __iter__(self) -> Iterator[np.ndarray]:
         offsets, first = self._store.offsets, 0
         while first < len(self._store):
-            last = max(first + 1, int(offsets.searchsorted(offsets[first] + _BLOCK_TOKENS, side="right")) - 1)
-            yield self._store.ids[offsets[first] : offsets[last]]
+            start = int(offsets[first])
+            stop = min(start + _BLOCK_TOKENS, self._store.shard_end(start))
+            last = max(first + 1, int(offsets.searchsorted(stop, side="right")) - 1)
+            yield self._store.ids_between(start, int(offsets[last]))
             self._store.release_pages()
             first = last
 

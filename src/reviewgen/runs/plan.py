@@ -9,12 +9,14 @@ from typing import Any
 from reviewgen.bundle.write import refuse_existing
 from reviewgen.config import check_seed, from_dict, parse_duration
 from reviewgen.data import DataConfig
+from reviewgen.data.store_folder import StoreFolder
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.evaluation import find_metrics
 from reviewgen.runs.finished import discard_finished
 from reviewgen.runs.further import keep_reading
 from reviewgen.runs.options import TrainOptions
 from reviewgen.runs.parts import TrainingParts, resolve_parts
+from reviewgen.runs.prepared import find_store, fit_store
 from reviewgen.runs.tracking import check_tracker
 from reviewgen.storage import to_path
 from reviewgen.training import Budget
@@ -84,6 +86,7 @@ class TrainingPlan:
     out: Path | None
     log: str | None  # the tracker
     resume: bool
+    store: StoreFolder | None = None  # if the source is a prepared token store
 
     @property
     def preset(self) -> str:
@@ -100,7 +103,7 @@ class TrainingPlan:
 
 
 def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
-    """Return the plan of a run; nothing is read.
+    """Return the plan of a run; nothing is read, but for the ``store.json`` of a prepared token store.
 
     Args:
         start: A preset's name, or a trained ReviewModel.
@@ -120,16 +123,18 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     )
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
+    data, store = _data_config(parts, options), find_store(source)
     return TrainingPlan(
         parts=parts,
         source=source,
         validation=options.get("validation"),
         length=RunLength.parse(options.get("budget"), options.get("steps"), options.get("epochs")),
         seed=check_seed(options.get("seed", 0)),
-        data=_data_config(parts, options),
+        data=data if store is None else fit_store(store, parts, data, options.get("validation")),
         out=folder,
         log=options.get("log"),
         resume=options.get("resume", False),
+        store=store,
     )
 
 

@@ -1,6 +1,7 @@
 """The corpus of a run: read, cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
 
-Of the processes of one machine, the first reads and tokenizes, and the others load the result from the token cache.
+Of the processes of one machine, the first reads and tokenizes, and the others load the result from the token cache. A token store
+that ``reviewgen prepare`` has made has all of this already.
 """
 
 from collections import Counter
@@ -14,15 +15,26 @@ from reviewgen.bundle import check_tokenizer_files, fingerprint
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data import Corpus, TokenStore, find_lost_characters, gather, tokenize, workspace
+from reviewgen.data.remote import fetch_store
+from reviewgen.data.store_folder import StoreFolder
 from reviewgen.errors import DataError
 from reviewgen.lexicon import Lexicon, WordCounts, build_lexicon, count_words, decode_texts, token_symbols
-from reviewgen.novelty import Index, build_index
+from reviewgen.novelty import Index, build_index, read_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.plan import TrainingPlan
+from reviewgen.runs.prepared import NOVELTY_FILE, corpus_of, novelty_settings
 from reviewgen.runs.record import parent_facts
 from reviewgen.training import Processes, local_processes, process_state
 
-__all__ = ["PreparedCorpus", "ReadCorpus", "have_same_corpus", "prepare", "read_corpus"]
+__all__ = [
+    "PreparedCorpus",
+    "ReadCorpus",
+    "build_novelty_index",
+    "have_same_corpus",
+    "prepare",
+    "read_corpus",
+    "refuse_single_review",
+]
 
 ConditionValues: TypeAlias = Iterable[Sequence[str | float | None]]
 """The values of the conditions beside each text."""
@@ -65,28 +77,38 @@ class ReadCorpus:
             DataError: The texts of a split have no characters.
             BrokenPlugin: The tokenizer cannot be saved with a model.
         """
-        parts, plugin = plan.parts, plan.parts.tokenizer_plugin
+        plugin = plan.parts.tokenizer_plugin
         with self.resources, self.machine.main_process_first():  # the others find the tokens in the cache
-            tokenizer, stores = tokenize(
-                self.corpus,
-                parts.tokenizer_class,
-                parts.tokenizer_config,
-                f"{plugin.name} {plugin.package} {plugin.version}",
-                self.folder,
-                conditions=self.conditions,
-                trained=None if parts.trained is None else parts.trained.tokenizer,
-            )
+            tokenizer, stores = self._encode(plan) if plan.store is None else _open_store(plan, plan.store)
             check_tokenizer_files(tokenizer, plugin.name)
-            lost = _note_lost_characters(plugin.name, self.corpus, tokenizer, stores)
+            lost = [] if plan.store else _note_lost_characters(plugin.name, self.corpus, tokenizer, stores)
         for split in ("train", "validation"):
             if not stores[split].characters.any():
                 raise DataError(f"The {split} texts have no characters.")
         index, lexicon, words = None, None, frozenset[str]()
         if process_state().is_main_process:
-            index = _build_index(plan, self.corpus, tokenizer, stores["train"])
+            index = build_novelty_index(plan, self.corpus.fingerprint, tokenizer, stores["train"])
             lexicon, words = _build_lexicon(plan, tokenizer, stores["train"])
         conditions = self.conditions.with_ids_from(tokenizer.vocab_size)
         return PreparedCorpus(self.corpus, conditions, tokenizer, stores, index, lexicon, words, (*self.notes, *lost))
+
+    def _encode(self, plan: TrainingPlan) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
+        parts, plugin = plan.parts, plan.parts.tokenizer_plugin
+        return tokenize(
+            self.corpus,
+            parts.tokenizer_class,
+            parts.tokenizer_config,
+            f"{plugin.name} {plugin.package} {plugin.version}",
+            self.folder,
+            conditions=self.conditions,
+            trained=None if parts.trained is None else parts.trained.tokenizer,
+        )
+
+
+def _open_store(plan: TrainingPlan, store: StoreFolder) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
+    """Return the tokenizer and the tokens of a prepared store."""
+    tokenizer: Tokenizer = plan.parts.tokenizer_class.load(store.folder / "tokenizer")
+    return tokenizer, store.splits()
 
 
 def prepare(plan: TrainingPlan) -> PreparedCorpus:
@@ -127,14 +149,25 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
 
 def _gather(plan: TrainingPlan, folder: Path) -> tuple[Corpus, Conditions, Sequence[str]]:
     """Return the corpus, its conditions, and notes; all of it can be sent to the other processes of this machine."""
+    if plan.store is not None:
+        return corpus_of(fetch_store(plan.store))
     corpus = gather(plan.source, folder, plan.data, plan.validation, plan.parts.trained is not None)
-    if len(corpus.splits) < 2:
+    refuse_single_review(len(corpus.splits))
+    return corpus, *_fit_conditions(plan, corpus.conditions("train"))
+
+
+def refuse_single_review(texts: int) -> None:
+    """Raise if a corpus cannot be split.
+
+    Raises:
+        DataError: It is a single text.
+    """
+    if texts < 2:
         raise DataError(
             "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
             "A text file is cut by line or by paragraph. To train on one long text, save it as a .txt file and set "
             "documents='file': it is cut into parts to train on and parts to hold out."
         )
-    return corpus, *_fit_conditions(plan, corpus.conditions("train"))
 
 
 def _fit_conditions(plan: TrainingPlan, values: ConditionValues) -> tuple[Conditions, Sequence[str]]:
@@ -184,19 +217,29 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) 
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
 
-def _build_index(plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: TokenStore) -> Index | None:
-    """Return the novelty index of the training text, unless the settings say none."""
+def build_novelty_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, store: TokenStore) -> Index | None:
+    """Return the novelty index of the training text, unless the settings say none; that of a prepared store is read from it.
+
+    Args:
+        plan: The plan.
+        corpus: The fingerprint of the corpus.
+        tokenizer: The tokenizer.
+        store: The training text.
+    """
     parts, settings = plan.parts, plan.parts.training
     if settings.novelty == "none":
         return None
-    facts = {"data": {"fingerprint": corpus.fingerprint}, **parent_facts(parts.trained, None)}
+    facts = {"data": {"fingerprint": corpus}, **parent_facts(parts.trained, None)}
+    belongs_to = fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
+    if plan.store is not None and parts.trained is None and plan.store.facts["novelty"] == novelty_settings(plan):
+        return read_index(plan.store.folder / NOVELTY_FILE, belongs_to, tokenizer.vocab_size)
     index = build_index(
         store.blocks,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
         characters=int(store.characters.sum()),
-        fingerprint=fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config)),
+        fingerprint=belongs_to,
         form=settings.novelty,
         max_bytes=round(settings.novelty_mb * 1e6),
     )

@@ -1,0 +1,123 @@
+"""``reviewgen prepare``: makes the token store that ``reviewgen train --data`` starts from at once."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reviewgen.cli import options
+from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError
+from reviewgen.interrupts import INTERRUPTED, begin
+
+if TYPE_CHECKING:
+    from reviewgen.data.store_folder import StoreFolder
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    data: Annotated[str, typer.Argument(help="The reviews, as for `train --data`, or a URL: s3://bucket/*.parquet.")],
+    preset: Annotated[str, typer.Option("--preset", help="The preset whose tokenizer is trained, as in lstm-word.")],
+    out: Annotated[str, typer.Option("--out", help="The folder of the store, or a URL; it must not exist.")],
+    validation: Annotated[str | None, typer.Option(help="Another source of validation texts.")] = None,
+    near_duplicates: Annotated[
+        float | None,
+        typer.Option("--near-duplicates", help="Keep one of texts at least this similar, from 0.3 to 1; needs rensa."),
+    ] = None,
+    decontaminate: Annotated[
+        int | None,
+        typer.Option("--decontaminate", help="Leave out held-out texts that share this many characters with a training text."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000. Repeatable."),
+    ] = None,
+    text_column: options.TextColumn = None,
+    condition: options.Condition = None,
+    documents: options.Documents = "line",
+    lowercase: options.Lowercase = False,
+    strip_markdown: options.StripMarkdown = False,
+    fix_encoding: options.FixEncoding = False,
+    no_clean: options.NoClean = False,
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
+    as_json: options.AsJson = False,
+) -> None:
+    """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes."""
+    notes.quiet = os.environ.get("RANK", "0") != "0"  # under a launcher, the other processes print nothing
+    try:
+        store = _prepare(
+            options.typed_data(data),
+            preset,
+            out,
+            validation=None if validation is None else options.typed_data(validation),
+            near_duplicates=near_duplicates,
+            decontaminate=decontaminate,
+            tokenizer=_tokenizer_settings(settings or []),
+            text_column=text_column,
+            documents=documents,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            fix_encoding=fix_encoding,
+            clean=not no_clean,
+            max_text_characters=max_text_characters,
+            conditions=condition or (),
+        )
+    except KeyboardInterrupt:
+        note("Interrupted. The same command goes on from the finished parts.")
+        sys.exit(INTERRUPTED)
+    if not notes.quiet:
+        _print_result(store, out, as_json=as_json)
+
+
+def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder":
+    """Prepare a store; of several processes, the one that has failed prints why, and all exit with status 1."""
+    from reviewgen.preparation.prepare import prepare_store  # torch: a second or two
+    from reviewgen.preparation.rounds import TOLD
+
+    begin()
+    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    try:
+        with notes.status("Preparing ...") as status:
+            return prepare_store(data, preset, out, watch=lambda step: status.update(f"{step} ..."), **settings)
+    except ReviewgenError as problem:
+        if not isinstance(problem, ProcessLost):
+            notes.quiet = False
+        if is_alone:
+            raise
+        if not str(problem).endswith(TOLD):
+            note(f"error: {problem}", "red")
+        sys.exit(1)
+
+
+def _tokenizer_settings(settings: list[str]) -> dict[str, Any] | None:
+    from reviewgen.config import parse_settings
+
+    groups = parse_settings(settings)
+    others = [name for name, values in groups.items() if values and name != "tokenizer"]
+    if others:
+        raise ConfigError(
+            f"--set {others[0]}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME."
+        )
+    return groups.get("tokenizer")
+
+
+def _print_result(store: "StoreFolder", out: str, *, as_json: bool) -> None:
+    from reviewgen.data import describe
+    from reviewgen.runs.prepared import corpus_of
+
+    corpus, conditions, store_notes = corpus_of(store)
+    tokens = {split: tokens.tokens for split, tokens in store.splits().items()}
+    if as_json:
+        print_json({"out": out, "tokens": tokens, **store.facts})
+        return
+    for source in filter(None, [(corpus.stream, corpus.report), corpus.validation]):
+        for line in describe(*source):
+            note(line)
+    for line in (*(f"Condition {each}" for each in conditions.describe()), *store_notes):
+        note(line)
+    counts = ", ".join(f"{split} {corpus.count(split):,}" for split in tokens)
+    echo(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
+    echo(f"Tokens: {tokens['train']:,} to train on, in {len(store.content['shards']):,} shards.")
+    echo(f"Saved in {out}")

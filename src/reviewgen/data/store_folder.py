@@ -1,0 +1,130 @@
+"""The folder of a token store: a tokenizer, one or several shards of ``TokenStore`` files, and ``store.json``, written last.
+
+The token cache and ``reviewgen prepare`` write the same folder. ``store.json`` has the format's version, the names of the
+shards, and the size and SHA-256 digest of each other file; that of a prepared store also has the facts that a
+training needs. Knows no model.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reviewgen.config import MAX_RECORD, parse_json
+from reviewgen.data.corpus import SPLITS
+from reviewgen.data.store import TokenStore
+from reviewgen.errors import DataError
+
+__all__ = [
+    "STORE_FILE",
+    "StoreFolder",
+    "digest_file",
+    "digest_files",
+    "parse_store_file",
+    "read_store_file",
+    "write_store_file",
+]
+
+STORE_FILE = "store.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """A token store on this machine.
+
+    Attributes:
+        folder: The folder.
+        content: The content of ``store.json``.
+        name: What the user calls it, for messages.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    name: str
+
+    @classmethod
+    def read(cls, folder: Path, name: str | None = None) -> "StoreFolder":
+        """Read ``store.json`` and check that the files have the sizes in it.
+
+        Raises:
+            DataError: It is not a token store, of a newer version, or damaged.
+        """
+        store = cls(folder, parse_store_file(read_store_file(folder), name or str(folder)), name or str(folder))
+        for file, facts in store.content["files"].items():
+            path = folder / file
+            if not path.is_file() or path.stat().st_size != facts["size"]:
+                problem = "is incomplete: it has no" if not path.is_file() else "is damaged: the size has changed of"
+                raise DataError(f"The token store {store.name} {problem} {file}. Prepare it again.")
+        return store
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a prepared store knows of its corpus and its tokenizer; empty for a folder of the token cache."""
+        facts: Mapping[str, Any] = self.content["facts"]
+        return facts
+
+    def splits(self) -> dict[str, TokenStore]:
+        """Return the tokens of each split."""
+        shards = [self.folder / name for name in self.content["shards"]]
+        return {split: TokenStore(shards, split) for split in SPLITS}
+
+
+def read_store_file(folder: Path) -> bytes:
+    """Return the bytes of a ``store.json``, up to one more than it may have."""
+    with (folder / STORE_FILE).open("rb") as stream:
+        return stream.read(MAX_RECORD + 1)
+
+
+def parse_store_file(content: bytes, name: str) -> dict[str, Any]:
+    """Return the content of a ``store.json``.
+
+    Raises:
+        DataError: It is not one, or of a newer version.
+    """
+    try:
+        if len(content) > MAX_RECORD:
+            raise ValueError("it is too large")
+        parsed = parse_json(content.decode("utf-8"))
+        version, files, shards = parsed["format"], parsed["files"], parsed["shards"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.") from None
+    if isinstance(version, int) and version > _FORMAT:
+        raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
+    if version != _FORMAT or not _are_files(files) or not isinstance(shards, list) or not isinstance(parsed.get("facts"), dict):
+        raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
+    return dict(parsed)
+
+
+def _are_files(files: Any) -> bool:
+    """Return whether a value maps relative names inside the folder to sizes and digests."""
+    return isinstance(files, dict) and all(
+        isinstance(facts, dict)
+        and isinstance(facts.get("size"), int)
+        and isinstance(facts.get("sha256"), str)
+        and not name.startswith("/")
+        and not {"..", "."} & set(name.replace("\\", "/").split("/"))
+        for name, facts in files.items()
+    )
+
+
+def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the size and digest of each file of a folder, by its name relative to ``folder`` or to one around it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / STORE_FILE)
+    return {file.relative_to(within or folder).as_posix(): digest_file(file) for file in files}
+
+
+def digest_file(file: Path) -> dict[str, Any]:
+    """Return the size and digest of a file."""
+    with file.open("rb") as stream:
+        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def write_store_file(
+    folder: Path, shards: Sequence[str], files: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``store.json``, after all other files of a store."""
+    content = {"format": _FORMAT, "facts": dict(facts or {}), "shards": list(shards), "files": dict(sorted(files.items()))}
+    (folder / STORE_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8", newline="")

@@ -1,0 +1,15 @@
+"""Prepares a token store for training, in one process or in several on one or more machines: ``reviewgen prepare``.
+
+options          the keywords of ``reviewgen.prepare``
+job              what to make, and the working folder of an unfinished store
+rounds           tasks that several processes share
+reading          sources into parts of cleaned texts
+parts            the parts on disk
+duplicates       exact duplicates across all parts
+near_duplicates  similar texts, on request
+splitting        the split of each text
+leaks            held-out texts that share long runs with training texts
+encoding         parts into the shards of the store
+run              the steps, one after another
+prepare          the implementation of ``reviewgen.prepare``
+"""

@@ -1,0 +1,45 @@
+"""Exact duplicates across all parts: their content hashes, sorted in buckets, so that memory stays bounded.
+
+A *row* is the number of a text among all texts of a source, in order. Of equal texts the first is kept.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reviewgen.preparation.parts import Part
+
+__all__ = ["count_buckets", "find_duplicates", "find_shared"]
+
+_BUCKET_TEXTS = 1 << 22  # about, that one bucket sorts
+
+
+def count_buckets(texts: int) -> int:
+    """Return the number of buckets for a number of texts."""
+    return 1 + texts // _BUCKET_TEXTS
+
+
+def find_duplicates(parts: Sequence[Part], bucket: int, buckets: int) -> np.ndarray:
+    """Return the rows of the texts of a bucket whose hash an earlier text has, sorted."""
+    hashes, rows = _read_bucket(parts, bucket, buckets)
+    order = np.argsort(hashes, kind="stable")  # equal hashes stay in the order of the texts
+    is_same = hashes[order][1:] == hashes[order][:-1]
+    return np.sort(rows[order][1:][is_same])
+
+
+def find_shared(parts: Sequence[Part], others: Sequence[Part], bucket: int, buckets: int) -> np.ndarray:
+    """Return the rows of the texts of a bucket that are also in other parts, sorted."""
+    hashes, rows = _read_bucket(parts, bucket, buckets)
+    return rows[np.isin(hashes, _read_bucket(others, bucket, buckets)[0])]
+
+
+def _read_bucket(parts: Sequence[Part], bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of a bucket and their rows."""
+    hashes, rows, first = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
+    for part in parts:
+        own = part.index()[:, 0]
+        chosen = np.flatnonzero(own % np.uint64(buckets) == bucket)
+        hashes.append(own[chosen])
+        rows.append(chosen + first)
+        first += len(own)
+    return np.concatenate(hashes), np.concatenate(rows)

@@ -1,0 +1,117 @@
+"""From parts to the finished store: conditions, tokenizer, shards, novelty index and ``store.json``."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reviewgen.bundle import check_tokenizer_files
+from reviewgen.conditions import Conditions, fit_conditions
+from reviewgen.config import read_json, to_dict
+from reviewgen.data import Corpus, digest_tokenizer, find_lost_characters
+from reviewgen.data.corpus import SPLITS
+from reviewgen.data.corpus_facts import corpus_to_json
+from reviewgen.data.encoding import encode_conditions
+from reviewgen.data.store import write_conditions, write_split
+from reviewgen.data.store_folder import StoreFolder, digest_file, digest_files, write_store_file
+from reviewgen.novelty import write_index
+from reviewgen.preparation.job import Job, WorkFolder
+from reviewgen.preparation.parts import Parts, write_new
+from reviewgen.preparation.rounds import Watch, main_process_only, share_tasks
+from reviewgen.protocols import Tokenizer
+from reviewgen.runs.prepare import build_novelty_index
+from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
+from reviewgen.training import Processes
+
+__all__ = ["encode_parts"]
+
+
+def encode_parts(
+    job: Job, work: WorkFolder, processes: Processes, parts: Parts, corpus: Corpus, notes: Sequence[str], watch: Watch
+) -> None:
+    """Write the store of a corpus whose texts have codes into the working folder; all processes call this.
+
+    Raises:
+        ReviewgenError: The tokenizer cannot be saved, a condition has no values, or the disk is full.
+        ProcessLost: Another process has failed or ended.
+    """
+    plan, tokenizer_folder = job.plan, work.store / "tokenizer"
+    watch("Training the tokenizer")
+    fitted = main_process_only(processes, lambda: fit_conditions(plan.data.conditions, parts.values("train")), work.folder)
+    main_process_only(processes, lambda: write_new(tokenizer_folder, partial(_train_tokenizer, job, parts)), work.folder)
+    tokenizer: Tokenizer = plan.parts.tokenizer_class.load(tokenizer_folder)
+    check_tokenizer_files(tokenizer, plan.parts.tokenizer_plugin.name)
+    conditions = fitted.with_ids_from(tokenizer.vocab_size)
+    counts = parts.counts()
+
+    def encode(number: int) -> None:
+        """Write the shard of a part, and its digests."""
+        first = int(counts[:number, 0].sum())
+        shard = work.store / "shards" / f"{number:05d}"
+        write_new(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
+        digests = work.place("digests", f"{number:05d}.json")
+        write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store)))
+
+    watch("Encoding the texts")
+    share_tasks(processes, range(len(parts.parts)), encode, work.folder)
+    watch("Finishing the store")
+    main_process_only(processes, lambda: _finish(job, work, parts, corpus, tokenizer, conditions, notes), work.folder)
+
+
+def _train_tokenizer(job: Job, parts: Parts, folder: Path) -> None:
+    tokenizer = job.plan.parts.tokenizer_class.train(parts.texts("train"), job.plan.parts.tokenizer_config)
+    folder.mkdir()
+    tokenizer.save(folder)
+
+
+def _encode(folder: Path, parts: Parts, number: int, tokenizer: Tokenizer, conditions: Conditions, first: int) -> None:
+    """Write a shard: the texts of a part, of which ``first`` training texts come before."""
+    part, codes = parts.parts[number], parts.parts[number].codes
+    folder.mkdir()
+    for code, split in enumerate(SPLITS):
+        wanted = codes == code
+        write_split(part.texts(wanted), tokenizer, folder, split, conditions.vocab_size)
+        if conditions:
+            ids = encode_conditions(part.values(wanted), conditions, split, first)
+            write_conditions(ids, len(conditions), folder, split, conditions.vocab_size)
+
+
+def _write_json(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _finish(
+    job: Job, work: WorkFolder, parts: Parts, corpus: Corpus, tokenizer: Tokenizer, conditions: Conditions, notes: Sequence[str]
+) -> None:
+    """Write the novelty index and ``store.json``."""
+    store, plugin = work.store, job.plan.parts.tokenizer_plugin
+    shards = [f"shards/{number:05d}" for number in range(len(parts.parts))]
+    files: dict[str, Any] = {}
+    for number in range(len(parts.parts)):
+        files |= read_json(work.place("digests", f"{number:05d}.json"))
+    splits = StoreFolder(store, {"shards": shards}, str(job.out)).splits()
+    lost = find_lost_characters(parts, tokenizer, sum(int(split.characters.sum()) for split in splits.values()))
+    index = build_novelty_index(job.plan, corpus.fingerprint, tokenizer, splits["train"])
+    if index is not None:
+        write_index(index, store / NOVELTY_FILE)
+        files |= {NOVELTY_FILE: digest_file(store / NOVELTY_FILE)}
+    files |= digest_files(store / "tokenizer", store)
+    facts = {
+        "preset": job.plan.preset,
+        "tokenizer": {
+            "name": plugin.name,
+            "package": plugin.package,
+            "version": plugin.version,
+            "settings": to_dict(job.plan.parts.tokenizer_config),
+            "digest": digest_tokenizer(tokenizer),
+        },
+        "reading": job.plan.data.facts(),
+        "conditions": conditions.to_json(),
+        "corpus": corpus_to_json(corpus),
+        "novelty": novelty_settings(job.plan),
+        "near_duplicates": job.near_duplicates,
+        "decontaminate": job.decontaminate,
+        "notes": [*conditions.notes(), *notes, *([] if lost is None else [lost.describe(plugin.name)])],
+    }
+    write_store_file(store, shards, files, facts)

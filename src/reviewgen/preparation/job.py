@@ -1,0 +1,185 @@
+"""What a preparation is to make, checked before anything is read, and the folder it works in until the store is finished.
+
+The working folder ``STORE.partial`` has the cleaned texts in parts, what was found about them, and the store so far. The same
+command goes on from what is finished in it. It is removed when the store has its name.
+"""
+
+import json
+import platform
+import shutil
+import unicodedata
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from reviewgen.config import MAX_RECORD, read_json, to_dict
+from reviewgen.data import cache_folder
+from reviewgen.data.cleaning import hash_text
+from reviewgen.data.remote import cached_folder, refuse_existing_url, upload_store
+from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
+from reviewgen.data.urls import is_url
+from reviewgen.errors import CheckpointError
+from reviewgen.lock import Lock, read_holder
+from reviewgen.preparation.leaks import check_run
+from reviewgen.preparation.near_duplicates import check_threshold
+from reviewgen.preparation.options import PrepareOptions
+from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.storage import publish, refuse_existing, to_path, write_file
+from reviewgen.version import __version__
+
+__all__ = ["Job", "WorkFolder", "make_job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A preparation.
+
+    Attributes:
+        plan: The plan of a training of the preset on the source.
+        out: The folder of the store; one in the token cache, if the store is copied to a URL.
+        url: That URL.
+        near_duplicates: See ``PrepareOptions``.
+        decontaminate: Likewise.
+    """
+
+    plan: TrainingPlan
+    out: Path
+    url: str | None
+    near_duplicates: float | None
+    decontaminate: int | None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the store besides the texts, as JSON values by name."""
+        parts = self.plan.parts
+        return {
+            "versions": [
+                __version__,
+                *map(version, ("tokenizers", "numpy")),
+                unicodedata.unidata_version,
+                platform.python_version(),
+            ],
+            "tokenizer": [parts.tokenizer_plugin.name, parts.tokenizer_plugin.package, parts.tokenizer_plugin.version],
+            "tokenizer settings": to_dict(parts.tokenizer_config),
+            "reading": self.plan.data.facts(),
+            "novelty": [parts.training.novelty, parts.training.novelty_mb],
+            "near_duplicates": self.near_duplicates,
+            "decontaminate": self.decontaminate,
+        }
+
+    def names(self) -> dict[str, Any]:
+        """Return what only has to be the same in all processes."""
+        texts = (self.plan.source, self.plan.validation)
+        source, validation = (str(text) if isinstance(text, str | Path) else type(text).__name__ for text in texts)
+        return {"preset": self.plan.preset, "source": source, "validation": validation, "out": self.url or str(self.out)}
+
+
+def make_job(source: Any, preset: str, out: Any, options: PrepareOptions) -> Job:
+    """Return what to prepare; nothing is read.
+
+    Raises:
+        ReviewgenError: A setting or the preset is unusable.
+    """
+    near, run = options.get("near_duplicates"), options.get("decontaminate")
+    check_threshold(near)
+    check_run(run)
+    others: Any = {name: value for name, value in options.items() if name not in ("near_duplicates", "decontaminate")}
+    url = out if isinstance(out, str) and is_url(out) else None
+    folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
+    return Job(make_plan(preset, source, others), folder, url, near, run)
+
+
+class WorkFolder:
+    """The working folder of a job.
+
+    Args:
+        out: The folder of the store.
+        url: The URL that it is copied to instead.
+    """
+
+    def __init__(self, out: Path, url: str | None = None) -> None:
+        self.out, self._url, self.folder = out, url, out.with_name(f"{out.name}.partial")
+        self._lock: Lock | None = None
+
+    @property
+    def store(self) -> Path:
+        """The store so far."""
+        return self.folder / "store"
+
+    def place(self, kind: str, name: object) -> Path:
+        """Return the path of a result."""
+        return self.folder / kind / str(name)
+
+    def open(self, facts: dict[str, Any], *, can_resume: bool) -> bool:
+        """Lock the folder for this job; return whether an earlier try is resumed.
+
+        Args:
+            facts: What the results depend on, as JSON values by name.
+            can_resume: Whether the source can be read again; otherwise an earlier try is removed.
+
+        Raises:
+            OutputExists: The store exists already.
+            CheckpointError: The folder is in use, or of other settings or texts.
+        """
+        refuse_existing(self.out)
+        if self._url is not None:
+            refuse_existing_url(self._url)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._acquire()
+        file = self.folder / "job.json"
+        resumes = file.exists() and can_resume
+        if resumes:
+            self._refuse_other(file, facts)
+        else:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+        for kind in ("texts", "codes", "found", "digests", "store", "store/shards"):
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+            for scratch in (self.folder / kind).glob(".*"):  # of a process that was killed
+                shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+        write_file(file, json.dumps(facts, indent=1).encode())
+        return resumes
+
+    def publish(self) -> StoreFolder:
+        """Give the finished store its name, or copy it to its URL, and remove the rest; return the store."""
+        if self._url is None:
+            publish(self.store, self.out)
+            store = StoreFolder.read(self.out)
+        else:
+            upload_store(self.store, self._url)
+            content = parse_store_file((self.store / STORE_FILE).read_bytes(), self._url)
+            store = StoreFolder(cached_folder(self.store / STORE_FILE), content, self._url)
+            if not store.folder.exists():  # it need not be fetched
+                publish(self.store, store.folder)
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return store
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _acquire(self) -> None:
+        file = self.folder / "lock"
+        try:
+            self._lock = Lock(file)
+        except BlockingIOError:
+            holder = read_holder(file)
+            who = "another process" if holder is None else f"process {holder}"
+            raise CheckpointError(f"{self.folder} is in use by {who}, which prepares the same store. Wait for it.") from None
+
+    def _refuse_other(self, file: Path, facts: dict[str, Any]) -> None:
+        try:
+            before = dict(read_json(file, MAX_RECORD))
+        except (OSError, ValueError, TypeError):
+            before = {}
+        facts = json.loads(json.dumps(facts))
+        different = [name for name in facts if before.get(name) != facts[name]]
+        if different:
+            raise CheckpointError(
+                f"{self.folder} is the beginning of another store: {', '.join(different)} differ. Give the same command to go on,"
+                " remove that folder, or give another --out."
+            )

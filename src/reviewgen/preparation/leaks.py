@@ -1,0 +1,106 @@
+"""Held-out texts that share long runs of characters with training texts, found group by group, so that memory stays bounded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reviewgen.data.corpus import SPLITS
+from reviewgen.errors import ConfigError, quoted
+from reviewgen.novelty import COPY_CHARACTERS, copied_spans
+from reviewgen.preparation.parts import DROPPED, Part, Parts
+
+__all__ = ["RUN", "Group", "check_run", "count_held_out", "describe_leaks", "drop_texts", "find_leaks", "held_out_groups"]
+
+RUN = COPY_CHARACTERS
+"""The length of the runs that are counted by default."""
+
+_SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of the texts that are counted, and of a group of all
+_MIN_RUN = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the held-out texts of a part.
+
+    Attributes:
+        part: The part.
+        rows: Their numbers in the part.
+    """
+
+    part: Part
+    rows: np.ndarray
+
+
+def check_run(length: int | None) -> None:
+    """Raise if a run of that many characters says nothing.
+
+    Raises:
+        ConfigError: It is not a number of at least 20.
+    """
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < _MIN_RUN):
+        raise ConfigError(
+            f"decontaminate is a number of characters, at least {_MIN_RUN}; got {quoted(length)}. {COPY_CHARACTERS} finds copied "
+            "sentences; shorter runs are set phrases."
+        )
+
+
+def held_out_groups(parts: Parts, *, is_sample: bool) -> list[list[Group]]:
+    """Return all held-out texts in groups, or a smaller first group only."""
+    size = _SAMPLE_CHARACTERS if is_sample else _GROUP_CHARACTERS
+    groups = _groups(parts, size)
+    return groups[:1] if is_sample else groups
+
+
+def count_held_out(parts: Parts) -> int:
+    """Return the number of held-out texts."""
+    return int(np.delete(parts.counts().sum(axis=0), SPLITS.index("train")).sum())
+
+
+def _groups(parts: Parts, size: int) -> list[list[Group]]:
+    groups: list[list[Group]] = [[]]
+    characters = 0
+    for part in parts.parts:
+        codes, lengths = part.codes, part.index()[:, 1].astype(np.int64)
+        rows = np.flatnonzero((codes != DROPPED) & (codes != SPLITS.index("train")))
+        for piece in np.split(rows, np.flatnonzero(np.diff(lengths[rows].cumsum() // size)) + 1):
+            if characters >= size:
+                groups.append([])
+                characters = 0
+            groups[-1].append(Group(part, piece))
+            characters += int(lengths[piece].sum())
+    return [group for group in groups if sum(len(each.rows) for each in group)]
+
+
+def find_leaks(group: Sequence[Group], training: Parts, length: int) -> np.ndarray:
+    """Return which texts of a group share a run of ``length`` characters with a training text of some parts, (N,)."""
+    texts = [text for each in group for text in _read(each)]
+    spans = copied_spans(texts, training.texts("train"), length)
+    return np.array([bool(each) for each in spans], np.bool_)
+
+
+def _read(group: Group) -> Iterator[str]:
+    wanted = np.zeros(group.part.count, np.bool_)
+    wanted[group.rows] = True
+    return group.part.texts(wanted)
+
+
+def drop_texts(group: Sequence[Group], masks: Sequence[np.ndarray]) -> None:
+    """Leave the texts that masks select out of the splits."""
+    for each, mask in zip(group, masks, strict=True):
+        codes = each.part.codes
+        codes[each.rows[mask]] = DROPPED
+        codes.tofile(each.part.codes_file)
+
+
+def describe_leaks(leaking: int, checked: int, held_out: int, length: int, *, is_dropped: bool) -> str:
+    """Return a sentence for the user.
+
+    >>> describe_leaks(3, 200, 200, 50, is_dropped=False)
+    'Of 200 held-out texts, 3 share a run of 50 characters or more with a training text; --decontaminate 50 leaves them out.'
+    """
+    which = f"{checked:,} held-out texts" if checked == held_out else f"a sample of {checked:,} of {held_out:,} held-out texts"
+    found = f"Of {which}, {leaking:,} share a run of {length} characters or more with a training text"
+    if not leaking:
+        return f"{found}."
+    return f"{found}, and are left out." if is_dropped else f"{found}; --decontaminate {length} leaves them out."

@@ -1,0 +1,128 @@
+"""The parts of a corpus that is being prepared: the cleaned texts of each in a folder, and the split of each of its texts.
+
+The parts depend on the source only, and not on the number of processes. A part's folder appears complete or not at all, and has
+the files of ``clean_shard`` and ``report.json``: the counts of its cleaning.
+"""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviewgen.config import read_json
+from reviewgen.data.corpus import SPLITS
+from reviewgen.data.spool import read_spool
+from reviewgen.storage import publish
+
+__all__ = ["DROPPED", "Part", "Parts", "write_new"]
+
+DROPPED = len(SPLITS)
+"""The code of a text that is in no split."""
+
+
+def write_new(path: Path, write: Callable[[Path], None]) -> None:
+    """Create a file or folder under a temporary name, then give it its name, unless that exists."""
+    if path.exists():
+        return
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(scratch)
+        if scratch.is_dir():
+            publish(scratch, path)
+        else:
+            scratch.replace(path)
+    finally:
+        if scratch.is_dir():
+            shutil.rmtree(scratch, ignore_errors=True)
+        scratch.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    Attributes:
+        number: Its number, from 0.
+        folder: Its folder.
+        codes_file: The file of the codes of its texts.
+    """
+
+    number: int
+    folder: Path
+    codes_file: Path
+
+    def index(self) -> np.ndarray:
+        """Return the content hash and the number of characters of each text, (N, 2)."""
+        return np.fromfile(self.folder / "index", np.uint64).reshape(-1, 2)
+
+    @property
+    def count(self) -> int:
+        """The number of texts."""
+        return (self.folder / "index").stat().st_size // 16
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The code of each text, (N,) uint8: an index into ``SPLITS``, or ``DROPPED``."""
+        return np.fromfile(self.codes_file, np.uint8)
+
+    def texts(self, wanted: np.ndarray) -> Iterator[str]:
+        """Yield the texts selected by a mask (N,)."""
+        return read_spool(self.folder / "texts", wanted)
+
+    def values(self, wanted: np.ndarray) -> Iterator[Sequence[str | float | None]]:
+        """Yield the condition values of the texts selected by a mask (N,)."""
+        return read_spool(self.folder / "values", wanted)
+
+    def report(self) -> dict[str, Any]:
+        """Return the arguments of ``Cleaner.add``."""
+        report: dict[str, Any] = read_json(self.folder / "report.json")
+        return report
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All parts, once their texts have codes.
+
+    Attributes:
+        parts: The parts in order.
+        has_values: Whether there are conditions.
+    """
+
+    parts: Sequence[Part]
+    has_values: bool
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Yield the texts of a split, in the order of the source."""
+        for part in self.parts:
+            yield from part.texts(part.codes == SPLITS.index(split))
+
+    def values(self, split: str) -> Iterator[Sequence[str | float | None]]:
+        """Yield the condition values of each text of a split."""
+        for part in self.parts if self.has_values else ():
+            yield from part.values(part.codes == SPLITS.index(split))
+
+    def every(self, step: int) -> Iterator[str]:
+        """Yield every n-th text, of all splits."""
+        first = 0
+        for part in self.parts:
+            kept = np.flatnonzero(part.codes != DROPPED)
+            wanted = np.zeros(part.count, np.bool_)
+            wanted[kept[-first % step :: step]] = True
+            yield from part.texts(wanted)
+            first += len(kept)
+
+    def value_lines(self) -> Iterator[bytes]:
+        """Yield the line of the condition values of each text that is in a split."""
+        for part in self.parts:
+            with (part.folder / "values").open("rb") as lines:
+                yield from itertools.compress(lines, part.codes != DROPPED)
+
+    def counts(self) -> np.ndarray:
+        """Return the number of texts of each part in each split, (parts, splits)."""
+        rows = [np.bincount(part.codes, minlength=DROPPED + 1)[:DROPPED] for part in self.parts]
+        return np.stack(rows)

@@ -1,0 +1,87 @@
+"""``reviewgen prepare`` on a large corpus: MB/s of a rank for char, two ranks beside one, and the memory of a rank.
+
+Targets, on idle cores: 20 MB/s a rank; two ranks 1.8 times as fast as one; a peak of memory that grows by 10 % at most from a
+tenth of the corpus to the whole. ``python -m tests.benchmarks.preparing 2000`` writes 2 GB of txt; 200 MB are the default. The
+texts are synthetic: words drawn by Zipf's law, 20 to 360 a text. MB are 10^6 bytes. A rank uses one thread.
+Where other programs hold the cores, CPU seconds say more than MB/s.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+RANK = """
+import os, resource, sys, time
+import torch  # not timed
+from accelerate import PartialState
+from reviewgen.preparation.prepare import prepare_store
+if "RANK" in os.environ:
+    PartialState(cpu=True)
+start, used, steps = time.perf_counter(), time.process_time(), []
+def peak():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1000
+before = peak()
+prepare_store(sys.argv[1], "ngram-char", sys.argv[2], watch=lambda step: steps.append((step, time.process_time())))
+steps.append(("end", time.process_time()))
+if os.environ.get("RANK", "0") == "0":
+    parts = ", ".join(f"{name} {end - at:.1f}" for (name, at), (_, end) in zip(steps, steps[1:]))
+    cpu = time.process_time() - used
+    print(f"{time.perf_counter() - start:.2f} {cpu:.2f} {before:.0f} {peak():.0f} {parts}")
+"""
+
+
+def write(file: Path, megabytes: float) -> float:
+    """Write about so many megabytes of texts, a line each; return how many they are."""
+    draw, written = np.random.default_rng(0), 0
+    letters = np.array(list("etaoinshrdlucmfw"))
+    words = np.array(["".join(draw.choice(letters, draw.integers(2, 10))) for _ in range(50_000)], object)
+    shares = np.cumsum(1 / np.arange(1, len(words) + 1))
+    with file.open("w", encoding="utf-8") as stream:
+        while written < megabytes * 1e6:
+            lengths = draw.integers(20, 360, 500)
+            chosen = words[shares.searchsorted(draw.random(lengths.sum()) * shares[-1])]
+            for piece in np.split(chosen, lengths.cumsum()[:-1]):
+                written += stream.write(" ".join(piece) + "\n")
+    return written / 1e6
+
+
+def measure(file: Path, out: Path, ranks: int) -> tuple[float, float, float, float, str]:
+    """Return the seconds, and of the first rank: CPU seconds, memory in MB before and at its peak, CPU seconds of each step."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", port]
+    start = [] if ranks == 1 else ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(ranks), *plain]
+    script = out.with_name("rank.py")
+    script.write_text(RANK, encoding="utf-8")
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(out.parent / "cache")}
+    command = [sys.executable, *start, str(script), str(file), str(out)]
+    done = subprocess.run(command, env=os.environ | own, check=True, capture_output=True, text=True)
+    seconds, cpu, before, peak, steps = done.stdout.strip().splitlines()[-1].split(" ", 4)
+    return float(seconds), float(cpu), float(before), float(peak), steps
+
+
+def main() -> None:
+    """Print one line for each corpus and number of ranks."""
+    megabytes = float(sys.argv[1]) if sys.argv[1:] else 200.0
+    peaks, speeds = [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for size, ranks in ((megabytes / 10, 1), (megabytes, 1), (megabytes, 2)):
+            file = folder / f"{size:.0f}.txt"
+            written = write(file, size) if not file.exists() else file.stat().st_size / 1e6
+            seconds, cpu, before, peak, steps = measure(file, folder / f"store-{size:.0f}-{ranks}", ranks)
+            peaks.append(peak)
+            speeds.append(written / seconds)
+            print(f"{written:6.0f} MB, {ranks} rank(s): {written / seconds:5.1f} MB/s; the first rank: {cpu:.1f} s of CPU")
+            print(f"           memory {before:.0f} MB, {peak:.0f} MB at its peak; CPU seconds: {steps}", flush=True)
+    print(f"Two ranks are {speeds[2] / speeds[1]:.2f} times as fast as one; the peak is {peaks[1] / peaks[0]:.2f} of a tenth's.")
+
+
+if __name__ == "__main__":
+    main()

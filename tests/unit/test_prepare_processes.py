@@ -1,0 +1,173 @@
+"""Several processes prepare one store: as one process does, byte for byte; and none waits in vain for another."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+
+from reviewgen.preparation.prepare import prepare_store
+from tests.unit.fakes import launcher
+from tests.unit.test_prepare import files_of, texts
+
+SMALL = {
+    "reviewgen.data.spans._MIN_BYTES": 1,
+    "reviewgen.preparation.reading._PART_BYTES": 1 << 12,
+    "reviewgen.preparation.reading._MAX_PARTS": 30,
+    "reviewgen.preparation.duplicates._BUCKET_TEXTS": 50,
+    "reviewgen.preparation.rounds.SECONDS": 0.1,
+}
+SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "txt": ("*.txt", {}),
+    "parquet": ("rows.parquet", {"conditions": ["stars"], "decontaminate": 30}),
+    "small": ("small.txt", {}),
+    "list": ([f"a review, number {number}" for number in range(200)], {}),
+}
+"""The sources of the stores, and the options that read them."""
+
+SCRIPT = """
+import contextlib, importlib, io, json, os, signal, sys, time
+from reviewgen.cli import main
+from reviewgen.errors import ReviewgenError
+from reviewgen.preparation import prepare, run
+
+rank, (small, sources) = int(os.environ["RANK"]), json.load(open("settings.json"))
+for name, value in small.items():
+    module, _, attribute = name.rpartition(".")
+    setattr(importlib.import_module(module), attribute, value)
+facts, parts, clean, store = {}, [], run._clean, ""
+
+def counted(*arguments):
+    parts.append(arguments[-1])
+    if rank == 0 and store != "killed":
+        time.sleep(0.01)  # a slow process
+    if rank == 1 and store == "killed" and len(parts) == 3:
+        with open("killed.json", "w") as file:
+            json.dump(time.time(), file)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return clean(*arguments)
+
+run._clean = counted
+
+def prepared(name, source, **options):
+    global store
+    store = name
+    parts.clear()
+    try:
+        prepare.prepare_store(source, "gru-char", f"many/{name}", **options)
+        facts[name] = {"error": None, "parts": list(parts)}
+    except ReviewgenError as error:
+        facts[name] = {"error": f"{type(error).__name__}: {error}"}
+
+def command(name, source, *options):
+    sys.argv[1:] = ["prepare", source, "--preset", "gru-char", "--out", f"many/{name}", *options]
+    with contextlib.redirect_stderr(io.StringIO()) as problem:
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+    facts[name] = {"status": status, "stderr": problem.getvalue()}
+
+for name, (source, options) in sources.items():
+    prepared(name, source, **options)
+command("broken", "[12].csv")
+command("different", "*.txt", *["--lowercase"][:rank])
+command("unknown", "*.txt", *["--near-duplicates", "7"][: 2 * (rank == 2)])
+with open(f"facts.{rank}.json", "w") as file:
+    json.dump(facts, file)
+prepared("killed", "*.txt")
+with open(f"lost.{rank}.json", "w") as file:
+    json.dump(facts["killed"]["error"], file)
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run the script in three processes, once for all workers of pytest-xdist; at its end, one of the processes is killed."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _write_sources(folder)
+            own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
+            command = [*launcher(3), "script.py"]
+            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=300)
+            (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
+    status, ended, said = json.loads((folder / "launched.json").read_text())
+    assert (folder / "facts.0.json").exists(), said
+    facts = [json.loads((folder / f"facts.{rank}.json").read_text()) for rank in range(3)]
+    return SimpleNamespace(folder=folder, facts=facts, status=status, ended=ended)
+
+
+@pytest.fixture
+def alone(launched: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Return a function that prepares one of the sources in this process; it returns the folder of the store."""
+    monkeypatch.chdir(launched.folder)  # a store has the name of its source
+    for name, value in SMALL.items():
+        monkeypatch.setattr(name, value)
+
+    def prepare(name: str, out: str) -> Path:
+        source, options = SOURCES[name]
+        return prepare_store(source, "gru-char", out, **options).folder
+
+    return prepare
+
+
+def _write_sources(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "settings.json").write_text(json.dumps([SMALL, SOURCES]), encoding="utf-8")
+    rows = texts(900)
+    (folder / "a.txt").write_text("\n".join(rows[:700]), encoding="utf-8")  # large: it is cut
+    (folder / "b.txt").write_text("\n".join(rows[600:]), encoding="utf-8")
+    (folder / "small.txt").write_text("\n".join(rows[:20]), encoding="utf-8")
+    table = pa.table({"text": rows, "stars": [len(row) % 5 for row in rows]})
+    pq.write_table(table, folder / "rows.parquet", row_group_size=50, compression="none")
+    for number in (1, 2):
+        lines = [f"{len(row)},{row}" for row in rows[:300]] + ["1,2,3"] * (number - 1)
+        (folder / f"{number}.csv").write_text("stars,text\n" + "\n".join(lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["txt", "parquet", "small", "list"])
+def test_three_processes_make_what_one_makes(name: str, launched: Any, alone: Callable[[str, str], Path]) -> None:
+    assert files_of(launched.folder / "many" / name) == files_of(alone(name, f"one/{name}"))
+    assert not (launched.folder / f"many/{name}.partial").exists()
+    shared = [facts[name]["parts"] for facts in launched.facts]
+    assert all(facts[name]["error"] is None for facts in launched.facts)
+    if name in ("txt", "parquet"):
+        every = [part for parts in shared for part in parts]
+        assert sorted(every) == list(range(len(every))) and len(every) > 8 and all(shared)
+    if name == "small":  # nothing was left for two of them
+        assert sorted(map(len, shared)) == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("broken", "2.csv cannot be read: line 302"), ("different", "different settings: reading"), ("unknown", "from 0.3 to 1")],
+)
+def test_one_process_says_what_is_wrong_and_all_exit_with_status_1(name: str, problem: str, launched: Any) -> None:
+    assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
+    said = [facts[name]["stderr"] for facts in launched.facts if "error:" in facts[name]["stderr"]]
+    assert len(said) == 1 and problem in said[0]
+    assert "Traceback" not in "".join(facts[name]["stderr"] for facts in launched.facts)
+    assert not (launched.folder / "many" / name).exists()
+
+
+def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on(launched: Any, alone: Callable[[str, str], Path]) -> None:
+    folder, unfinished = launched.folder, launched.folder / "many/killed.partial"
+    assert launched.status != 0 and not (folder / "lost.1.json").exists()
+    assert launched.ended - json.loads((folder / "killed.json").read_text()) < 60
+    for file in folder.glob("lost.*.json"):  # of those that the launcher has not ended before
+        assert json.loads(file.read_text()).startswith("ProcessLost")
+    assert not (folder / "many/killed").exists() and len(list((unfinished / "texts").iterdir())) >= 2
+    assert files_of(alone("txt", "many/killed")) == files_of(folder / "many/txt")
+    assert not unfinished.exists()
