@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import os
+import re
+import stat
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Lock", "read_holder"]
+__all__ = ["Lock", "is_foreign", "read_holder"]
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # the file system has no locks
 
@@ -47,7 +49,7 @@ class Lock:
         except FileNotFoundError:  # its holder before has removed it in between
             self._identity = None
         with contextlib.suppress(OSError):  # it only makes an error message more precise
-            if with_holder:
+            if with_holder and not _is_other(_pid_file(file)):
                 _pid_file(file).write_text(str(os.getpid()), encoding="ascii")
 
     def is_in_place(self) -> bool:
@@ -63,7 +65,8 @@ class Lock:
 
     def remove(self) -> None:
         """Remove the file and release the lock, in this order if possible, so that no other process locks the file."""
-        _pid_file(self._file).unlink(missing_ok=True)
+        if not _is_other(_pid_file(self._file)):
+            _pid_file(self._file).unlink(missing_ok=True)
         try:
             self._file.unlink(missing_ok=True)
         except PermissionError:  # Windows removes no open file
@@ -71,6 +74,11 @@ class Lock:
             self._file.unlink(missing_ok=True)
         else:
             self.release()
+
+
+def is_foreign(file: Path) -> bool:
+    """Return whether a path, or ``<name>.pid`` beside it, has something else than a lock has: a link, or content of its own."""
+    return _is_other(file, b"") or _is_other(_pid_file(file))
 
 
 def read_holder(file: Path) -> int | None:
@@ -83,3 +91,19 @@ def read_holder(file: Path) -> int | None:
 
 def _pid_file(file: Path) -> Path:
     return file.with_name(f"{file.name}.pid")
+
+
+def _is_other(file: Path, content: bytes = rb"\d{0,20}") -> bool:
+    """Return whether a path has anything but a plain file with this content, by default a process id; false if it is free."""
+    try:
+        return not stat.S_ISREG(file.lstat().st_mode) or not re.fullmatch(content, _head(file))
+    except FileNotFoundError:
+        return False
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(32)
+    except PermissionError:  # a lock that Windows lets nobody read; elsewhere, not ours
+        return b"" if os.name == "nt" else b"?"

@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ TEMPORARY = "reviewgen-tmp-"
 
 _LOCK = "reviewgen.lock"
 _RANDOM = r"[a-z0-9_]{8}"  # how ``mkdtemp`` ends a name
+_NEW_MODE = 0o700  # of a folder from ``mkdtemp``
 _TRIES = 100
 _logger = logging.getLogger("reviewgen")
 
@@ -137,7 +139,8 @@ def _lock_abandoned(folder: Path) -> Lock | None:
         if folder.is_symlink() or not folder.is_dir() or not _is_own(folder):
             return None
         if file.is_symlink() or not file.is_file():
-            folder.rmdir()  # only if it is empty: its process was killed at the very first or last step, or makes another
+            if stat.S_IMODE(folder.stat().st_mode) == _NEW_MODE:  # else it is not from ``mkdtemp``
+                folder.rmdir()  # only if it is empty: its process was killed at the very first or last step, or makes another
             return None
         lock = Lock(file, with_holder=False)
         if lock.is_supported and lock.is_in_place():

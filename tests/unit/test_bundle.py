@@ -574,6 +574,19 @@ def test_overwrite_does_not_remove_what_is_no_saved_model(gru: ReviewModel, tmp_
     assert listing(tmp_path) == before
 
 
+def test_overwrite_removes_no_files_beside_a_model(gru: ReviewModel, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "m")
+    (tmp_path / "m" / ".git").mkdir()
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "config.json").write_text('{"mine": 1}')
+    before = listing(tmp_path)
+    for name, said in (("m", "has other files than a saved model, '.git' and 1 more"), ("project", "is not a saved model")):
+        with pytest.raises(OutputExists, match=said):
+            gru.save_pretrained(tmp_path / name, overwrite=True)
+    assert listing(tmp_path) == before
+
+
 def test_places_that_may_not_be_written(gru: ReviewModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file" / "m", tmp_path / "file" / "x" / "m", tmp_path / ("x" * 300)):

@@ -13,6 +13,7 @@ import reviewgen
 from reviewgen.cli.outputs import locked
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.receipts import Replay, describe_replays, find_source, make_receipt, read_receipts, replay
+from reviewgen.runs.litter import clean
 from tests.unit.fakes import GRU, NGRAM, run_command, train_tiny
 
 
@@ -458,6 +459,32 @@ def test_two_runs_do_not_write_to_one_file(saved: dict[str, Path], tmp_path: Pat
         assert status == 2 and "Another process is writing to" in said and not out.exists()
     assert run_command(monkeypatch, capsys, *words)[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]  # no lock is left
+
+
+def test_two_runs_write_no_receipts_to_one_file(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    receipts = tmp_path / "r.jsonl"
+    words = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--receipt", receipts)
+    with locked(receipts):
+        status, _, said = run_command(monkeypatch, capsys, *words)
+        assert status == 2 and "Another process is writing to" in said and not receipts.exists()
+    assert run_command(monkeypatch, capsys, *words)[0] == 0 and len(receipts.read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]  # no lock is left
+
+
+@pytest.mark.parametrize("name", [".t.jsonl.lock", ".t.jsonl.lock.pid"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_has_the_name_of_a_lock_and_is_none_is_left_alone(
+    name: str, is_link: bool, saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    thesis = tmp_path / ("thesis" if is_link else name)
+    thesis.write_text("my thesis")
+    if is_link:
+        (tmp_path / name).symlink_to(thesis)
+    for option in ("--out", "--receipt"):
+        words = ("generate", saved["ngram-char"], "-n", 1, "--max-new-tokens", 4, option, tmp_path / "t.jsonl")
+        status, _, said = run_command(monkeypatch, capsys, *words)
+        assert status == 2 and "is not a lock of reviewgen" in said
+    assert clean(tmp_path) == [] and thesis.read_text() == "my thesis" and (tmp_path / name).exists()
 
 
 def test_outputs_that_are_no_files_are_refused(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,13 @@ def test_only_own_scratch_folders_are_touched(tmp_path: Path) -> None:
     assert all((tmp_path / name / "thesis").exists() for name in before if name.endswith("abcdefgh"))
 
 
+def test_an_empty_folder_goes_only_if_it_has_the_mode_of_a_scratch_folder(tmp_path: Path) -> None:
+    (tmp_path / ".my-settings").mkdir()
+    left = Path(tempfile.mkdtemp(prefix=".my-", dir=tmp_path))
+    clean(tmp_path)
+    assert names(tmp_path) == [".my-settings"] and not left.exists()
+
+
 @pytest.mark.parametrize("with_new", [True, False])
 def test_a_replacement_cut_off_between_its_renames_is_finished(tmp_path: Path, with_new: bool) -> None:
     left = tmp_path / ".m-abcdefgh"
@@ -169,10 +177,12 @@ def test_doctor_cleans_beside_a_folder_and_in_the_cache(
     (tmp_path / "models" / ".t.jsonl.lock").touch()  # on some systems, releasing removes it
     held = lock.Lock(tmp_path / "models" / ".u.jsonl.lock")
     (tmp_path / "models" / ".other.lock").touch()  # of another program
+    for name in (".a.lock", ".a.lock.pid"):  # of another program
+        (tmp_path / "models" / name).write_text("12\n")
     status, out, _ = run_command(monkeypatch, capsys, "doctor", tmp_path / "models" / "m", "--clean", "--json")
     removed = {Path(path).name for path in json.loads(out)["removed"]}
     assert status == 0 and removed == {*(folder.name for folder in left), "m.run", ".t.jsonl.lock", ".t.jsonl.lock.pid"}
-    assert names(tmp_path / "models") == [".other.lock", ".u.jsonl.lock", ".u.jsonl.lock.pid", "m"]
+    assert names(tmp_path / "models") == [".a.lock", ".a.lock.pid", ".other.lock", ".u.jsonl.lock", ".u.jsonl.lock.pid", "m"]
     held.remove()
     assert clean(tmp_path / "models" / "m") == []
     _, out, _ = run_command(monkeypatch, capsys, "doctor", tmp_path / "models" / "m", "--clean")

@@ -23,6 +23,7 @@ from reviewgen.bundle.layout import (
     PARTS,
     SCHEMA,
     SCRATCH,
+    TOLERATED,
     TRAINING,
     WEIGHTS,
     Bundle,
@@ -74,7 +75,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
 
     Raises:
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
-        OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model.
+        OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model, or has other files.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
         BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
     """
@@ -252,17 +253,34 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
     if not overwrite:
         refuse_existing(folder)
     with storage_errors(folder):
-        if not _is_replaceable(folder):
-            raise OutputExists(f"{folder} already exists and is not a saved model, so it is not replaced. Give another folder.")
+        _refuse_others(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
             write_manifest(scratch)
 
 
-def _is_replaceable(folder: Path) -> bool:
-    """Return whether nothing, an empty folder or a saved model exists there; a typo must not cost the user other files."""
-    return not folder.exists() or (folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir())))
+def _refuse_others(folder: Path) -> None:
+    """Raise unless nothing, an empty folder or a saved model alone exists there; a typo must not cost the user other files.
+
+    Raises:
+        OutputExists: Something else does.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        config = read_json(folder / CONFIG)
+        known = files_of(config) | TOLERATED if isinstance(config, dict) and config.get("library") == "reviewgen" else None
+    except (OSError, ValueError, BundleError):  # not a folder, without a config, or with a damaged one
+        known = None
+    if known is None:
+        raise OutputExists(f"{folder} already exists and is not a saved model, so it is not replaced. Give another folder.")
+    if others := sorted({path.name for path in folder.iterdir()} - known):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise OutputExists(
+            f"{folder} already exists and has other files than a saved model, {quoted(others[0])}{more}, so it is not replaced. "
+            "Move them, or give another folder."
+        )
 
 
 def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:

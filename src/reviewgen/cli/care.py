@@ -4,9 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from reviewgen.cli.console import print_json
+from reviewgen.cli.console import echo, print_json
 from reviewgen.errors import ConfigError
 
 __all__ = ["care"]
@@ -30,7 +28,8 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
         print_json({"model": model} | facts)
         return
     for name, paths in facts.items():
-        typer.echo(_describe(name, paths, model))
+        for line in _describe(name, paths, model):
+            echo(line)
 
 
 def _accept(model: str | None) -> list[str]:
@@ -66,11 +65,11 @@ def _clean(folder: Path | None) -> list[str]:
         logger.disabled = False
 
 
-def _describe(name: str, paths: list[str], model: str | None) -> str:
-    if name == "files" and not paths:
-        return f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
-    if name == "files":
-        return f"{model} can be read, and no file has changed since it was saved."
+def _describe(name: str, paths: list[str], model: str | None) -> list[str]:
+    if name == "removed":
+        return [f"Removed {path}" for path in paths] or ["Killed processes have left nothing here."]
     if name == "accepted":
-        return f"Accepted in {model}: {', '.join(paths)}." if paths else f"Nothing has changed in {model}."
-    return "\n".join(f"Removed {path}" for path in paths) if paths else "Killed processes have left nothing here."
+        return [f"Accepted in {model}: {', '.join(paths)}." if paths else f"Nothing has changed in {model}."]
+    if not paths:
+        return [f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."]
+    return [f"{model} can be read, and no file has changed since it was saved."]

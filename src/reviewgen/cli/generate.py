@@ -1,5 +1,6 @@
 """``reviewgen generate | replay``: generates texts, with receipts; and generates the texts of receipts again."""
 
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import typer
 from reviewgen.cli import options, sampling
 from reviewgen.cli.console import echo, echo_text, note, print_json
 from reviewgen.cli.generated_json import print_generated
-from reviewgen.cli.outputs import STREAMS
+from reviewgen.cli.outputs import STREAMS, locked
 from reviewgen.errors import ConfigError, storage_errors
 
 if TYPE_CHECKING:
@@ -149,12 +150,18 @@ def _with_receipts(texts: Iterator["Generation"], trained: "ReviewModel", source
 
     from reviewgen.receipts import make_receipt
 
-    if file.exists():
+    _refuse_existing(file)
+    with locked(file):
+        _refuse_existing(file)  # another run may have been first
+        for text in texts:  # the file is created with the first text
+            with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
+                lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
+            yield text
+
+
+def _refuse_existing(file: Path) -> None:
+    if os.path.lexists(file):
         raise ConfigError(f"{file} already exists. Give another --receipt.")
-    for text in texts:  # the file is created with the first text
-        with storage_errors(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-            lines.write(json.dumps(make_receipt(trained, text, source, file), ensure_ascii=False) + "\n")
-        yield text
 
 
 def replay(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.errors import ConfigError, storage_errors
-from reviewgen.lock import Lock
+from reviewgen.lock import Lock, is_foreign
 
 __all__ = ["STREAMS", "check_output", "continue_file", "is_stream", "locked"]
 
@@ -48,7 +48,7 @@ def locked(*files: Path) -> Iterator[None]:
     """Hold files for this process, so that no two runs write to one. The locks are hidden files beside them, removed at the end.
 
     Raises:
-        ConfigError: Another process holds one.
+        ConfigError: Another process holds one, or something else has the name of a lock.
         StorageError: The folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
@@ -60,9 +60,12 @@ def locked(*files: Path) -> Iterator[None]:
 
 
 def _lock(file: Path) -> Lock:
+    place = file.with_name(f".{file.name}.lock")
     while True:
+        if is_foreign(place):
+            raise ConfigError(f"{place} or {place.name}.pid is not a lock of reviewgen. Rename it, or give another file.")
         try:
-            lock = Lock(file.with_name(f".{file.name}.lock"))
+            lock = Lock(place)
         except BlockingIOError:
             raise ConfigError(f"Another process is writing to {file}. Wait until it has ended, or give another file.") from None
         if lock.is_in_place():

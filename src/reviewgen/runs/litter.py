@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from reviewgen.data.cache import WORKSPACE, cache_folder
-from reviewgen.lock import Lock
+from reviewgen.lock import Lock, is_foreign
 from reviewgen.runs.finished import discard_finished
 from reviewgen.scratch import TEMPORARY, remove_abandoned
 from reviewgen.storage import recover
@@ -51,6 +51,8 @@ def _clean(place: Path, names: Iterable[str]) -> None:
 
 def _remove_lock(file: Path) -> None:
     with contextlib.suppress(OSError):  # held by a process, or not ours to remove
+        if is_foreign(file) or not file.exists():
+            return
         lock = Lock(file)
         if lock.is_supported and lock.is_in_place():
             lock.remove()
