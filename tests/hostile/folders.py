@@ -57,6 +57,8 @@ class Folders:
         before = contents(target)
         try:
             what = damage(target, self.root, source)
+            if not (target / MANIFEST).exists():  # as of an earlier version
+                manifest = "none"
             if manifest == "new":
                 sign(target)
             elif manifest == "none":

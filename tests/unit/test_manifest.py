@@ -16,7 +16,7 @@ from reviewgen import ReviewModel
 from reviewgen.bundle import read_bundle
 from reviewgen.bundle import write as bundle_write
 from reviewgen.bundle.write import copy_bundle
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BundleError, ConfigError, OutputExists
 from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
 
 SMALL = {"model": {"hidden_size": 8}, "training": {"batch_size": 4, "bptt": 8, "threads": 1}}
@@ -127,6 +127,15 @@ def test_the_card_can_be_edited_and_removed_files_are_missed(saved: Path, models
         reviewgen.load(saved)
 
 
+def test_a_clone_of_a_repository_loads_and_is_not_replaced(saved: Path) -> None:
+    for name in (".git", ".cache"):
+        (saved / name).mkdir()
+    model = reviewgen.load(saved)
+    with pytest.raises(OutputExists, match="has other files than a saved model, '.cache' and 1 more"):
+        model.save_pretrained(saved, overwrite=True)
+    assert (saved / ".git").is_dir()
+
+
 def test_a_folder_without_a_manifest_loads_and_a_copy_of_it_has_one(saved: Path, tmp_path: Path) -> None:
     digest = reviewgen.load(saved).digest
     (saved / "manifest.json").unlink()
@@ -135,10 +144,10 @@ def test_a_folder_without_a_manifest_loads_and_a_copy_of_it_has_one(saved: Path,
     flip(saved / "training.json", 8 * 3)
     assert reviewgen.load(saved).digest == digest
     copy_bundle(saved, tmp_path / "copy")
-    assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy", LISTED_OF(tmp_path / "copy"))
+    assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy", listed_of(tmp_path / "copy"))
 
 
-def LISTED_OF(folder: Path) -> list[str]:
+def listed_of(folder: Path) -> list[str]:
     return [name for name in LISTED if (folder / name).exists()]
 
 
@@ -197,7 +206,7 @@ def test_saved_defaults_keep_the_manifest_true_wherever_the_saving_is_cut(saved:
             model.save_generation_config(saved, temperature=temperature)
         assert reviewgen.load(saved).generation_config.temperature in (model.generation_config.temperature, temperature)
     assert reviewgen.load(saved).generation_config.temperature == 0.3
-    assert manifest(saved) == by_hand(saved, LISTED_OF(saved))
+    assert manifest(saved) == by_hand(saved, listed_of(saved))
 
 
 def test_the_digest_is_that_of_what_was_loaded(saved: Path, models: Path) -> None:

@@ -82,7 +82,11 @@ def cut_short(out, step, **given):
 
 def files_of(folder):
     """Return what is in a saved model, but for the time that it took."""
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name not in ("training.json", "README.md")}
+    return {
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.name not in ("training.json", "README.md", "manifest.json")
+    }
 
 
 def evaluations_of(folder):

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from reviewgen.bundle.earlier import rename_copy_rates
 from reviewgen.bundle.layout import (
     CARD,
+    CLIENT_FILES,
     CONFIG,
     GENERATION,
     LEXICON,
@@ -259,7 +260,7 @@ def _refuse_other_ids(config: Any, tokenizer: Tokenizer) -> None:
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
-    present = {file.name for file in folder.iterdir()} - TOLERATED
+    present = {file.name for file in folder.iterdir()} - TOLERATED - CLIENT_FILES
     optional = OPTIONAL_FILES if strict else OPTIONAL_FILES | {CARD}  # a card may be deleted on the Hub
     if missing := sorted(known - optional - present):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")

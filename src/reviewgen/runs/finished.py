@@ -18,7 +18,7 @@ _logger = logging.getLogger("reviewgen")
 
 def run_folder_of(out: Path) -> Path:
     """Return the folder of the run that trains a model for an output folder."""
-    return out.with_name(f"{out.name}.run")
+    return out.parent / f"{out.name}.run"  # of "." and "/", too, whose name is empty
 
 
 def describe_result(training: Mapping[str, Any]) -> bytes:
