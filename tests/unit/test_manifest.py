@@ -88,7 +88,7 @@ def test_a_change_is_named_and_what_to_do(saved: Path) -> None:
         f"reviewgen doctor {saved} --accept, or load(..., accept_changes=True)."
     )
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
-    with pytest.raises(ConfigError, match="accept_changes must be True or False"):
+    with pytest.raises(ConfigError, match="accept_changes must be true or false"):
         reviewgen.load(saved, accept_changes=1)  # type: ignore[arg-type]
 
 
@@ -131,7 +131,7 @@ def test_a_clone_of_a_repository_loads_and_is_not_replaced(saved: Path) -> None:
     for name in (".git", ".cache"):
         (saved / name).mkdir()
     model = reviewgen.load(saved)
-    with pytest.raises(OutputExists, match="has other files than a saved model, '.cache' and 1 more"):
+    with pytest.raises(OutputExists, match=r"has other files than a saved model, '\.cache' and 1 more"):
         model.save_pretrained(saved, overwrite=True)
     assert (saved / ".git").is_dir()
 
