@@ -231,7 +231,8 @@ def started(*words, cwd):
     """Start a command that signals reach, even where the tests run in the background, which ignores SIGINT."""
 
     def heed():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
 
     command = [sys.executable, "-m", "reviewgen", *map(str, words)]
     return subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True, preexec_fn=heed)

@@ -39,7 +39,7 @@ def test_an_interrupt_inside_an_import_is_one_sentence(name: str, tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),  # which nohup would ignore
     )
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
