@@ -85,9 +85,9 @@ for before, after in ((2, 3), (3, 4), (4, 2), (0, EOS)):
 
 def test_every_kind_of_weight_reaches_the_step():
     tokens, used, (last, fed) = draw(TableStepper(CYCLE), [2, 4], numbers=5)
-    assert tokens.tolist() == [[3, 4, 2, 3, NONE], [2, 3, 4, 2, NONE]]  # two numbers must be left for a token
-    assert used.tolist() == [4, 4]
-    assert last.tolist() == [3, 2] and fed.tolist() == [4, 4]
+    assert tokens.tolist() == [[3, 4, 2, 3, 4], [2, 3, 4, 2, 3]]
+    assert used.tolist() == [5, 5]
+    assert last.tolist() == [4, 3] and fed.tolist() == [5, 5]
 
 
 def test_texts_that_end_leave_the_others_alone():
@@ -96,7 +96,7 @@ def test_texts_that_end_leave_the_others_alone():
     tokens, _, (last, _) = draw(stepper, [2, 0, 4, 0, 3])
     assert tokens.tolist() == alone
     assert alone[1] == [EOS] + [NONE] * 7
-    assert last[[0, 2, 4]].tolist() == [tokens[row, 6] for row in (0, 2, 4)]
+    assert last[[0, 2, 4]].tolist() == [tokens[row, 7] for row in (0, 2, 4)]
 
 
 def test_limits_and_codes():
@@ -105,7 +105,7 @@ def test_limits_and_codes():
     tokens, _, _ = draw(TableStepper(table), [2, 3, 0])
     assert tokens[:, :2].tolist() == [[3, NOT_A_NUMBER], [NOT_A_NUMBER, NONE], [EOS, NONE]]
     assert draw(TableStepper(CYCLE), [2], max_new_tokens=3)[0].tolist() == [[3, 4, 2] + [NONE] * 5]
-    assert draw(TableStepper(CYCLE), [2], numbers=1)[0].tolist() == [[NONE]]
+    assert draw(TableStepper(CYCLE), [2], numbers=1)[0].tolist() == [[3]]
 
 
 def test_copied_spans_are_not_completed():
@@ -114,7 +114,7 @@ def test_copied_spans_are_not_completed():
     table = np.full((V, V), -np.inf)
     table[4, 3], table[4, 2] = 9, 8
     tokens, used, _ = draw(TableStepper(table), [4], guard=guard)
-    assert tokens[0, 0] == DEAD_END and used.tolist() == [2]
+    assert tokens[0, 0] == DEAD_END and used.tolist() == [1]
     table[4, 4] = 0
     assert draw(TableStepper(table), [4], guard=guard)[0][0, 0] == 4
 

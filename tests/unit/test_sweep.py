@@ -214,7 +214,7 @@ def test_the_command_keeps_what_was_done_before_an_interrupt(corpus: Path, monke
     monkeypatch.setattr(table, "train_row", train)
     words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=2,3,4", "--plot", corpus.with_suffix(".png"))
     status, out, err = run_command(monkeypatch, capsys, *words)
-    assert status == 1 and "Interrupted" in err
+    assert status == 130 and "Interrupted" in err
     assert [line.split()[0] for line in out.splitlines()] == ["order", "2"]
     assert corpus.with_suffix(".png").exists()
     rows = reviewgen.sweep("ngram-char", TEXTS, "model.order", ["2", "3"])

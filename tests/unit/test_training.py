@@ -512,7 +512,7 @@ def test_a_damaged_cache_is_written_again(tmp_path):
 
     plain = reviewgen.train("ngram-char", TEXTS).generate_one(seed=1)
     (home,) = (folder for folder in cache_folder().iterdir() if folder.is_dir())
-    for name in ("train.index.npy", "train.uint16", "manifest.json", "tokenizer/characters.json"):
+    for name in ("train.index.npy", "train.uint16", "store.json", "tokenizer/characters.json"):
         (home / name).write_bytes((home / name).read_bytes()[:20])
         assert reviewgen.train("ngram-char", TEXTS).generate_one(seed=1) == plain
         (home / name).unlink()

@@ -76,7 +76,7 @@ def test_texts_are_taken_until_there_are_enough_words() -> None:
 
 def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: ReviewModel) -> None:
     search = {"temperature": (0.05, 1.0, 6.0), "top_p": (1.0, 0.9)}
-    trials = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=40))
+    trials = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=120))
     expected = [dict(zip(search, each, strict=True)) for each in itertools.product(*search.values())]
     assert [trial.settings for trial in trials] == expected
     by = {(trial.settings["temperature"], trial.settings["top_p"]): trial for trial in trials}
@@ -87,7 +87,7 @@ def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: Rev
     assert bits == sorted(bits) and bits[0] < (best.human.bits_per_character or 0.0) < bits[2]
     same_size = [abs(trial.human.words - trial.generated.words) <= 40 for trial in trials if trial.settings["temperature"] >= 1]
     assert all(same_size), "at the lowest temperature the texts are longer than all of the human ones together"
-    again = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=40))
+    again = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=120))
     assert again == trials
 
 

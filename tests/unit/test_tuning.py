@@ -418,11 +418,11 @@ def test_an_interrupt_prints_the_best_so_far(words: list[str], monkeypatch: Any,
     monkeypatch.setattr(tuning, "_train", train)
     until = 2
     status, out, err = run_command(monkeypatch, capsys, *words)
-    assert status == 1 and "Interrupted; the finished trials are kept." in err
+    assert status == 130 and "Interrupted; the finished trials are kept." in err
     assert len(out.splitlines()) == 5 and out.splitlines()[-1].startswith("reviewgen train")
     until = 0
     status, out, err = run_command(monkeypatch, capsys, *words)
-    assert (status, out) == (1, "") and "before the first trial" in err
+    assert (status, out) == (130, "") and "before the first trial" in err
 
 
 @pytest.mark.parametrize(
