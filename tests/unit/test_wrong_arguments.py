@@ -14,7 +14,7 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "TrainingRun('rnn-char', TEXTS, step=3)": "'step' is not an argument of TrainingRun.",
     "load('gru-char', weight_bits=8.0)": "weight_bits must be 32, 16 or 8; got 8.0.",
     "load('gru-char', bits=8, weight_bits=8)": "bits is the former name of weight_bits",
-    "load('gru-char', bit=8)": "'bit' is not an argument of load. Known: cache_dir",
+    "load('gru-char', bit=8)": "'bit' is not an argument of load. Known: accept_changes, cache_dir",
     "sweep('ngram-char', TEXTS, 3, [2])": "3 is not a setting",
     "sweep('ngram-char', TEXTS, 'model.order', 3)": "Give a list of at least one value of model.order; got 3.",
     "sweep('ngram-char', TEXTS, 'model.order', [])": "Give a list of at least one value of model.order; got [].",
