@@ -23,7 +23,7 @@ class Answer:
 
 
 def ask(distributions: Sequence[Distribution]) -> Answer:
-    """Ask about installed versions; about the first one alone before all the others, in case that there is no service.
+    """Ask about installed versions; about the first one alone before all the others, in case that no service answers.
 
     Raises:
         ConnectionError: The service cannot be reached, or does not know the first distribution.

@@ -84,7 +84,7 @@ class Folders:
         if math.isnan(result[1]):
             return Outcome("failed", case, "the score is NaN")
         if manifest == "kept" and changed:
-            return Outcome("failed", case, f"a change that nobody was told of: {result} instead of {self.expected[name]}")
+            return Outcome("failed", case, f"a change without a message: {result} instead of {self.expected[name]}")
         return Outcome("same" if result == self.expected[name] else "changed", case)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def use(folder: Path) -> Result:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of the files of a model except the card and the manifest; of what is no file, a word."""
+    """Return the bytes of the files of a model except the card and the manifest; of anything else than a file, a word."""
     files = [path for path in folder.iterdir() if path.name not in (CARD, MANIFEST)]
     return {path.name: path.read_bytes() if path.is_file() else b"not a file" for path in files}
 

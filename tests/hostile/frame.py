@@ -8,7 +8,7 @@ __all__ = ["Fuzzer", "Outcome", "Tried", "Verdict"]
 
 Verdict = Literal["clean", "same", "changed", "failed"]
 """clean: refused in one sentence; same: accepted, with the result of the unchanged input; changed: accepted, with another result
-that is right for this input; failed: anything else, such as a traceback, a crash, a wait or a change that nobody was told of."""
+that is right for this input; failed: anything else, such as a traceback, a crash, a wait or a change without a message."""
 
 
 @dataclass(frozen=True)

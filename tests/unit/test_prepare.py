@@ -294,7 +294,7 @@ def test_urls(tmp_path, small_parts):
     memory.pipe({f"/out/store/{name}": content + b"x" for name, content in stored.items() if name != "store.json"})
     with pytest.raises(DataError, match="differs from its digest"):
         reviewgen.train("gru-char", "memory://out/store")
-    with pytest.raises(DataError, match="There is no file"):
+    with pytest.raises(DataError, match="No file at"):
         reviewgen.train("gru-char", "memory://in/none.csv")
     with pytest.raises(DataError, match="cannot be reached"):
         reviewgen.train("gru-char", "nosuchscheme://in/none.csv")

@@ -14,7 +14,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     """Check a saved model, take its changes, or remove what killed processes have left.
 
     Raises:
-        ConfigError: There is no folder to accept.
+        ConfigError: No folder is given whose changes could be accepted.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
     facts: dict[str, Any] = {}

@@ -92,7 +92,7 @@ def choose_columns(
         text_column: The column of the text; guessed if None.
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
-        max_characters: The maximum number of characters of a text; None is no limit.
+        max_characters: The maximum number of characters of a text; None does not limit it.
 
     Raises:
         DataError: A column is missing, or no column holds text.

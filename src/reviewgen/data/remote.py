@@ -19,7 +19,7 @@ _SCRATCH = "fetching-"
 
 
 def locate_store(url: str) -> StoreFolder | None:
-    """Return the token store at a URL, with its place in the token cache; None if there is none. Only ``store.json`` is read.
+    """Return the token store at a URL, with its place in the token cache; None if no store is there. Only ``store.json`` is read.
 
     Raises:
         DataError: The URL cannot be read.

@@ -35,7 +35,7 @@ def fetch_files(url: str, folder: Path) -> list[Path]:
         system, path = open_url(url)
         names = sorted(system.glob(path)) if any(sign in path for sign in "*?[") else [path] * system.isfile(path)
         if not names:
-            raise DataError(f"There is no file {url} that can be read: check the address and your credentials.")
+            raise DataError(f"No file at {url} can be read: check the address and your credentials.")
         files = []
         for number, name in enumerate(names):
             files.append(folder / f"{number:08d}-{Path(name).name}")

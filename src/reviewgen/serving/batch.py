@@ -29,7 +29,7 @@ __all__ = ["Batch", "end_event", "failure"]
 
 TICK_SECONDS = 0.03
 _MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
-_SURE_NUMBERS = 32  # with so many, a row gets a token for sure
+_SURE_NUMBERS = 32  # with this number of random numbers, a row always gets a token
 _MIN_PART = 8  # rows: fewer do not share the weights' way from memory, and are not worth a thread
 _NO_LIMIT = np.iinfo(np.int64).max
 
