@@ -6,6 +6,7 @@ counts as an import of ``b`` only, and not of the package ``a`` around it.
 """
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -176,6 +177,14 @@ def test_example_packages_import_only_what_plugins_may(file):
 
 def test_every_room_has_a_floor_and_every_floor_its_rooms():
     assert {room_of(file) for file in CORE_FILES} == FLOORS.keys() | {SIDE}
+
+
+def test_the_page_on_architecture_has_one_row_for_each_floor():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| .* \|$", text, re.MULTILINE)
+    listed = [(int(floor), set(re.findall(r"`(\w+)`", rooms)) - {SIDE}) for floor, rooms in rows]
+    floors = sorted(set(FLOORS.values()))
+    assert listed == [(floor, {room for room in FLOORS if FLOORS[room] == floor} - {"__main__"}) for floor in floors]
 
 
 def test_only_the_suite_imports_pytest():

@@ -21,8 +21,8 @@ from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
     "steps": 6,
-    "model": {"hidden_size": 12, "embedding_size": 6},
-    "training": {"batch_size": 4, "bptt": 16, "evaluations": 2, "threads": 1},
+    "model": {"hidden_size": 12, "embedding_size": 6, "layer": "fused"},
+    "training": {"batch_size": 4, "bptt": 16, "evaluations": 2, "threads": 1, "precision": "no"},
 }
 
 
