@@ -9,6 +9,7 @@ import typer
 from reviewgen.cli import options
 from reviewgen.config import FOREIGN
 from reviewgen.errors import ConfigError, DataError, quoted
+from reviewgen.inputs import open_input
 
 __all__ = [
     "DoSample",
@@ -128,7 +129,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = options.read_stdin() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+        text = options.read_stdin() if str(file) == "-" else _read(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
@@ -136,6 +137,11 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if not prompts:
         raise ConfigError(f"{file} has no prompts; write one a line.")
     return prompts
+
+
+def _read(file: Path) -> str:
+    with open_input(file) as stream:
+        return stream.read().decode("utf-8-sig")
 
 
 def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
