@@ -1,19 +1,33 @@
-"""The command ``reviewgen``, also as ``python -m reviewgen``. Handles interrupts before anything else is imported."""
+"""The command ``reviewgen``, also as ``python -m reviewgen``. Handles interrupts before anything else is imported.
 
-from reviewgen.interrupts import INTERRUPTED, caught, ignore
+An interrupt that comes even earlier, while the interpreter starts or imports this file, is the interpreter's. It ends the process
+as well, in most cases with a traceback.
+"""
+
+import os
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130  # ``interrupts.INTERRUPTED``, which may not be imported yet
 
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
+        _run()
+    except KeyboardInterrupt:  # while ``interrupts`` is imported, between two imports, or at the very end
+        os.write(2, b"Interrupted.\n")
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _run() -> None:
+    from reviewgen.interrupts import caught, ignore  # its own imports take some milliseconds
+
+    try:
         with caught():
             from reviewgen.cli import main as run  # typer, rich and the registry of plugins
 
             run()
-    except KeyboardInterrupt:  # between two imports, or at the very end
-        raise SystemExit(INTERRUPTED) from None
     finally:
         ignore()  # nor is the end of the process cut off
 

@@ -2,7 +2,8 @@
 
 Each raises KeyboardInterrupt, which a command may catch to keep what is finished. A module that is cut off while it is imported
 leaves packages such as NumPy half initialised, and some of them turn the interrupt into another error; so until a command has
-begun its work, an interrupt inside an import ends the process at once. Standard library only: it is imported before all else.
+begun its work, an interrupt inside an import ends the process at once. It is imported before all else, and imports little itself:
+until it has run, Ctrl-C is the interpreter's, with a traceback.
 """
 
 import os
@@ -11,7 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn  # which imports re, and takes longer than all the rest
 
 __all__ = ["INTERRUPTED", "SIGNALS", "begin", "caught", "ignore"]
 
@@ -61,7 +65,7 @@ def ignore() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
     if not _has_begun and _is_importing(frame):
         os.write(2, b"Interrupted.\n")
         os._exit(INTERRUPTED)

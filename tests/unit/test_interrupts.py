@@ -30,10 +30,15 @@ def shell(command: str, folder: Path, **options: object) -> "subprocess.Complete
     return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120, **options)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_an_interrupt_inside_an_import_is_one_sentence(name: str, tmp_path: Path) -> None:
-    """The import waits in a module that stands before the real one on the path, and says that it has begun."""
-    (tmp_path / "typer.py").write_text(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n")
+@pytest.mark.parametrize(
+    ("name", "module"), [("SIGINT", "typer"), ("SIGTERM", "typer"), ("SIGHUP", "typer"), ("SIGINT", "signal")]
+)
+def test_an_interrupt_inside_an_import_is_one_sentence(name: str, module: str, tmp_path: Path) -> None:
+    """The import waits in a module that stands before the real one on the path, and says that it has begun.
+
+    ``signal`` is imported before there is a handler.
+    """
+    (tmp_path / f"{module}.py").write_text(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "reviewgen", "list"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -57,6 +62,8 @@ def test_a_signal_that_is_ignored_stays_ignored(folder: Path) -> None:
 def test_closed_and_full_streams(folder: Path) -> None:
     cases = {
         "RG generate m >&-": (1, "Standard output cannot be written: it is closed."),
+        "RG generate m -n 3 --json >&-": (1, "Standard output cannot be written: it is closed."),
+        "RG generate --help >&-": (1, "Standard output cannot be written: it is closed."),
         "RG explain m > /dev/full": (1, "Standard output cannot be written: No space left on device."),
         "RG list > /dev/full": (1, "Standard output cannot be written: No space left on device."),
         "RG evaluate m --data - <&-": (1, "Standard input is empty"),
@@ -66,6 +73,8 @@ def test_closed_and_full_streams(folder: Path) -> None:
         done = shell(command, folder)
         assert done.returncode == status and sentence in done.stderr, (command, done)
         assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    cut = shell("RG list --json | head -1; echo ${PIPESTATUS[0]}", folder)
+    assert (cut.stdout.split(), cut.stderr) == (["{", "1"], "")
     played = shell("RG play m --prompt The <&-", folder)
     assert played.returncode == 0 and played.stdout.endswith("The\n")
     for dropped in ("2>&-", "2>/dev/full"):
@@ -81,13 +90,38 @@ def test_pipes_are_sources(folder: Path) -> None:
 
 
 def test_a_pipe_that_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reviewgen.data import pipes
-    from reviewgen.errors import DataError
+    from reviewgen import inputs
+    from reviewgen.cli.sampling import read_prompts
+    from reviewgen.receipts import read_receipts
+    from reviewgen.serving.keys import read_keys
 
-    monkeypatch.setattr(pipes, "_SECONDS", 0.3)
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(DataError, match="Nothing was written to the pipe"):
-        pipes.spool_pipe(tmp_path / "fifo", tmp_path / "copy")
+    monkeypatch.setattr(inputs, "_SECONDS", 0.3)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    readers = {
+        "--data": lambda: reviewgen.train("ngram-char", fifo, out=tmp_path / "m"),
+        "--prompts": lambda: read_prompts("", fifo),
+        "replay": lambda: list(read_receipts(fifo)),
+        "--api-key-file": lambda: read_keys(fifo),
+    }
+    for read in readers.values():
+        with pytest.raises(reviewgen.ReviewgenError, match="nothing was written to this pipe"):
+            read()
+
+
+def test_a_file_that_is_read_twice_is_not_a_pipe(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(reviewgen.ReviewgenError, match="initial_weights must be a file"):
+        reviewgen.train("gru-char", TEXTS, out=tmp_path / "m", steps=1, initial_weights=fifo)
+    with pytest.raises(reviewgen.ReviewgenError, match="is a pipe or a device"):
+        list(reviewgen.tune("ngram-char", TEXTS, trials=1, storage=fifo))
+
+
+def test_prompts_and_receipts_from_pipes(folder: Path) -> None:
+    piped = shell("printf 'The\\nA\\n' | RG generate m --prompts /dev/stdin --receipt r.jsonl --seed 1", folder)
+    assert shell("RG generate m --prompts <(printf 'The\\nA\\n') --seed 1", folder).stdout == piped.stdout
+    assert "2 of 2 texts are identical" in shell("RG replay <(cat r.jsonl)", folder).stderr
 
 
 def test_time_that_is_over_before_the_first_token_is_said(folder: Path) -> None:

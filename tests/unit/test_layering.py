@@ -18,21 +18,8 @@ PLUGINS = ROOT / "plugins"
 FLOORS = {
     room: floor
     for floor, rooms in {
-        0: ("version", "errors", "interrupts"),
-        1: (
-            "names",
-            "config",
-            "compiled",
-            "pictures",
-            "pages",
-            "storage",
-            "inputs",
-            "scratch",
-            "lock",
-            "sentences",
-            "hub_client",
-            "web",
-        ),
+        0: ("version", "errors", "interrupts", "inputs"),
+        1: ("names", "config", "compiled", "pictures", "pages", "storage", "scratch", "lock", "sentences", "hub_client", "web"),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon", "scaffold"),
         3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),
@@ -54,10 +41,10 @@ LIGHT_ROOMS = {
     "version": set(),
     "errors": set(),
     "interrupts": set(),
+    "inputs": set(),
     "names": set(),
     "config": set(),
     "registry": set(),
-    "inputs": set(),
     "storage": {"safetensors"},
 }
 """Rooms that import no heavy library, and their exceptions."""

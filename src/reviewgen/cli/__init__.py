@@ -49,7 +49,7 @@ from reviewgen.cli import (
     use,
 )
 from reviewgen.cli.console import echo, error, print_usage_error, show_warnings
-from reviewgen.cli.streams import describe_os_error, finish_output, interruptible, open_streams
+from reviewgen.cli.streams import close_output, describe_os_error, finish_output, interruptible, is_closed_pipe, open_streams
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
 from reviewgen.interrupts import caught
 from reviewgen.version import __version__
@@ -146,7 +146,9 @@ def _run() -> Any:
     except ReviewgenError as problem:
         error(str(problem))
     except OSError as problem:  # for example a disk that fills up while code is compiled, or a closed standard output
-        error(describe_os_error(problem))
+        close_output()
+        if not is_closed_pipe(problem):
+            error(describe_os_error(problem))
     except typer.Abort:
         error("The input has ended.")
     except MemoryError:

@@ -5,13 +5,12 @@ set the title of a terminal or hide text. All output passes through here, and co
 texts keep their line breaks, and where standard output is not a terminal they are written as they are.
 """
 
-import contextlib
 import io
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -21,7 +20,6 @@ from rich.status import Status
 from reviewgen.errors import shortened
 
 __all__ = [
-    "STDOUT",
     "TerminalConsole",
     "echo",
     "echo_text",
@@ -35,7 +33,6 @@ __all__ = [
     "show_warnings",
 ]
 
-STDOUT = "standard output"
 _MIN_WIDTH = 20  # characters
 _LINE = 490  # characters of a line about wrong arguments
 
@@ -56,22 +53,6 @@ def escape(text: str, keep: str = "") -> str:
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
-@contextlib.contextmanager
-def _named_output(is_error: bool = False) -> Iterator[None]:
-    """Note in an OSError that it was standard output that could not be written, so that ``main`` can say so."""
-    try:
-        yield
-    except OSError as error:
-        if not is_error:
-            error.filename = STDOUT
-        raise
-
-
-def _write(text: str) -> None:
-    with _named_output():
-        sys.stdout.write(text)
-
-
 class TerminalConsole(Console):
     """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain."""
 
@@ -90,11 +71,6 @@ class TerminalConsole(Console):
         if self.file.isatty():
             return super().status(status, **options)
         return Status(status, console=Console(quiet=True))
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print objects; takes the arguments of rich."""
-        with _named_output(self.stderr):
-            super().print(*objects, **options)
 
 
 notes = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
@@ -120,12 +96,12 @@ def print_usage_error(problem: Any) -> None:
 
 def echo(text: str = "") -> None:
     """Print a line of a result to standard output."""
-    _write(escape(text) + "\n")
+    sys.stdout.write(escape(text) + "\n")
 
 
 def echo_text(text: str, end: str = "\n") -> None:
     """Print a generated text, or a piece of one, to standard output; as it is where that is not a terminal."""
-    _write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
+    sys.stdout.write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
 def print_json(value: Any) -> None:
@@ -133,7 +109,7 @@ def print_json(value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if sys.stdout.isatty():
         text = _CONTROL.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
-    _write(text + "\n")
+    sys.stdout.write(text + "\n")
 
 
 class _NoteHandler(logging.Handler):
