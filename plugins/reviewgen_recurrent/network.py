@@ -123,7 +123,7 @@ class Recurrent(nn.Module):
 
     def initialise(self) -> None:
         """Set the initial weights of the layers; each subclass does it for its cell."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define initialise, which sets the initial weights of its layers.")
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and the id V for each token before the beginning."""

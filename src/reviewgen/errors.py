@@ -28,6 +28,7 @@ public function adds what the user passed in. This module imports nothing else o
 import contextlib
 import difflib
 import errno
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, islice
@@ -55,6 +56,7 @@ __all__ = [
     "UnknownPlugin",
     "WorkerError",
     "did_you_mean",
+    "first_line",
     "growing_state",
     "quoted",
     "shortened",
@@ -201,6 +203,19 @@ class _Brief(reprlib.Repr):
         return "{" + ", ".join(shown + ["..."] * (len(x) > len(shown))) + "}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, for a message; the name of its type if it says nothing.
+
+    >>> first_line(OSError(28, "No space left on device")), first_line(Exception("[Errno -2] Name or service not known"))
+    ('No space left on device', 'Name or service not known')
+    >>> first_line(MemoryError())
+    'MemoryError'
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\[Errno -?\d+\] ", "", lines[0].strip()).rstrip(".")
+
+
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return the end of an error message: the closest known name, and the known names, or the first of very many.
 
@@ -209,11 +224,11 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["layers"])
     'Known: layers.'
     >>> did_you_mean("zzz", [])
-    'There are none.'
+    'Known: none.'
     """
     names = sorted(set(known))
     if not names:
-        return "There are none."
+        return "Known: none."
     near = difflib.get_close_matches(wrong, names, n=1) if isinstance(wrong, str) and len(wrong) <= _WORD else []
     hint = f"Did you mean {near[0]!r}? " if near else ""
     shown = names[: max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))]

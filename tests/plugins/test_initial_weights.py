@@ -64,7 +64,7 @@ def test_nnlm_starts_from_a_foreign_table_and_keeps_its_vector_before_the_beginn
     assert torch.equal(after["embedding.weight"][-1], random["embedding.weight"][-1])
     assert all(torch.equal(after[name], random[name]) for name in random if name != "embedding.weight")
     for name, tensor, message in (
-        ("weight", torch.zeros(10, 4), "has 10 x 4 numbers for embedding.weight, and the model 12 x 4"),
+        ("weight", torch.zeros(10, 4), "has the shape 10 x 4, and that of the model 12 x 4"),
         (
             "weight_ih_l0",
             torch.zeros(4),
@@ -107,7 +107,9 @@ def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:
     assert record["initial_weights"] == {"file": "table.safetensors", "sha256": digest, "tensors": ["embedding.weight"]}
     assert str(tmp_path) not in json.dumps(record["initial_weights"])
     save_file({"weight": table[:, :3].contiguous()}, file)
-    with pytest.raises(ConfigError, match=rf"table.safetensors has {len(table)} x 3 numbers for embedding.weight, and the model"):
+    with pytest.raises(
+        ConfigError, match=rf"embedding.weight of table.safetensors has the shape {len(table)} x 3, and that of the model"
+    ):
         reviewgen.train("gru-char", TEXTS, steps=1, initial_weights=file, **GRU)
 
 

@@ -443,7 +443,7 @@ def test_unknown_conditions_of_a_score(lstm: ReviewModel, cache: Path) -> None:
         lstm.score("x", conditions={"star": 5})
     plain = train_tiny("ngram-char", cache, **NGRAM)
     assert not plain.conditions and plain.conditions.vocab_size == plain.tokenizer.vocab_size
-    with pytest.raises(ConfigError, match=r"'stars' is not a condition of this model\. There are none\."):
+    with pytest.raises(ConfigError, match=r"'stars' is not a condition of this model\. Known: none\."):
         plain.score("x", conditions={"stars": 5})
 
 

@@ -73,8 +73,8 @@ def test_closed_and_full_streams(folder: Path) -> None:
         done = shell(command, folder)
         assert done.returncode == status and sentence in done.stderr, (command, done)
         assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
-    cut = shell("RG list --json | head -1; echo ${PIPESTATUS[0]}", folder)
-    assert (cut.stdout.split(), cut.stderr) == (["{", "1"], "")
+    cut = shell("RG list --json | head -1", folder)
+    assert cut.stdout.startswith("{") and not cut.stderr  # the status depends on how much was written before
     played = shell("RG play m --prompt The <&-", folder)
     assert played.returncode == 0 and played.stdout.endswith("The\n")
     for dropped in ("2>&-", "2>/dev/full"):

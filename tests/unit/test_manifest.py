@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_change_is_named_and_what_to_do(saved: Path) -> None:
         f"reviewgen doctor {saved} --accept, or load(..., accept_changes=True)."
     )
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
-    with pytest.raises(ConfigError, match="accept_changes must be true or false"):
+    with pytest.raises(ConfigError, match="accept_changes must be True or False"):
         reviewgen.load(saved, accept_changes=1)  # type: ignore[arg-type]
 
 
@@ -171,6 +172,20 @@ def test_a_damaged_manifest_is_refused_in_a_sentence(saved: Path, content: str) 
         reviewgen.load(saved)
     assert len(str(caught.value)) < 500
     assert reviewgen.load(saved, accept_changes=True).preset == "lstm-char"
+
+
+def test_an_edit_on_the_hub_is_taken_into_a_folder(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from reviewgen.hub import pull
+
+    monkeypatch.setattr(pull, "locate", lambda *args, **options: SimpleNamespace(folder=saved))
+    edit(saved / "generation_config.json", lambda values: values.update(temperature=0.25))
+    out = saved.with_name("mine")
+    status, _, said = run_command(monkeypatch, capsys, "pull", "ana/reviews", "--out", out)
+    assert status == 1 and "reviewgen pull OWNER/NAME --out ./my-model --accept-changes" in said and not out.exists()
+    status, _, said = run_command(monkeypatch, capsys, "pull", "ana/reviews", "--accept-changes")
+    assert status == 2 and "give it with --out" in said
+    assert run_command(monkeypatch, capsys, "pull", "ana/reviews", "--out", out, "--accept-changes")[0] == 0
+    assert reviewgen.load(out).generation_config.temperature == 0.25
 
 
 def test_doctor_accepts_an_edit_by_hand(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -330,6 +330,8 @@ def test_another_run_does_not_go_on(tmp_path, left, given, words):
         ({"preset": 3}, "is damaged"),
         ("[]", "is damaged"),
         ("{", "is damaged"),
+        ("[" * 100_000 + "]" * 100_000, "is damaged"),
+        ('{"settings": ' * 100_000 + "1" + "}" * 100_000, "is damaged"),
     ],
 )
 def test_what_a_newer_or_broken_version_wrote_does_not_go_on(tmp_path, left, change, words):
@@ -377,6 +379,32 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, left, harm, name):
     with pytest.raises(CheckpointError, match=r"Every checkpoint in .* is damaged. Remove"):
         start(tmp_path / "m", resume=True)
     assert (tmp_path / "m.run" / "step-00000007").is_dir()
+
+
+def _replace(folder, name, content):
+    """Replace a file of a checkpoint by one that its digest fits."""
+    (folder / name).write_bytes(content)
+    digests = json.loads((folder / "digests.json").read_bytes())
+    (folder / "digests.json").write_text(json.dumps(digests | {name: checkpoints._digest(content)}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.safetensors", b"\xff" * 8 + b"{}"),
+        ("state.safetensors", (10).to_bytes(8, "little") + b"not JSON. "),
+        ("state.safetensors", b"\0" * 7),
+        ("state.safetensors", (200_000).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 100_000),
+        ("state.json", b"[" * 100_000 + b"]" * 100_000),
+        ("state.json", b"{}"),
+    ],
+    ids=["length", "header", "short", "nested", "nested-json", "empty-json"],
+)
+def test_a_checkpoint_that_fits_its_digest_and_cannot_be_read_is_passed_over(tmp_path, left, name, content):
+    shutil.copytree(left, tmp_path / "m.run")
+    _replace(tmp_path / "m.run" / "step-00000008", name, content)
+    run = start(tmp_path / "m", resume=True)
+    assert next(iter(run)).notes[0] == "The checkpoint of step 8 is damaged; that of step 7 is used."
 
 
 def test_what_was_being_written_when_the_power_went_is_no_checkpoint(tmp_path, left):

@@ -186,4 +186,4 @@ def test_doctor_cleans_beside_a_folder_and_in_the_cache(
     held.remove()
     assert clean(tmp_path / "models" / "m") == []
     _, out, _ = run_command(monkeypatch, capsys, "doctor", tmp_path / "models" / "m", "--clean")
-    assert out == "Killed processes have left nothing here.\n"
+    assert out == "Killed processes have left no files.\n"

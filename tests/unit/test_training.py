@@ -417,7 +417,10 @@ def test_a_run_of_no_step_saves_nothing(tmp_path):
         (("read", "tokenize", "read"), "The corpus of this run was read before: make another TrainingRun to read it again."),
         (("finish",), "The corpus is not prepared yet: call read and tokenize before you finish."),
         (("read", "finish"), "The corpus is not prepared yet: call tokenize before you finish."),
-        (("read", "tokenize", "finish"), "The training was over before its first step; nothing was saved."),
+        (
+            ("read", "tokenize", "finish"),
+            "The training was over before its first step; nothing was saved. Give it a longer budget.",
+        ),
         (("interrupt",), "The corpus is not prepared yet: call read and tokenize before you interrupt the training."),
         (("facts",), "The corpus is not prepared yet: call read and tokenize before you call facts."),
     ],

@@ -128,8 +128,9 @@ def finish_defaults(folder: Path, names: Collection[str]) -> None:
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"  # what the command takes
-    command = f"reviewgen doctor {shlex.quote(path)} --accept, or " if is_local else ""
-    return f"Restore it, or take the change: {command}load(..., accept_changes=True)."
+    pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
+    command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull
+    return f"Restore it, or take the change: {command}, or load(..., accept_changes=True)."
 
 
 def _digest(file: Path) -> SavedFile:

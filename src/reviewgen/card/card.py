@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.card.facts import CardFacts
 from reviewgen.card.metadata import make_metadata
 from reviewgen.card.text import write_text
-from reviewgen.errors import BundleError, ConfigError
+from reviewgen.errors import BundleError, ConfigError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -79,8 +79,7 @@ def _parse(card: str) -> "ModelCard":
     try:
         return ModelCard(card, ignore_metadata_errors=True)
     except Exception as error:  # of the YAML library and of the client
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"The YAML front matter of the card (README.md) cannot be parsed: {cause}.") from None
+        raise ConfigError(f"The YAML front matter of the card (README.md) cannot be parsed: {first_line(error)}.") from None
 
 
 def _digest(text: str) -> str:

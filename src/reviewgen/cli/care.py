@@ -41,7 +41,8 @@ def _accept(model: str | None) -> list[str]:
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
-            f"{model} is on the Hub: pull it with reviewgen.load(..., accept_changes=True) and save it, or publish it again."
+            f"{model} is on the Hub: take its changes into a folder of your own, with reviewgen pull {model} --out ./my-model "
+            "--accept-changes."
         )
     return accept_changes(location.folder)
 
@@ -67,7 +68,7 @@ def _clean(folder: Path | None) -> list[str]:
 
 def _describe(name: str, paths: list[str], model: str | None) -> list[str]:
     if name == "removed":
-        return [f"Removed {path}" for path in paths] or ["Killed processes have left nothing here."]
+        return [f"Removed {path}" for path in paths] or ["Killed processes have left no files."]
     if name == "accepted":
         return [f"Accepted in {model}: {', '.join(paths)}." if paths else f"Nothing has changed in {model}."]
     if not paths:

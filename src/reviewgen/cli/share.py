@@ -93,6 +93,9 @@ def pull(
     repository: Repository,
     out: Annotated[Path | None, typer.Option(help="Also copy the model into this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Download again even if the files are cached.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="With --out: also take files that were edited on the Hub.")
+    ] = False,
     token: options.Token = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -101,7 +104,7 @@ def pull(
 
     show_log()
     with notes.status(f"Downloading {repository} ..."):
-        facts = pull_model(repository, out=out, token=token, force_download=force)
+        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
     if as_json:
         print_json(facts)
         return

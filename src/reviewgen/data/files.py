@@ -14,7 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
-from reviewgen.errors import DataError, storage_errors
+from reviewgen.errors import DataError, first_line, storage_errors
 from reviewgen.inputs import is_pipe, open_input
 
 __all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
@@ -165,7 +165,7 @@ def _prepare(file: Path, kind: str, target: Path) -> tuple[int, str | None]:
             return 0, None
         return _convert(file, target)
     except (PermissionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{file} cannot be read: {str(error).rstrip('.')}.") from None
+        raise DataError(f"{file} cannot be read: {first_line(error)}.") from None
 
 
 def _prepare_parquet(file: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from reviewgen.data.delimited import read_rows
 from reviewgen.data.documents import read_texts
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.spans import Span, spans_of
-from reviewgen.errors import DataError
+from reviewgen.errors import DataError, first_line
 
 __all__ = ["Shard", "raise_data_errors", "reading_error"]
 
@@ -144,5 +144,5 @@ def raise_data_errors(records: Iterable[Any], name: str | Path) -> Iterator[Any]
 
 def reading_error(name: str | Path, error: Exception) -> DataError:
     """Return a DataError that says in one sentence why a source cannot be read."""
-    lines = str(error).strip(" \n\"'").splitlines() or [type(error).__name__]
-    return DataError(f"{name} cannot be read: {lines[0].rstrip('.')}.")
+    reason = first_line(error).strip("\"'").rstrip(".")
+    return DataError(f"{name} cannot be read: {reason}.")

@@ -17,7 +17,7 @@ from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, pre
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.data.urls import fetch_files, is_url
-from reviewgen.errors import ConfigError, DataError, HubError, quoted
+from reviewgen.errors import ConfigError, DataError, HubError, first_line, quoted, shortened
 from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
@@ -195,8 +195,8 @@ def _open_hub(hub: HubSource, documents: str) -> _Records:
     try:
         splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {cause}") from None
+        hint = "Check the name and the network; without one, give a file, or 'reviews' (pip install 'reviewgen[reviews]')."
+        raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
     split = "train" if "train" in splits else next(iter(splits))
     others = [name for name in splits if name != split]
     notes = [f"Split {split!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others else []

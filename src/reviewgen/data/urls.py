@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reviewgen.errors import DataError, ReviewgenError, storage_errors
+from reviewgen.errors import DataError, ReviewgenError, first_line, shortened, storage_errors
 from reviewgen.hub_client import guard_client
 from reviewgen.names import parse_hub_id
 
@@ -68,6 +68,5 @@ def url_errors(url: str) -> Iterator[None]:
         scheme = _URL.match(url)
         raise DataError(f"{url} needs a package for {scheme[1] if scheme else 'it'}: {error}.") from None
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0].rstrip(".")[:200] or type(error).__name__
-        hint = " Check the address and your credentials."
-        raise DataError(f"{url} cannot be reached: {reason}.{hint}") from None
+        reason = shortened(first_line(error), 200)
+        raise DataError(f"{url} cannot be reached: {reason}. Check the address, the network and your credentials.") from None

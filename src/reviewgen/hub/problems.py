@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from reviewgen.errors import ConfigError, HubError, ReviewgenError
+from reviewgen.errors import ConfigError, HubError, ReviewgenError, first_line
 from reviewgen.names import HubSource
 
 __all__ = ["check_token", "plain_errors", "shorten"]
@@ -101,5 +101,5 @@ def _cause(error: BaseException) -> str:
 
 def shorten(error: BaseException) -> str:
     """Return the message of an error, shortened to one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2])[:300].rstrip(".")
+    _, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return " ".join([first_line(error), *more[:1]])[:300].rstrip(".")

@@ -5,26 +5,44 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import read_bundle
+from reviewgen.errors import ConfigError
 from reviewgen.hub.locate import locate, parse_repository
 
 __all__ = ["megabytes", "pull"]
 
 
-def pull(repo_id: str, *, out: Path | None = None, token: str | None = None, force_download: bool = False) -> dict[str, Any]:
+def pull(
+    repo_id: str,
+    *,
+    out: Path | None = None,
+    token: str | None = None,
+    force_download: bool = False,
+    accept_changes: bool = False,
+) -> dict[str, Any]:
     """Download a model, check that it can be read, and return a summary of it as JSON values.
+
+    Args:
+        repo_id: ``owner/name``, also with ``@revision``.
+        out: A new folder for a copy, whose manifest is written anew.
+        token: The access token of the Hub.
+        force_download: Whether to download files that are cached.
+        accept_changes: Whether to copy files that are not as they were saved.
 
     Raises:
         SourceError: ``repo_id`` is not the name of a repository.
-        ConfigError, HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
+        ConfigError: Changes are to be accepted, and there is no folder to save them in.
+        HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
     from reviewgen.bundle.write import copy_bundle, refuse_existing  # torch
 
     source = parse_repository(repo_id, None)
+    if accept_changes and out is None:
+        raise ConfigError("--accept-changes saves the changed model in a folder of its own: give it with --out.")
     if out is not None:
         refuse_existing(out.expanduser())
     folder = locate(f"hf://{source}", token=token, force_download=force_download).folder
-    bundle = read_bundle(folder, strict=False)
+    bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
     if out is not None:
         copy_bundle(folder, out.expanduser(), digests=bundle.digests)
     bits = (bundle.training.get("held_out") or {}).get("bits_per_character")

@@ -144,7 +144,9 @@ class BlendFit:
         """
         if not self._are_all_started or self.fits[-1].record.last is None:
             name = self.plan.parts.models[-1].preset
-            raise TrainingError(f"The training was over before the first step of {name}; nothing was saved.")
+            raise TrainingError(
+                f"The training was over before the first step of {name}; nothing was saved. Give it a longer budget."
+            )
         with uninterrupted():
             if not self.weights:
                 tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR

@@ -124,7 +124,7 @@ class Fit:
             TrainingError: No step was taken.
         """
         if self.record.last is None:
-            raise TrainingError("The training was over before its first step; nothing was saved.")
+            raise TrainingError("The training was over before its first step; nothing was saved. Give it a longer budget.")
         try:
             if not self.is_interrupted:
                 self._evaluate(self.record.last)

@@ -11,7 +11,7 @@ from torch import nn
 
 from reviewgen.blending.model import Blend
 from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.errors import ConfigError, first_line, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
 
@@ -111,7 +111,7 @@ def _compare_tensors(model_class: Any, config: Any, trained: Any) -> str | None:
         with torch.device("meta"):  # no memory for a size that may be a typing error
             wanted = {name: tuple(tensor.shape) for name, tensor in model_class(config).state_dict().items()}
     except (RuntimeError, OverflowError) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     present = {name: tuple(tensor.shape) for name, tensor in trained.state_dict().items()}
     for name in [*wanted, *present]:
         if wanted.get(name) != present.get(name):

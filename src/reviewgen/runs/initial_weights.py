@@ -94,8 +94,10 @@ def _check(given: Mapping[str, Tensor], state: Mapping[str, Tensor], model: str,
         if tensor.shape != state[key].shape:
             sizes = " x ".join(map(str, tensor.shape)), " x ".join(map(str, state[key].shape))
             raise ConfigError(
-                f"{file} has {sizes[0]} numbers for {key}, and the model {sizes[1]}: set the model's sizes and the tokenizer's "
-                "vocabulary size to match, or give another file."
+                f"The tensor {key} of {file} has the shape {sizes[0]}, and that of the model {sizes[1]}: set the model's sizes "
+                "and the tokenizer's vocabulary size to match, or give another file."
             )
         if tensor.is_floating_point() != state[key].is_floating_point() or not torch.isfinite(tensor).all():
-            raise ConfigError(f"The numbers of {file} for {key} are not finite numbers of the model's kind.")
+            raise ConfigError(
+                f"The tensor {key} of {file} has another dtype than the model's, or is not finite. Give another file."
+            )

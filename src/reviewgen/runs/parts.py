@@ -21,7 +21,7 @@ from reviewgen.config import (
     vocabulary_settings,
     without_vocabulary,
 )
-from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, did_you_mean
+from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, did_you_mean, first_line
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, name_of, preset_names
@@ -111,7 +111,9 @@ class TrainingParts:
             with IsolatedRng(seed):
                 model: LanguageModel = self.model_class(config)
         except (RuntimeError, MemoryError) as error:  # torch's error when memory cannot be allocated
-            raise ConfigError(f"The model cannot be built with these settings: {str(error).splitlines()[0]}") from None
+            raise ConfigError(
+                f"The model cannot be built with these settings: {first_line(error)}. Choose smaller ones."
+            ) from None
         if self.trained is not None:
             model.load_state_dict(self.trained.bundle.model.state_dict())
         return model

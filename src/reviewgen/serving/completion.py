@@ -45,7 +45,7 @@ class Completion:
 
     @property
     def is_large(self) -> bool:
-        """Whether the next response or chunk has so many numbers that its JSON takes long."""
+        """Whether making the JSON of the next response or chunk takes long."""
         logprobs = self.call.fields.logprobs
         return logprobs is not None and sum(choice.scored_tokens for choice in self.choices) * (2 + logprobs) > _LARGE
 

@@ -103,7 +103,7 @@ class Job:
         self._wake()
 
     def taken(self, count: int) -> None:
-        """Tell that the consumer has sent so many events on. May be called in any thread."""
+        """Tell how many events the consumer has sent on. May be called in any thread."""
         with self._lock:
             before, self._untaken = self._untaken, self._untaken - count
         if before > MAX_UNTAKEN >= before - count:

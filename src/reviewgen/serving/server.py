@@ -95,7 +95,7 @@ def _bind_error(host: str, port: int, error: OSError) -> ReviewgenError:
         return StorageError(f"Port {port} of {host} is in use by another program: give another --port, or 0 for a free one.")
     if error.errno == errno.EACCES:
         return StorageError(f"Port {port} may not be used: ports below 1024 are the system's. Give another --port.")
-    return ConfigError(f"{host} is not an address of this machine: {error.strerror}.")
+    return ConfigError(f"{quoted(host)} is not an address of this machine: {error.strerror}. Give one that is, as in 127.0.0.1.")
 
 
 def load_engines(

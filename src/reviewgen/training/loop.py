@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reviewgen.data import IGNORED, Batch, Lanes
-from reviewgen.errors import BrokenPlugin, CheckpointError, TrainingError
+from reviewgen.errors import BrokenPlugin, CheckpointError, TrainingError, first_line
 from reviewgen.protocols import State, SupportsImplementations
 from reviewgen.training.autotune import (
     ExecutionConfig,
@@ -157,8 +157,7 @@ class Loop:
             if self.run_seconds is not None:
                 self.budget = Budget(deadline=self.started + self.run_seconds)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"The checkpoint does not fit this model: {reason}") from None
+            raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
         self.guard = self._make_guard()
 
     def _choose_execution(self, resume_state: Mapping[str, Any] | None) -> tuple[ExecutionConfig, Threads]:

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, distributed, nn
 
-from reviewgen.errors import ProcessLost, TrainingError
+from reviewgen.errors import ProcessLost, TrainingError, first_line
 from reviewgen.training.device import process_state
 from reviewgen.training.interrupts import Interrupts, deferred
 
@@ -215,5 +215,5 @@ def connection_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ProcessLost(f"Another process of this training has ended or does not answer ({reason}).") from None
