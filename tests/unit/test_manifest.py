@@ -89,7 +89,7 @@ def test_a_change_is_named_and_what_to_do(saved: Path) -> None:
         f"reviewgen doctor {saved} --accept, or load(..., accept_changes=True)."
     )
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
-    with pytest.raises(ConfigError, match="accept_changes must be True or False"):
+    with pytest.raises(ConfigError, match="accept_changes must be true or false"):
         reviewgen.load(saved, accept_changes=1)  # type: ignore[arg-type]
 
 

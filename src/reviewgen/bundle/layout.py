@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CARD",
+    "CHANGE_LOCK",
     "CLIENT_FILES",
     "CONFIG",
     "CURVE",
@@ -64,10 +65,11 @@ _CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".
 CURVE = "learning_curve.png"  # a picture in the card of a published model
 SCRATCH = f".{GENERATION}.new"  # generation defaults that are being saved
 MANIFEST_SCRATCH = f".{MANIFEST}.new"
+CHANGE_LOCK = ".change.lock"  # of the process that changes a file
 CLIENT_FILES = {".cache", ".git", ".gitignore"}
 """What git and the Hub's client keep beside the files of a repository; read past, and never replaced."""
 
-TOLERATED = {".gitattributes", ".DS_Store", CURVE, SCRATCH, MANIFEST_SCRATCH}  # the first two are written by the Hub and by macOS
+TOLERATED = {".gitattributes", ".DS_Store", CURVE, SCRATCH, MANIFEST_SCRATCH, CHANGE_LOCK}  # by the Hub, by macOS, our own
 
 
 @dataclass(kw_only=True)

@@ -6,21 +6,25 @@ The card is not listed: users edit it. A folder without a manifest, of an earlie
 manifest is not a signature: who can write the folder can write the manifest, too.
 """
 
+import contextlib
 import hashlib
 import json
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen.bundle.layout import CARD, CONFIG, GENERATION, MANIFEST, MANIFEST_SCRATCH, SCRATCH, files_of
+from reviewgen.bundle.layout import CARD, CHANGE_LOCK, CONFIG, GENERATION, MANIFEST, MANIFEST_SCRATCH, SCRATCH, files_of
 from reviewgen.config import read_json
-from reviewgen.errors import BundleError
+from reviewgen.errors import BundleError, StorageError, storage_errors
+from reviewgen.lock import Lock
 from reviewgen.storage import fsync_folder, write_file
 
-__all__ = ["SavedFile", "compare", "digest_files", "finish_defaults", "read_manifest", "write_manifest"]
+__all__ = ["SavedFile", "changing", "compare", "digest_files", "finish_defaults", "read_manifest", "write_manifest"]
 
+_SECONDS = 30.0  # of waiting for another process, which takes a few milliseconds
 _MAX_NAMED = 2  # further files that a message names
 
 
@@ -114,6 +118,34 @@ def compare(folder: Path, saved: Mapping[str, SavedFile], present: Mapping[str, 
     more = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
     also = f" Changed as well: {', '.join(others[:_MAX_NAMED])}{more}." if others else ""
     raise BundleError(f"{first} of {folder} {problem}.{also} {_what_to_do(folder, is_local)}")
+
+
+@contextlib.contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Let no other process change a file of a saved model inside the block; wait for one that does.
+
+    Raises:
+        StorageError: The folder cannot be written, or the other process does not end.
+    """
+    with storage_errors(folder):
+        lock = _lock(folder)
+    try:
+        yield
+    finally:
+        lock.remove()
+
+
+def _lock(folder: Path) -> Lock:
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            lock = Lock(folder / CHANGE_LOCK, with_holder=False)
+            if lock.is_in_place():
+                return lock
+            lock.release()  # the process before has removed the file in between
+        if time.monotonic() > deadline:
+            raise StorageError(f"Another process is changing {folder}. Wait until it has ended, and try again.")
+        time.sleep(0.01)
 
 
 def finish_defaults(folder: Path, names: Collection[str]) -> None:

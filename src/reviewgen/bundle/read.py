@@ -45,7 +45,7 @@ from reviewgen.version import __version__
 __all__ = ["read_bundle", "read_training"]
 
 _MAX_MESSAGE = 480  # characters
-_TRIES = 3  # of reading a folder that another process replaces meanwhile
+_TRIES = 10  # of reading a folder that another process replaces meanwhile
 _MAX_PRESET = 200  # characters
 _MAX_FIGURE = 1_000_000  # of bits per character, and of shares
 
@@ -151,7 +151,7 @@ def _read_unchanged(folder: Path, read: Callable[[], Bundle]) -> Bundle:
 def _identify(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return what changes when a file of a folder is written or replaced."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        stats = {entry.name: entry.stat() for entry in entries}
+        stats = {entry.name: entry.stat() for entry in entries if entry.name not in TOLERATED}
         return {name: (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
     return {}
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from reviewgen.bundle.layout import (
     files_of,
     fingerprint,
 )
-from reviewgen.bundle.manifest import SavedFile, digest_files, read_manifest, write_manifest
+from reviewgen.bundle.manifest import SavedFile, changing, digest_files, read_manifest, write_manifest
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
@@ -182,8 +182,14 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     if not (folder.is_dir() and folder.samefile(bundle.folder)):
         copy_bundle(bundle.folder, folder, generation, bundle.digests)
         return
-    names = files_of(read_json(folder / CONFIG))
-    _refuse_changes(folder, digest_files(folder, names), bundle.digests, with_defaults=False)
+    with changing(folder):
+        names = files_of(read_json(folder / CONFIG))
+        _refuse_changes(folder, digest_files(folder, names), bundle.digests, with_defaults=False)
+        bundle.digests[GENERATION] = _replace_defaults(folder, names, generation)
+
+
+def _replace_defaults(folder: Path, names: Collection[str], generation: GenerationConfig) -> str:
+    """Replace the generation defaults of a saved model, and return the SHA-256 of the file."""
     scratch = folder / SCRATCH
     with storage_errors(folder):
         try:
@@ -193,9 +199,10 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
         except BaseException:
             scratch.unlink(missing_ok=True)
             raise
-        scratch.replace(folder / GENERATION)  # where this is cut off, reading does it: see ``finish_defaults``
+        with contextlib.suppress(FileNotFoundError):  # then a process that reads has done it: see ``finish_defaults``
+            scratch.replace(folder / GENERATION)
         fsync_folder(folder)
-    bundle.digests[GENERATION] = new.sha256
+    return new.sha256
 
 
 def accept_changes(folder: Path) -> list[str]:
@@ -206,14 +213,15 @@ def accept_changes(folder: Path) -> list[str]:
         StorageError: The folder cannot be written.
     """
     read_bundle(folder, accept_changes=True)
-    names = files_of(read_json(folder / CONFIG))
-    try:
-        before = read_manifest(folder, names) or {}
-    except BundleError:
-        before = {}
-    with storage_errors(folder):
-        write_manifest(folder, names)
-    now = digest_files(folder, names)
+    with changing(folder):
+        names = files_of(read_json(folder / CONFIG))
+        try:
+            before = read_manifest(folder, names) or {}
+        except BundleError:
+            before = {}
+        with storage_errors(folder):
+            write_manifest(folder, names)
+        now = digest_files(folder, names)
     return [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
 
 
