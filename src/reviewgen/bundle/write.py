@@ -179,7 +179,9 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
         raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
     if not (bundle.folder / CONFIG).is_file():
         raise _gone(bundle.folder)
-    if not (folder.is_dir() and folder.samefile(bundle.folder)):
+    with storage_errors(folder):
+        is_own = folder.is_dir() and folder.samefile(bundle.folder)
+    if not is_own:
         copy_bundle(bundle.folder, folder, generation, bundle.digests)
         return
     with changing(folder):

@@ -6,6 +6,7 @@ from typing import Any
 
 from reviewgen.cli.console import echo, print_json
 from reviewgen.errors import ConfigError
+from reviewgen.storage import to_path
 
 __all__ = ["care"]
 
@@ -23,7 +24,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     elif model is not None and not clean:
         facts["files"] = _check(model)
     if clean:
-        facts["removed"] = _clean(None if model is None else Path(model).expanduser())
+        facts["removed"] = _clean(None if model is None else to_path("model", model))
     if as_json:
         print_json({"model": model} | facts)
         return

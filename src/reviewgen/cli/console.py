@@ -78,12 +78,17 @@ notes = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
 
 def note(text: str, style: str | None = None) -> None:
     """Print a note of one line to standard error."""
-    notes.print(escape(text), style=style, markup=False)
+    _print_note(escape(text), style)
 
 
 def error(text: str) -> None:
     """Print an error message to standard error."""
-    notes.print("error: " + escape(text), style="red", markup=False)
+    _print_note("error: " + escape(text), "red")
+
+
+def _print_note(text: str, style: str | None) -> None:
+    """Print a line to standard error; a terminal gets it broken between words, which it would not do itself."""
+    notes.print(text, style=style, markup=False, soft_wrap=not notes.file.isatty())
 
 
 def print_usage_error(problem: Any) -> None:

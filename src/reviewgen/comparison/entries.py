@@ -11,6 +11,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
 from reviewgen.names import PresetSource, parse_source
 from reviewgen.registry import preset_names
+from reviewgen.storage import to_path
 
 __all__ = ["Entry", "make_entries", "slug"]
 
@@ -62,7 +63,7 @@ def _make_entry(source: Any, name: Any = None) -> Entry:
     if not isinstance(source, str | Path):
         raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
     parsed = parse_source(source, preset_names())
-    own = Path(source).expanduser().resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
+    own = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
     return Entry(name or own or str(source), source, is_preset=isinstance(parsed, PresetSource))
 
 

@@ -40,7 +40,9 @@ class Folder:
             self._refuse_existing()
 
     def _refuse_existing(self) -> None:
-        if (self.path / _IDENTITY).is_file():
+        with storage_errors(self.path):
+            is_comparison = (self.path / _IDENTITY).is_file()
+        if is_comparison:
             raise OutputExists(
                 f"{self.path} is a comparison already. Resume it (--resume, in Python resume=True), or give another."
             )

@@ -7,6 +7,7 @@ from typing import Any
 from reviewgen.bundle import read_bundle
 from reviewgen.errors import ConfigError
 from reviewgen.hub.locate import locate, parse_repository
+from reviewgen.storage import to_path
 
 __all__ = ["megabytes", "pull"]
 
@@ -39,12 +40,13 @@ def pull(
     source = parse_repository(repo_id, None)
     if accept_changes and out is None:
         raise ConfigError("--accept-changes saves the changed model in a folder of its own: give it with --out.")
-    if out is not None:
-        refuse_existing(out.expanduser())
+    target = None if out is None else to_path("out", out)
+    if target is not None:
+        refuse_existing(target)
     folder = locate(f"hf://{source}", token=token, force_download=force_download).folder
     bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
-    if out is not None:
-        copy_bundle(folder, out.expanduser(), digests=bundle.digests)
+    if target is not None:
+        copy_bundle(folder, target, digests=bundle.digests)
     bits = (bundle.training.get("held_out") or {}).get("bits_per_character")
     return {
         "repository": str(source),

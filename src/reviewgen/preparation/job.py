@@ -86,6 +86,8 @@ def make_job(source: Any, preset: str, out: Any, options: PrepareOptions) -> Job
     others: Any = {name: value for name, value in options.items() if name not in ("near_duplicates", "decontaminate")}
     url = out if isinstance(out, str) and is_url(out) else None
     folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
+    if not folder.name:  # "." or "/", which exist
+        refuse_existing(folder)
     return Job(make_plan(preset, source, others), folder, url, near, run)
 
 

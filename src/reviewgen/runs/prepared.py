@@ -1,5 +1,6 @@
 """A token store as the source of a training: which plans it fits, and what it gives them; see ``reviewgen.prepare``."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def find_store(source: Any) -> StoreFolder | None:
     if isinstance(source, str) and is_url(source):
         store = locate_store(source)
     else:
-        path = Path(source).expanduser()
+        path = Path(source)
+        with contextlib.suppress(RuntimeError):  # a user who does not exist; reading the texts says so
+            path = path.expanduser()
         if (path / "job.json").is_file() and (path / "texts").is_dir():
             raise DataError(f"{source} is a token store that is not finished: give the same reviewgen prepare again to go on.")
         store = StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None

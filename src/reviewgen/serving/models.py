@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from reviewgen.card import file_name
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.model import ReviewModel
+from reviewgen.storage import to_path
 
 __all__ = ["ServedModel", "check_names", "name_source"]
 
@@ -61,7 +61,7 @@ def name_source(given: str) -> tuple[str, str]:
     is_named = equals and not os.path.exists(os.path.expanduser(given))  # noqa: PTH110, PTH111  Path raises for a name that is too long
     source = after if is_named else given
     is_path = source.startswith(("/", "./", "../", "~")) or source in (".", "..")
-    name = before if is_named else Path(source).expanduser().resolve().name if is_path else _without_revision(source)
+    name = before if is_named else to_path("model", source).resolve().name if is_path else _without_revision(source)
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
         raise ConfigError(f"{quoted(given)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
     return name, source
