@@ -6,6 +6,7 @@ them. The *link* of a node is the n-gram without its first token (the suffix lin
 Every suffix of an n-gram in a text occurs in that text, so a link is never missing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from reviewgen_ngram.memory import Arena
 
 __all__ = ["Nodes", "Share", "gather", "grow", "link"]
 
+PIECE_ROWS = 1 << 22  # read before the pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 
 
@@ -83,9 +85,11 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> Share:
         DataError: There are more than 2**31 - 1 nodes or tokens; raised in all processes.
     """
     packing, order = rows.packing, rows.order
-    found = np.zeros(order + 2, np.int64)
-    _measure(rows.packed, packing.bits, packing.per_word, packing.in_first, found)
-    found[-1] = rows.counts.sum()
+    shape = packing.bits, packing.per_word, packing.in_first
+    found = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
+    for start, stop in _pieces(rows, arena):
+        _measure(rows.packed, start, stop, *shape, found)
+        found[-1] += rows.counts[start:stop].sum()
     table = group.all_gather(found)
     sizes, observed = table[:, :-1], int(table[:, -1].sum())
     totals = sizes.sum(0)
@@ -97,12 +101,18 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> Share:
     room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
     tokens, first = arena.zeros(room, token_dtype(vocab_size)), arena.zeros(inner + 1, np.int32)
     counts, links = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32), arena.zeros(room, np.int32)
-    _fill(rows.packed, rows.counts, packing.bits, packing.per_word, packing.in_first, own, tokens, counts, first)
+    newest = own[:, 0] - 1  # node of each level
+    newest[0] = 0
+    for start, stop in _pieces(rows, arena):
+        _fill(rows.packed, rows.counts, start, stop, *shape, newest, tokens, counts, first)
+    _start_children(own, first)
     first[0], first[1] = 1, starts[2]
     share = Share(Nodes(starts, tokens, first, links), counts, own, sizes)
     for level in range(1, order):
-        for array in (tokens, first) if level < order - 1 else (tokens,):
-            share.all_gather(array, level, group)
+        share.all_gather(tokens, level, group)
+        if level < order - 1:
+            share.all_gather(first, level, group)
+            first[starts[level + 1]] = starts[level + 2]  # where the children of the level's last node end
     if order > 1:
         share.all_gather(counts, 1, group)
     return share
@@ -126,6 +136,13 @@ def gather(share: Share, group: CountGroup) -> Nodes:
         group.gather_into(nodes.first[share.level(last - 1)], nodes.first[parents] + np.int32(shift))
         nodes.first[-1] = nodes.starts[-1]
     return nodes
+
+
+def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows, and release their pages from memory when they have been read."""
+    for start in range(0, len(rows.counts), PIECE_ROWS):
+        yield start, min(start + PIECE_ROWS, len(rows.counts))
+        arena.release(rows.packed, rows.counts)
 
 
 def _check_sizes(nodes: int, tokens: int, order: int) -> None:
@@ -183,26 +200,29 @@ def _length(packed, row, bits, per_word, in_first):
 
 
 @compiled
-def _measure(packed, bits, per_word, in_first, sizes):
-    """Count the nodes of each level."""
-    for row in range(len(packed)):
+def _measure(packed, start, stop, bits, per_word, in_first, sizes):
+    """Count the nodes of each level that the rows start:stop begin."""
+    for row in range(start, stop):
         for level in range(_shared(packed, row, bits, per_word, in_first), _length(packed, row, bits, per_word, in_first)):
             sizes[level + 1] += 1
 
 
 @compiled
-def _fill(packed, row_counts, bits, per_word, in_first, own, tokens, counts, first):
-    """Write the token and count of every own node, and where its children start."""
-    last = own[:, 0] - 1  # the newest node of each level
-    last[0] = 0
-    for row in range(len(packed)):
+def _fill(packed, row_counts, start, stop, bits, per_word, in_first, newest, tokens, counts, first):
+    """Write the tokens, counts and numbers of children of the nodes of the rows start:stop."""
+    for row in range(start, stop):
         shared, length = _shared(packed, row, bits, per_word, in_first), _length(packed, row, bits, per_word, in_first)
         for level in range(1, length + 1):
             if level > shared:
-                last[level] += 1
-                tokens[last[level]] = _token(packed, row, level - 1, bits, per_word, in_first) - 1
-                first[last[level - 1]] += 1
-            counts[last[level]] += row_counts[row]
+                newest[level] += 1
+                tokens[newest[level]] = _token(packed, row, level - 1, bits, per_word, in_first) - 1
+                first[newest[level - 1]] += 1
+            counts[newest[level]] += row_counts[row]
+
+
+@compiled
+def _start_children(own, first):
+    """Replace the numbers of children of each own node by where they start."""
     for level in range(len(own) - 2, 0, -1):
         start = own[level + 1, 0]
         for parent in range(own[level, 0], own[level, 1]):

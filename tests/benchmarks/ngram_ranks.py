@@ -110,19 +110,15 @@ def main(millions: str = "10", limit: str = "0") -> None:
         )
         seconds, digests = [], set()
         for ranks in (1, 2):
-            for rank, (took, counted, before, peak, digest, ngrams, size) in enumerate(
-                measure(Path(name), vocab_size, int(limit), ranks)
-            ):
+            for rank, measured in enumerate(measure(Path(name), vocab_size, int(limit), ranks)):
+                took, counted, before, peak, digest, ngrams, size = measured
                 seconds += [took] if rank == 0 else []
                 digests.add(digest)
-                print(
-                    f"rank {rank} of {ranks}: {took:7.1f} s, {counted:.1f} of them counting; peak {peak:.2f} GB (imports {before:.2f});"
-                    f" {ngrams / 1e6:.1f} M n-grams, {size:.0f} MB",
-                    flush=True,
-                )
-        print(
-            f"Two are {seconds[0] / seconds[1]:.2f} times as fast as one; {'the same model' if len(digests) == 1 else 'OTHER MODELS'}"
-        )
+                memory = f"peak {peak:.2f} GB (imports {before:.2f})"
+                found = f"{ngrams / 1e6:.1f} M n-grams, {size:.0f} MB"
+                print(f"rank {rank} of {ranks}: {took:7.1f} s ({counted:.1f} counting), {memory}; {found}", flush=True)
+        verdict = "the same model" if len(digests) == 1 else "OTHER MODELS"
+        print(f"Two are {seconds[0] / seconds[1]:.2f} times as fast as one; {verdict}")
         if len(digests) > 1:
             sys.exit(1)
 
