@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from reviewgen.data import TokenStore
-from reviewgen.errors import ReviewgenError, TrainingError
+from reviewgen.errors import TrainingError
 from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
 from reviewgen.training.config import Report, StopReason
 from reviewgen.training.count_group import Attendance, GlooGroup
@@ -71,7 +71,7 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
                 yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
             if deadline is not None and time.monotonic() > deadline:
                 break
-    except ReviewgenError:
+    except Exception:
         is_broken = True
         raise
     finally:
