@@ -54,7 +54,8 @@ class GlooGroup:
             works = [distributed.isend(piece, target, self._group) for piece in _pieces(parts[target])]
             works += [distributed.irecv(piece, source, self._group) for piece in _pieces(received[source])]
             for work in works:
-                work.wait()
+                if work is not None:  # None is for processes that do not belong to the group
+                    work.wait()
         return received
 
     @connection_errors()
@@ -146,4 +147,5 @@ def _pieces(array: Shaped[np.ndarray, "..."]) -> Iterator[Tensor]:
     if not array.size:
         return
     data = torch.from_numpy(array.reshape(-1).view(np.uint8))
-    yield from data.split(_PIECE_BYTES)
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield data[start : start + _PIECE_BYTES]
