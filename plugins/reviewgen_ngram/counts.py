@@ -8,6 +8,7 @@ of distinct n-grams, not on the corpus. Must not know probabilities.
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer
@@ -18,8 +19,11 @@ from reviewgen_ngram.memory import Arena
 __all__ = ["NgramCounter", "Packing", "Rows", "token_dtype"]
 
 BLOCK_BYTES = 1 << 26  # of one block's rows, before sorting
+MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
 MAX_BUCKET_BITS = 16  # of a first word that is short enough for one bucket a value
+
+Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their counts (N,)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class NgramCounter:
         self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
-        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []  # packed, counts; the largest first
+        self._blocks: list[Block] = []  # the largest first
 
     def add(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text that begins with bos; a bos inside it starts another text."""
@@ -108,12 +112,21 @@ class NgramCounter:
     def _merge(self, below: int | None) -> None:
         """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
         while len(self._blocks) > 1 and (below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])):
-            (a, a_counts), (b, b_counts) = self._blocks[-2:]
+            a, b = self._blocks[-2:]
             del self._blocks[-2:]
-            size = _merge_rows(a, a_counts, b, b_counts, a[:0], a_counts[:0])
-            packed, counts = self._arena.empty((size, self.packing.words), np.int64), self._arena.empty(size, np.int64)
-            _merge_rows(a, a_counts, b, b_counts, packed, counts)
-            self._blocks.append((packed, counts))
+            empty = a[0][:0], a[1][:0]
+            size = self._merge_two(a, b, empty)
+            merged = self._arena.empty((size, self.packing.words), np.int64), self._arena.empty(size, np.int64)
+            self._merge_two(a, b, merged)
+            self._blocks.append(merged)
+
+    def _merge_two(self, a: Block, b: Block, merged: Block) -> int:
+        """Merge two blocks piece by piece, and return the number of rows; if ``merged`` is empty, only count them."""
+        done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
+        while done[0] < len(a[1]) or done[1] < len(b[1]):
+            _merge_rows(*a, *b, *merged, done, done[2] + MERGED_ROWS)
+            self._arena.release(*a, *b, *merged)
+        return int(done[2])
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
@@ -217,10 +230,11 @@ def _distinct(rows, counts):
 
 
 @compiled
-def _merge_rows(a, a_counts, b, b_counts, rows, counts):
-    """Merge two sorted blocks of distinct rows, and return the number of rows; if ``rows`` is empty, only count them."""
-    i, j, size, has_output = 0, 0, 0, len(rows) > 0
-    while i < len(a) or j < len(b):
+def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
+    """Merge two sorted blocks of distinct rows from where ``done`` says up to ``stop`` rows; if ``rows`` is empty, only count."""
+    i, j, size = done
+    has_output = len(rows) > 0
+    while size < stop and (i < len(a) or j < len(b)):
         order = 1 if i == len(a) else -1 if j == len(b) else _compare(a, i, b, j)
         if has_output:
             counts[size] = (a_counts[i] if order <= 0 else 0) + (b_counts[j] if order >= 0 else 0)
@@ -229,7 +243,7 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts):
         i += order <= 0
         j += order >= 0
         size += 1
-    return size
+    done[0], done[1], done[2] = i, j, size
 
 
 @compiled

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32
+from jaxtyping import Float32, Float64, Int32, Int64
 
 from reviewgen.compiled import compiled
+from reviewgen.protocols import CountGroup
 from reviewgen_ngram.memory import Arena
-from reviewgen_ngram.nodes import Nodes
+from reviewgen_ngram.nodes import Nodes, Share
 
 __all__ = [
     "ABSOLUTE_FALLBACK",
@@ -60,23 +61,29 @@ class Estimate:
     fell_back: list[bool]
 
 
-def estimate(nodes: Nodes, vocab_size: int, bos_id: int, smoothing: str, arena: Arena) -> Estimate:
-    """Return the smoothed probabilities of the n-grams; there must be at least one."""
+def estimate(share: Share, vocab_size: int, bos_id: int, smoothing: str, arena: Arena, group: CountGroup) -> Estimate:
+    """Return the smoothed probabilities of the n-grams, in rank 0; there must be at least one.
+
+    Each process computes those of its own nodes, level by level: a level needs the probabilities of the one before.
+    """
+    nodes, order = share.nodes, share.nodes.order
     bos = _find_first_level(nodes, bos_id)
-    counts = nodes.counts
-    if smoothing == "kneser-ney":
-        counts = arena.zeros(len(nodes.links), np.int32)
-        _adjust(nodes.starts, nodes.first, nodes.links, nodes.counts, bos, counts)
-    chosen = [_discounts(smoothing, counts[nodes.starts[k] : nodes.starts[k + 1]], bos if k == 1 else -1) for k in _levels(nodes)]
+    counts = _adjusted(share, bos, arena, group) if smoothing == "kneser-ney" else share.counts
+    chosen = [_discounts(smoothing, numbers) for numbers in _numbers(share, counts, bos, group)]
     probabilities = arena.empty(len(nodes.tokens), np.float32)
     backoffs = arena.empty(len(nodes.first) - 1, np.float32)
     uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
     probabilities[0] = uniform  # what every 1-gram is interpolated with
-    for level, (discounts, _) in zip(_levels(nodes), chosen, strict=True):
-        parents = nodes.starts[level - 1], nodes.starts[level]
+    for level, (discounts, _) in enumerate(chosen, 1):
         table = np.array([0.0, *discounts])
-        is_witten_bell, backoff = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
-        _smooth(*parents, nodes.first, nodes.links, counts, bos, table, is_witten_bell, backoff, probabilities, backoffs)
+        kind = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
+        _smooth(*share.own[level - 1], nodes.first, nodes.links, counts, bos, table, *kind, probabilities, backoffs)
+        if 1 < level < order:
+            share.all_gather(probabilities, level, group)
+    if order > 1:
+        share.gather(probabilities, order, group)
+    for level in range(1, order):
+        share.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
     return Estimate(probabilities, backoffs, floor, [discounts for discounts, _ in chosen], [fell for _, fell in chosen])
 
@@ -119,21 +126,25 @@ def absolute_discount(once: int, twice: int) -> float | None:
     return once / (once + 2 * twice) if once and twice else None
 
 
-def _levels(nodes: Nodes) -> range:
-    return range(1, nodes.order + 1)
-
-
 def _find_first_level(nodes: Nodes, token: int) -> int:
     """Return the node of the 1-gram of a token that occurs, as bos always does."""
     level = nodes.tokens[nodes.starts[1] : nodes.starts[2]]
     return int(nodes.starts[1] + np.searchsorted(level, token))
 
 
-def _discounts(smoothing: str, counts: Int32[np.ndarray, " E"], bos: int) -> tuple[Discounts, bool]:
-    """Return the discounts of one order, and whether they are the fall-back; ``bos`` is the node of bos in order 1, else -1."""
-    numbers = np.bincount(np.minimum(counts, 5), minlength=6)
-    if bos >= 0:
-        numbers[min(int(counts[bos - 1]), 5)] -= 1
+def _numbers(share: Share, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup) -> Int64[np.ndarray, "N 6"]:
+    """Return how many n-grams of each order, in all processes, have a count of 0, 1, 2, 3, 4, and 5 or more; bos is left out."""
+    numbers = np.zeros((share.nodes.order, 6), np.int64)
+    for level in range(1, share.nodes.order + 1):
+        own = share.own_level(level)
+        _tally(counts, own.start, own.stop, numbers[level - 1])
+        if level == 1 and own.start <= bos < own.stop:
+            numbers[0, min(int(counts[bos]), 5)] -= 1
+    return group.all_gather(numbers.reshape(-1)).sum(0).reshape(numbers.shape)
+
+
+def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discounts, bool]:
+    """Return the discounts of one order, and whether they are the fall-back."""
     if smoothing == "kneser-ney":
         discounts = discounts_from((int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])))
         return discounts or FALLBACK, discounts is None
@@ -144,14 +155,39 @@ def _discounts(smoothing: str, counts: Int32[np.ndarray, " E"], bos: int) -> tup
     return (0.0, 0.0, 0.0), False
 
 
-@compiled
-def _adjust(starts, first, links, occurrences, bos, counts):
+def _adjusted(share: Share, bos: int, arena: Arena, group: CountGroup) -> Int32[np.ndarray, " C"]:
     """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the number of occurrences."""
-    last = starts[len(starts) - 2]
-    for node in range(starts[2], len(links)):
+    nodes, order = share.nodes, share.nodes.order
+    counts = arena.zeros(len(share.counts), np.int32)
+    for level in range(2, order + 1):
+        _extend(*share.own[level], nodes.links, counts)
+    for level in range(1, order):
+        group.reduce_scatter(counts[share.level(level)], share.sizes[:, level])
+    last, first_level = share.own_level(order), share.own_level(1)
+    counts[last] = share.counts[last]
+    if first_level.start <= bos < first_level.stop:
+        _keep_occurrences(last.start, nodes.first, share.counts, bos, counts)
+    if order > 1:
+        share.all_gather(counts, 1, group)
+    return counts
+
+
+@compiled
+def _tally(counts, start, stop, numbers):
+    for node in range(start, stop):
+        numbers[min(counts[node], 5)] += 1
+
+
+@compiled
+def _extend(start, stop, links, counts):
+    """Count each n-gram of start:stop for its link."""
+    for node in range(start, stop):
         counts[links[node]] += 1
-    for node in range(last, len(links)):
-        counts[node] = occurrences[node]
+
+
+@compiled
+def _keep_occurrences(last, first, occurrences, bos, counts):
+    """Copy the occurrences of the n-grams that begin with bos, but those of the last level."""
     low, high = bos, bos + 1
     while low < last and low < high:
         for node in range(low, high):

@@ -1,5 +1,6 @@
 """Arrays in memory, or in a temporary file if they would not fit. Must not know n-grams."""
 
+import mmap
 import os
 import tempfile
 from typing import IO, Any
@@ -38,14 +39,21 @@ class Arena:
             return np.memmap(file, dtype, "r+", shape=shape)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array of zeros; a large one is a file.
+        """Return an array of zeros, which takes no memory where it is never written; a large one is a file.
 
         Raises:
             StorageError: The disk has no room for it.
         """
         array = self.empty(shape, dtype)
-        array[...] = 0
-        return array
+        return array if isinstance(array, np.memmap) else np.zeros(shape, dtype)
+
+    def release(self, *arrays: np.ndarray) -> None:
+        """Release the pages of arrays that are files from memory; they are read again when needed."""
+        for array in arrays:
+            while isinstance(array, np.ndarray) and array.base is not None:
+                array = array.base  # a view's
+            if isinstance(array, mmap.mmap) and hasattr(array, "madvise"):  # not on Windows
+                array.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(file: IO[bytes], size: int) -> None:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, Integer
+from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
 from reviewgen.errors import DataError, NotADistribution, TrainingError
+from reviewgen.protocols import CountGroup
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.shapes import check_ids, check_shape, check_state
 from reviewgen_ngram.config import NgramConfig
@@ -21,8 +22,9 @@ from reviewgen_ngram.counts import NgramCounter
 from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate
 from reviewgen_ngram.graph import describe_ngram
 from reviewgen_ngram.memory import Arena
-from reviewgen_ngram.nodes import Nodes, grow
-from reviewgen_ngram.prune import prune, quantize
+from reviewgen_ngram.nodes import Nodes, gather, grow, link
+from reviewgen_ngram.prune import frequent, prune, quantize, texts_per_token
+from reviewgen_ngram.ranges import Alone, exchange
 from reviewgen_ngram.stepping import NgramStepper, log_rows
 from reviewgen_ngram.tensors import Trained, expect_arrays, read_arrays, write_arrays
 from reviewgen_ngram.trie import advance, dense, make_trie, score
@@ -95,25 +97,30 @@ class Ngram:
             TrainingError: No text was observed, or none has a token after its first.
             DataError: There are more n-grams than 32-bit node numbers.
         """
-        if self._counter is None or self._bos_id is None:
-            raise TrainingError("No text was observed, so there is nothing to count. Call observe with at least one text first.")
-        rows = self._counter.take()
-        self._counter = None
-        arena = self._arena()
-        nodes = grow(rows, self.config.vocab_size, arena) if len(rows.counts) else None
-        del rows
-        if nodes is None or (nodes.starts[2] == 2 and nodes.tokens[1] == self._bos_id):
+        return self.finish_ranges(Alone())
+
+    def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:
+        """Do the same in several processes, each with the counts of a range of first tokens; rank 0 gets the model.
+
+        Raises:
+            TrainingError: As ``finish``, or the texts of the processes begin with different ids.
+            DataError: There are more n-grams than 32-bit node numbers.
+        """
+        config, arena = self.config, self._arena()
+        bos_id = self._common_bos_id(group)
+        counter, self._counter = self._counter_for(bos_id), None
+        share = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
+        if share.nodes.starts[2] == 2:  # bos alone
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
-        estimated = estimate(nodes, self.config.vocab_size, self._bos_id, self.config.smoothing, arena)
-        counted = _sizes(nodes)
-        if self.config.min_count > 1 or self.config.prune_entropy:
-            nodes, estimated = prune(
-                nodes, estimated, self.config.vocab_size, self._bos_id, self.config.min_count, self.config.prune_entropy
-            )
-        quantized = quantize(nodes, estimated, self.config.vocab_size, self._bos_id) if self.config.quantized else None
-        trie = make_trie(nodes, estimated, quantized, self.config.vocab_size, self._bos_id)
-        self._trained = Trained(trie, nodes.starts, self._bos_id, estimated.discounts)
-        return self._facts(nodes, estimated, counted)
+        link(share)
+        estimated = estimate(share, config.vocab_size, bos_id, config.smoothing, arena, group)
+        keep = frequent(share, config.min_count, group) if config.min_count > 1 or config.prune_entropy else None
+        nodes = gather(share, group)
+        if group.rank:
+            return {}
+        texts = texts_per_token(share, bos_id)
+        del share
+        return self._keep(nodes, estimated, texts, keep)
 
     def initial_state(self, batch_size: int) -> Int[Tensor, " B"]:
         """Return the state before the first token of B texts."""
@@ -191,6 +198,27 @@ class Ngram:
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         self._trained = read_arrays(arrays, config.vocab_size, config.order, config.quantized, config.is_distribution)
         self._bos_id, self._counter = self._trained.bos_id, None
+
+    def _common_bos_id(self, group: CountGroup) -> int:
+        """Return the id that the texts of all processes begin with."""
+        own = -1 if self._counter is None or self._bos_id is None else self._bos_id
+        ids = sorted({bos_id for bos_id in group.all_gather(np.array([own]))[:, 0].tolist() if bos_id >= 0})
+        if not ids:
+            raise TrainingError("No text was observed, so there is nothing to count. Call observe with at least one text first.")
+        if len(ids) > 1:
+            raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
+        return ids[0]
+
+    def _keep(self, nodes: Nodes, estimated: Estimate, texts: float, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
+        """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
+        config, bos_id, counted = self.config, self._bos_id, _sizes(nodes)
+        assert bos_id is not None
+        if keep is not None:
+            nodes, estimated = prune(nodes, texts, estimated, config.vocab_size, bos_id, keep, config.prune_entropy)
+        quantized = quantize(nodes, estimated, config.vocab_size, bos_id) if config.quantized else None
+        trie = make_trie(nodes, estimated, quantized, config.vocab_size, bos_id)
+        self._trained = Trained(trie, nodes.starts, bos_id, estimated.discounts)
+        return self._facts(nodes, estimated, counted)
 
     def _arena(self) -> Arena:
         return Arena(self.config.memory_mb * MEBIBYTE if self.config.memory_mb else None)

@@ -6,6 +6,7 @@ them. The *link* of a node is the n-gram without its first token (the suffix lin
 Every suffix of an n-gram in a text occurs in that text, so a link is never missing.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,13 @@ from jaxtyping import Int32, Int64, Integer
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import DataError
+from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Rows, token_dtype
 from reviewgen_ngram.memory import Arena
 
-__all__ = ["Nodes", "grow"]
+__all__ = ["Nodes", "Share", "gather", "grow", "link"]
 
+PIECE_ROWS = 1 << 22  # read before the pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 
 
@@ -32,7 +35,6 @@ class Nodes:
     tokens: Integer[np.ndarray, " M"]
     first: Int32[np.ndarray, " J"]  # J = I + 1
     links: Int32[np.ndarray, " M"]
-    counts: Int32[np.ndarray, " M"]  # occurrences in the corpus
 
     @property
     def order(self) -> int:
@@ -40,30 +42,125 @@ class Nodes:
         return len(self.starts) - 2
 
 
-def grow(rows: Rows, vocab_size: int, arena: Arena) -> Nodes:
-    """Return the nodes of n-grams; there must be at least one.
+@dataclass(frozen=True)
+class Share:
+    """The nodes that one of P processes has grown from its range of the n-grams, among the nodes of all.
+
+    Every process has the tokens of all nodes that can have children, and their ``first`` but for the last of these levels. Of the
+    last level it has its own nodes only, numbered as if there were no others; rank 0, whose nodes are first, has room for all.
+
+    Attributes:
+        nodes: The nodes; ``links`` and what is not its own of ``first`` are filled by ``link`` and ``gather``.
+        counts: Occurrences in the corpus, of its own nodes and those of level 1.
+        own: The first of its own nodes of each level, and the one after the last. The empty context belongs to all.
+        sizes: The number of nodes of each process, by level.
+    """
+
+    nodes: Nodes
+    counts: Int32[np.ndarray, " C"]
+    own: Int64[np.ndarray, "K 2"]  # K = order + 1
+    sizes: Int64[np.ndarray, "P K"]
+
+    def level(self, level: int) -> slice:
+        """Return the nodes of a level, of all processes."""
+        return slice(int(self.nodes.starts[level]), int(self.nodes.starts[level + 1]))
+
+    def own_level(self, level: int) -> slice:
+        """Return its own nodes of a level."""
+        return slice(*self.own[level].tolist())
+
+    def all_gather(self, array: np.ndarray, level: int, group: CountGroup) -> None:
+        """Write the values of all nodes of a level but the last to ``array``, where its own are."""
+        group.all_gather_into(array[self.level(level)], array[self.own_level(level)])
+
+    def gather(self, array: np.ndarray, level: int, group: CountGroup) -> None:
+        """Do the same in rank 0 only, for any level."""
+        group.gather_into(array[self.level(level)], array[self.own_level(level)])
+
+
+def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> Share:
+    """Return the nodes of n-grams, not linked yet; there must be at least one n-gram in all processes together.
 
     Raises:
-        DataError: There are more than 2**31 - 1 nodes or tokens.
+        DataError: There are more than 2**31 - 1 nodes or tokens; raised in all processes.
     """
     packing, order = rows.packing, rows.order
-    sizes = np.zeros(order + 1, np.int64)
-    _measure(rows.packed, packing.bits, packing.per_word, packing.in_first, sizes)
-    sizes[0] = 1
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    total, inner = int(starts[-1]), int(starts[-2])
-    if total > MAX_NODES:
+    shape = packing.bits, packing.per_word, packing.in_first
+    found = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
+    for start, stop in _pieces(rows, arena):
+        _measure(rows.packed, start, stop, *shape, found)
+        found[-1] += rows.counts[start:stop].sum()
+    table = group.all_gather(found)
+    sizes, observed = table[:, :-1], int(table[:, -1].sum())
+    totals = sizes.sum(0)
+    totals[0] = 1
+    starts = np.concatenate([[0], np.cumsum(totals)])
+    _check_sizes(int(starts[-1]), observed, order)
+    own = _own_nodes(starts, sizes, group.rank)
+    inner = int(starts[-2])
+    room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
+    tokens, first = arena.zeros(room, token_dtype(vocab_size)), arena.zeros(inner + 1, np.int32)
+    counts, links = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32), arena.zeros(room, np.int32)
+    newest = own[:, 0] - 1  # node of each level
+    newest[0] = 0
+    for start, stop in _pieces(rows, arena):
+        _fill(rows.packed, rows.counts, start, stop, *shape, newest, tokens, counts, first)
+    _start_children(own, first)
+    first[0], first[1] = 1, starts[2]
+    share = Share(Nodes(starts, tokens, first, links), counts, own, sizes)
+    for level in range(1, order):
+        share.all_gather(tokens, level, group)
+        if level < order - 1:
+            share.all_gather(first, level, group)
+            first[starts[level + 1]] = starts[level + 2]  # where the children of the level's last node end
+    if order > 1:
+        share.all_gather(counts, 1, group)
+    return share
+
+
+def link(share: Share) -> None:
+    """Write the links of its own nodes."""
+    nodes = share.nodes
+    for level in range(1, nodes.order):
+        _link(*share.own[level], nodes.tokens, nodes.first, nodes.links)
+
+
+def gather(share: Share, group: CountGroup) -> Nodes:
+    """Return all nodes in rank 0, with their links, without copying its own."""
+    nodes, last = share.nodes, share.nodes.order
+    share.gather(nodes.tokens, last, group)
+    for level in range(2, last + 1):
+        share.gather(nodes.links, level, group)
+    if last > 1:
+        parents, shift = share.own_level(last - 1), int(share.sizes[: group.rank, last].sum())
+        group.gather_into(nodes.first[share.level(last - 1)], nodes.first[parents] + np.int32(shift))
+        nodes.first[-1] = nodes.starts[-1]
+    return nodes
+
+
+def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows, and release their pages from memory when they have been read."""
+    for start in range(0, len(rows.counts), PIECE_ROWS):
+        yield start, min(start + PIECE_ROWS, len(rows.counts))
+        arena.release(rows.packed, rows.counts)
+
+
+def _check_sizes(nodes: int, tokens: int, order: int) -> None:
+    if nodes > MAX_NODES:
         raise DataError(
-            f"The corpus has {total:,} distinct n-grams up to order {order}; the limit is {MAX_NODES:,}. Lower the order."
+            f"The corpus has {nodes:,} distinct n-grams of 1 to {order} tokens; the limit is {MAX_NODES:,}. Lower the order."
         )
-    if rows.counts.sum() > MAX_NODES:
-        raise DataError(f"The corpus has {rows.counts.sum():,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
-    tokens = arena.empty(total, token_dtype(vocab_size))
-    tokens[0] = 0  # the empty context has no token
-    counts, links, first = arena.zeros(total, np.int32), arena.zeros(total, np.int32), arena.zeros(inner + 1, np.int32)
-    _fill(rows.packed, rows.counts, packing.bits, packing.per_word, packing.in_first, starts, tokens, counts, first)
-    _link(starts, tokens, first, links)
-    return Nodes(starts, tokens, first, links, counts)
+    if tokens > MAX_NODES:
+        raise DataError(f"The corpus has {tokens:,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
+
+
+def _own_nodes(starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"], rank: int) -> Int64[np.ndarray, "K 2"]:
+    """Return the range of a process's own nodes, by level."""
+    begin = starts[:-1] + sizes[:rank].sum(0)
+    begin[-1] = starts[-2]  # its nodes of the last level have numbers of its own
+    own = np.stack((begin, begin + sizes[rank]), axis=1)
+    own[0] = 0, 1 if len(own) > 2 or rank == 0 else 0
+    return own
 
 
 @compiled
@@ -103,35 +200,42 @@ def _length(packed, row, bits, per_word, in_first):
 
 
 @compiled
-def _measure(packed, bits, per_word, in_first, sizes):
-    """Count the nodes of each level."""
-    for row in range(len(packed)):
+def _measure(packed, start, stop, bits, per_word, in_first, sizes):
+    """Count the nodes of each level that the rows start:stop begin."""
+    for row in range(start, stop):
         for level in range(_shared(packed, row, bits, per_word, in_first), _length(packed, row, bits, per_word, in_first)):
             sizes[level + 1] += 1
 
 
 @compiled
-def _fill(packed, row_counts, bits, per_word, in_first, starts, tokens, counts, first):
-    """Write the token and count of every node, and the running sums of the numbers of children."""
-    last = starts[:-1] - 1  # the newest node of each level
-    last[0] = 0
-    for row in range(len(packed)):
+def _fill(packed, row_counts, start, stop, bits, per_word, in_first, newest, tokens, counts, first):
+    """Write the tokens, counts and numbers of children of the nodes of the rows start:stop."""
+    for row in range(start, stop):
         shared, length = _shared(packed, row, bits, per_word, in_first), _length(packed, row, bits, per_word, in_first)
         for level in range(1, length + 1):
             if level > shared:
-                last[level] += 1
-                tokens[last[level]] = _token(packed, row, level - 1, bits, per_word, in_first) - 1
-                first[last[level - 1] + 1] += 1
-            counts[last[level]] += row_counts[row]
-    first[0] = 1
-    for node in range(1, len(first)):
-        first[node] += first[node - 1]
+                newest[level] += 1
+                tokens[newest[level]] = _token(packed, row, level - 1, bits, per_word, in_first) - 1
+                first[newest[level - 1]] += 1
+            counts[newest[level]] += row_counts[row]
 
 
 @compiled
-def _link(starts, tokens, first, links):
-    """Link each node to the child of its parent's link that has the same token; the children of both are sorted."""
-    for parent in range(1, len(first) - 1):
+def _start_children(own, first):
+    """Replace the numbers of children of each own node by where they start."""
+    for level in range(len(own) - 2, 0, -1):
+        start = own[level + 1, 0]
+        for parent in range(own[level, 0], own[level, 1]):
+            children = first[parent]
+            first[parent] = start
+            start += children
+        first[own[level, 1]] = start
+
+
+@compiled
+def _link(start, stop, tokens, first, links):
+    """Link the children of start:stop to the child of their parent's link that has the same token; both are sorted."""
+    for parent in range(start, stop):
         other, end = first[links[parent]], first[links[parent] + 1]
         for child in range(first[parent], first[parent + 1]):
             while other < end and tokens[other] != tokens[child]:

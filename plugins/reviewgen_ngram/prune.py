@@ -10,14 +10,15 @@ restore the sums:
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from reviewgen.compiled import compiled
 from reviewgen.errors import TrainingError
+from reviewgen.protocols import CountGroup
 from reviewgen_ngram.estimate import Estimate, root_row
-from reviewgen_ngram.nodes import Nodes
+from reviewgen_ngram.nodes import Nodes, Share
 
-__all__ = ["CODES", "Quantized", "entropy_losses", "prune", "quantize"]
+__all__ = ["CODES", "Quantized", "entropy_losses", "frequent", "prune", "quantize", "texts_per_token"]
 
 CODES = 256
 ROUNDING = 2e-7  # of a probability in single precision
@@ -33,16 +34,32 @@ class Quantized:
     backoffs: Float32[np.ndarray, " I"]
 
 
-def prune(
-    nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int, min_count: int, max_loss: float
-) -> tuple[Nodes, Estimate]:
-    """Drop n-grams of two or more tokens that occur fewer than ``min_count`` times, or whose loss is less than ``max_loss``.
+def frequent(share: Share, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
+    """Return which n-grams occur at least ``min_count`` times, in rank 0."""
+    keep = np.ones(len(share.nodes.tokens), bool)
+    for level in range(2, share.nodes.order + 1):
+        own = share.own_level(level)
+        np.greater_equal(share.counts[own], min_count, out=keep[own])
+        share.gather(keep, level, group)
+    return keep
 
-    The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1.
+
+def prune(
+    nodes: Nodes,
+    texts: float,
+    estimated: Estimate,
+    vocab_size: int,
+    bos_id: int,
+    keep: Bool[np.ndarray, " M"],
+    max_loss: float,
+) -> tuple[Nodes, Estimate]:
+    """Drop n-grams of two or more tokens that are not to be kept, or whose loss is less than ``max_loss``.
+
+    The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1. ``texts`` is that of
+    ``entropy_losses``.
     """
-    keep = nodes.counts >= min_count
     if max_loss > 0:
-        keep &= entropy_losses(nodes, estimated, bos_id) >= max_loss
+        keep = keep & (entropy_losses(nodes, texts, estimated, bos_id) >= max_loss)
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)
     if keep.all():
@@ -53,7 +70,7 @@ def prune(
     children = np.diff(kept_before[nodes.first])  # kept children of each context
     lost = (children < np.diff(nodes.first))[keep[:inner]]
     first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
-    smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]], nodes.counts[keep])
+    smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]])
     probabilities, backoffs = estimated.probabilities[keep], estimated.backoffs[keep[:inner]]
     lost[0] = False  # 1-grams stay
     root = root_row(nodes, estimated, vocab_size, bos_id)
@@ -61,11 +78,17 @@ def prune(
     return smaller, replace(estimated, probabilities=probabilities, backoffs=backoffs)
 
 
-def entropy_losses(nodes: Nodes, estimated: Estimate, bos_id: int) -> Float64[np.ndarray, " M"]:
+def texts_per_token(share: Share, bos_id: int) -> float:
+    """Return the number of texts divided by the number of predicted tokens."""
+    level = share.level(1)
+    texts = share.counts[level.start + int(np.searchsorted(share.nodes.tokens[level], bos_id))]
+    return float(texts / max(1, share.counts[level].sum(dtype=np.int64) - texts))
+
+
+def entropy_losses(nodes: Nodes, texts: float, estimated: Estimate, bos_id: int) -> Float64[np.ndarray, " M"]:
     """Return the relative rise in perplexity if each n-gram is dropped; infinite for 1-grams, which are never dropped."""
     first = slice(int(nodes.starts[1]), int(nodes.starts[2]))
     bos = first.start + int(np.searchsorted(nodes.tokens[first], bos_id))
-    texts = nodes.counts[bos] / max(1, nodes.counts[first].sum(dtype=np.int64) - nodes.counts[bos])
     losses = np.full(len(nodes.links), np.inf)
     _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, texts, losses)
     return losses

@@ -12,6 +12,7 @@ from pathlib import Path
 NAMES = (
     *(
         "ngram",
+        "ngram_ranks",
         "novelty",
         "decoding",
         "cold_start",

@@ -33,7 +33,8 @@ import numpy as np
 from reviewgen_ngram.counts import NgramCounter
 from reviewgen_ngram.estimate import estimate
 from reviewgen_ngram.memory import Arena
-from reviewgen_ngram.nodes import grow
+from reviewgen_ngram.nodes import grow, link
+from reviewgen_ngram.ranges import Alone
 file, bos, vocab_size, order, limit = sys.argv[1], *map(int, sys.argv[2:])
 if limit:
     resource.setrlimit(resource.RLIMIT_DATA, (limit << 20, limit << 20))
@@ -44,9 +45,10 @@ def run(ids):
     counter = NgramCounter(vocab_size, order, arena, *([limit << 15] if limit else []))
     for text in texts:
         counter.add(text)
-    nodes = grow(counter.take(), vocab_size, arena)
-    estimate(nodes, vocab_size, bos, "kneser-ney", arena)
-    return time.monotonic() - begun, len(nodes.tokens)
+    share = grow(counter.take(), vocab_size, arena, Alone())
+    link(share)
+    estimate(share, vocab_size, bos, "kneser-ney", arena, Alone())
+    return time.monotonic() - begun, len(share.nodes.tokens)
 ids = np.load(file, mmap_mode="r")
 run(ids[:2000])  # the compiled loops are read from the disk
 seconds, ngrams = run(ids)

@@ -20,9 +20,10 @@ from reviewgen_ngram.counts import NgramCounter, Packing
 from reviewgen_ngram.estimate import absolute_discount, discounts_from, estimate
 from reviewgen_ngram.memory import Arena
 from reviewgen_ngram.model import Ngram, NgramConfig
-from reviewgen_ngram.nodes import Nodes, grow
+from reviewgen_ngram.nodes import Nodes, grow, link
 from reviewgen_ngram.presets import NGRAM_CHAR, NGRAM_WORD
-from reviewgen_ngram.prune import entropy_losses
+from reviewgen_ngram.prune import entropy_losses, texts_per_token
+from reviewgen_ngram.ranges import Alone
 
 from reviewgen.compiled.sampling import Constraints, apply_temperature, sample_from
 from reviewgen.compiled.spelling import no_places
@@ -498,13 +499,14 @@ def test_the_entropy_loss_of_an_ngram_is_what_its_absence_costs() -> None:
     arena, counter = Arena(), NgramCounter(vocab_size, order)
     for text in corpus:
         counter.add(np.array(text))
-    nodes = grow(counter.take(), vocab_size, arena)
-    found = estimate(nodes, vocab_size, BOS, "kneser-ney", arena)
-    losses = entropy_losses(nodes, found, BOS)
+    share = grow(counter.take(), vocab_size, arena, Alone())
+    link(share)
+    nodes = share.nodes
+    found = estimate(share, vocab_size, BOS, "kneser-ney", arena, Alone())
+    bos_share = len(corpus) / sum(len(text) - 1 for text in corpus)
+    assert texts_per_token(share, BOS) == bos_share
+    losses = entropy_losses(nodes, bos_share, found, BOS)
     runs = runs_of(nodes)
-    level = np.diff(nodes.starts)[1]
-    texts = nodes.counts[1 + int(np.searchsorted(nodes.tokens[1 : level + 1], BOS))]
-    bos_share = texts / (nodes.counts[1 : level + 1].sum() - texts)
     whole = trained(corpus, vocab_size, order)
     checked = 0
     for number in range(int(nodes.starts[2]), len(runs)):

@@ -338,6 +338,19 @@ class BrokenReports(Counts):
         return super().finish() | {"table": object()}
 
 
+class BrokenCountMerge(Counts):
+    def take_counts(self):
+        return self.state_dict()
+
+    def add_counts(self, counts):
+        self.counts += counts["counts"]  # the one that is added to each count, too
+
+
+class BrokenCountRanges(Counts):
+    def finish_ranges(self, group):
+        return self.finish()
+
+
 class BrokenDevices(Tiny):
     unsuited_devices = frozenset({"apple"})
 
@@ -407,6 +420,8 @@ MODEL_FAULTS = {
     "implementations": BrokenImplementations,
     "sums_to_one": BrokenSumsToOne,
     "reports": BrokenReports,
+    "count_merge": BrokenCountMerge,
+    "count_ranges": BrokenCountRanges,
     "devices": BrokenDevices,
     "losses": BrokenLosses,
     "parameter_groups": BrokenParameterGroups,

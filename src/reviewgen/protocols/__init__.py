@@ -12,6 +12,7 @@ them; a plugin declares the one it is written for in its package's metadata, or 
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
     processor   LogitsProcessorFactory: changes the scores of the next token in generation
+    ranges      how several processes finish a model that is trained by counting
     metric      Metric: a number of generated texts, at each evaluation of a training
 
 Each name is imported on first use, so that a stepper does not load torch.
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     )
     from reviewgen.protocols.operations import Operation, SupportsOperations
     from reviewgen.protocols.processor import LogitsProcessor, LogitsProcessorFactory
+    from reviewgen.protocols.ranges import CountGroup, SupportsCountRanges
     from reviewgen.protocols.stepper import (
         DEAD_END,
         NONE,
@@ -69,6 +71,7 @@ __all__ = [
     "NOTHING_LEFT",
     "NOT_A_NUMBER",
     "Constraints",
+    "CountGroup",
     "CountTrained",
     "CountedContext",
     "GraphEdge",
@@ -85,6 +88,7 @@ __all__ = [
     "StepperFactory",
     "SupportsCompiledStep",
     "SupportsCountMerge",
+    "SupportsCountRanges",
     "SupportsDevices",
     "SupportsEncodeBatch",
     "SupportsExplain",
@@ -125,6 +129,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         ],
         "operations": ["Operation", "SupportsOperations"],
         "processor": ["LogitsProcessor", "LogitsProcessorFactory"],
+        "ranges": ["CountGroup", "SupportsCountRanges"],
         "stepper": [
             "Constraints",
             "CountedContext",

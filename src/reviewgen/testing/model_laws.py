@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reviewgen.config import VOCABULARY_FIELDS, from_dict, to_dict
 from reviewgen.protocols import CountTrained, LanguageModel, SupportsScore
 from reviewgen.testing.context_laws import CONTEXT_LAWS, aligned, deep_copy, fixed_state, long_text
+from reviewgen.testing.counting_laws import COUNTING_LAWS, count_merge, count_ranges
 from reviewgen.testing.device_law import devices
 from reviewgen.testing.graph_law import described_graph
 from reviewgen.testing.implementations_law import implementations
@@ -54,6 +55,8 @@ __all__ = [
     "check_model",
     "chunks",
     "config",
+    "count_merge",
+    "count_ranges",
     "deep_copy",
     "described_graph",
     "devices",
@@ -339,6 +342,7 @@ MODEL_LAWS: tuple[Callable[[Make], None], ...] = (
     implementations,
     sums_to_one,
     reports,
+    *COUNTING_LAWS,
     devices,
     losses,
     parameter_groups,

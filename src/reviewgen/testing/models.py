@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ __all__ = [
     "rejects",
     "some_ids",
     "tensors",
+    "texts_to_count",
     "through_a_file",
     "train_by_counting",
 ]
@@ -64,11 +66,17 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
 
 def train_by_counting(model: CountTrained, vocab_size: int, seed: int = 0, texts: int = 20) -> Mapping[str, Any]:
     """Train a count model on a few random texts (0 is bos, 1 is eos), and return the report of ``finish``."""
+    for text in texts_to_count(vocab_size, seed, texts):
+        model.observe(text)
+    return model.finish()
+
+
+def texts_to_count(vocab_size: int, seed: int = 0, texts: int = 20) -> Iterator[Int64[np.ndarray, " T"]]:
+    """Yield random texts of up to 29 tokens between bos, 0, and eos, 1."""
     rng = np.random.default_rng(seed)
     for _ in range(texts):
         tokens = rng.integers(min(2, vocab_size - 1), vocab_size, size=rng.integers(1, 30))
-        model.observe(np.concatenate(([0], tokens, [1])).astype(np.int64))
-    return model.finish()
+        yield np.concatenate(([0], tokens, [1])).astype(np.int64)
 
 
 def can(value: Any, protocol: type) -> bool:

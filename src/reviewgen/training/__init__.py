@@ -3,7 +3,7 @@
     config       training settings, budget, step reports
     evaluator    held-out evaluation, token copy rate and samples during training
     verdict      the verdict on a finished run, from its curves
-    counting     training by counting
+    counting     training by counting; ``count_group`` exchanges what its processes have counted
     gradient     training by gradient; ``loop`` has its training step and state
     loss         cross entropy
     optimizing   Muon, AdamW, weight averaging

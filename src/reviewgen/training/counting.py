@@ -3,8 +3,9 @@
 Most of the time goes into the second part, and grows with the number of tokens. With a deadline, both are timed on two samples,
 and as many texts are counted, spread over the corpus, as can be made into a model in the time.
 
-Under ``accelerate launch`` each of P processes counts every P-th text. The main process merges the counts of all, finishes the
-model and sends it to the others, so every process ends with the model that one process would have made from all texts.
+Under ``accelerate launch`` each of P processes counts every P-th text. Then they finish the model together, each with a range of
+the counts, if it can (``SupportsCountRanges``); else the main process merges the counts of all. It sends the model to the others,
+so every process ends with the model that one process would have made from all texts.
 """
 
 import time
@@ -17,8 +18,9 @@ from torch import Tensor, distributed
 
 from reviewgen.data import TokenStore
 from reviewgen.errors import TrainingError
-from reviewgen.protocols import SupportsCountMerge
+from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
 from reviewgen.training.config import Report, StopReason
+from reviewgen.training.count_group import Attendance, GlooGroup
 from reviewgen.training.device import process_state
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.interrupts import uninterrupted
@@ -44,35 +46,44 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
     """
     state = process_state()
     is_distributed = state.num_processes > 1
-    if is_distributed and not isinstance(model, SupportsCountMerge):
+    if is_distributed and not isinstance(model, SupportsCountMerge | SupportsCountRanges):
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it without a launcher."
         )
     group = distributed.new_group(backend="gloo", timeout=TIMEOUT) if is_distributed else None  # counts are in main memory
+    attendance = Attendance(group) if is_distributed else None
     start, tokens, texts = time.monotonic(), 0, 0
     own = np.arange(state.process_index, len(train), state.num_processes)
     if deadline is not None:
         own = _spread(own, _countable_share(model, train, deadline))
     report_every = max(1, len(own) // 100)
     facts: Mapping[str, Any] = {}
+    is_broken = False
     try:
         for texts, number in enumerate(own.tolist(), 1):
             document = train.document(number)
             model.observe(document)
             tokens += len(document)
+            if attendance is not None:
+                attendance.check()
             if texts % report_every == 0:
                 train.release_pages()
                 yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
             if deadline is not None and time.monotonic() > deadline:
                 break
+    except Exception:
+        is_broken = True
+        raise
     finally:
-        with uninterrupted():
-            if is_distributed:
-                facts = _merge_and_finish(model, state, group)
-                texts, tokens = _sum_over_processes(texts, tokens, group)
-            elif tokens:
-                facts = model.finish()
         train.release_pages()
+        if not is_broken:
+            with uninterrupted():
+                if attendance is not None:
+                    attendance.wait()
+                    facts = _merge_and_finish(model, state, group)
+                    texts, tokens = _sum_over_processes(texts, tokens, group)
+                elif tokens:
+                    facts = model.finish()
     result = evaluator.evaluate(model)
     yield Report(
         step=texts,
@@ -117,17 +128,27 @@ def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
 
 
 def _merge_and_finish(model: Any, state: Any, group: Any) -> Mapping[str, Any]:
-    """Merge all counts in the main process, finish the model there, and send it to every other process."""
-    facts: Mapping[str, Any] = {}
+    """Finish the model in the main process, from the counts of all, and send it to every other process."""
+    if isinstance(model, SupportsCountRanges):
+        facts = model.finish_ranges(GlooGroup(state.process_index, state.num_processes, group))
+    else:
+        facts = _merge(model, state, group)
     if state.is_main_process:
-        for source in range(1, state.num_processes):
-            model.add_counts(_receive(source, group))
-        facts = model.finish()
         for target in range(1, state.num_processes):
             _send(model.state_dict(), target, group)
     else:
-        _send(model.take_counts(), 0, group)
         model.load_state_dict(_receive(0, group))
+    return facts
+
+
+def _merge(model: Any, state: Any, group: Any) -> Mapping[str, Any]:
+    """Merge all counts in the main process, and finish the model there."""
+    if not state.is_main_process:
+        _send(model.take_counts(), 0, group)
+        return {}
+    for source in range(1, state.num_processes):
+        model.add_counts(_receive(source, group))
+    facts: Mapping[str, Any] = model.finish()
     return facts
 
 
