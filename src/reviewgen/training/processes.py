@@ -14,6 +14,7 @@ the numbers that decisions depend on, are exchanged and not computed by each pro
 import hashlib
 import json
 import os
+import re
 import socket
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -240,5 +241,5 @@ def connection_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
-        reason = str(error).splitlines()[0]
+        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]  # without its place in torch, and advice
         raise ProcessLost(f"Another process of this training has ended or does not answer ({reason}).") from None
