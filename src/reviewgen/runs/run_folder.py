@@ -24,7 +24,8 @@ from reviewgen.version import __version__
 __all__ = ["RunFolder"]
 
 _SCHEMA = 1
-_MAY_CHANGE = {"training.checkpoint_seconds", "training.checkpoints_kept", "training.metrics"}  # when a run is resumed
+_FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")
+_MAY_CHANGE = {f"training.{name}" for name in _FREE}  # when a run is resumed
 _LATER_SETTINGS: dict[str, Any] = {  # that the runs of earlier versions do not name
     "data.fix_encoding": False,
     "training.bptt_random": False,

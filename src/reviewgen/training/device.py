@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -124,6 +125,11 @@ class IsolatedRng:
         device_types = ["cpu"] if device == "cpu" else ["cpu", device]
         self._modules: list[Any] = [torch if each == "cpu" else torch.get_device_module(each) for each in device_types]
         self.states = [torch.Generator(each).manual_seed(seed).get_state() for each in device_types]
+
+    def resume(self, states: Sequence[torch.Tensor]) -> None:
+        """Continue the stream of a checkpoint. One that was saved on another device has no state of this device's generator."""
+        count = min(len(states), len(self.states))
+        self.states = [*states[:count], *self.states[count:]]
 
     def __enter__(self) -> None:
         self._global_states = [module.get_rng_state() for module in self._modules]
