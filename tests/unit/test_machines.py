@@ -19,7 +19,7 @@ from tests.unit.test_prepare import files_of, texts
 
 pytestmark = pytest.mark.skipif(why_no_machines() is not None, reason=str(why_no_machines()))
 
-TRAINING = {"learning_rate": 0.002, "bptt": 16, "precision": "no", "threads": 1, "evaluations": 4, "copy_tokens": 0}
+TRAINING = {"learning_rate": 0.001, "bptt": 16, "precision": "no", "threads": 1, "evaluations": 4, "copy_tokens": 0}
 TRAINING |= {"novelty": "none"}
 MODEL = {"hidden_size": 12, "embedding_size": 6, "layer": "fused"}
 NGRAM = {"order": 4}
