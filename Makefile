@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 MINUTES ?= 30
 
-.PHONY: demo test test-oldest test-on lint fuzz audit wheel docs bench clean
+.PHONY: demo test test-device test-oldest test-on lint fuzz audit wheel docs bench clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -21,6 +21,10 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What only an accelerator can show; skipped, with the reason, where there is none.
+test-device: $(INSTALLED)
+	$(BIN)/python -m pytest tests/device -rs
 
 # The lower bounds of all ranges, and another version of Python (make test-on VERSION=3.13).
 test-oldest: $(INSTALLED)

@@ -24,7 +24,7 @@ NAMES = (
         "memory_flat",
     ),
     *("big_corpus", "preparing", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
-    "web_page",
+    *("web_page", "device_speed"),
     *("serving_engine", "serving_http", "serving_soak"),
 )
 

@@ -31,7 +31,7 @@ WITHOUT_CODE = {page: re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.D
 
 COMMANDS = {command.name for command in app.registered_commands}
 
-NOT_RUN = ("pip install ", "hf auth login", "python -m build", "python -m twine ", "python -m tests.hostile ")
+NOT_RUN = ("export ", "pip install ", "hf auth login", "python -m build", "python -m twine ", "python -m tests.hostile ")
 QUICK = "--steps 4 --set training.evaluations=1"
 SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),
@@ -39,7 +39,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--epochs 20", QUICK),
     (r"--steps 200", QUICK),
     (r"train lstm-(?:word|char)", "train gru-char"),
-    (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster))$", rf"\1 {QUICK}"),
+    (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster|elastic))$", rf"\1 {QUICK}"),
     (r" --resume", ""),  # tests/unit/test_resuming.py interrupts runs
     (r"order=2,4,6,8,12", "order=2,4"),
     (r"--language", "--allow copies,email,handle,phone,url --language"),

@@ -272,9 +272,10 @@ def test_a_killed_process_loses_nothing(launched: Any) -> None:
 
 
 def test_processes_that_were_told_other_things_are_refused(launched: Any) -> None:
-    for facts in launched.both:
-        assert facts["different"]["error"].startswith("TrainingError: The processes have different settings: the seed.")
-        assert facts["different"]["losses"] == []
+    first, second = (facts["different"] for facts in launched.both)
+    assert first["error"].startswith("TrainingError: The processes have different settings: the seed.")
+    assert second["error"].startswith("ProcessLost: ") and second["error"].endswith("its own error message says why.")
+    assert first["losses"] == second["losses"] == []
 
 
 def test_the_mean_over_processes_is_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +312,9 @@ def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch
             new_group=lambda ranks, made=made, **_: (made.append(ranks), ranks)[1],
             all_reduce=lambda table, group: table.copy_(torch.tensor([[processes._digest(other)] for other in names])),
             destroy_process_group=lambda group: None,
+            barrier=lambda group: None,
         )
+        monkeypatch.setattr(processes, "_permanent_group", lambda: None)
         monkeypatch.setattr(processes, "distributed", fake)
         monkeypatch.setattr(processes, "process_state", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
         monkeypatch.delenv("GROUP_RANK", raising=False)

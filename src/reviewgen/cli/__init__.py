@@ -14,7 +14,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     serve, demo                        one file a command
     look                               ``list``, ``doctor``
     plugin                             ``plugin new``, ``plugin check``
-    options, console, streams          what the commands share: options, output, standard streams and interrupts
+    options, console, streams, launched    what the commands share: options, output, standard streams and interrupts, launchers
 """
 
 import inspect

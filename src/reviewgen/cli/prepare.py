@@ -8,7 +8,8 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError
+from reviewgen.cli.launched import is_said_elsewhere
+from reviewgen.errors import ConfigError, ReviewgenError
 from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ def prepare(
 def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder":
     """Prepare a store; of several processes, the one that has failed prints why, and all exit with status 1."""
     from reviewgen.preparation.prepare import prepare_store  # torch: a second or two
-    from reviewgen.preparation.rounds import TOLD
 
     begin()
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
@@ -82,12 +82,10 @@ def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder"
         with notes.status("Preparing ...") as status:
             return prepare_store(data, preset, out, watch=lambda step: status.update(f"{step} ..."), **settings)
     except ReviewgenError as problem:
-        if not isinstance(problem, ProcessLost):
-            notes.quiet = False
+        notes.quiet = is_said_elsewhere(problem)
         if is_alone:
             raise
-        if not str(problem).endswith(TOLD):
-            note(f"error: {problem}", "red")
+        note(f"error: {problem}", "red")
         sys.exit(1)
 
 

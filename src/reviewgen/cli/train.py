@@ -1,7 +1,9 @@
 """``reviewgen train``: trains a preset, or a trained model further, on a corpus, and shows the progress."""
 
+import os
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,8 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.errors import ProcessLost, ReviewgenError
+from reviewgen.cli.launched import is_said_elsewhere
+from reviewgen.errors import ReviewgenError
 from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
@@ -71,46 +74,59 @@ def train(
 
     split = parse_settings(settings or [])
     from reviewgen.runs import TrainingRun  # torch: a second or two
-    from reviewgen.training import process_state
+    from reviewgen.training import StopReason, process_state
 
-    run = TrainingRun(
-        options.start(preset, trained),
-        options.typed_data(data),
-        validation=None if validation is None else options.typed_data(validation),
-        out=out,
-        budget=budget,
-        steps=steps,
-        epochs=epochs,
-        seed=seed,
-        **split,
-        initial_weights=initial_weights,
-        text_column=text_column,
-        documents=documents,
-        max_text_characters=max_text_characters,
-        lowercase=lowercase,
-        strip_markdown=strip_markdown,
-        fix_encoding=fix_encoding,
-        clean=not no_clean,
-        conditions=condition or (),
-        log=log,
-        resume=resume,
-    )
-    begin()
-    is_first = process_state().is_main_process  # under a launcher, the other processes print nothing
-    notes.quiet = not is_first
+    def make_run() -> TrainingRun:
+        return TrainingRun(
+            options.start(preset, trained),
+            options.typed_data(data),
+            validation=None if validation is None else options.typed_data(validation),
+            out=out,
+            budget=budget,
+            steps=steps,
+            epochs=epochs,
+            seed=seed,
+            **split,
+            initial_weights=initial_weights,
+            text_column=text_column,
+            documents=documents,
+            max_text_characters=max_text_characters,
+            lowercase=lowercase,
+            strip_markdown=strip_markdown,
+            fix_encoding=fix_encoding,
+            clean=not no_clean,
+            conditions=condition or (),
+            log=log,
+            resume=resume,
+        )
+
+    notes.quiet = os.environ.get("RANK", "0") != "0"  # under a launcher, the other processes print nothing
     try:
+        run = _make(make_run, out)
+        begin()
         _prepare(run)
         model = _train(run)
-    except ProcessLost:  # the process that failed prints why
+    except ReviewgenError as problem:
+        notes.quiet = is_said_elsewhere(problem)
         raise
-    except ReviewgenError:
-        notes.quiet = False
-        raise
+    is_first = process_state().is_main_process
     if as_json and is_first:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})
     elif is_first:
         _print_result(run, model.training, out)
-    sys.exit(INTERRUPTED if run.is_interrupted else 0)
+    has_lost = model.training["stopped"] == StopReason.PROCESS_ENDED.value
+    sys.exit(INTERRUPTED if run.is_interrupted else int(has_lost))
+
+
+def _make(make_run: Callable[[], "TrainingRun"], out: Path) -> "TrainingRun":
+    """Make the run, or raise in all processes of a launcher if one cannot make its own."""
+    from reviewgen.preparation.rounds import everywhere
+    from reviewgen.training import all_processes
+
+    runs: list[TrainingRun] = []
+    with all_processes() as processes:
+        everywhere(processes, lambda: runs.append(make_run()), out)
+    return runs[0]
 
 
 def _prepare(run: "TrainingRun") -> None:

@@ -12,13 +12,11 @@ from typing import TypeAlias, TypeVar
 
 from reviewgen.errors import ProcessLost, ReviewgenError, storage_errors
 from reviewgen.training import Processes
+from reviewgen.training.processes import TOLD
 
-__all__ = ["TOLD", "Watch", "everywhere", "main_process_only", "share_tasks"]
+__all__ = ["Watch", "everywhere", "main_process_only", "share_tasks"]
 
 SECONDS = 5.0  # of a round; a task that is in progress then is finished
-
-TOLD = "its own error message says why."
-"""Ends the message of an error that another process prints."""
 
 Watch: TypeAlias = Callable[[str], None]
 """Called with what is being done."""

@@ -27,7 +27,15 @@ from reviewgen.runs.record import CopyRates, RunRecord, novelty_facts
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import Report, TrainingConfig, all_processes, find_verdict, process_state, uninterrupted
+from reviewgen.training import (
+    Report,
+    TrainingConfig,
+    all_processes,
+    find_verdict,
+    interrupts_kept_for_restart,
+    process_state,
+    uninterrupted,
+)
 from reviewgen.training.device import using_threads
 from reviewgen.training.evaluator import Evaluator
 
@@ -153,7 +161,8 @@ class BlendFit:
                 self._fit_weights(sample_documents(self.corpus.stores["validation"], tokens))
         try:
             if not self.is_interrupted:
-                self._evaluate()
+                with interrupts_kept_for_restart():
+                    self._evaluate()
         except KeyboardInterrupt:
             self.interrupt()
         with uninterrupted():

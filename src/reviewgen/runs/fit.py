@@ -22,7 +22,15 @@ from reviewgen.runs.record import CopyRates, RunRecord, corpus_facts, novelty_fa
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.suggestion import suggest_trained_weights
 from reviewgen.runs.tracking import RunLog
-from reviewgen.training import Report, StopReason, TrainingConfig, fit, process_state, uninterrupted
+from reviewgen.training import (
+    Report,
+    StopReason,
+    TrainingConfig,
+    fit,
+    interrupts_kept_for_restart,
+    process_state,
+    uninterrupted,
+)
 from reviewgen.training.device import using_threads
 
 __all__ = ["Baseline", "Fit"]
@@ -108,7 +116,7 @@ class Fit:
             None if self.folder is None else self.folder.checkpoints,
             self.metrics,
         )
-        with self.log.opened(self._settings()):
+        with interrupts_kept_for_restart(), self.log.opened(self._settings()):
             for report in reports:
                 yield self.log.record(report, self.record.add(report))
 
@@ -127,8 +135,9 @@ class Fit:
             raise TrainingError("The training was over before its first step; nothing was saved. Give it a longer budget.")
         try:
             if not self.is_interrupted:
-                self._evaluate(self.record.last)
-                self._suggest(self.record.last)
+                with interrupts_kept_for_restart():
+                    self._evaluate(self.record.last)
+                    self._suggest(self.record.last)
         except KeyboardInterrupt:
             self.interrupt()
         with uninterrupted():

@@ -1,7 +1,8 @@
 """``<out>.run``, the folder beside the output while a run trains: what decides the run, and its checkpoints.
 
-An interrupted run resumes from its last checkpoint, and only with the same preset, settings, seed, length and corpus. A folder
-that an interrupted run has left is never overwritten silently. The folder is removed when the model is saved.
+An interrupted run resumes from its last checkpoint, and only with the same preset, settings, seed, length and corpus: on request,
+or by itself where the launcher restarts lost processes. A folder that an interrupted run has left is never overwritten silently.
+The folder is removed when the model is saved.
 """
 
 import contextlib
@@ -17,13 +18,14 @@ from reviewgen.errors import BundleError, CheckpointError, ConfigError, Training
 from reviewgen.protocols.migration import migrate_values
 from reviewgen.runs.finished import describe_result, run_folder_of
 from reviewgen.runs.plan import TrainingPlan
-from reviewgen.training import Checkpoints, all_processes
+from reviewgen.training import Checkpoints, all_processes, resumes_by_itself
 from reviewgen.version import __version__
 
 __all__ = ["RunFolder"]
 
 _SCHEMA = 1
-_MAY_CHANGE = {"training.checkpoint_seconds", "training.checkpoints_kept", "training.metrics"}  # when a run is resumed
+_FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")
+_MAY_CHANGE = {f"training.{name}" for name in _FREE}  # when a run is resumed
 _LATER_SETTINGS: dict[str, Any] = {  # that the runs of earlier versions do not name
     "data.fix_encoding": False,
     "training.bptt_random": False,
@@ -156,6 +158,7 @@ class RunFolder:
             CheckpointError: They do not fit.
         """
         before, steps = _read_description(folder / Checkpoints.RUN), checkpoints.steps()
+        self._resume = self._resume or bool(before is not None and steps and resumes_by_itself())
         if before is None and (steps or checkpoints.has_foreign_files()):
             raise CheckpointError(f"{folder} holds no run that can be resumed. Remove it, or give another output folder.")
         if not self._resume:

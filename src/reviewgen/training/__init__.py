@@ -15,6 +15,8 @@
     memory       freed memory is kept for the next step
     interrupts   Ctrl-C and SIGTERM during work that must not be cut in two
     processes    the process group: broadcast, all-gather, gradient averaging
+    connections  connections notice that a machine has vanished
+    restarts     restarts by the launcher
     device       devices, precision, threads, random number streams
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
@@ -42,6 +44,7 @@ from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted
 from reviewgen.training.memory import reused_memory
 from reviewgen.training.processes import Processes, all_processes, local_processes
+from reviewgen.training.restarts import interrupts_kept_for_restart, resumes_by_itself
 from reviewgen.training.sizing import Sizing, choose_size
 from reviewgen.training.verdict import RunVerdict, find_verdict
 
@@ -59,10 +62,12 @@ __all__ = [
     "choose_size",
     "find_verdict",
     "fit",
+    "interrupts_kept_for_restart",
     "keep_threads",
     "local_processes",
     "native_precision",
     "process_state",
+    "resumes_by_itself",
     "uninterrupted",
 ]
 

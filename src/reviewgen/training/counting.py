@@ -24,7 +24,7 @@ from reviewgen.training.count_group import Attendance, GlooGroup
 from reviewgen.training.device import process_state
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.interrupts import uninterrupted
-from reviewgen.training.processes import TIMEOUT, connection_errors
+from reviewgen.training.processes import connection_errors, new_group
 
 __all__ = ["train_by_counting"]
 
@@ -50,7 +50,7 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it without a launcher."
         )
-    group = distributed.new_group(backend="gloo", timeout=TIMEOUT) if is_distributed else None  # counts are in main memory
+    group = new_group() if is_distributed else None  # counts are in main memory
     attendance = Attendance(group) if is_distributed else None
     start, tokens, texts = time.monotonic(), 0, 0
     own = np.arange(state.process_index, len(train), state.num_processes)

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,7 +13,7 @@ from accelerate.utils import parse_flag_from_env
 from jaxtyping import Int
 from torch import Tensor, distributed
 
-from reviewgen.errors import TrainingError
+from reviewgen.errors import ProcessLost, TrainingError
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.protocols import SupportsDevices
 
@@ -32,9 +33,22 @@ _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 
 
 def process_state() -> Any:
-    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU."""
+    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU.
+
+    Raises:
+        ProcessLost: The processes of a launcher cannot be connected.
+    """
     was_connected = distributed.is_initialized()
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    try:
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    except (RuntimeError, ValueError) as error:  # the second if the environment names no address
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        raise ProcessLost(
+            f"The processes could not be connected ({str(error).splitlines()[0]}). Check the address and the port, set "
+            "GLOO_SOCKET_IFNAME to the network interface of the machines, and with --max_restarts set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
+        ) from None
     if distributed.is_initialized() and not was_connected:
         atexit.register(_disconnect)
     return state
@@ -111,6 +125,11 @@ class IsolatedRng:
         device_types = ["cpu"] if device == "cpu" else ["cpu", device]
         self._modules: list[Any] = [torch if each == "cpu" else torch.get_device_module(each) for each in device_types]
         self.states = [torch.Generator(each).manual_seed(seed).get_state() for each in device_types]
+
+    def resume(self, states: Sequence[torch.Tensor]) -> None:
+        """Continue the stream of a checkpoint. One that was saved on another device has no state of this device's generator."""
+        count = min(len(states), len(self.states))
+        self.states = [*states[:count], *self.states[count:]]
 
     def __enter__(self) -> None:
         self._global_states = [module.get_rng_state() for module in self._modules]

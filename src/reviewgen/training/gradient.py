@@ -12,6 +12,7 @@ from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
+from reviewgen.training.restarts import can_restart, how_to_resume
 
 __all__ = ["train_by_gradient"]
 
@@ -28,7 +29,11 @@ def train_by_gradient(
 ) -> Iterator[Report]:
     """Train a model by gradient descent and yield a report per step; at the end the model has its best weights.
 
-    With several processes, only the main process has ``checkpoints``. A checkpoint holds the state of all processes.
+    With several processes, only the main process has ``checkpoints``. A checkpoint holds the state of all processes. If another
+    process is lost before there is one, the main process keeps the best weights so far.
+
+    Raises:
+        ProcessLost: Another process has ended, and the run can be resumed, or this is not the main process.
     """
     lanes = Lanes(
         train,
@@ -63,8 +68,10 @@ def train_by_gradient(
             if checkpoints is not None and state is not None:
                 checkpoints.save(loop.steps, state)
     except ProcessLost as error:
-        if report is None:
+        if report is None or evaluator.processes.rank:
             raise
+        if can_restart() or (checkpoints is not None and checkpoints.steps()):
+            raise ProcessLost(f"{error} {how_to_resume()}") from None
         yield loop.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
     finally:
         loop.release()

@@ -151,7 +151,8 @@ class Loop:
             self.schedule.load_state_dict(state.get("annealing", {}))
             self.best_weights, self.position = state["best"], state["place"]
             own = state["own"][self.processes.rank]
-            self.rng.states, self.carried_state = own["random"], _to(own["carried"], self.device)
+            self.rng.resume(own["random"])
+            self.carried_state = _to(own["carried"], self.device)
             self.started = time.monotonic() - state["seconds"]
             self.run_seconds = state["budget_seconds"]
             if self.run_seconds is not None:
@@ -165,6 +166,7 @@ class Loop:
         timings: list[Timing] = []
         if resume_state is not None:
             execution, one_thread_seconds = _restore_execution(resume_state, self.model)
+            choose_precision(execution.precision, self.device.type)  # raises if the run goes on elsewhere, without it
         else:
             execution = default_execution(self.model, self.config, choose_precision(self.config.precision, self.device.type))
             if self.device.type == "cpu" and self.processes.rank == 0:  # the others wait for its result

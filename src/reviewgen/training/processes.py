@@ -7,18 +7,20 @@ accumulate, and its advantage, sending the first gradients while the last are co
 recurrent layer are complete only at the end of back-propagation through time.
 
 No process waits forever: a process that ends, for any reason, closes its connections, and those that wait for it get
-``ProcessLost``. Values that must be equal everywhere, such as the clock and the numbers that decisions depend on, are exchanged
-and not computed by each process.
+``ProcessLost``; so do they within a minute if its machine vanishes. Values that must be equal everywhere, such as the clock and
+the numbers that decisions depend on, are exchanged and not computed by each process.
 """
 
 import hashlib
 import json
 import os
+import re
 import socket
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,12 +29,16 @@ from jaxtyping import Float, Float64
 from torch import Tensor, distributed, nn
 
 from reviewgen.errors import ProcessLost, TrainingError, first_line
+from reviewgen.training.connections import watch_connections
 from reviewgen.training.device import process_state
 from reviewgen.training.interrupts import Interrupts, deferred
 
-__all__ = ["TIMEOUT", "Processes", "all_processes", "connection_errors", "local_processes"]
+__all__ = ["TIMEOUT", "TOLD", "Processes", "all_processes", "connection_errors", "local_processes", "new_group"]
 
-TIMEOUT = timedelta(days=1)  # for a process that is still working; one that ends is noticed at once
+TIMEOUT = timedelta(days=1)  # for a process that is still working; one that ends, or vanishes with its machine, is noticed
+
+TOLD = "its own error message says why."
+"""Ends the message of an error that another process prints."""
 
 
 class Processes:
@@ -130,11 +136,13 @@ class Processes:
             facts: JSON values, by the name to use in the error message.
 
         Raises:
-            TrainingError: They differ.
+            TrainingError: They differ; in all processes but the first it is ProcessLost, so that one of them prints it.
             ProcessLost: Another process has ended.
         """
         table = self.all_gather([_digest(json.dumps(value, sort_keys=True)) for value in facts.values()])  # (P, N)
         different = [name for name, column in zip(facts, table.T, strict=True) if (column != column[0]).any()]
+        if different and self.rank:
+            raise ProcessLost(f"The processes have different settings. The main process has failed; {TOLD}")
         if different:
             raise TrainingError(
                 f"The processes have different settings: {', '.join(different)}. "
@@ -151,7 +159,7 @@ class Processes:
         has_failed = True
         try:
             if self.rank and self.broadcast(None):
-                raise ProcessLost("The main process failed; its own error message says why.")
+                raise ProcessLost(f"The main process failed; {TOLD}")
             yield
             has_failed = False
         finally:
@@ -193,9 +201,37 @@ def local_processes() -> Processes:
     return groups[float(machines[state.process_index])]
 
 
+@cache
+def _permanent_group() -> Any:
+    """Return the group of all processes that lasts as long as they do; it is made while all of them are known to be there."""
+    group = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    watch_connections()
+    return group
+
+
+def new_group(ranks: Sequence[int] | None = None) -> Any:
+    """Return a new gloo group of some of the processes, by default of all. All processes must call this.
+
+    They first wait for one another in a group that is connected already: a new one would wait in vain for a process that has
+    ended.
+
+    Raises:
+        ProcessLost: Another process has ended.
+    """
+    with connection_errors():
+        distributed.barrier(_permanent_group())
+    group = distributed.new_group(None if ranks is None else list(ranks), backend="gloo", timeout=TIMEOUT)
+    watch_connections()
+    return group
+
+
 def _connect(state: Any, ranks: Sequence[int]) -> Processes:
-    """Make a group of some of the processes. All processes must call this, including those that do not belong to the group."""
-    group = distributed.new_group(list(ranks), backend="gloo", timeout=TIMEOUT)
+    """Return the processes of a new group of ``ranks``. All processes must call this, those outside it get one of their own.
+
+    Raises:
+        ProcessLost: Another process has ended.
+    """
+    group = new_group(ranks)
     return Processes(ranks.index(state.process_index), len(ranks), group) if state.process_index in ranks else Processes()
 
 
@@ -215,5 +251,5 @@ def connection_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
-        reason = first_line(error)
+        reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]  # without its place in torch, and advice
         raise ProcessLost(f"Another process of this training has ended or does not answer ({reason}).") from None
