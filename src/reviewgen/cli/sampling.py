@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.config import FOREIGN
+from reviewgen.config import FOREIGN, MAX_VOCABULARY, read_text
 from reviewgen.errors import ConfigError, DataError, quoted
 
 __all__ = [
@@ -128,9 +128,11 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = options.read_stdin() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        text = options.read_stdin(MAX_VOCABULARY) if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:

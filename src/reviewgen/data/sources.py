@@ -5,7 +5,7 @@ Every source becomes a ``TextStream``: its examples, and how they were read (tex
 
 import importlib.util
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
 
-_HEAD = 100  # records that the guess of the text column looks at
+_HEAD, _HEAD_CHARACTERS = 100, 1 << 24  # at most, of records that the guess of the text column looks at
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
 _SENTIMENTS = {"0": "negative", "1": "positive"}
 
@@ -59,7 +59,7 @@ def open_texts(
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file".
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
-        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
+        max_characters: The maximum number of characters of a text; a txt file that is one text may have a billion.
 
     Raises:
         DataError: The source is missing, unreadable, empty or lacks a column, or a text is too long.
@@ -73,7 +73,7 @@ def open_texts(
         opened.shard = replace(opened.shard, max_characters=max_characters)
         opened.records = opened.shard.records()
     records = raise_data_errors(opened.records, opened.name)
-    head = list(itertools.islice(records, _HEAD))
+    head = _read_head(records)
     if not head:
         raise DataError(f"{opened.name} holds no texts.")
     stream = choose_columns(
@@ -88,6 +88,20 @@ def open_texts(
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
     stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
     return stream
+
+
+def _read_head(records: Iterator[Any]) -> list[Any]:
+    """Return the first records, fewer if they are very long."""
+    head: list[Any] = []
+    size = 0
+    for record in itertools.islice(records, _HEAD):
+        head.append(record)
+        size += sum(
+            len(value) for value in (record.values() if isinstance(record, Mapping) else [record]) if isinstance(value, str)
+        )
+        if size > _HEAD_CHARACTERS:
+            break
+    return head
 
 
 def _open_records(source: Any, workspace: Path, documents: str) -> _Records:
