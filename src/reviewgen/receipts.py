@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from reviewgen.config import MAX_RECORD, GenerationConfig, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.inputs import open_input
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
 from reviewgen.version import __version__
@@ -139,7 +140,7 @@ def read_receipts(file: Path) -> Iterator[dict[str, Any]]:
 def _read_values(file: Path) -> Iterator[Any]:
     """Yield the value of a JSON file, or those of its lines; None for a line that is not JSON. Raises as ``read_receipts``."""
     try:
-        with file.open("rb") as stream:
+        with open_input(file) as stream:
             head = stream.read(MAX_RECORD)
             if len(head) < MAX_RECORD and (whole := _parse(head.decode("utf-8"))) is not None:
                 yield whole

@@ -19,7 +19,20 @@ FLOORS = {
     room: floor
     for floor, rooms in {
         0: ("version", "errors", "interrupts"),
-        1: ("names", "config", "compiled", "pictures", "pages", "storage", "scratch", "lock", "sentences", "hub_client", "web"),
+        1: (
+            "names",
+            "config",
+            "compiled",
+            "pictures",
+            "pages",
+            "storage",
+            "inputs",
+            "scratch",
+            "lock",
+            "sentences",
+            "hub_client",
+            "web",
+        ),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon", "scaffold"),
         3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),
@@ -44,6 +57,7 @@ LIGHT_ROOMS = {
     "names": set(),
     "config": set(),
     "registry": set(),
+    "inputs": set(),
     "storage": {"safetensors"},
 }
 """Rooms that import no heavy library, and their exceptions."""

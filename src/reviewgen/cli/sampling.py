@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.config import FOREIGN, MAX_VOCABULARY, read_text
+from reviewgen.config import FOREIGN, MAX_VOCABULARY
 from reviewgen.errors import ConfigError, DataError, quoted
+from reviewgen.inputs import open_input
 
 __all__ = [
     "DoSample",
@@ -128,7 +129,7 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = options.read_stdin(MAX_VOCABULARY) if str(file) == "-" else read_text(file, MAX_VOCABULARY, "utf-8-sig")
+        text = options.read_stdin(MAX_VOCABULARY) if str(file) == "-" else _read(file)
     except UnicodeDecodeError:
         raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
     except (OSError, ValueError) as error:
@@ -138,6 +139,14 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if not prompts:
         raise ConfigError(f"{file} has no prompts; write one a line.")
     return prompts
+
+
+def _read(file: Path) -> str:
+    with open_input(file) as stream:
+        content = stream.read(MAX_VOCABULARY + 1)
+    if len(content) > MAX_VOCABULARY:
+        raise ValueError(f"it is larger than {MAX_VOCABULARY >> 20} MB")
+    return content.decode("utf-8-sig")
 
 
 def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
-from reviewgen.data.pipes import spool_pipe
 from reviewgen.errors import DataError, storage_errors
+from reviewgen.inputs import is_pipe, open_input
 
 __all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
 
@@ -115,7 +115,7 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
     errors = 0
     for number, file in enumerate(files):
         target = workspace / f"{number:08d}{_suffix(file) or '.txt'}"
-        count, encoding = _prepare(spool_pipe(file, workspace / f"{number:08d}.pipe{file.suffix}"), kind, target)
+        count, encoding = _prepare(_spool_pipe(file, workspace / f"{number:08d}.pipe{file.suffix}"), kind, target)
         errors += count
         if encoding is not None:
             recognised.setdefault(encoding, []).append(file)
@@ -126,6 +126,19 @@ def prepare_files(files: list[Path], workspace: Path) -> PreparedFiles:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
     notes = [_note_encoding(encoding, files) for encoding, files in recognised.items()]
     return replace(prepared, decode_errors=errors, notes=notes)
+
+
+def _spool_pipe(file: Path, copy: Path) -> Path:
+    """Return a file itself, or a copy of what a pipe gives until its end: files are read more than once."""
+    if not is_pipe(file):
+        return file
+    try:
+        source = open_input(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}. Name a file of texts, or a pipe that is written to.") from None
+    with source, storage_errors(copy), copy.open("wb") as target:
+        shutil.copyfileobj(source, target, _CHUNK)
+    return copy
 
 
 def _note_encoding(encoding: str, files: list[Path]) -> str:

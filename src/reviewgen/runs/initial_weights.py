@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reviewgen.bundle.tensors import digest_of
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
+from reviewgen.inputs import is_pipe
 from reviewgen.protocols import LanguageModel, SupportsInitialWeights
 from reviewgen.storage import to_path
 
@@ -45,6 +46,8 @@ class InitialWeights:
         path = to_path("initial_weights", file)
         if not issubclass(model_class, SupportsInitialWeights):
             raise ConfigError(f"{name} cannot start from tensors of another source: leave out initial_weights.")
+        if is_pipe(path):
+            raise ConfigError(f"initial_weights must be a file, and {path} is a pipe or a device. Save the tensors in a file.")
         try:
             with safe_open(path, framework="numpy"):
                 pass

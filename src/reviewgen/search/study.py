@@ -15,6 +15,7 @@ import numpy as np
 
 from reviewgen.config import MAX_VOCABULARY, parse_json
 from reviewgen.errors import ConfigError, ReviewgenError, TrainingError, storage_errors
+from reviewgen.inputs import is_pipe
 from reviewgen.search.space import Choice, Range, Space
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ def _reading(file: Path | None) -> Iterator[None]:
     """Turn optuna's errors on a file that does not hold a study into one sentence."""
     try:
         with storage_errors(file):
+            if file is not None and is_pipe(file):
+                raise ConfigError(f"The trials are kept in a file, and {file} is a pipe or a device. Give a file.")
             if file is not None and file.exists():
                 _check_file(file)
             yield

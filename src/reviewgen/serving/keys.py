@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reviewgen.errors import ConfigError
+from reviewgen.inputs import open_input
 
 __all__ = ["ApiKeys", "read_keys"]
 
@@ -45,7 +47,8 @@ def read_keys(file: Path) -> tuple[ApiKeys, list[str]]:
         ConfigError: The file is missing or unreadable, holds no key, or a line that cannot be one.
     """
     try:
-        mode, content = file.stat().st_mode, file.read_bytes()[: _MAX_FILE + 1]
+        with open_input(file) as stream:
+            mode, content = os.fstat(stream.fileno()).st_mode, stream.read(_MAX_FILE + 1)
         lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except OSError as error:
         raise ConfigError(f"The file of API keys, {file}, cannot be read: {error.strerror}.") from None
