@@ -3,7 +3,7 @@
 ijson parses the file piece by piece, so that memory grows with the largest record and not with the file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from io import BufferedIOBase
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any
 
 import ijson
 
-from reviewgen.config import MAX_VALUES
+from reviewgen.config import MAX_DEPTH, MAX_VALUES
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS, too_long
 from reviewgen.errors import DataError
 
 __all__ = ["read_records"]
 
 _CHUNK = 1 << 16  # bytes
+_STARTS, _ENDS = {"start_map", "start_array"}, {"end_map", "end_array"}
 _MAX_ESCAPE = 6  # bytes of a character that is written as \u00e9
 _OTHER_COLUMNS = 1 << 20  # bytes
 
@@ -36,15 +37,39 @@ def read_records(path: Path, name: str, limit: int = MAX_TEXT_CHARACTERS) -> Ite
     number = 0
     with path.open("rb") as file:
         stream = _Bounded(file, name, limit)
-        prefix = "item" if file.peek(_CHUNK).lstrip().startswith(b"[") else ""
+        in_array = file.peek(_CHUNK).lstrip().startswith(b"[")
         try:
-            for record in ijson.items(stream, prefix, multiple_values=True, buf_size=_CHUNK):
+            for record in _build(ijson.basic_parse(stream, multiple_values=True, buf_size=_CHUNK), outer=int(in_array)):
                 number += 1
                 stream.start_record(number + 1)
                 yield _with_floats(record)
-        except ijson.JSONError as error:
+        except (ijson.JSONError, _TooDeep) as error:
             place = f"after record {number:,}" if number else "in the first record"
             raise DataError(f"{name} cannot be read: JSON parse error {place}: {_describe(error)}.") from None
+
+
+class _TooDeep(Exception):
+    """A record is nested too deeply."""
+
+
+def _build(events: Iterable[tuple[str, Any]], outer: int) -> Iterator[Any]:
+    """Yield the values that the events of a parser make up, at a depth of ``outer``; ijson's own ``items`` has no limit of depth."""
+    depth, builder = 0, ijson.ObjectBuilder()
+    for event, value in events:
+        if event in _STARTS:
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _TooDeep(f"it is nested more than {MAX_DEPTH} levels deep")
+            if depth <= outer:
+                continue
+        elif event in _ENDS:
+            depth -= 1
+            if depth < outer:
+                continue
+        builder.event(event, value)
+        if depth == outer:
+            yield builder.value
+            builder = ijson.ObjectBuilder()
 
 
 def _with_floats(record: Any) -> Any:

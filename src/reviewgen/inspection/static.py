@@ -7,7 +7,16 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, GenerationConfig, Preset, TrainingConfig, fields_of, from_dict, generation_config, read_text
+from reviewgen.config import (
+    MAX_RECORD,
+    GenerationConfig,
+    Preset,
+    TrainingConfig,
+    fields_of,
+    from_dict,
+    generation_config,
+    read_text,
+)
 from reviewgen.errors import BrokenPlugin, ConfigError, did_you_mean, quoted
 from reviewgen.names import split_distribution
 from reviewgen.registry import (
