@@ -53,7 +53,7 @@ class _TooDeep(Exception):
 
 
 def _build(events: Iterable[tuple[str, Any]], outer: int) -> Iterator[Any]:
-    """Yield the values that the events of a parser make up, at a depth of ``outer``; ijson's own ``items`` has no limit of depth."""
+    """Yield the values that the events of a parser make up, at a depth of ``outer``; ijson's ``items`` has no limit of depth."""
     depth, builder = 0, ijson.ObjectBuilder()
     for event, value in events:
         if event in _STARTS:
