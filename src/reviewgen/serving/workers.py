@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from prometheus_client.multiprocess import mark_process_dead
 
 from reviewgen.errors import ReviewgenError, WorkerError
+from reviewgen.scratch import temporary_folder
 from reviewgen.serving.server import ServerOptions, load_engines, make_app, run
 
 __all__ = ["run_workers"]
@@ -49,8 +49,8 @@ def run_workers(
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with tempfile.TemporaryDirectory(prefix="reviewgen-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    with temporary_folder() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         workers: list[BaseProcess] = []
         try:
             first, started = _start(options, listening, ended)
