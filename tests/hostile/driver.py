@@ -189,7 +189,7 @@ def _started(spec: str) -> Iterator[_Child]:
         ours, theirs = Pipe()
         folder = Path(scratch, "folder")
         folder.mkdir()
-        words = [sys.executable, "-m", "tests.hostile.child", spec, str(folder), str(theirs.fileno())]
+        words = [sys.executable, "-m", "tests.hostile.child", spec, str(folder), str(theirs.fileno()), str(os.getpid())]
         environment = {**os.environ, "REVIEWGEN_CACHE": str(Path(scratch, "cache")), "PYTHONPATH": _python_path()}
         with Path(scratch, "log").open("wb") as log:
             process = subprocess.Popen(

@@ -1,6 +1,10 @@
 """The driver finds planted faults, and goes on with the next case."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from tests.hostile.__main__ import main
 from tests.hostile.driver import fuzz
 
+ROOT = Path(__file__).parents[2]
 PLANTED = "tests.hostile.planted"
 
 
@@ -81,3 +86,24 @@ def test_a_failure_is_printed_with_the_command_that_repeats_it(capsys):
 def test_an_unknown_fuzzer_is_bad_usage(capsys):
     assert main(["--only", "folder"]) == 2
     assert "Unknown fuzzer 'folder'" in capsys.readouterr().err
+
+
+def test_a_killed_driver_leaves_no_process():
+    """Not even in the middle of a case, which has started another process."""
+    script = f"from tests.hostile.driver import fuzz\nfuzz('{PLANTED}:HANGS_WITH_A_CHILD', seed=11, cases=1, case_seconds=600)"
+    driver = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    try:
+        wait_for(lambda: len(psutil.Process(driver.pid).children(recursive=True)) == 2)
+        below = psutil.Process(driver.pid).children(recursive=True)
+    finally:
+        driver.kill()
+        driver.wait()
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert not alive
+
+
+def wait_for(holds):
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

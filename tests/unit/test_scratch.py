@@ -30,7 +30,7 @@ HOLD = """if True:
     with new_folder(Path(sys.argv[1]), overwrite=True) as folder:
         (folder / "file").write_text("half")
         print(folder, flush=True)
-        time.sleep(60)
+        time.sleep(600)
 """
 
 
