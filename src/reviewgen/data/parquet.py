@@ -56,7 +56,7 @@ def read_table(
 
 def _row_bytes(file: "ParquetFile", group: int, wanted: Sequence[str] | None, name: str, limit: int) -> float:
     """Return the bytes of a row of a row group, on average over its rows and without compression; raises as ``read_table``."""
-    meta, total = file.metadata.row_group(group), 0
+    meta, total = file.metadata.row_group(group), 0.0
     for number in range(meta.num_columns):
         column = meta.column(number)
         if wanted is not None and column.path_in_schema.partition(".")[0] not in wanted:
@@ -68,4 +68,4 @@ def _row_bytes(file: "ParquetFile", group: int, wanted: Sequence[str] | None, na
         if column.total_uncompressed_size > _MAX_UTF8 * limit * max(1, meta.num_rows):
             raise too_long(f"On average, a value of the column {column.path_in_schema!r} of {name}", limit)
         total += column.total_uncompressed_size
-    return total / max(1, meta.num_rows)
+    return total / max(1.0, float(meta.num_rows))
