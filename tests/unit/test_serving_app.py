@@ -914,15 +914,15 @@ def test_a_worker_that_lacks_a_model_does_not_serve(monkeypatch):
         leave_out("b", WorkerError("Its file is damaged."))
         return {"a": None}
 
-    said, served = [], []
+    served, (ours, theirs) = [], get_context("spawn").Pipe()
     monkeypatch.setattr(workers, "load_engines", load)
     monkeypatch.setattr(workers, "make_app", lambda *_: None)
     monkeypatch.setattr(workers, "run", lambda *_: served.append(True))
-    ready = SimpleNamespace(send=said.append)
-    workers._work(ServerOptions(sources={}), None, ready, ["a", "b"])
-    assert said == ["b cannot be loaded any more: Its file is damaged."] and not served
-    workers._work(ServerOptions(sources={}), None, ready, ["a"])
-    assert served == [True]
+    with socket.socket() as listening:
+        workers._work(ServerOptions(sources={}), listening, theirs, ["a", "b"])
+        assert ours.recv() == "b cannot be loaded any more: Its file is damaged." and not served
+        workers._work(ServerOptions(sources={}), listening, theirs, ["a"])
+        assert served == [True] and not ours.poll()
 
 
 class GrowingModel(SlowModel):

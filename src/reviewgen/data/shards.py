@@ -86,13 +86,13 @@ class Shard:
     def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
         files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
         if self.kind == "parquet":
-            parts = (read_table(Path(path), original, columns, self.span, limit) for path, original in files)
-            return itertools.chain.from_iterable(parts)
+            tables = (read_table(Path(path), original, columns, self.span, limit) for path, original in files)
+            return itertools.chain.from_iterable(tables)
         if self.kind == "csv":
             return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
         if self.kind == "text":
-            parts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
-            return itertools.chain.from_iterable(parts)
+            texts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
+            return itertools.chain.from_iterable(texts)
         return itertools.chain.from_iterable(read_records(Path(path), original, limit) for path, original in files)
 
 
