@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pytest
 
 from reviewgen.data.json_records import read_records
 from reviewgen.data.parquet import read_table
+from reviewgen.data.sources import open_texts
 from reviewgen.errors import DataError
 
 MEGABYTE = 1 << 20
@@ -174,3 +176,11 @@ def test_long_rows_are_read_few_at_a_time(tmp_path: Path) -> None:
     )
     assert list(read_table(tmp_path / "a.parquet", "a.parquet", ["n"])) == [{"n": row["n"]} for row in rows]
     assert list(read_table(tmp_path / "a.parquet", "a.parquet", span=(1, 2))) == rows[700:1400]
+
+
+def test_a_column_that_the_first_records_leave_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    rows = [{"text": f"text {number}"} | ({"stars": 5} if number > 500 else {}) for number in range(700)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stream = open_texts(file, Path(tempfile.mkdtemp(dir=tmp_path)), conditions=["stars"])
+    assert list(stream.examples) == [(row["text"], [row.get("stars")]) for row in rows]

@@ -219,7 +219,7 @@ def test_csv_files_as_users_have_them(write, read, data, texts):
         ("a.json", '[{"id": 1}]', "has no column of text; its columns are: id"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "cannot be read: JSON parse error"),
         ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "cannot be read: JSON parse error"),
-        ("a.jsonl", '["a", {"b": 1}]', "Text 2 of {path} is of type dict"),
+        ("a.jsonl", '"a"\n["b"\n', "cannot be read: JSON parse error after record 1: premature EOF."),
         ("a.parquet", b"PAR1garbage", "cannot be read"),
         ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
         ("a.parquet", b"garbage", "is not a parquet file"),
