@@ -11,6 +11,7 @@ Both have the same methods. They work on token ids; callers pass a function that
     base        what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
     matching    the compiled loops
     build       builds an index from the training text
+    shared      the same from windows that several processes have collected
     files       an index on disk, checked when it is read
 """
 

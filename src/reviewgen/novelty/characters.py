@@ -1,7 +1,8 @@
 """The copy rate in characters: the share of texts that stands in long spans of the training text. Independent of tokenizers.
 
 A copied span is at least ``length`` characters of a text that also occur in one training text. The windows of that length of the
-texts are hashed; then the training text is read once, block by block, with a rolling hash.
+texts are hashed, and their *anchors*, windows of half the length; then the training text is read once, block by block. Only every
+n-th anchor of it is looked up, such that each window has one of these inside; the windows around an anchor only if it may occur.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +66,8 @@ def _find_copied(texts: Sequence[str], training: Iterable[str], length: int) -> 
     codes, ends = _join(texts)
     starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
     hashes, windows = np.unique(_hash_windows(codes, length)[starts], return_inverse=True)
-    starts = starts[_find_hashes(hashes, training, length)[windows]]
+    anchors = _hash_windows(codes, _anchor(length))
+    starts = starts[_find_hashes(hashes, anchors, training, length)[windows]]
     depths = np.zeros(len(codes) + 1, np.int64)  # +1 where a copied window starts, -1 where one ends
     depths[starts] += 1
     depths[starts + length] -= 1
@@ -73,15 +75,23 @@ def _find_copied(texts: Sequence[str], training: Iterable[str], length: int) -> 
     return copied
 
 
-def _find_hashes(hashes: UInt64[np.ndarray, " H"], training: Iterable[str], length: int) -> Bool[np.ndarray, " H"]:
-    """Return for each of some hashes, sorted, whether a window of the training text has it."""
+def _anchor(length: int) -> int:
+    """Return the number of characters of an anchor."""
+    return (length + 1) // 2
+
+
+def _find_hashes(
+    hashes: UInt64[np.ndarray, " H"], anchors: UInt64[np.ndarray, " A"], training: Iterable[str], length: int
+) -> Bool[np.ndarray, " H"]:
+    """Return for each of some hashes, sorted, whether a window of the training text has it; ``anchors`` are of these windows."""
     found = np.zeros(len(hashes), np.bool_)
     bits = max(6, min(_MAX_FILTER_BITS, (_FILTER_FACTOR * len(hashes)).bit_length()))
     may_occur = np.zeros(1 << bits, np.bool_)
-    may_occur[hashes >> np.uint64(64 - bits)] = True
+    for each in (hashes, anchors):
+        may_occur[each >> np.uint64(64 - bits)] = True
     words = np.packbits(may_occur, bitorder="little").view("<u8").astype(np.uint64, copy=False)
     for texts in _batches(training, length) if len(hashes) else ():
-        find_windows(*_join(texts), length, hashes, words, np.uint64(64 - bits), found)
+        find_windows(*_join(texts), length, _anchor(length), hashes, words, np.uint64(64 - bits), found)
     return found
 
 

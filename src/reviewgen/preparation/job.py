@@ -110,6 +110,10 @@ class WorkFolder:
         """Return the path of a result."""
         return self.folder / kind / str(name)
 
+    def shard(self, number: int) -> Path:
+        """Return the folder of a shard of the store."""
+        return self.place("store/shards", f"{number:05d}")
+
     def open(self, facts: dict[str, Any], *, can_resume: bool) -> bool:
         """Lock the folder for this job; return whether an earlier try is resumed.
 

@@ -17,6 +17,7 @@ from reviewgen.data import workspace
 from reviewgen.data.cleaning import Cleaner, CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, fingerprint_texts, require_texts
 from reviewgen.data.shards import Shard
+from reviewgen.data.store import save_array
 from reviewgen.data.store_folder import StoreFolder
 from reviewgen.errors import DataError, StorageError
 from reviewgen.preparation import duplicates, leaks, near_duplicates, reading, splitting
@@ -77,9 +78,7 @@ class Run:
 
 
 def _save(look: Callable[[], np.ndarray], file: Path) -> None:
-    rows = look()
-    with file.open("wb") as stream:
-        np.save(stream, rows)
+    save_array(file, look())
 
 
 def run_job(job: Job, processes: Processes, watch: Watch) -> StoreFolder:
