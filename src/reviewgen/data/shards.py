@@ -1,6 +1,7 @@
 """Prepared files of one format as a stream of records, and in parts that several processes may read. Knows no columns.
 
-Parquet is read by pyarrow, row group by row group, and JSON by ``datasets``; text by ``documents`` and csv by ``delimited``.
+Parquet is read by pyarrow, row group by row group; text by ``documents``, csv by ``delimited``, JSON lines by ``json_lines`` and
+other JSON by ``datasets``.
 """
 
 import contextlib
@@ -12,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.data.delimited import read_rows
+from reviewgen.data.delimited import read_rows, row_spans
 from reviewgen.data.documents import read_texts
+from reviewgen.data.json_lines import is_json_lines, read_objects
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.spans import Span, spans_of
 from reviewgen.errors import DataError
@@ -56,7 +58,7 @@ class Shard:
         """Return the files in parts of about ``size`` bytes, in order; small files share a part, and large files have several."""
         size, parts, first, filled = size or _PART_BYTES, [], 0, 0
         for last, path in enumerate(self.paths, 1):
-            spans = spans_of(Path(path), self.kind, self.documents, size)
+            spans = self._spans(Path(path), self.originals[last - 1], size)
             if spans and first < last - 1:
                 parts.append(self._part(first, last - 1))
             parts += [self._part(last - 1, last, span) for span in spans]
@@ -67,6 +69,11 @@ class Shard:
                 parts.append(self._part(first, last))
                 first, filled = last, 0
         return parts
+
+    def _spans(self, path: Path, original: str, size: int) -> list[Span]:
+        if self.kind == "csv":
+            return row_spans(path, original, size)
+        return spans_of(path, self.kind, self.documents, size) if self.kind != "json" or is_json_lines(path) else []
 
     def _part(self, first: int, last: int, span: Span | None = None) -> "Shard":
         originals = self.originals[first:last]
@@ -91,18 +98,21 @@ class Shard:
             return _read_parquet(self.paths, columns, self.span)
         files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
         if self.kind == "csv":
-            return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
+            return itertools.chain.from_iterable(read_rows(Path(path), original, limit, self.span) for path, original in files)
         if self.kind == "text":
             parts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
             return itertools.chain.from_iterable(parts)
-        return _read_json(self.paths)
+        return itertools.chain.from_iterable(
+            read_objects(Path(path), original, limit, self.span) if is_json_lines(Path(path)) else _read_json(path)
+            for path, original in files
+        )
 
 
-def _read_json(paths: Sequence[str]) -> Iterator[Any]:
+def _read_json(path: str) -> Iterator[Any]:
     from datasets import load_dataset  # half a second
 
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
-    files = [glob.escape(path) for path in paths]  # datasets treats a path as a glob
+    files = [glob.escape(path)]  # datasets treats a path as a glob
     with _no_download_counts():
         yield from load_dataset("json", data_files={"train": files}, split="train", streaming=True)
 
