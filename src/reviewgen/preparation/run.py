@@ -16,6 +16,7 @@ import numpy as np
 from reviewgen.data import workspace
 from reviewgen.data.cleaning import Cleaner, CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, fingerprint_texts, require_texts
+from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.shards import Shard
 from reviewgen.data.store import save_array
 from reviewgen.data.store_folder import StoreFolder
@@ -159,7 +160,7 @@ def _read_stream(run: Run, number: int) -> int:
     return reading.read_stream(stream, data, number > 0, lambda part, write: write_new(run.part(number, part).folder, write))
 
 
-def _clean(run: Run, number: int, shards: Sequence[Shard], part: int) -> None:
+def _clean(run: Run, number: int, shards: Sequence[Shard | HubShard], part: int) -> None:
     stream, data = run.sources[number].stream, run.job.plan.data
     write_new(run.part(number, part).folder, lambda folder: reading.clean_part(folder, shards[part], stream, data))
 
