@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from reviewgen.compiled.windows import WindowSet
 from reviewgen.novelty.build import build_index
-from reviewgen.novelty.characters import COPY_CHARACTERS, copied_share, copied_shares, copied_spans
+from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_share, copied_shares, copied_spans
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
@@ -34,6 +34,7 @@ __all__ = [
     "Index",
     "Novelty",
     "Span",
+    "TextWindows",
     "build_index",
     "copied_share",
     "copied_shares",
