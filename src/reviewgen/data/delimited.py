@@ -54,7 +54,7 @@ def row_spans(path: Path, name: str, size: int) -> list[Span]:
     """
     edges = edges_of(path, size)
     with path.open("rb") as file:
-        if not edges or file.readline().isspace():  # the header is not in the first line
+        if not edges or file.readline(_MAX_ROW).isspace():  # the header is not in the first line
             return []
     ends = find_row_ends(path, _find_separator(path, name), edges[1:-1])
     if ends is None:
