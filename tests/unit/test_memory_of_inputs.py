@@ -25,6 +25,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a failure is a MemoryError, and harms nobody else
 import numpy, pyarrow.parquet, reviewgen.search.study, reviewgen.runs.finished, reviewgen.cli.sampling
 from reviewgen.data import documents
+from reviewgen.data.json_lines import read_objects
 from reviewgen.data.json_records import read_records
 from reviewgen.data.parquet import read_table
 from reviewgen.errors import ReviewgenError
@@ -48,6 +49,7 @@ cases = {
     "string": lambda: list(read_records(folder / "string.json", "string.json", 1_000_000)),
     "brackets": lambda: list(read_records(folder / "brackets.json", "brackets.json")),
     "values": lambda: list(read_records(folder / "values.json", "values.json")),
+    "lines": lambda: list(read_objects(folder / "lines.jsonl", "lines.jsonl")),
     "packed cell": lambda: list(read_table(folder / "packed.parquet", "packed.parquet")),
     "cell": lambda: list(read_table(folder / "plain.parquet", "plain.parquet")),
     "document": lambda: list(documents.read_texts(folder / "string.json", "file")),
@@ -80,7 +82,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object,
         (folder / name).touch()
         os.truncate(folder / name, 3 << 30)
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, check=False, timeout=300)
-    for name in ("array.json", "string.json", "values.json", "plain.parquet"):
+    for name in ("array.json", "string.json", "lines.jsonl", "values.json", "plain.parquet"):
         (folder / name).unlink()
     assert done.returncode == 0, done.stderr
     return {name: (said, peak) for name, said, peak in map(json.loads, done.stdout.splitlines())}
@@ -92,6 +94,7 @@ def write_json(folder: Path) -> None:
         ("array.json", "[" + record, ", " + record, 10_000, "]"),
         ("string.json", '["', "x" * MEGABYTE, 50, '"]'),
         ("brackets.json", "", "[" * MEGABYTE, 10, ""),
+        ("lines.jsonl", '{"text": "a"}\n{"a": [', "[]," * MEGABYTE, 10, "0]}"),
         ("values.json", '{"a": [', "[]," * MEGABYTE, 10, ""),
     ):
         with (folder / name).open("w") as file:
@@ -117,6 +120,7 @@ SAID = {
     "string": "DataError: Record 1 of string.json has more than 1,000,000 characters",
     "brackets": "brackets.json cannot be read: JSON parse error in the first record: it is nested more than 64 levels deep.",
     "values": "DataError: values.json cannot be read: record 1 has more than 4,000,000 values.",
+    "lines": "DataError: lines.jsonl cannot be read: line 2 has more than 4,000,000 values.",
     "packed cell": "DataError: packed.parquet unpacks to more than 100 times its size in the column 'text': no text does.",
     "cell": "DataError: On average, a value of the column 'text' of plain.parquet has more than 10,000,000 characters",
     "document": "string.json has more than 10,000,000 characters, the limit for one text",

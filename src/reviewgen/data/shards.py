@@ -1,6 +1,7 @@
 """Prepared files of one format as a stream of records, and in parts that several processes may read. Knows no columns.
 
-Text is read by ``documents``, csv by ``delimited``, JSON by ``json_records`` and parquet by ``parquet``.
+Text is read by ``documents``, csv by ``delimited``, parquet by ``parquet``, JSON lines by ``json_lines`` and other JSON by
+``json_records``.
 """
 
 import itertools
@@ -9,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.data.delimited import read_rows
+from reviewgen.data.delimited import read_rows, row_spans
 from reviewgen.data.documents import read_texts
+from reviewgen.data.json_lines import is_json_lines, read_objects
 from reviewgen.data.json_records import read_records
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.parquet import read_table
@@ -53,7 +55,7 @@ class Shard:
         """Return the files in parts of about ``size`` bytes, in order; small files share a part, and large files have several."""
         size, parts, first, filled = size or _PART_BYTES, [], 0, 0
         for last, path in enumerate(self.paths, 1):
-            spans = spans_of(Path(path), self.kind, self.documents, size)
+            spans = self._spans(Path(path), self.originals[last - 1], size)
             if spans and first < last - 1:
                 parts.append(self._part(first, last - 1))
             parts += [self._part(last - 1, last, span) for span in spans]
@@ -64,6 +66,11 @@ class Shard:
                 parts.append(self._part(first, last))
                 first, filled = last, 0
         return parts
+
+    def _spans(self, path: Path, original: str, size: int) -> list[Span]:
+        if self.kind == "csv":
+            return row_spans(path, original, size)
+        return spans_of(path, self.kind, self.documents, size) if self.kind != "json" or is_json_lines(path) else []
 
     def _part(self, first: int, last: int, span: Span | None = None) -> "Shard":
         originals = self.originals[first:last]
@@ -89,11 +96,16 @@ class Shard:
             tables = (read_table(Path(path), original, columns, self.span, limit) for path, original in files)
             return itertools.chain.from_iterable(tables)
         if self.kind == "csv":
-            return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
+            return itertools.chain.from_iterable(read_rows(Path(path), original, limit, self.span) for path, original in files)
         if self.kind == "text":
             texts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
             return itertools.chain.from_iterable(texts)
-        return itertools.chain.from_iterable(read_records(Path(path), original, limit) for path, original in files)
+        return itertools.chain.from_iterable(
+            read_objects(Path(path), original, limit, self.span)
+            if is_json_lines(Path(path))
+            else read_records(Path(path), original, limit)
+            for path, original in files
+        )
 
 
 def raise_data_errors(records: Iterable[Any], name: str | Path) -> Iterator[Any]:

@@ -14,11 +14,11 @@ from reviewgen.data.columns import TextStream, choose_columns
 from reviewgen.data.delimited import read_header
 from reviewgen.data.documents import DOCUMENTS, file_layout
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.data.hub_shards import HubShard, open_dataset
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.data.urls import fetch_files, is_url
 from reviewgen.errors import ConfigError, DataError, HubError, quoted
-from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
@@ -37,6 +37,7 @@ class _Records:
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
     shard: Shard | None = None
+    hub: HubShard | None = None
 
 
 def open_texts(
@@ -86,6 +87,7 @@ def open_texts(
         max_characters=None if documents == "file" else max_characters,
     )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
+    stream.hub = None if opened.hub is None else replace(opened.hub, max_characters=max_characters)
     stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
     return stream
 
@@ -203,18 +205,21 @@ def _note_layout(files: PreparedFiles, documents: str) -> list[str]:
 def _open_hub(hub: HubSource, documents: str) -> _Records:
     """Stream a Hub dataset: its train split, or its first split if it has no train."""
     _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
-    from datasets import load_dataset
+    from huggingface_hub import HfApi
 
-    guard_client()
     try:
-        splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
+        splits = open_dataset(hub.repo_id, hub.revision)
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {cause}") from None
     split = "train" if "train" in splits else next(iter(splits))
     others = [name for name in splits if name != split]
     notes = [f"Split {split!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others else []
-    return _Records(f"hf://{hub.repo_id}", splits[split], notes=notes)
+    name, count = f"hf://{hub.repo_id}", splits[split].num_shards
+    if count == 1:
+        return _Records(name, splits[split], notes=notes)
+    commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha or ""
+    return _Records(name, splits[split], notes=notes, hub=HubShard(name, hub.repo_id, commit, split, 0, count))
 
 
 def _open_object(source: Any, workspace: Path, documents: str) -> _Records:
