@@ -49,9 +49,12 @@ def main(spec: str, folder: str, descriptor: str, driver: str) -> None:
 
 
 def _follow(driver: int) -> None:
-    """Wait until the driver has ended, and end this session."""
+    """Wait until the driver has ended; end all that this process has started, also in sessions of their own, and this session."""
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(driver).wait()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     if os.getsid(0) == os.getpid():  # as the driver starts it: no process of others is in its group
         os.killpg(0, signal.SIGKILL)
 

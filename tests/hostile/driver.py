@@ -170,6 +170,10 @@ class _Child:
     def stop(self) -> None:
         """End the process with all that it has started."""
         self.stopped = True
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):  # some lead sessions of their own
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

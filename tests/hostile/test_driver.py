@@ -52,8 +52,9 @@ def test_a_case_that_hangs_is_ended_and_says_where_it_was():
     assert "in fault" in failure.outcome.detail
 
 
-def test_what_a_hanging_case_has_started_is_ended_with_it():
-    the_failure(planted("HANGS_WITH_A_CHILD", case_seconds=2))
+@pytest.mark.parametrize("name", ["HANGS_WITH_A_CHILD", "HANGS_WITH_A_SESSION"])
+def test_what_a_hanging_case_has_started_is_ended_with_it(name):
+    the_failure(planted(name, case_seconds=2))
     words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert not [one for one in words if f"planted-{os.getpid()}" in one]
 
@@ -88,9 +89,10 @@ def test_an_unknown_fuzzer_is_bad_usage(capsys):
     assert "Unknown fuzzer 'folder'" in capsys.readouterr().err
 
 
-def test_a_killed_driver_leaves_no_process():
+@pytest.mark.parametrize("name", ["HANGS_WITH_A_CHILD", "HANGS_WITH_A_SESSION"])
+def test_a_killed_driver_leaves_no_process(name):
     """Not even in the middle of a case, which has started another process."""
-    script = f"from tests.hostile.driver import fuzz\nfuzz('{PLANTED}:HANGS_WITH_A_CHILD', seed=11, cases=1, case_seconds=600)"
+    script = f"from tests.hostile.driver import fuzz\nfuzz('{PLANTED}:{name}', seed=11, cases=1, case_seconds=600)"
     driver = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
     try:
         wait_for(lambda: len(psutil.Process(driver.pid).children(recursive=True)) == 2)
