@@ -74,7 +74,7 @@ def get(url: str) -> bytes:
     Raises:
         OSError: It cannot be reached, or the status is not 200.
     """
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url, timeout=300) as answer:
         return bytes(answer.read())
 
 
@@ -82,5 +82,5 @@ def post(url: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = 
     """Return the JSON answer to a JSON request."""
     fields = {"Content-Type": "application/json", **(headers or {})}
     request = urllib.request.Request(url, json.dumps(body).encode(), fields)
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)

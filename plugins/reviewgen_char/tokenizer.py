@@ -18,7 +18,6 @@ the vocabulary is read from JSON; the fallback encodes them. Must not know any m
 
 import codecs
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -69,22 +68,26 @@ class CharTokenizer:
         highest = int(self._codes[-1]) if characters else -1
         self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)  # by code point; the last entry is for all higher ones
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
+        ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]  # no character has the id of bos
+        self._ascii = bytes(ascii_ids) + bytes(128)
 
     @classmethod
     def train(cls, texts: Iterable[str], config: CharConfig) -> "CharTokenizer":
         """Return a tokenizer with all characters of the texts, which are iterated once."""
-        seen = np.zeros(sys.maxunicode + 1, np.bool_)  # by code point
+        seen, seen_ascii = set[str](), b""
         for text in texts:
-            seen[_to_codes(text)] = True
-        seen[0xD800:0xE000] = False  # surrogates
-        return cls(_to_text(np.flatnonzero(seen).astype("<u4")))
+            new = text.encode("utf-8", "surrogatepass").translate(None, seen_ascii)  # faster than a set of each text
+            if not seen.issuperset(rest := new.decode("utf-8", "surrogatepass")):
+                seen.update(rest)
+                seen_ascii = "".join(filter(str.isascii, seen)).encode()
+        return cls("".join(sorted(character for character in seen if not _is_surrogate(character))))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
         ids: list[int] = self._encode(text).tolist()
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32] | NDArray[np.uint8]]:
         """Return the ids of each text, as arrays."""
         return [self._encode(text) for text in texts]
 
@@ -136,7 +139,11 @@ class CharTokenizer:
             raise BundleError(f"{path} is damaged: it is not a JSON file. Save or download the model again.") from None
         return cls(_checked_characters(path, content))
 
-    def _encode(self, text: str) -> NDArray[np.int32]:
+    def _encode(self, text: str) -> NDArray[np.int32] | NDArray[np.uint8]:
+        if text.isascii():  # most texts; ids of ASCII characters fit into a byte
+            translated = text.encode().translate(self._ascii)
+            if BOS not in translated:
+                return np.frombuffer(translated, np.uint8)
         codes = _to_codes(text)
         ids = self._ids[np.minimum(codes, len(self._ids) - 1)]
         unknown = ids == UNKNOWN

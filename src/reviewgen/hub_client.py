@@ -53,8 +53,10 @@ _rules: ContextVar[_Rules | None] = ContextVar("reviewgen_hub_rules", default=No
 def guard_client() -> None:
     """Let the client of this process refuse headers that would leave its cache folder; the user's own client factory is kept."""
     from huggingface_hub import get_session, set_client_factory
-    from huggingface_hub.utils import _http  # it has no public name for the factory in use
+    from huggingface_hub.utils import _http
 
+    # No public name gives the factory in use. Hooks on the present client alone would be lost: after an error of TLS, which a
+    # server can cause, the library closes it and makes another one, in the middle of a download.
     with _lock:
         if _check_response in get_session().event_hooks["response"]:
             return

@@ -84,7 +84,7 @@ def is_foreign(file: Path) -> bool:
 def read_holder(file: Path) -> int | None:
     """Return the process id of the holder of a lock, or None if it is not known."""
     try:
-        return int(_pid_file(file).read_text(encoding="ascii"))
+        return int(_head(_pid_file(file)))
     except (OSError, ValueError):
         return None
 

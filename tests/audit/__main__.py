@@ -18,7 +18,7 @@ def main() -> int:
     problems = [*_licences(console), *_vulnerabilities()]
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False)
-    console.print(f"{len(problems)} problems")
+    console.print(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}")
     return int(bool(problems))
 
 

@@ -1,9 +1,10 @@
 """``reviewgen prepare`` on a large corpus: MB/s of a rank for char, two ranks beside one, and the memory of a rank.
 
 Targets, on idle cores: 20 MB/s a rank; two ranks 1.8 times as fast as one; a peak of memory that grows by 10 % at most from a
-tenth of the corpus to the whole. ``python -m tests.benchmarks.preparing 2000`` writes 2 GB of txt; 200 MB are the default. The
-texts are synthetic: words drawn by Zipf's law, 20 to 360 a text. MB are 10^6 bytes. A rank uses one thread.
-Where other programs hold the cores, CPU seconds say more than MB/s.
+tenth of the corpus to the whole. ``python -m tests.benchmarks.preparing 2000`` writes 2 GB of txt; 200 MB are the default. A
+second number is the maximum number of ranks, 2 by default. The texts are synthetic: words drawn by Zipf's law, 20 to 360 a
+text, and from 50 MB on the same texts with other letters. MB are 10^6 bytes. A rank uses one thread. Where other programs hold
+the cores, MB a CPU second (user and system) say more than MB/s.
 """
 
 import os
@@ -14,6 +15,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+DRAWN = 50.0  # megabytes; the rest are the same texts with other letters
 
 RANK = """
 import os, resource, sys, time
@@ -37,6 +40,21 @@ if os.environ.get("RANK", "0") == "0":
 
 def write(file: Path, megabytes: float) -> float:
     """Write about so many megabytes of texts, a line each; return how many they are."""
+    first = min(megabytes, DRAWN)
+    written = draw_texts(file, first)
+    content = file.read_bytes()
+    letters = b"abcdefghijklmnopqrstuvwxyz"
+    with file.open("ab") as stream:
+        for turn in range(1, round(megabytes / first)):
+            turned = letters[turn % 26 :] + letters[: turn % 26]
+            if turn >= 26:
+                turned = turned[::-1]
+            written += stream.write(content.translate(bytes.maketrans(letters, turned))) / 1e6
+    return written
+
+
+def draw_texts(file: Path, megabytes: float) -> float:
+    """Write texts of words drawn by Zipf's law."""
     draw, written = np.random.default_rng(0), 0
     letters = np.array(list("etaoinshrdlucmfw"))
     words = np.array(["".join(draw.choice(letters, draw.integers(2, 10))) for _ in range(50_000)], object)
@@ -67,20 +85,24 @@ def measure(file: Path, out: Path, ranks: int) -> tuple[float, float, float, flo
 
 
 def main() -> None:
-    """Print one line for each corpus and number of ranks."""
-    megabytes = float(sys.argv[1]) if sys.argv[1:] else 200.0
+    """Print two lines for each corpus and number of ranks."""
+    megabytes, most = (float(sys.argv[1]) if sys.argv[1:] else 200.0), (int(sys.argv[2]) if sys.argv[2:] else 2)
     peaks, speeds = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for size, ranks in ((megabytes / 10, 1), (megabytes, 1), (megabytes, 2)):
+        for size, ranks in ((megabytes / 10, 1), *((megabytes, ranks) for ranks in range(1, most + 1))):
             file = folder / f"{size:.0f}.txt"
             written = write(file, size) if not file.exists() else file.stat().st_size / 1e6
             seconds, cpu, before, peak, steps = measure(file, folder / f"store-{size:.0f}-{ranks}", ranks)
             peaks.append(peak)
             speeds.append(written / seconds)
-            print(f"{written:6.0f} MB, {ranks} rank(s): {written / seconds:5.1f} MB/s; the first rank: {cpu:.1f} s of CPU")
+            print(
+                f"{written:6.0f} MB, {ranks} rank(s): {written / seconds:5.1f} MB/s; {written / cpu / ranks:.1f} MB a CPU second"
+            )
             print(f"           memory {before:.0f} MB, {peak:.0f} MB at its peak; CPU seconds: {steps}", flush=True)
-    print(f"Two ranks are {speeds[2] / speeds[1]:.2f} times as fast as one; the peak is {peaks[1] / peaks[0]:.2f} of a tenth's.")
+    if most > 1:
+        print(f"{most} ranks are {speeds[-1] / speeds[1]:.2f} times as fast as one.")
+    print(f"The peak is {peaks[1] / peaks[0]:.2f} of a tenth's.")
 
 
 if __name__ == "__main__":

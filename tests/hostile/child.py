@@ -1,14 +1,16 @@
-"""The process that a fuzzer runs in: ``python -m tests.hostile.child MODULE[:NAME] FOLDER DESCRIPTOR``.
+"""The process that a fuzzer runs in: ``python -m tests.hostile.child MODULE[:NAME] FOLDER DESCRIPTOR DRIVER``.
 
 It receives seeds over a socket that it inherits, and answers each with the outcome, the seconds and the memory of the case.
-SIGUSR1 makes it print where it is, for a case that hangs.
+SIGUSR1 makes it print where it is, for a case that hangs. When the process DRIVER ends, it ends with all that it has started.
 """
 
 import contextlib
 import faulthandler
 import importlib
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -28,8 +30,9 @@ def load(spec: str) -> Fuzzer:
     return fuzzer
 
 
-def main(spec: str, folder: str, descriptor: str) -> None:
+def main(spec: str, folder: str, descriptor: str, driver: str) -> None:
     """Prepare, and try the case of each seed that arrives, until the other side closes the connection."""
+    threading.Thread(target=_follow, args=(int(driver),), daemon=True).start()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     connection = Connection(int(descriptor))
@@ -43,6 +46,17 @@ def main(spec: str, folder: str, descriptor: str) -> None:
                 connection.send(_try(fuzzer, connection.recv(), base))
     finally:
         fuzzer.close()
+
+
+def _follow(driver: int) -> None:
+    """Wait until the driver has ended; end all that this process has started, also in sessions of their own, and this session."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(driver).wait()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    if os.getsid(0) == os.getpid():  # as the driver starts it: no process of others is in its group
+        os.killpg(0, signal.SIGKILL)
 
 
 def _try(fuzzer: Fuzzer, seed: int, base: int) -> Tried:

@@ -170,6 +170,10 @@ class _Child:
     def stop(self) -> None:
         """End the process with all that it has started."""
         self.stopped = True
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):  # some lead sessions of their own
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -189,7 +193,7 @@ def _started(spec: str) -> Iterator[_Child]:
         ours, theirs = Pipe()
         folder = Path(scratch, "folder")
         folder.mkdir()
-        words = [sys.executable, "-m", "tests.hostile.child", spec, str(folder), str(theirs.fileno())]
+        words = [sys.executable, "-m", "tests.hostile.child", spec, str(folder), str(theirs.fileno()), str(os.getpid())]
         environment = {**os.environ, "REVIEWGEN_CACHE": str(Path(scratch, "cache")), "PYTHONPATH": _python_path()}
         with Path(scratch, "log").open("wb") as log:
             process = subprocess.Popen(

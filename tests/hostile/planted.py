@@ -53,8 +53,13 @@ class _Hangs(_Planted):
 
 
 class _HangsWithAChild(_Planted):
+    def __init__(self, in_session: bool) -> None:
+        self.in_session = in_session  # whether the child leads a session of its own, as a server of ours does
+
     def fault(self, seed: int) -> None:
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(3600)", f"planted-{os.getppid()}"])
+        subprocess.run(
+            [sys.executable, "-c", "import time; time.sleep(3600)", f"planted-{os.getppid()}"], start_new_session=self.in_session
+        )
 
 
 class _Crashes(_Planted):
@@ -91,7 +96,8 @@ CLEAN = _Planted()
 RAISES = _Raises()
 EXITS = _Exits()
 HANGS = _Hangs()
-HANGS_WITH_A_CHILD = _HangsWithAChild()
+HANGS_WITH_A_CHILD = _HangsWithAChild(False)
+HANGS_WITH_A_SESSION = _HangsWithAChild(True)
 CRASHES = _Crashes()
 GROWS = _Grows()
 GROWS_FOR_EVER = _GrowsForEver()

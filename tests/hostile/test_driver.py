@@ -1,6 +1,10 @@
 """The driver finds planted faults, and goes on with the next case."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from tests.hostile.__main__ import main
 from tests.hostile.driver import fuzz
 
+ROOT = Path(__file__).parents[2]
 PLANTED = "tests.hostile.planted"
 
 
@@ -47,8 +52,9 @@ def test_a_case_that_hangs_is_ended_and_says_where_it_was():
     assert "in fault" in failure.outcome.detail
 
 
-def test_what_a_hanging_case_has_started_is_ended_with_it():
-    the_failure(planted("HANGS_WITH_A_CHILD", case_seconds=2))
+@pytest.mark.parametrize("name", ["HANGS_WITH_A_CHILD", "HANGS_WITH_A_SESSION"])
+def test_what_a_hanging_case_has_started_is_ended_with_it(name):
+    the_failure(planted(name, case_seconds=2))
     words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     assert not [one for one in words if f"planted-{os.getpid()}" in one]
 
@@ -81,3 +87,25 @@ def test_a_failure_is_printed_with_the_command_that_repeats_it(capsys):
 def test_an_unknown_fuzzer_is_bad_usage(capsys):
     assert main(["--only", "folder"]) == 2
     assert "Unknown fuzzer 'folder'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["HANGS_WITH_A_CHILD", "HANGS_WITH_A_SESSION"])
+def test_a_killed_driver_leaves_no_process(name):
+    """Not even in the middle of a case, which has started another process."""
+    script = f"from tests.hostile.driver import fuzz\nfuzz('{PLANTED}:{name}', seed=11, cases=1, case_seconds=600)"
+    driver = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    try:
+        wait_for(lambda: len(psutil.Process(driver.pid).children(recursive=True)) == 2)
+        below = psutil.Process(driver.pid).children(recursive=True)
+    finally:
+        driver.kill()
+        driver.wait()
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert not alive
+
+
+def wait_for(holds):
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -16,6 +16,8 @@ from reviewgen.serving.server import make_server, open_socket
 from reviewgen.serving.service import Service
 from tests.unit.fakes import LETTERS, TableModel, review_model, table
 
+PATIENCE = 300.0  # seconds that a test waits for what comes within one on an idle machine
+
 
 class SlowModel(TableModel):
     """Takes some time for each token, and never ends a text."""
@@ -46,7 +48,7 @@ class LiveServer:
 
     def __init__(self, url: str, service: Service, server: Any) -> None:
         self.url, self.service, self.server = url, service, server
-        self.http = httpx.Client(base_url=url, timeout=60)
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE)
 
     def complete(self, **fields: Any) -> httpx.Response:
         """Ask for a completion."""
@@ -57,7 +59,7 @@ class LiveServer:
         stats = [engine.stats() for engine in self.service.engines.values()]
         return sum(each.live_rows + each.waiting_rows + each.offline_rows for each in stats)
 
-    def wait_until_idle(self, seconds: float = 20) -> None:
+    def wait_until_idle(self, seconds: float = PATIENCE) -> None:
         """Wait until no text is in progress."""
         wait_for(lambda: self.live_rows() == 0, seconds)
 
@@ -80,7 +82,7 @@ def serve(models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = 
     assert not thread.is_alive()
 
 
-def wait_for(holds: Any, seconds: float = 20) -> None:
+def wait_for(holds: Any, seconds: float = PATIENCE) -> None:
     """Wait until something holds."""
     until = time.monotonic() + seconds
     while not holds():

@@ -245,7 +245,7 @@ def test_an_interrupted_run_leaves_a_loadable_model(folder, tmp_path, name):
     next(line for line in process.stderr if "held out" in line)
     time.sleep(0.3)
     process.send_signal(getattr(signal, name))
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Interrupted; saving the best weights so far." in rest
     assert "Traceback" not in rest
@@ -261,7 +261,7 @@ def test_an_interrupt_before_training_writes_nothing(folder, tmp_path):
     with fifo.open("w"):  # waits until the command reads
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "nothing was saved" in said
     assert not (tmp_path / "o").exists()

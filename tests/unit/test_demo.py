@@ -126,7 +126,7 @@ def test_a_text_that_is_being_written_does_not_hold_up_the_end(tmp_path):
 
     with serving(["demo", "lstm-char", "--no-browser"], tmp_path / "log") as said:
         body = {"model": "lstm-char", "prompt": ["The"] * 64, "max_tokens": 4000, "stream": True, "stop": "no such text"}
-        with httpx.stream("POST", f"{said['url']}v1/completions", json=body, timeout=60) as answer:
+        with httpx.stream("POST", f"{said['url']}v1/completions", json=body, timeout=300) as answer:
             pieces = answer.iter_raw()
             next(pieces)
             said["process"].send_signal(signal.SIGINT)

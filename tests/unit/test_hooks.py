@@ -248,7 +248,7 @@ def test_a_prompt_is_skipped_whole(prompt: str, capsys: pytest.CaptureFixture[st
 def test_a_text_iterator_streamer_ends(length: int) -> None:
     for prompt in ("", "the mov", "the "):
         model = review_model(TableModel(table(WORD.vocab_size, eos=-2.0)), WORD)
-        streamer = TextIteratorStreamer(WORD, timeout=20.0)
+        streamer = TextIteratorStreamer(WORD, timeout=300.0)
         given = {"seed": 1, "max_new_tokens": length}
         thread = threading.Thread(target=model.generate_one, args=(prompt,), kwargs={**given, "streamer": streamer})
         thread.start()

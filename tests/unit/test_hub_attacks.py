@@ -162,6 +162,8 @@ assert client.event_hooks["response"] == [hub_client._check_response]
 huggingface_hub.set_client_factory(make)
 with hub_client.restrict_client():
     assert hub_client._check_response in huggingface_hub.get_session().event_hooks["response"]
+    huggingface_hub.close_session()  # as the library does after an error of TLS, before it tries again
+    assert hub_client._check_response in huggingface_hub.get_session().event_hooks["response"]
 """
     done = run_python(["-c", script], cwd=tmp_path)
     assert done.returncode == 0, done.stderr

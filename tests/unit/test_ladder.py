@@ -47,7 +47,7 @@ def test_the_notebook_runs(monkeypatch: Any) -> None:
     book = nbformat.read(LADDER, 4)
     for cell in book.cells:
         cell.outputs = []
-    nbclient.NotebookClient(book, timeout=200, kernel_name="python3").execute()
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3").execute()
     printed = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
     assert "60 reviews to train on" in printed
     assert re.search(r"relu: 2 steps, diverged", printed) and re.search(r"tanh: 3 steps, all steps taken", printed)

@@ -115,6 +115,21 @@ def test_the_lanes_of_all_processes_are_those_of_one(shape, world_size):
         assert np.array_equal(whole.targets, np.concatenate([piece.targets for piece in pieces]))
 
 
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_a_process_reads_the_texts_of_its_lanes_only(world_size, monkeypatch):
+    """A text that two lanes share is read by both of their processes; no other is read twice in an epoch."""
+    texts, read, document = marked_texts([7] * 300), [], TokenStore.document
+    monkeypatch.setattr(TokenStore, "document", lambda store, number: read.append(number) or document(store, number))
+    every = []
+    for rank in range(world_size):
+        read.clear()
+        epoch_of(cut(texts, lanes=3, bptt=1000, rank=rank, world_size=world_size))
+        every.append(set(read))
+    assert len(set().union(*every)) >= 298  # what is left over of the division into lanes is read in another epoch
+    assert sum(map(len, every)) <= 300 + 2 * 3 * world_size
+    assert max(map(len, every)) <= 300 / world_size + 2 * 3
+
+
 def test_the_last_target_of_a_step_is_the_first_id_of_the_next():
     made = cut(marked_texts([7, 0, 12, 30, 3] * 9), lanes=4, bptt=5)
     for step, following in itertools.pairwise(epoch_of(made)):

@@ -146,7 +146,7 @@ def ask(hub: LoopbackHub, path: str, method: str = "GET", **headers: str) -> tup
     request = urllib.request.Request(hub.endpoint + path, method=method, headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=10) as response:
+        with opener.open(request, timeout=60) as response:
             return response.status, response.read(), response.headers
     except urllib.error.HTTPError as error:
         with error:

@@ -16,6 +16,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.bundle import read_bundle
 from reviewgen.bundle import write as bundle_write
+from reviewgen.bundle.manifest import write_manifest
 from reviewgen.bundle.write import copy_bundle
 from reviewgen.errors import BundleError, ConfigError, OutputExists
 from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
@@ -291,3 +292,16 @@ def test_the_shipped_weights_have_manifests(name: str) -> None:
     assert folder is not None
     files = [path.name for path in folder.iterdir() if path.name[:1] not in "._" and path.suffix in (".json", ".safetensors")]
     assert manifest(folder) == by_hand(folder, [name for name in files if name != "manifest.json"])
+
+
+def test_a_plot_reads_the_record_as_it_was_saved(saved: Path, tmp_path: Path) -> None:
+    """It loads neither weights nor tokenizer, so it compares the one file that it reads."""
+    picture = tmp_path / "curves.svg"
+    flip(saved / "model.safetensors", 1_000)
+    assert reviewgen.plot_training([saved], picture)
+    file = saved / "training.json"
+    file.write_text(file.read_text().replace('"steps": ', '"steps": 1'))
+    with pytest.raises(BundleError, match=r"training\.json of .* has changed since the model was saved"):
+        reviewgen.plot_training([saved], picture, overwrite=True)
+    write_manifest(saved)
+    assert reviewgen.plot_training([saved], picture, overwrite=True)

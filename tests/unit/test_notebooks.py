@@ -249,7 +249,7 @@ def run_cells(*sources: str) -> tuple[list[Any], list[str]]:
             return super().process_message(message, cell, index)
 
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    Client(book, timeout=120, kernel_name="python3").execute()
+    Client(book, timeout=600, kernel_name="python3").execute()
     return [cell.outputs for cell in book.cells], updates
 
 

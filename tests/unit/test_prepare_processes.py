@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+import reviewgen
 from reviewgen.preparation.prepare import prepare_store
 from tests.unit.fakes import launcher
-from tests.unit.test_prepare import files_of, texts
+from tests.unit.test_prepare import SMALL as TRAINING
+from tests.unit.test_prepare import facts_of, files_of, texts, write_csv
 
 SMALL = {
     "reviewgen.data.spans._MIN_BYTES": 1,
@@ -29,17 +31,20 @@ SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "txt": ("*.txt", {}),
     "parquet": ("rows.parquet", {"conditions": ["stars"], "decontaminate": 30}),
     "small": ("small.txt", {}),
+    "csv": ("rows.csv", {}),
+    "jsonl": ("rows.jsonl", {"conditions": ["stars"]}),
     "list": ([f"a review, number {number}" for number in range(200)], {}),
 }
 """The sources of the stores, and the options that read them."""
 
 SCRIPT = """
-import contextlib, importlib, io, json, os, signal, sys, time
+import contextlib, errno, importlib, io, json, os, signal, sys, time
+import reviewgen
 from reviewgen.cli import main
 from reviewgen.errors import ReviewgenError
-from reviewgen.preparation import prepare, run
+from reviewgen.preparation import job, prepare, run
 
-rank, (small, sources) = int(os.environ["RANK"]), json.load(open("settings.json"))
+rank, (small, sources, training) = int(os.environ["RANK"]), json.load(open("settings.json"))
 for name, value in small.items():
     module, _, attribute = name.rpartition(".")
     setattr(importlib.import_module(module), attribute, value)
@@ -56,6 +61,9 @@ def counted(*arguments):
     return clean(*arguments)
 
 run._clean = counted
+
+def fails(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def prepared(name, source, **options):
     global store
@@ -77,11 +85,32 @@ def command(name, source, *options):
             status = end.code
     facts[name] = {"status": status, "stderr": problem.getvalue()}
 
+@contextlib.contextmanager
+def changed(on, module, name, value):
+    before = getattr(module, name)
+    if rank == on:
+        setattr(module, name, value)
+    yield
+    setattr(module, name, before)
+
 for name, (source, options) in sources.items():
     prepared(name, source, **options)
+with changed(2, time, "time", lambda: 1e9):
+    prepared("clocks", *sources["parquet"][:1], **sources["parquet"][1])
+for name, source in (("store", "many/csv"), ("texts", "rows.csv")):
+    model = reviewgen.train("gru-char", source, progress=False, **training)
+    if rank == 0:
+        model.save_pretrained(f"trained/{name}")
 command("broken", "[12].csv")
 command("different", "*.txt", *["--lowercase"][:rank])
 command("unknown", "*.txt", *["--near-duplicates", "7"][: 2 * (rank == 2)])
+command("tokenizers", "*.txt", *["--preset", "gru-word"][: 2 * (rank == 1)])
+with changed(1, job, "__version__", "0.0.1"):
+    command("versions", "*.txt")
+with changed(0, job, "source_digest", lambda *_: "other"):
+    command("code", "*.txt")
+with changed(2, run, "_clean", fails):
+    command("full", "*.txt")
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
 prepared("killed", "*.txt")
@@ -100,7 +129,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
             _write_sources(folder)
             own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
             command = [*launcher(3), "script.py"]
-            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600)
             (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
     status, ended, said = json.loads((folder / "launched.json").read_text())
     assert (folder / "facts.0.json").exists(), said
@@ -125,11 +154,15 @@ def alone(launched: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
 def _write_sources(folder: Path) -> None:
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-    (folder / "settings.json").write_text(json.dumps([SMALL, SOURCES]), encoding="utf-8")
+    (folder / "settings.json").write_text(json.dumps([SMALL, SOURCES, TRAINING]), encoding="utf-8")
     rows = texts(900)
     (folder / "a.txt").write_text("\n".join(rows[:700]), encoding="utf-8")  # large: it is cut
     (folder / "b.txt").write_text("\n".join(rows[600:]), encoding="utf-8")
     (folder / "small.txt").write_text("\n".join(rows[:20]), encoding="utf-8")
+    (folder / "blank.txt").write_text("\n" * 9000)  # parts without texts
+    write_csv(folder / "rows.csv", [row.replace(" a ", "\n") for row in rows])
+    lines = [json.dumps({"text": row, "stars": len(row) % 5}) for row in rows]
+    (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     table = pa.table({"text": rows, "stars": [len(row) % 5 for row in rows]})
     pq.write_table(table, folder / "rows.parquet", row_group_size=50, compression="none")
     for number in (1, 2):
@@ -137,13 +170,13 @@ def _write_sources(folder: Path) -> None:
         (folder / f"{number}.csv").write_text("stars,text\n" + "\n".join(lines), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["txt", "parquet", "small", "list"])
+@pytest.mark.parametrize("name", list(SOURCES))
 def test_three_processes_make_what_one_makes(name: str, launched: Any, alone: Callable[[str, str], Path]) -> None:
     assert files_of(launched.folder / "many" / name) == files_of(alone(name, f"one/{name}"))
     assert not (launched.folder / f"many/{name}.partial").exists()
     shared = [facts[name]["parts"] for facts in launched.facts]
     assert all(facts[name]["error"] is None for facts in launched.facts)
-    if name in ("txt", "parquet"):
+    if name not in ("small", "list"):
         every = [part for parts in shared for part in parts]
         assert sorted(every) == list(range(len(every))) and len(every) > 8 and all(shared)
     if name == "small":  # nothing was left for two of them
@@ -152,7 +185,15 @@ def test_three_processes_make_what_one_makes(name: str, launched: Any, alone: Ca
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("broken", "2.csv cannot be read: line 302"), ("different", "different settings: reading"), ("unknown", "from 0.3 to 1")],
+    [
+        ("broken", "2.csv cannot be read: line 302"),
+        ("different", "different settings: reading"),
+        ("unknown", "from 0.3 to 1"),
+        ("tokenizers", "different settings: tokenizer"),
+        ("versions", "different settings: versions"),
+        ("code", "different settings: source code"),
+        ("full", "No space left on device"),
+    ],
 )
 def test_one_process_says_what_is_wrong_and_all_exit_with_status_1(name: str, problem: str, launched: Any) -> None:
     assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
@@ -160,6 +201,15 @@ def test_one_process_says_what_is_wrong_and_all_exit_with_status_1(name: str, pr
     assert len(said) == 1 and problem in said[0]
     assert "Traceback" not in "".join(facts[name]["stderr"] for facts in launched.facts)
     assert not (launched.folder / "many" / name).exists()
+
+
+def test_other_clocks_change_nothing(launched: Any) -> None:
+    assert files_of(launched.folder / "many/clocks") == files_of(launched.folder / "many/parquet")
+
+
+def test_a_training_in_three_processes_from_a_store_is_that_from_its_texts(launched: Any) -> None:
+    first, second = (reviewgen.load(launched.folder / "trained" / name) for name in ("store", "texts"))
+    assert first.digest == second.digest and facts_of(first) == facts_of(second)
 
 
 def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on(launched: Any, alone: Callable[[str, str], Path]) -> None:

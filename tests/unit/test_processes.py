@@ -156,7 +156,7 @@ def _launch(folder: Path) -> None:
         env=os.environ | own,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
     assert (folder / "both.1.json").exists(), done.stderr
     (folder / "done.json").write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}))

@@ -59,7 +59,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
     command = [*launcher(2), "script.py", "reviews.txt"]
-    done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
 

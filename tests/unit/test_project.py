@@ -8,6 +8,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import reviewgen
 
@@ -52,3 +53,23 @@ def test_public_functions_have_docstrings():
             if public and not ast.get_docstring(node) and len(node.body) > 3:
                 missing.append(f"{file.name}:{node.name}")
     assert missing == []
+
+
+def bounds_in(text):
+    """Return the requirements of each list of dependencies in a text, by name."""
+    lists = re.findall(r"^dependencies = (\[.*?\])", text, re.MULTILINE | re.DOTALL)
+    requirements = [Requirement(line.replace("@version@", "0.1")) for each in lists for line in tomllib.loads(f"a = {each}")["a"]]
+    return {requirement.name: str(requirement.specifier) for requirement in requirements}
+
+
+def test_plugins_have_the_bounds_of_the_core():
+    """In the examples, the templates and the documentation: a lower bound that the core does not allow cannot be installed."""
+    own = bounds_in((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    own |= {
+        Requirement(line).name: str(Requirement(line).specifier) for line in PROJECT["project"]["optional-dependencies"]["dev"]
+    }
+    files = [*(ROOT / "examples").glob("*/pyproject.toml"), *(ROOT / "src/reviewgen/scaffold").glob("*/pyproject.toml.template")]
+    given = {file: bounds_in(file.read_text(encoding="utf-8")) for file in [*files, *(ROOT / "docs").rglob("*.md")]}
+    assert sum("torch" in bounds for bounds in given.values()) >= 6
+    for file, bounds in given.items():
+        assert {name: own[name] for name in bounds if name in own and name != "reviewgen"}.items() <= bounds.items(), file

@@ -451,24 +451,17 @@ def test_a_line_cut_at_any_byte_is_resumed(saved: dict[str, Path], tmp_path: Pat
         assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == texts
 
 
-def test_two_runs_do_not_write_to_one_file(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    out = tmp_path / "t.jsonl"
-    words = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--out", out)
-    with locked(out):
+@pytest.mark.parametrize("option", ["--out", "--receipt"])
+def test_two_runs_do_not_write_to_one_file(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any, option: str
+) -> None:
+    file = tmp_path / "t.jsonl"
+    words = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, option, file)
+    with locked(file):
         status, _, said = run_command(monkeypatch, capsys, *words)
-        assert status == 2 and "Another process is writing to" in said and not out.exists()
-    assert run_command(monkeypatch, capsys, *words)[0] == 0
+        assert status == 2 and "Another process is writing to" in said and not file.exists()
+    assert run_command(monkeypatch, capsys, *words)[0] == 0 and len(file.read_text().splitlines()) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]  # no lock is left
-
-
-def test_two_runs_write_no_receipts_to_one_file(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    receipts = tmp_path / "r.jsonl"
-    words = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--receipt", receipts)
-    with locked(receipts):
-        status, _, said = run_command(monkeypatch, capsys, *words)
-        assert status == 2 and "Another process is writing to" in said and not receipts.exists()
-    assert run_command(monkeypatch, capsys, *words)[0] == 0 and len(receipts.read_text().splitlines()) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]  # no lock is left
 
 
 @pytest.mark.parametrize("name", [".t.jsonl.lock", ".t.jsonl.lock.pid"])

@@ -30,7 +30,7 @@ HOLD = """if True:
     with new_folder(Path(sys.argv[1]), overwrite=True) as folder:
         (folder / "file").write_text("half")
         print(folder, flush=True)
-        time.sleep(60)
+        time.sleep(600)
 """
 
 
@@ -187,3 +187,48 @@ def test_doctor_cleans_beside_a_folder_and_in_the_cache(
     assert clean(tmp_path / "models" / "m") == []
     _, out, _ = run_command(monkeypatch, capsys, "doctor", tmp_path / "models" / "m", "--clean")
     assert out == "Killed processes have left no files.\n"
+
+
+OWNERS = {
+    "workers of the server": """
+        from reviewgen.serving import workers
+        workers._start = wait
+        workers.run_workers(None, None, 2, None, None)
+    """,
+    "inspection of plugins": """
+        from reviewgen.inspection import processes
+        processes._watch = wait
+        processes._run([], 5.0)
+    """,
+    "check of a plugin": """
+        from reviewgen.testing import plugin_check
+        plugin_check._check_trained = wait
+        plugin_check.check_plugin("ngram-char")
+    """,
+}
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_the_temporary_folders_of_killed_owners_are_removed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = """
+        import time
+        def wait(*_):
+            print("waiting", flush=True)
+            time.sleep(600)
+    """
+    script = "if True:\n" + waiting + OWNERS[name]
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "waiting\n"
+        left = [path for path in tmp_path.iterdir() if path.name.startswith("reviewgen")]
+        assert len(left) == 1
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        assert clean() == [] and left[0].exists()
+    finally:
+        kill(process)
+    with caplog.at_level(logging.WARNING, "reviewgen"):
+        assert clean() == left and not left[0].exists()

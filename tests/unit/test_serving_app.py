@@ -34,7 +34,7 @@ from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
 from reviewgen.serving.server import ServerOptions
 from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
-from tests.unit.live_server import LiveServer, SlowModel, serve, slow_model, wait_for
+from tests.unit.live_server import PATIENCE, LiveServer, SlowModel, serve, slow_model, wait_for
 
 PATH = "/v1/completions"
 KEY = "sk-0123456789abcdef"
@@ -76,7 +76,7 @@ def stream_of(server: LiveServer, **fields) -> tuple[list[dict], str]:
 
 def connect(server: LiveServer) -> socket.socket:
     """Return a bare connection."""
-    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=20)
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=PATIENCE)
 
 
 # What it answers
@@ -470,7 +470,7 @@ def test_paths_methods_and_types_that_are_not_there(server):
 def test_headers_of_any_size_are_not_read(server):
     assert server.http.get("/health", headers={"x": "a" * 50_000}).status_code == 200
     with connect(server) as raw:
-        raw.settimeout(20)
+        raw.settimeout(PATIENCE)
         raw.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 66_000)
         assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
 
@@ -623,7 +623,7 @@ def test_requests_on_their_way_to_the_engine_have_places_in_the_queue(ngram, mon
         threads = [threading.Thread(target=ask) for _ in range(6)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(statuses) == 4, 60)
+        wait_for(lambda: len(statuses) == 4)
         goes_on.set()
         for thread in threads:
             thread.join()
@@ -670,7 +670,7 @@ def test_a_reader_that_stalls_loses_its_place_and_others_go_on(ngram):
         server.wait_until_idle(60)
         server.http.close()
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # the system closes the connection, which the client still holds
-            wait_for(lambda: not server.server.server_state.connections, 30)
+            wait_for(lambda: not server.server.server_state.connections)
         raw.close()
 
 
@@ -691,7 +691,7 @@ def test_many_streams_are_each_the_text_of_their_seed(server, ngram):
         return text
 
     async def all_of_them() -> list[str]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
             return await asyncio.gather(*(one(client, seed) for seed in seeds))
 
     for seed, text in zip(seeds, asyncio.run(all_of_them()), strict=True):
@@ -706,7 +706,7 @@ def test_a_shutdown_lets_requests_end_and_then_ends_them():
         results: dict[str, httpx.Response] = {}
 
         def ask(name: str, **fields) -> None:
-            results[name] = httpx.post(f"{server.url}/v1/completions", json=fields, timeout=60)
+            results[name] = httpx.post(f"{server.url}/v1/completions", json=fields, timeout=PATIENCE)
 
         asks = {"short": {"max_tokens": 50}, "long": {"max_tokens": 4000}, "stream": {"max_tokens": 4000, "stream": True}}
         threads = [threading.Thread(target=ask, args=(name,), kwargs=fields) for name, fields in asks.items()]
@@ -727,7 +727,7 @@ def test_a_second_interrupt_ends_requests_with_an_error(caplog):
         results: list[httpx.Response] = []
 
         def ask(**fields) -> None:
-            results.append(httpx.post(server.url + PATH, json={"max_tokens": 4000} | fields, timeout=60))
+            results.append(httpx.post(server.url + PATH, json={"max_tokens": 4000} | fields, timeout=PATIENCE))
 
         threads = [threading.Thread(target=ask), threading.Thread(target=ask, kwargs={"must_include": "\u2603"})]
         for thread in threads:
@@ -853,11 +853,11 @@ def test_a_model_that_does_not_load_is_left_out(workers, folder):
     process, facts = start(folder, "./mine", "./broken", "x=./mine", "--workers", workers)
     try:
         assert facts["models"] == ["mine", "x"] and "config.json" in facts["failed"]["broken"]
-        listed = httpx.get(f"{facts['url']}/v1/models", timeout=30).json()["data"]
+        listed = httpx.get(f"{facts['url']}/v1/models", timeout=PATIENCE).json()["data"]
         assert [model["id"] for model in listed] == ["mine", "x"]
     finally:
         process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and said.count("broken is left out: ") == 1
 
 
@@ -877,12 +877,13 @@ def test_a_worker_that_cannot_be_replaced_leaves_the_others(folder):
         os.kill(min(before), signal.SIGKILL)
         assert "cannot be started again; the others go on. x cannot be loaded any more" in process.stderr.readline()
         ask = {"model": "x", "max_tokens": 3}
-        assert all(httpx.post(f"{facts['url']}/v1/completions", json=ask).status_code == 200 for _ in range(4))
+        for _ in range(4):  # meanwhile, other workers that lack the model are started and ended
+            assert httpx.post(f"{facts['url']}/v1/completions", json=ask, timeout=PATIENCE).status_code == 200
         (folder / "away").rename(folder / "copy")
-        wait_for(lambda: len(workers_of(process) - {min(before)}) == 2, 60)
+        wait_for(lambda: len(workers_of(process) - {min(before)}) == 2, PATIENCE)
     finally:
         process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and "Traceback" not in said and said.count("go on") == 0
 
 
@@ -908,14 +909,20 @@ def test_a_failed_replacement_is_tried_again_later_and_said_once(monkeypatch, ca
     assert [record.getMessage().rpartition(". ")[2] for record in caplog.records] == ["The model is gone."]
 
 
-def test_a_worker_that_lacks_a_model_has_failed(monkeypatch):
-    started = workers._Started(["a"], {"b": "Its file is damaged."})
-    monkeypatch.setattr(workers, "_start", lambda *_: (None, started))
-    stopped = []
-    monkeypatch.setattr(workers, "_stop", lambda each, _: stopped.extend(each))
-    with socket.socket() as listening, pytest.raises(WorkerError, match=r"b cannot be loaded any more: Its file is damaged\."):
-        workers._start_alike(["a", "b"], ServerOptions(sources={}), listening, threading.Event())
-    assert stopped == [None]
+def test_a_worker_that_lacks_a_model_does_not_serve(monkeypatch):
+    def load(sources, bits, leave_out, rows):
+        leave_out("b", WorkerError("Its file is damaged."))
+        return {"a": None}
+
+    served, (ours, theirs) = [], get_context("spawn").Pipe()
+    monkeypatch.setattr(workers, "load_engines", load)
+    monkeypatch.setattr(workers, "make_app", lambda *_: None)
+    monkeypatch.setattr(workers, "run", lambda *_: served.append(True))
+    with socket.socket() as listening:
+        workers._work(ServerOptions(sources={}), listening, theirs, ["a", "b"])
+        assert ours.recv() == "b cannot be loaded any more: Its file is damaged." and not served
+        workers._work(ServerOptions(sources={}), listening, theirs, ["a"])
+        assert served == [True] and not ours.poll()
 
 
 class GrowingModel(SlowModel):

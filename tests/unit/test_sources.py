@@ -217,9 +217,10 @@ def test_csv_files_as_users_have_them(write, read, data, texts):
         ("a.json", "{", "cannot be read"),
         ("a.json", "[]", "holds no texts"),
         ("a.json", '[{"id": 1}]', "has no column of text; its columns are: id"),
-        ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "cannot be read: JSON parse error"),
-        ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "cannot be read: JSON parse error"),
-        ("a.jsonl", '"a"\n"b"\n', "cannot be read"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON (Expecting"),
+        ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "a.jsonl cannot be read: line 201 is not JSON"),
+        ("a.jsonl", '{"text": "a"}\n[1]\n', "a.jsonl cannot be read: line 2 is not a JSON object"),
+        ("a.jsonl", '"a"\n["b"\n', "cannot be read: JSON parse error after record 1: premature EOF."),
         ("a.parquet", b"PAR1garbage", "cannot be read"),
         ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
         ("a.parquet", b"garbage", "is not a parquet file"),
@@ -544,3 +545,33 @@ def test_hub_datasets_and_that_files_send_no_requests(tmp_path):
     assert "owner/missing" in missing[1]
     assert "v9" in revision[1]
     assert plain[1] == ["a"]
+
+
+def test_the_shards_of_a_hub_dataset_are_parts_of_a_store(tmp_path):
+    rows = [f"{TEXTS[number % len(TEXTS)]} No. {number}" for number in range(120)]
+    shards = {f"train-{n}.jsonl": "".join(json.dumps({"text": r}) + "\n" for r in rows[40 * n : 40 * n + 40]) for n in range(3)}
+    repositories = {("dataset", "owner/shards"): {"main": {name: content.encode() for name, content in shards.items()}}}
+    (tmp_path / "all.txt").write_text("\n".join(rows))
+    script = """if True:
+        import json
+        import reviewgen
+        from reviewgen.preparation import reading
+        read, clean = [], reading.clean_files
+        def counted(folder, shard, *options):
+            read.append([shard.index, shard.count])
+            return clean(folder, shard, *options)
+        reading.clean_files = counted
+        hub = reviewgen.prepare("owner/shards", preset="ngram-char", out="hub")
+        reading.clean_files = clean
+        txt = reviewgen.prepare("all.txt", preset="ngram-char", out="txt")
+        same = [one.ids.tolist() == other.ids.tolist() for one, other in zip(hub.splits().values(), txt.splits().values())]
+        model = reviewgen.train("ngram-char", "owner/shards", model={"order": 2}, progress=False)
+        print(json.dumps([read, same, len(hub.content["shards"]), [store.facts["corpus"]["fingerprint"] for store in (hub, txt)]]
+            + [model.training["data"]["fingerprint"]]))
+    """
+    with LoopbackHub(repositories) as hub:
+        done = run_python(["-c", script], env=hub.environment(tmp_path / "home"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    read, same, count, prints, trained = json.loads(done.stdout.splitlines()[-1])
+    assert (read, same, count) == ([[0, 3], [1, 3], [2, 3]], [True] * 3, 3)
+    assert prints == [trained] * 2

@@ -1,5 +1,6 @@
 """Spans of a large file give its texts, in order, however the file is cut; a store of several shards is their concatenation."""
 
+import json
 import random
 import re
 import tracemalloc
@@ -11,6 +12,7 @@ import pytest
 from reviewgen_char.tokenizer import CharTokenizer
 
 from reviewgen.data import spans
+from reviewgen.data.delimited import read_rows
 from reviewgen.data.documents import read_texts
 from reviewgen.data.shards import Shard
 from reviewgen.data.store import TokenStore, write_split
@@ -33,6 +35,59 @@ def test_the_texts_of_the_spans_are_those_of_the_file(documents, tmp_path, monke
             assert [text for part in parts for text in part.records()] == whole, (number, size)
             cut += len(parts) > 1
     assert cut > 100
+
+
+CELLS = ["", "a", "Film 😀.", ' 5" disk', '"a, b"', '"a\n b"', '"say ""no"""', '"\r\n"', '""', '"\n\n"', "x" * 30]
+LINE_ENDS = ["\n", "\r\n", "\n\n", "\r"]
+
+
+def test_the_rows_of_the_spans_are_those_of_the_csv_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(spans, "_MIN_BYTES", 1)
+    draw, cut = random.Random(1), 0
+    for number in range(80):
+        file, ends = tmp_path / f"{number}.csv", draw.choice(LINE_ENDS)
+        rows = [f"{draw.choice(CELLS)},{draw.choice(CELLS)}" for _ in range(draw.randrange(1, 30))]
+        file.write_bytes((ends.join(["stars,text", *rows]) + draw.choice(["", ends])).encode())
+        whole = list(read_rows(file, "a.csv"))
+        for size in (1, 7, 50, 200):
+            parts = Shard("s", "csv", [str(file)], ["a.csv"], "line").parts(size)
+            assert [row for part in parts for row in part.records()] == whole, (number, size)
+            cut += len(parts) > 1
+    assert cut > 150
+
+
+@pytest.mark.parametrize("bad", ['1,"he said "no" twice"', '1,"open', "1,2,3", "1"])
+def test_errors_in_a_csv_file_are_the_same_in_spans(bad, tmp_path, monkeypatch):
+    monkeypatch.setattr(spans, "_MIN_BYTES", 1)
+    file = tmp_path / "a.csv"
+    file.write_text("stars,text\n" + '5,"a\nreview"\n' * 40 + bad + "\n" + "4,good\n" * 20)
+    shard, found = Shard("a.csv", "csv", [str(file)], ["a.csv"], "line"), []
+    parts = shard.parts(60)
+    for shards in ([shard], parts):
+        try:
+            found.append(len([row for part in shards for row in part.records()]))
+        except DataError as error:
+            found.append(str(error))
+    assert found[0] == found[1] and (len(parts) > 5) == (bad in ("1,2,3", "1"))
+    assert isinstance(found[0], int) or ("line 82 " in found[0])
+
+
+def test_the_objects_of_the_spans_are_those_of_the_file_of_json_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(spans, "_MIN_BYTES", 1)
+    draw, cut = random.Random(2), 0
+    for number in range(40):
+        file = tmp_path / f"{number}.jsonl"
+        rows = [{"text": "".join(draw.choices(PIECES, k=4)), "stars": n} for n in range(draw.randrange(1, 30))]
+        ends = draw.choice(["\n", "\r\n", "\n \n"])
+        file.write_text(ends.join(json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows)), "utf-8", newline="")
+        for size in (1, 7, 50, 200):
+            parts = Shard("s", "json", [str(file)], ["a.jsonl"], "line").parts(size)
+            assert [row for part in parts for row in part.records()] == rows, (number, size)
+            cut += len(parts) > 1
+    assert cut > 80
+    for content in (json.dumps([{"text": "a"}] * 200), json.dumps({"text": "a" * 500}, indent=1)):
+        file.write_text(content)
+        assert len(Shard("s", "json", [str(file)], ["a.json"], "line").parts(1)) == 1
 
 
 def test_a_line_that_is_too_long_is_refused_in_the_span_where_it_starts(tmp_path, monkeypatch):

@@ -77,10 +77,18 @@ def read_training(folder: Path) -> dict[str, Any]:
     """Read only the training record of a saved folder.
 
     Raises:
-        BundleError: The folder is missing, damaged or not a saved model.
+        BundleError: The folder is missing, damaged or not a saved model, or the record has changed since it was saved.
     """
     with _reading(folder):
-        training = _read_json(folder / TRAINING, MAX_RECORD)
+        training = _parse_training(folder)
+        saved = read_manifest(folder, files_of(_read_json(folder / CONFIG)))
+        if saved is not None:  # last, as in ``read_bundle``
+            compare(folder, {name: saved[name] for name in saved.keys() & {TRAINING}}, digest_files(folder, [TRAINING]))
+    return training
+
+
+def _parse_training(folder: Path) -> dict[str, Any]:
+    training = _read_json(folder / TRAINING, MAX_RECORD)
     if not isinstance(training, dict):
         raise BundleError(f"{folder / TRAINING} is damaged: it should be a JSON object.")
     parts = {name: training.get(name) for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")}
@@ -178,7 +186,7 @@ def _read_checked(folder: Path, weight_bits: int, strict: bool, accept_changes: 
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / GENERATION} is damaged: it should be a JSON object.")
     generation = read_saved_generation(defaults)
-    training = read_training(folder)
+    training = _parse_training(folder)
     saved_tokenizer = config["tokenizer"]
     tokenizer_class, tokenizer_plugin = find_tokenizer(name_of_saved("tokenizer", saved_tokenizer))
     tokenizer_config = read_saved_config(tokenizer_class.Config, saved_tokenizer["config"], saved_tokenizer["version"])

@@ -39,6 +39,8 @@ __all__ = [
     "typed_source",
 ]
 
+_MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
+
 Model = Annotated[
     str, typer.Argument(help="A saved folder (./my-model), owner/name on the Hub, or a preset.", show_default=False)
 ]
@@ -115,17 +117,20 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     return model
 
 
-def read_stdin() -> str:
-    """Return the text of standard input.
+def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
+    """Return the text of standard input, of bounded size.
 
     Raises:
-        DataError: It is not UTF-8.
+        DataError: It is larger, or not UTF-8.
     """
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:  # a text, which a program that calls the command has put there
         return sys.stdin.read()
+    content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise DataError(f"Standard input has more than {max_bytes >> 20:,} MB. Write it to a file, and give its name.")
     try:
-        return str(stream.read(), "utf-8-sig")
+        return str(content, "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or give a file."

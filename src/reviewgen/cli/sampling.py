@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli import options
-from reviewgen.config import FOREIGN
+from reviewgen.config import FOREIGN, MAX_VOCABULARY
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.inputs import open_input
 
@@ -129,9 +129,11 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
     if prompt:
         raise ConfigError("Give --prompt or --prompts, not both.")
     try:
-        text = options.read_stdin() if str(file) == "-" else _read(file)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        text = options.read_stdin(MAX_VOCABULARY) if str(file) == "-" else _read(file)
+    except UnicodeDecodeError:
+        raise DataError(f"The prompts {file} cannot be read: it is not UTF-8 text.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"The prompts {file} cannot be read: {reason}.") from None
     prompts = [line for line in text.splitlines() if line.strip()]
     if not prompts:
@@ -141,7 +143,10 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
 
 def _read(file: Path) -> str:
     with open_input(file) as stream:
-        return stream.read().decode("utf-8-sig")
+        content = stream.read(MAX_VOCABULARY + 1)
+    if len(content) > MAX_VOCABULARY:
+        raise ValueError(f"it is larger than {MAX_VOCABULARY >> 20} MB")
+    return content.decode("utf-8-sig")
 
 
 def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """From a trained model to its row: everything that is measured of a single model."""
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.graphs import draw
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["Measured", "count_parameters", "measure_model"]
 
@@ -134,8 +133,8 @@ def count_parameters(model: Any) -> int:
 
 def _saved_bytes(model: ReviewModel) -> int:
     """Return the size of the saved folder, without the index of the training text, which is that of the text."""
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / "model"
+    with temporary_folder() as parent:
+        folder = parent / "model"
         model.save_pretrained(folder)
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != _INDEX)
 

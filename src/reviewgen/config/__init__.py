@@ -15,7 +15,16 @@ Standard library only; knows neither torch nor any plugin.
 """
 
 from reviewgen.config.arguments import check_flags, check_list, check_mapping, check_text
-from reviewgen.config.bounded import MAX_DEPTH, MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY, parse_json, read_json, read_text
+from reviewgen.config.bounded import (
+    MAX_DEPTH,
+    MAX_RECORD,
+    MAX_SETTINGS,
+    MAX_VALUES,
+    MAX_VOCABULARY,
+    parse_json,
+    read_json,
+    read_text,
+)
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
 from reviewgen.config.reading import EvaluateOptions, ReadingOptions, refuse_unknown_options
@@ -42,6 +51,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_RECORD",
     "MAX_SETTINGS",
+    "MAX_VALUES",
     "MAX_VOCABULARY",
     "SMALLEST_VOCABULARY",
     "VOCABULARY_FIELDS",

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "MAX_RECORD", "MAX_SETTINGS", "MAX_VOCABULARY", "parse_json", "read_json", "read_text"]
+__all__ = ["MAX_DEPTH", "MAX_RECORD", "MAX_SETTINGS", "MAX_VALUES", "MAX_VOCABULARY", "parse_json", "read_json", "read_text"]
 
 MAX_SETTINGS, MAX_RECORD, MAX_VOCABULARY = 1 << 20, 1 << 24, 1 << 26
 MAX_DEPTH = 64
-_MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text
+MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text
 _MAX_DIGITS = 100
 
 
@@ -58,8 +58,8 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: It is not JSON, is nested too deeply, has too many values, or a number is NaN, infinite or of too many digits.
     """
-    if sum(map(text.count, ",[{")) > _MAX_VALUES:
-        raise ValueError(f"it has more than {_MAX_VALUES:,} values")
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES:,} values")
     try:
         value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float)
     except RecursionError:

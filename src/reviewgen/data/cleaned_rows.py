@@ -14,9 +14,10 @@ import numpy as np
 
 from reviewgen.data.cleaning import Cleaner
 from reviewgen.data.columns import Example, to_examples
+from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.shards import Shard
 
-__all__ = ["CleanedRows", "JsonLines", "clean_rows", "clean_shard", "read_json_lines"]
+__all__ = ["CleanedRows", "JsonLines", "clean_files", "clean_rows", "clean_shard", "read_json_lines"]
 
 _MAX_TEXTS, _MAX_CHARACTERS = 1024, 1 << 20  # that one CleanedRows holds
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode  # \u escapes would join two lone surrogates
@@ -100,12 +101,23 @@ def clean_shard(
     Raises:
         DataError: A file cannot be read.
     """
-    files, cleaner, path = Shard(**shard), Cleaner(**cleaning), Path(folder)
-    path.mkdir()
+    return clean_files(Path(folder), Shard(**shard), column, conditions, cleaning)
+
+
+def clean_files(
+    folder: Path, files: Shard | HubShard, column: str | None, conditions: Sequence[str], cleaning: Mapping[str, bool]
+) -> dict[str, Any]:
+    """The same for a shard of files or of a dataset, in this process."""
+    cleaner = Cleaner(**cleaning)
+    folder.mkdir()
     records = files.records(None if column is None else [column, *conditions])
-    limit = None if files.documents == "file" else files.max_characters
+    limit = None if isinstance(files, Shard) and files.documents == "file" else files.max_characters
     examples = to_examples(records, files.name, column, conditions, limit)
-    with (path / "texts").open("wb") as texts, (path / "values").open("wb") as values, (path / "index").open("wb") as index:
+    with (
+        (folder / "texts").open("wb") as texts,
+        (folder / "values").open("wb") as values,
+        (folder / "index").open("wb") as index,
+    ):
         for cleaned in clean_rows(examples, cleaner):
             lines = cleaned.to_json_lines()
             texts.writelines(lines.texts)

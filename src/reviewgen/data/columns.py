@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, TypeAlias
 
+from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.lines import too_long
 from reviewgen.data.shards import Shard
 from reviewgen.errors import DataError, did_you_mean, quoted
@@ -53,6 +54,7 @@ class TextStream:
         decode_errors: Runs of bytes in the files that are not valid in their encoding.
         notes: Sentences about the source that the user should see.
         shard: The files of the source; None if it is not read from files.
+        hub: The first shard of a dataset of the Hub that has several; None for other sources.
         is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs or sentences.
     """
 
@@ -65,6 +67,7 @@ class TextStream:
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
     shard: Shard | None = None
+    hub: HubShard | None = None
     is_one_text: bool = False
 
     @property

@@ -51,7 +51,7 @@ class DataConfig:
         strip_markdown: Whether to keep only the words of markdown.
         fix_encoding: Whether to mend texts that were decoded wrongly, with ftfy.
         conditions: The columns, such as stars or genre, that the model is conditioned on.
-        max_text_characters: The maximum number of characters of a text; a txt file that is one text has none.
+        max_text_characters: The maximum number of characters of a text; a txt file that is one text may have a billion.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS, read_lines
+from reviewgen.data.quotes import find_row_ends
+from reviewgen.data.spans import Span, edges_of, open_lines
 from reviewgen.errors import DataError
 
-__all__ = ["read_header", "read_rows"]
+__all__ = ["read_header", "read_rows", "row_spans"]
 
 _SEPARATORS = ",;\t|"
 _MAX_ROW = 1 << 24  # characters; a quote that is still open by then was never closed
@@ -42,25 +44,50 @@ def read_header(path: Path, name: str) -> list[str]:
     return _make_distinct(header.fields) if header else []
 
 
-def read_rows(path: Path, name: str, limit: int = MAX_TEXT_CHARACTERS) -> Iterator[dict[str, str]]:
-    """Yield the rows of a file as mappings of column to value.
+def row_spans(path: Path, name: str, size: int) -> list[Span]:
+    """Return spans of whole rows, each of about ``size`` bytes; none if the file is small or its rows cannot be told apart.
+
+    Args:
+        path: The file, of UTF-8.
+        name: The user's file, for messages.
+        size: The size of a span in bytes.
+    """
+    edges = edges_of(path, size)
+    with path.open("rb") as file:
+        if not edges or file.readline(_MAX_ROW).isspace():  # the header is not in the first line
+            return []
+    ends = find_row_ends(path, _find_separator(path, name), edges[1:-1])
+    if ends is None:
+        return []
+    starts = [(0, 0), *((end, lines) for end, lines in ends if end < edges[-1])]
+    starts = [start for start, before in zip(starts, [None, *starts], strict=False) if start != before]
+    stops = [*(end for end, _ in starts[1:]), edges[-1]]
+    return [(start, stop, lines) for (start, lines), stop in zip(starts, stops, strict=True)] if len(starts) > 1 else []
+
+
+def read_rows(path: Path, name: str, limit: int = MAX_TEXT_CHARACTERS, span: Span | None = None) -> Iterator[dict[str, str]]:
+    """Yield the rows of a file, or of a span of it, as mappings of column to value.
 
     Args:
         path: The file, of UTF-8.
         name: The user's file, for messages.
         limit: The maximum number of characters of a line; a row may have more.
+        span: See ``row_spans``; None reads the whole file.
 
     Raises:
         DataError: A line is longer, a row has more or fewer fields than the header, or a quote is not closed.
     """
+    separator = _find_separator(path, name)
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = _Rows(stream, _find_separator(path, name), name, limit)
-        header = next(rows, None)
-        if header is None:
-            return
-        columns = _make_distinct(header.fields)
-        required = max((number for number, field in enumerate(header.fields, 1) if field), default=len(columns))
-        for row in rows:
+        header = next(_Rows(stream, separator, name, limit), None)
+    if header is None:
+        return
+    columns = _make_distinct(header.fields)
+    required = max((number for number, field in enumerate(header.fields, 1) if field), default=len(columns))
+    start, stop, lines = span or (0, None, 0)
+    with open_lines(path, start, stop, newline="") as stream:
+        rows = _Rows(stream, separator, name, limit, lines)
+        for row in rows if start else itertools.islice(rows, 1, None):
             if len(row.fields) < required or any(row.fields[len(columns) :]):
                 _refuse_ragged(row, columns, rows)
             yield dict(itertools.zip_longest(columns, row.fields[: len(columns)], fillvalue=""))
@@ -116,11 +143,13 @@ class _Rows:
         DataError: A quote is not closed.
     """
 
-    def __init__(self, stream: TextIOBase, separator: str, name: str, limit: int = MAX_TEXT_CHARACTERS) -> None:
+    def __init__(
+        self, stream: TextIOBase, separator: str, name: str, limit: int = MAX_TEXT_CHARACTERS, lines_before: int = 0
+    ) -> None:
         self._max_row = max(_MAX_ROW, limit)
         csv.field_size_limit(max(csv.field_size_limit(), self._max_row))
         self.name, self.separator = name, separator
-        self._number = self._size = 0
+        self._number, self._size = lines_before, 0
         self._lines: list[str] = []
         self._feed = self._read_lines(read_lines(stream, name, limit))
         self._strict = csv.reader(self._feed, delimiter=separator, strict=True)

@@ -15,7 +15,10 @@ from reviewgen.data.lines import MAX_TEXT_CHARACTERS, read_lines, too_long
 from reviewgen.data.spans import Span, find_lines, open_lines
 from reviewgen.sentences import sentence_ends
 
-__all__ = ["DOCUMENTS", "Layout", "file_layout", "read_texts", "text_layout"]
+__all__ = ["DOCUMENTS", "MAX_FILE_CHARACTERS", "Layout", "file_layout", "read_texts", "text_layout"]
+
+MAX_FILE_CHARACTERS = 1_000_000_000
+"""The limit of a file that is one text, which is held in memory, unless ``max_text_characters`` is larger."""
 
 DOCUMENTS = ("line", "paragraph", "sentence", "file")
 _HEAD = 1 << 16  # characters that a file is judged by
@@ -77,7 +80,7 @@ def read_texts(
         path: The file.
         documents: One of ``DOCUMENTS``.
         name: The user's file, for messages; the path if empty.
-        limit: The maximum number of characters of a text; a file that is one text has none, since its size can be seen.
+        limit: The maximum number of characters of a text; a file that is one text may have ``MAX_FILE_CHARACTERS``.
         span: See ``spans_of``; None reads the whole file.
 
     Raises:
@@ -89,12 +92,19 @@ def read_texts(
         name += f" (from byte {start:,} on)"
     with open_lines(path, start, stop) as file:  # any line end counts as \n
         if documents == "file":
-            yield file.read()
+            yield _read_whole(file, name, max(limit, MAX_FILE_CHARACTERS))
         elif documents == "line":
             yield from (line.rstrip("\n") for line in read_lines(file, name, limit))
         else:
             lines = _limit_paragraphs(read_lines(file, name, limit), name, limit)
             yield from _read_parts(lines, documents, file_layout(path))
+
+
+def _read_whole(file: io.TextIOBase, name: str, limit: int) -> str:
+    text = file.read(limit + 1)  # characters
+    if len(text) > limit:
+        raise too_long(name, limit)
+    return text
 
 
 def _limit_paragraphs(lines: Iterable[str], name: str, limit: int) -> Iterator[str]:

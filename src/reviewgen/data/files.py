@@ -65,6 +65,8 @@ def find_files(pattern: str | Path) -> list[Path]:
         DataError: No such file exists, or it is a folder.
     """
     path = _expand_path(pattern)
+    if (path / "store.json").is_file():
+        raise DataError(f"{pattern} is a token store, which train, sweep and tune read. Give the reviews themselves here.")
     if path.is_dir():
         raise DataError(f"{pattern} is a folder. Name its files with a glob, as in '{path}/*.txt'.")
     if path.exists():

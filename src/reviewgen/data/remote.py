@@ -5,6 +5,7 @@ Each file is checked against its digest.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from reviewgen.config import MAX_RECORD
 from reviewgen.data.cache import cache_folder
@@ -22,14 +23,21 @@ def locate_store(url: str) -> StoreFolder | None:
     """Return the token store at a URL, with its place in the token cache; None if no store is there. Only ``store.json`` is read.
 
     Raises:
-        DataError: The URL cannot be read.
+        DataError: The URL cannot be read, or the store there is half written or damaged.
     """
     with url_errors(url):
         system, path = open_url(url.rstrip("/"))
-        if not system.isfile(f"{path}/{STORE_FILE}"):
+        if _has_store(system, path):
+            content = system.cat_file(f"{path}/{STORE_FILE}", end=MAX_RECORD + 1)
+        elif system.isdir(f"{path}/shards"):
+            raise DataError(f"{url} is a token store that is not finished: it has no {STORE_FILE}. Prepare it again.")
+        else:
             return None
-        content = system.cat_file(f"{path}/{STORE_FILE}", end=MAX_RECORD + 1)
     return StoreFolder(_folder(content), parse_store_file(content, url), url)
+
+
+def _has_store(system: Any, path: str) -> bool:
+    return bool(system.isfile(f"{path}/{STORE_FILE}"))
 
 
 def cached_folder(store_file: Path) -> Path:
@@ -74,8 +82,10 @@ def refuse_existing_url(url: str) -> None:
     Raises:
         DataError: There is one, or the URL cannot be read.
     """
-    if locate_store(url) is not None:
-        raise DataError(f"{url} is a token store already. Give another URL, or remove it first.")
+    with url_errors(url):
+        system, path = open_url(url.rstrip("/"))
+        if _has_store(system, path):
+            raise DataError(f"{url} is a token store already. Give another URL, or remove it first.")
 
 
 def upload_store(folder: Path, url: str) -> None:

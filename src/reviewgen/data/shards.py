@@ -1,27 +1,26 @@
 """Prepared files of one format as a stream of records, and in parts that several processes may read. Knows no columns.
 
-Parquet is read by pyarrow, row group by row group, and JSON by ``datasets``; text by ``documents`` and csv by ``delimited``.
+Text is read by ``documents``, csv by ``delimited``, parquet by ``parquet``, JSON lines by ``json_lines`` and other JSON by
+``json_records``.
 """
 
-import contextlib
-import glob
 import itertools
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.data.delimited import read_rows
+from reviewgen.data.delimited import read_rows, row_spans
 from reviewgen.data.documents import read_texts
+from reviewgen.data.json_lines import is_json_lines, read_objects
+from reviewgen.data.json_records import read_records
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
+from reviewgen.data.parquet import read_table
 from reviewgen.data.spans import Span, spans_of
 from reviewgen.errors import DataError, first_line
 
 __all__ = ["Shard", "raise_data_errors", "reading_error"]
 
-_PARQUET_BUFFER = 1 << 20  # bytes of a column read at a time
-_PARQUET_ROWS = 1024  # read at a time
 _PART_BYTES = 1 << 23  # of files that are worth a task
 
 
@@ -35,7 +34,7 @@ class Shard:
         paths: The prepared files; see ``prepare_files``.
         originals: The user's files, for messages.
         documents: How a txt file is cut into texts: "line", "paragraph", "sentence" or "file".
-        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
+        max_characters: The maximum number of characters of a text; a txt file that is one text may have a billion.
         span: The part of a single large file, see ``spans_of``; None for whole files.
     """
 
@@ -56,7 +55,7 @@ class Shard:
         """Return the files in parts of about ``size`` bytes, in order; small files share a part, and large files have several."""
         size, parts, first, filled = size or _PART_BYTES, [], 0, 0
         for last, path in enumerate(self.paths, 1):
-            spans = spans_of(Path(path), self.kind, self.documents, size)
+            spans = self._spans(Path(path), self.originals[last - 1], size)
             if spans and first < last - 1:
                 parts.append(self._part(first, last - 1))
             parts += [self._part(last - 1, last, span) for span in spans]
@@ -67,6 +66,11 @@ class Shard:
                 parts.append(self._part(first, last))
                 first, filled = last, 0
         return parts
+
+    def _spans(self, path: Path, original: str, size: int) -> list[Span]:
+        if self.kind == "csv":
+            return row_spans(path, original, size)
+        return spans_of(path, self.kind, self.documents, size) if self.kind != "json" or is_json_lines(path) else []
 
     def _part(self, first: int, last: int, span: Span | None = None) -> "Shard":
         originals = self.originals[first:last]
@@ -87,49 +91,21 @@ class Shard:
         return raise_data_errors(self._read_records(columns), self.name)
 
     def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
-        if self.kind == "parquet":
-            return _read_parquet(self.paths, columns, self.span)
         files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
+        if self.kind == "parquet":
+            tables = (read_table(Path(path), original, columns, self.span, limit) for path, original in files)
+            return itertools.chain.from_iterable(tables)
         if self.kind == "csv":
-            return itertools.chain.from_iterable(read_rows(Path(path), original, limit) for path, original in files)
+            return itertools.chain.from_iterable(read_rows(Path(path), original, limit, self.span) for path, original in files)
         if self.kind == "text":
-            parts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
-            return itertools.chain.from_iterable(parts)
-        return _read_json(self.paths)
-
-
-def _read_json(paths: Sequence[str]) -> Iterator[Any]:
-    from datasets import load_dataset  # half a second
-
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # it logs each error that it also raises
-    files = [glob.escape(path) for path in paths]  # datasets treats a path as a glob
-    with _no_download_counts():
-        yield from load_dataset("json", data_files={"train": files}, split="train", streaming=True)
-
-
-def _read_parquet(paths: Iterable[str], columns: Sequence[str] | None, span: Span | None) -> Iterator[Mapping[str, Any]]:
-    from pyarrow.parquet import ParquetFile  # a tenth of a second
-
-    for path in paths:
-        with ParquetFile(path, buffer_size=_PARQUET_BUFFER) as file:
-            existing = file.schema_arrow.names
-            wanted = None if columns is None else [column for column in dict.fromkeys(columns) if column in existing]
-            groups = None if span is None else list(range(*span))
-            for batch in file.iter_batches(_PARQUET_ROWS, row_groups=groups, columns=wanted, use_threads=False):
-                yield from batch.to_pylist()
-
-
-@contextlib.contextmanager
-def _no_download_counts() -> Iterator[None]:
-    """Keep ``datasets`` from reporting to the Hub, and waiting for its answer, that it reads a local file."""
-    from datasets import config
-
-    before = getattr(config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    try:
-        yield
-    finally:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = before
+            texts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
+            return itertools.chain.from_iterable(texts)
+        return itertools.chain.from_iterable(
+            read_objects(Path(path), original, limit, self.span)
+            if is_json_lines(Path(path))
+            else read_records(Path(path), original, limit)
+            for path, original in files
+        )
 
 
 def raise_data_errors(records: Iterable[Any], name: str | Path) -> Iterator[Any]:

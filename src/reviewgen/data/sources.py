@@ -5,7 +5,7 @@ Every source becomes a ``TextStream``: its examples, and how they were read (tex
 
 import importlib.util
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from reviewgen.data.columns import TextStream, choose_columns
 from reviewgen.data.delimited import read_header
 from reviewgen.data.documents import DOCUMENTS, file_layout
 from reviewgen.data.files import PreparedFiles, find_files, has_data_suffix, prepare_files
+from reviewgen.data.hub_shards import HubShard, open_dataset
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.shards import Shard, raise_data_errors
 from reviewgen.data.urls import fetch_files, is_url
 from reviewgen.errors import ConfigError, DataError, HubError, first_line, quoted, shortened
-from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
 __all__ = ["TextStream", "open_texts"]
 
-_HEAD = 100  # records that the guess of the text column looks at
+_HEAD, _HEAD_CHARACTERS = 1000, 1 << 24  # at most, of records that the guess of the text column looks at
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
 _SENTIMENTS = {"0": "negative", "1": "positive"}
 
@@ -37,6 +37,7 @@ class _Records:
     decode_errors: int = 0
     notes: list[str] = field(default_factory=list)
     shard: Shard | None = None
+    hub: HubShard | None = None
 
 
 def open_texts(
@@ -59,7 +60,7 @@ def open_texts(
         documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file".
         conditions: The columns of the conditions.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
-        max_characters: The maximum number of characters of a text; a txt file that is one text has none.
+        max_characters: The maximum number of characters of a text; a txt file that is one text may have a billion.
 
     Raises:
         DataError: The source is missing, unreadable, empty or lacks a column, or a text is too long.
@@ -73,7 +74,7 @@ def open_texts(
         opened.shard = replace(opened.shard, max_characters=max_characters)
         opened.records = opened.shard.records()
     records = raise_data_errors(opened.records, opened.name)
-    head = list(itertools.islice(records, _HEAD))
+    head = _read_head(records)
     if not head:
         raise DataError(f"{opened.name} holds no texts.")
     stream = choose_columns(
@@ -86,8 +87,23 @@ def open_texts(
         max_characters=None if documents == "file" else max_characters,
     )
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
+    stream.hub = None if opened.hub is None else replace(opened.hub, max_characters=max_characters)
     stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
     return stream
+
+
+def _read_head(records: Iterator[Any]) -> list[Any]:
+    """Return the first records, fewer if they are very long."""
+    head: list[Any] = []
+    size = 0
+    for record in itertools.islice(records, _HEAD):
+        head.append(record)
+        size += sum(
+            len(value) for value in (record.values() if isinstance(record, Mapping) else [record]) if isinstance(value, str)
+        )
+        if size > _HEAD_CHARACTERS:
+            break
+    return head
 
 
 def _open_records(source: Any, workspace: Path, documents: str) -> _Records:
@@ -189,18 +205,21 @@ def _note_layout(files: PreparedFiles, documents: str) -> list[str]:
 def _open_hub(hub: HubSource, documents: str) -> _Records:
     """Stream a Hub dataset: its train split, or its first split if it has no train."""
     _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
-    from datasets import load_dataset
+    from huggingface_hub import HfApi
 
-    guard_client()
     try:
-        splits = load_dataset(hub.repo_id, revision=hub.revision, streaming=True)
+        splits = open_dataset(hub.repo_id, hub.revision)
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
         hint = "Check the name and the network; without one, give a file, or 'reviews' (pip install 'reviewgen[reviews]')."
         raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
     split = "train" if "train" in splits else next(iter(splits))
     others = [name for name in splits if name != split]
     notes = [f"Split {split!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others else []
-    return _Records(f"hf://{hub.repo_id}", splits[split], notes=notes)
+    name, count = f"hf://{hub.repo_id}", splits[split].num_shards
+    if count == 1:
+        return _Records(name, splits[split], notes=notes)
+    commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha or ""
+    return _Records(name, splits[split], notes=notes, hub=HubShard(name, hub.repo_id, commit, split, 0, count))
 
 
 def _open_object(source: Any, workspace: Path, documents: str) -> _Records:

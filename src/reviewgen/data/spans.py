@@ -1,4 +1,6 @@
-"""Cuts a large file into spans that several processes may read: bytes of a txt file, row groups of a parquet file.
+"""Cuts a large file into spans that several processes may read: bytes of a file of lines, row groups of a parquet file.
+
+Those of csv files are in ``delimited``.
 
 The spans of a file are in order, and their records are those of the file. Knows no columns.
 """
@@ -7,10 +9,10 @@ import io
 import itertools
 from pathlib import Path
 
-__all__ = ["Span", "find_lines", "open_lines", "spans_of"]
+__all__ = ["Span", "edges_of", "find_lines", "open_lines", "spans_of"]
 
-Span = tuple[int, int]
-"""The first byte, or row group, and the one after the last."""
+Span = tuple[int, ...]
+"""The first byte, or row group, and the one after the last; of a csv file also the number of lines before."""
 
 _MIN_BYTES = 1 << 16  # of a span
 _PIECE = 1 << 20  # bytes of a line that are read at a time
@@ -21,18 +23,21 @@ def spans_of(path: Path, kind: str, documents: str, size: int) -> list[Span]:
 
     Args:
         path: The prepared file.
-        kind: Its format.
+        kind: Its format; "json" are JSON lines.
         documents: How a txt file is cut into texts.
         size: The size of a span in bytes.
     """
-    total, size = path.stat().st_size, max(size, _MIN_BYTES)
-    if total < 2 * size:
-        return []
-    if kind == "text" and documents != "file":
-        count = total // size
-        edges = [total * number // count for number in range(count + 1)]
+    edges = edges_of(path, size)
+    if kind == "json" or (kind == "text" and documents != "file"):
         return list(itertools.pairwise(edges))
-    return _row_groups(path, size) if kind == "parquet" else []
+    return _row_groups(path, max(size, _MIN_BYTES)) if kind == "parquet" and edges else []
+
+
+def edges_of(path: Path, size: int) -> list[int]:
+    """Return bytes that cut a file into equal parts of about ``size`` bytes, with its first and its end; none if it is small."""
+    total, size = path.stat().st_size, max(size, _MIN_BYTES)
+    count = total // size
+    return [total * number // count for number in range(count + 1)] if total >= 2 * size else []
 
 
 def _row_groups(path: Path, size: int) -> list[Span]:
@@ -52,13 +57,13 @@ def find_lines(path: Path, span: Span, documents: str) -> Span:
     return start, stop
 
 
-def open_lines(path: Path, start: int = 0, stop: int | None = None) -> io.TextIOWrapper:
-    """Open a file of UTF-8 between two bytes at which lines start."""
+def open_lines(path: Path, start: int = 0, stop: int | None = None, newline: str | None = None) -> io.TextIOWrapper:
+    """Open a file of UTF-8 between two bytes at which lines start; ``newline`` is that of ``open``."""
     if stop is None:
-        return path.open(encoding="utf-8")
+        return path.open(encoding="utf-8", newline=newline)
     raw = path.open("rb")
     raw.seek(start)
-    return io.TextIOWrapper(io.BufferedReader(_Limited(raw, stop - start)), encoding="utf-8")
+    return io.TextIOWrapper(io.BufferedReader(_Limited(raw, stop - start)), encoding="utf-8", newline=newline)
 
 
 def _next_start(file: io.BufferedReader, edge: int, documents: str) -> int:

@@ -1,6 +1,5 @@
 """The spool: the cleaned texts and their condition values in two files of JSON lines, kept while a corpus is tokenized."""
 
-import io
 import itertools
 import json
 from array import array
@@ -16,6 +15,7 @@ from reviewgen.data.cleaned_rows import JsonLines
 __all__ = ["LineRange", "Spool", "read_spool"]
 
 _RANGE_BYTES = 1 << 23  # about, in one LineRange
+_decode_json = json.JSONDecoder().raw_decode  # json.loads looks for white space first
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,5 @@ def read_spool(file: Path, wanted: np.ndarray, offset: int = 0) -> Iterator[Any]
     """Yield the decoded lines selected by a mask (N,), of the N lines that start at a byte offset of the file."""
     with file.open("rb") as stored:
         stored.seek(offset)
-        lines = io.TextIOWrapper(stored, encoding="utf-8", errors="surrogatepass")
-        yield from map(json.loads, itertools.compress(lines, wanted))
+        for line in itertools.compress(stored, wanted):
+            yield _decode_json(line.decode("utf-8", "surrogatepass"))[0]

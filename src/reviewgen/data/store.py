@@ -18,7 +18,7 @@ import numpy as np
 
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 
-__all__ = ["PrefixedText", "TokenStore", "frame_texts", "merge_stores", "write_conditions", "write_split"]
+__all__ = ["PrefixedText", "TokenStore", "frame_texts", "merge_stores", "save_array", "write_conditions", "write_split"]
 
 _BLOCK_TOKENS = 1 << 22  # about, in one block
 _ENCODE_TEXTS = 1024  # encoded at a time
@@ -156,7 +156,8 @@ class _SplitWriter:
     def encode(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
         """Encode texts and write their ids."""
         encoded = _encode_texts(tokenizer, texts)
-        framed = (part for ids in encoded for part in ([tokenizer.bos_id], ids, [tokenizer.eos_id]))
+        bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], self._dtype)
+        framed = (part for ids in encoded for part in (bos, ids, eos))
         self._file.write(np.concatenate(list(framed), dtype=self._dtype, casting="unsafe").data)
         self._lengths.extend(len(ids) + 2 for ids in encoded)
         self._characters.extend(map(len, texts))
@@ -173,7 +174,7 @@ class _SplitWriter:
         index = np.zeros((2, len(self._lengths) + 1), np.int64)
         np.cumsum(np.frombuffer(self._lengths, np.int64), out=index[0, 1:])
         index[1, :-1] = np.frombuffer(self._characters, np.int64)
-        _save_array(self._folder / f"{self._split}.index.npy", index)
+        save_array(self._folder / f"{self._split}.index.npy", index)
 
 
 def dtype_of(vocab_size: int) -> np.dtype:
@@ -212,10 +213,15 @@ def merge_stores(parts: Iterable[Path], folder: Path, splits: Sequence[str], voc
 def write_conditions(prefixes: Iterable[Sequence[int]], width: int, folder: Path, split: str, vocab_size: int) -> None:
     """Write the ids of the conditions of a split's texts, ``width`` ids per text."""
     ids = np.fromiter(itertools.chain.from_iterable(prefixes), dtype_of(vocab_size))
-    _save_array(folder / f"{split}.conditions.npy", ids.reshape(-1, width))
+    save_array(folder / f"{split}.conditions.npy", ids.reshape(-1, width))
 
 
-def _save_array(file: Path, values: np.ndarray) -> None:
+def save_array(file: Path, values: np.ndarray) -> None:
+    """Write an array in numpy's format.
+
+    Raises:
+        OSError: The disk is full.
+    """
     buffer = io.BytesIO()  # np.save into a file hides the cause of an error, such as a full disk
     np.save(buffer, values)
     file.write_bytes(buffer.getbuffer())

@@ -69,7 +69,10 @@ class StoreFolder:
     def splits(self) -> dict[str, TokenStore]:
         """Return the tokens of each split."""
         shards = [self.folder / name for name in self.content["shards"]]
-        return {split: TokenStore(shards, split) for split in SPLITS}
+        try:
+            return {split: TokenStore(shards, split) for split in SPLITS}
+        except (ValueError, IndexError, EOFError, StopIteration):  # of an array that was changed
+            raise DataError(f"The token store {self.name} is damaged: its arrays cannot be read. Prepare it again.") from None
 
 
 def read_store_file(folder: Path) -> bytes:
@@ -93,7 +96,7 @@ def parse_store_file(content: bytes, name: str) -> dict[str, Any]:
         raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.") from None
     if isinstance(version, int) and version > _FORMAT:
         raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
-    if version != _FORMAT or not _are_files(files) or not isinstance(shards, list) or not isinstance(parsed.get("facts"), dict):
+    if version != _FORMAT or not _are_files(files) or not _are_shards(shards) or not isinstance(parsed.get("facts"), dict):
         raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
     return dict(parsed)
 
@@ -103,11 +106,23 @@ def _are_files(files: Any) -> bool:
     return isinstance(files, dict) and all(
         isinstance(facts, dict)
         and isinstance(facts.get("size"), int)
+        and facts["size"] >= 0
         and isinstance(facts.get("sha256"), str)
-        and not name.startswith("/")
-        and not {"..", "."} & set(name.replace("\\", "/").split("/"))
+        and _is_inside(name)
         for name, facts in files.items()
     )
+
+
+def _are_shards(shards: Any) -> bool:
+    """Return whether a value is a list of names of folders inside the store; the store itself is one in the token cache."""
+    return isinstance(shards, list) and bool(shards) and (shards == ["."] or all(map(_is_inside, shards)))
+
+
+def _is_inside(name: Any) -> bool:
+    """Return whether a value is a relative name that stays inside a folder, on any operating system."""
+    if not isinstance(name, str):
+        return False
+    return not {"", "..", "."} & set(name.replace("\\", "/").split("/")) and ":" not in name and "\0" not in name
 
 
 def digest_files(folder: Path, within: Path | None = None) -> dict[str, dict[str, Any]]:

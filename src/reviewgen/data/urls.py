@@ -34,6 +34,8 @@ def fetch_files(url: str, folder: Path) -> list[Path]:
     with url_errors(url), storage_errors(folder):
         system, path = open_url(url)
         names = sorted(system.glob(path)) if any(sign in path for sign in "*?[") else [path] * system.isfile(path)
+        if not names and system.isfile(f"{path}/store.json"):
+            raise DataError(f"{url} is a token store, which train, sweep and tune read. Give the reviews themselves here.")
         if not names:
             raise DataError(f"No file at {url} can be read: check the address and your credentials.")
         files = []

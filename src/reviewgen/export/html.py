@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import Bundle
-from reviewgen.config import check_flags, check_list, check_text, to_dict
+from reviewgen.config import MAX_RECORD, check_flags, check_list, check_text, read_text, to_dict
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.export.packing import pack
 from reviewgen.model import ReviewModel
@@ -100,4 +100,4 @@ def _source(kind: str, name: str, script: Path | None) -> str:
             f"The {kind} {name!r} has no JavaScript (an entry point in the group reviewgen.web_{_GROUPS[kind]}), so no page can "
             "run it. Use `reviewgen serve` or `reviewgen demo`, which show the same page, or `reviewgen export --onnx`."
         )
-    return script.read_text(encoding="utf-8")
+    return read_text(script, MAX_RECORD)

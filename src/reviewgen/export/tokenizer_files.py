@@ -9,7 +9,7 @@ from typing import Any
 
 from reviewgen.bundle import Bundle
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.config import to_dict
+from reviewgen.config import MAX_RECORD, read_text, to_dict
 from reviewgen.export.folders import write_json, write_text
 from reviewgen.protocols import SupportsTokenizerJson
 from reviewgen.registry import find_web_tokenizer, name_of
@@ -28,7 +28,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
     else:
         save_tokenizer(bundle.tokenizer, bundle.tokenizer_plugin.name, folder)
     if script := find_script(bundle):
-        write_text(folder / MODULE, _module(bundle, script.read_text(encoding="utf-8")))
+        write_text(folder / MODULE, _module(bundle, read_text(script, MAX_RECORD)))
     return has_json
 
 

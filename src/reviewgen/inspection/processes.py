@@ -1,7 +1,7 @@
 """Inspects plugins in processes: one for each package, a few at once.
 
 If a process ends, crashes or is late, the plugin that it has not reported on is at fault; the package's others are inspected in a
-new process. Standard library only.
+new process.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any
 
 from reviewgen.registry import Plugin
 from reviewgen.registry.plugins import THIS_PROCESS, list_plugins
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["Inspection", "inspect_plugins"]
 
@@ -98,8 +98,8 @@ def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection
 
 def _run(plugins: Sequence[Plugin], limit: float) -> tuple[list[dict[str, Any]], str | None, float]:
     """Run a process; return its reports, how it failed at the plugin after them, and how long that one took."""
-    with tempfile.TemporaryDirectory(prefix="reviewgen-inspection-", ignore_cleanup_errors=True) as folder:
-        reports = Path(folder) / "reports"
+    with temporary_folder() as folder:
+        reports = folder / "reports"
         reports.touch()
         request = {"path": sys.path, "reports": str(reports), "plugins": [asdict(plugin) for plugin in plugins]}
         process = subprocess.Popen(

@@ -7,7 +7,16 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from reviewgen.config import GenerationConfig, Preset, TrainingConfig, fields_of, from_dict, generation_config
+from reviewgen.config import (
+    MAX_RECORD,
+    GenerationConfig,
+    Preset,
+    TrainingConfig,
+    fields_of,
+    from_dict,
+    generation_config,
+    read_text,
+)
 from reviewgen.errors import BrokenPlugin, ConfigError, did_you_mean, quoted
 from reviewgen.names import split_distribution
 from reviewgen.registry import (
@@ -134,7 +143,7 @@ def _check_metric(plugin: Plugin, found: Any) -> None:
 
 
 def _check_script(plugin: Plugin, found: Any) -> None:
-    if "export default" not in found.read_text(encoding="utf-8"):
+    if "export default" not in read_text(found, MAX_RECORD):
         raise TypeError(f"is {found.name}, which must be an ES module with an export default function.")
 
 

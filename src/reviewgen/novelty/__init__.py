@@ -11,6 +11,7 @@ Both have the same methods. They work on token ids; callers pass a function that
     base        what both kinds of index share: the special ids, the vocabulary, the model's fingerprint
     matching    the compiled loops
     build       builds an index from the training text
+    shared      the same from windows that several processes have collected
     files       an index on disk, checked when it is read
 """
 
@@ -18,7 +19,7 @@ from typing import TypeAlias
 
 from reviewgen.compiled.windows import WindowSet
 from reviewgen.novelty.build import build_index
-from reviewgen.novelty.characters import COPY_CHARACTERS, copied_share, copied_shares, copied_spans
+from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_share, copied_shares, copied_spans
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
@@ -33,6 +34,7 @@ __all__ = [
     "Index",
     "Novelty",
     "Span",
+    "TextWindows",
     "build_index",
     "copied_share",
     "copied_shares",

@@ -1,8 +1,10 @@
 """Builds an index from the token ids of the training text."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from reviewgen.compiled.windows import Tokens, cut
+from reviewgen.compiled.windows import Tokens, WindowSet, cut
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.novelty.base import IndexBase
 from reviewgen.novelty.compact import CompactIndex, build_sets
@@ -21,6 +23,7 @@ def build_index(
     fingerprint: str,
     form: str = "compact",
     max_bytes: int = 4_000_000,
+    sets: Sequence[WindowSet] | None = None,
 ) -> ExactIndex | CompactIndex:
     """Build an index of a training text.
 
@@ -34,6 +37,7 @@ def build_index(
         fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form.
+        sets: The sets of the compact form, where several processes have built them; see ``reviewgen.novelty.shared``.
 
     Raises:
         ConfigError: The form is unknown, or ``max_bytes`` is too small.
@@ -54,7 +58,7 @@ def build_index(
         fingerprint=fingerprint,
     )
     if form == CompactIndex.form:
-        return CompactIndex(**vars(facts), sets=build_sets(ids, separators, max_bytes))
+        return CompactIndex(**vars(facts), sets=tuple(sets or build_sets(ids, separators, max_bytes)))
     small = np.concatenate(list(cut(ids)), dtype=id_dtype(vocab_size), casting="unsafe")
     return ExactIndex(**vars(facts), ids=small, suffixes=sort_suffixes(small))
 
@@ -67,4 +71,4 @@ def _count_tokens(ids: np.ndarray, separators: tuple[int, int], vocab_size: int)
     """
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         raise DataError(f"The training text has ids from {ids.min()} to {ids.max()}; the vocabulary has 0 to {vocab_size - 1}.")
-    return len(ids) - int(np.isin(ids, separators).sum())
+    return len(ids) - sum(int(np.count_nonzero(ids == separator)) for separator in separators)

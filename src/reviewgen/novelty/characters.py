@@ -1,7 +1,8 @@
 """The copy rate in characters: the share of texts that stands in long spans of the training text. Independent of tokenizers.
 
 A copied span is at least ``length`` characters of a text that also occur in one training text. The windows of that length of the
-texts are hashed; then the training text is read once, block by block, with a rolling hash.
+texts are hashed, and their *anchors*, windows of half the length; then the training text is read once, block by block. Only every
+n-th anchor of it is looked up, such that each window has one of these inside; the windows around an anchor only if it may occur.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Int64, UInt32, UInt64
 from reviewgen.compiled.windows import MULTIPLIER
 from reviewgen.novelty.matching import find_windows
 
-__all__ = ["COPY_CHARACTERS", "copied_share", "copied_shares", "copied_spans"]
+__all__ = ["COPY_CHARACTERS", "TextWindows", "copied_share", "copied_shares", "copied_spans"]
 
 COPY_CHARACTERS = 50
 """The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
@@ -41,7 +42,7 @@ def copied_share(texts: Sequence[str], training: Iterable[str], length: int = CO
 def copied_shares(groups: Sequence[Sequence[str]], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[float | None]:
     """Return the ``copied_share`` of each of several groups of texts; the training text is read once for all."""
     texts = list(chain.from_iterable(groups))
-    copied = _find_copied(texts, training, length)  # (N,), of all texts one after another
+    copied = TextWindows(texts, length).copied(training)  # (N,), of all texts one after another
     bounds = np.cumsum([0, *(sum(map(len, group)) for group in groups)])
     return [float(copied[start:end].mean()) if end > start else None for start, end in pairwise(bounds.tolist())]
 
@@ -52,37 +53,53 @@ def copied_spans(texts: Sequence[str], training: Iterable[str], length: int = CO
     >>> copied_spans(["so good, so bad"], ["it was so good", "so very bad"], length=6)
     [[(0, 7)]]
     """
-    copied, bounds = _find_copied(texts, training, length), np.cumsum([0, *map(len, texts)])
-    spans = []
-    for start, end in pairwise(bounds.tolist()):
-        edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()
-        spans.append(list(zip(edges[::2], edges[1::2], strict=True)))
-    return spans
+    return TextWindows(texts, length).spans(training)
 
 
-def _find_copied(texts: Sequence[str], training: Iterable[str], length: int) -> Bool[np.ndarray, " N"]:
-    """Return for each character of the texts whether it lies in a copied span."""
-    codes, ends = _join(texts)
-    starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
-    hashes, windows = np.unique(_hash_windows(codes, length)[starts], return_inverse=True)
-    starts = starts[_find_hashes(hashes, training, length)[windows]]
-    depths = np.zeros(len(codes) + 1, np.int64)  # +1 where a copied window starts, -1 where one ends
-    depths[starts] += 1
-    depths[starts + length] -= 1
-    copied: np.ndarray = depths.cumsum()[:-1] > 0
-    return copied
+class TextWindows:
+    """The windows of some texts, hashed once, to be looked for in several training texts.
 
+    Args:
+        texts: The texts.
+        length: The number of characters of a window.
+    """
 
-def _find_hashes(hashes: UInt64[np.ndarray, " H"], training: Iterable[str], length: int) -> Bool[np.ndarray, " H"]:
-    """Return for each of some hashes, sorted, whether a window of the training text has it."""
-    found = np.zeros(len(hashes), np.bool_)
-    bits = max(6, min(_MAX_FILTER_BITS, (_FILTER_FACTOR * len(hashes)).bit_length()))
-    may_occur = np.zeros(1 << bits, np.bool_)
-    may_occur[hashes >> np.uint64(64 - bits)] = True
-    words = np.packbits(may_occur, bitorder="little").view("<u8").astype(np.uint64, copy=False)
-    for texts in _batches(training, length) if len(hashes) else ():
-        find_windows(*_join(texts), length, hashes, words, np.uint64(64 - bits), found)
-    return found
+    def __init__(self, texts: Sequence[str], length: int = COPY_CHARACTERS) -> None:
+        codes, ends = _join(texts)
+        self._length, self._anchor = length, (length + 1) // 2
+        self._bounds = [0, *ends.tolist()]
+        self._starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
+        self._hashes, self._windows = np.unique(_hash_windows(codes, length)[self._starts], return_inverse=True)
+        bits = max(6, min(_MAX_FILTER_BITS, (_FILTER_FACTOR * len(self._hashes)).bit_length()))
+        may_occur = np.zeros(1 << bits, np.bool_)
+        for hashes in (self._hashes, _hash_windows(codes, self._anchor)):
+            may_occur[hashes >> np.uint64(64 - bits)] = True
+        self._may_occur = np.packbits(may_occur, bitorder="little").view("<u8").astype(np.uint64, copy=False)
+        self._shift = np.uint64(64 - bits)
+
+    def copied(self, training: Iterable[str]) -> Bool[np.ndarray, " N"]:
+        """Return for each character of the texts, one after another, whether it lies in a copied span."""
+        starts = self._starts[self._find(training)[self._windows]]
+        depths = np.zeros(self._bounds[-1] + 1, np.int64)  # +1 where a copied window starts, -1 where one ends
+        depths[starts] += 1
+        depths[starts + self._length] -= 1
+        copied: np.ndarray = depths.cumsum()[:-1] > 0
+        return copied
+
+    def spans(self, training: Iterable[str]) -> list[list[tuple[int, int]]]:
+        """Return where the copied spans of each text start and end; overlapping ones are one."""
+        copied, spans = self.copied(training), []
+        for start, end in pairwise(self._bounds):
+            edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()
+            spans.append(list(zip(edges[::2], edges[1::2], strict=True)))
+        return spans
+
+    def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
+        """Return for each hash whether a window of the training text has it."""
+        found = np.zeros(len(self._hashes), np.bool_)
+        for texts in _batches(training, self._length) if len(found) else ():
+            find_windows(*_join(texts), self._length, self._anchor, self._hashes, self._may_occur, self._shift, found)
+        return found
 
 
 def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ from reviewgen.novelty.base import IndexBase, check_max_copy
 from reviewgen.novelty.matching import NEW, SEEN, find_longest, look_up_windows
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
 
-__all__ = ["BITS_PER_WINDOW", "CompactIndex", "build_sets"]
+__all__ = ["BITS_PER_WINDOW", "CompactIndex", "build_sets", "choose_stride"]
 
 BITS_PER_WINDOW = 10.0  # about 1 % false positives
 _BLOCK_BYTES = 8 * BLOCK
@@ -138,13 +138,24 @@ def build_sets(ids: Tokens, separators: tuple[int, int], max_bytes: int) -> tupl
     if max_bytes < smallest:
         raise ConfigError(f"max_bytes is {max_bytes}, but the smallest index takes {smallest} bytes. Give at least that many.")
     counts = [count_windows(ids, separators, length) for length in WINDOWS]
-    stride = 1
-    while sum(_bytes(-(-count // stride)) for count in counts) > max_bytes:
-        stride *= 2
+    stride = choose_stride(counts, max_bytes)
     return tuple(
         build_windows(ids, separators, length, BITS_PER_WINDOW, stride, expected=-(-count // stride))
         for length, count in zip(WINDOWS, counts, strict=True)
     )
+
+
+def choose_stride(counts: Sequence[int], max_bytes: int) -> int:
+    """Return the smallest stride at which sets of all lengths take at most ``max_bytes``.
+
+    Args:
+        counts: The number of distinct windows of each length.
+        max_bytes: At least what the smallest sets take.
+    """
+    stride = 1
+    while sum(_bytes(-(-count // stride)) for count in counts) > max_bytes:
+        stride *= 2
+    return stride
 
 
 def _bytes(windows: int) -> int:

@@ -147,15 +147,20 @@ def find_longest(statuses, lengths, limits):
 
 
 @compiled
-def find_windows(codes, ends, length, hashes, may_occur, shift, found):
-    """Mark the windows of characters that some texts contain; the hash of a window is rolled (Karp & Rabin 1987).
+def find_windows(codes, ends, length, anchor, hashes, may_occur, shift, found):
+    """Mark the windows of characters that some texts contain.
+
+    Each window has one of the anchors inside that start at a multiple of length - anchor + 1 characters of a text. Around those
+    that may occur, all windows are hashed, with a rolling hash (Karp & Rabin 1987).
 
     Args:
         codes: uint32 (N,), the characters of the texts, one text after another.
         ends: int64, where each text ends.
         length: The number of characters of a window.
+        anchor: The number of characters of an anchor, at most ``length``.
         hashes: uint64 (H,), the hashes of the windows to find, sorted.
-        may_occur: uint64, a bit for each value of the first bits of a hash: whether one of the hashes begins with them.
+        may_occur: uint64, a bit for each value of the first bits of a hash: whether one of the hashes begins with them, or the
+            hash of one of their anchors.
         shift: 64 minus the number of those first bits.
         found: bool (H,), filled in.
     """
@@ -164,17 +169,33 @@ def find_windows(codes, ends, length, hashes, may_occur, shift, found):
         oldest *= MULTIPLIER
     start = 0
     for end in ends:
-        value = np.uint64(0)
-        for position in range(start, end):
-            value = value * MULTIPLIER + np.uint64(codes[position])
-            if position >= start + length:
-                value -= oldest * np.uint64(codes[position - length])
-            first = value >> shift
-            if position >= start + length - 1 and (may_occur[first >> np.uint64(6)] >> (first & np.uint64(63))) & np.uint64(1):
-                index = _lower_bound(hashes, value)
-                if hashes[index] == value:
-                    found[index] = True
+        for first in range(start, end - anchor + 1, length - anchor + 1):
+            value = np.uint64(0)
+            for position in range(first, first + anchor):
+                value = value * MULTIPLIER + np.uint64(codes[position])
+            if _has_bit(may_occur, value >> shift):
+                low, high = max(start, first + anchor - length), min(end, first + length)
+                _mark_windows(codes, low, high, length, oldest, hashes, may_occur, shift, found)
         start = end
+
+
+@inner
+def _mark_windows(codes, low, high, length, oldest, hashes, may_occur, shift, found):
+    """Mark the windows between two positions in one text."""
+    value = np.uint64(0)
+    for position in range(low, high):
+        value = value * MULTIPLIER + np.uint64(codes[position])
+        if position >= low + length:
+            value -= oldest * np.uint64(codes[position - length])
+        if position >= low + length - 1 and _has_bit(may_occur, value >> shift):
+            index = _lower_bound(hashes, value)
+            if hashes[index] == value:
+                found[index] = True
+
+
+@inner
+def _has_bit(words, number):
+    return (words[number >> np.uint64(6)] >> (number & np.uint64(63))) & np.uint64(1)
 
 
 @inner

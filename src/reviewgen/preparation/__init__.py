@@ -10,6 +10,7 @@ near_duplicates  similar texts, on request
 splitting        the split of each text
 leaks            held-out texts that share long runs with training texts
 encoding         parts into the shards of the store
+indexing         the windows of the novelty index, collected in all processes
 run              the steps, one after another
 prepare          the implementation of ``reviewgen.prepare``
 """

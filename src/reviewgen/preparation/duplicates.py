@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reviewgen.preparation.parts import Part
+from reviewgen.preparation.parts import DROPPED, Part
+from reviewgen.preparation.splitting import per_part
 
-__all__ = ["count_buckets", "find_duplicates", "find_shared"]
+__all__ = ["count_buckets", "find_duplicates", "find_shared", "note_shared"]
 
 _BUCKET_TEXTS = 1 << 22  # about, that one bucket sorts
 
@@ -31,6 +32,16 @@ def find_shared(parts: Sequence[Part], others: Sequence[Part], bucket: int, buck
     """Return the rows of the texts of a bucket that are also in other parts, sorted."""
     hashes, rows = _read_bucket(parts, bucket, buckets)
     return rows[np.isin(hashes, _read_bucket(others, bucket, buckets)[0])]
+
+
+def note_shared(training: Sequence[Part], validation: Sequence[Part]) -> list[str]:
+    """Return a sentence on the validation texts that are also training texts, if there are any."""
+    buckets = count_buckets(sum(part.count for part in (*training, *validation)))
+    rows = np.sort(np.concatenate([find_shared(validation, training, bucket, buckets) for bucket in range(buckets)]))
+    kept = [part.codes != DROPPED for part in validation]
+    shared = sum(int((mask & own).sum()) for (_, mask), own in zip(per_part(validation, rows), kept, strict=True))
+    total = sum(int(mask.sum()) for mask in kept)
+    return [f"{shared} of {total} validation texts are also in the training text."] if shared else []
 
 
 def _read_bucket(parts: Sequence[Part], bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:

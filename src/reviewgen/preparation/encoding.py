@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import check_tokenizer_files
+from reviewgen.compiled.windows import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import read_json, to_dict
 from reviewgen.data import Corpus, digest_tokenizer, find_lost_characters
@@ -16,6 +17,7 @@ from reviewgen.data.encoding import encode_conditions
 from reviewgen.data.store import write_conditions, write_split
 from reviewgen.data.store_folder import StoreFolder, digest_file, digest_files, write_store_file
 from reviewgen.novelty import write_index
+from reviewgen.preparation.indexing import collect_windows
 from reviewgen.preparation.job import Job, WorkFolder
 from reviewgen.preparation.parts import Parts, write_new
 from reviewgen.preparation.rounds import Watch, main_process_only, share_tasks
@@ -48,15 +50,17 @@ def encode_parts(
     def encode(number: int) -> None:
         """Write the shard of a part, and its digests."""
         first = int(counts[:number, 0].sum())
-        shard = work.store / "shards" / f"{number:05d}"
+        shard = work.shard(number)
         write_new(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
         digests = work.place("digests", f"{number:05d}.json")
         write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store)))
 
     watch("Encoding the texts")
     share_tasks(processes, range(len(parts.parts)), encode, work.folder)
+    watch("Building the novelty index")
+    sets = collect_windows(job, work, processes, len(parts.parts), tokenizer)
     watch("Finishing the store")
-    main_process_only(processes, lambda: _finish(job, work, parts, corpus, tokenizer, conditions, notes), work.folder)
+    main_process_only(processes, lambda: _finish(job, work, parts, corpus, tokenizer, conditions, notes, sets), work.folder)
 
 
 def _train_tokenizer(job: Job, parts: Parts, folder: Path) -> None:
@@ -82,7 +86,14 @@ def _write_json(file: Path, value: Any) -> None:
 
 
 def _finish(
-    job: Job, work: WorkFolder, parts: Parts, corpus: Corpus, tokenizer: Tokenizer, conditions: Conditions, notes: Sequence[str]
+    job: Job,
+    work: WorkFolder,
+    parts: Parts,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    conditions: Conditions,
+    notes: Sequence[str],
+    sets: Sequence[WindowSet] | None,
 ) -> None:
     """Write the novelty index and ``store.json``."""
     store, plugin = work.store, job.plan.parts.tokenizer_plugin
@@ -92,7 +103,7 @@ def _finish(
         files |= read_json(work.place("digests", f"{number:05d}.json"))
     splits = StoreFolder(store, {"shards": shards}, str(job.out)).splits()
     lost = find_lost_characters(parts, tokenizer, sum(int(split.characters.sum()) for split in splits.values()))
-    index = build_novelty_index(job.plan, corpus.fingerprint, tokenizer, splits["train"])
+    index = build_novelty_index(job.plan, corpus.fingerprint, tokenizer, splits["train"], sets)
     if index is not None:
         write_index(index, store / NOVELTY_FILE)
         files |= {NOVELTY_FILE: digest_file(store / NOVELTY_FILE)}

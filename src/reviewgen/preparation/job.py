@@ -4,9 +4,11 @@ The working folder ``STORE.partial`` has the cleaned texts in parts, what was fo
 command goes on from what is finished in it. It is removed when the store has its name.
 """
 
+import hashlib
 import json
 import platform
 import shutil
+import sys
 import unicodedata
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -71,7 +73,21 @@ class Job:
         """Return what only has to be the same in all processes."""
         texts = (self.plan.source, self.plan.validation)
         source, validation = (str(text) if isinstance(text, str | Path) else type(text).__name__ for text in texts)
-        return {"preset": self.plan.preset, "source": source, "validation": validation, "out": self.url or str(self.out)}
+        return {
+            "preset": self.plan.preset,
+            "source": source,
+            "validation": validation,
+            "out": self.url or str(self.out),
+            "source code": source_digest(Path(__file__).parents[1], self.plan.parts.tokenizer_class.__module__),
+        }
+
+
+def source_digest(folder: Path, module: str) -> str:
+    """Return a digest of the Python files of a folder and of a loaded module."""
+    digest = hashlib.sha256()
+    for file in [*sorted(folder.rglob("*.py")), Path(getattr(sys.modules.get(module), "__file__", None) or __file__)]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def make_job(source: Any, preset: str, out: Any, options: PrepareOptions) -> Job:
@@ -111,6 +127,10 @@ class WorkFolder:
     def place(self, kind: str, name: object) -> Path:
         """Return the path of a result."""
         return self.folder / kind / str(name)
+
+    def shard(self, number: int) -> Path:
+        """Return the folder of a shard of the store."""
+        return self.place("store/shards", f"{number:05d}")
 
     def open(self, facts: dict[str, Any], *, can_resume: bool) -> bool:
         """Lock the folder for this job; return whether an earlier try is resumed.

@@ -7,10 +7,20 @@ import numpy as np
 
 from reviewgen.data.corpus import SPLITS
 from reviewgen.errors import ConfigError, quoted
-from reviewgen.novelty import COPY_CHARACTERS, copied_spans
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.preparation.parts import DROPPED, Part, Parts
 
-__all__ = ["RUN", "Group", "check_run", "count_held_out", "describe_leaks", "drop_texts", "find_leaks", "held_out_groups"]
+__all__ = [
+    "RUN",
+    "Group",
+    "check_run",
+    "count_held_out",
+    "describe_leaks",
+    "drop_texts",
+    "find_leaks",
+    "held_out_groups",
+    "windows_of",
+]
 
 RUN = COPY_CHARACTERS
 """The length of the runs that are counted by default."""
@@ -72,11 +82,14 @@ def _groups(parts: Parts, size: int) -> list[list[Group]]:
     return [group for group in groups if sum(len(each.rows) for each in group)]
 
 
-def find_leaks(group: Sequence[Group], training: Parts, length: int) -> np.ndarray:
-    """Return which texts of a group share a run of ``length`` characters with a training text of some parts, (N,)."""
-    texts = [text for each in group for text in _read(each)]
-    spans = copied_spans(texts, training.texts("train"), length)
-    return np.array([bool(each) for each in spans], np.bool_)
+def windows_of(group: Sequence[Group], length: int) -> TextWindows:
+    """Return the runs of ``length`` characters of the texts of a group, to be looked for in several parts."""
+    return TextWindows([text for each in group for text in _read(each)], length)
+
+
+def find_leaks(windows: TextWindows, training: Parts) -> np.ndarray:
+    """Return which texts share a run with a training text of some parts, (N,)."""
+    return np.array([bool(each) for each in windows.spans(training.texts("train"))], np.bool_)
 
 
 def _read(group: Group) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reviewgen.data.store import save_array
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.preparation.parts import Part
 
@@ -58,8 +59,7 @@ def write_signatures(part: Part, dropped: np.ndarray, file: Path) -> None:
         minima = RMinHash(num_perm=_MINIMA, seed=_SEED)
         minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
         signatures[row] = minima.digest()
-    with file.open("wb") as stream:
-        np.save(stream, signatures)
+    save_array(file, signatures)
 
 
 def find_near(files: Sequence[Path], dropped: np.ndarray, threshold: float, band: int, rows: int) -> np.ndarray:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from reviewgen.data import DataConfig
-from reviewgen.data.cleaned_rows import CleanedRows, clean_rows, clean_shard
+from reviewgen.data.cleaned_rows import CleanedRows, clean_files, clean_rows
 from reviewgen.data.cleaning import Cleaner, hash_text
 from reviewgen.data.columns import TextStream
 from reviewgen.data.corpus import HELD_OUT
+from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.long_text import cut_text, divide_text
 from reviewgen.data.shards import Shard
 
@@ -34,7 +35,7 @@ class Source:
     """
 
     stream: TextStream
-    shards: Sequence[Shard] | None
+    shards: Sequence[Shard | HubShard] | None
     facts: Any
 
     def closed(self) -> "Source":
@@ -50,6 +51,8 @@ def open_source(source: Any, folder: Path, config: DataConfig) -> Source:
     """
     stream, _ = config.open(source, folder)
     shard = stream.shard
+    if stream.hub is not None:
+        return Source(stream, stream.hub.parts(), stream.hub.facts())
     if shard is None or stream.is_one_text:
         return Source(stream, None, None if shard is None else _fingerprint(shard))
     size = max(_PART_BYTES, shard.size // _MAX_PARTS)
@@ -68,15 +71,9 @@ def _fingerprint(shard: Shard) -> list[Any]:
     return facts
 
 
-def clean_part(folder: Path, shard: Shard, stream: TextStream, config: DataConfig) -> None:
+def clean_part(folder: Path, shard: Shard | HubShard, stream: TextStream, config: DataConfig) -> None:
     """Read and clean a part into a new folder."""
-    report = clean_shard(
-        folder=str(folder),
-        shard=asdict(shard),
-        column=stream.text_column,
-        conditions=config.conditions,
-        cleaning=config.cleaning,
-    )
+    report = clean_files(folder, shard, stream.text_column, config.conditions, config.cleaning)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ settings only, so the store does not depend on the number of processes.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,12 @@ import numpy as np
 from reviewgen.data import workspace
 from reviewgen.data.cleaning import Cleaner, CleaningReport
 from reviewgen.data.corpus import SPLITS, Corpus, fingerprint_texts, require_texts
+from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.shards import Shard
+from reviewgen.data.store import save_array
 from reviewgen.data.store_folder import StoreFolder
 from reviewgen.errors import DataError, StorageError
+from reviewgen.novelty import TextWindows
 from reviewgen.preparation import duplicates, leaks, near_duplicates, reading, splitting
 from reviewgen.preparation.encoding import encode_parts
 from reviewgen.preparation.job import Job, WorkFolder
@@ -29,7 +32,7 @@ from reviewgen.training import Processes, local_processes
 
 __all__ = ["run_job"]
 
-_LEAK_PARTS = 6  # that one task looks for held-out texts in
+_LEAK_PARTS = 6  # that one task looks for some of all held-out texts in; one part for a sample of them
 
 
 @dataclass
@@ -77,9 +80,7 @@ class Run:
 
 
 def _save(look: Callable[[], np.ndarray], file: Path) -> None:
-    rows = look()
-    with file.open("wb") as stream:
-        np.save(stream, rows)
+    save_array(file, look())
 
 
 def run_job(job: Job, processes: Processes, watch: Watch) -> StoreFolder:
@@ -160,7 +161,7 @@ def _read_stream(run: Run, number: int) -> int:
     return reading.read_stream(stream, data, number > 0, lambda part, write: write_new(run.part(number, part).folder, write))
 
 
-def _clean(run: Run, number: int, shards: Sequence[Shard], part: int) -> None:
+def _clean(run: Run, number: int, shards: Sequence[Shard | HubShard], part: int) -> None:
     stream, data = run.sources[number].stream, run.job.plan.data
     write_new(run.part(number, part).folder, lambda folder: reading.clean_part(folder, shards[part], stream, data))
 
@@ -239,11 +240,16 @@ def _find_leaks(run: Run, parts: Parts) -> None:
     """Count the held-out texts that share long runs with training texts, and leave them out if that is asked for."""
     length, is_sample = run.job.decontaminate or leaks.RUN, run.job.decontaminate is None
     groups, held_out = leaks.held_out_groups(parts, is_sample=is_sample), leaks.count_held_out(parts)
-    some = [replace(parts, parts=parts.parts[at : at + _LEAK_PARTS]) for at in range(0, len(parts.parts), _LEAK_PARTS)]
+    step = 1 if is_sample else _LEAK_PARTS
+    some = [replace(parts, parts=parts.parts[at : at + step]) for at in range(0, len(parts.parts), step)]
+
+    @lru_cache(1)  # the tasks of a group follow one another
+    def windows(group: int) -> TextWindows:
+        return leaks.windows_of(groups[group], length)
 
     def find(task: int) -> None:
         group, number = divmod(task, len(some))
-        run.find(f"leaks-{length}-{task}", partial(leaks.find_leaks, groups[group], some[number], length))
+        run.find(f"leaks-{length}-{task}", lambda: leaks.find_leaks(windows(group), some[number]))
 
     run.share("Looking for held-out texts in the training texts", range(len(groups) * len(some)), find)
     masks = [
@@ -285,19 +291,5 @@ def _describe(run: Run, everything: Parts) -> Corpus:
     streams = [source.closed().stream for source in run.sources]
     splits = np.repeat(np.arange(len(SPLITS), dtype=np.uint8), counts)
     second = (streams[1], reports[1]) if len(streams) > 1 else None
-    notes = [*first.notes, *_note_shared(run)]
+    notes = [*first.notes, *(duplicates.note_shared(*run.parts) if second else ())]
     return Corpus(run.work.folder, None, splits, fingerprint, streams[0], reports[0], second, notes)
-
-
-def _note_shared(run: Run) -> list[str]:
-    """Return a sentence on the validation texts that are also training texts, if there are any."""
-    if len(run.parts) == 1:
-        return []
-    training, validation = run.parts
-    buckets = duplicates.count_buckets(sum(part.count for part in (*training, *validation)))
-    found = [duplicates.find_shared(validation, training, bucket, buckets) for bucket in range(buckets)]
-    rows = np.sort(np.concatenate(found))
-    kept = [part.codes != DROPPED for part in validation]
-    shared = sum(int((mask & own).sum()) for (_, mask), own in zip(splitting.per_part(validation, rows), kept, strict=True))
-    total = sum(int(mask.sum()) for mask in kept)
-    return [f"{shared} of {total} validation texts are also in the training text."] if shared else []

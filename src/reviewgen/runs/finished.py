@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle.layout import TRAINING
+from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import ReviewgenError
 from reviewgen.training import Checkpoints
 
@@ -30,12 +31,12 @@ def discard_finished(out: Path) -> bool:
     """Remove the folder of a run if it has saved its model in ``out`` and its process has ended; return whether it has."""
     folder = run_folder_of(out)
     try:
-        expected = json.loads((folder / Checkpoints.SAVED).read_bytes())["training"]
-        if _digest(json.loads((out / TRAINING).read_text(encoding="utf-8"))) != expected:
+        expected = read_json(folder / Checkpoints.SAVED)["training"]
+        if _digest(read_json(out / TRAINING, MAX_RECORD)) != expected:
             return False
         checkpoints = Checkpoints(folder, 0.0, 1)
         checkpoints.open()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, ReviewgenError):  # another model, or a run in progress
+    except (OSError, ValueError, KeyError, TypeError, ReviewgenError):  # another model, or a run in progress
         return False
     checkpoints.discard()
     _logger.warning("Removed %s: its run has saved the model, and was killed before it could remove it.", folder)

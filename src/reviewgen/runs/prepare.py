@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from reviewgen.bundle import check_tokenizer_files, fingerprint
+from reviewgen.compiled.windows import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import to_dict
 from reviewgen.data import Corpus, TokenStore, find_lost_characters, gather, tokenize, workspace
@@ -217,7 +218,9 @@ def _build_lexicon(plan: TrainingPlan, tokenizer: Tokenizer, store: TokenStore) 
     return lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if has_metrics)
 
 
-def build_novelty_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, store: TokenStore) -> Index | None:
+def build_novelty_index(
+    plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, store: TokenStore, sets: Sequence[WindowSet] | None = None
+) -> Index | None:
     """Return the novelty index of the training text, unless the settings say none; that of a prepared store is read from it.
 
     Args:
@@ -225,6 +228,7 @@ def build_novelty_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, s
         corpus: The fingerprint of the corpus.
         tokenizer: The tokenizer.
         store: The training text.
+        sets: The sets of a compact index, where they are built already.
     """
     parts, settings = plan.parts, plan.parts.training
     if settings.novelty == "none":
@@ -242,6 +246,7 @@ def build_novelty_index(plan: TrainingPlan, corpus: str, tokenizer: Tokenizer, s
         fingerprint=belongs_to,
         form=settings.novelty,
         max_bytes=round(settings.novelty_mb * 1e6),
+        sets=sets,
     )
     store.release_pages()
     return index

@@ -10,6 +10,7 @@ from reviewgen.config import from_dict, to_dict
 from reviewgen.data import Corpus, DataConfig, digest_tokenizer
 from reviewgen.data.corpus_facts import corpus_from_json
 from reviewgen.data.remote import locate_store
+from reviewgen.data.store_facts import check_facts
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder
 from reviewgen.data.urls import is_url
 from reviewgen.errors import ConfigError, DataError, quoted
@@ -39,6 +40,8 @@ def find_store(source: Any) -> StoreFolder | None:
         store = StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
     if store is not None and not store.facts:
         raise DataError(f"{store.name} is a folder of the token cache, not a prepared store. Give the reviews instead.")
+    if store is not None:
+        check_facts(store)
     return store
 
 

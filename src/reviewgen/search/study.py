@@ -5,7 +5,6 @@ Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-struct
 worse than the median at the same share of the run, are stopped.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reviewgen.config import MAX_VOCABULARY, parse_json
 from reviewgen.errors import ConfigError, ReviewgenError, TrainingError, storage_errors
 from reviewgen.inputs import is_pipe
 from reviewgen.search.space import Choice, Range, Space
@@ -138,8 +138,10 @@ def _journal(file: Path) -> Any:
 
 def _check_file(file: Path) -> None:
     """Raise a ValueError if the first line is not one of optuna's; remove a last line that a killed process left incomplete."""
+    if not file.is_file() or file.stat().st_size > MAX_VOCABULARY:  # optuna reads all of it
+        raise ValueError
     content = file.read_bytes()
-    first = json.loads(content.splitlines()[0]) if content else None
+    first = parse_json(str(content.splitlines()[0], "utf-8")) if content else None
     if content and not (isinstance(first, dict) and {"op_code", "worker_id"} <= first.keys()):
         raise ValueError
     whole = content.rfind(b"\n") + 1
@@ -159,7 +161,7 @@ def _reading(file: Path | None) -> Iterator[None]:
             yield
     except ReviewgenError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError):  # optuna's errors on other lines
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # optuna's errors on other lines
         raise ConfigError(f"{file} holds no search that can be read; give another file, or remove it.") from None
 
 

@@ -7,10 +7,9 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.process import BaseProcess
@@ -18,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from prometheus_client.multiprocess import mark_process_dead
 
 from reviewgen.errors import ReviewgenError, WorkerError
+from reviewgen.scratch import temporary_folder
 from reviewgen.serving.server import ServerOptions, load_engines, make_app, run
 
 __all__ = ["run_workers"]
@@ -49,20 +49,20 @@ def run_workers(
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with tempfile.TemporaryDirectory(prefix="reviewgen-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    with temporary_folder() as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         workers: list[BaseProcess] = []
         try:
             first, started = _start(options, listening, ended)
             workers.append(first)
             for name, reason in started.failed.items():
                 leave_out(name, ReviewgenError(reason))
-            workers.extend(_start_alike(started.names, options, listening, ended) for _ in range(count - 1))
+            workers.extend(_start(options, listening, ended, started.names)[0] for _ in range(count - 1))
             if not ended.is_set():
                 announce(started.names)
             retries = _Retries()
             while not ended.is_set():
-                _replace_dead(workers, retries, lambda: _start_alike(started.names, options, listening, ended), ended)
+                _replace_dead(workers, retries, lambda: _start(options, listening, ended, started.names)[0], ended)
         finally:
             _stop(workers, options.limits.shutdown_seconds + _GRACE)
 
@@ -97,24 +97,16 @@ class _Retries:
         self.said.clear()
 
 
-def _start_alike(names: list[str], options: ServerOptions, listening: socket.socket, ended: threading.Event) -> BaseProcess:
-    """Start a worker that serves the same models as the first one.
+def _start(
+    options: ServerOptions, listening: socket.socket, ended: threading.Event, needed: Sequence[str] = ()
+) -> tuple[BaseProcess, _Started]:
+    """Start a worker and wait until it answers requests.
 
     Raises:
-        WorkerError: It could not start, or lacks a model; it was ended then.
+        WorkerError: It could not start, or lacks a model that it needs, as the first worker serves it; it was ended then.
     """
-    worker, started = _start(options, listening, ended)
-    for name in names:
-        if name not in started.names and not ended.is_set():
-            _stop([worker], _GRACE)
-            raise WorkerError(f"{name} cannot be loaded any more: {started.failed.get(name, 'it is missing')}")
-    return worker
-
-
-def _start(options: ServerOptions, listening: socket.socket, ended: threading.Event) -> tuple[BaseProcess, _Started]:
-    """Start a worker and wait until it answers requests."""
     ours, theirs = get_context("spawn").Pipe()
-    worker = get_context("spawn").Process(target=_work, args=(options, listening, theirs), daemon=True)
+    worker = get_context("spawn").Process(target=_work, args=(options, listening, theirs, needed), daemon=True)
     worker.start()
     theirs.close()
     while not ended.is_set() and not ours.poll(0.1):
@@ -128,6 +120,7 @@ def _start(options: ServerOptions, listening: socket.socket, ended: threading.Ev
             "A process of the server died while it started: there may not be enough memory for its models."
         ) from None
     if isinstance(said, str):
+        _stop([worker], _GRACE)
         raise WorkerError(said)
     return worker, said
 
@@ -163,7 +156,7 @@ def _stop(workers: list[BaseProcess], seconds: float) -> None:
             worker.kill()
 
 
-def _work(options: ServerOptions, listening: socket.socket, ready: connection.Connection) -> None:
+def _work(options: ServerOptions, listening: socket.socket, ready: connection.Connection, needed: Sequence[str]) -> None:
     """Serve, in a process of its own; says over a pipe that it has started, or why not."""
     threading.Thread(target=_follow_parent, daemon=True).start()
     failed: dict[str, str] = {}
@@ -171,6 +164,9 @@ def _work(options: ServerOptions, listening: socket.socket, ready: connection.Co
         engines = load_engines(
             options.sources, options.weight_bits, lambda name, error: failed.update({name: str(error)}), options.limits.max_rows
         )
+        for name in needed:
+            if name not in engines:  # found before it serves: a request for that model would be refused here
+                raise WorkerError(f"{name} cannot be loaded any more: {failed.get(name, 'it is missing')}")
         app = make_app(options, engines)
     except ReviewgenError as error:
         ready.send(str(error))

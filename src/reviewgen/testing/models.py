@@ -1,8 +1,6 @@
 """Helpers of the model laws: create a model, train it by counting, call it, compare results."""
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from reviewgen.config import from_dict, vocabulary_settings
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_model
+from reviewgen.scratch import temporary_folder
 
 __all__ = [
     "LOGITS",
@@ -177,8 +176,8 @@ def assert_normalised(model: Any) -> None:
 
 def through_a_file(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Save tensors to a safetensors file and return them as loaded from it; tied tensors are saved twice."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
+    with temporary_folder() as folder:
+        path = folder / "model.safetensors"
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, path)
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
 

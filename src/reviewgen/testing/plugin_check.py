@@ -5,12 +5,12 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from reviewgen.errors import ReviewgenError
 from reviewgen.inspection import inspect_plugins
 from reviewgen.registry import find_logits_processor, find_metric, find_model, find_stepper
+from reviewgen.scratch import temporary_folder
 from reviewgen.testing.in_use import try_metric, try_processor, try_weights
 from reviewgen.testing.metric_laws import METRIC_LAWS
 from reviewgen.testing.model_laws import MODEL_LAWS
@@ -54,10 +54,10 @@ def check_plugin(name: str, on_check: Callable[[str], None] | None = None) -> Pl
     subject = find_subject(name)
     run = _Run(on_check or (lambda _: None))
     run.check("metadata", lambda: _check_metadata(subject))
-    with TemporaryDirectory(prefix="reviewgen-check-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         if subject.preset_name:
-            _check_trained(run, subject, Path(folder))
-        _check_in_use(run, subject, Path(folder))
+            _check_trained(run, subject, folder)
+        _check_in_use(run, subject, folder)
     return PluginReport(name, subject.preset_name, tuple(run.checks))
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pickletools
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from unittest import mock
 
 from reviewgen.bundle.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.errors import BundleError
+from reviewgen.scratch import temporary_folder
 
 __all__ = ["FILE_LAWS", "file_names", "no_subfolders", "own_folder", "plain_data"]
 
@@ -20,9 +20,9 @@ Make = Callable[[], Any]
 
 def plain_data(make: Make) -> None:
     """``save`` writes JSON or text files in UTF-8, not pickles."""
-    with tempfile.TemporaryDirectory() as folder:
-        make().save(Path(folder))
-        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    with temporary_folder() as folder:
+        make().save(folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
         assert files, "save must write at least one file."
         for path in files:
             _assert_plain(path)
@@ -30,9 +30,9 @@ def plain_data(make: Make) -> None:
 
 def file_names(make: Make) -> None:
     """``save`` uses no name of the saved model's own files, and only names and suffixes that loading accepts."""
-    with tempfile.TemporaryDirectory() as folder:
-        make().save(Path(folder))
-        names = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    with temporary_folder() as folder:
+        make().save(folder)
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
     reserved = {name.casefold(): name for name in OWN_FILES | OPTIONAL_FILES | TOLERATED}
     for name in names:
         assert name.casefold() not in reserved, (
@@ -46,17 +46,17 @@ def file_names(make: Make) -> None:
 
 def no_subfolders(make: Make) -> None:
     """``save`` writes plain files into the folder: no subfolders and no links."""
-    with tempfile.TemporaryDirectory() as folder:
-        make().save(Path(folder))
-        odd = [path.name for path in sorted(Path(folder).iterdir()) if path.is_symlink() or not path.is_file()]
+    with temporary_folder() as folder:
+        make().save(folder)
+        odd = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_file()]
     assert not odd, f"save writes {odd[0]}, which is a folder or a link; a saved model is one folder of plain files."
 
 
 def own_folder(make: Make) -> None:
     """Training, encoding, saving and loading write nothing outside the folder that ``save`` is passed."""
     make()  # imports and caches of libraries, before the working directory changes
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name).resolve()
+    with temporary_folder() as name:
+        root = name.resolve()
         target, work, home = (root / part for part in ("parent/tokenizer", "work", "home"))
         for folder in target, work, home:
             folder.mkdir(parents=True)

@@ -7,10 +7,8 @@ hypothesis generates.
 import dataclasses
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from hypothesis import strategies as st
 from reviewgen.config import from_dict, to_dict
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 from reviewgen.registry import find_tokenizer
+from reviewgen.scratch import temporary_folder
 from reviewgen.testing.members import lacking
 from reviewgen.testing.tokenizer_files_laws import FILE_LAWS, file_names, no_subfolders, own_folder, plain_data
 from reviewgen.testing.tokenizer_json_law import check_tokenizer_json
@@ -243,9 +242,9 @@ def streamed(make: Make) -> None:
 def save_load(make: Make) -> None:
     """A saved and loaded tokenizer gives the same ids and texts."""
     tokenizer = make()
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
-        loaded = type(tokenizer).load(Path(folder))
+    with temporary_folder() as folder:
+        tokenizer.save(folder)
+        loaded = type(tokenizer).load(folder)
     assert _fingerprint(loaded) == _fingerprint(tokenizer), "A saved and loaded tokenizer gives other ids or texts."
 
 

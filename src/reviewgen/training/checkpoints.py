@@ -26,6 +26,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from reviewgen.config import MAX_VOCABULARY, read_json
 from reviewgen.errors import CheckpointError, storage_errors
 from reviewgen.lock import Lock, read_holder
 from reviewgen.storage import new_folder, write_file
@@ -191,12 +192,13 @@ def _read_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         ValueError: A file does not match its digest.
     """
-    digests = json.loads((folder / _DIGESTS).read_bytes())
-    contents = {name: (folder / name).read_bytes() for name in (_TENSORS, _REST)}
-    for name, content in contents.items():
-        if not isinstance(digests, dict) or digests.get(name) != _digest(content):
+    digests = read_json(folder / _DIGESTS)
+    for name in (_TENSORS, _REST):
+        with (folder / name).open("rb") as stream:  # in pieces: a file that was damaged may have any size
+            digest = hashlib.file_digest(stream, _new_digest).hexdigest()
+        if not isinstance(digests, dict) or digests.get(name) != digest:
             raise ValueError(f"{name} does not match its digest")
-    return json.loads(contents[_REST]), load(contents[_TENSORS])
+    return read_json(folder / _REST, MAX_VOCABULARY), load((folder / _TENSORS).read_bytes())
 
 
 def _to_json(value: Any) -> bytes:
@@ -204,7 +206,11 @@ def _to_json(value: Any) -> bytes:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=32).hexdigest()
+    return _new_digest(content).hexdigest()
+
+
+def _new_digest(content: bytes = b"") -> "hashlib.blake2b":
+    return hashlib.blake2b(content, digest_size=32)
 
 
 def _close(folder: Path, lock: Lock) -> None:

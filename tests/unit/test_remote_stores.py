@@ -1,0 +1,136 @@
+"""Token stores behind URLs: in S3, by a server on this machine, and in memory, which needs no package."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+import reviewgen
+from reviewgen.errors import ConfigError, DataError
+from tests.unit.fakes import run_command
+from tests.unit.test_prepare import SMALL, facts_of, files_of, texts, write_csv
+
+ROWS = texts(60)
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Start an S3 server, and return the variables that lead to it."""
+    server = pytest.importorskip("moto.server", reason="needs moto, 300 MB: pip install 'reviewgen[test-s3]'")
+    pytest.importorskip("s3fs", reason="needs s3fs: pip install 'reviewgen[s3]'")
+    running = server.ThreadedMotoServer(port=0)
+    running.start()
+    _, port = running.get_host_and_port()
+    yield {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    running.stop()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def bucket(request, monkeypatch) -> str:
+    """Return the URL of an empty folder."""
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("s3").items():
+            monkeypatch.setenv(name, value)
+        fsspec.filesystem("s3", skip_instance_cache=True)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    url = f"{request.param}://{request.node.name.replace('[', '-').strip(']').replace('_', '-').lower()}"
+    system, path = fsspec.core.url_to_fs(url)
+    system.mkdir(path)
+    return url
+
+
+def put(url: str, content: bytes) -> None:
+    system, path = fsspec.core.url_to_fs(url)
+    system.pipe_file(path, content)
+
+
+def upload(folder: Path, url: str) -> None:
+    """Copy a store, as another machine has written it."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            put(f"{url}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store on this machine."""
+    folder = tmp_path_factory.mktemp("local")
+    write_csv(folder / "0.csv", ROWS)
+    return reviewgen.prepare(str(folder / "*.csv"), preset="gru-char", out=folder / "store").folder
+
+
+def test_the_commands_from_url_to_url(bucket, local, tmp_path, monkeypatch, capsys):
+    put(f"{bucket}/in/0.csv", (local.parent / "0.csv").read_bytes())
+    words = ["prepare", f"{bucket}/in/*.csv", "--preset", "gru-char", "--out", f"{bucket}/store", "--json"]
+    status, output, problem = run_command(monkeypatch, capsys, *words)
+    assert (status, json.loads(output)["preset"]) == (0, "gru-char"), problem
+    system, path = fsspec.core.url_to_fs(f"{bucket}/store")
+    stored = {name[len(path) :].strip("/"): system.cat_file(name) for name in system.find(path)}
+    expected = files_of(local)
+    assert stored.keys() == expected.keys()
+    for name in expected.keys() - {"store.json", "novelty.safetensors"}:  # these have the name of the source
+        assert stored[name] == (local / name).read_bytes(), name
+    settings = ["--set", "model.hidden_size=12", "--set", "model.layer=fused", "--set", "training.threads=1"]
+    short = ["--steps", "4", "--set", "training.precision=no", "--json", *settings]
+    for source, out in ((f"{bucket}/store", "one"), (str(local), "two")):
+        status, _, problem = run_command(
+            monkeypatch, capsys, "train", "gru-char", "--data", source, "--out", str(tmp_path / out), *short
+        )
+        assert status == 0, problem
+    first, second = (reviewgen.load(tmp_path / name) for name in ("one", "two"))
+    assert first.generate_one(do_sample=False, words="any") == second.generate_one(do_sample=False, words="any")
+    status, _, problem = run_command(monkeypatch, capsys, *words)
+    assert status == 1 and "is a token store already" in problem
+
+
+def test_what_reads_texts_refuses_a_store(local):
+    upload(local, "memory://refused/store")
+    model = reviewgen.train("ngram-char", ROWS, model={"order": 2}, progress=False)
+    for source in (local, str(local), "memory://refused/store"):
+        with pytest.raises(DataError, match="is a token store, which train, sweep and tune read"):
+            model.evaluate(source)
+        with pytest.raises(DataError, match="is a token store, which train, sweep and tune read"):
+            reviewgen.compare([model], source)
+
+
+def test_a_store_that_cannot_be_used(bucket, local):
+    upload(local, f"{bucket}/whole")
+    content = json.loads((local / "store.json").read_bytes())
+    with pytest.raises(ConfigError, match="was prepared for gru-char, with the tokenizer char; gru-word has word"):
+        reviewgen.train("gru-word", f"{bucket}/whole")
+    put(f"{bucket}/newer/store.json", json.dumps(content | {"format": 2}).encode())
+    put(f"{bucket}/torn/store.json", json.dumps(content).encode()[:-30])
+    put(f"{bucket}/half/shards/00000/train.index.npy", b"")
+    problems = {"newer": "newer version", "torn": "is damaged", "half": "is not finished", "none": "No file at"}
+    for name, problem in problems.items():
+        with pytest.raises(DataError, match=problem):
+            reviewgen.train("gru-char", f"{bucket}/{name}")
+    put(f"{bucket}/changed/store.json", json.dumps(content | {"facts": content["facts"] | {"notes": []}}).encode())
+    for name in content["files"]:
+        put(f"{bucket}/changed/{name}", (local / name).read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError, match="differs from its digest"):
+        reviewgen.train("gru-char", f"{bucket}/changed")
+    again = reviewgen.prepare(ROWS, preset="gru-char", out=f"{bucket}/half")  # over what is half written
+    one = reviewgen.train("gru-char", f"{bucket}/half", progress=False, **SMALL)
+    two = reviewgen.train("gru-char", ROWS, progress=False, **SMALL)
+    assert again.name == f"{bucket}/half" and facts_of(one) == facts_of(two)
+
+
+def test_credentials_that_are_missing(s3, tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    calls: list[Any] = [
+        lambda: reviewgen.prepare("s3://a/in.csv", preset="gru-char", out=tmp_path / "store"),
+        lambda: reviewgen.prepare(ROWS, preset="gru-char", out="s3://a/store"),
+        lambda: reviewgen.train("gru-char", "s3://a/store"),
+    ]
+    for call in calls:
+        with pytest.raises(DataError, match=r"cannot be reached: .*[Cc]redentials.* Check the address and your credentials\."):
+            call()
