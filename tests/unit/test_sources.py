@@ -551,7 +551,7 @@ def test_the_shards_of_a_hub_dataset_are_parts_of_a_store(tmp_path):
     rows = [f"{TEXTS[number % len(TEXTS)]} No. {number}" for number in range(120)]
     shards = {f"train-{n}.jsonl": "".join(json.dumps({"text": r}) + "\n" for r in rows[40 * n : 40 * n + 40]) for n in range(3)}
     repositories = {("dataset", "owner/shards"): {"main": {name: content.encode() for name, content in shards.items()}}}
-    (tmp_path / "all.txt").write_text("\n".join(rows))
+    (tmp_path / "all.jsonl").write_text("".join(shards.values()))
     script = """if True:
         import json
         import reviewgen
@@ -563,11 +563,11 @@ def test_the_shards_of_a_hub_dataset_are_parts_of_a_store(tmp_path):
         reading.clean_files = counted
         hub = reviewgen.prepare("owner/shards", preset="ngram-char", out="hub")
         reading.clean_files = clean
-        txt = reviewgen.prepare("all.txt", preset="ngram-char", out="txt")
-        same = [one.ids.tolist() == other.ids.tolist() for one, other in zip(hub.splits().values(), txt.splits().values())]
+        local = reviewgen.prepare("all.jsonl", preset="ngram-char", out="local")
+        same = [one.ids.tolist() == other.ids.tolist() for one, other in zip(hub.splits().values(), local.splits().values())]
         model = reviewgen.train("ngram-char", "owner/shards", model={"order": 2}, progress=False)
-        print(json.dumps([read, same, len(hub.content["shards"]), [store.facts["corpus"]["fingerprint"] for store in (hub, txt)]]
-            + [model.training["data"]["fingerprint"]]))
+        prints = [store.facts["corpus"]["fingerprint"] for store in (hub, local)]
+        print(json.dumps([read, same, len(hub.content["shards"]), prints, model.training["data"]["fingerprint"]]))
     """
     with LoopbackHub(repositories) as hub:
         done = run_python(["-c", script], env=hub.environment(tmp_path / "home"), cwd=tmp_path)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import Bound, check, from_dict
+from reviewgen.config import Bound, from_dict
+from reviewgen.config.settings import check_value, fields_of
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.corpus import SPLITS, DataConfig
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder
@@ -13,18 +14,13 @@ from reviewgen.errors import ConfigError, DataError
 
 __all__ = ["check_facts"]
 
+T = TypeVar("T")
+
 _BYTES_OF_A_TEXT = 16  # in the index of a shard; so the counts cannot be larger than the files allow
 
 
-class _Checked:
-    """A dataclass whose values have the types and bounds of its fields."""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Facts(_Checked):
+class _Facts:
     """All facts; each object is checked on its own."""
 
     preset: str
@@ -39,7 +35,7 @@ class _Facts(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Tokenizer(_Checked):
+class _Tokenizer:
     name: str
     package: str
     version: str
@@ -48,7 +44,7 @@ class _Tokenizer(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Corpus(_Checked):
+class _Corpus:
     fingerprint: str
     texts: dict[str, Any]
     source: dict[str, Any]
@@ -57,20 +53,20 @@ class _Corpus(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Texts(_Checked):
+class _Texts:
     train: Annotated[int, Bound(at_least=0)]
     validation: Annotated[int, Bound(at_least=0)]
     test: Annotated[int, Bound(at_least=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source(_Checked):
+class _Source:
     stream: dict[str, Any]
     cleaning: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stream(_Checked):
+class _Stream:
     name: str
     text_column: str | None
     columns: tuple[str, ...]
@@ -82,7 +78,7 @@ class _Stream(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Novelty(_Checked):
+class _Novelty:
     form: str
     megabytes: float
 
@@ -94,29 +90,42 @@ def check_facts(store: StoreFolder) -> None:
         DataError: They are not.
     """
     try:
-        facts = from_dict(_Facts, store.facts)
-        from_dict(_Tokenizer, facts.tokenizer)
-        from_dict(DataConfig, facts.reading)
-        from_dict(_Novelty, facts.novelty)
+        facts = _read(_Facts, store.facts)
+        _read(_Tokenizer, facts.tokenizer)
+        _read(DataConfig, facts.reading)
+        _read(_Novelty, facts.novelty)
         if facts.conditions:
             Conditions.from_json(list(facts.conditions))
-        _check_corpus(from_dict(_Corpus, facts.corpus), sum(file["size"] for file in store.content["files"].values()))
+        _check_corpus(_read(_Corpus, facts.corpus), sum(file["size"] for file in store.content["files"].values()))
     except ConfigError as error:
         raise DataError(f"The token store {store.name} is damaged: of its {STORE_FILE}, {error} Prepare it again.") from None
 
 
+def _read(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Create a dataclass from JSON values, each checked before.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    for name, hint in fields_of(cls).items():
+        if name in values:
+            value = values[name]
+            check_value(name, tuple(value) if isinstance(value, list) else value, hint)
+    return from_dict(cls, values)
+
+
 def _check_corpus(corpus: _Corpus, size: int) -> None:
-    texts = from_dict(_Texts, corpus.texts)
+    texts = _read(_Texts, corpus.texts)
     if _BYTES_OF_A_TEXT * sum(getattr(texts, split) for split in SPLITS) > size:
         raise ConfigError("texts are more than the files have room for.")
     for each in (corpus.source, corpus.validation):
         if each is not None:
-            _check_source(from_dict(_Source, each))
+            _check_source(_read(_Source, each))
 
 
 def _check_source(source: _Source) -> None:
-    from_dict(_Stream, source.stream)
-    check(from_dict(CleaningReport, _counts(source.cleaning)))
+    _read(_Stream, source.stream)
+    _read(CleaningReport, _counts(source.cleaning))
 
 
 def _counts(cleaning: Mapping[str, Any]) -> Mapping[str, Any]:

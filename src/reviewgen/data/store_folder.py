@@ -71,7 +71,7 @@ class StoreFolder:
         shards = [self.folder / name for name in self.content["shards"]]
         try:
             return {split: TokenStore(shards, split) for split in SPLITS}
-        except (ValueError, IndexError, EOFError, StopIteration):  # of an array that was changed
+        except (ValueError, IndexError, EOFError, StopIteration, FileNotFoundError, NotADirectoryError):  # it was changed
             raise DataError(f"The token store {self.name} is damaged: its arrays cannot be read. Prepare it again.") from None
 
 
