@@ -74,7 +74,7 @@ def prepare(
 def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder":
     """Prepare a store; of several processes, the one that has failed prints why, and all exit with status 1."""
     from reviewgen.preparation.prepare import prepare_store  # torch: a second or two
-    from reviewgen.preparation.rounds import TOLD
+    from reviewgen.training.rounds import TOLD
 
     begin()
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1

@@ -14,7 +14,7 @@
 Standard library only; knows neither torch nor any plugin.
 """
 
-from reviewgen.config.arguments import check_flags, check_list, check_mapping, check_text
+from reviewgen.config.arguments import check_count, check_flags, check_list, check_mapping, check_text
 from reviewgen.config.bounded import MAX_DEPTH, MAX_RECORD, MAX_SETTINGS, MAX_VOCABULARY, parse_json, read_json, read_text
 from reviewgen.config.descriptions import bounds_of, choices_of, describe_fields, describe_hint
 from reviewgen.config.generation import FOREIGN, GenerationConfig, GenerationSettings, Preset, generation_config
@@ -55,6 +55,7 @@ __all__ = [
     "TrainingConfig",
     "bounds_of",
     "check",
+    "check_count",
     "check_flags",
     "check_list",
     "check_mapping",

@@ -5,7 +5,7 @@ Every source becomes a ``TextStream``: its examples, and how they were read (tex
 
 import importlib.util
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from reviewgen.errors import ConfigError, DataError, HubError, quoted
 from reviewgen.hub_client import guard_client
 from reviewgen.names import HubSource, parse_hub_id
 
-__all__ = ["TextStream", "open_texts"]
+__all__ = ["TextStream", "open_texts", "read_records"]
 
 _HEAD = 100  # records that the guess of the text column looks at
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
@@ -88,6 +88,24 @@ def open_texts(
     stream.decode_errors, stream.notes, stream.shard = opened.decode_errors, opened.notes + stream.notes, opened.shard
     stream.is_one_text = opened.shard is not None and opened.shard.documents == "file" and len(opened.shard.paths) == 1
     return stream
+
+
+def read_records(source: Any, workspace: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table, as mappings of column to value, without choosing columns.
+
+    Args:
+        source: As for ``open_texts``; not a txt file.
+        workspace: A folder for prepared files; it must exist while the rows are read.
+
+    Raises:
+        DataError: The source cannot be read, or has something else than rows with named columns.
+        HubError: The Hub cannot be reached, or has no such dataset.
+    """
+    opened = _open_records(source, workspace, "line")
+    for record in raise_data_errors(opened.records, opened.name):
+        if not isinstance(record, Mapping):
+            raise DataError(f"{opened.name} has no columns: give a csv, jsonl or parquet file, or records with named columns.")
+        yield record
 
 
 def _open_records(source: Any, workspace: Path, documents: str) -> _Records:

@@ -4,12 +4,20 @@ A *row* is the number of a text among all texts of a source, in order. Of equal 
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from reviewgen.preparation.parts import Part
-
 __all__ = ["count_buckets", "find_duplicates", "find_shared"]
+
+
+class Indexed(Protocol):
+    """What holds some texts of a source."""
+
+    def index(self) -> np.ndarray:
+        """Return a row for each text, whose first column is its content hash."""
+        ...
+
 
 _BUCKET_TEXTS = 1 << 22  # about, that one bucket sorts
 
@@ -19,7 +27,7 @@ def count_buckets(texts: int) -> int:
     return 1 + texts // _BUCKET_TEXTS
 
 
-def find_duplicates(parts: Sequence[Part], bucket: int, buckets: int) -> np.ndarray:
+def find_duplicates(parts: Sequence[Indexed], bucket: int, buckets: int) -> np.ndarray:
     """Return the rows of the texts of a bucket whose hash an earlier text has, sorted."""
     hashes, rows = _read_bucket(parts, bucket, buckets)
     order = np.argsort(hashes, kind="stable")  # equal hashes stay in the order of the texts
@@ -27,13 +35,13 @@ def find_duplicates(parts: Sequence[Part], bucket: int, buckets: int) -> np.ndar
     return np.sort(rows[order][1:][is_same])
 
 
-def find_shared(parts: Sequence[Part], others: Sequence[Part], bucket: int, buckets: int) -> np.ndarray:
+def find_shared(parts: Sequence[Indexed], others: Sequence[Indexed], bucket: int, buckets: int) -> np.ndarray:
     """Return the rows of the texts of a bucket that are also in other parts, sorted."""
     hashes, rows = _read_bucket(parts, bucket, buckets)
     return rows[np.isin(hashes, _read_bucket(others, bucket, buckets)[0])]
 
 
-def _read_bucket(parts: Sequence[Part], bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_bucket(parts: Sequence[Indexed], bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of a bucket and their rows."""
     hashes, rows, first = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
     for part in parts:

@@ -17,12 +17,13 @@ from reviewgen.data.store import write_conditions, write_split
 from reviewgen.data.store_folder import StoreFolder, digest_file, digest_files, write_store_file
 from reviewgen.novelty import write_index
 from reviewgen.preparation.job import Job, WorkFolder
-from reviewgen.preparation.parts import Parts, write_new
-from reviewgen.preparation.rounds import Watch, main_process_only, share_tasks
+from reviewgen.preparation.parts import Parts
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
+from reviewgen.storage import write_new
 from reviewgen.training import Processes
+from reviewgen.training.rounds import Watch, main_process_only, share_tasks
 
 __all__ = ["encode_parts"]
 

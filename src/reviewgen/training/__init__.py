@@ -15,6 +15,7 @@
     memory       freed memory is kept for the next step
     interrupts   Ctrl-C and SIGTERM during work that must not be cut in two
     processes    the process group: broadcast, all-gather, gradient averaging
+    rounds       numbered tasks that the processes share
     device       devices, precision, threads, random number streams
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
