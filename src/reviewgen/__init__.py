@@ -14,7 +14,21 @@ import lazy_loader
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:
-    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, prepare, sweep, train, tune, tune_sampling
+    from reviewgen.api import (
+        best_trial,
+        blend,
+        generate_dataset,
+        load,
+        novelty_dataset,
+        plot_sweep,
+        plot_training,
+        prepare,
+        score_dataset,
+        sweep,
+        train,
+        tune,
+        tune_sampling,
+    )
     from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
     from reviewgen.explanation import Explanation, explain
@@ -34,16 +48,19 @@ __all__ = [
     "blend",
     "compare",
     "explain",
+    "generate_dataset",
     "graph",
     "list_models",
     "list_presets",
     "list_tokenizers",
     "load",
+    "novelty_dataset",
     "plot_sweep",
     "plot_training",
     "prepare",
     "register_model",
     "register_tokenizer",
+    "score_dataset",
     "sweep",
     "train",
     "tune",
@@ -56,10 +73,13 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "api": [
             "best_trial",
             "blend",
+            "generate_dataset",
             "load",
+            "novelty_dataset",
             "plot_sweep",
             "plot_training",
             "prepare",
+            "score_dataset",
             "sweep",
             "train",
             "tune",

@@ -20,6 +20,7 @@ import functools
 import glob
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

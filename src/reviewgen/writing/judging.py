@@ -1,6 +1,6 @@
 """Judges the texts of a source, in one process or in several: ``reviewgen.score_dataset`` and ``novelty_dataset``.
 
-Every process reads the source and takes its share of the parts, which have as many texts as are scored together in an evaluation. The
+Every process reads the source and takes its share of the parts, which have as many texts as an evaluation scores together. The
 sums of each part are kept beside it, so that what is said of all texts does not depend on who has judged which.
 """
 
@@ -22,7 +22,7 @@ from reviewgen.data.reading import read_texts
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import CheckpointError
 from reviewgen.evaluation import token_losses
-from reviewgen.generation import require_index
+from reviewgen.generation.generator import require_index
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file, write_new
@@ -90,8 +90,8 @@ def judge(
         if kind == "novelty":
             require_index(loaded.bundle.index)
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
-        layout = make_layout(out, format, shard_texts, columns | judges[kind].columns, may_be_file=True)
-        facts = {"judge": kind, "model": loaded.digest, "source": str(source), "options": dict(options)}
+        layout = make_layout(out, format, shard_texts, {**columns, **judges[kind].columns}, may_be_file=True)
+        facts: dict[str, Any] = {"judge": kind, "model": loaded.digest, "source": str(source), "options": dict(options)}
         facts["versions"] = library_versions(loaded, ())
         tables.append((loaded, Table(layout, facts, processes, progress)))
 
@@ -144,7 +144,7 @@ def _write_part(
     if part.exists:
         if not np.array_equal(part.index()[:, 0], hash_texts(text for text, _ in batch)):
             raise CheckpointError(
-                f"{table.work.folder} was begun with other texts: the source has changed. Remove that folder, or give another --out."
+                f"{table.work.folder} was begun with other texts: the source has changed. Remove it, or give another --out."
             )
         return
     rows = []

@@ -1,7 +1,7 @@
 """A table in progress: parts of rows in the working folder ``OUT.partial``, which become the shards of ``OUT``, and a manifest.
 
-A part's rows depend on the job only, and so does which rows a shard has; not on the number of processes, or on which of them wrote
-what. The same job goes on from the finished parts.
+The rows of a part depend on the job only, and so does which rows a shard has; not on the number of processes, or on which of them
+wrote what. The same job goes on from the finished parts.
 """
 
 import json
