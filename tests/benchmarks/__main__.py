@@ -22,7 +22,17 @@ NAMES = (
         "memory",
         "memory_flat",
     ),
-    *("big_corpus", "preparing", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
+    *(
+        "big_corpus",
+        "preparing",
+        "writing_ranks",
+        "shakespeare",
+        "readability",
+        "step_memory",
+        "example_packages",
+        "comparing",
+        "web_steppers",
+    ),
     "web_page",
     *("serving_engine", "serving_http", "serving_soak"),
 )

@@ -4,13 +4,14 @@ A *row* is the number of a text among all texts of a source, in order. Of equal 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 __all__ = ["count_buckets", "find_duplicates", "find_shared"]
 
 
+@runtime_checkable
 class Indexed(Protocol):
     """What holds some texts of a source."""
 
