@@ -122,7 +122,8 @@ def test_three_processes_write_the_files_of_one(name, launched, folder, tmp_path
     reviewgen.generate_dataset("./model", out=tmp_path / name, **GENERATED[name])
     assert files_of(folder / "many" / name) == files_of(tmp_path / name)
     shares = [facts[name] for facts in launched.facts]
-    assert sorted(sum(shares, [])) == sorted(set(sum(shares, [])))
+    numbers = [number for share in shares for number in share]
+    assert sorted(numbers) == list(range(len(numbers)))
     assert sum(map(bool, shares)) == (2 if name == "few" else 3)
 
 
@@ -143,7 +144,7 @@ def test_three_processes_evaluate_as_one_bit_for_bit(launched, folder):
 
 def test_one_process_speaks(launched):
     for name in ("novelty", "again"):
-        assert [facts[name]["status"] for facts in launched.facts] == [0, 0, 0]
+        assert not any(facts[name]["status"] for facts in launched.facts)
         assert [bool(facts[name]["stdout"]) for facts in launched.facts] == [True, False, False]
     assert "complete already" in launched.facts[0]["again"]["stdout"]
 

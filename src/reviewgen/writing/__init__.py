@@ -1,5 +1,6 @@
 """Tables of texts that one or several processes write: generated texts, and the judgements of given ones.
 
+    inputs      the model, and the name of a source
     layout      where a table is written, in which format and columns
     parts       the rows of some texts, before they are in a shard
     table       a table in progress: its working folder, its shards, its manifest

@@ -9,6 +9,7 @@ from reviewgen.evaluation import Document, Evaluation, Totals, add_up, add_up_do
 from reviewgen.model import ReviewModel
 from reviewgen.training import all_processes
 from reviewgen.training.rounds import everywhere, share_stream
+from reviewgen.writing.inputs import name_source
 
 __all__ = ["evaluate", "refuse_standard_input"]
 
@@ -29,7 +30,7 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
 
     with all_processes() as processes:
         everywhere(processes, check, model)
-        facts = {"model": models[0].digest, "source": str(source), "options": dict(options)}
+        facts = {"model": models[0].digest, "source": name_source(source), "options": dict(options)}
         everywhere(processes, lambda: processes.refuse_differences(facts), model)
         trained, conditions, tokenizer = trained_on(models[0].training), models[0].conditions, models[0].tokenizer
         language_model = models[0].bundle.model

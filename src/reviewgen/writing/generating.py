@@ -24,6 +24,7 @@ from reviewgen.preparation import duplicates
 from reviewgen.receipts import library_versions
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
+from reviewgen.writing.inputs import load_saved
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import Rows, choose_type
 from reviewgen.writing.schema import Schema, plain_value, read_schema
@@ -133,7 +134,7 @@ def generate_dataset(
         if seed is not None:
             check_seed(seed)
         layout = make_layout(out, format, shard_texts, {}, may_be_file=False)
-        loaded, source = _load(model, weight_bits)
+        loaded, source = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
         drawn = Schema() if schema is None else read_schema(schema, loaded.conditions, options.get("conditions") or {})
         kinds = _condition_types(loaded, request.config.conditions, drawn)
@@ -144,19 +145,6 @@ def generate_dataset(
     with all_processes() as processes:
         everywhere(processes, check, out)
         return _run(jobs[0], processes, progress)
-
-
-def _load(model: Any, weight_bits: int) -> tuple[ReviewModel, str | Path | None]:
-    """Return a model and its source."""
-    from reviewgen.model import check_model
-
-    if isinstance(model, str | Path):
-        return ReviewModel.from_pretrained(model, weight_bits=weight_bits), model
-    check_model("model", model)
-    if model.digest is None:
-        raise ConfigError("A table says which model has generated it, and this one is not saved: save and load it first.")
-    folder = model.bundle.folder
-    return model, model.bundle.source if folder is None else folder
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) -> Request:

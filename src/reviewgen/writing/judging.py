@@ -18,16 +18,18 @@ import numpy as np
 from reviewgen.config import EvaluateOptions, read_json, refuse_unknown_options
 from reviewgen.data import trained_on
 from reviewgen.data.columns import Example
+from reviewgen.data.lines import MAX_TEXT_CHARACTERS
 from reviewgen.data.reading import read_texts
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import CheckpointError
 from reviewgen.evaluation import token_losses
 from reviewgen.generation.generator import require_index
-from reviewgen.model import ReviewModel, check_model
+from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file, write_new
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, share_stream
+from reviewgen.writing.inputs import load_saved, name_source
 from reviewgen.writing.layout import SHARD_TEXTS, make_layout
 from reviewgen.writing.parts import hash_texts
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
@@ -39,6 +41,7 @@ __all__ = ["judge"]
 Row = dict[str, Any]
 _PART_TEXTS = 1024  # as many as ``evaluate`` scores together
 _SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
+_DEFAULTS: dict[str, Any] = {"split": "all", "documents": "line", "max_text_characters": MAX_TEXT_CHARACTERS}
 _LONG_COPY = 50  # characters
 
 
@@ -85,14 +88,18 @@ def judge(
     def check(processes: Processes) -> None:
         others = ("source", "out", "format", "shard_texts")
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=others)
-        loaded = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
-        check_model("model", loaded)
+        loaded, _ = load_saved(model)
         if kind == "novelty":
             require_index(loaded.bundle.index)
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
         layout = make_layout(out, format, shard_texts, {**columns, **judges[kind].columns}, may_be_file=True)
-        facts: dict[str, Any] = {"judge": kind, "model": loaded.digest, "source": str(source), "options": dict(options)}
-        facts["versions"] = library_versions(loaded, ())
+        facts = {
+            "judge": kind,
+            "model": loaded.digest,
+            "source": name_source(source),
+            "options": _DEFAULTS | _given(options),
+            "versions": library_versions(loaded, ()),
+        }
         tables.append((loaded, Table(layout, facts, processes, progress)))
 
     with all_processes() as processes:
@@ -111,7 +118,7 @@ def _run(judge: Judge, kind: str, model: ReviewModel, table: Table, source: Any,
         finished = table.open()
         if finished is not None:
             return finished
-        texts = read_texts(source, trained_on(model.training), conditions=model.conditions, **_plain(options))
+        texts = read_texts(source, trained_on(model.training), conditions=model.conditions, **_given(options))
         batches = iter(lambda: list(islice(texts, _PART_TEXTS)), [])
         names = _condition_columns(model, kind)
 
@@ -128,7 +135,7 @@ def _run(judge: Judge, kind: str, model: ReviewModel, table: Table, source: Any,
         table.close()
 
 
-def _plain(options: EvaluateOptions) -> Any:
+def _given(options: EvaluateOptions) -> Any:
     return {name: value for name, value in options.items() if value is not None}
 
 
