@@ -402,7 +402,6 @@ def generate_dataset(
     *,
     out: str | Path,
     prompt: str | Sequence[str] = "",
-    seed: int | None = None,
     columns: bool = False,
     unique: bool = False,
     schema: Any = None,
@@ -425,7 +424,6 @@ def generate_dataset(
         n: The number of texts of each prompt.
         out: The folder to create.
         prompt: The beginning of each text, or a list of beginnings.
-        seed: The seed; None takes that of an interrupted try, or a random one.
         columns: Whether to write more than the text: its number, the seed, the prompt, the finish reason, each condition of the
             model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
         unique: Whether to leave out texts that equal an earlier one; others are drawn until there are enough, or ten times as
@@ -435,8 +433,8 @@ def generate_dataset(
             the values are drawn together. An empty value leaves a condition unspecified.
         format: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard.
-        options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. With
-            novelty, what each text copies is written beside it.
+        options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
+            a seed, it is that of an interrupted try, or a random one. With novelty, what each text copies is written beside it.
 
     Returns:
         The folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there may be fewer texts.
@@ -451,8 +449,19 @@ def generate_dataset(
     """
     from reviewgen.writing.generating import generate_dataset as generate_texts
 
-    own = {"prompt": prompt, "seed": seed, "columns": columns, "unique": unique, "schema": schema}
-    return generate_texts(model, n, out=out, format=format, shard_texts=shard_texts, options=options, **own)  # type: ignore[arg-type]
+    return generate_texts(
+        model,
+        n,
+        out=out,
+        prompt=prompt,
+        seed=options.pop("seed", None),
+        columns=columns,
+        unique=unique,
+        schema=schema,
+        format=format,
+        shard_texts=shard_texts,
+        options=options,
+    )
 
 
 def score_dataset(
