@@ -52,7 +52,8 @@ def generate(
     max_copy: sampling.MaxCopy = None,
     bits: sampling.WeightBits = 32,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file, one JSON object a line; the same command resumes it.")
+        Path | None,
+        typer.Option(help="Write to this file, one JSON object a line, or folder (--format); the same command resumes it."),
     ] = None,
     receipt: Annotated[
         Path | None, typer.Option(help="Write a receipt of each text to this file, for `reviewgen replay`.")

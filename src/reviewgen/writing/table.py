@@ -107,10 +107,10 @@ class Table:
             own = rows[number * size : (number + 1) * size]
             self._write_shard(names[number], parts, edges, own)
 
-        stage = "Writing the shards"
-        share_tasks(
-            self.processes, range(len(names)), write, self.work.folder, lambda done: self.report(stage, done * size, len(rows))
-        )
+        def report(done: int) -> None:
+            self.report("Writing the shards", min(done * size, len(rows)), len(rows))
+
+        share_tasks(self.processes, range(len(names)), write, self.work.folder, report)
         return main_process_only(self.processes, lambda: self._publish(names, len(rows), summary), self.layout.out)
 
     def close(self) -> None:
