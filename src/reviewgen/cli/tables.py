@@ -193,6 +193,7 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
         stages: dict[str, tuple[float, int]] = {}
 
         def show(stage: str, done: int, total: int | None) -> None:
+            """Move the bar, and show the rate since the stage began."""
             started, before = stages.setdefault(stage, (time.monotonic(), done))
             rate = (done - before) / max(time.monotonic() - started, 1e-9)
             text = f"{rate:,.0f} texts/s" if done > before else ""

@@ -129,6 +129,7 @@ def generate_dataset(
     jobs: list[_Job] = []
 
     def check() -> None:
+        """Check all arguments, and keep the job."""
         check_count("n", n)
         check_flags(columns=columns, unique=unique)
         if seed is not None:

@@ -86,6 +86,7 @@ def judge(
     tables: list[tuple[ReviewModel, Table]] = []
 
     def check(processes: Processes) -> None:
+        """Check all arguments, and keep the model and the table."""
         others = ("source", "out", "format", "shard_texts")
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=others)
         loaded, _ = load_saved(model)
