@@ -13,7 +13,21 @@ from reviewgen.version import __version__
 
 TYPE_CHECKING = False  # that of typing takes 40 ms, in which the command cannot handle Ctrl-C yet
 if TYPE_CHECKING:
-    from reviewgen.api import best_trial, blend, load, plot_sweep, plot_training, prepare, sweep, train, tune, tune_sampling
+    from reviewgen.api import (
+        best_trial,
+        blend,
+        generate_dataset,
+        load,
+        novelty_dataset,
+        plot_sweep,
+        plot_training,
+        prepare,
+        score_dataset,
+        sweep,
+        train,
+        tune,
+        tune_sampling,
+    )
     from reviewgen.comparison import Comparison, compare
     from reviewgen.errors import ReviewgenError
     from reviewgen.explanation import Explanation, explain
@@ -33,16 +47,19 @@ __all__ = [
     "blend",
     "compare",
     "explain",
+    "generate_dataset",
     "graph",
     "list_models",
     "list_presets",
     "list_tokenizers",
     "load",
+    "novelty_dataset",
     "plot_sweep",
     "plot_training",
     "prepare",
     "register_model",
     "register_tokenizer",
+    "score_dataset",
     "sweep",
     "train",
     "tune",
@@ -55,10 +72,13 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "api": [
             "best_trial",
             "blend",
+            "generate_dataset",
             "load",
+            "novelty_dataset",
             "plot_sweep",
             "plot_training",
             "prepare",
+            "score_dataset",
             "sweep",
             "train",
             "tune",

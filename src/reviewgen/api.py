@@ -9,13 +9,29 @@ from typing import TYPE_CHECKING, Any, Unpack
 if TYPE_CHECKING:
     from reviewgen.config import EvaluateOptions
     from reviewgen.data.store_folder import StoreFolder
+    from reviewgen.generation import GenerateOptions
     from reviewgen.model import LoadOptions, ReviewModel
     from reviewgen.pictures import LearningCurves
     from reviewgen.preparation.options import PrepareOptions
     from reviewgen.runs.options import TrainOptions
     from reviewgen.search import SamplingTrial, SweepRow, TuneTrial
+    from reviewgen.writing.table import WrittenTexts
 
-__all__ = ["best_trial", "blend", "load", "plot_sweep", "plot_training", "prepare", "sweep", "train", "tune", "tune_sampling"]
+__all__ = [
+    "best_trial",
+    "blend",
+    "generate_dataset",
+    "load",
+    "novelty_dataset",
+    "plot_sweep",
+    "plot_training",
+    "prepare",
+    "score_dataset",
+    "sweep",
+    "train",
+    "tune",
+    "tune_sampling",
+]
 
 
 def load(source: str | Path, **options: "Unpack[LoadOptions]") -> "ReviewModel":
@@ -378,3 +394,138 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
     from reviewgen.preparation.prepare import prepare_store
 
     return prepare_store(source, preset, out, **options)
+
+
+def generate_dataset(
+    model: "str | Path | ReviewModel",
+    n: int,
+    *,
+    out: str | Path,
+    prompt: str | Sequence[str] = "",
+    columns: bool = False,
+    unique: bool = False,
+    schema: Any = None,
+    format: str | None = None,
+    shard_texts: int = 10_000,
+    **options: "Unpack[GenerateOptions]",
+) -> "WrittenTexts":
+    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
+
+    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work; the files
+    are the same for any number of processes. If it is interrupted, the same call goes on from the parts that are finished, in the
+    folder ``<out>.partial``. ``manifest.json`` in the folder has the settings, and the SHA-256 of each shard.
+
+    >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts", seed=1)       # doctest: +SKIP
+    >>> stars = {"stars": {"5": 0.6, "1": 0.4}}
+    >>> reviewgen.generate_dataset("./my-model", 1000, out="rated", columns=True, schema=stars)  # doctest: +SKIP
+
+    Args:
+        model: A saved model: what ``load`` takes, or a model that it has returned.
+        n: The number of texts of each prompt.
+        out: The folder to create.
+        prompt: The beginning of each text, or a list of beginnings.
+        columns: Whether to write more than the text: its number, the seed, the prompt, the finish reason, each condition of the
+            model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        unique: Whether to leave out texts that equal an earlier one; others are drawn until there are enough, or ten times as
+            many are drawn.
+        schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to
+            {value: weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose rows
+            the values are drawn together. An empty value leaves a condition unspecified.
+        format: "jsonl" (default) or "parquet".
+        shard_texts: The number of texts in a shard.
+        options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
+            a seed, it is that of an interrupted try, or a random one. With novelty, what each text copies is written beside it.
+
+    Returns:
+        The folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there may be fewer texts.
+
+    Raises:
+        ConfigError: An argument is unusable, or the folder or ``<out>.partial`` has the texts of another job.
+        DataError: The schema cannot be read, or ``novelty`` is given and the model has no index.
+        OutputExists, StorageError: ``out`` exists or cannot be written.
+        CheckpointError: Another process writes to ``<out>.partial``.
+        TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
+        ReviewgenError: The model cannot be loaded; see ``load``.
+    """
+    from reviewgen.writing.generating import generate_dataset as generate_texts
+
+    return generate_texts(
+        model,
+        n,
+        out=out,
+        prompt=prompt,
+        seed=options.pop("seed", None),
+        columns=columns,
+        unique=unique,
+        schema=schema,
+        format=format,
+        shard_texts=shard_texts,
+        options=options,
+    )
+
+
+def score_dataset(
+    model: "str | Path | ReviewModel",
+    source: Any,
+    *,
+    out: str | Path,
+    format: str | None = None,
+    shard_texts: int = 10_000,
+    **options: "Unpack[EvaluateOptions]",
+) -> "WrittenTexts":
+    """Score each text of a source, and write a table with its bits beside it.
+
+    The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns are text, the conditions of
+    the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Processes
+    and interrupts are as for ``generate_dataset``.
+
+    >>> reviewgen.score_dataset("lstm-word", "reviews.csv", out="scored.parquet")                # doctest: +SKIP
+
+    Args:
+        model: A saved model: what ``load`` takes, or a model that it has returned.
+        source: The texts, as for ``ReviewModel.evaluate``.
+        out: The folder to create, or a file whose name ends in .jsonl or .parquet.
+        format: The format of a folder: "jsonl" (default) or "parquet".
+        shard_texts: The number of texts in a shard.
+        options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
+
+    Returns:
+        The path, the number of texts, and the summary: bits_per_character of all texts, characters, tokens and
+        zero_probability_texts.
+
+    Raises:
+        ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
+        ReviewgenError: The model cannot be loaded; see ``load``.
+    """
+    from reviewgen.writing.judging import judge
+
+    return judge("score", model, source, out=out, format=format, shard_texts=shard_texts, options=options)
+
+
+def novelty_dataset(
+    model: "str | Path | ReviewModel",
+    source: Any,
+    *,
+    out: str | Path,
+    format: str | None = None,
+    shard_texts: int = 10_000,
+    **options: "Unpack[EvaluateOptions]",
+) -> "WrittenTexts":
+    """Look up what each text of a source copies from the training text, and write a table.
+
+    The columns are text, longest_copy, longest_copy_characters, longest_copy_tokens, and copied_share_8, copied_share_12 and
+    copied_share_20: the share of the text's windows of so many tokens that occur in the training text, or null. Arguments and
+    errors are those of ``score_dataset``.
+
+    >>> reviewgen.novelty_dataset("lstm-word", "generated.jsonl", out="copies")                  # doctest: +SKIP
+
+    Returns:
+        The path, the number of texts, and the summary: longest_copy_characters, texts_with_copies_of_50_characters and
+        mean_copied_share_20.
+
+    Raises:
+        DataError: The model has no index of its training text.
+    """
+    from reviewgen.writing.judging import judge
+
+    return judge("novelty", model, source, out=out, format=format, shard_texts=shard_texts, options=options)

@@ -27,7 +27,7 @@ from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
 from reviewgen.version import __version__
 
-__all__ = ["Replay", "describe_replays", "find_source", "make_receipt", "read_receipts", "replay"]
+__all__ = ["Replay", "describe_replays", "find_source", "library_versions", "make_receipt", "read_receipts", "replay"]
 
 _KEYS = {
     "synthetic": bool,
@@ -98,7 +98,7 @@ def make_receipt(
             "digest": model.digest,
             "bits": model.weight_bits,
         },
-        "versions": _versions(model, request.plugins),
+        "versions": library_versions(model, request.plugins),
     }
 
 
@@ -195,7 +195,7 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         differences.append(
             f"The model has {model.weight_bits}-bit weights; the text was generated with {receipt['model']['bits']}-bit weights."
         )
-    for name, value in _versions(model, generation.request.plugins).items():
+    for name, value in library_versions(model, generation.request.plugins).items():
         if receipt["versions"].get(name) != value:
             differences.append(f"{name} is {value}; the text was generated with {receipt['versions'].get(name)}.")
     if text != receipt["text"]:
@@ -274,7 +274,7 @@ def _describe_difference(before: str, after: str) -> str:
     return f"The text differs from character {index} on: {new} instead of {old}."
 
 
-def _versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
+def library_versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
     """Return the versions of everything that a text depends on."""
     names = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
     core = {"reviewgen": __version__, "python": platform.python_version(), "machine": platform.machine()}

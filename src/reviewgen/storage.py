@@ -20,6 +20,7 @@ import functools
 import glob
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = [
     "safetensors_errors",
     "to_path",
     "write_file",
+    "write_new",
 ]
 
 LOCKS_OPEN_FILES = os.name == "nt"
@@ -146,6 +148,23 @@ def write_file(file: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def write_new(path: Path, write: Callable[[Path], None]) -> None:
+    """Create a file or folder under a temporary name, then give it its name, unless that exists."""
+    if path.exists():
+        return
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(scratch)
+        if scratch.is_dir():
+            publish(scratch, path)
+        else:
+            scratch.replace(path)
+    finally:
+        if scratch.is_dir():
+            shutil.rmtree(scratch, ignore_errors=True)
+        scratch.unlink(missing_ok=True)
 
 
 def fsync_file(file: Path) -> None:

@@ -23,7 +23,8 @@ NAMES = (
         "memory",
         "memory_flat",
     ),
-    *("big_corpus", "preparing", "shakespeare", "readability", "step_memory", "example_packages", "comparing", "web_steppers"),
+    *("big_corpus", "preparing", "writing_ranks", "shakespeare", "readability", "step_memory", "example_packages", "comparing"),
+    "web_steppers",
     *("web_page", "device_speed"),
     *("serving_engine", "serving_http", "serving_soak"),
 )

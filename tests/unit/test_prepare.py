@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import reviewgen
+from reviewgen import storage
 from reviewgen.data import remote, spans
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.novelty import copied_spans
-from reviewgen.preparation import duplicates, parts, reading
+from reviewgen.preparation import duplicates, reading
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
@@ -159,7 +160,7 @@ def test_a_damaged_or_newer_store_is_refused(damage, problem, tmp_path):
 def test_the_same_command_goes_on_from_the_finished_parts(tmp_path, small_parts, monkeypatch):
     source, options = make("csv", tmp_path)
     reviewgen.prepare(source, preset="gru-char", out=tmp_path / "whole", **options)
-    made, write_new, tries = [], parts.write_new, 0
+    made, write_new, tries = [], storage.write_new, 0
 
     def write(path, write):
         if path.exists():

@@ -25,7 +25,7 @@ SMALL = {
     "reviewgen.preparation.reading._PART_BYTES": 1 << 12,
     "reviewgen.preparation.reading._MAX_PARTS": 30,
     "reviewgen.preparation.duplicates._BUCKET_TEXTS": 50,
-    "reviewgen.preparation.rounds.SECONDS": 0.1,
+    "reviewgen.training.rounds.SECONDS": 0.1,
 }
 SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "txt": ("*.txt", {}),

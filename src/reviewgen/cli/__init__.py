@@ -4,7 +4,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
 
     train, prepare, plot, sweep, tune, tune_sampling, blend, compare    one file a command
     settings                           ``settings``: every setting of a preset
-    generate, sampling, file           ``generate`` and ``replay``; the generation options; texts into a file
+    generate, sampling, file, tables   ``generate`` and ``replay``; the generation options; texts into a file or a table
     play                               ``play``
     graph                              ``graph``
     explain, explain_tables            ``explain``; its tables
@@ -14,7 +14,7 @@ Parses arguments, calls the API and prints results. Heavy imports stand inside t
     serve, demo                        one file a command
     look                               ``list``, ``doctor``
     plugin                             ``plugin new``, ``plugin check``
-    options, console, streams, launched    what the commands share: options, output, standard streams and interrupts, launchers
+    options, console, streams, ranks    what the commands share: options, output, standard streams and interrupts, launchers
 """
 
 import inspect

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import options, sampling
+from reviewgen.cli import options, sampling, tables
 from reviewgen.cli.console import echo, echo_text, note, print_json
 from reviewgen.cli.generated_json import print_generated
 from reviewgen.cli.outputs import STREAMS, locked
@@ -52,16 +52,25 @@ def generate(
     max_copy: sampling.MaxCopy = None,
     bits: sampling.WeightBits = 32,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file, one JSON object a line; the same command resumes it.")
+        Path | None,
+        typer.Option(help="Write to this file, one JSON object a line, or folder (--format); the same command resumes it."),
     ] = None,
     receipt: Annotated[
         Path | None, typer.Option(help="Write a receipt of each text to this file, for `reviewgen replay`.")
     ] = None,
+    format: tables.Format = None,
+    columns: tables.Columns = False,
+    unique: tables.Unique = False,
+    schema: tables.Schema = None,
+    shard_texts: tables.ShardTexts = 10_000,
     as_json: options.AsJson = False,
 ) -> None:
-    """Generate reviews with a trained model."""
-    settings = sampling.generation_options(locals())
+    """Generate reviews with a trained model; under accelerate launch, in several processes."""
+    given = dict(locals())
+    settings = sampling.generation_options(given)
     begin = sampling.read_prompts(prompt, prompts)
+    if tables.is_table(given):
+        tables.write_generated(model, begin, settings, given)
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)

@@ -1,16 +1,14 @@
 """``reviewgen prepare``: makes the token store that ``reviewgen train --data`` starts from at once."""
 
-import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.cli.launched import is_said_elsewhere
-from reviewgen.errors import ConfigError, ReviewgenError
-from reviewgen.interrupts import INTERRUPTED, begin
+from reviewgen.cli.ranks import one_voice
+from reviewgen.errors import ConfigError
+from reviewgen.interrupts import begin
 
 if TYPE_CHECKING:
     from reviewgen.data.store_folder import StoreFolder
@@ -46,8 +44,7 @@ def prepare(
     as_json: options.AsJson = False,
 ) -> None:
     """Prepare a corpus once, as a token store that trainings start from; under accelerate launch, in several processes."""
-    notes.quiet = os.environ.get("RANK", "0") != "0"  # under a launcher, the other processes print nothing
-    try:
+    with one_voice("The same command goes on from the finished parts."):
         store = _prepare(
             options.typed_data(data),
             preset,
@@ -65,28 +62,16 @@ def prepare(
             max_text_characters=max_text_characters,
             conditions=condition or (),
         )
-    except KeyboardInterrupt:
-        note("Interrupted. The same command goes on from the finished parts.")
-        sys.exit(INTERRUPTED)
     if not notes.quiet:
         _print_result(store, out, as_json=as_json)
 
 
 def _prepare(data: Any, preset: str, out: str, **settings: Any) -> "StoreFolder":
-    """Prepare a store; of several processes, the one that has failed prints why, and all exit with status 1."""
     from reviewgen.preparation.prepare import prepare_store  # torch: a second or two
 
     begin()
-    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    try:
-        with notes.status("Preparing ...") as status:
-            return prepare_store(data, preset, out, watch=lambda step: status.update(f"{step} ..."), **settings)
-    except ReviewgenError as problem:
-        notes.quiet = is_said_elsewhere(problem)
-        if is_alone:
-            raise
-        note(f"error: {problem}", "red")
-        sys.exit(1)
+    with notes.status("Preparing ...") as status:
+        return prepare_store(data, preset, out, watch=lambda step: status.update(f"{step} ..."), **settings)
 
 
 def _tokenizer_settings(settings: list[str]) -> dict[str, Any] | None:

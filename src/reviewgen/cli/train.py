@@ -11,7 +11,7 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.cli.launched import is_said_elsewhere
+from reviewgen.cli.ranks import is_said_elsewhere
 from reviewgen.errors import ReviewgenError
 from reviewgen.interrupts import INTERRUPTED, begin
 
@@ -120,8 +120,8 @@ def train(
 
 def _make(make_run: Callable[[], "TrainingRun"], out: Path) -> "TrainingRun":
     """Make the run, or raise in all processes of a launcher if one cannot make its own."""
-    from reviewgen.preparation.rounds import everywhere
     from reviewgen.training import all_processes
+    from reviewgen.training.rounds import everywhere
 
     runs: list[TrainingRun] = []
     with all_processes() as processes:

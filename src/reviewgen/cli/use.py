@@ -1,24 +1,48 @@
 """``reviewgen evaluate | score | novelty``: measurements with a trained model."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reviewgen.cli import options
+from reviewgen.cli import options, tables
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
+from reviewgen.cli.ranks import count_processes, one_voice
+from reviewgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reviewgen.evaluation import Evaluation
+    from reviewgen.model import ReviewModel
 
 __all__ = ["evaluate", "novelty", "score"]
 
 _MAX_SPANS = 10  # copied spans that are printed
+_READING = ("text_column", "documents", "max_text_characters", "lowercase", "strip_markdown", "fix_encoding", "clean")
+_Data = Annotated[
+    str | None, typer.Option("--data", help="Texts, as for `evaluate`; a row for each is written to --out.", show_default=False)
+]
+_Format = Annotated[str | None, typer.Option("--format", help="jsonl or parquet.  [default: that of --out, or jsonl]")]
 
 
 def novelty(
     model: options.Model,
-    text: Annotated[str, typer.Option(help="The text to check; - reads standard input.")],
+    text: Annotated[str | None, typer.Option(help="The text to check; - reads standard input.", show_default=False)] = None,
+    data: _Data = None,
+    out: tables.JudgedOut = None,
+    format: _Format = None,
+    shard_texts: tables.ShardTexts = 10_000,
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
+    lowercase: options.AsTrainedLowercase = None,
+    strip_markdown: options.AsTrainedStripMarkdown = None,
+    fix_encoding: options.AsTrainedFixEncoding = None,
+    clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show which parts of a text are copied from the text that a model was trained on."""
+    """Show which parts of a text, or of each text of a corpus, are copied from the text that a model was trained on."""
+    if (text := _text_or_table("novelty", locals())) is None:
+        return
     from reviewgen.api import load
 
     report = load(model).novelty(options.read_stdin() if text == "-" else text)
@@ -47,24 +71,13 @@ def evaluate(
     clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Evaluate a trained model on a corpus, in bits per character."""
-    from reviewgen.api import load
+    """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes."""
     from reviewgen.evaluation import finite
 
-    trained = load(model)
-    show_log()
-    with notes.status("Evaluating ..."):
-        result = trained.evaluate(
-            options.typed_data(data),
-            split=split,
-            text_column=text_column,
-            documents=documents,
-            max_text_characters=max_text_characters,
-            lowercase=lowercase,
-            strip_markdown=strip_markdown,
-            fix_encoding=fix_encoding,
-            clean=clean,
-        )
+    given = locals()
+    trained, result = _evaluate(model, data, {name: given[name] for name in ("split", *_READING)})
+    if notes.quiet:
+        return
     if result.zero_probability_tokens:
         note(f"{result.zero_probability_tokens:,} tokens have probability zero, so the bits are infinite.")
     if as_json:
@@ -75,14 +88,64 @@ def evaluate(
     echo(f"{result.reviews:,} reviews, {result.characters:,} characters, {result.tokens:,} tokens")
 
 
+def _evaluate(model: str, data: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":
+    """Load and evaluate a model; of several processes, each evaluates a part."""
+    if count_processes() == 1:
+        from reviewgen.api import load
+
+        trained = load(model)
+        show_log()
+        with notes.status("Evaluating ..."):
+            return trained, trained.evaluate(options.typed_data(data), **reading)
+    with one_voice("Nothing is kept."):
+        from reviewgen.writing.evaluating import evaluate, refuse_standard_input
+
+        refuse_standard_input(data, count_processes())
+        show_log()
+        with notes.status("Evaluating ..."):
+            return evaluate(model, options.typed_data(data), **reading)
+
+
+def _text_or_table(kind: str, given: dict[str, Any]) -> str | None:
+    """Return the text to judge; with --data, write a table and return None.
+
+    Raises:
+        ConfigError: Neither --text nor --data is given, or both.
+    """
+    text: str | None = given["text"]
+    if (text is None) == (given["data"] is None):
+        raise ConfigError("Give --text, a text, or --data, a corpus with --out for the table; not both.")
+    if text is None:
+        arguments = {name: given[name] for name in ("model", "data", "out", "format", "shard_texts", "as_json", *_READING)}
+        tables.write_judged(kind, **arguments)
+    elif given["out"] is not None:
+        raise ConfigError("--out is for --data; the result of --text is printed.")
+    return text
+
+
 def score(
     model: options.Model,
-    text: Annotated[str, typer.Option(help="The text to score; - reads standard input.")],
+    text: Annotated[str | None, typer.Option(help="The text to score; - reads standard input.", show_default=False)] = None,
     prompt: Annotated[str, typer.Option(help="What comes before the text and is not scored.")] = "",
     condition: options.GivenCondition = None,
+    data: _Data = None,
+    out: tables.JudgedOut = None,
+    format: _Format = None,
+    shard_texts: tables.ShardTexts = 10_000,
+    text_column: options.TextColumn = None,
+    documents: options.Documents = "line",
+    max_text_characters: options.MaxTextCharacters = 10_000_000,
+    lowercase: options.AsTrainedLowercase = None,
+    strip_markdown: options.AsTrainedStripMarkdown = None,
+    fix_encoding: options.AsTrainedFixEncoding = None,
+    clean: options.AsTrainedClean = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Score a text with a trained model, in bits, token by token."""
+    """Score a text with a trained model, in bits, token by token; or each text of a corpus."""
+    if data is not None and (prompt or condition):
+        raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
+    if (text := _text_or_table("score", locals())) is None:
+        return
     from reviewgen.api import load
     from reviewgen.evaluation import finite
 

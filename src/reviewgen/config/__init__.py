@@ -14,7 +14,7 @@
 Standard library only; knows neither torch nor any plugin.
 """
 
-from reviewgen.config.arguments import check_flags, check_list, check_mapping, check_text
+from reviewgen.config.arguments import check_count, check_flags, check_list, check_mapping, check_text
 from reviewgen.config.bounded import (
     MAX_DEPTH,
     MAX_RECORD,
@@ -65,6 +65,7 @@ __all__ = [
     "TrainingConfig",
     "bounds_of",
     "check",
+    "check_count",
     "check_flags",
     "check_list",
     "check_mapping",

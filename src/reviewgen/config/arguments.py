@@ -5,7 +5,17 @@ from typing import Any
 
 from reviewgen.errors import ConfigError, quoted
 
-__all__ = ["check_flags", "check_list", "check_mapping", "check_text"]
+__all__ = ["check_count", "check_flags", "check_list", "check_mapping", "check_text"]
+
+
+def check_count(name: str, value: Any) -> None:
+    """Check that an argument is a whole number of at least 1.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1; got {quoted(value)}.")
 
 
 def check_flags(**flags: Any) -> None:

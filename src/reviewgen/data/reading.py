@@ -9,12 +9,13 @@ import numpy as np
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateOptions, from_dict, refuse_unknown_options
 from reviewgen.data.cache import workspace
+from reviewgen.data.columns import Example
 from reviewgen.data.corpus import DataConfig, read_examples
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["read_documents", "trained_on"]
+__all__ = ["read_documents", "read_texts", "trained_on"]
 
 _NO_CONDITIONS = Conditions()
 _DEFAULT_CLEANING = {
@@ -47,9 +48,23 @@ def read_documents(
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters.
 
+    Args and errors are those of ``read_texts``; ``tokenizer`` is the model's.
+    """
+    examples = read_texts(source, trained, conditions=conditions, **options)
+    yield from frame_texts(((text, conditions.encode_values(values)) for text, values in examples), tokenizer)
+
+
+def read_texts(
+    source: Any,
+    trained: Sequence[Mapping[str, Any]],
+    *,
+    conditions: Conditions = _NO_CONDITIONS,
+    **options: Unpack[EvaluateOptions],
+) -> Iterator[Example]:
+    """Read and clean a source; yield each text with the values of the conditions.
+
     Args:
         source: See ``reviewgen.data.sources.open_texts``.
-        tokenizer: The model's tokenizer.
         trained: The ``data`` entry of each training of the model; see ``trained_on``.
         conditions: The model's conditions; one without a column in the source is unspecified.
         options: How to read and clean; see ``EvaluateOptions``. Cleaning that is not given is done as in the trainings, or by
@@ -76,8 +91,7 @@ def read_documents(
     }
     config = from_dict(DataConfig, columns | cleaning)
     with workspace() as folder:
-        examples = read_examples(source, folder, config, split=split)
-        yield from frame_texts(((text, conditions.encode_values(values)) for text, values in examples), tokenizer)
+        yield from read_examples(source, folder, config, split=split)
 
 
 def _as_trained(name: str, trained: Sequence[Mapping[str, Any]]) -> bool:

@@ -21,7 +21,7 @@ from reviewgen.data.urls import fetch_files, is_url
 from reviewgen.errors import ConfigError, DataError, HubError, first_line, quoted, shortened
 from reviewgen.names import HubSource, parse_hub_id
 
-__all__ = ["TextStream", "open_texts"]
+__all__ = ["TextStream", "open_texts", "read_records"]
 
 _HEAD, _HEAD_CHARACTERS = 1000, 1 << 24  # at most, of records that the guess of the text column looks at
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
@@ -104,6 +104,24 @@ def _read_head(records: Iterator[Any]) -> list[Any]:
         if size > _HEAD_CHARACTERS:
             break
     return head
+
+
+def read_records(source: Any, workspace: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table, as mappings of column to value, without choosing columns.
+
+    Args:
+        source: As for ``open_texts``; not a txt file.
+        workspace: A folder for prepared files; it must exist while the rows are read.
+
+    Raises:
+        DataError: The source cannot be read, or has something else than rows with named columns.
+        HubError: The Hub cannot be reached, or has no such dataset.
+    """
+    opened = _open_records(source, workspace, "line")
+    for record in raise_data_errors(opened.records, opened.name):
+        if not isinstance(record, Mapping):
+            raise DataError(f"{opened.name} has no columns: give a csv, jsonl or parquet file, or records with named columns.")
+        yield record
 
 
 def _open_records(source: Any, workspace: Path, documents: str) -> _Records:

@@ -11,10 +11,11 @@ Condition ids are inputs and not predicted, so they add no bits. Inner functions
     text_statistics  how generated texts read, beside human ones
 """
 
-from reviewgen.evaluation.losses import Document
+from reviewgen.evaluation.losses import Document, batches, token_losses
 from reviewgen.evaluation.metrics import Metrics, find_metrics
 from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals, finite
 from reviewgen.evaluation.scoring import (
+    add_up,
     add_up_documents,
     evaluate_documents,
     log_probabilities,
@@ -34,7 +35,9 @@ __all__ = [
     "TextStatistics",
     "TokenScore",
     "Totals",
+    "add_up",
     "add_up_documents",
+    "batches",
     "evaluate_documents",
     "find_metrics",
     "finite",
@@ -46,4 +49,5 @@ __all__ = [
     "score_tokens",
     "spread_documents",
     "take_words",
+    "token_losses",
 ]

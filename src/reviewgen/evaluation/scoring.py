@@ -14,6 +14,7 @@ from reviewgen.evaluation.results import Evaluation, Score, TokenScore, Totals
 from reviewgen.protocols import LanguageModel, Tokenizer
 
 __all__ = [
+    "add_up",
     "add_up_documents",
     "evaluate_documents",
     "log_probabilities",
@@ -49,15 +50,25 @@ def add_up_documents(
     model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", given: int = 0
 ) -> Totals:
     """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments."""
+    return add_up(_add_up_batch(model, batch, vocab_size, device, given) for batch in batches(documents))
+
+
+def add_up(totals: Iterable[Totals]) -> Totals:
+    """Return the sum of sums, added in their order."""
     nats, tokens, characters, reviews, impossible = 0.0, 0, 0, 0, 0
-    for batch in batches(documents):
-        losses = np.concatenate(token_losses(model, [ids for ids, _ in batch], vocab_size, device, given))
-        nats += float(losses.sum(dtype=np.float64))
-        impossible += int(np.isinf(losses).sum())
-        tokens += losses.size
-        characters += sum(length for _, length in batch)
-        reviews += len(batch)
+    for each in totals:
+        nats += each.nats
+        tokens += each.tokens
+        characters += each.characters
+        reviews += each.reviews
+        impossible += each.zero_probability_tokens
     return Totals(nats, tokens, characters, reviews, impossible)
+
+
+def _add_up_batch(model: LanguageModel, batch: Sequence[Document], vocab_size: int, device: str, given: int) -> Totals:
+    losses = np.concatenate(token_losses(model, [ids for ids, _ in batch], vocab_size, device, given))
+    characters = sum(length for _, length in batch)
+    return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
 
 
 def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = (), given: str = "") -> Score:

@@ -130,7 +130,7 @@ class Generator:
     def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Row]:
         """Yield each row once it and all before it are finished, while others of its batch continue."""
         deadline = request.deadline()
-        numbered = enumerate(islice(request.prompts, first, None), first)
+        numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
         while rows := [self.row(request, prompt, number) for number, prompt in islice(numbered, _BATCH_SIZE)]:
             if not start_late and deadline is not None and time.monotonic() >= deadline:
                 return
@@ -144,7 +144,7 @@ class Generator:
     def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Row | None]:
         """Yield for each prompt the most probable of the first texts that include all words, and None as ``search`` does."""
         deadline = request.deadline()
-        for number, prompt in enumerate(islice(request.prompts, first, None), first):
+        for number, prompt in enumerate(islice(request.prompts, first, None), request.offset + first):
             started, tries = time.monotonic(), ((number, attempt) if attempt else (number,) for attempt in count())
             generated, lacking = 0, dict.fromkeys(request.must_include, 0)
             best: Row | None = None
@@ -208,7 +208,7 @@ class Generator:
 
     def row(self, request: Request, prompt: str, *numbers: int) -> Row:
         """Return the row of a prompt, whose random stream is that of the seed and some numbers."""
-        return make_row(prompt, self.pieces, np.random.default_rng((request.seed, *numbers)), request.prefix)
+        return make_row(prompt, self.pieces, np.random.default_rng((request.seed, *numbers)), request.prefix_of(numbers[0]))
 
     def _likelihood(self, row: Row) -> float:
         """Return the mean log probability (nats) of a row's tokens."""

@@ -45,6 +45,8 @@ class Request:
         max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
         prefix: The ids of the conditions, between bos and the text.
         must_include: Strings that each text must include.
+        offset: The number of the first text, where a call is a part of a larger one.
+        prefixes: The ids of the conditions of each text, where they differ; else those of ``prefix``.
     """
 
     prompts: Sequence[str]
@@ -55,6 +57,12 @@ class Request:
     max_copy: int | None = None
     prefix: Sequence[int] = ()
     must_include: Sequence[str] = ()
+    offset: int = 0
+    prefixes: Sequence[Sequence[int]] = ()
+
+    def prefix_of(self, number: int) -> Sequence[int]:
+        """Return the ids of the conditions of a text."""
+        return self.prefixes[number - self.offset] if self.prefixes else self.prefix
 
     @property
     def may_drop_tokens(self) -> bool:

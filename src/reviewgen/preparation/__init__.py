@@ -2,7 +2,6 @@
 
 options          the keywords of ``reviewgen.prepare``
 job              what to make, and the working folder of an unfinished store
-rounds           tasks that several processes share
 reading          sources into parts of cleaned texts
 parts            the parts on disk
 duplicates       exact duplicates across all parts

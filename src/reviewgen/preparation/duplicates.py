@@ -4,6 +4,7 @@ A *row* is the number of a text among all texts of a source, in order. Of equal 
 """
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +12,16 @@ from reviewgen.preparation.parts import DROPPED, Part
 from reviewgen.preparation.splitting import per_part
 
 __all__ = ["count_buckets", "find_duplicates", "find_shared", "note_shared"]
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """What holds some texts of a source."""
+
+    def index(self) -> np.ndarray:
+        """Return a row for each text, whose first column is its content hash."""
+        ...
+
 
 _BUCKET_TEXTS = 1 << 22  # about, that one bucket sorts
 
@@ -20,7 +31,7 @@ def count_buckets(texts: int) -> int:
     return 1 + texts // _BUCKET_TEXTS
 
 
-def find_duplicates(parts: Sequence[Part], bucket: int, buckets: int) -> np.ndarray:
+def find_duplicates(parts: Sequence[Indexed], bucket: int, buckets: int) -> np.ndarray:
     """Return the rows of the texts of a bucket whose hash an earlier text has, sorted."""
     hashes, rows = _read_bucket(parts, bucket, buckets)
     order = np.argsort(hashes, kind="stable")  # equal hashes stay in the order of the texts
@@ -28,7 +39,7 @@ def find_duplicates(parts: Sequence[Part], bucket: int, buckets: int) -> np.ndar
     return np.sort(rows[order][1:][is_same])
 
 
-def find_shared(parts: Sequence[Part], others: Sequence[Part], bucket: int, buckets: int) -> np.ndarray:
+def find_shared(parts: Sequence[Indexed], others: Sequence[Indexed], bucket: int, buckets: int) -> np.ndarray:
     """Return the rows of the texts of a bucket that are also in other parts, sorted."""
     hashes, rows = _read_bucket(parts, bucket, buckets)
     return rows[np.isin(hashes, _read_bucket(others, bucket, buckets)[0])]
@@ -44,7 +55,7 @@ def note_shared(training: Sequence[Part], validation: Sequence[Part]) -> list[st
     return [f"{shared} of {total} validation texts are also in the training text."] if shared else []
 
 
-def _read_bucket(parts: Sequence[Part], bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_bucket(parts: Sequence[Indexed], bucket: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of a bucket and their rows."""
     hashes, rows, first = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], 0
     for part in parts:

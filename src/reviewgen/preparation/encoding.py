@@ -19,12 +19,13 @@ from reviewgen.data.store_folder import StoreFolder, digest_file, digest_files, 
 from reviewgen.novelty import write_index
 from reviewgen.preparation.indexing import collect_windows
 from reviewgen.preparation.job import Job, WorkFolder
-from reviewgen.preparation.parts import Parts, write_new
-from reviewgen.preparation.rounds import Watch, main_process_only, share_tasks
+from reviewgen.preparation.parts import Parts
 from reviewgen.protocols import Tokenizer
 from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
+from reviewgen.storage import write_new
 from reviewgen.training import Processes
+from reviewgen.training.rounds import Watch, main_process_only, share_tasks
 
 __all__ = ["encode_parts"]
 

@@ -12,10 +12,10 @@ from reviewgen.novelty import WINDOWS, CompactIndex
 from reviewgen.novelty.compact import choose_stride
 from reviewgen.novelty.shared import count_collected, fill_sets, first_stride
 from reviewgen.preparation.job import Job, WorkFolder
-from reviewgen.preparation.parts import write_new
-from reviewgen.preparation.rounds import main_process_only, share_tasks
 from reviewgen.protocols import Tokenizer
+from reviewgen.storage import write_new
 from reviewgen.training import Processes
+from reviewgen.training.rounds import main_process_only, share_tasks
 
 __all__ = ["collect_windows"]
 

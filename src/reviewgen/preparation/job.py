@@ -5,9 +5,7 @@ command goes on from what is finished in it. It is removed when the store has it
 """
 
 import hashlib
-import json
 import platform
-import shutil
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -15,19 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, read_json, to_dict
+from reviewgen.config import to_dict
 from reviewgen.data import cache_folder
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.remote import cached_folder, refuse_existing_url, upload_store
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
 from reviewgen.errors import CheckpointError
-from reviewgen.lock import Lock, read_holder
+from reviewgen.partial import PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
 from reviewgen.preparation.options import PrepareOptions
 from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.storage import publish, refuse_existing, to_path, write_file
+from reviewgen.storage import publish, refuse_existing, to_path
 from reviewgen.version import __version__
 
 __all__ = ["Job", "WorkFolder", "make_job"]
@@ -107,7 +105,7 @@ def make_job(source: Any, preset: str, out: Any, options: PrepareOptions) -> Job
     return Job(make_plan(preset, source, others), folder, url, near, run)
 
 
-class WorkFolder:
+class WorkFolder(PartialFolder):
     """The working folder of a job.
 
     Args:
@@ -116,17 +114,13 @@ class WorkFolder:
     """
 
     def __init__(self, out: Path, url: str | None = None) -> None:
-        self.out, self._url, self.folder = out, url, out.with_name(f"{out.name}.partial")
-        self._lock: Lock | None = None
+        super().__init__(out, "prepares the same store")
+        self._url = url
 
     @property
     def store(self) -> Path:
         """The store so far."""
         return self.folder / "store"
-
-    def place(self, kind: str, name: object) -> Path:
-        """Return the path of a result."""
-        return self.folder / kind / str(name)
 
     def shard(self, number: int) -> Path:
         """Return the folder of a shard of the store."""
@@ -146,21 +140,14 @@ class WorkFolder:
         refuse_existing(self.out)
         if self._url is not None:
             refuse_existing_url(self._url)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._acquire()
-        file = self.folder / "job.json"
-        resumes = file.exists() and can_resume
-        if resumes:
-            self._refuse_other(file, facts)
-        else:
-            for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-        for kind in ("texts", "codes", "found", "digests", "store", "store/shards"):
-            (self.folder / kind).mkdir(parents=True, exist_ok=True)
-            for scratch in (self.folder / kind).glob(".*"):  # of a process that was killed
-                shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
-        write_file(file, json.dumps(facts, indent=1).encode())
+        before = self.acquire()
+        resumes = before is not None and can_resume
+        if before is not None and resumes and (different := differences(facts, before)):
+            raise CheckpointError(
+                f"{self.folder} is the beginning of another store: {', '.join(different)} differ. Give the same command to go on,"
+                " remove that folder, or give another --out."
+            )
+        self.start(facts, ("texts", "codes", "found", "digests", "store", "store/shards"), resumes=resumes)
         return resumes
 
     def publish(self) -> StoreFolder:
@@ -174,34 +161,5 @@ class WorkFolder:
             store = StoreFolder(cached_folder(self.store / STORE_FILE), content, self._url)
             if not store.folder.exists():  # it need not be fetched
                 publish(self.store, store.folder)
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove()
         return store
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def _acquire(self) -> None:
-        file = self.folder / "lock"
-        try:
-            self._lock = Lock(file)
-        except BlockingIOError:
-            holder = read_holder(file)
-            who = "another process" if holder is None else f"process {holder}"
-            raise CheckpointError(f"{self.folder} is in use by {who}, which prepares the same store. Wait for it.") from None
-
-    def _refuse_other(self, file: Path, facts: dict[str, Any]) -> None:
-        try:
-            before = dict(read_json(file, MAX_RECORD))
-        except (OSError, ValueError, TypeError):
-            before = {}
-        facts = json.loads(json.dumps(facts))
-        different = [name for name in facts if before.get(name) != facts[name]]
-        if different:
-            raise CheckpointError(
-                f"{self.folder} is the beginning of another store: {', '.join(different)} differ. Give the same command to go on,"
-                " remove that folder, or give another --out."
-            )

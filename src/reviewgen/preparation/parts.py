@@ -5,9 +5,7 @@ the files of ``clean_shard`` and ``report.json``: the counts of its cleaning.
 """
 
 import itertools
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +15,11 @@ import numpy as np
 from reviewgen.config import read_json
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.spool import read_spool
-from reviewgen.storage import publish
 
-__all__ = ["DROPPED", "Part", "Parts", "write_new"]
+__all__ = ["DROPPED", "Part", "Parts"]
 
 DROPPED = len(SPLITS)
 """The code of a text that is in no split."""
-
-
-def write_new(path: Path, write: Callable[[Path], None]) -> None:
-    """Create a file or folder under a temporary name, then give it its name, unless that exists."""
-    if path.exists():
-        return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(scratch)
-        if scratch.is_dir():
-            publish(scratch, path)
-        else:
-            scratch.replace(path)
-    finally:
-        if scratch.is_dir():
-            shutil.rmtree(scratch, ignore_errors=True)
-        scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

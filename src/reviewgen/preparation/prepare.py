@@ -8,10 +8,10 @@ from reviewgen.data.store_folder import StoreFolder
 from reviewgen.errors import ConfigError
 from reviewgen.preparation.job import Job, make_job
 from reviewgen.preparation.options import PrepareOptions
-from reviewgen.preparation.rounds import Watch, everywhere
 from reviewgen.preparation.run import run_job
 from reviewgen.runs.prepared import find_store
 from reviewgen.training import all_processes
+from reviewgen.training.rounds import Watch, everywhere
 
 __all__ = ["prepare_store"]
 

@@ -20,15 +20,16 @@ from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.shards import Shard
 from reviewgen.data.store import save_array
 from reviewgen.data.store_folder import StoreFolder
-from reviewgen.errors import DataError, StorageError
+from reviewgen.errors import DataError
 from reviewgen.novelty import TextWindows
 from reviewgen.preparation import duplicates, leaks, near_duplicates, reading, splitting
 from reviewgen.preparation.encoding import encode_parts
 from reviewgen.preparation.job import Job, WorkFolder
-from reviewgen.preparation.parts import DROPPED, Part, Parts, write_new
-from reviewgen.preparation.rounds import Watch, everywhere, main_process_only, share_tasks
+from reviewgen.preparation.parts import DROPPED, Part, Parts
 from reviewgen.runs.prepare import refuse_single_review
+from reviewgen.storage import write_new
 from reviewgen.training import Processes, local_processes
+from reviewgen.training.rounds import Watch, everywhere, main_process_only, share_tasks
 
 __all__ = ["run_job"]
 
@@ -133,12 +134,7 @@ def _open(run: Run, stack: ExitStack) -> None:
     )
     if resumes:
         run.watch("Going on from the finished parts of an earlier try")
-    everywhere(processes, partial(_require_shared, run.work.folder), run.work.folder)
-
-
-def _require_shared(folder: Path) -> None:
-    if not (folder / "job.json").exists():
-        raise StorageError(f"{folder} is not the same folder on all machines: give an --out on a file system that they share.")
+    everywhere(processes, run.work.require_shared, run.work.folder)
 
 
 def _read(run: Run) -> None:

@@ -17,6 +17,7 @@
     processes    the process group: broadcast, all-gather, gradient averaging
     connections  connections notice that a machine has vanished
     restarts     restarts by the launcher
+    rounds       numbered tasks that the processes share
     device       devices, precision, threads, random number streams
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
 from reviewgen.errors import ProcessLost, ReviewgenError, storage_errors
-from reviewgen.training import Processes
-from reviewgen.training.processes import TOLD
+from reviewgen.training.processes import TOLD, Processes
 
-__all__ = ["Watch", "everywhere", "main_process_only", "share_tasks"]
+__all__ = ["Watch", "everywhere", "main_process_only", "share_stream", "share_tasks"]
 
 SECONDS = 5.0  # of a round; a task that is in progress then is finished
 
@@ -22,9 +21,16 @@ Watch: TypeAlias = Callable[[str], None]
 """Called with what is being done."""
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
-def share_tasks(processes: Processes, numbers: Iterable[int], work: Callable[[int], None], place: object) -> None:
+def share_tasks(
+    processes: Processes,
+    numbers: Iterable[int],
+    work: Callable[[int], None],
+    place: object,
+    report: Callable[[int], None] = lambda _: None,
+) -> None:
     """Do numbered tasks, each in one of the processes; return when all are done.
 
     Args:
@@ -32,6 +38,7 @@ def share_tasks(processes: Processes, numbers: Iterable[int], work: Callable[[in
         numbers: The tasks.
         work: Does a task, whose result is a file.
         place: Where the results are written, for messages.
+        report: Called with the number of tasks that are known to be done.
 
     Raises:
         ReviewgenError: A task of this process has failed.
@@ -39,6 +46,7 @@ def share_tasks(processes: Processes, numbers: Iterable[int], work: Callable[[in
         KeyboardInterrupt: A process was interrupted; all raise it.
     """
     waiting = list(numbers)
+    total = len(waiting)
     while waiting:
         done: list[int] = []
         with _errors_shared(processes, done, place) as finished:
@@ -48,7 +56,39 @@ def share_tasks(processes: Processes, numbers: Iterable[int], work: Callable[[in
                     break
                 work(number)
                 done.append(number)
+                report(total - len(waiting) + len(done))
         waiting = [number for number in waiting if number not in finished]
+        report(total - len(waiting))
+
+
+def share_stream(
+    processes: Processes,
+    items: Iterable[Item],
+    work: Callable[[int, Item], None],
+    place: object,
+    report: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Do a task for each item of a stream that all processes read: of P processes each takes every P-th; return their number.
+
+    For what is read faster than it is worked on. Raises as ``share_tasks``, whose arguments these are.
+    """
+    own, count, number, is_over = iter(enumerate(items)), 0, -1, False
+    while not is_over:
+        done: list[int] = []
+        with _errors_shared(processes, done, place) as finished:
+            deadline = time.monotonic() + SECONDS
+            while not is_over and time.monotonic() < deadline and not processes.interrupts.arrived:
+                number, item = next(own, (number, None))
+                if is_over := item is None:
+                    break
+                if number % processes.world_size == processes.rank:
+                    work(number, item)
+                    done.append(number)
+                    report(count + len(done))
+        count += len(finished)
+        report(count)
+        is_over = bool(processes.all_gather([is_over]).all())
+    return number + 1
 
 
 def everywhere(processes: Processes, work: Callable[[], None], place: object) -> None:

@@ -1,0 +1,49 @@
+"""Commands that several processes of a launcher run together: which of them prints."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from reviewgen.cli.console import note, notes
+from reviewgen.errors import ProcessLost, ReviewgenError
+from reviewgen.interrupts import INTERRUPTED
+
+__all__ = ["count_processes", "is_said_elsewhere", "one_voice"]
+
+
+def count_processes() -> int:
+    """Return the number of processes that the launcher has started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def one_voice(hint: str) -> Iterator[None]:
+    """Let only the main process print in a block; of several processes, the one that has failed prints why, and all exit with 1.
+
+    Args:
+        hint: What to do after an interrupt.
+    """
+    notes.quiet = os.environ.get("RANK", "0") != "0"
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"Interrupted. {hint}")
+        sys.exit(INTERRUPTED)
+    except ReviewgenError as problem:
+        if count_processes() == 1:
+            raise
+        notes.quiet = is_said_elsewhere(problem)
+        note(f"error: {problem}", "red")
+        sys.exit(1)
+
+
+def is_said_elsewhere(problem: ReviewgenError) -> bool:
+    """Return whether another process prints an error.
+
+    An error of one process is printed by that process. That one was lost is printed once on each of the other machines.
+    """
+    from reviewgen.training.processes import TOLD  # torch: a second or two
+
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    return isinstance(problem, ProcessLost) and (str(problem).endswith(TOLD) or not is_first_here)

@@ -1,0 +1,71 @@
+"""The rows of some consecutive texts of a table, as lines of JSON, with a hash of each text. A part is complete or not there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviewgen.data.cleaning import hash_text
+from reviewgen.storage import write_file, write_new
+from reviewgen.writing.layout import encode_row
+
+__all__ = ["TextPart", "hash_texts"]
+
+
+def hash_texts(texts: Iterable[str]) -> np.ndarray:
+    """Return the content hash of each text, (N,) uint64."""
+    return np.fromiter(map(hash_text, texts), np.uint64)
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """One part.
+
+    Attributes:
+        folder: The folder of all parts.
+        number: Its number, from 0.
+    """
+
+    folder: Path
+    number: int
+
+    @property
+    def rows_file(self) -> Path:
+        """The file of the rows; it is written last."""
+        return self.folder / f"{self.number:06d}.jsonl"
+
+    @property
+    def _index_file(self) -> Path:
+        return self.folder / f"{self.number:06d}.hashes"
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is complete."""
+        return self.rows_file.exists()
+
+    @property
+    def count(self) -> int:
+        """The number of texts."""
+        return self._index_file.stat().st_size // 8
+
+    def index(self) -> np.ndarray:
+        """Return the content hash of each text, (N, 1)."""
+        return np.fromfile(self._index_file, np.uint64).reshape(-1, 1)
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the rows; each has a text."""
+        lines, hashes = [], []
+        for row in rows:
+            lines.append(encode_row(row))
+            hashes.append(hash_text(row["text"]))
+        self._index_file.unlink(missing_ok=True)
+        write_new(self._index_file, lambda file: write_file(file, np.array(hashes, np.uint64).tobytes()))
+        write_new(self.rows_file, lambda file: write_file(file, b"".join(lines)))
+
+    def lines(self, wanted: np.ndarray) -> Iterator[bytes]:
+        """Yield the rows with some numbers, sorted."""
+        with self.rows_file.open("rb") as stream:
+            lines = stream.readlines()
+        return (lines[number] for number in wanted.tolist())

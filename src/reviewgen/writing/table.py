@@ -1,0 +1,195 @@
+"""A table in progress: parts of rows in the working folder ``OUT.partial``, which become the shards of ``OUT``, and a manifest.
+
+The rows of a part depend on the job only, and so does which rows a shard has; not on the number of processes, or on which of them
+wrote what. The same job goes on from the finished parts.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
+from reviewgen.data.store_folder import digest_file
+from reviewgen.errors import ConfigError, OutputExists
+from reviewgen.partial import PartialFolder, differences
+from reviewgen.storage import fsync_file, fsync_folder, publish, refuse_existing, write_file, write_new
+from reviewgen.training import Processes
+from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
+from reviewgen.writing.layout import Layout, join_shards, write_shard
+from reviewgen.writing.parts import TextPart
+
+__all__ = ["MANIFEST", "Progress", "Table", "WrittenTexts"]
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_KINDS = ("parts", "sums", "out", "digests")
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many texts of it are done, and of how many if that is known."""
+
+
+@dataclass(frozen=True)
+class WrittenTexts:
+    """A table that was written.
+
+    Attributes:
+        out: Its folder, or its file.
+        texts: The number of texts.
+        summary: What is said of all texts: of generated ones the seed, how many were drawn, and the repeats left out.
+        files: The names of its files.
+        is_new: Whether this call has written it; otherwise it was complete already.
+    """
+
+    out: Path
+    texts: int
+    summary: Mapping[str, Any]
+    files: tuple[str, ...]
+    is_new: bool = True
+
+
+class Table:
+    """A table in progress, in one of the processes.
+
+    Args:
+        layout: How it is written.
+        facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an earlier try, or ``seed``.
+        processes: All processes.
+        progress: Called with the progress, in the main process.
+    """
+
+    def __init__(self, layout: Layout, facts: Mapping[str, Any], processes: Processes, progress: Progress | None) -> None:
+        self.layout, self.processes = layout, processes
+        self.facts = {**facts, **layout.facts()}
+        self.work = PartialFolder(layout.out, "writes the same texts")
+        self._progress = progress if processes.rank == 0 else None
+
+    def open(self, seed: int = 0) -> WrittenTexts | None:
+        """Lock the working folder and go on from what is in it; return the table if it is complete already.
+
+        Raises:
+            ConfigError: The working folder, or the folder, has the texts of another job.
+            OutputExists: Something else exists at ``out``.
+            CheckpointError: Another process writes it.
+        """
+        self.facts, finished = main_process_only(self.processes, partial(self._open, seed), self.work.folder)
+        if finished is None:
+            everywhere(self.processes, self.work.require_shared, self.work.folder)
+        return finished
+
+    def part(self, number: int) -> TextPart:
+        """Return a part, whether or not it is written."""
+        return TextPart(self.work.folder / "parts", number)
+
+    def report(self, stage: str, done: int, total: int | None) -> None:
+        """Report progress."""
+        if self._progress is not None:
+            self._progress(stage, done, total)
+
+    def finish(self, parts: Sequence[TextPart], kept: np.ndarray | None, summary: Mapping[str, Any]) -> WrittenTexts:
+        """Write the shards from the parts, give the table its name, and return it.
+
+        Args:
+            parts: All parts in order.
+            kept: The rows to write, sorted; None writes all.
+            summary: JSON values for the manifest.
+        """
+        edges = np.concatenate([[0], np.cumsum([part.count for part in parts], dtype=np.int64)])
+        rows = np.arange(edges[-1]) if kept is None else kept
+        size = self.layout.shard_texts
+        names = [self.layout.name(number, -(-len(rows) // size)) for number in range(-(-len(rows) // size))]
+
+        def write(number: int) -> None:
+            own = rows[number * size : (number + 1) * size]
+            self._write_shard(names[number], parts, edges, own)
+
+        def report(done: int) -> None:
+            self.report("Writing the shards", min(done * size, len(rows)), len(rows))
+
+        share_tasks(self.processes, range(len(names)), write, self.work.folder, report)
+        return main_process_only(self.processes, lambda: self._publish(names, len(rows), summary), self.layout.out)
+
+    def close(self) -> None:
+        """Release the lock."""
+        self.work.close()
+
+    def _open(self, seed: int) -> tuple[dict[str, Any], WrittenTexts | None]:
+        finished = None if self.layout.is_file else _read_manifest(self.layout.out)
+        if finished is None:
+            refuse_existing(self.layout.out)
+            before = self.work.acquire()
+        else:
+            before = finished["job"]
+        facts = dict(self.facts)
+        if "seed" in facts and facts["seed"] is None:
+            facts["seed"] = seed if before is None else before.get("seed")
+        if before is not None and (different := differences(facts, before)):
+            place = self.work.folder if finished is None else self.layout.out
+            self.close()
+            raise ConfigError(
+                f"{place} has the texts of another job: {', '.join(different)} differ. Give the same command to go on, remove "
+                "that folder, or give another --out."
+            )
+        if finished is not None:
+            return facts, _written(self.layout.out, finished, is_new=False)
+        self.work.start(facts, _KINDS, resumes=before is not None)
+        return facts, None
+
+    def _write_shard(self, name: str, parts: Sequence[TextPart], edges: np.ndarray, rows: np.ndarray) -> None:
+        """Write the shard with some rows, and its digest."""
+        first, last = np.searchsorted(edges, rows[[0, -1]], side="right") - 1
+        bounds = rows.searchsorted(edges[first : last + 2])
+        lines = (
+            line
+            for part, low, high in zip(range(first, last + 1), bounds[:-1], bounds[1:], strict=True)
+            for line in parts[part].lines(rows[low:high] - edges[part])
+        )
+        file = self.work.place("out", name)
+        write_new(file, lambda scratch: write_shard(scratch, lines, self.layout))
+        facts = {"texts": len(rows), **digest_file(file)}
+        write_new(self.work.place("digests", name), lambda scratch: write_file(scratch, json.dumps(facts).encode()))
+
+    def _publish(self, names: Sequence[str], texts: int, summary: Mapping[str, Any]) -> WrittenTexts:
+        folder, out = self.work.folder / "out", self.layout.out
+        if self.layout.is_file:
+            joined = self.work.folder / f"joined.{self.layout.format}"
+            join_shards([folder / name for name in names], joined, self.layout)
+            fsync_file(joined)
+            refuse_existing(out)
+            joined.replace(out)
+            fsync_folder(out.parent)
+            written = WrittenTexts(out, texts, summary, (out.name,))
+        else:
+            files = {name: read_json(self.work.place("digests", name)) for name in names}
+            content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
+            content |= {"job": self.facts, "files": files}
+            write_file(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+            publish(folder, out)
+            written = _written(out, content)
+        self.work.remove()
+        return written
+
+
+def _written(out: Path, manifest: Mapping[str, Any], *, is_new: bool = True) -> WrittenTexts:
+    return WrittenTexts(out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder, or None if there is nothing.
+
+    Raises:
+        OutputExists: Something else than a table is there.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = dict(read_json(folder / MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
+        if {"format", "texts", "summary", "files"} <= manifest.keys() and isinstance(manifest["job"], dict):
+            return manifest
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise OutputExists(f"{folder / MANIFEST} is not a manifest of reviewgen, so the folder is left as it is. Give another --out.")

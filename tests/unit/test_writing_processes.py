@@ -1,0 +1,182 @@
+"""Several processes write and judge texts: as one process does, byte for byte; and none waits in vain for another."""
+
+import json
+import os
+import subprocess
+import time
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+
+import reviewgen
+from tests.unit.fakes import NGRAM, launcher, train_tiny
+from tests.unit.test_writing import REVIEWS, files_of
+
+SMALL = {
+    "reviewgen.training.rounds.SECONDS": 0.1,
+    "reviewgen.writing.judging._PART_TEXTS": 7,
+    "reviewgen.evaluation.losses._BATCH_TEXTS": 7,
+}
+SCHEMA = {"stars": {"5": 2, "1": 1}}
+GENERATED = {
+    "plain": {"n": 300, "seed": 1, "shard_texts": 90},
+    "unique": {"n": 200, "seed": 2, "unique": True, "columns": True, "max_new_tokens": 2, "schema": SCHEMA, "format": "parquet"},
+    "few": {"n": 65, "seed": 3, "columns": True},  # two parts for three processes
+}
+JUDGED = {"score": "scored.parquet", "novelty": "copies"}
+
+SCRIPT = """
+import contextlib, importlib, io, json, os, signal, sys, time
+import reviewgen
+from reviewgen.cli import main
+from reviewgen.errors import ReviewgenError
+from reviewgen.writing import parts, evaluating
+
+rank, (small, generated, judged) = int(os.environ["RANK"]), json.load(open("settings.json"))
+for name, value in small.items():
+    module, _, attribute = name.rpartition(".")
+    setattr(importlib.import_module(module), attribute, value)
+facts, write, wrote, is_killed = {}, parts.TextPart.write, [], False
+
+def counted(part, rows):
+    wrote.append(part.number)
+    if rank == 1 and is_killed and len(wrote) == 2:
+        with open("killed.json", "w") as file:
+            json.dump(time.time(), file)
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(part, rows)
+
+parts.TextPart.write = counted
+
+def command(name, *words):
+    sys.argv[1:] = words
+    with contextlib.redirect_stderr(io.StringIO()) as problem, contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+    facts[name] = {"status": status, "stdout": said.getvalue(), "stderr": problem.getvalue()}
+
+for name, options in generated.items():
+    wrote.clear()
+    reviewgen.generate_dataset("./model", out=f"many/{name}", **options)
+    facts[name] = list(wrote)
+reviewgen.score_dataset("./model", "reviews.jsonl", out="many/" + judged["score"], text_column="text")
+command("novelty", "novelty", "./model", "--data", "reviews.jsonl", "--text-column", "text", "--out", "many/" + judged["novelty"])
+model, result = evaluating.evaluate("./model", "reviews.jsonl", text_column="text")
+facts["evaluated"] = [result.bits_per_character, result.characters, result.tokens, result.reviews]
+command("evaluate", "evaluate", "./model", "--data", "reviews.jsonl", "--text-column", "text")
+command("again", "generate", "./model", "-n", "65", "--out", "many/few", "--seed", "3", "--columns")
+command("other", "generate", "./model", "-n", "66", "--out", "many/few", "--seed", "3", "--columns")
+command("different", "generate", "./model", "-n", str(5 + (rank == 1)), "--out", "many/different")
+command("models", "generate", "./model2" if rank == 2 else "./model", "-n", "5", "--out", "many/models")
+command("one", "generate", "./model", "-n", "5", "--out", "many/one", *["--temperature", "-1"][: 2 * (rank == 2)])
+command("nowhere", "generate", "./model", "-n", "5")
+command("stdin", "score", "./model", "--data", "-", "--out", "many/stdin")
+with open(f"facts.{rank}.json", "w") as file:
+    json.dump(facts, file)
+is_killed = True
+wrote.clear()
+command("killed", "generate", "./model", "-n", "640", "--seed", "6", "--out", "many/killed")
+with open(f"lost.{rank}.json", "w") as file:
+    json.dump(facts["killed"], file)
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Run the script in three processes, once for all workers of pytest-xdist; at its end, one of the processes is killed."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "written"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            cache = folder / "cache"
+            train_tiny("ngram-char", cache, REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(folder / "model")
+            train_tiny("ngram-char", cache, REVIEWS[:40], **NGRAM).save_pretrained(folder / "model2")
+            (folder / "reviews.jsonl").write_text("\n".join(map(json.dumps, REVIEWS)), encoding="utf-8")
+            (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+            (folder / "settings.json").write_text(json.dumps([SMALL, GENERATED, JUDGED]), encoding="utf-8")
+            own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(cache)}
+            command = [*launcher(3), "script.py"]
+            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=300)
+            (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
+    status, ended, said = json.loads((folder / "launched.json").read_text())
+    assert (folder / "facts.2.json").exists(), said
+    facts = [json.loads((folder / f"facts.{rank}.json").read_text()) for rank in range(3)]
+    return SimpleNamespace(folder=folder, facts=facts, status=status, ended=ended)
+
+
+@pytest.fixture
+def folder(launched, monkeypatch):
+    monkeypatch.chdir(launched.folder)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(name, value)
+    return launched.folder
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_three_processes_write_the_files_of_one(name, launched, folder, tmp_path):
+    reviewgen.generate_dataset("./model", out=tmp_path / name, **GENERATED[name])
+    assert files_of(folder / "many" / name) == files_of(tmp_path / name)
+    shares = [facts[name] for facts in launched.facts]
+    numbers = [number for share in shares for number in share]
+    assert sorted(numbers) == list(range(len(numbers)))
+    assert sum(map(bool, shares)) == (2 if name == "few" else 3)
+
+
+def test_three_processes_judge_as_one(folder, tmp_path):
+    options = {"text_column": "text"}
+    one = reviewgen.score_dataset("./model", "reviews.jsonl", out=tmp_path / JUDGED["score"], **options)
+    assert (folder / "many" / JUDGED["score"]).read_bytes() == one.out.read_bytes()
+    reviewgen.novelty_dataset("./model", "reviews.jsonl", out=tmp_path / JUDGED["novelty"], **options)
+    assert files_of(folder / "many" / JUDGED["novelty"]) == files_of(tmp_path / JUDGED["novelty"])
+
+
+def test_three_processes_evaluate_as_one_bit_for_bit(launched, folder):
+    whole = reviewgen.load("./model").evaluate("reviews.jsonl", text_column="text")
+    expected = [whole.bits_per_character, whole.characters, whole.tokens, whole.reviews]
+    assert [facts["evaluated"] for facts in launched.facts] == [expected] * 3
+    assert [bool(facts["evaluate"]["stdout"]) for facts in launched.facts] == [True, False, False]
+
+
+def test_one_process_speaks(launched):
+    for name in ("novelty", "again"):
+        assert not any(facts[name]["status"] for facts in launched.facts)
+        assert [bool(facts[name]["stdout"]) for facts in launched.facts] == [True, False, False]
+    assert "complete already" in launched.facts[0]["again"]["stdout"]
+
+
+@pytest.mark.parametrize(
+    ("name", "speaker", "problem"),
+    [
+        ("other", 0, "n differ"),
+        ("different", 0, "different settings: n"),
+        ("models", 0, "different settings: model"),
+        ("one", 2, "temperature"),
+    ],
+)
+def test_a_mistake_is_said_once_and_ends_all(name, speaker, problem, launched, folder):
+    said = [facts[name]["stderr"] for facts in launched.facts]
+    assert problem in said[speaker] and len(said[speaker].splitlines()) == 1
+    assert [bool(each) for each in said] == [rank == speaker for rank in range(3)]
+    assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
+    assert name == "other" or not list((folder / "many").glob(f"{name}*"))
+
+
+@pytest.mark.parametrize(("name", "problem"), [("nowhere", "give --out FOLDER"), ("stdin", "standard input")])
+def test_command_lines_that_several_processes_refuse(name, problem, launched):
+    assert all(facts[name]["status"] for facts in launched.facts)
+    assert problem in launched.facts[0][name]["stderr"]
+
+
+def test_a_killed_process_is_noticed_and_the_same_command_goes_on(launched, folder, tmp_path):
+    assert launched.status == 1 and launched.ended - json.loads((folder / "killed.json").read_text()) < 60
+    out = folder / "many/killed"
+    finished = {file.name for file in (folder / "many/killed.partial/parts").glob("*.jsonl")}
+    assert not out.exists() and len(finished) >= 1
+    for place in (out, tmp_path / "killed"):
+        reviewgen.generate_dataset("./model", 640, out=place, seed=6)
+    assert files_of(out) == files_of(tmp_path / "killed") and not (folder / "many/killed.partial").exists()
