@@ -41,6 +41,7 @@ from reviewgen.cli import main
 from reviewgen.preparation import run
 from reviewgen.runs import start
 from reviewgen.training import checkpoints, loop
+from reviewgen.writing import generating
 from reviewgen_ngram.model import Ngram
 
 shared, action, mark = sys.argv[1:4]
@@ -66,6 +67,8 @@ if "stop-train" in action:
     loop.Loop.train_step = hang_on_one(loop.Loop.train_step, 12)
 if "stop-count" in action:
     Ngram.observe = hang_on_one(Ngram.observe, 100)
+if "stop-generate" in action:
+    generating._Job.generate = hang_on_one(generating._Job.generate, 2)
 
 def command(name, *words):
     sys.argv[1:] = words
@@ -94,6 +97,9 @@ for part in action.split(","):
         command(part, *gru, *seconds, "--data", f"{shared}/store", "--out", f"{shared}/gru", *resume)
     if part.endswith("count"):
         command(part, *ngram, "--data", data, "--out", f"{shared}/ngram")
+    if part.endswith("generate"):
+        words = ["-n", "600", "--seed", "5", "--columns", "--max-new-tokens", "30", "--format", "jsonl"]
+        command(part, "generate", f"{shared}/ngram", *words, "--out", f"{shared}/texts")
     if part == "arguments":
         command(part, *gru, "--data", f"{shared}/store", "--out", f"{shared}/no", "--seed", str(rank))
     if part == "unknown":
@@ -156,7 +162,8 @@ def _work(folder: Path) -> None:
         lose("prepare,stop-train", by_link=True)
         runs["models"] = sorted(path.name for path in shared.iterdir())
         lose("resume-train,stop-count")
-        finish("count,unknown,arguments,versions,tokenizers")
+        lose("count,stop-generate")
+        finish("generate,unknown,arguments,versions,tokenizers")
         runs["status"] = [_statuses(machine) for machine in both]
     (folder / "runs.json").write_text(json.dumps(runs))
 
@@ -198,6 +205,13 @@ def test_they_count_what_one_machine_counts(cluster: Any, alone: Path) -> None:
     assert (cluster.shared / name).read_bytes() == (alone / name).read_bytes()
 
 
+def test_they_generate_what_one_machine_generates(cluster: Any) -> None:
+    """Beside their texts, so that the receipts name the model alike."""
+    out = cluster.shared / "texts-of-one"
+    reviewgen.generate_dataset(cluster.shared / "ngram", 600, seed=5, columns=True, max_new_tokens=30, format="jsonl", out=out)
+    assert files_of(cluster.shared / "texts") == files_of(out)
+
+
 def test_they_train_as_one_machine_that_never_stopped(cluster: Any) -> None:
     """The batches of both machines in one, without the cut and the checkpoint in the middle."""
     settings = TRAINING | {"batch_size": 6}
@@ -213,7 +227,7 @@ def test_they_train_as_one_machine_that_never_stopped(cluster: Any) -> None:
         assert weights[name].numpy() == pytest.approx(expected.numpy(), abs=2e-4), name  # rounding grows from step to step
 
 
-@pytest.mark.parametrize("action", ["stop-prepare", "prepare,stop-train", "resume-train,stop-count"])
+@pytest.mark.parametrize("action", ["stop-prepare", "prepare,stop-train", "resume-train,stop-count", "count,stop-generate"])
 def test_the_machine_that_is_left_says_so_within_a_minute_and_ends(action: str, cluster: Any) -> None:
     run = cluster.runs[action]
     assert run["status"] == 1 and run["seconds"] < 60
@@ -239,7 +253,7 @@ def test_a_training_that_has_lost_a_machine_keeps_its_checkpoint(cluster: Any) -
     ],
 )
 def test_differences_are_one_sentence_from_one_of_them(name: str, problem: str, cluster: Any) -> None:
-    run = cluster.runs["count,unknown,arguments,versions,tokenizers"]
+    run = cluster.runs["generate,unknown,arguments,versions,tokenizers"]
     said = [error for text in run["said"] for error in errors_of(text) if problem in error]
     assert len(said) == 1
     for statuses in cluster.runs["status"]:
