@@ -257,14 +257,17 @@ def test_a_memory_limit_changes_no_bit_and_uses_files(monkeypatch: pytest.Monkey
     rng = np.random.default_rng(2)
     corpus = texts_of([rng.integers(2, 30, 60).tolist() for _ in range(400)])
     mapped = []
-    monkeypatch.setattr("reviewgen_ngram.memory.np.memmap", lambda *a, **k: mapped.append(a) or real(*a, **k))
+
+    class Recorded(np.memmap):
+        def __new__(cls, *arguments: Any, **options: Any) -> "Recorded":
+            mapped.append(arguments)
+            return super().__new__(cls, *arguments, **options)
+
+    monkeypatch.setattr("reviewgen_ngram.memory.np.memmap", Recorded)
     free, bound = trained(corpus, 30, 9), trained(corpus, 30, 9, memory_mb=1)
     assert mapped
     for name, tensor in free.state_dict().items():
         assert torch.equal(tensor, bound.state_dict()[name]), name
-
-
-real = np.memmap
 
 
 def test_counts_of_several_models_make_the_model_of_all_texts() -> None:

@@ -119,10 +119,17 @@ print(reviewgen.load(sys.argv[1]).digest)
 
 
 def test_processes_on_a_shared_folder_without_locks_get_the_same_model(models, tmp_path):
-    """As two machines on a network file system: one cache, one folder for the results, and no locks."""
+    """As two machines on a network file system, with one core and with two: one cache, one folder for the results, and no locks."""
     environment = {**os.environ, "REVIEWGEN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    words = [[sys.executable, "-c", SHARED, str(tmp_path / name)] for name in "ab"]
-    started = [subprocess.Popen(one, env=environment, stdout=subprocess.PIPE, text=True) for one in words]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED, str(tmp_path / cores)],
+            env=environment | {"OMP_NUM_THREADS": cores},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for cores in ("1", "2")
+    ]
     assert [process.communicate()[0].split()[-1:] for process in started] == [[digest(models["gru-word"])]] * 2
 
 

@@ -221,7 +221,7 @@ def test_they_train_as_one_machine_that_never_stopped(cluster: Any) -> None:
     assert both["steps"] == one.training["steps"] > 12
     for name in ("train_nats_per_token", "bits_per_character", "tokens"):
         curve, expected = ([at[name] for at in each["evaluations"]] for each in (both, one.training))
-        assert curve == pytest.approx(expected, abs=1e-5)
+        assert curve == pytest.approx(expected, rel=1e-5, abs=0)
     weights = load_file(cluster.shared / "gru/model.safetensors")
     for name, expected in one.model.state_dict().items():
         assert weights[name].numpy() == pytest.approx(expected.numpy(), abs=2e-4), name  # rounding grows from step to step
@@ -232,7 +232,7 @@ def test_the_machine_that_is_left_says_so_within_a_minute_and_ends(action: str, 
     run = cluster.runs[action]
     assert run["status"] == 1 and run["seconds"] < 60
     (error,) = errors_of(run["said"])
-    reason = "Connection timed out" if "stop-train" in action else "Connection closed by peer"
+    reason = "Connection timed out" if "stop-train" in action else "by peer"  # closed or reset
     assert error.startswith(LOST) and reason in error and "Check the logs" not in error
     assert ("The same command with --resume" in error) == ("stop-train" in action)
 

@@ -371,15 +371,15 @@ def test_a_generator_is_read_once_and_no_further_than_needed(opened):
     seen = []
 
     def texts():
-        for number in range(1000):
+        for number in range(3000):
             seen.append(number)
             yield f"text {number}"
 
     stream = opened(texts())
-    assert len(seen) == 100
+    assert len(seen) == 1000
     assert next(stream.texts) == "text 0"
-    assert list(stream.texts) == [f"text {number}" for number in range(1, 1000)]
-    assert seen == list(range(1000))
+    assert list(stream.texts) == [f"text {number}" for number in range(1, 3000)]
+    assert seen == list(range(3000))
 
 
 def test_datasets_objects(read, opened):

@@ -33,8 +33,9 @@ def one_voice(hint: str) -> Iterator[None]:
     except ReviewgenError as problem:
         if count_processes() == 1:
             raise
-        notes.quiet = is_said_elsewhere(problem)
-        note(f"error: {problem}", "red")
+        if not is_said_elsewhere(problem):
+            notes.quiet = False
+            note(f"error: {problem}", "red")
         sys.exit(1)
 
 

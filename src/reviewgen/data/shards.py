@@ -88,24 +88,24 @@ class Shard:
         Raises:
             DataError: A file cannot be read.
         """
-        return raise_data_errors(self._read_records(columns), self.name)
+        files = zip(self.paths, self.originals, strict=True)
+        return itertools.chain.from_iterable(self._read_file(Path(path), original, columns) for path, original in files)
 
-    def _read_records(self, columns: Sequence[str] | None) -> Iterator[Any]:
-        files, limit = zip(self.paths, self.originals, strict=True), self.max_characters
+    def _read_file(self, path: Path, original: str, columns: Sequence[str] | None) -> Iterator[Any]:
+        """Yield the records of a file, whose errors name it."""
+        limit = self.max_characters
+        records: Iterator[Any]
         if self.kind == "parquet":
-            tables = (read_table(Path(path), original, columns, self.span, limit) for path, original in files)
-            return itertools.chain.from_iterable(tables)
-        if self.kind == "csv":
-            return itertools.chain.from_iterable(read_rows(Path(path), original, limit, self.span) for path, original in files)
-        if self.kind == "text":
-            texts = (read_texts(Path(path), self.documents, original, limit, self.span) for path, original in files)
-            return itertools.chain.from_iterable(texts)
-        return itertools.chain.from_iterable(
-            read_objects(Path(path), original, limit, self.span)
-            if is_json_lines(Path(path))
-            else read_records(Path(path), original, limit)
-            for path, original in files
-        )
+            records = read_table(path, original, columns, self.span, limit)
+        elif self.kind == "csv":
+            records = read_rows(path, original, limit, self.span)
+        elif self.kind == "text":
+            records = read_texts(path, self.documents, original, limit, self.span)
+        elif is_json_lines(path):
+            records = read_objects(path, original, limit, self.span)
+        else:
+            records = read_records(path, original, limit)
+        return raise_data_errors(records, self.name if len(self.originals) == 1 else original)
 
 
 def raise_data_errors(records: Iterable[Any], name: str | Path) -> Iterator[Any]:

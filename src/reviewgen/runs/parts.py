@@ -28,6 +28,7 @@ from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, 
 from reviewgen.runs.further import refuse_other_predictions, refuse_other_tokenizer, refuse_untrainable
 from reviewgen.runs.initial_weights import InitialWeights
 from reviewgen.training import IsolatedRng, TrainingConfig
+from reviewgen.training.device import using_threads
 
 __all__ = ["SizeOptions", "TrainingParts", "check_settings", "merge_settings", "resolve_parts"]
 
@@ -108,7 +109,7 @@ class TrainingParts:
         ids = vocabulary_settings(self.model_class.Config, vocab_size, tokenizer.bos_id, tokenizer.eos_id)
         config = from_dict(self.model_class.Config, self.model_settings | dict(size or {}) | ids)
         try:
-            with IsolatedRng(seed):
+            with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
                 model: LanguageModel = self.model_class(config)
         except (RuntimeError, MemoryError) as error:  # torch's error when memory cannot be allocated
             raise ConfigError(

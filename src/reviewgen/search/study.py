@@ -138,7 +138,7 @@ def _journal(file: Path) -> Any:
 
 def _check_file(file: Path) -> None:
     """Raise a ValueError if the first line is not one of optuna's; remove a last line that a killed process left incomplete."""
-    if not file.is_file() or file.stat().st_size > MAX_VOCABULARY:  # optuna reads all of it
+    if file.stat().st_size > MAX_VOCABULARY:  # optuna reads all of it
         raise ValueError
     content = file.read_bytes()
     first = parse_json(str(content.splitlines()[0], "utf-8")) if content else None
