@@ -114,11 +114,14 @@ class WordTokenizer:
         Raises:
             DataError: An id is not in the vocabulary.
         """
-        plain = [ids] if isinstance(ids, int) else [int(i) for i in ids]  # transformers' streamers decode single ids
-        wrong = next((i for i in plain if not 0 <= i < self.vocab_size), None)
-        if wrong is not None:
+        plain = [ids] if isinstance(ids, int) else list(map(int, ids))  # transformers' streamers decode single ids
+        highest = max(plain, default=0)
+        if highest >= self.vocab_size or min(plain, default=0) < 0:
+            wrong = next(i for i in plain if not 0 <= i < self.vocab_size)
             raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
-        return str(self._bpe.decode([i for i in plain if i < self.bos_id], skip_special_tokens=False))
+        if highest >= self.bos_id:
+            plain = [i for i in plain if i < self.bos_id]
+        return str(self._bpe.decode(plain, skip_special_tokens=False))
 
     def token_bytes(self) -> list[bytes]:
         """Return the UTF-8 bytes of each token; see ``reviewgen.protocols.SupportsTokenBytes``.
