@@ -119,7 +119,7 @@ print(reviewgen.load(sys.argv[1]).digest)
 
 
 def test_processes_on_a_shared_folder_without_locks_get_the_same_model(models, tmp_path):
-    """As two machines on a network file system, with one core and with two: one cache, one folder for the results, and no locks."""
+    """As machines with one core and with two on a network file system: one cache, one folder for the results, and no locks."""
     environment = {**os.environ, "REVIEWGEN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     started = [
         subprocess.Popen(

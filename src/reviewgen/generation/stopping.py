@@ -47,7 +47,9 @@ class Stopping:
     def _keeps_min_new_tokens(self, row: Row, text: str) -> bool:
         """Return whether a shortened text still has ``min_new_tokens``, if the whole one had."""
         minimum = self.config.min_new_tokens
-        return not minimum or row.new_tokens < max(1, minimum) or row.new_tokens - (len(row.ids) - self._count_tokens(row, text)) >= minimum
+        if row.new_tokens < minimum or not minimum:
+            return True
+        return row.new_tokens - (len(row.ids) - self._count_tokens(row, text)) >= minimum
 
     def _finish_at_stop_string(self, row: Row, newest: int) -> bool:
         """Finish a row at the end of the first stop string in its continuation; return whether there is one."""
