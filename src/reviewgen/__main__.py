@@ -16,7 +16,10 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:  # while ``interrupts`` is imported, between two imports, or at the very end
-        os.write(2, b"Interrupted.\n")
+        try:  # noqa: SIM105  # contextlib takes milliseconds to import, in which an interrupt is not caught
+            os.write(2, b"Interrupted.\n")
+        except OSError:  # standard error is closed
+            pass
         raise SystemExit(_INTERRUPTED) from None
 
 

@@ -67,8 +67,10 @@ def ignore() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
     if not _has_begun and _is_importing(frame):
-        os.write(2, b"Interrupted.\n")
-        os._exit(INTERRUPTED)
+        try:
+            os.write(2, b"Interrupted.\n")
+        finally:  # also if standard error is closed
+            os._exit(INTERRUPTED)
     raise KeyboardInterrupt
 
 

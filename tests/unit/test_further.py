@@ -16,6 +16,7 @@ from reviewgen.data import digest_tokenizer, trained_on
 from reviewgen.errors import BundleError, ConfigError, DataError, OutputExists, UnknownPlugin
 from reviewgen.evaluation import Evaluation, evaluate_documents, sample_documents
 from reviewgen.runs.parts import resolve_parts
+from reviewgen.runs.record import parent_facts
 from reviewgen.training.config import StopReason
 from reviewgen.training.evaluator import Evaluator
 from tests.unit.fakes import TEXTS, run_command, train_tiny
@@ -342,3 +343,16 @@ def test_a_preset_that_is_gone_does_not_stop_it(folder: Path, gru: reviewgen.Rev
 def test_nothing_is_overwritten(gru: reviewgen.ReviewModel, folder: Path) -> None:
     with pytest.raises(OutputExists):
         TrainingRun(gru, NEW, out=folder / "gru")
+
+
+def test_a_record_keeps_sixteen_trainings_before_the_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each further training nests the record one level deeper, and JSON of more than 64 levels is refused when it is loaded."""
+    model = train_tiny("ngram-char", tmp_path)
+    records: list[dict[str, Any]] = [{"preset": "ngram-char", "steps": 1}]
+    monkeypatch.setattr(type(model), "training", property(lambda _: records[-1]))
+    for _ in range(200):
+        records.append({"preset": "ngram-char", "steps": 1, **parent_facts(model, 2.0)})
+    depth, record = 0, records[-1]
+    while "parent" in record:
+        depth, record = depth + 1, record["parent"]
+    assert depth == 17 and record["steps"] == 1

@@ -161,7 +161,7 @@ class BlendFit:
                 self._fit_weights(sample_documents(self.corpus.stores["validation"], tokens))
         try:
             if not self.is_interrupted:
-                with interrupts_kept_for_restart():
+                with interrupts_kept_for_restart(None if self.folder is None else self.folder.checkpoints):
                     self._evaluate()
         except KeyboardInterrupt:
             self.interrupt()

@@ -31,6 +31,7 @@ from reviewgen.training import (
     process_state,
     uninterrupted,
 )
+from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.device import using_threads
 
 __all__ = ["Baseline", "Fit"]
@@ -113,12 +114,16 @@ class Fit:
             self.plan.seed,
             corpus.index,
             corpus.conditions.unspecified_ids,
-            None if self.folder is None else self.folder.checkpoints,
+            self._checkpoints,
             self.metrics,
         )
-        with interrupts_kept_for_restart(), self.log.opened(self._settings()):
+        with interrupts_kept_for_restart(self._checkpoints), self.log.opened(self._settings()):
             for report in reports:
                 yield self.log.record(report, self.record.add(report))
+
+    @property
+    def _checkpoints(self) -> Checkpoints | None:
+        return None if self.folder is None else self.folder.checkpoints
 
     def interrupt(self) -> None:
         """Mark the training as interrupted by the user, so that ``finish`` does not evaluate the model again."""
@@ -135,7 +140,7 @@ class Fit:
             raise TrainingError("The training was over before its first step; nothing was saved. Give it a longer budget.")
         try:
             if not self.is_interrupted:
-                with interrupts_kept_for_restart():
+                with interrupts_kept_for_restart(self._checkpoints):
                     self._evaluate(self.record.last)
                     self._suggest(self.record.last)
         except KeyboardInterrupt:

@@ -30,6 +30,7 @@ __all__ = [
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 _CURVES = ("verdict", "evaluations", "curve")
+_ANCESTORS = 16  # trainings before that of the parent
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,15 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     if trained is None:
         return {}
     parent = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
-    return {"parent": parent | {name: trained.training[name] for name in _PAST if name in trained.training}}
+    kept = {name: trained.training[name] for name in _PAST if name in trained.training}
+    return {"parent": _forget(parent | kept, _ANCESTORS)}
+
+
+def _forget(record: Mapping[str, Any], ancestors: int) -> dict[str, Any]:
+    """Return a record with so many of the trainings before it: JSON that is nested too deeply cannot be read again."""
+    if "parent" in record and ancestors:
+        return {**record, "parent": _forget(record["parent"], ancestors - 1)}
+    return {name: value for name, value in record.items() if name != "parent"}
 
 
 def novelty_facts(

@@ -70,8 +70,9 @@ def train_by_gradient(
     except ProcessLost as error:
         if report is None or evaluator.processes.rank:
             raise
-        if can_restart() or (checkpoints is not None and checkpoints.steps()):
-            raise ProcessLost(f"{error} {how_to_resume()}") from None
+        has_checkpoint = checkpoints is not None and bool(checkpoints.steps())
+        if can_restart() or has_checkpoint:
+            raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
         yield loop.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
     finally:
         loop.release()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reviewgen.errors import ProcessLost
+from reviewgen.training.checkpoints import Checkpoints
 
 __all__ = ["can_restart", "how_to_resume", "interrupts_kept_for_restart", "resumes_by_itself"]
 
@@ -27,8 +28,11 @@ def can_restart() -> bool:
 
 
 @contextmanager
-def interrupts_kept_for_restart() -> Iterator[None]:
+def interrupts_kept_for_restart(checkpoints: Checkpoints | None) -> Iterator[None]:
     """Where the job can be restarted, turn an interrupt into an error: the launcher ends all processes before it restarts them.
+
+    Args:
+        checkpoints: Those of the run; None if it has none, or in another process than the main one.
 
     Raises:
         ProcessLost: The process was interrupted, and the job can be restarted.
@@ -38,11 +42,14 @@ def interrupts_kept_for_restart() -> Iterator[None]:
     except KeyboardInterrupt:
         if not can_restart():
             raise
-        raise ProcessLost(f"This process was asked to end. {how_to_resume()}") from None
+        has_checkpoint = checkpoints is not None and bool(checkpoints.steps())
+        raise ProcessLost(f"This process was asked to end. {how_to_resume(has_checkpoint=has_checkpoint)}") from None
 
 
-def how_to_resume() -> str:
+def how_to_resume(*, has_checkpoint: bool) -> str:
     """Return a sentence for the user of a run that has lost a process."""
+    if not has_checkpoint:
+        return "There is no checkpoint yet: the same command starts again."
     if resumes_by_itself():
         return "Started again, the same command goes on from the last checkpoint."
     return "The same command with --resume (resume=True) goes on from the last checkpoint."
