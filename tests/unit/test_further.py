@@ -348,11 +348,11 @@ def test_nothing_is_overwritten(gru: reviewgen.ReviewModel, folder: Path) -> Non
 def test_a_record_keeps_sixteen_trainings_before_the_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each further training nests the record one level deeper, and JSON of more than 64 levels is refused when it is loaded."""
     model = train_tiny("ngram-char", tmp_path)
-    records: list[dict[str, Any]] = [{"preset": "ngram-char", "steps": 1}]
-    monkeypatch.setattr(type(model), "training", property(lambda _: records[-1]))
+    record: dict[str, Any] = {"preset": "ngram-char", "steps": 1}
+    monkeypatch.setattr(type(model), "training", property(lambda _: record))
     for _ in range(200):
-        records.append({"preset": "ngram-char", "steps": 1, **parent_facts(model, 2.0)})
-    depth, record = 0, records[-1]
+        record = {"preset": "ngram-char", "steps": 1, **parent_facts(model, 2.0)}
+    depth = 0
     while "parent" in record:
         depth, record = depth + 1, record["parent"]
     assert depth == 17 and record["steps"] == 1
