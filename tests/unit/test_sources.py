@@ -220,6 +220,7 @@ def test_csv_files_as_users_have_them(write, read, data, texts):
         ("a.json", "{", "cannot be read"),
         ("a.json", "[]", "holds no texts"),
         ("a.json", '[{"text": "a", "n": ' + "9" * 90_000 + "}]", "it has a run of more than 4,300 digits."),
+        ("a.json", " " * 65_000 + "[" + "9" * 4301 + "]", "it has a run of more than 4,300 digits."),  # parts of two reads
         ("a.json", '[{"text": "a", "n": 1e99999999999999999999}]', "in the first record: a number is too large."),
         ("a.json", '[{"text": "a"}, {"text": "éé", "n": NaN}]', "after record 1: JSON has no NaN; write null instead."),
         ("a.json", '[{"n": -Infinity}]', "JSON has no -Infinity; write null instead."),
