@@ -19,6 +19,7 @@ _CONTENTS = {
     "numbers.csv": b"a,b\n1,2\n3,4\n",
     "odd\x1b[31m.csv": b"te\x1b[31mxt,b\nThe food,2\n",
     "list.json": b"[1, 2, 3]",
+    "digits.json": b'[{"text": "a", "n": ' + b"9" * 90_000 + b"}]",
     "deep.json": b"[" * 100_000,
     "deep.jsonl": b'{"text": ' * 10_000 + b"1" + b"}" * 10_000 + b"\n",
     "lines.jsonl": b'{"text": "a"}\n{"text": 3}\nnot json\n',

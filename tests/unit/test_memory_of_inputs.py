@@ -162,7 +162,7 @@ def test_records_are_those_of_the_json_module(tmp_path: Path, text: str) -> None
     [
         ('[{"a": 1}, {"a": 2}', "after record 2: premature EOF."),
         ('{"a": 1}\noops', "after record 1: invalid char in json text."),
-        ('{"a": NaN}', "in the first record: invalid char in json text."),
+        ('{"a": NaN}', "in the first record: JSON has no NaN; write null instead."),
     ],
 )
 def test_the_place_of_an_error(tmp_path: Path, text: str, said: str) -> None:

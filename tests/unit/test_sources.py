@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from reviewgen.data.sources import open_texts
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, HubError
 from tests.forked import run_python
 from tests.loopback_hub import LoopbackHub
 
@@ -112,6 +113,8 @@ FORMATS = {
     "a.tsv": as_csv(ROWS, delimiter="\t"),
     "a.json": json.dumps(ROWS),
     "indented.json": "\n " + json.dumps(ROWS, indent=2, ensure_ascii=False),
+    "digits.json": json.dumps([row | {"n": 10**4299} for row in ROWS]),
+    "spaces.json": " " * 200_000 + json.dumps(ROWS),  # more than what is read at once
     "strings.json": json.dumps(TEXTS),
     "strings indented.json": "\n" + json.dumps(TEXTS, indent=2),
     "a.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS),
@@ -216,6 +219,13 @@ def test_csv_files_as_users_have_them(write, read, data, texts):
         ("a.json", '[{"text": "a"},', "cannot be read"),
         ("a.json", "{", "cannot be read"),
         ("a.json", "[]", "holds no texts"),
+        ("a.json", '[{"text": "a", "n": ' + "9" * 90_000 + "}]", "it has a run of more than 4,300 digits."),
+        ("a.json", " " * 65_000 + "[" + "9" * 4301 + "]", "it has a run of more than 4,300 digits."),  # parts of two reads
+        ("a.json", '[{"text": "a", "n": 1e99999999999999999999}]', "in the first record: a number is too large."),
+        ("a.json", '[{"text": "a"}, {"text": "éé", "n": NaN}]', "after record 1: JSON has no NaN; write null instead."),
+        ("a.json", '[{"n": -Infinity}]', "JSON has no -Infinity; write null instead."),
+        ("a.json", b'[{"text": \xc3\xa9}]', "in the first record: invalid char in json text."),
+        ("a.json", '[{"text": "a"}] {"text": "b"}', "after record 1: something other than an array follows the array."),
         ("a.json", '[{"id": 1}]', "has no column of text; its columns are: id"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON (Expecting"),
         ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "a.jsonl cannot be read: line 201 is not JSON"),
@@ -545,6 +555,27 @@ def test_hub_datasets_and_that_files_send_no_requests(tmp_path):
     assert "owner/missing" in missing[1]
     assert "v9" in revision[1]
     assert plain[1] == ["a"]
+
+
+@pytest.mark.parametrize("answer", [ConnectionError("no network"), None])
+def test_the_commit_of_a_hub_dataset_that_is_not_told(answer, opened, monkeypatch):
+    from datasets import Dataset
+    from huggingface_hub import HfApi
+
+    def dataset_info(*_args, **_options):
+        if answer is not None:
+            raise answer
+        return SimpleNamespace(sha=None)
+
+    splits = {"train": Dataset.from_dict({"text": ["a", "b"]}).to_iterable_dataset(num_shards=2)}
+    monkeypatch.setattr("reviewgen.data.sources.open_dataset", lambda *_: splits)
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    if answer is None:
+        stream = opened("owner/name")
+        assert (stream.hub, list(stream.texts)) == (None, ["a", "b"])
+    else:
+        with pytest.raises(HubError, match=r"^The Hub dataset owner/name cannot be opened: no network\."):
+            opened("owner/name")
 
 
 def test_the_shards_of_a_hub_dataset_are_parts_of_a_store(tmp_path):

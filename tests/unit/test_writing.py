@@ -2,17 +2,22 @@
 
 import json
 import math
+import os
 import shutil
+import threading
 from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 
 import reviewgen
+from reviewgen.cli.ranks import count_processes
+from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError
 from reviewgen.evaluation import token_losses
 from reviewgen.receipts import read_receipts, replay
 from reviewgen.writing import generating, parts
+from reviewgen.writing.rows import column_names
 from reviewgen.writing.schema import read_schema
 from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
 
@@ -61,7 +66,7 @@ def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(model, tmp_path
         reviewgen.generate_dataset(model, 30, out=tmp_path / format, seed=4, columns=True, schema=schema, format=format, **SHORT)
     table = pq.read_table(tmp_path / "parquet" / "train-00000-of-00001.parquet")
     assert [row | {"receipt": 0} for row in table.to_pylist()] == [row | {"receipt": 0} for row in rows_of(tmp_path / "jsonl")]
-    kinds = ["string", "int64", "int64", "string", "string", "int64", "string", "string"]
+    kinds = ["string", "int64", "uint64", "string", "string", "int64", "string", "string"]
     assert [str(kind) for kind in table.schema.types] == kinds
     from datasets import load_dataset
 
@@ -139,18 +144,73 @@ def test_rows_of_a_table_are_drawn_jointly(kind, model, tmp_path):
         ({"stars": {"5": -1}}, "at least 0"),
         ({"stars": {"5": math.nan}}, "at least 0"),
         ({"stars": {"5": "much"}}, "at least 0"),
+        ({"stars": {"5": 10**400}}, "at least 0"),
+        ({"stars": {"5": 10**5000}}, "at least 0"),
         ({"stars": [5, 1]}, "no weights"),
         ([{"name": "Ann"}], "no column of a condition"),
         ([{"stars": 5}, {"stars": 17}], "Row 2"),
         ("missing.json", "cannot be read"),
+        ("~nobody-here/a.json", "^schema=.* is in a home folder that does not exist"),
+        ("/dev/zero.json", "cannot be read"),
+        ("large.json", "^The schema large.json cannot be read: it is larger than 16 MB.$"),
+        ("latin.json", "is not JSON"),
         ("missing.csv", "missing.csv"),
     ],
 )
 def test_a_schema_that_cannot_be_drawn_from(schema, problem, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "large.json").write_bytes(b" " * ((1 << 24) + 1))
+    (tmp_path / "latin.json").write_bytes(b'{"stars": {"\xe9": 1}}')
     with pytest.raises((ConfigError, DataError), match=problem):
         reviewgen.generate_dataset(model, 5, out=tmp_path / "t", schema=schema)
     assert not any(tmp_path.glob("t*"))
+
+
+def test_a_schema_may_be_a_pipe(model, tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=['{"stars": {"5": 1}}'])
+    writer.start()
+    assert read_schema(pipe, model.conditions, {}).draw(1, 1) == {"stars": 5}
+    writer.join()
+    monkeypatch.setattr("reviewgen.inputs._SECONDS", 0.2)
+    with pytest.raises(DataError, match="nothing was written to this pipe"):
+        read_schema(pipe, model.conditions, {})
+
+
+def test_the_columns_of_a_table_are_those_of_its_first_thousand_rows(model):
+    rows = [{"stars": 5}] * 999 + [{"genre": "jazz", "stars": 1}] + [{"genre": "folk"}]
+    schema = read_schema(rows, model.conditions, {})
+    assert schema.names == ["stars", "genre"]
+    assert set(schema.groups[0].rows) == {(5, None), (1, "jazz"), (None, "folk")} and len(schema.groups[0].rows) == 1001
+
+
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_values_that_a_table_cannot_hold_as_they_are_given(format, model, tmp_path):
+    given = {"prompt": "\ud800a", "seed": (1 << 64) - 1, "conditions": {"stars": " 5 ", "genre": "jazz"}}
+    reviewgen.generate_dataset(model, 3, out=tmp_path / "t", columns=True, format=format, **given, **SHORT)
+    file = tmp_path / "t" / f"train-00000-of-00001.{format}"
+    row = pq.read_table(file).to_pylist()[1] if format == "parquet" else rows_of(file)[1]
+    prompt = given["prompt"] if format == "jsonl" else "\N{REPLACEMENT CHARACTER}a"
+    expected = {"number": 1, "seed": (1 << 64) - 1, "prompt": prompt, "stars": 5, "genre": "jazz"}
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_conditions_that_are_called_as_other_columns():
+    values = (Value(label="a", share=1.0),)
+    called = ("seed", "condition_seed", "stars")
+    conditions = Conditions(tuple(Condition(name=name, kind="category", values=values) for name in called))
+    names = {"seed": "condition_condition_seed", "condition_seed": "condition_seed", "stars": "stars"}
+    assert column_names(conditions, ["text", "seed"]) == names
+    assert column_names(conditions, []) == {name: name for name in names}
+
+
+@pytest.mark.parametrize(("value", "count"), [("", 1), ("x", 1), ("-3", 1), ("\u00b2", 1), ("4", 4), (None, 1)])
+def test_the_number_of_processes(value, count, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("WORLD_SIZE", value)
+    assert count_processes() == count
 
 
 def test_a_condition_that_is_given_and_drawn(model, tmp_path):

@@ -14,7 +14,8 @@ __all__ = ["count_processes", "is_said_elsewhere", "one_voice"]
 
 def count_processes() -> int:
     """Return the number of processes that the launcher has started; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if count.isdecimal() else 1
 
 
 @contextmanager

@@ -225,18 +225,20 @@ def _open_hub(hub: HubSource, documents: str) -> _Records:
     _refuse_documents(documents, f"{hub.repo_id} is a Hub dataset")
     from huggingface_hub import HfApi
 
+    commit: str | None = None
     try:
         splits = open_dataset(hub.repo_id, hub.revision)
+        split = "train" if "train" in splits else next(iter(splits))
+        if splits[split].num_shards > 1:  # other processes open shards of the same commit
+            commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha
     except Exception as error:  # the client raises types of its own, of httpx and of the operating system
         hint = "Check the name and the network; without one, give a file, or 'reviews' (pip install 'reviewgen[reviews]')."
         raise HubError(f"The Hub dataset {hub.repo_id} cannot be opened: {shortened(first_line(error), 250)}. {hint}") from None
-    split = "train" if "train" in splits else next(iter(splits))
     others = [name for name in splits if name != split]
     notes = [f"Split {split!r} of {hub.repo_id} is read; not read: {', '.join(others)}."] if others else []
     name, count = f"hf://{hub.repo_id}", splits[split].num_shards
-    if count == 1:
+    if commit is None:
         return _Records(name, splits[split], notes=notes)
-    commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha or ""
     return _Records(name, splits[split], notes=notes, hub=HubShard(name, hub.repo_id, commit, split, 0, count))
 
 

@@ -1,6 +1,7 @@
 """Where a table is written, in which format and with which columns; knows nothing of what the rows say."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from reviewgen.storage import to_path
 __all__ = ["FORMATS", "SHARD_TEXTS", "Layout", "encode_row", "join_shards", "make_layout", "write_shard"]
 
 FORMATS = ("jsonl", "parquet")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 SHARD_TEXTS = 10_000
 """The number of texts in a shard, by default."""
 
@@ -87,8 +89,13 @@ def write_shard(file: Path, lines: Iterable[bytes], layout: Layout) -> None:
     import pyarrow as pa  # a tenth of a second
     from pyarrow import parquet
 
-    table = pa.Table.from_pylist([json.loads(line) for line in lines], schema=_schema(layout))
+    table = pa.Table.from_pylist([_encodable(json.loads(line)) for line in lines], schema=_schema(layout))
     parquet.write_table(table, file, compression="zstd")
+
+
+def _encodable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose texts have U+FFFD for lone surrogates, which UTF-8 lacks; JSON has an escape for them."""
+    return {name: _SURROGATES.sub("\ufffd", value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def join_shards(files: Sequence[Path], file: Path, layout: Layout) -> None:

@@ -11,6 +11,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.receipts import make_receipt
+from reviewgen.writing.schema import plain_value
 
 __all__ = ["NOVELTY_COLUMNS", "Rows", "choose_type", "column_names", "novelty_row"]
 
@@ -20,7 +21,7 @@ NOVELTY_COLUMNS = {
     "longest_copy_tokens": "int64",
     **{f"copied_share_{length}": "double" for length in WINDOWS},
 }
-_OWN = {"text": "string", "number": "int64", "seed": "int64", "prompt": "string", "finish_reason": "string"}
+_OWN = {"text": "string", "number": "int64", "seed": "uint64", "prompt": "string", "finish_reason": "string"}
 
 
 def novelty_row(novelty: Novelty | None) -> dict[str, Any]:
@@ -32,8 +33,16 @@ def novelty_row(novelty: Novelty | None) -> dict[str, Any]:
 
 
 def column_names(conditions: Conditions, others: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """Return the column of each condition: its name, unless another column has it."""
-    return {name: f"condition_{name}" if name in others else name for name in conditions.names}
+    """Return the column of each condition: its name, after ``condition_`` if another column has it."""
+    names, taken = {}, {*others, *conditions.names}
+    for name in conditions.names:
+        column = name
+        if name in others:
+            while column in taken:
+                column = f"condition_{column}"
+            taken.add(column)
+        names[name] = column
+    return names
 
 
 def choose_type(values: Sequence[Any]) -> str:
@@ -70,17 +79,24 @@ class Rows:
         """Return the type of each column."""
         columns = {"text": "string"}
         if self.has_columns:
-            names = column_names(self.model.conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
-            columns = {**_OWN, **{names[name]: kind for name, kind in self.kinds.items()}, "receipt": "string"}
+            given = {self._names[name]: kind for name, kind in self.kinds.items()}
+            columns = {**_OWN, **given, "receipt": "string"}
         return columns | (NOVELTY_COLUMNS if self.has_novelty else {})
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return column_names(self.model.conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
 
     def make(self, text: Generation, conditions: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row of a text, given its conditions by name."""
         row: dict[str, Any] = {"text": text.text}
         if self.has_columns:
-            values = [_typed(conditions.get(name), kind) for name, kind in self.kinds.items()]
-            own = (text.text, text.number, text.seed, text.prompt, text.finish_reason, *values, self._receipt(text, conditions))
-            row = dict(zip(self.columns, own, strict=False))
+            own = (text.text, text.number, text.seed, text.prompt, text.finish_reason)
+            row = dict(zip(_OWN, own, strict=True))
+            for condition in self.model.conditions:
+                value = plain_value(condition, conditions.get(condition.name))  # one that is given is not plain yet
+                row[self._names[condition.name]] = _typed(value, self.kinds[condition.name])
+            row["receipt"] = self._receipt(text, conditions)
         return row | (novelty_row(text.novelty) if self.has_novelty else {})
 
     def _receipt(self, text: Generation, conditions: Mapping[str, Any]) -> str:

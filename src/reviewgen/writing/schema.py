@@ -4,8 +4,10 @@ What text i gets depends on the schema, the seed and i only.
 """
 
 import hashlib
+import itertools
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,17 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import parse_json, read_text
+from reviewgen.config import parse_json
 from reviewgen.data import workspace
 from reviewgen.data.sources import read_records
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
+from reviewgen.inputs import open_input
+from reviewgen.storage import to_path
 
 __all__ = ["Schema", "plain_value", "read_schema"]
 
+_MAX_JSON = 1 << 24  # bytes
+_HEAD = 1000  # rows whose columns are those of a table
 _STREAM = 0x5C4E  # beside (seed, i), which text i samples from, and (seed, i, try)
 
 Value = str | int | float | None
@@ -124,10 +130,16 @@ def _read_json(source: Any) -> Any:
         return source
     if not isinstance(source, str | Path) or Path(source).suffix.lower() != ".json":
         return None
+    path = to_path("schema", source)
     try:
-        return parse_json(read_text(Path(source).expanduser(), 1 << 24))
+        with open_input(path) as stream:
+            content = stream.read(_MAX_JSON + 1)
     except OSError as error:
         raise DataError(f"The schema {source} cannot be read: {error.strerror}.") from None
+    if len(content) > _MAX_JSON:
+        raise DataError(f"The schema {source} cannot be read: it is larger than {_MAX_JSON >> 20} MB.")
+    try:
+        return parse_json(content.decode("utf-8"))
     except ValueError as error:
         raise DataError(f"The schema {source} is not JSON: {error}.") from None
 
@@ -141,8 +153,10 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
         raise ConfigError(f"The schema gives {quoted(name)} no weights: write {{value: weight}}; got {quoted(weights)}.")
     for value, weight in weights.items():
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not is_number or not math.isfinite(weight) or weight < 0:
-            raise ConfigError(f"The weight of {quoted(value)} of {quoted(name)} must be a number of at least 0; got {weight!r}.")
+        if not is_number or not 0 <= weight <= sys.float_info.max:
+            raise ConfigError(
+                f"The weight of {quoted(value)} of {quoted(name)} must be a number of at least 0; got {quoted(weight)}."
+            )
     total = np.cumsum([float(weight) for weight in weights.values()])
     if not 0 < total[-1] < math.inf:
         raise ConfigError(f"All weights of {quoted(name)} are 0, or their sum is infinite: give one of its values a weight.")
@@ -152,15 +166,12 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
 def _read_table(source: Any, conditions: Conditions) -> Group:
     """Return the group of those columns of a table that are conditions."""
     rows: list[tuple[Value, ...]] = []
-    columns: dict[str, None] = {}
     with workspace() as folder:
-        chosen: list[Condition] = []
-        for number, record in enumerate(read_records(source, folder), 1):
-            if not chosen:
-                columns |= dict.fromkeys(map(str, record))
-                chosen = [condition for condition in conditions if condition.name in columns]
-            if not chosen:
-                break
+        records = read_records(source, folder)
+        head = list(itertools.islice(records, _HEAD))
+        columns = dict.fromkeys(str(column) for record in head for column in record)
+        chosen = [condition for condition in conditions if condition.name in columns]
+        for number, record in enumerate(itertools.chain(head, records) if chosen else (), 1):
             try:
                 rows.append(tuple(_checked(condition, record.get(condition.name)) for condition in chosen))
             except ConfigError as problem:
