@@ -41,6 +41,7 @@ JudgedOut = Annotated[
     Path | None, typer.Option("--out", help="With --data: a folder for the table, or a .jsonl or .parquet file.")
 ]
 
+_SHARD_TEXTS = 10_000  # by default
 _RESUME = "The same command goes on from the finished parts."
 
 
@@ -48,11 +49,13 @@ def is_table(given: dict[str, Any]) -> bool:
     """Return whether the options of ``generate`` ask for a folder of shards.
 
     Raises:
-        ConfigError: They do, and there is no --out, or there is a --receipt.
+        ConfigError: They do, and there is no --out, or there is a --receipt; or they do not, and there is --shard-texts.
     """
     processes = count_processes()
     asking = [f"--{name}" for name in ("format", "columns", "unique", "schema") if given[name]]
     if not asking and processes == 1:
+        if given["shard_texts"] != _SHARD_TEXTS:
+            raise ConfigError("--shard-texts is for a folder of shards: give --format jsonl or parquet.")
         return False
     why = asking[0] if asking else f"A launcher with {processes} processes"
     if given["out"] is None:
