@@ -162,8 +162,10 @@ def _write_part(
     """Write the rows of some texts and their sums, unless an earlier try has."""
     part = table.part(number)
     given = [
-        {"text": text}
-        | {names[each.name]: _label(each, value) for each, value in zip(model.conditions, values, strict=True) if names}
+        {
+            "text": text,
+            **{names[one.name]: _label(one, value) for one, value in zip(model.conditions, values, strict=True) if names},
+        }
         for text, values in batch
     ]
     if part.exists:

@@ -141,11 +141,7 @@ class Table:
                 self.work.remove_left(self.facts)
             refuse_existing(out)
             before = self.work.acquire()
-            finished = self._find()  # by another process, before it released the lock
-            if finished is not None and before is None:
-                self.work.remove()
-            elif finished is None:
-                refuse_existing(out)
+            finished = self._look_again(is_new=before is None)
         if finished is not None:
             before = finished["job"]
         facts = dict(self.facts)
@@ -155,7 +151,8 @@ class Table:
             place, go_on = (self.work.folder, "Give the same command to go on, remove") if finished is None else (out, "Remove")
             self.close()
             raise ConfigError(
-                f"{place} has the texts of another job: {', '.join(different)} differ. {go_on} that folder, or give another --out."
+                f"{place} has the texts of another job: {', '.join(different)} differ. {go_on} that folder, or give "
+                "another --out."
             )
         if finished is not None:
             if not self._can_resume:
@@ -172,6 +169,23 @@ class Table:
     def _find(self) -> dict[str, Any] | None:
         """Return the manifest of the table if it is complete; of one file there is none."""
         return None if self.layout.is_file else _read_manifest(self.layout.out)
+
+    def _look_again(self, *, is_new: bool) -> dict[str, Any] | None:
+        """Return the manifest if another process has completed the table before it released the lock.
+
+        Args:
+            is_new: Whether this process has made the working folder; then it is removed if it is not needed.
+        """
+        is_needed = False
+        try:
+            finished = self._find()
+            if finished is None:
+                refuse_existing(self.layout.out)
+                is_needed = True
+            return finished
+        finally:
+            if is_new and not is_needed:
+                self.work.remove()
 
     def _is_left(self) -> bool:
         """Return whether the file is that of the working folder, so that its process was killed after it had published it."""
