@@ -115,8 +115,8 @@ class PartialFolder:
         own = {*_LOCK_FILES, *(kind.partition("/")[0] for kind in self._kinds)}
         if others := sorted({path.name for path in self.folder.iterdir()} - own):
             raise OutputExists(
-                f"{self.folder}, where work in progress is kept, has something else, {others[0]}: remove that folder, or give another "
-                "--out."
+                f"{self.folder}, where work in progress is kept, has something else in it, {others[0]}: remove that folder, or "
+                "give another --out."
             )
 
     def _acquire_lock(self) -> Lock | None:
