@@ -51,5 +51,5 @@ def refuse_standard_input(data: str, processes: int) -> None:
     Raises:
         ConfigError: They would.
     """
-    if processes > 1 and data in ("-", "/dev/stdin"):
+    if processes > 1 and data in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
         raise ConfigError("Several processes cannot read one standard input: write the texts to a file, and give it with --data.")

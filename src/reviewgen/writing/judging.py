@@ -96,12 +96,12 @@ def judge(
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
         layout = make_layout(out, format, shard_texts, {**columns, **judges[kind].columns}, may_be_file=True)
         names = ("text_column", "documents", "max_text_characters")
-        columns = {name: value for name, value in _given(options).items() if name in names}
-        columns["max_characters"] = columns.pop("max_text_characters", MAX_TEXT_CHARACTERS)
+        reading: dict[str, Any] = {name: value for name, value in _given(options).items() if name in names}
+        reading["max_characters"] = reading.pop("max_text_characters", MAX_TEXT_CHARACTERS)
         texts = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **_given(options))
         batches = iter(lambda: list(islice(texts, _PART_TEXTS)), [])
         with reading_errors(name_source(source)):
-            identity = identify_source(source, conditions=loaded.conditions.names, **columns)
+            identity = identify_source(source, conditions=loaded.conditions.names, **reading)
             first = next(batches)  # before anything is written: it may be unusable
         facts = {
             "judge": kind,
