@@ -3,6 +3,7 @@
 ``job.json`` in it says what the results depend on. One process holds its lock. Knows nothing of what a job does.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import MAX_RECORD, read_json
-from reviewgen.errors import CheckpointError, StorageError
+from reviewgen.errors import CheckpointError, OutputExists, StorageError
 from reviewgen.lock import Lock, read_holder
 from reviewgen.storage import write_file
 
 __all__ = ["PartialFolder", "differences"]
 
 _JOB_FILE = "job.json"
+_LOCK_FILES = ("lock", "lock.pid")
+_TRIES = 3  # of locking a folder that its holder removes
 
 
 class PartialFolder:
@@ -25,11 +28,12 @@ class PartialFolder:
     Args:
         out: The path of the result.
         doing: What another process that holds the lock does, for the message.
+        kinds: The folders of the results in it.
     """
 
-    def __init__(self, out: Path, doing: str) -> None:
+    def __init__(self, out: Path, doing: str, kinds: Sequence[str]) -> None:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
-        self._doing = doing
+        self._doing, self._kinds = doing, kinds
         self._lock: Lock | None = None
 
     def place(self, kind: str, name: object) -> Path:
@@ -41,28 +45,24 @@ class PartialFolder:
 
         Raises:
             CheckpointError: Another process holds the lock.
+            OutputExists: The folder is not that of a job.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / "lock"
-        try:
-            self._lock = Lock(file)
-        except BlockingIOError:
-            holder = read_holder(file)
-            who = "another process" if holder is None else f"process {holder}"
-            raise CheckpointError(f"{self.folder} is in use by {who}, which {self._doing}. Wait for it.") from None
-        try:
-            return dict(read_json(self.folder / _JOB_FILE, MAX_RECORD))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError):
-            return {}
+        self._refuse_foreign()
+        for _ in range(_TRIES):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self._acquire_lock()
+            if lock is not None and (lock.is_in_place() or not lock.is_supported):
+                self._lock = lock
+                return self._read_job()
+            if lock is not None:
+                lock.release()
+        raise self._in_use()
 
-    def start(self, facts: Mapping[str, Any], kinds: Sequence[str], *, resumes: bool) -> None:
-        """Make the folders of the results, and remove what is not finished; without ``resumes``, all that is there."""
-        for path in () if resumes else self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-        for kind in kinds:
+    def start(self, facts: Mapping[str, Any], *, resumes: bool) -> None:
+        """Make the folders of the results, and remove what is not finished; without ``resumes``, all results."""
+        if not resumes:
+            self._remove_results()
+        for kind in self._kinds:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
             for scratch in (self.folder / kind).glob(".*"):  # of a process that was killed
                 shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
@@ -80,15 +80,70 @@ class PartialFolder:
             )
 
     def remove(self) -> None:
-        """Release the lock and remove the folder."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder, unless something else was put into it, and release the lock."""
+        self._remove_results()
+        (self.folder / _JOB_FILE).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.remove()
+            self._lock = None
+        with contextlib.suppress(OSError):  # it is not empty
+            self.folder.rmdir()
+
+    def remove_left(self, facts: Mapping[str, Any]) -> None:
+        """Remove what a process has left that was killed after it had published the result; facts are those of its job."""
+        if self._lock is not None or not (self.folder / _JOB_FILE).is_file():
+            return
+        try:
+            before = self.acquire()
+        except CheckpointError:  # it is not killed
+            return
+        if before is None or differences(facts, before):
+            self.close()
+        else:
+            self.remove()
 
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _refuse_foreign(self) -> None:
+        """Raise if the folder was not made by a job: it has other names, and no job.json."""
+        if not self.folder.is_dir() or (self.folder / _JOB_FILE).exists():
+            return
+        own = {*_LOCK_FILES, *(kind.partition("/")[0] for kind in self._kinds)}
+        if others := sorted({path.name for path in self.folder.iterdir()} - own):
+            raise OutputExists(
+                f"{self.folder}, where work in progress is kept, has something else in it, {others[0]}: remove that folder, or "
+                "give another --out."
+            )
+
+    def _acquire_lock(self) -> Lock | None:
+        """Return the lock; None if its holder has just removed the folder."""
+        try:
+            return Lock(self.folder / "lock")
+        except BlockingIOError:
+            raise self._in_use() from None
+        except FileNotFoundError:
+            return None
+
+    def _in_use(self) -> CheckpointError:
+        holder = read_holder(self.folder / "lock")
+        who = "another process" if holder is None else f"process {holder}"
+        return CheckpointError(f"{self.folder} is in use by {who}, which {self._doing}. Wait for it.")
+
+    def _read_job(self) -> dict[str, Any] | None:
+        try:
+            return dict(read_json(self.folder / _JOB_FILE, MAX_RECORD))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _remove_results(self) -> None:
+        for kind in self._kinds:
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
 
 
 def differences(facts: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:

@@ -160,6 +160,7 @@ def write_new(path: Path, write: Callable[[Path], None]) -> None:
         if scratch.is_dir():
             publish(scratch, path)
         else:
+            fsync_file(scratch)
             scratch.replace(path)
     finally:
         if scratch.is_dir():

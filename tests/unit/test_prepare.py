@@ -204,6 +204,28 @@ def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_pat
         reviewgen.prepare(source, preset="gru-char", out=out, **options)
 
 
+def test_an_unfinished_store_of_files_is_not_removed_for_a_list(tmp_path, monkeypatch):
+    source, options = make("txt", tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("reviewgen.preparation.run.encode_parts", lambda *_: 1 / 0)
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    before = files_of(tmp_path / "store.partial/texts")
+    with pytest.raises(CheckpointError, match="texts differ"):
+        reviewgen.prepare(texts(200), preset="gru-char", out=tmp_path / "store", **options)
+    assert files_of(tmp_path / "store.partial/texts") == before
+
+
+def test_what_a_process_has_left_that_was_killed_after_it_had_published(tmp_path, monkeypatch):
+    source, options = make("txt", tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("reviewgen.partial.PartialFolder.remove", lambda _: 1 / 0)
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    assert (tmp_path / "store.partial").exists()
+    with pytest.raises(OutputExists):
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    assert not (tmp_path / "store.partial").exists()
+
+
 def test_duplicates_across_parts_are_those_of_a_set(tmp_path, small_parts):
     rows = texts(300)
     (tmp_path / "a.txt").write_text("\n".join(rows), encoding="utf-8")

@@ -383,7 +383,11 @@ def test_a_source_that_has_changed_is_not_gone_on_with(folder, tmp_path, monkeyp
     assert generating.Table.finish is finish
     before = file.read_text()
     file.write_text("another\n" + before)
-    with pytest.raises(CheckpointError, match="the source has changed"):
+    with pytest.raises(ConfigError, match="texts differ"):
+        reviewgen.score_dataset(folder, file, out=tmp_path / "s")
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="the source has changed"):
+        same = json.loads((tmp_path / "s.partial/job.json").read_text())["texts"]  # as of a large file that differs in the middle
+        patch.setattr("reviewgen.writing.judging.identify_source", lambda *_, **__: same)
         reviewgen.score_dataset(folder, file, out=tmp_path / "s")
     file.write_text(before)
     assert reviewgen.score_dataset(folder, file, out=tmp_path / "s").texts == 10

@@ -74,6 +74,8 @@ command("different", "generate", "./model", "-n", str(5 + (rank == 1)), "--out",
 command("models", "generate", "./model2" if rank == 2 else "./model", "-n", "5", "--out", "many/models")
 command("one", "generate", "./model", "-n", "5", "--out", "many/one", *["--temperature", "-1"][: 2 * (rank == 2)])
 command("nowhere", "generate", "./model", "-n", "5")
+command("no table", "score", "./model", "--data", "reviews.jsonl")
+command("descriptor", "evaluate", "./model", "--data", "/dev/fd/0")
 command("stdin", "score", "./model", "--data", "-", "--out", "many/stdin")
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
@@ -166,10 +168,19 @@ def test_a_mistake_is_said_once_and_ends_all(name, speaker, problem, launched, f
     assert name == "other" or not list((folder / "many").glob(f"{name}*"))
 
 
-@pytest.mark.parametrize(("name", "problem"), [("nowhere", "give --out FOLDER"), ("stdin", "standard input")])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere", "give --out FOLDER"),
+        ("no table", "give --out FOLDER"),
+        ("stdin", "standard input"),
+        ("descriptor", "standard input"),
+    ],
+)
 def test_command_lines_that_several_processes_refuse(name, problem, launched):
-    assert all(facts[name]["status"] for facts in launched.facts)
+    assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
     assert problem in launched.facts[0][name]["stderr"]
+    assert [bool(facts[name]["stderr"]) for facts in launched.facts] == [True, False, False]
 
 
 def test_a_killed_process_is_noticed_and_the_same_command_goes_on(launched, folder, tmp_path):

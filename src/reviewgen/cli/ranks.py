@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reviewgen.cli.console import note, notes
-from reviewgen.errors import ProcessLost, ReviewgenError
+from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError
 from reviewgen.interrupts import INTERRUPTED
 
-__all__ = ["count_processes", "is_said_elsewhere", "one_voice"]
+__all__ = ["count_processes", "is_said_elsewhere", "one_voice", "refused_by_all"]
 
 
 def count_processes() -> int:
@@ -36,6 +36,19 @@ def one_voice(hint: str) -> Iterator[None]:
             raise
         if not is_said_elsewhere(problem):
             notes.quiet = False
+            note(f"error: {problem}", "red")
+        sys.exit(1)
+
+
+@contextmanager
+def refused_by_all() -> Iterator[None]:
+    """Check a command line that all processes have: only the main one prints what is wrong; all exit with 1."""
+    try:
+        yield
+    except ConfigError as problem:
+        if count_processes() == 1:
+            raise
+        if os.environ.get("RANK", "0") == "0":
             note(f"error: {problem}", "red")
         sys.exit(1)
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
-from reviewgen.cli.ranks import count_processes, one_voice
+from reviewgen.cli.ranks import count_processes, one_voice, refused_by_all
 from reviewgen.errors import ConfigError
 from reviewgen.interrupts import begin
 
@@ -41,18 +41,22 @@ JudgedOut = Annotated[
     Path | None, typer.Option("--out", help="With --data: a folder for the table, or a .jsonl or .parquet file.")
 ]
 
+_SHARD_TEXTS = 10_000  # by default
 _RESUME = "The same command goes on from the finished parts."
 
 
+@refused_by_all()
 def is_table(given: dict[str, Any]) -> bool:
     """Return whether the options of ``generate`` ask for a folder of shards.
 
     Raises:
-        ConfigError: They do, and there is no --out, or there is a --receipt.
+        ConfigError: They do, and there is no --out, or there is a --receipt; or they do not, and there is --shard-texts.
     """
     processes = count_processes()
     asking = [f"--{name}" for name in ("format", "columns", "unique", "schema") if given[name]]
     if not asking and processes == 1:
+        if given["shard_texts"] != _SHARD_TEXTS:
+            raise ConfigError("--shard-texts is for a folder of shards: give --format jsonl or parquet.")
         return False
     why = asking[0] if asking else f"A launcher with {processes} processes"
     if given["out"] is None:
@@ -97,13 +101,15 @@ def write_judged(
     Raises:
         ConfigError: There is no ``out``.
     """
-    if out is None:
-        raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
-    with one_voice(_RESUME):
+    with refused_by_all():
         from reviewgen.writing.evaluating import refuse_standard_input  # torch
+
+        if out is None:
+            raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
+        refuse_standard_input(data, count_processes())
+    with one_voice(_RESUME):
         from reviewgen.writing.judging import judge
 
-        refuse_standard_input(data, count_processes())
         begin()
         show_log()
         started = time.monotonic()

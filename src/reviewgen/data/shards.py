@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reviewgen.data.cleaning import hash_text
 from reviewgen.data.delimited import read_rows, row_spans
 from reviewgen.data.documents import read_texts
 from reviewgen.data.json_lines import is_json_lines, read_objects
@@ -19,9 +20,10 @@ from reviewgen.data.parquet import read_table
 from reviewgen.data.spans import Span, spans_of
 from reviewgen.errors import DataError, first_line
 
-__all__ = ["Shard", "raise_data_errors", "reading_error"]
+__all__ = ["Shard", "fingerprint", "raise_data_errors", "reading_error"]
 
 _PART_BYTES = 1 << 23  # of files that are worth a task
+_ENDS_BYTES = 1 << 20  # of the beginning and the end of a file that identify it
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,18 @@ class Shard:
         else:
             records = read_records(path, original, limit)
         return raise_data_errors(records, self.name if len(self.originals) == 1 else original)
+
+
+def fingerprint(shard: Shard) -> list[Any]:
+    """Return the size of each file, and a hash of its beginning and its end."""
+    facts = []
+    for path in map(Path, shard.paths):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(_ENDS_BYTES)
+            file.seek(max(0, size - _ENDS_BYTES))
+            facts.append([size, hash_text((head + file.read()).decode("latin-1"))])
+    return facts
 
 
 def raise_data_errors(records: Iterable[Any], name: str | Path) -> Iterator[Any]:

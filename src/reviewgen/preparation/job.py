@@ -19,7 +19,7 @@ from reviewgen.data.cleaning import hash_text
 from reviewgen.data.remote import cached_folder, refuse_existing_url, upload_store
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
-from reviewgen.errors import CheckpointError
+from reviewgen.errors import CheckpointError, OutputExists
 from reviewgen.partial import PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
@@ -29,6 +29,8 @@ from reviewgen.storage import publish, refuse_existing, to_path
 from reviewgen.version import __version__
 
 __all__ = ["Job", "WorkFolder", "make_job"]
+
+_KINDS = ("texts", "codes", "found", "digests", "store", "store/shards")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class WorkFolder(PartialFolder):
     """
 
     def __init__(self, out: Path, url: str | None = None) -> None:
-        super().__init__(out, "prepares the same store")
+        super().__init__(out, "prepares the same store", _KINDS)
         self._url = url
 
     @property
@@ -137,18 +139,29 @@ class WorkFolder(PartialFolder):
             OutputExists: The store exists already.
             CheckpointError: The folder is in use, or of other settings or texts.
         """
-        refuse_existing(self.out)
-        if self._url is not None:
-            refuse_existing_url(self._url)
+        if self._url is None and (self.out / STORE_FILE).is_file() and not self.store.exists():
+            self.remove_left(facts)
+        self._refuse_existing()
         before = self.acquire()
+        try:
+            self._refuse_existing()  # another process may have finished it before it released the lock
+        except OutputExists:
+            if before is None:
+                self.remove()
+            raise
         resumes = before is not None and can_resume
-        if before is not None and resumes and (different := differences(facts, before)):
+        if before is not None and (different := differences(facts, before)):
             raise CheckpointError(
                 f"{self.folder} is the beginning of another store: {', '.join(different)} differ. Give the same command to go on,"
                 " remove that folder, or give another --out."
             )
-        self.start(facts, ("texts", "codes", "found", "digests", "store", "store/shards"), resumes=resumes)
+        self.start(facts, resumes=resumes)
         return resumes
+
+    def _refuse_existing(self) -> None:
+        refuse_existing(self.out)
+        if self._url is not None:
+            refuse_existing_url(self._url)
 
     def publish(self) -> StoreFolder:
         """Give the finished store its name, or copy it to its URL, and remove the rest; return the store."""

@@ -16,7 +16,7 @@ from reviewgen.data.columns import TextStream
 from reviewgen.data.corpus import HELD_OUT
 from reviewgen.data.hub_shards import HubShard
 from reviewgen.data.long_text import cut_text, divide_text
-from reviewgen.data.shards import Shard
+from reviewgen.data.shards import Shard, fingerprint
 
 __all__ = ["Source", "clean_part", "open_source", "read_stream"]
 
@@ -54,21 +54,9 @@ def open_source(source: Any, folder: Path, config: DataConfig) -> Source:
     if stream.hub is not None:
         return Source(stream, stream.hub.parts(), stream.hub.facts())
     if shard is None or stream.is_one_text:
-        return Source(stream, None, None if shard is None else _fingerprint(shard))
+        return Source(stream, None, None if shard is None else fingerprint(shard))
     size = max(_PART_BYTES, shard.size // _MAX_PARTS)
-    return Source(stream, shard.parts(size), _fingerprint(shard))
-
-
-def _fingerprint(shard: Shard) -> list[Any]:
-    """Return the size of each file, and a hash of its beginning and its end."""
-    facts = []
-    for path in map(Path, shard.paths):
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(_PART_BYTES // 8)
-            file.seek(max(0, size - _PART_BYTES // 8))
-            facts.append([size, hash_text((head + file.read()).decode("latin-1"))])
-    return facts
+    return Source(stream, shard.parts(size), fingerprint(shard))
 
 
 def clean_part(folder: Path, shard: Shard | HubShard, stream: TextStream, config: DataConfig) -> None:

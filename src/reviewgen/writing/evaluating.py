@@ -9,7 +9,7 @@ from reviewgen.evaluation import Document, Evaluation, Totals, add_up, add_up_do
 from reviewgen.model import ReviewModel
 from reviewgen.training import all_processes
 from reviewgen.training.rounds import everywhere, share_stream
-from reviewgen.writing.inputs import name_source
+from reviewgen.writing.inputs import name_source, read_all, reading_errors
 
 __all__ = ["evaluate", "refuse_standard_input"]
 
@@ -26,7 +26,8 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
 
     def check() -> None:
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
-        models.append(ReviewModel.from_pretrained(model))
+        with reading_errors(model):
+            models.append(ReviewModel.from_pretrained(model))
 
     with all_processes() as processes:
         everywhere(processes, check, model)
@@ -39,7 +40,7 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
         def add_batch(number: int, batch: list[Document]) -> None:
             totals[number] = add_up_documents(language_model, batch, tokenizer.vocab_size, given=len(conditions))
 
-        count = share_stream(processes, batches(documents), add_batch, source)
+        count = share_stream(processes, read_all(batches(documents), name_source(source)), add_batch, source)
         everyone = {number: one for own in processes.all_gather_object(totals) for number, one in own.items()}
         return models[0], add_up([everyone[number] for number in range(count)]).evaluation()
 
@@ -50,5 +51,5 @@ def refuse_standard_input(data: str, processes: int) -> None:
     Raises:
         ConfigError: They would.
     """
-    if processes > 1 and data in ("-", "/dev/stdin"):
+    if processes > 1 and data in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
         raise ConfigError("Several processes cannot read one standard input: write the texts to a file, and give it with --data.")

@@ -6,10 +6,11 @@ sums of each part are kept beside it, so that what is said of all texts does not
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +30,8 @@ from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file, write_new
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, share_stream
-from reviewgen.writing.inputs import load_saved, name_source
+from reviewgen.writing.inputs import identify_source, load_saved, name_source, read_all, reading_errors
 from reviewgen.writing.layout import SHARD_TEXTS, make_layout
-from reviewgen.writing.parts import hash_texts
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
 from reviewgen.writing.schema import plain_value
 from reviewgen.writing.table import Progress, Table, WrittenTexts
@@ -83,44 +83,56 @@ def judge(
         "score": Judge(_SCORE_COLUMNS, _score, _add_up_scores, _summarize_scores),
         "novelty": Judge(NOVELTY_COLUMNS, _examine, _add_up_copies, _summarize_copies),
     }
-    tables: list[tuple[ReviewModel, Table]] = []
+    tables: list[tuple[ReviewModel, Table, Iterable[list[Example]]]] = []
 
     def check(processes: Processes) -> None:
         """Check all arguments, and keep the model and the table."""
         others = ("source", "out", "format", "shard_texts")
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=others)
-        loaded, _ = load_saved(model)
+        with reading_errors(model):
+            loaded, _ = load_saved(model)
         if kind == "novelty":
             require_index(loaded.bundle.index)
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
         layout = make_layout(out, format, shard_texts, {**columns, **judges[kind].columns}, may_be_file=True)
+        names = ("text_column", "documents", "max_text_characters")
+        reading: dict[str, Any] = {name: value for name, value in _given(options).items() if name in names}
+        reading["max_characters"] = reading.pop("max_text_characters", MAX_TEXT_CHARACTERS)
+        texts = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **_given(options))
+        batches = iter(lambda: list(islice(texts, _PART_TEXTS)), [])
+        with reading_errors(name_source(source)):
+            identity = identify_source(source, conditions=loaded.conditions.names, **reading)
+            first = next(batches)  # before anything is written: it may be unusable
         facts = {
             "judge": kind,
             "model": loaded.digest,
             "source": name_source(source),
+            "texts": identity,
             "options": _DEFAULTS | _given(options),
             "versions": library_versions(loaded, ()),
         }
-        tables.append((loaded, Table(layout, facts, processes, progress)))
+        summary = tuple(judges[kind].summarize(defaultdict(lambda: (0,))))
+        table = Table(layout, facts, processes, progress, summary=summary, can_resume=identity is not None)
+        tables.append((loaded, table, chain([first], batches)))
 
     with all_processes() as processes:
         everywhere(processes, partial(check, processes), out)
-        return _run(judges[kind], kind, *tables[0], source, options)
+        return _run(judges[kind], kind, *tables[0], source)
 
 
 def _condition_columns(model: ReviewModel, kind: str) -> dict[str, str]:
     return column_names(model.conditions, ["text", *_SCORE_COLUMNS, *NOVELTY_COLUMNS]) if kind == "score" else {}
 
 
-def _run(judge: Judge, kind: str, model: ReviewModel, table: Table, source: Any, options: EvaluateOptions) -> WrittenTexts:
+def _run(
+    judge: Judge, kind: str, model: ReviewModel, table: Table, batches: Iterable[list[Example]], source: Any
+) -> WrittenTexts:
     processes, out = table.processes, table.layout.out
     everywhere(processes, lambda: processes.refuse_differences({**table.facts, "out": str(out)}), out)
     try:
         finished = table.open()
         if finished is not None:
             return finished
-        texts = read_texts(source, trained_on(model.training), conditions=model.conditions, **_given(options))
-        batches = iter(lambda: list(islice(texts, _PART_TEXTS)), [])
         names = _condition_columns(model, kind)
 
         def work(number: int, batch: list[Example]) -> None:
@@ -128,7 +140,7 @@ def _run(judge: Judge, kind: str, model: ReviewModel, table: Table, source: Any,
 
         stage = "Scoring" if kind == "score" else "Looking for copies"
         report = partial(_report, table, stage)
-        count = share_stream(processes, batches, work, table.work.folder, report)
+        count = share_stream(processes, read_all(batches, name_source(source)), work, table.work.folder, report)
         sums = [read_json(table.work.place("sums", number)) for number in range(count)]
         summary = judge.summarize({name: [one[name] for one in sums] for name in (sums[0] if sums else {})})
         return table.finish([table.part(number) for number in range(count)], None, summary)
@@ -149,18 +161,20 @@ def _write_part(
 ) -> None:
     """Write the rows of some texts and their sums, unless an earlier try has."""
     part = table.part(number)
+    given = [
+        {
+            "text": text,
+            **{names[one.name]: _label(one, value) for one, value in zip(model.conditions, values, strict=True) if names},
+        }
+        for text, values in batch
+    ]
     if part.exists:
-        if not np.array_equal(part.index()[:, 0], hash_texts(text for text, _ in batch)):
+        if given != [{name: row[name] for name in ("text", *names.values())} for row in part.rows()]:
             raise CheckpointError(
                 f"{table.work.folder} was begun with other texts: the source has changed. Remove it, or give another --out."
             )
         return
-    rows = []
-    for (text, values), judged in zip(batch, judge.rows(model, batch), strict=True):
-        given = (
-            {names[each.name]: _label(each, value) for each, value in zip(model.conditions, values, strict=True)} if names else {}
-        )
-        rows.append({"text": text, **given, **judged})
+    rows = [own | judged for own, judged in zip(given, judge.rows(model, batch), strict=True)]
     sums = table.work.place("sums", number)
     sums.unlink(missing_ok=True)
     write_new(sums, lambda file: write_file(file, json.dumps(judge.add_up(rows)).encode()))

@@ -10,7 +10,7 @@ from typing import Any
 
 from reviewgen.config import check_count
 from reviewgen.errors import ConfigError, did_you_mean, quoted
-from reviewgen.storage import to_path
+from reviewgen.storage import refuse_existing, to_path
 
 __all__ = ["FORMATS", "SHARD_TEXTS", "Layout", "encode_row", "join_shards", "make_layout", "write_shard"]
 
@@ -59,8 +59,11 @@ def make_layout(out: Any, format: str | None, shard_texts: int, columns: Mapping
 
     Raises:
         ConfigError: An argument is unusable.
+        OutputExists: ``out`` is the current folder or the root.
     """
     path = to_path("out", out)
+    if not path.name:  # "." or "/", which exist
+        refuse_existing(path)
     suffix = path.suffix.removeprefix(".").lower()
     is_file = may_be_file and suffix in FORMATS
     if suffix in FORMATS and not may_be_file:

@@ -1,5 +1,6 @@
 """The rows of some consecutive texts of a table, as lines of JSON, with a hash of each text. A part is complete or not there."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,7 @@ from reviewgen.data.cleaning import hash_text
 from reviewgen.storage import write_file, write_new
 from reviewgen.writing.layout import encode_row
 
-__all__ = ["TextPart", "hash_texts"]
-
-
-def hash_texts(texts: Iterable[str]) -> np.ndarray:
-    """Return the content hash of each text, (N,) uint64."""
-    return np.fromiter(map(hash_text, texts), np.uint64)
+__all__ = ["TextPart"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,11 @@ class TextPart:
         self._index_file.unlink(missing_ok=True)
         write_new(self._index_file, lambda file: write_file(file, np.array(hashes, np.uint64).tobytes()))
         write_new(self.rows_file, lambda file: write_file(file, b"".join(lines)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows as they were written."""
+        with self.rows_file.open("rb") as stream:
+            return [json.loads(line) for line in stream]
 
     def lines(self, wanted: np.ndarray) -> Iterator[bytes]:
         """Yield the rows with some numbers, sorted."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
 from reviewgen.data.store_folder import digest_file
-from reviewgen.errors import ConfigError, OutputExists
+from reviewgen.errors import ConfigError, DataError, OutputExists
 from reviewgen.partial import PartialFolder, differences
 from reviewgen.storage import fsync_file, fsync_folder, publish, refuse_existing, write_file, write_new
 from reviewgen.training import Processes
@@ -28,6 +28,7 @@ __all__ = ["MANIFEST", "Progress", "Table", "WrittenTexts"]
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _KINDS = ("parts", "sums", "out", "digests")
+_GENERATED = ("seed", "asked", "drawn", "repeats")
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -60,12 +61,24 @@ class Table:
         facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an earlier try, or ``seed``.
         processes: All processes.
         progress: Called with the progress, in the main process.
+        summary: The names in the summary.
+        can_resume: Whether ``facts`` identify the rows; otherwise nothing is kept of an earlier try.
     """
 
-    def __init__(self, layout: Layout, facts: Mapping[str, Any], processes: Processes, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        facts: Mapping[str, Any],
+        processes: Processes,
+        progress: Progress | None,
+        *,
+        summary: Sequence[str] = _GENERATED,
+        can_resume: bool = True,
+    ) -> None:
         self.layout, self.processes = layout, processes
+        self._summary, self._can_resume = summary, can_resume
         self.facts = {**facts, **layout.facts()}
-        self.work = PartialFolder(layout.out, "writes the same texts")
+        self.work = PartialFolder(layout.out, "writes the same texts", _KINDS)
         self._progress = progress if processes.rank == 0 else None
 
     def open(self, seed: int = 0) -> WrittenTexts | None:
@@ -73,7 +86,8 @@ class Table:
 
         Raises:
             ConfigError: The working folder, or the folder, has the texts of another job.
-            OutputExists: Something else exists at ``out``.
+            OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared with these.
+            DataError: The folder is complete, but for files that were removed or changed.
             CheckpointError: Another process writes it.
         """
         self.facts, finished = main_process_only(self.processes, partial(self._open, seed), self.work.folder)
@@ -110,6 +124,8 @@ class Table:
         def report(done: int) -> None:
             self.report("Writing the shards", min(done * size, len(rows)), len(rows))
 
+        texts = {name: min(size, len(rows) - number * size) for number, name in enumerate(names)}
+        main_process_only(self.processes, lambda: self._remove_others(texts), self.work.folder)
         share_tasks(self.processes, range(len(names)), write, self.work.folder, report)
         return main_process_only(self.processes, lambda: self._publish(names, len(rows), summary), self.layout.out)
 
@@ -118,26 +134,71 @@ class Table:
         self.work.close()
 
     def _open(self, seed: int) -> tuple[dict[str, Any], WrittenTexts | None]:
-        finished = None if self.layout.is_file else _read_manifest(self.layout.out)
+        out = self.layout.out
+        finished, before = self._find(), None
         if finished is None:
-            refuse_existing(self.layout.out)
+            if self.layout.is_file and self._is_left():
+                self.work.remove_left(self.facts)
+            refuse_existing(out)
             before = self.work.acquire()
-        else:
+            finished = self._look_again(is_new=before is None)
+        if finished is not None:
             before = finished["job"]
         facts = dict(self.facts)
         if "seed" in facts and facts["seed"] is None:
             facts["seed"] = seed if before is None else before.get("seed")
         if before is not None and (different := differences(facts, before)):
-            place = self.work.folder if finished is None else self.layout.out
+            place, go_on = (self.work.folder, "Give the same command to go on, remove") if finished is None else (out, "Remove")
             self.close()
             raise ConfigError(
-                f"{place} has the texts of another job: {', '.join(different)} differ. Give the same command to go on, remove "
-                "that folder, or give another --out."
+                f"{place} has the texts of another job: {', '.join(different)} differ. {go_on} that folder, or give "
+                "another --out."
             )
         if finished is not None:
-            return facts, _written(self.layout.out, finished, is_new=False)
-        self.work.start(facts, _KINDS, resumes=before is not None)
+            if not self._can_resume:
+                raise OutputExists(f"{out} already exists. Give another folder, or remove it first.")
+            if set(finished["summary"]) != set(self._summary):
+                raise DataError(f"The table {out} is damaged: its {MANIFEST} was changed. Remove it, or give another --out.")
+            _require_files(out, finished["files"])
+            if not (self.work.folder / "out").exists():
+                self.work.remove_left(facts)
+            return facts, _written(out, finished, is_new=False)
+        self.work.start(facts, resumes=before is not None and self._can_resume)
         return facts, None
+
+    def _find(self) -> dict[str, Any] | None:
+        """Return the manifest of the table if it is complete; of one file there is none."""
+        return None if self.layout.is_file else _read_manifest(self.layout.out)
+
+    def _look_again(self, *, is_new: bool) -> dict[str, Any] | None:
+        """Return the manifest if another process has completed the table before it released the lock.
+
+        Args:
+            is_new: Whether this process has made the working folder; then it is removed if it is not needed.
+        """
+        is_needed = False
+        try:
+            finished = self._find()
+            if finished is None:
+                refuse_existing(self.layout.out)
+                is_needed = True
+            return finished
+        finally:
+            if is_new and not is_needed:
+                self.work.remove()
+
+    def _is_left(self) -> bool:
+        """Return whether the file is that of the working folder, so that its process was killed after it had published it."""
+        out, digest = self.layout.out, self.work.place("digests", self.layout.out.name)
+        return out.is_file() and digest.is_file() and digest_file(out) == read_json(digest)
+
+    def _remove_others(self, texts: Mapping[str, int]) -> None:
+        """Remove shards of an earlier try that are not these, given by name with their number of texts."""
+        for file in self.work.place("out", "").iterdir():
+            digest = self.work.place("digests", file.name)
+            if not digest.is_file() or read_json(digest).get("texts") != texts.get(file.name):
+                file.unlink()
+                digest.unlink(missing_ok=True)
 
     def _write_shard(self, name: str, parts: Sequence[TextPart], edges: np.ndarray, rows: np.ndarray) -> None:
         """Write the shard with some rows, and its digest."""
@@ -156,9 +217,10 @@ class Table:
     def _publish(self, names: Sequence[str], texts: int, summary: Mapping[str, Any]) -> WrittenTexts:
         folder, out = self.work.folder / "out", self.layout.out
         if self.layout.is_file:
-            joined = self.work.folder / f"joined.{self.layout.format}"
+            joined = self.work.place("parts", f".joined.{self.layout.format}")
             join_shards([folder / name for name in names], joined, self.layout)
             fsync_file(joined)
+            write_file(self.work.place("digests", out.name), json.dumps(digest_file(joined)).encode())
             refuse_existing(out)
             joined.replace(out)
             fsync_folder(out.parent)
@@ -178,6 +240,19 @@ def _written(out: Path, manifest: Mapping[str, Any], *, is_new: bool = True) -> 
     return WrittenTexts(out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new)
 
 
+def _require_files(folder: Path, files: Mapping[str, Any]) -> None:
+    """Raise unless the files of a complete table are there.
+
+    Raises:
+        DataError: One is not, or has another size.
+    """
+    for name, facts in files.items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != facts["size"]:
+            problem = "is incomplete: it has no" if not file.is_file() else "is damaged: the size has changed of"
+            raise DataError(f"The table {folder} {problem} {name}. Remove it to write it again, or give another --out.")
+
+
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a folder, or None if there is nothing.
 
@@ -188,8 +263,15 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = dict(read_json(folder / MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
-        if {"format", "texts", "summary", "files"} <= manifest.keys() and isinstance(manifest["job"], dict):
+        files = manifest["files"].items()
+        if (
+            manifest["format"] == _FORMAT
+            and isinstance(manifest["job"], dict)
+            and type(manifest["texts"]) is int
+            and all(isinstance(name, str) and type(facts["size"]) is int for name, facts in files)
+            and all(isinstance(value, int | float | None) for value in manifest["summary"].values())
+        ):
             return manifest
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         pass
     raise OutputExists(f"{folder / MANIFEST} is not a manifest of reviewgen, so the folder is left as it is. Give another --out.")

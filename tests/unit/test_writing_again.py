@@ -1,0 +1,221 @@
+"""Tables that are written again, or were begun: what others have put there stays, and what was killed leaves nothing."""
+
+import json
+import shutil
+
+import pytest
+
+import reviewgen
+from reviewgen import partial, storage
+from reviewgen.errors import ConfigError, DataError, OutputExists
+from reviewgen.lock import Lock
+from reviewgen.partial import PartialFolder
+from reviewgen.writing import evaluating, judging, table
+from tests.unit.fakes import NGRAM, run_command, train_tiny
+from tests.unit.test_writing import REVIEWS, files_of, rows_of
+
+SHORT = {"max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return the folder of a small saved model with conditions."""
+    root = tmp_path_factory.mktemp("again")
+    train_tiny("ngram-char", root / "cache", REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(root / "model")
+    return root / "model"
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return reviewgen.load(folder)
+
+
+def test_a_folder_that_looks_like_a_working_folder_is_left_as_it_is(model, tmp_path):
+    (tmp_path / "mine.partial/thesis").mkdir(parents=True)
+    with pytest.raises(OutputExists, match="thesis"):
+        reviewgen.generate_dataset(model, 3, out=tmp_path / "mine", **SHORT)
+    with pytest.raises(OutputExists, match="thesis"):
+        reviewgen.prepare(REVIEWS, preset="gru-char", out=tmp_path / "mine", text_column="text")
+    assert [path.name for path in (tmp_path / "mine.partial").iterdir()] == ["thesis"]
+
+
+def test_what_is_put_into_a_working_folder_outlives_it(tmp_path):
+    work = PartialFolder(tmp_path / "t", "writes", ("parts",))
+    assert work.acquire() is None
+    work.start({}, resumes=False)
+    (work.folder / "notes").mkdir()
+    work.start({}, resumes=False)
+    work.remove()
+    assert [path.name for path in work.folder.iterdir()] == ["notes"]
+
+
+def test_a_lock_whose_file_was_removed_in_between_is_not_taken(tmp_path, monkeypatch):
+    work, made = PartialFolder(tmp_path / "t", "writes", ("parts",)), []
+
+    class Overtaken(Lock):
+        def __init__(self, file):
+            super().__init__(file)
+            made.append(self)
+            if len(made) == 1:  # its holder before removes the folder now
+                shutil.rmtree(file.parent)
+
+    monkeypatch.setattr(partial, "Lock", Overtaken)
+    assert work.acquire() is None and len(made) == 2 and (work.folder / "lock").exists()
+    work.remove()
+    assert not work.folder.exists()
+
+
+def test_other_texts_under_the_same_name_are_not_taken_for_the_old_ones(model, tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("one text\nanother")
+    reviewgen.score_dataset(model, file, out=tmp_path / "s")
+    assert not reviewgen.score_dataset(model, file, out=tmp_path / "s").is_new
+    before = files_of(tmp_path / "s")
+    file.write_text("two text\nanother")
+    with pytest.raises(ConfigError, match=r"texts differ\. Remove that folder"):
+        reviewgen.score_dataset(model, file, out=tmp_path / "s")
+    assert files_of(tmp_path / "s") == before
+    reviewgen.score_dataset(model, ["one text"], out=tmp_path / "l")
+    with pytest.raises(OutputExists):
+        reviewgen.score_dataset(model, ["two text"], out=tmp_path / "l")
+
+
+def test_texts_that_are_no_files_are_judged_anew(model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(judging.Table, "finish", lambda *_: 1 / 0)
+        reviewgen.score_dataset(model, ["one text"], out=tmp_path / "l")
+    assert list((tmp_path / "l.partial/parts").glob("*.jsonl"))
+    reviewgen.score_dataset(model, ["two text"], out=tmp_path / "l")
+    assert [row["text"] for row in rows_of(tmp_path / "l")] == ["two text"]
+
+
+def test_shards_of_another_number_are_not_published(model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(table.Table, "_publish", lambda *_: 1 / 0)
+        reviewgen.score_dataset(model, REVIEWS[:8], out=tmp_path / "s", shard_texts=5)
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "s.partial/out", kept)
+    texts = tmp_path / "r.jsonl"
+    texts.write_text("\n".join(map(json.dumps, REVIEWS[:12])))
+    shutil.rmtree(tmp_path / "s.partial")
+
+    def begun(*arguments):
+        work = arguments[0].work
+        shutil.copytree(kept, work.folder / "out", dirs_exist_ok=True)
+        return finish(*arguments)
+
+    finish = table.Table.finish
+    monkeypatch.setattr(judging.Table, "finish", begun)
+    written = reviewgen.score_dataset(model, texts, out=tmp_path / "s", shard_texts=5, text_column="text")
+    names = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert names == ["manifest.json", *written.files] and len(written.files) == 3
+
+
+@pytest.mark.parametrize("name", ["s", "s.jsonl"])
+def test_what_a_process_has_left_that_was_killed_after_it_had_published(name, model, tmp_path, monkeypatch):
+    file = tmp_path / "texts.txt"
+    file.write_text("one text\nanother")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(PartialFolder, "remove", lambda _: 1 / 0)
+        reviewgen.score_dataset(model, file, out=tmp_path / name)
+    assert (tmp_path / f"{name}.partial/job.json").exists()
+    if name == "s":
+        assert not reviewgen.score_dataset(model, file, out=tmp_path / name).is_new
+    else:
+        with pytest.raises(OutputExists):
+            reviewgen.score_dataset(model, file, out=tmp_path / name)
+    assert [path.name for path in tmp_path.glob("s*")] == [name]
+
+
+def test_what_is_in_progress_beside_another_file_is_kept(model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(judging.Table, "finish", lambda *_: 1 / 0)
+        reviewgen.score_dataset(model, ["one text"], out=tmp_path / "s.jsonl")
+    (tmp_path / "s.jsonl").write_text("mine")
+    with pytest.raises(OutputExists):
+        reviewgen.score_dataset(model, ["one text"], out=tmp_path / "s.jsonl")
+    assert list((tmp_path / "s.jsonl.partial/parts").glob("*.jsonl")) and (tmp_path / "s.jsonl").read_text() == "mine"
+
+
+def test_a_table_that_another_process_has_just_completed(model, tmp_path, monkeypatch):
+    acquire = PartialFolder.acquire
+    reviewgen.generate_dataset(model, 5, out=tmp_path / "other", seed=1, **SHORT)
+
+    def late(work):
+        shutil.copytree(tmp_path / "other", work.out)
+        return acquire(work)
+
+    monkeypatch.setattr(PartialFolder, "acquire", late)
+    assert not reviewgen.generate_dataset(model, 5, out=tmp_path / "t", seed=1, **SHORT).is_new
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "t"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"summary": {}}, "was changed"),
+        ({"files": 5}, "is not a manifest"),
+        ({"format": 99}, "is not a manifest"),
+        ({"texts": "x"}, "is not a manifest"),
+        ({"summary": 5}, "is not a manifest"),
+    ],
+)
+def test_a_manifest_that_was_changed(change, problem, model, tmp_path):
+    reviewgen.generate_dataset(model, 5, out=tmp_path / "t", seed=1, **SHORT)
+    manifest = tmp_path / "t/manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    with pytest.raises((OutputExists, DataError), match=problem):
+        reviewgen.generate_dataset(model, 5, out=tmp_path / "t", seed=1, **SHORT)
+
+
+def test_a_complete_table_without_one_of_its_files(model, tmp_path):
+    reviewgen.generate_dataset(model, 9, out=tmp_path / "t", seed=1, shard_texts=5, **SHORT)
+    shard = tmp_path / "t/train-00001-of-00002.jsonl"
+    for damage, problem in ((lambda: shard.write_text("x"), "the size has changed of"), (shard.unlink, "it has no")):
+        damage()
+        with pytest.raises(DataError, match=f"{problem} {shard.name}"):
+            reviewgen.generate_dataset(model, 9, out=tmp_path / "t", seed=1, shard_texts=5, **SHORT)
+
+
+@pytest.mark.parametrize("out", [".", "/", ""])
+def test_the_current_folder_is_not_written(out, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputExists):
+        reviewgen.generate_dataset(model, 3, out=out)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "right.txt").write_text("a text")
+    for data, expected in (("typo.csv", 1), ("right.txt", 0)):
+        assert run_command(monkeypatch, capsys, "score", folder, "--data", data, "--out", "q1")[0] == expected
+        assert (tmp_path / "q1").exists() == (not expected) and not (tmp_path / "q1.partial").exists()
+
+
+def test_a_read_error_is_not_called_a_write_error(folder, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", "reviews.csv")
+        yield
+
+    monkeypatch.setattr(judging, "read_texts", refused)
+    monkeypatch.setattr(evaluating, "read_documents", refused)
+    for call in (
+        lambda: reviewgen.score_dataset(folder, ["a"], out=tmp_path / "s"),
+        lambda: evaluating.evaluate(str(folder), ["a"]),
+    ):
+        with pytest.raises(DataError, match=r"reviews\.csv cannot be read: Permission denied"):
+            call()
+
+
+def test_new_files_are_forced_to_disk(tmp_path, monkeypatch):
+    forced = []
+    monkeypatch.setattr(storage, "fsync_file", lambda file: forced.append(file.read_text()))
+    storage.write_new(tmp_path / "new", lambda file: file.write_text("content"))
+    assert forced == ["content"] and (tmp_path / "new").read_text() == "content"
+
+
+def test_a_number_of_texts_in_a_shard_without_a_folder(folder, tmp_path, monkeypatch, capsys):
+    words = ["generate", folder, "-n", 7, "--shard-texts", 5, "--out", tmp_path / "o.jsonl"]
+    status, _, notes = run_command(monkeypatch, capsys, *words)
+    assert status == 2 and "--shard-texts is for a folder" in notes and not any(tmp_path.iterdir())
