@@ -122,7 +122,7 @@ def main(*words):
     """Run what is asked for."""
     device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
     if device == "cpu":
-        print("There is no accelerator here: these figures say nothing about one.")
+        print("No accelerator was found: these figures are of the CPU.")
     is_reached = time_to_2018(device) if "2018" in words else compare_loops(device)
     return int(not is_reached and device != "cpu")
 

@@ -150,7 +150,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
 
 
 def _forget(record: Mapping[str, Any], ancestors: int) -> dict[str, Any]:
-    """Return a record with so many of the trainings before it: JSON that is nested too deeply cannot be read again."""
+    """Return a record with at most ``ancestors`` earlier trainings: JSON that is nested too deeply cannot be read again."""
     if "parent" in record and ancestors:
         return {**record, "parent": _forget(record["parent"], ancestors - 1)}
     return {name: value for name, value in record.items() if name != "parent"}
