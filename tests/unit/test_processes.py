@@ -18,10 +18,11 @@ from filelock import FileLock
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ProcessLost
-from reviewgen.training import processes
+from reviewgen.training import connections, processes
+from reviewgen.training.connections import connection_errors
 from reviewgen.training.interrupts import Interrupts, deferred
 from reviewgen.training.loop import Loop
-from reviewgen.training.processes import Processes, connection_errors
+from reviewgen.training.processes import Processes
 from tests.unit.fakes import TEXTS, launcher
 
 SCRIPT = """
@@ -258,7 +259,7 @@ def test_who_leaves_ends_the_training_of_all(launched: Any) -> None:
     first, second = (facts["failed"] for facts in launched.both)
     assert second["error"].startswith("ZeroDivisionError") and second["stopped"] is None
     assert first["error"] is None and first["stopped"] == "another process ended" and first["seconds"] < 30
-    assert "Another process of this training has ended" in first["notes"][0]
+    assert "Another process has ended" in first["notes"][0]
     assert "Kept: the best weights so far" in first["notes"][0]
     assert len(first["losses"]) == 10 and first["weights"] == second["weights"]  # nine steps, and the word of the end
 
@@ -314,7 +315,8 @@ def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch
             destroy_process_group=lambda group: None,
             barrier=lambda group: None,
         )
-        monkeypatch.setattr(processes, "_permanent_group", lambda: None)
+        monkeypatch.setattr(connections, "_lasting_group", lambda: None)
+        monkeypatch.setattr(connections, "distributed", fake)
         monkeypatch.setattr(processes, "distributed", fake)
         monkeypatch.setattr(processes, "process_state", lambda rank=rank: SimpleNamespace(num_processes=5, process_index=rank))
         monkeypatch.delenv("GROUP_RANK", raising=False)
@@ -331,7 +333,7 @@ def test_a_lost_connection_is_one_sentence_and_lets_go_of_it() -> None:
 
     group = Interrupts()
     held = weakref.ref(group)
-    sentence = r"^Another process of this training has ended .*\(Connection closed\)\.$"
+    sentence = r"^Another process has ended .*\(Connection closed\)\.$"
     with pytest.raises(ProcessLost, match=sentence) as caught, connection_errors():
         wait(group)
     del group

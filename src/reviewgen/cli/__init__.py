@@ -38,6 +38,7 @@ from reviewgen.cli import (
     plot,
     plugin,
     prepare,
+    ranks,
     sampling,
     serve,
     settings,
@@ -48,10 +49,10 @@ from reviewgen.cli import (
     tune_sampling,
     use,
 )
-from reviewgen.cli.console import echo, error, print_usage_error, show_warnings
+from reviewgen.cli.console import echo, print_usage_error, show_warnings
 from reviewgen.cli.streams import close_output, describe_os_error, finish_output, interruptible, is_closed_pipe, open_streams
 from reviewgen.errors import ConfigError, ReviewgenError, SourceError
-from reviewgen.interrupts import caught
+from reviewgen.interrupts import INTERRUPTED, caught
 from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
@@ -126,6 +127,8 @@ def main() -> None:
     show_warnings()
     with caught():
         status = _run()
+        if status not in (0, None, INTERRUPTED):
+            ranks.leave()
     sys.exit(status)
 
 
@@ -141,21 +144,22 @@ def _run() -> Any:
         finish_output()
         return status
     except (ConfigError, SourceError) as problem:
-        error(str(problem))
+        ranks.report(problem)
         return 2
     except ReviewgenError as problem:
-        error(str(problem))
+        ranks.report(problem)
     except OSError as problem:  # for example a disk that fills up while code is compiled, or a closed standard output
         close_output()
         if not is_closed_pipe(problem):
-            error(describe_os_error(problem))
+            ranks.report(describe_os_error(problem))
     except typer.Abort:
-        error("The input has ended.")
+        ranks.report("The input has ended.")
     except MemoryError:
-        error("The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
+        ranks.report("The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
     except Exception as problem:
         if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):  # else one of typer's, for an argument
             raise
-        print_usage_error(problem)
+        if ranks.is_said_here(problem):
+            print_usage_error(problem)
         return problem.exit_code
     return 1

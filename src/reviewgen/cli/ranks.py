@@ -1,15 +1,24 @@
-"""Commands that several processes of a launcher run together: which of them prints."""
+"""Commands that several processes of a launcher run together: one of them prints an error, and all of them end."""
 
+import hashlib
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
 
-from reviewgen.cli.console import note, notes
-from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError
+from reviewgen.cli.console import error, note, notes
+from reviewgen.errors import ProcessLost
 from reviewgen.interrupts import INTERRUPTED
 
-__all__ = ["count_processes", "is_said_elsewhere", "one_voice", "refused_by_all"]
+__all__ = ["count_processes", "is_said_here", "leave", "one_voice", "report"]
+
+_ASKING = timedelta(seconds=5)
+_JOINING = timedelta(minutes=1)
+_NO_STORE = (KeyError, OSError, RuntimeError, ValueError)  # it has ended, or the environment does not name it
 
 
 def count_processes() -> int:
@@ -20,7 +29,7 @@ def count_processes() -> int:
 
 @contextmanager
 def one_voice(hint: str) -> Iterator[None]:
-    """Let only the main process print in a block; of several processes, the one that has failed prints why, and all exit with 1.
+    """Let only the main process print notes from now on, and end the command after an interrupt.
 
     Args:
         hint: What to do after an interrupt.
@@ -31,34 +40,95 @@ def one_voice(hint: str) -> Iterator[None]:
     except KeyboardInterrupt:
         note(f"Interrupted. {hint}")
         sys.exit(INTERRUPTED)
-    except ReviewgenError as problem:
-        if count_processes() == 1:
-            raise
-        if not is_said_elsewhere(problem):
-            notes.quiet = False
-            note(f"error: {problem}", "red")
-        sys.exit(1)
 
 
-@contextmanager
-def refused_by_all() -> Iterator[None]:
-    """Check a command line that all processes have: only the main one prints what is wrong; all exit with 1."""
-    try:
-        yield
-    except ConfigError as problem:
-        if count_processes() == 1:
-            raise
-        if os.environ.get("RANK", "0") == "0":
-            note(f"error: {problem}", "red")
-        sys.exit(1)
+def report(problem: Exception | str) -> None:
+    """Print an error message, unless another process of the launcher prints it."""
+    if is_said_here(problem):
+        notes.quiet = False
+        error(str(problem))
 
 
-def is_said_elsewhere(problem: ReviewgenError) -> bool:
-    """Return whether another process prints an error.
+def is_said_here(problem: Exception | str) -> bool:
+    """Return whether this process prints an error message.
 
-    An error of one process is printed by that process. That one was lost is printed once on each of the other machines.
+    An error of one process is printed by that process, an error that all have by the first of them. That another process was lost
+    is printed once on a machine, unless one there has said why.
     """
-    from reviewgen.training.processes import TOLD  # torch: a second or two
+    if count_processes() == 1:
+        return True
+    from reviewgen.training.interrupts import uninterrupted  # torch: a second or two
+    from reviewgen.training.processes import TOLD
 
-    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
-    return isinstance(problem, ProcessLost) and (str(problem).endswith(TOLD) or not is_first_here)
+    if str(problem).endswith(TOLD):
+        return False
+    if not _has_store_of_launcher():
+        _join(_JOINING)
+    here = f"said on {os.environ.get('GROUP_RANK')}"
+    with uninterrupted():  # the launcher may be ending this process because another one has ended
+        if isinstance(problem, ProcessLost):
+            return os.environ.get("LOCAL_RANK", "0") == "0" and not _happens(here)
+        _count(here)
+        return _count(hashlib.sha256(str(problem).encode()).hexdigest()) == 1
+
+
+def leave() -> None:
+    """End together with the other processes, which may not be connected yet and would wait for this one; alone, do nothing."""
+    if count_processes() == 1:
+        return
+    with suppress(*_NO_STORE, KeyboardInterrupt):
+        if _join(_JOINING) and not _has_store_of_launcher():
+            store = _store()
+            store.set(f"end of {os.environ['RANK']}", "")
+            if os.environ["RANK"] == "0":  # the store ends with this process
+                _await(store, [f"end of {rank}" for rank in range(count_processes())], 2.0)
+
+
+def _has_store_of_launcher() -> bool:
+    """Return whether the launcher has the store where the processes meet; else it comes and goes with one of them."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _join(timeout: timedelta) -> bool:
+    """Connect with the other processes; return whether that was possible."""
+    from reviewgen.training import process_state
+
+    try:
+        process_state(timeout)
+    except ProcessLost:
+        return False
+    return True
+
+
+def _count(event: str) -> int:
+    """Return how many processes have had an event, with this one; 1 if the store is gone where they are counted."""
+    try:
+        return int(_store().add(event, 1))
+    except _NO_STORE:
+        return 1
+
+
+def _happens(event: str) -> bool:
+    """Return whether a process has an event, or has it in a moment: its connections may close before it says why."""
+    try:
+        return _await(_store(), [event], 1.0)
+    except _NO_STORE:
+        return False
+
+
+def _await(store: Any, keys: list[str], seconds: float) -> bool:
+    """Wait until a store has all keys, and return whether it has; its own ``wait`` prints a warning if it has not."""
+    deadline = time.monotonic() + seconds
+    while not (has_all := store.check(keys)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(has_all)
+
+
+def _store() -> Any:
+    """Connect with the store where the processes have met. It may have kept what they said before they were started again."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but not exported for type checkers
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    socket.create_connection((address, port), _ASKING.total_seconds()).close()  # torch prints pages if there is no store
+    store = TCPStore(address, port, is_master=False, timeout=_ASKING, wait_for_workers=False)
+    return PrefixStore(f"reviewgen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

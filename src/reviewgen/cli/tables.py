@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
-from reviewgen.cli.ranks import count_processes, one_voice, refused_by_all
+from reviewgen.cli.ranks import count_processes, one_voice
 from reviewgen.errors import ConfigError
 from reviewgen.interrupts import begin
 
@@ -45,7 +45,6 @@ _SHARD_TEXTS = 10_000  # by default
 _RESUME = "The same command goes on from the finished parts."
 
 
-@refused_by_all()
 def is_table(given: dict[str, Any]) -> bool:
     """Return whether the options of ``generate`` ask for a folder of shards.
 
@@ -101,12 +100,11 @@ def write_judged(
     Raises:
         ConfigError: There is no ``out``.
     """
-    with refused_by_all():
-        from reviewgen.writing.evaluating import refuse_standard_input  # torch
+    from reviewgen.writing.evaluating import refuse_standard_input  # torch
 
-        if out is None:
-            raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
-        refuse_standard_input(data, count_processes())
+    if out is None:
+        raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
+    refuse_standard_input(data, count_processes())
     with one_voice(_RESUME):
         from reviewgen.writing.judging import judge
 

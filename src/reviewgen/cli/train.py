@@ -11,8 +11,6 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
-from reviewgen.cli.ranks import is_said_elsewhere
-from reviewgen.errors import ReviewgenError
 from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
@@ -101,14 +99,10 @@ def train(
         )
 
     notes.quiet = os.environ.get("RANK", "0") != "0"  # under a launcher, the other processes print nothing
-    try:
-        run = _make(make_run, out)
-        begin()
-        _prepare(run)
-        model = _train(run)
-    except ReviewgenError as problem:
-        notes.quiet = is_said_elsewhere(problem)
-        raise
+    run = _make(make_run, out)
+    begin()
+    _prepare(run)
+    model = _train(run)
     is_first = process_state().is_main_process
     if as_json and is_first:
         print_json(model.training | (run.held_out or {}) | {"out": str(out)})

@@ -7,7 +7,7 @@ import typer
 
 from reviewgen.cli import options, tables
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
-from reviewgen.cli.ranks import count_processes, one_voice, refused_by_all
+from reviewgen.cli.ranks import count_processes, one_voice
 from reviewgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def _evaluate(model: str, data: str, reading: dict[str, Any]) -> "tuple[ReviewMo
             return trained, trained.evaluate(options.typed_data(data), **reading)
     from reviewgen.writing.evaluating import evaluate, refuse_standard_input
 
-    with refused_by_all():
-        refuse_standard_input(data, count_processes())
+    refuse_standard_input(data, count_processes())
     with one_voice("Nothing is kept."):
         show_log()
         with notes.status("Evaluating ..."):

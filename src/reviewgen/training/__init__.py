@@ -38,8 +38,9 @@ from reviewgen.protocols import CountTrained, LanguageModel, Tokenizer
 from reviewgen.training.autotune import keep_threads
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
+from reviewgen.training.connections import process_state
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import IsolatedRng, native_precision, process_state
+from reviewgen.training.device import IsolatedRng, native_precision
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted

@@ -1,34 +1,162 @@
-"""Connections that notice when the machine at their other end has vanished: its power is cut, or its network is down.
+"""Connections between the processes of a launcher: made within minutes or not at all, and closed when an end of them is lost.
 
-Such a machine closes nothing, so TCP alone would wait for hours. The operating systems of both ends are made to ask each other
-whether they are there. They answer whatever the processes do, so a process that is merely slow is not lost.
+A process that ends, for any reason, closes its connections. A machine that vanishes, as its power is cut or its network is down,
+closes nothing, and TCP alone would wait for hours. So the operating systems of both ends are made to ask each other whether they
+are there. They answer whatever the processes do: a process that is merely slow is not lost.
 """
 
+import atexit
 import contextlib
 import os
+import re
+import signal
 import socket
 import stat
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SECONDS", "watch_connections"]
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from torch import distributed
+
+from reviewgen.errors import ProcessLost, first_line
+from reviewgen.interrupts import SIGNALS
+
+__all__ = [
+    "CONNECTING",
+    "SECONDS",
+    "TIMEOUT",
+    "connection_errors",
+    "new_group",
+    "process_state",
+]
 
 SECONDS = 30
 """After this time without an answer, a connection is closed."""
 
+CONNECTING = timedelta(minutes=5)
+"""How long a process waits for the others to start: they may import torch from a slow disk, but need no longer than that."""
+
+TIMEOUT = timedelta(days=1)
+"""For a process that is connected and still working; one that ends, or vanishes with its machine, is noticed."""
+
 _INTERVAL_SECONDS = 5  # between two questions
 
 
-def watch_connections() -> None:
+def process_state(timeout: timedelta = CONNECTING) -> Any:
+    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU.
+
+    The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for the others.
+
+    Args:
+        timeout: How long it waits.
+
+    Raises:
+        ProcessLost: The processes of a launcher cannot be connected.
+    """
+    was_connected = distributed.is_initialized()
+    try:
+        with contextlib.nullcontext() if was_connected else _ending_at_once():
+            cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+            state = PartialState(cpu=cpu, timeout=timeout)
+            if state.num_processes > 1:
+                _lasting_group()
+    except (RuntimeError, ValueError) as error:  # the second if the environment names no address
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            raise
+        raise ProcessLost(
+            f"The processes could not be connected ({first_line(error)}). Check that all have started, and the address and the "
+            "port; set GLOO_SOCKET_IFNAME to the network interface of the machines, and with --max_restarts set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
+        ) from None
+    if distributed.is_initialized() and not was_connected:
+        atexit.register(_disconnect)
+    return state
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Let an interrupt end the process: while torch waits in compiled code, no handler of Python is called."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in before:
+        if before[number] not in (signal.SIG_IGN, None):
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+@cache
+def _lasting_group() -> Any:
+    """Return the group of all processes that lasts as long as they do. It is made when they connect: all are there then."""
+    group = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    _watch_connections()
+    return group
+
+
+def _disconnect() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def new_group(ranks: Sequence[int] | None = None) -> Any:
+    """Return a new gloo group of some of the processes, by default of all. All processes must call this.
+
+    They first wait for one another in a group that is connected already: a new one would wait in vain for a process that has
+    ended.
+
+    Raises:
+        ProcessLost: Another process has ended.
+    """
+    with connection_errors():
+        distributed.barrier(_lasting_group())
+    group = distributed.new_group(None if ranks is None else list(ranks), backend="gloo", timeout=TIMEOUT)
+    _watch_connections()
+    return group
+
+
+@contextmanager
+def connection_errors() -> Iterator[None]:
+    """Turn torch's errors about a lost connection into ``ProcessLost``.
+
+    Raises:
+        ProcessLost: Another process has ended, or has not answered within the timeout.
+        MemoryError: This process has no memory for what the others send.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise MemoryError from None
+        reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]  # without its place in torch, and advice
+        raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
+
+
+def _watch_connections() -> None:
     """Let the TCP connections of this process end when the machine at the other end does not answer. On Linux and macOS."""
     folder = Path("/dev/fd")
     for number in [int(path.name) for path in folder.iterdir()] if folder.is_dir() else ():
         with contextlib.suppress(OSError):  # closed in the meantime
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 with socket.socket(fileno=os.dup(number)) as connection:
-                    _watch(connection)
+                    _watch_connection(connection)
 
 
-def _watch(connection: socket.socket) -> None:
+def _watch_connection(connection: socket.socket) -> None:
     """Set the options of a TCP connection; they belong to the connection, and not to the number it has in this process."""
     if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return

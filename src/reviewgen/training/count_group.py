@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, distributed
 
-from reviewgen.training.processes import connection_errors
+from reviewgen.training.connections import connection_errors
 
 __all__ = ["Attendance", "GlooGroup"]
 

@@ -1,6 +1,5 @@
 """Device, precision, CPU threads and random number streams of a training run. Devices and precision come from ``accelerate``."""
 
-import atexit
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from jaxtyping import Int
-from torch import Tensor, distributed
+from torch import Tensor
 
-from reviewgen.errors import ProcessLost, TrainingError
+from reviewgen.errors import TrainingError
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.protocols import SupportsDevices
+from reviewgen.training.connections import process_state
 
 __all__ = [
     "IsolatedRng",
@@ -24,39 +22,11 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "native_precision",
-    "process_state",
     "to_device",
     "using_threads",
 ]
 
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
-
-
-def process_state() -> Any:
-    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU.
-
-    Raises:
-        ProcessLost: The processes of a launcher cannot be connected.
-    """
-    was_connected = distributed.is_initialized()
-    try:
-        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    except (RuntimeError, ValueError) as error:  # the second if the environment names no address
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            raise
-        raise ProcessLost(
-            f"The processes could not be connected ({str(error).splitlines()[0]}). Check the address and the port, set "
-            "GLOO_SOCKET_IFNAME to the network interface of the machines, and with --max_restarts set "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
-        ) from None
-    if distributed.is_initialized() and not was_connected:
-        atexit.register(_disconnect)
-    return state
-
-
-def _disconnect() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:

@@ -14,13 +14,9 @@ the numbers that decisions depend on, are exchanged and not computed by each pro
 import hashlib
 import json
 import os
-import re
 import socket
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import timedelta
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,14 +24,11 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, distributed, nn
 
-from reviewgen.errors import ProcessLost, TrainingError, first_line
-from reviewgen.training.connections import watch_connections
-from reviewgen.training.device import process_state
+from reviewgen.errors import ProcessLost, TrainingError
+from reviewgen.training.connections import connection_errors, new_group, process_state
 from reviewgen.training.interrupts import Interrupts, deferred
 
-__all__ = ["TIMEOUT", "TOLD", "Processes", "all_processes", "connection_errors", "local_processes", "new_group"]
-
-TIMEOUT = timedelta(days=1)  # for a process that is still working; one that ends, or vanishes with its machine, is noticed
+__all__ = ["TOLD", "Processes", "all_processes", "local_processes"]
 
 TOLD = "its own error message says why."
 """Ends the message of an error that another process prints."""
@@ -201,30 +194,6 @@ def local_processes() -> Processes:
     return groups[float(machines[state.process_index])]
 
 
-@cache
-def _permanent_group() -> Any:
-    """Return the group of all processes that lasts as long as they do; it is made while all of them are known to be there."""
-    group = distributed.new_group(backend="gloo", timeout=TIMEOUT)
-    watch_connections()
-    return group
-
-
-def new_group(ranks: Sequence[int] | None = None) -> Any:
-    """Return a new gloo group of some of the processes, by default of all. All processes must call this.
-
-    They first wait for one another in a group that is connected already: a new one would wait in vain for a process that has
-    ended.
-
-    Raises:
-        ProcessLost: Another process has ended.
-    """
-    with connection_errors():
-        distributed.barrier(_permanent_group())
-    group = distributed.new_group(None if ranks is None else list(ranks), backend="gloo", timeout=TIMEOUT)
-    watch_connections()
-    return group
-
-
 def _connect(state: Any, ranks: Sequence[int]) -> Processes:
     """Return the processes of a new group of ``ranks``. All processes must call this, those outside it get one of their own.
 
@@ -238,18 +207,3 @@ def _connect(state: Any, ranks: Sequence[int]) -> Processes:
 def _digest(text: str) -> int:
     """Return a hash of a text, of 48 bits: a float64 holds it exactly."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")
-
-
-@contextmanager
-def connection_errors() -> Iterator[None]:
-    """Turn torch's errors about a lost connection into ``ProcessLost``.
-
-    Raises:
-        ProcessLost: Another process has ended, or has not answered within the timeout.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
-        reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]  # without its place in torch, and advice
-        raise ProcessLost(f"Another process of this training has ended or does not answer ({reason}).") from None
