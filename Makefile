@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-# What only an accelerator can show; skipped, with the reason, where there is none.
+# The tests that need an accelerator; without one they are skipped, with the reason.
 test-device: $(INSTALLED)
 	$(BIN)/python -m pytest tests/device -rs
 

@@ -514,8 +514,8 @@ def novelty_dataset(
     """Look up what each text of a source copies from the training text, and write a table.
 
     The columns are text, longest_copy, longest_copy_characters, longest_copy_tokens, and copied_share_8, copied_share_12 and
-    copied_share_20: the share of the text's windows of so many tokens that occur in the training text, or null. Arguments and
-    errors are those of ``score_dataset``.
+    copied_share_20: the share of the text's windows of 8, 12 and 20 tokens that occur in the training text, or null for a text
+    that is shorter than the window. Arguments and errors are those of ``score_dataset``.
 
     >>> reviewgen.novelty_dataset("lstm-word", "generated.jsonl", out="copies")                  # doctest: +SKIP
 

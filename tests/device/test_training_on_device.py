@@ -129,7 +129,8 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     if place != "cpu" and torch.accelerator.device_count() < 2:
         pytest.skip("needs two devices: NCCL refuses two processes on one")
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    training = TRAINING | {"precision": "no", "device": place, "learning_rate": 0.002}  # rounding grows with the rate
+    training = TRAINING | {"precision": "no", "device": place, "learning_rate": 0.002}
+    training["optimizer"] = "adamw"  # Muon of torch rounds gradients to bfloat16, which magnifies differences
     settings = [("model", MODEL), ("training", training | {"batch_size": 2})]
     pairs = [f"{group}.{name}={value}" for group, values in settings for name, value in values.items()]
     words = [word for pair in pairs for word in ("--set", pair)]
@@ -152,4 +153,4 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     )
     for name in ("train_nats_per_token", "bits_per_character"):
         expected = [at[name] for at in model.training["evaluations"]]
-        assert [at[name] for at in both] == pytest.approx(expected, rel=1e-5 if place == "cpu" else TOLERANCES["no"], abs=0)
+        assert [at[name] for at in both] == pytest.approx(expected, abs=1e-5 if place == "cpu" else TOLERANCES["no"])

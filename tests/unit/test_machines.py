@@ -20,7 +20,7 @@ from tests.unit.test_prepare import files_of, texts
 pytestmark = pytest.mark.skipif(why_no_machines() is not None, reason=str(why_no_machines()))
 
 TRAINING = {"learning_rate": 0.001, "bptt": 16, "precision": "no", "threads": 1, "evaluations": 4, "copy_tokens": 0}
-TRAINING |= {"novelty": "none"}
+TRAINING |= {"novelty": "none", "optimizer": "adamw"}  # Muon of torch rounds gradients to bfloat16: differences grow
 MODEL = {"hidden_size": 12, "embedding_size": 6, "layer": "fused"}
 NGRAM = {"order": 4}
 PART_BYTES = {"reviewgen.data.spans._MIN_BYTES": 1, "reviewgen.preparation.reading._PART_BYTES": 1 << 12}
@@ -221,7 +221,7 @@ def test_they_train_as_one_machine_that_never_stopped(cluster: Any) -> None:
     assert both["steps"] == one.training["steps"] > 12
     for name in ("train_nats_per_token", "bits_per_character", "tokens"):
         curve, expected = ([at[name] for at in each["evaluations"]] for each in (both, one.training))
-        assert curve == pytest.approx(expected, rel=1e-5, abs=0)
+        assert curve == pytest.approx(expected, abs=1e-5)
     weights = load_file(cluster.shared / "gru/model.safetensors")
     for name, expected in one.model.state_dict().items():
         assert weights[name].numpy() == pytest.approx(expected.numpy(), abs=2e-4), name  # rounding grows from step to step

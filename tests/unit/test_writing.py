@@ -29,12 +29,15 @@ REVIEWS = [
 SHORT = {"max_new_tokens": 8}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def saved_model(root):
     """Return the folder of a small saved model with conditions."""
-    root = tmp_path_factory.mktemp("writing")
     train_tiny("ngram-char", root / "cache", REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(root / "model")
     return root / "model"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return saved_model(tmp_path_factory.mktemp("writing"))
 
 
 @pytest.fixture(scope="module")

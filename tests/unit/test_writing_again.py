@@ -11,18 +11,13 @@ from reviewgen.errors import ConfigError, DataError, OutputExists
 from reviewgen.lock import Lock
 from reviewgen.partial import PartialFolder
 from reviewgen.writing import evaluating, judging, table
-from tests.unit.fakes import NGRAM, run_command, train_tiny
-from tests.unit.test_writing import REVIEWS, files_of, rows_of
-
-SHORT = {"max_new_tokens": 8}
+from tests.unit.fakes import run_command
+from tests.unit.test_writing import REVIEWS, SHORT, files_of, rows_of, saved_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return the folder of a small saved model with conditions."""
-    root = tmp_path_factory.mktemp("again")
-    train_tiny("ngram-char", root / "cache", REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(root / "model")
-    return root / "model"
+    return saved_model(tmp_path_factory.mktemp("again"))
 
 
 @pytest.fixture(scope="module")

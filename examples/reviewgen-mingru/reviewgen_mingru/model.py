@@ -55,7 +55,7 @@ class MinRnn(nn.Module):
 
     def factors_and_candidates(self, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a_t, 1 - a_t and c_t, each (T, B, H), of a layer's gates, (T, B, 2 H or 3 H)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define the factors and candidates of its gates.")
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and no tokens."""

@@ -19,7 +19,7 @@ _PIECE = 1 << 20  # bytes of a line that are read at a time
 
 
 def spans_of(path: Path, kind: str, documents: str, size: int) -> list[Span]:
-    """Return the spans of a file, each of about ``size`` bytes; none if the file is small or cannot be cut.
+    """Return the spans of a file, each of about ``size`` bytes; an empty list if the file is small or cannot be cut.
 
     Args:
         path: The prepared file.

@@ -31,7 +31,7 @@ def pull(
 
     Raises:
         SourceError: ``repo_id`` is not the name of a repository.
-        ConfigError: Changes are to be accepted, and there is no folder to save them in.
+        ConfigError: ``accept_changes`` is true, but no folder is given to save the files in.
         HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """

@@ -49,7 +49,7 @@ def interrupts_kept_for_restart(checkpoints: Checkpoints | None) -> Iterator[Non
 def how_to_resume(*, has_checkpoint: bool) -> str:
     """Return a sentence for the user of a run that has lost a process."""
     if not has_checkpoint:
-        return "There is no checkpoint yet: the same command starts again."
+        return "No checkpoint was saved yet, so the same command starts from the beginning."
     if resumes_by_itself():
         return "Started again, the same command goes on from the last checkpoint."
     return "The same command with --resume (resume=True) goes on from the last checkpoint."

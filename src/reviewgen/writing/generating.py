@@ -172,7 +172,7 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateOptions) ->
     hooks = request.hooks
     if hooks is not None and (hooks.criteria or hooks.streamer or len(request.plugins) < len(hooks.processors)):
         raise ConfigError("Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave them out.")
-    model.generator.guard(request)  # raises if there is no index
+    model.generator.guard(request)  # refuses a novelty filter that the model has no index for
     return request
 
 

@@ -167,7 +167,7 @@ class Table:
         return facts, None
 
     def _find(self) -> dict[str, Any] | None:
-        """Return the manifest of the table if it is complete; of one file there is none."""
+        """Return the manifest of the table if it is complete; None for a table of one file, which has no manifest."""
         return None if self.layout.is_file else _read_manifest(self.layout.out)
 
     def _look_again(self, *, is_new: bool) -> dict[str, Any] | None:
