@@ -5,7 +5,7 @@
     with machines(folder) as (first, second):
         running = [machine.launch("-m", "reviewgen", "prepare", ...) for machine in (first, second)]
 
-They share no folder but those that both are given. Needs Linux, root and ``ip``.
+They share no folder but those that both are given, and each has a name of its own. Needs Linux, root, ``ip`` and ``unshare``.
 """
 
 import functools
@@ -26,6 +26,8 @@ __all__ = ["Machine", "Running", "machines", "why_no_machines"]
 
 _PORT = "29500"  # of the first machine, where nothing else listens
 _CABLE = "cable"  # the network interface of each machine
+_NETNS = Path("/etc/netns")  # where ``ip netns exec`` looks for a namespace's own /etc/hosts
+_AS_MACHINE = 'hostname "$0" && exec "$@"'
 
 
 @dataclass
@@ -71,6 +73,11 @@ class Machine:
     running: list[Running] = field(default_factory=list)
 
     @property
+    def name(self) -> str:
+        """Its host name."""
+        return f"machine-{self.rank}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment variables that are its own."""
         home = {"HOME": "home", "HF_HOME": "huggingface", "REVIEWGEN_CACHE": "cache"}
@@ -83,7 +90,7 @@ class Machine:
         file = self.folder / f"said-{len(self.running)}.txt"
         with file.open("wb") as stream:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *words],
+                ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c", _AS_MACHINE, self.name, *words],
                 cwd=self.folder,
                 env=os.environ | self.environment | environment,
                 stdin=subprocess.DEVNULL,
@@ -109,8 +116,9 @@ class Machine:
 @functools.cache
 def why_no_machines() -> str | None:
     """Return why there cannot be two machines here; None if there can."""
-    if shutil.which("ip") is None:
-        return "needs the command ip, of iproute2"
+    for command, package in (("ip", "iproute2"), ("unshare", "util-linux")):
+        if shutil.which(command) is None:
+            return f"needs the command {command}, of {package}"
     name = f"rg-{uuid.uuid4().hex[:8]}"
     try:
         _ip("netns", "add", name)
@@ -128,6 +136,9 @@ def machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
     try:
         for machine in both:
             machine.folder.mkdir(parents=True)
+            (_NETNS / machine.namespace).mkdir(parents=True)
+            names = "".join(f"10.77.0.{1 + each.rank} {each.name}\n" for each in both)
+            (_NETNS / machine.namespace / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
             _ip("netns", "add", machine.namespace)
         first, second = both
         ends = (_CABLE, "netns", first.namespace), (_CABLE, "netns", second.namespace)
@@ -142,6 +153,7 @@ def machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
             for running in machine.running:
                 running.kill()
             subprocess.run(["ip", "netns", "delete", machine.namespace], check=False, capture_output=True)
+            shutil.rmtree(_NETNS / machine.namespace, ignore_errors=True)
 
 
 def _ip(*words: str) -> None:

@@ -65,6 +65,14 @@ if "stop-prepare" in action:
     run._clean = hang_on_one(run._clean, 3)
 if "stop-train" in action:
     loop.Loop.train_step = hang_on_one(loop.Loop.train_step, 12)
+if "restart-train" in action and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and rank:
+    step, reports = loop.Loop.train_step, []
+    def killed(*args):
+        reports.append(None)
+        if len(reports) == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*args)
+    loop.Loop.train_step = killed
 if "stop-count" in action:
     Ngram.observe = hang_on_one(Ngram.observe, 100)
 if "stop-generate" in action:
@@ -87,11 +95,15 @@ def setting(group, values):
 data = f"{shared}/reviews.txt"
 own = [*setting("training", settings["training"]), *setting("model", settings["model"])]
 gru = ["train", "gru-char", "--epochs", "1", "--set", "training.batch_size=3", *own]
+short = ["train", "gru-char", "--steps", "30", "--set", "training.batch_size=3", *own]
 ngram = ["train", "ngram-char", *setting("model", settings["ngram"]), "--set", "training.novelty=none"]
 for part in action.split(","):
     if part.endswith("prepare"):
         command(part, "prepare", data, "--preset", "gru-char", "--out", f"{shared}/store")
-    if part.endswith("train"):
+    if part == "restart-train":
+        seconds = ["--set", "training.checkpoint_seconds=0.001"]
+        command(part, *short, *seconds, "--data", f"{shared}/store", "--out", f"{shared}/restarted")
+    elif part.endswith("train"):
         seconds = ["--set", "training.checkpoint_seconds=0.001"]
         resume = ["--resume"] if part == "resume-train" else []
         command(part, *gru, *seconds, "--data", f"{shared}/store", "--out", f"{shared}/gru", *resume)
@@ -137,11 +149,12 @@ def _work(folder: Path) -> None:
     runs: dict[str, Any] = {}
     with machines(folder) as both:
 
-        def launch(action: str) -> list[Running]:
-            return [machine.launch(str(folder / "job.py"), str(shared), action, str(folder / action)) for machine in both]
+        def launch(action: str, *options: str, **environment: str) -> list[Running]:
+            words = [str(folder / "job.py"), str(shared), action, str(folder / action)]
+            return [machine.launch(*words, options=options, **environment) for machine in both]
 
-        def finish(action: str, seconds: float = 120.0) -> None:
-            running = launch(action)
+        def finish(action: str, *options: str, seconds: float = 120.0, **environment: str) -> None:
+            running = launch(action, *options, **environment)
             runs[action] = {"status": [each.wait(seconds) for each in running], "said": [each.said() for each in running]}
 
         def lose(action: str, *, by_link: bool = False) -> None:
@@ -160,6 +173,8 @@ def _work(folder: Path) -> None:
 
         lose("stop-prepare")
         lose("prepare,stop-train", by_link=True)
+        elastic = ("--rdzv_backend", "c10d", "--max_restarts", "3")
+        finish("restart-train", *elastic, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
         runs["models"] = sorted(path.name for path in shared.iterdir())
         lose("resume-train,stop-count")
         lose("count,stop-generate")
@@ -225,6 +240,16 @@ def test_they_train_as_one_machine_that_never_stopped(cluster: Any) -> None:
     weights = load_file(cluster.shared / "gru/model.safetensors")
     for name, expected in one.model.state_dict().items():
         assert weights[name].numpy() == pytest.approx(expected.numpy(), abs=2e-4), name  # rounding grows from step to step
+
+
+def test_a_lost_process_restarts_the_job_on_both_machines(cluster: Any) -> None:
+    run = cluster.runs["restart-train"]
+    assert run["status"] == [0, 0] and "The run resumes from step 11." in run["said"][0]
+    settings = TRAINING | {"batch_size": 6}
+    one = reviewgen.train("gru-char", str(cluster.shared / "store"), steps=30, model=MODEL, training=settings, progress=False)
+    both = json.loads((cluster.shared / "restarted/training.json").read_text())
+    curves = [[at["bits_per_character"] for at in each["evaluations"]] for each in (both, one.training)]
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5) and len(curves[0]) > 2
 
 
 @pytest.mark.parametrize("action", ["stop-prepare", "prepare,stop-train", "resume-train,stop-count", "count,stop-generate"])
