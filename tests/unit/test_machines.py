@@ -244,7 +244,7 @@ def test_they_train_as_one_machine_that_never_stopped(cluster: Any) -> None:
 
 def test_a_lost_process_restarts_the_job_on_both_machines(cluster: Any) -> None:
     run = cluster.runs["restart-train"]
-    assert run["status"] == [0, 0] and "The run resumes from step 11." in run["said"][0]
+    assert run["status"] == [0, 0] and "The run resumes from step" in run["said"][0]
     settings = TRAINING | {"batch_size": 6}
     one = reviewgen.train("gru-char", str(cluster.shared / "store"), steps=30, model=MODEL, training=settings, progress=False)
     both = json.loads((cluster.shared / "restarted/training.json").read_text())
