@@ -114,7 +114,10 @@ app.add_typer(plugin.app, name="plugin", short_help=plugin.app.info.help)
 
 
 def main() -> None:
-    """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if it was interrupted."""
+    """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if it was interrupted.
+
+    Several processes of a launcher exit with 1 in place of 2.
+    """
     for name, value in (
         ("DATASETS_VERBOSITY", "critical"),  # its errors are raised as ours, in one sentence
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
@@ -127,8 +130,9 @@ def main() -> None:
     show_warnings()
     with caught():
         status = _run()
-        if status not in (0, None, INTERRUPTED):
+        if status not in (0, None, INTERRUPTED) and ranks.count_processes() > 1:
             ranks.leave()
+            status = 1
     sys.exit(status)
 
 

@@ -1,6 +1,7 @@
 """Commands that several processes of a launcher run together: one of them prints an error, and all of them end."""
 
 import hashlib
+import itertools
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from reviewgen.interrupts import INTERRUPTED
 
 __all__ = ["count_processes", "is_said_here", "leave", "one_voice", "report"]
 
+_reports = itertools.count()  # a script may run several commands, which say the same
 _ASKING = timedelta(seconds=5)
 _JOINING = timedelta(minutes=1)
 _NO_STORE = (KeyError, OSError, RuntimeError, ValueError)  # it has ended, or the environment does not name it
@@ -60,22 +62,21 @@ def is_said_here(problem: Exception | str) -> bool:
     from reviewgen.training.interrupts import uninterrupted  # torch: a second or two
     from reviewgen.training.processes import TOLD
 
+    number = next(_reports)
     if str(problem).endswith(TOLD):
         return False
     if not _has_store_of_launcher():
         _join(_JOINING)
-    here = f"said on {os.environ.get('GROUP_RANK')}"
+    here = f"said {number} on {os.environ.get('GROUP_RANK')}"
     with uninterrupted():  # the launcher may be ending this process because another one has ended
         if isinstance(problem, ProcessLost):
             return os.environ.get("LOCAL_RANK", "0") == "0" and not _happens(here)
         _count(here)
-        return _count(hashlib.sha256(str(problem).encode()).hexdigest()) == 1
+        return _count(f"said {number}: {hashlib.sha256(str(problem).encode()).hexdigest()}") == 1
 
 
 def leave() -> None:
-    """End together with the other processes, which may not be connected yet and would wait for this one; alone, do nothing."""
-    if count_processes() == 1:
-        return
+    """End together with the other processes, which may not be connected yet and would wait for this one."""
     with suppress(*_NO_STORE, KeyboardInterrupt):
         if _join(_JOINING) and not _has_store_of_launcher():
             store = _store()
