@@ -1,7 +1,8 @@
 """``<out>.run``, the folder beside the output while a run trains: what decides the run, and its checkpoints.
 
 An interrupted run resumes from its last checkpoint, and only with the same preset, settings, seed, length and corpus: on request,
-or by itself where the launcher restarts lost processes; one that had saved its model by then is over. A folder that an interrupted run has left is never overwritten silently.
+or by itself where the launcher restarts lost processes; one that had saved its model by then is over. A folder that an
+interrupted run has left is never overwritten silently.
 The folder is removed when the model is saved.
 """
 

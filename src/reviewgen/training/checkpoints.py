@@ -130,8 +130,8 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Save the state after a step. If that fails, or the file would be too large to be read again, a note says so, and the run
-        continues with the checkpoints it has.
+        """Save the state after a step. If that fails, or could not be read again, a note says so, and the run continues with the
+        checkpoints it has.
         """
         start = time.monotonic()
         packed, tensors = pack({"state": state, "beside": dict(self.snapshot())})  # saved keys, which do not change
