@@ -5,16 +5,20 @@ input is opened here, other than those in the folder of a model. Standard librar
 """
 
 import errno
+import io
+import logging
 import os
 import select
 import stat
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 __all__ = ["is_pipe", "open_input"]
 
-_SECONDS = 30.0  # until the first byte
+_SECONDS = 30.0  # until something opens a pipe for writing
+_NOTE_SECONDS = 5.0  # until a warning says what is waited for
+_logger = logging.getLogger("reviewgen")
 _POLL = 200  # milliseconds; between two of them an interrupt is handled
 
 
@@ -22,8 +26,8 @@ def open_input(file: Path) -> IO[bytes]:
     """Open a file, a pipe or a terminal for reading from its beginning to its end; a pipe cannot be read twice.
 
     Raises:
-        OSError: It cannot be read, is a device, or is a pipe that nothing has been written to in 30 seconds. Its ``strerror`` is
-            the part of a sentence that says so.
+        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. Its ``strerror``
+            is the part of a sentence that says so.
     """
     mode = file.stat().st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # opening a folder says that it is one
@@ -32,12 +36,18 @@ def open_input(file: Path) -> IO[bytes]:
     try:
         if not stat.S_ISFIFO(mode) and not os.isatty(handle):
             raise OSError(errno.EINVAL, "it is a device, not a file")
-        _wait_for_input(handle)
-        os.set_blocking(handle, True)
-        return os.fdopen(handle, "rb")
+        raw = _Pipe(handle)
     except BaseException:
         os.close(handle)
         raise
+    pipe = io.BufferedReader(raw)
+    try:
+        _wait_for_input(raw, pipe, file)
+    except BaseException:
+        pipe.close()
+        raise
+    os.set_blocking(handle, True)
+    return pipe
 
 
 def is_pipe(file: Path) -> bool:
@@ -49,9 +59,30 @@ def is_pipe(file: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _wait_for_input(handle: int) -> None:
-    poll, deadline = select.poll(), time.monotonic() + _SECONDS
-    poll.register(handle, select.POLLIN)
+class _Pipe(io.FileIO):
+    """A pipe.
+
+    Attributes:
+        has_writer: Whether a process had it open for writing, or had left something in it, when it was last read.
+    """
+
+    has_writer = False
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)  # None if there is a writer, and nothing to read yet
+        self.has_writer = count != 0
+        return count
+
+
+def _wait_for_input(raw: _Pipe, pipe: io.BufferedReader, file: Path) -> None:
+    """Wait until there is something to read, or the writer has closed the pipe: as long as there is a writer, else for a time."""
+    poll, start, is_noted = select.poll(), time.monotonic(), False
+    poll.register(raw, select.POLLIN)
     while not poll.poll(_POLL):
-        if time.monotonic() > deadline:
-            raise TimeoutError(errno.ETIMEDOUT, f"nothing was written to this pipe in {_SECONDS:g} seconds")
+        pipe.peek(1)  # keeps what arrives just now
+        seconds = time.monotonic() - start
+        if not raw.has_writer and seconds > _SECONDS:
+            raise TimeoutError(errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_SECONDS:g} seconds")
+        if seconds > _NOTE_SECONDS and not is_noted:
+            _logger.warning("Waiting until something %s %s ...", "is written to" if raw.has_writer else "opens", file)
+            is_noted = True
