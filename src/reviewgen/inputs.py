@@ -33,16 +33,16 @@ def open_input(file: Path) -> IO[bytes]:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # opening a folder says that it is one
         return file.open("rb")
     handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISFIFO(mode) and not os.isatty(handle):
-            raise OSError(errno.EINVAL, "it is a device, not a file")
-        raw = _Pipe(handle)
-    except BaseException:
+    if not stat.S_ISFIFO(mode) and not os.isatty(handle):
         os.close(handle)
-        raise
+        raise OSError(errno.EINVAL, "it is a device, not a file")
+    raw = _Pipe(handle)
     pipe = io.BufferedReader(raw)
+    poll, start, is_noted = select.poll(), time.monotonic(), False
+    poll.register(handle, select.POLLIN)
     try:
-        _wait_for_input(raw, pipe, file)
+        while not poll.poll(_POLL) and not pipe.peek(1):  # which keeps what arrives just now
+            is_noted = _wait_on(raw, file, time.monotonic() - start, is_noted)
     except BaseException:
         pipe.close()
         raise
@@ -74,15 +74,14 @@ class _Pipe(io.FileIO):
         return count
 
 
-def _wait_for_input(raw: _Pipe, pipe: io.BufferedReader, file: Path) -> None:
-    """Wait until there is something to read, or the writer has closed the pipe: as long as there is a writer, else for a time."""
-    poll, start, is_noted = select.poll(), time.monotonic(), False
-    poll.register(raw, select.POLLIN)
-    while not poll.poll(_POLL):
-        pipe.peek(1)  # keeps what arrives just now
-        seconds = time.monotonic() - start
-        if not raw.has_writer and seconds > _SECONDS:
-            raise TimeoutError(errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_SECONDS:g} seconds")
-        if seconds > _NOTE_SECONDS and not is_noted:
-            _logger.warning("Waiting until something %s %s ...", "is written to" if raw.has_writer else "opens", file)
-            is_noted = True
+def _wait_on(pipe: _Pipe, file: Path, seconds: float, is_noted: bool) -> bool:
+    """Go on waiting for a pipe, as long as it has a writer, else for a time; return whether a note has said so.
+
+    Raises:
+        TimeoutError: Nothing has opened it for writing in that time.
+    """
+    if not pipe.has_writer and seconds > _SECONDS:
+        raise TimeoutError(errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_SECONDS:g} seconds")
+    if seconds > _NOTE_SECONDS and not is_noted:
+        _logger.warning("Waiting until something %s %s ...", "is written to" if pipe.has_writer else "opens", file)
+    return seconds > _NOTE_SECONDS
