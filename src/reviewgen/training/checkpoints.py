@@ -183,7 +183,8 @@ class Checkpoints:
         except ValueError as error:
             raise StorageError(f"{self._step_folder(step) / _REST} cannot be saved: {error}.") from None
         contents = {_TENSORS: save(dict(tensors)), _REST: rest}
-        contents[_DIGESTS] = dump_json({name: _digest(content) for name, content in contents.items()})
+        digests = {name: _digest(content) for name, content in contents.items()}
+        contents[_DIGESTS] = dump_json(digests).rstrip()  # so that it is damaged wherever it is cut
         with new_folder(self._step_folder(step)) as scratch:
             for name, content in contents.items():
                 self.write(scratch / name, content)
