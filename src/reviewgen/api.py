@@ -118,7 +118,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     """
     from reviewgen.compiled.notice import compiling_notice
     from reviewgen.config import refuse_unknown_options
-    from reviewgen.errors import ConfigError, quoted
+    from reviewgen.errors import AlreadyTrained, ConfigError, quoted
     from reviewgen.runs import TrainingRun
     from reviewgen.runs.options import TrainOptions
     from reviewgen.runs.progress import open_view
@@ -130,8 +130,11 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
     run = TrainingRun(start, source, **options)
     view = open_view(run, progress)
     with compiling_notice.silenced():
-        with view.phase("Reading ..."):
-            run.read()
+        try:
+            with view.phase("Reading ..."):
+                run.read()
+        except AlreadyTrained:  # and the launcher has restarted the job
+            return load(Path(options["out"]))
         with view.phase("Training the tokenizer and encoding the texts ..."):
             run.tokenize()
         try:

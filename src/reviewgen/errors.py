@@ -19,6 +19,7 @@ public function adds what the user passed in. This module imports nothing else o
     ├── NotADistribution       a model without normalised probabilities cannot be evaluated
     ├── BundleError            a saved model is damaged, incomplete, or has an unknown schema
     │   └── OutputExists       the output folder or file already exists                      (also a FileExistsError)
+    │       └── AlreadyTrained    a restarted training had saved its model before
     ├── StorageError           the disk is full, or a path is not writable                   (also an OSError)
     ├── WorkerError            a worker process was killed, or failed
     ├── HubError               the Hugging Face Hub was not reached, or refused the request
@@ -35,6 +36,7 @@ from itertools import accumulate, islice
 from typing import Any
 
 __all__ = [
+    "AlreadyTrained",
     "BrokenPlugin",
     "BundleError",
     "CheckpointError",
@@ -137,6 +139,10 @@ class BundleError(ReviewgenError):
 
 class OutputExists(BundleError, FileExistsError):
     """The output folder or file already exists."""
+
+
+class AlreadyTrained(OutputExists):
+    """A training that the launcher has restarted had saved its model before: there is nothing left to do."""
 
 
 class StorageError(ReviewgenError, OSError):

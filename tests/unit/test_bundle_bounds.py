@@ -11,8 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import reviewgen
+from reviewgen.bundle import read, write
 from reviewgen.errors import BundleError, ConfigError
-from tests.unit.fakes import NGRAM, train_tiny
+from reviewgen.runs import record
+from tests.unit.fakes import GRU, NGRAM, TEXTS, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,44 @@ def test_defaults_that_cannot_be_loaded_are_not_saved(saved: Path, tmp_path: Pat
         with pytest.raises(ConfigError, match=said):
             model.save_generation_config(tmp_path / "new", **settings)
     assert len(model.generate("the ", max_new_tokens=3, num_return_sequences=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("training.json", {"words": "x" * (1 << 24)}, "it would be larger than 16 MB"),
+        ("training.json", {"empty": [[]] * 4_000_001}, "it has more than 4,000,000 values"),
+        ("training.json", {"seconds": float("nan")}, "Out of range float values are not JSON compliant"),
+        ("README.md", "x" * (1 << 20) + "x", "it would be larger than 1 MB"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_saved(saved: Path, tmp_path: Path, name: str, change: Any, said: str) -> None:
+    model = reviewgen.load(saved)
+    if name == "README.md":
+        model.bundle.card = change
+    else:
+        model.bundle.training = {**model.training, **change}
+    with pytest.raises(BundleError, match=rf"^{name} of the model cannot be saved: {said}"):
+        model.save_pretrained(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_the_curves_of_a_long_training_are_thinned_until_they_can_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in (record, write, read):
+        monkeypatch.setattr(room, "MAX_RECORD", 20_000)
+    settings = {"batch_size": 4, "bptt": 8, "evaluations": 100, "copy_tokens": 0}
+    run = reviewgen.TrainingRun("gru-char", TEXTS, steps=150, out=tmp_path / "long", training=settings, model=GRU["model"])
+    run.read()
+    run.tokenize()
+    steps = [report.step for report in run if report.evaluation]
+    model = run.finish()
+    kept = reviewgen.load(tmp_path / "long").training
+    assert kept == model.training and len((tmp_path / "long/training.json").read_bytes()) <= 20_000
+    evaluated = [each["step"] for each in kept["evaluations"]]
+    assert len(steps) > 50 > len(evaluated) > 4 and set(evaluated) < set(steps)
+    assert evaluated[0] == steps[0] and evaluated[-3:] == steps[-3:]
+    best = max(each["step"] for each in run.facts()["evaluations"] if each["is_best"])
+    assert best in evaluated and kept["curve"]["step"][-1] == 150
+    assert not (tmp_path / "long.run").exists()

@@ -188,3 +188,24 @@ def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: pytest.Monke
     drawn = draw(first)
     assert drawn == draw(same) and drawn[0] != draw(other)[0] and draw(first)[0] != drawn[0]
     assert torch.equal(outside.get_state(), before)
+
+
+def test_a_stream_is_resumed_with_the_states_of_its_own_devices() -> None:
+    """CUDA's and MPS's generators have states of different lengths; earlier versions saved them as a list."""
+    cpu, cuda, mps = IsolatedRng(5).states["cpu"], torch.ones(16, dtype=torch.uint8), torch.ones(44, dtype=torch.uint8)
+
+    def resumed(states: Any) -> dict[str, torch.Tensor]:
+        rng = IsolatedRng(0)
+        rng.states["cuda"] = torch.zeros_like(cuda)
+        rng.resume(states)
+        return rng.states
+
+    for states, drawn in (
+        ({"cpu": cpu, "mps": mps}, torch.zeros_like(cuda)),
+        ({"cpu": cpu, "cuda": cuda}, cuda),
+        ([cpu, mps], torch.zeros_like(cuda)),
+        ([cpu, cuda], cuda),
+        ([cpu], torch.zeros_like(cuda)),
+    ):
+        now = resumed(states)
+        assert list(now) == ["cpu", "cuda"] and now["cpu"].equal(cpu) and now["cuda"].equal(drawn)

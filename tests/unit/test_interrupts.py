@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import reviewgen
+from reviewgen import inputs
 from tests.forked import run_python
 
 TEXTS = [f"The {noun} was good {i}." for noun in ("food", "band") for i in range(12)]
@@ -89,8 +91,7 @@ def test_pipes_are_sources(folder: Path) -> None:
     assert device.returncode == 1 and "is a device" in device.stderr
 
 
-def test_a_pipe_that_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reviewgen import inputs
+def test_a_pipe_that_nothing_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reviewgen.cli.sampling import read_prompts
     from reviewgen.receipts import read_receipts
     from reviewgen.serving.keys import read_keys
@@ -105,8 +106,34 @@ def test_a_pipe_that_nothing_is_written_to(tmp_path: Path, monkeypatch: pytest.M
         "--api-key-file": lambda: read_keys(fifo),
     }
     for read in readers.values():
-        with pytest.raises(reviewgen.ReviewgenError, match="nothing was written to this pipe"):
+        with pytest.raises(reviewgen.ReviewgenError, match="nothing has opened this pipe for writing"):
             read()
+
+
+def test_a_pipe_is_waited_for_as_long_as_it_has_a_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inputs, "_SECONDS", 0.2)
+    monkeypatch.setattr(inputs, "_NOTE_SECONDS", 0.4)
+    fifo, content = tmp_path / "fifo", b"12345" * 30_000
+    os.mkfifo(fifo)
+
+    def write_late(parts: list[bytes]) -> None:
+        with fifo.open("wb", buffering=0) as file:
+            for part in parts:
+                time.sleep(1.2)
+                file.write(part)
+
+    for parts in ([content[:1], content[1:]], [b""]):
+        writer = threading.Thread(target=write_late, args=[parts])
+        writer.start()
+        with inputs.open_input(fifo) as stream:
+            assert stream.read() == b"".join(parts)
+        writer.join()
+    notes = [record.getMessage() for record in caplog.records]
+    assert notes == [f"Waiting until something is written to {fifo} ..."] * 2
+    with pytest.raises(TimeoutError, match=r"nothing has opened this pipe for writing in 0\.2 seconds"):
+        inputs.open_input(fifo)
 
 
 def test_a_file_that_is_read_twice_is_not_a_pipe(tmp_path: Path) -> None:

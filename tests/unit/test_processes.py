@@ -17,7 +17,7 @@ from filelock import FileLock
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import ProcessLost
+from reviewgen.errors import ProcessLost, TrainingError
 from reviewgen.training import connections, processes
 from reviewgen.training.connections import connection_errors
 from reviewgen.training.interrupts import Interrupts, deferred
@@ -302,6 +302,20 @@ def test_one_process_has_nothing_to_exchange() -> None:
     with pytest.raises(ZeroDivisionError), alone.main_process_first():
         _ = 1 / 0
     alone.close()
+
+
+def test_processes_of_other_code_have_other_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them sees the facts of both, of which one has fewer."""
+    facts = [{"the seed": 1, "the preset": "gru-char", "settings": {"bptt": 8}}, {"the seed": 1, "the preset": "gru-word"}]
+    everyone: list[Any] = []
+    monkeypatch.setattr(Processes, "all_gather_object", lambda self, value: everyone.append(value) or [value])
+    for each in facts:
+        Processes().refuse_differences(each)
+    monkeypatch.setattr(Processes, "all_gather_object", lambda self, value: everyone)
+    with pytest.raises(TrainingError, match=r"different settings: the preset, settings\. Run the same command everywhere"):
+        Processes(0, 2).refuse_differences(facts[0])
+    with pytest.raises(ProcessLost, match="The main process has failed"):
+        Processes(1, 2).refuse_differences(facts[1])
 
 
 def test_processes_of_a_machine_find_one_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.preparation import job
 from tests.unit.fakes import run_command
 from tests.unit.test_prepare import SMALL, facts_of, files_of, texts, write_csv
 
@@ -84,6 +85,36 @@ def test_the_commands_from_url_to_url(bucket, local, tmp_path, monkeypatch, caps
     assert first.generate_one(do_sample=False, words="any") == second.generate_one(do_sample=False, words="any")
     status, _, problem = run_command(monkeypatch, capsys, *words)
     assert status == 1 and "is a token store already" in problem
+
+
+def test_no_working_folder_is_left_beside_a_store_at_a_url(local, tmp_path, monkeypatch):
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path))
+    source, finish = str(local.parent / "0.csv"), {"failed": (job, "upload_store"), "killed": (job.WorkFolder, "remove")}
+    for name, (place, function) in finish.items():
+        url = f"memory://left-{name}/store"
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(place, function, lambda *_: 1 / 0)
+            reviewgen.prepare(source, preset="gru-char", out=url)
+        assert len(list(tmp_path.glob("preparing-*"))) == 1
+        if name == "failed":
+            reviewgen.prepare(source, preset="gru-char", out=url)
+        else:  # it was killed after the upload
+            with pytest.raises(DataError, match="is a token store already"):
+                reviewgen.prepare(source, preset="gru-char", out=url)
+        assert not list(tmp_path.glob("preparing-*")), name
+        assert reviewgen.train("gru-char", url, steps=1, model={"hidden_size": 8}, progress=False)
+
+
+def test_the_working_folder_of_other_texts_is_kept(local, tmp_path, monkeypatch):
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path))
+    source, url = str(local.parent / "0.csv"), "memory://other-texts/store"
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(job, "upload_store", lambda *_: 1 / 0)
+        reviewgen.prepare(source, preset="gru-char", out=url)
+    put(f"{url}/store.json", b"{}")
+    with pytest.raises(DataError, match="is a token store already"):
+        reviewgen.prepare(source, preset="gru-char", out=url)
+    assert (next(tmp_path.glob("preparing-*")) / "store/store.json").exists()
 
 
 def test_what_reads_texts_refuses_a_store(local):

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import CheckpointError, ProcessLost
+from reviewgen.errors import CheckpointError, OutputExists, ProcessLost
 from reviewgen.preparation.prepare import prepare_store
 from reviewgen.training import checkpoints
 from reviewgen.training.loop import Loop
@@ -26,10 +26,9 @@ NGRAM = {"order": 4}
 SCRIPT = """
 import importlib, json, os, signal, sys
 from pathlib import Path
-from reviewgen import TrainingRun
 from reviewgen.cli import main
 from reviewgen.preparation import run
-from reviewgen.training import checkpoints, loop
+from reviewgen.training import checkpoints, count_group, loop
 from reviewgen_ngram.model import Ngram
 
 rank, restarts = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -48,8 +47,7 @@ def killed_at(function, nth, is_wanted):
     return called
 
 def command(*words):
-    out = Path(words[words.index("--out") + 1])
-    if out.exists():  # of an earlier try
+    if words[0] == "prepare" and Path(words[-1]).exists():  # of an earlier try
         return
     sys.argv[1:] = words
     try:
@@ -69,11 +67,13 @@ gru = ["train", "gru-char", "--data", "store", "--steps", "30", *own]
 run._clean = killed_at(run._clean, 3, restarts == 0)
 command("prepare", "reviews.txt", "--preset", "gru-char", "--out", "store")
 plain = loop.Loop.train_step
+loop.Loop.train_step = killed_at(plain, 5, restarts == 1)  # before the first checkpoint
 command(*gru, "--out", "whole")
-loop.Loop.train_step = killed_at(plain, 12, restarts == 1)
+loop.Loop.train_step = killed_at(plain, 12, restarts == 2)
 command(*gru, "--out", "gru", *setting("training", checkpoint_seconds=1e-9))
 loop.Loop.train_step = plain
-Ngram.observe = killed_at(Ngram.observe, 100, restarts == 2)
+Ngram.observe = killed_at(Ngram.observe, 100, restarts == 3)
+count_group._pieces = killed_at(count_group._pieces, 2, restarts == 4)  # it is sending, and the other one as well
 ngram = ["train", "ngram-char", "--data", "reviews.txt", *setting("model", order=4), *setting("training", novelty="none")]
 command(*ngram, "--out", "ngram")
 """
@@ -81,7 +81,7 @@ command(*ngram, "--out", "ngram")
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run the script in two processes of which one is killed three times, once for all workers of pytest-xdist."""
+    """Run the script in two processes of which one is killed five times, once for all workers of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "restarted"
     with FileLock(f"{folder}.lock"):
@@ -92,7 +92,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
             (folder / "small.json").write_text(json.dumps(SMALL))
             own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
             own |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else a restarted process finds addresses of the ended ones
-            command = [*launcher(2), "--max_restarts", "3", "--rdzv_backend", "c10d", "script.py"]
+            command = [*launcher(2), "--max_restarts", "5", "--rdzv_backend", "c10d", "script.py"]
             done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=400)
             (folder / "done.json").write_text(json.dumps([done.returncode, done.stderr]))
     status, said = json.loads((folder / "done.json").read_text())
@@ -102,6 +102,35 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_the_job_ends_well(launched: Any) -> None:
     assert launched.status == 0, launched.said
     assert not list(launched.folder.glob("*.run")) and not list(launched.folder.glob("*.partial"))
+
+
+def test_a_training_that_was_saved_before_a_restart_is_over(launched: Any) -> None:
+    said = "whole was saved before: it was trained with the same settings, on the same texts."
+    assert launched.said.count(said) == 3  # after the third restart and the later ones
+    assert launched.said.count("gru was saved before") == 2
+
+
+def test_a_training_without_a_checkpoint_starts_again(launched: Any) -> None:
+    assert "There is no checkpoint yet: the same command starts again." in launched.said
+
+
+def test_a_saved_model_of_another_run_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+
+    def train(texts: Any = TEXTS, **model: Any) -> Any:
+        settings = {"novelty": "none", "copy_tokens": 0}
+        options: Any = {"out": tmp_path / "model", "model": model, "training": settings, "progress": False}
+        return reviewgen.train("ngram-char", texts, **options)
+
+    trained = train(order=3).score(TEXTS[0])
+    assert train(order=3).score(TEXTS[0]) == trained
+    with pytest.raises(OutputExists, match=r"model already exists\. Give another folder, or remove it first\."):
+        train(order=2)
+    with pytest.raises(OutputExists, match="was trained on other texts"):
+        train([*TEXTS, "Another text."], order=3)
+    monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
+    with pytest.raises(OutputExists, match="already exists"):
+        train(order=3)
 
 
 def test_a_training_goes_on_from_its_last_checkpoint(launched: Any) -> None:

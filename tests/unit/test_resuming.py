@@ -451,6 +451,20 @@ def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
     assert said[11][0] in run.finish().training["notes"]
 
 
+def test_a_checkpoint_that_could_not_be_read_again_is_not_saved(tmp_path, monkeypatch):
+    run, said = start(tmp_path / "m"), {}
+    for report in run:
+        monkeypatch.setattr(checkpoints, "MAX_VOCABULARY", 1 << (10 if report.step in (10, 11, 12) else 26))
+        said |= {report.step: report.notes} if report.notes else {}
+        if report.step == 13:
+            assert run._run_folder.checkpoints.steps() == [8, 9]
+            break
+    note = (
+        f"No checkpoint at step 10: {tmp_path / 'm.run'}/step-00000010/state.json cannot be saved: it would be larger than 0 MB."
+    )
+    assert said == {11: (f"{note} Training continues; the last checkpoint is of step 9.",)}
+
+
 def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path):
     first = start(tmp_path / "m")
     reports = iter(first)

@@ -177,7 +177,7 @@ def test_a_schema_may_be_a_pipe(model, tmp_path, monkeypatch):
     assert read_schema(pipe, model.conditions, {}).draw(1, 1) == {"stars": 5}
     writer.join()
     monkeypatch.setattr("reviewgen.inputs._SECONDS", 0.2)
-    with pytest.raises(DataError, match="nothing was written to this pipe"):
+    with pytest.raises(DataError, match=r"nothing has opened this pipe for writing in 0\.2 seconds"):
         read_schema(pipe, model.conditions, {})
 
 

@@ -11,7 +11,8 @@ from reviewgen.errors import ConfigError, DataError, OutputExists
 from reviewgen.lock import Lock
 from reviewgen.partial import PartialFolder
 from reviewgen.writing import evaluating, judging, table
-from tests.unit.fakes import run_command
+from reviewgen.writing.inputs import identify_source
+from tests.unit.fakes import NGRAM, run_command, train_tiny
 from tests.unit.test_writing import REVIEWS, SHORT, files_of, rows_of, saved_model
 
 
@@ -73,6 +74,32 @@ def test_other_texts_under_the_same_name_are_not_taken_for_the_old_ones(model, t
     reviewgen.score_dataset(model, ["one text"], out=tmp_path / "l")
     with pytest.raises(OutputExists):
         reviewgen.score_dataset(model, ["two text"], out=tmp_path / "l")
+
+
+def test_a_large_file_that_was_changed_in_its_middle_is_other_texts(model, tmp_path):
+    file, lines = tmp_path / "texts.txt", ["a plain text of forty characters or so."] * 80_000
+    file.write_text("\n".join(lines))
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join([*lines[:40_000], lines[0].replace("plain", "other"), *lines[40_001:]]))
+    assert file.stat().st_size == other.stat().st_size > 3 << 20
+    assert identify_source(file) != identify_source(other)
+    shutil.copy(file, other)
+    assert identify_source(file) == identify_source(other)
+
+
+def test_a_condition_of_equal_texts_that_was_changed_is_noticed(model, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text("\n".join(map(json.dumps, REVIEWS[:6])))
+    reviewgen.score_dataset(model, file, out=tmp_path / "s", text_column="text")
+    before = files_of(tmp_path / "s")
+    changed = [review | {"stars": 6 - review["stars"]} for review in REVIEWS[:6]]
+    file.write_text("\n".join(map(json.dumps, changed)))
+    assert file.stat().st_size == len("\n".join(map(json.dumps, REVIEWS[:6])))
+    with pytest.raises(ConfigError, match=r"texts differ\. Remove that folder"):
+        reviewgen.score_dataset(model, file, out=tmp_path / "s", text_column="text")
+    assert files_of(tmp_path / "s") == before
+    reviewgen.score_dataset(model, file, out=tmp_path / "t", text_column="text")
+    assert [row["bits"] for row in rows_of(tmp_path / "t")] != [row["bits"] for row in rows_of(tmp_path / "s")]
 
 
 def test_texts_that_are_no_files_are_judged_anew(model, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ import contextlib, importlib, io, json, os, signal, sys, time
 import reviewgen
 from reviewgen.cli import main
 from reviewgen.errors import ReviewgenError
-from reviewgen.writing import parts, evaluating
+from reviewgen.writing import evaluating, judging, parts
 
 rank, (small, generated, judged) = int(os.environ["RANK"]), json.load(open("settings.json"))
 for name, value in small.items():
@@ -48,6 +48,9 @@ def counted(part, rows):
     write(part, rows)
 
 parts.TextPart.write = counted
+
+def damaged(file):
+    raise ValueError("it is larger than 1 MB")
 
 def command(name, *words):
     sys.argv[1:] = words
@@ -73,6 +76,10 @@ command("other", "generate", "./model", "-n", "66", "--out", "many/few", "--seed
 command("different", "generate", "./model", "-n", str(5 + (rank == 1)), "--out", "many/different")
 command("models", "generate", "./model2" if rank == 2 else "./model", "-n", "5", "--out", "many/models")
 command("one", "generate", "./model", "-n", "5", "--out", "many/one", *["--temperature", "-1"][: 2 * (rank == 2)])
+read_json = judging.read_json
+judging.read_json = damaged if rank == 2 else read_json
+command("damaged", "score", "./model", "--data", "reviews.jsonl", "--text-column", "text", "--out", "many/damaged")
+judging.read_json = read_json
 command("nowhere", "generate", "./model", "-n", "5")
 command("no table", "score", "./model", "--data", "reviews.jsonl")
 command("descriptor", "evaluate", "./model", "--data", "/dev/fd/0")
@@ -166,6 +173,14 @@ def test_a_mistake_is_said_once_and_ends_all(name, speaker, problem, launched, f
     assert [bool(each) for each in said] == [rank == speaker for rank in range(3)]
     assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
     assert name == "other" or not list((folder / "many").glob(f"{name}*"))
+
+
+def test_sums_that_one_process_cannot_read_end_all(launched):
+    said = [facts["damaged"]["stderr"] for facts in launched.facts]
+    assert [facts["damaged"]["status"] for facts in launched.facts] == [1, 1, 1]
+    assert "error" not in said[0] + said[1]
+    place = "many/damaged.partial"
+    assert said[2] == f"error: {place}/sums/0 is damaged: it is larger than 1 MB. Remove {place} to start over.\n"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Writes a bundle as a folder that appears whole or not at all. Needs torch."""
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -34,7 +33,16 @@ from reviewgen.bundle.manifest import SavedFile, changing, digest_files, read_ma
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
-from reviewgen.config import GenerationConfig, check_saved_generation, read_json, to_dict
+from reviewgen.config import (
+    MAX_RECORD,
+    MAX_SETTINGS,
+    GenerationConfig,
+    check_saved_generation,
+    dump_json,
+    encode_text,
+    read_json,
+    to_dict,
+)
 from reviewgen.errors import BundleError, ConfigError, OutputExists, StorageError, quoted, storage_errors
 from reviewgen.lexicon import write_lexicon
 from reviewgen.novelty import Index, write_index
@@ -77,6 +85,7 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
         OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model, or has other files.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
+        BundleError: A file would be too large to be read again.
         BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
     """
     with _new_model_folder(folder, overwrite) as scratch, safetensors_errors():
@@ -195,7 +204,7 @@ def _replace_defaults(folder: Path, names: Collection[str], generation: Generati
     scratch = folder / SCRATCH
     with storage_errors(folder):
         try:
-            write_file(scratch, _to_json(to_dict(generation)).encode("utf-8"))
+            write_file(scratch, dump_json(to_dict(generation)))
             new = digest_files(folder, [SCRATCH])[SCRATCH]
             write_manifest(folder, names, {GENERATION: new})
         except BaseException:
@@ -305,8 +314,9 @@ def _write_files(bundle: Bundle, folder: Path, dtype: str) -> None:
         file.chmod(default_mode())  # the library leaves them readable by their owner only
     _write_json(folder / CONFIG, _config_json(bundle, tokenizer_files))
     _write_json(folder / GENERATION, to_dict(bundle.generation))
-    _write_json(folder / TRAINING, bundle.training)
-    (folder / CARD).write_text(bundle.card, encoding="utf-8", errors="backslashreplace")
+    _write_json(folder / TRAINING, bundle.training, MAX_RECORD)
+    with _bounds(folder / CARD):
+        (folder / CARD).write_bytes(encode_text(bundle.card))
 
 
 def _with_fingerprint(index: Index, bundle: Bundle) -> Index:
@@ -405,9 +415,19 @@ def _plugin_facts(plugin: Plugin) -> dict[str, str]:
     return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version}
 
 
-def _write_json(file: Path, value: Any) -> None:
-    file.write_text(_to_json(value), encoding="utf-8", errors="backslashreplace")  # a lone surrogate becomes JSON's own escape
+def _write_json(file: Path, value: Any, max_bytes: int = MAX_SETTINGS) -> None:
+    with _bounds(file):
+        file.write_bytes(dump_json(value, max_bytes))
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+@contextlib.contextmanager
+def _bounds(file: Path) -> Iterator[None]:
+    """Turn the error about a file that could not be read again into a sentence.
+
+    Raises:
+        BundleError: It is too large, or has a number that is NaN or infinite.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise BundleError(f"{file.name} of the model cannot be saved: {error}.") from None

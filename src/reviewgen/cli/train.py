@@ -11,6 +11,7 @@ import typer
 
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
+from reviewgen.errors import AlreadyTrained
 from reviewgen.interrupts import INTERRUPTED, begin
 
 if TYPE_CHECKING:
@@ -101,7 +102,11 @@ def train(
     notes.quiet = os.environ.get("RANK", "0") != "0"  # under a launcher, the other processes print nothing
     run = _make(make_run, out)
     begin()
-    _prepare(run)
+    try:
+        _prepare(run)
+    except AlreadyTrained as finished:
+        _report_finished(finished, out, as_json=as_json)
+        return
     model = _train(run)
     is_first = process_state().is_main_process
     if as_json and is_first:
@@ -110,6 +115,19 @@ def train(
         _print_result(run, model.training, out)
     has_lost = model.training["stopped"] == StopReason.PROCESS_ENDED.value
     sys.exit(INTERRUPTED if run.is_interrupted else int(has_lost))
+
+
+def _report_finished(finished: AlreadyTrained, out: Path, *, as_json: bool) -> None:
+    """Say that a job that was restarted has nothing left to do."""
+    from reviewgen.training import process_state
+
+    note(str(finished))
+    if as_json and process_state().is_main_process:
+        from reviewgen.bundle.layout import TRAINING
+        from reviewgen.config import MAX_RECORD, read_json
+
+        training = read_json(out / TRAINING, MAX_RECORD)
+        print_json(training | (training["held_out"] or {}) | {"out": str(out)})
 
 
 def _make(make_run: Callable[[], "TrainingRun"], out: Path) -> "TrainingRun":

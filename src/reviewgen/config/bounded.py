@@ -1,4 +1,5 @@
 """Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much memory is used for them.
+What is written is held to the same bounds, so that it can be read again.
 
     MAX_SETTINGS    bytes of settings, cards and other small files
     MAX_RECORD      bytes of the record of a training, and of what grows with its length
@@ -13,7 +14,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "MAX_RECORD", "MAX_SETTINGS", "MAX_VALUES", "MAX_VOCABULARY", "parse_json", "read_json", "read_text"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_RECORD",
+    "MAX_SETTINGS",
+    "MAX_VALUES",
+    "MAX_VOCABULARY",
+    "dump_json",
+    "encode_text",
+    "parse_json",
+    "read_json",
+    "read_text",
+]
 
 MAX_SETTINGS, MAX_RECORD, MAX_VOCABULARY = 1 << 20, 1 << 24, 1 << 26
 MAX_DEPTH = 64
@@ -58,8 +70,7 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: It is not JSON, is nested too deeply, has too many values, or a number is NaN, infinite or of too many digits.
     """
-    if sum(map(text.count, ",[{")) > MAX_VALUES:
-        raise ValueError(f"it has more than {MAX_VALUES:,} values")
+    _refuse_many(text)
     try:
         value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float)
     except RecursionError:
@@ -70,6 +81,34 @@ def parse_json(text: str) -> Any:
         if not level:
             return value
     raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def encode_text(text: str, max_bytes: int = MAX_SETTINGS) -> bytes:
+    r"""Return a text in UTF-8 that ``read_text`` accepts; a lone surrogate becomes an escape, as JSON writes it.
+
+    Raises:
+        ValueError: It is larger than ``max_bytes``.
+    """
+    content = text.encode("utf-8", "backslashreplace")
+    if len(content) > max_bytes:
+        raise ValueError(f"it would be larger than {max_bytes >> 20} MB")
+    return content
+
+
+def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None = 2) -> bytes:
+    """Return a value as JSON that ``read_json`` accepts.
+
+    Raises:
+        ValueError: It is larger than ``max_bytes``, has too many values, or a number is NaN or infinite.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    _refuse_many(text)
+    return encode_text(text, max_bytes)
+
+
+def _refuse_many(text: str) -> None:
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES:,} values")
 
 
 def _containers(values: Iterable[Any]) -> list[Any]:

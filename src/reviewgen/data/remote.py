@@ -14,7 +14,7 @@ from reviewgen.data.urls import is_url, open_url, url_errors
 from reviewgen.errors import DataError, storage_errors
 from reviewgen.scratch import NEW, remove_abandoned, scratch_folder
 
-__all__ = ["cached_folder", "fetch_store", "locate_store", "refuse_existing_url", "upload_store"]
+__all__ = ["cached_folder", "fetch_store", "is_uploaded", "locate_store", "refuse_existing_url", "upload_store"]
 
 _SCRATCH = "fetching-"
 
@@ -86,6 +86,20 @@ def refuse_existing_url(url: str) -> None:
         system, path = open_url(url.rstrip("/"))
         if _has_store(system, path):
             raise DataError(f"{url} is a token store already. Give another URL, or remove it first.")
+
+
+def is_uploaded(folder: Path, url: str) -> bool:
+    """Return whether there is a token store at a URL, and the one in a folder, if any, is the same.
+
+    Raises:
+        DataError: The URL cannot be read.
+    """
+    with url_errors(url), storage_errors(folder):
+        system, path = open_url(url.rstrip("/"))
+        if not _has_store(system, path):
+            return False
+        file = folder / STORE_FILE
+        return not file.exists() or bool(system.cat_file(f"{path}/{STORE_FILE}", end=MAX_RECORD + 1) == file.read_bytes())
 
 
 def upload_store(folder: Path, url: str) -> None:

@@ -4,13 +4,15 @@ Text is read by ``documents``, csv by ``delimited``, parquet by ``parquet``, JSO
 ``json_records``.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.data.cleaning import hash_text
+import xxhash
+
 from reviewgen.data.delimited import read_rows, row_spans
 from reviewgen.data.documents import read_texts
 from reviewgen.data.json_lines import is_json_lines, read_objects
@@ -23,7 +25,6 @@ from reviewgen.errors import DataError, first_line
 __all__ = ["Shard", "fingerprint", "raise_data_errors", "reading_error"]
 
 _PART_BYTES = 1 << 23  # of files that are worth a task
-_ENDS_BYTES = 1 << 20  # of the beginning and the end of a file that identify it
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,12 @@ class Shard:
 
 
 def fingerprint(shard: Shard) -> list[Any]:
-    """Return the size of each file, and a hash of its beginning and its end."""
+    """Return the size of each file, and a hash of its content, which is computed as fast as the file is read."""
     facts = []
     for path in map(Path, shard.paths):
-        size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(_ENDS_BYTES)
-            file.seek(max(0, size - _ENDS_BYTES))
-            facts.append([size, hash_text((head + file.read()).decode("latin-1"))])
+            digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+            facts.append([file.tell(), digest])
     return facts
 
 

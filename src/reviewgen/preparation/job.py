@@ -16,10 +16,10 @@ from typing import Any
 from reviewgen.config import to_dict
 from reviewgen.data import cache_folder
 from reviewgen.data.cleaning import hash_text
-from reviewgen.data.remote import cached_folder, refuse_existing_url, upload_store
+from reviewgen.data.remote import cached_folder, is_uploaded, refuse_existing_url, upload_store
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
-from reviewgen.errors import CheckpointError, OutputExists
+from reviewgen.errors import CheckpointError, DataError, OutputExists
 from reviewgen.partial import PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
@@ -136,16 +136,16 @@ class WorkFolder(PartialFolder):
             can_resume: Whether the source can be read again; otherwise an earlier try is removed.
 
         Raises:
-            OutputExists: The store exists already.
+            OutputExists, DataError: The store exists already.
             CheckpointError: The folder is in use, or of other settings or texts.
         """
-        if self._url is None and (self.out / STORE_FILE).is_file() and not self.store.exists():
+        if self._is_published():
             self.remove_left(facts)
         self._refuse_existing()
         before = self.acquire()
         try:
             self._refuse_existing()  # another process may have finished it before it released the lock
-        except OutputExists:
+        except (OutputExists, DataError):
             if before is None:
                 self.remove()
             raise
@@ -157,6 +157,11 @@ class WorkFolder(PartialFolder):
             )
         self.start(facts, resumes=resumes)
         return resumes
+
+    def _is_published(self) -> bool:
+        if self._url is None:
+            return (self.out / STORE_FILE).is_file() and not self.store.exists()
+        return self.folder.exists() and is_uploaded(self.store, self._url)
 
     def _refuse_existing(self) -> None:
         refuse_existing(self.out)

@@ -19,11 +19,12 @@ from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.runs.final import describe_held_out, evaluate_held_out, measure_texts
+from reviewgen.runs.finished import SETTINGS
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
-from reviewgen.runs.record import CopyRates, RunRecord, novelty_facts
+from reviewgen.runs.record import CopyRates, RunRecord, novelty_facts, thin_record
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
@@ -181,6 +182,7 @@ class BlendFit:
         return {
             **facts,
             "preset": self.plan.preset,
+            SETTINGS: self.plan.digest(),
             "budget_seconds": self.plan.length.seconds,
             "evaluation_seconds": self._evaluation_seconds(),
             "verdict": self._judge(facts["stopped"], token_copy_rate),
@@ -295,6 +297,7 @@ class BlendFit:
         parts = self.plan.parts
         models = [ReviewModel(_bundle_of(fit)) for fit in self.fits]
         bundle = make_bundle(models, self.weights, self.gate, self.weight_facts, parts.preset, parts.generation, self.facts())
+        bundle.training = thin_record(bundle.training)
         if self.plan.out is not None and process_state().is_main_process:
             if self.folder is not None:
                 self.folder.expect(bundle.training)

@@ -1,4 +1,6 @@
-"""The folder of a run that has saved its model, and was killed before it could remove the folder: it is not needed."""
+"""Runs that have saved their model: one that the launcher restarts has nothing left to do; the folder of one that was killed
+before it could remove the folder is not needed.
+"""
 
 import hashlib
 import json
@@ -10,9 +12,15 @@ from typing import Any
 from reviewgen.bundle.layout import TRAINING
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import ReviewgenError
-from reviewgen.training import Checkpoints
+from reviewgen.storage import refuse_existing
+from reviewgen.training import Checkpoints, StopReason
 
-__all__ = ["describe_result", "discard_finished", "run_folder_of"]
+__all__ = ["SETTINGS", "describe_result", "discard_finished", "find_finished", "run_folder_of"]
+
+SETTINGS = "settings_digest"
+"""Where the record of a training has the digest of what decides the run besides its corpus."""
+
+_CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 
 _logger = logging.getLogger("reviewgen")
 
@@ -41,6 +49,26 @@ def discard_finished(out: Path) -> bool:
     checkpoints.discard()
     _logger.warning("Removed %s: its run has saved the model, and was killed before it could remove it.", folder)
     return True
+
+
+def find_finished(out: Path, settings: str) -> str | None:
+    """Return the fingerprint of the corpus that a run of the same settings has trained the model in ``out`` on.
+
+    Returns:
+        None if nothing exists there.
+
+    Raises:
+        OutputExists: Something else exists there.
+        StorageError: Nothing can be written there.
+    """
+    try:
+        training = read_json(out / TRAINING, MAX_RECORD)
+        if training[SETTINGS] == settings and training["stopped"] not in _CUT_SHORT:
+            return str(training["data"]["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):  # nothing, or another thing than a model
+        pass
+    refuse_existing(out)
+    return None
 
 
 def _digest(training: Mapping[str, Any]) -> str:

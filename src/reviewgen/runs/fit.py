@@ -16,9 +16,10 @@ from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.curves import Curves
 from reviewgen.runs.final import describe_held_out, evaluate_held_out, final_split, measure_texts
+from reviewgen.runs.finished import SETTINGS
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
-from reviewgen.runs.record import CopyRates, RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts
+from reviewgen.runs.record import CopyRates, RunRecord, corpus_facts, novelty_facts, parent_facts, progress_facts, thin_record
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.suggestion import suggest_trained_weights
 from reviewgen.runs.tracking import RunLog
@@ -166,6 +167,7 @@ class Fit:
             **parent_facts(plan.parts.trained, baseline.bits_per_character),
             **({} if initial is None else {"initial_weights": initial.facts(list(baseline.initial_tensors))}),
             "seed": plan.seed,
+            SETTINGS: plan.digest(),
             "data": plan.data.facts() | corpus_facts(corpus.corpus, corpus.stores, corpus.conditions),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
@@ -229,7 +231,7 @@ class Fit:
             tokenizer_plugin=parts.tokenizer_plugin,
             tokenizer_config=parts.tokenizer_config,
             generation=replace(parts.generation, words=self._words(), conditions={}),
-            training=self.facts(),
+            training=thin_record(self.facts()),
             index=self.corpus.index,
             lexicon=self.corpus.lexicon,
             conditions=self.corpus.conditions or None,

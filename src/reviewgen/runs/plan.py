@@ -1,5 +1,7 @@
 """The plan of a run: everything that is decided before anything is read; a value that is checked when it is made."""
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from reviewgen.runs.parts import TrainingParts, resolve_parts
 from reviewgen.runs.prepared import find_store, fit_store
 from reviewgen.runs.tracking import check_tracker
 from reviewgen.storage import to_path
-from reviewgen.training import Budget
+from reviewgen.training import Budget, resumes_by_itself
 
 __all__ = ["RunLength", "TrainingPlan", "make_plan"]
 
@@ -97,6 +99,11 @@ class TrainingPlan:
         """Return what decides the weights besides the corpus, the seed and the length, as JSON values by group."""
         return {**self.parts.identity(), "data": self.data.facts()}
 
+    def digest(self) -> str:
+        """Return the SHA-256 of what decides the weights besides the corpus."""
+        values = {"preset": self.preset, "seed": self.seed, "length": self.length.to_json(), **self.identity()}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
     def of_model(self, parts: TrainingParts, length: RunLength) -> "TrainingPlan":
         """Return the plan of one model of a blend, which is not saved by itself."""
         return replace(self, parts=parts, length=length, out=None, log=None)
@@ -117,7 +124,8 @@ def make_plan(start: Any, source: Any, options: TrainOptions) -> TrainingPlan:
     folder = None if out is None else to_path("out", out)
     if folder is not None:
         discard_finished(folder)
-        refuse_existing(folder)
+        if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted; see RunFolder
+            refuse_existing(folder)
     parts = resolve_parts(
         start, options.get("model"), options.get("tokenizer"), options.get("training"), options.get("initial_weights")
     )

@@ -11,11 +11,13 @@ import torch
 
 from reviewgen.bundle.earlier import rename_copy_rates
 from reviewgen.conditions import Conditions
+from reviewgen.config import MAX_RECORD, dump_json
 from reviewgen.data import SPLITS, Corpus, TokenStore
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index
 from reviewgen.runs.curves import Curves
 from reviewgen.training import Report
+from reviewgen.training.verdict import LAST
 
 __all__ = [
     "ChosenSize",
@@ -26,6 +28,7 @@ __all__ = [
     "parent_facts",
     "part_facts",
     "progress_facts",
+    "thin_record",
 ]
 
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
@@ -154,6 +157,38 @@ def _forget(record: Mapping[str, Any], ancestors: int) -> dict[str, Any]:
     if "parent" in record and ancestors:
         return {**record, "parent": _forget(record["parent"], ancestors - 1)}
     return {name: value for name, value in record.items() if name != "parent"}
+
+
+def thin_record(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record that can be saved and read again: every other point of its curves is left out as often as needed.
+
+    The first evaluation, the best one and the last ones stay, and so in the records of a blend's models.
+    """
+    record = dict(training)
+    while not _can_be_saved(record) and (thinner := _thin(record)) != record:
+        record = thinner
+    return record
+
+
+def _can_be_saved(record: Mapping[str, Any]) -> bool:
+    try:
+        dump_json(record, MAX_RECORD)
+    except ValueError:
+        return False
+    return True
+
+
+def _thin(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without every other point of its curves."""
+    evaluations = list(record.get("evaluations", ()))
+    last = len(evaluations) - LAST - 1
+    best = max((number for number, each in enumerate(evaluations) if each["is_best"]), default=0)
+    thin = {
+        "evaluations": [each for number, each in enumerate(evaluations) if number % 2 == 0 or number >= last or number == best],
+        "curve": {name: values[::-2][::-1] for name, values in record.get("curve", {}).items()},
+        "parts": [_thin(part) for part in record.get("parts", ())],
+    }
+    return {name: thin.get(name, value) for name, value in record.items()}
 
 
 def novelty_facts(

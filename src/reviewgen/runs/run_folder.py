@@ -1,7 +1,8 @@
 """``<out>.run``, the folder beside the output while a run trains: what decides the run, and its checkpoints.
 
 An interrupted run resumes from its last checkpoint, and only with the same preset, settings, seed, length and corpus: on request,
-or by itself where the launcher restarts lost processes. A folder that an interrupted run has left is never overwritten silently.
+or by itself where the launcher restarts lost processes; one that had saved its model by then is over. A folder that an
+interrupted run has left is never overwritten silently.
 The folder is removed when the model is saved.
 """
 
@@ -14,9 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import read_json, rename_values
-from reviewgen.errors import BundleError, CheckpointError, ConfigError, TrainingError, storage_errors
+from reviewgen.errors import (
+    AlreadyTrained,
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    TrainingError,
+    storage_errors,
+)
 from reviewgen.protocols.migration import migrate_values
-from reviewgen.runs.finished import describe_result, run_folder_of
+from reviewgen.runs.finished import describe_result, find_finished, run_folder_of
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.training import Checkpoints, all_processes, resumes_by_itself
 from reviewgen.version import __version__
@@ -60,6 +69,8 @@ class RunFolder:
             )
         self._resume, self._is_open = plan.resume, False
         self._description, parts = _describe(plan), plan.parts
+        self._out, self._settings = plan.out, plan.digest()
+        self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
         self._configs = {
             "model": (parts.model_class.Config, parts.model_plugin.package),
             "tokenizer": (parts.tokenizer_class.Config, parts.tokenizer_plugin.package),
@@ -78,6 +89,7 @@ class RunFolder:
         Raises:
             CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
                 none; or what the folder holds is of another run, damaged, of a newer version, or in use.
+            OutputExists: The job was started with restarts, and the output folder exists.
             StorageError: The folder cannot be written.
             TrainingError: Of several processes, only some have an output folder.
         """
@@ -90,17 +102,23 @@ class RunFolder:
             with processes.main_process_first():
                 if processes.rank:
                     self.checkpoints = None
-                elif self.checkpoints is not None and self.folder is not None:
+                elif self._out is not None and resumes_by_itself():
+                    self._finished = find_finished(self._out, self._settings)
+                if self._finished is None and self.checkpoints is not None and self.folder is not None:
                     self._open(self.checkpoints, self.folder)
-            self.saved, self.seconds = processes.broadcast((self.saved, self.seconds))
+            self.saved, self.seconds, self._finished = processes.broadcast((self.saved, self.seconds, self._finished))
         self._is_open = True
 
     def describe_corpus(self, source: str, fingerprint: str) -> None:
         """Write ``run.json`` now that the corpus is known; a resumed run compares the corpus with the one in the file.
 
         Raises:
+            AlreadyTrained: The run had saved its model before the launcher restarted it.
+            OutputExists: A run of the same settings has saved a model of another corpus.
             CheckpointError: The resumed run was started on another corpus.
         """
+        if self._finished is not None:
+            self._refuse_finished(fingerprint)
         if self.checkpoints is None or self.folder is None:
             return
         file, corpus = self.folder / Checkpoints.RUN, {"source": source, "fingerprint": fingerprint}
@@ -137,6 +155,13 @@ class RunFolder:
             checkpoints.close()
             raise
         self.saved, self.seconds = checkpoints.extra, checkpoints.seconds
+
+    def _refuse_finished(self, fingerprint: str) -> None:
+        if self._finished == fingerprint:
+            raise AlreadyTrained(f"{self._out} was saved before: it was trained with the same settings, on the same texts.")
+        raise OutputExists(
+            f"{self._out} already exists, and was trained on other texts. Give another folder, or remove it first."
+        )
 
     def _update_settings(self, part: str, saved: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
         """Return the settings of the model or tokenizer that an earlier version has saved under their names and values of today.

@@ -15,7 +15,6 @@ damaged later, its files do not match their digests, and the one before it is lo
 import contextlib
 import errno
 import hashlib
-import json
 import shutil
 import time
 import weakref
@@ -26,8 +25,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from reviewgen.config import MAX_VOCABULARY, read_json
-from reviewgen.errors import CheckpointError, storage_errors
+from reviewgen.config import MAX_VOCABULARY, dump_json, read_json
+from reviewgen.errors import CheckpointError, StorageError, storage_errors
 from reviewgen.lock import Lock, read_holder
 from reviewgen.storage import new_folder, write_file
 from reviewgen.training.packing import pack, unpack
@@ -131,7 +130,9 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Save the state after a step. If that fails, a note says so, and the run continues with the checkpoints it has."""
+        """Save the state after a step. If that fails, or could not be read again, a note says so, and the run continues with the
+        checkpoints it has.
+        """
         start = time.monotonic()
         packed, tensors = pack({"state": state, "beside": dict(self.snapshot())})  # saved keys, which do not change
         try:
@@ -177,8 +178,13 @@ class Checkpoints:
     def _write(self, step: int, packed: Any, tensors: Mapping[str, Any]) -> None:
         if not self._lock.is_in_place():
             raise FileNotFoundError(errno.ENOENT, "the folder was removed")
-        contents = {_TENSORS: save(dict(tensors)), _REST: _to_json(packed)}
-        contents[_DIGESTS] = _to_json({name: _digest(content) for name, content in contents.items()})
+        try:
+            rest = dump_json(packed, MAX_VOCABULARY, indent=None)
+        except ValueError as error:
+            raise StorageError(f"{self._step_folder(step) / _REST} cannot be saved: {error}.") from None
+        contents = {_TENSORS: save(dict(tensors)), _REST: rest}
+        digests = {name: _digest(content) for name, content in contents.items()}
+        contents[_DIGESTS] = dump_json(digests).rstrip()  # so that it is damaged wherever it is cut
         with new_folder(self._step_folder(step)) as scratch:
             for name, content in contents.items():
                 self.write(scratch / name, content)
@@ -199,10 +205,6 @@ def _read_checkpoint(folder: Path) -> tuple[Any, dict[str, Any]]:
         if not isinstance(digests, dict) or digests.get(name) != digest:
             raise ValueError(f"{name} does not match its digest")
     return read_json(folder / _REST, MAX_VOCABULARY), load((folder / _TENSORS).read_bytes())
-
-
-def _to_json(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False).encode()
 
 
 def _digest(content: bytes) -> str:

@@ -14,6 +14,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, distributed
 
 from reviewgen.training.connections import connection_errors
+from reviewgen.training.interrupts import Interrupts
 
 __all__ = ["Attendance", "GlooGroup"]
 
@@ -103,11 +104,16 @@ class GlooGroup:
 class Attendance:
     """Finds out whether all processes are still there, while each does work of its own, without waiting for them.
 
-    A roll call is an all-reduce in the background: it is over when all have answered it, or fails when a process has ended.
+    A roll call is an all-reduce in the background: it is over when all have answered it, or fails when a process has ended. It
+    also tells all processes that one was interrupted.
+
+    Args:
+        group: The gloo group of torch.
+        interrupts: Of this process; they arrive when they have arrived in another one.
     """
 
-    def __init__(self, group: Any) -> None:
-        self._group = group
+    def __init__(self, group: Any, interrupts: Interrupts) -> None:
+        self._group, self._interrupts = group, interrupts
         self._call()
 
     def check(self) -> None:
@@ -131,7 +137,7 @@ class Attendance:
 
     @connection_errors()
     def _call(self, is_working: int = 1) -> None:
-        self._answers: Tensor = torch.tensor([is_working])
+        self._answers: Tensor = torch.tensor([is_working, int(self._interrupts.arrived)])
         self._work = distributed.all_reduce(self._answers, group=self._group, async_op=True)
         self._called = time.monotonic()
 
@@ -139,7 +145,9 @@ class Attendance:
     def _finish_call(self) -> int:
         """Wait for the answers to the last call, and return how many processes were working."""
         self._work.wait()
-        return int(self._answers)
+        working, interrupted = self._answers.tolist()
+        self._interrupts.arrived = self._interrupts.arrived or interrupted > 0
+        return int(working)
 
 
 def _pieces(array: Shaped[np.ndarray, "..."]) -> Iterator[Tensor]:

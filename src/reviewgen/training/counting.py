@@ -10,6 +10,7 @@ so every process ends with the model that one process would have made from all t
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from reviewgen.training.config import Report, StopReason
 from reviewgen.training.connections import connection_errors, new_group, process_state
 from reviewgen.training.count_group import Attendance, GlooGroup
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.interrupts import uninterrupted
+from reviewgen.training.interrupts import Interrupts, deferred, uninterrupted
 
 __all__ = ["train_by_counting"]
 
@@ -37,10 +38,11 @@ _GAIN = 0.5  # of a further process that counts a range: two were 1.5 to 1.8 tim
 def train_by_counting(model: Any, train: TokenStore, deadline: float | None, evaluator: Evaluator) -> Iterator[Report]:
     """Count every text once, then finish and evaluate the model.
 
-    If not all texts can be counted before the deadline, some are left out. If it passes or the caller stops iterating, the model
-    is finished with the texts counted so far.
+    If not all texts can be counted before the deadline, some are left out. If it passes, the caller stops iterating or a process
+    is interrupted, the model is finished with the texts counted so far.
 
     Raises:
+        KeyboardInterrupt: A process was interrupted while it counted; all raise it, when the model is finished.
         TrainingError: There are several processes, and the model's counts cannot be merged.
         ProcessLost: Another process has ended.
     """
@@ -50,41 +52,40 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         raise TrainingError(
             f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it without a launcher."
         )
-    group = new_group() if is_distributed else None  # counts are in main memory
-    attendance = Attendance(group) if is_distributed else None
-    start, tokens, texts = time.monotonic(), 0, 0
-    own = np.arange(state.process_index, len(train), state.num_processes)
-    if deadline is not None:
-        gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
-        own = _spread(own, _countable_share(model, train, deadline, 1 + gain * (state.num_processes - 1)))
-    report_every = max(1, len(own) // 100)
+    start, tokens, texts, interrupts = time.monotonic(), 0, 0, Interrupts()
     facts: Mapping[str, Any] = {}
     is_broken = False
-    try:
-        for texts, number in enumerate(own.tolist(), 1):
-            document = train.document(number)
-            model.observe(document)
-            tokens += len(document)
-            if attendance is not None:
-                attendance.check()
-            if texts % report_every == 0:
-                train.release_pages()
-                yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
-            if deadline is not None and time.monotonic() > deadline:
-                break
-    except Exception:
-        is_broken = True
-        raise
-    finally:
-        train.release_pages()
-        if not is_broken:
-            with uninterrupted():
+    with deferred(interrupts) if is_distributed else nullcontext():  # so that no exchange is left in the middle
+        group = new_group() if is_distributed else None  # counts are in main memory
+        attendance = Attendance(group, interrupts) if is_distributed else None
+        own = _own_texts(model, train, deadline, state)
+        report_every = max(1, len(own) // 100)
+        try:
+            for texts, number in enumerate(own.tolist(), 1):
+                document = train.document(number)
+                model.observe(document)
+                tokens += len(document)
                 if attendance is not None:
-                    attendance.wait()
-                    facts = _merge_and_finish(model, state, group)
-                    texts, tokens = _sum_over_processes(texts, tokens, group)
-                elif tokens:
+                    attendance.check()
+                if texts % report_every == 0:
+                    train.release_pages()
+                    yield Report(texts, texts / len(own), time.monotonic() - start, tokens)
+                if interrupts.arrived or (deadline is not None and time.monotonic() > deadline):
+                    break
+        except Exception:
+            is_broken = True
+            raise
+        finally:
+            train.release_pages()
+            if not is_broken and attendance is not None:
+                attendance.wait()
+                texts, tokens = _sum_over_processes(texts, tokens, group)
+                facts = _merge_and_finish(model, state, group)
+            elif not is_broken and tokens:
+                with uninterrupted():
                     facts = model.finish()
+        if interrupts.arrived:
+            yield Report(texts, texts / len(train), time.monotonic() - start, tokens)
     result = evaluator.evaluate(model)
     yield Report(
         step=texts,
@@ -96,6 +97,15 @@ def train_by_counting(model: Any, train: TokenStore, deadline: float | None, eva
         notes=(*facts.get("notes", ()), *evaluator.metrics.pop_notes(), *evaluator.notes()),
         stopped=StopReason.ALL_TEXTS_COUNTED if texts == len(train) else StopReason.BUDGET_SPENT,
     )
+
+
+def _own_texts(model: Any, train: TokenStore, deadline: float | None, state: Any) -> np.ndarray:
+    """Return the numbers of the texts that this process counts."""
+    own = np.arange(state.process_index, len(train), state.num_processes)
+    if deadline is None:
+        return own
+    gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
+    return _spread(own, _countable_share(model, train, deadline, 1 + gain * (state.num_processes - 1)))
 
 
 def _countable_share(model: Any, train: TokenStore, deadline: float, speedup: float) -> float:

@@ -1,7 +1,7 @@
 """Device, precision, CPU threads and random number streams of a training run. Devices and precision come from ``accelerate``."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -88,30 +88,40 @@ class IsolatedRng:
     For an accelerator it covers both the CPU's generator and the device's, which dropout uses there.
 
     Attributes:
-        states: The generators' states as of the last exit. Save and restore them to resume the stream.
+        states: The state of each generator as of the last exit, by device type. Save and restore them to resume the stream.
     """
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
-        device_types = ["cpu"] if device == "cpu" else ["cpu", device]
-        self._modules: list[Any] = [torch if each == "cpu" else torch.get_device_module(each) for each in device_types]
-        self.states = [torch.Generator(each).manual_seed(seed).get_state() for each in device_types]
+        self.states: dict[str, Tensor] = {
+            each: torch.Generator(each).manual_seed(seed).get_state() for each in dict.fromkeys(("cpu", device))
+        }
+        self._modules: dict[str, Any] = {each: torch if each == "cpu" else torch.get_device_module(each) for each in self.states}
 
-    def resume(self, states: Sequence[torch.Tensor]) -> None:
-        """Continue the stream of a checkpoint. One that was saved on another device has no state of this device's generator."""
-        count = min(len(states), len(self.states))
-        self.states = [*states[:count], *self.states[count:]]
+    def resume(self, states: Mapping[str, Tensor] | Sequence[Tensor]) -> None:
+        """Continue the stream of a checkpoint; of one that was saved on another device, that of the CPU's generator.
+
+        Args:
+            states: By device type. Earlier versions have saved a list, the CPU's first; the length tells states of devices apart.
+        """
+        if not isinstance(states, Mapping):
+            pairs = zip(self.states.items(), states, strict=False)
+            states = {device: state for (device, own), state in pairs if len(state) == len(own)}
+        self.states |= {device: state for device, state in states.items() if device in self.states}
 
     def __enter__(self) -> None:
-        self._global_states = [module.get_rng_state() for module in self._modules]
+        self._global_states = self._get()
         self._set(self.states)
 
     def __exit__(self, *error: object) -> None:
-        self.states = [module.get_rng_state() for module in self._modules]
+        self.states = self._get()
         self._set(self._global_states)
 
-    def _set(self, states: list[torch.Tensor]) -> None:
-        for module, state in zip(self._modules, states, strict=True):
-            module.set_rng_state(state)
+    def _get(self) -> dict[str, Tensor]:
+        return {device: module.get_rng_state() for device, module in self._modules.items()}
+
+    def _set(self, states: Mapping[str, Tensor]) -> None:
+        for device, module in self._modules.items():
+            module.set_rng_state(states[device])
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:

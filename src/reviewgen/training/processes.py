@@ -132,8 +132,10 @@ class Processes:
             TrainingError: They differ; in all processes but the first it is ProcessLost, so that one of them prints it.
             ProcessLost: Another process has ended.
         """
-        table = self.all_gather([_digest(json.dumps(value, sort_keys=True)) for value in facts.values()])  # (P, N)
-        different = [name for name, column in zip(facts, table.T, strict=True) if (column != column[0]).any()]
+        own = {name: _digest(json.dumps(value, sort_keys=True)) for name, value in facts.items()}
+        everyone = self.all_gather_object(own)  # other code may have other facts
+        names = dict.fromkeys(name for each in everyone for name in each)
+        different = [name for name in names if len({each.get(name) for each in everyone}) > 1]
         if different and self.rank:
             raise ProcessLost(f"The processes have different settings. The main process has failed; {TOLD}")
         if different:

@@ -7,7 +7,7 @@ sums of each part are kept beside it, so that what is said of all texts does not
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -141,7 +141,8 @@ def _run(
         stage = "Scoring" if kind == "score" else "Looking for copies"
         report = partial(_report, table, stage)
         count = share_stream(processes, read_all(batches, name_source(source)), work, table.work.folder, report)
-        sums = [read_json(table.work.place("sums", number)) for number in range(count)]
+        sums: list[dict[str, Any]] = []
+        everywhere(processes, lambda: sums.extend(_read_sums(table, count)), table.work.folder)
         summary = judge.summarize({name: [one[name] for one in sums] for name in (sums[0] if sums else {})})
         return table.finish([table.part(number) for number in range(count)], None, summary)
     finally:
@@ -150,6 +151,21 @@ def _run(
 
 def _given(options: EvaluateOptions) -> Any:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _read_sums(table: Table, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the sums of each part.
+
+    Raises:
+        CheckpointError: Those of a part are damaged.
+        OSError: They cannot be read.
+    """
+    for number in range(count):
+        file = table.work.place("sums", number)
+        try:
+            yield read_json(file)
+        except ValueError as error:
+            raise CheckpointError(f"{file} is damaged: {error}. Remove {table.work.folder} to start over.") from None
 
 
 def _report(table: Table, stage: str, parts: int) -> None:
