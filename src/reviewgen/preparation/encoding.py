@@ -25,7 +25,7 @@ from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
 from reviewgen.storage import write_new
 from reviewgen.training import Processes
-from reviewgen.training.rounds import Watch, main_process_only, share_tasks
+from reviewgen.training.rounds import Watch, main_process_only
 
 __all__ = ["encode_parts"]
 
@@ -52,12 +52,12 @@ def encode_parts(
         """Write the shard of a part, and its digests."""
         first = int(counts[:number, 0].sum())
         shard = work.shard(number)
-        write_new(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
+        work.write_later(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
         digests = work.place("digests", f"{number:05d}.json")
-        write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store)))
+        work.later(lambda: write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store))))
 
     watch("Encoding the texts")
-    share_tasks(processes, range(len(parts.parts)), encode, work.folder)
+    work.share(processes, range(len(parts.parts)), encode)
     watch("Building the novelty index")
     sets = collect_windows(job, work, processes, len(parts.parts), tokenizer)
     watch("Finishing the store")
