@@ -28,5 +28,5 @@ class Flusher:
             self._waiting.popleft().result()
 
     def close(self) -> None:
-        """Wait for the function that is called now, and call no more."""
-        self._thread.shutdown(cancel_futures=True)
+        """Return when all functions have returned; what they have raised is lost."""
+        self._thread.shutdown()

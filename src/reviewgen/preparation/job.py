@@ -21,20 +21,19 @@ from reviewgen.data.remote import cached_folder, refuse_existing_url, upload_sto
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
 from reviewgen.errors import CheckpointError, OutputExists
-from reviewgen.flushing import Flusher
 from reviewgen.partial import PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
 from reviewgen.preparation.options import PrepareOptions
 from reviewgen.runs.plan import TrainingPlan, make_plan
-from reviewgen.storage import publish, refuse_existing, to_path, write_new
+from reviewgen.storage import publish, refuse_existing, to_path
 from reviewgen.training import Processes
 from reviewgen.training.rounds import share_tasks
 from reviewgen.version import __version__
 
 __all__ = ["Job", "WorkFolder", "make_job"]
 
-_KINDS = ("texts", "codes", "found", "digests", "store", "store/shards")
+_KINDS = ("texts", "codes", "found", "tokenizers", "digests", "store", "store/shards")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,6 @@ class WorkFolder(PartialFolder):
     def __init__(self, out: Path, url: str | None = None) -> None:
         super().__init__(out, "prepares the same store", _KINDS)
         self._url = url
-        self._flusher = Flusher()
 
     @property
     def store(self) -> Path:
@@ -135,20 +133,7 @@ class WorkFolder(PartialFolder):
 
     def share(self, processes: Processes, numbers: Iterable[int], work: Callable[[int], None]) -> None:
         """Share tasks with the other processes; see ``share_tasks``. Their results are complete when it returns."""
-        share_tasks(processes, numbers, work, self.folder, flush=self._flusher.wait)
-
-    def later(self, finish: Callable[[], None]) -> None:
-        """Have a function of a shared task called while the next tasks are done, after those of earlier calls."""
-        self._flusher(finish)
-
-    def write_later(self, path: Path, write: Callable[[Path], None]) -> None:
-        """Write a result of a shared task; it is forced to disk and gets its name while the next tasks are done."""
-        write_new(path, write, self._flusher)
-
-    def close(self) -> None:
-        """Release the lock, once no file is written."""
-        self._flusher.close()
-        super().close()
+        share_tasks(processes, numbers, work, self.folder, flush=self.flush)
 
     def open(self, facts: dict[str, Any], *, can_resume: bool) -> bool:
         """Lock the folder for this job; return whether an earlier try is resumed.
