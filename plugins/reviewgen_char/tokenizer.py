@@ -82,6 +82,11 @@ class CharTokenizer:
                 seen_ascii = "".join(filter(str.isascii, seen)).encode()
         return cls("".join(sorted(character for character in seen if not _is_surrogate(character))))
 
+    @classmethod
+    def combine(cls, tokenizers: Sequence["CharTokenizer"]) -> "CharTokenizer":
+        """Return the tokenizer of all texts of some; see ``reviewgen.protocols.SupportsTrainingInParts``."""
+        return cls("".join(sorted(set().union(*(tokenizer.characters for tokenizer in tokenizers)))))
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
         ids: list[int] = self._encode(text).tolist()

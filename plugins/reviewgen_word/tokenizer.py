@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,9 +119,17 @@ class WordTokenizer:
         if highest >= self.vocab_size or min(plain, default=0) < 0:
             wrong = next(i for i in plain if not 0 <= i < self.vocab_size)
             raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
-        if highest >= self.bos_id:
-            plain = [i for i in plain if i < self.bos_id]
-        return str(self._bpe.decode(plain, skip_special_tokens=False))
+        if self._bytes is not None:  # a fifth of the time of the library's decoder
+            return b"".join(map(self._bytes.__getitem__, plain)).decode("utf-8", "replace")
+        return str(self._bpe.decode([i for i in plain if i < self.bos_id], skip_special_tokens=False))
+
+    @cached_property
+    def _bytes(self) -> list[bytes] | None:
+        """The UTF-8 bytes of each token; None if a token is not made of bytes."""
+        try:
+            return self.token_bytes()
+        except BundleError:
+            return None
 
     def token_bytes(self) -> list[bytes]:
         """Return the UTF-8 bytes of each token; see ``reviewgen.protocols.SupportsTokenBytes``.

@@ -6,14 +6,15 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import CheckpointError, OutputExists, StorageError
+from reviewgen.flushing import Flusher
 from reviewgen.lock import Lock, read_holder
-from reviewgen.storage import write_file
+from reviewgen.storage import write_file, write_new
 
 __all__ = ["PartialFolder", "differences"]
 
@@ -35,6 +36,7 @@ class PartialFolder:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
         self._doing, self._kinds = doing, kinds
         self._lock: Lock | None = None
+        self._flusher = Flusher()
 
     def place(self, kind: str, name: object) -> Path:
         """Return the path of a result."""
@@ -102,8 +104,21 @@ class PartialFolder:
         else:
             self.remove()
 
+    def write_later(self, path: Path, write: Callable[[Path], None]) -> None:
+        """Write a result, as ``write_new``; it is forced to disk and gets its name while the next results are computed."""
+        write_new(path, write, self._flusher)
+
+    def later(self, finish: Callable[[], None]) -> None:
+        """Have a function called while the next results are computed, when those of earlier calls have their names."""
+        self._flusher(finish)
+
+    def flush(self) -> None:
+        """Return when all results have their names."""
+        self._flusher.wait()
+
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock, once no file is written."""
+        self._flusher.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -150,22 +150,42 @@ def write_file(file: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def write_new(path: Path, write: Callable[[Path], None]) -> None:
-    """Create a file or folder under a temporary name, then give it its name, unless that exists."""
+def write_new(path: Path, write: Callable[[Path], None], later: Callable[[Callable[[], None]], None] | None = None) -> None:
+    """Create a file or folder under a temporary name, then force it to disk and give it its name, unless that exists.
+
+    Args:
+        path: The name.
+        write: Called with the temporary name.
+        later: Called with a function that does what follows, so that another thread may; None does it at once.
+    """
     if path.exists():
         return
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(scratch)
+    except BaseException:
+        _remove(scratch)
+        raise
+    name = functools.partial(_name_new, scratch, path)
+    name() if later is None else later(name)
+
+
+def _name_new(scratch: Path, path: Path) -> None:
+    """Force a finished file or folder to disk and give it its name; it is removed if that fails."""
+    try:
         if scratch.is_dir():
             publish(scratch, path)
         else:
             fsync_file(scratch)
             scratch.replace(path)
     finally:
-        if scratch.is_dir():
-            shutil.rmtree(scratch, ignore_errors=True)
-        scratch.unlink(missing_ok=True)
+        _remove(scratch)
+
+
+def _remove(scratch: Path) -> None:
+    if scratch.is_dir():
+        shutil.rmtree(scratch, ignore_errors=True)
+    scratch.unlink(missing_ok=True)
 
 
 def fsync_file(file: Path) -> None:

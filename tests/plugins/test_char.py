@@ -105,6 +105,12 @@ def test_a_tiny_corpus_serves(texts):
     assert tokenizer.decode(tokenizer.encode("any ❤")) == "any ❤"
 
 
+@given(st.lists(st.lists(ANY_TEXT)))
+def test_tokenizers_of_parts_combine_to_that_of_all_texts(parts):
+    combined = CharTokenizer.combine([train(*texts) for texts in parts])
+    assert combined.characters == train(*(text for texts in parts for text in texts)).characters
+
+
 @given(ANY_TEXT)
 def test_save_and_load(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("char")

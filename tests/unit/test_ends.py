@@ -3,16 +3,23 @@
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
+from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError, GenerationError
+from reviewgen.generation.prompts import Pieces
+from reviewgen.generation.rows import Row
+from reviewgen.generation.stopping import Stopping
 from reviewgen.model import Generation, ReviewModel
 from tests.unit.fakes import LETTERS, TEXTS, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.unit.test_guard import LOOP, WORD, Plain, counted, indexed
 
-V = LETTERS.vocab_size
+V, V_WORD = LETTERS.vocab_size, WORD.vocab_size
 
 
 def told(model: ReviewModel, prompt: str = "", **given: Any) -> Generation:
@@ -109,6 +116,18 @@ def test_tokens_of_several_characters_agree_with_the_cut_text() -> None:
                 assert plain.new_tokens - found.new_tokens == len(plain.tokens) - len(found.tokens)
                 cut += found.new_tokens < plain.new_tokens
     assert cut > 10
+
+
+@given(st.lists(st.one_of(st.integers(0, V_WORD - 1), st.sampled_from(WORD.encode("é👍 the movie"))), max_size=30), st.data())
+def test_no_token_is_kept_behind_the_end_of_a_text(ids: list[int], data: st.DataObject) -> None:
+    row = Row("", [WORD.bos_id], ids, "", 0, np.random.default_rng(0), prompt_tokens=data.draw(st.integers(0, len(ids))))
+    row.prompt = WORD.decode(ids[: row.prompt_tokens]).rstrip("\ufffd")  # a part of a character belongs to what follows
+    row.prompt_length = len(row.prompt)
+    whole = WORD.decode(ids)
+    text = whole[: data.draw(st.integers(len(row.prompt), len(whole)))]
+    counts = range(row.prompt_tokens, len(ids) + 1)
+    kept = next(count for count in counts if WORD.decode(ids[:count]).startswith(text))
+    assert Stopping(WORD, Pieces(WORD), GenerationConfig())._count_tokens(row, text) == kept
 
 
 def test_an_ngram_with_its_own_loop_ends_with_sentences_too() -> None:
@@ -245,7 +264,7 @@ def test_time_stops_a_loop_of_its_own() -> None:
 
 def test_the_reasons_to_end() -> None:
     model = review_model(QueueModel(LETTERS.encode("bad cafe"), LETTERS), LETTERS)
-    for given, reason, text in (
+    for settings, reason, text in (
         ({}, "end", "bad cafe"),
         ({"max_new_tokens": 3}, "length", "bad"),
         ({"max_new_tokens": 8}, "length", "bad cafe"),  # its end would be the ninth
@@ -256,7 +275,7 @@ def test_the_reasons_to_end() -> None:
         ({"max_time": 1e-9}, "time", "b"),
         ({"stopping_criteria": lambda ids, _: ids.shape[1] > 2}, "criteria", "ba"),
     ):
-        found = told(model, **given)
+        found = told(model, **settings)
         assert (found.finish_reason, found.text, found.new_tokens) == (reason, text, len(text))
     for inner in (TableModel(table(V)), counted(LOOP, order=2)):
         found = told(review_model(inner, LETTERS), no_repeat_ngram_size=1, min_new_tokens=20, seed=1)

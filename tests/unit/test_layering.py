@@ -19,7 +19,20 @@ FLOORS = {
     room: floor
     for floor, rooms in {
         0: ("version", "errors", "interrupts", "inputs"),
-        1: ("names", "config", "compiled", "pictures", "pages", "storage", "scratch", "lock", "sentences", "hub_client", "web"),
+        1: (
+            "names",
+            "config",
+            "compiled",
+            "pictures",
+            "pages",
+            "storage",
+            "flushing",
+            "scratch",
+            "lock",
+            "sentences",
+            "hub_client",
+            "web",
+        ),
         2: ("protocols", "registry", "conditions", "novelty", "lexicon", "scaffold", "partial"),
         3: ("data", "generation", "inspection"),
         4: ("evaluation", "blending", "bundle"),

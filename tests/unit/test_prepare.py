@@ -162,16 +162,16 @@ def test_the_same_command_goes_on_from_the_finished_parts(tmp_path, small_parts,
     reviewgen.prepare(source, preset="gru-char", out=tmp_path / "whole", **options)
     made, write_new, tries = [], storage.write_new, 0
 
-    def write(path, write):
+    def write(path, write, *later):
         if path.exists():
             return
         if len(made) >= 2 * tries:
             raise SystemExit(9)
-        write_new(path, write)
+        write_new(path, write, *later)
         made.append(path)
 
-    for module in ("run", "encoding"):
-        monkeypatch.setattr(f"reviewgen.preparation.{module}.write_new", write)
+    for module in ("preparation.run", "preparation.encoding", "partial"):
+        monkeypatch.setattr(f"reviewgen.{module}.write_new", write)
     while not (tmp_path / "store").exists():
         tries += 1
         if tries == 8:

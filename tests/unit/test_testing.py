@@ -567,6 +567,7 @@ TOKENIZER_FAULTS = {
     "batch": BrokenBatch,
     "trained_again": BrokenTrainedAgain,
     "streamed": BrokenStreamed,
+    "in_parts": faulty_tokenizers.ForgetsParts,
     "save_load": BrokenSaveLoad,
     "other_programs": faulty_tokenizers.GivesAnotherJson,
     "plain_data": BrokenPlainData,

@@ -263,11 +263,11 @@ def test_an_interrupted_call_goes_on_from_the_finished_parts(model, tmp_path, mo
     reviewgen.generate_dataset(model, 300, out=tmp_path / "whole", seed=5, **options)
     write, made = parts.TextPart.write, []
 
-    def failing(part, rows):
+    def failing(part, rows, write_file):
         if len(made) % 3 == 2:
             made.append(None)
             raise SystemExit(9)
-        write(part, rows)
+        write(part, rows, write_file)
         made.append(part.number)
 
     monkeypatch.setattr(parts.TextPart, "write", failing)

@@ -39,13 +39,13 @@ for name, value in small.items():
     setattr(importlib.import_module(module), attribute, value)
 facts, write, wrote, is_killed = {}, parts.TextPart.write, [], False
 
-def counted(part, rows):
+def counted(part, rows, *how):
     wrote.append(part.number)
     if rank == 1 and is_killed and len(wrote) == 2:
         with open("killed.json", "w") as file:
             json.dump(time.time(), file)
         os.kill(os.getpid(), signal.SIGKILL)
-    write(part, rows)
+    write(part, rows, *how)
 
 parts.TextPart.write = counted
 

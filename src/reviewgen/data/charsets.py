@@ -45,7 +45,8 @@ def is_plain_utf8(chunks: Iterable[bytes]) -> bool:
         for number, chunk in enumerate(chunks):
             if number == 0 and any(chunk.startswith(bom) for bom, _ in BOMS):
                 return False
-            decoder.decode(chunk)
+            if not chunk.isascii() or decoder.getstate()[0]:  # to decode takes longer than to read
+                decoder.decode(chunk)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False

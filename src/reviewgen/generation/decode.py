@@ -115,7 +115,7 @@ class Decoder:
     @cached_property
     def stopping(self) -> Stopping:
         """The rules that decide where a text ends."""
-        return Stopping(self.tokenizer, self.config)
+        return Stopping(self.tokenizer, self.pieces, self.config)
 
     def decode(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Extend the rows until each is finished; yield those that got tokens, after every step.

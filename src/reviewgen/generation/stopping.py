@@ -2,8 +2,11 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 
 from reviewgen.config import GenerationConfig
+from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.rows import Row, full_text
 from reviewgen.protocols import Tokenizer
 from reviewgen.sentences import sentence_ends
@@ -19,6 +22,7 @@ class Stopping:
     """Ends texts as a GenerationConfig says: at eos, at a stop string, at a length."""
 
     tokenizer: Tokenizer
+    pieces: Pieces
     config: GenerationConfig
 
     def check(self, row: Row, newest: int) -> bool:
@@ -75,10 +79,21 @@ class Stopping:
     def _count_tokens(self, row: Row, text: str) -> int:
         """Return the number of leading tokens of a row that are needed for a beginning of its text; at least its prompt's."""
 
+        @cache  # to decode is slow
         def decoded(count: int) -> str:
             return row.prompt + self.tokenizer.decode(row.ids[:count])[row.prompt_length :]
 
-        kept = bisect_left(range(len(row.ids)), len(text), row.prompt_tokens, key=lambda count: len(decoded(count)))
+        first, last = row.prompt_tokens, len(row.ids)
+        guess = self._guess_count(row, len(text) - len(row.prompt) + row.prompt_length)
+        if first < guess <= last:
+            first, last = (guess, last) if len(decoded(guess - 1)) < len(text) else (first, guess - 1)
+        if first == guess and len(decoded(guess)) >= len(text):
+            last = guess
+        kept = bisect_left(range(last), len(text), first, key=lambda count: len(decoded(count)))
         while kept < len(row.ids) and not decoded(kept).startswith(text):  # inside a character
             kept += 1
         return kept
+
+    def _guess_count(self, row: Row, characters: int) -> int:
+        """Return the number of leading tokens with that many characters if none of them is a part of a character."""
+        return bisect_left([0, *accumulate(map(len, map(self.pieces.texts.__getitem__, row.ids)))], characters)

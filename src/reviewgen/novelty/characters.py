@@ -86,6 +86,12 @@ class TextWindows:
         copied: np.ndarray = depths.cumsum()[:-1] > 0
         return copied
 
+    def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
+        """Return for each text whether it has a copied span."""
+        counts = np.concatenate([[0], self.copied(training).cumsum()])  # of copied characters before each character
+        shared: np.ndarray = np.diff(counts[self._bounds]) > 0
+        return shared
+
     def spans(self, training: Iterable[str]) -> list[list[tuple[int, int]]]:
         """Return where the copied spans of each text start and end; overlapping ones are one."""
         copied, spans = self.copied(training), []

@@ -1,7 +1,8 @@
 """From parts to the finished store: conditions, tokenizer, shards, novelty index and ``store.json``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from reviewgen.novelty import write_index
 from reviewgen.preparation.indexing import collect_windows
 from reviewgen.preparation.job import Job, WorkFolder
 from reviewgen.preparation.parts import Parts
-from reviewgen.protocols import Tokenizer
+from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
 from reviewgen.storage import write_new
 from reviewgen.training import Processes
-from reviewgen.training.rounds import Watch, main_process_only, share_tasks
+from reviewgen.training.rounds import Watch, main_process_only
 
 __all__ = ["encode_parts"]
 
@@ -42,7 +43,8 @@ def encode_parts(
     plan, tokenizer_folder = job.plan, work.store / "tokenizer"
     watch("Training the tokenizer")
     fitted = main_process_only(processes, lambda: fit_conditions(plan.data.conditions, parts.values("train")), work.folder)
-    main_process_only(processes, lambda: write_new(tokenizer_folder, partial(_train_tokenizer, job, parts)), work.folder)
+    train = _share_training(job, work, processes, parts)
+    main_process_only(processes, lambda: write_new(tokenizer_folder, partial(_save, train)), work.folder)
     tokenizer: Tokenizer = plan.parts.tokenizer_class.load(tokenizer_folder)
     check_tokenizer_files(tokenizer, plan.parts.tokenizer_plugin.name)
     conditions = fitted.with_ids_from(tokenizer.vocab_size)
@@ -52,20 +54,37 @@ def encode_parts(
         """Write the shard of a part, and its digests."""
         first = int(counts[:number, 0].sum())
         shard = work.shard(number)
-        write_new(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
+        work.write_later(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
         digests = work.place("digests", f"{number:05d}.json")
-        write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store)))
+        work.later(lambda: write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store))))
 
     watch("Encoding the texts")
-    share_tasks(processes, range(len(parts.parts)), encode, work.folder)
+    work.share(processes, range(len(parts.parts)), encode)
     watch("Building the novelty index")
     sets = collect_windows(job, work, processes, len(parts.parts), tokenizer)
     watch("Finishing the store")
     main_process_only(processes, lambda: _finish(job, work, parts, corpus, tokenizer, conditions, notes, sets), work.folder)
 
 
-def _train_tokenizer(job: Job, parts: Parts, folder: Path) -> None:
-    tokenizer = job.plan.parts.tokenizer_class.train(parts.texts("train"), job.plan.parts.tokenizer_config)
+def _share_training(job: Job, work: WorkFolder, processes: Processes, parts: Parts) -> Callable[[], Tokenizer]:
+    """Return a function that trains the tokenizer, for the main process; of one that supports it, all train their parts now."""
+    cls, config = job.plan.parts.tokenizer_class, job.plan.parts.tokenizer_config
+    if not issubclass(cls, SupportsTrainingInParts):
+        return lambda: cls.train(parts.texts("train"), config)
+
+    def train(number: int) -> Tokenizer:
+        trained: Tokenizer = cls.train(replace(parts, parts=parts.parts[number : number + 1]).texts("train"), config)
+        return trained
+
+    places = [work.place("tokenizers", f"{number:05d}") for number in range(len(parts.parts))]
+    work.share(
+        processes, range(len(places)), lambda number: work.write_later(places[number], partial(_save, partial(train, number)))
+    )
+    return lambda: cls.combine([cls.load(place) for place in places])
+
+
+def _save(train: Callable[[], Tokenizer], folder: Path) -> None:
+    tokenizer = train()
     folder.mkdir()
     tokenizer.save(folder)
 

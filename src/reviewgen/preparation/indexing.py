@@ -13,9 +13,8 @@ from reviewgen.novelty.compact import choose_stride
 from reviewgen.novelty.shared import count_collected, fill_sets, first_stride
 from reviewgen.preparation.job import Job, WorkFolder
 from reviewgen.protocols import Tokenizer
-from reviewgen.storage import write_new
 from reviewgen.training import Processes
-from reviewgen.training.rounds import main_process_only, share_tasks
+from reviewgen.training.rounds import main_process_only
 
 __all__ = ["collect_windows"]
 
@@ -60,7 +59,7 @@ class _Collector:
 
     def share(self, processes: Processes, stride: int) -> None:
         """Collect the windows of a stride, in all processes."""
-        share_tasks(processes, range(self._shards * len(WINDOWS)), partial(self._collect, stride), self._work.folder)
+        self._work.share(processes, range(self._shards * len(WINDOWS)), partial(self._collect, stride))
 
     def count(self, stride: int, tokens: int) -> list[int]:
         """Return the number of distinct windows of each length."""
@@ -78,7 +77,7 @@ class _Collector:
         def write(file: Path) -> None:
             save_array(file, sample_windows(self._store(shard).blocks, self._separators, WINDOWS[row], stride))
 
-        write_new(self._file(stride, task), write)
+        self._work.write_later(self._file(stride, task), write)
 
     def _file(self, stride: int, task: int) -> Path:
         return self._work.place("found", f"windows-{stride}-{task}.npy")

@@ -8,6 +8,7 @@ import hashlib
 import platform
 import sys
 import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,11 +27,13 @@ from reviewgen.preparation.near_duplicates import check_threshold
 from reviewgen.preparation.options import PrepareOptions
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.storage import publish, refuse_existing, to_path
+from reviewgen.training import Processes
+from reviewgen.training.rounds import share_tasks
 from reviewgen.version import __version__
 
 __all__ = ["Job", "WorkFolder", "make_job"]
 
-_KINDS = ("texts", "codes", "found", "digests", "store", "store/shards")
+_KINDS = ("texts", "codes", "found", "tokenizers", "digests", "store", "store/shards")
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,10 @@ class WorkFolder(PartialFolder):
     def shard(self, number: int) -> Path:
         """Return the folder of a shard of the store."""
         return self.place("store/shards", f"{number:05d}")
+
+    def share(self, processes: Processes, numbers: Iterable[int], work: Callable[[int], None]) -> None:
+        """Share tasks with the other processes; see ``share_tasks``. Their results are complete when it returns."""
+        share_tasks(processes, numbers, work, self.folder, flush=self.flush)
 
     def open(self, facts: dict[str, Any], *, can_resume: bool) -> bool:
         """Lock the folder for this job; return whether an earlier try is resumed.

@@ -89,7 +89,7 @@ def windows_of(group: Sequence[Group], length: int) -> TextWindows:
 
 def find_leaks(windows: TextWindows, training: Parts) -> np.ndarray:
     """Return which texts share a run with a training text of some parts, (N,)."""
-    return np.array([bool(each) for each in windows.spans(training.texts("train"))], np.bool_)
+    return windows.are_shared(training.texts("train"))
 
 
 def _read(group: Group) -> Iterator[str]:

@@ -29,7 +29,7 @@ from reviewgen.preparation.parts import DROPPED, Part, Parts
 from reviewgen.runs.prepare import refuse_single_review
 from reviewgen.storage import write_new
 from reviewgen.training import Processes, local_processes
-from reviewgen.training.rounds import Watch, everywhere, main_process_only, share_tasks
+from reviewgen.training.rounds import Watch, everywhere, main_process_only
 
 __all__ = ["run_job"]
 
@@ -68,7 +68,7 @@ class Run:
     def share(self, kind: str, numbers: Sequence[int], work: Callable[[int], None]) -> None:
         """Share tasks with the other processes."""
         self.watch(kind)
-        share_tasks(self.processes, numbers, work, self.work.folder)
+        self.work.share(self.processes, numbers, work)
 
     def found(self, name: str) -> np.ndarray:
         """Return the rows that a task has found."""
@@ -77,7 +77,7 @@ class Run:
 
     def find(self, name: str, look: Callable[[], np.ndarray]) -> None:
         """Write the rows that a task finds, unless an earlier try has."""
-        write_new(self.work.place("found", f"{name}.npy"), partial(_save, look))
+        self.work.write_later(self.work.place("found", f"{name}.npy"), partial(_save, look))
 
 
 def _save(look: Callable[[], np.ndarray], file: Path) -> None:
@@ -159,7 +159,7 @@ def _read_stream(run: Run, number: int) -> int:
 
 def _clean(run: Run, number: int, shards: Sequence[Shard | HubShard], part: int) -> None:
     stream, data = run.sources[number].stream, run.job.plan.data
-    write_new(run.part(number, part).folder, lambda folder: reading.clean_part(folder, shards[part], stream, data))
+    run.work.write_later(run.part(number, part).folder, lambda folder: reading.clean_part(folder, shards[part], stream, data))
 
 
 def _report(run: Run, number: int) -> CleaningReport:
@@ -199,7 +199,9 @@ def _drop_near(run: Run, dropped: list[np.ndarray], threshold: float) -> list[np
     run.share(
         "Looking for near duplicates",
         range(len(parts)),
-        lambda number: write_new(files[number], partial(near_duplicates.write_signatures, parts[number], masks[number])),
+        lambda number: run.work.write_later(
+            files[number], partial(near_duplicates.write_signatures, parts[number], masks[number])
+        ),
     )
     bands, rows = near_duplicates.choose_bands(threshold)
     whole = np.concatenate(masks)

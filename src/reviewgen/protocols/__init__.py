@@ -62,7 +62,13 @@ if TYPE_CHECKING:
         SupportsSample,
         TensorSpec,
     )
-    from reviewgen.protocols.tokenizer import SupportsEncodeBatch, SupportsTokenBytes, SupportsTokenizerJson, Tokenizer
+    from reviewgen.protocols.tokenizer import (
+        SupportsEncodeBatch,
+        SupportsTokenBytes,
+        SupportsTokenizerJson,
+        SupportsTrainingInParts,
+        Tokenizer,
+    )
 
 __all__ = [
     "API_VERSION",
@@ -104,6 +110,7 @@ __all__ = [
     "SupportsStep",
     "SupportsTokenBytes",
     "SupportsTokenizerJson",
+    "SupportsTrainingInParts",
     "TensorSpec",
     "TextSample",
     "Tokenizer",
@@ -145,6 +152,12 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "SupportsSample",
             "TensorSpec",
         ],
-        "tokenizer": ["SupportsEncodeBatch", "SupportsTokenBytes", "SupportsTokenizerJson", "Tokenizer"],
+        "tokenizer": [
+            "SupportsEncodeBatch",
+            "SupportsTokenBytes",
+            "SupportsTokenizerJson",
+            "SupportsTrainingInParts",
+            "Tokenizer",
+        ],
     },
 )

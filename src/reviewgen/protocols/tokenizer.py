@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["SupportsEncodeBatch", "SupportsTokenBytes", "SupportsTokenizerJson", "Tokenizer"]
+__all__ = ["SupportsEncodeBatch", "SupportsTokenBytes", "SupportsTokenizerJson", "SupportsTrainingInParts", "Tokenizer"]
 
 
 @runtime_checkable
@@ -93,4 +93,15 @@ class SupportsTokenizerJson(Protocol):
         """Return a ``tokenizer.json`` of the library ``tokenizers`` that encodes every text of well-formed UTF-8 to the same ids
         and decodes them to the same text. bos and eos are ids of its model with names of their own, not added tokens, so that a
         text never encodes to them; they decode to nothing."""
+        ...
+
+
+@runtime_checkable
+class SupportsTrainingInParts(Protocol):
+    """A tokenizer that can be trained on parts of the texts, so that the processes of a launcher share the work."""
+
+    @classmethod
+    def combine(cls, tokenizers: Sequence[Any]) -> Tokenizer:
+        """Return the tokenizer that ``train`` returns for all the texts that some tokenizers of one class and settings were
+        trained on, one after another. A part may be without texts."""
         ...

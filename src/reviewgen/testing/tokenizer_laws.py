@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewgen.config import from_dict, to_dict
-from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
+from reviewgen.protocols import SupportsEncodeBatch, SupportsTrainingInParts, Tokenizer
 from reviewgen.registry import find_tokenizer
 from reviewgen.scratch import temporary_folder
 from reviewgen.testing.members import lacking
@@ -239,6 +239,19 @@ def streamed(make: Make) -> None:
     )
 
 
+def in_parts(make: Make) -> None:
+    """SupportsTrainingInParts: tokenizers that were trained on parts of the texts combine to that of all texts."""
+    cls = type(make())
+    if not _can(cls, SupportsTrainingInParts):
+        return
+    half = len(TRAINING_TEXTS) // 2
+    parts = [cls.train(iter(texts), cls.Config()) for texts in (TRAINING_TEXTS[:half], TRAINING_TEXTS[:0], TRAINING_TEXTS[half:])]
+    whole = cls.train(iter(TRAINING_TEXTS), cls.Config())
+    assert _fingerprint(cls.combine(parts)) == _fingerprint(whole), (
+        "A tokenizer combined from those of parts of the texts gives other ids than one trained on all texts."
+    )
+
+
 def save_load(make: Make) -> None:
     """A saved and loaded tokenizer gives the same ids and texts."""
     tokenizer = make()
@@ -267,6 +280,7 @@ TOKENIZER_LAWS: tuple[Callable[[Make], None], ...] = (
     batch,
     trained_again,
     streamed,
+    in_parts,
     save_load,
     other_programs,
     *FILE_LAWS,

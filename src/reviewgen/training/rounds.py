@@ -30,6 +30,7 @@ def share_tasks(
     work: Callable[[int], None],
     place: object,
     report: Callable[[int], None] = lambda _: None,
+    flush: Callable[[], None] = lambda: None,
 ) -> None:
     """Do numbered tasks, each in one of the processes; return when all are done.
 
@@ -39,6 +40,7 @@ def share_tasks(
         work: Does a task, whose result is a file.
         place: Where the results are written, for messages.
         report: Called with the number of tasks that are known to be done.
+        flush: Called before other processes may see the results; returns when they are complete.
 
     Raises:
         ReviewgenError: A task of this process has failed.
@@ -57,6 +59,7 @@ def share_tasks(
                 work(number)
                 done.append(number)
                 report(total - len(waiting) + len(done))
+            flush()
         waiting = [number for number in waiting if number not in finished]
         report(total - len(waiting))
 

@@ -216,12 +216,13 @@ def _draw(job: _Job, table: Table, seed: int) -> tuple[int, np.ndarray | None]:
     def generate(number: int) -> None:
         part, last = table.part(number), (number + 1) * size
         if not part.exists:
-            part.write(job.generate(generator, seed, number * size, last if job.unique else min(last, job.total)))
+            rows = job.generate(generator, seed, number * size, last if job.unique else min(last, job.total))
+            part.write(rows, table.work.write_later)
 
     while True:
         count = math.ceil(total / size)
         report = partial(_report, table, before, size, count * size if job.unique else total)
-        share_tasks(table.processes, range(before, count), generate, table.work.folder, report)
+        share_tasks(table.processes, range(before, count), generate, table.work.folder, report, table.work.flush)
         if not job.unique:
             return count, None
         repeats = main_process_only(table.processes, partial(_find_repeats, table, count), table.work.folder)

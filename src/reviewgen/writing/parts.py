@@ -1,10 +1,10 @@
 """The rows of some consecutive texts of a table, as lines of JSON, with a hash of each text. A part is complete or not there."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from reviewgen.storage import write_file, write_new
 from reviewgen.writing.layout import encode_row
 
 __all__ = ["TextPart"]
+
+Write: TypeAlias = Callable[[Path, Callable[[Path], None]], None]
+"""Creates a file under a name with what a function writes."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,20 @@ class TextPart:
         """Return the content hash of each text, (N, 1)."""
         return np.fromfile(self._index_file, np.uint64).reshape(-1, 1)
 
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the rows; each has a text."""
+    def write(self, rows: Iterable[Mapping[str, Any]], write: Write = write_new) -> None:
+        """Write the rows; each has a text.
+
+        Args:
+            rows: The rows.
+            write: Writes a file, as ``write_new`` does; called for that of the hashes, then for that of the rows.
+        """
         lines, hashes = [], []
         for row in rows:
             lines.append(encode_row(row))
             hashes.append(hash_text(row["text"]))
         self._index_file.unlink(missing_ok=True)
-        write_new(self._index_file, lambda file: write_file(file, np.array(hashes, np.uint64).tobytes()))
-        write_new(self.rows_file, lambda file: write_file(file, b"".join(lines)))
+        write(self._index_file, lambda file: write_file(file, np.array(hashes, np.uint64).tobytes()))
+        write(self.rows_file, lambda file: write_file(file, b"".join(lines)))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows as they were written."""

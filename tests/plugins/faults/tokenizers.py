@@ -121,6 +121,12 @@ class StripsBatches(Bytes):
         return super().encode_batch([text.strip() for text in texts])
 
 
+class ForgetsParts(Bytes):
+    @classmethod
+    def combine(cls, tokenizers):
+        return cls(np.roll(list(tokenizers[0].table), 1).tolist())
+
+
 class CountsItsTrainings(Bytes):
     times = itertools.count()
 
@@ -243,6 +249,7 @@ TOKENIZERS = [
     (StripsBatches, "batch", "encode_batch returns other ids than encode"),
     (CountsItsTrainings, "trained_again", "trained again on the same texts gives other ids"),
     (ReadsTwice, "streamed", "must iterate over its texts once"),
+    (ForgetsParts, "in_parts", "combined from those of parts"),
     (ForgetsItsTable, "save_load", "gives other ids or texts"),
     (GivesAnotherJson, "other_programs", 'must encode "A good film. I liked it'),
     (Pickles, "plain_data", "table.txt is a pickle"),

@@ -1,0 +1,54 @@
+"""Results that are forced to disk while the next are computed: in order, complete after a wait, and no error lost."""
+
+import errno
+import threading
+from pathlib import Path
+
+import pytest
+
+from reviewgen.errors import StorageError
+from reviewgen.flushing import Flusher
+from reviewgen.storage import write_new
+from reviewgen.training import Processes
+from reviewgen.training.rounds import share_tasks
+
+
+def test_functions_are_called_in_order_in_another_thread() -> None:
+    flusher, called = Flusher(), []
+    for number in range(20):
+        flusher(lambda number=number: called.append((number, threading.current_thread())))
+    flusher.wait()
+    assert [number for number, _ in called] == list(range(20))
+    assert threading.current_thread() not in {thread for _, thread in called}
+    flusher.close()
+
+
+def test_the_results_of_a_round_are_complete_at_its_end(tmp_path: Path) -> None:
+    flusher, release, seen = Flusher(), threading.Event(), []
+
+    def work(number: int) -> None:
+        flusher(release.wait)  # a slow disk
+        write_new(tmp_path / str(number), lambda file: file.write_bytes(b"x"), flusher)
+        seen.append((tmp_path / str(number)).exists())
+        if number == 1:
+            release.set()
+
+    share_tasks(Processes(), range(2), work, tmp_path, flush=flusher.wait)
+    assert seen == [False, False] and sorted(file.name for file in tmp_path.iterdir()) == ["0", "1"]
+    flusher.close()
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("reviewgen.storage.fsync_file", full)
+    flusher = Flusher()
+
+    def work(number: int) -> None:
+        write_new(tmp_path / str(number), lambda file: file.write_bytes(b"x"), flusher)
+
+    with pytest.raises(StorageError, match=r"No space left"):
+        share_tasks(Processes(), range(3), work, tmp_path, flush=flusher.wait)
+    flusher.close()
+    assert list(tmp_path.iterdir()) == []
