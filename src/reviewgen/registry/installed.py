@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import PluginError
@@ -59,7 +60,7 @@ def _find_change(folder: Path) -> str | None:
     """Return the first file that is not as the folder's manifest says, if it has one; sizes are compared before any is read."""
     if not (folder / _MANIFEST).is_file():  # an earlier version saved the folder
         return None
-    saved = read_json(folder / _MANIFEST)["files"]
+    saved: dict[str, Any] = read_json(folder / _MANIFEST)["files"]
     for name, facts in saved.items():
         if not (folder / name).is_file() or (folder / name).stat().st_size != facts["size"]:
             return name
