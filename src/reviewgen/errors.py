@@ -57,9 +57,11 @@ __all__ = [
     "TrainingError",
     "UnknownPlugin",
     "WorkerError",
+    "counted",
     "did_you_mean",
     "first_line",
     "growing_state",
+    "per_second",
     "quoted",
     "shortened",
     "storage_errors",
@@ -186,6 +188,25 @@ def shortened(text: str, most: int) -> str:
         return text
     kept = max(most - len(_GAP), 2)
     return text[: kept - kept // 2] + _GAP + text[len(text) - kept // 2 :]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, as a message has them.
+
+    >>> counted(1, "text"), counted(1234, "text")
+    ('1 text', '1,234 texts')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def per_second(number: float, seconds: float) -> str:
+    """Return a rate for a message; one of less than ten has a decimal.
+
+    >>> per_second(3, 2.0), per_second(123_456, 10.0), per_second(1, 1000.0)
+    ('1.5 a second', '12,346 a second', '0.001 a second')
+    """
+    rate = number / max(seconds, 1e-9)
+    return f"{rate:,.0f} a second" if rate >= 9.95 else f"{rate:.1f} a second" if rate >= 0.095 else f"{rate:.1g} a second"
 
 
 class _Brief(reprlib.Repr):

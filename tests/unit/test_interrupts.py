@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("streams")
     reviewgen.train("ngram-char", TEXTS, out=root / "m")
     (root / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    run_python(["-m", "reviewgen", "generate", "m", "--out", "texts.jsonl", "--receipt", "r.jsonl"], cwd=root, check=True)
     return root
 
 
@@ -81,6 +82,70 @@ def test_closed_and_full_streams(folder: Path) -> None:
     assert played.returncode == 0 and played.stdout.endswith("The\n")
     for dropped in ("2>&-", "2>/dev/full"):
         assert shell(f"RG evaluate m --data texts.txt {dropped}", folder).returncode == 0
+
+
+PRINTING = {
+    "list": "",
+    "settings": "ngram-char",
+    "doctor": "m",
+    "plugin": "check char",
+    "prepare": "texts.txt --preset ngram-char --out OUT",
+    "train": "ngram-char --data texts.txt --out OUT",
+    "plot": "m --out OUT.png",
+    "sweep": "ngram-char --data texts.txt --set model.order=2,3",
+    "tune": "ngram-char --data texts.txt --trials 1",
+    "tune-sampling": "--help",
+    "blend": "m m --out OUT",
+    "compare": "m --data texts.txt",
+    "generate": "m --out OUT --format jsonl",
+    "replay": "r.jsonl",
+    "play": "m --prompt The --json",
+    "graph": "m",
+    "evaluate": "m --data texts.txt",
+    "score": "m --data texts.txt --out OUT",
+    "novelty": "m --text food",
+    "explain": "m",
+    "export": "m --html OUT.html",
+    "push": "--help",
+    "pull": "--help",
+    "serve": "--help",
+    "demo": "--help",
+}
+"""Arguments with which each command prints; of five it is the help, as they need a network, a server or many texts."""
+
+REDIRECTED = """
+import io, os, runpy, sys
+kind, *words = sys.argv[1:]
+if kind == "full":
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)))
+else:
+    os.close(1), os.close(2)
+    sys.stdout = sys.__stdout__ = sys.stderr = sys.__stderr__ = None
+sys.argv = ["reviewgen", *words]
+runpy.run_module("reviewgen", run_name="__main__")
+"""
+
+
+def test_each_command_has_arguments() -> None:
+    from reviewgen.cli import app
+
+    commands = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    assert commands == PRINTING.keys()
+
+
+@pytest.mark.parametrize("command", PRINTING)
+def test_output_that_is_lost_is_a_failure(command: str, folder: Path) -> None:
+    """One sentence if standard output is full, nothing if it is closed and so is standard error; the status is 1."""
+    said = {}
+    for kind in ("full", "closed"):
+        words = PRINTING[command].replace("OUT", f"{command}-{kind}").split()
+        done = run_python(["-c", REDIRECTED, kind, command, *words], cwd=folder)
+        assert done.returncode == 1, (kind, done)
+        assert "Traceback" not in done.stderr and not done.stdout
+        said[kind] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    sentence = "error: Standard output cannot be written: No space left on device. Redirect it to a file or a terminal."
+    assert said == {"full": [sentence], "closed": []}
 
 
 def test_pipes_are_sources(folder: Path) -> None:

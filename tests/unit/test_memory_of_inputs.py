@@ -1,7 +1,9 @@
 """Inputs that are far larger than any real one are refused, or streamed, in bounded memory; measured in a process of its own."""
 
+import base64
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -13,14 +15,16 @@ import pytest
 
 from reviewgen.data.json_records import read_records
 from reviewgen.data.parquet import read_table
+from reviewgen.data.parquet_pages import Page, max_bytes, read_pages
 from reviewgen.data.sources import open_texts
 from reviewgen.errors import DataError
 
 MEGABYTE = 1 << 20
+LONG_CELL = 60  # megabytes
 MAX_MEGABYTES = 160  # over the imports; prompts may have 64 MB, which are held as bytes and as a text
 
 SCRIPT = """
-import json, resource, sys
+import itertools, json, resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a failure is a MemoryError, and harms nobody else
 import numpy, pyarrow.parquet, reviewgen.search.study, reviewgen.runs.finished, reviewgen.cli.sampling
@@ -57,6 +61,9 @@ cases = {
     "search": lambda: reviewgen.search.study.Study({"a": Range(0.0, 1.0, False)}, 0, {}, 1, folder / "sparse"),
     "prompts": lambda: reviewgen.cli.sampling.read_prompts("", folder / "sparse"),
     "finished run": lambda: reviewgen.runs.finished.discard_finished(folder / "finished"),
+    "page": lambda: list(read_table(folder / "page.parquet", "page.parquet")),
+    "repeated cell": lambda: sum(1 for _ in itertools.islice(read_table(folder / "repeated.parquet", "repeated.parquet"), 500)),
+    "one long cell": lambda: list(read_table(folder / "one_long.parquet", "one_long.parquet")),
 }
 before = peak()
 for name, read in cases.items():
@@ -76,13 +83,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object,
     cell = pa.table({"text": ["x" * (100 * MEGABYTE), "ab"]})
     pq.write_table(cell, folder / "packed.parquet", compression="zstd", use_dictionary=False)
     pq.write_table(cell, folder / "plain.parquet", compression="none", use_dictionary=False, write_statistics=False)
+    write_pages(folder)
     write_checkpoints(folder / "a.run")
     for name in ("sparse", "finished.run/saved.json", "finished/training.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
         os.truncate(folder / name, 3 << 30)
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, check=False, timeout=300)
-    for name in ("array.json", "string.json", "lines.jsonl", "values.json", "plain.parquet"):
+    for name in ("array.json", "string.json", "lines.jsonl", "values.json", *(file.name for file in folder.glob("*.parquet"))):
         (folder / name).unlink()
     assert done.returncode == 0, done.stderr
     return {name: (said, peak) for name, said, peak in map(json.loads, done.stdout.splitlines())}
@@ -104,6 +112,26 @@ def write_json(folder: Path) -> None:
             file.write(end)
 
 
+def write_pages(folder: Path) -> None:
+    """Write one long text among short ones, in pages of a common size and in one page; and one that many rows refer to."""
+    noise = random.Random(0).randbytes(3 * MEGABYTE // 4)
+    text = base64.b64encode(noise).decode()  # of a megabyte, which is packed into three quarters of it
+    texts = ["short"] * 50_000 + ["".join(text[start:] + text[:start] for start in range(LONG_CELL))] + ["short"] * 50_000
+    pq.write_table(pa.table({"text": texts}), folder / "one_long.parquet", compression="zstd", use_dictionary=False)
+    pq.write_table(
+        pa.table({"text": [text] * 300}),
+        folder / "page.parquet",
+        compression="none",
+        use_dictionary=False,
+        data_page_size=1 << 30,
+        write_batch_size=1000,
+    )
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 10_000, pa.int32()), [text * 9])
+    pq.write_table(
+        pa.table({"text": repeated}), folder / "repeated.parquet", compression="none", dictionary_pagesize_limit=1 << 30
+    )
+
+
 def write_checkpoints(folder: Path) -> None:
     """Write two checkpoints, and damage the newer one: its tensors take half a gigabyte."""
     from reviewgen.training import Checkpoints
@@ -123,6 +151,8 @@ SAID = {
     "lines": "DataError: lines.jsonl cannot be read: line 2 has more than 4,000,000 values.",
     "packed cell": "DataError: packed.parquet unpacks to more than 100 times its size in the column 'text': no text does.",
     "cell": "DataError: On average, a value of the column 'text' of plain.parquet has more than 10,000,000 characters",
+    "page": "DataError: page.parquet has a page of 314,574,",
+    "one long cell": "DataError: A value of the column 'text' of one_long.parquet has more than 10,000,000 characters, the limit",
     "document": "string.json has more than 10,000,000 characters, the limit for one text",
     "search": "holds no search that can be read",
     "prompts": "cannot be read: it is larger than 64 MB.",
@@ -138,6 +168,9 @@ def test_each_is_one_sentence_in_little_memory(results: dict[str, tuple[object, 
         assert said in str(results[name][0])
     peaks = {name: peak for name, (_, peak) in results.items()}
     assert peaks["array"] < 20, peaks
+    assert results["repeated cell"][0] == 500
+    long_cells = [peaks.pop(name) for name in ("one long cell", "repeated cell")]  # the last ones
+    assert max(long_cells) < MAX_MEGABYTES + 5 * LONG_CELL, long_cells
     assert max(peaks.values()) < MAX_MEGABYTES, peaks
 
 
@@ -188,3 +221,42 @@ def test_a_column_that_the_first_records_leave_out(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     stream = open_texts(file, Path(tempfile.mkdtemp(dir=tmp_path)), conditions=["stars"])
     assert list(stream.examples) == [(row["text"], [row.get("stars")]) for row in rows]
+
+
+def test_the_pages_that_a_run_of_rows_touches() -> None:
+    """By brute force: each page as often as it has values, and every run of rows."""
+    draw = random.Random(0)
+    for _ in range(300):
+        pages = [Page(False, draw.randrange(100), draw.randrange(1, 6)) for _ in range(draw.randrange(1, 8))]
+        pages.append(Page(True, draw.randrange(100), 3))
+        owners = [number for number, page in enumerate(pages[:-1]) for _ in range(page.values)]
+        for rows in (1, 2, 5, 9):
+            runs = [set(owners[first : first + rows]) for first in range(len(owners))]
+            longest = max(sum(pages[number].size for number in run) for run in runs)
+            assert max_bytes(pages, rows) == longest + rows * pages[-1].size
+
+
+@pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"use_dictionary": False, "compression": "none"}])
+def test_pages_are_those_of_the_file(tmp_path: Path, options: dict[str, object]) -> None:
+    """Their values are the rows, their sizes the metadata's."""
+    texts = [f"text {number} " + "x" * (number % 5_000) for number in range(20_000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", **options)
+    column = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    with (tmp_path / "a.parquet").open("rb") as file:
+        pages = list(read_pages(file, start, column.total_compressed_size))
+    data = [page for page in pages if not page.is_dictionary]
+    assert len(pages) - len(data) == (column.dictionary_page_offset is not None)
+    assert sum(page.values for page in data) == len(texts)
+    assert 0.9 * column.total_uncompressed_size < sum(page.size for page in pages) <= column.total_uncompressed_size
+    assert [row["text"] for row in read_table(tmp_path / "a.parquet", "a.parquet")] == texts
+
+
+def test_a_damaged_page_header_is_one_sentence(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet", use_dictionary=False, compression="none")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    for header in (b"\x00", b"\xff" * 12, b"\x1c" * 40, b"\x15" + b"\x80" * 12):
+        content[4 : 4 + len(header)] = header
+        (tmp_path / "a.parquet").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.parquet cannot be read: the column 'text' is damaged \(a page header"):
+            list(read_table(tmp_path / "a.parquet", "a.parquet"))

@@ -360,8 +360,14 @@ def test_the_sentences_of_the_exact_form():
     assert longest.endswith('…".')
     assert len(longest) < 150
     assert shares == (
-        "Also in the training text: 50.0 % of its windows of 8 tokens, 12.3 % of its windows of 12 tokens, "
-        "an unknown share of its windows of 20 tokens."
+        "Also in the training text: 50.0 % of its windows of 8 tokens, 12.3 % of its windows of 12 tokens. "
+        "None of its windows of 20 tokens can be looked up."
+    )
+    assert novelty(tokens=10, windows={8: 0.5, 12: None, 20: None}).describe()[1] == (
+        "Also in the training text: 50.0 % of its windows of 8 tokens. The text is too short for windows of 12 and 20 tokens."
+    )
+    assert novelty(tokens=1, windows={8: None, 12: None, 20: None}).describe()[1] == (
+        "The text is too short for windows of 8, 12 and 20 tokens."
     )
     assert source == 'It comes from training review 123: "so they say ab cab cab cab cab c".'
 

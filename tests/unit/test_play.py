@@ -234,7 +234,7 @@ def test_a_failed_step_changes_nothing(random_model):
 def test_playing_picks_types_draws_and_undoes(play):
     status, out, notes = play("+ca", "b", "1", "u", "u", '"b a"', "d 3", "u", "", "u", "q", words=["--prompt", "a "])
     assert status == 0 and out.splitlines()[-1] == "> a cab a"
-    assert "entropy" in out and "tokens are possible" in out and "looks back at" in out
+    assert "entropy" in out and "possible tokens" in out and "looks back at" in out
     assert notes.count("\n") == 1  # the hint
 
 

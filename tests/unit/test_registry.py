@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reviewgen import registry
+from reviewgen.bundle.manifest import write_manifest
 from reviewgen.config import Preset
 from reviewgen.errors import BrokenPlugin, PluginConflict, SourceError, UnknownPlugin
 from reviewgen.registry import (
@@ -216,6 +217,25 @@ def test_weights_are_found_without_importing_their_folder(install: Install, tmp_
     for damaged in ("[]", "{", '{"held_out": 3}'):
         (folder / "training.json").write_text(damaged)
         assert "cannot be read" in str(describe_weights("lstm-fake").problem)
+
+
+def test_changed_weights_are_not_described(install: Install) -> None:
+    folder = install("fake-weights", {"weights": {"lstm-fake": "fakeweights.lstm_fake"}}) / "fakeweights" / "lstm_fake"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "training.json").write_text('{"held_out": {"bits_per_character": 1.5}}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    write_manifest(folder, ["training.json", "model.safetensors"])
+    found = describe_weights("lstm-fake")
+    assert found is not None and found.problem is None and found.bits_per_character == 1.5
+    (folder / "model.safetensors").write_bytes(b"Weights")
+    changed = describe_weights("lstm-fake")
+    assert changed is not None and changed.bits_per_character is None
+    assert str(changed.problem).startswith(f"model.safetensors of {folder} has changed since the model was saved")
+    (folder / "model.safetensors").unlink()
+    assert "is missing" in str(describe_weights("lstm-fake").problem)
+    (folder / "manifest.json").write_text('{"files": {"training.json": 3}}')
+    assert "manifest.json is damaged" in str(describe_weights("lstm-fake").problem)
 
 
 def test_weights_of_a_missing_or_broken_package(install: Install) -> None:

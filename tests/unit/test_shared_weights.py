@@ -80,6 +80,15 @@ def test_other_weights_are_refused(folders: Path, monkeypatch: pytest.MonkeyPatc
         reviewgen.load(folders / "blend")
 
 
+@pytest.mark.parametrize("name", ["blend", "gru-char"])
+def test_weights_that_have_changed_are_not_shared(folders: Path, name: str) -> None:
+    file = folders / name / "training.json"
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(BundleError, match=r"training\.json of .* has changed since the model was saved"):
+        share_weights(folders / "blend", PARTS)
+    assert (folders / "blend" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("parts", [[], {}, {"gru-char": 5}, "gru-char", {"gru-char": "x"}, {"../../etc": "x"}])
 def test_a_damaged_list_of_parts_is_refused(folders: Path, parts: Any) -> None:
     share_weights(folders / "blend", PARTS)

@@ -104,7 +104,7 @@ def test_unique_texts_are_the_first_distinct_ones_of_generate(model, tmp_path):
 def test_too_few_distinct_texts_are_all_that_there_are(folder, tmp_path, monkeypatch, capsys):
     options = ["-n", 50, "--out", tmp_path / "t", "--seed", 1, "--unique", "--greedy"]
     status, said, notes = run_command(monkeypatch, capsys, "generate", folder, *options)
-    assert status == 1 and "1 texts are in" in said and "There are only 1 different texts among 512" in notes
+    assert status == 1 and "1 text is in" in said and "There is only 1 different text among 512" in notes
     assert len(rows_of(tmp_path / "t")) == 1
 
 

@@ -29,7 +29,7 @@ from reviewgen.bundle.layout import (
     files_of,
     fingerprint,
 )
-from reviewgen.bundle.manifest import SavedFile, changing, digest_files, read_manifest, write_manifest
+from reviewgen.bundle.manifest import SavedFile, changing, compare, digest_files, read_manifest, write_manifest
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tensors import FORMAT, SCALE, SavedTensors, digest_of
 from reviewgen.bundle.tokenizer_files import save_tokenizer
@@ -141,10 +141,16 @@ def share_weights(folder: Path, presets: Sequence[str]) -> None:
         presets: The preset of each part, in order.
 
     Raises:
-        BundleError: The weights of a preset are not installed, or are not those of the part.
+        BundleError: The weights of a preset are not installed, or are not those of the part; or a file of the blend or of the
+            installed weights has changed since it was saved.
     """
     config = read_json(folder / CONFIG)
     installed = {preset: find_weights(preset) for preset in presets}
+    for each in (folder, *filter(None, installed.values())):
+        names = files_of(read_json(each / CONFIG))
+        saved = read_manifest(each, names)
+        if saved is not None:
+            compare(each, saved, digest_files(each, names))
     parts = {preset: digest_of(found / WEIGHTS) for preset, found in installed.items() if found is not None}
     shared, own = (_widen(SavedTensors.find(folder, each).load_as_stored(load_file)) for each in (parts, {}))
     if len(parts) < len(presets) or shared.keys() != own.keys() or not all(shared[name].equal(own[name]) for name in own):

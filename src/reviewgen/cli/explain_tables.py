@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reviewgen.cli.console import TerminalConsole
+from reviewgen.errors import counted
 from reviewgen.explanation import Explanation
 from reviewgen.explanation.results import CountedToken, CountStep, Gate, Line, ModelExplanation, TokenLoss, show_percent
 
@@ -35,9 +36,7 @@ def print_explanation(explanation: Explanation, tokens: int) -> None:
 
 def _render(explanation: Explanation, tokens: int, width: int) -> Iterator[RenderableType]:
     batch, time = explanation.batch
-    yield _heading(
-        f"{explanation.source}: {batch} text{'s' if batch > 1 else ''} of {'up to ' if batch > 1 else ''}{time} tokens"
-    )
+    yield _heading(f"{explanation.source}: {counted(batch, 'text')} of {'up to ' if batch > 1 else ''}{counted(time, 'token')}")
     for number, text in enumerate(explanation.texts, 1):
         shown = text if len(text) <= 3 * width else text[: 3 * width] + " ..."
         yield Text(f"{number}  {_printable(shown)}")
@@ -130,11 +129,12 @@ def _sums(explanation: Explanation) -> Iterator[RenderableType]:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row(Text(f"-log-softmax of the {number} tokens, added up"), Text(f"{loss.nats:.6f} nats"))
+    which = "the token" if number == 1 else f"the {number} tokens, added up"
+    table.add_row(Text(f"-log-softmax of {which}"), Text(f"{loss.nats:.6f} nats"))
     table.add_row(Text(f"divided by {number}: the loss"), Text(f"{loss.mean:.6f} nats"))
     table.add_row(Text("by nn.LogSoftmax and nn.NLLLoss"), Text(f"{loss.mean_of_nll_loss:.6f} nats"))
     table.add_row(Text("by nn.CrossEntropyLoss"), Text(f"{loss.mean_of_cross_entropy:.6f} nats"))
-    what = f"the sum / ln 2 / {loss.characters} characters: bits per character"
+    what = f"the sum / ln 2 / {counted(loss.characters, 'character')}: bits per character"
     table.add_row(Text(what), Text(f"{loss.bits_per_character:.6f} bits", style="bold"))
     yield table
 

@@ -14,7 +14,7 @@ from reviewgen.cli import options, sampling, tables
 from reviewgen.cli.console import echo, echo_text, note, print_json
 from reviewgen.cli.generated_json import print_generated
 from reviewgen.cli.outputs import STREAMS, locked
-from reviewgen.errors import ConfigError, storage_errors
+from reviewgen.errors import ConfigError, counted, per_second, storage_errors
 
 if TYPE_CHECKING:
     from reviewgen.model import Generation, ReviewModel
@@ -107,9 +107,11 @@ def _print_file_facts(facts: dict[str, Any], as_json: bool) -> None:
         return
     rate = f"{facts['written']:,} written in {facts['seconds']:.1f} s"
     if facts["written"]:
-        rate += f", {facts['written'] / max(facts['seconds'], 1e-9):,.0f} a second"
-    of = f" of {facts['asked']:,}" if facts["texts"] < facts["asked"] else ""
-    (note if is_printed else echo)(f"{facts['texts']:,}{of} texts are in {facts['out']} ({rate}).")
+        rate += f", {per_second(facts['written'], facts['seconds'])}"
+    of = f"{facts['texts']:,} of " if facts["texts"] < facts["asked"] else ""
+    are = "is" if facts["texts"] == 1 else "are"
+    texts = f"{of}{counted(facts['asked'], 'text')}" if of else counted(facts["texts"], "text")
+    (note if is_printed else echo)(f"{texts} {are} in {facts['out']} ({rate}).")
     if facts["texts"] < facts["asked"] and not is_printed:
         note("The same command resumes from there.")
 

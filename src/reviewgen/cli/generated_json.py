@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.cli.console import notes, print_json
+from reviewgen.errors import counted
 
 if TYPE_CHECKING:
     from reviewgen.model import Generation
@@ -32,7 +33,7 @@ def print_generated(facts: dict[str, Any], texts: Iterable["Generation"], number
         How many texts there are, and how many new tokens they have.
     """
     stream = sys.stdout  # rich puts a stream of its own there while the status is shown
-    with notes.status(f"Generating {number:,} texts ..."):
+    with notes.status(f"Generating {counted(number, 'text')} ..."):
         if not stream.isatty():
             return _write(stream.write, facts, texts, with_novelty)
         whole = io.StringIO()

@@ -10,7 +10,7 @@ import typer
 
 from reviewgen.cli import options, sampling
 from reviewgen.cli.console import TerminalConsole, echo, echo_text, note, print_json
-from reviewgen.errors import ReviewgenError
+from reviewgen.errors import ReviewgenError, counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -131,7 +131,8 @@ def _print_step(text: str, expected: "NextTokens | None") -> None:
     else:
         if expected.contexts:
             lines.append(Text(_describe_context(expected.contexts[0]), style="dim"))
-        lines += [_table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {expected.possible:,} tokens are possible")]
+        possible = counted(expected.possible, "possible token")
+        lines += [_table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
     console = TerminalConsole(highlight=False)
     for line in lines:
         console.print(line)

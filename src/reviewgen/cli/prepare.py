@@ -7,7 +7,7 @@ import typer
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json
 from reviewgen.cli.ranks import one_voice
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, counted
 from reviewgen.interrupts import begin
 
 if TYPE_CHECKING:
@@ -102,5 +102,5 @@ def _print_result(store: "StoreFolder", out: str, *, as_json: bool) -> None:
         note(line)
     counts = ", ".join(f"{split} {corpus.count(split):,}" for split in tokens)
     echo(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
-    echo(f"Tokens: {tokens['train']:,} to train on, in {len(store.content['shards']):,} shards.")
+    echo(f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
     echo(f"Saved in {out}")

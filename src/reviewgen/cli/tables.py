@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from reviewgen.cli import options
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
 from reviewgen.cli.ranks import count_processes, one_voice
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, counted, per_second
 from reviewgen.interrupts import begin
 
 if TYPE_CHECKING:
@@ -137,15 +137,16 @@ def _describe_scores(summary: Mapping[str, Any]) -> list[str]:
     bits = summary["bits_per_character"]
     rate = "infinite bits per character" if bits is None else f"{bits:.4f} bits per character, end tokens included"
     impossible = summary["zero_probability_texts"]
-    lines = [f"{impossible:,} texts have probability zero; their bits are null."] if impossible else []
-    return [rate, *lines, f"{summary['characters']:,} characters, {summary['tokens']:,} tokens"]
+    lines = [f"{counted(impossible, 'text')} with probability zero: the bits are null."] if impossible else []
+    return [rate, *lines, f"{counted(summary['characters'], 'character')}, {counted(summary['tokens'], 'token')}"]
 
 
 def _describe_copies(summary: Mapping[str, Any]) -> list[str]:
     longest, long, share = summary.values()
     mean = "unknown" if share is None else f"{100 * share:.1f} %"
+    texts = f"{counted(long, 'text')} {'has' if long == 1 else 'have'} one of at least 50"
     return [
-        f"The longest copied span has {longest:,} characters; {long:,} texts have one of at least 50.",
+        f"The longest copied span has {counted(longest, 'character')}; {texts}.",
         f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts that have any.",
     ]
 
@@ -157,23 +158,24 @@ def _print_generated(written: "WrittenTexts", seconds: float, *, as_json: bool) 
     else:
         _print_place(written, seconds)
         if summary["repeats"]:
-            echo(f"{summary['repeats']:,} repeats among {summary['drawn']:,} generated texts were left out.")
+            were = "was" if summary["repeats"] == 1 else "were"
+            echo(f"{counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts {were} left out.")
     if written.texts < summary["asked"]:
+        are, texts = "is" if written.texts == 1 else "are", counted(written.texts, "different text")
         note(
-            f"There are only {written.texts:,} different texts among {summary['drawn']:,}, and {summary['asked']:,} were wanted: "
+            f"There {are} only {texts} among {summary['drawn']:,}, and {summary['asked']:,} were wanted: "
             "raise --temperature, or ask for fewer.",
             "yellow",
         )
 
 
 def _print_place(written: "WrittenTexts", seconds: float) -> None:
-    count = len(written.files)
-    files = "1 file" if count == 1 else f"{count:,} files"
+    files, texts = counted(len(written.files), "file"), counted(written.texts, "text")
     if not written.is_new:
-        echo(f"{written.out} is complete already: {written.texts:,} texts, {files}.")
+        echo(f"{written.out} is complete already: {texts}, {files}.")
         return
-    rate = written.texts / max(seconds, 1e-9)
-    echo(f"{written.texts:,} texts are in {written.out} ({files}, {seconds:.1f} s, {rate:,.0f} a second).")
+    are = "is" if written.texts == 1 else "are"
+    echo(f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {per_second(written.texts, seconds)}).")
 
 
 def _facts(written: "WrittenTexts", seconds: float) -> dict[str, Any]:

@@ -236,8 +236,8 @@ def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
         held_out = run.held_out
         reviews, total = held_out["reviews"], held_out["reviews_in_split"]
         part = f"{reviews:,}" + (f" of {total:,}" if reviews < total else "")
-        bits = run.evaluation.bits_per_character
-        echo(f"Held out ({held_out['split']} split, {part} reviews): {bits:.4f} bits per character")
+        bits, noun = run.evaluation.bits_per_character, "review" if total == 1 else "reviews"
+        echo(f"Held out ({held_out['split']} split, {part} {noun}): {bits:.4f} bits per character")
     if alone := [f"{part['preset']} {_bits(part['held_out'])}" for part in facts.get("parts", ()) if part.get("held_out")]:
         echo(f"Its models alone: {', '.join(alone)}")
     if (before := facts.get("parent", {}).get("bits_per_character")) is not None:

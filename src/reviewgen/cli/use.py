@@ -8,7 +8,7 @@ import typer
 from reviewgen.cli import options, tables
 from reviewgen.cli.console import echo, note, notes, print_json, show_log
 from reviewgen.cli.ranks import count_processes, one_voice
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import Evaluation
@@ -53,7 +53,7 @@ def novelty(
         echo(line)
     for span in report.spans[1:_MAX_SPANS]:
         review = "" if span.review is None else f"  (training review {span.review})"
-        echo(f"{len(span.text):6} characters: {span.text!r}{review}")
+        echo(f"{len(span.text):6} character{'' if len(span.text) == 1 else 's'}: {span.text!r}{review}")
 
 
 def evaluate(
@@ -79,13 +79,14 @@ def evaluate(
     if notes.quiet:
         return
     if result.zero_probability_tokens:
-        note(f"{result.zero_probability_tokens:,} tokens have probability zero, so the bits are infinite.")
+        note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
     if as_json:
         print_json(finite(asdict(result)))
         return
     echo(f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included")
     echo(f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token")
-    echo(f"{result.reviews:,} reviews, {result.characters:,} characters, {result.tokens:,} tokens")
+    counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
+    echo(", ".join(counted(number, noun) for noun, number in counts.items()))
 
 
 def _evaluate(model: str, data: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":

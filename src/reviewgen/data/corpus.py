@@ -28,7 +28,7 @@ from reviewgen.data.shards import Shard
 from reviewgen.data.sources import open_texts
 from reviewgen.data.spool import LineRange, Spool, read_spool
 from reviewgen.data.workers import count_workers, run_tasks
-from reviewgen.errors import ConfigError, DataError, quoted, storage_errors
+from reviewgen.errors import ConfigError, DataError, counted, quoted, storage_errors
 
 __all__ = ["SPLITS", "Corpus", "DataConfig", "describe", "gather", "read_examples", "shorten"]
 
@@ -327,7 +327,8 @@ def describe(stream: TextStream, report: CleaningReport) -> list[str]:
         "decode errors": report.decode_errors,
     }
     counts = "".join(f", {name} {count:,}" for name, count in changes.items() if count)
-    return [*lines, f"Read {report.read:,} reviews, kept {report.kept:,} ({report.characters:,} characters){counts}."]
+    kept = f"{report.kept:,} ({counted(report.characters, 'character')})"
+    return [*lines, f"Read {counted(report.read, 'review')}, kept {kept}{counts}."]
 
 
 def shorten(text: str, width: int = 100) -> str:
@@ -352,7 +353,8 @@ def _read_split(source: Any, workspace: Path, config: DataConfig, split: str) ->
     corpus = gather(source, workspace, config, allow_missing=True)
     _log(corpus.stream, corpus.report)
     if not corpus.count(split):
-        raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {len(corpus.splits)} texts in all.")
+        total = counted(len(corpus.splits), "text")
+        raise DataError(f"The {split} split of {corpus.stream.name} is empty: it has {total} in all.")
     yield from corpus.examples(split)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from reviewgen.data.lengths import draw_edges, equal_edges, longest
 from reviewgen.data.store import TokenStore
-from reviewgen.errors import DataError
+from reviewgen.errors import DataError, counted
 
 __all__ = ["IGNORED", "Batch", "Lanes"]
 
@@ -89,7 +89,7 @@ class Lanes:
             raise DataError("There are no texts to train on.")
         targets = store.tokens - 1
         if targets < world_size:
-            raise DataError(f"{world_size} processes cannot share {targets} tokens to train on; use fewer processes.")
+            raise DataError(f"{world_size} processes cannot share {counted(targets, 'token')} to train on; use fewer processes.")
         self.lanes = max(1, min(lanes, targets // 2 // world_size))
         self.length = targets // (self.lanes * world_size)
         self._first_lane = rank * self.lanes  # among the lanes of all processes

@@ -1,19 +1,22 @@
 """Reads the rows of a parquet file with pyarrow, row group by row group. Knows nothing of what the columns hold.
 
-A column of a row group says how large its values are together, packed and unpacked, so that most values that would not fit into
-memory are refused before they are read.
+A column of a row group says how large its values are together, packed and unpacked, and the headers of its pages how large each
+is. Values that would not fit into memory are refused before they are read, and as many rows are read at a time as fit.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS, too_long
+from reviewgen.data.parquet_pages import max_bytes, read_pages
 from reviewgen.data.spans import Span
 from reviewgen.errors import DataError
 
 if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
+    from pyarrow import RecordBatch
+    from pyarrow.parquet import ColumnChunkMetaData, ParquetFile
 
 __all__ = ["read_table"]
 
@@ -21,6 +24,7 @@ _BUFFER = 1 << 20  # bytes of a column read at a time
 _ROWS, _BYTES = 1024, 1 << 26  # turned into Python values at a time, at most
 _MAX_UTF8 = 4  # bytes of a character
 _MAX_RATIO, _ALWAYS_UNPACKED = 100, 1 << 26  # times the packed size of a column, and bytes; as for gzip files
+_MAX_PAGE = 1 << 28  # bytes; most writers begin a new page after one megabyte
 
 
 def read_table(
@@ -40,32 +44,69 @@ def read_table(
         limit: The maximum number of characters of a text.
 
     Raises:
-        DataError: The values of a column are longer, on average over a row group, or it unpacks to far more than its size.
+        DataError: A value of a column is longer, or all on average over a row group; or the column unpacks to far more than its
+            size, or a page of it is larger than 256 MB.
     """
     from pyarrow.parquet import ParquetFile  # a tenth of a second
 
-    with ParquetFile(path, buffer_size=_BUFFER) as file:
+    with ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         existing = file.schema_arrow.names
         wanted = None if columns is None else [column for column in dict.fromkeys(columns) if column in existing]
         for group in range(file.num_row_groups) if span is None else range(*span):
-            row_bytes = _row_bytes(file, group, wanted, name, limit)
-            rows = max(1, min(_ROWS, int(_BYTES / max(1.0, row_bytes))))
+            rows = _rows_at_a_time(file, stream, group, wanted, name, limit)
             for batch in file.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False):
-                yield from batch.to_pylist()
+                if batch.nbytes > _MAX_UTF8 * limit:
+                    _refuse_long_values(batch, name, limit)
+                at_a_time = rows if batch.nbytes <= _BYTES else 1  # of a page that cannot be read in parts
+                for first in range(0, batch.num_rows, at_a_time):
+                    yield from batch.slice(first, at_a_time).to_pylist()
 
 
-def _row_bytes(file: "ParquetFile", group: int, wanted: Sequence[str] | None, name: str, limit: int) -> float:
-    """Return the bytes of a row of a row group, on average over its rows and without compression; raises as ``read_table``."""
-    meta, total = file.metadata.row_group(group), 0.0
+def _rows_at_a_time(
+    file: "ParquetFile", stream: BinaryIO, group: int, wanted: Sequence[str] | None, name: str, limit: int
+) -> int:
+    """Return how many rows of a row group are read at a time; raises as ``read_table``."""
+    meta, total, rows = file.metadata.row_group(group), 0.0, _ROWS
     for number in range(meta.num_columns):
         column = meta.column(number)
         if wanted is not None and column.path_in_schema.partition(".")[0] not in wanted:
             continue
+        where = f"the column {column.path_in_schema!r}"
         if column.total_uncompressed_size > max(_ALWAYS_UNPACKED, _MAX_RATIO * column.total_compressed_size):
-            raise DataError(
-                f"{name} unpacks to more than {_MAX_RATIO} times its size in the column {column.path_in_schema!r}: no text does."
-            )
+            raise DataError(f"{name} unpacks to more than {_MAX_RATIO} times its size in {where}: no text does.")
         if column.total_uncompressed_size > _MAX_UTF8 * limit * max(1, meta.num_rows):
-            raise too_long(f"On average, a value of the column {column.path_in_schema!r} of {name}", limit)
+            raise too_long(f"On average, a value of {where} of {name}", limit)
         total += column.total_uncompressed_size
-    return total / max(1.0, float(meta.num_rows))
+        rows = min(rows, _rows_of_pages(column, stream, where, name))
+    return max(1, min(rows, int(_BYTES / max(1.0, total / max(1, meta.num_rows)))))
+
+
+def _rows_of_pages(column: "ColumnChunkMetaData", stream: BinaryIO, where: str, name: str) -> int:
+    """Return how many rows of a column can be read at a time, by the pages that they touch."""
+    start = column.data_page_offset
+    if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
+        start = column.dictionary_page_offset
+    try:
+        pages = list(read_pages(stream, start, column.total_compressed_size))
+    except ValueError as error:
+        raise DataError(f"{name} cannot be read: {where} is damaged ({error}).") from None
+    largest = max((page.size for page in pages), default=0)
+    if largest > _MAX_PAGE:
+        raise DataError(
+            f"{name} has a page of {largest:,} bytes in {where}; at most {_MAX_PAGE:,} are read at once. Write the file "
+            "with smaller pages or row groups."
+        )
+    halves = (_ROWS >> times for times in itertools.count())
+    return next(rows for rows in halves if rows <= 1 or max_bytes(pages, rows) <= largest + _BYTES)
+
+
+def _refuse_long_values(batch: "RecordBatch", name: str, limit: int) -> None:
+    """Raise if a text cannot have few enough characters: turned into Python's, it would take up to four times its bytes."""
+    from pyarrow import compute, types
+
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        texts = values.dictionary if types.is_dictionary(values.type) else values
+        if types.is_string(texts.type) or types.is_large_string(texts.type):
+            longest = compute.max(compute.binary_length(texts)).as_py()
+            if (longest or 0) > _MAX_UTF8 * limit:
+                raise too_long(f"A value of the column {column!r} of {name}", limit)

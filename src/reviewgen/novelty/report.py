@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from reviewgen.errors import counted
+
 __all__ = ["MIN_SPAN", "WINDOWS", "Decode", "Novelty", "Span", "decode_with_offsets"]
 
 WINDOWS = (8, 12, 20)  # tokens
@@ -94,18 +96,21 @@ class Novelty:
         if not self.longest_tokens:
             return "No token of the text occurs in the training text."
         bound = "at most " if self.form == "compact" else ""
-        sizes = f"{bound}{_count(self.longest_characters, 'character')} ({_count(self.longest_tokens, 'token')})"
+        sizes = f"{bound}{counted(self.longest_characters, 'character')} ({counted(self.longest_tokens, 'token')})"
         return f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
 
     def _describe_shares(self) -> str:
         bound = "at most " if self.form == "compact" else ""
-        shares = [
-            f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
-            if share is not None
-            else f"an unknown share of its windows of {length} tokens"
-            for length, share in self.windows.items()
-        ]
-        return f"Also in the training text: {', '.join(shares)}."
+        known = {length: share for length, share in self.windows.items() if share is not None}
+        shares = [f"{bound}{100 * share:.1f} % of its windows of {length} tokens" for length, share in known.items()]
+        too_long = [str(length) for length in self.windows if length not in known and length > self.tokens]
+        unknown = [str(length) for length in self.windows if length not in known and length <= self.tokens]
+        sentences = [f"Also in the training text: {', '.join(shares)}."] if shares else []
+        if too_long:
+            sentences.append(f"The text is too short for windows of {_join(too_long)} tokens.")
+        if unknown:
+            sentences.append(f"None of its windows of {_join(unknown)} tokens can be looked up.")
+        return " ".join(sentences)
 
 
 def _split_excerpt(span: Span) -> tuple[str, str, str]:
@@ -114,8 +119,8 @@ def _split_excerpt(span: Span) -> tuple[str, str, str]:
     return (before, found, after) if found else ("", span.text, "")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _join(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _quote(text: str, limit: int) -> str:

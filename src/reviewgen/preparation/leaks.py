@@ -113,7 +113,8 @@ def describe_leaks(leaking: int, checked: int, held_out: int, length: int, *, is
     'Of 200 held-out texts, 3 share a run of 50 characters or more with a training text; --decontaminate 50 leaves them out.'
     """
     which = f"{checked:,} held-out texts" if checked == held_out else f"a sample of {checked:,} of {held_out:,} held-out texts"
-    found = f"Of {which}, {leaking:,} share a run of {length} characters or more with a training text"
+    share, are, them = ("shares", "is", "it") if leaking == 1 else ("share", "are", "them")
+    found = f"Of {which}, {leaking:,} {share} a run of {length} characters or more with a training text"
     if not leaking:
         return f"{found}."
-    return f"{found}, and are left out." if is_dropped else f"{found}; --decontaminate {length} leaves them out."
+    return f"{found}, and {are} left out." if is_dropped else f"{found}; --decontaminate {length} leaves {them} out."

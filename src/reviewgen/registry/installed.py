@@ -1,6 +1,9 @@
 """The size and quality of a preset's installed weights, for ``reviewgen list``. Standard library only."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import PluginError
@@ -8,7 +11,7 @@ from reviewgen.registry.plugins import find_weights
 
 __all__ = ["InstalledWeights", "describe_weights"]
 
-_TRAINING = "training.json"  # as in ``bundle.layout``, not imported because it loads numpy
+_TRAINING, _MANIFEST = "training.json", "manifest.json"  # as in ``bundle.layout``, not imported because it loads numpy
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class InstalledWeights:
 
 
 def describe_weights(preset: str) -> InstalledWeights | None:
-    """Return the facts about a preset's installed weights without loading them; None if none are installed."""
+    """Return the facts about a preset's installed weights without loading them; None if none are installed.
+
+    Files that have changed since the weights were saved are a problem, as they are for ``load``.
+    """
     try:
         folder = find_weights(preset)
         if folder is None:
@@ -41,4 +47,25 @@ def describe_weights(preset: str) -> InstalledWeights | None:
         return InstalledWeights(problem=f"{_TRAINING} cannot be read: {error}")
     if not isinstance(bits, int | float | None):
         return InstalledWeights(problem=f"the bits per character in {_TRAINING} must be a number; got {bits!r}")
+    try:
+        changed = _find_change(folder)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        return InstalledWeights(problem=f"{_MANIFEST} is damaged, or does not belong to {folder}: {error}")
+    if changed is not None:
+        return InstalledWeights(problem=f"{changed} of {folder} has changed since the model was saved, or is missing")
     return InstalledWeights(round(size / 1e6, 2), bits)
+
+
+def _find_change(folder: Path) -> str | None:
+    """Return the first file that is not as the folder's manifest says, if it has one; sizes are compared before any is read."""
+    if not (folder / _MANIFEST).is_file():  # an earlier version saved the folder
+        return None
+    saved: dict[str, Any] = read_json(folder / _MANIFEST)["files"]
+    for name, facts in saved.items():
+        if not (folder / name).is_file() or (folder / name).stat().st_size != facts["size"]:
+            return name
+    for name, facts in saved.items():
+        with (folder / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
+                return name
+    return None

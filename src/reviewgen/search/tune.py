@@ -12,7 +12,7 @@ from typing import Any, Literal, Unpack
 import torch
 
 from reviewgen.config import check_list, check_seed
-from reviewgen.errors import ConfigError, NotADistribution, TrainingError, quoted
+from reviewgen.errors import ConfigError, NotADistribution, TrainingError, counted, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
@@ -143,8 +143,9 @@ def _try(study: Study, trial: Any, variants: Variants, blank: TuneTrial) -> Tune
     facts = fit.facts()
     is_budget_spent = facts["stopped"] == StopReason.BUDGET_SPENT
     if blank.number == 0 and is_budget_spent and facts["steps"] < fit.config.evaluations:
+        steps = counted(facts["steps"], "step")
         raise TrainingError(
-            f"A budget of {facts['budget_seconds']:g} s for a trial is too short: the first took {facts['steps']} steps in it. "
+            f"A budget of {facts['budget_seconds']:g} s for a trial is too short: the first took {steps} in it. "
             "Increase the budget, or give a number of steps."
         )
     return result

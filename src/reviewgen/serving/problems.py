@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError
+from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, counted
 
 __all__ = ["OutOfTime", "Problem", "problem_of", "too_busy"]
 
@@ -79,7 +79,8 @@ def problem_of(error: ReviewgenError) -> Problem:
 
 def too_busy(waiting: int) -> Problem:
     """Return the refusal of a request for which there is no place in the queue."""
-    message = f"{waiting} texts are waiting already. Try again in a moment, or ask for fewer texts."
+    are = "is" if waiting == 1 else "are"
+    message = f"{counted(waiting, 'text')} {are} waiting already. Try again in a moment, or ask for fewer texts."
     return Problem(429, message, code="queue_full", headers={"retry-after": "1"})
 
 
