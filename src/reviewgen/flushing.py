@@ -10,9 +10,13 @@ _MAX_WAITING = 4  # results that are complete, but for the disk
 
 
 class Flusher:
-    """Calls functions in a thread, in order; ``wait`` says when all have returned."""
+    """Calls functions in a thread, in order; ``wait`` says when all have returned.
+
+    Once one has raised, none is called any more: a later one may rely on what the earlier ones have done.
+    """
 
     def __init__(self) -> None:
+        self._has_failed = False
         self._thread = ThreadPoolExecutor(1)  # it starts with the first call
         self._waiting: deque[Future[None]] = deque()
 
@@ -20,7 +24,7 @@ class Flusher:
         """Have a function called soon; raise what an earlier one has raised."""
         while len(self._waiting) >= _MAX_WAITING:
             self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(finish))
+        self._waiting.append(self._thread.submit(self._call, finish))
 
     def wait(self) -> None:
         """Return when all functions have returned; raise what one of them has raised."""
@@ -30,3 +34,12 @@ class Flusher:
     def close(self) -> None:
         """Return when all functions have returned; what they have raised is lost."""
         self._thread.shutdown()
+
+    def _call(self, finish: Callable[[], None]) -> None:
+        if self._has_failed:
+            return
+        try:
+            finish()
+        except BaseException:
+            self._has_failed = True
+            raise

@@ -11,6 +11,7 @@ from reviewgen.flushing import Flusher
 from reviewgen.storage import write_new
 from reviewgen.training import Processes
 from reviewgen.training.rounds import share_tasks
+from reviewgen.writing.parts import TextPart
 
 
 def test_functions_are_called_in_order_in_another_thread() -> None:
@@ -38,7 +39,7 @@ def test_the_results_of_a_round_are_complete_at_its_end(tmp_path: Path) -> None:
     flusher.close()
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_nothing_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -51,4 +52,20 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: py
     with pytest.raises(StorageError, match=r"No space left"):
         share_tasks(Processes(), range(3), work, tmp_path, flush=flusher.wait)
     flusher.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == []
+
+
+def test_what_follows_a_result_that_was_not_written_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a part would make it complete without its hashes."""
+
+    def full(file: Path) -> None:
+        if "hashes" in file.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("reviewgen.storage.fsync_file", full)
+    flusher, part = Flusher(), TextPart(tmp_path, 0)
+    part.write([{"text": "a"}], lambda path, write: write_new(path, write, flusher))
+    with pytest.raises(OSError, match=r"No space left"):
+        flusher.wait()
+    flusher.close()
+    assert not part.exists
