@@ -61,9 +61,27 @@ def test_under_a_launcher_that_ends_the_others_it_is_said_once(train: list[str],
     assert said.count("error: ") == said.count(NO_SETTING) == 1
 
 
+KILLED = """
+import os, signal, sys
+from reviewgen.cli import main, train
+
+if os.environ["RANK"] == "0":
+    train._prepare = lambda run: os.kill(os.getpid(), signal.SIGKILL)  # as the system does that is out of memory
+sys.argv[1:] = sys.argv[1].split("|")
+main()
+"""
+
+
+def test_that_the_first_process_was_lost_is_said_by_another(train: list[str]) -> None:
+    killed, other = run_group(["-c", KILLED, "|".join(train)], 2, env=CPU, timeout=60)
+    assert killed.returncode == -signal.SIGKILL and other.returncode == 1
+    assert other.stderr.startswith("error: Another process has ended") and other.stderr.count("\n") == 1
+
+
 WAITING = """
 import sys
 from datetime import timedelta
+from reviewgen.cli.ranks import leave, report
 from reviewgen.errors import ProcessLost
 from reviewgen.interrupts import begin, caught
 from reviewgen.training import process_state
@@ -74,7 +92,9 @@ with caught():
     try:
         process_state(timedelta(seconds=float(sys.argv[1])))
     except ProcessLost as problem:
-        sys.exit(str(problem))
+        report(problem)
+        leave()
+        sys.exit(1)
 """
 
 
@@ -89,7 +109,8 @@ def test_a_process_whose_others_never_come_can_be_interrupted(number: signal.Sig
 def test_a_process_whose_others_never_come_says_so() -> None:
     with _waiting("2") as process:
         assert process.wait(60) == 1 and process.stderr is not None
-        assert process.stderr.read().startswith("The processes could not be connected (")
+        said = process.stderr.read()
+        assert said.startswith("error: The processes could not be connected (") and said.count("\n") == 1
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -163,7 +164,6 @@ def _run() -> Any:
     except Exception as problem:
         if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):  # else one of typer's, for an argument
             raise
-        if ranks.is_said_here(problem):
-            print_usage_error(problem)
+        ranks.report(problem, partial(print_usage_error, problem))
         return problem.exit_code
     return 1

@@ -6,16 +6,17 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from reviewgen.cli.console import error, note, notes
 from reviewgen.errors import ProcessLost
 from reviewgen.interrupts import INTERRUPTED
 
-__all__ = ["count_processes", "is_said_here", "leave", "one_voice", "report"]
+__all__ = ["count_processes", "leave", "one_voice", "report"]
 
 _reports = itertools.count()  # a script may run several commands, which say the same
 _ASKING = timedelta(seconds=5)
@@ -44,35 +45,43 @@ def one_voice(hint: str) -> Iterator[None]:
         sys.exit(INTERRUPTED)
 
 
-def report(problem: Exception | str) -> None:
-    """Print an error message, unless another process of the launcher prints it."""
-    if is_said_here(problem):
-        notes.quiet = False
-        error(str(problem))
+def report(problem: Exception | str, say: Callable[[], None] | None = None) -> None:
+    """Print an error message, unless another process of the launcher prints it.
+
+    Args:
+        problem: The error, or the message.
+        say: Prints it in another form.
+    """
+    undisturbed: AbstractContextManager[None] = nullcontext()
+    if count_processes() > 1:
+        from reviewgen.training.interrupts import uninterrupted  # torch: a second or two
+
+        if not _has_store_of_launcher():
+            _join(_JOINING)
+        undisturbed = uninterrupted()
+    with undisturbed:  # the launcher may be ending this process because another one has ended
+        if count_processes() == 1 or _is_said_here(problem):
+            notes.quiet = False
+            (say or partial(error, str(problem)))()
 
 
-def is_said_here(problem: Exception | str) -> bool:
-    """Return whether this process prints an error message.
+def _is_said_here(problem: Exception | str) -> bool:
+    """Return whether this one of several processes prints an error message.
 
     An error of one process is printed by that process, an error that all have by the first of them. That another process was lost
-    is printed once on a machine, unless one there has said why.
+    is printed once on a machine, unless one there has said why: by the first process of the machine, unless that is the lost one.
     """
-    if count_processes() == 1:
-        return True
-    from reviewgen.training.interrupts import uninterrupted  # torch: a second or two
     from reviewgen.training.processes import TOLD
 
-    number = next(_reports)
+    number, machine = next(_reports), os.environ.get("GROUP_RANK") or socket.gethostname()
     if str(problem).endswith(TOLD):
         return False
-    if not _has_store_of_launcher():
-        _join(_JOINING)
-    here = f"said {number} on {os.environ.get('GROUP_RANK')}"
-    with uninterrupted():  # the launcher may be ending this process because another one has ended
-        if isinstance(problem, ProcessLost):
-            return os.environ.get("LOCAL_RANK", "0") == "0" and not _happens(here)
-        _count(here)
-        return _count(f"said {number}: {hashlib.sha256(str(problem).encode()).hexdigest()}") == 1
+    here, lost = f"said {number} on {machine}", f"lost {number} on {machine}"
+    if isinstance(problem, ProcessLost):
+        is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+        return not _happens(here) and (is_first or not _happens(lost)) and _count(lost) == 1
+    _count(here)
+    return _count(f"said {number}: {hashlib.sha256(str(problem).encode()).hexdigest()}") == 1
 
 
 def leave() -> None:

@@ -48,12 +48,14 @@ TIMEOUT = timedelta(days=1)
 """For a process that is connected and still working; one that ends, or vanishes with its machine, is noticed."""
 
 _INTERVAL_SECONDS = 5  # between two questions
+_failures: list[str] = []  # why the processes could not be connected; accelerate's state is then half made, for good
 
 
 def process_state(timeout: timedelta = CONNECTING) -> Any:
     """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU.
 
-    The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for the others.
+    The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for the others. If that fails, so
+    does every later call, at once.
 
     Args:
         timeout: How long it waits.
@@ -61,6 +63,8 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
     Raises:
         ProcessLost: The processes of a launcher cannot be connected.
     """
+    if _failures:
+        raise ProcessLost(_failures[0])
     was_connected = distributed.is_initialized()
     try:
         with contextlib.nullcontext() if was_connected else _ending_at_once():
@@ -71,11 +75,12 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
     except (RuntimeError, ValueError) as error:  # the second if the environment names no address
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             raise
-        raise ProcessLost(
+        _failures.append(
             f"The processes could not be connected ({first_line(error)}). Check that all have started, and the address and the "
             "port; set GLOO_SOCKET_IFNAME to the network interface of the machines, and with --max_restarts set "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
-        ) from None
+        )
+        raise ProcessLost(_failures[0]) from None
     if distributed.is_initialized() and not was_connected:
         atexit.register(_disconnect)
     return state
