@@ -111,7 +111,7 @@ def test_a_training_that_was_saved_before_a_restart_is_over(launched: Any) -> No
 
 
 def test_a_training_without_a_checkpoint_starts_again(launched: Any) -> None:
-    assert "There is no checkpoint yet: the same command starts again." in launched.said
+    assert "No checkpoint was saved yet, so the same command starts from the beginning." in launched.said
 
 
 def test_a_saved_model_of_another_run_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
