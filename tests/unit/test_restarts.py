@@ -12,7 +12,7 @@ from filelock import FileLock
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import CheckpointError, OutputExists, ProcessLost
+from reviewgen.errors import AlreadyTrained, BundleError, CheckpointError, OutputExists, ProcessLost
 from reviewgen.preparation.prepare import prepare_store
 from reviewgen.training import checkpoints
 from reviewgen.training.loop import Loop
@@ -131,6 +131,17 @@ def test_a_saved_model_of_another_run_is_in_the_way(tmp_path: Path, monkeypatch:
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
     with pytest.raises(OutputExists, match="already exists"):
         train(order=3)
+
+
+def test_a_damaged_model_is_not_a_finished_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    options: Any = {"out": tmp_path / "model", "model": NGRAM, "training": {"novelty": "none", "copy_tokens": 0}}
+    reviewgen.train("ngram-char", TEXTS, progress=False, **options)
+    with pytest.raises(AlreadyTrained):
+        TrainingRun("ngram-char", TEXTS, **options).read()
+    (tmp_path / "model/model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"is incomplete: model\.safetensors is missing"):
+        TrainingRun("ngram-char", TEXTS, **options).read()
 
 
 def test_a_training_goes_on_from_its_last_checkpoint(launched: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reviewgen.bundle import read_bundle
 from reviewgen.bundle.layout import TRAINING
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import ReviewgenError
@@ -59,14 +60,19 @@ def find_finished(out: Path, settings: str) -> str | None:
 
     Raises:
         OutputExists: Something else exists there.
+        BundleError: The model is damaged.
         StorageError: Nothing can be written there.
     """
+    corpus: str | None = None
     try:
         training = read_json(out / TRAINING, MAX_RECORD)
         if training[SETTINGS] == settings and training["stopped"] not in _CUT_SHORT:
-            return str(training["data"]["fingerprint"])
+            corpus = str(training["data"]["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):  # nothing, or another thing than a model
         pass
+    if corpus is not None:
+        read_bundle(out)
+        return corpus
     refuse_existing(out)
     return None
 

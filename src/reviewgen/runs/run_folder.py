@@ -90,6 +90,7 @@ class RunFolder:
             CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
                 none; or what the folder holds is of another run, damaged, of a newer version, or in use.
             OutputExists: The job was started with restarts, and the output folder exists.
+            BundleError: Likewise, and the model that it had saved there is damaged.
             StorageError: The folder cannot be written.
             TrainingError: Of several processes, only some have an output folder.
         """
