@@ -233,7 +233,7 @@ def test_the_pages_that_a_run_of_rows_touches() -> None:
         for rows in (1, 2, 5, 9):
             runs = [set(owners[first : first + rows]) for first in range(len(owners))]
             longest = max(sum(pages[number].size for number in run) for run in runs)
-            assert max_bytes(pages, rows) == longest + rows * pages[-1].size
+            assert max_bytes(pages, rows, pages[-1].size) == longest + rows * pages[-1].size
 
 
 @pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"use_dictionary": False, "compression": "none"}])
@@ -250,6 +250,33 @@ def test_pages_are_those_of_the_file(tmp_path: Path, options: dict[str, object])
     assert sum(page.values for page in data) == len(texts)
     assert 0.9 * column.total_uncompressed_size < sum(page.size for page in pages) <= column.total_uncompressed_size
     assert [row["text"] for row in read_table(tmp_path / "a.parquet", "a.parquet")] == texts
+
+
+@pytest.mark.parametrize("texts", [[], ["a", "b"]])
+def test_row_groups_without_rows_are_skipped(tmp_path: Path, texts: list[str]) -> None:
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "a.parquet", schema) as writer:
+        for part in ([], texts, []):
+            writer.write_table(pa.table({"text": part}, schema))
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
+    assert [row["text"] for row in read_table(tmp_path / "a.parquet", "a.parquet", ["text"])] == texts
+
+
+def test_a_large_dictionary_of_short_texts_is_read_at_full_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest text decides how many rows are read at a time, not the dictionary, of a column with a dot in its name, too."""
+    texts = [f"text {number} " + "x" * 100 for number in range(3_000)]
+    pq.write_table(pa.table({"the.text": texts, "n": range(3_000)}), tmp_path / "a.parquet")
+    sizes = []
+    read = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda file, size, **rest: sizes.append(size) or read(file, size, **rest))
+    assert [row["the.text"] for row in read_table(tmp_path / "a.parquet", "a.parquet", ["the.text"])] == texts
+    assert sizes == [1, 1024]
+
+
+def test_a_long_text_of_a_column_with_a_dot_in_its_name_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"the.text": ["x" * 5_000]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"On average, a value of the column 'the\.text' of a\.parquet has more than 1,000"):
+        list(read_table(tmp_path / "a.parquet", "a.parquet", ["the.text"], limit=1_000))
 
 
 def test_a_damaged_page_header_is_one_sentence(tmp_path: Path) -> None:

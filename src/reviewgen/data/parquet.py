@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reviewgen.data.lines import MAX_TEXT_CHARACTERS, too_long
-from reviewgen.data.parquet_pages import max_bytes, read_pages
+from reviewgen.data.parquet_pages import Page, max_bytes, read_pages
 from reviewgen.data.spans import Span
 from reviewgen.errors import DataError
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
-    from pyarrow.parquet import ColumnChunkMetaData, ParquetFile
+    from pyarrow.parquet import ParquetFile
 
 __all__ = ["read_table"]
 
@@ -53,7 +53,9 @@ def read_table(
         existing = file.schema_arrow.names
         wanted = None if columns is None else [column for column in dict.fromkeys(columns) if column in existing]
         for group in range(file.num_row_groups) if span is None else range(*span):
-            rows = _rows_at_a_time(file, stream, group, wanted, name, limit)
+            if not file.metadata.row_group(group).num_rows:  # its columns do not say where they begin
+                continue
+            rows = _rows_at_a_time(file, path, stream, group, wanted, name, limit)
             for batch in file.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False):
                 if batch.nbytes > _MAX_UTF8 * limit:
                     _refuse_long_values(batch, name, limit)
@@ -63,13 +65,13 @@ def read_table(
 
 
 def _rows_at_a_time(
-    file: "ParquetFile", stream: BinaryIO, group: int, wanted: Sequence[str] | None, name: str, limit: int
+    file: "ParquetFile", path: Path, stream: BinaryIO, group: int, wanted: Sequence[str] | None, name: str, limit: int
 ) -> int:
     """Return how many rows of a row group are read at a time; raises as ``read_table``."""
     meta, total, rows = file.metadata.row_group(group), 0.0, _ROWS
     for number in range(meta.num_columns):
         column = meta.column(number)
-        if wanted is not None and column.path_in_schema.partition(".")[0] not in wanted:
+        if wanted is not None and not any(f"{column.path_in_schema}.".startswith(f"{each}.") for each in wanted):
             continue
         where = f"the column {column.path_in_schema!r}"
         if column.total_uncompressed_size > max(_ALWAYS_UNPACKED, _MAX_RATIO * column.total_compressed_size):
@@ -77,13 +79,14 @@ def _rows_at_a_time(
         if column.total_uncompressed_size > _MAX_UTF8 * limit * max(1, meta.num_rows):
             raise too_long(f"On average, a value of {where} of {name}", limit)
         total += column.total_uncompressed_size
-        rows = min(rows, _rows_of_pages(column, stream, where, name))
+        rows = min(rows, _rows_of_pages(file, path, stream, group, number, name))
     return max(1, min(rows, int(_BYTES / max(1.0, total / max(1, meta.num_rows)))))
 
 
-def _rows_of_pages(column: "ColumnChunkMetaData", stream: BinaryIO, where: str, name: str) -> int:
+def _rows_of_pages(file: "ParquetFile", path: Path, stream: BinaryIO, group: int, number: int, name: str) -> int:
     """Return how many rows of a column can be read at a time, by the pages that they touch."""
-    start = column.data_page_offset
+    column = file.metadata.row_group(group).column(number)
+    where, start = f"the column {column.path_in_schema!r}", column.data_page_offset
     if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
         start = column.dictionary_page_offset
     try:
@@ -96,8 +99,31 @@ def _rows_of_pages(column: "ColumnChunkMetaData", stream: BinaryIO, where: str, 
             f"{name} has a page of {largest:,} bytes in {where}; at most {_MAX_PAGE:,} are read at once. Write the file "
             "with smaller pages or row groups."
         )
+    dictionary = next((page for page in pages if page.is_dictionary), Page(True, 0, 0))
+    longest = dictionary.size
+    if longest * _ROWS > _BYTES:  # else few rows of most files would be read at a time, which is slow
+        longest = _longest_value(file, path, group, number, dictionary)
     halves = (_ROWS >> times for times in itertools.count())
-    return next(rows for rows in halves if rows <= 1 or max_bytes(pages, rows) <= largest + _BYTES)
+    return next(rows for rows in halves if rows <= 1 or max_bytes(pages, rows, longest) <= largest + _BYTES)
+
+
+def _longest_value(file: "ParquetFile", path: Path, group: int, number: int, dictionary: Page) -> int:
+    """Return the bytes of the longest value of a column's dictionary, or of the dictionary if it cannot be looked at."""
+    from pyarrow import compute, types
+    from pyarrow.parquet import ParquetFile
+
+    column = file.metadata.row_group(group).column(number)
+    if column.physical_type != "BYTE_ARRAY":
+        return 0 if column.physical_type != "FIXED_LEN_BYTE_ARRAY" else dictionary.size  # 0: of at most twelve bytes
+    if column.path_in_schema not in file.schema_arrow.names:  # a part of a list or a struct
+        return dictionary.size
+    options: dict[str, Any] = {"read_dictionary": [column.path_in_schema], "buffer_size": _BUFFER}
+    with ParquetFile(path, metadata=file.metadata, **options) as again:
+        batches = again.iter_batches(1, row_groups=[group], columns=[column.path_in_schema], use_threads=False)
+        first = next(batches).column(column.path_in_schema)
+    if not types.is_dictionary(first.type) or len(first.dictionary) != dictionary.values:
+        return dictionary.size
+    return int(compute.max(compute.binary_length(first.dictionary)).as_py() or 0)
 
 
 def _refuse_long_values(batch: "RecordBatch", name: str, limit: int) -> None:
