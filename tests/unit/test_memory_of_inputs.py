@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from reviewgen.data.json_records import read_records
 from reviewgen.data.parquet import read_table
@@ -277,6 +279,29 @@ def test_a_long_text_of_a_column_with_a_dot_in_its_name_is_refused(tmp_path: Pat
     pq.write_table(pa.table({"the.text": ["x" * 5_000]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"On average, a value of the column 'the\.text' of a\.parquet has more than 1,000"):
         list(read_table(tmp_path / "a.parquet", "a.parquet", ["the.text"], limit=1_000))
+
+
+class _Keys(encryption.KmsClient):
+    def wrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64decode(key)
+
+
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+def test_an_encrypted_file_is_one_sentence(tmp_path: Path, plaintext_footer: bool) -> None:
+    """pyarrow aborts the process when it is asked for the size of an encrypted column."""
+    factory = encryption.CryptoFactory(lambda _: _Keys())
+    settings = encryption.EncryptionConfiguration("key", column_keys={"key": ["text"]}, plaintext_footer=plaintext_footer)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    table = pa.table({"text": ["a", "b"], "n": [1, 2]})
+    pq.write_table(table, tmp_path / "a.parquet", encryption_properties=properties)
+    read = "import pathlib, sys; from reviewgen.data.sources import open_texts; file = sys.argv[1]; "
+    read += "list(open_texts(file, pathlib.Path(file).parent).examples)"
+    done = subprocess.run([sys.executable, "-c", read, str(tmp_path / "a.parquet")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"^reviewgen\.errors\.DataError: .*a\.parquet .*encrypted", done.stderr, re.MULTILINE)
 
 
 def test_a_damaged_page_header_is_one_sentence(tmp_path: Path) -> None:

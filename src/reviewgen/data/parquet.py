@@ -4,6 +4,7 @@ A column of a row group says how large its values are together, packed and unpac
 is. Values that would not fit into memory are refused before they are read, and as many rows are read at a time as fit.
 """
 
+import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ _BUFFER = 1 << 20  # bytes of a column read at a time
 _ROWS, _BYTES = 1024, 1 << 26  # turned into Python values at a time, at most
 _MAX_UTF8 = 4  # bytes of a character
 _MAX_RATIO, _ALWAYS_UNPACKED = 100, 1 << 26  # times the packed size of a column, and bytes; as for gzip files
+_FOOTER_END, _SIGNATURE = 8, 28  # bytes: the length of the footer and PAR1; what ends the footer of a file of encrypted columns
 _MAX_PAGE = 1 << 28  # bytes; most writers begin a new page after one megabyte
 
 
@@ -45,11 +47,12 @@ def read_table(
 
     Raises:
         DataError: A value of a column is longer, or all on average over a row group; or the column unpacks to far more than its
-            size, or a page of it is larger than 256 MB.
+            size, or a page of it is larger than 256 MB; or columns are encrypted.
     """
     from pyarrow.parquet import ParquetFile  # a tenth of a second
 
     with ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
+        _refuse_encrypted(file, stream, name)
         existing = file.schema_arrow.names
         wanted = None if columns is None else [column for column in dict.fromkeys(columns) if column in existing]
         for group in range(file.num_row_groups) if span is None else range(*span):
@@ -62,6 +65,14 @@ def read_table(
                 at_a_time = rows if batch.nbytes <= _BYTES else 1  # of a page that cannot be read in parts
                 for first in range(0, batch.num_rows, at_a_time):
                     yield from batch.slice(first, at_a_time).to_pylist()
+
+
+def _refuse_encrypted(file: "ParquetFile", stream: BinaryIO, name: str) -> None:
+    """Raise if columns are encrypted though the footer is not: pyarrow aborts the process when it is asked for their sizes."""
+    stream.seek(-_FOOTER_END, io.SEEK_END)
+    length = int.from_bytes(stream.read(4), "little")
+    if length >= file.metadata.serialized_size + _SIGNATURE:
+        raise DataError(f"{name} has encrypted columns, which cannot be read. Write it without encryption.")
 
 
 def _rows_at_a_time(
