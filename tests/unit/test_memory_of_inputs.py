@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -268,9 +269,13 @@ def test_a_large_dictionary_of_short_texts_is_read_at_full_speed(tmp_path: Path,
     """The longest text decides how many rows are read at a time, not the dictionary, of a column with a dot in its name, too."""
     texts = [f"text {number} " + "x" * 100 for number in range(3_000)]
     pq.write_table(pa.table({"the.text": texts, "n": range(3_000)}), tmp_path / "a.parquet")
-    sizes = []
-    read = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda file, size, **rest: sizes.append(size) or read(file, size, **rest))
+    sizes, read = [], pq.ParquetFile.iter_batches
+
+    def record(file: pq.ParquetFile, size: int, **options: Any) -> Any:
+        sizes.append(size)
+        return read(file, size, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", record)
     assert [row["the.text"] for row in read_table(tmp_path / "a.parquet", "a.parquet", ["the.text"])] == texts
     assert sizes == [1, 1024]
 
