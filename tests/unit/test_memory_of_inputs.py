@@ -4,14 +4,17 @@ import base64
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.parquet import encryption
 
 from reviewgen.data.json_records import read_records
 from reviewgen.data.parquet import read_table
@@ -233,7 +236,7 @@ def test_the_pages_that_a_run_of_rows_touches() -> None:
         for rows in (1, 2, 5, 9):
             runs = [set(owners[first : first + rows]) for first in range(len(owners))]
             longest = max(sum(pages[number].size for number in run) for run in runs)
-            assert max_bytes(pages, rows) == longest + rows * pages[-1].size
+            assert max_bytes(pages, rows, pages[-1].size) == longest + rows * pages[-1].size
 
 
 @pytest.mark.parametrize("options", [{}, {"data_page_version": "2.0"}, {"use_dictionary": False, "compression": "none"}])
@@ -250,6 +253,60 @@ def test_pages_are_those_of_the_file(tmp_path: Path, options: dict[str, object])
     assert sum(page.values for page in data) == len(texts)
     assert 0.9 * column.total_uncompressed_size < sum(page.size for page in pages) <= column.total_uncompressed_size
     assert [row["text"] for row in read_table(tmp_path / "a.parquet", "a.parquet")] == texts
+
+
+@pytest.mark.parametrize("texts", [[], ["a", "b"]])
+def test_row_groups_without_rows_are_skipped(tmp_path: Path, texts: list[str]) -> None:
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(tmp_path / "a.parquet", schema) as writer:
+        for part in ([], texts, []):
+            writer.write_table(pa.table({"text": part}, schema))
+    assert pq.ParquetFile(tmp_path / "a.parquet").num_row_groups == 3
+    assert [row["text"] for row in read_table(tmp_path / "a.parquet", "a.parquet", ["text"])] == texts
+
+
+def test_a_large_dictionary_of_short_texts_is_read_at_full_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest text decides how many rows are read at a time, not the dictionary, of a column with a dot in its name, too."""
+    texts = [f"text {number} " + "x" * 100 for number in range(3_000)]
+    pq.write_table(pa.table({"the.text": texts, "n": range(3_000)}), tmp_path / "a.parquet")
+    sizes, read = [], pq.ParquetFile.iter_batches
+
+    def record(file: pq.ParquetFile, size: int, **options: Any) -> Any:
+        sizes.append(size)
+        return read(file, size, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", record)
+    assert [row["the.text"] for row in read_table(tmp_path / "a.parquet", "a.parquet", ["the.text"])] == texts
+    assert sizes == [1, 1024]
+
+
+def test_a_long_text_of_a_column_with_a_dot_in_its_name_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"the.text": ["x" * 5_000]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"On average, a value of the column 'the\.text' of a\.parquet has more than 1,000"):
+        list(read_table(tmp_path / "a.parquet", "a.parquet", ["the.text"], limit=1_000))
+
+
+class _Keys(encryption.KmsClient):
+    def wrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, key: bytes, _: str) -> bytes:
+        return base64.b64decode(key)
+
+
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+def test_an_encrypted_file_is_one_sentence(tmp_path: Path, plaintext_footer: bool) -> None:
+    """pyarrow aborts the process when it is asked for the size of an encrypted column."""
+    factory = encryption.CryptoFactory(lambda _: _Keys())
+    settings = encryption.EncryptionConfiguration("key", column_keys={"key": ["text"]}, plaintext_footer=plaintext_footer)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    table = pa.table({"text": ["a", "b"], "n": [1, 2]})
+    pq.write_table(table, tmp_path / "a.parquet", encryption_properties=properties)
+    read = "import pathlib, sys; from reviewgen.data.sources import open_texts; file = sys.argv[1]; "
+    read += "list(open_texts(file, pathlib.Path(file).parent).examples)"
+    done = subprocess.run([sys.executable, "-c", read, str(tmp_path / "a.parquet")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"^reviewgen\.errors\.DataError: .*a\.parquet .*encrypted", done.stderr, re.MULTILINE)
 
 
 def test_a_damaged_page_header_is_one_sentence(tmp_path: Path) -> None:

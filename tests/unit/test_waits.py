@@ -51,6 +51,15 @@ def test_a_hub_that_was_not_reached_is_named_with_what_works_offline() -> None:
     assert "https://huggingface.co was not reached" in sentence and "presets with installed weights" in sentence
 
 
+def test_the_errors_of_the_installed_client_are_those_of_a_connection() -> None:
+    """Its HTTP library is not the same in all releases."""
+    from huggingface_hub import HfApi
+
+    sentence = r"was not reached \(Connection refused\)\. Without a network, presets"
+    with pytest.raises(HubError, match=sentence), plain_errors(SOURCE, "could not be published"):
+        HfApi("http://127.0.0.1:9", token=False).whoami(token="hf_x")
+
+
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_an_answer_is_not_called_a_hub_that_was_not_reached(status: int) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

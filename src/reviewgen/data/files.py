@@ -173,6 +173,8 @@ def _prepare(file: Path, kind: str, target: Path) -> tuple[int, str | None]:
 def _prepare_parquet(file: Path, target: Path) -> None:
     with _open(file) as stream:
         head = stream.read(4)
+        if head == b"PARE":
+            raise DataError(f"{file} is an encrypted parquet file, which cannot be read. Write it without encryption.")
         if head != b"PAR1":
             raise DataError(f"{file} is not a parquet file" + (": it is empty." if not head else "."))
         if _is_packed(file):

@@ -14,6 +14,7 @@ __all__ = ["Page", "max_bytes", "read_pages"]
 
 _MAX_HEADERS = (1 << 12, 1 << 24)  # bytes; headers may hold a minimum and a maximum. pyarrow reads up to 16 MB as well
 _MAX_DEPTH = 8
+_MAX_PAGES = 1 << 20  # of a column of a row group, so that what is known of them takes little memory
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _DICTIONARY_PAGE = 2
 _TYPE, _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_V2 = 1, 2, 3, 5, 7, 8  # fields of a page header
@@ -46,7 +47,9 @@ def read_pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
         ValueError: A header is damaged.
     """
     place, end = start, start + size
-    while place < end:
+    for _ in range(_MAX_PAGES + 1):
+        if place >= end:
+            return
         header, length = _read_header(file, place, end)
         own = (header.get(field) for field in (_TYPE, _UNPACKED, _PACKED))
         kind, unpacked, packed = (number if isinstance(number, int) else -1 for number in own)
@@ -56,12 +59,18 @@ def read_pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
         facts: dict[int, Any] = next((fields for fields in kinds if isinstance(fields, dict)), {})
         yield Page(kind == _DICTIONARY_PAGE, max(unpacked, packed), max(0, int(facts.get(_VALUES) or 0)))
         place += length + packed
+    raise ValueError(f"it has more than {_MAX_PAGES:,} pages")
 
 
-def max_bytes(pages: Sequence[Page], rows: int) -> int:
-    """Return the bytes of the pages that any run of so many rows touches, at most; each value of a dictionary is its longest."""
+def max_bytes(pages: Sequence[Page], rows: int, longest: int) -> int:
+    """Return the bytes of the pages that any run of so many rows touches, and of values of a dictionary, at most.
+
+    Args:
+        pages: The pages of a column.
+        rows: The number of rows.
+        longest: The bytes of the longest value of the dictionary.
+    """
     data = [page for page in pages if not page.is_dictionary]
-    longest = sum(page.size for page in pages if page.is_dictionary)
     most = total = first = within = 0  # ``within``: the values of all pages from the first to the last but one
     for last, page in enumerate(data):
         total += page.size

@@ -88,7 +88,9 @@ def _reached(error: BaseException) -> str:
 def _is_of_connection(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError) or type(error).__module__.partition(".")[0] in (
         "httpx",
+        "httpx2",  # of newer releases of the client
         "httpcore",
+        "httpcore2",
         "requests",
     )
 
