@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 
 from reviewgen import TrainingRun
 from reviewgen.data import Lanes
@@ -67,7 +68,7 @@ def test_a_gru_on_a_mac_is_trained_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(device.PartialState, "_shared_state", {})
+    monkeypatch.setattr(PartialState, "_shared_state", {})
     assert device.process_state().device.type == "mps"
     run = TrainingRun("gru-char", TEXTS, steps=2, **TINY)
     run.read()
