@@ -116,7 +116,7 @@ def test_a_checkpoint_of_a_device_that_is_not_here_goes_on(tmp_path: Path) -> No
     loop.train_step(next(batches))
     state = loop.state()
     (own,) = state["own"]
-    state["own"] = [own | {"random": [*own["random"], torch.zeros(16, dtype=torch.uint8)]}]
+    state["own"] = [own | {"random": own["random"] | {"cuda": torch.zeros(16, dtype=torch.uint8)}}]
     resumed, _ = made_loop("cpu", "no")
     resumed._restore(state)
     batch = next(batches)

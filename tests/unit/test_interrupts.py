@@ -211,9 +211,9 @@ def test_a_file_that_is_read_twice_is_not_a_pipe(tmp_path: Path) -> None:
 
 
 def test_prompts_and_receipts_from_pipes(folder: Path) -> None:
-    piped = shell("printf 'The\\nA\\n' | RG generate m --prompts /dev/stdin --receipt r.jsonl --seed 1", folder)
+    piped = shell("printf 'The\\nA\\n' | RG generate m --prompts /dev/stdin --receipt piped.jsonl --seed 1", folder)
     assert shell("RG generate m --prompts <(printf 'The\\nA\\n') --seed 1", folder).stdout == piped.stdout
-    assert "2 of 2 texts are identical" in shell("RG replay <(cat r.jsonl)", folder).stderr
+    assert "2 of 2 texts are identical" in shell("RG replay <(cat piped.jsonl)", folder).stderr
 
 
 def test_time_that_is_over_before_the_first_token_is_said(folder: Path) -> None:

@@ -194,8 +194,8 @@ def test_sums_that_one_process_cannot_read_end_all(launched):
 )
 def test_command_lines_that_several_processes_refuse(name, problem, launched):
     assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
-    assert problem in launched.facts[0][name]["stderr"]
-    assert [bool(facts[name]["stderr"]) for facts in launched.facts] == [True, False, False]
+    said = [facts[name]["stderr"] for facts in launched.facts]
+    assert sum(map(bool, said)) == 1 and problem in "".join(said)  # by the first that finds it
 
 
 def test_a_killed_process_is_noticed_and_the_same_command_goes_on(launched, folder, tmp_path):

@@ -36,6 +36,7 @@ __all__ = [
     "every_text",
     "file_names",
     "frame",
+    "in_parts",
     "known_text",
     "lossless",
     "make_tokenizer",
