@@ -9,7 +9,7 @@ until it has run, Ctrl-C is the interpreter's, with a traceback.
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn  # which imports re, and takes longer than all the rest
 
-__all__ = ["INTERRUPTED", "SIGNALS", "begin", "caught", "ignore"]
+__all__ = ["INTERRUPTED", "SIGNALS", "begin", "caught", "handled", "ignore"]
 
 INTERRUPTED = 130
 """The exit status of a command that was interrupted, as shells give it for Ctrl-C."""
@@ -37,25 +37,32 @@ def begin() -> None:
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Handle the signals inside the block; the handlers before are set again. Does nothing outside the main thread.
+    """Let the signals end the command inside the block, as above; see ``handled``."""
+    global _has_begun
+    _has_begun = False
+    with handled(_interrupt):
+        yield
+
+
+@contextmanager
+def handled(handler: "Callable[[int, FrameType | None], object] | signal.Handlers") -> Iterator[None]:
+    """Give the signals a handler inside the block; those before are set again. Does nothing outside the main thread.
 
     A signal that the parent process has set to be ignored, as nohup does, stays ignored.
     """
-    global _has_begun
-    _has_begun = False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler not in (signal.SIG_IGN, None):
-            signal.signal(number, _interrupt)
+    for number, present in before.items():
+        if present not in (signal.SIG_IGN, None):
+            signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+        for number, present in before.items():
+            if present is not None:
+                signal.signal(number, present)
 
 
 def ignore() -> None:

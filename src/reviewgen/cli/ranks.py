@@ -139,6 +139,6 @@ def _store() -> Any:
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but not exported for type checkers
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    socket.create_connection((address, port), _ASKING.total_seconds()).close()  # torch prints pages if there is no store
+    socket.create_connection((address, port), _ASKING.total_seconds()).close()  # without a store, torch prints a long stack trace
     store = TCPStore(address, port, is_master=False, timeout=_ASKING, wait_for_workers=False)
     return PrefixStore(f"reviewgen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -45,7 +45,7 @@ def read_header(path: Path, name: str) -> list[str]:
 
 
 def row_spans(path: Path, name: str, size: int) -> list[Span]:
-    """Return spans of whole rows of about ``size`` bytes; an empty list if the file is small or its rows cannot be told apart.
+    """Return spans of whole rows of about ``size`` bytes; an empty list if the file is small or where rows begin is unclear.
 
     Args:
         path: The file, of UTF-8.

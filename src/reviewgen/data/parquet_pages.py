@@ -63,7 +63,7 @@ def read_pages(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
 
 
 def max_bytes(pages: Sequence[Page], rows: int, longest: int) -> int:
-    """Return the bytes of the pages that any run of so many rows touches, and of values of a dictionary, at most.
+    """Return the maximum bytes of the pages and dictionary values that ``rows`` consecutive rows are read from.
 
     Args:
         pages: The pages of a column.

@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import stat
-import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import distributed
 
 from reviewgen.errors import ProcessLost, first_line
-from reviewgen.interrupts import SIGNALS
+from reviewgen.interrupts import handled
 
 __all__ = [
     "CONNECTING",
@@ -67,7 +66,8 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
         raise ProcessLost(_failures[0])
     was_connected = distributed.is_initialized()
     try:
-        with contextlib.nullcontext() if was_connected else _ending_at_once():
+        # While torch waits in compiled code, no handler of Python is called: an interrupt ends the process.
+        with contextlib.nullcontext() if was_connected else handled(signal.SIG_DFL):
             cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
             state = PartialState(cpu=cpu, timeout=timeout)
             if state.num_processes > 1:
@@ -84,24 +84,6 @@ def process_state(timeout: timedelta = CONNECTING) -> Any:
     if distributed.is_initialized() and not was_connected:
         atexit.register(_disconnect)
     return state
-
-
-@contextmanager
-def _ending_at_once() -> Iterator[None]:
-    """Let an interrupt end the process: while torch waits in compiled code, no handler of Python is called."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in before:
-        if before[number] not in (signal.SIG_IGN, None):
-            signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 @cache
