@@ -73,9 +73,17 @@ main()
 
 
 def test_that_the_first_process_was_lost_is_said_by_another(train: list[str]) -> None:
-    killed, other = run_group(["-c", KILLED, "|".join(train)], 2, env=CPU, timeout=60)
+    command = [sys.executable, "-c", KILLED, "|".join(train)]  # the log level of torch is read when a process imports it
+    group = CPU | _master() | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ACCELERATE_MIXED_PRECISION": "no"}
+    killed, other = (
+        subprocess.Popen(command, env=group | {"RANK": rank, "LOCAL_RANK": rank}, stdout=PIPE, stderr=PIPE, text=True)
+        for rank in "01"
+    )
+    with killed, other:
+        said = other.communicate(timeout=120)[1]
+        killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL and other.returncode == 1
-    assert other.stderr.startswith("error: Another process has ended") and other.stderr.count("\n") == 1
+    assert said.startswith("error: Another process has ended") and said.count("\n") == 1
 
 
 WAITING = """
@@ -116,14 +124,18 @@ def test_a_process_whose_others_never_come_says_so() -> None:
 @contextmanager
 def _waiting(seconds: str) -> Iterator["subprocess.Popen[str]"]:
     """Start the first of two processes; yield it when it waits for the second one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     own = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
     command = [sys.executable, "-c", WAITING, seconds]
-    with subprocess.Popen(command, env=CPU | master | own, stdout=PIPE, stderr=PIPE, text=True) as process:
+    with subprocess.Popen(command, env=CPU | _master() | own, stdout=PIPE, stderr=PIPE, text=True) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "waiting\n"
             yield process
         finally:
             process.kill()
+
+
+def _master() -> dict[str, str]:
+    """Return the environment that names an address for the store of the processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
