@@ -1,8 +1,6 @@
 """Stand-ins that need no training: language models of given answers, a tiny tokenizer, and helpers to make a ReviewModel."""
 
 import os
-import socket
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,15 +162,3 @@ def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, s
 
 GRU = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
 NGRAM = {"model": {"order": 4}, "steps": 1}
-
-
-def launcher(processes: int) -> list[str]:
-    """Return the start of a command that runs a script in several processes of this machine.
-
-    ``--multi_gpu`` starts as many as are asked for, also where there is no GPU; ``--cpu`` starts one.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", port]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), *plain]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from reviewgen import TrainingRun
 from tests.forked import run_group, run_python
+from tests.launches import CPU, made_once
 from tests.unit.fakes import TEXTS
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -118,16 +118,11 @@ sys.exit(train("full", "--set", "model.memory_mb=1"))
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run both scripts in three processes, once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "counting"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _launch(folder)
+    folder = made_once(tmp_path_factory, "counting", _launch)
     return SimpleNamespace(folder=folder, **json.loads((folder / "printed.json").read_text()))
 
 
 def _launch(folder: Path) -> None:
-    folder.mkdir()
     (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     run = TrainingRun("ngram-char", str(folder / "reviews.txt"))
     run.read()
@@ -137,7 +132,7 @@ def _launch(folder: Path) -> None:
     index = [store.offsets.tolist(), [*store.characters.tolist(), 0]]
     np.save(folder / "train.index.npy", index)
     (folder / "settings.json").write_text(json.dumps([vocab_size, SETTINGS]))
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    env = os.environ | CPU | {"PYTHONPATH": str(Path(__file__).parents[2])}
     printed = {}
     for name, script in (("killed", SCRIPT), ("full", FULL_DISK)):
         printed[name] = [vars(done) | {"args": None} for done in run_group(["-c", script], 3, env=env, cwd=folder)]

@@ -111,7 +111,7 @@ def test_the_scores_are_the_logits_after_penalties() -> None:
     ("processor", "message"),
     [
         (lambda ids, scores: scores * torch.nan, "returns scores that are not numbers"),
-        (lambda ids, scores: torch.full_like(scores, -torch.inf), "rule out every token after 1 tokens"),
+        (lambda ids, scores: torch.full_like(scores, -torch.inf), "rule out every token after 1 token,"),
         (lambda ids, scores: scores[:, :-1], r"should return scores of shape \(1, 11\); it returned \(1, 10\)"),
         (lambda ids, scores: scores[0], r"it returned \(11,\)"),
         (lambda ids, scores: None, "it returned NoneType"),

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from reviewgen_ngram.model import Ngram, NgramConfig
 from safetensors.torch import load_file
 
 from tests.forked import run_group
+from tests.launches import CPU, made_once
 from tests.unit.fakes import TEXTS
 
 SCRIPT = """
@@ -48,20 +48,19 @@ INTERRUPTED = {"one": [[1], 5], "main": [[0], 9], "both": [[0, 1], 7], "late": [
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run the script in two processes, once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "interrupted"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            texts = [f"{text} number {number}" for number in range(8) for text in TEXTS]
-            (folder / "reviews.txt").write_text("\n".join(texts), encoding="utf-8")
-            env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
-            printed = {}
-            for name, settings in INTERRUPTED.items():
-                done = run_group(["-c", SCRIPT, json.dumps(settings), name], 2, env=env, cwd=folder)
-                printed[name] = [vars(one) | {"args": None} for one in done]
-            (folder / "printed.json").write_text(json.dumps(printed))
+    folder = made_once(tmp_path_factory, "interrupted", _launch)
     return SimpleNamespace(folder=folder, printed=json.loads((folder / "printed.json").read_text()))
+
+
+def _launch(folder: Path) -> None:
+    texts = [f"{text} number {number}" for number in range(8) for text in TEXTS]
+    (folder / "reviews.txt").write_text("\n".join(texts), encoding="utf-8")
+    env = os.environ | CPU | {"REVIEWGEN_CACHE": str(folder / "cache")}
+    printed = {}
+    for name, settings in INTERRUPTED.items():
+        done = run_group(["-c", SCRIPT, json.dumps(settings), name], 2, env=env, cwd=folder)
+        printed[name] = [vars(one) | {"args": None} for one in done]
+    (folder / "printed.json").write_text(json.dumps(printed))
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)

@@ -1,7 +1,6 @@
 """Two machines, joined by a cable and sharing nothing but the store, do what one does; and the one that is left says so."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from safetensors.torch import load_file
 
 import reviewgen
 from reviewgen.preparation.prepare import prepare_store
+from tests.launches import made_once
 from tests.machines import Machine, Running, machines, why_no_machines
 from tests.unit.test_prepare import files_of, texts
 
@@ -130,18 +129,14 @@ sys.exit(json.load(open(f"{part}.json"))["status"])
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run all the launches, once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "machines"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _work(folder)
+    folder = made_once(tmp_path_factory, "machines", _work)
     return SimpleNamespace(folder=folder, shared=folder / "shared", runs=json.loads((folder / "runs.json").read_text()))
 
 
 def _work(folder: Path) -> None:
     """Do all phases on two machines; each is once ended in the middle, and goes on."""
     shared = folder / "shared"
-    shared.mkdir(parents=True)
+    shared.mkdir()
     (shared / "reviews.txt").write_text("\n".join(texts(700)), encoding="utf-8")
     settings = {"training": TRAINING, "model": MODEL, "ngram": NGRAM}
     (shared / "settings.json").write_text(json.dumps([settings, PART_BYTES]))

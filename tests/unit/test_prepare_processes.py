@@ -1,8 +1,6 @@
 """Several processes prepare one store: as one process does, byte for byte; and none waits in vain for another."""
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
 
 import reviewgen
 from reviewgen.preparation.prepare import prepare_store
-from tests.unit.fakes import launcher
+from tests.launches import launch, made_once
 from tests.unit.test_prepare import SMALL as TRAINING
 from tests.unit.test_prepare import facts_of, files_of, texts, write_csv
 
@@ -122,15 +119,7 @@ with open(f"lost.{rank}.json", "w") as file:
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run the script in three processes, once for all workers of pytest-xdist; at its end, one of the processes is killed."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _write_sources(folder)
-            own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
-            command = [*launcher(3), "script.py"]
-            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600)
-            (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
+    folder = made_once(tmp_path_factory, "prepared", _launch)
     status, ended, said = json.loads((folder / "launched.json").read_text())
     assert (folder / "facts.0.json").exists(), said
     facts = [json.loads((folder / f"facts.{rank}.json").read_text()) for rank in range(3)]
@@ -151,8 +140,13 @@ def alone(launched: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
     return prepare
 
 
+def _launch(folder: Path) -> None:
+    _write_sources(folder)
+    done = launch(3, folder, "script.py")
+    (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
+
+
 def _write_sources(folder: Path) -> None:
-    folder.mkdir()
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps([SMALL, SOURCES, TRAINING]), encoding="utf-8")
     rows = texts(900)

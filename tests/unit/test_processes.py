@@ -1,9 +1,7 @@
 """Several processes train one model: as one process with all their lanes, with one mind, and none waits for another in vain."""
 
 import json
-import os
 import signal
-import subprocess
 import threading
 import weakref
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 
 import reviewgen
 from reviewgen import TrainingRun
@@ -23,7 +20,8 @@ from reviewgen.training.connections import connection_errors
 from reviewgen.training.interrupts import Interrupts, deferred
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
-from tests.unit.fakes import TEXTS, launcher
+from tests.launches import launch, made_once
+from tests.unit.fakes import TEXTS
 
 SCRIPT = """
 import itertools, json, os, signal, sys, time
@@ -136,29 +134,16 @@ command(out + "-killed")
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run the script in two processes, once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "launched"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            _launch(folder)
+    folder = made_once(tmp_path_factory, "launched", _launch)
     first, second = (json.loads((folder / f"both.{rank}.json").read_text()) for rank in "01")
     done = json.loads((folder / "done.json").read_text())
     return SimpleNamespace(folder=folder, first=first, second=second, both=(first, second), done=SimpleNamespace(**done))
 
 
 def _launch(folder: Path) -> None:
-    folder.mkdir()
     (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [*launcher(2), "script.py", "reviews.txt", "both"],
-        cwd=folder,
-        env=os.environ | own,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = launch(2, folder, "script.py", "reviews.txt", "both")
     assert (folder / "both.1.json").exists(), done.stderr
     (folder / "done.json").write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}))
 

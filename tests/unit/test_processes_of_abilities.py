@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from reviewgen.lexicon import words_of
 from reviewgen.registry import plugins
 from reviewgen.runs import TrainingRun
 from reviewgen.training.evaluator import SAMPLE_TOKENS
-from tests.unit.fakes import TEXTS, launcher
+from tests.launches import launch
+from tests.unit.fakes import TEXTS
 from tests.unit.test_abilities import Gate, Smoothed, ZLoss
 
 METRICS = ["distinct-1", "new-words"]
@@ -57,9 +57,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache"), "PYTHONPATH": paths}
-    command = [*launcher(2), "script.py", "reviews.txt"]
-    done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600)
+    done = launch(2, folder, "script.py", "reviews.txt", env={"PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -13,7 +13,8 @@ from subprocess import PIPE
 import pytest
 
 from tests.forked import run_group
-from tests.unit.fakes import TEXTS, launcher
+from tests.launches import CPU, launcher
+from tests.unit.fakes import TEXTS
 
 SCRIPT = """
 import os, sys
@@ -23,7 +24,6 @@ everyone, own = ([word for word in words.split("|") if word] for words in sys.ar
 sys.argv[1:] = everyone + (own if os.environ["RANK"] == "1" else [])
 main()
 """
-CPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 FOO = ["--set", "foo"]
 NO_SETTING = "error: A setting must have the form group.name=value, as in model.hidden_size=256; got 'foo'."
 

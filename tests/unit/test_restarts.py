@@ -1,14 +1,11 @@
 """``accelerate launch --max_restarts``: a process that is killed restarts the job, which goes on without a hand."""
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 import reviewgen
 from reviewgen import TrainingRun
@@ -17,7 +14,8 @@ from reviewgen.preparation.prepare import prepare_store
 from reviewgen.training import checkpoints
 from reviewgen.training.loop import Loop
 from reviewgen.training.restarts import can_restart, resumes_by_itself
-from tests.unit.fakes import TEXTS, launcher
+from tests.launches import launch, made_once
+from tests.unit.fakes import TEXTS
 from tests.unit.test_prepare import files_of, texts
 
 SMALL = {"reviewgen.data.spans._MIN_BYTES": 1, "reviewgen.preparation.reading._PART_BYTES": 1 << 12}
@@ -82,21 +80,18 @@ command(*ngram, "--out", "ngram")
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run the script in two processes of which one is killed five times, once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "restarted"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            (folder / "reviews.txt").write_text("\n".join(texts(600)), encoding="utf-8")
-            (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-            (folder / "small.json").write_text(json.dumps(SMALL))
-            own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(folder / "cache")}
-            own |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else a restarted process finds addresses of the ended ones
-            command = [*launcher(2), "--max_restarts", "5", "--rdzv_backend", "c10d", "script.py"]
-            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=400)
-            (folder / "done.json").write_text(json.dumps([done.returncode, done.stderr]))
+    folder = made_once(tmp_path_factory, "restarted", _launch)
     status, said = json.loads((folder / "done.json").read_text())
     return SimpleNamespace(folder=folder, status=status, said=said)
+
+
+def _launch(folder: Path) -> None:
+    (folder / "reviews.txt").write_text("\n".join(texts(600)), encoding="utf-8")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "small.json").write_text(json.dumps(SMALL))
+    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # else a restarted process finds addresses of the ended ones
+    done = launch(2, folder, "--max_restarts", "5", "--rdzv_backend", "c10d", "script.py", env=own, timeout=400)
+    (folder / "done.json").write_text(json.dumps([done.returncode, done.stderr]))
 
 
 def test_the_job_ends_well(launched: Any) -> None:

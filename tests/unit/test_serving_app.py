@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import random
@@ -464,6 +465,9 @@ def test_paths_methods_and_types_that_are_not_there(server):
         assert response.status_code == status and words in error_of(response)["message"]
     response = server.http.post("/v1/completions", data={"prompt": "a"})
     assert response.status_code == 415 and "application/json" in error_of(response)["message"]
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = server.http.post("/v1/completions", content=gzip.compress(b"{}"), headers=packed)
+    assert response.status_code == 415 and "must not be compressed" in error_of(response)["message"]
     assert server.http.options("/v1/completions", headers={"origin": "https://a.org"}).status_code == 405
     assert "access-control-allow-origin" not in server.http.get("/health", headers={"origin": "https://a.org"}).headers
 

@@ -1,16 +1,14 @@
 """Several processes write and judge texts: as one process does, byte for byte; and none waits in vain for another."""
 
 import json
-import os
-import subprocess
 import time
 from types import SimpleNamespace
 
 import pytest
-from filelock import FileLock
 
 import reviewgen
-from tests.unit.fakes import NGRAM, launcher, train_tiny
+from tests.launches import launch, made_once
+from tests.unit.fakes import NGRAM, train_tiny
 from tests.unit.test_writing import REVIEWS, files_of
 
 SMALL = {
@@ -97,25 +95,22 @@ with open(f"lost.{rank}.json", "w") as file:
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """Run the script in three processes, once for all workers of pytest-xdist; at its end, one of the processes is killed."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "written"
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            cache = folder / "cache"
-            train_tiny("ngram-char", cache, REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(folder / "model")
-            train_tiny("ngram-char", cache, REVIEWS[:40], **NGRAM).save_pretrained(folder / "model2")
-            (folder / "reviews.jsonl").write_text("\n".join(map(json.dumps, REVIEWS)), encoding="utf-8")
-            (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
-            (folder / "settings.json").write_text(json.dumps([SMALL, GENERATED, JUDGED]), encoding="utf-8")
-            own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "REVIEWGEN_CACHE": str(cache)}
-            command = [*launcher(3), "script.py"]
-            done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=300)
-            (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
+    folder = made_once(tmp_path_factory, "written", _launch)
     status, ended, said = json.loads((folder / "launched.json").read_text())
     assert (folder / "facts.2.json").exists(), said
     facts = [json.loads((folder / f"facts.{rank}.json").read_text()) for rank in range(3)]
     return SimpleNamespace(folder=folder, facts=facts, status=status, ended=ended)
+
+
+def _launch(folder):
+    cache = folder / "cache"
+    train_tiny("ngram-char", cache, REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(folder / "model")
+    train_tiny("ngram-char", cache, REVIEWS[:40], **NGRAM).save_pretrained(folder / "model2")
+    (folder / "reviews.jsonl").write_text("\n".join(map(json.dumps, REVIEWS)), encoding="utf-8")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "settings.json").write_text(json.dumps([SMALL, GENERATED, JUDGED]), encoding="utf-8")
+    done = launch(3, folder, "script.py", timeout=300)
+    (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
 
 
 @pytest.fixture

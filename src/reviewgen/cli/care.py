@@ -1,7 +1,6 @@
 """``reviewgen doctor MODEL``, ``--accept`` and ``--clean``: the care of saved models and of what killed processes have left."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from reviewgen.cli.console import echo, print_json
@@ -15,7 +14,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     """Check a saved model, take its changes, or remove what killed processes have left.
 
     Raises:
-        ConfigError: No folder is given whose changes could be accepted.
+        ConfigError: No folder is given whose changes could be accepted, or one in a folder that does not exist.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
     facts: dict[str, Any] = {}
@@ -24,7 +23,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     elif model is not None and not clean:
         facts["files"] = _check(model)
     if clean:
-        facts["removed"] = _clean(None if model is None else to_path("model", model))
+        facts["removed"] = _clean(model)
     if as_json:
         print_json({"model": model} | facts)
         return
@@ -56,9 +55,12 @@ def _check(model: str) -> list[str]:
     return sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
 
 
-def _clean(folder: Path | None) -> list[str]:
+def _clean(model: str | None) -> list[str]:
     from reviewgen.runs.litter import clean
 
+    folder = None if model is None else to_path("model", model)
+    if folder is not None and not folder.absolute().parent.is_dir():  # a model that was not finished need not exist itself
+        raise ConfigError(f"{folder} is in a folder that does not exist. Check the path.")
     logger = logging.getLogger("reviewgen")
     logger.disabled = True  # what it would say is the result here
     try:

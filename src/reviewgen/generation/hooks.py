@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 
-from reviewgen.errors import ConfigError, GenerationError, quoted
+from reviewgen.errors import ConfigError, GenerationError, counted, quoted
 from reviewgen.generation.processors import Processor
 from reviewgen.generation.rows import Row
 from reviewgen.protocols import Tokenizer
@@ -48,7 +48,7 @@ class Hooks:
         processed: np.ndarray = table[0].double().cpu().numpy()
         if not (processed > -np.inf).any():
             raise GenerationError(
-                f"The logits processors rule out every token after {len(ids) - 1} tokens, so none can be drawn."
+                f"The logits processors rule out every token after {counted(len(ids) - 1, 'token')}, so none can be drawn."
             )
         return processed
 

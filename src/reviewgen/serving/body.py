@@ -25,11 +25,14 @@ async def read_body(request: Request, max_bytes: int, stall_seconds: float, tota
         total_seconds: The time in which all of it must come.
 
     Raises:
-        Problem: It is not JSON by its content type (415), too large (413), or did not come in time (408).
+        Problem: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise Problem(415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise Problem(415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type")
     too_large = Problem(413, f"The body is larger than {max_bytes:,} bytes: send less.", code="body_too_large")
     too_large.headers["connection"] = "close"  # the rest of it is not read
     declared = request.headers.get("content-length", "")

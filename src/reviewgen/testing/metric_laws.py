@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
+from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
 from reviewgen.protocols import TextSample
 from reviewgen.testing.tokenizer_laws import TRAINING_TEXTS
@@ -68,7 +69,7 @@ def _sample(texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> T
 
 
 def _value(metric: Any, sample: TextSample) -> float:
-    described = f"{len(sample.texts)} texts with {sum(map(len, sample.words))} words"
+    described = f"{counted(len(sample.texts), 'text')} with {counted(sum(map(len, sample.words)), 'word')}"
     try:
         value = metric(sample)
     except Exception as error:

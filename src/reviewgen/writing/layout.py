@@ -67,7 +67,10 @@ def make_layout(out: Any, format: str | None, shard_texts: int, columns: Mapping
     suffix = path.suffix.removeprefix(".").lower()
     is_file = may_be_file and suffix in FORMATS
     if suffix in FORMATS and not may_be_file:
-        raise ConfigError(f"The shards are written to a folder, and {path.name} is the name of a file: give out another name.")
+        raise ConfigError(
+            f"The shards are written to a folder, and {path.name} is the name of a file. Give a folder as out, such as "
+            f"{path.stem}."
+        )
     if format is None:
         format = suffix if is_file else FORMATS[0]
     if format not in FORMATS:
