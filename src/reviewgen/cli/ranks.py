@@ -21,6 +21,7 @@ __all__ = ["count_processes", "leave", "one_voice", "report"]
 _reports = itertools.count()  # a script may run several commands, which say the same
 _ASKING = timedelta(seconds=5)
 _JOINING = timedelta(minutes=1)
+_ENDING_SECONDS = 10.0  # in which a process that was at work notices that another one has ended
 _NO_STORE = (KeyError, OSError, RuntimeError, ValueError)  # it has ended, or the environment does not name it
 
 
@@ -91,7 +92,7 @@ def leave() -> None:
             store = _store()
             store.set(f"end of {os.environ['RANK']}", "")
             if os.environ["RANK"] == "0":  # the store ends with this process
-                _await(store, [f"end of {rank}" for rank in range(count_processes())], 2.0)
+                _await(store, [f"end of {rank}" for rank in range(count_processes())], _ENDING_SECONDS)
 
 
 def _has_store_of_launcher() -> bool:
