@@ -176,7 +176,7 @@ class WorkFolder(PartialFolder):
             refuse_existing_url(self._url)
 
     def publish(self) -> StoreFolder:
-        """Give the finished store its name, or copy it to its URL, and remove the rest; return the store."""
+        """Give the finished store its name, or copy it to its URL; return the store."""
         if self._url is None:
             publish(self.store, self.out)
             store = StoreFolder.read(self.out)
@@ -186,5 +186,4 @@ class WorkFolder(PartialFolder):
             store = StoreFolder(cached_folder(self.store / STORE_FILE), content, self._url)
             if not store.folder.exists():  # it need not be fetched
                 publish(self.store, store.folder)
-        self.remove()
         return store

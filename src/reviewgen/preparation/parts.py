@@ -51,7 +51,7 @@ class Part:
         return np.fromfile(self.codes_file, np.uint8)
 
     def texts(self, wanted: np.ndarray) -> Iterator[str]:
-        """Yield the texts selected by a mask (N,)."""
+        """Yield the texts selected by a mask (N,), or some of the first of them by a shorter one."""
         return read_spool(self.folder / "texts", wanted)
 
     def values(self, wanted: np.ndarray) -> Iterator[Sequence[str | float | None]]:
@@ -87,14 +87,15 @@ class Parts:
             yield from part.values(part.codes == SPLITS.index(split))
 
     def every(self, step: int) -> Iterator[str]:
-        """Yield every n-th text, of all splits."""
+        """Yield one of n texts, of all splits: so many of each part as every n-th would be, from its beginning."""
         first = 0
         for part in self.parts:
-            kept = np.flatnonzero(part.codes != DROPPED)
-            wanted = np.zeros(part.count, np.bool_)
-            wanted[kept[-first % step :: step]] = True
-            yield from part.texts(wanted)
-            first += len(kept)
+            kept = part.codes != DROPPED
+            last = first + int(kept.sum())
+            wanted = np.flatnonzero(kept)[: -(-last // step) - -(-first // step)]  # the multiples of step from first to last
+            if len(wanted):
+                yield from part.texts(kept[: wanted[-1] + 1])
+            first = last
 
     def value_lines(self) -> Iterator[bytes]:
         """Yield the line of the condition values of each text that is in a split."""

@@ -5,6 +5,7 @@ tokenizer; encode the parts into shards; write ``store.json``. Each task's resul
 settings only, so the store does not depend on the number of processes.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -102,9 +103,20 @@ def run_job(job: Job, processes: Processes, watch: Watch) -> StoreFolder:
         _find_leaks(run, everything)
         corpus = main_process_only(processes, partial(_describe, run, everything), run.work.folder)
         encode_parts(job, run.work, processes, everything, corpus, run.notes, watch)
-        return main_process_only(processes, run.work.publish, job.url or job.out)
+        store = main_process_only(processes, run.work.publish, job.url or job.out)
+        _remove(run)
+        return store
     finally:
         run.work.close()
+
+
+def _remove(run: Run) -> None:
+    """Remove the parts, each in one of the processes, and the rest of the working folder; nothing is left to agree on."""
+    parts = [part for source in run.parts for part in source]
+    for part in parts[run.processes.rank :: run.processes.world_size]:
+        shutil.rmtree(part.folder, ignore_errors=True)
+    if run.processes.rank == 0:
+        run.work.remove()
 
 
 def _open(run: Run, stack: ExitStack) -> None:
