@@ -93,7 +93,8 @@ def _watch(sweep_rows: Iterator["SweepRow"], swept: str, values: list[str]) -> t
             for row in sweep_rows:
                 rows.append(row)  # so that an interrupt keeps the finished rows
                 note(f"{swept}={row.value} done in {row.seconds:.1f} s.")
-                status.update(f"Training with {swept}={', '.join(values[len(rows) :])} ...")
+                if len(rows) < len(values):
+                    status.update(f"Training with {swept}={values[len(rows)]} ...")
     except KeyboardInterrupt:
         note("Interrupted; the table has the finished values.")
         return rows, True

@@ -120,8 +120,9 @@ def _watch(tune_trials: Iterator["TuneTrial"], trials: int) -> tuple[list["TuneT
             for trial in tune_trials:
                 finished.append(trial)  # so that an interrupt keeps the finished trials
                 outcome = f"{_outcome(trial)}, {trial.seconds:.1f} s"
-                note(f"{trial.number + 1} of {trials}: {_format_settings(trial.settings)}: {outcome}.")
-                status.update(f"Training, trial {len(finished) + 1} of {trials} ...")
+                note(f"Trial {trial.number}: {_format_settings(trial.settings)}: {outcome}.")
+                if len(finished) < trials:
+                    status.update(f"Training: {len(finished)} of {trials} trials are finished ...")
     except KeyboardInterrupt:
         note("Interrupted; the finished trials are kept." if finished else "Interrupted before the first trial was finished.")
         return finished, True
