@@ -96,6 +96,13 @@ def test_a_model_is_unchanged_by_a_push_and_a_pull(hub: LoopbackHub, folder: Pat
     assert [request for request in hub.requests[since:] if "agent" not in request.target] == []
 
 
+def test_progress_is_told_in_bytes(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    ask(hub, tmp_path / "one", LOAD.format(folder=str(folder)), PUSH)
+    pull = "__import__('reviewgen.hub.pull').hub.pull.pull('ana/reviews', progress=arrived.append)"
+    facts, arrived = ask(hub, tmp_path / "two", "arrived = []", pull, "arrived", token=None)[-2:]
+    assert len(arrived) > 5 and sum(arrived) == sum(file.stat().st_size for file in Path(facts["folder"]).iterdir())
+
+
 def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     steps = (
         PUSH,
@@ -428,7 +435,9 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     assert pushed.stdout == f"Published: {hub.endpoint}/ana/reviews/commit/{hub.sha('model', 'ana/reviews')}\n"
     assert "a check, not a guarantee" in pushed.stderr
     assert log(hub)[-1] == "main: first"
-    facts = json.loads(run("pull", "ana/reviews", "--out", "mine", "--json").stdout)
+    pulled = run("pull", "ana/reviews", "--out", "mine", "--json")
+    facts = json.loads(pulled.stdout)
+    assert "%|" not in pushed.stderr + pulled.stderr  # the bars of the client, which ours would disturb
     assert facts["preset"] == "ngram-char" and facts["folder"] == "mine"
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert "bits per character" in run("pull", "ana/reviews").stdout

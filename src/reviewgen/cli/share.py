@@ -1,5 +1,6 @@
 """``reviewgen push | pull``: uploads a trained model to the Hugging Face Hub, and downloads one."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,7 @@ def push(
     Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans copied from the training text.
     This is a check, not a guarantee.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for each file disturbs ours
     from reviewgen.api import load
 
     if dtype not in (None, "float32", "float16", "int8"):
@@ -103,8 +105,15 @@ def pull(
     from reviewgen.hub.pull import pull as pull_model
 
     show_log()
-    with notes.status(f"Downloading {repository} ..."):
-        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
+    received = 0
+    with notes.status(f"Downloading {repository} ...") as status:
+
+        def show(count: int) -> None:
+            nonlocal received
+            received += count
+            status.update(f"Downloading {repository}: {received / 1e6:.1f} MB ...")
+
+        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes, progress=show)
     if as_json:
         print_json(facts)
         return

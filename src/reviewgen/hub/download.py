@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def download(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Download a repository's model files, unless they are cached, and return their local folder.
 
@@ -38,6 +39,7 @@ def download(
     Args:
         source: The repository, with or without a revision.
         token, cache_dir, local_files_only, force_download: As in ``huggingface_hub.snapshot_download``.
+        progress: Called with the number of bytes that have arrived since its last call; None shows the client's progress bars.
 
     Raises:
         HubError: The Hub was not reached, has no such repository or revision, or a file was damaged in transfer.
@@ -79,10 +81,25 @@ def download(
             if not isinstance(error, OfflineModeIsEnabled):
                 _logger.warning("%s could not be checked on the Hub (%s), so the cached version is used.", source, shorten(error))
             return folder
+        arguments["tqdm_class"] = None if progress is None else _counter(progress)
         folder = _fetch(source, entries, arguments | {"revision": commit, "force_download": force_download})
         # Caches which commit the revision names, for offline use.
         _fetch_file(CONFIG, MAX_SETTINGS, None, arguments | {"revision": source.revision})
     return folder
+
+
+def _counter(progress: Callable[[int], None]) -> type[Any]:
+    """Return a progress bar for the client that shows nothing, and tells what it is told."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Counter(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            progress(int(n or 0))
+
+    return Counter
 
 
 def _check_revision(source: HubSource) -> None:

@@ -1,12 +1,14 @@
 """``reviewgen pull``: downloads a model from the Hub, reads it, and copies it to a folder if one is given."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import read_bundle
 from reviewgen.errors import ConfigError
-from reviewgen.hub.locate import locate, parse_repository
+from reviewgen.hub.download import download
+from reviewgen.hub.locate import parse_repository
 from reviewgen.storage import to_path
 
 __all__ = ["megabytes", "pull"]
@@ -19,6 +21,7 @@ def pull(
     token: str | None = None,
     force_download: bool = False,
     accept_changes: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Download a model, check that it can be read, and return a summary of it as JSON values.
 
@@ -28,6 +31,7 @@ def pull(
         token: The access token of the Hub.
         force_download: Whether to download files that are cached.
         accept_changes: Whether to copy files that are not as they were saved.
+        progress: As in ``download``.
 
     Raises:
         SourceError: ``repo_id`` is not the name of a repository.
@@ -43,7 +47,7 @@ def pull(
     target = None if out is None else to_path("out", out)
     if target is not None:
         refuse_existing(target)
-    folder = locate(f"hf://{source}", token=token, force_download=force_download).folder
+    folder = download(source, token=token, force_download=force_download, progress=progress)
     bundle = read_bundle(folder, strict=False, accept_changes=accept_changes)
     if target is not None:
         copy_bundle(folder, target, digests=bundle.digests)
