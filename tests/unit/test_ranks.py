@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
 
+import psutil
 import pytest
 
 from tests.forked import run_group
@@ -109,7 +110,7 @@ with caught():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_whose_others_never_come_can_be_interrupted(number: signal.Signals) -> None:
     with _waiting("600") as process:
-        time.sleep(1)
+        _await_connecting(process.pid)
         process.send_signal(number)
         assert process.wait(20) == -number and process.stderr is not None and process.stderr.read() == ""
 
@@ -132,6 +133,14 @@ def _waiting(seconds: str) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
+
+
+def _await_connecting(pid: int) -> None:
+    """Return when a process has opened the store where the others are to connect."""
+    deadline = time.monotonic() + 60
+    while not any(each.status == psutil.CONN_LISTEN for each in psutil.Process(pid).net_connections("tcp")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _master() -> dict[str, str]:

@@ -188,7 +188,7 @@ def test_doctor_cleans_beside_a_folder_and_in_the_cache(
     _, out, _ = run_command(monkeypatch, capsys, "doctor", tmp_path / "models" / "m", "--clean")
     assert out == "Killed processes have left no files.\n"
     status, _, said = run_command(monkeypatch, capsys, "doctor", tmp_path / "model" / "m", "--clean")
-    assert status == 1 and said == f"error: {tmp_path / 'model' / 'm'} is in a folder that does not exist. Check the path.\n"
+    assert status == 2 and said == f"error: {tmp_path / 'model' / 'm'} is in a folder that does not exist. Check the path.\n"
 
 
 OWNERS = {
