@@ -7,7 +7,6 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,7 +177,7 @@ def test_a_damaged_manifest_is_refused_in_a_sentence(saved: Path, content: str) 
 def test_an_edit_on_the_hub_is_taken_into_a_folder(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from reviewgen.hub import pull
 
-    monkeypatch.setattr(pull, "locate", lambda *args, **options: SimpleNamespace(folder=saved))
+    monkeypatch.setattr(pull, "download", lambda *args, **options: saved)
     edit(saved / "generation_config.json", lambda values: values.update(temperature=0.25))
     out = saved.with_name("mine")
     status, _, said = run_command(monkeypatch, capsys, "pull", "ana/reviews", "--out", out)

@@ -87,11 +87,14 @@ def _is_said_here(problem: Exception | str) -> bool:
 
 def leave() -> None:
     """End together with the other processes, which may not be connected yet and would wait for this one."""
+    from reviewgen.training.connections import close_connections
+
     with suppress(*_NO_STORE, KeyboardInterrupt):
         if _join(_JOINING) and not _has_store_of_launcher():
             store = _store()
             store.set(f"end of {os.environ['RANK']}", "")
             if os.environ["RANK"] == "0":  # the store ends with this process
+                close_connections(int(os.environ["MASTER_PORT"]))
                 _await(store, [f"end of {rank}" for rank in range(count_processes())], _ENDING_SECONDS)
 
 

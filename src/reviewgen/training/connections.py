@@ -32,6 +32,7 @@ __all__ = [
     "CONNECTING",
     "SECONDS",
     "TIMEOUT",
+    "close_connections",
     "connection_errors",
     "new_group",
     "process_state",
@@ -133,20 +134,37 @@ def connection_errors() -> Iterator[None]:
         raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
 
 
+def close_connections(kept: int) -> None:
+    """Close the TCP connections of this process, which is about to end; those at one port, the store's, stay open.
+
+    Another process may be waiting for what this one would have sent, and so would not notice that a third one has ended.
+    """
+    for connection in _connections():
+        with contextlib.suppress(OSError):  # it listens, or was closed by the other end
+            if kept not in (connection.getsockname()[1], connection.getpeername()[1]):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 def _watch_connections() -> None:
     """Let the TCP connections of this process end when the machine at the other end does not answer. On Linux and macOS."""
+    for connection in _connections():
+        with contextlib.suppress(OSError):  # it was closed by the other end
+            _watch_connection(connection)
+
+
+def _connections() -> Iterator[socket.socket]:
+    """Yield the TCP connections of this process, and sockets that listen, each under another number; on Linux and macOS."""
     folder = Path("/dev/fd")
     for number in [int(path.name) for path in folder.iterdir()] if folder.is_dir() else ():
         with contextlib.suppress(OSError):  # closed in the meantime
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 with socket.socket(fileno=os.dup(number)) as connection:
-                    _watch_connection(connection)
+                    if connection.type == socket.SOCK_STREAM and connection.family in (socket.AF_INET, socket.AF_INET6):
+                        yield connection
 
 
 def _watch_connection(connection: socket.socket) -> None:
     """Set the options of a TCP connection; they belong to the connection, and not to the number it has in this process."""
-    if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # the second on macOS
     for option, value in (
