@@ -140,7 +140,7 @@ class PartialFolder:
             return Lock(self.folder / "lock")
         except BlockingIOError:
             raise self._in_use() from None
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # the second if it was removed while filelock looked for it
             return None
 
     def _in_use(self) -> CheckpointError:

@@ -121,10 +121,11 @@ def _create(parent: Path, prefix: str) -> tuple[Path, Lock]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = Lock(folder / _LOCK, with_holder=False)
-        except (BlockingIOError, FileNotFoundError):
+        except (BlockingIOError, FileNotFoundError, FileExistsError):  # the last if it was removed while filelock looked for it
             continue
         except BaseException:
-            folder.rmdir()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
             raise
         if lock.is_in_place():
             return folder, lock

@@ -21,6 +21,7 @@ from reviewgen.runs import finished
 from reviewgen.runs.litter import clean
 from reviewgen.scratch import TEMPORARY, abandoned_folders, scratch_folder, temporary_folder
 from reviewgen.storage import new_folder, recover
+from tests.forked import run_group
 from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
 
 HOLD = """if True:
@@ -189,6 +190,22 @@ def test_doctor_cleans_beside_a_folder_and_in_the_cache(
     assert out == "Killed processes have left no files.\n"
     status, _, said = run_command(monkeypatch, capsys, "doctor", tmp_path / "model" / "m", "--clean")
     assert status == 2 and said == f"error: {tmp_path / 'model' / 'm'} is in a folder that does not exist. Check the path.\n"
+
+
+MANY = """
+from reviewgen.data.cache import workspace
+
+for number in range(400):
+    with workspace() as folder:
+        (folder / "text").write_text(str(number))
+        assert (folder / "text").read_text() == str(number)
+"""
+
+
+def test_processes_that_come_and_go_do_not_remove_the_folders_of_others(tmp_path: Path) -> None:
+    for process in run_group(["-c", MANY], 4, env={"REVIEWGEN_CACHE": str(tmp_path)}):
+        assert process.returncode == 0, process.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 OWNERS = {
