@@ -124,7 +124,7 @@ def main() -> None:
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         ("HF_HUB_VERBOSITY", "error"),
         ("TOKENIZERS_PARALLELISM", "true"),
-        ("TORCH_CPP_LOG_LEVEL", "FATAL"),  # a lost connection is told in one sentence, without frames of compiled code
+        ("TORCH_CPP_LOG_LEVEL", "FATAL"),  # of a lost connection, torch prints a C++ stack trace; we print one sentence
         ("GOMP_SPINCOUNT", "30000"),  # longer busy-waiting made an LSTM 50 times slower on a shared machine
     ):
         os.environ.setdefault(name, value)

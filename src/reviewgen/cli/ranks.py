@@ -87,9 +87,9 @@ def _is_said_here(problem: Exception | str) -> bool:
 
 def leave() -> None:
     """End together with the other processes, which may not be connected yet and would wait for this one."""
-    from reviewgen.training.connections import close_connections
-
     with suppress(*_NO_STORE, KeyboardInterrupt):
+        from reviewgen.training.connections import close_connections
+
         if _join(_JOINING) and not _has_store_of_launcher():
             store = _store()
             store.set(f"end of {os.environ['RANK']}", "")

@@ -54,7 +54,7 @@ def push(
     Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans copied from the training text.
     This is a check, not a guarantee.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for each file disturbs ours
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client's bars would break the status line
     from reviewgen.api import load
 
     if dtype not in (None, "float32", "float16", "int8"):

@@ -1,7 +1,7 @@
 """Counts the characters of a corpus that its tokenizer loses, such as those without an id. Knows no model.
 
 A tokenizer that keeps a character of the private use area, which no text contains, has an id for every byte or the like: of its
-texts only a small sample is checked. A sample is one of n texts of the corpus.
+texts only a small sample is checked.
 """
 
 from collections import Counter
@@ -52,7 +52,7 @@ class _Texts(Protocol):
     """A corpus whose texts are still on disk."""
 
     def every(self, step: int) -> Iterator[str]:
-        """Yield one of n texts, from all places of the corpus."""
+        """Yield a sample of one in ``step`` texts, from the whole corpus."""
 
 
 def find_lost_characters(corpus: _Texts, tokenizer: Tokenizer, characters: int) -> LostCharacters | None:

@@ -89,7 +89,7 @@ def download(
 
 
 def _counter(progress: Callable[[int], None]) -> type[Any]:
-    """Return a progress bar for the client that shows nothing, and tells what it is told."""
+    """Return a class of progress bars that are not shown, and pass the bytes of each update to a function."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Counter(tqdm):

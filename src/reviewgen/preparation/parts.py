@@ -87,7 +87,7 @@ class Parts:
             yield from part.values(part.codes == SPLITS.index(split))
 
     def every(self, step: int) -> Iterator[str]:
-        """Yield one of n texts, of all splits: so many of each part as every n-th would be, from its beginning."""
+        """Yield a sample of one in ``step`` texts, of all splits: the first texts of each part."""
         first = 0
         for part in self.parts:
             kept = part.codes != DROPPED
