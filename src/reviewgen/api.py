@@ -429,8 +429,8 @@ def generate_dataset(
         prompt: The beginning of each text, or a list of beginnings.
         columns: Whether to write more than the text: its number, the seed, the prompt, the finish reason, each condition of the
             model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
-        unique: Whether to leave out texts that equal an earlier one; others are drawn until there are enough, or ten times as
-            many are drawn.
+        unique: Whether to leave out texts that equal an earlier one; others are drawn until there are enough, or about ten
+            times as many are drawn.
         schema: What the conditions of each text are drawn from: a mapping, or a .json file with one, of condition to
             {value: weight}, where conditions are independent; or a table (csv, jsonl, parquet, a list of mappings), of whose rows
             the values are drawn together. An empty value leaves a condition unspecified.

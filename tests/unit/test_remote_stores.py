@@ -163,5 +163,7 @@ def test_credentials_that_are_missing(s3, tmp_path, monkeypatch):
         lambda: reviewgen.train("gru-char", "s3://a/store"),
     ]
     for call in calls:
-        with pytest.raises(DataError, match=r"cannot be reached: .*[Cc]redentials.* Check the address and your credentials\."):
+        with pytest.raises(
+            DataError, match=r"cannot be reached: .*[Cc]redentials.* Check the address, the network and your credentials\."
+        ):
             call()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reviewgen.cli.ranks import refuse_standard_input
 from reviewgen.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
 
     Raises:
         DataError: It is larger, or not UTF-8.
+        ConfigError: Several processes would read it.
     """
+    refuse_standard_input("-")
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:  # a text, which a program that calls the command has put there
         return sys.stdin.read()
@@ -139,6 +142,7 @@ def read_stdin(max_bytes: int = _MAX_STDIN) -> str:
 
 def typed_data(text: str) -> str | Path | list[str]:
     """Return a source of texts from the command line, as ``typed_source`` does; for ``-`` the lines of standard input."""
+    refuse_standard_input(text)
     if text != "-":
         return typed_source(text)
     lines = read_stdin().splitlines()

@@ -13,15 +13,16 @@ from functools import partial
 from typing import Any
 
 from reviewgen.cli.console import error, note, notes
-from reviewgen.errors import ProcessLost
+from reviewgen.errors import ConfigError, ProcessLost
 from reviewgen.interrupts import INTERRUPTED
 
-__all__ = ["count_processes", "leave", "one_voice", "report"]
+__all__ = ["count_processes", "leave", "one_voice", "refuse_standard_input", "report"]
 
 _reports = itertools.count()  # a script may run several commands, which say the same
 _ASKING = timedelta(seconds=5)
 _JOINING = timedelta(minutes=1)
 _ENDING_SECONDS = 10.0  # in which a process that was at work notices that another one has ended
+_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _NO_STORE = (KeyError, OSError, RuntimeError, ValueError)  # it has ended, or the environment does not name it
 
 
@@ -29,6 +30,16 @@ def count_processes() -> int:
     """Return the number of processes that the launcher has started; 1 without a launcher."""
     count = os.environ.get("WORLD_SIZE", "")
     return int(count) if count.isdecimal() else 1
+
+
+def refuse_standard_input(source: str) -> None:
+    """Raise if a source is standard input, of which each of several processes would read a piece.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if source in _STANDARD_INPUT and count_processes() > 1:
+        raise ConfigError("Several processes cannot read one standard input. Write it to a file, and give the file's name.")
 
 
 @contextmanager

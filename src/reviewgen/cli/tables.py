@@ -28,7 +28,9 @@ Format = Annotated[
     ),
 ]
 Columns = Annotated[bool, typer.Option("--columns", help="In a folder: number, seed, conditions and receipt beside each text.")]
-Unique = Annotated[bool, typer.Option("--unique", help="In a folder: draw until all -n texts differ, at most ten times as many.")]
+Unique = Annotated[
+    bool, typer.Option("--unique", help="In a folder: draw until all -n texts differ, up to about 10 n.")
+]
 Schema = Annotated[
     str | None,
     typer.Option(
@@ -100,11 +102,8 @@ def write_judged(
     Raises:
         ConfigError: There is no ``out``.
     """
-    from reviewgen.writing.evaluating import refuse_standard_input  # torch
-
     if out is None:
         raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl or .parquet file.")
-    refuse_standard_input(data, count_processes())
     with one_voice(_RESUME):
         from reviewgen.writing.judging import judge
 

@@ -98,9 +98,8 @@ def _evaluate(model: str, data: str, reading: dict[str, Any]) -> "tuple[ReviewMo
         show_log()
         with notes.status("Evaluating ..."):
             return trained, trained.evaluate(options.typed_data(data), **reading)
-    from reviewgen.writing.evaluating import evaluate, refuse_standard_input
+    from reviewgen.writing.evaluating import evaluate
 
-    refuse_standard_input(data, count_processes())
     with one_voice("Nothing is kept."):
         show_log()
         with notes.status("Evaluating ..."):

@@ -68,7 +68,10 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
                 continue
             with scratch_folder(store.folder, _SCRATCH) as scratch:
                 file = scratch / NEW
-                system.get_file(f"{path}/{name}", str(file))
+                try:
+                    system.get_file(f"{path}/{name}", str(file))
+                except FileNotFoundError:
+                    raise DataError(f"The token store {store.name} is incomplete: it has no {name}. Copy it again.") from None
                 if digest_file(file) != {"size": facts["size"], "sha256": facts["sha256"]}:
                     raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
                 target.parent.mkdir(parents=True, exist_ok=True)

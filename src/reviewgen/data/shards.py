@@ -112,12 +112,12 @@ class Shard:
 
 
 def fingerprint(shard: Shard) -> list[Any]:
-    """Return the size of each file, and a hash of its content, which is computed as fast as the file is read."""
+    """Return the suffix and the size of each file, and a hash of its content, which is computed as fast as the file is read."""
     facts = []
     for path in map(Path, shard.paths):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
-            facts.append([file.tell(), digest])
+            facts.append([path.suffix, file.tell(), digest])
     return facts
 
 

@@ -20,7 +20,7 @@ from reviewgen.data.cleaning import hash_text
 from reviewgen.data.remote import cached_folder, is_uploaded, refuse_existing_url, upload_store
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
-from reviewgen.errors import CheckpointError, DataError, OutputExists
+from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError, quoted
 from reviewgen.partial import PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
@@ -57,10 +57,11 @@ class Job:
     def identity(self) -> dict[str, Any]:
         """Return what decides the store besides the texts, as JSON values by name."""
         parts = self.plan.parts
+        libraries = ("tokenizers", "numpy") if self.near_duplicates is None else ("tokenizers", "numpy", "rensa")
         return {
             "versions": [
                 __version__,
-                *map(version, ("tokenizers", "numpy")),
+                *map(version, libraries),
                 unicodedata.unidata_version,
                 platform.python_version(),
             ],
@@ -104,6 +105,8 @@ def make_job(source: Any, preset: str, out: Any, options: PrepareOptions) -> Job
     check_run(run)
     others: Any = {name: value for name, value in options.items() if name not in ("near_duplicates", "decontaminate")}
     url = out if isinstance(out, str) and is_url(out) else None
+    if url is None and isinstance(out, str) and out.startswith("hf://"):
+        raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
     folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
     if not folder.name:  # "." or "/", which exist
         refuse_existing(folder)
@@ -164,6 +167,18 @@ class WorkFolder(PartialFolder):
             )
         self.start(facts, resumes=resumes)
         return resumes
+
+    def require_shared(self) -> None:
+        """Raise in a process that does not see the folder, as the others do; see ``PartialFolder``."""
+        try:
+            super().require_shared()
+        except StorageError:
+            if self._url is None:
+                raise
+            raise StorageError(
+                f"A store at {self._url} is made in the token cache, which is not the same folder on all machines: set "
+                "REVIEWGEN_CACHE to a folder that they share, or prepare the store in such a folder and copy it."
+            ) from None
 
     def _is_published(self) -> bool:
         if self._url is None:

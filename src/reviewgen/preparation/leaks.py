@@ -56,10 +56,8 @@ def check_run(length: int | None) -> None:
 
 
 def held_out_groups(parts: Parts, *, is_sample: bool) -> list[list[Group]]:
-    """Return all held-out texts in groups, or a smaller first group only."""
-    size = _SAMPLE_CHARACTERS if is_sample else _GROUP_CHARACTERS
-    groups = _groups(parts, size)
-    return groups[:1] if is_sample else groups
+    """Return all held-out texts in groups, or one group of the first of each part: a sample of the whole corpus."""
+    return _sample(parts) if is_sample else _groups(parts)
 
 
 def count_held_out(parts: Parts) -> int:
@@ -67,19 +65,32 @@ def count_held_out(parts: Parts) -> int:
     return int(np.delete(parts.counts().sum(axis=0), SPLITS.index("train")).sum())
 
 
-def _groups(parts: Parts, size: int) -> list[list[Group]]:
+def _sample(parts: Parts) -> list[list[Group]]:
+    share = _SAMPLE_CHARACTERS // len(parts.parts)
+    held_out = ((part, *_held_out_rows(part)) for part in parts.parts)
+    group = [Group(part, rows[: 1 + int(lengths.cumsum().searchsorted(share))]) for part, rows, lengths in held_out if len(rows)]
+    return [group] if group else []
+
+
+def _groups(parts: Parts) -> list[list[Group]]:
     groups: list[list[Group]] = [[]]
     characters = 0
     for part in parts.parts:
-        codes, lengths = part.codes, part.index()[:, 1].astype(np.int64)
-        rows = np.flatnonzero((codes != DROPPED) & (codes != SPLITS.index("train")))
-        for piece in np.split(rows, np.flatnonzero(np.diff(lengths[rows].cumsum() // size)) + 1):
-            if characters >= size:
+        rows, lengths = _held_out_rows(part)
+        for chosen in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(lengths.cumsum() // _GROUP_CHARACTERS)) + 1):
+            if characters >= _GROUP_CHARACTERS:
                 groups.append([])
                 characters = 0
-            groups[-1].append(Group(part, piece))
-            characters += int(lengths[piece].sum())
+            groups[-1].append(Group(part, rows[chosen]))
+            characters += int(lengths[chosen].sum())
     return [group for group in groups if sum(len(each.rows) for each in group)]
+
+
+def _held_out_rows(part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the held-out texts of a part, and their numbers of characters."""
+    codes = part.codes
+    rows = np.flatnonzero((codes != DROPPED) & (codes != SPLITS.index("train")))
+    return rows, part.index()[rows, 1].astype(np.int64)
 
 
 def windows_of(group: Sequence[Group], length: int) -> TextWindows:
@@ -93,7 +104,7 @@ def find_leaks(windows: TextWindows, training: Parts) -> np.ndarray:
 
 
 def _read(group: Group) -> Iterator[str]:
-    wanted = np.zeros(group.part.count, np.bool_)
+    wanted = np.zeros(int(group.rows.max(initial=-1)) + 1, np.bool_)  # no text after the last of them is read
     wanted[group.rows] = True
     return group.part.texts(wanted)
 

@@ -4,14 +4,14 @@ from typing import Any, Unpack
 
 from reviewgen.config import EvaluateOptions, refuse_unknown_options
 from reviewgen.data import read_documents, trained_on
-from reviewgen.errors import ConfigError
 from reviewgen.evaluation import Document, Evaluation, Totals, add_up, add_up_documents, batches
 from reviewgen.model import ReviewModel
+from reviewgen.receipts import library_versions
 from reviewgen.training import all_processes
-from reviewgen.training.rounds import everywhere, share_stream
-from reviewgen.writing.inputs import name_source, read_all, reading_errors
+from reviewgen.training.rounds import everywhere
+from reviewgen.writing.inputs import name_source, reading_errors, share_batches
 
-__all__ = ["evaluate", "refuse_standard_input"]
+__all__ = ["evaluate"]
 
 
 def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) -> tuple[ReviewModel, Evaluation]:
@@ -31,7 +31,12 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
 
     with all_processes() as processes:
         everywhere(processes, check, model)
-        facts = {"model": models[0].digest, "source": name_source(source), "options": dict(options)}
+        facts = {
+            "model": models[0].digest,
+            "source": name_source(source),
+            "options": dict(options),
+            "versions": library_versions(models[0], ()),
+        }
         everywhere(processes, lambda: processes.refuse_differences(facts), model)
         trained, conditions, tokenizer = trained_on(models[0].training), models[0].conditions, models[0].tokenizer
         language_model = models[0].bundle.model
@@ -40,16 +45,10 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
         def add_batch(number: int, batch: list[Document]) -> None:
             totals[number] = add_up_documents(language_model, batch, tokenizer.vocab_size, given=len(conditions))
 
-        count = share_stream(processes, read_all(batches(documents), name_source(source)), add_batch, source)
+        count = share_batches(processes, batches(documents), add_batch, source, content=_content, place=source)
         everyone = {number: one for own in processes.all_gather_object(totals) for number, one in own.items()}
         return models[0], add_up([everyone[number] for number in range(count)]).evaluation()
 
 
-def refuse_standard_input(data: str, processes: int) -> None:
-    """Raise if several processes would read one standard input.
-
-    Raises:
-        ConfigError: They would.
-    """
-    if processes > 1 and data in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"):
-        raise ConfigError("Several processes cannot read one standard input: write the texts to a file, and give it with --data.")
+def _content(batch: list[Document]) -> bytes:
+    return b"".join(ids.tobytes() for ids, _ in batch) + str([characters for _, characters in batch]).encode()

@@ -208,7 +208,7 @@ def _run(job: _Job, processes: Processes, progress: Progress | None) -> WrittenT
 def _draw(job: _Job, table: Table, seed: int) -> tuple[int, np.ndarray | None]:
     """Generate parts; return their number, and of unique texts the rows that are kept.
 
-    With ``unique``, texts are drawn until there are enough distinct ones, or ten times as many.
+    With ``unique``, texts are drawn until there are enough distinct ones, or about ten times as many: whole parts are drawn.
     """
     generator, size = job.model.generator, job.part_texts
     before, total = 0, job.total

@@ -1,17 +1,22 @@
-"""What a table is made from: a saved model, and the name of a source of texts."""
+"""What texts are judged by and what is judged: a saved model, and a source of texts, which all processes read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import xxhash
 
 from reviewgen.data import workspace
 from reviewgen.data.shards import fingerprint
 from reviewgen.data.sources import open_texts
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.inputs import is_pipe
 from reviewgen.model import ReviewModel, check_model
+from reviewgen.training import Processes
+from reviewgen.training.rounds import everywhere, share_stream
 
-__all__ = ["identify_source", "load_saved", "name_source", "read_all", "reading_errors"]
+__all__ = ["identify_source", "load_saved", "name_source", "reading_errors", "share_batches"]
 
 Item = TypeVar("Item")
 
@@ -42,7 +47,7 @@ def name_source(source: Any) -> str:
 
 
 def identify_source(source: Any, **columns: Any) -> list[Any] | None:
-    """Return what identifies the texts of a source; None of one that is not read from files.
+    """Return what identifies the texts of a source; None of one that is not read from files, or from a pipe.
 
     Args:
         source: See ``reviewgen.data.sources.open_texts``.
@@ -52,6 +57,8 @@ def identify_source(source: Any, **columns: Any) -> list[Any] | None:
         DataError: The source cannot be read.
     """
     if not isinstance(source, str | Path) and not (isinstance(source, list) and all(isinstance(one, Path) for one in source)):
+        return None
+    if isinstance(source, str | Path) and is_pipe(Path(source).expanduser()):
         return None
     with workspace() as folder:
         stream = open_texts(source, folder, allow_missing=True, **columns)
@@ -76,7 +83,40 @@ def reading_errors(name: object) -> Iterator[None]:
         raise DataError(f"{error.filename or name} cannot be read: {error.strerror or error}.") from None
 
 
-def read_all(items: Iterable[Item], name: object) -> Iterator[Item]:
-    """Yield items that are read on the way; see ``reading_errors``."""
-    with reading_errors(name):
-        yield from items
+def share_batches(
+    processes: Processes,
+    batches: Iterable[Item],
+    work: Callable[[int, Item], None],
+    source: Any,
+    *,
+    content: Callable[[Item], bytes],
+    place: object,
+    report: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Judge the batches of a source that all processes read; return their number.
+
+    Args:
+        processes: The processes.
+        batches: The batches.
+        work: Judges a batch.
+        source: The source.
+        content: Returns what identifies the texts of a batch.
+        place: Where the results are written, for messages.
+        report: Called with the number of batches that are known to be done.
+
+    Raises:
+        TrainingError: The processes have read different texts, as sources without an identity may be.
+        ReviewgenError: The source cannot be read, or ``work`` has failed.
+        ProcessLost: Another process has failed or ended.
+    """
+    digest = xxhash.xxh3_128()
+
+    def read() -> Iterator[Item]:
+        with reading_errors(name_source(source)):
+            for batch in batches:
+                digest.update(content(batch))
+                yield batch
+
+    count = share_stream(processes, read(), work, place, report)
+    everywhere(processes, lambda: processes.refuse_differences({"the texts": digest.hexdigest()}), place)
+    return count

@@ -29,8 +29,8 @@ from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file, write_new
 from reviewgen.training import Processes, all_processes
-from reviewgen.training.rounds import everywhere, share_stream
-from reviewgen.writing.inputs import identify_source, load_saved, name_source, read_all, reading_errors
+from reviewgen.training.rounds import everywhere
+from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
 from reviewgen.writing.layout import SHARD_TEXTS, make_layout
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
 from reviewgen.writing.schema import plain_value
@@ -120,6 +120,10 @@ def judge(
         return _run(judges[kind], kind, *tables[0], source)
 
 
+def _content(batch: Sequence[Example]) -> bytes:
+    return json.dumps(batch).encode()
+
+
 def _condition_columns(model: ReviewModel, kind: str) -> dict[str, str]:
     return column_names(model.conditions, ["text", *_SCORE_COLUMNS, *NOVELTY_COLUMNS]) if kind == "score" else {}
 
@@ -140,7 +144,7 @@ def _run(
 
         stage = "Scoring" if kind == "score" else "Looking for copies"
         report = partial(_report, table, stage)
-        count = share_stream(processes, read_all(batches, name_source(source)), work, table.work.folder, report)
+        count = share_batches(processes, batches, work, source, content=_content, place=table.work.folder, report=report)
         sums: list[dict[str, Any]] = []
         everywhere(processes, lambda: sums.extend(_read_sums(table, count)), table.work.folder)
         summary = judge.summarize({name: [one[name] for one in sums] for name in (sums[0] if sums else {})})
