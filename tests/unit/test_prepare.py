@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -203,6 +204,17 @@ def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_pat
         reviewgen.prepare(source, preset="gru-char", out=out, **options)
 
 
+def test_the_same_bytes_in_a_file_of_another_type_are_other_texts(tmp_path, monkeypatch):
+    write_csv(tmp_path / "rows.csv", texts(60))
+    shutil.copy(tmp_path / "rows.csv", tmp_path / "rows.txt")
+    out = tmp_path / "store"
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("reviewgen.preparation.run.encode_parts", lambda *_: 1 / 0)
+        reviewgen.prepare(tmp_path / "rows.txt", preset="gru-char", out=out)
+    with pytest.raises(CheckpointError, match="texts differ"):
+        reviewgen.prepare(tmp_path / "rows.csv", preset="gru-char", out=out)
+
+
 def test_an_unfinished_store_of_files_is_not_removed_for_a_list(tmp_path, monkeypatch):
     source, options = make("txt", tmp_path)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
@@ -286,6 +298,17 @@ def test_held_out_texts_that_share_runs_with_training_texts(tmp_path, small_part
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", decontaminate=5)
 
 
+def test_leaks_are_looked_for_in_a_sample_of_all_parts(tmp_path, small_parts, monkeypatch):
+    monkeypatch.setattr("reviewgen.preparation.leaks._SAMPLE_CHARACTERS", 1000)
+    draw = random.Random(4)
+    run = "this long sentence stands in a number of reviews, word by word. "
+    rows = ["".join(draw.choices("abcdefgh ", k=80)) + (run if number > 300 else "") for number in range(400)]
+    (tmp_path / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
+    (note,) = reviewgen.prepare(tmp_path / "rows.txt", preset="gru-char", out=tmp_path / "store").facts["notes"]
+    checked, leaking = re.match(r"Of a sample of (\d+) of \d+ held-out texts, (\d+) share", note).groups()
+    assert 9 <= int(checked) < 30 and int(leaking) >= 2
+
+
 def test_urls(tmp_path, small_parts):
     """From memory:// to memory://: the store is fetched once, each file checked against its digest."""
     import fsspec
@@ -320,6 +343,13 @@ def test_urls(tmp_path, small_parts):
         reviewgen.train("gru-char", "memory://in/none.csv")
     with pytest.raises(DataError, match="cannot be reached"):
         reviewgen.train("gru-char", "nosuchscheme://in/none.csv")
+
+
+def test_a_repository_without_a_folder_is_no_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="write hf://datasets/owner/name/folder"):
+        reviewgen.prepare(texts(60), preset="gru-char", out="hf://owner/name")
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -92,13 +92,12 @@ def changed(on, module, name, value):
 
 for name, (source, options) in sources.items():
     prepared(name, source, **options)
-with changed(2, time, "time", lambda: 1e9):
-    prepared("clocks", *sources["parquet"][:1], **sources["parquet"][1])
 for name, source in (("store", "many/csv"), ("texts", "rows.csv")):
     model = reviewgen.train("gru-char", source, progress=False, **training)
     if rank == 0:
         model.save_pretrained(f"trained/{name}")
 command("broken", "[12].csv")
+command("stdin", "-")
 command("different", "*.txt", *["--lowercase"][:rank])
 command("unknown", "*.txt", *["--near-duplicates", "7"][: 2 * (rank == 2)])
 command("tokenizers", "*.txt", *["--preset", "gru-word"][: 2 * (rank == 1)])
@@ -181,6 +180,7 @@ def test_three_processes_make_what_one_makes(name: str, launched: Any, alone: Ca
     ("name", "problem"),
     [
         ("broken", "2.csv cannot be read: line 302"),
+        ("stdin", "Several processes cannot read one standard input."),
         ("different", "different settings: reading"),
         ("unknown", "from 0.3 to 1"),
         ("tokenizers", "different settings: tokenizer"),
@@ -195,10 +195,6 @@ def test_one_process_says_what_is_wrong_and_all_exit_with_status_1(name: str, pr
     assert len(said) == 1 and problem in said[0]
     assert "Traceback" not in "".join(facts[name]["stderr"] for facts in launched.facts)
     assert not (launched.folder / "many" / name).exists()
-
-
-def test_other_clocks_change_nothing(launched: Any) -> None:
-    assert files_of(launched.folder / "many/clocks") == files_of(launched.folder / "many/parquet")
 
 
 def test_a_training_in_three_processes_from_a_store_is_that_from_its_texts(launched: Any) -> None:

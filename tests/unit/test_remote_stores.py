@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 import reviewgen
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError, DataError, StorageError
 from reviewgen.preparation import job
 from tests.unit.fakes import run_command
 from tests.unit.test_prepare import SMALL, facts_of, files_of, texts, write_csv
@@ -148,6 +148,19 @@ def test_a_store_that_cannot_be_used(bucket, local):
     one = reviewgen.train("gru-char", f"{bucket}/half", progress=False, **SMALL)
     two = reviewgen.train("gru-char", ROWS, progress=False, **SMALL)
     assert again.name == f"{bucket}/half" and facts_of(one) == facts_of(two)
+
+
+def test_a_store_at_a_url_without_one_of_its_files(local):
+    upload(local, "memory://without")
+    fsspec.filesystem("memory").rm("/without/shards/00000/train.index.npy")
+    with pytest.raises(DataError, match=r"is incomplete: it has no shards/00000/train\.index\.npy\. Copy it again"):
+        reviewgen.train("gru-char", "memory://without")
+
+
+def test_machines_that_do_not_share_the_cache_cannot_make_a_store_at_a_url(tmp_path, monkeypatch):
+    monkeypatch.setattr(job.WorkFolder, "start", lambda *_, **__: None)  # another machine does it, in its own cache
+    with pytest.raises(StorageError, match="set REVIEWGEN_CACHE to a folder that they share"):
+        reviewgen.prepare(ROWS, preset="gru-char", out="memory://unshared")
 
 
 def test_credentials_that_are_missing(s3, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Tables that are written again, or were begun: what others have put there stays, and what was killed leaves nothing."""
 
 import json
+import os
 import shutil
+import threading
 
 import pytest
 
@@ -109,6 +111,18 @@ def test_texts_that_are_no_files_are_judged_anew(model, tmp_path, monkeypatch):
     assert list((tmp_path / "l.partial/parts").glob("*.jsonl"))
     reviewgen.score_dataset(model, ["two text"], out=tmp_path / "l")
     assert [row["text"] for row in rows_of(tmp_path / "l")] == ["two text"]
+
+
+def test_a_pipe_is_read_once(model, tmp_path):
+    file, pipe = tmp_path / "r.jsonl", tmp_path / "pipe.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ["one text", "two texts"]), encoding="utf-8")
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[file.read_bytes()])
+    writer.start()
+    reviewgen.score_dataset(model, pipe, out=tmp_path / "p", text_column="text")
+    writer.join()
+    reviewgen.score_dataset(model, file, out=tmp_path / "f", text_column="text")
+    assert rows_of(tmp_path / "p") == rows_of(tmp_path / "f")
 
 
 def test_shards_of_another_number_are_not_published(model, tmp_path, monkeypatch):

@@ -60,6 +60,12 @@ def command(name, *words):
             status = end.code
     facts[name] = {"status": status, "stdout": said.getvalue(), "stderr": problem.getvalue()}
 
+def attempt(name, call):
+    try:
+        call()
+    except ReviewgenError as error:
+        facts[name] = f"{type(error).__name__}: {error}"
+
 for name, options in generated.items():
     wrote.clear()
     reviewgen.generate_dataset("./model", out=f"many/{name}", **options)
@@ -82,6 +88,11 @@ command("nowhere", "generate", "./model", "-n", "5")
 command("no table", "score", "./model", "--data", "reviews.jsonl")
 command("descriptor", "evaluate", "./model", "--data", "/dev/fd/0")
 command("stdin", "score", "./model", "--data", "-", "--out", "many/stdin")
+command("prompts", "generate", "./model", "--prompts", "-", "--out", "many/prompts")
+texts = [json.loads(line)["text"] for line in open("reviews.jsonl")]
+attempt("order", lambda: reviewgen.score_dataset("./model", texts[:: -1 if rank == 1 else 1], out="many/order"))
+attempt("length", lambda: reviewgen.novelty_dataset("./model", texts[: 9 if rank == 2 else 60], out="many/length"))
+attempt("evaluation", lambda: evaluating.evaluate("./model", texts[: 9 if rank == 0 else 60]))
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
 is_killed = True
@@ -185,12 +196,21 @@ def test_sums_that_one_process_cannot_read_end_all(launched):
         ("no table", "give --out FOLDER"),
         ("stdin", "standard input"),
         ("descriptor", "standard input"),
+        ("prompts", "standard input"),
     ],
 )
 def test_command_lines_that_several_processes_refuse(name, problem, launched):
     assert [facts[name]["status"] for facts in launched.facts] == [1, 1, 1]
     said = [facts[name]["stderr"] for facts in launched.facts]
     assert sum(map(bool, said)) == 1 and problem in "".join(said)  # by the first that finds it
+
+
+@pytest.mark.parametrize("name", ["order", "length", "evaluation"])
+def test_texts_that_are_no_files_are_the_same_in_all_processes(name, launched, folder):
+    said = [facts[name] for facts in launched.facts]
+    assert said[0].startswith("TrainingError: The processes have different settings: the texts.")
+    assert all(each.startswith("ProcessLost") for each in said[1:])
+    assert not (folder / "many" / name).exists()
 
 
 def test_a_killed_process_is_noticed_and_the_same_command_goes_on(launched, folder, tmp_path):
