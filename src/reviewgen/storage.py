@@ -115,14 +115,20 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         fsync_folder(folder.parent)
 
 
-def publish(scratch: Path, folder: Path) -> None:
+def publish(scratch: Path, folder: Path, *, is_flushed: bool = False) -> None:
     """Force a finished folder to disk and give it its name, on the same file system.
+
+    Args:
+        scratch: The folder.
+        folder: Its name.
+        is_flushed: Whether all in it is on the disk already.
 
     Raises:
         OutputExists: Another process was first to create ``folder``.
         OSError: The operating system refused a step.
     """
-    _fsync_tree(scratch)
+    if not is_flushed:
+        _fsync_tree(scratch)
     _rename_new(scratch, folder)
     fsync_folder(folder.parent)
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -18,7 +19,7 @@ from reviewgen import storage
 from reviewgen.data import remote, spans
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.novelty import copied_spans
-from reviewgen.preparation import duplicates, reading
+from reviewgen.preparation import duplicates, job, reading
 from tests.unit.fakes import TEXTS, run_command
 
 SMALL = {
@@ -235,6 +236,21 @@ def test_what_a_process_has_left_that_was_killed_after_it_had_published(tmp_path
     with pytest.raises(OutputExists):
         reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     assert not (tmp_path / "store.partial").exists()
+
+
+def test_all_of_a_store_is_forced_to_disk_before_it_gets_its_name(tmp_path, small_parts, monkeypatch):
+    source, options = make("csv", tmp_path)
+    forced, publish = set(), job.publish
+    monkeypatch.setattr(os, "fsync", lambda handle: forced.add(os.fstat(handle).st_ino))
+
+    def publish_forced(store, out, **how):
+        paths = [store, *store.rglob("*")]
+        assert len(paths) > 20 and {path.stat().st_ino for path in paths} <= forced
+        publish(store, out, **how)
+
+    monkeypatch.setattr(job, "publish", publish_forced)
+    reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    assert (tmp_path / "store/store.json").exists()
 
 
 def test_duplicates_across_parts_are_those_of_a_set(tmp_path, small_parts):

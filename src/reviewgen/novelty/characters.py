@@ -12,15 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt32, UInt64
 
 from reviewgen.compiled.windows import MULTIPLIER
-from reviewgen.novelty.matching import find_windows
+from reviewgen.novelty.matching import filter_hashes, find_windows
 
 __all__ = ["COPY_CHARACTERS", "TextWindows", "copied_share", "copied_shares", "copied_spans"]
 
 COPY_CHARACTERS = 50
 """The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
 
-_BLOCK = 1 << 18  # characters of the training text at a time
-_FILTER_FACTOR, _MAX_FILTER_BITS = 32, 24  # bits of the filter per window
+_BLOCK = 1 << 16  # characters of the training text at a time
 
 
 def copied_share(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> float | None:
@@ -70,12 +69,7 @@ class TextWindows:
         self._bounds = [0, *ends.tolist()]
         self._starts = np.flatnonzero(_are_inside(np.arange(max(0, len(codes) - length + 1)), ends, length))
         self._hashes, self._windows = np.unique(_hash_windows(codes, length)[self._starts], return_inverse=True)
-        bits = max(6, min(_MAX_FILTER_BITS, (_FILTER_FACTOR * len(self._hashes)).bit_length()))
-        may_occur = np.zeros(1 << bits, np.bool_)
-        for hashes in (self._hashes, _hash_windows(codes, self._anchor)):
-            may_occur[hashes >> np.uint64(64 - bits)] = True
-        self._may_occur = np.packbits(may_occur, bitorder="little").view("<u8").astype(np.uint64, copy=False)
-        self._shift = np.uint64(64 - bits)
+        self._filters = filter_hashes(_hash_windows(codes, self._anchor)), filter_hashes(self._hashes)
 
     def copied(self, training: Iterable[str]) -> Bool[np.ndarray, " N"]:
         """Return for each character of the texts, one after another, whether it lies in a copied span."""
@@ -102,9 +96,9 @@ class TextWindows:
 
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether a window of the training text has it."""
-        found = np.zeros(len(self._hashes), np.bool_)
+        found, (anchors, windows) = np.zeros(len(self._hashes), np.bool_), self._filters
         for texts in _batches(training, self._length) if len(found) else ():
-            find_windows(*_join(texts), self._length, self._anchor, self._hashes, self._may_occur, self._shift, found)
+            find_windows(*_join(texts), self._length, self._anchor, anchors, self._hashes, windows, found)
         return found
 
 

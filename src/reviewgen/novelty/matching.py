@@ -3,12 +3,29 @@
 A matching statistic (Chang & Lawler 1994) is the length of the longest match from one position of a text, anywhere in the corpus.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from jaxtyping import UInt64
 
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-__all__ = ["NEW", "NO_WINDOW", "SEEN", "UNKNOWN", "count_buckets", "find_longest", "find_windows", "look_up_windows", "match"]
+__all__ = [
+    "NEW",
+    "NO_WINDOW",
+    "SEEN",
+    "UNKNOWN",
+    "HashFilter",
+    "count_buckets",
+    "filter_hashes",
+    "find_longest",
+    "find_windows",
+    "look_up_windows",
+    "match",
+]
+
+_FILTER_BITS, _PROBES = 8, 3  # at least, for each hash; and those that a hash sets
 
 NO_WINDOW, UNKNOWN, SEEN, NEW = 0, 1, 2, 3  # the status of the window that starts at a position
 
@@ -146,8 +163,46 @@ def find_longest(statuses, lengths, limits):
     return best_start, best_end
 
 
+class HashFilter(NamedTuple):
+    """A Bloom filter of hashes whose bits for one hash are in one word, so that a lookup is one memory access."""
+
+    words: UInt64[np.ndarray, " W"]
+    bits: int  # of a hash, the first of which select the word: W = 2 ** bits
+
+
+def filter_hashes(hashes: UInt64[np.ndarray, " H"]) -> HashFilter:
+    """Return a filter of some hashes; it has a hundredth or a few of the others, too."""
+    bits = max(1, (_FILTER_BITS * len(hashes) // 64).bit_length())
+    hash_filter = HashFilter(np.zeros(1 << bits, np.uint64), bits)
+    _fill(hash_filter, hashes)
+    return hash_filter
+
+
 @compiled
-def find_windows(codes, ends, length, anchor, hashes, may_occur, shift, found):
+def _fill(hash_filter, hashes):
+    for value in hashes:
+        word, mask = _find_bits(hash_filter, value)
+        hash_filter.words[word] |= mask
+
+
+@inner
+def _find_bits(hash_filter, value):
+    """Return the word of a hash, and its bits in the word."""
+    rest, mask = value << np.uint64(hash_filter.bits), np.uint64(0)
+    for _ in range(_PROBES):
+        mask |= np.uint64(1) << (rest >> np.uint64(58))
+        rest <<= np.uint64(6)
+    return np.int64(value >> np.uint64(64 - hash_filter.bits)), mask
+
+
+@inner
+def _may_have(hash_filter, value):
+    word, mask = _find_bits(hash_filter, value)
+    return hash_filter.words[word] & mask == mask
+
+
+@compiled
+def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
     """Mark the windows of characters that some texts contain.
 
     Each window has one of the anchors inside that start at a multiple of length - anchor + 1 characters of a text. Around those
@@ -158,44 +213,40 @@ def find_windows(codes, ends, length, anchor, hashes, may_occur, shift, found):
         ends: int64, where each text ends.
         length: The number of characters of a window.
         anchor: The number of characters of an anchor, at most ``length``.
-        hashes: uint64 (H,), the hashes of the windows to find, sorted.
-        may_occur: uint64, a bit for each value of the first bits of a hash: whether one of the hashes begins with them, or the
-            hash of one of their anchors.
-        shift: 64 minus the number of those first bits.
+        anchors: A ``HashFilter`` of all anchors of the windows to find.
+        hashes: uint64 (H,), the hashes of these windows, sorted.
+        windows: A ``HashFilter`` of ``hashes``.
         found: bool (H,), filled in.
     """
-    oldest = np.uint64(1)
-    for _ in range(length):
-        oldest *= MULTIPLIER
+    powers = np.ones(length + 1, np.uint64)
+    for place in range(1, length + 1):
+        powers[place] = powers[place - 1] * MULTIPLIER
+    oldest = powers[length]
+    weights = powers[anchor - 1 :: -1].copy()  # of the characters of an anchor: a sum of products takes SIMD instructions
     start = 0
     for end in ends:
         for first in range(start, end - anchor + 1, length - anchor + 1):
             value = np.uint64(0)
-            for position in range(first, first + anchor):
-                value = value * MULTIPLIER + np.uint64(codes[position])
-            if _has_bit(may_occur, value >> shift):
+            for place in range(anchor):
+                value += np.uint64(codes[first + place]) * weights[place]
+            if _may_have(anchors, value):
                 low, high = max(start, first + anchor - length), min(end, first + length)
-                _mark_windows(codes, low, high, length, oldest, hashes, may_occur, shift, found)
+                _mark_windows(codes, low, high, length, oldest, hashes, windows, found)
         start = end
 
 
 @inner
-def _mark_windows(codes, low, high, length, oldest, hashes, may_occur, shift, found):
+def _mark_windows(codes, low, high, length, oldest, hashes, windows, found):
     """Mark the windows between two positions in one text."""
     value = np.uint64(0)
     for position in range(low, high):
         value = value * MULTIPLIER + np.uint64(codes[position])
         if position >= low + length:
             value -= oldest * np.uint64(codes[position - length])
-        if position >= low + length - 1 and _has_bit(may_occur, value >> shift):
+        if position >= low + length - 1 and _may_have(windows, value):
             index = _lower_bound(hashes, value)
             if hashes[index] == value:
                 found[index] = True
-
-
-@inner
-def _has_bit(words, number):
-    return (words[number >> np.uint64(6)] >> (number & np.uint64(63))) & np.uint64(1)
 
 
 @inner

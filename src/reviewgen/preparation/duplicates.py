@@ -23,12 +23,13 @@ class Indexed(Protocol):
         ...
 
 
-_BUCKET_TEXTS = 1 << 22  # about, that one bucket sorts
+_BUCKET_TEXTS = 1 << 22  # at most, about, that one bucket sorts
+_SHARED_TEXTS, _SHARED = 1 << 18, 8  # texts from which there are several buckets, so that processes share them; how many
 
 
 def count_buckets(texts: int) -> int:
     """Return the number of buckets for a number of texts."""
-    return 1 + texts // _BUCKET_TEXTS
+    return 1 + max(texts // _BUCKET_TEXTS, min(texts // _SHARED_TEXTS, _SHARED - 1))
 
 
 def find_duplicates(parts: Sequence[Indexed], bucket: int, buckets: int) -> np.ndarray:

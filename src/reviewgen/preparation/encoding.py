@@ -16,7 +16,7 @@ from reviewgen.data.corpus import SPLITS
 from reviewgen.data.corpus_facts import corpus_to_json
 from reviewgen.data.encoding import encode_conditions
 from reviewgen.data.store import write_conditions, write_split
-from reviewgen.data.store_folder import StoreFolder, digest_file, digest_files, write_store_file
+from reviewgen.data.store_folder import STORE_FILE, StoreFolder, digest_file, digest_files, write_store_file
 from reviewgen.novelty import write_index
 from reviewgen.preparation.indexing import collect_windows
 from reviewgen.preparation.job import Job, WorkFolder
@@ -24,7 +24,7 @@ from reviewgen.preparation.parts import Parts
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
-from reviewgen.storage import write_new
+from reviewgen.storage import fsync_file, fsync_folder, write_new
 from reviewgen.training import Processes
 from reviewgen.training.rounds import Watch, main_process_only
 
@@ -115,7 +115,7 @@ def _finish(
     notes: Sequence[str],
     sets: Sequence[WindowSet] | None,
 ) -> None:
-    """Write the novelty index and ``store.json``."""
+    """Write the novelty index and ``store.json``, and force to disk what has not been forced yet."""
     store, plugin = work.store, job.plan.parts.tokenizer_plugin
     shards = [f"shards/{number:05d}" for number in range(len(parts.parts))]
     files: dict[str, Any] = {}
@@ -126,6 +126,7 @@ def _finish(
     index = build_novelty_index(job.plan, corpus.fingerprint, tokenizer, splits["train"], sets)
     if index is not None:
         write_index(index, store / NOVELTY_FILE)
+        fsync_file(store / NOVELTY_FILE)
         files |= {NOVELTY_FILE: digest_file(store / NOVELTY_FILE)}
     files |= digest_files(store / "tokenizer", store)
     facts = {
@@ -146,3 +147,6 @@ def _finish(
         "notes": [*conditions.notes(), *notes, *([] if lost is None else [lost.describe(plugin.name)])],
     }
     write_store_file(store, shards, files, facts)
+    fsync_file(store / STORE_FILE)
+    for folder in (store / "shards", store):
+        fsync_folder(folder)

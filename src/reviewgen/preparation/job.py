@@ -191,14 +191,14 @@ class WorkFolder(PartialFolder):
             refuse_existing_url(self._url)
 
     def publish(self) -> StoreFolder:
-        """Give the finished store its name, or copy it to its URL; return the store."""
+        """Give the finished store, which is on the disk, its name, or copy it to its URL; return the store."""
         if self._url is None:
-            publish(self.store, self.out)
+            publish(self.store, self.out, is_flushed=True)
             store = StoreFolder.read(self.out)
         else:
             upload_store(self.store, self._url)
             content = parse_store_file((self.store / STORE_FILE).read_bytes(), self._url)
             store = StoreFolder(cached_folder(self.store / STORE_FILE), content, self._url)
             if not store.folder.exists():  # it need not be fetched
-                publish(self.store, store.folder)
+                publish(self.store, store.folder, is_flushed=True)
         return store
