@@ -9,7 +9,7 @@ The folder is removed when the model is saved.
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,21 @@ class RunFolder:
         """Remove the folder; its run has saved its model."""
         if self.checkpoints is not None and self._is_open:
             self.checkpoints.discard()
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Unlock the folder if a block raises an error, and remove it if it has no checkpoints.
+
+        It is not left to the garbage collector: a traceback that somebody keeps would keep the lock as well. After an interrupt
+        the run may still be finished.
+        """
+        try:
+            yield
+        except Exception:
+            if self.checkpoints is not None and self._is_open:
+                self.checkpoints.close()
+            self._is_open = False
+            raise
 
     def _open(self, checkpoints: Checkpoints, folder: Path) -> None:
         if self._resume and not folder.is_dir():

@@ -71,12 +71,13 @@ class TrainingRun:
         if self._read is not None:
             raise TrainingError("The corpus of this run was read before: make another TrainingRun to read it again.")
         self._run_folder.open()
-        read = read_corpus(self._plan)
-        try:
-            self._run_folder.describe_corpus(read.corpus.stream.name, read.corpus.fingerprint)
-        except BaseException:
-            read.close()  # so that the other processes do not wait for this one
-            raise
+        with self._run_folder.closed_on_error():
+            read = read_corpus(self._plan)
+            try:
+                self._run_folder.describe_corpus(read.corpus.stream.name, read.corpus.fingerprint)
+            except BaseException:
+                read.close()  # so that the other processes do not wait for this one
+                raise
         self._read = read
         return read.corpus
 
@@ -90,7 +91,9 @@ class TrainingRun:
         """
         if self._fit is not None:
             raise TrainingError("The corpus of this run was tokenized before: iterate over the run to train.")
-        self._start(self._require_read("tokenize").tokenize(self._plan))
+        read = self._require_read("tokenize")
+        with self._run_folder.closed_on_error():
+            self._start(read.tokenize(self._plan))
         budget, spent = self._plan.length.seconds, time.monotonic() - self._started
         if budget is not None and spent > budget / 2:
             self._require_fit("train").record.notes.append(
@@ -111,9 +114,10 @@ class TrainingRun:
         if self._read is not None or self._fit is not None:
             raise TrainingError("This run has a corpus already: make another TrainingRun to start on a prepared one.")
         self._run_folder.open()
-        self._run_folder.describe_corpus(corpus.corpus.stream.name, corpus.corpus.fingerprint)
-        self._started = time.monotonic()
-        self._start(corpus)
+        with self._run_folder.closed_on_error():
+            self._run_folder.describe_corpus(corpus.corpus.stream.name, corpus.corpus.fingerprint)
+            self._started = time.monotonic()
+            self._start(corpus)
 
     def _start(self, corpus: PreparedCorpus) -> None:
         start = start_blend if self._plan.parts.models else start_fit
@@ -125,7 +129,11 @@ class TrainingRun:
         Raises:
             TrainingError: The corpus was not tokenized; or the training has failed, see ``reviewgen.train``.
         """
-        return iter(self._require_fit("train"))
+        return self._train(self._require_fit("train"))
+
+    def _train(self, fit: Fit | BlendFit) -> Iterator[Report]:
+        with self._run_folder.closed_on_error():
+            yield from fit
 
     def interrupt(self) -> None:
         """Mark the training as interrupted: ``finish`` then takes the best weights so far, and does not evaluate them again.
@@ -142,7 +150,9 @@ class TrainingRun:
             StorageError: ``out`` cannot be written; says where the model was saved instead.
             TrainingError: No step was taken.
         """
-        return self._require_fit("finish").finish()
+        fit = self._require_fit("finish")
+        with self._run_folder.closed_on_error():
+            return fit.finish()
 
     def facts(self) -> dict[str, Any]:
         """Return the record of the training as JSON values, as ``training.json`` holds it.
