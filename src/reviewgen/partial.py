@@ -124,13 +124,15 @@ class PartialFolder:
             self._lock = None
 
     def _refuse_foreign(self) -> None:
-        """Raise if the folder was not made by a job: it has other names, and no job.json."""
+        """Raise if the folder was not made by a job: it has other files, and no job.json, before which no result is written."""
         if not self.folder.is_dir() or (self.folder / _JOB_FILE).exists():
             return
         own = {*_LOCK_FILES, *(kind.partition("/")[0] for kind in self._kinds)}
-        if others := sorted({path.name for path in self.folder.iterdir()} - own):
+        others = {path.name for path in self.folder.iterdir()} - own
+        others |= {kind for kind in self._kinds if any(path.is_file() for path in (self.folder / kind).rglob("*"))}
+        if others:
             raise OutputExists(
-                f"{self.folder}, where work in progress is kept, has something else in it, {others[0]}: remove that folder, or "
+                f"{self.folder}, where work in progress is kept, has something else in it, {min(others)}: remove that folder, or "
                 "give another --out."
             )
 

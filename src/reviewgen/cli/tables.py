@@ -28,9 +28,7 @@ Format = Annotated[
     ),
 ]
 Columns = Annotated[bool, typer.Option("--columns", help="In a folder: number, seed, conditions and receipt beside each text.")]
-Unique = Annotated[
-    bool, typer.Option("--unique", help="In a folder: draw until all -n texts differ, up to about 10 n.")
-]
+Unique = Annotated[bool, typer.Option("--unique", help="In a folder: draw until all -n texts differ, up to about 10 n.")]
 Schema = Annotated[
     str | None,
     typer.Option(
@@ -186,7 +184,7 @@ def _facts(written: "WrittenTexts", seconds: float) -> dict[str, Any]:
 def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show a progress bar on a terminal; yield a function that moves it."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
