@@ -13,7 +13,7 @@ from typing import Any
 from reviewgen.config import MAX_RECORD, read_json
 from reviewgen.errors import CheckpointError, OutputExists, StorageError
 from reviewgen.flushing import Flusher
-from reviewgen.lock import Lock, read_holder
+from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.storage import write_file, write_new
 
 __all__ = ["PartialFolder", "differences"]
@@ -129,6 +129,8 @@ class PartialFolder:
             return
         own = {*_LOCK_FILES, *(kind.partition("/")[0] for kind in self._kinds)}
         others = {path.name for path in self.folder.iterdir()} - own
+        if is_foreign(self.folder / _LOCK_FILES[0]):
+            others.add(_LOCK_FILES[0])
         others |= {kind for kind in self._kinds if any(path.is_file() for path in (self.folder / kind).rglob("*"))}
         if others:
             raise OutputExists(
@@ -139,14 +141,14 @@ class PartialFolder:
     def _acquire_lock(self) -> Lock | None:
         """Return the lock; None if its holder has just removed the folder."""
         try:
-            return Lock(self.folder / "lock")
+            return Lock(self.folder / _LOCK_FILES[0])
         except BlockingIOError:
             raise self._in_use() from None
         except (FileNotFoundError, FileExistsError):  # the second if it was removed while filelock looked for it
             return None
 
     def _in_use(self) -> CheckpointError:
-        holder = read_holder(self.folder / "lock")
+        holder = read_holder(self.folder / _LOCK_FILES[0])
         who = "another process" if holder is None else f"process {holder}"
         return CheckpointError(f"{self.folder} is in use by {who}, which {self._doing}. Wait for it.")
 

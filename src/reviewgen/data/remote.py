@@ -11,12 +11,14 @@ from reviewgen.config import MAX_RECORD
 from reviewgen.data.cache import cache_folder
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, digest_file, parse_store_file
 from reviewgen.data.urls import is_url, open_url, url_errors
-from reviewgen.errors import DataError, storage_errors
+from reviewgen.errors import DataError, quoted, storage_errors
 from reviewgen.scratch import NEW, remove_abandoned, scratch_folder
 
 __all__ = ["cached_folder", "fetch_store", "is_uploaded", "locate_store", "refuse_existing_url", "upload_store"]
 
 _SCRATCH = "fetching-"
+_FIRST = {"novelty.safetensors", "shards"}  # of these, ``upload_store`` copies one before all else
+_UPLOADED = {*_FIRST, "tokenizer"}
 
 
 def locate_store(url: str) -> StoreFolder | None:
@@ -80,15 +82,31 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
 
 
 def refuse_existing_url(url: str) -> None:
-    """Raise if there is a token store at a URL.
+    """Raise if there is a token store at a URL, or anything else than the beginning of one.
 
     Raises:
-        DataError: There is one, or the URL cannot be read.
+        DataError: There is, or the URL cannot be read.
     """
     with url_errors(url):
         system, path = open_url(url.rstrip("/"))
         if _has_store(system, path):
             raise DataError(f"{url} is a token store already. Give another URL, or remove it first.")
+        present = _names_in(system, path)
+    others = present - _UPLOADED if present & _FIRST else present
+    if others:
+        raise DataError(
+            f"{url} has something else than a token store in it, {quoted(min(others))}. Give the URL of a new folder."
+        )
+
+
+def _names_in(system: Any, path: str) -> set[str]:
+    """Return the names of the files and folders in a folder."""
+    system.invalidate_cache()
+    try:
+        entries = {entry.rstrip("/") for entry in system.ls(path, detail=False)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    return {entry.rpartition("/")[2] for entry in entries if entry.strip("/") != path.strip("/")}
 
 
 def is_uploaded(folder: Path, url: str) -> bool:

@@ -9,7 +9,7 @@ from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_er
 __all__ = ["new_figure", "plain", "refuse_plot", "save_figure"]
 
 
-def refuse_plot(file: Path, overwrite: bool = True) -> None:
+def refuse_plot(file: Path, overwrite: bool = False) -> None:
     """Check that a plot can be saved as a file of that name, before any work.
 
     Raises:

@@ -42,9 +42,7 @@ def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> frozens
     """
     for name in more:
         if name != ANY_HOST and (not name or _host_of(name) != name.lower() or any(each in "/*@ " for each in name)):
-            raise ConfigError(
-                f"{quoted(name)} is not the name of a host: give one without scheme and port, as in example.org, or *."
-            )
+            raise ConfigError(f"{quoted(name)} is not the name of a host: give one without a port, as in example.org, or *.")
     if ANY_HOST in more or not (more or is_loopback(address)):
         return None
     return frozenset(name.lower() for name in (host, *more))
