@@ -79,6 +79,7 @@ class Checkpoints:
                 raise CheckpointError(
                     f"{self.folder / _LOCK} or {_LOCK}.pid is not a lock of reviewgen. Rename it, or give another output folder."
                 )
+            is_new = not (self.folder / _LOCK).exists()
             try:
                 self._lock = Lock(self.folder / _LOCK)
             except BlockingIOError:
@@ -86,7 +87,7 @@ class Checkpoints:
                     f"{self.folder} is in use by another run{self._describe_holder()}. "
                     "Wait until it ends, or choose another output folder."
                 ) from None
-        self.close = weakref.finalize(self, _leave, self.folder, self._lock)
+        self.close = weakref.finalize(self, _leave, self.folder, self._lock, is_new)
 
     def adopt(self) -> None:
         """Take what is in the folder as this run's own, which the caller has found out: it may be replaced and removed."""
@@ -221,10 +222,10 @@ def _new_digest(content: bytes = b"") -> "hashlib.blake2b":
     return hashlib.blake2b(content, digest_size=32)
 
 
-def _leave(folder: Path, lock: Lock) -> None:
-    """Unlock a folder that may be somebody else's, and remove it if it is empty."""
+def _leave(folder: Path, lock: Lock, is_new: bool) -> None:
+    """Unlock a folder that may be somebody else's; a new lock is removed, and the folder if nothing else is in it."""
     try:
-        if lock.is_in_place():
+        if is_new and lock.is_in_place():
             with contextlib.suppress(OSError):
                 lock.remove()
                 folder.rmdir()
