@@ -26,6 +26,8 @@ def refuse_plot(file: Path, overwrite: bool = False) -> None:
         raise ConfigError(f"{file} cannot be drawn: its suffix must be .png, .svg or .pdf.")
     if not os.access(file.absolute().parent, os.W_OK):
         raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is not a writable folder.")
+    if file.is_dir():
+        raise StorageError(f"{file} cannot be drawn: it is a folder. Give the name of a file.")
     if not overwrite and os.path.lexists(file):
         raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
 
