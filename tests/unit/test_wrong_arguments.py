@@ -56,6 +56,8 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "load('ngram-char').generate(Unprintable())": "got <Unprintable instance at",
     "load('ngram-char').walk().take('a')": "Token 'a' cannot be taken",
     "best_trial([3])": "trials must be what reviewgen.tune has yielded; got 3 among them.",
+    "plot_training(['./m'], 'a.svg', metrics=np.zeros((2, 2)))": "metrics must be a string; got array([0., 0.]).",
+    "prepare(TEXTS, preset='gru-char', out='s', decontaminate=2**63)": "at most 1,000,000,000; got 9223372036854775808.",
     "plot_training(3, 'a.svg')": "sources must be a list, as in ['./my-model']; got 3.",
     "register_model(3, int)": "name must be a string; got 3.",
     "blend(['ngram-char', 'ngram-char'], [1e308, float('nan')])": "weights must be 2 numbers above 0",
