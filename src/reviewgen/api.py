@@ -216,7 +216,7 @@ def sweep(
     return train_each(preset, source, setting, values, settings, **options)
 
 
-def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path) -> None:
+def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:
     """Plot bits per character and token copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
 
     Args:
@@ -224,15 +224,17 @@ def plot_sweep(rows: "Sequence[SweepRow]", setting: str, preset: str, file: str 
         setting: The name of the setting, for the axis.
         preset: The name of the preset, for the title.
         file: The file to write.
+        overwrite: Whether to replace the file if it exists.
 
     Raises:
         ConfigError: matplotlib is not installed, or it does not write files with this suffix.
+        OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
     from reviewgen.search.sweep import plot_sweep as plot_rows
     from reviewgen.storage import to_path
 
-    plot_rows(rows, setting, preset, to_path("file", file))
+    plot_rows(rows, setting, preset, to_path("file", file), overwrite=overwrite)
 
 
 def tune(

@@ -128,6 +128,9 @@ class Calls:
             ),
             "plot_training": (reviewgen.plot_training, {"sources": [self.folder / "g"], "file": "a.svg"}),
             "compare": (reviewgen.compare, {"models": [self.folder / "n"], "data": TEXTS, "progress": False}),
+            "generate_dataset": (reviewgen.generate_dataset, {"model": n, "n": 2, "out": "texts", "max_new_tokens": 5}),
+            "score_dataset": (reviewgen.score_dataset, {"model": n, "source": TEXTS, "out": "scores"}),
+            "novelty_dataset": (reviewgen.novelty_dataset, {"model": n, "source": TEXTS, "out": "copies"}),
             "graph": (reviewgen.graph, {"source": "gru-char", "out": "g.svg"}),
             "explain": (reviewgen.explain, {"source": n, "text": "The food"}),
             "register_model": (reviewgen.register_model, {"name": "mine", "model": type(g.model)}),
@@ -160,6 +163,8 @@ class Calls:
             }
         explanation = reviewgen.explain(n, "The food")
         functions["explanation.save_html"] = (explanation.save_html, {"file": "e.html"})
+        comparison = reviewgen.compare([self.folder / "n"], TEXTS, progress=False)
+        functions["comparison.save_html"] = (comparison.save_html, {"file": "c.html"})
         return {name: (function, lambda rng, base=base: base) for name, (function, base) in functions.items()}
 
 

@@ -446,7 +446,10 @@ def test_the_command_prints_a_table_that_fits(monkeypatch, capsys, models, tmp_p
     status, said, notes = run_command(monkeypatch, capsys, *words)
     assert status == 0 and page.read_text().startswith("<!DOCTYPE html>")
     assert max(map(len, said.splitlines())) <= 80 and "bits/char" in said and "mine" in said and "held-out texts" in notes
-    status, said, _ = run_command(monkeypatch, capsys, *words, "--json")
+    before = page.read_bytes()
+    status, said, notes = run_command(monkeypatch, capsys, *words)
+    assert (status, said) == (1, "") and "--overwrite" in notes and page.read_bytes() == before
+    status, said, _ = run_command(monkeypatch, capsys, *words, "--overwrite", "--json")
     result = json.loads(said)
     assert status == 0 and [each["name"] for each in result["rows"]] == ["mine", "ngram-word"] and len(result["pairs"]) == 1
 

@@ -264,6 +264,29 @@ def test_there_must_be_something_to_go_on_with(tmp_path):
     assert [path.name for path in (tmp_path / "m.run").iterdir()] == ["diary.txt"]
 
 
+FOREIGN = {
+    "a file of the same name": {"run.json": '{"my": "thesis"}'},
+    "no JSON": {"run.json": "thesis"},
+    "the digest alone": {"saved.json": "thesis"},
+    "a hidden folder": {".step-by-step/thesis.txt": "thesis"},
+    "a checkpoint of another tool": {"step-00000100/weights.bin": "thesis"},
+    "a lock with content": {".lock": "thesis"},
+    "a holder with content": {".lock.pid": "thesis", "diary.txt": "mine"},
+}
+
+
+@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
+def test_a_folder_of_another_kind_is_left_as_it_is(tmp_path, files):
+    folder = tmp_path / "m.run"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    for resume in (False, True):
+        with pytest.raises(CheckpointError):
+            start(tmp_path / "m", resume=resume)
+        assert {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()} == files
+
+
 def test_counting_has_no_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match=r"ngram-char is trained by counting.*starts over"):
         TrainingRun("ngram-char", TEXTS, out=tmp_path / "m", resume=True)

@@ -12,7 +12,7 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import ConfigError, StorageError
+from reviewgen.errors import ConfigError, OutputExists, StorageError
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.prepare import prepare
@@ -167,6 +167,19 @@ def test_a_plot_of_a_bad_suffix_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="nowhere"):
         plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / "nowhere" / "plot.png")
+
+
+def test_a_plot_replaces_a_file_only_if_asked(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file = tmp_path / "thesis.svg"
+    file.write_text("my thesis")
+    with pytest.raises(OutputExists, match=r"thesis\.svg already exists\. Give another file, or --overwrite"):
+        plot_sweep(ROWS, "model.order", "ngram-char", file)
+    words = ("sweep", "ngram-char", "--data", "no such file.csv", "--set", "model.order=2,4", "--plot", file)
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 1 and "already exists" in said, "before any work"
+    assert file.read_text() == "my thesis"
+    plot_sweep(ROWS, "model.order", "ngram-char", file, overwrite=True)
+    assert ElementTree.parse(file).getroot().tag.endswith("svg")
 
 
 # The command.

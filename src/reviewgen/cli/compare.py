@@ -38,6 +38,7 @@ def compare(
     prompt: Annotated[str, typer.Option(help="The beginning of the samples.")] = "the ",
     seed: Annotated[int, typer.Option(help="The random seed of trainings, samples and intervals.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and samples: one .html file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page if it exists.")] = False,
     out: Annotated[Path | None, typer.Option(help="Keep the trained models and finished rows in this folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take finished rows from --out, and go on with the others.")] = False,
     settings: Annotated[
@@ -60,7 +61,7 @@ def compare(
     from reviewgen.pages import refuse_page
 
     if html is not None:
-        refuse_page(html)
+        refuse_page(html, overwrite)
     request = make_request(
         named,
         options.typed_data(data),
@@ -86,10 +87,12 @@ def compare(
     )
     begin()
     comparison = _watch(request)
-    if html is not None:
-        comparison.save_html(html, overwrite=True)
-        note(f"Page: {html}")
-    _print(comparison, as_json)
+    try:
+        if html is not None:
+            comparison.save_html(html, overwrite=overwrite)
+            note(f"Page: {html}")
+    finally:  # a full disk does not lose the table
+        _print(comparison, as_json)
     sys.exit(INTERRUPTED if comparison.is_interrupted else 1 if comparison.has_failed else 0)
 
 

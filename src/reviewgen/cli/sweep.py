@@ -36,6 +36,7 @@ def sweep(
     ] = None,
     seed: Annotated[int, typer.Option(help="The random seed of the initial weights, the order of the texts and dropout.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Plot the table to this file: .png, .svg or .pdf.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plot if it exists.")] = False,
     text_column: options.TextColumn = None,
     condition: options.Condition = None,
     documents: options.Documents = "line",
@@ -53,7 +54,7 @@ def sweep(
     from reviewgen.pictures import refuse_plot
 
     if plot is not None:
-        refuse_plot(plot)
+        refuse_plot(plot, overwrite)
     sweep_rows = train_each(
         preset,
         options.typed_data(data),
@@ -80,7 +81,7 @@ def sweep(
     else:
         _print_table(swept, rows)
     if plot is not None and rows:
-        plot_sweep(rows, swept, preset, plot)
+        plot_sweep(rows, swept, preset, plot, overwrite=overwrite)
         note(f"Plotted to {plot}")
     sys.exit(INTERRUPTED if is_interrupted else 0)
 

@@ -12,6 +12,8 @@ from reviewgen.names import HubSource
 __all__ = ["Space", "inspect_space", "push_space", "refuse_public_space"]
 
 PAGE, README = "index.html", "README.md"
+_EXAMPLE = {".gitattributes", README, PAGE, "style.css"}  # the files of a new static Space
+_FIRST = "initial commit"  # its only commit; that of a duplicate or of a squashed history has another title
 _FAILED = "could not be published as a Space"
 _TAG = "reviewgen"
 
@@ -37,8 +39,13 @@ class Space:
     example: frozenset[str] = frozenset()
 
 
-def inspect_space(target: HubSource, token: str | bool | None = None) -> Space:
+def inspect_space(target: HubSource, token: str | bool | None = None, *, is_new: bool = False) -> Space:
     """Return the current state of a Space.
+
+    Args:
+        target: The model's repository; the Space has its name.
+        token: The access token.
+        is_new: Whether it was created just now, so that whatever is in it is the example.
 
     Raises:
         HubError: The Hub was not reached, or refused the request; or the Space shows something else.
@@ -55,8 +62,12 @@ def inspect_space(target: HubSource, token: str | bool | None = None) -> Space:
         except RepositoryNotFoundError:
             return Space()
         names = frozenset(sibling.rfilename for sibling in info.siblings or [])
-        if info.sdk == "static" and len(api.list_repo_commits(target.repo_id, repo_type="space")) == 1:
-            return Space(info.sha, info.private, names)  # as after a push that was interrupted
+        if is_new:
+            return Space(info.sha, info.private, names)
+        if info.sdk == "static" and names <= _EXAMPLE:  # as after a push that was interrupted
+            titles = [commit.title for commit in api.list_repo_commits(target.repo_id, repo_type="space")]
+            if titles == [_FIRST]:
+                return Space(info.sha, info.private, names)
         readme = download_text(target, info.sha, README, token, "space") if README in names else ""
     if info.sdk != "static" or _TAG not in metadata_of(readme).get("tags", []):
         raise HubError(
@@ -108,7 +119,7 @@ def push_space(
     if before.commit is None:
         with plain_errors(target, _FAILED), restrict_client():
             api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private)
-        before = inspect_space(target, token)
+        before = inspect_space(target, token, is_new=True)
     files = {PAGE: page} | ({README: _readme(target, license)} if before.example else {})
     added = [CommitOperationAdd(name, text.encode("utf-8")) for name, text in files.items()]
     deleted = [CommitOperationDelete(name) for name in sorted(before.example - files.keys() - {".gitattributes"})]

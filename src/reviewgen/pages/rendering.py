@@ -48,7 +48,7 @@ def _environment() -> Environment:
     return environment
 
 
-def refuse_page(file: Path, overwrite: bool = True) -> None:
+def refuse_page(file: Path, overwrite: bool = False) -> None:
     """Check that a page can be saved as a file of that name, before any work.
 
     Raises:
@@ -62,12 +62,12 @@ def refuse_page(file: Path, overwrite: bool = True) -> None:
         if file.is_dir():
             raise StorageError(f"{file} cannot be written: it is a folder. Give the name of a file.")
         if not overwrite and os.path.lexists(file):
-            raise OutputExists(f"{file} already exists. Give another file, or remove it first.")
+            raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
         with tempfile.TemporaryFile(dir=file.absolute().parent):
             pass
 
 
-def save_page(html: str, file: Path, overwrite: bool = True) -> None:
+def save_page(html: str, file: Path, overwrite: bool = False) -> None:
     """Write a page: the whole file or nothing.
 
     Raises:

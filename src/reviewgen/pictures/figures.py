@@ -9,7 +9,7 @@ from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_er
 __all__ = ["new_figure", "plain", "refuse_plot", "save_figure"]
 
 
-def refuse_plot(file: Path, overwrite: bool = True) -> None:
+def refuse_plot(file: Path, overwrite: bool = False) -> None:
     """Check that a plot can be saved as a file of that name, before any work.
 
     Raises:
@@ -26,6 +26,8 @@ def refuse_plot(file: Path, overwrite: bool = True) -> None:
         raise ConfigError(f"{file} cannot be drawn: its suffix must be .png, .svg or .pdf.")
     if not os.access(file.absolute().parent, os.W_OK):
         raise StorageError(f"{file} cannot be drawn: {file.absolute().parent} is not a writable folder.")
+    if file.is_dir():
+        raise StorageError(f"{file} cannot be drawn: it is a folder. Give the name of a file.")
     if not overwrite and os.path.lexists(file):
         raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
 

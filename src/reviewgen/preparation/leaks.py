@@ -27,6 +27,7 @@ RUN = COPY_CHARACTERS
 
 _SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of the texts that are counted, and of a group of all
 _MIN_RUN = 20
+_MAX_RUN = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ def check_run(length: int | None) -> None:
     """Raise if a run of that many characters says nothing.
 
     Raises:
-        ConfigError: It is not a number of at least 20.
+        ConfigError: It is not a number of at least 20, or larger than any text is long.
     """
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < _MIN_RUN):
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or not _MIN_RUN <= length <= _MAX_RUN):
         raise ConfigError(
-            f"decontaminate is a number of characters, at least {_MIN_RUN}; got {quoted(length)}. {COPY_CHARACTERS} finds copied "
-            "sentences; shorter runs are set phrases."
+            f"decontaminate is a number of characters, at least {_MIN_RUN} and at most {_MAX_RUN:,}; got {quoted(length)}. "
+            f"{COPY_CHARACTERS} finds copied sentences; shorter runs are set phrases."
         )
 
 

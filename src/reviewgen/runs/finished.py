@@ -47,6 +47,7 @@ def discard_finished(out: Path) -> bool:
         checkpoints.open()
     except (OSError, ValueError, KeyError, TypeError, ReviewgenError):  # another model, or a run in progress
         return False
+    checkpoints.adopt()
     checkpoints.discard()
     _logger.warning("Removed %s: its run has saved the model, and was killed before it could remove it.", folder)
     return True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reviewgen.bundle.read import read_training
-from reviewgen.config import check_flags, check_list
+from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.hub.locate import locate
 from reviewgen.pictures import AXES, LearningCurves, draw_curves, find_curves, refuse_plot, save_figure
@@ -41,6 +41,8 @@ def plot_training(
     if not sources:
         raise ConfigError("Give at least one saved model, as in ['./my-model'].")
     metrics = [metrics] if isinstance(metrics, str) else check_list("metrics", metrics, "['distinct-2']")
+    for name in metrics:
+        check_text("metrics", name)
     if not isinstance(against, str) or against not in AXES:
         raise ConfigError(f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}")
     file = to_path("file", file)
@@ -50,7 +52,7 @@ def plot_training(
     listed = [name for number, name in enumerate(metrics) if name not in metrics[:number]]
     known = {name for run in runs for name in run.metrics}
     if unknown := [name for name in listed if name not in known]:
-        raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(str(unknown[0]), known)}")
+        raise ConfigError(f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}")
     save_figure(draw_curves(runs, against, listed), file)
     return runs
 

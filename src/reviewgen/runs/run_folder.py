@@ -170,6 +170,7 @@ class RunFolder:
         except CheckpointError:
             checkpoints.close()
             raise
+        checkpoints.adopt()
         self.saved, self.seconds = checkpoints.extra, checkpoints.seconds
 
     def _refuse_finished(self, fingerprint: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config import check_list, check_text
+from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
 from reviewgen.pictures import new_figure, refuse_plot, save_figure
@@ -84,14 +84,15 @@ def _train_bits(fit: Fit) -> float | None:
     return evaluation.bits_per_character
 
 
-def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path) -> None:
+def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path, *, overwrite: bool = False) -> None:
     """Draw the rows of a sweep; see ``reviewgen.plot_sweep``."""
     for name, value in (("setting", setting), ("preset", preset)):
         check_text(name, value)
     rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
     if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
         raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
-    refuse_plot(file)
+    check_flags(overwrite=overwrite)
+    refuse_plot(file, overwrite)
     figure = new_figure(7, 4.5)
     bits = figure.add_subplot()
     positions, labels = range(len(rows)), [str(row.value) for row in rows]

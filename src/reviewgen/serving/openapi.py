@@ -16,12 +16,12 @@ _KEYWORDS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "max
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", dict: "object", types.NoneType: "null"}
 _PROMPT = "The beginning of each text: a string, a list of strings, token ids, or lists of token ids; the empty text by default."
 _PATHS = {  # method, path, summary, name of the response, statuses of errors
-    ("get", "/v1/models"): ("The models.", "ModelList", (401,)),
-    ("get", "/v1/models/{name}"): ("One model.", "Model", (401, 404)),
-    ("post", "/v1/completions"): ("Writes texts.", "Completion", (400, 401, 404, 408, 413, 415, 422, 429, 500, 503)),
-    ("get", "/health"): ("Whether the engines run.", "Status", (503,)),
-    ("get", "/ready"): ("Whether new requests are accepted.", "Status", (503,)),
-    ("get", "/metrics"): ("Numbers for Prometheus.", None, (401,)),
+    ("get", "/v1/models"): ("The models.", "ModelList", (401, 421)),
+    ("get", "/v1/models/{name}"): ("One model.", "Model", (401, 404, 421)),
+    ("post", "/v1/completions"): ("Writes texts.", "Completion", (400, 401, 404, 408, 413, 415, 421, 422, 429, 500, 503)),
+    ("get", "/health"): ("Whether the engines run.", "Status", (421, 503)),
+    ("get", "/ready"): ("Whether new requests are accepted.", "Status", (421, 503)),
+    ("get", "/metrics"): ("Numbers for Prometheus.", None, (401, 421)),
 }
 _REASONS = {
     400: "A field is unknown, of a wrong type, or out of range.",
@@ -30,6 +30,7 @@ _REASONS = {
     408: "The body did not come in time.",
     413: "The body is too large.",
     415: "The content type is not application/json.",
+    421: "The request calls this server by a name that is not one of its own.",
     422: "No text could be generated as asked, as where none includes what it must.",
     429: "The queue is full; Retry-After says when to try again.",
     500: "The server failed.",

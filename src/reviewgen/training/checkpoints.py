@@ -27,7 +27,7 @@ from safetensors.torch import load, save
 
 from reviewgen.config import MAX_VOCABULARY, dump_json, read_json
 from reviewgen.errors import CheckpointError, StorageError, storage_errors
-from reviewgen.lock import Lock, read_holder
+from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.storage import new_folder, write_file
 from reviewgen.training.packing import pack, unpack
 
@@ -67,14 +67,19 @@ class Checkpoints:
         self._schedule_next(0.0)
 
     def open(self) -> None:
-        """Create the folder if needed, and lock it for this run.
+        """Create the folder if needed, and lock it; nothing in it is changed before ``adopt``.
 
         Raises:
-            CheckpointError: Another run has locked it.
+            CheckpointError: Another run has locked it, or what is in place of the lock is none.
             StorageError: It cannot be written.
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if is_foreign(self.folder / _LOCK):
+                raise CheckpointError(
+                    f"{self.folder / _LOCK} or {_LOCK}.pid is not a lock of reviewgen. Rename it, or give another output folder."
+                )
+            is_new = not (self.folder / _LOCK).exists()
             try:
                 self._lock = Lock(self.folder / _LOCK)
             except BlockingIOError:
@@ -82,6 +87,11 @@ class Checkpoints:
                     f"{self.folder} is in use by another run{self._describe_holder()}. "
                     "Wait until it ends, or choose another output folder."
                 ) from None
+        self.close = weakref.finalize(self, _leave, self.folder, self._lock, is_new)
+
+    def adopt(self) -> None:
+        """Take what is in the folder as this run's own, which the caller has found out: it may be replaced and removed."""
+        self.close.detach()
         self.close = weakref.finalize(self, _close, self.folder, self._lock)
         for scratch in self.folder.glob(f"{_SCRATCH}*"):  # of a run that was killed while writing
             shutil.rmtree(scratch, ignore_errors=True)
@@ -113,11 +123,8 @@ class Checkpoints:
             raise CheckpointError(f"Every checkpoint in {self.folder} is damaged. Remove that folder to start over.")
 
     def has_foreign_files(self) -> bool:
-        """Return whether the folder holds files that are not a run's."""
-        return any(
-            not path.name.startswith((_PREFIX, _LOCK)) and path.name not in (self.RUN, self.SAVED)
-            for path in self.folder.iterdir()
-        )
+        """Return whether a folder without ``run.json``, which a run writes first and removes last, holds other files."""
+        return any(not path.name.startswith((_PREFIX, _LOCK)) for path in self.folder.iterdir())
 
     def pop_state(self) -> Any:
         """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
@@ -215,12 +222,23 @@ def _new_digest(content: bytes = b"") -> "hashlib.blake2b":
     return hashlib.blake2b(content, digest_size=32)
 
 
+def _leave(folder: Path, lock: Lock, is_new: bool) -> None:
+    """Unlock a folder that may be somebody else's; a new lock is removed, and the folder if nothing else is in it."""
+    try:
+        if is_new and lock.is_in_place():
+            with contextlib.suppress(OSError):
+                lock.remove()
+                folder.rmdir()
+    finally:
+        lock.release()
+
+
 def _close(folder: Path, lock: Lock) -> None:
     """Unlock a run's folder, and remove it if it holds neither checkpoints nor other files."""
     try:
         if lock.is_in_place() and not any(folder.glob(f"{_PREFIX}*")):
             with contextlib.suppress(OSError):
-                for name in (Checkpoints.RUN, Checkpoints.SAVED):
+                for name in (Checkpoints.SAVED, Checkpoints.RUN):
                     (folder / name).unlink(missing_ok=True)
                 lock.remove()
                 folder.rmdir()
