@@ -64,16 +64,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return reviewgen.prepare(str(folder / "*.csv"), preset="gru-char", out=folder / "store").folder
 
 
-@pytest.mark.parametrize("names", [["tokenizer/tokenizer.json"], ["shards/a.bin", "notes.txt"], ["model.safetensors"]])
-def test_what_others_have_at_a_url_is_left_as_it_is(bucket, local, names):
-    system, path = fsspec.core.url_to_fs(f"{bucket}/mine")
-    for name in names:
-        put(f"{bucket}/mine/{name}", b"mine")
-    with pytest.raises(DataError, match="has something else than a token store in it"):
-        reviewgen.prepare(str(local.parent / "*.csv"), preset="gru-char", out=f"{bucket}/mine")
-    assert {name[len(path) :].strip("/"): system.cat_file(name) for name in system.find(path)} == dict.fromkeys(names, b"mine")
-
-
 def test_the_commands_from_url_to_url(bucket, local, tmp_path, monkeypatch, capsys):
     put(f"{bucket}/in/0.csv", (local.parent / "0.csv").read_bytes())
     words = ["prepare", f"{bucket}/in/*.csv", "--preset", "gru-char", "--out", f"{bucket}/store", "--json"]
