@@ -46,9 +46,13 @@ ROWS = [
     for kind in ("good", "bad")
     for i in range(12)
 ]
+EXACT = {"batch_size": 4, "threads": 1, "precision": "no"}  # the same on each machine and each time
 TRAININGS: dict[str, dict[str, Any]] = {
     "ngram-char": {"model": {"order": 3}, "training": {"threads": 1}},
-    "nnlm-char": {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4, "threads": 1, "precision": "no"}},
+    "nnlm-char": {
+        "model": {"hidden_size": 8, "embedding_size": 4},
+        "training": {"batch_size": 4, "threads": 1, "precision": "no"},
+    },
     "gru-char": {
         "model": {"hidden_size": 8, "layer": "fused"},
         "training": {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no"},
