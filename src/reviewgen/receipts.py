@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from reviewgen.config import MAX_RECORD, GenerationConfig, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.generation import make_request
 from reviewgen.inputs import open_input
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
@@ -41,7 +42,7 @@ _KEYS = {
 }
 _ARGUMENTS = ("novelty", "max_copy", "must_include")  # of generate, beside the settings
 _OPTIONAL_SETTINGS = (*_ARGUMENTS, "conditions")  # conditions were an argument, too
-_MAX_TEXTS = 10_000_000  # texts that one call generates
+_MAX_NUMBER = 10**11  # of a text: far beyond the largest table
 _EXCERPT = 40  # characters shown around the first difference
 _ELSEWHERE = ".../"  # begins the source of a model that was outside the folder of the receipts and the working directory
 _MAX_NAMED = 5  # texts that differ, in a summary
@@ -179,15 +180,16 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         config = from_dict(GenerationConfig, options.pop("generation_config"))
     except ConfigError as error:
         raise DataError(f"The receipt is invalid: {error}") from None
-    if config.num_beams > 1:
-        number %= config.num_return_sequences
-    elif config.do_sample is False:
-        number = 0
-    else:
-        config = dataclasses.replace(config, num_return_sequences=number + 1)
-    arguments = options | {"generation_config": config, "seed": receipt["seed"]}
-    generation = next(model.generate_each(receipt["prompt"], first=number, **arguments))
-    text = generation.text
+    is_search = config.num_beams > 1  # which finds the texts of a prompt together
+    if not is_search:
+        config = dataclasses.replace(config, num_return_sequences=1)
+    arguments: Any = options | {"generation_config": config, "seed": receipt["seed"]}
+    request = make_request(receipt["prompt"], model.generation_config, arguments, model.tokenizer, model.conditions)
+    if not is_search and config.do_sample is not False:
+        request = dataclasses.replace(request, offset=number)
+    first = number % config.num_return_sequences if is_search else 0
+    row = next(model.generator.generate(request, first, start_late=False))
+    text = row.text
     differences = []
     if model.digest != receipt["model"]["digest"]:
         differences.append(f"The model is a different one: its digest is {model.digest}, not {receipt['model']['digest']}.")
@@ -195,7 +197,7 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         differences.append(
             f"The model has {model.weight_bits}-bit weights; the text was generated with {receipt['model']['bits']}-bit weights."
         )
-    for name, value in library_versions(model, generation.request.plugins).items():
+    for name, value in library_versions(model, request.plugins).items():
         if receipt["versions"].get(name) != value:
             differences.append(f"{name} is {value}; the text was generated with {receipt['versions'].get(name)}.")
     if text != receipt["text"]:
@@ -261,8 +263,8 @@ def _find_problem(receipt: Any) -> str | None:
         return "its model must have a preset and a digest, which are strings, and its bits must be 32, 16 or 8"
     if not {"generation_config"} <= set(settings) <= {"generation_config", *_OPTIONAL_SETTINGS}:
         return f"settings must have a generation_config, and may have {', '.join(_OPTIONAL_SETTINGS)}, but no other key"
-    if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MAX_TEXTS:
-        return f"its generation_config must be a JSON object, and its number from 0 to {_MAX_TEXTS - 1}"
+    if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MAX_NUMBER:
+        return f"its generation_config must be a JSON object, and its number from 0 to {_MAX_NUMBER - 1}"
     return None
 
 

@@ -26,7 +26,17 @@ from pathlib import Path
 
 from reviewgen.lock import Lock
 
-__all__ = ["NEW", "OLD", "TEMPORARY", "abandoned_folders", "is_locked", "remove_abandoned", "scratch_folder", "temporary_folder"]
+__all__ = [
+    "NEW",
+    "OLD",
+    "TEMPORARY",
+    "abandoned_folders",
+    "is_locked",
+    "is_made_by_user",
+    "remove_abandoned",
+    "scratch_folder",
+    "temporary_folder",
+]
 
 NEW, OLD = "new", "old"
 TEMPORARY = "reviewgen-tmp-"
@@ -153,6 +163,21 @@ def _lock_abandoned(folder: Path) -> Lock | None:
 def _is_own(folder: Path) -> bool:
     """Return whether a folder belongs to this user, so that no other has put links into it."""
     return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+
+
+def is_made_by_user(folder: Path) -> bool:
+    """Return whether a folder belongs to this user, or to the owner that what this user makes beside it gets: NFS, for example,
+    may give the files of root, or of all users, to one user."""
+    if _is_own(folder):
+        return True
+    try:
+        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError:
+        return False
+    try:
+        return folder.stat().st_uid == new.stat().st_uid
+    finally:
+        new.rmdir()
 
 
 def _remove(folder: Path, lock: Lock) -> bool:

@@ -68,4 +68,4 @@ def test_what_follows_a_result_that_was_not_written_is_not_written(tmp_path: Pat
     with pytest.raises(OSError, match=r"No space left"):
         flusher.wait()
     flusher.close()
-    assert not part.exists
+    assert not part.rows_file.exists()

@@ -28,6 +28,7 @@ FLOORS = {
             "storage",
             "flushing",
             "scratch",
+            "checksums",
             "lock",
             "sentences",
             "hub_client",

@@ -23,7 +23,7 @@ def care(model: str | None, accept: bool, clean: bool, as_json: bool) -> None:
     elif model is not None and not clean:
         facts["files"] = _check(model)
     if clean:
-        facts["removed"] = _clean(model)
+        facts["removed"], facts["unfinished"] = _clean(model)
     if as_json:
         print_json({"model": model} | facts)
         return
@@ -55,8 +55,9 @@ def _check(model: str) -> list[str]:
     return sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
 
 
-def _clean(model: str | None) -> list[str]:
-    from reviewgen.runs.litter import clean
+def _clean(model: str | None) -> tuple[list[str], list[str]]:
+    """Return what was removed, and what can be gone on from and so was not."""
+    from reviewgen.runs.litter import clean, find_unfinished
 
     folder = None if model is None else to_path("model", model)
     if folder is not None and not folder.absolute().parent.is_dir():  # a model that was not finished need not exist itself
@@ -64,7 +65,7 @@ def _clean(model: str | None) -> list[str]:
     logger = logging.getLogger("reviewgen")
     logger.disabled = True  # what it would say is the result here
     try:
-        return [str(path) for path in clean(folder)]
+        return [str(path) for path in clean(folder)], [str(path) for path in find_unfinished(folder)]
     finally:
         logger.disabled = False
 
@@ -72,6 +73,8 @@ def _clean(model: str | None) -> list[str]:
 def _describe(name: str, paths: list[str], model: str | None) -> list[str]:
     if name == "removed":
         return [f"Removed {path}" for path in paths] or ["Killed processes have left no files."]
+    if name == "unfinished":
+        return [f"{path} is unfinished: give its command again to go on from it, or remove it." for path in paths]
     if name == "accepted":
         return [f"Accepted in {model}: {', '.join(paths)}." if paths else f"Nothing has changed in {model}."]
     if not paths:

@@ -28,9 +28,7 @@ Format = Annotated[
     ),
 ]
 Columns = Annotated[bool, typer.Option("--columns", help="In a folder: number, seed, conditions and receipt beside each text.")]
-Unique = Annotated[
-    bool, typer.Option("--unique", help="In a folder: draw until all -n texts differ, up to about 10 n.")
-]
+Unique = Annotated[bool, typer.Option("--unique", help="In a folder: draw until all -n texts differ, up to about 10 n.")]
 Schema = Annotated[
     str | None,
     typer.Option(

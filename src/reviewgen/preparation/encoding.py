@@ -24,7 +24,6 @@ from reviewgen.preparation.parts import Parts
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.runs.prepare import build_novelty_index
 from reviewgen.runs.prepared import NOVELTY_FILE, novelty_settings
-from reviewgen.storage import write_new
 from reviewgen.training import Processes
 from reviewgen.training.rounds import Watch, main_process_only
 
@@ -44,7 +43,7 @@ def encode_parts(
     watch("Training the tokenizer")
     fitted = main_process_only(processes, lambda: fit_conditions(plan.data.conditions, parts.values("train")), work.folder)
     train = _share_training(job, work, processes, parts)
-    main_process_only(processes, lambda: write_new(tokenizer_folder, partial(_save, train)), work.folder)
+    main_process_only(processes, lambda: work.write(tokenizer_folder, partial(_save, train)), work.folder)
     tokenizer: Tokenizer = plan.parts.tokenizer_class.load(tokenizer_folder)
     check_tokenizer_files(tokenizer, plan.parts.tokenizer_plugin.name)
     conditions = fitted.with_ids_from(tokenizer.vocab_size)
@@ -53,10 +52,11 @@ def encode_parts(
     def encode(number: int) -> None:
         """Write the shard of a part, and its digests."""
         first = int(counts[:number, 0].sum())
-        shard = work.shard(number)
-        work.write_later(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
-        digests = work.place("digests", f"{number:05d}.json")
-        work.later(lambda: write_new(digests, lambda file: _write_json(file, digest_files(shard, work.store))))
+        shard, digests = work.shard(number), work.place("digests", f"{number:05d}.json")
+        if not work.is_finished(shard):
+            digests.unlink(missing_ok=True)
+            work.write_later(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
+        work.later(lambda: work.write(digests, lambda file: _write_json(file, digest_files(shard, work.store))))
 
     watch("Encoding the texts")
     work.share(processes, range(len(parts.parts)), encode)

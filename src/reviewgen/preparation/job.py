@@ -21,7 +21,7 @@ from reviewgen.data.remote import cached_folder, is_uploaded, refuse_existing_ur
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError, quoted
-from reviewgen.partial import PartialFolder, differences
+from reviewgen.partial import STORE_KINDS, PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
 from reviewgen.preparation.options import PrepareOptions
@@ -32,8 +32,6 @@ from reviewgen.training.rounds import share_tasks
 from reviewgen.version import __version__
 
 __all__ = ["Job", "WorkFolder", "make_job"]
-
-_KINDS = ("texts", "codes", "found", "tokenizers", "digests", "store", "store/shards")
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class WorkFolder(PartialFolder):
     """
 
     def __init__(self, out: Path, url: str | None = None) -> None:
-        super().__init__(out, "prepares the same store", _KINDS)
+        super().__init__(out, "prepares the same store", STORE_KINDS)
         self._url = url
 
     @property

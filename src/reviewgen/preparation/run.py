@@ -28,7 +28,6 @@ from reviewgen.preparation.encoding import encode_parts
 from reviewgen.preparation.job import Job, WorkFolder
 from reviewgen.preparation.parts import DROPPED, Part, Parts
 from reviewgen.runs.prepare import refuse_single_review
-from reviewgen.storage import write_new
 from reviewgen.training import Processes, local_processes
 from reviewgen.training.rounds import Watch, everywhere, main_process_only
 
@@ -166,7 +165,7 @@ def _read(run: Run) -> None:
 def _read_stream(run: Run, number: int) -> int:
     """Read and clean a source in this process; return its number of parts."""
     stream, data = run.sources[number].stream, run.job.plan.data
-    return reading.read_stream(stream, data, number > 0, lambda part, write: write_new(run.part(number, part).folder, write))
+    return reading.read_stream(stream, data, number > 0, lambda part, write: run.work.write(run.part(number, part).folder, write))
 
 
 def _clean(run: Run, number: int, shards: Sequence[Shard | HubShard], part: int) -> None:

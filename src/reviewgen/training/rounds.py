@@ -16,6 +16,7 @@ from reviewgen.training.processes import TOLD, Processes
 __all__ = ["Watch", "everywhere", "main_process_only", "share_stream", "share_tasks"]
 
 SECONDS = 5.0  # of a round; a task that is in progress then is finished
+_WINDOW = 1 << 16  # tasks that a round deals out at most: there may be very many, and a list of all would not fit in memory
 
 Watch: TypeAlias = Callable[[str], None]
 """Called with what is being done."""
@@ -47,9 +48,8 @@ def share_tasks(
         ProcessLost: Another process has failed, or has ended.
         KeyboardInterrupt: A process was interrupted; all raise it.
     """
-    waiting = list(numbers)
-    total = len(waiting)
-    while waiting:
+    left, waiting, before = iter(numbers), list[int](), 0
+    while waiting := [*waiting, *itertools.islice(left, _WINDOW - len(waiting))]:
         done: list[int] = []
         with _errors_shared(processes, done, place) as finished:
             deadline = time.monotonic() + SECONDS
@@ -58,10 +58,11 @@ def share_tasks(
                     break
                 work(number)
                 done.append(number)
-                report(total - len(waiting) + len(done))
+                report(before + len(done))
             flush()
         waiting = [number for number in waiting if number not in finished]
-        report(total - len(waiting))
+        before += len(finished)
+        report(before)
 
 
 def share_stream(

@@ -3,7 +3,8 @@
     inputs      the model, and the name of a source
     layout      where a table is written, in which format and columns
     parts       the rows of some texts, before they are in a shard
-    table       a table in progress: its working folder, its shards, its manifest
+    manifest    what is said of a complete table
+    table       a table in progress: its working folder and its shards
     schema      draws the conditions of each text
     rows        the columns and rows of generated texts
     generating  generates the texts of a table

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import check_count, check_flags, check_seed, check_text, to_dict
-from reviewgen.errors import ConfigError
+from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.preparation import duplicates
@@ -32,6 +32,7 @@ from reviewgen.writing.table import Progress, Table, WrittenTexts
 
 __all__ = ["generate_dataset"]
 
+_MAX_TEXTS = 1_000_000_000  # of a table
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
 _BATCH, _MAX_PART = 64, 512  # texts generated side by side, and at most in a part
@@ -137,6 +138,8 @@ def generate_dataset(
         layout = make_layout(out, format, shard_texts, {}, may_be_file=False)
         loaded, source = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
+        if n * len(request.prompts) > _MAX_TEXTS:
+            raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(n * len(request.prompts))}.")
         drawn = Schema() if schema is None else read_schema(schema, loaded.conditions, options.get("conditions") or {})
         kinds = _condition_types(loaded, request.config.conditions, drawn)
         rows = Rows(loaded, source, layout.out, kinds, columns, request.novelty is not None)
@@ -215,7 +218,7 @@ def _draw(job: _Job, table: Table, seed: int) -> tuple[int, np.ndarray | None]:
 
     def generate(number: int) -> None:
         part, last = table.part(number), (number + 1) * size
-        if not part.exists:
+        if not part.is_finished(table.work.is_finished):
             rows = job.generate(generator, seed, number * size, last if job.unique else min(last, job.total))
             part.write(rows, table.work.write_later)
 

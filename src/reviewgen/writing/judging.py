@@ -27,7 +27,7 @@ from reviewgen.evaluation import token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
-from reviewgen.storage import write_file, write_new
+from reviewgen.storage import write_file
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere
 from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
@@ -111,7 +111,7 @@ def judge(
             "options": _DEFAULTS | _given(options),
             "versions": library_versions(loaded, ()),
         }
-        summary = tuple(judges[kind].summarize(defaultdict(lambda: (0,))))
+        summary = judges[kind].summarize(defaultdict(lambda: (0,)))
         table = Table(layout, facts, processes, progress, summary=summary, can_resume=identity is not None)
         tables.append((loaded, table, chain([first], batches)))
 
@@ -168,8 +168,8 @@ def _read_sums(table: Table, count: int) -> Iterator[dict[str, Any]]:
         file = table.work.place("sums", number)
         try:
             yield read_json(file)
-        except ValueError as error:
-            raise CheckpointError(f"{file} is damaged: {error}. Remove {table.work.folder} to start over.") from None
+        except ValueError:
+            raise table.work.damaged(file) from None
 
 
 def _report(table: Table, stage: str, parts: int) -> None:
@@ -180,7 +180,7 @@ def _write_part(
     judge: Judge, model: ReviewModel, table: Table, number: int, batch: Sequence[Example], names: Mapping[str, str]
 ) -> None:
     """Write the rows of some texts and their sums, unless an earlier try has."""
-    part = table.part(number)
+    part, sums = table.part(number), table.work.place("sums", number)
     given = [
         {
             "text": text,
@@ -188,17 +188,16 @@ def _write_part(
         }
         for text, values in batch
     ]
-    if part.exists:
+    if table.work.is_finished(sums) and part.is_finished(table.work.is_finished):
         if given != [{name: row[name] for name in ("text", *names.values())} for row in part.rows()]:
             raise CheckpointError(
                 f"{table.work.folder} was begun with other texts: the source has changed. Remove it, or give another --out."
             )
         return
     rows = [own | judged for own, judged in zip(given, judge.rows(model, batch), strict=True)]
-    sums = table.work.place("sums", number)
     sums.unlink(missing_ok=True)
-    write_new(sums, lambda file: write_file(file, json.dumps(judge.add_up(rows)).encode()))
-    part.write(rows)
+    table.work.write(sums, lambda file: write_file(file, json.dumps(judge.add_up(rows)).encode()))
+    part.write(rows, table.work.write)
 
 
 def _label(condition: Any, value: Any) -> str | None:

@@ -18,7 +18,7 @@ Write: TypeAlias = Callable[[Path, Callable[[Path], None]], None]
 """Creates a file under a name with what a function writes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class TextPart:
     """One part.
 
@@ -39,10 +39,13 @@ class TextPart:
     def _index_file(self) -> Path:
         return self.folder / f"{self.number:06d}.hashes"
 
-    @property
-    def exists(self) -> bool:
-        """Whether it is complete."""
-        return self.rows_file.exists()
+    def is_finished(self, is_finished: Callable[[Path], bool]) -> bool:
+        """Return whether it is complete, and not damaged since.
+
+        Args:
+            is_finished: Returns the same of a file.
+        """
+        return is_finished(self._index_file) and is_finished(self.rows_file)
 
     @property
     def count(self) -> int:
@@ -64,7 +67,8 @@ class TextPart:
         for row in rows:
             lines.append(encode_row(row))
             hashes.append(hash_text(row["text"]))
-        self._index_file.unlink(missing_ok=True)
+        for file in (self.rows_file, self._index_file):  # one of them may be there
+            file.unlink(missing_ok=True)
         write(self._index_file, lambda file: write_file(file, np.array(hashes, np.uint64).tobytes()))
         write(self.rows_file, lambda file: write_file(file, b"".join(lines)))
 

@@ -4,6 +4,7 @@ The rows of a part depend on the job only, and so does which rows a shard has; n
 wrote what. The same job goes on from the finished parts.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
+from reviewgen.config import read_json
 from reviewgen.data.store_folder import digest_file
-from reviewgen.errors import ConfigError, DataError, OutputExists
-from reviewgen.partial import PartialFolder, differences
-from reviewgen.storage import fsync_file, fsync_folder, publish, refuse_existing, write_file, write_new
+from reviewgen.errors import ConfigError, OutputExists
+from reviewgen.partial import JOB_FILE, TABLE_KINDS, PartialFolder, differences, remove_entry
+from reviewgen.storage import fsync_file, fsync_folder, publish, refuse_existing, write_file
 from reviewgen.training import Processes
 from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
 from reviewgen.writing.layout import Layout, join_shards, write_shard
+from reviewgen.writing.manifest import FORMAT, MANIFEST, changed_manifest, is_summary, read_manifest, require_files
 from reviewgen.writing.parts import TextPart
 
-__all__ = ["MANIFEST", "Progress", "Table", "WrittenTexts"]
+__all__ = ["Progress", "Table", "WrittenTexts"]
 
-MANIFEST = "manifest.json"
-_FORMAT = 1
-_KINDS = ("parts", "sums", "out", "digests")
-_GENERATED = ("seed", "asked", "drawn", "repeats")
+_GENERATED = dict.fromkeys(("seed", "asked", "drawn", "repeats"), 0)
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
@@ -61,7 +60,7 @@ class Table:
         facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an earlier try, or ``seed``.
         processes: All processes.
         progress: Called with the progress, in the main process.
-        summary: The names in the summary.
+        summary: The summary of no texts: numbers are 0, and those that may be unknown None.
         can_resume: Whether ``facts`` identify the rows; otherwise nothing is kept of an earlier try.
     """
 
@@ -72,13 +71,13 @@ class Table:
         processes: Processes,
         progress: Progress | None,
         *,
-        summary: Sequence[str] = _GENERATED,
+        summary: Mapping[str, Any] = _GENERATED,
         can_resume: bool = True,
     ) -> None:
         self.layout, self.processes = layout, processes
         self._summary, self._can_resume = summary, can_resume
         self.facts = {**facts, **layout.facts()}
-        self.work = PartialFolder(layout.out, "writes the same texts", _KINDS)
+        self.work = PartialFolder(layout.out, "writes the same texts", TABLE_KINDS)
         self._progress = progress if processes.rank == 0 else None
 
     def open(self, seed: int = 0) -> WrittenTexts | None:
@@ -112,22 +111,21 @@ class Table:
             kept: The rows to write, sorted; None writes all.
             summary: JSON values for the manifest.
         """
-        edges = np.concatenate([[0], np.cumsum([part.count for part in parts], dtype=np.int64)])
-        rows = np.arange(edges[-1]) if kept is None else kept
-        size = self.layout.shard_texts
-        names = [self.layout.name(number, -(-len(rows) // size)) for number in range(-(-len(rows) // size))]
+        edges = np.cumsum([0, *(part.count for part in parts)], dtype=np.int64)
+        total, size = int(edges[-1]) if kept is None else len(kept), self.layout.shard_texts
+        names = [self.layout.name(number, -(-total // size)) for number in range(-(-total // size))]
 
         def write(number: int) -> None:
-            own = rows[number * size : (number + 1) * size]
-            self._write_shard(names[number], parts, edges, own)
+            first, last = number * size, min((number + 1) * size, total)
+            self._write_shard(names[number], parts, edges, np.arange(first, last) if kept is None else kept[first:last])
 
         def report(done: int) -> None:
-            self.report("Writing the shards", min(done * size, len(rows)), len(rows))
+            self.report("Writing the shards", min(done * size, total), total)
 
-        texts = {name: min(size, len(rows) - number * size) for number, name in enumerate(names)}
+        texts = {name: min(size, total - number * size) for number, name in enumerate(names)}
         main_process_only(self.processes, lambda: self._remove_others(texts), self.work.folder)
         share_tasks(self.processes, range(len(names)), write, self.work.folder, report)
-        return main_process_only(self.processes, lambda: self._publish(names, len(rows), summary), self.layout.out)
+        return main_process_only(self.processes, lambda: self._publish(names, total, summary), self.layout.out)
 
     def close(self) -> None:
         """Release the lock."""
@@ -137,7 +135,7 @@ class Table:
         out = self.layout.out
         finished, before = self._find(), None
         if finished is None:
-            if self.layout.is_file and self._is_left():
+            if self._is_left():
                 self.work.remove_left(self.facts)
             refuse_existing(out)
             before = self.work.acquire()
@@ -154,21 +152,32 @@ class Table:
                 f"{place} has the texts of another job: {', '.join(different)} differ. {go_on} that folder, or give "
                 "another --out."
             )
+        if "seed" in facts:
+            self._require_seed(facts["seed"], is_finished=finished is not None)
         if finished is not None:
             if not self._can_resume:
                 raise OutputExists(f"{out} already exists. Give another folder, or remove it first.")
-            if set(finished["summary"]) != set(self._summary):
-                raise DataError(f"The table {out} is damaged: its {MANIFEST} was changed. Remove it, or give another --out.")
-            _require_files(out, finished["files"])
+            if not is_summary(finished["summary"], self._summary):
+                raise changed_manifest(out)
+            require_files(out, finished["files"])
             if not (self.work.folder / "out").exists():
                 self.work.remove_left(facts)
             return facts, _written(out, finished, is_new=False)
         self.work.start(facts, resumes=before is not None and self._can_resume)
         return facts, None
 
+    def _require_seed(self, seed: Any, *, is_finished: bool) -> None:
+        """Raise if the seed of an earlier try is not one.
+
+        Raises:
+            CheckpointError, DataError: It is not.
+        """
+        if type(seed) is not int or not 0 <= seed < 1 << 64:
+            raise changed_manifest(self.layout.out) if is_finished else self.work.damaged(self.work.folder / JOB_FILE)
+
     def _find(self) -> dict[str, Any] | None:
         """Return the manifest of the table if it is complete; None for a table of one file, which has no manifest."""
-        return None if self.layout.is_file else _read_manifest(self.layout.out)
+        return None if self.layout.is_file else read_manifest(self.layout.out)
 
     def _look_again(self, *, is_new: bool) -> dict[str, Any] | None:
         """Return the manifest if another process has completed the table before it released the lock.
@@ -188,17 +197,20 @@ class Table:
                 self.work.remove()
 
     def _is_left(self) -> bool:
-        """Return whether the file is that of the working folder, so that its process was killed after it had published it."""
+        """Return whether there is a file, and nothing else is to come of the working folder: its process was killed after it had
+        published the file, or before anything was finished."""
         out, digest = self.layout.out, self.work.place("digests", self.layout.out.name)
-        return out.is_file() and digest.is_file() and digest_file(out) == read_json(digest)
+        if not self.layout.is_file or not out.is_file():
+            return False
+        return not self.work.has_results or _read_facts(digest) == digest_file(out)
 
     def _remove_others(self, texts: Mapping[str, int]) -> None:
         """Remove shards of an earlier try that are not these, given by name with their number of texts."""
         for file in self.work.place("out", "").iterdir():
             digest = self.work.place("digests", file.name)
-            if not digest.is_file() or read_json(digest).get("texts") != texts.get(file.name):
-                file.unlink()
-                digest.unlink(missing_ok=True)
+            if file.name not in texts or _read_facts(digest).get("texts") != texts[file.name]:
+                remove_entry(file)
+                remove_entry(digest)
 
     def _write_shard(self, name: str, parts: Sequence[TextPart], edges: np.ndarray, rows: np.ndarray) -> None:
         """Write the shard with some rows, and its digest."""
@@ -209,10 +221,13 @@ class Table:
             for part, low, high in zip(range(first, last + 1), bounds[:-1], bounds[1:], strict=True)
             for line in parts[part].lines(rows[low:high] - edges[part])
         )
-        file = self.work.place("out", name)
-        write_new(file, lambda scratch: write_shard(scratch, lines, self.layout))
-        facts = {"texts": len(rows), **digest_file(file)}
-        write_new(self.work.place("digests", name), lambda scratch: write_file(scratch, json.dumps(facts).encode()))
+        file, digest = self.work.place("out", name), self.work.place("digests", name)
+        if not self.work.is_finished(file):
+            digest.unlink(missing_ok=True)
+            self.work.write(file, lambda scratch: write_shard(scratch, lines, self.layout))
+        if not self.work.is_finished(digest):
+            facts = {"texts": len(rows), **digest_file(file)}
+            self.work.write(digest, lambda scratch: write_file(scratch, json.dumps(facts).encode()))
 
     def _publish(self, names: Sequence[str], texts: int, summary: Mapping[str, Any]) -> WrittenTexts:
         folder, out = self.work.folder / "out", self.layout.out
@@ -227,7 +242,7 @@ class Table:
             written = WrittenTexts(out, texts, summary, (out.name,))
         else:
             files = {name: read_json(self.work.place("digests", name)) for name in names}
-            content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
+            content = {"format": FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
             content |= {"job": self.facts, "files": files}
             write_file(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
             publish(folder, out)
@@ -240,38 +255,9 @@ def _written(out: Path, manifest: Mapping[str, Any], *, is_new: bool = True) -> 
     return WrittenTexts(out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new)
 
 
-def _require_files(folder: Path, files: Mapping[str, Any]) -> None:
-    """Raise unless the files of a complete table are there.
-
-    Raises:
-        DataError: One is not, or has another size.
-    """
-    for name, facts in files.items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != facts["size"]:
-            problem = "is incomplete: it has no" if not file.is_file() else "is damaged: the size has changed of"
-            raise DataError(f"The table {folder} {problem} {name}. Remove it to write it again, or give another --out.")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a folder, or None if there is nothing.
-
-    Raises:
-        OutputExists: Something else than a table is there.
-    """
-    if not (folder / MANIFEST).is_file():
-        return None
-    try:
-        manifest = dict(read_json(folder / MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
-        files = manifest["files"].items()
-        if (
-            manifest["format"] == _FORMAT
-            and isinstance(manifest["job"], dict)
-            and type(manifest["texts"]) is int
-            and all(isinstance(name, str) and type(facts["size"]) is int for name, facts in files)
-            and all(isinstance(value, int | float | None) for value in manifest["summary"].values())
-        ):
-            return manifest
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        pass
-    raise OutputExists(f"{folder / MANIFEST} is not a manifest of reviewgen, so the folder is left as it is. Give another --out.")
+def _read_facts(digest: Path) -> dict[str, Any]:
+    """Return what a file in the folder ``digests`` says of a shard; nothing if it is not there or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        if isinstance(facts := read_json(digest), dict):
+            return facts
+    return {}
