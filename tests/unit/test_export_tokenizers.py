@@ -1,6 +1,7 @@
 """Tokenizers as other programs have them: the libraries tokenizers and transformers give the ids and texts of reviewgen."""
 
 import random
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,9 +14,11 @@ from transformers import AutoTokenizer
 import reviewgen
 from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.export import export_transformers
+from reviewgen.export.folders import TRANSFORMERS, export_folder
 from reviewgen.testing import NASTY_TEXTS
 from tests.unit.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 PUNCTUATION = "[]^-\\&\"'/.*+?(){}|$#~"
 WORD = WordTokenizer.train([*TEXTS, "<bos> and <eos> and <bos> and <eos>"] * 3, WordConfig(vocab_size=400))
 CHARS = {
@@ -90,7 +93,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "deep" / "tokenizer"
     status, output, problem = run_command(monkeypatch, capsys, "export", "ngram-word", "--transformers", folder)
     assert (status, problem.strip()) == (0, "") and str(folder) in output
-    assert {path.name for path in folder.iterdir()} == {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+    assert {path.name for path in folder.iterdir()} == {*FILES, "reviewgen-export.json"}
     status, _, problem = run_command(monkeypatch, capsys, "export", "ngram-word", "--transformers", folder)
     assert status == 1 and "already exists" in problem
     assert run_command(monkeypatch, capsys, "export", "ngram-word", "--transformers", folder, "--overwrite", "--json")[0] == 0
@@ -98,6 +101,54 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     status, _, problem = run_command(monkeypatch, capsys, "export", "ngram-word", "--transformers", folder.parent, "--overwrite")
     assert status == 1 and "is not replaced" in problem
     assert sorted(path.name for path in folder.parent.iterdir()) == ["mine.txt", "tokenizer"]
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_nothing_but_an_export_is_replaced(tmp_path):
+    model = reviewgen.load("ngram-word")
+    export_transformers(model, tmp_path / "export")
+    AutoTokenizer.from_pretrained(tmp_path / "export").save_pretrained(tmp_path / "theirs")
+    others = {
+        "bert": ["tokenizer_config.json", "model.safetensors", "thesis/chapter.tex"],  # as from the Hub, with work beside it
+        "names": FILES,  # the names of an export, by somebody else
+        "other": ["reviewgen-export.json", *FILES],  # a file of this name that is something else
+    }
+    for name, files in others.items():
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text('{"files": []}')
+    for name in (*others, "theirs"):
+        before = content_of(tmp_path / name)
+        with pytest.raises(OutputExists, match="is not an export of reviewgen --transformers, so it is not replaced"):
+            export_transformers(model, tmp_path / name, overwrite=True)
+        assert content_of(tmp_path / name) == before
+    (tmp_path / "empty").mkdir()
+    export_transformers(model, tmp_path / "empty", overwrite=True)
+    assert content_of(tmp_path / "empty") == content_of(tmp_path / "export")
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "tokenizer.json/notes.txt"])
+def test_an_export_with_other_files_is_left_alone(tmp_path, other):
+    model = reviewgen.load("ngram-word")
+    export_transformers(model, tmp_path / "export")
+    (tmp_path / "export" / other.partition("/")[0]).unlink(missing_ok=True)
+    (tmp_path / "export" / other).parent.mkdir(exist_ok=True)
+    (tmp_path / "export" / other).write_text("mine")
+    before = content_of(tmp_path / "export")
+    with pytest.raises(OutputExists, match=f"other files than those of the export, '{other.partition('/')[0]}', so it is not"):
+        export_transformers(model, tmp_path / "export", overwrite=True)
+    assert content_of(tmp_path / "export") == before
+
+
+def test_a_file_that_is_written_while_an_export_is_made_is_kept(tmp_path):
+    export_transformers(reviewgen.load("ngram-word"), tmp_path / "export")
+    with pytest.raises(OutputExists, match=r"notes\.txt"), export_folder(tmp_path / "export", TRANSFORMERS, overwrite=True):
+        (tmp_path / "export" / "notes.txt").write_text("mine")
+    assert content_of(tmp_path / "export").keys() > {Path("notes.txt"), Path("tokenizer.json")}
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 
 def test_a_tokenizer_without_a_json(tmp_path):

@@ -1,6 +1,7 @@
 """A model and its page as a static Space, with the real client against the loopback Hub; and the page in a real Chromium."""
 
 import json
+import re
 
 import pytest
 from huggingface_hub import SpaceCard
@@ -42,6 +43,11 @@ def push(hub, folder, tmp_path):
     return run
 
 
+def packed_model(page):
+    """The manifest of the model in a page."""
+    return json.loads(re.search(r'<script type="application/json" id="contents">(.*?)</script>', page)[1])["models"][0]
+
+
 def log(hub, kind):
     return hub.repositories[kind, NAME].log if (kind, NAME) in hub.repositories else []
 
@@ -60,6 +66,8 @@ def test_the_model_and_its_page_are_published_side_by_side_and_link_each_other(h
     assert (readme.data.sdk, readme.data.app_file, readme.data.models) == ("static", "index.html", [NAME])
     assert (readme.data.license, readme.data.title) == ("mit", "reviews")
     assert f"[{NAME}]({hub.endpoint}/{NAME})" in readme.text
+    model = packed_model(files["index.html"].decode())
+    assert model["card"] == card and ["License", "mit"] in model["facts"]
 
 
 def test_the_page_writes(hub, push, folder, browser, tmp_path):
@@ -118,6 +126,22 @@ def test_a_public_space_does_not_get_a_private_model(hub, push):
     del hub.repositories["model", NAME]
     assert "public and the model is private" in push("--private", status=1)
     assert log(hub, "model") == []
+
+
+@pytest.mark.parametrize(
+    ("title", "more"),
+    [("Duplicate from bob/game", {}), ("initial commit", {"game.js": b"42", "levels/1.json": b"{}"})],
+    ids=["duplicate", "game"],
+)
+def test_a_space_of_one_commit_with_work_in_it_is_left_alone(hub, push, title, more):
+    """As that of a duplicate, or of a squashed history."""
+    hub.add("space", NAME, sdk="static")
+    files = hub.files("space", NAME) | {"index.html": b"<p>my game</p>"} | more
+    space = hub.repositories["space", NAME]
+    space.log.clear()
+    space.commit("main", files, title)
+    assert "was not published by reviewgen" in push(status=1)
+    assert hub.files("space", NAME) == files and log(hub, "model") == []
 
 
 @pytest.mark.parametrize("sdk", ["gradio", "static"])

@@ -300,7 +300,7 @@ def _refuse_others(folder: Path) -> None:
         known = None
     if known is None:
         raise OutputExists(f"{folder} already exists and is not a saved model, so it is not replaced. Give another folder.")
-    if others := sorted({path.name for path in folder.iterdir()} - known):
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in known or path.is_dir()):
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise OutputExists(
             f"{folder} already exists and has other files than a saved model, {quoted(others[0])}{more}, so it is not replaced. "

@@ -47,9 +47,9 @@ def export(
 
     if html is not None:  # targets are checked before the model is loaded
         refuse_page(html, overwrite)
-    for folder, marker in ((onnx, ONNX), (transformers, TRANSFORMERS)):
+    for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
-            check_target(folder, marker, overwrite)
+            check_target(folder, kind, overwrite)
     if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
         raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
     trained, facts = load(model), dict[str, Any]()

@@ -1,4 +1,8 @@
-"""The folder of an export: it appears whole or not at all, and never replaces what is not an export. Knows no format."""
+"""The folder of an export: it appears whole or not at all, and replaces nothing but an earlier export. Knows no format.
+
+An export has a list of its files. It is replaced only if it has no other files, so that no folder of somebody else is: files like
+``tokenizer_config.json`` are in every model folder of the Hugging Face Hub.
+"""
 
 import contextlib
 import json
@@ -7,53 +11,92 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_flags
-from reviewgen.errors import OutputExists, storage_errors
+from reviewgen.config import check_flags, read_json
+from reviewgen.errors import OutputExists, quoted, storage_errors
 from reviewgen.storage import new_folder, refuse_existing, to_path, write_file
+from reviewgen.version import __version__
 
-__all__ = ["ONNX", "TRANSFORMERS", "check_target", "export_folder", "write_json", "write_text"]
+__all__ = ["LIST", "ONNX", "TRANSFORMERS", "check_target", "export_folder", "write_json", "write_text"]
 
-ONNX, TRANSFORMERS = "model.onnx", "tokenizer_config.json"
-"""The markers: a file that each export of a kind has."""
+LIST = "reviewgen-export.json"
+"""The file of an export that names its other files."""
+
+ONNX, TRANSFORMERS = "onnx", "transformers"
+"""The kinds of exports."""
+
+_TOLERATED = {".DS_Store"}  # of macOS
 
 
-def check_target(folder: str | os.PathLike[str], marker: str, overwrite: bool) -> Path:
+def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> Path:
     """Return the folder of an export; raise if an export cannot be written, before any work.
 
     Args:
         folder: The target.
-        marker: A file that an earlier export of this kind has; a folder without it is never replaced.
-        overwrite: Whether to replace an earlier export.
+        kind: ``ONNX`` or ``TRANSFORMERS``.
+        overwrite: Whether to replace an earlier export of this kind.
 
     Raises:
         ConfigError: The target is not a path.
-        OutputExists: The target exists, and ``overwrite`` is false or it is not an export of this kind.
+        OutputExists: The target exists, and ``overwrite`` is false, or it is not an export of this kind or has other files.
         StorageError: The nearest existing parent is not a writable folder.
     """
     check_flags(overwrite=overwrite)
     folder = to_path("folder", folder)
     if not (overwrite and folder.is_dir() and not folder.is_symlink()):
         refuse_existing(folder)
-    elif any(folder.iterdir()) and not (folder / marker).is_file():
-        raise OutputExists(
-            f"{folder} exists and has no {marker}, so it is not replaced. Give another folder, or remove it first."
-        )
+    else:
+        with storage_errors(folder):
+            _refuse_others(folder, kind)
     return folder
 
 
+def _refuse_others(folder: Path, kind: str) -> None:
+    """Raise unless a folder is empty or has the files of an export alone."""
+    if not (present := list(folder.iterdir())):
+        return
+    own = _listed_files(folder, kind)
+    if own is None:
+        raise OutputExists(
+            f"{folder} exists and is not an export of reviewgen --{kind}, so it is not replaced. Give another folder, or remove it "
+            "first."
+        )
+    if others := sorted(path.name for path in present if path.name not in own or path.is_dir()):
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        raise OutputExists(
+            f"{folder} exists and has other files than those of the export, {quoted(others[0])}{more}, so it is not replaced. Move "
+            "them, or give another folder."
+        )
+
+
+def _listed_files(folder: Path, kind: str) -> set[str] | None:
+    """Return the names of an export's files; None if the folder is not an export of this kind."""
+    try:
+        listed = read_json(folder / LIST)
+        files = listed["files"] if (listed["library"], listed["export"]) == ("reviewgen", kind) else None
+        return None if files is None else {*files, LIST, *_TOLERATED}
+    except (OSError, ValueError, LookupError, TypeError):  # it is missing, or somebody else's
+        return None
+
+
 @contextlib.contextmanager
-def export_folder(folder: Path, marker: str, overwrite: bool) -> Iterator[Path]:
+def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
     """Yield a scratch folder that becomes ``folder`` when the block ends, and is removed if the block raises.
 
     Raises:
         OutputExists: See ``check_target``.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
-    check_target(folder, marker, overwrite)
+    check_target(folder, kind, overwrite)
     with storage_errors(folder):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
+            files = sorted(path.name for path in scratch.iterdir())
+            write_json(
+                scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files}
+            )
+            if overwrite:
+                check_target(folder, kind, overwrite)  # others may have written there in the meantime
 
 
 def write_json(file: Path, value: Any) -> None:

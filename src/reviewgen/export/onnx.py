@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxExport", "export_onnx"]
 
-SETTINGS, README = "generation_config.json", "README.md"
+GRAPH, SETTINGS, README = "model.onnx", "generation_config.json", "README.md"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PASSAGE = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
@@ -71,14 +71,14 @@ def export_onnx(model: "ReviewModel", folder: Path, *, overwrite: bool = False) 
     with export_folder(folder, ONNX, overwrite) as scratch:
         has_json = write_tokenizer(bundle, scratch)
         try:
-            difference = _write_graph(scratch / ONNX, bundle.model, _texts_to_check(model))
+            difference = _write_graph(scratch / GRAPH, bundle.model, _texts_to_check(model))
         except PluginError as error:
             raise PluginError(
                 f"The model {quoted(name)} cannot be exported to ONNX: {error} Use `reviewgen serve` instead."
             ) from None
         write_json(scratch / SETTINGS, _settings(model))
         write_text(scratch / README, write_readme(model, has_json))
-        megabytes = (scratch / ONNX).stat().st_size / 1e6
+        megabytes = (scratch / GRAPH).stat().st_size / 1e6
     return OnnxExport(folder, megabytes, difference, has_json)
 
 

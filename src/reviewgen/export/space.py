@@ -1,6 +1,7 @@
 """``push_with_space``: publishes a model on the Hub, and beside it a page that generates with it, as a static Space."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from reviewgen.card import metadata_of
@@ -18,7 +19,8 @@ __all__ = ["push_with_space"]
 def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **options: Any) -> tuple[str, str]:
     """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.
 
-    The card links the Space, and the Space the model. The page is made first, so that nothing is published if there can be none.
+    The card links the Space, and the Space the model. The page is made first, so that nothing is published if there can be none,
+    and again with the card that was published.
 
     Args:
         model: The model.
@@ -39,8 +41,7 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     if target.revision is not None or options.get("create_pr"):
         raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
     title, token = target.repo_id.partition("/")[2], options.get("token")
-    with temporary_folder() as scratch:
-        page = export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
+    _compose(model, bits, title)
     before, is_private = inspect_space(target, token), inspect_repository(target, token).is_private
     refuse_public_space(target, before, options.get("private") or is_private)
     card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
@@ -49,10 +50,17 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int = 8, **option
     try:
         published = inspect_repository(target, token)  # its visibility may be a default of the owner
         refuse_public_space(target, before, published.is_private)
+        page = _compose(ReviewModel(replace(model.bundle, card=published.card or "")), bits, title)
         settings: dict[str, Any] = {"license": _license(published.card), "is_private": published.is_private}
         return address, push_space(page, target, before, commit_message=message, token=token, **settings)
     except HubError as error:
         raise HubError(f"The model is published, and its Space is not; the same command tries again. {error}") from None
+
+
+def _compose(model: ReviewModel, bits: int, title: str) -> str:
+    """Return the page of a model."""
+    with temporary_folder() as scratch:
+        return export_html(model, scratch / "index.html", bits=bits, title=title).read_text(encoding="utf-8")
 
 
 def _license(card: str | None) -> str | None:

@@ -12,6 +12,8 @@ from reviewgen.names import HubSource
 __all__ = ["Space", "inspect_space", "push_space", "refuse_public_space"]
 
 PAGE, README = "index.html", "README.md"
+_EXAMPLE = {".gitattributes", README, PAGE, "style.css"}  # the files of a new static Space
+_FIRST = "initial commit"  # its only commit; that of a duplicate or of a squashed history has another title
 _FAILED = "could not be published as a Space"
 _TAG = "reviewgen"
 
@@ -55,8 +57,10 @@ def inspect_space(target: HubSource, token: str | bool | None = None) -> Space:
         except RepositoryNotFoundError:
             return Space()
         names = frozenset(sibling.rfilename for sibling in info.siblings or [])
-        if info.sdk == "static" and len(api.list_repo_commits(target.repo_id, repo_type="space")) == 1:
-            return Space(info.sha, info.private, names)  # as after a push that was interrupted
+        if info.sdk == "static" and names <= _EXAMPLE:
+            titles = [commit.title for commit in api.list_repo_commits(target.repo_id, repo_type="space")]
+            if titles == [_FIRST]:
+                return Space(info.sha, info.private, names)  # as after a push that was interrupted
         readme = download_text(target, info.sha, README, token, "space") if README in names else ""
     if info.sdk != "static" or _TAG not in metadata_of(readme).get("tags", []):
         raise HubError(
