@@ -9,7 +9,8 @@ import fsspec
 import pytest
 
 import reviewgen
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.data import file_systems
+from reviewgen.errors import ConfigError, DataError, ReviewgenError
 from reviewgen.preparation import job
 from tests.unit.fakes import run_command
 from tests.unit.test_prepare import SMALL, facts_of, files_of, texts, write_csv
@@ -144,10 +145,42 @@ def test_a_store_that_cannot_be_used(bucket, local):
         put(f"{bucket}/changed/{name}", (local / name).read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="differs from its digest"):
         reviewgen.train("gru-char", f"{bucket}/changed")
-    again = reviewgen.prepare(ROWS, preset="gru-char", out=f"{bucket}/half")  # over what is half written
-    one = reviewgen.train("gru-char", f"{bucket}/half", progress=False, **SMALL)
-    two = reviewgen.train("gru-char", ROWS, progress=False, **SMALL)
-    assert again.name == f"{bucket}/half" and facts_of(one) == facts_of(two)
+    with pytest.raises(DataError, match="has something else in it, shards"):  # it may be anybody's
+        reviewgen.prepare(ROWS, preset="gru-char", out=f"{bucket}/half")
+
+
+def test_an_upload_goes_on_after_an_interruption(bucket, local, monkeypatch):
+    source, url = str(local.parent / "*.csv"), f"{bucket}/store"
+    send, sent = file_systems.Remote.send, []
+
+    def fail(self, file: Path, name: str) -> None:
+        sent.append(name)
+        send(self, file, name) if len(sent) < 4 else 1 / 0
+
+    with monkeypatch.context() as patch, pytest.raises(ReviewgenError):
+        patch.setattr(file_systems.Remote, "send", fail)
+        reviewgen.prepare(source, preset="gru-char", out=url)
+    with pytest.raises(DataError, match="is not finished: its upload was interrupted"):
+        reviewgen.train("gru-char", url)
+    with pytest.raises(DataError, match="has the beginning of another token store"):
+        reviewgen.prepare(ROWS[:30], preset="gru-char", out=url)
+    again = reviewgen.prepare(source, preset="gru-char", out=url)
+    one = reviewgen.train("gru-char", url, progress=False, **SMALL)
+    two = reviewgen.train("gru-char", local, progress=False, **SMALL)
+    assert again.name == url and facts_of(one) == facts_of(two)
+
+
+def test_what_others_have_at_a_url_stays(bucket, local):
+    for name in ("novelty.safetensors", "shards/00000/train.uint16", "notes.txt"):
+        url = f"{bucket}/{name.partition('.')[0].replace('/', '-')}"
+        put(f"{url}/{name}", b"mine")
+        with pytest.raises(DataError, match=rf"has something else in it, {name.partition('/')[0]}\. Give another URL"):
+            reviewgen.prepare(str(local.parent / "0.csv"), preset="gru-char", out=url)
+        system, path = fsspec.core.url_to_fs(url)
+        assert system.cat_file(f"{path}/{name}") == b"mine" and len(system.find(path)) == 1
+    put(f"{bucket}/file", b"mine")
+    with pytest.raises(DataError, match="has something else in it, file"):
+        reviewgen.prepare(str(local.parent / "0.csv"), preset="gru-char", out=f"{bucket}/file")
 
 
 def test_credentials_that_are_missing(s3, tmp_path, monkeypatch):

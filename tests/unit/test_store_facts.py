@@ -2,14 +2,18 @@
 
 import copy
 import json
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from reviewgen_char.tokenizer import CharTokenizer
 
 import reviewgen
+from reviewgen.data.store_folder import StoreFolder, digest_file
 from reviewgen.errors import DataError, ReviewgenError
 from reviewgen.runs.prepared import corpus_of, find_store
 
@@ -80,23 +84,104 @@ def test_shards_and_files_stay_inside(name, content):
     assert read(folder, facts) is None
 
 
-@pytest.mark.parametrize("damage", ["pickle", "shape", "empty"])
-def test_arrays_that_were_replaced(damage, content):
-    folder, facts = content
-    file = folder / "shards/00000/train.index.npy"
-    before = file.read_bytes()
-    if damage == "pickle":
-        np.save(file, np.array([{"a": 1}], object), allow_pickle=True)
-    elif damage == "shape":
-        np.save(file, np.zeros(3))
-    else:
-        file.write_bytes(b"")
-    facts = copy.deepcopy(facts)
-    facts["files"]["shards/00000/train.index.npy"]["size"] = file.stat().st_size
-    try:
-        (folder / "store.json").write_text(json.dumps(facts), encoding="utf-8")
-        store = find_store(folder)
-        with pytest.raises(DataError, match="cannot be read"):
-            store.splits()
-    finally:
-        file.write_bytes(before)
+def claim(file: Path, shape: tuple[int, ...]) -> None:
+    """Write an array whose header has a shape, and little else."""
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": shape})
+        stream.write(bytes(100))
+
+
+def changed(at: tuple[int, ...], value: int) -> Callable[[Path], None]:
+    """Return a function that changes one value of an array."""
+
+    def change(file: Path) -> None:
+        array = np.load(file)
+        array[at] = value
+        np.save(file, array)
+
+    return change
+
+
+def ids_to(value: int) -> Callable[[Path], None]:
+    """Return a function that changes an id."""
+
+    def change(file: Path) -> None:
+        ids = np.fromfile(file, np.uint16)
+        ids[5] = value
+        ids.tofile(file)
+
+    return change
+
+
+def as_type(dtype: str) -> Callable[[Path], None]:
+    """Return a function that changes the dtype of an array."""
+    return lambda file: np.save(file, np.load(file).astype(dtype))
+
+
+INDEX, IDS, CONDITIONS = "train.index.npy", "train.uint16", "train.conditions.npy"
+DAMAGES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "pickle": (INDEX, lambda file: np.save(file, np.array([{"a": 1}], object), allow_pickle=True), "is not an array"),
+    "shape": (INDEX, lambda file: np.save(file, np.zeros(3, np.int64)), "is not an index of texts"),
+    "empty": (INDEX, lambda file: file.write_bytes(b""), "is not an array"),
+    "no texts at all": (INDEX, lambda file: np.save(file, np.zeros((2, 0), np.int64)), "is not an index of texts"),
+    "claimed shape": (INDEX, lambda file: claim(file, (2, 10**13)), "is not an array"),
+    "claimed shape beyond integers": (INDEX, lambda file: claim(file, (2, 10**30)), "is not an array"),
+    "archive": (INDEX, lambda file: np.savez(file.open("wb"), np.zeros(3)), "is not an array"),
+    "header": (INDEX, lambda file: file.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((" + bytes(50)), "is not an array"),
+    "float index": (INDEX, as_type("f8"), "is not an index of texts"),
+    "small integers": (INDEX, as_type("i4"), "is not an index of texts"),
+    "last offset too small": (INDEX, changed((0, -1), 100), "does not fit the [0-9,]+ ids"),
+    "last offset too large": (INDEX, changed((0, -1), 10**15), "does not fit the [0-9,]+ ids"),
+    "an offset too large": (INDEX, changed((0, 5), 10**12), "does not fit the [0-9,]+ ids"),
+    "an offset below zero": (INDEX, changed((0, 5), -5), "does not fit the [0-9,]+ ids"),
+    "the largest offset": (INDEX, changed((0, 5), 2**63 - 1), "does not fit the [0-9,]+ ids"),
+    "the smallest offset": (INDEX, changed((0, 5), -(2**63)), "does not fit the [0-9,]+ ids"),
+    "the first offset": (INDEX, changed((0, 0), 1), "does not fit the [0-9,]+ ids"),
+    "offsets that fall": (INDEX, changed((0, 5), 3), "do not rise"),
+    "characters": (INDEX, changed((1, 3), -7), "impossible numbers of characters"),
+    "very many characters": (INDEX, changed((1, 3), 2**62), "impossible numbers of characters"),
+    "an id": (IDS, ids_to(60000), "ids that are not in the vocabulary"),
+    "an id of a condition": (IDS, ids_to(-1), "ids that are not in the vocabulary"),
+    "a held-out id": ("validation.uint16", ids_to(60000), "ids that are not in the vocabulary"),
+    "half an id": (IDS, lambda file: file.write_bytes(file.read_bytes()[:-1]), "ends within an id"),
+    "no ids": (IDS, lambda file: file.write_bytes(b""), "does not fit the 0 ids"),
+    "few conditions": (CONDITIONS, lambda file: np.save(file, np.load(file)[:5]), "does not fit the [0-9]+ texts"),
+    "wide conditions": (CONDITIONS, lambda file: np.save(file, np.repeat(np.load(file), 2, 1)), "are not those of store.json"),
+    "flat conditions": (CONDITIONS, lambda file: np.save(file, np.load(file)[:, 0]), "does not fit the [0-9]+ texts"),
+    "float conditions": (CONDITIONS, as_type("f4"), "does not fit the [0-9]+ texts"),
+    "a condition": (CONDITIONS, changed((3, 0), 60000), "not those of their conditions"),
+    "a condition that is a token": (CONDITIONS, changed((3, 0), 2), "not those of their conditions"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_arrays_that_were_replaced(damage, content, tmp_path):
+    """The sizes and digests in ``store.json`` are those of the changed files, as in a forged store."""
+    name, change, problem = DAMAGES[damage]
+    folder, facts = tmp_path / "store", copy.deepcopy(content[1])
+    shutil.copytree(content[0], folder)
+    file = folder / "shards/00000" / name
+    if damage == "an id of a condition":
+        change = ids_to(CharTokenizer.load(folder / "tokenizer").vocab_size)
+    change(file)
+    facts["files"][f"shards/00000/{name}"] = digest_file(file)
+    (folder / "store.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"is damaged: .*{problem}.*\. Prepare it again") as raised:
+        reviewgen.train("gru-char", folder, steps=1, model={"hidden_size": 8}, progress=False)
+    assert len(str(raised.value)) < 500
+
+
+def test_a_store_that_was_not_changed_is_read(content):
+    assert reviewgen.train("gru-char", content[0], steps=1, model={"hidden_size": 8}, progress=False)
+
+
+@pytest.mark.parametrize("name", [INDEX, CONDITIONS, IDS])
+def test_arrays_that_are_no_files(name, content, tmp_path):
+    folder, facts = tmp_path / "store", copy.deepcopy(content[1])
+    shutil.copytree(content[0], folder)
+    (folder / "shards/00000" / name).unlink()
+    os.mkfifo(folder / "shards/00000" / name)  # opening it would wait for a writer
+    del facts["files"][f"shards/00000/{name}"]
+    (folder / "store.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(DataError, match="it has no train"):
+        StoreFolder.read(folder).splits()

@@ -1,7 +1,8 @@
 """From a source of texts to training batches: read, clean, split, encode into memory-mapped files, batch.
 
     sources, files   open a source; prepare files for reading
-    urls, remote     files, and token stores, behind URLs that fsspec reads
+    file_systems     the file systems behind URLs, by fsspec, with limits of time and size
+    urls, remote     files, and token stores, behind URLs
     charsets         which encoding a file has
     shards, spans    files as records, in parts that several processes may read; large files are cut
     documents        txt files as lines, paragraphs, sentences or files

@@ -16,6 +16,7 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from reviewgen.data.store_arrays import find_ids, map_file, read_conditions, read_index, view_ids
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 
 __all__ = ["PrefixedText", "TokenStore", "frame_texts", "merge_stores", "save_array", "write_conditions", "write_split"]
@@ -42,19 +43,23 @@ class TokenStore:
         offsets: Where each text starts in the ids of all texts, and where the last one ends, (texts + 1,).
         characters: The number of characters of each text, (texts,).
         conditions: The ids of the conditions of each text, (texts, C); None if there are no conditions.
+
+    Raises:
+        ValueError: The arrays are damaged, or do not fit one another; whether the ids are in a vocabulary is not checked.
     """
 
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
-        indexes = [np.load(folder / f"{split}.index.npy") for folder in folders]
-        conditions = [np.load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").exists()]
-        self._edges = np.cumsum([0, *(index[0, -1] for index in indexes)])  # (shards + 1,) where each shard starts
+        files = [find_ids(folder, split) for folder in folders]
+        self._maps = [map_file(file) for file in files]
+        self._shards = [view_ids(mapped, file) for mapped, file in zip(self._maps, files, strict=True)]
+        paired = zip(folders, self._shards, strict=True)
+        indexes = [read_index(folder / f"{split}.index.npy", ids) for folder, ids in paired]
+        self._edges = np.cumsum([0, *map(len, self._shards)])  # (shards + 1,) where each shard starts
         self.offsets: np.ndarray = np.concatenate([[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))])
         self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
-        self.conditions: np.ndarray | None = np.concatenate(conditions) if conditions else None  # (texts, C)
-        files = [next(folder.glob(f"{split}.uint*")) for folder in folders]  # the suffix is the dtype
-        self._maps = [_map(file) for file in files]
-        self._shards = [np.frombuffer(map_ or b"", file.suffix[1:]) for map_, file in zip(self._maps, files, strict=True)]
+        texts = [index.shape[1] - 1 for index in indexes]
+        self.conditions = read_conditions([folder / f"{split}.conditions.npy" for folder in folders], texts)  # (texts, C)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -114,11 +119,6 @@ class TokenStore:
         for map_ in self._maps:
             if map_ is not None and hasattr(map_, "madvise"):  # not on Windows
                 map_.madvise(mmap.MADV_DONTNEED)
-
-
-def _map(file: Path) -> mmap.mmap | None:
-    with file.open("rb") as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
 
 
 class Blocks:

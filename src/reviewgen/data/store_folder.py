@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.store import TokenStore
@@ -67,12 +70,41 @@ class StoreFolder:
         return facts
 
     def splits(self) -> dict[str, TokenStore]:
-        """Return the tokens of each split."""
+        """Return the tokens of each split; see also ``check_splits``.
+
+        Raises:
+            DataError: The arrays are damaged, or do not fit one another.
+        """
         shards = [self.folder / name for name in self.content["shards"]]
         try:
             return {split: TokenStore(shards, split) for split in SPLITS}
-        except (ValueError, IndexError, EOFError, StopIteration, FileNotFoundError, NotADirectoryError):  # it was changed
-            raise DataError(f"The token store {self.name} is damaged: its arrays cannot be read. Prepare it again.") from None
+        except ValueError as error:  # it was changed
+            raise self._damaged(str(error)) from None
+        except FileNotFoundError:  # it is being removed
+            raise self._damaged("a file of it is missing") from None
+
+    def check_splits(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
+        """Raise unless the ids of a prepared store are in its vocabulary, which takes a pass over them.
+
+        Args:
+            splits: What ``splits`` has returned.
+            conditions: The conditions of the texts, with their ids.
+
+        Raises:
+            DataError: Some ids are not, or the numbers of texts or conditions differ from the facts.
+        """
+        first = np.array([*conditions.unspecified_ids, conditions.vocab_size])  # (C + 1,) of each condition
+        for split, store in splits.items():
+            given = np.empty((len(store), 0)) if store.conditions is None else store.conditions
+            if len(store) != self.facts["corpus"]["texts"][split] or given.shape[1] != len(conditions):
+                raise self._damaged(f"the {split} texts are not those of {STORE_FILE}")
+            if any(block.max() >= conditions.first_id for block in store.blocks):
+                raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
+            if ((given < first[:-1]) | (given >= first[1:])).any():
+                raise self._damaged(f"the {split} texts have ids that are not those of their conditions")
+
+    def _damaged(self, problem: str) -> DataError:
+        return DataError(f"The token store {self.name} is damaged: {problem}. Prepare it again.")
 
 
 def read_store_file(folder: Path) -> bytes:

@@ -5,6 +5,7 @@ command goes on from what is finished in it. It is removed when the store has it
 """
 
 import hashlib
+import json
 import platform
 import sys
 import unicodedata
@@ -122,6 +123,7 @@ class WorkFolder(PartialFolder):
     def __init__(self, out: Path, url: str | None = None) -> None:
         super().__init__(out, "prepares the same store", STORE_KINDS)
         self._url = url
+        self._upload = ""  # what its upload is known by
 
     @property
     def store(self) -> Path:
@@ -147,6 +149,7 @@ class WorkFolder(PartialFolder):
             OutputExists, DataError: The store exists already.
             CheckpointError: The folder is in use, or of other settings or texts.
         """
+        self._upload = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         if self._is_published():
             self.remove_left(facts)
         self._refuse_existing()
@@ -186,7 +189,7 @@ class WorkFolder(PartialFolder):
     def _refuse_existing(self) -> None:
         refuse_existing(self.out)
         if self._url is not None:
-            refuse_existing_url(self._url)
+            refuse_existing_url(self._url, self._upload)
 
     def publish(self) -> StoreFolder:
         """Give the finished store its name, or copy it to its URL; return the store."""
@@ -194,7 +197,7 @@ class WorkFolder(PartialFolder):
             publish(self.store, self.out)
             store = StoreFolder.read(self.out)
         else:
-            upload_store(self.store, self._url)
+            upload_store(self.store, self._url, self._upload)
             content = parse_store_file((self.store / STORE_FILE).read_bytes(), self._url)
             store = StoreFolder(cached_folder(self.store / STORE_FILE), content, self._url)
             if not store.folder.exists():  # it need not be fetched

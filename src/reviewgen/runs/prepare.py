@@ -80,7 +80,7 @@ class ReadCorpus:
         """
         plugin = plan.parts.tokenizer_plugin
         with self.resources, self.machine.main_process_first():  # the others find the tokens in the cache
-            tokenizer, stores = self._encode(plan) if plan.store is None else _open_store(plan, plan.store)
+            tokenizer, stores = self._encode(plan) if plan.store is None else _open_store(plan, plan.store, self.conditions)
             check_tokenizer_files(tokenizer, plugin.name)
             lost = [] if plan.store else _note_lost_characters(plugin.name, self.corpus, tokenizer, stores)
         for split in ("train", "validation"):
@@ -106,10 +106,12 @@ class ReadCorpus:
         )
 
 
-def _open_store(plan: TrainingPlan, store: StoreFolder) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
+def _open_store(plan: TrainingPlan, store: StoreFolder, conditions: Conditions) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
     """Return the tokenizer and the tokens of a prepared store."""
     tokenizer: Tokenizer = plan.parts.tokenizer_class.load(store.folder / "tokenizer")
-    return tokenizer, store.splits()
+    splits = store.splits()
+    store.check_splits(splits, conditions.with_ids_from(tokenizer.vocab_size))
+    return tokenizer, splits
 
 
 def prepare(plan: TrainingPlan) -> PreparedCorpus:
