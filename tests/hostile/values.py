@@ -42,6 +42,7 @@ WORDS = [
     *("nan", "inf", "-inf", "1e400", "-1", "0", "1", "1.5", "٣", "1_000", "1e308,1e308", "0x10", "9" * 5000, "true", "None"),
     *("a/b", "hf://a/b", "a/b@c", "a:b", "@", "lstm-char", "ngram-char", "ngram-", "-char", "lstm-char-x", "blend-char", "word"),
     *("{}", "[]", '{"a": 1}', "*", "?", "[", "a=b", "=", "model.order=", "model.order=2", "training.batch_size=nan", "5m", "-5s"),
+    *("[/a]", "[/a]=nosuch", "a/[/b]", "[red]", "[@click=app.quit]x", ":smile:"),
     *(
         "known",
         "sentence",

@@ -114,32 +114,58 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["evaluate", "m", "--data", "odd.csv"],
-        ["evaluate", "m", "--data", "odd.csv", "--text-column", "te\x1b[31mxt"],
-        ["train", "ngram-char", "--data", "odd.csv", "--out", "no\x1b[31mne/x", "--steps", "1"],
-        ["generate", "no\x1b]0;x\x07ne"],
-        ["generate", "m", "--words", "\x9b2J"],
-        ["generate", "m", "--novelty", "report", "--seed", "1"],
-        ["novelty", "m", "--text", "The food was \x1b[31mgood\u202e 1."],
-        ["score", "m", "--text", "\x1b[31mgood\u202e"],
-        ["explain", "m", "--text", "The \x1b[31mgood\u202e"],
-        ["settings", "no\x1b[31mne"],
-        ["plugin", "check", "no\x1b[31mne"],
-        ["no\x1b[31mne"],
-        ["list", "more\u202e", "--no\x1b[31mne"],
-        ["generate", "m", "--seed", "\x1b[31m"],
-        ["push", "m", "a\x1b[31m/b"],
-    ],
-    ids=lambda words: " ".join(words[:2]),
-)
-def test_no_command_prints_what_steers(words: list[str], folder: Path) -> None:
+COMMANDS: list[tuple[int, list[str]]] = [
+    (0, ["evaluate", "m", "--data", "odd.csv"]),
+    (1, ["evaluate", "m", "--data", "odd.csv", "--text-column", "te\x1b[31mxt"]),
+    (0, ["train", "ngram-char", "--data", "odd.csv", "--out", "no\x1b[31mne/x", "--steps", "1"]),
+    (2, ["generate", "no\x1b]0;x\x07ne"]),
+    (2, ["generate", "m", "--words", "\x9b2J"]),
+    (0, ["generate", "m", "--novelty", "report", "--seed", "1"]),
+    (0, ["novelty", "m", "--text", "The food was \x1b[31mgood\u202e 1."]),
+    (0, ["score", "m", "--text", "\x1b[31mgood\u202e"]),
+    (0, ["explain", "m", "--text", "The \x1b[31mgood\u202e"]),
+    (2, ["settings", "no\x1b[31mne"]),
+    (1, ["plugin", "check", "no\x1b[31mne"]),
+    (2, ["no\x1b[31mne"]),
+    (2, ["list", "more\u202e", "--no\x1b[31mne"]),
+    (2, ["generate", "m", "--seed", "\x1b[31m"]),
+    (2, ["push", "m", "a\x1b[31m/b"]),
+    (2, ["serve", "[/a]=nosuch", "--port", "0"]),
+    (2, ["demo", "[/a]=nosuch", "--port", "0", "--no-browser"]),
+    (1, ["plugin", "check", "[/a]"]),
+    (2, ["pull", "a/[/b]"]),
+]
+
+
+@pytest.mark.parametrize(("status", "words"), COMMANDS, ids=[" ".join(words[:2]) for _, words in COMMANDS])
+def test_no_command_prints_what_steers(status: int, words: list[str], folder: Path) -> None:
     done = run_python(["-m", "reviewgen", *words], cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert status == 0 or done.stderr.strip()
     assert steers(done.stderr, "\n\t") == []
     if words[0] != "generate":  # whose texts are written as they are into a pipe
         assert steers(done.stdout, "\n\t") == []
+
+
+@pytest.mark.parametrize("name", ["[/a]", "[red]a[/red]", "[link=http://a]b[/link]", ":smile:", "a[/]"])
+def test_no_string_is_markup(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.table import Table
+
+    terminal = console.TerminalConsole(file=Terminal(), force_terminal=True, highlight=False, width=200, _environ={})
+    with terminal.status(f"Loading {name} ...") as status:
+        status.update(f"Checking {name}: one ...")
+    table = Table(name, title=f"of {name}")
+    table.add_row(f"row {name}")
+    terminal.print(f"printed {name}", table)
+    monkeypatch.setattr(console, "notes", terminal)
+    console.note(f"noted {name}")
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]  # the Terminal above
+    for text in (f"Checking {name}: one ...", f"of {name}", f"row {name}", f"printed {name}", f"noted {name}"):
+        assert text in shown
+    piped = console.TerminalConsole(file=io.StringIO())
+    with piped.status(f"Loading {name} ...") as status:
+        status.update(f"Checking {name}: one ...")
+    assert piped.file.getvalue() == ""  # type: ignore[attr-defined]
 
 
 def test_a_terminal_gets_no_sequence_of_a_generated_text(folder: Path) -> None:

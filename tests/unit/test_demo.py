@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 import torch
 
@@ -98,6 +99,13 @@ def test_it_listens_on_loopback_only(served):
         with pytest.raises(OSError), socket.create_connection((address, port), timeout=2):
             pass
     assert served["url"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("path", ["", "v1/models", "static/page.css"])
+def test_a_page_whose_name_leads_to_this_machine_gets_nothing(served, path):
+    answer = httpx.get(served["url"] + path, headers={"Host": "evil.example"})
+    assert answer.status_code == 421 and answer.json()["error"]["code"] == "unknown_host"
+    assert get(served["url"] + path)
 
 
 def browser_script(folder, status):

@@ -116,6 +116,14 @@ def nginx(replicas, tmp_path_factory):
         yield f"http://127.0.0.1:{port}"
 
 
+def test_a_server_of_this_machine_answers_to_its_own_names_only(replicas):
+    import httpx
+
+    url = replicas[0]["url"]
+    statuses = {host: httpx.get(f"{url}/v1/models", headers={"Host": host}).status_code for host in ("evil.example", "localhost")}
+    assert statuses == {"evil.example": 421, "localhost": 200}
+
+
 def test_a_stream_comes_whole_through_nginx(nginx):
     import openai
 

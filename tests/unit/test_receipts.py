@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import reviewgen
-from reviewgen.cli.outputs import locked
+from reviewgen.cli.outputs import continue_file, locked
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.receipts import Replay, describe_replays, find_source, make_receipt, read_receipts, replay
 from reviewgen.runs.litter import clean
@@ -437,6 +438,19 @@ def test_files_of_others_are_left_as_they_are(
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 2 and "the file is left unchanged. Give another file." in said
     assert file.read_bytes() == content and len(said) < 1000
+
+
+@pytest.mark.parametrize("before", [b"", b'{"run": "a", "number": 0, "seed": 1}\n'], ids=["the first line", "the second line"])
+def test_a_line_of_two_gigabytes_is_refused_by_its_beginning(before: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "mine"
+    file.write_bytes(before + b"\x00")
+    os.truncate(file, 2_000_000_000)  # sparse
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match=f"Line {1 + bool(before)} of .* is not a generated text"):
+        continue_file(file, b'{"run": "', b'{"run": "a", ', lambda value, _: isinstance(value, dict), "a generated text")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000 and file.stat().st_size == 2_000_000_000
 
 
 def test_a_line_cut_at_any_byte_is_resumed(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

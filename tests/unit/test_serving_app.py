@@ -64,7 +64,7 @@ def error_of(response: httpx.Response) -> dict:
     """Return the error of a response, after checking its form."""
     error = response.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
-    assert error["message"][-1] in ".)]" and len(error["message"]) <= 510
+    assert error["message"][-1] in ".)]" and len(error["message"]) <= 510 and len(error["param"] or "") <= 100
     return error
 
 
@@ -312,6 +312,7 @@ def test_metrics_count_the_tokens_of_texts_that_do_not_end():
 
 BAD = {
     "an unknown field": ({"temprature": 1}, 400, "Did you mean 'temperature'?"),
+    "an unknown field with a long name": ({"x" * 900_000: 1}, 400, "is not a field of a completion"),
     "true is no number": ({"n": True}, 400, "n must be a whole number"),
     "too many tokens": ({"max_tokens": 5000}, 400, "at most 4,096"),
     "too many texts": ({"n": 1000, "max_tokens": 4000}, 400, "at most 128 texts"),

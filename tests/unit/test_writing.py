@@ -16,7 +16,7 @@ from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError
 from reviewgen.evaluation import token_losses
 from reviewgen.receipts import read_receipts, replay
-from reviewgen.writing import generating, parts
+from reviewgen.writing import generating, layout, parts
 from reviewgen.writing.rows import column_names
 from reviewgen.writing.schema import read_schema
 from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
@@ -137,6 +137,7 @@ def test_rows_of_a_table_are_drawn_jointly(kind, model, tmp_path):
     assert 100 < sum(values["stars"] == 5 for values in drawn) < 200
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
@@ -149,6 +150,7 @@ def test_rows_of_a_table_are_drawn_jointly(kind, model, tmp_path):
         ({"stars": {"5": "much"}}, "at least 0"),
         ({"stars": {"5": 10**400}}, "at least 0"),
         ({"stars": {"5": 10**5000}}, "at least 0"),
+        ({"stars": {"5": 1e308, "1": 1e308}}, "their sum is infinite"),
         ({"stars": [5, 1]}, "no weights"),
         ([{"name": "Ann"}], "no column of a condition"),
         ([{"stars": 5}, {"stars": 17}], "Row 2"),
@@ -237,6 +239,8 @@ def test_a_model_without_conditions_has_the_other_columns_and_no_schema(tmp_path
         ({"prompt": []}, "no prompts"),
         ({"format": "csv"}, "csv"),
         ({"shard_texts": 0}, "shard_texts"),
+        ({"shard_texts": 1, "n": 100_001}, "at most 100,000 shards: for 100,001 texts, shard_texts must be at least 2; got 1"),
+        ({"shard_texts": 10, "n": 500_001, "prompt": ["a", "b"]}, "for 1,000,002 texts, shard_texts must be at least 11; got 10"),
         ({"seed": -1}, "seed"),
         ({"max_time": 3.0}, "speed of this machine"),
         ({"num_beams": 3}, "num_beams"),
@@ -251,6 +255,18 @@ def test_arguments_that_are_refused(options, problem, model, tmp_path, monkeypat
     with pytest.raises(ConfigError, match=problem):
         reviewgen.generate_dataset(model, **({"n": 5, "out": "t"} | options))
     assert not any(tmp_path.iterdir())
+
+
+def test_the_number_of_shards_of_judged_texts_is_bounded(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "_MAX_SHARDS", 3)
+    texts = [f"the food was good {i}" for i in range(10)]
+    with pytest.raises(ConfigError, match="at most 3 shards: for 10 texts, shard_texts must be at least 4; got 3"):
+        reviewgen.score_dataset(model, texts, out=tmp_path / "s", shard_texts=3, text_column="text")
+    assert not any(tmp_path.glob("s*"))
+    assert reviewgen.score_dataset(model, texts, out=tmp_path / "s", shard_texts=4).files == tuple(
+        f"train-0000{number}-of-00003.jsonl" for number in range(3)
+    )
+    assert reviewgen.score_dataset(model, texts, out=tmp_path / "s.jsonl", shard_texts=1).texts == 10  # one file
 
 
 def test_a_model_that_is_not_saved_is_refused(tmp_path):

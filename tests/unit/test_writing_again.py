@@ -35,6 +35,21 @@ def test_a_folder_that_looks_like_a_working_folder_is_left_as_it_is(model, tmp_p
     assert [path.name for path in (tmp_path / "mine.partial").iterdir()] == ["thesis"]
 
 
+def test_a_folder_with_the_names_of_a_working_folder_is_left_as_it_is(model, tmp_path):
+    thesis = tmp_path / "mine.partial/parts/thesis/chapter.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("mine")
+    for write in (
+        lambda: reviewgen.generate_dataset(model, 3, out=tmp_path / "mine", **SHORT),
+        lambda: reviewgen.prepare(REVIEWS, preset="gru-char", out=tmp_path / "mine", text_column="text"),
+    ):
+        with pytest.raises(OutputExists, match="has something else in it, parts"):
+            write()
+        assert thesis.read_text() == "mine" and [path.name for path in thesis.parents[2].iterdir()] == ["parts"]
+    thesis.unlink()
+    reviewgen.generate_dataset(model, 3, out=tmp_path / "mine", **SHORT)  # empty folders: as after a kill at the very start
+
+
 def test_what_is_put_into_a_working_folder_outlives_it(tmp_path):
     work = PartialFolder(tmp_path / "t", "writes", ("parts",))
     assert work.acquire() is None

@@ -41,6 +41,14 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "train('rnn-char', TEXTS, log={'a': 1})": "log must be a string or none; got {'a': 1}.",
     "train('rnn-char', TEXTS, resume=np.zeros(3))": "resume must be true or false; got array([0., 0., 0.]).",
     "load('ngram-char', weight_bits=np.zeros(3))": "weight_bits must be 32, 16 or 8; got array",
+    "load('ngram-char').generate(novelty=np.zeros(3))": "novelty must be 'report' or 'filter'; got array([0., 0., 0.]).",
+    "load('ngram-char').walk(logits_processor=np.array(3))": "logits_processor must be a list",
+    "load('ngram-char').push_to_hub('a/b', allow=np.array(3))": "allow must be a list, as in ['copies']; got array(3).",
+    "blend(['ngram-char', 'ngram-char'], np.array(3))": "weights must be 2 numbers above 0, one per model; got array(3).",
+    "generate_dataset('ngram-char', 3, out='t', format=np.zeros(3))": "format must be a string or None; got array",
+    "generate_dataset('ngram-char', 3, out='t', novelty=np.zeros(3))": "novelty must be 'report' or 'filter'; got array",
+    "score_dataset('ngram-char', TEXTS, out='t', format=np.zeros(3))": "format must be a string or None; got array",
+    "novelty_dataset('ngram-char', TEXTS, out='t', format=['jsonl'])": "format must be a string or None; got ['jsonl'].",
     "load('ngram-char').save_pretrained(Path('~no-such-user/x'))": "is in a home folder that does not exist",
     "load('ngram-char').save_pretrained('m', overwrite=np.zeros(2))": "overwrite must be True or False; got array([0., 0.]).",
     "load('ngram-char').save_pretrained('m', dtype=np.zeros(2))": "dtype must be one of float32",
@@ -84,7 +92,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path
 def test_each_gets_one_sentence(said: tuple[dict[str, str], Path], call: str) -> None:
     assert len(said[0][call]) < 500
     kind, _, message = said[0][call].partition(": ")
-    assert kind in (("DataError",) if "score" in call else ("ConfigError", "SourceError"))
+    assert kind in (("DataError",) if ".score" in call else ("ConfigError", "SourceError"))
     assert CALLS[call] in message and "\n" not in message
 
 

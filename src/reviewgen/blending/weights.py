@@ -33,7 +33,8 @@ def check_weights(weights: Any, models: int) -> tuple[float, ...]:
     if weights is None:
         return (1 / models,) * models
     expected = f"weights must be {models} numbers above 0, one per model"
-    if not isinstance(weights, list | tuple | np.ndarray):
+    is_list = isinstance(weights, list | tuple) or (isinstance(weights, np.ndarray) and weights.ndim > 0)
+    if not is_list:
         raise ConfigError(f"{expected}; got {quoted(weights)}.")
     numbers = list(weights)
     are_positive = all(isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= _MAX_WEIGHT for w in numbers)

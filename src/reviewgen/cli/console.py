@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
+from rich.text import Text
 
 from reviewgen.errors import shortened
 
@@ -54,10 +55,13 @@ def escape(text: str, keep: str = "") -> str:
 
 
 class TerminalConsole(Console):
-    """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain."""
+    """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain.
+
+    A string is printed as it is: no ``[red]`` or ``:smile:`` in it means anything.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(markup=False, emoji=False, **options)
         if self.width < _MIN_WIDTH:  # rich prints nothing at all where COLUMNS is 0
             self.width = _MIN_WIDTH
 
@@ -68,9 +72,22 @@ class TerminalConsole(Console):
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
-        if self.file.isatty():
-            return super().status(status, **options)
-        return Status(status, console=Console(quiet=True))
+        return _Status(status, console=self if self.file.isatty() else Console(quiet=True), **options)
+
+
+class _Status(Status):
+    """A status of rich whose strings are not markup: they name files, models and what else the user has given."""
+
+    def __init__(self, status: RenderableType, **options: Any) -> None:
+        super().__init__(_plain(status), **options)
+
+    def update(self, status: RenderableType | None = None, **options: Any) -> None:
+        """Show another status."""
+        super().update(None if status is None else _plain(status), **options)
+
+
+def _plain(status: RenderableType) -> RenderableType:
+    return Text(status) if isinstance(status, str) else status
 
 
 notes = TerminalConsole(stderr=True, highlight=False, soft_wrap=True)
@@ -88,7 +105,7 @@ def error(text: str) -> None:
 
 def _print_note(text: str, style: str | None) -> None:
     """Print a line to standard error; a terminal gets it broken between words, which it would not do itself."""
-    notes.print(text, style=style, markup=False, soft_wrap=not notes.file.isatty())
+    notes.print(text, style=style, soft_wrap=not notes.file.isatty())
 
 
 def print_usage_error(problem: Any) -> None:

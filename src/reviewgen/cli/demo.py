@@ -50,7 +50,8 @@ def demo(
     failed: dict[str, str] = {}
     with notes.status(f"Loading {', '.join(name for name, _ in named)} ..."):
         loaded = load_engines(dict(named), bits, leave_out(failed), limits.max_rows)
-    app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, page=True), loaded)
+    hosts = frozenset((_HOST,))  # as of every server that only this machine reaches
+    app = make_app(ServerOptions(sources=dict(named), weight_bits=bits, limits=limits, hosts=hosts, page=True), loaded)
 
     def announce() -> None:
         """Print the address of the page, and open it."""

@@ -102,7 +102,7 @@ def _resume(out: Path, run: str, seed: int | None) -> tuple[int, int]:
     Raises:
         ConfigError: It was written with other settings, another seed or by another model, or holds something else.
     """
-    lines = [] if is_stream(out) else _continue(out, f'{{"run": "{run}", '.encode(), _is_text, "a generated text")
+    lines = [] if is_stream(out) else _continue(out, b'{"run": "', f'{{"run": "{run}", '.encode(), _is_text, "a generated text")
     if not lines:
         return 0, secrets.randbits(32) if seed is None else seed
     if lines[0]["run"] != run or (seed is not None and seed != lines[0]["seed"]):
@@ -129,7 +129,8 @@ def _resume_receipts(file: Path, out: Path, done: int, seed: int, model: "Review
         known = isinstance(value, dict) and isinstance(value.get("number"), int) and isinstance(value.get("model"), dict)
         return known and value.get("seed") == seed and value["model"].get("digest") == model.digest
 
-    _continue(file, b'{"synthetic": true, "text": ', is_own, "a receipt of this run", last=done - 1)
+    form = b'{"synthetic": true, "text": '
+    _continue(file, form, form, is_own, "a receipt of this run", last=done - 1)
 
 
 def _continue(file: Path, *args: Any, **options: Any) -> list[Any]:

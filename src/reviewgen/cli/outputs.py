@@ -8,8 +8,9 @@ import contextlib
 import json
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from reviewgen.errors import ConfigError, storage_errors
 from reviewgen.lock import Lock, is_foreign
@@ -74,12 +75,13 @@ def _lock(file: Path) -> Lock:
 
 
 def continue_file(
-    file: Path, beginning: bytes, is_own: Callable[[Any, int], bool], kind: str, last: int | None = None
+    file: Path, form: bytes, beginning: bytes, is_own: Callable[[Any, int], bool], kind: str, last: int | None = None
 ) -> list[Any]:
     """Return the lines of a file as JSON values, and cut off what comes after: the rest of a line that a crash has left.
 
     Args:
         file: The file; it need not exist.
+        form: How a line of any run begins; of a line that begins otherwise no more is read, however long it is.
         beginning: How each line of this run begins.
         is_own: Whether a value is line ``number``, from 0, of this run's file.
         kind: What a line is, for messages.
@@ -92,8 +94,8 @@ def continue_file(
         return []
     values: list[Any] = []
     kept, rest = 0, b""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines):
+    with file.open("rb") as stream:
+        for number, line in enumerate(iter(partial(_read_line, stream, form), b"")):
             value, is_whole = _parse(line), line.endswith(b"\n")
             begins = line.startswith(beginning) or beginning.startswith(line)
             if not (is_own(value, number) if is_whole else begins):
@@ -107,6 +109,12 @@ def continue_file(
         with file.open("rb+") as stream:
             stream.truncate(kept)
     return values
+
+
+def _read_line(stream: IO[bytes], form: bytes) -> bytes:
+    """Return the next line of a file; of one that does not begin with ``form``, only as many bytes, or fewer."""
+    start = stream.readline(len(form))
+    return start + stream.readline() if start == form else start
 
 
 def _parse(line: bytes) -> Any:

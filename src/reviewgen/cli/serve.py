@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,13 @@ def serve(
     api_key_file: Annotated[Path | None, typer.Option(help="A file of API keys, one a line; requests must have one.")] = None,
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="An origin whose pages may call the server, as in https://example.org. Repeatable.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name that requests may call the server by, as in example.org; * is any. Repeatable.  [default: at a loopback "
+            "address those of this machine, else any]"
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(help="The number of processes; each loads the models.", min=1, max=256)] = 1,
     max_tokens_limit: Annotated[int, typer.Option(help="The largest max_tokens of a request.")] = 4096,
@@ -79,14 +87,16 @@ def serve(
         access_log=access_log,
         keys=_read_keys(api_key_file, host),
     )
-    _run(given, host, port, workers, as_json)
+    _run(given, host, port, allowed_host or [], workers, as_json)
 
 
-def _run(given: "ServerOptions", host: str, port: int, workers: int, as_json: bool) -> None:
+def _run(given: "ServerOptions", host: str, port: int, allowed: list[str], workers: int, as_json: bool) -> None:
     """Open the port, load the models, and serve."""
+    from reviewgen.serving.hosts import accepted_hosts
     from reviewgen.serving.server import load_engines, make_app, open_socket, run
 
     listening = open_socket(host, port, given.limits.stall_seconds)
+    given = replace(given, hosts=accepted_hosts(host, listening.getsockname()[0], allowed))
     url = _url(host, listening.getsockname()[1])
     failed: dict[str, str] = {}
 
@@ -154,8 +164,8 @@ def _url(host: str, port: int) -> str:
 
 def _read_keys(file: Path | None, host: str) -> Any:
     """Return the keys of a file, None without one; warns where other machines reach a server that asks for none."""
+    from reviewgen.serving.hosts import is_loopback
     from reviewgen.serving.keys import read_keys
-    from reviewgen.serving.server import is_loopback
 
     if file is None:
         if not is_loopback(host):

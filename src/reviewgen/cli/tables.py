@@ -184,7 +184,7 @@ def _facts(written: "WrittenTexts", seconds: float) -> dict[str, Any]:
 def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show a progress bar on a terminal; yield a function that moves it."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

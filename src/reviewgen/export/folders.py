@@ -57,14 +57,14 @@ def _refuse_others(folder: Path, kind: str) -> None:
     own = _listed_files(folder, kind)
     if own is None:
         raise OutputExists(
-            f"{folder} exists and is not an export of reviewgen --{kind}, so it is not replaced. Give another folder, or remove it "
-            "first."
+            f"{folder} exists and is not an export of reviewgen --{kind}, so it is not replaced. Give another folder, or remove "
+            "it first."
         )
     if others := sorted(path.name for path in present if path.name not in own or path.is_dir()):
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
         raise OutputExists(
-            f"{folder} exists and has other files than those of the export, {quoted(others[0])}{more}, so it is not replaced. Move "
-            "them, or give another folder."
+            f"{folder} exists and has other files than those of the export, {quoted(others[0])}{more}, so it is not replaced. "
+            "Move them, or give another folder."
         )
 
 
@@ -92,9 +92,7 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
         with new_folder(folder, overwrite=overwrite) as scratch:
             yield scratch
             files = sorted(path.name for path in scratch.iterdir())
-            write_json(
-                scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files}
-            )
+            write_json(scratch / LIST, {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files})
             if overwrite:
                 check_target(folder, kind, overwrite)  # others may have written there in the meantime
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reviewgen.errors import BrokenPlugin, ConfigError, UnknownPlugin
+from reviewgen.config import check_list
+from reviewgen.errors import BrokenPlugin, ConfigError, UnknownPlugin, quoted
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin, find_logits_processor
 
@@ -35,13 +36,14 @@ def as_list(given: Any) -> list[Any]:
     Raises:
         ConfigError: Something in it is neither.
     """
-    listed = (
-        [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [] if given is None else [given]
-    )
+    if given is None:
+        return []
+    is_list = isinstance(given, Iterable) and not isinstance(given, str)
+    listed = check_list("logits_processor", given, "['my-processor']") if is_list else [given]
     if not all(callable(each) or isinstance(each, str) for each in listed):
         raise ConfigError(
             "logits_processor is a function of ids and scores, the name of an installed logits processor, or a list of these; "
-            f"got {given!r:.100}."
+            f"got {quoted(given)}."
         )
     return listed
 

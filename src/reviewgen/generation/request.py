@@ -131,7 +131,7 @@ def make_request(
 
 def _refuse_pairs(request: Request) -> None:
     """Raise where two settings are incompatible."""
-    if request.novelty not in (None, "report", "filter"):
+    if not isinstance(request.novelty, str | None) or request.novelty not in (None, "report", "filter"):
         raise ConfigError(f"novelty must be 'report' or 'filter'; got {quoted(request.novelty)}.")
     if request.max_copy is not None and request.novelty != "filter":
         raise ConfigError("max_copy needs novelty='filter'.")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from reviewgen.config import check_list
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
 __all__ = ["KINDS", "NOTHING_FOUND", "Finding", "check_kinds", "find_personal_data"]
@@ -57,7 +58,7 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     Raises:
         ConfigError: A name is not one of KINDS.
     """
-    names = list(allow) if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
+    names = check_list("allow", allow, "['copies']") if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
     for name in names:
         if not isinstance(name, str) or name not in KINDS:
             raise ConfigError(f"{quoted(name)} is not a kind of finding that allow accepts. {did_you_mean(str(name), KINDS)}")

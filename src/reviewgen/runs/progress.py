@@ -60,7 +60,7 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
         BarColumn(),
         percentage,
         TimeElapsedColumn(Column(min_width=7)),
-        _Facts("{task.fields[facts]}"),
+        _Facts("{task.fields[facts]}", markup=False),
     )
     shown = 0.0
     with Progress(

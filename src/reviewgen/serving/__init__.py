@@ -18,7 +18,8 @@ The server:
     inbox, service       from the engine's thread to a coroutine; requests in progress
     app                  the application: routes, keys, errors
     models, limits       the names of models and what is said of them; what a request may ask for
-    keys, metrics        API keys; numbers for Prometheus
+    hosts, keys          the names that requests may call the server by; API keys
+    metrics              numbers for Prometheus
     openapi              the OpenAPI document, and the page that shows it
     server, workers      uvicorn in one process, or in several
 """

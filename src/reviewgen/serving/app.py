@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from reviewgen.model import ReviewModel
 from reviewgen.serving.body import parse_object, read_body
 from reviewgen.serving.engine import Engine
+from reviewgen.serving.hosts import HostsOnly
 from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.metrics import CONTENT_TYPE
@@ -40,6 +41,7 @@ def create_app(
     limits: Limits | None = None,
     keys: ApiKeys | None = None,
     cors_origins: Sequence[str] = (),
+    hosts: Collection[str] | None = None,
     page: bool = False,
 ) -> Starlette:
     """Return the application that serves some models; ``app.state.service`` has its engines.
@@ -49,6 +51,7 @@ def create_app(
         limits: The limits of a request.
         keys: The accepted keys; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
+        hosts: The names that requests may call the server by, besides localhost; None accepts any.
         page: Whether to serve the page that writes texts, at /.
 
     Raises:
@@ -64,6 +67,8 @@ def create_app(
         service.close()
 
     middleware = [Middleware(_Counted, service=service)]
+    if hosts is not None:
+        middleware.append(Middleware(HostsOnly, hosts=hosts))
     if cors_origins:
         headers = ["authorization", "content-type"]
         middleware.append(

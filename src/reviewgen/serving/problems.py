@@ -4,11 +4,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, counted
+from reviewgen.errors import ConfigError, DataError, GenerationError, ReviewgenError, counted, shortened
 
 __all__ = ["OutOfTime", "Problem", "problem_of", "too_busy"]
 
 _MAX_MESSAGE = 500  # characters; a value of the request may be long
+_MAX_PARAM = 100  # characters; the name of an unknown field may be long, too
 _MAX_READ = 4000  # of a message whose names and values are replaced
 _NAMES = {  # of settings in Python, and of the fields that they are here
     "max_new_tokens": "max_tokens",
@@ -58,7 +59,7 @@ class Problem(Exception):
             "error": {
                 "message": _shorten(_in_json(_shorten(self.message, _MAX_READ))),
                 "type": kind,
-                "param": self.param,
+                "param": None if self.param is None else shortened(self.param, _MAX_PARAM),
                 "code": self.code,
             }
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from reviewgen.config import fields_of, from_dict
-from reviewgen.errors import ConfigError, ReviewgenError, did_you_mean
+from reviewgen.errors import ConfigError, ReviewgenError, did_you_mean, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import Tokenizer
@@ -114,7 +114,9 @@ def _read_fields(given: Mapping[str, Any]) -> CompletionFields:
     known = [*fields_of(CompletionFields), "prompt"]
     for name in given:
         if name not in known:
-            raise Problem(400, f"{name!r} is not a field of a completion. {did_you_mean(name, known)}", name, "unknown_field")
+            raise Problem(
+                400, f"{quoted(name)} is not a field of a completion. {did_you_mean(name, known)}", name, "unknown_field"
+            )
     for name, limit in (("stop", MAX_STOPS), ("must_include", _MAX_WORDS)):
         value = given.get(name)
         if isinstance(value, list) and len(value) > limit:

@@ -5,9 +5,7 @@ with an error. A second Ctrl-C ends them at once.
 """
 
 import asyncio
-import contextlib
 import errno
-import ipaddress
 import logging
 import signal
 import socket
@@ -27,7 +25,7 @@ from reviewgen.serving.keys import ApiKeys
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.service import Service
 
-__all__ = ["ServerOptions", "is_loopback", "load_engines", "make_app", "make_server", "open_socket", "run"]
+__all__ = ["ServerOptions", "load_engines", "make_app", "make_server", "open_socket", "run"]
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _HURRY_SECONDS = 1.0  # after a second Ctrl-C, for the errors to be sent
@@ -44,6 +42,7 @@ class ServerOptions:
         limits: The limits of a request.
         keys: The accepted API keys; None accepts every request.
         cors_origins: The origins whose pages may call the server.
+        hosts: The names that requests may call the server by, besides localhost; None accepts any.
         page: Whether to serve the page that writes texts.
         access_log: Whether to log each request.
     """
@@ -53,15 +52,9 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
     keys: ApiKeys | None = None
     cors_origins: tuple[str, ...] = ()
+    hosts: frozenset[str] | None = None
     page: bool = False
     access_log: bool = False
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host's address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def open_socket(host: str, port: int, stall_seconds: float) -> socket.socket:
@@ -192,7 +185,14 @@ def make_server(app: Starlette, announce: Callable[[], None], access_log: bool =
 
 def make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlette:
     """Return the application for some engines as ``options`` says; raises as ``create_app``."""
-    return create_app(engines, limits=options.limits, keys=options.keys, cors_origins=options.cors_origins, page=options.page)
+    return create_app(
+        engines,
+        limits=options.limits,
+        keys=options.keys,
+        cors_origins=options.cors_origins,
+        hosts=options.hosts,
+        page=options.page,
+    )
 
 
 def run(app: Starlette, listening: socket.socket, announce: Callable[[], None], access_log: bool = False) -> None:

@@ -144,6 +144,7 @@ def generate_dataset(
         kinds = _condition_types(loaded, request.config.conditions, drawn)
         rows = Rows(loaded, source, layout.out, kinds, columns, request.novelty is not None)
         layout = replace(layout, columns=rows.columns)
+        layout.refuse_many(n * len(request.prompts))
         jobs.append(_Job(loaded, request.prompts, n, replace(request, prompts=()), seed, drawn, unique, rows, layout))
 
     with all_processes() as processes:

@@ -31,7 +31,7 @@ from reviewgen.storage import write_file
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere
 from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
-from reviewgen.writing.layout import SHARD_TEXTS, make_layout
+from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
 from reviewgen.writing.schema import plain_value
 from reviewgen.writing.table import Progress, Table, WrittenTexts
@@ -99,7 +99,7 @@ def judge(
         reading: dict[str, Any] = {name: value for name, value in _given(options).items() if name in names}
         reading["max_characters"] = reading.pop("max_text_characters", MAX_TEXT_CHARACTERS)
         texts = read_texts(source, trained_on(loaded.training), conditions=loaded.conditions, **_given(options))
-        batches = iter(lambda: list(islice(texts, _PART_TEXTS)), [])
+        batches = _in_parts(texts, layout)
         with reading_errors(name_source(source)):
             identity = identify_source(source, conditions=loaded.conditions.names, **reading)
             first = next(batches)  # before anything is written: it may be unusable
@@ -118,6 +118,17 @@ def judge(
     with all_processes() as processes:
         everywhere(processes, partial(check, processes), out)
         return _run(judges[kind], kind, *tables[0], source)
+
+
+def _in_parts(texts: Iterator[Example], layout: Layout) -> Iterator[list[Example]]:
+    """Yield the texts of each part.
+
+    Raises:
+        ConfigError: They are more than there are shards for; how many there are is not known before.
+    """
+    for number, batch in enumerate(iter(lambda: list(islice(texts, _PART_TEXTS)), [])):
+        layout.refuse_many(number * _PART_TEXTS + len(batch))
+        yield batch
 
 
 def _content(batch: Sequence[Example]) -> bytes:

@@ -1,6 +1,7 @@
 """Where a table is written, in which format and with which columns; knows nothing of what the rows say."""
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_count
+from reviewgen.config import check_count, check_text
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.storage import refuse_existing, to_path
 
@@ -18,6 +19,8 @@ FORMATS = ("jsonl", "parquet")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 SHARD_TEXTS = 10_000
 """The number of texts in a shard, by default."""
+
+_MAX_SHARDS = 100_000  # the manifest names each, and a file system is slow with more files in a folder
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ class Layout:
     def name(self, number: int, count: int) -> str:
         """Return the file name of a shard, as ``datasets`` names those of a split."""
         return f"train-{number:05d}-of-{count:05d}.{self.format}"
+
+    def refuse_many(self, texts: int) -> None:
+        """Raise if a number of texts would be written to too many shards.
+
+        Raises:
+            ConfigError: It would; says how many texts a shard has to have.
+        """
+        if not self.is_file and math.ceil(texts / self.shard_texts) > _MAX_SHARDS:
+            raise ConfigError(
+                f"A table has at most {_MAX_SHARDS:,} shards: for {texts:,} texts, shard_texts must be at least "
+                f"{math.ceil(texts / _MAX_SHARDS):,}; got {self.shard_texts:,}."
+            )
 
     def facts(self) -> dict[str, Any]:
         """Return what decides the files besides the rows, as JSON values by name."""
@@ -71,10 +86,11 @@ def make_layout(out: Any, format: str | None, shard_texts: int, columns: Mapping
             f"The shards are written to a folder, and {path.name} is the name of a file. Give a folder as out, such as "
             f"{path.stem}."
         )
+    check_text("format", format, optional=True)
     if format is None:
         format = suffix if is_file else FORMATS[0]
     if format not in FORMATS:
-        raise ConfigError(f"The format {quoted(format)} is unknown. {did_you_mean(str(format), FORMATS)}")
+        raise ConfigError(f"The format {quoted(format)} is unknown. {did_you_mean(format, FORMATS)}")
     if is_file and format != suffix:
         raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {format}: leave the format out.")
     check_count("shard_texts", shard_texts)

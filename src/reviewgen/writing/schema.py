@@ -157,7 +157,7 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> Group:
             raise ConfigError(
                 f"The weight of {quoted(value)} of {quoted(name)} must be a number of at least 0; got {quoted(weight)}."
             )
-    total = np.cumsum([float(weight) for weight in weights.values()])
+    total = np.array(list(itertools.accumulate(float(weight) for weight in weights.values())))  # numpy would warn of an overflow
     if not 0 < total[-1] < math.inf:
         raise ConfigError(f"All weights of {quoted(name)} are 0, or their sum is infinite: give one of its values a weight.")
     return Group((condition.name,), [(_checked(condition, value),) for value in weights], total)
