@@ -1,7 +1,7 @@
 """PINNED: milliseconds that comparing a saved model with its manifest adds to ``load``, for the trained weights of each preset.
 
 Target: at most 50 ms. The model is loaded as it is, and with the digests of its files known beforehand, in turn; each figure is
-the best of several loads, of the processor's time, as other work may run on the machine. Beside them, a bare SHA-256 of the files.
+the best of several loads, of the processor's time, as other work may run on the machine. Beside them, a bare SHA-256.
 
 ``python -m tests.benchmarks.load_digests``
 """

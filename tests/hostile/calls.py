@@ -89,6 +89,9 @@ class Calls:
             is_clean = 10 < len(text) < LIMIT and "Traceback" not in text
             return Outcome("clean" if is_clean else "failed", case, text[:2000])
         except TypeError as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            if (Path(last.filename).name, last.name) == ("hooks.py", "_call"):
+                return Outcome("clean", case, "the exception of the user's own function, which takes other arguments")
             if len(traceback.extract_tb(error.__traceback__)) <= 2 and any(word in str(error) for word in _NAMES_ONLY):
                 return Outcome("clean", case, str(error)[:LIMIT])
             return Outcome("failed", case, traceback.format_exc())

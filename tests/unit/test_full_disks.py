@@ -14,6 +14,7 @@ from reviewgen.cli.streams import describe_os_error
 from tests.unit.fakes import TEXTS
 
 STDOUT = "standard output"
+FREE = "free some space in the temporary folder and in the cache (REVIEWGEN_CACHE, NUMBA_CACHE_DIR)."
 
 
 @pytest.mark.parametrize(
@@ -21,11 +22,11 @@ STDOUT = "standard output"
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "No space left on device: free some space in the temporary folder and in the cache (REVIEWGEN_CACHE, NUMBA_CACHE_DIR).",
+            f"No space left on device: {FREE}",
         ),
         (
             OSError(errno.EDQUOT, "Disk quota exceeded"),
-            "Disk quota exceeded: free some space in the temporary folder and in the cache (REVIEWGEN_CACHE, NUMBA_CACHE_DIR).",
+            f"Disk quota exceeded: {FREE}",
         ),
         (OSError(errno.ENOSPC, "No space left", "/a/b"), "/a/b cannot be read or written: No space left."),
         (OSError(errno.EACCES, "Permission denied", b"/a/\xff"), "/a/\udcff cannot be read or written: Permission denied."),
