@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections import Counter
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -89,6 +90,16 @@ def test_each_row_can_be_replayed(model, folder, tmp_path):
         assert (receipt["text"], receipt["number"], receipt["seed"]) == (row["text"], row["number"], row["seed"])
         assert receipt["settings"]["generation_config"]["conditions"].get("genre") == row["genre"]
         assert not replay(receipt, model).differences
+
+
+def test_a_text_of_a_number_beyond_those_of_a_call_can_be_replayed(model, tmp_path, monkeypatch):
+    """Text i of a table is that of the random stream of (seed, i), however large i is."""
+    reviewgen.generate_dataset(model, 2, out=tmp_path / "t", seed=9, columns=True, **SHORT)
+    receipts = [json.loads(row["receipt"]) for row in rows_of(tmp_path / "t")]
+    far, seeds, default_rng = 12_345_678_901, [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or default_rng((9, 1)))
+    assert replay(receipts[0] | {"number": far, "text": receipts[1]["text"]}, model).is_equal
+    assert seeds == [(9, far)]
 
 
 def test_unique_texts_are_the_first_distinct_ones_of_generate(model, tmp_path):

@@ -195,14 +195,39 @@ def test_a_table_that_another_process_has_just_completed(model, tmp_path, monkey
         ({"format": 99}, "is not a manifest"),
         ({"texts": "x"}, "is not a manifest"),
         ({"summary": 5}, "is not a manifest"),
+        ({"texts": -5}, "is not a manifest"),
+        ({"texts": True}, "is not a manifest"),
+        ({"files": {"train-00000-of-00001.jsonl": {"size": -1}}}, "is not a manifest"),
+        ({"job": {"seed": None}}, "is not a manifest|was changed|differ"),
+        *(
+            ({"summary": {"seed": 1, "asked": 5, "drawn": 5, "repeats": 0, name: value}}, "was changed")
+            for name in ("asked", "repeats")
+            for value in (None, -1, 1.5, "5", True)
+        ),
     ],
 )
 def test_a_manifest_that_was_changed(change, problem, model, tmp_path):
     reviewgen.generate_dataset(model, 5, out=tmp_path / "t", seed=1, **SHORT)
     manifest = tmp_path / "t/manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
-    with pytest.raises((OutputExists, DataError), match=problem):
+    with pytest.raises((OutputExists, DataError, ConfigError), match=problem):
         reviewgen.generate_dataset(model, 5, out=tmp_path / "t", seed=1, **SHORT)
+
+
+@pytest.mark.parametrize("value", [None, -1, 1.5])
+def test_a_manifest_of_scores_whose_summary_was_changed(value, model, tmp_path):
+    """The bits of a character may be unknown, and no number of texts or characters is."""
+    file, manifest = tmp_path / "texts.txt", tmp_path / "s/manifest.json"
+    file.write_text("one text\nanother")
+    reviewgen.score_dataset(model, file, out=tmp_path / "s")
+    content = json.loads(manifest.read_text())
+    for name in content["summary"]:
+        manifest.write_text(json.dumps(content | {"summary": content["summary"] | {name: value}}))
+        if name == "bits_per_character" and value != -1:
+            assert reviewgen.score_dataset(model, file, out=tmp_path / "s").summary[name] == value
+        else:
+            with pytest.raises(DataError, match="was changed"):
+                reviewgen.score_dataset(model, file, out=tmp_path / "s")
 
 
 def test_a_complete_table_without_one_of_its_files(model, tmp_path):
