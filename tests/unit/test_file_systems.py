@@ -4,6 +4,7 @@ import contextlib
 import io
 import socket
 import threading
+import time
 
 import fsspec
 import pytest
@@ -126,6 +127,13 @@ def test_a_file_of_a_store_is_read_up_to_its_size(tmp_path, monkeypatch):
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.name == "new"]
 
 
+def test_limits_in_the_users_configuration_of_fsspec_come_first(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(fsspec.config.conf, "hostile", {"read_timeout": 120})
+    monkeypatch.setattr(NEVER, "wait", lambda _: time.sleep(1))  # longer than ours
+    assert file_systems.Remote("hostile://silent/json").is_file("silent/json")
+    assert caplog.messages == ["Waiting for hostile://silent/json ..."]
+
+
 def test_http_is_given_up_and_bounded(tmp_path, caplog):
     pytest.importorskip("aiohttp", reason="needs aiohttp: pip install 'reviewgen[s3]'")
     with server(b"") as silent, pytest.raises(DataError, match=r"has not answered for 0\.6 seconds"):
@@ -146,6 +154,6 @@ def test_the_users_configuration_of_fsspec_is_respected(monkeypatch):
             patch.setitem(fsspec.config.conf, scheme, {"client_kwargs": {"trust_env": True}, "block_size": 77})
             remote = file_systems.Remote("https://127.0.0.1/a")
             options = remote._system.client_kwargs
-            assert (options["trust_env"], options["timeout"].sock_read, remote._system.block_size) == (True, 0.6, 77)
+            assert (options["trust_env"], options["timeout"].sock_read, remote._system.block_size) == (True, 1.2, 77)
             patch.setitem(fsspec.config.conf, scheme, {"client_kwargs": {"timeout": mine}})
             assert file_systems.Remote("https://127.0.0.1/a")._system.client_kwargs["timeout"] == mine

@@ -21,7 +21,7 @@ ROWS = texts(60)
 @pytest.fixture(scope="module")
 def s3():
     """Start an S3 server, and return the variables that lead to it."""
-    server = pytest.importorskip("moto.server", reason="needs moto, 300 MB: pip install 'reviewgen[test-s3]'")
+    server = pytest.importorskip("moto.server", reason="needs moto: pip install 'reviewgen[test-s3]'")
     pytest.importorskip("s3fs", reason="needs s3fs: pip install 'reviewgen[s3]'")
     running = server.ThreadedMotoServer(port=0)
     running.start()

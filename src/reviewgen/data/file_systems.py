@@ -1,7 +1,7 @@
 """File systems behind URLs, by fsspec: every call of one is made here, so that none waits in silence, and few without an end.
 
 A call runs in a thread of its own. A warning says what is waited for, and what should be answered at once is given up after a
-time. Transfers end by the limits of each file system: s3fs and huggingface_hub have their own, and that of http is set here.
+time, as is a transfer by http of which nothing arrives. Other transfers have the limits of s3fs, huggingface_hub and the like.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from reviewgen.scratch import temporary_folder
 
 __all__ = ["Remote", "open_url"]
 
-_SECONDS = 30.0  # until an answer; of http, also without any data
+_SECONDS = 30.0  # until an answer; by http also until the next bytes
 _LISTING_SECONDS = 600.0  # until a list of files, which may take thousands of answers
 _NOTE_SECONDS = 5.0  # until a warning says what is waited for
 _POLL_SECONDS = 0.2  # between two of them an interrupt is handled
@@ -46,9 +46,8 @@ def open_url(url: str) -> Iterator["Remote"]:
     except ImportError as error:
         raise DataError(f"{url} needs a package for {url.partition('://')[0]}: {error}.") from None
     except Exception as error:
-        if isinstance(error, TimeoutError) and error.errno is None:  # of a client, not of the operating system
-            raise _silence(url, _SECONDS) from None
-        reason = shortened(first_line(error), 200)
+        is_late = isinstance(error, TimeoutError) and error.errno is None  # by the limits of a client
+        reason = "it did not answer in time" if is_late else shortened(first_line(error), 200)
         raise DataError(f"{url} cannot be reached: {reason}. Check the address, the network and your credentials.") from None
 
 
@@ -68,26 +67,30 @@ class Remote:
             guard_client()
         system, path = url_to_fs(url, **(_http_options() if self._scheme in _HTTP else {}))
         self._system, self.path = system, str(path)
+        self._seconds = math.inf if _has_limits(system) else _SECONDS
         self._is_noted = False
 
     def is_file(self, name: str) -> bool:
         """Return whether there is a file of that name."""
-        return bool(self._call(_SECONDS, self._system.isfile, name))
+        return bool(self._call(self._seconds, self._system.isfile, name))
 
     def is_folder(self, name: str) -> bool:
         """Return whether there is a folder of that name."""
-        return bool(self._call(_SECONDS, self._system.isdir, name))
+        return bool(self._call(self._seconds, self._system.isdir, name))
 
     def glob(self, pattern: str) -> list[str]:
         """Return the sorted names that match a glob."""
-        return sorted(self._call(_LISTING_SECONDS, self._system.glob, pattern))
+        return sorted(self._call(max(self._seconds, _LISTING_SECONDS), self._system.glob, pattern))
 
     def entries(self) -> list[str]:
         """Return the sorted names of files and folders at the path, without folders; its own name if it is a file."""
         self._system.invalidate_cache()
-        if not self._call(_SECONDS, self._system.exists, self.path):
+        if not self._call(self._seconds, self._system.exists, self.path):
             return []
-        names = [name.rstrip("/") for name in self._call(_LISTING_SECONDS, self._system.ls, self.path, detail=False)]
+        names = [
+            name.rstrip("/")
+            for name in self._call(max(self._seconds, _LISTING_SECONDS), self._system.ls, self.path, detail=False)
+        ]
         if self.path.rstrip("/") in names and not self.is_file(self.path):
             names.remove(self.path.rstrip("/"))  # S3 has empty objects as folders
         return sorted(name.rpartition("/")[2] for name in names)
@@ -104,7 +107,8 @@ class Remote:
             with _Counted(file, progress) as stream:
                 self._call(math.inf, self._system.get_file, name, stream, progress=progress)
         else:
-            self._call(math.inf, self._system.get_file, name, str(file), callback=_callback(progress), progress=progress)
+            seconds = self._seconds if self._scheme in _HTTP else math.inf  # others may tell of pieces of 50 MB only
+            self._call(seconds, self._system.get_file, name, str(file), callback=_callback(progress), progress=progress)
         progress.set(file.stat().st_size)  # of file systems that tell nothing before
 
     def read(self, name: str, max_bytes: int) -> bytes:
@@ -121,7 +125,7 @@ class Remote:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file."""
         self._make_folder_of(name)
-        self._call(_SECONDS, self._system.pipe_file, name, content)
+        self._call(self._seconds, self._system.pipe_file, name, content)
 
     def send(self, file: Path, name: str) -> None:
         """Copy a file of this machine to a name."""
@@ -130,7 +134,7 @@ class Remote:
         self._call(math.inf, self._system.put_file, str(file), name, callback=_callback(progress), progress=progress)
 
     def _make_folder_of(self, name: str) -> None:
-        self._call(_SECONDS, self._system.makedirs, name.rpartition("/")[0], exist_ok=True)
+        self._call(self._seconds, self._system.makedirs, name.rpartition("/")[0], exist_ok=True)
 
     def _call(self, seconds: float, function: Any, *args: Any, progress: "_Progress | None" = None, **options: Any) -> Any:
         """Return what a function of the file system returns, for which it has a number of seconds since the last progress."""
@@ -139,7 +143,8 @@ class Remote:
             while not wait([call], _POLL_SECONDS).done:
                 silent = time.monotonic() - progress.at
                 if silent > seconds:
-                    raise _silence(self.url, seconds)
+                    problem = f"has not answered for {seconds:g} seconds"
+                    raise DataError(f"{self.url} {problem}. Check the address and the network, and try again.")
                 if silent > _NOTE_SECONDS and not self._is_noted:
                     self._is_noted = True
                     _logger.warning("Waiting for %s ...", self.url)
@@ -212,16 +217,21 @@ def _start(function: Callable[[], Any]) -> "Future[Any]":
     return future
 
 
-def _silence(url: str, seconds: float) -> DataError:
-    return DataError(f"{url} has not answered for {seconds:g} seconds. Check the address and the network, and try again.")
+def _has_limits(system: Any) -> bool:
+    """Return whether the user has configured limits of time for a file system of fsspec."""
+    from fsspec.config import conf
+
+    schemes = [system.protocol] if isinstance(system.protocol, str) else system.protocol
+    return any("timeout" in repr(conf.get(scheme)) for scheme in schemes)
 
 
 def _http_options() -> dict[str, Any]:
-    """Return the limits of http, unless the user has configured others for fsspec; those of aiohttp end any transfer in 300 s."""
+    """Return limits of http, unless the user has configured others; by itself, aiohttp ends any transfer after 300 s."""
     from fsspec.config import conf
 
     if importlib.util.find_spec("aiohttp") is None:
         return {}  # fsspec says what to install
     http, https = (conf.get(scheme, {}).get("client_kwargs", {}) for scheme in _HTTP)
-    timeout = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_connect=_SECONDS, sock_read=_SECONDS)
+    limit = 2 * _SECONDS  # it ends what is not waited for any more
+    timeout = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_connect=limit, sock_read=limit)
     return {"client_kwargs": {"timeout": timeout, **http, **https}}
