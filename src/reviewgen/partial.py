@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,11 +144,7 @@ class PartialFolder:
         """Return whether a result is there as it was written; one that was damaged later is removed, to be made again."""
         if not os.path.lexists(path):
             return False
-        try:
-            expected = self._checksum_file(path).read_text(encoding="ascii")
-        except (OSError, ValueError):  # lost when the power failed, or damaged itself
-            expected = ""
-        if expected == checksum(path):
+        if self._read_checksum(path) == checksum(path):
             return True
         _logger.warning("%s was damaged after it had been written, and is made again.", path)
         remove_entry(path)
@@ -187,9 +184,18 @@ class PartialFolder:
         def write_with_checksum(scratch: Path) -> None:
             write(scratch)
             # Not forced to disk: a result whose checksum is lost when the power fails is made again.
-            self._checksum_file(path).write_text(checksum(scratch), encoding="ascii")
+            remove_entry(file := self._checksum_file(path))  # it may be a link by now
+            file.write_text(checksum(scratch), encoding="ascii")
 
         write_new(path, write_with_checksum, later)
+
+    def _read_checksum(self, path: Path) -> str | None:
+        """Return the checksum of a result as it was written; None if it was lost when the power failed, or damaged itself."""
+        file = self._checksum_file(path)
+        try:
+            return file.read_text(encoding="ascii") if stat.S_ISREG(file.lstat().st_mode) else None  # a pipe would not end
+        except (OSError, ValueError):
+            return None
 
     def _checksum_file(self, path: Path) -> Path:
         return self.place(_CHECKSUMS, ".".join(path.relative_to(self.folder).parts))

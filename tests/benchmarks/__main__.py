@@ -16,6 +16,7 @@ NAMES = (
         "novelty",
         "decoding",
         "cold_start",
+        "load_digests",
         "training_speed",
         "speedrun",
         "quality_2018",

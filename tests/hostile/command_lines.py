@@ -18,115 +18,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.hostile.command_bases import BASES, ENVIRONMENT, IMPORTED, NOT_TRIED_AS_THEY_STAND
 from tests.hostile.frame import Fuzzer, Outcome
 from tests.hostile.odd_files import ODD_FILES, write_odd_files
 from tests.hostile.values import WORDS
+from tests.loopback_hub import TOKEN, LoopbackHub
 
 __all__ = ["FUZZER", "CommandLines"]
 
 LIMIT, SECONDS = 500, 20.0
 STATUSES = (0, 1, 2, 130)
+MADE = {"n": "train", "g": "train gru", "c": "train conditions", "s": "prepare"}
+"""What the cases use, and the command lines that make it."""
+
 TEXTS = "".join(
     f"The {noun} was {kind} number {i}.\n" for noun in ("food", "band") for kind in ("good", "bad") for i in range(12)
 )
-ARGUMENTS = [word for word in WORDS if "\x00" not in word and "\ud800" not in word] + ["\udcff", "--", "-", "--json", "-h"]
-BASES = {
-    "train": "train ngram-char --data texts.txt --out new --steps 1",
-    "train gru": "train gru-char --data texts.txt --out new --steps 1 --set model.hidden_size=8",
-    "train from": "train --from MODEL --data texts.txt --out new --steps 1",
-    "prepare": "prepare texts.txt --preset gru-char --out new",
-    "settings": "settings gru-char",
-    "plot": "plot NET --out a.svg",
-    "sweep": "sweep ngram-char --data texts.txt --set model.order=2,3 --steps 1",
-    "tune": "tune ngram-char --data texts.txt --trials 1 --steps 1",
-    "tune-sampling": "tune-sampling MODEL --data texts.txt --texts 20",
-    "blend": "blend MODEL MODEL --out new",
-    "compare": "compare MODEL --data texts.txt",
-    "generate": "generate MODEL --max-new-tokens 5",
-    "generate file": "generate NET -n 2 --max-new-tokens 5 --out o.jsonl --receipt r.jsonl",
-    "replay": "replay RECEIPTS",
-    "play": "play MODEL",
-    "graph": "graph NET g.svg",
-    "evaluate": "evaluate MODEL --data texts.txt",
-    "score": "score NET --text food",
-    "novelty": "novelty MODEL --text food",
-    "explain": "explain NET",
-    "export": "export NET --html p.html",
-    "push": "push MODEL ana/m --license mit",
-    "pull": "pull ana/m",
-    "serve": "serve MODEL --port 0",
-    "demo": "demo MODEL --port 0 --no-browser",
-    "list": "list",
-    "plugin new": "plugin new mingru --model",
-    "plugin check": "plugin check nothing",
-}
-"""Command lines that work (push and pull without a network do not); MODEL, NET and RECEIPTS stand for paths."""
-
-IMPORTED = [
-    *(
-        "torch",
-        "numba",
-        "pandas",
-        "pyarrow",
-        "huggingface_hub",
-        "datasets",
-        "accelerate",
-        "optuna",
-        "matplotlib.pyplot",
-        "jinja2",
-    ),
-    *(
-        "reviewgen.api",
-        "reviewgen.runs.fit",
-        "reviewgen.preparation.prepare",
-        "reviewgen.comparison.measuring",
-        "reviewgen.explanation.explaining",
-    ),
-    *(
-        "reviewgen.search.tune",
-        "reviewgen.search.sweep",
-        "reviewgen.receipts",
-        "reviewgen.graphs.draw",
-        "reviewgen.serving.server",
-    ),
-    *(
-        "reviewgen.data.corpus",
-        "reviewgen.hub.publish",
-        "reviewgen.hub.pull",
-        "reviewgen_ngram.model",
-        "reviewgen_recurrent.network",
-    ),
-    "reviewgen.export",
-]
-"""What the children would import otherwise, each on its own."""
-
-ENVIRONMENT = [
-    *(
-        ("COLUMNS", "abc"),
-        ("COLUMNS", "0"),
-        ("COLUMNS", "1"),
-        ("TERM", ""),
-        ("TERM", "dumb"),
-        ("NO_COLOR", "1"),
-        ("FORCE_COLOR", "1"),
-    ),
-    *(
-        ("HOME", ""),
-        ("HOME", "/dev/null/none"),
-        ("TMPDIR", "/dev/null/none"),
-        ("LANG", "C"),
-        ("LC_ALL", "xx_YY"),
-        ("TZ", "nowhere"),
-    ),
-    *(("REVIEWGEN_CACHE", "/dev/null"), ("REVIEWGEN_CACHE", ""), ("REVIEWGEN_WORKERS", "abc"), ("REVIEWGEN_WORKERS", "-1")),
-    *(
-        ("HF_TOKEN", "a b"),
-        ("HF_HOME", "/dev/null"),
-        ("HF_ENDPOINT", "nonsense"),
-        ("OMP_NUM_THREADS", "abc"),
-        ("PYTHONIOENCODING", "ascii"),
-    ),
-    *(("NUMBA_CACHE_DIR", "/dev/null"), ("PYTHONUNBUFFERED", "1"), ("CUDA_VISIBLE_DEVICES", "99"), ("TTY_COMPATIBLE", "1")),
+ARGUMENTS = [word for word in WORDS if "\x00" not in word and "\ud800" not in word] + [
+    *("\udcff", "--", "-", "--json", "-h", "jsonl", "parquet", "[/x]", "[/x]/y", "memory://a", "file:///dev/null/x", "memory:"),
 ]
 
 
@@ -136,22 +45,24 @@ class CommandLines:
     name = "command_lines"
 
     def prepare(self, folder: Path) -> None:
-        """Train two small models in a child, then import what the cases need."""
+        """Start a Hub, import what the cases need, then train three small models and prepare a store in children."""
         self.folder = folder
-        os.environ |= {
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_OFFLINE": "1",
-            "REVIEWGEN_CACHE": str(folder / "cache"),
-            "OMP_NUM_THREADS": "1",
-        }
-        (folder / "texts.txt").write_text(TEXTS, encoding="utf-8")
+        self.hub = LoopbackHub({})
+        self.hub.__enter__()
+        own = {"REVIEWGEN_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+        environment = self.hub.environment(folder / "home", TOKEN) | own
+        os.environ.clear()
+        os.environ.update(environment)
+        _write_inputs(folder)
         for module in IMPORTED:
             importlib.import_module(module)
         self.options = _list_options()
         receipts = "generate n --receipt receipts.jsonl --max-new-tokens 5"
-        for line in (BASES["train"].replace("new", "n"), BASES["train gru"].replace("new", "g"), receipts):
+        lines = {name: BASES[base].replace(" new", f" {name}") for name, base in MADE.items()}
+        for line in (*lines.values(), receipts):
             status, said = self._forked(line.split(), folder, {}, seconds=300)
             assert status == 0, said
+        self.files = {file.name: file.read_bytes() for file in (folder / "n").iterdir()}
 
     def run(self, seed: int) -> Outcome:
         """Run one command line."""
@@ -159,27 +70,40 @@ class CommandLines:
         place = self.folder / "place"
         place.mkdir()
         try:
-            (place / "texts.txt").write_text(TEXTS, encoding="utf-8")
+            _write_inputs(place)
+            self.hub.repositories = LoopbackHub({("model", "bob/m"): {"main": self.files}}).repositories
             write_odd_files(place, self.folder / "n", self.folder / "receipts.jsonl")
-            words = self._command_line(rng)
-            streams = self._streams(rng)
-            variable = rng.choice(ENVIRONMENT) if rng.random() < 0.15 else None
+            name = rng.choice(sorted(BASES))
+            works = name not in NOT_TRIED_AS_THEY_STAND and rng.random() < 0.03  # as it stands
+            words = self._base(name) if works else self._command_line(rng, name)
+            streams = {} if works else self._streams(rng)
+            variable = rng.choice(ENVIRONMENT) if not works and rng.random() < 0.15 else None
             is_real = rng.random() < (0.5 if variable else 0.04)
             run = self._started if is_real else self._forked
             began = time.monotonic()
             status, said = run(words, place, streams, dict([variable] if variable else []))
+            if works and status != 0:
+                return Outcome("failed", f"{name}, as it stands", f"status {status}\n{said[-2000:]}")
             case = " ".join(_quote(word) for word in words) + "".join(f" {key}:{value}" for key, value in streams.items())
             return _judge(case + (f" {variable}" if variable else ""), status, said, streams, time.monotonic() - began)
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            for left in (place, self.folder / "home"):
+                shutil.rmtree(left, ignore_errors=True)
+            self.hub.uploads.clear()
+            self.hub.requests.clear()
 
     def close(self) -> None:
-        """Nothing runs on."""
+        """Stop the Hub."""
+        self.hub.__exit__(None, None, None)
 
-    def _command_line(self, rng: random.Random) -> list[str]:
-        name = rng.choice(sorted(BASES))
-        paths = {"MODEL": str(self.folder / "n"), "NET": str(self.folder / "g"), "RECEIPTS": str(self.folder / "receipts.jsonl")}
-        words = [paths.get(word, word) for word in BASES[name].split()]
+    def _base(self, name: str) -> list[str]:
+        names = {"MODEL": "n", "NET": "g", "STARS": "c", "STORE": "s", "RECEIPTS": "receipts.jsonl"}
+        paths = {word: str(self.folder / own) for word, own in names.items()}
+        url = (self.folder / "place").as_uri()
+        return [paths.get(word, word).replace("PLACE_URL", url) for word in BASES[name].split()]
+
+    def _command_line(self, rng: random.Random, name: str) -> list[str]:
+        words = self._base(name)
         first = 2 if name.startswith("plugin") else 1
         for _ in range(rng.choice([1, 1, 2])):
             kind = rng.random()
@@ -234,6 +158,14 @@ class CommandLines:
             preexec_fn=lambda: _redirect(streams, self.folder, is_python=False),
         )
         return _wait(process.pid, SECONDS), _said(self.folder)
+
+
+def _write_inputs(folder: Path) -> None:
+    """Write what the commands that work read."""
+    (folder / "texts.txt").write_text(TEXTS, encoding="utf-8")
+    rows = "".join(f"{number % 5 + 1},{text}\n" for number, text in enumerate(TEXTS.splitlines()))
+    (folder / "rows.csv").write_text(f"stars,text\n{rows}", encoding="utf-8")
+    (folder / "schema.json").write_text('{"stars": {"1": 1, "5": 3}}', encoding="utf-8")
 
 
 def _main(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Processes that are killed, at any moment, while they train, save, write texts to a file or publish.
+"""Processes that are killed, at any moment, while they train, save, write texts, score them, prepare a store or publish.
 
 Each case forks this process, which has imported everything, and kills the child after a part of the time that its work takes.
 Afterwards a saved folder is the old or the new one and whole, and the same command, run again, completes with the result of an
@@ -6,6 +6,7 @@ undisturbed run and leaves nothing lying about.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import reviewgen
 from reviewgen import scratch, storage
 from reviewgen.errors import OutputExists, ReviewgenError
 from tests.hostile.frame import Outcome
+from tests.hostile.working import contents, make_jobs
 from tests.unit.fakes import NGRAM, TEXTS, train_tiny
 
 __all__ = ["FUZZER", "Kills"]
@@ -50,12 +53,14 @@ class Kills:
         self.digests = {name: reviewgen.load(folder / name).digest for name in ("old", "new")}
         self.models = {name: reviewgen.load(folder / name) for name in ("old", "new")}
         _ = self.models["new"].bundle.model  # built here once, not in each child
+        self.jobs = make_jobs(folder)
         self.kinds: dict[str, Callable[[Path], None]] = {
             "save": self.save,
             "save without exchange": self.save_by_renames,
             "train": self.train,
             "generate": self.generate,
             "push": self.push,
+            **{f"write {job}": partial(self.write, job) for job in self.jobs},
         }
         self.results, self.seconds = {}, {}
         for kind, work in self.kinds.items():
@@ -116,6 +121,11 @@ class Kills:
         settings = {"num_return_sequences": TEXTS_IN_FILE, "max_new_tokens": 30, "novelty": None}
         write_file(self.models["old"], "./old", "the ", settings, 5, place / "t.jsonl", place / "r.jsonl")
 
+    def write(self, job: str, place: Path) -> None:
+        """Prepare a store, or write a table; be content where it is complete."""
+        with contextlib.suppress(OutputExists):
+            self.jobs[job](place / job, lambda *_: None)
+
     def push(self, place: Path) -> None:
         """Check and copy a model for the Hub, up to the upload."""
         from reviewgen.hub import publish
@@ -137,12 +147,14 @@ class Kills:
         return place
 
     def check(self, kind: str, place: Path) -> None:
-        """Raise unless the folder of a model is the old or the new one, or, where there was none, is missing or whole."""
+        """Raise unless the folder of a model is the old or the new one; or, where there was none, what is there is whole."""
         if kind.startswith("save"):
             digest = reviewgen.load(place / "m").digest
             assert digest in self.digests.values(), "neither the old nor the new model"
         elif kind == "train" and (place / "m").exists():
             assert reviewgen.load(place / "m").digest == self.results["train"][1]
+        for job in self.jobs:
+            assert not (place / job).exists() or digests(place / job) == self.results[kind][3], f"{job} is not whole"
 
     def result(self, place: Path) -> tuple[Any, ...]:
         """Return what lies in the folder, in the folder of temporary files and in the cache, and what it contains."""
@@ -152,7 +164,7 @@ class Kills:
         digest = reviewgen.load(place / "m").digest if (place / "m").exists() else None
         lines = [json.loads(line) for file in sorted(place.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
         texts = tuple(json.dumps({key: value for key, value in line.items() if key != "seconds"}) for line in lines)
-        return names + litter, digest, texts
+        return names + litter, digest, texts, {name: file for job in self.jobs for name, file in digests(place / job).items()}
 
     @property
     def log(self) -> Path:
@@ -198,6 +210,13 @@ class Kills:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def digests(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a store or table, or of a table of one file; nothing if it is not there."""
+    if not path.exists():
+        return {}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in contents(path).items()}
 
 
 FUZZER = Kills()

@@ -185,3 +185,17 @@ def test_arrays_that_are_no_files(name, content, tmp_path):
     (folder / "store.json").write_text(json.dumps(facts), encoding="utf-8")
     with pytest.raises(DataError, match="it has no train"):
         StoreFolder.read(folder).splits()
+
+
+def test_a_changed_tokenizer_or_index_is_noticed(tmp_path):
+    """Where the size is as before, the digest says so; ``store.json`` has both."""
+    folder = tmp_path / "store"
+    reviewgen.prepare([f"a review, number {number}" for number in range(60)], preset="gru-char", out=folder)
+    for name in ("tokenizer/characters.json", "novelty.safetensors"):
+        file = folder / name
+        before = file.read_bytes()
+        file.write_bytes(before[:-20] + before[-20:].swapcase()[::-1])
+        with pytest.raises(DataError, match=f"{file.name} has changed since it was prepared. Prepare it again."):
+            reviewgen.train("gru-char", folder, steps=1, progress=False)
+        file.write_bytes(before)
+    assert reviewgen.train("ngram-char", folder, progress=False).training["data"]["reviews"]["train"]

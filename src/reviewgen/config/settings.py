@@ -275,7 +275,7 @@ def _is_finite(value: float) -> bool:
 def _has_type(value: Any, option: Any) -> bool:
     """Return whether a value has a type of a union; a bool is not a number, an int is a float."""
     if get_origin(option) is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in get_args(option))
+        return any(type(value) is type(choice) and value == choice for choice in get_args(option))
     if get_origin(option) is tuple:
         return isinstance(value, tuple) and all(_has_type(part, _unpack(get_args(option)[0])[0]) for part in value)
     if get_origin(option) is dict:

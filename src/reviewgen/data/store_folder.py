@@ -83,6 +83,17 @@ class StoreFolder:
         except FileNotFoundError:  # it is being removed
             raise self._damaged("a file of it is missing") from None
 
+    def check_digests(self) -> None:
+        """Raise unless the tokenizer and the index have their digests. Those of the shards are left out, which may be large.
+
+        Raises:
+            DataError: One differs.
+        """
+        shards = tuple(f"{name}/" for name in self.content["shards"])
+        for name, facts in self.content["files"].items():
+            if not name.startswith(shards) and digest_file(self.folder / name)["sha256"] != facts["sha256"]:
+                raise self._damaged(f"{name} has changed since it was prepared")
+
     def check_splits(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
         """Raise unless the ids of a prepared store are in its vocabulary, which takes a pass over them.
 

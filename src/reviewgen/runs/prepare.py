@@ -108,6 +108,7 @@ class ReadCorpus:
 
 def _open_store(plan: TrainingPlan, store: StoreFolder, conditions: Conditions) -> tuple[Tokenizer, Mapping[str, TokenStore]]:
     """Return the tokenizer and the tokens of a prepared store."""
+    store.check_digests()
     tokenizer: Tokenizer = plan.parts.tokenizer_class.load(store.folder / "tokenizer")
     splits = store.splits()
     store.check_splits(splits, conditions.with_ids_from(tokenizer.vocab_size))

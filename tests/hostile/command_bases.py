@@ -1,0 +1,126 @@
+"""What the fuzzer of command lines begins with: commands that work, what is imported before them, and environment variables."""
+
+__all__ = ["BASES", "ENVIRONMENT", "IMPORTED", "NOT_TRIED_AS_THEY_STAND"]
+
+BASES = {
+    "train": "train ngram-char --data texts.txt --out new --steps 1",
+    "train gru": "train gru-char --data texts.txt --out new --steps 1 --set model.hidden_size=8",
+    "train conditions": "train ngram-char --data rows.csv --condition stars --out new --steps 1",
+    "train from": "train --from NET --data texts.txt --out new --steps 1",
+    "train from a store": "train gru-char --data STORE --out new --steps 1 --set model.hidden_size=8",
+    "prepare": "prepare texts.txt --preset gru-char --out new",
+    "prepare conditions": "prepare rows.csv --preset gru-char --out new --condition stars --decontaminate 30",
+    "prepare to a URL": "prepare texts.txt --preset gru-char --out PLACE_URL/new",
+    "prepare to memory": "prepare texts.txt --preset gru-char --out memory://new",
+    "settings": "settings gru-char",
+    "plot": "plot NET --out a.svg",
+    "sweep": "sweep ngram-char --data texts.txt --set model.order=2,3 --steps 1",
+    "tune": "tune ngram-char --data texts.txt --trials 1 --steps 1",
+    "tune-sampling": "tune-sampling MODEL --data texts.txt --texts 20",
+    "blend": "blend MODEL MODEL --out new",
+    "compare": "compare MODEL --data texts.txt",
+    "generate": "generate MODEL --max-new-tokens 5",
+    "generate file": "generate NET -n 2 --max-new-tokens 5 --out o.jsonl --receipt r.jsonl",
+    "generate jsonl": "generate NET -n 3 --max-new-tokens 5 --format jsonl --columns --out new",
+    "generate parquet": "generate MODEL -n 6 --max-new-tokens 5 --format parquet --unique --shard-texts 2 --out new",
+    "generate by a schema": "generate STARS -n 3 --max-new-tokens 5 --schema schema.json --columns --out new",
+    "replay": "replay RECEIPTS",
+    "play": "play MODEL",
+    "graph": "graph NET --out g.svg",
+    "evaluate": "evaluate MODEL --data texts.txt",
+    "score": "score NET --text food",
+    "score a table": "score NET --data texts.txt --out new",
+    "score a file": "score MODEL --data texts.txt --out new.parquet",
+    "novelty": "novelty MODEL --text food",
+    "novelty of a table": "novelty MODEL --data texts.txt --out new.jsonl",
+    "explain": "explain NET",
+    "export": "export NET --html p.html",
+    "export onnx": "export NET --onnx new",
+    "export transformers": "export NET --transformers new",
+    "push space": "push MODEL ana/m --license mit --allow copies --space",
+    "push": "push MODEL ana/m --license mit --allow copies",
+    "pull": "pull bob/m --out new",
+    "serve": "serve MODEL --port 0",
+    "demo": "demo MODEL --port 0 --no-browser",
+    "list": "list",
+    "plugin new": "plugin new mingru --model",
+    "plugin check": "plugin check nothing",
+}
+"""Command lines that work, push and pull with the Hub on this machine; words in capitals stand for paths."""
+
+IMPORTED = [
+    *(
+        "torch",
+        "numba",
+        "pandas",
+        "pyarrow",
+        "huggingface_hub",
+        "datasets",
+        "accelerate",
+        "optuna",
+        "matplotlib.pyplot",
+        "jinja2",
+    ),
+    *(
+        "reviewgen.api",
+        "reviewgen.runs.fit",
+        "reviewgen.preparation.prepare",
+        "reviewgen.comparison.measuring",
+        "reviewgen.explanation.explaining",
+    ),
+    *(
+        "reviewgen.search.tune",
+        "reviewgen.search.sweep",
+        "reviewgen.receipts",
+        "reviewgen.graphs.draw",
+        "reviewgen.serving.server",
+    ),
+    *(
+        "reviewgen.data.corpus",
+        "reviewgen.hub.publish",
+        "reviewgen.hub.pull",
+        "reviewgen_ngram.model",
+        "reviewgen_recurrent.network",
+    ),
+    "reviewgen.export.html",
+    "reviewgen.writing.generating",
+    "reviewgen.writing.judging",
+    "torch.onnx",
+    "onnxscript",
+    "onnxruntime",
+    "fsspec.implementations.local",
+]
+"""What the children would import otherwise, each on its own."""
+
+NOT_TRIED_AS_THEY_STAND = ("serve", "demo", "plugin check", "export onnx")
+"""They do not end by themselves, end with status 1 as there is no such plugin, or need nearly the time of a case."""
+
+ENVIRONMENT = [
+    *(
+        ("COLUMNS", "abc"),
+        ("COLUMNS", "0"),
+        ("COLUMNS", "1"),
+        ("TERM", ""),
+        ("TERM", "dumb"),
+        ("NO_COLOR", "1"),
+        ("FORCE_COLOR", "1"),
+    ),
+    *(
+        ("HOME", ""),
+        ("HOME", "/dev/null/none"),
+        ("TMPDIR", "/dev/null/none"),
+        ("LANG", "C"),
+        ("LC_ALL", "xx_YY"),
+        ("TZ", "nowhere"),
+    ),
+    *(("REVIEWGEN_CACHE", "/dev/null"), ("REVIEWGEN_CACHE", ""), ("REVIEWGEN_WORKERS", "abc"), ("REVIEWGEN_WORKERS", "-1")),
+    *(
+        ("HF_TOKEN", "a b"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("HF_HOME", "/dev/null"),
+        ("HF_ENDPOINT", "nonsense"),
+        ("OMP_NUM_THREADS", "abc"),
+        ("PYTHONIOENCODING", "ascii"),
+    ),
+    *(("NUMBA_CACHE_DIR", "/dev/null"), ("PYTHONUNBUFFERED", "1"), ("CUDA_VISIBLE_DEVICES", "99"), ("TTY_COMPATIBLE", "1")),
+]
