@@ -1,4 +1,4 @@
-"""Processes that are killed, at any moment, while they train, save, write texts to a file or publish.
+"""Processes that are killed, at any moment, while they train, save, write texts, prepare a store or publish.
 
 Each case forks this process, which has imported everything, and kills the child after a part of the time that its work takes.
 Afterwards a saved folder is the old or the new one and whole, and the same command, run again, completes with the result of an
@@ -23,6 +23,7 @@ import torch
 
 import reviewgen
 from reviewgen import scratch, storage
+from reviewgen.checksums import checksum
 from reviewgen.errors import OutputExists, ReviewgenError
 from tests.hostile.frame import Outcome
 from tests.unit.fakes import NGRAM, TEXTS, train_tiny
@@ -56,7 +57,10 @@ class Kills:
             "train": self.train,
             "generate": self.generate,
             "push": self.push,
+            "table": self.table,
+            "store": self.store,
         }
+        (folder / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
         self.results, self.seconds = {}, {}
         for kind, work in self.kinds.items():
             place = self.place(kind)
@@ -126,6 +130,15 @@ class Kills:
         model = reviewgen.load(self.root / "old")
         model.push_to_hub("ana/m", license="mit", allow=["copies", "text", "email", "phone", "url", "handle"])
 
+    def table(self, place: Path) -> None:
+        """Generate a folder of shards."""
+        reviewgen.generate_dataset(self.models["old"], TEXTS_IN_FILE, out=place / "t", seed=1, shard_texts=30, max_new_tokens=30)
+
+    def store(self, place: Path) -> None:
+        """Prepare a token store, and be content where there is one."""
+        with contextlib.suppress(OutputExists):
+            reviewgen.prepare(str(self.root / "texts.txt"), preset="ngram-char", out=place / "s")
+
     # The judgement.
 
     def place(self, kind: str) -> Path:
@@ -152,7 +165,8 @@ class Kills:
         digest = reviewgen.load(place / "m").digest if (place / "m").exists() else None
         lines = [json.loads(line) for file in sorted(place.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
         texts = tuple(json.dumps({key: value for key, value in line.items() if key != "seconds"}) for line in lines)
-        return names + litter, digest, texts
+        files = [file for name in ("t", "s") for file in sorted((place / name).rglob("*")) if file.is_file()]
+        return names + litter, digest, texts, [(str(file.relative_to(place)), checksum(file)) for file in files]
 
     @property
     def log(self) -> Path:
