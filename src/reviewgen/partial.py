@@ -206,9 +206,11 @@ class PartialFolder:
         Raises:
             OutputExists: It is a link, a file or another user's, or has something in it that no job has put there.
         """
-        if not os.path.lexists(self.folder):
-            return
-        if problem := self._find_foreign():
+        problem = None
+        with contextlib.suppress(FileNotFoundError):  # it is not there, or its holder removes it just now
+            if os.path.lexists(self.folder):
+                problem = self._find_foreign()
+        if problem is not None:
             raise OutputExists(f"{self.folder}, where work in progress is kept, {problem}: remove that, or give another --out.")
 
     def _find_foreign(self) -> str | None:
