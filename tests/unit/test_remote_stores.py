@@ -170,9 +170,12 @@ def test_an_upload_goes_on_after_an_interruption(bucket, local, monkeypatch):
     assert again.name == url and facts_of(one) == facts_of(two)
 
 
-def test_what_others_have_at_a_url_stays(bucket, local):
-    for name in ("novelty.safetensors", "shards/00000/train.uint16", "notes.txt"):
+def test_what_others_have_at_a_url_stays(bucket, local, tmp_path):
+    for name in ("novelty.safetensors", "shards/00000/train.uint16", "notes.txt", "file://"):
         url = f"{bucket}/{name.partition('.')[0].replace('/', '-')}"
+        if name == "file://":
+            (tmp_path / "mine").mkdir()
+            url, name = (tmp_path / "mine").as_uri(), "novelty.safetensors"
         put(f"{url}/{name}", b"mine")
         with pytest.raises(DataError, match=rf"has something else in it, {name.partition('/')[0]}\. Give another URL"):
             reviewgen.prepare(str(local.parent / "0.csv"), preset="gru-char", out=url)

@@ -80,17 +80,14 @@ class Remote:
 
     def glob(self, pattern: str) -> list[str]:
         """Return the sorted names that match a glob."""
-        return sorted(self._call(max(self._seconds, _LISTING_SECONDS), self._system.glob, pattern))
+        return sorted(self._list(self._system.glob, pattern))
 
     def entries(self) -> list[str]:
         """Return the sorted names of files and folders at the path, without folders; its own name if it is a file."""
         self._system.invalidate_cache()
         if not self._call(self._seconds, self._system.exists, self.path):
             return []
-        names = [
-            name.rstrip("/")
-            for name in self._call(max(self._seconds, _LISTING_SECONDS), self._system.ls, self.path, detail=False)
-        ]
+        names = [name.rstrip("/") for name in self._list(self._system.ls, self.path, detail=False)]
         if self.path.rstrip("/") in names and not self.is_file(self.path):
             names.remove(self.path.rstrip("/"))  # S3 has empty objects as folders
         return sorted(name.rpartition("/")[2] for name in names)
@@ -132,6 +129,9 @@ class Remote:
         self._make_folder_of(name)
         progress = _Progress(name)
         self._call(math.inf, self._system.put_file, str(file), name, callback=_callback(progress), progress=progress)
+
+    def _list(self, function: Any, *args: Any, **options: Any) -> list[str]:
+        return list(self._call(max(self._seconds, _LISTING_SECONDS), function, *args, **options))
 
     def _make_folder_of(self, name: str) -> None:
         self._call(self._seconds, self._system.makedirs, name.rpartition("/")[0], exist_ok=True)
