@@ -87,7 +87,7 @@ class Checkpoints:
                     f"{self.folder} is in use by another run{self._describe_holder()}. "
                     "Wait until it ends, or choose another output folder."
                 ) from None
-        self.close = weakref.finalize(self, _leave, self.folder, self._lock, is_new)
+        self.close: weakref.finalize[..., Checkpoints] = weakref.finalize(self, _leave, self.folder, self._lock, is_new)
 
     def adopt(self) -> None:
         """Take what is in the folder as this run's own, which the caller has found out: it may be replaced and removed."""
