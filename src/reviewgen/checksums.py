@@ -1,6 +1,7 @@
 """The checksum of a result on disk, which tells whether it was damaged since. It does not tell a forgery."""
 
 import hashlib
+import stat
 from pathlib import Path
 
 import xxhash
@@ -22,7 +23,7 @@ def checksum(path: Path) -> str:
 
 
 def _hash_file(file: Path) -> str:
-    if file.is_symlink():  # no result has one
-        return "link"
+    if not stat.S_ISREG(file.lstat().st_mode):  # no result has a link, and reading a pipe would not end
+        return "not a file"
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()

@@ -225,7 +225,7 @@ class PartialFolder:
         for path in (job, *(self.folder / kind for kind in self._kinds)):
             if path.is_symlink():
                 return f"has a link in it, {path.name}"
-            if path != job and path.exists() and not path.is_dir():
+            if path.exists() and not (path.is_file() if path == job else path.is_dir()):
                 return f"has something else in it, {path.name}"
         if is_foreign(self.folder / _LOCK):
             return f"has something else in it, {_LOCK}"

@@ -71,7 +71,7 @@ class Case:
 
 def request(body: bytes, head: str = "", path: str = PATH, method: str = "POST", key: str | None = KEY) -> bytes:
     """Return a request; ``head`` has further lines, each with its end."""
-    lines = f"{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    lines = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     lines += "Content-Type: application/json\r\n" if "content-type" not in head.lower() else ""
     lines += f"Authorization: Bearer {key}\r\n" if key is not None else ""
     lines += (
@@ -204,7 +204,7 @@ def odd_lines(chance: random.Random) -> Case:
         request(b"", path=path, method=chance.choice(METHODS)),
         request(b"", path=path, method="GET"),
         f"GET {path}\r\n\r\n".encode("latin-1"),
-        f"GET {path} HTTP/{chance.choice(['0.9', '1.0', '2.0', '3', '1.1.1', 'x'])}\r\nHost: a\r\n\r\n".encode("latin-1"),
+        f"GET {path} HTTP/{chance.choice(['0.9', '1.0', '2.0', '3', '1.1.1', 'x'])}\r\nHost: localhost\r\n\r\n".encode("latin-1"),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + noise,
         noise,
