@@ -253,6 +253,21 @@ def test_all_of_a_store_is_forced_to_disk_before_it_gets_its_name(tmp_path, smal
     assert (tmp_path / "store/store.json").exists()
 
 
+@pytest.mark.parametrize("place", ["thesis.txt", "shards/mine", "link"])
+def test_what_is_put_into_an_unfinished_store_is_not_published(place, tmp_path, monkeypatch):
+    source, options = make("csv", tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(job, "publish", lambda *_, **__: 1 / 0)
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    other = tmp_path / "store.partial/store" / place
+    other.symlink_to(tmp_path / "1.csv") if place == "link" else other.write_text("mine")
+    with pytest.raises(OutputExists, match="is not of the store that is made there"):
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    assert other.exists() and not (tmp_path / "store").exists()
+    other.unlink()
+    reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+
+
 def test_duplicates_across_parts_are_those_of_a_set(tmp_path, small_parts):
     rows = texts(300)
     (tmp_path / "a.txt").write_text("\n".join(rows), encoding="utf-8")

@@ -5,13 +5,13 @@ texts only a small sample is checked.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from reviewgen.protocols import Tokenizer
 
-__all__ = ["LostCharacters", "find_lost_characters"]
+__all__ = ["LostCharacters", "add_up_lost", "count_lost", "find_lost_characters", "sample_step"]
 
 _PROBE = "\ue0f1"  # private use
 _CHECKED, _CHECKED_CLOSELY = 100_000, 5_000_000  # characters at most: of a tokenizer that keeps the probe, and of others
@@ -63,16 +63,34 @@ def find_lost_characters(corpus: _Texts, tokenizer: Tokenizer, characters: int) 
         tokenizer: The trained tokenizer.
         characters: The number of characters of the corpus.
     """
+    step = sample_step(tokenizer, characters)
+    return add_up_lost([count_lost(corpus.every(step), tokenizer, step)])
+
+
+def sample_step(tokenizer: Tokenizer, characters: int) -> int:
+    """Return N where one in N texts of a corpus with a number of characters is checked."""
     limit = _CHECKED if tokenizer.decode(tokenizer.encode(_PROBE)) == _PROBE else _CHECKED_CLOSELY
-    step = -(-characters // limit) or 1
+    return -(-characters // limit) or 1
+
+
+def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCharacters:
+    """Return what a tokenizer loses of some texts, the sample of one in ``step``; possibly nothing."""
     lost, checked, example = 0, 0, ("", "")
-    for text in corpus.every(step):
+    for text in texts:
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
         if decoded != text:
             example = example if lost else _find_example(text, decoded)
             lost += max(1, (Counter(text) - Counter(decoded)).total())  # at least their order
-    return LostCharacters(lost, checked, step > 1, example) if lost else None
+    return LostCharacters(lost, checked, step > 1, example)
+
+
+def add_up_lost(counts: Sequence[LostCharacters]) -> LostCharacters | None:
+    """Return what is lost of all samples, with the first example; None if nothing."""
+    lost = [one for one in counts if one.lost]
+    if not lost:
+        return None
+    return LostCharacters(sum(one.lost for one in lost), sum(one.checked for one in counts), lost[0].is_sample, lost[0].example)
 
 
 def _find_example(text: str, decoded: str) -> tuple[str, str]:

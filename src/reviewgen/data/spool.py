@@ -75,4 +75,11 @@ def read_spool(file: Path, wanted: np.ndarray, offset: int = 0) -> Iterator[Any]
     with file.open("rb") as stored:
         stored.seek(offset)
         for line in itertools.compress(stored, wanted):
-            yield _decode_json(line.decode("utf-8", "surrogatepass"))[0]
+            yield _decode(line)
+
+
+def _decode(line: bytes) -> Any:
+    """Return the value of a line; that of a string without escapes, as most are, need not be parsed."""
+    if line.startswith(b'"') and b"\\" not in line:
+        return line[1:-2].decode("utf-8", "surrogatepass")
+    return _decode_json(line.decode("utf-8", "surrogatepass"))[0]

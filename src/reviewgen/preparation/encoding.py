@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from reviewgen.bundle import check_tokenizer_files
 from reviewgen.compiled.windows import WindowSet
 from reviewgen.conditions import Conditions, fit_conditions
 from reviewgen.config import read_json, to_dict
-from reviewgen.data import Corpus, digest_tokenizer, find_lost_characters
+from reviewgen.data import Corpus, digest_tokenizer
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.corpus_facts import corpus_to_json
 from reviewgen.data.encoding import encode_conditions
+from reviewgen.data.lost_characters import LostCharacters, add_up_lost, count_lost, sample_step
 from reviewgen.data.store import write_conditions, write_split
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, digest_file, digest_files, write_store_file
 from reviewgen.novelty import write_index
@@ -48,16 +49,18 @@ def encode_parts(
     tokenizer: Tokenizer = plan.parts.tokenizer_class.load(tokenizer_folder)
     check_tokenizer_files(tokenizer, plan.parts.tokenizer_plugin.name)
     conditions = fitted.with_ids_from(tokenizer.vocab_size)
-    counts = parts.counts()
+    counts, step = parts.counts(), sample_step(tokenizer, parts.characters())
 
     def encode(number: int) -> None:
-        """Write the shard of a part, and its digests."""
+        """Write the shard of a part, its digests, and what the tokenizer loses of a sample of it."""
         first = int(counts[:number, 0].sum())
         shard, digests = work.shard(number), work.place("digests", f"{number:05d}.json")
         if not work.is_finished(shard):
             digests.unlink(missing_ok=True)
             work.write_later(shard, lambda folder: _encode(folder, parts, number, tokenizer, conditions, first))
         work.later(lambda: work.write(digests, lambda file: _write_json(file, digest_files(shard, work.store))))
+        sample = parts.sample(number, int(counts[:number].sum()), step)
+        work.write_later(_lost_file(work, number), lambda file: _write_json(file, astuple(count_lost(sample, tokenizer, step))))
 
     watch("Encoding the texts")
     work.share(processes, range(len(parts.parts)), encode)
@@ -102,6 +105,15 @@ def _encode(folder: Path, parts: Parts, number: int, tokenizer: Tokenizer, condi
             write_conditions(ids, len(conditions), folder, split, conditions.vocab_size)
 
 
+def _lost_file(work: WorkFolder, number: int) -> Path:
+    return work.place("found", f"lost-{number:05d}.json")
+
+
+def _read_lost(file: Path) -> LostCharacters:
+    lost, checked, is_sample, (before, after) = read_json(file)
+    return LostCharacters(lost, checked, is_sample, (before, after))
+
+
 def _write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value), encoding="utf-8")
 
@@ -123,7 +135,7 @@ def _finish(
     for number in range(len(parts.parts)):
         files |= read_json(work.place("digests", f"{number:05d}.json"))
     splits = StoreFolder(store, {"shards": shards}, str(job.out)).splits()
-    lost = find_lost_characters(parts, tokenizer, sum(int(split.characters.sum()) for split in splits.values()))
+    lost = add_up_lost([_read_lost(_lost_file(work, number)) for number in range(len(parts.parts))])
     index = build_novelty_index(job.plan, corpus.fingerprint, tokenizer, splits["train"], sets)
     if index is not None:
         write_index(index, store / NOVELTY_FILE)

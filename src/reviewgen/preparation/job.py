@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from reviewgen.config import to_dict
@@ -192,14 +192,26 @@ class WorkFolder(PartialFolder):
             refuse_existing_url(self._url, self._upload)
 
     def publish(self) -> StoreFolder:
-        """Give the finished store, which is on the disk, its name, or copy it to its URL; return the store."""
+        """Give the finished store, which is on the disk, its name, or copy it to its URL; return the store.
+
+        Raises:
+            OutputExists: Something else was put into it.
+        """
+        content = parse_store_file((self.store / STORE_FILE).read_bytes(), str(self.store))
+        self._refuse_others(content["files"])
         if self._url is None:
             publish(self.store, self.out, is_flushed=True)
             store = StoreFolder.read(self.out)
         else:
             upload_store(self.store, self._url, self._upload)
-            content = parse_store_file((self.store / STORE_FILE).read_bytes(), self._url)
             store = StoreFolder(cached_folder(self.store / STORE_FILE), content, self._url)
             if not store.folder.exists():  # it need not be fetched
                 publish(self.store, store.folder, is_flushed=True)
         return store
+
+    def _refuse_others(self, files: Iterable[str]) -> None:
+        own = {STORE_FILE, *files}
+        own |= {str(folder) for name in own for folder in PurePosixPath(name).parents}
+        for path in self.store.rglob("*"):
+            if path.is_symlink() or path.relative_to(self.store).as_posix() not in own:
+                raise OutputExists(f"{path} is not of the store that is made there. Remove it, and give the same command again.")

@@ -86,16 +86,18 @@ class Parts:
         for part in self.parts if self.has_values else ():
             yield from part.values(part.codes == SPLITS.index(split))
 
-    def every(self, step: int) -> Iterator[str]:
-        """Yield a sample of one in ``step`` texts, of all splits: the first texts of each part."""
-        first = 0
-        for part in self.parts:
-            kept = part.codes != DROPPED
-            last = first + int(kept.sum())
-            wanted = np.flatnonzero(kept)[: -(-last // step) - -(-first // step)]  # the multiples of step from first to last
-            if len(wanted):
-                yield from part.texts(kept[: wanted[-1] + 1])
-            first = last
+    def sample(self, number: int, first: int, step: int) -> Iterator[str]:
+        """Yield the first texts of a part, of all splits: its share of one in ``step`` texts, of which ``first`` come before."""
+        part = self.parts[number]
+        kept = part.codes != DROPPED
+        last = first + int(kept.sum())
+        wanted = np.flatnonzero(kept)[: -(-last // step) - -(-first // step)]  # the multiples of step from first to last
+        if len(wanted):
+            yield from part.texts(kept[: wanted[-1] + 1])
+
+    def characters(self) -> int:
+        """Return the number of characters of all texts that are in a split."""
+        return sum(int(part.index()[part.codes != DROPPED, 1].sum()) for part in self.parts)
 
     def value_lines(self) -> Iterator[bytes]:
         """Yield the line of the condition values of each text that is in a split."""
