@@ -32,7 +32,8 @@ def shards(work: WorkFolder, count: int, distinct: int) -> None:
 )
 def test_the_index_is_that_of_one_process(megabytes, distinct, rounds, tmp_path):
     work = WorkFolder(tmp_path / "out")
-    work.place("found", "").mkdir(parents=True)
+    for kind in ("found", "checksums"):
+        work.place(kind, "").mkdir(parents=True)
     shards(work, 9, distinct)
     store = TokenStore([work.shard(number) for number in range(9)], "train")
     facts = {

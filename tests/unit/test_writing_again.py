@@ -48,7 +48,7 @@ def test_a_folder_with_the_names_of_a_working_folder_is_left_as_it_is(model, tmp
         with pytest.raises(OutputExists, match="has something else in it, parts"):
             write()
         assert thesis.read_text() == "mine" and [path.name for path in thesis.parents[2].iterdir()] == ["parts"]
-    thesis.unlink()
+    shutil.rmtree(thesis.parent)
     reviewgen.generate_dataset(model, 3, out=tmp_path / "mine", **SHORT)  # empty folders: as after a kill at the very start
 
 

@@ -5,6 +5,7 @@ A ``BlendFit`` is used as a ``Fit`` is: iterated for its reports, then finished 
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -130,13 +131,14 @@ class BlendFit:
         Raises:
             NotADistribution: The scores of a model that is trained by counting do not sum to one.
         """
-        for parts in self.plan.parts.models:
-            fit = self._start(parts)
-            self.fits.append(fit)
-            for report in fit:
-                yield self._forward(fit, report)
-            _refuse_scores(fit)
-        yield self._report_blend()
+        with nullcontext() if self.folder is None else self.folder.closed_on_error():
+            for parts in self.plan.parts.models:
+                fit = self._start(parts)
+                self.fits.append(fit)
+                for report in fit:
+                    yield self._forward(fit, report)
+                _refuse_scores(fit)
+            yield self._report_blend()
 
     def interrupt(self) -> None:
         """Mark the training as interrupted by the user, so that ``finish`` does not evaluate the models again."""

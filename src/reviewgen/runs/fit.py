@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -118,7 +119,8 @@ class Fit:
             self._checkpoints,
             self.metrics,
         )
-        with interrupts_kept_for_restart(self._checkpoints), self.log.opened(self._settings()):
+        closed = nullcontext() if self.folder is None else self.folder.closed_on_error()
+        with closed, interrupts_kept_for_restart(self._checkpoints), self.log.opened(self._settings()):
             for report in reports:
                 yield self.log.record(report, self.record.add(report))
 

@@ -154,7 +154,7 @@ class RunFolder:
         try:
             yield
         except Exception:
-            if self.checkpoints is not None and self._is_open:
+            if self.checkpoints is not None and self._is_open and self._finished is None:
                 self.checkpoints.close()
             self._is_open = False
             raise

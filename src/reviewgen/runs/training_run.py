@@ -129,11 +129,7 @@ class TrainingRun:
         Raises:
             TrainingError: The corpus was not tokenized; or the training has failed, see ``reviewgen.train``.
         """
-        return self._train(self._require_fit("train"))
-
-    def _train(self, fit: Fit | BlendFit) -> Iterator[Report]:
-        with self._run_folder.closed_on_error():
-            yield from fit
+        return iter(self._require_fit("train"))
 
     def interrupt(self) -> None:
         """Mark the training as interrupted: ``finish`` then takes the best weights so far, and does not evaluate them again.
