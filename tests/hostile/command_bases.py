@@ -93,7 +93,7 @@ IMPORTED = [
 """What the children would import otherwise, each on its own."""
 
 NOT_TRIED_AS_THEY_STAND = ("serve", "demo", "plugin check", "export onnx")
-"""They do not end by themselves, end with status 1 as there is no such plugin, or need nearly the time of a case."""
+"""Bases that do not end by themselves, name a plugin that is not installed, or take nearly as long as a case may."""
 
 ENVIRONMENT = [
     *(

@@ -19,7 +19,7 @@ from reviewgen.bundle.layout import CARD, CONFIG, MANIFEST, files_of
 from reviewgen.bundle.manifest import write_manifest
 from reviewgen.errors import ReviewgenError
 from tests.hostile.frame import Outcome
-from tests.hostile.mutations import cut, edit_header, edit_json, fill, flip, pick, remove, replace_by_other
+from tests.hostile.mutations import cut, edit_header, edit_json, exchange, fill, flip, pick, remove, replace_by_other
 from tests.unit.fakes import NGRAM, train_tiny
 
 __all__ = ["FUZZER", "Folders"]
@@ -136,14 +136,11 @@ def swap(folder: Path, root: Path, source: random.Random) -> str:
         if foreign.is_file():
             shutil.copyfile(foreign, one)
             return f"{one.name} of {foreign.parent.name}"
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
-    return f"exchange {one.name} and {other.name}"
+    return exchange(one, other)
 
 
 def names(folder: Path, root: Path, source: random.Random) -> str:
-    """Remove, rename, link or replace a file by what is no file; or add one."""
+    """Remove, rename or link a file, put a folder, a device or a pipe in its place, or add one."""
     file, elsewhere = pick(folder, source), root / "elsewhere"
     what = source.choice(["remove", "rename", "case", "link", "loop", "device", "folder", "pipe", "add", "empty"])
     if what == "add":

@@ -22,6 +22,7 @@ __all__ = [
     "edit_array_header",
     "edit_header",
     "edit_json",
+    "exchange",
     "files_in",
     "fill",
     "flip",
@@ -47,9 +48,17 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def pick(folder: Path, source: random.Random, ends: str = "") -> Path:
-    """Return one of the files of a folder; of another ending where there is none."""
+    """Return one of the files of a folder whose name ends as asked for, or any if no name does."""
     files = files_in(folder)
     return source.choice([path for path in files if path.name.endswith(ends)] or files)
+
+
+def exchange(one: Path, other: Path) -> str:
+    """Exchange the contents of two files."""
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    return f"exchange {one.name} and {other.name}"
 
 
 def flip(folder: Path, root: Path, source: random.Random) -> str:

@@ -30,6 +30,7 @@ from tests.hostile.mutations import (
     edit_array_header,
     edit_header,
     edit_json,
+    exchange,
     files_in,
     fill,
     flip,
@@ -176,14 +177,11 @@ def swap(folder: Path, root: Path, source: random.Random) -> str:
         taken = source.choice(foreign)
         shutil.copyfile(taken, one)
         return f"{one.name} from {taken.relative_to(root)}"
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
-    return f"exchange {one.relative_to(folder)} and {other.relative_to(folder)}"
+    return exchange(one, other)
 
 
 def names(folder: Path, root: Path, source: random.Random) -> str:
-    """Remove, rename, link or replace a file by what is no file."""
+    """Remove, rename or link a file, or put a folder, a device or a pipe in its place."""
     what = source.choice(["remove", "rename", "case", "link", "loop", "device", "folder", "pipe"])
     return replace_by_other(pick(folder, source), root / "elsewhere", what, source)
 

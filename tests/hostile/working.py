@@ -223,7 +223,7 @@ def damage(folder: Path, place: Path, source: random.Random, *, is_written: bool
 
 
 def names(folder: Path, place: Path, source: random.Random) -> str:
-    """Remove, rename, link or replace a file by what is no file."""
+    """Remove, rename or link a file, or put a folder, a device or a pipe in its place."""
     what = source.choice(["remove", "rename", "link", "loop", "folder", "pipe"])
     return replace_by_other(pick(folder, source), place / "elsewhere", what, source)
 

@@ -96,7 +96,7 @@ class Remote:
         """Copy a file to this machine.
 
         Raises:
-            FileNotFoundError: There is none of that name.
+            FileNotFoundError: No file has that name.
             DataError: It has more bytes, whatever its file system says of its size.
         """
         progress = _Progress(f"{self.url}: {name.rpartition('/')[2]}", max_bytes)
@@ -112,7 +112,7 @@ class Remote:
         """Return the content of a small file.
 
         Raises:
-            FileNotFoundError: There is none of that name.
+            FileNotFoundError: No file has that name.
             DataError: It has more bytes.
         """
         with temporary_folder() as folder:

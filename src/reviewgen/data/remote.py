@@ -43,7 +43,7 @@ def locate_store(url: str) -> StoreFolder | None:
 
 
 def _read_store_file(remote: Remote) -> bytes | None:
-    """Return the content of the ``store.json`` of a place; None if there is none."""
+    """Return the content of the ``store.json`` at a URL; None if the file does not exist."""
     name = f"{remote.path}/{STORE_FILE}"
     return remote.read(name, MAX_RECORD) if remote.is_file(name) else None
 

@@ -20,7 +20,7 @@ def find_ids(folder: Path, split: str) -> Path:
     """Return the file of the ids of a split; its suffix is their dtype.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The file does not exist, or there are two.
     """
     files = [file for dtype in _DTYPES if (file := folder / f"{split}.{dtype}").is_file()]
     if len(files) != 1:

@@ -1,7 +1,7 @@
 """The folder of an export: it appears whole or not at all, and replaces nothing but an earlier export. Knows no format.
 
-An export has a list of its files. It is replaced only if it has no other files, so that no folder of somebody else is: files like
-``tokenizer_config.json`` are in every model folder of the Hugging Face Hub.
+An export has a list of its files, and is replaced only if it has no other files. Names alone would not do: every model folder of
+the Hugging Face Hub has a ``tokenizer_config.json``.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def _listed_files(folder: Path, kind: str) -> set[str] | None:
         listed = read_json(folder / LIST)
         files = listed["files"] if (listed["library"], listed["export"]) == ("reviewgen", kind) else None
         return None if files is None else {*files, LIST, *_TOLERATED}
-    except (OSError, ValueError, LookupError, TypeError):  # it is missing, or somebody else's
+    except (OSError, ValueError, LookupError, TypeError):  # the file is missing, or another program's
         return None
 
 

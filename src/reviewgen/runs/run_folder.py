@@ -148,8 +148,8 @@ class RunFolder:
     def closed_on_error(self) -> Iterator[None]:
         """Unlock the folder if a block raises an error, and remove it if it has no checkpoints.
 
-        It is not left to the garbage collector: a traceback that somebody keeps would keep the lock as well. After an interrupt
-        the run may still be finished.
+        The garbage collector might be late: a traceback that is kept, as in a notebook, keeps the lock as well. After an
+        interrupt the folder stays locked, since the run may still be finished.
         """
         try:
             yield

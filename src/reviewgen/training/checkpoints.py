@@ -70,7 +70,7 @@ class Checkpoints:
         """Create the folder if needed, and lock it; nothing in it is changed before ``adopt``.
 
         Raises:
-            CheckpointError: Another run has locked it, or what is in place of the lock is none.
+            CheckpointError: Another run has locked it, or the lock file is another program's.
             StorageError: It cannot be written.
         """
         with storage_errors(self.folder):
@@ -223,7 +223,7 @@ def _new_digest(content: bytes = b"") -> "hashlib.blake2b":
 
 
 def _leave(folder: Path, lock: Lock, is_new: bool) -> None:
-    """Unlock a folder that may be somebody else's; a new lock is removed, and the folder if nothing else is in it."""
+    """Unlock a folder that may not be a run's; a new lock is removed, and the folder if nothing else is in it."""
     try:
         if is_new and lock.is_in_place():
             with contextlib.suppress(OSError):
