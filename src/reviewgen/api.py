@@ -412,6 +412,7 @@ def generate_dataset(
     schema: Any = None,
     format: str | None = None,
     shard_texts: int = 10_000,
+    device: str = "auto",
     **options: "Unpack[GenerateOptions]",
 ) -> "WrittenTexts":
     """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read.
@@ -438,6 +439,8 @@ def generate_dataset(
             the values are drawn together. An empty value leaves a condition unspecified.
         format: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard.
+        device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that accelerate selects if the model
+            is a network, else the CPU. On another kind of device a seed gives other texts; see ``ReviewModel.to``.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
             a seed, it is that of an interrupted try, or a random one. With novelty, what each text copies is written beside it.
 
@@ -465,6 +468,7 @@ def generate_dataset(
         schema=schema,
         format=format,
         shard_texts=shard_texts,
+        device=device,
         options=options,
     )
 
@@ -476,6 +480,7 @@ def score_dataset(
     out: str | Path,
     format: str | None = None,
     shard_texts: int = 10_000,
+    device: str = "auto",
     **options: "Unpack[EvaluateOptions]",
 ) -> "WrittenTexts":
     """Score each text of a source, and write a table with its bits beside it.
@@ -492,6 +497,7 @@ def score_dataset(
         out: The folder to create, or a file whose name ends in .jsonl or .parquet.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard.
+        device: The device that scores, as for ``generate_dataset``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Returns:
@@ -504,7 +510,7 @@ def score_dataset(
     """
     from reviewgen.writing.judging import judge
 
-    return judge("score", model, source, out=out, format=format, shard_texts=shard_texts, options=options)
+    return judge("score", model, source, out=out, format=format, shard_texts=shard_texts, device=device, options=options)
 
 
 def novelty_dataset(

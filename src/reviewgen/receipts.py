@@ -6,7 +6,8 @@ A receipt is one JSON object::
     text        the text
     prompt, number, seed
     settings    all generation settings; also novelty, max_copy and must_include if they were given
-    model       the preset, the digest of its folder, the bits per weight, and its source, without paths of this machine
+    model       the preset, the digest of its folder, the bits per weight, and its source, without paths of this machine; and the
+                device that generated, if it was not the CPU
     versions    of Python, the machine, the libraries and the plugins that the result depends on
 
 A file of receipts has one receipt per line.
@@ -98,6 +99,7 @@ def make_receipt(
             "preset": model.preset,
             "digest": model.digest,
             "bits": model.weight_bits,
+            **({} if model.device == "cpu" else {"device": model.device.split(":")[0]}),
         },
         "versions": library_versions(model, request.plugins),
     }
@@ -197,6 +199,9 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         differences.append(
             f"The model has {model.weight_bits}-bit weights; the text was generated with {receipt['model']['bits']}-bit weights."
         )
+    here, there = model.device.split(":")[0], receipt["model"].get("device", "cpu")
+    if here != there:
+        differences.append(f"The device is {here}; the text was generated on {there}.")
     for name, value in library_versions(model, request.plugins).items():
         if receipt["versions"].get(name) != value:
             differences.append(f"{name} is {value}; the text was generated with {receipt['versions'].get(name)}.")
@@ -257,10 +262,12 @@ def _find_problem(receipt: Any) -> str | None:
         if type(receipt[name]) is not kind:
             return f"{name} must be of the type {kind.__name__}"
     model, settings = receipt["model"], receipt["settings"]
-    if set(model) != {"source", "preset", "digest", "bits"} or not isinstance(model["source"], str | None):
+    if set(model) - {"device"} != {"source", "preset", "digest", "bits"} or not isinstance(model["source"], str | None):
         return "model must have the keys source, preset, digest and bits, and its source must be a string or null"
     if not isinstance(model["preset"], str) or not isinstance(model["digest"], str | None) or model["bits"] not in (32, 16, 8):
         return "its model must have a preset and a digest, which are strings, and its bits must be 32, 16 or 8"
+    if not isinstance(model.get("device", "cpu"), str):
+        return "the device of its model must be a string"
     if not {"generation_config"} <= set(settings) <= {"generation_config", *_OPTIONAL_SETTINGS}:
         return f"settings must have a generation_config, and may have {', '.join(_OPTIONAL_SETTINGS)}, but no other key"
     if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MAX_NUMBER:

@@ -1,12 +1,27 @@
 """Steps of generation on the accelerator: what the CPU computes, for a row and for thousands of rows at once."""
 
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from reviewgen.generation.model_stepper import ModelStepper
+import reviewgen
+from reviewgen.compiled.sampling import NOT_A_NUMBER, SamplingParams
+from reviewgen.config import GenerationConfig
+from reviewgen.generation import Generator, Request
+from reviewgen.generation.model_stepper import DeviceStepper, ModelStepper, make_stepper
+from reviewgen.generation.rows import select_rows
 from reviewgen.registry import find_model
 from tests.device.places import EACH_PLACE
+from tests.unit.fakes import LETTERS, TableModel
+from tests.unit.test_guard import LOOP, indexed, longest_copy, looping
+
+DEVICE_OF = {"cpu": "cpu:0"} | {place: place for place in ("cuda", "mps", "xpu")}
+"""The device at a place. The CPU by its number is a device like any other: no stepper of a plugin is used."""
 
 
 @pytest.mark.parametrize("rows", [1, 4096])
@@ -44,3 +59,142 @@ def test_greedy_tokens_do_not_depend_on_the_rows_beside(place: str) -> None:
     many = generate(1000)
     agreeing = (many[:50] == many[950:]).all(1).mean()  # the same first token
     assert agreeing > 0.99 and (generate(50) == many[:50]).all(1).mean() > 0.95
+
+
+def untrained(name: str = "lstm", **settings: int) -> Any:
+    """Return a model whose tokens are far from equally probable."""
+    torch.manual_seed(0)
+    kind, _ = find_model(name)
+    model = kind(kind.Config(vocab_size=50, **settings)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 3
+    return model
+
+
+def params(**changes: Any) -> SamplingParams:
+    off: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    sizes = {"min_new_tokens": 0, "max_new_tokens": 40, "eos_id": 1, "bos_id": 0, "vocab_size": 48}
+    return SamplingParams(**({"temperatures": np.array([1.0, 0.5]), "is_greedy": False} | off | sizes | changes))
+
+
+def sample_blocks(stepper: Any, settings: SamplingParams, rows: int, sizes: list[int]) -> np.ndarray:
+    """Sample blocks of tokens after one token of each row; return them as (B, N)."""
+    uniform = np.random.default_rng(1).random((rows, sum(sizes)))
+    ids = 2 + np.arange(rows)[:, None] % 40
+    _, state = stepper.forward(ids, stepper.initial_state(rows))
+    blocks: list[np.ndarray] = []
+    for size in sizes:
+        begun = sum(block.shape[1] for block in blocks)
+        texts = np.concatenate([ids, *blocks], axis=1)
+        block, used, state = stepper.sample(state, uniform[:, begun : begun + size], settings, texts, np.full(rows, begun))
+        assert (used == (block != -1).sum(1)).all()
+        if blocks:  # a row that has ended is removed by the caller; here it goes on, and is looked at no more
+            block[(blocks[-1][:, -1:] == -1).ravel() | (np.concatenate(blocks, axis=1) == 1).any(1)] = -1
+        blocks.append(block)
+    return np.concatenate(blocks, axis=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"top_p": 0.8, "repetition_penalty": 1.2}, {"no_repeat_ngram_size": 2, "min_new_tokens": 30}, {"is_greedy": True}],
+    ids=["plain", "top-p", "n-grams", "greedy"],
+)
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_blocks_of_tokens_are_those_of_the_compiled_loop(place: str, changes: dict[str, Any]) -> None:
+    model, settings = untrained(), params(**changes)
+    expected = sample_blocks(make_stepper(model), settings, 100, [40])  # the plugin's own loop, in numba
+    blocks = sample_blocks(DeviceStepper(copy.deepcopy(model).to(place), place), settings, 100, [40])
+    agreeing = (blocks == expected).all(1).mean()
+    assert agreeing == 1 if place == "cpu" else agreeing > 0.8  # a token in a thousand may fall on the other side of a boundary
+    assert (expected == 1).any(1).mean() > (0.1 if not changes else -1)  # some rows end
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_blocks_depend_neither_on_their_length_nor_on_the_rows_beside(place: str) -> None:
+    stepper = DeviceStepper(untrained().to(place), place)
+    whole = sample_blocks(stepper, params(), 100, [40])
+    assert (sample_blocks(stepper, params(), 100, [7, 32, 1]) == whole).all()
+    uniform = np.random.default_rng(1).random((100, 40))
+    ids = 2 + np.arange(100)[:, None] % 40
+    _, state = stepper.forward(ids, stepper.initial_state(100))
+    some = [5, 50, 99]
+    alone, _, _ = stepper.sample(select_rows(state, some), uniform[some], params(), ids[some], np.zeros(3, np.int64))
+    assert (alone == whole[some]).all()
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_blocks_complete_no_copied_span(place: str) -> None:
+    model = looping()
+    trained = indexed(copy.deepcopy(model), LOOP)
+    request = Request([""] * 100, GenerationConfig(max_new_tokens=40), 0, novelty="filter", max_copy=3)
+    expected = list(Generator(ModelStepper(model), LETTERS, index=trained.bundle.index).generate(request))
+    rows = list(
+        Generator(DeviceStepper(TableModel(model.table.to(place)), place), LETTERS, index=trained.bundle.index).generate(request)
+    )
+    assert [row.ids for row in rows] == [row.ids for row in expected]  # a table is exact on any device
+    assert [row.finish_reason for row in rows] == [row.finish_reason for row in expected]
+    assert max(longest_copy(row.ids, LOOP) for row in rows if not row.exceeds_limit) == 3
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_damaged_weights_are_named(place: str) -> None:
+    model = untrained()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    blocks = sample_blocks(DeviceStepper(model.to(place), place), params(), 4, [3])
+    assert (blocks == [NOT_A_NUMBER, -1, -1]).all()
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"words": "any", "finish": "anywhere"},
+        {"stop_strings": ["th"]},
+        {"prompt": "My b"},
+    ],
+    ids=["defaults", "any words", "stop strings", "prompt"],
+)
+def test_a_model_on_a_device_generates_what_it_does_on_the_cpu(place: str, options: dict[str, Any]) -> None:
+    model = reviewgen.load("gru-char")
+    arguments: Any = {"seed": 3, "num_return_sequences": 70, "max_new_tokens": 40, **options}
+    expected = model.generate(**arguments)
+    model.bundle.weights.to(DEVICE_OF[place])
+    equal = np.mean([one == two for one, two in zip(model.generate(**arguments), expected, strict=True)])
+    assert equal > (0.95 if place == "cpu" else 0.8)
+
+
+@pytest.mark.parametrize("place", EACH_PLACE)
+def test_a_model_on_a_device_scores_as_on_the_cpu(place: str) -> None:
+    model, texts = reviewgen.load("gru-word"), ["a record of two halves", "My favourite track is the last one.", "x"]
+    evaluation, score = model.evaluate(texts), model.score("two halves", "of ")
+    walked = model.next_tokens("the first", k=3)
+    model.bundle.weights.to(DEVICE_OF[place])
+    assert model.device == DEVICE_OF[place]
+    near = pytest.approx(1, abs=1e-5 if place == "cpu" else 1e-2)
+    assert model.evaluate(texts).bits_per_character / evaluation.bits_per_character == near
+    assert model.score("two halves", "of ").bits / score.bits == near
+    assert [each.text for each in model.next_tokens("the first", k=3).alternatives] == [each.text for each in walked.alternatives]
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.zero_()  # the copy on the device is made anew
+    assert model.evaluate(texts).perplexity_per_token == pytest.approx(model.tokenizer.vocab_size, rel=0.05)
+    assert model.to("cpu").device == "cpu"
+
+
+@pytest.mark.parametrize("place", EACH_PLACE[1:])
+def test_a_table_is_generated_on_the_device_that_accelerate_selects(place: str, tmp_path: Path) -> None:
+    written = reviewgen.generate_dataset("lstm-char", 1000, out=tmp_path / "on", seed=1, columns=True)
+    row = json.loads((written.out / written.files[0]).read_text().splitlines()[7])
+    assert json.loads(row["receipt"])["model"]["device"] == place
+    parts = [reviewgen.load("lstm-char").to(place).generate(seed=1, num_return_sequences=1000)[number] for number in (7, 999)]
+    assert row["text"] == parts[0]
+    scored = reviewgen.score_dataset("lstm-char", str(written.out), out=tmp_path / "scored.jsonl")
+    on_cpu = reviewgen.score_dataset("lstm-char", str(written.out), out=tmp_path / "cpu.jsonl", device="cpu")
+    assert scored.summary["bits_per_character"] == pytest.approx(on_cpu.summary["bits_per_character"], rel=1e-2)
+    assert (
+        reviewgen.load("ngram-char").device == "cpu"
+        and reviewgen.generate_dataset("ngram-char", 5, out=tmp_path / "n").texts == 5
+    )

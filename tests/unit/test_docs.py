@@ -37,6 +37,7 @@ SHORTER = (  # the commands of the pages ask for minutes
     (r"--trials 20 --budget 1m", f"--trials 2 {QUICK}"),
     (r"--budget \w+", QUICK),
     (r"--epochs 20", QUICK),
+    (r"-n 100000", "-n 20"),
     (r"--steps 200", QUICK),
     (r"train lstm-(?:word|char)", "train gru-char"),
     (r"(train gru-\w+ .*--out my-(?:gru|parallel|cluster|elastic))$", rf"\1 {QUICK}"),

@@ -514,3 +514,19 @@ def test_texts_and_receipts_can_be_printed(saved: dict[str, Path], monkeypatch: 
     assert status == 0 and [json.loads(line)["number"] for line in out.splitlines()] == [0, 1]
     assert [json.loads(line)["number"] for line in said.splitlines() if line.startswith('{"synthetic"')] == [0, 1]
     assert [json.loads(line)["number"] for line in run_command(monkeypatch, capsys, *common, "--json")[1].splitlines()] == [0, 1]
+
+
+def test_a_text_of_another_device_says_so(saved: dict[str, Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    model = reviewgen.load(saved["gru-word"])
+    (text,) = model.generate(max_new_tokens=20, seed=1, return_dict_in_generate=True)
+    receipt = make_receipt(model, text, saved["gru-word"])
+    assert "device" not in receipt["model"]
+    receipt["model"]["device"] = "cuda"
+    (difference,) = replay(receipt, model).differences
+    assert difference == "The device is cpu; the text was generated on cuda."
+    (tmp_path / "receipts.jsonl").write_text(json.dumps(receipt), encoding="utf-8")
+    code, out, err = run_command(monkeypatch, capsys, "replay", tmp_path / "receipts.jsonl", "--model", saved["gru-word"])
+    assert (code, out.strip()) == (0, text.text.strip()) and difference in err and "The same text." in err
+    receipt["model"]["device"] = ["cuda"]
+    with pytest.raises(DataError, match="the device of its model must be a string"):
+        replay(receipt, model)

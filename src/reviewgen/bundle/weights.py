@@ -1,8 +1,10 @@
 """The two forms of a trained model: the torch model, and a stepper that generates without torch. Each is created on first use."""
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from reviewgen.generation.generator import choose_batch_size
 from reviewgen.protocols import Stepper
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class Weights:
 
     Attributes:
         weight_bits: As given.
+        device: The device that generates and scores, as PyTorch names it: "cpu", unless ``to`` was called.
         is_exposed: Whether the user has access to the torch model, so that its weights may have changed.
     """
 
@@ -33,7 +36,8 @@ class Weights:
         weight_bits: int = 32,
     ) -> None:
         self._model, self._load, self._stepper, self.weight_bits = model, load, stepper, weight_bits
-        self.is_exposed = False
+        self.device, self.is_exposed = "cpu", False
+        self._on_device: LanguageModel | None = None
 
     @property
     def model(self) -> "LanguageModel":
@@ -48,10 +52,35 @@ class Weights:
         self._stepper, self.is_exposed = None, True
         return self.model
 
+    def to(self, device: str) -> None:
+        """Let a device generate and score, with a copy of the model.
+
+        Raises:
+            ConfigError: There is no such device, or the model cannot be there.
+        """
+        from reviewgen.bundle.devices import copy_to  # torch
+
+        self._on_device = None if device == "cpu" else copy_to(device, self.model, self.weight_bits)
+        self.device = device
+
+    @property
+    def model_on_device(self) -> "LanguageModel":
+        """The torch model on the device; the caller must not change it."""
+        if self._on_device is None:
+            return self.model
+        if self.is_exposed:  # its weights may have changed
+            self._on_device = copy.deepcopy(self.model).to(self.device)  # type: ignore[attr-defined]  # a Module
+        return self._on_device
+
+    @property
+    def batch_size(self) -> int:
+        """How many texts to generate side by side."""
+        return choose_batch_size(self.device)
+
     def stepper(self) -> Stepper:
-        """Return a stepper of the current weights."""
-        if self._stepper is not None:
+        """Return a stepper of the current weights, on the device."""
+        if self._stepper is not None and self._on_device is None:
             return self._stepper
         from reviewgen.generation.model_stepper import make_stepper
 
-        return make_stepper(self.model, weight_bits=self.weight_bits)
+        return make_stepper(self.model_on_device, self.device, self.weight_bits)

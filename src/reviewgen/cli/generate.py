@@ -4,6 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,7 @@ def generate(
     novelty: sampling.NoveltyMode = None,
     max_copy: sampling.MaxCopy = None,
     bits: sampling.WeightBits = 32,
+    device: sampling.Device = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write to this file, one JSON object a line, or folder (--format); the same command resumes it."),
@@ -74,6 +76,10 @@ def generate(
     from reviewgen.api import load
 
     trained = load(model, weight_bits=bits)
+    if device is not None:
+        from reviewgen.writing.devices import move  # torch
+
+        move(trained, device)
     if out is not None:
         from reviewgen.cli.file import write_file
 
@@ -191,9 +197,12 @@ def replay(
     results, loaded = [], {}
     for number, one in enumerate(read_receipts(receipt), 1):
         source = find_source(one, receipt) if model is None else options.typed_source(model)
-        key = source, one["model"]["bits"]
+        device = one["model"].get("device", "cpu")
+        key = source, one["model"]["bits"], device
         if key not in loaded:
             loaded[key] = load(source, weight_bits=one["model"]["bits"])
+            with suppress(ConfigError):  # it is not here, which the differences say
+                loaded[key].to(device)
         result = replay_receipt(one, loaded[key])
         results.append(result)
         if not as_json:

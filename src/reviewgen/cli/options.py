@@ -19,6 +19,7 @@ __all__ = [
     "AsTrainedLowercase",
     "AsTrainedStripMarkdown",
     "Condition",
+    "Device",
     "Documents",
     "FixEncoding",
     "GivenCondition",
@@ -44,6 +45,9 @@ _MAX_STDIN = 1 << 30  # bytes; texts are then held in memory
 
 Model = Annotated[
     str, typer.Argument(help="A saved folder (./my-model), owner/name on the Hub, or a preset.", show_default=False)
+]
+Device = Annotated[
+    str, typer.Option(help="The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.")
 ]
 Preset = Annotated[
     str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)

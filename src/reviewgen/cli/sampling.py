@@ -12,6 +12,7 @@ from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.inputs import open_input
 
 __all__ = [
+    "Device",
     "DoSample",
     "Finish",
     "LengthPenalty",
@@ -94,6 +95,13 @@ NoveltyMode = Annotated[
 ]
 MaxCopy = Annotated[
     int | None, typer.Option(help="With filter: the maximum length of a copied span in tokens.  [default: about 50 characters]")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="The device that generates: cpu, cuda, mps, or auto: what accelerate finds, for a network.  "
+        "[default: auto with a folder, else cpu]"
+    ),
 ]
 WeightBits = Annotated[
     int, typer.Option("--bits", help="Precision of the weights: 32, or 16 or 8, which are faster for large models.")

@@ -82,6 +82,7 @@ def write_generated(model: str, prompt: str | list[str], settings: dict[str, Any
                 prompt=prompt,
                 schema=None if schema is None else options.typed_source(schema),
                 weight_bits=given["bits"],
+                device=given["device"] or "auto",
                 progress=progress,
                 options=others,  # type: ignore[arg-type]  # the options of the command line, by name
                 **arguments,
@@ -93,7 +94,16 @@ def write_generated(model: str, prompt: str | list[str], settings: dict[str, Any
 
 
 def write_judged(
-    kind: Any, model: str, data: str, out: Path | None, format: str | None, shard_texts: int, *, as_json: bool, **reading: Any
+    kind: Any,
+    model: str,
+    data: str,
+    out: Path | None,
+    format: str | None,
+    shard_texts: int,
+    *,
+    device: str = "cpu",
+    as_json: bool,
+    **reading: Any,
 ) -> None:
     """Judge the texts of a source, into a folder or a file.
 
@@ -117,6 +127,7 @@ def write_judged(
                 format=format,
                 shard_texts=shard_texts,
                 progress=progress,
+                device=device,
                 options={name: value for name, value in reading.items() if value is not None},  # type: ignore[arg-type]  # by name
             )
         seconds = time.monotonic() - started

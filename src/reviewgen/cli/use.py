@@ -69,13 +69,14 @@ def evaluate(
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
     clean: options.AsTrainedClean = None,
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes."""
     from reviewgen.evaluation import finite
 
     given = locals()
-    trained, result = _evaluate(model, data, {name: given[name] for name in ("split", *_READING)})
+    trained, result = _evaluate(model, data, device, {name: given[name] for name in ("split", *_READING)})
     if notes.quiet:
         return
     if result.zero_probability_tokens:
@@ -89,21 +90,23 @@ def evaluate(
     echo(", ".join(counted(number, noun) for noun, number in counts.items()))
 
 
-def _evaluate(model: str, data: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":
+def _evaluate(model: str, data: str, device: str, reading: dict[str, Any]) -> "tuple[ReviewModel, Evaluation]":
     """Load and evaluate a model; of several processes, each evaluates a part."""
     if count_processes() == 1:
         from reviewgen.api import load
+        from reviewgen.writing.devices import move
 
         trained = load(model)
         show_log()
         with notes.status("Evaluating ..."):
+            move(trained, device)
             return trained, trained.evaluate(options.typed_data(data), **reading)
     from reviewgen.writing.evaluating import evaluate
 
     with one_voice("Nothing is kept."):
         show_log()
         with notes.status("Evaluating ..."):
-            return evaluate(model, options.typed_data(data), **reading)
+            return evaluate(model, options.typed_data(data), device, **reading)
 
 
 def _text_or_table(kind: str, given: dict[str, Any]) -> str | None:
@@ -116,7 +119,8 @@ def _text_or_table(kind: str, given: dict[str, Any]) -> str | None:
     if (text is None) == (given["data"] is None):
         raise ConfigError("Give --text, a text, or --data, a corpus with --out for the table; not both.")
     if text is None:
-        arguments = {name: given[name] for name in ("model", "data", "out", "format", "shard_texts", "as_json", *_READING)}
+        names = ("model", "data", "out", "format", "shard_texts", "device", "as_json", *_READING)
+        arguments = {name: given[name] for name in names if name in given}
         tables.write_judged(kind, **arguments)
     elif given["out"] is not None:
         raise ConfigError("--out is for --data; the result of --text is printed.")
@@ -139,6 +143,7 @@ def score(
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
     clean: options.AsTrainedClean = None,
+    device: options.Device = "auto",
     as_json: options.AsJson = False,
 ) -> None:
     """Score a text with a trained model, in bits, token by token; or each text of a corpus."""
@@ -148,9 +153,12 @@ def score(
         return
     from reviewgen.api import load
     from reviewgen.evaluation import finite
+    from reviewgen.writing.devices import move
 
     given = options.read_stdin() if text == "-" else text
-    result = load(model).score(given, prompt, conditions=options.typed_conditions(condition))
+    trained = load(model)
+    move(trained, device)
+    result = trained.score(given, prompt, conditions=options.typed_conditions(condition))
     if as_json:
         print_json(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]})
         return

@@ -71,8 +71,18 @@ def _add_up_batch(model: LanguageModel, batch: Sequence[Document], vocab_size: i
     return Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), int(np.isinf(losses).sum()))
 
 
-def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = (), given: str = "") -> Score:
+def score_text(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = (), given: str = "", device: str = "cpu"
+) -> Score:
     """Return the bits of one text, including its end token, given the ids of its conditions and the text before it.
+
+    Args:
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        text: The text.
+        prefix: The ids of its conditions.
+        given: The text before it.
+        device: The device of the model.
 
     Raises:
         DataError: The text is empty, or not a string.
@@ -84,18 +94,25 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Se
     ids = tokenizer.encode(text)
     before = [*prefix, *tokenizer.encode(given)]
     framed = np.array([tokenizer.bos_id, *before, *ids, tokenizer.eos_id])
-    bits = token_losses(model, [framed], tokenizer.vocab_size, "cpu", len(before))[0] / math.log(2)
+    bits = token_losses(model, [framed], tokenizer.vocab_size, device, len(before))[0] / math.log(2)
     texts = [tokenizer.decode([token]) for token in ids] + [""]
     scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
     total = float(bits.sum(dtype=np.float64))
     return Score(total, total / len(text), scores)
 
 
-def log_probabilities(model: LanguageModel, ids: list[int], context: int) -> list[float]:
-    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions and prompt)."""
+def log_probabilities(model: LanguageModel, ids: list[int], context: int, device: str = "cpu") -> list[float]:
+    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions and prompt).
+
+    Args:
+        model: The model, in evaluation mode.
+        ids: The ids of a text, bos first.
+        context: How many of them are not scored.
+        device: The device of the model.
+    """
     if len(ids) == context:
         return []
-    losses = token_losses(model, [np.array(ids, np.int64)], model.config.vocab_size, "cpu", context - 1)[0]
+    losses = token_losses(model, [np.array(ids, np.int64)], model.config.vocab_size, device, context - 1)[0]
     scores: list[float] = (-losses).tolist()
     return scores
 

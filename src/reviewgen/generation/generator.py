@@ -24,9 +24,12 @@ from reviewgen.novelty import CopyGuard, Index, Novelty
 from reviewgen.protocols import Stepper, Tokenizer
 from reviewgen.sentences import sentence_ends
 
-__all__ = ["Generator", "require_index"]
+__all__ = ["DEVICE_ROWS", "Generator", "choose_batch_size", "require_index"]
 
-_BATCH_SIZE = 64  # texts generated side by side
+DEVICE_ROWS = 512
+"""The texts that are generated side by side on an accelerator."""
+
+_CPU_ROWS = 64
 _MAX_TRIES, _TRIES_PER_BATCH = 128, 16  # texts generated for one that must include something
 _BLOCK_SECONDS, _STREAM_BLOCK_SECONDS = 0.2, 0.02  # between two yields of a text that is still growing
 _MAX_COPY = 50  # characters of a copied span that the filter allows by default
@@ -43,6 +46,7 @@ class Generator:
         index: The index of the training text, for ``novelty``.
         score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:
             ``score(ids, given)``.
+        batch_size: How many texts to generate side by side.
     """
 
     def __init__(
@@ -54,8 +58,9 @@ class Generator:
         speller: Speller | None = None,
         index: Index | None = None,
         score: Callable[[list[int], int], list[float]] | None = None,
+        batch_size: int = _CPU_ROWS,
     ) -> None:
-        self.stepper, self.tokenizer, self.index = stepper, tokenizer, index
+        self.stepper, self.tokenizer, self.index, self.batch_size = stepper, tokenizer, index, batch_size
         self._pieces, self._speller, self._score = pieces, speller or Speller(tokenizer), score
 
     @cached_property
@@ -65,7 +70,15 @@ class Generator:
 
     def with_stepper(self, stepper: Stepper) -> "Generator":
         """Return the same generator with another stepper of the model."""
-        return Generator(stepper, self.tokenizer, pieces=self.pieces, speller=self._speller, index=self.index, score=self._score)
+        return Generator(
+            stepper,
+            self.tokenizer,
+            pieces=self.pieces,
+            speller=self._speller,
+            index=self.index,
+            score=self._score,
+            batch_size=self.batch_size,
+        )
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Row]:
         """Return the finished rows of a call, in order and each as soon as it can be.
@@ -131,7 +144,7 @@ class Generator:
         """Yield each row once it and all before it are finished, while others of its batch continue."""
         deadline = request.deadline()
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        while rows := [self.row(request, prompt, number) for number, prompt in islice(numbered, _BATCH_SIZE)]:
+        while rows := [self.row(request, prompt, number) for number, prompt in islice(numbered, self.batch_size)]:
             if not start_late and deadline is not None and time.monotonic() >= deadline:
                 return
             waiting = 0
@@ -216,6 +229,11 @@ class Generator:
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
+
+
+def choose_batch_size(device: str) -> int:
+    """Return how many texts to generate side by side on a device, as PyTorch names it."""
+    return _CPU_ROWS if device == "cpu" else DEVICE_ROWS
 
 
 def require_index(index: Index | None) -> Index:

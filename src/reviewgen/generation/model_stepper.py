@@ -1,24 +1,33 @@
-"""A Stepper for any model, through its call. Imports torch, so it is imported where it is needed."""
+"""Steppers for any model, through its call. Imports torch, so it is imported where it is needed.
 
-from collections.abc import Iterator
+B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing tokens of a text.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_rows
+from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.protocols import LanguageModel, State, Stepper, StepState, SupportsStep
 
-__all__ = ["ModelStepper", "make_stepper", "using_threads"]
+__all__ = ["DeviceStepper", "ModelStepper", "make_stepper", "using_threads"]
 
 _CHUNK_TOKENS = 512  # of a prompt, in one call
 
 
 def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 32) -> Stepper:
     """Return the model's own stepper if it has one and is on the CPU, else one that calls the model in its own precision."""
-    return model.stepper(weight_bits) if device == "cpu" and isinstance(model, SupportsStep) else ModelStepper(model, device)
+    if device != "cpu":
+        return DeviceStepper(model, device)
+    return model.stepper(weight_bits) if isinstance(model, SupportsStep) else ModelStepper(model)
 
 
 @contextmanager
@@ -55,6 +64,79 @@ class ModelStepper:
                 logits, tensors = self._model(piece, tensors)
         last: np.ndarray = logits[:, -1].to("cpu", torch.float32).numpy()
         return last, _to_arrays(tensors)
+
+
+class DeviceStepper(ModelStepper):
+    """Calls a model on an accelerator, for hundreds of texts at once, and samples their tokens on the CPU.
+
+    The state is the model's and the logits after the last token. It stays on the device until a block of tokens is sampled. Every
+    token is computed for ``DEVICE_ROWS`` rows, however many texts are left: the kernels that a device chooses, and with them the
+    last bits of the logits, depend on the shape. The tokens of a step are sampled by as many threads as torch has.
+    """
+
+    def initial_state(self, batch_size: int) -> StepState:
+        """Return the model's state before the first token, and logits of zero."""
+        return super().initial_state(batch_size), np.zeros((batch_size, self._model.config.vocab_size), np.float32)
+
+    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
+        """Return the logits (B, V) after the last token, float32, and the state."""
+        logits, new_state = super().forward(ids, state[0])
+        return logits, (new_state, logits)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        state: StepState,
+        uniform: Float64[np.ndarray, "B N"],
+        params: SamplingParams,
+        texts: Int64[np.ndarray, "B K"],
+        new_tokens: Int64[np.ndarray, " B"],
+        constraints: Constraints | None = None,
+    ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
+        """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
+        (count, numbers), start = uniform.shape, texts.shape[1]
+        windows, run, spelling, places = compiled_constraints(params, constraints, count)
+        whole, uniform = np.pad(texts, ((0, 0), (0, numbers))), np.ascontiguousarray(uniform.T)  # (N, B)
+        tokens, new_places, runs = np.empty(count, np.int64), places.copy(), np.full(count, run)
+        sampled, used = np.full((count, numbers), NONE, np.int64), np.zeros(count, np.int64)
+        live, logits = new_tokens < params.max_new_tokens, state[1]
+        tensors = _map(_pad, _to_tensors(state[0], self._device))
+        shares = _share(count, torch.get_num_threads())
+
+        def sample_share(rows: slice) -> None:
+            texts_of_rows = whole[rows], sizes[rows], new_tokens[rows] + number, uniform[number, rows]
+            sample_rows(logits[rows], *texts_of_rows, params, windows, runs[rows], spelling, new_places[rows], tokens[rows])
+
+        with ThreadPoolExecutor(len(shares)) as threads:
+            for number in range(numbers):
+                if not live.any():
+                    break
+                sizes = np.full(count, start + number)
+                list(threads.map(sample_share, shares))
+                sampled[live, number], places[live] = tokens[live], new_places[live]
+                used += live
+                live &= (tokens >= 0) & (tokens != params.eos_id) & (new_tokens + number + 1 < params.max_new_tokens)
+                whole[:, start + number] = np.where(live, tokens, params.eos_id)
+                ids = torch.from_numpy(whole[:, start + number, None]).to(self._device)
+                outputs, tensors = self._model(_pad(ids), tensors)
+                logits = outputs[:count, -1].to("cpu", torch.float32).numpy()
+        return sampled, used, (_to_arrays(_map(lambda tensor: tensor[:count], tensors)), logits)
+
+
+def _share(count: int, parts: int) -> list[slice]:
+    """Return up to ``parts`` ranges of rows, of about equal size, that make up ``count`` rows."""
+    ends = [count * number // parts for number in range(parts + 1)]
+    return [slice(first, last) for first, last in pairwise(ends) if first < last]
+
+
+def _map(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Return a state with a function applied to each of its tensors."""
+    return tuple(_map(function, part) for part in state) if isinstance(state, tuple) else function(state)
+
+
+def _pad(tensor: Tensor) -> Tensor:
+    """Return a tensor with rows of zeros at its end, so that it has at least ``DEVICE_ROWS``."""
+    return torch.cat([tensor, tensor.new_zeros(max(0, DEVICE_ROWS - len(tensor)), *tensor.shape[1:])])
 
 
 def _to_arrays(state: State) -> StepState:

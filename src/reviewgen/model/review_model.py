@@ -123,6 +123,28 @@ class ReviewModel:
         return self._bundle.weights.weight_bits
 
     @property
+    def device(self) -> str:
+        """The device that generates and scores, as PyTorch names it; see ``to``."""
+        return self._bundle.weights.device
+
+    def to(self, device: Any) -> "ReviewModel":
+        """Let a device generate and score, and return the model, as torch's ``Module.to`` does.
+
+        An accelerator generates 512 texts at once. It rounds differently from the CPU, so there a seed gives other texts. What
+        is saved does not change. A count model computes on the CPU only.
+
+        >>> model = reviewgen.load("lstm-word").to("cuda")                                      # doctest: +SKIP
+
+        Args:
+            device: A ``torch.device``, or its name: "cpu", "cuda", "cuda:1", "mps".
+
+        Raises:
+            ConfigError: The device is not available, or the model cannot be there.
+        """
+        self._bundle.weights.to("cpu" if str(device).split(":")[0] == "cpu" else str(device))
+        return self
+
+    @property
     def bits(self) -> int:
         """The former name of ``weight_bits``."""
         return self.weight_bits
@@ -295,7 +317,10 @@ class ReviewModel:
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
         trained, conditions = trained_on(self.training), self.conditions
         documents = read_documents(source, self.tokenizer, trained, conditions=conditions, **options)
-        return evaluate_documents(self._bundle.model, documents, self.tokenizer.vocab_size, given=len(conditions))
+        weights = self._bundle.weights
+        return evaluate_documents(
+            weights.model_on_device, documents, self.tokenizer.vocab_size, weights.device, given=len(conditions)
+        )
 
     def novelty(self, text: str) -> Novelty:
         """Return what of a text occurs in the training text: copied spans, and shares of its windows of 8, 12 and 20 tokens.
@@ -323,9 +348,8 @@ class ReviewModel:
         """
         from reviewgen.evaluation import score_text
 
-        return score_text(
-            self._bundle.model, self.tokenizer, text, self.conditions.encode({} if conditions is None else conditions), given
-        )
+        prefix, weights = self.conditions.encode({} if conditions is None else conditions), self._bundle.weights
+        return score_text(weights.model_on_device, self.tokenizer, text, prefix, given, weights.device)
 
     def save_pretrained(
         self,
@@ -513,6 +537,7 @@ class ReviewModel:
             speller=self._speller,
             index=bundle.index,
             score=self._log_probabilities,
+            batch_size=bundle.weights.batch_size,
         )
 
     @cached_property
@@ -529,7 +554,8 @@ class ReviewModel:
     def _log_probabilities(self, ids: list[int], given: int) -> list[float]:
         from reviewgen.evaluation import log_probabilities
 
-        return log_probabilities(self._bundle.model, ids, given)
+        weights = self._bundle.weights
+        return log_probabilities(weights.model_on_device, ids, given, weights.device)
 
 
 def check_model(name: str, value: Any) -> None:

@@ -40,7 +40,7 @@ from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.connections import process_state
 from reviewgen.training.counting import train_by_counting
-from reviewgen.training.device import IsolatedRng, native_precision
+from reviewgen.training.device import IsolatedRng, choose_device, native_precision
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted
@@ -61,6 +61,7 @@ __all__ = [
     "StopReason",
     "TrainingConfig",
     "all_processes",
+    "choose_device",
     "choose_size",
     "find_verdict",
     "fit",

@@ -18,6 +18,7 @@ from reviewgen.config import GenerationConfig
 from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import Document, Evaluation, Metrics, Totals, add_up_documents, measure_rate, spread_documents
 from reviewgen.generation import Generator, Pieces, Request, Speller
+from reviewgen.generation.generator import choose_batch_size
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.novelty import Index
 from reviewgen.protocols import Tokenizer
@@ -227,7 +228,8 @@ class Evaluator:
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
-        generator = Generator(make_stepper(model, device), self.tokenizer, pieces=self.pieces, speller=self.speller)
+        stepper, size = make_stepper(model, device), choose_batch_size(device)
+        generator = Generator(stepper, self.tokenizer, pieces=self.pieces, speller=self.speller, batch_size=size)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
 

@@ -8,6 +8,7 @@
     schema      draws the conditions of each text
     rows        the columns and rows of generated texts
     generating  generates the texts of a table
+    devices     the device that computes
     judging     scores given texts, or says what they copy
     evaluating  bits per character, by several processes
 

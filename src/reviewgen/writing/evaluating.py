@@ -9,13 +9,22 @@ from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
 from reviewgen.training import all_processes
 from reviewgen.training.rounds import everywhere
+from reviewgen.writing.devices import device_type, move
 from reviewgen.writing.inputs import name_source, reading_errors, share_batches
 
 __all__ = ["evaluate"]
 
 
-def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) -> tuple[ReviewModel, Evaluation]:
+def evaluate(
+    model: str | Any, source: Any, device: str = "auto", **options: Unpack[EvaluateOptions]
+) -> tuple[ReviewModel, Evaluation]:
     """Evaluate a model that all processes of a launcher load; return the model and its evaluation.
+
+    Args:
+        model: What ``reviewgen.load`` takes.
+        source: The texts.
+        device: As in ``reviewgen.score_dataset``.
+        options: As in ``ReviewModel.evaluate``.
 
     Raises:
         ReviewgenError: See ``ReviewModel.evaluate`` and ``reviewgen.load``.
@@ -28,6 +37,7 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
         refuse_unknown_options(options, EvaluateOptions, "evaluate")
         with reading_errors(model):
             models.append(ReviewModel.from_pretrained(model))
+        move(models[0], device)
 
     with all_processes() as processes:
         everywhere(processes, check, model)
@@ -35,15 +45,18 @@ def evaluate(model: str | Any, source: Any, **options: Unpack[EvaluateOptions]) 
             "model": models[0].digest,
             "source": name_source(source),
             "options": dict(options),
+            "device": device_type(models[0]),
             "versions": library_versions(models[0], ()),
         }
         everywhere(processes, lambda: processes.refuse_differences(facts), model)
         trained, conditions, tokenizer = trained_on(models[0].training), models[0].conditions, models[0].tokenizer
-        language_model = models[0].bundle.model
+        weights = models[0].bundle.weights
         documents = read_documents(source, tokenizer, trained, conditions=conditions, **options)
 
         def add_batch(number: int, batch: list[Document]) -> None:
-            totals[number] = add_up_documents(language_model, batch, tokenizer.vocab_size, given=len(conditions))
+            totals[number] = add_up_documents(
+                weights.model_on_device, batch, tokenizer.vocab_size, weights.device, len(conditions)
+            )
 
         count = share_batches(processes, batches(documents), add_batch, source, content=_content, place=source)
         everyone = {number: one for own in processes.all_gather_object(totals) for number, one in own.items()}

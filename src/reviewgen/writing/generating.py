@@ -24,6 +24,7 @@ from reviewgen.preparation import duplicates
 from reviewgen.receipts import library_versions
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
+from reviewgen.writing.devices import device_type, move
 from reviewgen.writing.inputs import load_saved
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import Rows, choose_type
@@ -35,7 +36,7 @@ __all__ = ["generate_dataset"]
 _MAX_TEXTS = 1_000_000_000  # of a table
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
-_BATCH, _MAX_PART = 64, 512  # texts generated side by side, and at most in a part
+_MAX_PART, _MIN_PARTS = 512, 64  # texts of a part; parts of a table of many texts
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,15 @@ class _Job:
     @property
     def part_texts(self) -> int:
         """The number of texts of a part: whole batches, and enough parts for many processes."""
-        return min(_MAX_PART, _BATCH * math.ceil(self.total / _BATCH / _BATCH))
+        batch = self.model.bundle.weights.batch_size
+        return min(_MAX_PART, batch * math.ceil(self.total / batch / _MIN_PARTS))
 
     def facts(self) -> dict[str, Any]:
         """Return what decides the rows, as JSON values by name."""
         request = self.request
         arguments = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
         return {
-            "model": [self.model.digest, self.model.weight_bits],
+            "model": [self.model.digest, self.model.weight_bits, device_type(self.model)],
             "prompt": hashlib.sha256(json.dumps(list(self.prompts)).encode()).hexdigest(),
             "n": self.number,
             "seed": self.seed,
@@ -119,6 +121,7 @@ def generate_dataset(
     shard_texts: int = SHARD_TEXTS,
     progress: Progress | None = None,
     weight_bits: int = 32,
+    device: str = "auto",
     options: GenerateOptions,
 ) -> WrittenTexts:
     """Generate a table of texts; under a launcher, all processes call this.
@@ -137,6 +140,7 @@ def generate_dataset(
             check_seed(seed)
         layout = make_layout(out, format, shard_texts, {}, may_be_file=False)
         loaded, source = load_saved(model, weight_bits)
+        move(loaded, device)
         request = _check_request(loaded, prompt, options)
         if n * len(request.prompts) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(n * len(request.prompts))}.")

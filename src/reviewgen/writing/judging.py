@@ -30,6 +30,7 @@ from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere
+from reviewgen.writing.devices import device_type, move
 from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
@@ -71,6 +72,7 @@ def judge(
     format: str | None = None,
     shard_texts: int = SHARD_TEXTS,
     progress: Progress | None = None,
+    device: str = "cpu",
     options: EvaluateOptions,
 ) -> WrittenTexts:
     """Write a table with a row for each text of a source; under a launcher, all processes call this.
@@ -91,6 +93,7 @@ def judge(
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=others)
         with reading_errors(model):
             loaded, _ = load_saved(model)
+        move(loaded, device)
         if kind == "novelty":
             require_index(loaded.bundle.index)
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
@@ -106,6 +109,7 @@ def judge(
         facts = {
             "judge": kind,
             "model": loaded.digest,
+            "device": device_type(loaded),
             "source": name_source(source),
             "texts": identity,
             "options": _DEFAULTS | _given(options),
@@ -220,7 +224,8 @@ def _score(model: ReviewModel, batch: Sequence[Example]) -> list[Row]:
     """Return the bits of each text, its end token included."""
     conditions, tokenizer = model.conditions, model.tokenizer
     framed = list(frame_texts(((text, conditions.encode_values(values)) for text, values in batch), tokenizer))
-    losses = token_losses(model.bundle.model, [ids for ids, _ in framed], tokenizer.vocab_size, given=len(conditions))
+    weights, texts = model.bundle.weights, [ids for ids, _ in framed]
+    losses = token_losses(weights.model_on_device, texts, tokenizer.vocab_size, weights.device, len(conditions))
     rows = []
     for (_, characters), own in zip(framed, losses, strict=True):
         bits = float(own.sum(dtype=np.float64)) / math.log(2)
