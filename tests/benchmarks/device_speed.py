@@ -2,7 +2,8 @@
 
 On CUDA these are cuDNN's. Same model, batch, BPTT and precision, in turn; the ratio is the median of the ratios of neighbours.
 Target: 0.95 or more. ``python -m tests.benchmarks.device_speed 2018`` measures the time to 1.5526 nats per character on the 2018
-split. Without an accelerator the loops run on the CPU with a small shape, which shows that they work, and nothing else.
+split, and ``generation`` the tokens a second that installed models generate, beside those of one core. Without an accelerator the
+loops run on the CPU with a small shape, which shows that they work, and nothing else.
 """
 
 import statistics
@@ -24,6 +25,7 @@ from tests.benchmarks.training_speed import VOCAB, Ids, random_store
 ON_DEVICE = [(256, 512, 2, 128, 256), (256, 1024, 2, 128, 256)]  # embedding, hidden, layers, T, B
 ON_CPU = [(16, 32, 2, 16, 8)]
 ROUNDS, WARM_UP, STEPS, TARGET, NATS = 5, 10, 60, 0.95, 1.5526
+CORES = torch.get_num_threads()
 KEPT_BACK = 40  # training texts of the 2018 split, for early stopping
 
 
@@ -118,12 +120,33 @@ def time_to_2018(device, budgets=("30s", "60s", "120s", "240s")):
     return False
 
 
+def generate_on(device, texts=2048):
+    """Print the tokens a second that a device generates, beside those of the plugin's stepper on one core."""
+    torch.set_num_threads(1)
+    for name in ("lstm-char", "lstm-word", "gru-char", "gru-word"):
+        speeds = {}
+        for place, count in (("one core", max(64, texts // 32)), (device, texts)):
+            model = reviewgen.load(name)
+            model.bundle.weights.to("cpu" if place == "one core" else device)
+            torch.set_num_threads(1 if place == "one core" else CORES)
+            model.generate(num_return_sequences=64, max_new_tokens=50, seed=1)  # compiles
+            start = time.monotonic()
+            generated = model.generate(num_return_sequences=count, seed=2, return_dict_in_generate=True)
+            speeds[place] = sum(text.new_tokens for text in generated) / (time.monotonic() - start)
+        own, core = speeds[device], speeds["one core"]
+        print(f"{name:10} {device}: {own:10,.0f} tokens a second, one core {core:10,.0f}, ratio {own / core:.1f}", flush=True)
+    return True
+
+
 def main(*words):
     """Run what is asked for."""
     device = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
     if device == "cpu":
         print("No accelerator was found: these figures are of the CPU.")
-    is_reached = time_to_2018(device) if "2018" in words else compare_loops(device)
+    if "generation" in words:
+        is_reached = generate_on("cpu:0" if device == "cpu" else device)
+    else:
+        is_reached = time_to_2018(device) if "2018" in words else compare_loops(device)
     return int(not is_reached and device != "cpu")
 
 
