@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from reviewgen.data.store_arrays import find_ids, map_file, read_conditions, read_index, view_ids
+from reviewgen.errors import DataError
 from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
 
 __all__ = ["PrefixedText", "TokenStore", "frame_texts", "merge_stores", "save_array", "write_conditions", "write_split"]
@@ -154,11 +155,18 @@ class _SplitWriter:
         self._file.close()
 
     def encode(self, texts: Sequence[str], tokenizer: Tokenizer) -> None:
-        """Encode texts and write their ids."""
+        """Encode texts and write their ids.
+
+        Raises:
+            DataError: Some ids are outside the vocabulary.
+        """
         encoded = _encode_texts(tokenizer, texts)
         bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], self._dtype)
         framed = (part for ids in encoded for part in (bos, ids, eos))
-        self._file.write(np.concatenate(list(framed), dtype=self._dtype, casting="unsafe").data)
+        whole = np.concatenate(list(framed), dtype=self._dtype, casting="unsafe")
+        if len(whole) and whole.max() >= tokenizer.vocab_size:
+            raise DataError(f"The tokenizer gives the id {whole.max()}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
+        self._file.write(whole.data)
         self._lengths.extend(len(ids) + 2 for ids in encoded)
         self._characters.extend(map(len, texts))
 

@@ -24,6 +24,7 @@ def build_index(
     form: str = "compact",
     max_bytes: int = 4_000_000,
     sets: Sequence[WindowSet] | None = None,
+    tokens: int | None = None,
 ) -> ExactIndex | CompactIndex:
     """Build an index of a training text.
 
@@ -38,6 +39,7 @@ def build_index(
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form.
         sets: The sets of the compact form, where several processes have built them; see ``reviewgen.novelty.shared``.
+        tokens: The number of ids without bos and eos, where it is known and all ids are in the vocabulary; else they are counted.
 
     Raises:
         ConfigError: The form is unknown, or ``max_bytes`` is too small.
@@ -47,7 +49,8 @@ def build_index(
     if form not in forms:
         raise ConfigError(f"{quoted(form)} is not a form of the novelty index. {did_you_mean(form, forms)}")
     separators = (bos_id, eos_id)
-    tokens = sum(_count_tokens(block, separators, vocab_size) for block in cut(ids))
+    if tokens is None:
+        tokens = sum(_count_tokens(block, separators, vocab_size) for block in cut(ids))
     if not tokens or characters < 1:
         raise DataError("The training text is empty, so no novelty index can be built. Give a corpus with text in it.")
     facts = IndexBase(

@@ -250,6 +250,7 @@ def build_novelty_index(
         form=settings.novelty,
         max_bytes=round(settings.novelty_mb * 1e6),
         sets=sets,
+        tokens=int(store.offsets[-1]) - 2 * len(store),
     )
     store.release_pages()
     return index
