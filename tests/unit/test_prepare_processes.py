@@ -13,7 +13,9 @@ import pytest
 
 import reviewgen
 from reviewgen.preparation.prepare import prepare_store
+from tests.forked import run_python
 from tests.launches import launch, made_once
+from tests.loopback_hub import LoopbackHub
 from tests.unit.test_prepare import SMALL as TRAINING
 from tests.unit.test_prepare import facts_of, files_of, texts, write_csv
 
@@ -31,8 +33,13 @@ SOURCES: dict[str, tuple[Any, dict[str, Any]]] = {
     "csv": ("rows.csv", {}),
     "jsonl": ("rows.jsonl", {"conditions": ["stars"]}),
     "list": ([f"a review, number {number}" for number in range(200)], {}),
+    "near": ("more/near.txt", {"near_duplicates": 0.8}),
+    "second": ("a.txt", {"validation": "b.txt"}),
+    "words": ("*.txt", {"preset": "gru-word", "tokenizer": {"vocab_size": 400}}),
+    "paragraphs": ("more/paragraphs.txt", {"documents": "paragraph"}),
+    "book": ("a.txt", {"documents": "file"}),
 }
-"""The sources of the stores, and the options that read them."""
+"""The sources of the stores, and the options that read them; of gru-char, unless they name another preset."""
 
 SCRIPT = """
 import contextlib, errno, importlib, io, json, os, signal, sys, time
@@ -67,7 +74,7 @@ def prepared(name, source, **options):
     store = name
     parts.clear()
     try:
-        prepare.prepare_store(source, "gru-char", f"many/{name}", **options)
+        prepare.prepare_store(source, options.pop("preset", "gru-char"), f"many/{name}", **options)
         facts[name] = {"error": None, "parts": list(parts)}
     except ReviewgenError as error:
         facts[name] = {"error": f"{type(error).__name__}: {error}"}
@@ -134,7 +141,7 @@ def alone(launched: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
 
     def prepare(name: str, out: str) -> Path:
         source, options = SOURCES[name]
-        return prepare_store(source, "gru-char", out, **options).folder
+        return prepare_store(source, **{"preset": "gru-char", "out": out, **options}).folder
 
     return prepare
 
@@ -152,6 +159,9 @@ def _write_sources(folder: Path) -> None:
     (folder / "a.txt").write_text("\n".join(rows[:700]), encoding="utf-8")  # large: it is cut
     (folder / "b.txt").write_text("\n".join(rows[600:]), encoding="utf-8")
     (folder / "small.txt").write_text("\n".join(rows[:20]), encoding="utf-8")
+    (folder / "more").mkdir()
+    (folder / "more/near.txt").write_text("\n".join(rows + [f"{row} indeed" for row in rows[:200]]), encoding="utf-8")
+    (folder / "more/paragraphs.txt").write_text("\n\n".join(row.replace(" a ", "\n") for row in rows), encoding="utf-8")
     (folder / "blank.txt").write_text("\n" * 9000)  # parts without texts
     write_csv(folder / "rows.csv", [row.replace(" a ", "\n") for row in rows])
     lines = [json.dumps({"text": row, "stars": len(row) % 5}) for row in rows]
@@ -169,9 +179,14 @@ def test_three_processes_make_what_one_makes(name: str, launched: Any, alone: Ca
     assert not (launched.folder / f"many/{name}.partial").exists()
     shared = [facts[name]["parts"] for facts in launched.facts]
     assert all(facts[name]["error"] is None for facts in launched.facts)
-    if name not in ("small", "list"):
+    if name not in ("small", "list", "second", "book"):
         every = [part for parts in shared for part in parts]
         assert sorted(every) == list(range(len(every))) and len(every) > 8 and all(shared)
+    if name == "second":  # the parts of both sources
+        assert len({part for parts in shared for part in parts}) < sum(map(len, shared)) and all(shared)
+    if name == "near":
+        store = json.loads((launched.folder / "many/near/store.json").read_text())
+        assert store["facts"]["corpus"]["source"]["cleaning"]["near_duplicates"] > 50
     if name == "small":  # nothing was left for two of them
         assert sorted(map(len, shared)) == [0, 0, 1]
 
@@ -211,3 +226,30 @@ def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on(launched
     assert not (folder / "many/killed").exists() and len(list((unfinished / "texts").iterdir())) >= 2
     assert files_of(alone("txt", "many/killed")) == files_of(folder / "many/txt")
     assert not unfinished.exists()
+
+
+def test_three_processes_share_the_shards_of_a_hub_dataset(tmp_path: Path) -> None:
+    rows = [f"{row} No. {number}" for number, row in enumerate(texts(270))]
+    shards = {f"train-{n}.jsonl": "".join(json.dumps({"text": r}) + "\n" for r in rows[50 * n : 50 * n + 50]) for n in range(6)}
+    repositories = {("dataset", "owner/shards"): {"main": {name: content.encode() for name, content in shards.items()}}}
+    script = """if True:
+        import os, time
+        import reviewgen
+        from reviewgen.preparation import reading
+        clean, rank = reading.clean_files, os.environ.get("RANK", "alone")
+        def counted(folder, shard, *options):
+            open(f"{rank}-{shard.index}.read", "w").close()
+            time.sleep(0.3)  # so that there is something for everyone
+            return clean(folder, shard, *options)
+        reading.clean_files = counted
+        reviewgen.prepare("owner/shards", preset="gru-char", out="alone" if rank == "alone" else "many")
+    """
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    with LoopbackHub(repositories) as hub:
+        environment = hub.environment(tmp_path / "home")
+        many = launch(3, tmp_path, "script.py", env=environment)
+        one = run_python(["-c", script], env=environment, cwd=tmp_path)
+    assert (many.returncode, one.returncode) == (0, 0), many.stderr + one.stderr
+    assert files_of(tmp_path / "many") == files_of(tmp_path / "alone")
+    read = sorted(file.stem.split("-") for file in tmp_path.glob("[0-9]-*.read"))
+    assert sorted(shard for _, shard in read) == list("012345") and len({rank for rank, _ in read}) == 3

@@ -12,6 +12,7 @@ import reviewgen
 from reviewgen.data import file_systems
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, StorageError
 from reviewgen.preparation import job
+from tests.launches import launch
 from tests.unit.fakes import run_command
 from tests.unit.test_prepare import SMALL, facts_of, files_of, texts, write_csv
 
@@ -86,6 +87,36 @@ def test_the_commands_from_url_to_url(bucket, local, tmp_path, monkeypatch, caps
     assert first.generate_one(do_sample=False, words="any") == second.generate_one(do_sample=False, words="any")
     status, _, problem = run_command(monkeypatch, capsys, *words)
     assert status == 1 and "is a token store already" in problem
+
+
+def test_two_processes_from_url_to_url_to_url(s3, tmp_path, monkeypatch):
+    """They prepare, train and score at URLs, with a cache that they share, as one process does with files."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("ranks")
+    for number in range(4):
+        write_csv(tmp_path / f"{number}.csv", ROWS[number::4])
+        system.pipe_file(f"ranks/in/{number}.csv", (tmp_path / f"{number}.csv").read_bytes())
+    here = reviewgen.prepare(str(tmp_path / "*.csv"), preset="ngram-char", out=tmp_path / "here")
+    urls = ["s3://ranks/in/*.csv", "--preset", "ngram-char", "--out", "s3://ranks/store"]
+    done = launch(2, tmp_path, "-m", "reviewgen", "prepare", *urls)
+    assert done.returncode == 0, done.stderr
+    stored = {name.removeprefix("ranks/store/"): system.cat_file(name) for name in system.find("ranks/store")}
+    expected = files_of(here.folder)
+    assert stored.keys() == expected.keys()
+    for name in expected.keys() - {"store.json", "novelty.safetensors"}:  # these have the name of the source
+        assert stored[name] == (here.folder / name).read_bytes(), name
+    done = launch(2, tmp_path, "-m", "reviewgen", "train", "ngram-char", "--data", "s3://ranks/store", "--out", "model")
+    assert done.returncode == 0, done.stderr
+    one = reviewgen.train("ngram-char", here.folder, progress=False)
+    model = reviewgen.load(tmp_path / "model")
+    assert model.generate(seed=1, num_return_sequences=5) == one.generate(seed=1, num_return_sequences=5)
+    scoring = ["score", "model", "--data", "s3://ranks/in/*.csv", "--out", "scored.jsonl"]
+    done = launch(2, tmp_path, "-m", "reviewgen", *scoring)
+    assert done.returncode == 0, done.stderr
+    table = reviewgen.score_dataset(model, str(tmp_path / "*.csv"), out=tmp_path / "expected.jsonl")
+    assert (tmp_path / "scored.jsonl").read_bytes() == table.out.read_bytes() and table.texts > 50
 
 
 def test_no_working_folder_is_left_beside_a_store_at_a_url(local, tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ GENERATED = {
 }
 JUDGED = {"score": "scored.parquet", "novelty": "copies"}
 
-SCRIPT = """
-import contextlib, importlib, io, json, os, signal, sys, time
+TOOLS = """
+import contextlib, errno, importlib, io, json, os, signal, sys, time
 import reviewgen
 from reviewgen.cli import main
 from reviewgen.errors import ReviewgenError
@@ -35,17 +35,20 @@ rank, (small, generated, judged) = int(os.environ["RANK"]), json.load(open("sett
 for name, value in small.items():
     module, _, attribute = name.rpartition(".")
     setattr(importlib.import_module(module), attribute, value)
-facts, write, wrote, is_killed = {}, parts.TextPart.write, [], False
+facts, write, wrote, is_killed, last = {}, parts.TextPart.write, [], False, sys.argv[1]
 
 def counted(part, rows, *how):
     wrote.append(part.number)
     if rank == 1 and is_killed and len(wrote) == 2:
-        with open("killed.json", "w") as file:
+        with open(f"{name}.json", "w") as file:
             json.dump(time.time(), file)
         os.kill(os.getpid(), signal.SIGKILL)
     write(part, rows, *how)
 
 parts.TextPart.write = counted
+
+def full(*arguments):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def damaged(file):
     raise ValueError("it is larger than 1 MB")
@@ -66,6 +69,9 @@ def attempt(name, call):
     except ReviewgenError as error:
         facts[name] = f"{type(error).__name__}: {error}"
 
+"""
+
+CALLS = """
 for name, options in generated.items():
     wrote.clear()
     reviewgen.generate_dataset("./model", out=f"many/{name}", **options)
@@ -84,6 +90,10 @@ read_json = judging.read_json
 judging.read_json = damaged if rank == 2 else read_json
 command("damaged", "score", "./model", "--data", "reviews.jsonl", "--text-column", "text", "--out", "many/damaged")
 judging.read_json = read_json
+command("device", "generate", "./model", "-n", "5", "--out", "many/device", *["--device", "cuda"][: 2 * (rank == 1)])
+parts.TextPart.write = full if rank == 1 else counted
+command("full", "generate", "./model", "-n", "640", "--seed", "6", "--out", "many/full")
+parts.TextPart.write = counted
 command("nowhere", "generate", "./model", "-n", "5")
 command("no table", "score", "./model", "--data", "reviews.jsonl")
 command("descriptor", "evaluate", "./model", "--data", "/dev/fd/0")
@@ -95,22 +105,30 @@ attempt("length", lambda: reviewgen.novelty_dataset("./model", texts[: 9 if rank
 attempt("evaluation", lambda: evaluating.evaluate("./model", texts[: 9 if rank == 0 else 60]))
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
+"""
+
+KILLED = """
 is_killed = True
 wrote.clear()
-command("killed", "generate", "./model", "-n", "640", "--seed", "6", "--out", "many/killed")
-with open(f"lost.{rank}.json", "w") as file:
-    json.dump(facts["killed"], file)
+words = {
+    "killed": ["generate", "./model", "-n", "640", "--seed", "6"],
+    "judged": ["score", "./model", "--data", "reviews.jsonl", "--text-column", "text"],
+}
+name = last
+command(name, *words[name], "--out", f"many/{name}")
+with open(f"lost.{name}.{rank}.json", "w") as file:
+    json.dump(facts[name], file)
 """
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """Run the script in three processes, once for all workers of pytest-xdist; at its end, one of the processes is killed."""
+    """Run the calls in three processes, once for all workers of pytest-xdist; at the end, one of the processes is killed."""
     folder = made_once(tmp_path_factory, "written", _launch)
-    status, ended, said = json.loads((folder / "launched.json").read_text())
-    assert (folder / "facts.2.json").exists(), said
+    ended = json.loads((folder / "launched.json").read_text())
+    assert (folder / "facts.2.json").exists(), ended
     facts = [json.loads((folder / f"facts.{rank}.json").read_text()) for rank in range(3)]
-    return SimpleNamespace(folder=folder, facts=facts, status=status, ended=ended)
+    return SimpleNamespace(folder=folder, facts=facts, ended=ended)
 
 
 def _launch(folder):
@@ -118,10 +136,14 @@ def _launch(folder):
     train_tiny("ngram-char", cache, REVIEWS, conditions=["stars", "genre"], **NGRAM).save_pretrained(folder / "model")
     train_tiny("ngram-char", cache, REVIEWS[:40], **NGRAM).save_pretrained(folder / "model2")
     (folder / "reviews.jsonl").write_text("\n".join(map(json.dumps, REVIEWS)), encoding="utf-8")
-    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    (folder / "killed.py").write_text(TOOLS + CALLS + KILLED, encoding="utf-8")
+    (folder / "judged.py").write_text(TOOLS + KILLED, encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps([SMALL, GENERATED, JUDGED]), encoding="utf-8")
-    done = launch(3, folder, "script.py", timeout=300)
-    (folder / "launched.json").write_text(json.dumps([done.returncode, time.time(), done.stderr]))
+    ended = {}
+    for name in ("killed", "judged"):
+        done = launch(3, folder, f"{name}.py", name, timeout=300)
+        ended[name] = [done.returncode, time.time(), done.stderr]
+    (folder / "launched.json").write_text(json.dumps(ended))
 
 
 @pytest.fixture
@@ -171,6 +193,7 @@ def test_one_process_speaks(launched):
         ("different", 0, "different settings: n"),
         ("models", 0, "different settings: model"),
         ("one", 2, "temperature"),
+        ("device", 1, "on the CPU only: leave out the device cuda"),
     ],
 )
 def test_a_mistake_is_said_once_and_ends_all(name, speaker, problem, launched, folder):
@@ -213,11 +236,26 @@ def test_texts_that_are_no_files_are_the_same_in_all_processes(name, launched, f
     assert not (folder / "many" / name).exists()
 
 
-def test_a_killed_process_is_noticed_and_the_same_command_goes_on(launched, folder, tmp_path):
-    assert launched.status == 1 and launched.ended - json.loads((folder / "killed.json").read_text()) < 60
-    out = folder / "many/killed"
-    finished = {file.name for file in (folder / "many/killed.partial/parts").glob("*.jsonl")}
+@pytest.mark.parametrize("name", ["killed", "judged"])
+def test_a_killed_process_is_noticed_and_the_same_command_goes_on(name, launched, folder, tmp_path):
+    status, ended, _ = launched.ended[name]
+    assert status == 1 and ended - json.loads((folder / f"{name}.json").read_text()) < 60
+    out = folder / f"many/{name}"
+    finished = {file.name for file in (folder / f"many/{name}.partial/parts").glob("*.jsonl")}
     assert not out.exists() and len(finished) >= 1
-    for place in (out, tmp_path / "killed"):
+    for place in (out, tmp_path / name):
+        if name == "killed":
+            reviewgen.generate_dataset("./model", 640, out=place, seed=6)
+        else:
+            reviewgen.score_dataset("./model", "reviews.jsonl", out=place, text_column="text")
+    assert files_of(out) == files_of(tmp_path / name) and not (folder / f"many/{name}.partial").exists()
+
+
+def test_a_full_disk_of_one_process_ends_all_and_the_same_command_goes_on(launched, folder, tmp_path):
+    said = [facts["full"] for facts in launched.facts]
+    assert [each["status"] for each in said] == [1, 1, 1] and not (folder / "many/full").exists()
+    assert "No space left on device" in said[1]["stderr"] and len(said[1]["stderr"].splitlines()) == 1
+    assert said[0]["stderr"] == said[2]["stderr"] == ""
+    for place in (folder / "many/full", tmp_path / "full"):
         reviewgen.generate_dataset("./model", 640, out=place, seed=6)
-    assert files_of(out) == files_of(tmp_path / "killed") and not (folder / "many/killed.partial").exists()
+    assert files_of(folder / "many/full") == files_of(tmp_path / "full")
