@@ -202,7 +202,24 @@ def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_pat
     shutil.rmtree(tmp_path / "store.partial")
     reviewgen.prepare(source, preset="gru-char", out=out, **options)
     with pytest.raises(OutputExists):
-        reviewgen.prepare(source, preset="gru-char", out=out, **options)
+        reviewgen.prepare(source, preset="lstm-char", out=out, **options)
+
+
+def test_the_same_job_is_complete_already_and_another_is_not(tmp_path):
+    source, options = make("txt", tmp_path)
+    made = reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    before = files_of(tmp_path / "store")
+    assert reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options).content == made.content
+    for other in ({"lowercase": True}, {"preset": "gru-word"}, {"near_duplicates": 0.9}, {"source": texts(200)}):
+        with pytest.raises(OutputExists):
+            reviewgen.prepare(**{"source": source, "preset": "gru-char", "out": tmp_path / "store", **options, **other})
+    reviewgen.prepare(texts(200), preset="gru-char", out=tmp_path / "list")
+    with pytest.raises(OutputExists):  # a list may have changed
+        reviewgen.prepare(texts(200), preset="gru-char", out=tmp_path / "list")
+    next((tmp_path / "store/shards").rglob("train.uint16")).unlink()
+    with pytest.raises(OutputExists):  # it is not complete any more
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    assert before.keys() - files_of(tmp_path / "store").keys() and not (tmp_path / "store.partial").exists()
 
 
 def test_the_same_bytes_in_a_file_of_another_type_are_other_texts(tmp_path, monkeypatch):
@@ -233,8 +250,7 @@ def test_what_a_process_has_left_that_was_killed_after_it_had_published(tmp_path
         patch.setattr("reviewgen.partial.PartialFolder.remove", lambda _: 1 / 0)
         reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     assert (tmp_path / "store.partial").exists()
-    with pytest.raises(OutputExists):
-        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
+    reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)  # it is complete already
     assert not (tmp_path / "store.partial").exists()
 
 
@@ -356,8 +372,10 @@ def test_urls(tmp_path, small_parts):
     for name in expected.keys() - {"store.json", "novelty.safetensors"}:
         assert hashlib.sha256(stored[name]).hexdigest() == expected[name], name
     assert stored.keys() == expected.keys()
+    again = reviewgen.prepare("memory://in/*.csv", preset="gru-char", out="memory://out/store", **options)
+    assert again.content == made.content
     with pytest.raises(DataError, match="is a token store already"):
-        reviewgen.prepare("memory://in/*.csv", preset="gru-char", out="memory://out/store", **options)
+        reviewgen.prepare("memory://in/*.csv", preset="gru-word", out="memory://out/store", **options)
     shutil.rmtree(remote.locate_store("memory://out/store").folder)  # as on another machine
     one = reviewgen.train("gru-char", "memory://out/store", progress=False, **SMALL)
     two = reviewgen.train("gru-char", local.folder, progress=False, **SMALL)
@@ -390,7 +408,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     facts = json.loads(output)
     assert (status, facts["preset"]) == (0, "gru-char"), problem
     assert facts["tokens"]["train"] == reviewgen.runs.prepared.find_store(tmp_path / "store").splits()["train"].tokens
-    status, _, problem = run_command(monkeypatch, capsys, *words)
+    status, output, problem = run_command(monkeypatch, capsys, *words)
+    assert status == 0 and "store is complete already: the same job has made it." in problem
+    assert json.loads(output) == facts
+    status, _, problem = run_command(monkeypatch, capsys, *words, "--lowercase")
     assert status == 1 and "already exists" in problem
     status, _, problem = run_command(monkeypatch, capsys, *words[:-1], "--set", "model.hidden_size=3")
     assert status == 2 and "reviewgen train" in problem

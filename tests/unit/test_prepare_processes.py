@@ -103,6 +103,7 @@ for name, source in (("store", "many/csv"), ("texts", "rows.csv")):
     model = reviewgen.train("gru-char", source, progress=False, **training)
     if rank == 0:
         model.save_pretrained(f"trained/{name}")
+command("../many/txt", "*.txt")
 command("broken", "[12].csv")
 command("stdin", "-")
 command("different", "*.txt", *["--lowercase"][:rank])
@@ -210,6 +211,12 @@ def test_one_process_says_what_is_wrong_and_all_exit_with_status_1(name: str, pr
     assert len(said) == 1 and problem in said[0]
     assert "Traceback" not in "".join(facts[name]["stderr"] for facts in launched.facts)
     assert not (launched.folder / "many" / name).exists()
+
+
+def test_a_job_that_is_started_again_is_complete(launched: Any) -> None:
+    again = [facts["../many/txt"] for facts in launched.facts]
+    assert [each["status"] or 0 for each in again] == [0, 0, 0]
+    assert ["is complete already" in each["stderr"] for each in again] == [True, False, False]
 
 
 def test_a_training_in_three_processes_from_a_store_is_that_from_its_texts(launched: Any) -> None:

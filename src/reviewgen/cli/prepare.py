@@ -87,11 +87,12 @@ def _tokenizer_settings(settings: list[str]) -> dict[str, Any] | None:
 
 
 def _print_result(store: "StoreFolder", out: str, *, as_json: bool) -> None:
-    from reviewgen.data import describe
+    from reviewgen.data import SPLITS, describe
     from reviewgen.runs.prepared import corpus_of
 
     corpus, conditions, store_notes = corpus_of(store)
-    tokens = {split: tokens.tokens for split, tokens in store.splits().items()}
+    is_here = store.folder.exists()  # one that was complete already may be at its URL only
+    tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     if as_json:
         print_json({"out": out, "tokens": tokens, **store.facts})
         return
@@ -100,7 +101,8 @@ def _print_result(store: "StoreFolder", out: str, *, as_json: bool) -> None:
             note(line)
     for line in (*(f"Condition {each}" for each in conditions.describe()), *store_notes):
         note(line)
-    counts = ", ".join(f"{split} {corpus.count(split):,}" for split in tokens)
+    counts = ", ".join(f"{split} {corpus.count(split):,}" for split in SPLITS)
     echo(f"Split: {counts}. Held out: {corpus.describe_held_out()}.")
-    echo(f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
+    if tokens is not None:
+        echo(f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
     echo(f"Saved in {out}")

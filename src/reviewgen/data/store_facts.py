@@ -32,6 +32,7 @@ class _Facts:
     near_duplicates: float | None
     decontaminate: int | None
     notes: tuple[str, ...]
+    job: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

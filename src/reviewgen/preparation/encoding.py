@@ -157,6 +157,7 @@ def _finish(
         "novelty": novelty_settings(job.plan),
         "near_duplicates": job.near_duplicates,
         "decontaminate": job.decontaminate,
+        "job": work.digest,
         "notes": [*conditions.notes(), *notes, *([] if lost is None else [lost.describe(plugin.name)])],
     }
     write_store_file(store, shards, files, facts)

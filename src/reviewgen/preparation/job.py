@@ -10,6 +10,7 @@ import platform
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
 from reviewgen.preparation.options import PrepareOptions
 from reviewgen.runs.plan import TrainingPlan, make_plan
+from reviewgen.runs.prepared import find_store
 from reviewgen.storage import publish, refuse_existing, to_path
 from reviewgen.training import Processes
 from reviewgen.training.rounds import share_tasks
@@ -118,12 +120,16 @@ class WorkFolder(PartialFolder):
     Args:
         out: The folder of the store.
         url: The URL that it is copied to instead.
+
+    Attributes:
+        digest: Identifies the job and its texts, in the main process; None if the texts cannot be read again.
     """
 
     def __init__(self, out: Path, url: str | None = None) -> None:
         super().__init__(out, "prepares the same store", STORE_KINDS)
         self._url = url
         self._upload = ""  # what its upload is known by
+        self.digest: str | None = None
 
     @property
     def store(self) -> Path:
@@ -138,6 +144,22 @@ class WorkFolder(PartialFolder):
         """Share tasks with the other processes; see ``share_tasks``. Their results are complete when it returns."""
         share_tasks(processes, numbers, work, self.folder, flush=self.flush)
 
+    def find_finished(self, preset: str, facts: dict[str, Any]) -> StoreFolder | None:
+        """Return the store if the same job has made it already; what is left of the job is removed.
+
+        Args:
+            preset: The preset that the store is for.
+            facts: What the results depend on, as JSON values by name; the texts can be read again.
+        """
+        store = None
+        with suppress(DataError):  # nothing can be read there, or it is unfinished, which ``open`` says
+            store = find_store(self._url or self.out)
+        if store is None or (store.facts["preset"], store.facts.get("job")) != (preset, _digest(facts)):
+            return None
+        if self._is_published():
+            self.remove_left(facts)
+        return store
+
     def open(self, facts: dict[str, Any], *, can_resume: bool) -> bool:
         """Lock the folder for this job; return whether an earlier try is resumed.
 
@@ -149,7 +171,8 @@ class WorkFolder(PartialFolder):
             OutputExists, DataError: The store exists already.
             CheckpointError: The folder is in use, or of other settings or texts.
         """
-        self._upload = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        self._upload = _digest(facts)
+        self.digest = self._upload if can_resume else None
         if self._is_published():
             self.remove_left(facts)
         self._refuse_existing()
@@ -215,3 +238,7 @@ class WorkFolder(PartialFolder):
         for path in self.store.rglob("*"):
             if path.is_symlink() or path.relative_to(self.store).as_posix() not in own:
                 raise OutputExists(f"{path} is not of the store that is made there. Remove it, and give the same command again.")
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -5,6 +5,7 @@ tokenizer; encode the parts into shards; write ``store.json``. Each task's resul
 settings only, so the store does not depend on the number of processes.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ from reviewgen.training import Processes, local_processes
 from reviewgen.training.rounds import Watch, everywhere, main_process_only
 
 __all__ = ["run_job"]
+
+_logger = logging.getLogger("reviewgen")
 
 _LEAK_PARTS = 6  # that one task looks for some of all held-out texts in; one part for a sample of them
 
@@ -94,7 +97,8 @@ def run_job(job: Job, processes: Processes, watch: Watch) -> StoreFolder:
     run = Run(job, WorkFolder(job.out, job.url), processes, watch)
     try:
         with ExitStack() as stack:
-            _open(run, stack)
+            if finished := _open(run, stack):
+                return finished
             _read(run)
         dropped = _drop(run)
         _split(run, dropped)
@@ -118,8 +122,12 @@ def _remove(run: Run) -> None:
         run.work.remove()
 
 
-def _open(run: Run, stack: ExitStack) -> None:
-    """Open the sources: the first process of each machine, for all of them; then the working folder."""
+def _open(run: Run, stack: ExitStack) -> StoreFolder | None:
+    """Open the sources: the first process of each machine, for all of them; then the working folder.
+
+    Returns:
+        The store, if the same job has made it already.
+    """
     run.watch("Opening the source")
     plan, processes = run.job.plan, run.processes
     machine = local_processes()
@@ -140,12 +148,18 @@ def _open(run: Run, stack: ExitStack) -> None:
     facts = [source.facts for source in run.sources]
     everywhere(processes, partial(processes.refuse_differences, {"the texts": facts}), folder)
     can_resume = all(source.shards is not None for source in run.sources)
-    resumes = main_process_only(
-        processes, lambda: run.work.open({**run.job.identity(), "texts": facts}, can_resume=can_resume), run.work.folder
-    )
+    identity = {**run.job.identity(), "texts": facts}
+    if can_resume:
+        find = partial(run.work.find_finished, plan.preset, identity)
+        if finished := main_process_only(processes, find, run.work.folder):
+            if processes.rank == 0:
+                _logger.warning("%s is complete already: the same job has made it.", run.job.url or run.job.out)
+            return finished
+    resumes = main_process_only(processes, lambda: run.work.open(identity, can_resume=can_resume), run.work.folder)
     if resumes:
         run.watch("Going on from the finished parts of an earlier try")
     everywhere(processes, run.work.require_shared, run.work.folder)
+    return None
 
 
 def _read(run: Run) -> None:
