@@ -127,6 +127,10 @@ class GenerationError(ReviewgenError):
         return cls("The model's logits are NaN or infinite: its weights are damaged.")
 
 
+class DeviceError(ReviewgenError):
+    """An accelerator has failed, as it does when it has no memory left."""
+
+
 class ShapeError(ReviewgenError, ValueError):
     """A model was called with ids or a state of another shape or dtype."""
 

@@ -273,7 +273,7 @@ class PartialFolder:
 def differences(facts: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
     """Return the names of the facts, JSON values, that were others before."""
     facts = json.loads(json.dumps(facts))
-    return [name for name in facts if before.get(name) != facts[name]]
+    return [name for name in dict.fromkeys([*facts, *before]) if before.get(name) != facts.get(name)]
 
 
 def remove_entry(path: Path) -> None:

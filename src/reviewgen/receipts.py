@@ -15,6 +15,7 @@ A file of receipts has one receipt per line.
 
 import dataclasses
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -99,7 +100,7 @@ def make_receipt(
             "preset": model.preset,
             "digest": model.digest,
             "bits": model.weight_bits,
-            **({} if model.device == "cpu" else {"device": model.device.split(":")[0]}),
+            **({} if request.device == "cpu" else {"device": request.device.split(":")[0]}),
         },
         "versions": library_versions(model, request.plugins),
     }
@@ -266,8 +267,9 @@ def _find_problem(receipt: Any) -> str | None:
         return "model must have the keys source, preset, digest and bits, and its source must be a string or null"
     if not isinstance(model["preset"], str) or not isinstance(model["digest"], str | None) or model["bits"] not in (32, 16, 8):
         return "its model must have a preset and a digest, which are strings, and its bits must be 32, 16 or 8"
-    if not isinstance(model.get("device", "cpu"), str):
-        return "the device of its model must be a string"
+    device = model.get("device", "cpu")
+    if not isinstance(device, str) or not re.fullmatch("[a-z]{1,20}", device):
+        return "the device of its model must be the name of a device type, as in cuda"
     if not {"generation_config"} <= set(settings) <= {"generation_config", *_OPTIONAL_SETTINGS}:
         return f"settings must have a generation_config, and may have {', '.join(_OPTIONAL_SETTINGS)}, but no other key"
     if type(settings["generation_config"]) is not dict or not 0 <= receipt["number"] < _MAX_NUMBER:

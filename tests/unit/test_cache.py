@@ -13,7 +13,7 @@ from reviewgen_char.tokenizer import CharTokenizer
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
 from reviewgen.data.store import write_split
-from reviewgen.errors import StorageError
+from reviewgen.errors import DataError, StorageError
 from reviewgen.novelty import build_index
 from tests.forked import run_python
 
@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_error_at_every_stage():
         import resource
         from reviewgen_char.tokenizer import CharTokenizer
         from reviewgen.data import DataConfig, cache_folder, gather, tokenize, workspace
-        from reviewgen.errors import StorageError
+        from reviewgen.errors import DataError, StorageError
         for limit in (50, 5_000, 22_000, 25_000, 60_000):
             try:
                 with workspace() as folder:
@@ -320,3 +320,15 @@ def test_a_store_by_itself(tmp_path):
     assert made.ids.tolist() == again.ids.tolist() == [0, 18, 19, 1, 0, 20, 1]
     assert again.document(1).tolist() == [0, 20, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.index.npy", "train.uint16"]
+
+
+@pytest.mark.parametrize("vocab_size", [10, 1 << 16, 70_000])
+@pytest.mark.parametrize("wrong", [-1, 0, 65_541, (1 << 32) + 3])
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_an_id_outside_the_vocabulary_is_not_written(vocab_size, wrong, kind, tmp_path, monkeypatch):
+    tokenizer = FakeTokenizer(vocab_size)
+    wrong = vocab_size + wrong if 0 <= wrong < vocab_size else wrong
+    monkeypatch.setattr(tokenizer, "encode", lambda text: kind([2, wrong] if text == "b" else [3]), raising=False)
+    with pytest.raises(DataError, match=f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {vocab_size - 1}."):
+        write_split(["a", "b"], tokenizer, tmp_path, "train", vocab_size)
+    assert write_split(["a", ""], tokenizer, tmp_path, "train", vocab_size).ids.tolist() == [0, 3, 1, 0, 3, 1]

@@ -528,5 +528,5 @@ def test_a_text_of_another_device_says_so(saved: dict[str, Path], tmp_path: Path
     code, out, err = run_command(monkeypatch, capsys, "replay", tmp_path / "receipts.jsonl", "--model", saved["gru-word"])
     assert (code, out.strip()) == (0, text.text.strip()) and difference in err and "The same text." in err
     receipt["model"]["device"] = ["cuda"]
-    with pytest.raises(DataError, match="the device of its model must be a string"):
+    with pytest.raises(DataError, match="the device of its model must be the name of a device type"):
         replay(receipt, model)

@@ -5,10 +5,10 @@ import copy
 import torch
 from torch import nn
 
-from reviewgen.errors import ConfigError, quoted
+from reviewgen.errors import ConfigError, first_line, quoted
 from reviewgen.protocols import LanguageModel
 
-__all__ = ["copy_to"]
+__all__ = ["copy_to", "place_of"]
 
 
 def copy_to(device: str, model: LanguageModel, weight_bits: int) -> LanguageModel:
@@ -32,6 +32,13 @@ def copy_to(device: str, model: LanguageModel, weight_bits: int) -> LanguageMode
         raise ConfigError(f"The device {quoted(device)} is not available: PyTorch has {' and '.join(known)} here.")
     try:
         on_device: LanguageModel = copy.deepcopy(model).to(device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"The model cannot be copied to the device {device}: {str(error).strip().splitlines()[0]}") from None
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ConfigError(f"The model cannot be copied to the device {device}: {first_line(error)}") from None
     return on_device
+
+
+def place_of(model: LanguageModel, device: str) -> str:
+    """Return the device of a model with its number, as in "cuda:0": the device that a bare "cuda" means may change later."""
+    assert isinstance(model, nn.Module)
+    parameter = next(model.parameters(), None)
+    return device if parameter is None or parameter.device.index is None else str(parameter.device)

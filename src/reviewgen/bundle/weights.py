@@ -58,10 +58,12 @@ class Weights:
         Raises:
             ConfigError: There is no such device, or the model cannot be there.
         """
-        from reviewgen.bundle.devices import copy_to  # torch
+        from reviewgen.bundle.devices import copy_to, place_of  # torch
 
+        if device == self.device:
+            return
         self._on_device = None if device == "cpu" else copy_to(device, self.model, self.weight_bits)
-        self.device = device
+        self.device = device if self._on_device is None else place_of(self._on_device, device)
 
     @property
     def model_on_device(self) -> "LanguageModel":

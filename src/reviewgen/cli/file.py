@@ -89,9 +89,11 @@ def write_file(
 
 
 def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[str, Any]) -> str:
-    """Return a digest of the model and its defaults, the prompt and all settings; of one prompt, their number may change."""
+    """Return a digest of the model, its defaults and device, the prompt and all settings; one prompt's texts may become more."""
     left_out = {"num_return_sequences"} if isinstance(prompt, str) else set()
     facts = {name: value for name, value in settings.items() if name not in left_out} | {"prompt": prompt}
+    if model.device != "cpu":
+        facts["device"] = model.device.split(":")[0]
     text = json.dumps([model.digest, model.weight_bits, to_dict(model.generation_config), facts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "NoClean",
     "Preset",
+    "ScoringDevice",
     "Seed",
     "Source",
     "StripMarkdown",
@@ -48,6 +49,14 @@ Model = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(help="The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.")
+]
+ScoringDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.  "
+        "[default: auto with --data, else cpu]",
+    ),
 ]
 Preset = Annotated[
     str | None, typer.Argument(help="<model>-<tokenizer>, as in lstm-word; see `reviewgen list`.", show_default=False)

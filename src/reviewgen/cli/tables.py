@@ -82,7 +82,7 @@ def write_generated(model: str, prompt: str | list[str], settings: dict[str, Any
                 prompt=prompt,
                 schema=None if schema is None else options.typed_source(schema),
                 weight_bits=given["bits"],
-                device=given["device"] or "auto",
+                device="auto" if given["device"] is None else given["device"],
                 progress=progress,
                 options=others,  # type: ignore[arg-type]  # the options of the command line, by name
                 **arguments,
@@ -101,7 +101,7 @@ def write_judged(
     format: str | None,
     shard_texts: int,
     *,
-    device: str = "cpu",
+    device: str | None = None,
     as_json: bool,
     **reading: Any,
 ) -> None:
@@ -127,7 +127,7 @@ def write_judged(
                 format=format,
                 shard_texts=shard_texts,
                 progress=progress,
-                device=device,
+                device="auto" if device is None else device,
                 options={name: value for name, value in reading.items() if value is not None},  # type: ignore[arg-type]  # by name
             )
         seconds = time.monotonic() - started

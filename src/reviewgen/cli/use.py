@@ -143,7 +143,7 @@ def score(
     strip_markdown: options.AsTrainedStripMarkdown = None,
     fix_encoding: options.AsTrainedFixEncoding = None,
     clean: options.AsTrainedClean = None,
-    device: options.Device = "auto",
+    device: options.ScoringDevice = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Score a text with a trained model, in bits, token by token; or each text of a corpus."""
@@ -157,7 +157,8 @@ def score(
 
     given = options.read_stdin() if text == "-" else text
     trained = load(model)
-    move(trained, device)
+    if device is not None:
+        move(trained, device)
     result = trained.score(given, prompt, conditions=options.typed_conditions(condition))
     if as_json:
         print_json(finite(asdict(result)) | {"tokens": [finite(asdict(token)) for token in result.tokens]})

@@ -162,11 +162,12 @@ class _SplitWriter:
         """
         encoded = _encode_texts(tokenizer, texts)
         bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], self._dtype)
-        framed = (part for ids in encoded for part in (bos, ids, eos))
-        whole = np.concatenate(list(framed), dtype=self._dtype, casting="unsafe")
-        if len(whole) and whole.max() >= tokenizer.vocab_size:
-            raise DataError(f"The tokenizer gives the id {whole.max()}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
-        self._file.write(whole.data)
+        arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
+        whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
+        if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
+            wrong = first if first < 0 else last
+            raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
+        self._file.write(whole.astype(self._dtype, copy=False).data)
         self._lengths.extend(len(ids) + 2 for ids in encoded)
         self._characters.extend(map(len, texts))
 

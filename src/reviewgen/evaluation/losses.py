@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from reviewgen.compiled.entropy import target_losses
 from reviewgen.compiled.tensors import PRECISIONS, as_array
 from reviewgen.errors import growing_state
+from reviewgen.generation.model_stepper import device_errors
 from reviewgen.protocols import LanguageModel, State, SupportsScore
 
 __all__ = ["Document", "batches", "token_losses"]
@@ -49,7 +50,17 @@ def token_losses(
         vocab_size: The number of ids; limits the tokens of one forward call.
         device: The device of the model.
         given: The number of condition ids after bos.
+
+    Raises:
+        DeviceError: The device has failed, as it does when it has no memory left.
     """
+    with device_errors(device):
+        return _token_losses(model, texts, vocab_size, device, given)
+
+
+def _token_losses(
+    model: LanguageModel, texts: Sequence[np.ndarray], vocab_size: int, device: str, given: int
+) -> list[np.ndarray]:
     losses: list[np.ndarray] = [np.empty(len(text) - 1, np.float32) for text in texts]
     waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # the longest is last, and starts first
     rows, starts = _start_rows(waiting, _count_rows(losses))

@@ -133,7 +133,7 @@ class Decoder:
             past_prompt: list[tuple[Row, StepState]] = []
             for stepped in self._decode_tokens(pending, past_prompt):
                 yield _stamped(stepped, started)
-            live, size = [row for row, _ in past_prompt], _FIRST_BLOCK
+            live, size = [row for row, _ in past_prompt], _FIRST_BLOCK if self.deadline is None else _MIN_BLOCK
             state = stack_rows([part for _, part in past_prompt]) if live else None
             while live and not self.is_over(live):
                 block_started = time.monotonic()

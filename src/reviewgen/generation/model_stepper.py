@@ -3,6 +3,7 @@
 B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing tokens of a text.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -15,10 +16,11 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_rows
+from reviewgen.errors import DeviceError, first_line
 from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.protocols import LanguageModel, State, Stepper, StepState, SupportsStep
 
-__all__ = ["DeviceStepper", "ModelStepper", "make_stepper", "using_threads"]
+__all__ = ["DeviceStepper", "ModelStepper", "device_errors", "make_stepper", "using_threads"]
 
 _CHUNK_TOKENS = 512  # of a prompt, in one call
 
@@ -28,6 +30,19 @@ def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 3
     if device != "cpu":
         return DeviceStepper(model, device)
     return model.stepper(weight_bits) if isinstance(model, SupportsStep) else ModelStepper(model)
+
+
+@contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Turn the errors of an accelerator in a block into ``DeviceError``.
+
+    Raises:
+        DeviceError: It has no memory left, or cannot compute what it is asked for.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise DeviceError(f"The device {device} has failed: {first_line(error)} The device cpu may take longer.") from None
 
 
 @contextmanager
@@ -71,17 +86,29 @@ class DeviceStepper(ModelStepper):
 
     The state is the model's and the logits after the last token. It stays on the device until a block of tokens is sampled. Every
     token is computed for ``DEVICE_ROWS`` rows, however many texts are left: the kernels that a device chooses, and with them the
-    last bits of the logits, depend on the shape. The tokens of a step are sampled by as many threads as torch has.
+    last bits of the logits, depend on the shape. The tokens of a step are sampled by several threads.
     """
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the model's state before the first token, and logits of zero."""
         return super().initial_state(batch_size), np.zeros((batch_size, self._model.config.vocab_size), np.float32)
 
+    @torch.inference_mode()
     def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the logits (B, V) after the last token, float32, and the state."""
-        logits, new_state = super().forward(ids, state[0])
-        return logits, (new_state, logits)
+        with device_errors(self._device):
+            if ids.shape[1] > 1:  # a prompt
+                logits, new_state = super().forward(ids, state[0])
+                return logits, (new_state, logits)
+            tensors = _map(_pad, _to_tensors(state[0], self._device))
+            logits, tensors = self._step(ids[:, 0], tensors)
+            return logits, (_to_arrays(_map(lambda tensor: tensor[: len(ids)], tensors)), logits)
+
+    def _step(self, tokens: Int64[np.ndarray, " B"], tensors: State) -> tuple[Float[np.ndarray, "B V"], State]:
+        """Return the logits after one token of each row, and the state of ``DEVICE_ROWS``, on the device."""
+        ids = torch.from_numpy(np.ascontiguousarray(tokens[:, None])).to(self._device)
+        logits, tensors = self._model(_pad(ids), tensors)
+        return logits[: len(tokens), -1].to("cpu", torch.float32).numpy(), tensors
 
     @torch.inference_mode()
     def sample(
@@ -100,14 +127,14 @@ class DeviceStepper(ModelStepper):
         tokens, new_places, runs = np.empty(count, np.int64), places.copy(), np.full(count, run)
         sampled, used = np.full((count, numbers), NONE, np.int64), np.zeros(count, np.int64)
         live, logits = new_tokens < params.max_new_tokens, state[1]
-        tensors = _map(_pad, _to_tensors(state[0], self._device))
-        shares = _share(count, torch.get_num_threads())
+        shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
             texts_of_rows = whole[rows], sizes[rows], new_tokens[rows] + number, uniform[number, rows]
             sample_rows(logits[rows], *texts_of_rows, params, windows, runs[rows], spelling, new_places[rows], tokens[rows])
 
-        with ThreadPoolExecutor(len(shares)) as threads:
+        with ThreadPoolExecutor(max(1, len(shares))) as threads, device_errors(self._device):
+            tensors = _map(_pad, _to_tensors(state[0], self._device))
             for number in range(numbers):
                 if not live.any():
                     break
@@ -117,10 +144,15 @@ class DeviceStepper(ModelStepper):
                 used += live
                 live &= (tokens >= 0) & (tokens != params.eos_id) & (new_tokens + number + 1 < params.max_new_tokens)
                 whole[:, start + number] = np.where(live, tokens, params.eos_id)
-                ids = torch.from_numpy(whole[:, start + number, None]).to(self._device)
-                outputs, tensors = self._model(_pad(ids), tensors)
-                logits = outputs[:count, -1].to("cpu", torch.float32).numpy()
-        return sampled, used, (_to_arrays(_map(lambda tensor: tensor[:count], tensors)), logits)
+                logits, tensors = self._step(whole[:, start + number], tensors)
+            return sampled, used, (_to_arrays(_map(lambda tensor: tensor[:count], tensors)), logits)
+
+
+def _count_threads() -> int:
+    """Return the threads that sample: those of torch, of which a launcher leaves one, or this process's share of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(torch.get_num_threads(), cores // int(processes) if processes.isdecimal() and int(processes) else 1)
 
 
 def _share(count: int, parts: int) -> list[slice]:

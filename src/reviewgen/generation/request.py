@@ -47,6 +47,7 @@ class Request:
         must_include: Strings that each text must include.
         offset: The number of the first text, where a call is a part of a larger one.
         prefixes: The ids of the conditions of each text, where they differ; else those of ``prefix``.
+        device: The device that generates.
     """
 
     prompts: Sequence[str]
@@ -59,6 +60,7 @@ class Request:
     must_include: Sequence[str] = ()
     offset: int = 0
     prefixes: Sequence[Sequence[int]] = ()
+    device: str = "cpu"
 
     def prefix_of(self, number: int) -> Sequence[int]:
         """Return the ids of the conditions of a text."""

@@ -5,8 +5,10 @@ stepper that needs none.
 """
 
 import inspect
+import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
@@ -141,7 +143,8 @@ class ReviewModel:
         Raises:
             ConfigError: The device is not available, or the model cannot be there.
         """
-        self._bundle.weights.to("cpu" if str(device).split(":")[0] == "cpu" else str(device))
+        name = str(device)
+        self._bundle.weights.to("cpu" if re.fullmatch(r"cpu(:\d+)?", name) else name)
         return self
 
     @property
@@ -536,7 +539,7 @@ class ReviewModel:
             pieces=self._pieces,
             speller=self._speller,
             index=bundle.index,
-            score=self._log_probabilities,
+            score=self._scorer(),
             batch_size=bundle.weights.batch_size,
         )
 
@@ -549,13 +552,20 @@ class ReviewModel:
         return Pieces(self.tokenizer)
 
     def _request(self, prompt: str | Sequence[str], options: GenerateOptions) -> Request:
-        return make_request(prompt, self.generation_config, options, self.tokenizer, self.conditions)
+        request = make_request(prompt, self.generation_config, options, self.tokenizer, self.conditions)
+        return replace(request, device=self.device)
 
-    def _log_probabilities(self, ids: list[int], given: int) -> list[float]:
-        from reviewgen.evaluation import log_probabilities
-
+    def _scorer(self) -> Callable[[list[int], int], list[float]]:
+        """Return the function that scores the texts of a generator; it loads torch when it is called."""
         weights = self._bundle.weights
-        return log_probabilities(weights.model_on_device, ids, given, weights.device)
+        device, on_device = weights.device, None if weights.device == "cpu" else weights.model_on_device
+
+        def score(ids: list[int], given: int) -> list[float]:
+            from reviewgen.evaluation import log_probabilities
+
+            return log_probabilities(weights.model if on_device is None else on_device, ids, given, device)
+
+        return score
 
 
 def check_model(name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Unpack
 import torch
 
 from reviewgen.config import check_list, check_seed
-from reviewgen.errors import ConfigError, NotADistribution, TrainingError, counted, quoted
+from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted
 from reviewgen.model import ReviewModel
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
@@ -138,7 +138,7 @@ def _try(study: Study, trial: Any, variants: Variants, blank: TuneTrial) -> Tune
     try:
         fit = variants.fit(variants.plan(blank.settings))
         result = _train(study, trial, fit, blank)
-    except (TrainingError, ConfigError, torch.OutOfMemoryError) as error:
+    except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
         return replace(blank, problem=str(error))
     facts = fit.facts()
     is_budget_spent = facts["stopped"] == StopReason.BUDGET_SPENT

@@ -186,10 +186,11 @@ class Evaluator:
             with suppress(NotADistribution):
                 tokens = seconds / 2 * measure_rate(model, self.documents, self.tokenizer.vocab_size, device, len(self.prefix))
             with suppress(GenerationError):  # diverged: the next step says so
-                self._generate(model, device, 1)  # a warm-up
+                side_by_side = 1 if device == "cpu" else choose_batch_size(device)  # there, one takes as long as all
+                self._generate(model, device, side_by_side)  # a warm-up
                 start = time.monotonic()
-                self._generate(model, device, 1)
-                texts = seconds / 2 / max(time.monotonic() - start, 1e-9)
+                self._generate(model, device, side_by_side)
+                texts = seconds / 2 * side_by_side / max(time.monotonic() - start, 1e-9)
         self._limit(*self.processes.broadcast((tokens, texts)))
 
     def _limit(self, tokens: float, copy_texts: float) -> None:

@@ -1,15 +1,21 @@
 """The device that generates and scores a table of texts: the one that accelerate selects, for a model that gains by it."""
 
+import logging
+
 import torch
 
+from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
+from reviewgen.registry import find_model
 
-__all__ = ["device_type", "move"]
+__all__ = ["device_facts", "move"]
+
+_logger = logging.getLogger("reviewgen")
 
 
-def device_type(model: ReviewModel) -> str:
-    """Return the type of the device that a model is on, as in "cuda", which decides how it rounds."""
-    return model.device.split(":")[0]
+def device_facts(model: ReviewModel) -> dict[str, str]:
+    """Return the type of the accelerator that a model is on, as in "cuda", which decides how it rounds; nothing on the CPU."""
+    return {} if model.device == "cpu" else {"device": model.device.split(":")[0]}
 
 
 def move(model: ReviewModel, device: str) -> None:
@@ -27,13 +33,15 @@ def move(model: ReviewModel, device: str) -> None:
     if device != "auto":
         model.to(device)
         return
-    if not torch.accelerator.is_available():
+    if model.device != "cpu" or model.weight_bits != 32 or not torch.accelerator.is_available():
+        return
+    model_class, _ = find_model(model.bundle.model_plugin.name)
+    if not issubclass(model_class, torch.nn.Module):
         return
     from reviewgen.training import choose_device, process_state  # accelerate, half a second
 
-    available = process_state().device
-    if available.type == "cpu" or model.device != "cpu" or model.weight_bits != 32:
-        return
-    network = model.bundle.model
-    if isinstance(network, torch.nn.Module):
-        model.to(str(choose_device("auto", network)[0]))
+    if process_state().device.type != "cpu":
+        try:
+            model.to(choose_device("auto", model_class)[0])
+        except ConfigError as error:
+            _logger.warning("%s The CPU computes instead.", error)

@@ -9,7 +9,7 @@ from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
 from reviewgen.training import all_processes
 from reviewgen.training.rounds import everywhere
-from reviewgen.writing.devices import device_type, move
+from reviewgen.writing.devices import device_facts, move
 from reviewgen.writing.inputs import name_source, reading_errors, share_batches
 
 __all__ = ["evaluate"]
@@ -45,7 +45,7 @@ def evaluate(
             "model": models[0].digest,
             "source": name_source(source),
             "options": dict(options),
-            "device": device_type(models[0]),
+            **device_facts(models[0]),
             "versions": library_versions(models[0], ()),
         }
         everywhere(processes, lambda: processes.refuse_differences(facts), model)

@@ -24,7 +24,7 @@ from reviewgen.preparation import duplicates
 from reviewgen.receipts import library_versions
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
-from reviewgen.writing.devices import device_type, move
+from reviewgen.writing.devices import device_facts, move
 from reviewgen.writing.inputs import load_saved
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import Rows, choose_type
@@ -72,7 +72,7 @@ class _Job:
 
     @property
     def part_texts(self) -> int:
-        """The number of texts of a part: whole batches, and enough parts for many processes."""
+        """The number of texts of a part: whole batches, and on the CPU enough parts for many processes."""
         batch = self.model.bundle.weights.batch_size
         return min(_MAX_PART, batch * math.ceil(self.total / batch / _MIN_PARTS))
 
@@ -81,7 +81,8 @@ class _Job:
         request = self.request
         arguments = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
         return {
-            "model": [self.model.digest, self.model.weight_bits, device_type(self.model)],
+            "model": [self.model.digest, self.model.weight_bits],
+            **device_facts(self.model),
             "prompt": hashlib.sha256(json.dumps(list(self.prompts)).encode()).hexdigest(),
             "n": self.number,
             "seed": self.seed,
@@ -140,7 +141,8 @@ def generate_dataset(
             check_seed(seed)
         layout = make_layout(out, format, shard_texts, {}, may_be_file=False)
         loaded, source = load_saved(model, weight_bits)
-        move(loaded, device)
+        if device != "auto" or not options.get("must_include"):  # of which few texts are generated at once
+            move(loaded, device)
         request = _check_request(loaded, prompt, options)
         if n * len(request.prompts) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(n * len(request.prompts))}.")
@@ -149,7 +151,11 @@ def generate_dataset(
         rows = Rows(loaded, source, layout.out, kinds, columns, request.novelty is not None)
         layout = replace(layout, columns=rows.columns)
         layout.refuse_many(n * len(request.prompts))
-        jobs.append(_Job(loaded, request.prompts, n, replace(request, prompts=()), seed, drawn, unique, rows, layout))
+        jobs.append(
+            _Job(
+                loaded, request.prompts, n, replace(request, prompts=(), device=loaded.device), seed, drawn, unique, rows, layout
+            )
+        )
 
     with all_processes() as processes:
         everywhere(processes, check, out)

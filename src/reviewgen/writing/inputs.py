@@ -1,7 +1,9 @@
 """What texts are judged by and what is judged: a saved model, and a source of texts, which all processes read."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ Item = TypeVar("Item")
 
 
 def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Path | None]:
-    """Return a model, and the source that it was loaded from.
+    """Return a model, which may be moved to another device, and the source that it was loaded from.
 
     Args:
         model: A ReviewModel, or what ``load`` takes.
@@ -38,7 +40,8 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
     if model.digest is None:
         raise ConfigError("A table says which model it is from, and this one is not saved as it is: save and load it first.")
     folder = model.bundle.folder
-    return model, model.bundle.source if folder is None else folder
+    own = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))  # the caller's stays on its device
+    return own, model.bundle.source if folder is None else folder
 
 
 def name_source(source: Any) -> str:

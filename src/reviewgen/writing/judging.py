@@ -30,7 +30,7 @@ from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere
-from reviewgen.writing.devices import device_type, move
+from reviewgen.writing.devices import device_facts, move
 from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
@@ -93,7 +93,8 @@ def judge(
         refuse_unknown_options(options, EvaluateOptions, f"{kind}_dataset", others=others)
         with reading_errors(model):
             loaded, _ = load_saved(model)
-        move(loaded, device)
+        if kind == "score":
+            move(loaded, device)
         if kind == "novelty":
             require_index(loaded.bundle.index)
         columns = {"text": "string", **dict.fromkeys(_condition_columns(loaded, kind).values(), "string")}
@@ -109,7 +110,7 @@ def judge(
         facts = {
             "judge": kind,
             "model": loaded.digest,
-            "device": device_type(loaded),
+            **device_facts(loaded),
             "source": name_source(source),
             "texts": identity,
             "options": _DEFAULTS | _given(options),
