@@ -167,6 +167,15 @@ class NotPublished(ReviewgenError):
     """The check before publishing found something that ``allow`` does not name: personal data, copied text, no license."""
 
 
+def printable(text: str) -> str:
+    """Return a text for a message, with the escapes of the characters that a terminal does not print.
+
+    >>> printable("shards/\x1b[31m")
+    'shards/\\\\x1b[31m'
+    """
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def quoted(value: object, most: int = 100) -> str:
     """Return a value as Python code for a message, on one line and shortened. No value makes it fail.
 

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 
 from reviewgen.checksums import checksum
 from reviewgen.config import MAX_RECORD, read_json
-from reviewgen.errors import CheckpointError, OutputExists, StorageError
+from reviewgen.errors import CheckpointError, OutputExists, StorageError, printable
 from reviewgen.flushing import Flusher
 from reviewgen.lock import Lock, is_foreign, read_holder
 from reviewgen.scratch import is_made_by_user
@@ -211,7 +212,9 @@ class PartialFolder:
             if os.path.lexists(self.folder):
                 problem = self._find_foreign()
         if problem is not None:
-            raise OutputExists(f"{self.folder}, where work in progress is kept, {problem}: remove that, or give another --out.")
+            raise OutputExists(
+                f"{self.folder}, where work in progress is kept, {printable(problem)}: remove that, or give another --out."
+            )
 
     def _find_foreign(self) -> str | None:
         """Return what of the folder is not a job's, as the end of a sentence; None if all is."""
@@ -271,9 +274,11 @@ class PartialFolder:
 
 
 def differences(facts: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
-    """Return the names of the facts, JSON values, that were others before."""
+    """Return the names of the facts, JSON values, that were others before; names that only a changed file has are left out."""
     facts = json.loads(json.dumps(facts))
-    return [name for name in dict.fromkeys([*facts, *before]) if before.get(name) != facts.get(name)]
+    names = [name for name in facts if before.get(name) != facts[name]]
+    others = [name for name in before if name not in facts]
+    return names + [name if re.fullmatch("[a-z_ ]{1,30}", name) else "other settings" for name in others][:1]
 
 
 def remove_entry(path: Path) -> None:

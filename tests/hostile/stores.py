@@ -151,6 +151,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def forge(folder: Path) -> None:
     """Make ``store.json`` fit the files, where the damage allows it."""
+    if not (folder / STORE_FILE).is_file():  # a pipe, or a device without an end
+        return
     try:
         content = json.loads((folder / STORE_FILE).read_text(encoding="utf-8"))
         facts = digest_files(folder)

@@ -10,7 +10,7 @@ import reviewgen
 from reviewgen import partial, scratch
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.lock import Lock
-from reviewgen.partial import STORE_KINDS, TABLE_KINDS, PartialFolder, remove_entry
+from reviewgen.partial import STORE_KINDS, TABLE_KINDS, PartialFolder, differences, remove_entry
 from reviewgen.runs.litter import clean, find_unfinished
 from reviewgen.training import Processes, rounds
 from reviewgen.writing import judging, table
@@ -287,6 +287,26 @@ def test_a_store_is_whole_whatever_was_damaged_in_its_working_folder(damage, pre
     assert damage_all(root / "w.partial", damage) > 10
     prepare()
     assert digests_of(root / "w") == expected and not (root / "w.partial").exists()
+
+
+def test_a_link_in_the_place_of_the_codes_is_not_followed(prepared):
+    prepare, root = prepared
+    expected = digests_of(root / "w")
+    shutil.rmtree(root / "w")
+    shutil.copytree(root / "kept", root / "w.partial")
+    (root / "precious").write_text("mine")
+    for file in (root / "w.partial/codes").iterdir():
+        file.unlink()
+        file.symlink_to(root / "precious")
+    prepare()
+    assert digests_of(root / "w") == expected and (root / "precious").read_text() == "mine"
+
+
+def test_names_that_only_a_changed_job_has_are_not_printed():
+    before = {"n": 5, "device": "cuda", "seed": 1}
+    assert differences({"n": 5, "seed": 1}, before) == ["device"]
+    assert differences({"n": 6, "device": "cuda", "seed": 1}, before) == ["n"]
+    assert differences({"n": 5, "seed": 1}, {"n": 5, "seed": 1, "\x1b[31m": 1, "x" * 50: 1}) == ["other settings"]
 
 
 @pytest.fixture(scope="module", params=["scores", "scores.jsonl", "texts"])

@@ -199,3 +199,27 @@ def test_a_changed_tokenizer_or_index_is_noticed(tmp_path):
             reviewgen.train("gru-char", folder, steps=1, progress=False)
         file.write_bytes(before)
     assert reviewgen.train("ngram-char", folder, progress=False).training["data"]["reviews"]["train"]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "unlisted"])
+def test_a_file_of_the_tokenizer_that_is_not_listed(kind: str, content: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(content[0], tmp_path / "store")
+    facts = copy.deepcopy(content[1])
+    own = folder / "tokenizer/characters.json"
+    if kind == "file":
+        (folder / "tokenizer/x\x1b.json").write_text("[]")
+    else:
+        del facts["files"]["tokenizer/characters.json"]
+    if kind == "pipe":
+        own.unlink()
+        os.mkfifo(own)
+    name = r"tokenizer/x\\x1b.json" if kind == "file" else "tokenizer/characters.json"
+    said = read(folder, facts)
+    assert said is not None and f"is damaged: {name.replace(2 * chr(92), chr(92))} is not in its store.json" in said
+
+
+def test_a_name_that_is_too_long_for_a_file(content: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(content[0], tmp_path / "store")
+    facts = content[1] | {"files": content[1]["files"] | {"x" * 5000: {"size": 1, "sha256": "0" * 64}}}
+    said = read(folder, facts)
+    assert said is not None and "is incomplete: it has no xxx" in said and len(said) < 400

@@ -212,6 +212,8 @@ def test_a_table_that_another_process_has_just_completed(model, tmp_path, monkey
         ({"texts": -5}, "is not a manifest"),
         ({"texts": True}, "is not a manifest"),
         ({"files": {"train-00000-of-00001.jsonl": {"size": -1}}}, "is not a manifest"),
+        ({"files": {}}, "was changed"),
+        ({"files": {"x" * 300: {"size": 0, "texts": 5}}}, "is incomplete: it has no x"),
         ({"job": {"seed": None}}, "is not a manifest|was changed|differ"),
         *(
             ({"summary": {"seed": 1, "asked": 5, "drawn": 5, "repeats": 0, name: value}}, "was changed")

@@ -14,7 +14,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from reviewgen.data.charsets import BOMS, decode_chunks, is_plain_utf8, recognise
-from reviewgen.errors import DataError, first_line, storage_errors
+from reviewgen.errors import DataError, StorageError, first_line, storage_errors
 from reviewgen.inputs import is_pipe, open_input
 
 __all__ = ["KINDS", "PreparedFiles", "find_files", "has_data_suffix", "prepare_files"]
@@ -166,7 +166,9 @@ def _prepare(file: Path, kind: str, target: Path) -> tuple[int, str | None]:
             _link(file, target)
             return 0, None
         return _convert(file, target)
-    except (PermissionError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except StorageError:
+        raise
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {first_line(error)}.") from None
 
 

@@ -7,6 +7,7 @@ training needs. Knows no model.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, parse_json
 from reviewgen.data.corpus import SPLITS
 from reviewgen.data.store import TokenStore
-from reviewgen.errors import DataError
+from reviewgen.errors import DataError, printable, shortened
 
 __all__ = [
     "STORE_FILE",
@@ -58,9 +59,13 @@ class StoreFolder:
         store = cls(folder, parse_store_file(read_store_file(folder), name or str(folder)), name or str(folder))
         for file, facts in store.content["files"].items():
             path = folder / file
-            if not path.is_file() or path.stat().st_size != facts["size"]:
-                problem = "is incomplete: it has no" if not path.is_file() else "is damaged: the size has changed of"
-                raise DataError(f"The token store {store.name} {problem} {file}. Prepare it again.")
+            is_there = os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for a name that is too long
+            if not is_there or path.stat().st_size != facts["size"]:
+                problem = "is incomplete: it has no" if not is_there else "is damaged: the size has changed of"
+                raise DataError(f"The token store {store.name} {problem} {shortened(printable(file), 100)}. Prepare it again.")
+        for path in (folder / "tokenizer").glob("*"):
+            if (name := f"tokenizer/{path.name}") not in store.content["files"]:
+                raise store._damaged(f"{shortened(printable(name), 100)} is not in its {STORE_FILE}")
         return store
 
     @property

@@ -5,6 +5,7 @@ out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of the tok
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -123,7 +124,7 @@ def check_choice(k: Any, temperature: Any) -> None:
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
         raise ConfigError(f"k, the number of alternatives, must be a whole number of at least 1; got {quoted(k)}.")
     is_number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not is_number or not 0 < temperature < math.inf:
+    if not is_number or not 0 < temperature <= sys.float_info.max:
         raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
 
 

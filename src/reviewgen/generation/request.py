@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,7 +172,8 @@ def _plain(value: Any) -> Any:
 def _words(words: Any) -> Sequence[str]:
     given: list[Any] = [words] if isinstance(words, str) else [] if words is None else [None]
     if isinstance(words, Iterable) and not isinstance(words, str):
-        given = list(words)
+        with suppress(TypeError):  # of a tensor without dimensions
+            given = list(words)
     if not all(isinstance(word, str) and word for word in given):
         raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {quoted(words)}.")
     return given

@@ -40,7 +40,11 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def plain(text: str) -> str:
-    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does not hide a legend entry."""
+    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does not hide a legend entry.
+
+    Lone surrogates, which matplotlib does not draw, become question marks.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 

@@ -22,7 +22,7 @@ from reviewgen.data.cleaning import hash_text
 from reviewgen.data.remote import cached_folder, is_uploaded, refuse_existing_url, upload_store
 from reviewgen.data.store_folder import STORE_FILE, StoreFolder, parse_store_file
 from reviewgen.data.urls import is_url
-from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError, quoted
+from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, StorageError, printable, quoted
 from reviewgen.partial import STORE_KINDS, PartialFolder, differences
 from reviewgen.preparation.leaks import check_run
 from reviewgen.preparation.near_duplicates import check_threshold
@@ -237,7 +237,9 @@ class WorkFolder(PartialFolder):
         own |= {str(folder) for name in own for folder in PurePosixPath(name).parents}
         for path in self.store.rglob("*"):
             if path.is_symlink() or path.relative_to(self.store).as_posix() not in own:
-                raise OutputExists(f"{path} is not of the store that is made there. Remove it, and give the same command again.")
+                raise OutputExists(
+                    f"{printable(str(path))} is not of the store that is made there. Remove it, and give the same command again."
+                )
 
 
 def _digest(facts: dict[str, Any]) -> str:

@@ -46,6 +46,7 @@ def write_codes(parts: Sequence[Part], dropped: np.ndarray, method: SplitMethod)
         codes = np.full(part.count, DROPPED, np.uint8)
         count = int((~mask).sum())
         codes[~mask] = _split(part.index()[~mask, 0], first, method) if small is None else small[first : first + count]
+        part.codes_file.unlink(missing_ok=True)  # it may have become a link, through which others' files would be written
         codes.tofile(part.codes_file)
         first += count
 

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from reviewgen.config import check_flags, check_list, check_text
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import evaluate_documents, finite, sample_documents
-from reviewgen.pictures import new_figure, refuse_plot, save_figure
+from reviewgen.pictures import new_figure, plain, refuse_plot, save_figure
 from reviewgen.runs.fit import Fit
 from reviewgen.runs.options import TrainOptions
 from reviewgen.search.variants import Variants, check_groups, refuse_options, split_name
@@ -95,11 +95,11 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: Path, 
     refuse_plot(file, overwrite)
     figure = new_figure(7, 4.5)
     bits = figure.add_subplot()
-    positions, labels = range(len(rows)), [str(row.value) for row in rows]
+    positions, labels = range(len(rows)), [plain(str(row.value)) for row in rows]
     for name, style, color in ("train_bits", "o--", "tab:gray"), ("held_out_bits", "o-", "tab:blue"):
         heights = [math.nan if (value := getattr(row, name)) is None else value for row in rows]  # nothing is drawn for NaN
         bits.plot(positions, heights, style, color=color, label=name.removesuffix("_bits").replace("_", "-") + " text")
-    bits.set(xticks=positions, xticklabels=labels, xlabel=setting, ylabel="bits per character", title=preset)
+    bits.set(xticks=positions, xticklabels=labels, xlabel=plain(setting), ylabel="bits per character", title=plain(preset))
     rates = [row.token_copy_rate for row in rows]
     if any(rate is not None for rate in rates):
         copies = bits.twinx()

@@ -4,6 +4,7 @@ import logging
 
 import torch
 
+from reviewgen.config import check_text
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
 from reviewgen.registry import find_model
@@ -30,6 +31,7 @@ def move(model: ReviewModel, device: str) -> None:
         ConfigError: There is no such device, or the model cannot be there.
         ProcessLost: The processes of a launcher cannot be connected.
     """
+    check_text("device", device)
     if device != "auto":
         model.to(device)
         return

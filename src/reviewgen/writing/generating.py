@@ -141,6 +141,7 @@ def generate_dataset(
             check_seed(seed)
         layout = make_layout(out, format, shard_texts, {}, may_be_file=False)
         loaded, source = load_saved(model, weight_bits)
+        check_text("device", device)
         if device != "auto" or not options.get("must_include"):  # of which few texts are generated at once
             move(loaded, device)
         request = _check_request(loaded, prompt, options)

@@ -1,11 +1,12 @@
 """``manifest.json`` of a complete table: the job, the summary, and the size and digest of each file."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, read_json
-from reviewgen.errors import DataError, OutputExists
+from reviewgen.errors import DataError, OutputExists, printable, shortened
 
 __all__ = ["FORMAT", "MANIFEST", "changed_manifest", "is_summary", "read_manifest", "require_files"]
 
@@ -27,7 +28,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             manifest["format"] == FORMAT
             and isinstance(manifest["job"], dict)
             and _is_count(manifest["texts"])
-            and all(_is_count(facts["size"]) for facts in manifest["files"].values())
+            and all(_is_count(facts["size"]) and _is_count(facts["texts"]) for facts in manifest["files"].values())
             and isinstance(manifest["summary"], dict)
         ):
             return manifest
@@ -62,9 +63,11 @@ def require_files(folder: Path, files: Mapping[str, Any]) -> None:
     """
     for name, facts in files.items():
         file = folder / name
-        if not file.is_file() or file.stat().st_size != facts["size"]:
-            problem = "is incomplete: it has no" if not file.is_file() else "is damaged: the size has changed of"
-            raise DataError(f"The table {folder} {problem} {name}. Remove it to write it again, or give another --out.")
+        is_there = os.path.isfile(file)  # noqa: PTH113  # Path.is_file raises for a name that is too long
+        if not is_there or file.stat().st_size != facts["size"]:
+            problem = "is incomplete: it has no" if not is_there else "is damaged: the size has changed of"
+            shown = shortened(printable(name), 100)
+            raise DataError(f"The table {folder} {problem} {shown}. Remove it to write it again, or give another --out.")
 
 
 def _is_count(value: Any) -> bool:

@@ -160,6 +160,8 @@ class Table:
             if not is_summary(finished["summary"], self._summary):
                 raise changed_manifest(out)
             require_files(out, finished["files"])
+            if sum(one["texts"] for one in finished["files"].values()) != finished["texts"]:
+                raise changed_manifest(out)
             if not (self.work.folder / "out").exists():
                 self.work.remove_left(facts)
             return facts, _written(out, finished, is_new=False)
