@@ -1,6 +1,7 @@
 """The settings of ``generate``, with the names and meanings of transformers; and presets."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -165,7 +166,8 @@ def generation_config(
             given[name] = (given[name],)
     for name in ("stop_strings", "logits_processors", "temperature"):
         if isinstance(given.get(name), Iterable) and not isinstance(given[name], str):
-            given[name] = tuple(given[name])
+            with suppress(TypeError):  # of an array without dimensions, which is refused below
+                given[name] = tuple(given[name])
     conditions = [part["conditions"] for part in (own or {}, settings or {}) if isinstance(part.get("conditions"), Mapping)]
     if isinstance(given.get("conditions"), Mapping):
         given["conditions"] = {name: value for part in (base.conditions, *conditions) for name, value in part.items()}

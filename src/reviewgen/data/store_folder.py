@@ -87,6 +87,8 @@ class StoreFolder:
             raise self._damaged(str(error)) from None
         except FileNotFoundError:  # it is being removed
             raise self._damaged("a file of it is missing") from None
+        except OSError as error:  # its name is too long
+            raise self._damaged(f"a file of it cannot be read ({error.strerror})") from None
 
     def check_digests(self) -> None:
         """Raise unless the tokenizer and the index have their digests. Those of the shards are left out, which may be large.

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from reviewgen.compiled.windows import BLOCK, WindowSet
 from reviewgen.config import parse_json
-from reviewgen.errors import BundleError, storage_errors
+from reviewgen.errors import BundleError, printable, storage_errors
 from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex, id_dtype
 from reviewgen.novelty.report import WINDOWS
@@ -154,7 +154,8 @@ def _read_facts(header: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[st
 def _check_names(tensors: Any, expected: list[str]) -> None:
     names = sorted(tensors.keys())
     if names != sorted(expected):
-        raise BundleError(f"is damaged: it contains {', '.join(names) or 'nothing'} instead of {', '.join(expected)}.")
+        found = printable(", ".join(names)) or "nothing"
+        raise BundleError(f"is damaged: it contains {found} instead of {', '.join(expected)}.")
 
 
 def _read_array(tensors: Any, name: str, dtype: type[np.generic]) -> np.ndarray:

@@ -138,7 +138,7 @@ def _open(run: Run, stack: ExitStack) -> StoreFolder | None:
     def open_sources() -> None:
         if machine.rank == 0:
             for name, source in (("source", plan.source), ("validation", plan.validation)):
-                if source is not None:
+                if source is not None or name == "source":  # None is no source, which is then said
                     (folder / name).mkdir()
                     opened.append(reading.open_source(source, folder / name, plan.data))
 

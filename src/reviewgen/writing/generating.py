@@ -142,9 +142,9 @@ def generate_dataset(
         layout = make_layout(out, format, shard_texts, {}, may_be_file=False)
         loaded, source = load_saved(model, weight_bits)
         check_text("device", device)
-        if device != "auto" or not options.get("must_include"):  # of which few texts are generated at once
-            move(loaded, device)
         request = _check_request(loaded, prompt, options)
+        if device != "auto" or not request.must_include:  # of which few texts are generated at once
+            move(loaded, device)
         if n * len(request.prompts) > _MAX_TEXTS:
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(n * len(request.prompts))}.")
         drawn = Schema() if schema is None else read_schema(schema, loaded.conditions, options.get("conditions") or {})

@@ -6,6 +6,7 @@ wrote what. The same job goes on from the finished parts.
 
 import contextlib
 import json
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -260,6 +261,6 @@ def _written(out: Path, manifest: Mapping[str, Any], *, is_new: bool = True) -> 
 def _read_facts(digest: Path) -> dict[str, Any]:
     """Return what a file in the folder ``digests`` says of a shard; nothing if it is not there or damaged."""
     with contextlib.suppress(OSError, ValueError):
-        if isinstance(facts := read_json(digest), dict):
+        if stat.S_ISREG(digest.lstat().st_mode) and isinstance(facts := read_json(digest), dict):  # a pipe would not end
             return facts
     return {}
