@@ -423,3 +423,9 @@ def test_every_text_counts_once(tmp_path, small_parts):
     rows = set(texts(200))
     made = [text for split in ("train", "validation", "test") for text in decoded(store, split)]
     assert sorted(made) == sorted(rows) and np.all(store.splits()["train"].lengths > 2)
+
+
+def test_no_source(tmp_path):
+    with pytest.raises(DataError, match="A source of texts is a path, a name or an iterable of strings; got NoneType"):
+        reviewgen.prepare(None, preset="gru-char", out=tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []

@@ -51,7 +51,6 @@ CALLS = {  # in a process without the hook that checks types in the tests, as th
     "score_dataset('ngram-char', ['a', 'b'], out='t', device=None)": "device must be a string; got None",
     "generate_dataset('ngram-char', 3, out='t', must_include=np.array(1.5))": "must_include is a non-empty string or a list",
     "generate_dataset('ngram-char', 3, out='t', stop_strings=np.array(1.5))": "stop_strings",
-    "prepare(None, preset='gru-char', out='t')": "A source of texts is a path, a name or an iterable of strings; got NoneType",
     "load('ngram-char').next_tokens(temperature=10**400)": "temperature must be a number above 0; got 1000",
     "generate_dataset('ngram-char', 3, out='t', novelty=np.zeros(3))": "novelty must be 'report' or 'filter'; got array",
     "score_dataset('ngram-char', TEXTS, out='t', format=np.zeros(3))": "format must be a string or None; got array",
