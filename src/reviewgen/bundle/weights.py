@@ -58,10 +58,10 @@ class Weights:
         Raises:
             ConfigError: There is no such device, or the model cannot be there.
         """
-        from reviewgen.bundle.devices import copy_to, place_of  # torch
-
         if device == self.device:
             return
+        from reviewgen.bundle.devices import copy_to, place_of  # torch
+
         self._on_device = None if device == "cpu" else copy_to(device, self.model, self.weight_bits)
         self.device = device if self._on_device is None else place_of(self._on_device, device)
 
