@@ -15,6 +15,7 @@ public function adds what the user passed in. This module imports nothing else o
     │   ├── ProcessLost        another process of a distributed run has ended or hangs
     │   └── CheckpointError    a checkpoint is in use, damaged, or belongs to another run
     ├── GenerationError        no token can be sampled: NaN logits, or no token is allowed
+    ├── DeviceError            an accelerator has failed, as it does when it has no memory left
     ├── ShapeError             a model was called with ids or a state of another shape      (also a ValueError)
     ├── NotADistribution       a model without normalised probabilities cannot be evaluated
     ├── BundleError            a saved model is damaged, incomplete, or has an unknown schema
@@ -42,6 +43,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DeviceError",
     "GenerationError",
     "HubError",
     "NotADistribution",
@@ -62,6 +64,7 @@ __all__ = [
     "first_line",
     "growing_state",
     "per_second",
+    "printable",
     "quoted",
     "shortened",
     "storage_errors",

@@ -94,6 +94,7 @@ def _methods(models: Mapping[str, reviewgen.ReviewModel]) -> dict[str, Call]:
             f"{kind}.save_pretrained": (model.save_pretrained, {"save_directory": "copy"}),
             f"{kind}.save_generation_config": (model.save_generation_config, {"save_directory": "copy2"}),
             f"{kind}.is_saved_in": (model.is_saved_in, {"folder": "copy"}),
+            f"{kind}.to": (model.to, {"device": "cpu"}),
             f"{kind}.generate_model_card": (model.generate_model_card, {}),
             f"{kind}.push_to_hub": (model.push_to_hub, {"repo_id": "ana/m", "license": "mit"}),
             f"{kind}.walk.take": (lambda token, model=model: model.walk("The ").take(token), {"token": 5}),
