@@ -1,6 +1,7 @@
 """The novelty index against brute force in plain Python, through files, and on damaged files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -543,3 +544,9 @@ def test_a_shuffled_suffix_array_stays_within_bounds(tmp_path):
 
 def test_the_names_of_the_forms():
     assert (ExactIndex.form, CompactIndex.form) == ("exact", "compact")
+
+
+def test_a_pipe_in_the_place_of_an_index_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "novelty.safetensors")
+    with pytest.raises(BundleError, match="cannot be read: it is not a file"):
+        read_index(tmp_path / "novelty.safetensors", "x", 10)

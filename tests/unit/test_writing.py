@@ -433,3 +433,12 @@ def test_the_commands_write_tables(verb, folder, tmp_path, monkeypatch, capsys):
     for words in ([], ["--text", "a", "--data", "texts.txt"], ["--data", "texts.txt"], ["--text", "a", "--out", "u"]):
         status, _, notes = run_command(monkeypatch, capsys, verb, folder, *words)
         assert status == 2 and "--data" in notes
+
+
+@pytest.mark.parametrize("name", ["a:b", "s3:x"])
+def test_a_name_with_a_colon_is_no_protocol(name, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = reviewgen.generate_dataset(model, 5, out=name, seed=1, format="parquet", **SHORT)
+    assert written.texts == 5 and (tmp_path / name / written.files[0]).exists()
+    scored = reviewgen.score_dataset(model, ["a", "b"], out=f"{name}.parquet")
+    assert (tmp_path / f"{name}.parquet").exists() and scored.texts == 2

@@ -62,6 +62,8 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> ExactIndex | Co
     Raises:
         BundleError: The file is missing, damaged, not an index, of an unknown schema, or belongs to another model.
     """
+    if file.exists() and not file.is_file():  # a pipe would not end
+        raise BundleError(f"The novelty index {file} cannot be read: it is not a file.")
     try:
         with safe_open(file, framework="numpy") as tensors:
             index = _read_index(tensors)
@@ -139,7 +141,7 @@ def _read_facts(header: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[st
     """Return the facts in the header, after checking their names, types and ranges."""
     wrong = sorted((kinds.keys() | {"schema", "form"}) ^ header.keys())
     if wrong:
-        raise BundleError(f"is damaged: its header has missing or unknown keys: {', '.join(wrong)}.")
+        raise BundleError(f"is damaged: its header has missing or unknown keys: {printable(', '.join(wrong))}.")
     facts = {name: header[name] for name in kinds}
     mistyped = next((name for name, kind in kinds.items() if type(facts[name]) is not kind), None)
     if mistyped is not None:

@@ -112,7 +112,7 @@ def write_shard(file: Path, lines: Iterable[bytes], layout: Layout) -> None:
     from pyarrow import parquet
 
     table = pa.Table.from_pylist([_encodable(json.loads(line)) for line in lines], schema=_schema(layout))
-    parquet.write_table(table, file, compression="zstd")
+    parquet.write_table(table, file.absolute(), compression="zstd")  # of "a:b", pyarrow would take a for a protocol
 
 
 def _encodable(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def join_shards(files: Sequence[Path], file: Path, layout: Layout) -> None:
         return
     from pyarrow import parquet
 
-    with parquet.ParquetWriter(file, _schema(layout), compression="zstd") as writer:
+    with parquet.ParquetWriter(file.absolute(), _schema(layout), compression="zstd") as writer:
         for shard in files:
-            writer.write_table(parquet.read_table(shard))
+            writer.write_table(parquet.read_table(shard.absolute()))
 
 
 def _schema(layout: Layout) -> Any:
