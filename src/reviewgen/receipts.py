@@ -25,6 +25,7 @@ from typing import IO, Any
 from reviewgen.config import MAX_RECORD, GenerationConfig, from_dict, parse_json, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.generation import make_request
+from reviewgen.generation.request import device_facts
 from reviewgen.inputs import open_input
 from reviewgen.model import Generation, ReviewModel
 from reviewgen.registry import Plugin
@@ -100,7 +101,7 @@ def make_receipt(
             "preset": model.preset,
             "digest": model.digest,
             "bits": model.weight_bits,
-            **({} if request.device == "cpu" else {"device": request.device.split(":")[0]}),
+            **device_facts(request.device),
         },
         "versions": library_versions(model, request.plugins),
     }
@@ -200,7 +201,7 @@ def replay(receipt: Mapping[str, Any], model: ReviewModel) -> Replay:
         differences.append(
             f"The model has {model.weight_bits}-bit weights; the text was generated with {receipt['model']['bits']}-bit weights."
         )
-    here, there = model.device.split(":")[0], receipt["model"].get("device", "cpu")
+    here, there = (facts.get("device", "cpu") for facts in (device_facts(model.device), receipt["model"]))
     if here != there:
         differences.append(f"The device is {here}; the text was generated on {there}.")
     for name, value in library_versions(model, request.plugins).items():

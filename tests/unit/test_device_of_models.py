@@ -1,4 +1,4 @@
-"""``ReviewModel.to`` and ``--device`` where there is no accelerator; tests/device has the rest."""
+"""``ReviewModel.to`` and ``--device`` on a machine without an accelerator."""
 
 import json
 import os

@@ -20,7 +20,7 @@ def copy_to(device: str, model: LanguageModel, weight_bits: int) -> LanguageMode
         weight_bits: The bits of a weight during generation.
 
     Raises:
-        ConfigError: There is no such device, or the model cannot be there.
+        ConfigError: The device is not available, or the model cannot be moved to it.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{type(model).__name__} models generate and score on the CPU only: leave out the device {device}.")
@@ -32,7 +32,7 @@ def copy_to(device: str, model: LanguageModel, weight_bits: int) -> LanguageMode
         raise ConfigError(f"The device {quoted(device)} is not available: PyTorch has {' and '.join(known)} here.")
     try:
         on_device: LanguageModel = copy.deepcopy(model).to(device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # of torch, or of a plugin's deepcopy
         raise ConfigError(f"The model cannot be copied to the device {device}: {first_line(error)}") from None
     return on_device
 

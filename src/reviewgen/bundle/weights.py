@@ -1,6 +1,5 @@
 """The two forms of a trained model: the torch model, and a stepper that generates without torch. Each is created on first use."""
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ class Weights:
         """Let a device generate and score, with a copy of the model.
 
         Raises:
-            ConfigError: There is no such device, or the model cannot be there.
+            ConfigError: The device is not available, or the model cannot be moved to it.
         """
         if device == self.device:
             return
@@ -71,7 +70,9 @@ class Weights:
         if self._on_device is None:
             return self.model
         if self.is_exposed:  # its weights may have changed
-            self._on_device = copy.deepcopy(self.model).to(self.device)  # type: ignore[attr-defined]  # a Module
+            from reviewgen.bundle.devices import copy_to  # torch
+
+            self._on_device = copy_to(self.device, self.model, self.weight_bits)
         return self._on_device
 
     @property

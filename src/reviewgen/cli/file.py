@@ -17,6 +17,7 @@ from reviewgen.cli.console import note, notes
 from reviewgen.cli.outputs import check_output, continue_file, is_stream, locked
 from reviewgen.config import to_dict
 from reviewgen.errors import ConfigError, storage_errors
+from reviewgen.generation.request import device_facts
 from reviewgen.interrupts import INTERRUPTED, begin
 from reviewgen.receipts import make_receipt
 
@@ -92,8 +93,7 @@ def _digest_run(model: "ReviewModel", prompt: str | list[str], settings: dict[st
     """Return a digest of the model, its defaults and device, the prompt and all settings; one prompt's texts may become more."""
     left_out = {"num_return_sequences"} if isinstance(prompt, str) else set()
     facts = {name: value for name, value in settings.items() if name not in left_out} | {"prompt": prompt}
-    if model.device != "cpu":
-        facts["device"] = model.device.split(":")[0]
+    facts |= device_facts(model.device)
     text = json.dumps([model.digest, model.weight_bits, to_dict(model.generation_config), facts], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -17,7 +17,7 @@ from reviewgen.generation.prompts import check_prompts
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin
 
-__all__ = ["GenerateOptions", "Request", "make_request"]
+__all__ = ["GenerateOptions", "Request", "device_facts", "make_request"]
 
 
 class GenerateOptions(GenerationSettings, total=False):
@@ -31,6 +31,11 @@ class GenerateOptions(GenerationSettings, total=False):
     novelty: str | None
     max_copy: int | None
     must_include: str | Iterable[str] | None
+
+
+def device_facts(device: str) -> dict[str, str]:
+    """Return the type of an accelerator, which decides how it rounds: {"device": "cuda"} for "cuda:0"; nothing for the CPU."""
+    return {} if device == "cpu" else {"device": device.split(":")[0]}
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class ReviewModel:
             device: A ``torch.device``, or its name: "cpu", "cuda", "cuda:1", "mps".
 
         Raises:
-            ConfigError: The device is not available, or the model cannot be there.
+            ConfigError: The device is not available, or the model cannot be moved to it.
         """
         name = str(device)
         self._bundle.weights.to("cpu" if re.fullmatch(r"cpu(:\d+)?", name) else name)

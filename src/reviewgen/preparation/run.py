@@ -137,10 +137,10 @@ def _open(run: Run, stack: ExitStack) -> StoreFolder | None:
 
     def open_sources() -> None:
         if machine.rank == 0:
-            for name, source in (("source", plan.source), ("validation", plan.validation)):
-                if source is not None or name == "source":  # None is no source, which is then said
-                    (folder / name).mkdir()
-                    opened.append(reading.open_source(source, folder / name, plan.data))
+            sources = {"source": plan.source} | ({} if plan.validation is None else {"validation": plan.validation})
+            for name, source in sources.items():
+                (folder / name).mkdir()
+                opened.append(reading.open_source(source, folder / name, plan.data))
 
     everywhere(processes, open_sources, folder)
     shared = machine.broadcast([source.closed() for source in opened])

@@ -9,14 +9,9 @@ from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
 from reviewgen.registry import find_model
 
-__all__ = ["device_facts", "move"]
+__all__ = ["move"]
 
 _logger = logging.getLogger("reviewgen")
-
-
-def device_facts(model: ReviewModel) -> dict[str, str]:
-    """Return the type of the accelerator that a model is on, as in "cuda", which decides how it rounds; nothing on the CPU."""
-    return {} if model.device == "cpu" else {"device": model.device.split(":")[0]}
 
 
 def move(model: ReviewModel, device: str) -> None:
@@ -28,7 +23,7 @@ def move(model: ReviewModel, device: str) -> None:
             suited for it and has 32-bit weights, else the CPU.
 
     Raises:
-        ConfigError: There is no such device, or the model cannot be there.
+        ConfigError: The device is not available, or the model cannot be moved to it.
         ProcessLost: The processes of a launcher cannot be connected.
     """
     check_text("device", device)

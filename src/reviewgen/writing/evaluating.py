@@ -5,11 +5,12 @@ from typing import Any, Unpack
 from reviewgen.config import EvaluateOptions, refuse_unknown_options
 from reviewgen.data import read_documents, trained_on
 from reviewgen.evaluation import Document, Evaluation, Totals, add_up, add_up_documents, batches
+from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
 from reviewgen.training import all_processes
 from reviewgen.training.rounds import everywhere
-from reviewgen.writing.devices import device_facts, move
+from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import name_source, reading_errors, share_batches
 
 __all__ = ["evaluate"]
@@ -45,7 +46,7 @@ def evaluate(
             "model": models[0].digest,
             "source": name_source(source),
             "options": dict(options),
-            **device_facts(models[0]),
+            **device_facts(models[0].device),
             "versions": library_versions(models[0], ()),
         }
         everywhere(processes, lambda: processes.refuse_differences(facts), model)

@@ -19,12 +19,13 @@ import numpy as np
 from reviewgen.config import check_count, check_flags, check_seed, check_text, to_dict
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation import GenerateOptions, Request, make_request
+from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
 from reviewgen.preparation import duplicates
 from reviewgen.receipts import library_versions
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere, main_process_only, share_tasks
-from reviewgen.writing.devices import device_facts, move
+from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import load_saved
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import Rows, choose_type
@@ -82,7 +83,7 @@ class _Job:
         arguments = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
         return {
             "model": [self.model.digest, self.model.weight_bits],
-            **device_facts(self.model),
+            **device_facts(self.model.device),
             "prompt": hashlib.sha256(json.dumps(list(self.prompts)).encode()).hexdigest(),
             "n": self.number,
             "seed": self.seed,

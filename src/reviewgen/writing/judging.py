@@ -25,12 +25,13 @@ from reviewgen.data.store import frame_texts
 from reviewgen.errors import CheckpointError
 from reviewgen.evaluation import token_losses
 from reviewgen.generation.generator import require_index
+from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel
 from reviewgen.receipts import library_versions
 from reviewgen.storage import write_file
 from reviewgen.training import Processes, all_processes
 from reviewgen.training.rounds import everywhere
-from reviewgen.writing.devices import device_facts, move
+from reviewgen.writing.devices import move
 from reviewgen.writing.inputs import identify_source, load_saved, name_source, reading_errors, share_batches
 from reviewgen.writing.layout import SHARD_TEXTS, Layout, make_layout
 from reviewgen.writing.rows import NOVELTY_COLUMNS, column_names, novelty_row
@@ -110,7 +111,7 @@ def judge(
         facts = {
             "judge": kind,
             "model": loaded.digest,
-            **device_facts(loaded),
+            **device_facts(loaded.device),
             "source": name_source(source),
             "texts": identity,
             "options": _DEFAULTS | _given(options),
