@@ -1,27 +1,69 @@
-"""What every test stands on: annotations checked at run time, and a token cache of its own."""
+"""What all tests share: one token cache, models that are trained once, and type checks at run time where they are asked for.
+
+``REVIEWGEN_CHECK_TYPES=1`` (``make test-all``) checks every annotation and shape of the packages while the tests run.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-from tests.browser import launched, why_none
-
 PACKAGES = ["reviewgen", "reviewgen_ngram", "reviewgen_nnlm", "reviewgen_recurrent"]
-# An int may stand where a float is asked for (PEP 484). The hook must be there before the packages are imported.
-install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+if os.environ.get(
+    "REVIEWGEN_CHECK_TYPES"
+):  # before the packages are imported; an int may stand where a float is asked for (PEP 484)
+    install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-hypothesis.settings.register_profile("shared machine", deadline=None)  # a busy machine is no fault of the code
-hypothesis.settings.load_profile("shared machine")
+import reviewgen
+from tests.support.browser import launched, why_none
+from tests.support.launches import made_once
+from tests.support.models import make_model
+
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=20, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
-@pytest.fixture(autouse=True)
-def token_cache(tmp_path, monkeypatch):
-    """Keep the token cache of each test to itself."""
-    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encode each corpus once for all tests and workers."""
+    folder = made_once(tmp_path_factory, "cache", lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REVIEWGEN_CACHE", str(folder))
+        yield
 
 
-@pytest.fixture(scope="module")
-def browser():
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty token cache for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: None) -> Callable[[str], Path]:
+    """The saved folder of a micro model by name (``tests.support.models``), made once for all workers; read it only."""
+    return lambda name: made_once(tmp_path_factory, f"model-{name}", lambda folder: make_model(name, folder)) / "model"
+
+
+@pytest.fixture(scope="session")
+def micro(model_folder: Callable[[str], Path]) -> Callable[[str], reviewgen.ReviewModel]:
+    """A trained micro model by name (``tests.support.models``), loaded once for each worker; do not change it."""
+    loaded: dict[str, reviewgen.ReviewModel] = {}
+
+    def load(name: str) -> reviewgen.ReviewModel:
+        if name not in loaded:
+            loaded[name] = reviewgen.load(model_folder(name))
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
     """A headless Chromium; skips where there is none."""
     if reason := why_none():
         pytest.skip(reason)

@@ -32,7 +32,7 @@ import reviewgen
 from reviewgen.protocols import API_VERSION
 from reviewgen.registry import find_weights
 from tests.benchmarks.corpora import reviews, split_2018
-from tests.unit.distributions import write_distribution
+from tests.support.distributions import write_distribution
 
 ROUNDS = 7
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks.corpora import reviews
-from tests.launches import launcher
+from tests.support.launches import launcher
 
 SIZES = 192, 320, 512, 768
 LANES, BPTT = 32, 64

@@ -18,7 +18,7 @@ import psutil
 
 import reviewgen
 from reviewgen.export import export_html
-from tests.browser import launched
+from tests.support.browser import launched
 
 TEXTS, TIMES = 8, 5
 WRITE = """async (settings) => {

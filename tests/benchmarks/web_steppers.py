@@ -19,8 +19,8 @@ import numpy as np
 import reviewgen
 from reviewgen.data import DataConfig, read_examples
 from reviewgen.registry import list_plugins
-from tests.browser import launched
-from tests.web_steppers import ask_browser, ask_node, greedy_in_python, logits_in_python, write_model
+from tests.support.browser import launched
+from tests.support.web_steppers import ask_browser, ask_node, greedy_in_python, logits_in_python, write_model
 
 REVIEWS, TOKENS, GREEDY = 200, 100, 100
 

@@ -17,7 +17,7 @@ from reviewgen.generation.model_stepper import DeviceStepper, ModelStepper, make
 from reviewgen.generation.rows import select_rows
 from reviewgen.registry import find_model
 from tests.device.places import EACH_PLACE
-from tests.unit.fakes import LETTERS, TableModel
+from tests.support.fakes import LETTERS, TableModel
 from tests.unit.test_guard import LOOP, indexed, longest_copy, looping
 
 DEVICE_OF = {"cpu": "cpu:0"} | {place: place for place in ("cuda", "mps", "xpu")}

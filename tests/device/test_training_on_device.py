@@ -19,8 +19,8 @@ from reviewgen.training import Budget, Processes, TrainingConfig, checkpoints
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from tests.device.places import EACH_PLACE, HERE, no_waiting, used_memory
-from tests.launches import launcher
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.launches import launcher
 
 MODEL = {"hidden_size": 32, "embedding_size": 16, "layers": 2, "layer": "fused"}
 TRAINING = {"batch_size": 4, "bptt": 16, "threads": 1, "copy_tokens": 0, "evaluations": 2, "evaluation_tokens": 500}

@@ -22,7 +22,7 @@ from tests.hostile.command_bases import BASES, ENVIRONMENT, IMPORTED, NOT_TRIED_
 from tests.hostile.frame import Fuzzer, Outcome
 from tests.hostile.odd_files import ODD_FILES, write_odd_files
 from tests.hostile.values import WORDS
-from tests.loopback_hub import TOKEN, LoopbackHub
+from tests.support.loopback_hub import TOKEN, LoopbackHub
 
 __all__ = ["FUZZER", "CommandLines"]
 

@@ -20,7 +20,7 @@ from reviewgen.bundle.manifest import write_manifest
 from reviewgen.errors import ReviewgenError
 from tests.hostile.frame import Outcome
 from tests.hostile.mutations import cut, edit_header, edit_json, exchange, fill, flip, pick, remove, replace_by_other
-from tests.unit.fakes import NGRAM, train_tiny
+from tests.support.fakes import NGRAM, train_tiny
 
 __all__ = ["FUZZER", "Folders"]
 

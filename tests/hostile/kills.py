@@ -28,7 +28,7 @@ from reviewgen import scratch, storage
 from reviewgen.errors import OutputExists, ReviewgenError
 from tests.hostile.frame import Outcome
 from tests.hostile.working import contents, make_jobs
-from tests.unit.fakes import NGRAM, TEXTS, train_tiny
+from tests.support.fakes import NGRAM, TEXTS, train_tiny
 
 __all__ = ["FUZZER", "Kills"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import reviewgen
 from tests.hostile.frame import Fuzzer, Outcome
 from tests.hostile.request_cases import KEY, REFERENCE, Case, choose, request
-from tests.servers import serving
+from tests.support.servers import serving
 
 __all__ = ["FUZZER"]
 

@@ -35,7 +35,7 @@ from tests.hostile.mutations import (
     replace_by_other,
 )
 from tests.hostile.stores import ROWS
-from tests.unit.fakes import NGRAM, train_tiny
+from tests.support.fakes import NGRAM, train_tiny
 
 __all__ = ["FUZZER", "Working", "contents", "make_jobs"]
 

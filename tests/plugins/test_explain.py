@@ -1,8 +1,5 @@
 """What an n-gram says of the counts behind a prediction: against counts made by hand, and the probabilities themselves."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,11 +10,8 @@ from reviewgen.conditions import Conditions
 from reviewgen.explanation.batch import Labels
 from reviewgen.explanation.counts import explain_counts
 from reviewgen.protocols import SupportsExplain
-from tests.unit.fakes import LetterTokenizer
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own
-
-from brute_ngram import BruteNgram
+from tests.support.brute_ngram import BruteNgram
+from tests.support.fakes import LetterTokenizer
 
 BOS, EOS, VOCAB = 0, 1, 7
 LABELS = Labels(LetterTokenizer("abcde"), Conditions())

@@ -18,7 +18,7 @@ from reviewgen.runs import TrainingRun
 from reviewgen.runs.initial_weights import InitialWeights, set_initial_weights
 from reviewgen.testing import make_model
 from reviewgen.testing.initial_weights_law import initial_weights
-from tests.unit.fakes import GRU, TEXTS, run_command
+from tests.support.fakes import GRU, TEXTS, run_command
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 import reviewgen
-from tests.examples import EXAMPLES, install_example
-from tests.forked import run_python
+from tests.support.examples import EXAMPLES, install_example
+from tests.support.forked import run_python
 
 pytest.importorskip("llm", reason="the llm command is not installed: pip install llm")
 PACKAGE = "llm-reviewgen"

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,11 +31,8 @@ from reviewgen.config import GenerationConfig
 from reviewgen.errors import BundleError, ConfigError, DataError, NotADistribution, TrainingError
 from reviewgen.generation.decode import make_sampling_params
 from reviewgen.protocols import DEAD_END, CountTrained, LanguageModel, SupportsCountMerge, SupportsScore, SupportsStep
-from tests.unit.fakes import LetterTokenizer
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode adds no folder of its own
-
-from brute_ngram import BruteNgram
+from tests.support.brute_ngram import BruteNgram
+from tests.support.fakes import LetterTokenizer
 
 BOS, EOS = 0, 1
 FOUR_LINES = ("the band plays on", "the band is loud", "a quiet song", "loud and quiet")

@@ -10,7 +10,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.config import parse_settings
 from reviewgen.training import checkpoints
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 
 OLD = {"compiled": "unrolled", "reference": "spelled"}
 SMALL = {"hidden_size": 12, "embedding_size": 6}

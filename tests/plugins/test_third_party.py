@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.examples import EXAMPLES, install_example
-from tests.forked import run_python
+from tests.support.examples import EXAMPLES, install_example
+from tests.support.forked import run_python
 
 SMALL = ["--set", "model.hidden_size=16", "--steps", "3"]
 PRESETS = {  # of each package: what is trained, and the options

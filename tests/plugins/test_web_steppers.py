@@ -22,8 +22,8 @@ from reviewgen.blending.model import Blend
 from reviewgen.compiled.sampling import SamplingParams
 from reviewgen.data import DataConfig, read_examples
 from reviewgen.registry import find_model
-from tests.node import run_node, why_no_node
-from tests.web_steppers import (
+from tests.support.node import run_node, why_no_node
+from tests.support.web_steppers import (
     Pieces,
     ask_browser,
     ask_node,
@@ -217,7 +217,7 @@ def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
     model = {"ngram": lambda: count(20, 3), "blend": blend}.get(name, lambda: make(name, **small))()
     script = tmp_path / "states.mjs"
     write_model(tmp_path / "model", name, model)
-    script.write_text(STATES.replace("STEPPERS", (ROOT / "tests/javascript/steppers.js").read_text(encoding="utf-8")))
+    script.write_text(STATES.replace("STEPPERS", (ROOT / "tests/support/javascript/steppers.js").read_text(encoding="utf-8")))
     assert run_node(script, str(tmp_path / "model")).strip() == "true true true"
 
 

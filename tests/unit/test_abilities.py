@@ -22,7 +22,7 @@ from reviewgen.training import Budget, TrainingConfig
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
 from reviewgen.training.packing import pack, unpack
-from tests.unit.fakes import LETTERS, TEXTS
+from tests.support.fakes import LETTERS, TEXTS
 
 V, H = 11, 4
 PLAIN = {"clip_norm": 1e9, "precision": "no", "threads": 1, "weight_decay": 0.1, "batch_size": 3, "bptt": 5}

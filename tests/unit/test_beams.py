@@ -9,8 +9,8 @@ from torch import Tensor
 
 from reviewgen.errors import GenerationError
 from reviewgen.model import ReviewModel
-from tests.unit.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
-from tests.unit.foreign import foreign, foreign_texts
+from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
+from tests.support.foreign import foreign, foreign_texts
 from tests.unit.test_guard import LOOP, WORD, Plain, counted, only
 
 V = LETTERS.vocab_size

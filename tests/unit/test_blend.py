@@ -10,7 +10,7 @@ import torch
 import reviewgen
 from reviewgen.errors import ConfigError, DataError, NotADistribution, OutputExists
 from reviewgen.registry import plugins
-from tests.unit.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table, train_tiny
+from tests.support.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table, train_tiny
 
 DRAW = random.Random(7)
 NAMES = ["".join(map(DRAW.choice, ("bdfgkl", "aeiou", "mnprst", "aeiou", "vzrnl"))) for _ in range(150)]

@@ -16,8 +16,8 @@ from reviewgen.errors import ConfigError, NotADistribution, TrainingError
 from reviewgen.registry import find_preset
 from reviewgen.runs import parts
 from reviewgen.training import checkpoints
-from tests.forked import run_group
-from tests.unit.fakes import run_command
+from tests.support.fakes import run_command
+from tests.support.forked import run_group
 from tests.unit.test_blend import CORPUS, ENDS, OTHERS
 
 TRAINING = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 3, "copy_tokens": 0, "threads": 1, "precision": "no"}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import reviewgen
 from reviewgen.errors import BrokenPlugin
 from reviewgen.registry import plugins
-from tests.unit.fakes import LETTERS, TEXTS, FakeConfig, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TEXTS, FakeConfig, TableModel, review_model, table
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
 

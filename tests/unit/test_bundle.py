@@ -22,8 +22,19 @@ from reviewgen import ReviewModel, bundle, registry
 from reviewgen.bundle.write import write_bundle
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.registry import Plugin
-from tests.forked import run_python
-from tests.unit.fakes import GRU, LETTERS, NGRAM, TEXTS, FakeConfig, LetterTokenizer, TableModel, review_model, table, train_tiny
+from tests.support.fakes import (
+    GRU,
+    LETTERS,
+    NGRAM,
+    TEXTS,
+    FakeConfig,
+    LetterTokenizer,
+    TableModel,
+    review_model,
+    table,
+    train_tiny,
+)
+from tests.support.forked import run_python
 
 WEIGHTS = "model.safetensors"
 FILES = ["config.json", WEIGHTS, "generation_config.json", "training.json", "README.md", "characters.json"]

@@ -14,7 +14,7 @@ import reviewgen
 from reviewgen.bundle import read, write
 from reviewgen.errors import BundleError, ConfigError
 from reviewgen.runs import record
-from tests.unit.fakes import GRU, NGRAM, TEXTS, train_tiny
+from tests.support.fakes import GRU, NGRAM, TEXTS, train_tiny
 
 
 @pytest.fixture(scope="module")

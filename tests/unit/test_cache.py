@@ -15,7 +15,7 @@ from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_t
 from reviewgen.data.store import write_split
 from reviewgen.errors import DataError, StorageError
 from reviewgen.novelty import build_index
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 

@@ -31,7 +31,7 @@ def watch_calls(first, last, run):
 """
 GENERATE = """
 import reviewgen
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 
 def is_sampling(frame):
     return frame.f_code.co_name == "draw_token"
@@ -45,7 +45,7 @@ watch_calls("generate", is_sampling, lambda: looped.generate("the ", must_includ
 TRAIN = """
 import torch
 import reviewgen
-from tests.unit.fakes import GRU, TEXTS
+from tests.support.fakes import GRU, TEXTS
 
 def is_step(frame):  # the scaler is what the loop calls; it calls the optimizer
     return frame.f_code.co_name == "step" and frame.f_code.co_filename.endswith("grad_scaler.py")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import reviewgen
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 REVIEWS = [
     f"The {noun} was {kind} number {i}." for noun in ("food", "band", "film") for kind in ("good", "bad") for i in range(12)

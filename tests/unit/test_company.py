@@ -20,7 +20,7 @@ from reviewgen.data import cache_folder
 from reviewgen.errors import StorageError
 from reviewgen.lock import Lock
 from reviewgen.runs import TrainingRun
-from tests.unit.fakes import TEXTS, train_tiny
+from tests.support.fakes import TEXTS, train_tiny
 
 ROOT = Path(__file__).parents[2]
 THREADS = 64
@@ -111,7 +111,7 @@ def refuse(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 fcntl.flock = fcntl.lockf = refuse
 import reviewgen
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 from tests.unit.test_company import FUSED, OPTIONS
 reviewgen.train("gru-word", TEXTS, out=sys.argv[1], **OPTIONS, **FUSED["gru-word"])
 print(reviewgen.load(sys.argv[1]).digest)

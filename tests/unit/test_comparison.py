@@ -18,7 +18,7 @@ from reviewgen.comparison.intervals import bits_interval, compare_pairs
 from reviewgen.comparison.measuring import Measured, count_parameters
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
 from reviewgen.registry import plugins
-from tests.unit.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table, train_tiny
+from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table, train_tiny
 
 DATA = [f"{text} And then {number} more of the same came along, to my surprise." for number, text in enumerate(TEXTS)]
 SHORT = {"steps": 2, "settings": {"model": {"order": 2}}, "progress": False}

@@ -15,7 +15,7 @@ from reviewgen.comparison.held_out import HeldOut
 from reviewgen.comparison.measuring import Measured
 from reviewgen.comparison.page import cut_sample, describe_best, render_fragment, render_page
 from reviewgen.errors import ConfigError, OutputExists, StorageError
-from tests.browser import SCHEMES, WIDTHS, problems
+from tests.support.browser import SCHEMES, WIDTHS, problems
 
 HOSTILE = "</p><script>document.title = 'owned'</script><img src=x onerror=alert(1)>\"' {{ 7 * 19101 }} & \u202eabc"
 TEXTS = ["x" * (50 + 13 * number % 400) for number in range(60)]

@@ -14,7 +14,7 @@ from reviewgen.compiled import compiled, drawing
 from reviewgen.compiled.sampling import SamplingParams, apply_temperature, sample_from, sample_rows, sharpen
 from reviewgen.compiled.spelling import no_places
 from reviewgen.compiled.windows import build_windows, copies, count_windows, false_positive_rate, forbid, hash_window
-from tests.unit import race
+from tests.support import race
 
 SEPARATORS = (0, 1)
 

@@ -23,8 +23,8 @@ from reviewgen.data import IGNORED, SPLITS, DataConfig, Lanes, cache_folder, gat
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.evaluation import Document, evaluate_documents
 from reviewgen.novelty import ExactIndex
-from tests.forked import run_python
-from tests.unit.fakes import LETTERS, NGRAM, ScoringTable, TableModel, run_command, table, train_tiny
+from tests.support.fakes import LETTERS, NGRAM, ScoringTable, TableModel, run_command, table, train_tiny
+from tests.support.forked import run_python
 
 WORDS = {1: ["awful", "boring", "terrible", "sad", "dreadful"], 5: ["great", "lovely", "superb", "happy", "wonderful"]}
 SMALL = {"model": {"hidden_size": 32, "embedding_size": 8}, "training": {"batch_size": 16, "bptt": 32, "learning_rate": 0.02}}

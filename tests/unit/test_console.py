@@ -12,7 +12,7 @@ import pytest
 
 import reviewgen
 from reviewgen.cli import console
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 HOSTILE = {
     "a colour": "\x1b[31mred",

@@ -23,7 +23,7 @@ from reviewgen.runs import TrainingRun, final
 from reviewgen.runs.record import RunRecord
 from reviewgen.training import TrainingConfig
 from reviewgen.training.evaluator import Evaluator
-from tests.unit.fakes import LETTERS, train_tiny
+from tests.support.fakes import LETTERS, train_tiny
 
 REVIEWS = [
     f"{opening}, the {thing} was {how} and I liked the {other} of this film more than anything else in it, number {number}."

@@ -16,8 +16,8 @@ from reviewgen.evaluation import Totals
 from reviewgen.model import GeneratedText
 from reviewgen.novelty import CompactIndex, ExactIndex
 from reviewgen.training import TrainingConfig, evaluator
-from tests.forked import run_python
-from tests.unit.fakes import LETTERS, TEXTS, QueueModel, run_command, train_tiny
+from tests.support.fakes import LETTERS, TEXTS, QueueModel, run_command, train_tiny
+from tests.support.forked import run_python
 
 FORMS = ["exact", "compact"]
 MADE_UP = "Zebras juggle 42 purple vacuums, quickly!"

@@ -17,8 +17,8 @@ from reviewgen.errors import TrainingError
 from reviewgen.evaluation.metrics import Metrics
 from reviewgen.training import counting
 from reviewgen.training.evaluator import EvaluationResult, Evaluator
-from tests.forked import run_group
-from tests.unit.fakes import TEXTS, TableModel
+from tests.support.fakes import TEXTS, TableModel
+from tests.support.forked import run_group
 
 SCRIPT = """
 import dataclasses, hashlib, json, os, sys, time

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from reviewgen import TrainingRun
-from tests.forked import run_group, run_python
-from tests.launches import CPU, made_once
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.forked import run_group, run_python
+from tests.support.launches import CPU, made_once
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},

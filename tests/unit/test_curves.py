@@ -18,7 +18,7 @@ from reviewgen.pictures import draw_curves, learning
 from reviewgen.runs import plot
 from reviewgen.runs.curves import Curves, targets_per_character
 from reviewgen.training import Report, StopReason
-from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
+from tests.support.fakes import GRU, NGRAM, TEXTS, run_command, train_tiny
 
 # What a run records.
 

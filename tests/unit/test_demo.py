@@ -18,9 +18,9 @@ from reviewgen.cli import demo
 from reviewgen.cli.serve import leave_out
 from reviewgen.errors import BrokenPlugin
 from reviewgen.serving import server
-from tests.examples import install_example
-from tests.servers import get, serving
-from tests.unit.fakes import LETTERS, TableModel, review_model, run_command, table
+from tests.support.examples import install_example
+from tests.support.fakes import LETTERS, TableModel, review_model, run_command, table
+from tests.support.servers import get, serving
 
 MODELS = ("lstm-word", "ngram-char")
 

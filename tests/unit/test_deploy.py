@@ -13,7 +13,7 @@ import reviewgen
 from reviewgen.cli import app
 from reviewgen.serving.app import create_app
 from reviewgen.serving.limits import Limits
-from tests.servers import free_port, post, serving, started, wait_until_it_answers
+from tests.support.servers import free_port, post, serving, started, wait_until_it_answers
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 PAGE = (HOW_TO / "deploy.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from reviewgen.training import loop as loop_module
 from reviewgen.training.device import IsolatedRng, choose_device, choose_precision, to_device
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.loop import Loop
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 
 TINY = {"model": {"hidden_size": 8, "embedding_size": 4}, "training": {"batch_size": 4, "bptt": 8, "precision": "no"}}
 

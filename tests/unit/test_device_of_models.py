@@ -17,7 +17,7 @@ from reviewgen.generation.model_stepper import _count_threads
 from reviewgen.model import ReviewModel
 from reviewgen.receipts import make_receipt
 from reviewgen.writing.devices import move
-from tests.unit.fakes import GRU, TEXTS, run_command, train_tiny
+from tests.support.fakes import GRU, TEXTS, run_command, train_tiny
 
 CORES = [("1", 1, 8), ("4", 1, 2), ("16", 1, 1), ("4", 6, 6), ("x", 3, 3)]  # processes, threads of torch, and to sample
 NO_DEVICE = pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator")

@@ -13,7 +13,7 @@ from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
 from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.loop import Loop
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 
 SMALL = {
     "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},

@@ -18,8 +18,8 @@ import pytest
 
 import reviewgen
 from reviewgen.cli import app
-from tests.loopback_hub import TOKEN, LoopbackHub
-from tests.unit.fakes import run_command
+from tests.support.fakes import run_command
+from tests.support.loopback_hub import TOKEN, LoopbackHub
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -16,7 +16,7 @@ from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.rows import Row
 from reviewgen.generation.stopping import Stopping
 from reviewgen.model import Generation, ReviewModel
-from tests.unit.fakes import LETTERS, TEXTS, LetterTokenizer, QueueModel, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TEXTS, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.unit.test_guard import LOOP, WORD, Plain, counted, indexed
 
 V, V_WORD = LETTERS.vocab_size, WORD.vocab_size

@@ -13,7 +13,7 @@ from reviewgen import ReviewModel
 from reviewgen.compiled.entropy import target_losses
 from reviewgen.errors import DataError
 from reviewgen.evaluation import Document, evaluate_documents, losses
-from tests.unit.fakes import GRU, LETTERS, NGRAM, ScoringTable, TableModel, review_model, table, train_tiny
+from tests.support.fakes import GRU, LETTERS, NGRAM, ScoringTable, TableModel, review_model, table, train_tiny
 
 UNEQUAL = ["the movie was good", "é", "the " * 40, "the acting was très bon and I liked the theme.", "ส👍", " ", "a b"]
 

@@ -23,8 +23,8 @@ from reviewgen.explanation.units import LINE, QUOTES, ReadText, correlations, fi
 from reviewgen.explanation.walk import name_axes
 from reviewgen.protocols import Operation
 from reviewgen.registry import Plugin
-from tests.browser import SCHEMES, WIDTHS, problems
-from tests.unit.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, run_command, table
+from tests.support.browser import SCHEMES, WIDTHS, problems
+from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, run_command, table
 
 V = LETTERS.vocab_size
 TEXTS = ("bad cab", "head a beach")

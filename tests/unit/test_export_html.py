@@ -13,9 +13,9 @@ from reviewgen.errors import ConfigError, OutputExists, StorageError, UnknownPlu
 from reviewgen.export import export_html
 from reviewgen.export.packing import pack
 from reviewgen.web import PackedModel, compose
-from tests.node import why_no_node
-from tests.unit.fakes import GRU, LETTERS, NGRAM, TEXTS, TableModel, review_model, run_command, table, train_tiny
-from tests.web_engine import ask, complete
+from tests.support.fakes import GRU, LETTERS, NGRAM, TEXTS, TableModel, review_model, run_command, table, train_tiny
+from tests.support.node import why_no_node
+from tests.support.web_engine import ask, complete
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u2028 &amp; ]]>"
 

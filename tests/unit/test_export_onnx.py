@@ -24,8 +24,8 @@ from reviewgen.export import export_onnx
 from reviewgen.export.onnx_graph import WAYS
 from reviewgen.registry import find_model
 from reviewgen.scaffold import new_plugin
-from tests.npm import installed
-from tests.unit.fakes import LETTERS, FakeConfig, TableModel, review_model, run_command, table, train_tiny
+from tests.support.fakes import LETTERS, FakeConfig, TableModel, review_model, run_command, table, train_tiny
+from tests.support.npm import installed
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

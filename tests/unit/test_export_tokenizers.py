@@ -16,7 +16,7 @@ from reviewgen.errors import ConfigError, OutputExists
 from reviewgen.export import export_transformers
 from reviewgen.export.folders import TRANSFORMERS, export_folder
 from reviewgen.testing import NASTY_TEXTS
-from tests.unit.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 PUNCTUATION = "[]^-\\&\"'/.*+?(){}|$#~"

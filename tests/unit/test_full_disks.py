@@ -11,7 +11,7 @@ import pytest
 
 import reviewgen
 from reviewgen.cli.streams import describe_os_error
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 
 STDOUT = "standard output"
 FREE = "free some space in the temporary folder and in the cache (REVIEWGEN_CACHE, NUMBA_CACHE_DIR)."

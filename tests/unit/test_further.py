@@ -19,7 +19,7 @@ from reviewgen.runs.parts import resolve_parts
 from reviewgen.runs.record import parent_facts
 from reviewgen.training.config import StopReason
 from reviewgen.training.evaluator import Evaluator
-from tests.unit.fakes import TEXTS, run_command, train_tiny
+from tests.support.fakes import TEXTS, run_command, train_tiny
 
 NEW = [f"a {adjective} {noun}, and so was the {other}!" for adjective in ("warm", "loud", "dim", "fine", "sharp")
        for noun in ("song", "voice", "drum", "bass") for other in ("band", "room", "crowd")]  # fmt: skip

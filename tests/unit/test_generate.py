@@ -13,8 +13,8 @@ from scipy.stats import chisquare
 
 from reviewgen.errors import ConfigError, DataError, GenerationError
 from reviewgen.model import Generation, ReviewModel
-from tests.forked import run_python
-from tests.unit.fakes import LETTERS, QueueModel, TableModel, review_model, table
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
+from tests.support.forked import run_python
 from tests.unit.test_guard import LOOP, WORD, Plain, counted, indexed
 
 V = LETTERS.vocab_size
@@ -63,7 +63,7 @@ def test_global_random_state_is_untouched() -> None:
     """In a process of its own: the checker of annotations in this one draws random numbers."""
     script = """
 import random, numpy as np, torch
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 state = lambda: (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate())
 model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
 before = state()

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from reviewgen.cli.generated_json import print_generated
-from tests.unit.fakes import train_tiny
+from tests.support.fakes import train_tiny
 
 FACTS = {"model": "m", "prompt": ["a\u2028\x85", 'b"\n'], "seed": 3}  # some programs end lines at the first two
 

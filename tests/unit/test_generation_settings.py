@@ -10,8 +10,8 @@ from transformers import GenerationConfig as ForeignConfig
 from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
-from tests.forked import run_python
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
+from tests.support.forked import run_python
 from tests.unit.test_guard import LOOP, indexed
 
 
@@ -131,7 +131,7 @@ def test_wrong_types_get_a_message() -> None:
     """In a subprocess, since pytest's runtime type checker would raise first in this one."""
     script = """
 from reviewgen.errors import ConfigError
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 
 model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
 

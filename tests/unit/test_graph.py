@@ -23,7 +23,7 @@ from reviewgen.protocols.graph_rules import all_nodes
 from reviewgen.registry import find_model
 from reviewgen.testing import make_model
 from reviewgen.testing.graph_law import described_graph
-from tests.unit.fakes import LETTERS, TableModel, run_command
+from tests.support.fakes import LETTERS, TableModel, run_command
 
 ROOT = Path(__file__).parents[2]
 PRESETS = [f"{model}-{kind}" for model in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend") for kind in ("char", "word")]

@@ -21,7 +21,7 @@ from reviewgen.generation.rows import Row
 from reviewgen.model import GeneratedText, ReviewModel
 from reviewgen.novelty import build_index
 from reviewgen.protocols import SupportsSample
-from tests.unit.fakes import GRU, LETTERS, TEXTS, TableModel, review_model, table, train_tiny
+from tests.support.fakes import GRU, LETTERS, TEXTS, TableModel, review_model, table, train_tiny
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
 LOOP = ["abcdefg" * 6, "ga cafe bad" * 3]  # no h

@@ -23,8 +23,8 @@ from transformers import (
 
 from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.model import ReviewModel
-from tests.unit.fakes import LETTERS, QueueModel, TableModel, review_model, table
-from tests.unit.foreign import foreign, foreign_texts
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
+from tests.support.foreign import foreign, foreign_texts
 from tests.unit.test_guard import LOOP, WORD, Plain, counted, indexed, only
 
 V = LETTERS.vocab_size

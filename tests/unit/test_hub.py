@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from reviewgen import ReviewModel
-from tests.forked import run_python
-from tests.loopback_hub import LoopbackHub
-from tests.unit.fakes import NGRAM, train_tiny
+from tests.support.fakes import NGRAM, train_tiny
+from tests.support.forked import run_python
+from tests.support.loopback_hub import LoopbackHub
 
 
 @pytest.fixture(scope="module")

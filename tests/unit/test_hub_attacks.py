@@ -9,9 +9,9 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import SourceError
-from tests.forked import run_python
 from tests.hostile.hub import HubFuzzer
 from tests.hostile.hub_server import COMMIT, Answer, Attack
+from tests.support.forked import run_python
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 from reviewgen_ngram.model import Ngram, NgramConfig
 from safetensors.torch import load_file
 
-from tests.forked import run_group
-from tests.launches import CPU, made_once
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.forked import run_group
+from tests.support.launches import CPU, made_once
 
 SCRIPT = """
 import json, os, signal, sys, time

@@ -13,7 +13,7 @@ import pytest
 
 import reviewgen
 from reviewgen import inputs
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 TEXTS = [f"The {noun} was good {i}." for noun in ("food", "band") for i in range(12)]
 

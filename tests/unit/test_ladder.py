@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tests.unit.fakes import TEXTS, LetterTokenizer
+from tests.support.fakes import TEXTS, LetterTokenizer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LADDER = EXAMPLES / "ladder.ipynb"

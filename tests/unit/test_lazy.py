@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import reviewgen
-from tests.unit.fakes import GRU, NGRAM, train_tiny
+from tests.support.fakes import GRU, NGRAM, train_tiny
 
 HEAVY = ("torch", "datasets", "accelerate", "tokenizers", "numpy", "reviewgen_ngram", "reviewgen_recurrent", "reviewgen_char")
 

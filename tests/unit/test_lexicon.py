@@ -34,7 +34,7 @@ from reviewgen.lexicon import (
     write_lexicon,
 )
 from reviewgen.lexicon.automaton import minimal_automaton, utf8_automaton
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 
 DRAW = random.Random(3)
 WORDS = ("the", "a", "don't", "naïve", "café", "movie", "movies", "moving", "was", "were", "good", "goods", "rock's", "Über")

@@ -13,9 +13,9 @@ from reviewgen.compiled.sampling import NOTHING_LEFT, SamplingParams, apply_pena
 from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.config import GenerationConfig
 from reviewgen.generation.decode import make_sampling_params
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
-from tests.unit.foreign import foreign, foreign_texts
-from tests.unit.race import draw
+from tests.support.fakes import LETTERS, TableModel, review_model, table
+from tests.support.foreign import foreign, foreign_texts
+from tests.support.race import draw
 from tests.unit.test_guard import LOOP, Plain, counted
 
 V = LETTERS.vocab_size

@@ -14,7 +14,7 @@ from reviewgen.bundle.write import write_bundle
 from reviewgen.data import SPLITS, DataConfig, gather
 from reviewgen.data.long_text import SPLIT_CYCLE, cut_text, divide_text
 from reviewgen.errors import ConfigError, DataError
-from tests.unit.fakes import GRU, NGRAM, run_command
+from tests.support.fakes import GRU, NGRAM, run_command
 
 ONE_TEXT = DataConfig(documents="file")
 

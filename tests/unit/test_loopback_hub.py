@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.forked import run_python
-from tests.loopback_hub import TOKEN, LoopbackHub
+from tests.support.forked import run_python
+from tests.support.loopback_hub import TOKEN, LoopbackHub
 
 WEIGHTS = bytes(range(256)) * 40
 ROWS = [{"text": f"review {number}, \u0e14\u0e35"} for number in range(5)]

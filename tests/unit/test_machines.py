@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import reviewgen
 from reviewgen.preparation.prepare import prepare_store
-from tests.launches import made_once
-from tests.machines import Machine, Running, machines, why_no_machines
+from tests.support.launches import made_once
+from tests.support.machines import Machine, Running, machines, why_no_machines
 from tests.unit.test_prepare import files_of, texts
 
 pytestmark = pytest.mark.skipif(why_no_machines() is not None, reason=str(why_no_machines()))

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 import reviewgen
-from tests.machines import Machine, Running, machines, why_no_machines
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.machines import Machine, Running, machines, why_no_machines
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/multi-machine.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|sh|yaml)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

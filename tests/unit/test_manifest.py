@@ -18,7 +18,7 @@ from reviewgen.bundle import write as bundle_write
 from reviewgen.bundle.manifest import write_manifest
 from reviewgen.bundle.write import copy_bundle
 from reviewgen.errors import BundleError, ConfigError, OutputExists
-from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
+from tests.support.fakes import NGRAM, TEXTS, run_command, train_tiny
 
 SMALL = {"model": {"hidden_size": 8}, "training": {"batch_size": 4, "bptt": 8, "threads": 1}}
 LISTED = ["characters.json", "config.json", "generation_config.json", "lexicon.safetensors", "model.safetensors"]

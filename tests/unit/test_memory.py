@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 MEASURE = """
 import json, resource

@@ -20,7 +20,7 @@ from reviewgen.evaluation.text_statistics import measure_texts
 from reviewgen.pictures import draw_curves, find_curves
 from reviewgen.runs.plan import make_plan
 from reviewgen.runs.prepare import prepare
-from tests.unit.fakes import GRU, TEXTS, run_command, train_tiny
+from tests.support.fakes import GRU, TEXTS, run_command, train_tiny
 from tests.unit.test_registry import Install, install, untouched_registry
 
 __all__ = ["install", "untouched_registry"]  # fixtures

@@ -20,7 +20,7 @@ from reviewgen.errors import BundleError, CheckpointError
 from reviewgen.registry import plugins
 from reviewgen.runs import TrainingRun
 from reviewgen.testing.migration_law import migration
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
 

@@ -15,8 +15,8 @@ from reviewgen.novelty import Novelty, Span
 from reviewgen.runs.curves import Curves
 from reviewgen.runs.notebook import NotebookView
 from reviewgen.training import Report
-from tests.browser import SCHEMES, problems
-from tests.unit.fakes import GRU, NGRAM, TEXTS, train_tiny
+from tests.support.browser import SCHEMES, problems
+from tests.support.fakes import GRU, NGRAM, TEXTS, train_tiny
 
 MARKUP = "<script>alert(1)</script><b onclick='x'>&amp;"
 

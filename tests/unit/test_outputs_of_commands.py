@@ -8,7 +8,7 @@ import pytest
 
 import reviewgen
 from reviewgen.cli import app
-from tests.unit.fakes import GRU, TEXTS, run_command
+from tests.support.fakes import GRU, TEXTS, run_command
 
 COMMANDS = {
     "train": "train ngram-char --data texts.txt --steps 1 --out @",

@@ -12,7 +12,7 @@ from reviewgen.errors import ConfigError, OutputExists, StorageError
 from reviewgen.pages import Series, draw_chart, render, save_page
 from reviewgen.pages.charts import thin
 from reviewgen.pages.scales import make_scale
-from tests.browser import SCHEMES, WIDTHS, problems
+from tests.support.browser import SCHEMES, WIDTHS, problems
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 19101 }}"
 CHART = {"title": "Bits", "x": "seconds", "y": "bits per character", "summary": "Falls."}

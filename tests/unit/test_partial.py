@@ -14,7 +14,7 @@ from reviewgen.partial import STORE_KINDS, TABLE_KINDS, PartialFolder, differenc
 from reviewgen.runs.litter import clean, find_unfinished
 from reviewgen.training import Processes, rounds
 from reviewgen.writing import judging, table
-from tests.unit.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS, run_command
 from tests.unit.test_prepare import files_of as digests_of
 from tests.unit.test_prepare import make
 from tests.unit.test_writing import SHORT, files_of, saved_model

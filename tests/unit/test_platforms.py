@@ -1,4 +1,4 @@
-"""Windows and macOS: everything that writes files runs under the rules of Windows; see ``tests.windows_rules``."""
+"""Windows and macOS: everything that writes files runs under the rules of Windows; see ``tests.support.windows_rules``."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from reviewgen.bundle.write import write_bundle
 from reviewgen.data import workers
 from reviewgen.errors import BrokenPlugin, BundleError, StorageError
 from reviewgen.storage import new_folder, recover
-from tests.loopback_hub import LoopbackHub
-from tests.unit.fakes import NGRAM, LetterTokenizer, train_tiny
-from tests.windows_rules import environment
+from tests.support.fakes import NGRAM, LetterTokenizer, train_tiny
+from tests.support.loopback_hub import LoopbackHub
+from tests.support.windows_rules import environment
 
 SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers must not run it again
     import json, os, sys
@@ -28,7 +28,7 @@ SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers mus
     from reviewgen import TrainingRun
     from reviewgen.cli import app
     from reviewgen.training import checkpoints
-    from tests.unit.fakes import TEXTS
+    from tests.support.fakes import TEXTS
     checkpoints._SHARE = 1e9  # a checkpoint at each step
     told = {"started": True}
     root = Path(sys.argv[1])

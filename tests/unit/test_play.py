@@ -14,12 +14,19 @@ import torch
 from reviewgen_ngram.model import Ngram, NgramConfig
 
 from reviewgen.errors import ConfigError, GenerationError
-from tests.unit.fakes import LETTERS, NGRAM, LetterTokenizer, QueueModel, TableModel, review_model, run_command, table, train_tiny
+from tests.support.brute_ngram import BruteNgram
+from tests.support.fakes import (
+    LETTERS,
+    NGRAM,
+    LetterTokenizer,
+    QueueModel,
+    TableModel,
+    review_model,
+    run_command,
+    table,
+    train_tiny,
+)
 from tests.unit.test_lazy import RUN, loaded
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "plugins"))  # pytest's importlib mode adds no folder of its own
-
-from brute_ngram import BruteNgram
 
 LINES = ["a bad cab", "a bad bag", "feed a bee", "a cage", "bad beef"] * 3 + ["gab a face", "he had a bag", "a head"]
 ROOT = Path(__file__).parents[2]
@@ -165,7 +172,7 @@ def test_what_no_annotation_lets_through_gets_a_sentence_without_the_hook():
     script = """
 import torch
 from reviewgen.errors import ConfigError
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 for given in ({"text": 5}, {"text": None}, {"k": 1.5}, {"k": "3"}, {"temperature": "1"}):
     try:
         review_model(TableModel(table(LETTERS.vocab_size)), LETTERS).next_tokens(**given)

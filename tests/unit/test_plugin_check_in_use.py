@@ -12,7 +12,7 @@ import reviewgen
 from reviewgen import registry
 from reviewgen.errors import UnknownPlugin
 from reviewgen.testing import PluginReport, check_plugin
-from tests.unit.distributions import write_distribution
+from tests.support.distributions import write_distribution
 
 PROCESSOR = """
 class Processor:

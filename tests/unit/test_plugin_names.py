@@ -21,7 +21,7 @@ from reviewgen.registry import (
     register_model,
     register_tokenizer,
 )
-from tests.unit.distributions import Install, install, untouched_registry
+from tests.support.distributions import Install, install, untouched_registry
 
 __all__ = ["install", "untouched_registry"]  # the fixtures
 

@@ -20,7 +20,7 @@ from reviewgen.data import remote, spans
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.novelty import copied_spans
 from reviewgen.preparation import duplicates, job, reading
-from tests.unit.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS, run_command
 
 SMALL = {
     "steps": 6,

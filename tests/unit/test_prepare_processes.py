@@ -13,9 +13,9 @@ import pytest
 
 import reviewgen
 from reviewgen.preparation.prepare import prepare_store
-from tests.forked import run_python
-from tests.launches import launch, made_once
-from tests.loopback_hub import LoopbackHub
+from tests.support.forked import run_python
+from tests.support.launches import launch, made_once
+from tests.support.loopback_hub import LoopbackHub
 from tests.unit.test_prepare import SMALL as TRAINING
 from tests.unit.test_prepare import facts_of, files_of, texts, write_csv
 

@@ -4,7 +4,7 @@ import pytest
 
 from reviewgen.errors import ConfigError, SourceError
 from reviewgen.hub.privacy import KINDS, check_kinds, find_personal_data
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 
 PERSONAL = {
     "email": ["write to ana.b+c@mail.example.org today", "ANA@EXAMPLE.COM!", "(x_y@sub.do-main.de)"],

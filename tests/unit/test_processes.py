@@ -20,8 +20,8 @@ from reviewgen.training.connections import connection_errors
 from reviewgen.training.interrupts import Interrupts, deferred
 from reviewgen.training.loop import Loop
 from reviewgen.training.processes import Processes
-from tests.launches import launch, made_once
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.launches import launch, made_once
 
 SCRIPT = """
 import itertools, json, os, signal, sys, time

@@ -16,8 +16,8 @@ from reviewgen.lexicon import words_of
 from reviewgen.registry import plugins
 from reviewgen.runs import TrainingRun
 from reviewgen.training.evaluator import SAMPLE_TOKENS
-from tests.launches import launch
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.launches import launch
 from tests.unit.test_abilities import Gate, Smoothed, ZLoss
 
 METRICS = ["distinct-1", "new-words"]

@@ -14,7 +14,7 @@ from reviewgen.config import GenerationConfig
 from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, PluginConflict, UnknownPlugin
 from reviewgen.model import ReviewModel
 from reviewgen.receipts import make_receipt, replay
-from tests.unit.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, run_command, table
 from tests.unit.test_registry import Install, install, untouched_registry
 
 __all__ = ["install", "untouched_registry"]  # fixtures

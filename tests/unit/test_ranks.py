@@ -13,9 +13,9 @@ from subprocess import PIPE
 import psutil
 import pytest
 
-from tests.forked import run_group
-from tests.launches import CPU, launcher
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.forked import run_group
+from tests.support.launches import CPU, launcher
 
 SCRIPT = """
 import os, sys

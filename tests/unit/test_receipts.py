@@ -15,7 +15,7 @@ from reviewgen.cli.outputs import continue_file, locked
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.receipts import Replay, describe_replays, find_source, make_receipt, read_receipts, replay
 from reviewgen.runs.litter import clean
-from tests.unit.fakes import GRU, NGRAM, run_command, train_tiny
+from tests.support.fakes import GRU, NGRAM, run_command, train_tiny
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import reviewgen
 from reviewgen.data import file_systems
 from reviewgen.errors import ConfigError, DataError, ReviewgenError, StorageError
 from reviewgen.preparation import job
-from tests.launches import launch
-from tests.unit.fakes import run_command
+from tests.support.fakes import run_command
+from tests.support.launches import launch
 from tests.unit.test_prepare import SMALL, facts_of, files_of, texts, write_csv
 
 ROWS = texts(60)

@@ -14,8 +14,8 @@ from reviewgen.preparation.prepare import prepare_store
 from reviewgen.training import checkpoints
 from reviewgen.training.loop import Loop
 from reviewgen.training.restarts import can_restart, resumes_by_itself
-from tests.launches import launch, made_once
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
+from tests.support.launches import launch, made_once
 from tests.unit.test_prepare import files_of, texts
 
 SMALL = {"reviewgen.data.spans._MIN_BYTES": 1, "reviewgen.preparation.reading._PART_BYTES": 1 << 12}

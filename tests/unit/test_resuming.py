@@ -18,8 +18,8 @@ from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import checkpoints
 from reviewgen.training.device import native_precision
-from tests.forked import run_group, run_python
-from tests.unit.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS, run_command
+from tests.support.forked import run_group, run_python
 
 SMALL = {
     "model": {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2, "layer": "fused"},
@@ -29,7 +29,7 @@ SMALL = {
 
 ALONE = """if True:
     import json, os, signal, sys
-    from tests.unit.fakes import TEXTS
+    from tests.support.fakes import TEXTS
     from reviewgen import TrainingRun
     from reviewgen.training import checkpoints
     checkpoints._SHARE = 1.0  # a checkpoint every few steps of a small model

@@ -21,8 +21,8 @@ from reviewgen.config import GenerationConfig
 from reviewgen.errors import ConfigError
 from reviewgen.generation import Pieces
 from reviewgen.model import ReviewModel
-from tests.forked import run_python
-from tests.unit.fakes import LETTERS, TEXTS, QueueModel, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TEXTS, QueueModel, TableModel, review_model, table
+from tests.support.forked import run_python
 
 WORD = WordTokenizer.train(TEXTS * 3, WordConfig(vocab_size=400))
 CHAR = CharTokenizer.train(TEXTS, CharTokenizer.Config())
@@ -235,7 +235,7 @@ def test_global_random_state_is_untouched() -> None:
     """In a process of its own: the checker of annotations in this one draws random numbers."""
     script = """
 import random, numpy as np, torch
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 state = lambda: (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate())
 model = review_model(TableModel(table(LETTERS.vocab_size)), LETTERS)
 before = state()

@@ -11,9 +11,9 @@ import reviewgen
 from reviewgen import ReviewModel, registry
 from reviewgen.errors import BrokenPlugin, BundleError, UnknownPlugin
 from reviewgen.registry import find_model, name_of_saved
-from tests.forked import run_python
-from tests.loopback_hub import TOKEN, LoopbackHub
-from tests.unit.distributions import MODEL, write_distribution
+from tests.support.distributions import MODEL, write_distribution
+from tests.support.forked import run_python
+from tests.support.loopback_hub import TOKEN, LoopbackHub
 
 Install = Callable[[str, str], Path]
 TEXTS = [f"The {noun} was {how}." for noun in ("food", "film", "book") for how in ("good", "bad", "long", "dull")]

@@ -15,7 +15,7 @@ from reviewgen.cli import app
 from reviewgen.errors import ConfigError
 from reviewgen.registry.plugins import GROUPS
 from reviewgen.scaffold import KINDS, new_plugin
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 ROOT = Path(__file__).parents[2]
 NEEDS = {"processor": "logits processor", "metric": "metric"}

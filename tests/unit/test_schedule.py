@@ -11,7 +11,7 @@ from reviewgen.evaluation import Document
 from reviewgen.training import TrainingConfig, evaluator
 from reviewgen.training.evaluator import MAX_SHARE, Evaluator
 from reviewgen.training.schedule import Schedule
-from tests.unit.fakes import LETTERS, QueueModel
+from tests.support.fakes import LETTERS, QueueModel
 
 
 def follow(schedule: Schedule, total: int, evaluations: int, bits: Any, patience: int = 3) -> tuple[list[float], list[int]]:

@@ -21,8 +21,8 @@ from reviewgen.runs import finished
 from reviewgen.runs.litter import clean
 from reviewgen.scratch import TEMPORARY, abandoned_folders, scratch_folder, temporary_folder
 from reviewgen.storage import new_folder, recover
-from tests.forked import run_group
-from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
+from tests.support.fakes import NGRAM, TEXTS, run_command, train_tiny
+from tests.support.forked import run_group
 
 HOLD = """if True:
     import sys, time

@@ -15,7 +15,7 @@ import pytest
 
 import reviewgen
 from reviewgen.serving.app import create_app
-from tests.servers import free_port, get, post, started, wait_until_it_answers
+from tests.support.servers import free_port, get, post, started, wait_until_it_answers
 
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed, or has no wheel for this Python: pip install 'ray[serve]'")
 SCRIPT = Path(__file__).parents[2] / "examples/serve_ray.py"

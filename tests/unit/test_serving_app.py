@@ -35,8 +35,8 @@ from reviewgen.serving.events import Alternative, TokenEvent
 from reviewgen.serving.keys import ApiKeys, read_keys
 from reviewgen.serving.models import check_names, name_source
 from reviewgen.serving.server import ServerOptions
-from tests.unit.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
-from tests.unit.live_server import PATIENCE, LiveServer, SlowModel, serve, slow_model, wait_for
+from tests.support.fakes import LETTERS, NGRAM, review_model, run_command, train_tiny
+from tests.support.live_server import PATIENCE, LiveServer, SlowModel, serve, slow_model, wait_for
 
 PATH = "/v1/completions"
 KEY = "sk-0123456789abcdef"

@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from reviewgen.serving.keys import ApiKeys
-from tests.unit.fakes import NGRAM, train_tiny
-from tests.unit.live_server import LiveServer, serve, slow_model
+from tests.support.fakes import NGRAM, train_tiny
+from tests.support.live_server import LiveServer, serve, slow_model
 
 KEY = "sk-of-the-tests-0123"
 

@@ -22,7 +22,7 @@ from reviewgen.serving import jobs
 from reviewgen.serving.engine import Engine, Job
 from reviewgen.serving.events import EndEvent, Event, FailedEvent, TokenEvent
 from reviewgen.serving.problems import OutOfTime
-from tests.unit.fakes import LETTERS, FakeConfig, LetterTokenizer, QueueModel, TableModel, review_model, table
+from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.unit.test_broken_models import Growing
 from tests.unit.test_guard import LOOP, counted, indexed
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from reviewgen.serving.keys import ApiKeys
-from tests.unit.fakes import NGRAM, train_tiny
-from tests.unit.live_server import serve, slow_model
+from tests.support.fakes import NGRAM, train_tiny
+from tests.support.live_server import serve, slow_model
 
 pytest.importorskip("llm", reason="the llm command is not installed: pip install llm")
 

@@ -14,8 +14,8 @@ import reviewgen
 from reviewgen.serving import prompt_scores
 from reviewgen.serving.engine import Engine
 from reviewgen.serving.events import PromptEvent
-from tests.unit.fakes import LETTERS, NGRAM, TableModel, review_model, table, train_tiny
-from tests.unit.live_server import serve, slow_model
+from tests.support.fakes import LETTERS, NGRAM, TableModel, review_model, table, train_tiny
+from tests.support.live_server import serve, slow_model
 from tests.unit.test_serving_app import error_of, stream_of
 from tests.unit.test_serving_engine import Client, request_of
 

@@ -18,7 +18,7 @@ from reviewgen.config import (
     from_strings,
 )
 from reviewgen.registry import find_preset, list_presets
-from tests.unit.fakes import run_command
+from tests.support.fakes import run_command
 from tests.unit.test_lazy import RUN, loaded
 
 PRESETS = [plugin.name for plugin in list_presets()]

@@ -11,7 +11,7 @@ from reviewgen.bundle import tensors as tensors_module
 from reviewgen.bundle import write as write_module
 from reviewgen.bundle.write import copy_bundle, share_weights
 from reviewgen.errors import BundleError
-from tests.unit.fakes import GRU, NGRAM, TEXTS, train_tiny
+from tests.support.fakes import GRU, NGRAM, TEXTS, train_tiny
 
 PARTS = ("gru-char", "ngram-char")
 

@@ -14,9 +14,9 @@ import yaml
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.card import is_written_by_hand, metadata_of
-from tests.forked import run_python
-from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
-from tests.unit.fakes import GRU, NGRAM, train_tiny
+from tests.support.fakes import GRU, NGRAM, train_tiny
+from tests.support.forked import run_python
+from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 
 LOAD = "model = reviewgen.load({folder!r})"
 PUSH = "model.push_to_hub('ana/reviews', license='mit', allow=['copies'])"

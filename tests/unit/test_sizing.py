@@ -9,7 +9,7 @@ from torch import nn
 from reviewgen import TrainingRun
 from reviewgen.config import Preset, to_dict
 from reviewgen.training import TrainingConfig, choose_size, sizing
-from tests.unit.fakes import TEXTS
+from tests.support.fakes import TEXTS
 
 PRESET = Preset(
     model="any",

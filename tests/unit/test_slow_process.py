@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.launches import launch, made_once
+from tests.support.launches import launch, made_once
 from tests.unit.test_prepare import SMALL as TRAINING
 from tests.unit.test_prepare import files_of, texts
 

@@ -17,8 +17,8 @@ from datasets import Dataset, DatasetDict, IterableDataset
 
 from reviewgen.data.sources import open_texts
 from reviewgen.errors import ConfigError, DataError, HubError
-from tests.forked import run_python
-from tests.loopback_hub import LoopbackHub
+from tests.support.forked import run_python
+from tests.support.loopback_hub import LoopbackHub
 
 TEXTS = [
     "A fine film, really.",

@@ -7,9 +7,9 @@ import pytest
 from huggingface_hub import SpaceCard
 
 import reviewgen
-from tests.forked import run_python
-from tests.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
-from tests.unit.fakes import NGRAM, train_tiny
+from tests.support.fakes import NGRAM, train_tiny
+from tests.support.forked import run_python
+from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 
 NAME = "ana/reviews"
 

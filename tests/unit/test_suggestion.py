@@ -10,7 +10,7 @@ from reviewgen.data import DataConfig, trained_on
 from reviewgen.runs import suggestion
 from reviewgen.runs.plan import make_plan
 from reviewgen.runs.prepare import prepare
-from tests.unit.fakes import run_command
+from tests.support.fakes import run_command
 
 
 def reviews(number, seed=0):

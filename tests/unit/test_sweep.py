@@ -18,7 +18,7 @@ from reviewgen.runs.fit import Fit
 from reviewgen.runs.prepare import prepare
 from reviewgen.search import SweepRow, plot_sweep, variants
 from reviewgen.training import Sizing
-from tests.unit.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS, run_command
 
 SMALL = {
     "model": {"layer": "fused", "hidden_size": 8, "embedding_size": 4},

@@ -15,7 +15,7 @@ from reviewgen.bundle.write import copy_bundle
 from reviewgen.errors import BundleError
 from reviewgen.registry import plugins
 from reviewgen.training.packing import pack, unpack
-from tests.unit.fakes import LETTERS, TEXTS, review_model
+from tests.support.fakes import LETTERS, TEXTS, review_model
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
 

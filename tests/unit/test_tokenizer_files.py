@@ -13,7 +13,7 @@ from reviewgen.bundle.layout import OPTIONAL_FILES, OWN_FILES
 from reviewgen.bundle.tokenizer_files import check_tokenizer_files, save_tokenizer
 from reviewgen.errors import BrokenPlugin, StorageError
 from reviewgen.registry import plugins
-from tests.unit.fakes import TEXTS, LetterTokenizer, TableModel, review_model, table
+from tests.support.fakes import TEXTS, LetterTokenizer, TableModel, review_model, table
 
 Write = Callable[[Path], object]
 

@@ -12,7 +12,7 @@ import reviewgen
 from reviewgen.errors import BundleError, CheckpointError
 from reviewgen.registry import plugins
 from reviewgen.runs import TrainingRun
-from tests.unit.fakes import TEXTS, LetterTokenizer
+from tests.support.fakes import TEXTS, LetterTokenizer
 
 QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
 SIZES = {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}

@@ -23,7 +23,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, StorageError
 from reviewgen.runs.tracking import flatten
-from tests.unit.fakes import GRU, NGRAM, TEXTS, run_command
+from tests.support.fakes import GRU, NGRAM, TEXTS, run_command
 
 
 def watched(preset: str, **options: Any) -> tuple[list[str], Any]:

@@ -17,7 +17,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DataError, OutputExists
 from reviewgen.evaluation import measure_texts, take_words
-from tests.unit.fakes import NGRAM, run_command, train_tiny
+from tests.support.fakes import NGRAM, run_command, train_tiny
 
 NOUNS, ADJECTIVES = ["film", "cast", "plot", "score", "ending"], ["good", "bad", "long", "short", "odd"]
 

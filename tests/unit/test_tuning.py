@@ -21,7 +21,7 @@ from reviewgen.runs.parts import resolve_parts
 from reviewgen.search import TuneTrial, best_trial
 from reviewgen.search.space import Choice, Range, current, parse_space, usual_space
 from reviewgen.search.study import Study
-from tests.unit.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS, run_command
 
 SMALL = {
     "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},

@@ -6,7 +6,7 @@ import pytest
 
 import reviewgen
 from reviewgen.export import export_html
-from tests.unit.live_server import serve
+from tests.support.live_server import serve
 
 ROWS = [
     {"review": f"The {noun} was {word}, and the {other} was {word} too.", "stars": stars}

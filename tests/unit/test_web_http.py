@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from reviewgen.web import page_for_server, static_files
-from tests.browser import violations
+from tests.support.browser import violations
 
 TOKENS = [" a", " great", " film", ".", ""]
 STARS = {"name": "stars", "kind": "number", "values": [{"label": "1", "low": 1, "high": 1}, {"label": "5", "low": 5, "high": 5}]}

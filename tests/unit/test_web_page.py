@@ -11,9 +11,9 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from reviewgen.web import PackedModel, compose, composing, modules
-from tests.browser import violations
+from tests.support.browser import violations
 
-FAKE_ENGINE = Path(__file__).with_name("fake_engine.js").read_text(encoding="utf-8")
+FAKE_ENGINE = (Path(__file__).parents[1] / "support/javascript/fake_engine.js").read_text(encoding="utf-8")
 HOSTILE = "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>\"'&<!--{{ 7 * 19101 }}"
 STYLE = {"name": "style", "kind": "category", "values": [{"label": "review"}, {"label": "snippet"}]}
 STARS = {

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.node import why_no_node
-from tests.web_engine import ask
+from tests.support.node import why_no_node
+from tests.support.web_engine import ask
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
 SEEDS = [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63, 2**64 - 1, 2**64, 2**96 + 5, 2**128 - 1, 3**200]

@@ -14,9 +14,9 @@ from reviewgen.compiled.windows import NO_WINDOWS
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.lexicon import Lexicon
 from reviewgen.registry import Plugin
-from tests.node import why_no_node
-from tests.unit.fakes import TEXTS, TableModel, review_model, table
-from tests.web_engine import ask, complete, write_packed
+from tests.support.fakes import TEXTS, TableModel, review_model, table
+from tests.support.node import why_no_node
+from tests.support.web_engine import ask, complete, write_packed
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
 TOKENIZERS = {
@@ -27,7 +27,7 @@ LEXICON = Lexicon.of(["the", "movie", "was", "good", "très", "a", "I"], [" ", "
 
 
 def model(name: str, seed: int = 0, *, eos: float = -1.0, lexicon: Lexicon | None = LEXICON, conditions: int = 0, **generation):
-    """Return a model of random logits over a real tokenizer, as in ``tests.unit.fakes``."""
+    """Return a model of random logits over a real tokenizer, as in ``tests.support.fakes``."""
     tokenizer = TOKENIZERS[name]
     values = tuple(Value(label=str(number), share=0.1, low=number, high=number) for number in range(1, conditions))
     found = Conditions((Condition(name="stars", kind="number", values=values),) if conditions else (), tokenizer.vocab_size)

@@ -11,9 +11,9 @@ from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 from reviewgen.generation import Pieces
 from reviewgen.registry import find_weights
 from reviewgen.sentences import sentence_ends
-from tests.node import why_no_node
-from tests.unit.fakes import TEXTS
-from tests.web_engine import ask, tokenizer_source
+from tests.support.fakes import TEXTS
+from tests.support.node import why_no_node
+from tests.support.web_engine import ask, tokenizer_source
 
 pytestmark = pytest.mark.skipif(why_no_node() is not None, reason=str(why_no_node()))
 ODD = [

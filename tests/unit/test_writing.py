@@ -20,7 +20,7 @@ from reviewgen.receipts import read_receipts, replay
 from reviewgen.writing import generating, layout, parts
 from reviewgen.writing.rows import column_names
 from reviewgen.writing.schema import read_schema
-from tests.unit.fakes import NGRAM, TEXTS, run_command, train_tiny
+from tests.support.fakes import NGRAM, TEXTS, run_command, train_tiny
 
 REVIEWS = [
     {"text": f"{text} {word}", "stars": stars, "genre": genre}

@@ -14,7 +14,7 @@ from reviewgen.lock import Lock
 from reviewgen.partial import PartialFolder
 from reviewgen.writing import evaluating, judging, table
 from reviewgen.writing.inputs import identify_source
-from tests.unit.fakes import run_command
+from tests.support.fakes import run_command
 from tests.unit.test_writing import REVIEWS, SHORT, files_of, rows_of, saved_model
 
 

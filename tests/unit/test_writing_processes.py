@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import reviewgen
-from tests.launches import launch, made_once
-from tests.unit.fakes import NGRAM, train_tiny
+from tests.support.fakes import NGRAM, train_tiny
+from tests.support.launches import launch, made_once
 from tests.unit.test_writing import REVIEWS, files_of
 
 SMALL = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forked import run_python
+from tests.support.forked import run_python
 
 CALLS = {  # in a process without the hook that checks types in the tests, as the user has none either
     "train('rnn-char', TEXTS, seed=None)": "seed must be a whole number",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.node import why_no_node
+from tests.support.node import why_no_node
 
 
 def installed(*packages: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import to_dict
-from tests.node import run_node
+from tests.support.node import run_node
 
 JAVASCRIPT = Path(__file__).parent / "javascript"
 SITE = "http://steppers.test"  # of the pages in the browser; nothing is sent there

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from tests.unit.fakes import LETTERS
+from tests.support.fakes import LETTERS
 
 __all__ = ["TableConfig", "TableForCausalLM", "foreign", "foreign_texts"]
 

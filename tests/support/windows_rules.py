@@ -1,7 +1,7 @@
 """The rules of Windows for files, in a Python process on Linux: what Windows refuses, fails here with the error it has there.
 
-    import tests.windows_rules
-    tests.windows_rules.enforce()
+    import tests.support.windows_rules
+    tests.support.windows_rules.enforce()
 
 Only calls from Python are checked; libraries in C and Rust write as Linux lets them. ``environment`` enforces the rules in a new
 process and in the processes that it starts, from before their first import.
@@ -66,8 +66,10 @@ def environment(folder: Path) -> dict[str, str]:
     Args:
         folder: An existing folder for the file that Python imports at its start.
     """
-    (folder / "sitecustomize.py").write_text("import tests.windows_rules\ntests.windows_rules.enforce()\n", encoding="utf-8")
-    return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[1])])}
+    (folder / "sitecustomize.py").write_text(
+        "import tests.support.windows_rules\ntests.windows_rules.enforce()\n", encoding="utf-8"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])}
 
 
 def _patch(owner: Any, name: str, rule: Callable[..., Any]) -> None:

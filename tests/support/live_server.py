@@ -14,7 +14,7 @@ from reviewgen.serving.app import create_app
 from reviewgen.serving.limits import Limits
 from reviewgen.serving.server import make_server, open_socket
 from reviewgen.serving.service import Service
-from tests.unit.fakes import LETTERS, TableModel, review_model, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 
 PATIENCE = 300.0  # seconds that a test waits for what comes within one on an idle machine
 

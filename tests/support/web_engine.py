@@ -9,7 +9,7 @@ from reviewgen.bundle import Bundle
 from reviewgen.export.packing import pack
 from reviewgen.registry import find_web_stepper, find_web_tokenizer
 from reviewgen.web.modules import STATIC
-from tests.node import run_node
+from tests.support.node import run_node
 
 SCRIPT = Path(__file__).parent / "javascript" / "run_engine.mjs"
 FAKE = """export default (name, config, tensors) => {
@@ -17,7 +17,7 @@ FAKE = """export default (name, config, tensors) => {
   const forward = (ids, state) => ({ logits: data.slice(ids.at(-1) * width, (ids.at(-1) + 1) * width), state });
   return { initialState: () => 0, forward };
 };"""
-"""The stepper of ``tests.unit.fakes.TableModel`` in JavaScript."""
+"""The stepper of ``tests.support.fakes.TableModel`` in JavaScript."""
 NAMES = ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
 
 

@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from tests.loopback_writes import READ_TOKEN, WriteSide
+from tests.support.loopback_writes import READ_TOKEN, WriteSide
 
 __all__ = ["READ_TOKEN", "TOKEN", "Fault", "LoopbackHub", "Request"]
 

@@ -4,9 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
-from tests.forked import run_python
+from tests.support.forked import run_python
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def install_example(package: str, root: Path) -> Path:
