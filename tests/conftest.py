@@ -6,21 +6,23 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+
+from tests.support.browser import launched, why_none
+from tests.support.launches import made_once
+
+if TYPE_CHECKING:
+    from reviewgen import ReviewModel
 
 PACKAGES = ["reviewgen", "reviewgen_ngram", "reviewgen_nnlm", "reviewgen_recurrent"]
 if os.environ.get(
     "REVIEWGEN_CHECK_TYPES"
 ):  # before the packages are imported; an int may stand where a float is asked for (PEP 484)
     install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
-
-import reviewgen
-from tests.support.browser import launched, why_none
-from tests.support.launches import made_once
-from tests.support.models import make_model
 
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("tests")
@@ -46,12 +48,16 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: None) -> Callable[[str], Path]:
     """The saved folder of a micro model by name (``tests.support.models``), made once for all workers; read it only."""
+    from tests.support.models import make_model  # after the hook, as all that imports reviewgen
+
     return lambda name: made_once(tmp_path_factory, f"model-{name}", lambda folder: make_model(name, folder)) / "model"
 
 
 @pytest.fixture(scope="session")
-def micro(model_folder: Callable[[str], Path]) -> Callable[[str], reviewgen.ReviewModel]:
+def micro(model_folder: Callable[[str], Path]) -> "Callable[[str], ReviewModel]":
     """A trained micro model by name (``tests.support.models``), loaded once for each worker; do not change it."""
+    import reviewgen
+
     loaded: dict[str, reviewgen.ReviewModel] = {}
 
     def load(name: str) -> reviewgen.ReviewModel:
