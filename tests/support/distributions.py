@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reviewgen import registry
+from reviewgen.registry import unregister_all
 
 __all__ = ["MODEL", "Install", "install", "untouched_registry", "write_distribution"]
 
@@ -64,15 +64,13 @@ def write_distribution(
 
 
 @pytest.fixture(autouse=True)
-def untouched_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def untouched_registry() -> Iterator[None]:
     """Give each test an empty registry, and remove its fake modules afterwards."""
-    monkeypatch.setattr(registry.plugins, "_registered", {})
-    monkeypatch.setattr(registry.plugins, "_failures", {})
-    before = set(sys.modules)
+    unregister_all()
     yield
-    for name in set(sys.modules) - before:
-        if name.startswith("fake"):
-            del sys.modules[name]
+    unregister_all()
+    for name in [name for name in sys.modules if name.startswith("fake")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from reviewgen.registry.plugins import (
     preset_names,
     register_model,
     register_tokenizer,
+    unregister_all,
 )
 from reviewgen.registry.saved import name_of_saved
 
@@ -55,4 +56,5 @@ __all__ = [
     "preset_names",
     "register_model",
     "register_tokenizer",
+    "unregister_all",
 ]

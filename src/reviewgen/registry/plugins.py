@@ -51,6 +51,7 @@ __all__ = [
     "preset_names",
     "register_model",
     "register_tokenizer",
+    "unregister_all",
 ]
 
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
@@ -234,6 +235,12 @@ def register_tokenizer(name: str, tokenizer: Any) -> None:
     """Register a tokenizer class under a name, for the running process only; works and raises as ``register_model``."""
     check_text("name", name)
     _register("tokenizer", name, tokenizer)
+
+
+def unregister_all() -> None:
+    """Forget all that was registered in this process, and which imports have failed: for the tests of plugins."""
+    _registered.clear()
+    _failures.clear()
 
 
 def describe_plugin(kind: str, name: str) -> Plugin:
