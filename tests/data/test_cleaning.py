@@ -1,0 +1,326 @@
+"""Cleaning: each change and its count, against plain re-implementations, Python's HTML parser and ftfy."""
+
+import hashlib
+import html
+import random
+import re
+import sys
+import time
+import unicodedata
+from collections import Counter
+from dataclasses import asdict
+from html.parser import HTMLParser
+
+import ftfy
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reviewgen.data import SPLITS, CleaningReport
+from reviewgen.errors import ConfigError, DataError
+from tests.support.texts import corpus_of, texts_of
+
+LAST = "the last text"
+
+
+def clean(*texts, **options):
+    """Return what cleaning keeps of texts, and its counts that are not 0 other than those of the last text."""
+    read = corpus_of([*texts, LAST], **options)
+    counts = asdict(read.report)
+    for name, count in {"read": 1, "kept": 1, "characters": len(LAST)}.items():
+        counts[name] -= count
+    assert read.texts[-1] == LAST
+    return read.texts[:-1], {name: count for name, count in counts.items() if count}
+
+
+def counts_of(*texts, **options):
+    """Return the counts besides those of all texts."""
+    return {name: count for name, count in clean(*texts, **options)[1].items() if name not in ("read", "kept", "characters")}
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept", "counts"),
+    [
+        (
+            ["a<br>b<br/>c<br />d<BR  />e", "<break>", "x < br >"],
+            ["a\nb\nc\nd\ne", "<break>", "x < br >"],
+            {"breaks_replaced": 4},
+        ),
+        (["a</br>b", "x<br class='y'>z", "<br" + " " * 101 + ">w"], ["a\nb", "x\nz", "<br" + " " * 101 + ">w"], None),
+        (
+            [
+                "Tom &amp; Jerry&#39;s &#x263A; &eacute;",
+                "A&B &nosuch; AT&T; a=1&b=2",
+                "a&lt;br /&gt;b",
+                "&#xD800;",
+                "&#12345678;",
+            ],
+            ["Tom & Jerry's ☺ é", "A&B &nosuch; AT&T; a=1&b=2", "a\nb", "\ufffd", "&#12345678;"],
+            {"entities_decoded": 7, "breaks_replaced": 1},
+        ),
+        (["&amp;lt;", "A;&", "&"], ["&lt;", "A;&", "&"], {"entities_decoded": 1}),
+        (
+            ["<p>a<br>b</p>", "I <3 <i>it</i>", "a &lt;b&gt;c&lt;/b&gt;", "<p></p>", "x <really> y"],
+            ["a\nb", "I <3 it", "a c", "x <really> y"],
+            {"breaks_replaced": 1, "tags_removed": 8, "entities_decoded": 4, "empty": 1},
+        ),
+        (["<b>a\ud800</b>", "<b>\udfff\ud83d</b>", "a\ud800b\udfff"], ["a\ufffd", "\ufffd\ufffd", "a\ufffdb\ufffd"], None),
+        (["e\u0301e\u0301", "é", "ดี", "\u1112\u1161\u11ab"], ["éé", "é", "ดี", "한"], {"normalized": 2}),
+        (
+            ["a", "", " \n\t\u00a0", "b", "a", "&#97;", "<br>", "A", "a "],
+            ["a", "b", "A", "a "],
+            {"empty": 3, "duplicates": 2, "breaks_replaced": 1, "entities_decoded": 1},
+        ),
+    ],
+)
+def test_what_is_changed_and_counted(texts, kept, counts):
+    found, counted = clean(*texts)
+    assert found == kept
+    assert (counted["read"], counted["kept"], counted["characters"]) == (len(texts), len(kept), sum(map(len, kept)))
+    if counts is not None:
+        assert counts_of(*texts) == counts
+
+
+def test_without_cleaning_texts_pass_exactly():
+    texts = ["", " ", "a<br>b", "a<br>b", "&amp;", "e\u0301", "\ud800", "A", "<p>a</p>"]
+    assert clean(*texts, clean=False) == (texts, {"read": 9, "kept": 9, "characters": sum(map(len, texts))})
+    assert clean("A<br>", "A<br>", clean=False, lowercase=True)[0] == ["a<br>", "a<br>"]
+
+
+def test_nothing_left_after_cleaning_is_an_error():
+    for texts in (["", " ", "<br>"], ["\n"]):
+        for read in (corpus_of, lambda texts: texts_of(texts, clean=True)):
+            with pytest.raises(DataError, match=rf"No reviews are left of .* \({len(texts)} read, {len(texts)} empty\)"):
+                read(texts)
+
+
+PIECES = ["<br>", "<BR />", "&amp;", "&#39;", "&nosuch;", "e\u0301", "é", " ", "a", "B", "\n", "ดี", "\ud83d", "😀", "<", "&"]
+
+
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), max_size=12))
+@settings(max_examples=60)
+def test_cleaning_equals_a_plain_reference(texts):
+    counts: Counter[str] = Counter(read=len(texts))
+    expected: list[str] = []
+    for text in texts:
+        plain = re.sub("(?i)<br */?>", "\n", text)
+        counts["breaks_replaced"] += len(re.findall("(?i)<br */?>", text))
+        counts["entities_decoded"] += plain.count("&amp;") + plain.count("&#39;")
+        plain = html.unescape(plain.replace("&nosuch;", "\0")).replace("\0", "&nosuch;")
+        composed = unicodedata.normalize("NFC", plain)
+        counts["normalized"] += composed != plain
+        composed = "".join("\ufffd" if unicodedata.category(c) == "Cs" else c for c in composed)
+        if not composed.strip():
+            counts["empty"] += 1
+        elif composed in expected:
+            counts["duplicates"] += 1
+        else:
+            expected.append(composed)
+    counts["kept"], counts["characters"] = len(expected), sum(map(len, expected))
+    assert clean(*texts) == (expected, {name: count for name, count in counts.items() if count})
+
+
+# Options.
+
+
+def test_lower_case_is_an_option_and_makes_duplicates():
+    kept, counts = clean("Good ÄÖ", "GOOD äö", "Bad", lowercase=True)
+    assert kept == ["good äö", "bad"]
+    assert (counts["duplicates"], counts["characters"]) == (1, 10)
+
+
+def test_markdown_is_stripped_to_its_words():
+    text = "# Title\n\nSome *very* **good** [link](http://x.y) and `code`\nnext ![alt](i.png)\n\n- one\n- two\n\n```\nx = 1\n```"
+    kept, counts = clean(text, "***", "a  \nb", "    code\n\nc", strip_markdown=True)
+    words = "Title\n\nSome very good link and code\nnext alt\n\none\n\ntwo\n\nx = 1"
+    assert (kept, counts["empty"]) == ([words, "a\nb", "code\n\nc"], 1)
+    assert clean("# a &amp; <b>b</b>", clean=False, strip_markdown=True)[0] == ["a & <b>b</b>"]
+
+
+WELL_DECODED = [
+    "café",
+    "Le garçon était très agréable à l'été.",
+    "Das Frühstück war köstlich, die Straße laut.",
+    "«CAFÉ» — SÃO PAULO NÃO, À LA CARTE, CAFÉ’s",
+    "Źle się stało; žluťoučký kůň; ÅNGSTRÖM",
+    "Фильм был очень хороший",
+    "หนังเรื่องนี้สนุกมาก",
+    "It’s a “great” film – really…",
+    "5 € & 3 £ ½ ° × ÷",
+    "好看 😀",
+]
+
+
+def test_well_decoded_texts_are_not_mojibake():
+    for options in ({}, {"fix_encoding": True}):
+        read = corpus_of(WELL_DECODED, **options)
+        assert (read.texts, read.report.mojibake, read.report.encodings_fixed, read.notes) == (WELL_DECODED, 0, 0, [])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "sloppy-windows-1252"])
+def test_mojibake_is_counted_and_mended_on_request(encoding):
+    for text in ["café", *WELL_DECODED[1:3], *WELL_DECODED[5:8]]:
+        try:
+            wrong = text.encode().decode(encoding)
+        except UnicodeDecodeError:
+            continue  # Windows-1252 lacks one of the bytes
+        assert clean("fine", wrong)[0] == ["fine", wrong]
+        assert counts_of("fine", wrong) == {"mojibake": 1}
+        assert clean("fine", wrong, fix_encoding=True)[0] == ["fine", text] == ["fine", ftfy.fix_encoding(wrong)]
+        assert counts_of("fine", wrong, fix_encoding=True) == {"encodings_fixed": 1}
+
+
+def test_odd_places_of_mojibake():
+    text = "well\x85 fine \x96 ok"  # punctuation that nothing shows
+    assert counts_of(text) == {"mojibake": 1}
+    assert clean(text, fix_encoding=True)[0] == ["well… fine – ok"]
+    assert clean("cafÃ© <b>", "\ud800 Ã©", clean=False, fix_encoding=True)[0] == ["café <b>", "\ud800 é"]
+
+
+def test_the_note_on_mojibake_has_the_first_example_and_the_number_of_texts():
+    texts = ["fine", "We went to the cafÃ© twice, and so did they.", "another cafÃ©"]
+    for count in (2, 3):
+        read = corpus_of(texts[:count])
+        (note,) = read.notes
+        assert note.startswith(["1 text seems", "2 texts seem"][count - 2])
+        assert "as in 'went to the cafÃ© twice, and so'" in note and "--fix-encoding" in note
+        assert note in read.described
+    assert corpus_of(texts, fix_encoding=True).described[-1].endswith("encodings mended 2.")
+
+
+def test_mending_needs_ftfy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(ConfigError, match=r"reviewgen\[ftfy\]"):
+        corpus_of(["a"], fix_encoding=True)
+    assert corpus_of(["cafÃ©"]).report.mojibake == 1
+
+
+# Duplicates, which are found by hashes of 64 bits, some thousand at a time.
+
+
+def test_duplicates_are_dropped_as_by_a_set():
+    draw = random.Random(0)
+    for size, count in ((7, 50), (3_000, 8_000), (100_000, 9_000)):
+        texts = [f"text {draw.randrange(size)}" for _ in range(count)]
+        texts += texts[:: -max(1, count // 900)]
+        read = corpus_of(texts)
+        assert read.texts == list(dict.fromkeys(texts))
+        assert read.report == CleaningReport(
+            read=len(texts),
+            kept=len(read.texts),
+            characters=sum(map(len, read.texts)),
+            duplicates=len(texts) - len(read.texts),
+        )
+
+
+def test_every_text_of_a_larger_corpus_is_found_again():
+    """Also the one with the largest hash of each of many batches."""
+    texts = [f"{number}" for number in range(30_000)]
+    assert texts_of(texts + texts[::-1], clean=True) == texts
+
+
+def test_a_text_is_split_by_64_bits_of_blake2b():
+    """Of the cleaned text; 90 % train, 5 % validation, 5 % test."""
+    texts = [f"review {number}" for number in range(3_000)] + ["", "é\ud800", "\u2028"]
+    read = corpus_of(texts, clean=False)
+    for text, split in zip(read.texts, read.splits, strict=True):
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        share = int.from_bytes(digest, "big") / 2**64
+        assert split == SPLITS[(share >= 0.9) + (share >= 0.95)]
+    shares = np.array([len(read.of(split)) for split in SPLITS]) / len(texts)
+    assert shares == pytest.approx([0.9, 0.05, 0.05], abs=0.012)
+    wrapped = corpus_of([f"<b>{text.replace(' ', '&#32;')}</b>" for text in texts[:500]])
+    assert (wrapped.texts, wrapped.splits) == (texts[:500], read.splits[:500])
+
+
+# HTML tags.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "count"),
+    [
+        ("<p>I <b>really</b> liked it.</p><p>You?</p>", "I really liked it.\n\nYou?", 6),
+        ("one<div>two</div>three", "one\ntwo\nthree", 2),
+        ("<ul><li>x<li>y</ul>z", "x\ny\nz", 4),
+        ("<div class='a>b' data-x=1 hidden>q</div>", "q", 2),
+        ('<a href="http://x.y/?a=1&amp;b=2">link</a>!', "link!", 2),
+        ("<P ALIGN=center>A</P >\n<P>B", "A\n\nB", 3),
+        ("<script>if (a<b && c>d) {'<p>'}</script>hi<style>p {}</style>", "hi", 5),
+        ("<SCRIPT\n>x</sCript>y", "y", 2),
+        ("a<!-- <no> -- > -->b<!---->c", "abc", 2),
+        ("<td>a</td><td>b</td>c", "a\nb\nc", 4),
+        ("<table>x<tr><td>1</table>", "x\n1", 4),
+        ("<title>T</title><textarea><b>t</b></textarea>z", "T\nt\nz", 6),
+        ("<b>a</i>b</p>c", "ab\n\nc", 3),
+        ("one<hr />two<img src=x.png alt='a b'/>", "one\ntwo", 2),
+        ("  <i> x </i>\n", "   x \n", 2),
+        ("<!DOCTYPE html><html><body>x</body></html>", "x", 4),
+        ("<b>& &nosuch; é 😀</b>", "& &nosuch; é 😀", 2),
+        ("<svg><p>x</svg>y", "xy", 3),
+        ("<frameset><frame src=x>text", "text", 2),
+        ("<b>x</b> <script> y <!-- z", "x <script> y <!-- z", 2),
+        ("<!DOCTYPE html><b>Good</b> <!-- ad --> film. <!-- never finished", "Good  film. <!-- never finished", 3),
+    ],
+)
+def test_tags_are_removed_and_counted(text, expected, count):
+    kept, counts = clean(text)
+    assert (kept, counts["tags_removed"]) == ([expected], count)
+
+
+def test_what_is_not_a_tag_stays():
+    texts = ["a < b and c > d", "a<b, b>c", "if x <b and c> d", "I <3 this", "I <really> liked it </really>"]
+    texts += ["<SPOILER>he dies</SPOILER>", "<<<sigh>>>", "<small talk> and <main character>", "<http://example.com/a?b=c>"]
+    texts += ["ana <ana@example.com>", "<b", "</", "<", "<p class='open", "<!-- never closed", "<script> never closed"]
+    texts += ["1 <!DOCTYPE html>", "vector<int> and List<String>", "->"]
+    assert clean(*texts) == (texts, {"read": len(texts), "kept": len(texts), "characters": sum(map(len, texts))})
+
+
+class Words(HTMLParser):
+    """Collects the text outside scripts, styles and comments."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=False)
+        self.found, self.hidden = [], 0
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.hidden += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.hidden -= tag in ("script", "style") and self.hidden > 0
+
+    def handle_data(self, data):
+        if not self.hidden:
+            self.found.append(data)
+
+
+TAGS = ["<p>", "</p>", "<b>", "</b>", "<div class='x'>", "</div>", "<li>", "<td>", "</table>", '<a href="a>b">', "</a>", "<i\n>"]
+TAGS += ["<!-- c -->", "<script>x</script>", "<style>y</style>", "<table>", "<select>", "<option>", "<svg>", "</span>", "<h1>"]
+WORDS = ["word", " ", "\n", "é", "😀", "3 ", "> ", "& ", ".", "'", '"', "=", "/", "<hr/>"]
+
+
+@given(st.lists(st.sampled_from(TAGS + WORDS), max_size=25).map("".join))
+@settings(max_examples=100)
+def test_no_word_is_lost_or_moved(text):
+    kept, counts = clean(text)
+    words = "".join("".join(Words(text).found).split())
+    assert "".join("".join(kept).split()) == words
+    assert ("tags_removed" in counts) == (kept != [text]) or not words
+
+
+@given(st.text(st.sampled_from("<>/!-pb ='\"a&;scrit\x1e"), max_size=60))
+@settings(max_examples=100)
+def test_any_text_passes(text):
+    kept, counts = clean(text)
+    assert kept == [text] or counts.keys() - {"read", "kept", "characters"}
+
+
+def test_long_runs_of_markup_take_no_quadratic_time():
+    texts = ["<b " * 50_000, "<b" + " " * 200_000, "<b " + "a=b " * 50_000, "<b a='" * 30_000, "<b>" * 100_000 + "x"]
+    texts += ["<!--" * 50_000 + "<b>", "<div>" * 100_000, "<ul><li>" * 50_000, "<table><tr><td>" * 20_000]
+    texts += ["<script>" * 20_000 + "</script>", " " * 200_000 + "<p>"]
+    start = time.process_time()
+    clean(*texts)
+    assert time.process_time() - start < 20  # two seconds on an idle core; minutes if it were quadratic

@@ -1,0 +1,123 @@
+"""Sources of texts in tests: the one place that knows how reviewgen is asked for the texts of a source."""
+
+import csv
+import gzip
+import io
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reviewgen.data import SPLITS, CleaningReport, DataConfig, describe, gather, read_examples
+from reviewgen.errors import DataError
+
+__all__ = ["Read", "as_csv", "as_lines", "as_parquet", "corpus_of", "parts_of", "refusal", "texts_of", "write"]
+
+
+def texts_of(source: Any, *, clean: bool = False, split: str = "all", **options: Any) -> list[str]:
+    """Return the texts of a source, in order, as they are or cleaned."""
+    with tempfile.TemporaryDirectory() as folder:
+        examples = read_examples(source, Path(folder), DataConfig(clean=clean, **options), split=split)
+        return [text for text, _ in examples]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A source that was read and cleaned.
+
+    Attributes:
+        texts: The kept texts, in order, those of a validation source last.
+        splits: The split of each.
+        values: The values of the conditions of each.
+        report: What cleaning did.
+        notes: What the user should see.
+        described: Lines for the user on what was read and changed.
+        stream: How the source was read.
+        fingerprint: What identifies the texts in the token cache.
+        method: How texts are held out.
+    """
+
+    texts: list[str]
+    splits: list[str]
+    values: list[Any]
+    report: CleaningReport
+    notes: list[str]
+    described: list[str]
+    stream: Any
+    fingerprint: str
+    method: str
+
+    def of(self, split: str) -> list[str]:
+        """Return the texts of a split."""
+        return [text for text, each in zip(self.texts, self.splits, strict=True) if each == split]
+
+
+def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
+    """Read a source as a training does."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = gather(source, Path(folder), DataConfig(**options), validation=validation)
+        splits = [SPLITS[code] for code in corpus.splits]
+        examples = {split: corpus.examples(split) for split in SPLITS}
+        pairs = [next(examples[split]) for split in splits]
+        described = describe(corpus.stream, corpus.report)
+    return Read(
+        texts=[text for text, _ in pairs],
+        splits=splits,
+        values=[values for _, values in pairs],
+        report=corpus.report,
+        notes=corpus.notes,
+        described=described,
+        stream=corpus.stream,
+        fingerprint=corpus.fingerprint,
+        method=corpus.split_method,
+    )
+
+
+def parts_of(source: Any, size: int, **options: Any) -> list[list[Any]]:
+    """Return the records of the parts of about a size in bytes that several processes would read."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = gather(source, Path(folder), DataConfig(clean=False, **options))
+        assert corpus.stream.shard is not None
+        return [list(part.records()) for part in corpus.stream.shard.parts(size)]
+
+
+def refusal(source: Any, **options: Any) -> str:
+    """Return the sentence with which a source is refused."""
+    with pytest.raises(DataError) as caught:
+        texts_of(source, **options)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".") and not message.endswith("..")
+    return message
+
+
+def write(file: Path, content: bytes | str) -> Path:
+    """Write a file, gzipped where its name says so."""
+    content = content.encode() if isinstance(content, str) else content
+    file.write_bytes(gzip.compress(content) if file.name.lower().endswith(".gz") else content)
+    return file
+
+
+def as_csv(rows: list[dict[str, Any]], **options: Any) -> str:
+    """Return rows as Python's csv module writes them."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(rows[0]), **options)
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def as_lines(rows: list[dict[str, Any]]) -> str:
+    """Return rows as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def as_parquet(rows: list[dict[str, Any]], **options: Any) -> bytes:
+    """Return rows as a parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer, **options)
+    return buffer.getvalue()
