@@ -10,15 +10,13 @@ import pytest
 import torch
 
 import reviewgen
-from reviewgen.compiled.sampling import NOT_A_NUMBER, SamplingParams
+from reviewgen.compiled import NOT_A_NUMBER, SamplingParams
 from reviewgen.config import GenerationConfig
-from reviewgen.generation import Generator, Request
-from reviewgen.generation.model_stepper import DeviceStepper, ModelStepper, make_stepper
-from reviewgen.generation.rows import select_rows
+from reviewgen.generation import DeviceStepper, Generator, ModelStepper, Request, make_stepper, select_rows
 from reviewgen.registry import find_model
 from tests.device.places import EACH_PLACE
 from tests.support.fakes import LETTERS, TableModel
-from tests.unit.test_guard import LOOP, indexed, longest_copy, looping
+from tests.support.ngrams import LOOP, indexed, longest_copy, looping
 
 DEVICE_OF = {"cpu": "cpu:0"} | {place: place for place in ("cuda", "mps", "xpu")}
 """The device at a place. The CPU by its number is a device like any other: no stepper of a plugin is used."""

@@ -20,21 +20,31 @@ How one token is sampled from logits stands in ``reviewgen.compiled.sampling``. 
 a text is handed in.
 """
 
+import lazy_loader
+
+from reviewgen.generation.decode import make_sampling_params
 from reviewgen.generation.generator import Generator
 from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, Support
 from reviewgen.generation.outputs import GeneratedText, Generation
 from reviewgen.generation.prompts import Pieces
 from reviewgen.generation.request import GenerateOptions, Request, make_request
+from reviewgen.generation.rows import select_rows
 from reviewgen.generation.speller import Speller
 from reviewgen.generation.walk import Walk
+
+TYPE_CHECKING = False  # as in ``reviewgen``
+if TYPE_CHECKING:
+    from reviewgen.generation.model_stepper import DeviceStepper, ModelStepper, make_stepper
 
 __all__ = [
     "Alternative",
     "Context",
+    "DeviceStepper",
     "GenerateOptions",
     "GeneratedText",
     "Generation",
     "Generator",
+    "ModelStepper",
     "NextTokens",
     "Pieces",
     "Request",
@@ -42,4 +52,11 @@ __all__ = [
     "Support",
     "Walk",
     "make_request",
+    "make_sampling_params",
+    "make_stepper",
+    "select_rows",
 ]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"model_stepper": ["DeviceStepper", "ModelStepper", "make_stepper"]}
+)

@@ -11,6 +11,7 @@
 Must not know models. No torch.
 """
 
+from reviewgen.lexicon.automaton import Automaton, minimal_automaton, utf8_automaton
 from reviewgen.lexicon.decoding import decode_texts
 from reviewgen.lexicon.files import read_lexicon, write_lexicon
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
@@ -19,6 +20,7 @@ from reviewgen.lexicon.symbols import Symbols, token_symbols
 from reviewgen.lexicon.words import WordCounts, count_words, unknown_word_share, words_of
 
 __all__ = [
+    "Automaton",
     "Lexicon",
     "Symbols",
     "WordCounts",
@@ -26,9 +28,11 @@ __all__ = [
     "count_words",
     "decode_texts",
     "make_spelling",
+    "minimal_automaton",
     "read_lexicon",
     "token_symbols",
     "unknown_word_share",
+    "utf8_automaton",
     "words_of",
     "write_lexicon",
 ]

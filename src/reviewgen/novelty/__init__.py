@@ -24,6 +24,7 @@ from reviewgen.novelty.compact import CompactIndex
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
+from reviewgen.novelty.shared import count_collected, fill_sets, first_stride
 
 __all__ = [
     "COPY_CHARACTERS",
@@ -39,6 +40,9 @@ __all__ = [
     "copied_share",
     "copied_shares",
     "copied_spans",
+    "count_collected",
+    "fill_sets",
+    "first_stride",
     "read_index",
     "write_index",
 ]
