@@ -2,6 +2,7 @@
 
     pip install 'reviewgen[reviews]'
     python examples/train_pretrained.py lstm-word
+    python examples/train_pretrained.py lstm-word --defaults  # trains nothing: writes defaults, copy rate and card anew
 
 An interrupted run resumes when it is started again. Lengths are in epochs, so that the result does not depend on the speed of the
 machine: about two hours for lstm-word on one core, one for lstm-char, and ten to thirty minutes for another network. Networks are
@@ -20,6 +21,7 @@ import reviewgen
 from reviewgen.bundle.write import share_weights
 from reviewgen.data import read_documents, trained_on
 from reviewgen.novelty import COPY_CHARACTERS, copied_shares
+from reviewgen.registry import find_preset
 from reviewgen.search.tune_sampling import shorten_as_generated
 
 TRAINED = Path("pretrained")  # the trained models, in 32 bits
@@ -76,24 +78,31 @@ RECIPES = {
 }
 BLENDS = {"blend-char": ("lstm-char", "ngram-char"), "blend-word": ("lstm-word", "ngram-word")}
 COPY_TEXTS = 500
-TEMPERATURES = (0.85, 0.9, 0.95, 1.0, 1.05)
 CONDITIONS = {"style": "review"}  # by default: whole reviews, unless asked for something else
 
 
-def main(name: str) -> None:
-    """Train the model of a preset, and save it in the package of trained weights."""
-    if name in BLENDS:
-        ship(name, blend(name))
-        share_weights(folder_of(name), BLENDS[name])
-        return
-    if name not in RECIPES:
+def main(name: str, *options: str) -> None:
+    """Train the model of a preset, and save it in the package of trained weights; or only describe the weights that are there."""
+    if name not in RECIPES and name not in BLENDS:
         sys.exit(f"There is no recipe for {name!r}. Known: {', '.join([*RECIPES, *BLENDS])}.")
+    if options not in ((), ("--defaults",)):
+        sys.exit(f"The one option is --defaults; got {' '.join(options)}.")
+    if options:
+        describe(name)
+    elif name in BLENDS:
+        ship(name, blend(name))
+    else:
+        ship(name, train_recipe(name))
+
+
+def train_recipe(name: str) -> reviewgen.ReviewModel:
+    """Return the trained model of a recipe, in 32 bits."""
     recipe, out = RECIPES[name], TRAINED / name
     train(name, out, epochs=recipe.epochs, conditions=["style", "sentiment"], model=recipe.model, training=recipe.training)
     for number, (epochs, learning_rate) in enumerate(recipe.further, 1):
         start, out = reviewgen.load(out), TRAINED / f"{name}-further-{number}"
         train(start, out, epochs=epochs, training=recipe.training | {"learning_rate": learning_rate})
-    ship(name, reviewgen.load(out))
+    return reviewgen.load(out)
 
 
 def train(start: Any, out: Path, *, training: dict[str, Any], **options: Any) -> None:
@@ -115,32 +124,33 @@ def blend(name: str) -> reviewgen.ReviewModel:
 
 def ship(name: str, model: reviewgen.ReviewModel) -> None:
     """Save a trained model with its figures on all held-out reviews and its card, a neural network in 8 bits."""
-    folder = folder_of(name)
-    dtype: Any = "float32" if name.startswith("ngram") or name in BLENDS else "int8"
-    model.save_pretrained(folder, overwrite=True, dtype=dtype)
-    shipped = reviewgen.load(folder)  # what is measured is what is shipped
+    save(name, model)
+    shipped = reviewgen.load(folder_of(name))  # what is measured is what is shipped
     held_out = shipped.evaluate("reviews", split="test")
     shipped.training["held_out"] = {"split": "test", "reviews_in_split": held_out.reviews} | asdict(held_out)
-    shipped.save_pretrained(folder, overwrite=True, dtype=dtype)
-    reviewgen.load(folder).save_generation_config(folder, conditions=CONDITIONS)
-    choose_temperature(folder)
-    shipped = reviewgen.load(folder)
-    shipped.training["novelty"] = (shipped.training.get("novelty") or {}) | measure_copying(shipped)  # a blend has no figures yet
-    shipped.save_pretrained(folder, overwrite=True, dtype=dtype)
-    reviewgen.load(folder).generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
-    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    save(name, shipped)
+    describe(name)
+    size = sum(file.stat().st_size for file in folder_of(name).iterdir()) / 1e6
     print(f"{name}: {held_out.bits_per_character:.4f} bits per character of {held_out.reviews:,} held-out reviews, {size:.2f} MB")
 
 
-def choose_temperature(folder: Path) -> None:
-    """Save the temperature as a default at which texts come nearest to reviews of the validation split."""
-    model = reviewgen.load(folder)
-    people = list(read_texts(model, "validation", **CONDITIONS))
-    trials = list(reviewgen.tune_sampling(model, people, search={"temperature": TEMPERATURES}, texts=200))
-    best = min(trials, key=lambda trial: trial.distance)
-    for trial in trials:
-        print(trial.settings, f"distance {trial.distance:.2f}", "chosen" if trial is best else "", flush=True)
-    model.save_generation_config(folder, **best.settings)
+def describe(name: str) -> None:
+    """Save the preset's generation defaults with shipped weights, the copy rate of texts at these defaults, and the card."""
+    folder = folder_of(name)
+    defaults = dict(find_preset(name).generation_settings)
+    reviewgen.load(folder).save_generation_config(folder, **defaults | {"conditions": CONDITIONS})
+    shipped = reviewgen.load(folder)
+    shipped.training["novelty"] = (shipped.training.get("novelty") or {}) | measure_copying(shipped)  # a blend has no figures yet
+    save(name, shipped)
+    reviewgen.load(folder).generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
+
+
+def save(name: str, model: reviewgen.ReviewModel) -> None:
+    """Save a model in the package of trained weights: a neural network in 8 bits, a blend without the weights of its parts."""
+    dtype: Any = "float32" if name.startswith("ngram") or name in BLENDS else "int8"
+    model.save_pretrained(folder_of(name), overwrite=True, dtype=dtype)
+    if name in BLENDS:
+        share_weights(folder_of(name), BLENDS[name])
 
 
 def measure_copying(model: reviewgen.ReviewModel) -> dict[str, Any]:
@@ -168,4 +178,4 @@ def folder_of(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    main(" ".join(sys.argv[1:]))
+    main(*sys.argv[1:] or [""])

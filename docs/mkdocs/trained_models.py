@@ -21,14 +21,14 @@ PAGE = """# Trained weights
 These weights come with reviewgen; `reviewgen list` shows them. They were trained on {train:,} film reviews, and {held_out:,} were
 held out; `examples/train_pretrained.py` is the recipe of each. Networks are saved in 8 bits, and a blend shares the files of its
 two parts. By default they write whole reviews; `--condition style=snippet` asks for single sentences in lower case, and
-`--condition sentiment=positive` or `negative` for an opinion. The temperature is the one at which texts come nearest to the
-reviews of the validation split, by `reviewgen tune-sampling`.
+`--condition sentiment=positive` or `negative` for an opinion. The default temperature was chosen by reading texts of each; they are
+less varied than reviews by people, as distinct-2 shows ([why](../how-to/generation.md#the-default-temperature)).
 
-| preset | MB | bits | temperature | unknown words, `known` | `any` | distinct-2 | reviews | whole | copy rate | reviews |
+| preset | MB | bits | temperature | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-The other columns are of {texts} texts at the default settings, beside as many words of test reviews:
+The other columns are of {texts} texts at the default settings, with the temperature of the table, beside as many words of test reviews:
 
 - **bits**: per character of all reviews of the test split.
 - **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`. Of

@@ -10,8 +10,8 @@ from reviewgen.config import Preset
 
 __all__ = ["GRU_CHAR", "GRU_WORD", "LSTM_CHAR", "LSTM_WORD", "RNN_CHAR", "RNN_WORD"]
 
-CHAR_GENERATION = {"max_new_tokens": 600, "temperature": 0.9, "finish": "sentence"}  # nearest to held-out reviews in the share
-WORD_GENERATION = {"max_new_tokens": 200, "temperature": 0.95, "finish": "sentence"}  # of different pairs of words
+CHAR_GENERATION = {"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence"}
+WORD_GENERATION = {"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence"}
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
 WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 256, 384, 512, 768, 1024))

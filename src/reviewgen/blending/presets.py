@@ -10,13 +10,13 @@ __all__ = ["BLEND_CHAR", "BLEND_WORD"]
 BLEND_CHAR = Preset(
     model="blend",
     tokenizer="char",
-    generation_settings={"max_new_tokens": 600, "temperature": 0.9, "finish": "sentence"},
+    generation_settings={"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence"},
     parts=("lstm-char", "ngram-char"),
 )
 BLEND_WORD = Preset(
     model="blend",
     tokenizer="word",
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
-    generation_settings={"max_new_tokens": 200, "temperature": 0.95, "finish": "sentence"},
+    generation_settings={"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence"},
     parts=("lstm-word", "ngram-word"),
 )
