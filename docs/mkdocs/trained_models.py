@@ -21,19 +21,19 @@ PAGE = """# Trained weights
 These weights come with reviewgen; `reviewgen list` shows them. They were trained on {train:,} film reviews, and {held_out:,} were
 held out; `examples/train_pretrained.py` is the recipe of each. Networks are saved in 8 bits, and a blend shares the files of its
 two parts. By default they write whole reviews; `--condition style=snippet` asks for single sentences in lower case, and
-`--condition sentiment=positive` or `negative` for an opinion. The default temperature was chosen by reading texts of each; they are
-less varied than reviews by people, as distinct-2 shows ([why](../how-to/generation.md#the-default-temperature)).
+`--condition sentiment=positive` or `negative` for an opinion. The default temperature was
+[chosen by reading texts](../how-to/generation.md#the-default-temperature) of each.
 
 | preset | MB | bits | temperature | unknown words, `known` | `any` | distinct-2 | of reviews | whole | copy rate | of reviews |
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-The other columns are of {texts} texts at the default settings, with the temperature of the table, beside as many words of test reviews:
+The other columns are of {texts} texts at the default settings, so at this temperature, beside as many words of test reviews:
 
 - **bits**: per character of all reviews of the test split.
 - **unknown words**: the share of words that are not in the training text, with `words="known"`, the default, and with `"any"`. Of
   the held-out reviews it is {unknown:.2%}.
-- **distinct-2**: the share of different pairs of words. Lower is more repetitive.
+- **distinct-2**: the share of different pairs of words. Lower is more repetitive; a low temperature makes it lower.
 - **whole**: the share of texts that end by themselves or at the end of a sentence.
 - **copy rate**: the share of the text that stands in spans of 50 characters or more of the training text; of 500 texts.
 

@@ -3,7 +3,7 @@
 ``python -m tests.benchmarks.readability [TEXTS] [PRESET ...]``: for each preset 100 texts with known words and with any. Targets:
 
     unknown words     the share of written words that are not in the training text: at most 0.8 %
-    distinct-2        the share of different pairs of words: at most 0.2 below held-out reviews, since the default temperature is 0.7
+    distinct-2        the share of different pairs of words: at most 0.2 below held-out reviews (at temperature 0.7)
     whole             the share of texts that end by themselves or at a sentence: at least 98 %
     characters/s      with known words at least 0.85 of that with any
 
