@@ -4,17 +4,17 @@
     python -m tests.audit.faults run FAULTS.json RESULTS.json  plants one after another, and runs the nearest tests of each
 
 A fault changes one operator, bound or condition. The tests of ``NEAREST`` run file by file until one fails, for at most four
-minutes; then the file is restored. Run it in a clone of its own.
+minutes of the processor; then the file is restored. Run it in a clone of its own.
 """
 
 import ast
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,22 @@ def check(fault: dict[str, Any], tests: list[str], options: list[str]) -> dict[s
         shutil.copytree(folder, copy, copy_function=shutil.copy2)
     backup = file.with_suffix(".kept")
     shutil.copy2(file, backup)
-    until, caught = time.monotonic() + LIMIT, None
+    start, caught = _used(), None
     try:
         plant(fault)
         for each in tests:
+            left = LIMIT - int(_used() - start)
+            if left <= 0:
+                break
             command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", *options, each]
             try:
-                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=until - time.monotonic())
-            except (subprocess.TimeoutExpired, ValueError):
+                done = subprocess.run(
+                    ["prlimit", f"--cpu={left}", *command], cwd=ROOT, capture_output=True, text=True, timeout=6 * LIMIT
+                )
+            except subprocess.TimeoutExpired:  # it hangs
+                caught = f"{each} does not end"
+                break
+            if done.returncode < 0:  # its time is up
                 break
             if done.returncode not in (0, 5):
                 failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -142,7 +150,13 @@ def check(fault: dict[str, Any], tests: list[str], options: list[str]) -> dict[s
         for folder, copy in kept.items():
             shutil.rmtree(folder, ignore_errors=True)
             shutil.move(copy, folder)
-    return {**fault, "caught": caught, "seconds": round(LIMIT - (until - time.monotonic()), 1)}
+    return {**fault, "caught": caught, "seconds": round(_used() - start, 1)}
+
+
+def _used() -> float:
+    """Return the seconds of the processor that the tests have used so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
