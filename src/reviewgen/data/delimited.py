@@ -147,7 +147,7 @@ class _Rows:
         self, stream: TextIOBase, separator: str, name: str, limit: int = MAX_TEXT_CHARACTERS, lines_before: int = 0
     ) -> None:
         self._max_row = max(_MAX_ROW, limit)
-        csv.field_size_limit(max(csv.field_size_limit(), self._max_row))
+        csv.field_size_limit(max(csv.field_size_limit(), 2 * self._max_row + 2))  # a row and its last line
         self.name, self.separator = name, separator
         self._number, self._size = lines_before, 0
         self._lines: list[str] = []

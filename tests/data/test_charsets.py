@@ -1,19 +1,16 @@
-"""Encodings: texts in twenty languages are encoded, and come back; damaged UTF-8 stays UTF-8."""
+"""Encodings: texts in many languages that are encoded in one of their usual ways come back; damaged UTF-8 stays UTF-8."""
 
 import gzip
 
 import pytest
 
-from reviewgen.data.charsets import recognise
-from reviewgen.data.files import prepare_files
+from tests.support.texts import corpus_of, write
 
 TEXTS = {
     "cp1252 French": "Le dîner était très agréable malgré la pluie. Nous avons commandé des crêpes et un thé glacé, puis le "
-    "garçon "
-    "nous a apporté l'addition. Les prix étaient élevés, mais la qualité est là. C'est déjà la troisième fois que je viens.",
+    "garçon nous a apporté l'addition. Les prix étaient élevés, mais la qualité est là. C'est déjà la troisième fois.",
     "cp1252 German": "Das Essen war köstlich, aber die Straße vor dem Haus ist sehr laut. Für Gäste, die früh schlafen möchten, "
-    "ist "
-    "das Zimmer nichts. Wir haben übrigens schöne Bücher im Flur gefunden und müssten eigentlich länger bleiben.",
+    "ist das Zimmer nichts. Wir haben übrigens schöne Bücher im Flur gefunden und müssten eigentlich länger bleiben.",
     "cp1252 Spanish": "¡Qué película más buena! El niño corrió hacia la montaña y el público lloró. "
     "La música también es magnífica.",
     "cp1252 Swedish": "Filmen är väldigt bra och skådespelarna gör ett bra jobb. Jag tyckte att slutet var förutsägbart men ändå "
@@ -40,43 +37,38 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("times", [1, 300])
-@pytest.mark.parametrize("packed", [False, True])
-def test_files_of_many_languages(tmp_path, name, times, packed):
-    text = f"{TEXTS[name]}\n" * times
-    data = text.encode(name.split()[0])
-    file = tmp_path / ("a.txt.gz" if packed else "a.txt")
-    file.write_bytes(gzip.compress(data) if packed else data)
-    (tmp_path / "work").mkdir()
-    prepared = prepare_files([file], tmp_path / "work")
-    assert prepared.paths[0].read_text(encoding="utf-8") == text
-    assert prepared.decode_errors == 0
-    assert f"{file} is not UTF-8 and read as" in prepared.notes[0]
+def test_files_of_many_languages(tmp_path, name):
+    for number, times in enumerate((1, 300)):
+        data = f"{TEXTS[name]}\n".encode(name.split()[0]) * times
+        file = tmp_path / ("a.txt.gz" if number else "a.txt")
+        read = corpus_of(write(file, data), clean=False)
+        assert (read.texts, read.report.decode_errors) == ([TEXTS[name]] * times, 0)
+        assert f"{file} is not UTF-8 and read as" in read.notes[0]
+    read = corpus_of(write(tmp_path / "a.txt", TEXTS[name]), clean=False)
+    assert (read.texts, read.notes, read.report.decode_errors) == ([TEXTS[name]], [], 0)
 
 
-@pytest.mark.parametrize("text", ["café déjà", "Ça va très bien", "crème brûlée", "One naïve word", "It’s – fine", "señor"])
-def test_short_western_texts_are_windows_1252(text):
-    assert recognise([text.encode("cp1252")]) == "cp1252"
+def test_short_western_texts_are_windows_1252(tmp_path):
+    texts = ["café déjà", "Ça va très bien", "crème brûlée", "One naïve word", "It’s – fine", "señor"]
+    for number, text in enumerate(texts):
+        file = write(tmp_path / f"{number}.txt", text.encode("cp1252"))
+        read = corpus_of(file)
+        assert read.texts == [text] and read.notes[0].startswith(f"{file} is not UTF-8 and read as cp1252.")
+    (note,) = corpus_of(str(tmp_path / "?.txt")).notes
+    assert note.startswith(f"6 files, {tmp_path / '0.txt'} the first, are not UTF-8 and read as cp1252.")
 
 
-def test_the_accents_may_be_rare_and_come_late():
-    lines = [b"The plot is simple and the actors do what they can with it.\n"] * 50_000 + [
-        "The café was fine.\n".encode("cp1252")
-    ]
-    assert recognise(lines) == "cp1252"
+def test_the_accents_may_be_rare_and_late_and_lines_long(tmp_path):
+    plain = b"The plot is simple and the actors do what they can with it.\n" * 50_000
+    rows = [plain + "The café was fine.\n".encode("cp1252")]
+    rows += [("[" + ", ".join(f'"Das Frühstück Nummer {n} war köstlich."' for n in range(400)) + "]").encode("latin-1")]
+    for data in rows:
+        read = corpus_of(write(tmp_path / "a.txt", data), clean=False)
+        assert "\n".join(read.texts) == data.decode("latin-1").rstrip("\n") and read.report.decode_errors == 0
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_valid_utf8_is_utf8(tmp_path, name):
-    (tmp_path / "a.txt").write_text(TEXTS[name], encoding="utf-8")
-    prepared = prepare_files([tmp_path / "a.txt"], tmp_path)
-    assert prepared.paths[0].is_symlink() or prepared.paths[0].name == "a.txt"
-    assert (prepared.notes, prepared.decode_errors) == ([], 0)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
+def test_damaged_utf8_and_what_fits_nothing_is_read_as_utf8(tmp_path):
+    for data in [
         b"caf\xc3\xa9 and caf\xe9",
         "ดี ".encode() * 20 + b"\xff",
         "naïve ".encode() * 5 + b"\xe0\xb8",  # cut in a character
@@ -84,18 +76,7 @@ def test_valid_utf8_is_utf8(tmp_path, name):
         b"\xfe\xfd!\n\xe9\n",
         b"\xed\xa0\xbd\xed\xb8\x80 and " + "é".encode() * 9,  # CESU-8
         b"\x81\x8d\x8f\x90\x9d words and words",
-        b"",
-        b"ascii",
-    ],
-)
-def test_damaged_utf8_and_what_fits_nothing(data):
-    assert recognise([data]) is None
-
-
-def test_the_lines_may_be_long(tmp_path):
-    """A sample of long lines is made of their beginnings."""
-    text = "[" + ", ".join(f'"Das Frühstück Nummer {number} war köstlich."' for number in range(400)) + "]"
-    (tmp_path / "a.txt").write_bytes(text.encode("latin-1"))
-    (tmp_path / "out").mkdir()
-    prepared = prepare_files([tmp_path / "a.txt"], tmp_path / "out")
-    assert prepared.decode_errors == 0 and prepared.paths[0].read_text(encoding="utf-8") == text
+    ]:
+        (tmp_path / "a.txt.gz").write_bytes(gzip.compress(data))
+        read = corpus_of(tmp_path / "a.txt.gz", clean=False)
+        assert read.notes == [] and read.report.decode_errors > 0 and "\ufffd" in "".join(read.texts)

@@ -1,0 +1,326 @@
+"""Files of every format give the same texts as Python's csv and json modules; what cannot be read is refused with its place."""
+
+import codecs
+import csv
+import gzip
+import json
+import random
+
+import fsspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reviewgen.errors import ConfigError, DataError
+from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
+
+TEXTS = ["A fine film, really.", 'He said "no".\nTwice.', "007", "1.0", "NA", "null", "nan", "None", "", "True", "1e5"]
+TEXTS += ["2020-01-01", " spaces ", "semi;colon\ttab|bar", "ดี 😀 é \u2028", "'single'", "back\\slash \\n", "crlf\r\ninside"]
+TEXTS += ["-", "<br />&amp;"]
+ROWS = [{"id": str(number), "text": text, "stars": str(number % 5)} for number, text in enumerate(TEXTS)]
+FORMATS = {
+    "a.csv": as_csv(ROWS),
+    "unix.csv": as_csv(ROWS, lineterminator="\n"),
+    "quoted.csv": as_csv(ROWS, quoting=csv.QUOTE_ALL),
+    "semicolon.csv": as_csv(ROWS, delimiter=";"),
+    "bar.csv": as_csv(ROWS, delimiter="|"),
+    "tabs.csv": as_csv(ROWS, delimiter="\t"),
+    "a.tsv": as_csv(ROWS, delimiter="\t"),
+    "a.json": json.dumps(ROWS),
+    "indented.json": "\n " + json.dumps(ROWS, indent=2, ensure_ascii=False),
+    "digits.json": json.dumps([row | {"n": 10**4299} for row in ROWS]),
+    "spaces.json": " " * 200_000 + json.dumps(ROWS),  # more than what is read at once
+    "strings.json": json.dumps(TEXTS),
+    "strings indented.json": "\n" + json.dumps(TEXTS, indent=2),
+    "objects.json": "".join(json.dumps(row, indent=1) for row in ROWS),
+    "a.jsonl": as_lines(ROWS),
+    "a.ndjson": "\n\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS),
+    "a.parquet": as_parquet(ROWS),
+    "groups.parquet": as_parquet(ROWS, row_group_size=3, use_dictionary=False, compression="none"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_texts(tmp_path, name):
+    for suffix in ("", ".gz"):
+        file = write(tmp_path / (name + suffix), FORMATS[name])
+        assert texts_of(file) == TEXTS
+        stream = corpus_of(file, clean=False).stream
+        assert (stream.text_column in ("text", None), stream.preview, stream.decode_errors) == (True, TEXTS[:3], 0)
+
+
+def test_odd_file_names(tmp_path):
+    names = ["reviews[1].csv", "my reviews (2).csv", "UP.CSV", "a*b?.csv", "a::b.csv", "hf:x.csv", "ünï #1 %41.csv", "B.Csv.GZ"]
+    for name in names:
+        path = write(tmp_path / name, "text\na\n007\n")
+        assert texts_of(path) == texts_of(str(path)) == ["a", "007"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_txt_by_line_paragraph_and_file(tmp_path, name, newline):
+    unix = "\n\na one\nb\n\n\n\n\nc  \n \t\n\td\n\n\n"
+    path = write(tmp_path / name, unix.replace("\n", newline))
+    assert texts_of(path) == unix.split("\n")[:-1]
+    assert texts_of(path, documents="paragraph") == ["a one\nb", "c  ", "\td"]
+    assert texts_of(path, documents="file") == [unix]
+
+
+def test_several_files(tmp_path):
+    for name in ("b", "a", "c"):
+        write(tmp_path / f"{name}.txt", f"{name}1\n{name}2\n")
+    (tmp_path / "folder.txt").mkdir()
+    write(tmp_path / "folder.txt" / "d.txt", "d1\n")
+    assert texts_of(str(tmp_path / "?.txt")) == ["a1", "a2", "b1", "b2", "c1", "c2"]
+    assert texts_of(tmp_path / "[ac].txt") == ["a1", "a2", "c1", "c2"]
+    assert texts_of(str(tmp_path / "**/*.txt"))[-2:] == ["c2", "d1"]
+    assert texts_of([tmp_path / "c.txt", tmp_path / "a.txt"]) == ["c1", "c2", "a1", "a2"]
+    assert texts_of(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "b1\nb2\n", "c1\nc2\n"]
+    write(tmp_path / "b.txt", "")
+    assert texts_of(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "c1\nc2\n"]
+    write(tmp_path / "e.txt", "")
+    assert "All 2 files are empty" in refusal(tmp_path / "[be].txt")
+
+
+def test_formats_and_columns_of_several_files(tmp_path):
+    write(tmp_path / "a.csv", "text,id\nx,1\n")
+    write(tmp_path / "b.csv.gz", "id;text\n2;y\n")
+    assert texts_of(str(tmp_path / "*.csv*")) == ["x", "y"]
+    write(tmp_path / "c.csv", "Text,id\ny,2\n")
+    assert f"{tmp_path / 'c.csv'} has no column 'text'" in refusal(str(tmp_path / "*.csv"))
+    write(tmp_path / "c.jsonl", '{"text": "z"}\n')
+    assert "several formats (csv, json)" in refusal(str(tmp_path / "?.*"))
+
+
+def test_records_are_those_of_the_json_module(tmp_path):
+    for text in ('[{"text": "a", "n": 1.5}, {"text": "b", "n": 12345678901234567890123}]', '["a", "\\u00e9\\ud83d\\ude00"]'):
+        expected = json.loads(text)
+        file = write(tmp_path / "a.json", text)
+        assert texts_of(file) == [each if isinstance(each, str) else each["text"] for each in expected]
+    write(tmp_path / "a.jsonl", as_lines([{"text": str(n)} | ({"stars": 5} if n > 500 else {}) for n in range(700)]))
+    assert corpus_of(tmp_path / "a.jsonl", conditions=("stars",)).values == [[None]] * 501 + [[5.0]] * 199
+
+
+DAMAGED = [
+    ("a.csv", "text\nhello, world\nb\n", "line 2 has 2 fields, and the header has 1 (text); put each text"),
+    ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "line 4 has 2 fields"),
+    ("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n", "line 30002 has 3 fields, and the header has 2 (text, id)"),
+    ("a.csv", 'text,id\n"a,1\nb,2\n', "the double quote opened in line 2 is never closed; close it"),
+    ("a.csv", "text,id\n", "holds no texts"),
+    ("a.csv", "id,stars\n,\n", "has no column of text; its columns are: id, stars"),
+    ("a.csv", "id,stars\n1,4.5\n2,3\n", "id, stars. If one of them is the text, name it with --text-column"),
+    ("a.json", '[{"text": "a"},', "cannot be read"),
+    ("a.json", "{", "cannot be read"),
+    ("a.json", "[]", "holds no texts"),
+    ("a.json", '[{"text": "a"}, {"text": "b"}', "after record 2: premature EOF"),
+    ("a.json", '{"text": "a",\n"n": 1}\noops', "after record 1: invalid char"),
+    ("a.json", '[{"text": "a"}, {"text": "éé", "n": NaN}]', "after record 1: JSON has no NaN; write null instead."),
+    ("a.json", '[{"n": -Infinity}]', "JSON has no -Infinity; write null instead."),
+    ("a.json", b'[{"text": \xc3\xa9}]', "in the first record: invalid char in json text."),
+    ("a.json", '[{"text": "a"}] {"text": "b"}', "after record 1: something other than an array follows"),
+    ("a.json", '[{"id": 1}]', "has no column of text; its columns are: id"),
+    ("a.jsonl", '{"text": "a"}\n{"text": "b"\n', "a.jsonl cannot be read: line 2 is not JSON"),
+    ("a.jsonl", '{"text": "a"}\n' * 200 + "oops\n", "line 201 is not JSON"),
+    ("a.jsonl", '{"text": "a"}\n[1]\n', "line 2 is not a JSON object"),
+    ("a.jsonl", '"a"\n["b"\n', "after record 1: premature EOF."),
+    ("a.parquet", b"PAR1garbage", "cannot be read"),
+    ("a.parquet", FORMATS["a.parquet"][:-20], "cannot be read"),
+    ("a.parquet", b"garbage", "is not a parquet file"),
+    ("a.xlsx", b"PK\x03\x04", "Save it as CSV"),
+    *((name, "", "is empty") for name in ("a.txt", "a.csv", "a.json", "a.parquet", "a.jsonl.gz", "a.parquet.gz")),
+    *(("a.txt", mark, "is empty") for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE)),
+    ("a.txt", b"\x89PNG\r\n\0\0", "is a binary file"),
+    *((name, random.Random(0).randbytes(3000), "is a binary file") for name in ("a.txt", "a.csv", "a.jsonl", "a", "a.txt.gz")),
+    ("a.txt", b"text" + b" " * (1 << 20) + b"\0", "is a binary file, not text. Supported formats are .txt"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "said"), DAMAGED, ids=range(len(DAMAGED)))
+def test_damaged_files_are_refused_with_the_place(tmp_path, capfd, name, data, said):
+    path = write(tmp_path / name, data)
+    message = refusal(path)
+    assert message.startswith(str(path)) and said in message
+    assert capfd.readouterr().err == ""  # nothing is logged besides the error
+
+
+def test_a_damaged_gzip_file(tmp_path):
+    packed = gzip.compress(b"".join(b"%d line\n" % number for number in range(1000)), mtime=0)
+    wrong = packed[:-8] + b"\0\0\0\0" + packed[-4:]
+    for data in (b"no gzip", packed[:-12], packed[:5], wrong, packed[:20] + b"\xff\xff\xff\0\x11" * 4 + packed[40:]):
+        for name in ("a.txt.gz", "a.parquet.gz"):
+            (tmp_path / name).write_bytes(data)
+            assert refusal(tmp_path / name).startswith(f"{tmp_path / name} ")
+    (tmp_path / "a.txt.gz").write_bytes(b"")
+    assert "is empty" in refusal(tmp_path / "a.txt.gz")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("none.txt", "There is no file none.txt. Check the name, or give a glob"),
+        ("no/such.csv", "There is no file no/such.csv"),
+        ("no/such/file.txt", "There is no file"),
+        ("none/*.txt", "No file matches none/*.txt."),
+        (".", "is a folder. Name its files with a glob"),
+        ("/", "is a folder"),
+        ("x" * 300, "File name too long"),
+        ("~no-such-user/a.txt", "a user who does not exist on this machine"),
+        ("a\0b", "There is no file"),
+        ("", "empty string"),
+        ("It was good", "There is no file It was good."),
+        ("It was good. " * 30, "File name too long"),
+        ("It was good. " * 300, "is a text"),
+        ("It was good.\nReally.", "is a text ('It was good.\\nReally.'...), not a file name. To train on texts, pass a list"),
+        ("hf://name", "write hf://owner/name"),
+        ("memory://no/such.csv", "No file at memory://no/such.csv can be read"),
+        ("nosuch://a/b.csv", "nosuch"),
+    ],
+)
+def test_strings_that_name_nothing(tmp_path, monkeypatch, pattern, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(pattern)
+
+
+def test_strings_that_could_be_two_things(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "folder").mkdir(parents=True)
+    write(tmp_path / "owner/name", "x\n")
+    write(tmp_path / "owner/name.txt", "z\n")
+    write(tmp_path / "reviews", "y\n")
+    assert "could be ./owner/name or the dataset hf://owner/name on the Hub" in refusal("owner/name")
+    assert "could be the file ./reviews or the reviews extra" in refusal("reviews")
+    assert "Write the one you mean" in refusal("owner/folder")
+    found = [texts_of(source) for source in ("./owner/name", "./reviews", tmp_path / "reviews", "owner/name.txt")]
+    assert found == [["x"], ["y"], ["y"], ["z"]]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert texts_of("~/reviews") == ["y"] and texts_of("~/owner/*.txt") == ["z"]
+
+
+def test_files_behind_urls(tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/reviews/b.csv", b"text\nb\n")
+    memory.pipe_file("/reviews/a.csv.gz", gzip.compress(b"text\na\n"))
+    assert texts_of("memory://reviews/*.csv*") == ["a", "b"]
+    assert texts_of("memory://reviews/b.csv") == ["b"]
+    assert "line 2 has 2 fields" in refusal(write(tmp_path / "a.csv", "text\na,b\n").as_uri())
+
+
+# Bytes and characters.
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (codecs.BOM_UTF32_BE, "utf-32-be"),
+    ],
+)
+def test_a_byte_order_mark_is_used_and_removed(tmp_path, mark, encoding):
+    for name in ("a.txt", "a.txt.gz", "a.csv"):
+        read = corpus_of(write(tmp_path / name, mark + "text\r\né ดี 😀\r\nx".encode(encoding)), clean=False)
+        assert (read.texts, read.report.decode_errors) == (["text", "é ดี 😀", "x"][name == "a.csv" :], 0)
+
+
+def bad_runs(data):
+    """Count runs of bytes that are not valid UTF-8, and replace them, in one piece."""
+    text, repaired, runs, inside = data.decode("utf-8", "surrogateescape"), [], 0, False
+    for c in text:
+        bad = "\udc80" <= c <= "\udcff"
+        runs += bad and not inside
+        if not (bad and inside):
+            repaired.append("\ufffd" if bad else c)
+        inside = bad
+    return "".join(repaired), runs
+
+
+@given(
+    st.lists(st.sampled_from([b"\xff", b"\xe0\xb8", b"\xed\xa0\x80", "é".encode(), "ดี 😀 ".encode(), b"a", b" "]), max_size=30)
+)
+@settings(max_examples=60)
+def test_every_run_of_invalid_bytes_is_replaced_and_counted(tmp_path_factory, pieces):
+    valid = "ดีมาก ".encode() * 40  # so much valid UTF-8 that no other encoding is thought of
+    data = valid + b"".join(pieces) + b"."
+    file = write(tmp_path_factory.mktemp("bytes") / "a.txt", data)
+    read = corpus_of(file, clean=False)
+    assert ("\n".join(read.texts), read.report.decode_errors) == bad_runs(data)
+
+
+def test_invalid_bytes_across_what_is_read_at_once(tmp_path):
+    for shift in (-2, -1, 0):
+        start = "ดี ".encode() * 20
+        start += b"a" * ((1 << 20) + shift - len(start))
+        for middle in (b"\xff\xff\xff\xff", "😀ดี".encode(), b"\xff a \xff"):
+            read = corpus_of(write(tmp_path / "a.txt", start + middle + b"b\n"), clean=False)
+            assert (read.texts[0], read.report.decode_errors) == bad_runs(start + middle + b"b")
+
+
+def test_decode_errors_are_counted_over_all_files(tmp_path):
+    write(tmp_path / "a.txt", "déjà\n".encode() + b"caf\xe9\n")
+    write(tmp_path / "b.txt", "é\n".encode("utf-16"))
+    write(tmp_path / "c.txt.gz", b"\xfe\xfd!\n\xe9\n")
+    write(tmp_path / "d.txt", codecs.BOM_UTF16_LE + b"a\0\0\xd8b\0x")  # half a pair, half a character
+    write(tmp_path / "e.txt", "naïve crème brûlée, ".encode() + "café déjà".encode("latin-1"))
+    write(tmp_path / "f.txt", b"\xef\xbb\xbfa\xff")
+    read = corpus_of(str(tmp_path / "*.txt*"), clean=False)
+    assert read.texts[:6] == ["déjà", "caf\ufffd", "é", "\ufffd!", "\ufffd", "a\ufffdb\ufffd"]
+    assert read.texts[6:] == ["naïve crème brûlée, caf\ufffd d\ufffdj\ufffd", "a\ufffd"]
+    assert (read.report.decode_errors, read.notes) == (9, [])
+
+
+# The length of a text.
+
+
+LONG = "ab " * 400  # 1,200 characters
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *((f"a.txt{suffix}", "Line 3 of") for suffix in ("", ".gz")),
+        *((f"a.csv{suffix}", "Line 4 of") for suffix in ("", ".gz")),
+        ("a.jsonl", "Text 3 of column 'text' of"),
+        ("a.json", "Text 3 of column 'text' of"),
+        ("a.parquet", "column 'text' of"),
+    ],
+)
+def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path, name, place):
+    texts = ["short", "also short", LONG]
+    rows = [{"text": text, "stars": number} for number, text in enumerate(texts)]
+    content = {"txt": "\n".join(texts), "csv": as_csv(rows), "jsonl": as_lines(rows), "json": json.dumps(rows)}
+    file = write(tmp_path / name, (content | {"parquet": as_parquet(rows)})[name.split(".")[1]])
+    message = refusal(file, max_text_characters=1_000)
+    assert place in message and str(file) in message and "more than 1,000 characters" in message
+    assert len(message) < 300 + len(str(tmp_path))
+    assert texts_of(file, max_text_characters=1_300) == texts
+
+
+def test_the_limit_is_inclusive_and_holds_for_texts_paragraphs_and_objects(tmp_path):
+    for end in ("\n", "\r\n", ""):
+        for length in (1_000, 1_001):
+            file = write(tmp_path / "a.txt", f"first{end or chr(10)}{'x' * length}{end}")
+            if length == 1_000:
+                assert texts_of(file, max_text_characters=1_000) == ["first", "x" * length]
+            else:
+                assert "Line 2 of" in refusal(file, max_text_characters=1_000)
+    for source in (["short", LONG], [{"text": "short"}, {"text": LONG}]):
+        assert "Text 2 of" in refusal(source, max_text_characters=1_199)
+        assert len(texts_of(source, max_text_characters=1_200)) == 2
+    file = write(tmp_path / "a.txt", "One.\nTwo.\n\n" + "A short line.\n" * 100 + "\nEnd.\nOf it.\n")
+    for documents in ("paragraph", "sentence"):
+        assert "from line 4 on" in refusal(file, max_text_characters=1_000, documents=documents)
+        assert len(texts_of(file, max_text_characters=10_000, documents=documents)) >= 3
+    assert texts_of(write(file, LONG), max_text_characters=1_000, documents="file") == [LONG]
+    for limit in (0, -1, 1 << 50):
+        with pytest.raises(ConfigError, match="max_text_characters"):
+            texts_of(["a"], max_text_characters=limit)
+
+
+def test_a_file_that_unpacks_to_far_more_than_a_text_is_refused(tmp_path):
+    with gzip.open(tmp_path / "bomb.txt.gz", "wb", compresslevel=1) as stream:
+        for _ in range(66):
+            stream.write(b"a" * (1 << 20))
+    with pytest.raises(DataError, match="unpacks to more than 100 times its size"):
+        texts_of(tmp_path / "bomb.txt.gz")
