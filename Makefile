@@ -5,7 +5,10 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 MINUTES ?= 30
 
-.PHONY: demo test test-device test-oldest test-on lint fuzz audit wheel docs bench clean
+# What make test leaves to make test-all: all but one quick test of each of these kinds.
+QUICK := not (launch or browser or node or server or install or fuzz or slow or device)
+
+.PHONY: demo test test-all test-device test-oldest test-on lint fuzz audit wheel docs bench clean
 
 $(INSTALLED): pyproject.toml src/reviewgen/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reviewgen needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
@@ -20,7 +23,11 @@ demo: $(INSTALLED)
 	$(BIN)/reviewgen generate demo-model -n 5 --seed 1
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "$(QUICK)"
+
+# Everything, with annotations and shapes checked at run time.
+test-all: lint
+	REVIEWGEN_CHECK_TYPES=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The tests that need an accelerator; without one they are skipped, with the reason.
 test-device: $(INSTALLED)
@@ -44,6 +51,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.lint
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.hostile --minutes $(MINUTES)

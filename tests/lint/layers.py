@@ -1,0 +1,118 @@
+"""Which room may import which: floors, no circles, no import of the package root; and what plugins and tests may import.
+
+All imports count, wherever they stand. Importing ``reviewgen.a.b`` counts as an import of ``b`` only, not of the package ``a``.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
+FLOORS = [
+    "version errors interrupts inputs",
+    "names config compiled pictures pages storage flushing scratch checksums lock sentences hub_client web",
+    "protocols registry conditions novelty lexicon scaffold partial",
+    "data generation inspection",
+    "evaluation blending bundle",
+    "training card",
+    "hub",
+    "model",
+    "runs search receipts preparation writing",
+    "api",
+    "explanation export graphs serving",
+    "comparison",
+    "cli __main__",
+]
+"""The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and only ``cli`` imports it."""
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {"testing": len(FLOORS) - 1}
+PLUGINS_MAY_IMPORT = {"protocols", "config", "errors", "compiled"}
+PRIVATE = re.compile(r"(^|\.)_(?!_)")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield what a file imports, and the line; ``from a import b`` gives ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+def check_layers() -> Iterator[str]:
+    """Yield each import that the house does not allow."""
+    files = {file: ast.parse(file.read_text(encoding="utf-8")) for file in CORE.rglob("*.py") if file != CORE / "__init__.py"}
+    modules = {".".join(file.relative_to(CORE.parent).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    yield from (f"{room}: has no floor" for room in {room_of(file) for file in files} ^ FLOOR.keys())
+    edges: dict[str, set[str]] = {module: set() for module in modules}
+    between: dict[str, set[str]] = {room: set() for room in FLOOR}
+    for module, file in modules.items():
+        room = room_of(file)
+        for name, line in imports(files[file]):
+            parts = name.split(".")
+            place = f"{file.relative_to(ROOT)}:{line}"
+            if (parts[0] == "pytest" and room != "testing") or parts[0].startswith("reviewgen_"):
+                yield f"{place}: the core does not import {parts[0]}"
+            if parts[0] != "reviewgen":
+                continue
+            if parts[1] not in FLOOR:
+                yield f"{place}: imports the package root"
+            elif room != "testing" and (FLOOR[parts[1]] > FLOOR[room] or (parts[1] == "testing" and room != "cli")):
+                yield f"{place}: {room} is below {parts[1]}"
+            target = name if name in modules else name.rpartition(".")[0]
+            edges[module] |= {target} & (modules.keys() - {module} if parts[1] == room else set())
+            between[room] |= {parts[1]} - {room, "testing"} if room != "testing" else set()
+    for graph in (edges, between):
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            yield f"a circle of imports: {' -> '.join(error.args[1])}"
+
+
+def check_plugins() -> Iterator[str]:
+    """Yield each import of a plugin beyond the contracts and its own package."""
+    packages = [*PLUGINS.iterdir(), *(ROOT / "examples").glob("reviewgen-*/reviewgen_*")]
+    for file in (file for package in packages for file in package.rglob("*.py")):
+        own = next(part for part in file.relative_to(ROOT).parts if part.startswith("reviewgen_"))
+        for name, line in imports(ast.parse(file.read_text(encoding="utf-8"))):
+            top, _, rest = name.partition(".")
+            allowed = rest.split(".")[0] in PLUGINS_MAY_IMPORT if top == "reviewgen" else top == own
+            if top.startswith("reviewgen") and not allowed:
+                yield f"{file.relative_to(ROOT)}:{line}: a plugin does not import {name}"
+
+
+def check_tests() -> Iterator[str]:
+    """Yield what reaches into a room from a test: imports of its modules, private names, and patches of either."""
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        tree, place = ast.parse(file.read_text(encoding="utf-8")), file.relative_to(ROOT)
+        for name, line in imports(tree):
+            if name.startswith("reviewgen") and (PRIVATE.search(name) or _is_inside(name.split("."))):
+                yield f"{place}:{line}: imports {name}, from inside a room"
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.fullmatch(r"reviewgen(\.\w+){3,}", node.value)
+            ):
+                yield f"{place}:{node.lineno}: names {node.value}, from inside a room"
+            patched = (
+                isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("setattr", "delattr")
+            )
+            named = [each.value for each in node.args if isinstance(each, ast.Constant)] if patched else []
+            if any(isinstance(each, str) and PRIVATE.search(each) for each in named[:1]):
+                yield f"{place}:{node.lineno}: patches {named[0]}"
+
+
+def _is_inside(parts: list[str]) -> bool:
+    """Return whether a name is that of a module inside a room or a plugin's package, or of something in it."""
+    if parts[1:2] == ["testing"]:
+        return False
+    if parts[0] == "reviewgen":
+        return len(parts) > 3 or (len(parts) == 3 and (CORE / parts[1] / f"{parts[2]}.py").is_file())
+    return len(parts) > 2 or (len(parts) == 2 and (PLUGINS / parts[0] / f"{parts[1]}.py").is_file())
