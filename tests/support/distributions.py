@@ -59,6 +59,7 @@ def write_distribution(
     lines = [f"[reviewgen.{group}]\n" + "".join(f"{n} = {v}\n" for n, v in entries.items()) for group, entries in points.items()]
     (info / "entry_points.txt").write_text("\n".join(lines))
     for name, code in (modules or {}).items():
+        (site / f"{name}.py").parent.mkdir(exist_ok=True)
         (site / f"{name}.py").write_text(code)
     return site
 

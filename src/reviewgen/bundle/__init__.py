@@ -21,9 +21,18 @@ appears whole or not at all. Only safetensors, JSON and plain text are read; not
     write            Bundle -> saved folder; imports torch, so it is imported only where it is called
 """
 
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
 from reviewgen.bundle.layout import Bundle, fingerprint
 from reviewgen.bundle.read import read_bundle
 from reviewgen.bundle.tokenizer_files import check_tokenizer_files
 from reviewgen.bundle.weights import Weights
 
-__all__ = ["Bundle", "Weights", "check_tokenizer_files", "fingerprint", "read_bundle"]
+if TYPE_CHECKING:
+    from reviewgen.bundle.write import share_weights
+
+__all__ = ["Bundle", "Weights", "check_tokenizer_files", "fingerprint", "read_bundle", "share_weights"]
+
+__getattr__, _, _ = lazy_loader.attach(__name__, submod_attrs={"write": ["share_weights"]})  # torch

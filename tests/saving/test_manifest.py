@@ -1,0 +1,241 @@
+"""The manifest of a saved folder: changes are found and named, accepted on demand, and what writes a folder keeps it true."""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen import ReviewModel
+from reviewgen.errors import BundleError, ConfigError
+from tests.support.fakes import run_command
+from tests.support.saved import WEIGHTS, edit_json, letters, refusal
+
+INDEX, GENERATION = "novelty.safetensors", "generation_config.json"
+LISTED = ["characters.json", "config.json", GENERATION, "lexicon.safetensors", WEIGHTS, INDEX, "training.json"]
+
+
+@pytest.fixture
+def saved(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model_folder("gru-char"), tmp_path / "m"))
+
+
+def by_hand(folder: Path) -> dict[str, Any]:
+    """Return what the manifest should say, without the code that writes it."""
+    return {
+        name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(), "size": (folder / name).stat().st_size}
+        for name in LISTED
+        if (folder / name).exists()
+    }
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    files: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["files"]
+    return files
+
+
+def flip(file: Path, bit: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
+def test_each_file_but_the_card_is_listed_and_every_flipped_bit_is_found(
+    model_folder: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(model_folder(name), tmp_path / "m"))
+    assert manifest(folder) == by_hand(folder) and {INDEX, WEIGHTS} < manifest(folder).keys()
+    assert {path.name for path in folder.iterdir()} == {*manifest(folder), "README.md", "manifest.json"}
+    for file in manifest(folder):
+        data = (folder / file).read_bytes()
+        for bit in range(3, 8 * len(data), max(1, 8 * len(data) // 5)):
+            flip(folder / file, bit)
+            assert refusal(folder) != "it was read", (file, bit)
+            (folder / file).write_bytes(data)
+    assert reviewgen.load(folder).generate_one(seed=1)
+
+
+def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
+    flip(saved / WEIGHTS, 8 * (saved / WEIGHTS).stat().st_size - 20)
+    message = refusal(saved)
+    assert message.startswith(f"{WEIGHTS} of {saved} has changed") and f"reviewgen doctor {saved} --accept" in message
+    assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
+    with pytest.raises(ConfigError, match="accept_changes"):
+        reviewgen.load(saved, accept_changes=1)  # type: ignore[arg-type]
+
+
+def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Path) -> None:
+    (saved / "README.md").write_text("My model.")
+    assert reviewgen.load(saved).bundle.card == "My model."
+    index = (saved / INDEX).read_bytes()
+    (saved / INDEX).unlink()
+    assert refusal(saved).startswith(f"{INDEX} of {saved} is missing")
+    files = manifest(saved)
+    del files[INDEX]
+    edit_json(saved / "manifest.json", "files", value=files)
+    assert reviewgen.load(saved).bundle.index is None
+    (saved / INDEX).write_bytes(index)
+    assert refusal(saved).startswith(f"{INDEX} of {saved} was not saved with the model")
+
+
+def test_a_folder_without_a_manifest_is_read_and_a_copy_of_it_has_one(saved: Path, tmp_path: Path) -> None:
+    digest = reviewgen.load(saved).digest
+    (saved / "manifest.json").unlink()
+    model = reviewgen.load(saved)
+    assert model.digest == digest
+    model.save_generation_config(tmp_path / "copy", top_k=3)
+    assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy")
+
+
+def test_a_damaged_manifest_is_refused(saved: Path) -> None:
+    for content in (
+        "",
+        "[]",
+        '{"files": []}',
+        '{"files": {}, "more": 1}',
+        '{"files": {"../config.json": {"sha256": "", "size": 1}}}',
+        '{"files": {"config.json": {"sha256": 1, "size": 1}}}',
+        '{"files": {"config.json": {"sha256": "", "size": true}}}',
+        '{"files": {"config.json": {"sha256": "", "size": 1, "more": 1}}}',
+        '{"files": ' + "[" * 100_000,
+        " " * ((1 << 20) + 1),
+    ):
+        (saved / "manifest.json").write_text(content)
+        assert "manifest.json is damaged" in refusal(saved), content[:60]
+    assert reviewgen.load(saved, accept_changes=True).preset == "gru-char"
+
+
+def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    edit_json(saved / GENERATION, "temperature", value=0.25)
+    status, out, said = run_command(monkeypatch, capsys, "doctor", saved)
+    assert status == 1 and GENERATION in said and not out
+    status, out, _ = run_command(monkeypatch, capsys, "doctor", saved, "--accept", "--json")
+    assert status == 0 and json.loads(out)["accepted"] == [GENERATION]
+    assert reviewgen.load(saved).generation_config.temperature == 0.25
+    assert "no file has changed" in run_command(monkeypatch, capsys, "doctor", saved)[1]
+    edit_json(saved / GENERATION, "temperature", value="warm")
+    status, _, said = run_command(monkeypatch, capsys, "doctor", saved, "--accept")
+    assert status == 1 and "temperature" in said
+
+
+def test_saved_defaults_and_the_manifest_agree_wherever_the_saving_is_cut(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut(BaseException):
+        pass
+
+    plain, steps = Path.replace, iter(["cut", "", "cut", "", ""])  # the manifest, then the file
+
+    def replace(self: Path, target: Path) -> Path:
+        if next(steps) == "cut":
+            raise Cut
+        return plain(self, target)
+
+    for temperature, is_cut in ((0.1, True), (0.2, True), (0.3, False)):
+        model = reviewgen.load(saved)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            try:
+                model.save_generation_config(saved, temperature=temperature)
+            except Cut:
+                assert is_cut
+        assert reviewgen.load(saved).generation_config.temperature in (model.generation_config.temperature, temperature)
+    assert reviewgen.load(saved).generation_config.temperature == 0.3
+    assert manifest(saved) == by_hand(saved) and {path.name for path in saved.iterdir()} == {
+        *LISTED,
+        "README.md",
+        "manifest.json",
+    }
+
+
+def test_defaults_are_saved_within_the_bounds_of_a_folder(saved: Path, tmp_path: Path) -> None:
+    model = reviewgen.load(saved)
+    for settings, word in (({"num_return_sequences": 2}, "each call"), ({"max_new_tokens": 100_001}, "at most 100,000")):
+        with pytest.raises(ConfigError, match=word):
+            model.save_generation_config(tmp_path / "new", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match="not loaded from a folder"):
+        letters().save_generation_config(tmp_path / "new", top_k=3)
+
+
+def test_the_digest_is_that_of_what_was_loaded(saved: Path, model_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    names = sorted(set(manifest(saved)) - {GENERATION, "training.json"})  # which change no texts
+    lines = [f"{name} {hashlib.sha256((saved / name).read_bytes()).hexdigest()}\n" for name in names]
+    expected = f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+    model = reviewgen.load(saved)
+    reviewgen.load(model_folder("ngram-char")).save_pretrained(saved, overwrite=True)
+    assert model.digest == expected != reviewgen.load(saved).digest
+    for target in (saved, tmp_path / "x"):
+        with pytest.raises(BundleError, match="has changed since the model was loaded"):
+            model.save_generation_config(target, top_k=3)
+    shutil.rmtree(saved)
+    for target in (saved, tmp_path / "x"):
+        with pytest.raises(BundleError, match="no longer exists"):
+            model.save_generation_config(target, top_k=3)
+    assert model.digest == expected
+
+
+def test_a_change_while_a_model_is_copied_is_found(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plain = reviewgen.load(saved), shutil.copyfile
+
+    def copy(source: Path, target: Path) -> None:
+        plain(source, target)
+        if target.name == WEIGHTS:
+            flip(target, 8 * target.stat().st_size - 20)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(BundleError, match="has changed since the model was loaded"):
+        model.save_generation_config(tmp_path / "copy", top_k=3)
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.fixture
+def replaced(tmp_path: Path) -> Iterator[Path]:
+    """A folder that another thread replaces all the time, by two models in turn."""
+    models, is_over = [letters(seed) for seed in (0, 1)], threading.Event()
+    models[0].save_pretrained(tmp_path / "m")
+
+    def replace() -> None:
+        while not is_over.is_set():
+            for model in models:
+                model.save_pretrained(tmp_path / "m", overwrite=True)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    yield tmp_path / "m"
+    is_over.set()
+    writer.join()
+
+
+def test_a_folder_that_is_replaced_all_the_time_is_read_whole(replaced: Path) -> None:
+    digests = set()
+    for _ in range(20):
+        try:
+            model: ReviewModel = reviewgen.load(replaced)
+        except BundleError as error:
+            assert "was changed by another process" in str(error)
+            continue
+        digests.add(model.digest)
+    assert 1 <= len(digests) <= 2
+
+
+def test_a_plot_reads_the_record_as_it_was_saved(saved: Path, tmp_path: Path) -> None:
+    """It loads neither weights nor tokenizer, so it compares the one file that it reads."""
+    flip(saved / WEIGHTS, 1_000)
+    assert reviewgen.plot_training([saved], tmp_path / "curves.svg")
+    edit_json(saved / "training.json", "more", value=1)
+    with pytest.raises(BundleError, match=r"training\.json of .* has changed"):
+        reviewgen.plot_training([saved], tmp_path / "more.svg")
+    (saved / "manifest.json").unlink()
+    assert reviewgen.plot_training([saved], tmp_path / "more.svg")
+
+
+def test_the_shipped_weights_have_manifests() -> None:
+    for name in ("lstm-char", "ngram-word"):
+        folder = reviewgen.load(name).bundle.folder
+        assert folder is not None
+        assert {file: entry for file, entry in manifest(folder).items() if file in LISTED} == by_hand(folder)

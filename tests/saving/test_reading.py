@@ -1,0 +1,551 @@
+"""Reading a saved folder is strict: every kind of damage is one sentence, before memory is taken for what a file declares."""
+
+import errno
+import json
+import os
+import pickle
+import resource
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import reviewgen
+from reviewgen.errors import BrokenPlugin, StorageError, UnknownPlugin
+from reviewgen.registry import register_model, unregister_all
+from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer
+from tests.support.saved import WEIGHTS, Table, edit_json, edit_tensors, letters, refusal
+
+CONFIG, GENERATION, TRAINING, TOKENIZER = "config.json", "generation_config.json", "training.json", "characters.json"
+DAMAGED = "damaged"
+
+
+@pytest.fixture(scope="module")
+def unlisted(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that copies a micro model without its manifest, so that a change is refused for itself."""
+
+    def copy(name: str) -> Path:
+        folder = Path(shutil.copytree(model_folder(name), tmp_path_factory.mktemp("saved") / "model"))
+        (folder / "manifest.json").unlink()
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def saved(unlisted: Callable[[str], Path]) -> Path:
+    return unlisted("gru-char")
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered() -> None:
+    unregister_all()
+
+
+class Cases:
+    """Collects the cases that were not refused with the expected word, so that a failure lists all of them."""
+
+    def __init__(self) -> None:
+        self.wrong: dict[str, str] = {}
+
+    def expect(self, folder: Path, case: Any, word: str) -> None:
+        if word not in (message := refusal(folder)):
+            self.wrong[ascii(case)[:100]] = message
+
+
+# The files.
+
+
+def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved: Path) -> None:
+    cases = Cases()
+    for name in (CONFIG, WEIGHTS, GENERATION, TRAINING, TOKENIZER, "README.md"):
+        content = (saved / name).read_bytes()
+        (saved / name).unlink()
+        cases.expect(saved, name, name)
+        (saved / name).mkdir()
+        cases.expect(saved, f"a folder {name}", name)
+        (saved / name).rmdir()
+        (saved / name).write_bytes(content)
+    assert cases.wrong == {}
+    for name in ("novelty.safetensors", "lexicon.safetensors"):
+        (saved / name).unlink(missing_ok=True)
+    model = reviewgen.load(saved)
+    assert model.bundle.index is None and model.bundle.lexicon is None
+
+
+def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(saved: Path) -> None:
+    (saved / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (saved / ".DS_Store").write_bytes(b"\0")
+    for name in (".git", ".cache"):
+        (saved / name).mkdir()
+    assert reviewgen.load(saved).preset == "gru-char"
+    cases = Cases()
+    for name in ("model.py", "pytorch_model.bin", "tokenizer.json", "x"):
+        (saved / name).write_text("x")
+        cases.expect(saved, name, f"do not belong to a saved model: {name}")
+        (saved / name).unlink()
+    assert cases.wrong == {}
+
+
+def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path) -> None:
+    cases = Cases()
+    for folder, word in (
+        (saved / CONFIG, "it is a file"),
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, f"no {CONFIG}"),
+        (tmp_path / ("x" * 5000), ""),
+        (tmp_path / "a\0b", ""),
+        (saved / CONFIG / "x", ""),
+    ):
+        cases.expect(folder, folder, word)
+    assert cases.wrong == {}
+
+
+@pytest.mark.parametrize("name", [CONFIG, GENERATION, TRAINING, TOKENIZER, "README.md"])
+def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str) -> None:
+    file, cases = saved / name, Cases()
+    deep = '{"a": ' * 65 + "1" + "}" * 65
+    texts: list[str | bytes] = ["", "{", "[]", "null", "3", '"x"', "\ufeff{}", "[" * 100_000, "9" * 5000, '{"a": NaN}', deep]
+    for content in [b'{"\xff\xfe": 1}', *(texts if name.endswith("json") else [])]:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        cases.expect(saved, content, name if isinstance(content, bytes) else "")
+    os.truncate(file, (1 << 26) + 1)
+    cases.expect(saved, "64 MB and a byte", name)
+    assert cases.wrong == {}
+
+
+def test_weights_that_are_cut_or_something_else(unlisted: Callable[[str], Path], tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "touched",)
+
+    cases = Cases()
+    for name in ("gru-char", "ngram-char"):
+        folder = unlisted(name)
+        data = (folder / WEIGHTS).read_bytes()
+        torch.save({"a": torch.ones(1)}, tmp_path / "torch")
+        headers = [struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 2) + b"{}"]
+        others = [b"\xff" * 100, b"<html>404</html>", pickle.dumps(Trap()), (tmp_path / "torch").read_bytes()]
+        for content in (*(data[:keep] for keep in (0, 1, 7, 8, 9, 100, -1)), *headers, *others):
+            (folder / WEIGHTS).write_bytes(content)
+            cases.expect(folder, content[:20], "not" if content in headers else DAMAGED)
+    assert cases.wrong == {} and not (tmp_path / "touched").exists(), "no pickle is read"
+
+
+# config.json.
+
+REFUSED: list[tuple[list[str], Any, str]] = [
+    (["extra"], 1, "extra"),
+    (["model", "extra"], 1, "extra"),
+    (["tokenizer", "extra"], 1, "extra"),
+    (["model", "config", "hiden_size"], 1, "Did you mean 'hidden_size'"),
+    (["tokenizer", "config", "extra"], 1, "extra"),
+    (["schema"], 2, "schema 2"),
+    (["schema"], 0, "schema 0"),
+    (["schema"], "1", "schema '1'"),
+    (["schema"], None, "schema None"),
+    (["schema"], True, "of type int"),
+    (["library"], "transformers", "transformers"),
+    (["library_version"], 1, "of type str"),
+    (["model"], "gru", "keys of model"),
+    (["tokenizer"], "char", "keys of tokenizer"),
+    (["model", "config"], None, "of type dict"),
+    (["model", "config"], [], "of type dict"),
+    (["tokenizer", "config"], [], "of type dict"),
+    (["model", "name"], 5, "of type str"),
+    (["model", "name"], ["gru"], "of type str"),
+    (["model", "version"], 1, "of type str"),
+    (["tokenizer", "distribution"], None, "of type str"),
+    (["preset"], 5, "of type str"),
+    (["model", "name"], "lstm", WEIGHTS),
+    (["model", "config", "hidden_size"], 9, "requires float32 ["),
+    (["model", "config", "layers"], 2, "missing"),
+    (["model", "config", "layers"], 60, "more"),
+    (["model", "config", "layer"], "other", "layer"),
+    (["model", "config", "hidden_size"], 8.0, DAMAGED),
+    (["model", "config", "hidden_size"], 10**400, "401 digits"),
+    (["tokenizer", "files"], [TOKENIZER, "../../secret.json"], "outside its folder"),
+    (["tokenizer", "files"], ["/etc/passwd"], "outside its folder"),
+    (["tokenizer", "files"], [f"sub/{TOKENIZER}"], "outside its folder"),
+    (["tokenizer", "files"], [".."], "outside its folder"),
+    (["tokenizer", "files"], [""], "outside its folder"),
+    (["tokenizer", "files"], ["x" * 256], "outside its folder"),
+    (["tokenizer", "files"], [3], "outside"),
+    (["tokenizer", "files"], ["code.py"], "no programs"),
+    (["tokenizer", "files"], ["Config.json"], "one file on Windows"),
+    (["tokenizer", "files"], None, "should list"),
+    (["tokenizer", "files"], {TOKENIZER: 1}, "should list"),
+    (["tokenizer", "files"], [], TOKENIZER),
+    (["weights"], {}, "weights in config.json"),
+    (["weights"], [], "weights in config.json"),
+    (["weights"], {"gru-char": 5}, "weights in config.json"),
+    (["weights"], {"gru-char": "x"}, WEIGHTS),
+    (["conditions"], 5, "condition"),
+    *((["preset"], name, "preset in config.json") for name in (
+        "\x1b[2Jx", "lstm word", "lstm-word\n", "", "-", "../x", "a" * 100_000, "LSTM-WORD",
+    )),
+]  # fmt: skip
+
+
+def test_config_values_that_are_refused(saved: Path) -> None:
+    file, cases = saved / CONFIG, Cases()
+    original = file.read_bytes()
+    for path, value, word in REFUSED:
+        edit_json(file, *path, value=value)
+        cases.expect(saved, (path, value), word)
+        file.write_bytes(original)
+    content = json.loads(original)
+    for key in content:
+        file.write_text(json.dumps({name: value for name, value in content.items() if name != key}))
+        cases.expect(saved, f"without {key}", f"keys of {CONFIG}")
+    for part in ("model", "tokenizer"):
+        for key in content[part]:
+            less = {name: value for name, value in content[part].items() if name != key}
+            file.write_text(json.dumps(content | {part: less}))
+            cases.expect(saved, f"without {part}.{key}", f"keys of {part}")
+    assert cases.wrong == {}
+
+
+def test_presets_that_have_the_form_of_a_name_are_read(saved: Path) -> None:
+    for preset in ("lstm-word", "lstm-word-large", "blend", "my-mingru:mingru-char", "lstm-my-bytes:bytes"):
+        edit_json(saved / CONFIG, "preset", value=preset)
+        assert reviewgen.load(saved).preset == preset
+
+
+def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not_repeated(saved: Path) -> None:
+    file = saved / CONFIG
+    original = file.read_bytes()
+    for part in ("model", "tokenizer"):
+        for key, value in (("name", "other"), ("distribution", "reviewgen-other"), ("version", "7.8.9")):
+            edit_json(file, part, key, value=value)
+        with pytest.raises(UnknownPlugin, match=r"reviewgen-other 7\.8\.9.*pip install reviewgen-other") as caught:
+            reviewgen.load(saved)
+        assert "\n" not in str(caught.value)
+        file.write_bytes(original)
+    edit_json(file, "model", "distribution", value="x --index-url http://evil ; sh\n\x1b[31m")
+    message = refusal(saved)
+    assert "not valid" in message and "evil" not in message
+
+
+def test_a_message_of_more_than_480_characters_is_cut_in_the_middle(saved: Path) -> None:
+    original = (saved / CONFIG).read_bytes()
+
+    def message(characters: int) -> str:
+        edit_json(saved / CONFIG, "x" * characters, value=1)
+        said = refusal(saved)
+        (saved / CONFIG).write_bytes(original)
+        return said
+
+    most = 480 - len(message(9)) + 9
+    assert [len(message(most + more)) for more in (-1, 0, 1, 2, 50)] == [479, 480, 475, 475, 475]
+    assert message(most)[:380] + " ... " + message(most + 1)[-90:] == message(most + 1)
+
+
+# Tensors.
+
+
+def _change_first(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, torch.Tensor]], None]:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(name for name in sorted(tensors) if tensors[name].is_floating_point())
+        tensors[name] = change(tensors[name])
+
+    return edit
+
+
+EDITS: list[Callable[[dict[str, torch.Tensor]], object]] = [
+    lambda tensors: tensors.pop(sorted(tensors)[0]),
+    lambda tensors: tensors.update(extra=torch.ones(1)),
+    lambda tensors: tensors.update(other=tensors.pop(sorted(tensors)[0])),
+    _change_first(lambda tensor: tensor.unsqueeze(0)),
+    _change_first(lambda tensor: tensor.bfloat16()),
+    _change_first(lambda tensor: tensor.double()),
+    _change_first(lambda tensor: tensor.long()),
+]
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
+def test_missing_extra_and_wrong_tensors(unlisted: Callable[[str], Path], name: str) -> None:
+    folder, cases = unlisted(name), Cases()
+    original = (folder / WEIGHTS).read_bytes()
+    for number, edit in enumerate(EDITS):
+        edit_tensors(folder, edit)
+        cases.expect(folder, number, WEIGHTS)
+        (folder / WEIGHTS).write_bytes(original)
+    assert cases.wrong == {}
+
+
+def test_a_network_s_tensor_of_one_row_more_or_less_is_refused(saved: Path) -> None:
+    original = (saved / WEIGHTS).read_bytes()
+    for change in (lambda tensor: tensor[:-1].clone(), lambda tensor: torch.cat([tensor, tensor[-1:]])):
+        edit_tensors(saved, _change_first(change))
+        assert "requires float32" in refusal(saved)
+        (saved / WEIGHTS).write_bytes(original)
+
+
+def test_the_arrays_of_an_ngram_must_fit_one_another_and_its_config(unlisted: Callable[[str], Path]) -> None:
+    folder, cases = unlisted("ngram-char"), Cases()
+    weights, config = (folder / WEIGHTS).read_bytes(), (folder / CONFIG).read_bytes()
+    for name, array in load_file(folder / WEIGHTS).items():
+        if array.ndim and len(array):
+            edit_tensors(folder, lambda tensors, name=name: tensors.update({name: tensors[name][:-1].clone()}))  # type: ignore[misc]
+            cases.expect(folder, name, "")
+            (folder / WEIGHTS).write_bytes(weights)
+    for key, value in (("order", 3), ("order", 5), ("vocab_size", 5), ("vocab_size", 10**9)):
+        edit_json(folder / CONFIG, "model", "config", key, value=value)
+        cases.expect(folder, (key, value), "")
+        (folder / CONFIG).write_bytes(config)
+    assert cases.wrong == {}
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
+def test_weights_that_are_nan_infinite_or_above_a_billion(unlisted: Callable[[str], Path], name: str) -> None:
+    folder, cases = unlisted(name), Cases()
+    tensors = load_file(folder / WEIGHTS)
+    largest = max((name for name, array in tensors.items() if array.dtype == np.float32), key=lambda name: tensors[name].size)
+    for value in (3e38, -1e10, 1.1e9, np.inf, np.nan):
+        changed = {largest: tensors[largest].copy()}
+        changed[largest].flat[0] = value
+        save_file(tensors | changed, folder / WEIGHTS, metadata={"format": "pt"})
+        cases.expect(folder, value, DAMAGED)
+    assert cases.wrong == {}
+
+
+def test_sizes_that_a_config_declares_take_no_memory(saved: Path) -> None:
+    original, cases = (saved / CONFIG).read_bytes(), Cases()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for settings in (
+        {"hidden_size": 10**9},
+        {"hidden_size": 40_000},  # 19 GB of weights
+        {"hidden_size": 10**6, "layer": "reference"},
+        {"vocab_size": 10**9},
+        {"embedding_size": 10**9, "tied": True},
+    ):
+        for key, value in settings.items():
+            edit_json(saved / CONFIG, "model", "config", key, value=value)
+        cases.expect(saved, settings, "")
+        (saved / CONFIG).write_bytes(original)
+    assert cases.wrong == {}
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # kB
+
+
+# Parts that do not belong together.
+
+
+def test_the_tokenizer_of_another_model(unlisted: Callable[[str], Path]) -> None:
+    folder = unlisted("gru-char")
+    (folder / TOKENIZER).write_text(json.dumps({"schema": 1, "characters": "abc"}))
+    message = refusal(folder)
+    assert "do not belong together" in message and "conditions" not in message
+
+
+def test_the_conditions_of_another_model(unlisted: Callable[[str], Path]) -> None:
+    folder = unlisted("conditional")
+    whole = reviewgen.load(folder)
+    (folder / TOKENIZER).write_text(json.dumps({"schema": 1, "characters": "abc"}))
+    ids = whole.conditions.vocab_size - whole.tokenizer.vocab_size
+    assert ids > 4 and f"and its conditions {ids}: they do not belong together" in refusal(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ids(FakeConfig):
+    """The settings of a model that knows where texts begin and end."""
+
+    bos_id: int = 0
+    eos_id: int = 1
+
+
+def test_other_bos_and_eos_ids_than_the_tokenizer_s(tmp_path: Path) -> None:
+    letters().save_pretrained(tmp_path / "m")
+    register_model("table", type("TableWithIds", (Table,), {"Config": Ids}))
+    (tmp_path / "m" / "manifest.json").unlink()
+    assert reviewgen.load(tmp_path / "m").model.config is not None
+    cases = Cases()
+    for name in ("bos_id", "eos_id"):
+        for other in (2, 5):
+            edit_json(tmp_path / "m" / CONFIG, "model", "config", value={"vocab_size": LETTERS.vocab_size, name: other})
+            cases.expect(tmp_path / "m", name, f"{name} {other}")
+    assert cases.wrong == {}
+
+
+def test_an_index_of_another_corpus_or_with_implausible_figures(saved: Path, unlisted: Callable[[str], Path]) -> None:
+    file = saved / "novelty.safetensors"
+    with safe_open(file, framework="numpy") as tensors:
+        header = json.loads(tensors.metadata()["reviewgen.novelty"])
+    content, cases = load_file(file), Cases()
+    for characters in (1e-320, 0.0, 1e300, -1.0):
+        save_file(content, file, {"reviewgen.novelty": json.dumps(header | {"characters_per_token": characters})})
+        cases.expect(saved, characters, "characters per token")
+    shutil.copyfile(unlisted("conditional") / file.name, file)
+    edit_json(saved / TRAINING, "data", "fingerprint", value="another")
+    cases.expect(saved, "another corpus", "belongs to another model")
+    assert cases.wrong == {}
+
+
+# training.json and generation_config.json.
+
+
+def test_the_training_record_is_checked(saved: Path) -> None:
+    good = {"unit": "%", "lower_is_better": None, "generated": 1, "held_out": 0.5}
+    cases, file = Cases(), saved / TRAINING
+    original = json.loads(file.read_text())
+
+    def write(**values: Any) -> None:
+        file.write_text(json.dumps(original | values))
+
+    for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent"):
+        for value in ([], 5, "x"):
+            write(**{name: value})
+            cases.expect(saved, (name, value), f"{name} should be an object")
+    for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
+        new = {"token_copy_rate": 0, "copy_characters": 5} if name == "copy_rate" else {}
+        for value in (10**90, 1_000_000.5, -1, -1e-9, 1e300, "5", [1]):
+            write(**{part: new | {name: value}})
+            cases.expect(saved, (name, value), f"{name} should be a number from 0 to 1,000,000")
+        for value in (0, 0.0, 1_000_000, None):
+            write(**{part: new | {name: value}})
+            assert reviewgen.load(saved).training[part][name] == value
+    for odd in (
+        *({name: value for name, value in good.items() if name != gone} for gone in good),
+        *(good | change for change in ({"unit": 5}, {"lower_is_better": 1}, {"generated": "1"}, {"held_out": [1]})),
+        [*good],
+        None,
+    ):
+        write(metrics={"good": good, "odd": odd})
+        cases.expect(saved, odd, "metrics")
+    assert cases.wrong == {}
+    write(metrics={"good": good, "other": good | {"lower_is_better": True, "held_out": None}})
+    assert reviewgen.load(saved).training["metrics"]["good"] == good
+    (saved / "novelty.safetensors").unlink()  # it belongs to the corpus of the record
+    file.write_text("{}")
+    assert reviewgen.load(saved).training == {}
+
+
+def test_generation_defaults_are_checked_and_bounded(saved: Path) -> None:
+    cases, file = Cases(), saved / GENERATION
+    for settings, word in (
+        ([], "JSON object"),
+        ({"temprature": 1.0}, "temprature"),
+        ({"temperature": 0}, "temperature"),
+        ({"top_k": "5"}, "top_k"),
+        ({"num_beams": 0}, "num_beams"),
+        ({"max_new_tokens": 10**12, "min_new_tokens": 10**12}, "max_new_tokens is at most 100,000"),
+        ({"max_new_tokens": 100_001}, "max_new_tokens is at most 100,000"),
+        ({"max_new_tokens": 10**90}, "at most 100,000; got about 1e"),
+        ({"max_new_tokens": 100_000, "min_new_tokens": 10_001}, "min_new_tokens is at most 10,000"),
+        ({"max_new_tokens": 100_000, "num_beams": 11}, "max_new_tokens times num_beams is at most 1,000,000"),
+        ({"no_repeat_ngram_size": 1_001}, "no_repeat_ngram_size is at most 1,000"),
+        ({"temperature": [0.5] * 1_001}, "the number of temperatures is at most 1,000"),
+        ({"stop_strings": ["a"] * 1_001}, "the number of stop_strings"),
+        ({"stop_strings": ["a" * 1_001]}, "the length of a stop string"),
+        ({"num_return_sequences": 10**12}, "num_return_sequences"),
+    ):
+        file.write_text(json.dumps(settings))
+        cases.expect(saved, settings, word)
+    assert cases.wrong == {}
+    most = {"max_new_tokens": 100_000, "min_new_tokens": 10_000, "num_beams": 10, "no_repeat_ngram_size": 1_000}
+    file.write_text(json.dumps(most | {"stop_strings": ["a" * 1_000] * 1_000, "temperature": [0.5] * 1_000}))
+    assert reviewgen.load(saved).generation_config.max_new_tokens == 100_000
+    file.write_text(json.dumps({"num_return_sequences": 10_000_000, "max_new_tokens": 5}))  # a call says how many
+    assert len(reviewgen.load(saved).generate("the ", seed=1)) == 1
+
+
+# Plugins and other processes, while the folder is read.
+
+
+class Loading(LetterTokenizer):
+    """A tokenizer that does something while it is loaded."""
+
+    act: ClassVar[Callable[[Path], object]] = staticmethod(lambda folder: None)
+    calls: ClassVar[list[Path]] = []
+
+    @classmethod
+    def load(cls, folder: Path) -> LetterTokenizer:
+        cls.calls.append(folder)
+        cls.act(folder)
+        return super().load(folder)
+
+
+@pytest.fixture
+def loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], object]], Path]:
+    letters(3, Loading).save_pretrained(tmp_path / "m")
+    monkeypatch.setattr(Loading, "calls", [])
+
+    def use(act: Callable[[Path], object]) -> Path:
+        monkeypatch.setattr(Loading, "act", staticmethod(act))
+        return tmp_path / "m"
+
+    return use
+
+
+def failing(error: Exception) -> Callable[[Path], object]:
+    def act(folder: Path) -> None:
+        raise error
+
+    return act
+
+
+def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(loading: Callable[..., Path]) -> None:
+    assert "a key is missing: 'letters'" in refusal(loading(failing(KeyError("letters"))))
+    message = refusal(loading(failing(TypeError("one\n two\n three\nfour"))))
+    assert "one two three" in message and "four" not in message and "key" not in message
+    assert "TypeError" in refusal(loading(failing(TypeError())))
+    assert "cannot be read: Permission denied" in refusal(loading(failing(PermissionError(errno.EACCES, "Permission denied"))))
+    assert len(Loading.calls) == 4
+    for number in (errno.ENOSPC, errno.EDQUOT):  # loops are compiled while a model is read
+        with pytest.raises(StorageError, match="NUMBA_CACHE_DIR"):
+            reviewgen.load(loading(failing(OSError(number, os.strerror(number)))))
+    with pytest.raises(BrokenPlugin, match=r"^as it is$"):
+        reviewgen.load(loading(failing(BrokenPlugin("as it is"))))
+
+
+def test_a_folder_that_changes_while_it_is_read_is_read_again(loading: Callable[..., Path]) -> None:
+    def change(folder: Path, name: str = "README.md") -> None:
+        (folder / name).write_text("x" * len(Loading.calls))
+
+    def change_once(folder: Path, error: Exception | None = None) -> None:
+        if len(Loading.calls) == 1:
+            change(folder)
+            if error is not None:
+                raise error
+
+    assert reviewgen.load(loading(change_once)).bundle.card == "x"
+    assert len(Loading.calls) == 2
+    for error in (RuntimeError("half a file"), KeyError("x")):
+        Loading.calls.clear()
+        assert reviewgen.load(loading(lambda folder, error=error: change_once(folder, error)))
+        assert len(Loading.calls) == 2
+    Loading.calls.clear()
+    assert "was changed by another process" in refusal(loading(change)) and len(Loading.calls) == 10
+    Loading.calls.clear()
+    assert reviewgen.load(loading(lambda folder: change(folder, ".DS_Store"))) and len(Loading.calls) == 1
+    Loading.calls.clear()
+    with pytest.raises(RuntimeError, match="a bug"):
+        reviewgen.load(loading(failing(RuntimeError("a bug"))))
+    assert len(Loading.calls) == 1
+
+
+def test_a_replacement_that_was_cut_off_is_finished(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """A process that was killed between its two renames: the old folder is aside, and the new one has no name yet."""
+    for name, preset in (("new", "ngram-char"), ("old", "gru-char")):
+        shutil.copytree(model_folder(preset), tmp_path / ".m-abcdefgh" / name)
+    (tmp_path / ".m-abcdefgh" / "reviewgen.lock").touch()
+    assert reviewgen.load(tmp_path / "m").preset == "ngram-char"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_loaded_model_does_not_need_its_folder(unlisted: Callable[[str], Path]) -> None:
+    for name in ("gru-char", "ngram-char"):
+        folder = unlisted(name)
+        model, other = reviewgen.load(folder), reviewgen.load(folder)
+        texts = other.generate("the ", seed=2)
+        shutil.rmtree(folder)
+        assert model.generate("the ", seed=2) == texts
+        assert model.model.state_dict().keys() == other.model.state_dict().keys()

@@ -1,0 +1,106 @@
+"""Tied weights of a third party's model: one tensor of the file, under all its names when it is read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, load_model, save_file
+from torch import Tensor, nn
+
+import reviewgen
+from reviewgen.registry import register_model, unregister_all
+from tests.support.fakes import LETTERS, TEXTS, review_model
+from tests.support.models import TRAINING
+from tests.support.saved import WEIGHTS, refusal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiedConfig:
+    """The settings of ``Tied``."""
+
+    vocab_size: int
+    width: int = 64
+
+
+class Tied(nn.Module):
+    """The embedding is the output layer too, as torch ties them: one parameter with two names, both in ``state_dict``."""
+
+    Config = TiedConfig
+
+    def __init__(self, config: TiedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.output = nn.Linear(config.width, config.vocab_size)
+        self.output.weight = self.embedding.weight
+        self.register_buffer("part", torch.arange(6.0)[:3])  # a view of a larger storage
+
+    def initial_state(self, batch_size: int) -> tuple[()]:
+        return ()
+
+    def forward(self, ids: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        return self.output(torch.tanh(self.embedding(ids))), ()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    unregister_all()
+    register_model("tied", Tied)
+    folder = tmp_path_factory.mktemp("tied") / "a"
+    reviewgen.train("tied-char", TEXTS, steps=3, training=TRAINING | {"copy_tokens": 0}, out=folder)
+    yield folder
+    unregister_all()
+
+
+def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Path) -> None:
+    assert load_file(trained / WEIGHTS).keys() == {"embedding.weight", "output.bias", "part"}
+    model = reviewgen.load(trained).bundle.model
+    other = Tied(model.config)
+    other.part = other.part.clone()  # the library refuses a view
+    load_model(other, trained / WEIGHTS)  # strict
+    assert torch.equal(other.output.weight, model.output.weight) and torch.equal(other.part, torch.tensor([0.0, 1.0, 2.0]))
+    with safe_open(trained / WEIGHTS, "pt") as file:
+        assert file.metadata() == {"format": "pt", "output.weight": "embedding.weight"}
+
+
+def test_the_file_of_a_large_model_has_four_bytes_for_each_of_its_parameters(tmp_path: Path) -> None:
+    model = Tied(TiedConfig(vocab_size=8000, width=160))
+    parameters = sum(parameter.numel() for parameter in model.parameters())  # each once
+    review_model(model, LETTERS).save_pretrained(tmp_path / "m")
+    assert 4 * parameters < sum(file.stat().st_size for file in (tmp_path / "m").iterdir()) < 1.02 * 4 * parameters
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("float16", 1e-3), ("int8", 0.03)])
+def test_they_are_tied_again_in_every_precision(trained: Path, tmp_path: Path, dtype: Any, tolerance: float) -> None:
+    model = reviewgen.load(trained)
+    model.save_pretrained(tmp_path / "b", dtype=dtype)
+    loaded = reviewgen.load(tmp_path / "b")
+    again = loaded.bundle.model
+    assert again.output.weight is again.embedding.weight
+    torch.testing.assert_close(again.output.weight, model.bundle.model.output.weight, rtol=0, atol=tolerance)
+    stored = load_file(tmp_path / "b" / WEIGHTS)
+    assert not {"output.weight", "output.weight.scale"} & stored.keys()
+    assert ("embedding.weight.scale" in stored) == (dtype == "int8")
+    loaded.save_generation_config(tmp_path / "c", top_k=3)  # copies the files
+    assert torch.equal(reviewgen.load(tmp_path / "c").bundle.model.output.weight, again.output.weight)
+
+
+def test_a_file_that_has_them_twice_is_read_and_wrong_names_are_refused(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    reviewgen.load(trained).save_pretrained(folder)
+    stored = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}  # the file may be mapped
+    (folder / "manifest.json").unlink()
+    save_file(stored | {"output.weight": stored["embedding.weight"].clone()}, folder / WEIGHTS, {"format": "pt"})
+    assert torch.equal(reviewgen.load(folder).bundle.model.output.weight, stored["embedding.weight"])
+    for metadata, word in (
+        ({}, "missing tensors output.weight"),
+        ({"output.weight": "unknown"}, "missing tensors output.weight"),
+        ({"output.weight": "output.bias"}, "output.weight in model.safetensors is F32"),
+        ({"output.weight": "embedding.weight", "more": "embedding.weight"}, "unknown tensors more"),
+    ):
+        save_file(stored, folder / WEIGHTS, {"format": "pt"} | metadata)
+        assert word in refusal(folder)

@@ -1,0 +1,372 @@
+"""Writing a saved folder: the same model again, whole or not at all, and no file of the user's is lost."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import reviewgen
+from reviewgen import ReviewModel, TrainingRun
+from reviewgen.bundle import check_tokenizer_files, share_weights
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, OutputExists, StorageError
+from reviewgen.registry import register_tokenizer, unregister_all
+from tests.support.distributions import write_distribution
+from tests.support.fakes import TEXTS, LetterTokenizer
+from tests.support.saved import WEIGHTS, edit_json, edit_tensors, letters, listing, refusal
+
+Micro = Callable[[str], ReviewModel]
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered() -> None:
+    unregister_all()
+
+
+def texts_of(model: ReviewModel) -> list[str]:
+    return model.generate("the ", num_return_sequences=3, seed=1, max_new_tokens=60)
+
+
+# The same model again.
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char", "conditional", "blend-char"])
+def test_what_is_saved_and_loaded_is_the_same_model(name: str, micro: Micro, tmp_path: Path) -> None:
+    model = micro(name)
+    model.save_pretrained(str(tmp_path / "a" / "b" / "m"))
+    again = reviewgen.load(str(tmp_path / "a" / "b" / "m"))
+    ids = torch.tensor([[model.tokenizer.bos_id, *model.tokenizer.encode("the movie 👍")]])
+    with torch.inference_mode():
+        one, other = (each.bundle.model(ids, each.bundle.model.initial_state(1))[0] for each in (model, again))
+    assert torch.equal(one, other) and texts_of(again) == texts_of(model)
+    assert (again.preset, again.generation_config, again.training) == (model.preset, model.generation_config, model.training)
+    again.save_pretrained(tmp_path / "twice")
+    assert listing(tmp_path / "twice") == listing(tmp_path / "a" / "b" / "m")
+
+
+def test_float16_halves_the_file_and_is_read_as_float32(micro: Micro, tmp_path: Path) -> None:
+    model = micro("gru-char")
+    model.save_pretrained(tmp_path / "narrow", dtype="float16")
+    wide, narrow = model.bundle.model.state_dict(), load_file(tmp_path / "narrow" / WEIGHTS)
+    assert all(torch.equal(wide[name].half(), tensor) and tensor.dtype == torch.float16 for name, tensor in narrow.items())
+    again = reviewgen.load(tmp_path / "narrow")
+    texts = texts_of(again)  # by the stepper, before the torch model is built
+    assert all(torch.equal(tensor, narrow[name].float()) for name, tensor in again.model.state_dict().items())
+    assert texts_of(again) == texts
+    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(model.evaluate(TEXTS).bits_per_character, rel=1e-3)
+
+
+def test_int8_has_a_scale_for_each_row_and_is_saved_again_as_it_is(micro: Micro, tmp_path: Path) -> None:
+    model = micro("gru-char")
+    model.save_pretrained(tmp_path / "narrow", dtype="int8")
+    wide, narrow = model.bundle.model.state_dict(), load_file(tmp_path / "narrow" / WEIGHTS)
+    again = reviewgen.load(tmp_path / "narrow")
+    texts = texts_of(again)
+    for name, tensor in wide.items():
+        if tensor.dim() != 2:
+            assert narrow[name].dtype == torch.float16
+            continue
+        used = narrow[name] * narrow[f"{name}.scale"][:, None]
+        assert narrow[name].dtype == torch.int8 and torch.equal(again.model.state_dict()[name], used)
+        assert ((used - tensor).abs() <= tensor.abs().amax(dim=1, keepdim=True) / 254 * 1.001).all()
+    assert texts_of(again) == texts
+    again.save_pretrained(tmp_path / "twice", dtype="int8")
+    assert (tmp_path / "twice" / WEIGHTS).read_bytes() == (tmp_path / "narrow" / WEIGHTS).read_bytes()
+    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(model.evaluate(TEXTS).bits_per_character, rel=1e-2)
+    for damage in (
+        lambda tensors: tensors.pop("embedding.weight.scale"),
+        lambda tensors: tensors.update({"embedding.weight.scale": tensors["embedding.weight.scale"][:-1].clone()}),
+        lambda tensors: tensors.update({"embedding.weight": tensors["embedding.weight"].float()}),
+    ):
+        folder = Path(shutil.copytree(tmp_path / "twice", tmp_path / "damaged", dirs_exist_ok=True))
+        edit_tensors(folder, damage)
+        assert "embedding.weight.scale" in refusal(folder)
+
+
+def test_dtypes_that_a_model_cannot_be_saved_in(micro: Micro, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neural"):
+        micro("ngram-char").save_pretrained(tmp_path / "no", dtype="float16")
+    with pytest.raises(ConfigError, match="int4"):
+        micro("gru-char").save_pretrained(tmp_path / "no", dtype="int4")  # type: ignore[arg-type]
+    micro("gru-char").save_pretrained(tmp_path / "m")
+    edit_tensors(tmp_path / "m", lambda tensors: tensors["embedding.weight"][3].fill_(1e6))
+    with pytest.raises(ConfigError, match=r"^embedding\.weight .* too large for dtype=float16"):
+        reviewgen.load(tmp_path / "m", accept_changes=True).save_pretrained(tmp_path / "no", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_text_that_utf_8_cannot_carry_is_saved(tmp_path: Path) -> None:
+    model = letters()
+    model.bundle.training, model.bundle.card = {"source": "a\udc80"}, "a\udc80"
+    model.save_pretrained(tmp_path / "m")
+    assert reviewgen.load(tmp_path / "m").training == {"source": "a\udc80"}
+
+
+def test_what_could_not_be_read_again_is_not_saved(tmp_path: Path) -> None:
+    for name, value, word in (
+        ("training", {"words": "x" * (1 << 24)}, "16 MB"),
+        ("training", {"seconds": float("nan")}, "JSON"),
+        ("card", "x" * ((1 << 20) + 1), "1 MB"),
+    ):
+        model = letters()
+        setattr(model.bundle, name, value)
+        with pytest.raises(BundleError, match=f"cannot be saved: .*{word}"):
+            model.save_pretrained(tmp_path / "m")
+        assert not (tmp_path / "m").exists()
+    model.bundle.card = "x" * (1 << 20)
+    model.save_pretrained(tmp_path / "m")
+    assert reviewgen.load(tmp_path / "m").bundle.card == model.bundle.card
+
+
+# All or nothing.
+
+
+def test_files_have_the_modes_of_the_umask(tmp_path: Path) -> None:
+    for mask in (0o022, 0o027, 0o077):
+        before = os.umask(mask)
+        try:
+            letters().save_pretrained(tmp_path / f"m{mask}")
+        finally:
+            os.umask(before)
+        folder = tmp_path / f"m{mask}"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o666 & ~mask}
+
+
+class Faulty(LetterTokenizer):
+    """Saves its letters, and then does something else."""
+
+    write: ClassVar[Callable[[Path], object]] = staticmethod(lambda folder: None)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        type(self).write(folder)
+
+
+def failing(error: BaseException) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        raise error
+
+    return write
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_an_exception_while_a_model_is_saved_leaves_what_was_there(tmp_path: Path, old: bool, monkeypatch: Any) -> None:
+    target = tmp_path / "m"
+    if old:
+        letters().save_pretrained(target)
+    before = listing(tmp_path)
+    for error, raised in (
+        (FULL, StorageError),
+        (OSError(errno.EIO, "Input/output error"), OSError),
+        (RuntimeError("bug"), BrokenPlugin),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ):
+        monkeypatch.setattr(Faulty, "write", staticmethod(failing(error)))
+        with pytest.raises(raised):
+            letters(1, Faulty).save_pretrained(target, overwrite=old)
+        assert listing(tmp_path) == before and [file.name for file in tmp_path.iterdir()] == (["m"] if old else [])
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_full_disk_leaves_what_was_there(model_folder: Callable[[str], Path], tmp_path: Path, old: bool) -> None:
+    """A limit on the size of files stands in for the disk; each limit breaks another file."""
+    model = reviewgen.load(model_folder("gru-char"))
+    if old:
+        shutil.copytree(model_folder("gru-char"), tmp_path / "m")
+    before, (_, hard) = listing(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in sorted({0, 10, *(file.stat().st_size - 1 for file in model_folder("gru-char").iterdir())}):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(StorageError, match="No room"):
+                model.save_pretrained(tmp_path / "m", overwrite=old)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+        assert listing(tmp_path) == before and len(list(tmp_path.iterdir())) == old
+
+
+# Targets that exist.
+
+
+def test_an_existing_target_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("folder", "file", "link"):
+        with pytest.raises(OutputExists) as caught:
+            letters().save_pretrained(tmp_path / name)
+        assert isinstance(caught.value, FileExistsError)
+    assert listing(tmp_path) == {"file": b"mine"} and len(list(tmp_path.iterdir())) == 3
+    for place in (tmp_path / "file" / "m", tmp_path / "file" / "x" / "m", tmp_path / ("x" * 300)):
+        with pytest.raises(StorageError, match="written"):
+            letters().save_pretrained(place)
+
+
+@pytest.mark.parametrize("what", ["model", "empty folder", "link", "dangling link"])
+def test_overwrite_replaces_a_model_an_empty_folder_and_a_link(what: str, tmp_path: Path) -> None:
+    target = tmp_path / "home" / "m"
+    target.parent.mkdir()
+    if what == "model":
+        letters().save_pretrained(target)
+    elif what == "empty folder":
+        target.mkdir()
+    else:
+        target.symlink_to(tmp_path / "elsewhere")
+        if what == "link":
+            letters().save_pretrained(tmp_path / "elsewhere")
+    model = letters(1)
+    model.save_pretrained(target, overwrite=True)
+    assert [file.name for file in target.parent.iterdir()] == ["m"] and not target.is_symlink()
+    assert texts_of(reviewgen.load(target)) == texts_of(model)
+    if what == "link":
+        assert texts_of(reviewgen.load(tmp_path / "elsewhere")) == texts_of(letters())
+
+
+def test_overwrite_removes_nothing_but_a_saved_model(tmp_path: Path) -> None:
+    letters().save_pretrained(tmp_path / "m")
+    shutil.copytree(tmp_path / "m", tmp_path / "clone")
+    (tmp_path / "clone" / ".git").mkdir()
+    for name, content in (("photos/cat.jpg", "cat"), ("file", "mine"), ("m/notes.txt", "mine"), ("project/config.json", "{}")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    before = listing(tmp_path)
+    for name in ("photos", "file", "m", "clone", "project"):
+        with pytest.raises(OutputExists, match=r"not a saved model|other files"):
+            letters(1).save_pretrained(tmp_path / name, overwrite=True)
+    assert listing(tmp_path) == before and (tmp_path / "clone" / ".git").is_dir()
+
+
+# The tokenizer's own files.
+
+RESERVED = [*("README.md", "config.json", "generation_config.json", "lexicon.safetensors", "manifest.json", WEIGHTS),
+            *("novelty.safetensors", "training.json", "learning_curve.png")]  # fmt: skip
+FAULTS: list[tuple[Callable[[Path], object], str]] = [
+    *((lambda folder, name=name: (folder / name).write_text("mine"), name) for name in RESERVED),  # type: ignore[misc]
+    (lambda folder: (folder / "Config.json").write_text("{}"), "Config.json"),
+    (lambda folder: (folder / "sub").mkdir(), "subfolders"),
+    (lambda folder: (folder / "vocabulary.txt").symlink_to(__file__), "links"),
+    (lambda folder: (folder.parent / WEIGHTS).write_text("x"), "outside"),
+    (lambda folder: (folder.parents[1] / WEIGHTS).write_text("x"), "outside"),
+    (lambda folder: (folder / "vocabulary.pkl").write_bytes(b""), "vocabulary.pkl"),
+    (lambda folder: (folder / ".hidden").write_text(""), "'.hidden'"),
+    (failing(KeyError("letters")), "KeyError: 'letters'"),
+]
+
+
+def test_a_tokenizer_that_writes_what_is_not_its_own_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    letters().save_pretrained(tmp_path / "m")
+    before, model = listing(tmp_path), letters(1, Faulty)
+    for write, word in FAULTS:
+        monkeypatch.setattr(Faulty, "write", staticmethod(write))
+        for target, options in ((tmp_path / "m", {"overwrite": True}), (tmp_path / "new", {})):
+            with pytest.raises(BrokenPlugin) as caught:
+                model.save_pretrained(target, **options)
+            assert "The tokenizer 'letters'" in str(caught.value) and word in str(caught.value)
+            assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+        assert listing(tmp_path) == before and [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_tokenizer_that_cannot_be_saved_is_refused_before_a_model_is_trained(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Faulty, "write", staticmethod(FAULTS[0][0]))
+    register_tokenizer("faulty", Faulty)
+    run = TrainingRun("ngram-faulty", TEXTS, steps=3, out=tmp_path / "out")
+    run.read()
+    with pytest.raises(BrokenPlugin, match=r"'faulty' saves README\.md"):
+        run.tokenize()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_files_of_a_tokenizer_stay_as_it_writes_them(tmp_path: Path, monkeypatch: Any) -> None:
+    content = {"merges.txt": b"a b\r\n", "vocabulary.json": b"{}\n"}
+    monkeypatch.setattr(
+        Faulty, "write", staticmethod(lambda folder: [(folder / name).write_bytes(data) for name, data in content.items()])
+    )
+    model = letters(tokenizer=Faulty)
+    check_tokenizer_files(model.tokenizer, "two")
+    model.save_pretrained(tmp_path / "m")
+    assert content.items() <= listing(tmp_path / "m").items()
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["tokenizer"]["files"] == [
+        "letters.txt",
+        "merges.txt",
+        "vocabulary.json",
+    ]
+
+
+# A blend that shares the weights of installed presets.
+
+PARTS = ("gru-char", "ngram-char")
+
+
+@pytest.fixture
+def blend(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a saved blend of two presets whose weights a package provides, in 8 bits and as counted."""
+    site = write_distribution(
+        tmp_path / "site",
+        "fake-weights",
+        {"weights": {f"{name}-mine": f"fakeshared.{name[:3]}" for name in PARTS}},
+        {"fakeshared/__init__": ""},
+    )
+    monkeypatch.syspath_prepend(str(site))
+    for name, options in zip(PARTS, ({"dtype": "int8"}, {}), strict=True):
+        micro(name).save_pretrained(site / "fakeshared" / name[:3], **options)
+    parts = [reviewgen.load(site / "fakeshared" / name[:3]) for name in PARTS]
+    reviewgen.blend(parts, [0.25, 0.75]).save_pretrained(tmp_path / "blend")
+    return tmp_path / "blend"
+
+
+NAMES = tuple(f"{name}-mine" for name in PARTS)
+
+
+def test_a_blend_that_shares_weights_is_the_same_model_and_its_copies_are_whole(blend: Path) -> None:
+    whole = reviewgen.load(blend)
+    expected = texts_of(whole), whole.evaluate(TEXTS).bits_per_character
+    share_weights(blend, NAMES)
+    assert not (blend / WEIGHTS).exists()
+    shared = reviewgen.load(blend)
+    assert (texts_of(shared), shared.evaluate(TEXTS).bits_per_character) == expected and shared.digest is not None
+    shared.save_pretrained(blend.with_name("saved"))
+    shared.save_generation_config(blend.with_name("copied"), top_k=40)
+    for name in ("saved", "copied"):
+        assert "weights" not in json.loads((blend.with_name(name) / "config.json").read_text())
+        assert texts_of(reviewgen.load(blend.with_name(name))) == expected[0] or name == "copied"
+        assert (blend.with_name(name) / WEIGHTS).is_file()
+
+
+def test_weights_that_are_not_those_of_the_parts_are_not_shared(blend: Path) -> None:
+    before = listing(blend)
+    for wrong in (NAMES[::-1], NAMES[:1], (NAMES[0], "lstm-char")):
+        with pytest.raises(BundleError, match=r"installed weights|belongs to none"):
+            share_weights(blend, wrong)
+    record = blend.parent / "site" / "fakeshared" / "gru" / "training.json"
+    for file in (blend / "training.json", record):
+        content = file.read_bytes()
+        file.write_bytes(content + b" ")
+        with pytest.raises(BundleError, match="has changed"):
+            share_weights(blend, NAMES)
+        file.write_bytes(content)
+    assert listing(blend) == before
+
+
+def test_a_blend_whose_shared_weights_are_other_ones_or_missing_is_refused(blend: Path) -> None:
+    share_weights(blend, NAMES)
+    (blend / "manifest.json").unlink()
+    original = (blend / "config.json").read_bytes()
+    for parts in ([], {}, {"gru-char": 5}, "gru-char", {"gru-char": "x"}, {"../../etc": "x"}):
+        edit_json(blend / "config.json", "weights", value=parts)
+        assert refusal(blend) != "it was read", parts
+    (blend / "config.json").write_bytes(original)
+    edit_tensors(blend.parent / "site" / "fakeshared" / "gru", lambda tensors: tensors["output.bias"].mul_(2))
+    assert "'gru-char-mine', which are other ones" in refusal(blend)
+    (blend.parent / "site" / "fakeshared" / "gru" / WEIGHTS).unlink()
+    assert "'gru-char-mine', which are not installed" in refusal(blend)
