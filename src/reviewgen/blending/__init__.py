@@ -9,5 +9,19 @@
     presets    blend-char and blend-word, whose models are trained together
 
 Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data". The models are found by
-entry point; none is imported by name. This file imports nothing, so that generation does not load torch.
+entry point; none is imported by name. Each name is imported on first use, so that generation does not load torch.
 """
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from reviewgen.blending.gate import features_of, fit_gate, gated_weights
+    from reviewgen.blending.weights import fit_weights
+
+__all__ = ["features_of", "fit_gate", "fit_weights", "gated_weights"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"gate": ["features_of", "fit_gate", "gated_weights"], "weights": ["fit_weights"]}
+)

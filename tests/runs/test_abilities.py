@@ -1,0 +1,315 @@
+"""Abilities of a model that is trained by gradient: ids of bos and eos in its config, its own loss, and its parameter groups."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.data import IGNORED
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError
+from reviewgen.registry import unregister_all
+from reviewgen.testing import MODEL_LAWS
+from tests.support.fakes import TEXTS
+
+QUICK = {
+    "batch_size": 4,
+    "bptt": 16,
+    "threads": 1,
+    "precision": "no",
+    "copy_tokens": 0,
+    "evaluation_tokens": 300,
+    "evaluations": 1,
+}
+PLAIN = QUICK | {
+    "evaluations": 1,
+    "clip_norm": 1e9,
+    "weight_decay": 0.1,
+    "batch_size": 3,
+    "bptt": 5,
+    "averaging": 0.0,
+    "optimizer": "adamw",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """The settings of ``Gate``."""
+
+    vocab_size: int
+    bos_id: int
+    eos_id: int = 1
+    hidden_size: int = 4
+
+
+class Gate(nn.Module):
+    """``h <- tanh(W h + embedding)``, where h is zero before a bos; keeps what it was trained on."""
+
+    Config = GateConfig
+
+    def __init__(self, config: GateConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.inner = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.vocab_size)
+        self.seen: list[tuple[Tensor, Tensor]] = []  # ids and targets
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, self.config.hidden_size)
+
+    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        self.ids = ids
+        for column in ids.unbind(1):
+            state = torch.where((column == self.config.bos_id)[:, None], 0.0, state)
+            state = torch.tanh(self.inner(state) + self.embedding(column))
+            outputs.append(state)
+        return self.output(torch.stack(outputs, dim=1)), state
+
+
+class ZLoss(Gate):
+    """With a penalty on the logits: the mean of the squared log-sum-exp over the targets (as in PaLM)."""
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        if self.training:
+            self.seen.append((self.ids, targets))
+        return {"z": logits.logsumexp(-1)[targets != IGNORED].square().mean()}
+
+
+class Smoothed(Gate):
+    """With label smoothing in place of cross entropy."""
+
+    smoothing = 0.1
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        if self.training:
+            self.seen.append((self.ids, targets))
+        return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.smoothing)}
+
+
+class Grouped(Smoothed):
+    """The embedding is frozen, and no bias decays."""
+
+    smoothing = 0.0
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        biases = [self.inner.bias, self.output.bias]
+        return [
+            {"params": [self.embedding.weight], "learning_rate_scale": 0.0},
+            {"params": biases, "weight_decay": 0.0, "learning_rate_scale": 2.0},
+        ]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    for name, kind in {"gate": Gate, "zloss": ZLoss, "smoothed": Smoothed, "grouped": Grouped}.items():
+        reviewgen.register_model(name, kind)
+    yield
+    unregister_all()
+
+
+def started(kind: type, **options: Any) -> TrainingRun:
+    reviewgen.register_model("tested", kind)
+    run = TrainingRun("tested-char", TEXTS, **({"steps": 6, "training": PLAIN} | options))
+    run.read()
+    run.tokenize()
+    return run
+
+
+def twin_of(model: Any) -> Any:
+    """Return another model with the same weights."""
+    twin = type(model)(model.config)
+    twin.load_state_dict(model.state_dict())
+    return twin.train()
+
+
+def test_the_models_of_this_file_keep_the_contract() -> None:
+    for kind, law in itertools.product((ZLoss, Grouped), MODEL_LAWS):
+        law(lambda kind=kind: kind(GateConfig(vocab_size=11, bos_id=0)).eval())
+
+
+def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: Path) -> None:
+    model = reviewgen.train("gate-char", TEXTS, steps=2, training=QUICK, out=tmp_path / "a")
+    config, tokenizer = model.bundle.model.config, model.tokenizer
+    assert (config.bos_id, config.eos_id) == (tokenizer.bos_id, tokenizer.eos_id)
+    further = reviewgen.train(reviewgen.load(tmp_path / "a"), TEXTS, steps=1, training=QUICK)
+    assert further.bundle.model.config == config
+    for name in ("bos_id", "eos_id"):
+        with pytest.raises(ConfigError, match=f"model.{name} is the tokenizer's"):
+            reviewgen.train("gate-char", TEXTS, steps=1, model={name: 3})
+    reviewgen.blend([model, model]).save_pretrained(tmp_path / "b")
+    assert reviewgen.load(tmp_path / "b").bundle.model.config.eos_id == model.tokenizer.eos_id
+    for folder, word in (("a", r"eos_id 5, its tokenizer \d+"), ("b", "eos_ids 5 and"), ("b", "eos_id 5, its tokenizer")):
+        file = tmp_path / folder / "config.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        entries = [content["model"], *content["model"]["config"].get("models", [])]
+        next(entry for entry in entries if entry["config"].get("eos_id", 5) != 5)["config"]["eos_id"] = 5
+        file.write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(BundleError, match=word):
+            reviewgen.load(tmp_path / folder)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(ZLoss, "z"), (Smoothed, "cross_entropy")])
+def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_step(kind: type, name: str) -> None:
+    """Of two batches with different numbers of targets: as torch computes it over all of them."""
+    run = started(kind, training=PLAIN | {"gradient_accumulation_steps": 2})
+    twin = twin_of(run.model)
+    report = next(iter(run))
+    state, logits, targets = twin.initial_state(3), [], []
+    for ids, its_targets in run.model.seen[-2:]:
+        out, state = twin(ids, state.detach())
+        logits.append(out)
+        targets.append(its_targets)
+    every_logit, every_target = torch.cat(logits, dim=1), torch.cat(targets, dim=1)
+    entropy = F.cross_entropy(every_logit.flatten(0, 1), every_target.flatten(), ignore_index=IGNORED)
+    term = twin.losses(every_logit, every_target)[name]
+    (term if name == "cross_entropy" else entropy + term).backward()
+    assert report.nats_per_token == pytest.approx(float(entropy), rel=1e-5)
+    assert {key: float(value) for key, value in report.losses.items()} == {name: pytest.approx(float(term), rel=1e-5)}
+    for mine, theirs in zip(run.model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_own_terms_are_in_the_record_by_name(tmp_path: Path) -> None:
+    reviewgen.train("zloss-char", TEXTS, steps=4, training=QUICK, out=tmp_path / "a")
+    record = json.loads((tmp_path / "a" / "training.json").read_text(encoding="utf-8"))
+    assert len(record["curve"]["loss.z"]) == len(record["curve"]["train_nats_per_token"])
+    assert record["evaluations"][-1]["loss.z"] > 0
+    entropy, term = record["curve"]["train_nats_per_token"][0], record["curve"]["loss.z"][0]
+    assert entropy == pytest.approx(term**0.5, abs=1.5)  # both are about the log of the vocabulary size
+
+
+@pytest.mark.parametrize(
+    ("returned", "word"),
+    [
+        ({}, "at least one term"),
+        (torch.zeros(()), "at least one term"),
+        ({"z": 1.0}, "got a float"),
+        ({"z": torch.zeros(3)}, r"float32 of the shape \(3,\)"),
+        ({"z": torch.tensor(3)}, r"int64 of the shape \(\)"),
+        ({3: torch.zeros(())}, "name must have .* got 3"),
+        ({"a\nb": torch.zeros(())}, "name must have"),
+        ({"cross_entropy": torch.zeros(())}, "no gradient"),
+        ({"odd": torch.tensor(torch.nan)}, "'odd' is nan at step 1"),
+    ],
+)
+def test_wrong_terms_are_refused_by_name(returned: Any, word: str) -> None:
+    class Wrong(Gate):
+        def losses(self, logits: Tensor, targets: Tensor) -> Any:
+            return returned | {"odd": logits.sum() * torch.nan} if "odd" in returned else returned
+
+    run = started(Wrong)
+    with pytest.raises(reviewgen.ReviewgenError, match=word):
+        list(run)
+
+
+def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups() -> None:
+    run = started(Grouped)
+    twin = twin_of(run.model)
+    settings = [([twin.embedding.weight], 0.0, 0.1), ([twin.inner.bias, twin.output.bias], 2.0, 0.0)]
+    settings.append(([twin.inner.weight, twin.output.weight], 1.0, 0.1))
+    adamw = torch.optim.AdamW([{"params": each, "weight_decay": decay} for each, _, decay in settings], betas=(0.9, 0.99))
+    state = twin.initial_state(3)
+    for report in itertools.islice(run, 4):
+        ids, targets = run.model.seen[-1]
+        logits, state = twin(ids, state.detach())
+        adamw.zero_grad()
+        F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED).backward()
+        for group, (_, scale, _) in zip(adamw.param_groups, settings, strict=True):
+            group["lr"] = report.learning_rate * scale
+        adamw.step()
+        for mine, theirs in zip(run.model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_matrices_of_a_group_follow_the_default_rule_and_may_be_moved(is_moved: bool) -> None:
+    """The first step of AdamW changes each number by the learning rate; that of Muon has singular values of one size."""
+
+    class Moved(Gate):
+        def parameter_groups(self) -> Any:
+            output = {"params": [self.output.weight], "optimizer": "muon"} if is_moved else {"params": [self.output.weight]}
+            return [{"params": [self.inner.weight, self.inner.bias], "weight_decay": 0.0}, output]
+
+    run = started(Moved, training=PLAIN | {"optimizer": "muon", "weight_decay": 0.0})
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    report = next(iter(run))
+    changes = {name: tensor - before[name] for name, tensor in run.model.state_dict().items()}
+    for name, is_muon in {"inner.weight": True, "output.weight": is_moved, "inner.bias": False, "output.bias": False}.items():
+        sizes = changes[name].abs()
+        assert (sizes.max() / sizes.mean() < 1.2 and sizes.mean() < 1.2 * report.learning_rate) == (not is_muon), name
+        if is_muon and name == "inner.weight":
+            values = torch.linalg.svdvals(changes[name])
+            assert values.max() < 2.5 * values.min()
+
+
+def test_a_run_with_groups_resumes_exactly(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"training": PLAIN | {"checkpoint_seconds": 1e-9}}
+    whole = started(Grouped, **options)
+    losses = [report.nats_per_token for report in whole]
+    first = started(Grouped, out=tmp_path / "m", **options)
+    assert len(list(itertools.islice(first, 4))) == 4
+    del first
+    resumed = started(Grouped, out=tmp_path / "m", resume=True, **options)
+    rest = [report.nats_per_token for report in resumed]
+    assert 2 <= len(rest) <= 5 and rest == losses[-len(rest) :]
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("groups", "word"),
+    [
+        (lambda m: [{"params": [m.inner.bias]}, {"params": [m.inner.bias]}], "group 1 has inner.bias, .* already"),
+        (lambda m: [{"params": [m.inner.bias, m.inner.bias]}], "group 0 has inner.bias, .* already"),
+        (lambda m: [{"params": [m.inner.bias], "lr": 1}], "'lr'"),
+        (lambda m: [{"params": [torch.zeros(2)]}], "not a parameter"),
+        (lambda m: [{"params": [m.inner.bias], "optimizer": "sgd"}], "'sgd'"),
+        (lambda m: [{"params": [m.inner.bias], "optimizer": "muon"}], "for matrices"),
+        (lambda m: [{"params": [m.inner.bias], "weight_decay": -1}], "weight_decay=-1"),
+        (lambda m: [{"params": [m.inner.bias], "learning_rate_scale": "2"}], "learning_rate_scale='2'"),
+    ],
+)
+def test_wrong_groups_are_refused(groups: Any, word: str) -> None:
+    class Wrong(Gate):
+        def parameter_groups(self) -> Any:
+            return groups(self)
+
+    with pytest.raises(BrokenPlugin, match=word):
+        list(started(Wrong))
+
+
+def test_the_laws_find_planted_faults() -> None:
+    def fault(method: str, body: Any) -> type:
+        return type("Faulty", (Gate,), {method: body, "calls": 0})
+
+    def changing(self: Any, logits: Tensor, targets: Tensor) -> Any:
+        self.calls += 1
+        return {f"z{self.calls}": logits.mean()}
+
+    def shuffled(self: Any) -> Any:
+        self.calls += 1
+        return [{"params": [self.inner.bias if self.calls % 2 else self.output.bias]}]
+
+    faults = [
+        ("losses", lambda self, logits, targets: {"z": logits.square().sum()}, "changes if each row is there twice"),
+        ("losses", lambda self, logits, targets: {"z": logits.detach().mean()}, "require no gradient"),
+        ("losses", lambda self, logits, targets: {"z": logits.mean() / (targets >= 0).all()}, "is -?inf"),
+        ("losses", changing, "after"),
+        ("parameter_groups", lambda self: [{"params": [self.inner.bias]}] * 2, "already"),
+        ("parameter_groups", shuffled, "same groups"),
+    ]
+    laws = {law.__name__: law for law in MODEL_LAWS}
+    for law, body, word in faults:
+        kind = fault(law, body)
+        with pytest.raises(AssertionError, match=word):
+            laws[law](lambda kind=kind: kind(GateConfig(vocab_size=11, bos_id=0)).eval())

@@ -1,0 +1,215 @@
+"""``reviewgen.blend`` and ``reviewgen blend``: from trained models to one that is used like any other."""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import reviewgen
+from reviewgen import ReviewModel
+from reviewgen.errors import ConfigError, DataError, NotADistribution, OutputExists
+from reviewgen.registry import register_tokenizer, unregister_all
+from tests.support.fakes import NGRAM, TEXTS, LetterTokenizer, TableModel, review_model, run_command, table
+from tests.support.launches import made_once
+
+DRAW = random.Random(7)
+NAMES = ["".join(map(DRAW.choice, ("bdfgkl", "aeiou", "mnprst", "aeiou", "vzrnl"))) for _ in range(150)]
+ENDS = {"A+": "I would see it again with pleasure", "D-": "nobody should ever have to see this"}
+
+
+def reviews(number: int, seed: int) -> list[str]:
+    """Return texts of names, which an n-gram knows best, and of endings that follow from the first letter, which it forgets."""
+    draw = random.Random(seed)
+    texts = []
+    for _ in range(number):
+        mark, (one, two, three) = draw.choice(["A+", "D-"]), draw.choices(NAMES, k=3)
+        texts.append(f"{mark} the film of {one} and {two} with the actor {three} in it is a film, {ENDS[mark]}.")
+    return texts
+
+
+CORPUS, HELD_OUT, OTHERS = reviews(400, 0), reviews(60, 1), reviews(60, 2)
+
+
+def train_ngram(texts: Any = CORPUS, validation: Any = None, **model: Any) -> ReviewModel:
+    training = {"novelty": "none", "copy_tokens": 0}
+    return reviewgen.train("ngram-char", texts, validation=validation, model={"order": 3} | model, training=training)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two trained models, ``ngram`` and ``gru``."""
+
+    def train(folder: Path) -> None:
+        training = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 2, "copy_tokens": 0, "threads": 1}
+        model = {"hidden_size": 64, "embedding_size": 16, "ngrams": 1}  # else it would know the names as well as the n-gram
+        reviewgen.train("ngram-char", CORPUS, model={"order": 5}, out=folder / "ngram")
+        reviewgen.train("gru-char", CORPUS, steps=125, model=model, training=training, out=folder / "gru")
+        (folder / "held-out.txt").write_text("\n".join(HELD_OUT), encoding="utf-8")
+
+    return made_once(tmp_path_factory, "to-blend", train)
+
+
+@pytest.fixture(scope="module")
+def parts(folders: Path) -> list[ReviewModel]:
+    return [reviewgen.load(folders / name) for name in ("ngram", "gru")]
+
+
+@pytest.fixture(scope="module")
+def both(parts: list[ReviewModel]) -> ReviewModel:
+    return reviewgen.blend(parts, data=HELD_OUT)
+
+
+def test_a_blend_is_better_than_its_parts_on_other_texts(parts: list[ReviewModel], both: ReviewModel) -> None:
+    bits = [model.evaluate(OTHERS).bits_per_character for model in (*parts, both)]
+    assert bits[2] < min(bits[:2]) - 0.01, bits
+
+
+def test_the_fit_of_the_weights_is_recorded(parts: list[ReviewModel], both: ReviewModel) -> None:
+    fit, weights, recorded = both.training["weights"], both.model.config.weights, both.training["parts"]
+    assert sum(weights) == pytest.approx(1) and min(weights) > 0.01
+    assert [part["weight"] for part in recorded] == list(weights)
+    assert [part["preset"] for part in recorded] == ["ngram-char", "gru-char"]
+    assert [part["config"] for part in recorded] == [model.training["config"] for model in parts]
+    bits = fit["bits_per_character"]
+    assert bits["parts"] == pytest.approx([model.evaluate(HELD_OUT).bits_per_character for model in parts], abs=1e-5)
+    for name, blend in (
+        ("equal_weights", reviewgen.blend(parts)),
+        ("fixed_weights", reviewgen.blend(parts, list(weights))),
+        ("fitted_weights", both),
+    ):
+        assert bits[name] == pytest.approx(blend.evaluate(HELD_OUT).bits_per_character, abs=1e-5), name
+    assert bits["fitted_weights"] <= bits["fixed_weights"] <= min(*bits["parts"], bits["equal_weights"])
+    assert len(both.model.config.gate["coefficients"]) == 2
+    assert (fit["method"], fit["source"], fit["split"]) == ("gate", "list", "all")
+    assert fit["characters"] == sum(map(len, HELD_OUT)) and fit["tokens"] == fit["characters"] + len(HELD_OUT)
+    assert f"gru-char: weight {weights[1]:.4f}, {bits['parts'][1]:.4f} bits per character" in both.bundle.card
+    json.dumps(both.training, allow_nan=False)
+
+
+def test_it_is_saved_loaded_and_generates(both: ReviewModel, tmp_path: Path) -> None:
+    both.save_pretrained(tmp_path / "both")
+    again = reviewgen.load(tmp_path / "both")
+    ids = torch.randint(both.tokenizer.vocab_size, (2, 12))
+    with torch.no_grad():
+        expected, _ = both.model(ids, both.model.initial_state(2))
+        logits, _ = again.model(ids, again.model.initial_state(2))
+    assert torch.equal(logits, expected)
+    assert again.score("A+ the film of") == both.score("A+ the film of")
+    assert again.evaluate(OTHERS) == both.evaluate(OTHERS) and again.training == both.training
+    assert again.novelty(CORPUS[0]).longest_tokens == both.novelty(CORPUS[0]).longest_tokens > 20
+    texts = both.generate("A+ the ", num_return_sequences=3, seed=1)
+    assert all(text.startswith("A+ the ") and len(text) > 20 for text in texts)
+    assert texts == again.generate("A+ the ", num_return_sequences=3, seed=1)
+
+
+def test_sources_weights_and_blends_are_blended(parts: list[ReviewModel], folders: Path, tmp_path: Path) -> None:
+    blend = reviewgen.blend([folders / "ngram", parts[1]], [1, 3])
+    assert blend.model.config.weights == (0.25, 0.75) and blend.training["weights"] == {"method": "given"}
+    outer = reviewgen.blend((blend, parts[0]))
+    outer.save_pretrained(tmp_path / "outer")
+    again = reviewgen.load(tmp_path / "outer")
+    assert again.score("A+ the film") == outer.score("A+ the film")
+    assert again.training["parts"][0]["parts"][1]["weight"] == 0.75
+    assert reviewgen.blend(parts, [1e308, 1e308]).model.config.weights == (0.5, 0.5)
+
+
+def test_a_saved_blend_of_other_tensors_or_a_missing_plugin_is_refused(both: ReviewModel, tmp_path: Path) -> None:
+    both.save_pretrained(tmp_path / "both")
+    file = tmp_path / "both" / "config.json"
+    config = json.loads(file.read_text())
+    config["model"]["config"]["models"][1]["config"]["hidden_size"] = 1 << 20
+    file.write_text(json.dumps(config))
+    with pytest.raises(reviewgen.ReviewgenError, match=r"1\.output\.weight .*1048576"):
+        reviewgen.load(tmp_path / "both")
+    config["model"]["config"]["models"][1] |= {"name": "gone", "distribution": "reviewgen-gone"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(reviewgen.ReviewgenError, match="pip install reviewgen-gone"):
+        reviewgen.load(tmp_path / "both")
+
+
+def test_index_and_splits_are_kept_where_all_parts_have_the_same(parts: list[ReviewModel], both: ReviewModel) -> None:
+    ngram = parts[0]
+    assert both.bundle.index is not None and "membership tests" in both.bundle.card
+    blend = reviewgen.blend([ngram, train_ngram(CORPUS[:-1])])
+    assert blend.bundle.index is None and "fingerprint" not in blend.training["data"]
+    with pytest.raises(DataError, match="different corpora"):
+        blend.novelty("A+ the film")
+    assert reviewgen.blend([ngram, ngram]).evaluate(CORPUS, split="test").reviews == ngram.training["data"]["reviews"]["test"]
+    with pytest.raises(ConfigError, match="separate validation source"):
+        reviewgen.blend([ngram, train_ngram(validation=HELD_OUT)]).evaluate(CORPUS, split="test")
+
+
+def test_infinite_bits_are_reported() -> None:
+    blend = reviewgen.blend([train_ngram(order=order, smoothing="none") for order in (11, 12)], data=OTHERS)
+    fit = blend.training["weights"]
+    assert fit["zero_probability_tokens"] == blend.evaluate(OTHERS).zero_probability_tokens > 0
+    assert fit["bits_per_character"]["fitted_weights"] is None
+    assert "infinite (some tokens have probability zero)" in blend.bundle.card
+
+
+def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
+    letters = [review_model(TableModel(table(6)), LetterTokenizer(each)) for each in ("abcd", "abce")]
+    refused: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+        ((parts[:1],), {}, ConfigError, "at least two models; got 1"),
+        ((parts[0], parts[1]), {}, ConfigError, "list of models"),
+        (([parts[0], 3],), {}, ConfigError, "got 3"),
+        ((parts, [1, 1]), {"data": HELD_OUT}, ConfigError, "not both"),
+        ((parts, [1e308, 5e-324]), {}, ConfigError, "leave that model out"),
+        ((parts,), {"data": []}, DataError, "holds no texts"),
+        ((parts,), {"data": HELD_OUT, "split": "half"}, ConfigError, "split"),
+        (([parts[0], letters[0]],), {}, ConfigError, "model 2 .* a 'fake' tokenizer of 6 tokens"),
+        ((letters,), {}, ConfigError, "tokenizer of 6 tokens of other contents"),
+        (([parts[0], reviewgen.train("ngram-char", TEXTS, **NGRAM)],), {}, ConfigError, "model 2 .* a 'char' tokenizer of"),
+        (([parts[0], train_ngram(smoothing="stupid-backoff")],), {}, NotADistribution, "Model 2 .* sum to one"),
+    ]
+    wrong = ([1], [1, 0], [1, -1], [1, "a"], [1, True], [1, math.nan], [1, math.inf], "0.3,0.7", 1, [])
+    refused += [((parts, weights), {}, ConfigError, "2 numbers above 0") for weights in wrong]
+    for arguments, options, kind, word in refused:
+        with pytest.raises(kind, match=word) as caught:
+            reviewgen.blend(*arguments, **options)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def letters_registered() -> Iterator[None]:
+    register_tokenizer("letters", LetterTokenizer)
+    yield
+    unregister_all()
+
+
+def test_a_blend_without_a_preset_cannot_be_trained(
+    letters_registered: None, monkeypatch: Any, capsys: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS), encoding="utf-8")
+    status, out, err = run_command(monkeypatch, capsys, "train", "blend-letters", "--data", file, "--out", tmp_path / "x")
+    assert (status, out) == (2, "") and "made of at least two trained models" in err
+
+
+def test_the_command_fits_or_takes_weights(folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    models = ["blend", folders / "ngram", folders / "gru"]
+    fitted = [*models, "--data", folders / "held-out.txt", "--out"]
+    status, out, err = run_command(monkeypatch, capsys, *fitted, tmp_path / "b")
+    assert status == 0, err
+    assert out.count("bits per character") == 4 and "the blend" in out and f"Saved in {tmp_path / 'b'}" in out
+    status, out, err = run_command(monkeypatch, capsys, *fitted, tmp_path / "c", "--json")
+    facts = json.loads(out)
+    assert [row["preset"] for row in facts["models"]] == ["ngram-char", "gru-char"]
+    assert facts["bits_per_character"] < min(row["bits_per_character"] for row in facts["models"])
+    assert reviewgen.load(tmp_path / "c").model.config.weights == tuple(row["weight"] for row in facts["models"])
+    status, out, err = run_command(monkeypatch, capsys, *fitted, tmp_path / "c")
+    assert status == 1 and "already exists" in err
+    status, out, err = run_command(monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "a,b")
+    assert status == 2 and "as in 0.3,0.7" in err
+    status, out, err = run_command(monkeypatch, capsys, *models[:2], "--out", tmp_path / "d")
+    assert status == 2 and "at least two models; got 1" in err
+    status, out, err = run_command(monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "0.3,0.7")
+    assert status == 0 and "weight 0.3000" in out and "bits" not in out
+    assert reviewgen.load(tmp_path / "d").model.config.weights == pytest.approx((0.3, 0.7))
+    with pytest.raises(OutputExists):
+        reviewgen.load(tmp_path / "d").save_pretrained(folders / "gru")

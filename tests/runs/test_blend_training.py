@@ -1,0 +1,203 @@
+"""Presets of several models: one training makes an LSTM and an n-gram on the same tokens and fits the weights of their blend."""
+
+import gc
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen import ReviewModel, TrainingRun
+from reviewgen.errors import ConfigError, NotADistribution, TrainingError
+from reviewgen.registry import find_preset
+from tests.runs.test_blend import CORPUS, ENDS, OTHERS
+from tests.support.distributions import install as install
+from tests.support.fakes import run_command
+
+TRAINING = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 3, "copy_tokens": 0, "threads": 1, "precision": "no"}
+LSTM = {"hidden_size": 64, "embedding_size": 16, "ngrams": 2, "layer": "fused"}  # else it would know the names as well
+NGRAM = {"order": 5}
+STEPS = 100
+SHORT: dict[str, Any] = {"model": LSTM | NGRAM, "training": TRAINING, "steps": STEPS}
+
+
+def started(**options: Any) -> TrainingRun:
+    run = TrainingRun("blend-char", CORPUS, **(SHORT | options))
+    run.read()
+    run.tokenize()
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReviewModel, list[Any], Path]:
+    """A trained blend, its reports and its saved folder."""
+    folder = tmp_path_factory.mktemp("models") / "blend"
+    run = started(out=folder)
+    reports = list(run)
+    return run.finish(), reports, folder
+
+
+def test_it_is_the_blend_of_its_models_trained_one_by_one(trained: Any) -> None:
+    blend = trained[0]
+    ngram = reviewgen.train("ngram-char", CORPUS, model=NGRAM, training=TRAINING)
+    lstm = reviewgen.train("lstm-char", CORPUS, model=LSTM, training=TRAINING, steps=STEPS)
+    by_hand = reviewgen.blend([ngram, lstm], data=CORPUS, split="validation")
+    assert blend.model.config.weights == pytest.approx(by_hand.model.config.weights, abs=1e-4)
+    bits = [model.evaluate(OTHERS).bits_per_character for model in (blend, by_hand, ngram, lstm)]
+    assert bits[0] == pytest.approx(bits[1], abs=1e-5) and bits[0] < min(bits[2:]) - 0.01, bits
+    alone = [part["held_out"]["bits_per_character"] for part in blend.training["parts"]]
+    assert alone == pytest.approx([model.training["held_out"]["bits_per_character"] for model in (ngram, lstm)], abs=1e-5)
+    assert blend.training["held_out"]["split"] == "test" and blend.training["held_out"]["bits_per_character"] < min(alone)
+
+
+def test_the_reports_name_the_model_in_training_and_end_with_the_blend(trained: Any) -> None:
+    reports = trained[1]
+    names = [name for name, _ in itertools.groupby(report.part for report in reports)]
+    assert names == ["ngram-char", "lstm-char", "blend-char"]
+    assert [report.stopped for report in reports if report.stopped] == ["all steps taken"] and reports[-1].stopped
+    of_lstm = [report for report in reports if report.part == "lstm-char"]
+    assert [report.step for report in of_lstm] == list(range(1, STEPS + 1)) and of_lstm[-1].progress == 1
+    assert sum(report.evaluation is not None for report in of_lstm) == 3
+    assert reports[-1].evaluation.bits_per_character < of_lstm[-1].evaluation.bits_per_character and reports[-1].sample
+    notes = [note for report in reports for note in report.notes]
+    assert len(notes) == len(set(notes)) and "ngram-char 0." in notes[-1] and "lstm-char 0." in notes[-1]
+
+
+def test_the_folder_records_both_models_and_is_a_blend_like_any_other(trained: Any, tmp_path: Path) -> None:
+    blend, _, folder = trained
+    training = json.loads((folder / "training.json").read_text())
+    assert training == json.loads(json.dumps(blend.training))
+    assert (training["preset"], training["steps"], training["seed"]) == ("blend-char", STEPS, 0)
+    assert [part["preset"] for part in training["parts"]] == ["ngram-char", "lstm-char"]
+    assert [len(part["evaluations"]) for part in training["parts"]] == [1, 3]
+    assert training["parts"][1]["curve"]["step"][-1] == STEPS and training["verdict"]["words"]
+    assert training["weights"]["split"] == "validation" and len(training["evaluations"]) == 1
+    fitted = training["weights"]["bits_per_character"]["fitted_weights"]
+    assert training["evaluations"][0]["bits_per_character"] == pytest.approx(fitted, abs=1e-4)
+    assert not (folder.parent / "blend.run").exists() and "- lstm-char: weight 0." in (folder / "README.md").read_text()
+    assert blend.generation_config.max_new_tokens == find_preset("lstm-char").generation_settings["max_new_tokens"]
+    loaded = reviewgen.load(folder)
+    assert loaded.evaluate(OTHERS) == blend.evaluate(OTHERS)
+    assert loaded.generate_one("A+ the ", seed=1) == blend.generate_one("A+ the ", seed=1)
+    (curves,) = reviewgen.plot_training([folder], tmp_path / "curves.png")
+    assert [part.name for part in curves.parts] == ["ngram-char", "lstm-char"]
+    assert curves.parts[1].curve["step"][-1] == STEPS and (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_a_resumed_run_gives_the_same_model(trained: Any, tmp_path: Path) -> None:
+    frequent = {"out": tmp_path / "m", "training": TRAINING | {"checkpoint_seconds": 1e-9}}
+    run = started(**frequent)
+    for report in run:
+        if (report.part, report.step) == ("lstm-char", 40):
+            break
+    del run, report
+    gc.collect()  # as if the process had ended
+    run = started(resume=True, **frequent)
+    reports = list(run)
+    steps = [report.step for report in reports if report.part == "lstm-char"]
+    assert 1 <= steps[0] <= 41 and steps == list(range(steps[0], STEPS + 1))
+    assert any("resumes from step" in note for report in reports for note in report.notes)
+    again, blend = run.finish(), trained[0]
+    assert again.model.config == blend.model.config and again.evaluate(OTHERS) == blend.evaluate(OTHERS)
+    bits = [[each["bits_per_character"] for each in model.training["parts"][1]["evaluations"]] for model in (again, blend)]
+    assert bits[0] == bits[1]
+
+
+def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path: Path) -> None:
+    run = started(out=tmp_path / "m")
+    reports = iter(run)
+    assert next(reports).part == "ngram-char"
+    for report in reports:
+        if report.part == "lstm-char" and report.step == 20:
+            break
+    run.interrupt()
+    model = run.finish()
+    assert model.training["stopped"] == "interrupted" and model.training["held_out"] is None
+    assert all(0 < weight < 1 for weight in model.model.config.weights)
+    assert reviewgen.load(tmp_path / "m").evaluate(OTHERS) == model.evaluate(OTHERS)
+    run = started(out=tmp_path / "early")
+    next(iter(run))
+    run.interrupt()
+    for use in (run.finish, run.facts, lambda: run.model):
+        with pytest.raises(TrainingError, match=r"before the first step of lstm-char|no (record of )?blend-char yet"):
+            use()
+    assert not (tmp_path / "early").exists()
+
+
+@pytest.mark.slow
+def test_a_time_budget_covers_both_models_and_the_weights() -> None:
+    blend = reviewgen.train("blend-char", CORPUS, training=TRAINING, model=NGRAM, budget="15s")
+    assert blend.training["budget_seconds"] == 15 and blend.training["stopped"]
+    assert any("Chosen for the" in note for note in blend.training["notes"])  # the size of the LSTM
+    assert blend.training["seconds"] < 1.2 * 15 and 0 < blend.training["evaluation_seconds"] < 0.5 * 15
+
+
+def test_conditions_reach_both_models() -> None:
+    rows = [{"text": f"{ENDS[text[:2]]}, said {text[15:28]}", "mark": text[:2]} for text in CORPUS]
+    blend = reviewgen.train("blend-char", rows, conditions=["mark"], **(SHORT | {"steps": 60}))
+    assert blend.conditions.names == ("mark",)
+    right, wrong = (blend.score(rows[0]["text"], conditions={"mark": mark}).bits for mark in (rows[0]["mark"], "A+"))
+    assert rows[0]["mark"] == "D-" and right < wrong - 5
+
+
+def test_settings_are_those_of_the_models_that_have_them() -> None:
+    settings = {"order": "3", "hidden_size": "20", "embedding_size": "10"}
+    training = {"batch_size": "8", "evaluations": "1"}
+    blend = reviewgen.train("blend-word", CORPUS, steps=2, model=settings, tokenizer={"vocab_size": "300"}, training=training)
+    ngram, lstm = (part["config"] for part in blend.model.config.models)
+    assert (ngram["order"], lstm["hidden_size"], lstm["embedding_size"]) == (3, 20, 10)
+    assert ngram["vocab_size"] == lstm["vocab_size"] == blend.tokenizer.vocab_size <= 300
+    assert blend.training["config"]["batch_size"] == 8
+    assert blend.training["config"]["learning_rate"] == find_preset("lstm-word").training_settings["learning_rate"]
+    for wrong, word in (({"hiden_size": 3}, "'hidden_size'"), ({"vocab_size": 3}, "the tokenizer's"), ({"order": 0}, "order")):
+        with pytest.raises(ConfigError, match=word):
+            TrainingRun("blend-char", CORPUS, model=wrong)
+
+
+PRESETS = """
+from reviewgen.config import Preset
+def blend(*parts):
+    return Preset(model="blend", tokenizer="char", parts=parts)
+ONE, TWICE, MIXED = blend("lstm-char"), blend("lstm-char", "blend-char"), blend("lstm-char", "ngram-word")
+GRADIENTS, COUNTS = blend("lstm-char", "gru-char"), blend("ngram-char", "lstm-char")
+"""
+
+
+def test_what_cannot_be_blended_is_refused(install: Any, trained: Any) -> None:
+    wrong = {"one": "fewer than two", "twice": "a blend itself", "mixed": "another tokenizer"}
+    wrong |= {"gradients": "by gradient, the others by counting", "counts": "by gradient, the others by counting"}
+    install(
+        "blends", {"presets": {f"blend-char-{name}": f"fakeblends:{name.upper()}" for name in wrong}}, {"fakeblends": PRESETS}
+    )
+    for name, word in wrong.items():
+        with pytest.raises(ConfigError, match=f"cannot be trained: .*{word}"):
+            TrainingRun(f"blend-char-{name}", CORPUS)
+    with pytest.raises(NotADistribution, match="cannot be part of a blend"):
+        for report in started(model=LSTM | NGRAM | {"smoothing": "stupid-backoff"}):
+            assert report.part == "ngram-char", "before the LSTM is trained"
+    for call in (
+        lambda: reviewgen.sweep("blend-char", CORPUS, "model.order", [2, 3]),
+        lambda: reviewgen.tune("blend-char", CORPUS),
+        lambda: reviewgen.train(trained[0], CORPUS),
+    ):
+        with pytest.raises(ConfigError, match="is a blend"):
+            call()
+
+
+def test_the_commands_train_a_blend_and_list_its_settings(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(CORPUS))
+    settings = [f"--set=model.{name}={value}" for name, value in (LSTM | NGRAM).items()]
+    settings += [f"--set=training.{name}={value}" for name, value in TRAINING.items()]
+    command = ["train", "blend-char", "--data", str(file), "--steps", "10", *settings, "--out", str(tmp_path / "m")]
+    status, out, err = run_command(monkeypatch, capsys, *command)
+    assert status == 0, err
+    assert "ngram-char, step 361: " in err and "lstm-char, step 10: " in err and "blend-char, step 10: " in err
+    assert "Its models alone: ngram-char 0." in out and "Held out (test split" in out
+    facts = json.loads(run_command(monkeypatch, capsys, "settings", "blend-char", "--json")[1])
+    assert {"order", "hidden_size"} <= {row["name"] for row in facts["model"]}
+    assert {row["model"] for row in facts["model"]} == {"lstm", "ngram"}
+    out = run_command(monkeypatch, capsys, "settings", "blend-char")[1]
+    assert "model (lstm)" in out and "model (ngram)" in out and "tokenizer (char)" in out

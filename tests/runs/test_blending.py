@@ -1,0 +1,371 @@
+"""The blend as a model, its weights and its stepper, against mixtures computed in plain numpy and optimisers of scipy."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+
+import reviewgen
+from reviewgen import ReviewModel
+from reviewgen.blending import features_of, fit_gate, fit_weights, gated_weights
+from reviewgen.config import from_dict, to_dict
+from reviewgen.errors import BundleError, ConfigError, DataError, UnknownPlugin
+from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
+from reviewgen.registry import find_model, find_stepper, unregister_all
+from reviewgen.testing import MODEL_LAWS, make_model
+from tests.support.fakes import review_model
+
+Blend, SavedBlend = find_model("blend")[0], find_stepper("blend")
+SMALL = {"hidden_size": 6, "embedding_size": 4}
+VOCABULARY = 11
+GATE = {"coefficients": [[0.3, -0.4, 0.2, 0.1, -0.1, 0.05], [-0.3, 0.4, -0.2, -0.1, 0.1, -0.05]]}
+PRIOR_TOKENS = 30  # what the prior of the gate counts as
+
+
+def make_blend(*names: str, weights: Any = (0.5, 0.5), gate: Any = None, **settings: Any) -> Any:
+    models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
+    return Blend.from_models(models, [find_model(name)[1] for name in names], weights, gate)
+
+
+def two() -> Any:
+    """Return a blend of a count model and a network."""
+    return make_blend("ngram", "gru", weights=[0.3, 0.7], gru=SMALL)
+
+
+def gated() -> Any:
+    """Return a blend of a count model and a network whose weights depend on the context."""
+    return make_blend("ngram", "lstm", weights=[0.3, 0.7], gate=GATE, lstm=SMALL)
+
+
+def nested() -> Any:
+    """Return a blend of a blend and a network."""
+    parts = [two(), make_model("nnlm", VOCABULARY)]
+    return Blend.from_models(parts, [find_model("blend")[1], find_model("nnlm")[1]], (0.6, 0.4))
+
+
+def unsmoothed() -> Any:
+    """Return a blend of two count models that give most tokens probability zero."""
+    return make_blend("ngram", "ngram", ngram={"smoothing": "none", "order": 3})
+
+
+def some_ids(batch: int = 3, time: int = 9, seed: int = 0) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+def softmax(logits: Any) -> Any:
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def mixture(blend: Any, ids: torch.Tensor) -> Any:
+    """Return the blend's probabilities (B, T, V), in plain float64."""
+    logits = [part(ids, part.initial_state(len(ids)))[0].detach().numpy().astype(np.float64) for part in blend.parts]
+    probs = np.stack([softmax(part) for part in logits])  # (M, B, T, V)
+    weights = np.array(blend.config.weights)[:, None, None]
+    if blend.config.gate:
+        one, other = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)  # (B, T)
+        features = np.stack([np.ones_like(one), one, other, one * one, one * other, other * other])
+        weights = weights * np.exp(np.tensordot(np.array(blend.config.gate["coefficients"]), features, axes=1))
+    return ((weights / weights.sum(0))[..., None] * probs).sum(0)
+
+
+@pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
+def test_a_gated_blend_keeps_every_law(law: Any) -> None:
+    law(gated)
+
+
+@pytest.mark.parametrize("make", [two, gated, nested, unsmoothed])
+def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> None:
+    blend, ids, targets = make(), some_ids(), some_ids(seed=1)
+    assert isinstance(blend, LanguageModel) and isinstance(blend, SupportsScore) and isinstance(blend, SupportsStep)
+    expected = mixture(blend, ids)
+    with torch.no_grad():
+        logits, state = blend(ids, blend.initial_state(3))
+        scores, _ = blend.score(ids, targets, blend.initial_state(3))
+    assert isinstance(state, tuple) and len(state) == len(blend.parts) and not logits.isnan().any()
+    np.testing.assert_allclose(logits.double().exp(), expected, atol=1e-6)
+    np.testing.assert_array_equal(logits.isneginf(), expected == 0)
+    np.testing.assert_allclose(scores, logits.gather(-1, targets[..., None])[..., 0], atol=1e-4)
+
+    stepper = blend.stepper()
+    assert isinstance(stepper, Stepper) and isinstance(stepper, SupportsSample)
+    step, step_state = stepper.forward(ids[:, :4].numpy(), stepper.initial_state(3))
+    kept = json.dumps(step_state, default=lambda array: array.tolist())
+    for t in range(4, 10):
+        np.testing.assert_allclose(step, logits[:, t - 1], atol=1e-4)
+        assert step.dtype == np.float32
+        if t < 9:
+            step, step_state = stepper.forward(ids[:, t : t + 1].numpy(), step_state)
+    again = stepper.forward(ids[:, :4].numpy(), stepper.initial_state(3))[1]
+    assert json.dumps(again, default=lambda array: array.tolist()) == kept, "a step changes no earlier state"
+
+
+def test_parts_of_zero_probability_or_weight() -> None:
+    blend, ids = unsmoothed(), some_ids()
+    zeros = [part(ids, part.initial_state(3))[0].isneginf() for part in blend.parts]
+    logits, _ = blend(ids, blend.initial_state(3))
+    assert (zeros[0] & zeros[1]).any() and (zeros[0] ^ zeros[1]).any()
+    assert torch.equal(logits.isneginf(), zeros[0] & zeros[1])
+    alone = make_blend("ngram", "gru", weights=(1.0, 0.0), gru=SMALL)
+    expected, _ = alone.parts[0](ids, alone.parts[0].initial_state(3))
+    stepper = alone.stepper()
+    with torch.no_grad():
+        np.testing.assert_allclose(alone(ids, alone.initial_state(3))[0], expected, atol=1e-5)
+    np.testing.assert_allclose(stepper.forward(ids.numpy(), stepper.initial_state(3))[0], expected[:, -1], atol=1e-5)
+
+
+def test_making_a_blend_uses_no_random_numbers_and_shares_the_models() -> None:
+    parts = [make_model("ngram", VOCABULARY), make_model("gru", VOCABULARY, **SMALL).train()]
+    before = torch.get_rng_state()
+    blend = Blend.from_models(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert blend.parts == tuple(parts) and not parts[1].training
+    assert all(tensor.is_meta for name, tensor in Blend(blend.config).state_dict().items() if name.startswith("1."))
+
+
+def test_tensors_that_do_not_fit_are_refused_and_change_nothing() -> None:
+    blend, ids = two(), some_ids()
+    tensors = dict(blend.state_dict())
+    expected, _ = blend(ids, blend.initial_state(3))
+    for wrong, word in (
+        ({**tensors, "1.embedding.weight": torch.zeros(VOCABULARY, 5)}, "embedding.weight"),
+        ({name: tensor for name, tensor in tensors.items() if name != "1.output.bias"}, "output.bias"),
+        ({**tensors, "2.weight": torch.zeros(1)}, "'2.weight'"),
+        ({**tensors, "weight": torch.zeros(1)}, "'weight'"),
+    ):
+        with pytest.raises(BundleError, match=word):
+            blend.load_state_dict(wrong)
+    assert torch.equal(blend(ids, blend.initial_state(3))[0], expected)
+
+
+PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": {"vocab_size": 5}}
+PAIR: dict[str, Any] = {"models": [PART, PART], "weights": [0.5, 0.5]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({}, "A blend is not trained"),
+        ({"models": [PART], "weights": [1.0]}, "at least two"),
+        ({"models": [PART, PART]}, "needs 2 weights; got 0"),
+        (PAIR | {"weights": [0.5, 0.6]}, "sum to one"),
+        (PAIR | {"weights": [1.5, -0.5]}, "at least 0"),
+        (PAIR | {"weights": [0.5, float("nan")]}, "finite"),
+        (PAIR | {"gate": {"x": 1}}, "2 lists of 6 finite"),
+        (PAIR | {"gate": {"coefficients": [[0.0] * 6, [0.0] * 5]}}, "2 lists of 6"),
+        (PAIR | {"gate": {"coefficients": [["a"] * 6] * 2}}, "finite"),
+        (PAIR | {"gate": {"coefficients": [[float("nan")] * 6] * 2}}, "finite"),
+        (PAIR | {"models": [PART, PART | {"x": 1}]}, "Model 1 .* keys"),
+        (PAIR | {"models": [PART, PART | {"config": {"vocab_size": 6}}]}, "6 token ids"),
+    ],
+)
+def test_a_config_is_strict(settings: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        from_dict(Blend.Config, {"vocab_size": 5} | settings)
+
+
+def test_a_config_survives_json_and_names_a_missing_plugin() -> None:
+    for make in (two, gated, nested):
+        config = make().config
+        assert from_dict(Blend.Config, json.loads(json.dumps(to_dict(config)))) == config
+    assert nested().config.models[0]["config"]["models"][1]["name"] == "gru"
+    plain = from_dict(Blend.Config, {"vocab_size": 5} | PAIR)
+    assert plain.gate == {} and plain.coefficients.shape == (2, 0)
+    gone = PAIR | {"models": [PART, PART | {"name": "gone", "distribution": "reviewgen-gone"}]}
+    with pytest.raises(UnknownPlugin, match="pip install reviewgen-gone"):
+        Blend(from_dict(Blend.Config, {"vocab_size": 5} | gone))
+
+
+# Generation.
+
+
+class Plain:
+    """A model without a stepper of its own: blends that have it are stepped in Python."""
+
+    def __init__(self, model: Any) -> None:
+        self.config = model.config
+        self.initial_state, self.state_dict, self.call = model.initial_state, model.state_dict, model
+
+    def __call__(self, ids: torch.Tensor, state: Any) -> Any:
+        return self.call(ids, state)
+
+    def load_state_dict(self, tensors: Any) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def pair(micro: Any) -> tuple[ReviewModel, ReviewModel]:
+    """The same blend twice: with the compiled steps of its parts, and without one of them."""
+    parts = [reviewgen.blend([micro("ngram-char"), micro("gru-char")], [0.3, 0.7]), micro("lstm-char")]
+    config = reviewgen.blend(parts).model.config
+    config = from_dict(Blend.Config, to_dict(config) | {"gate": GATE})
+    blends = [Blend.from_models([part.model for part in parts], [find_model(n)[1] for n in ("blend", "lstm")], (0.4, 0.6), GATE)]
+    blends.append(Blend(config))
+    blends[1].config, blends[1].parts = blends[0].config, (blends[0].parts[0], Plain(blends[0].parts[1]))
+    assert [isinstance(blend.stepper(), SupportsSample) for blend in blends] == [True, False]
+    first, second = (review_model(blend, parts[0].tokenizer) for blend in blends)
+    return first, second
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"top_k": 9, "top_p": 0.9, "min_p": 0.01, "temperature": 0.8},
+        {"do_sample": False, "repetition_penalty": 1.3, "min_new_tokens": 20},
+        {"no_repeat_ngram_size": 2},
+    ],
+    ids=["plain", "filters", "greedy", "ngrams"],
+)
+def test_the_compiled_loop_samples_as_steps_in_python(pair: tuple[ReviewModel, ReviewModel], settings: dict[str, Any]) -> None:
+    options = {"num_return_sequences": 5, "seed": 3, "max_new_tokens": 30, "words": "any"} | settings
+    if "do_sample" in settings:
+        options.pop("num_return_sequences")
+    compiled, plain = (model.generate("the m", **options) for model in pair)
+    assert compiled == plain and len("".join(compiled if isinstance(compiled, list) else [compiled])) > 20
+
+
+class TableStepper:
+    """Scores the next token by a table of logits (V, V); a saved stepper of a plugin."""
+
+    Config = find_model("rnn")[0].Config
+
+    def __init__(self, config: Any, tensors: Any, bits: int = 32) -> None:
+        self.table = tensors["table"]
+
+    @staticmethod
+    def expect(config: Any) -> Any:
+        return {"table": ("float32", (config.vocab_size, config.vocab_size))}
+
+
+@pytest.fixture
+def empty_registry() -> Iterator[None]:
+    yield
+    unregister_all()
+
+
+def test_a_saved_blend_is_built_from_the_steppers_of_its_parts(empty_registry: None) -> None:
+    for make in (two, gated, nested):
+        blend, ids = make(), some_ids().numpy()
+        tensors = {name: tensor.numpy() for name, tensor in blend.state_dict().items()}
+        saved = SavedBlend(blend.config, tensors) if make is not nested else blend.stepper()
+        step, _ = saved.forward(ids, saved.initial_state(3))
+        np.testing.assert_allclose(np.exp(step), mixture(blend, torch.from_numpy(ids))[:, -1], atol=1e-5)
+        specs = SavedBlend.expect(blend.config)
+        assert specs is None or set(specs) == set(tensors)
+    reviewgen.register_model("plain", find_model("rnn")[0])  # has no stepper
+    without = PAIR | {"models": [PART, PART | {"name": "plain", "distribution": "(this process)"}]}
+    assert SavedBlend.expect(from_dict(Blend.Config, {"vocab_size": 5} | without)) is None
+
+
+# The weights.
+
+
+def likelihoods(tokens: int = 3000, models: int = 3, seed: int = 0) -> Any:
+    """Return log probabilities under models that are each good at different tokens."""
+    return np.log(np.random.default_rng(seed).beta(0.6, 2.0, (tokens, models)) + 1e-9)
+
+
+def mix(log_probs: Any, weights: Any) -> Any:
+    """Return the log probability of each token under a mixture."""
+    with np.errstate(divide="ignore"):
+        return np.log((np.exp(log_probs) * weights).sum(axis=1))
+
+
+def average(log_probs: Any, weights: Any) -> float:
+    return float(mix(log_probs, np.asarray(weights)).mean())
+
+
+def test_two_weights_are_those_of_a_fine_grid() -> None:
+    log_probs = likelihoods(1000, models=2)
+    log_probs[:, 1] -= 0.4
+    shares = np.linspace(0, 1, 4_001)
+    best = shares[np.argmax([average(log_probs, [share, 1 - share]) for share in shares[1:-1]]) + 1]
+    assert fit_weights(log_probs)[0] == pytest.approx(best, abs=3e-4)
+    np.testing.assert_allclose(fit_weights(log_probs - 5000), fit_weights(log_probs), atol=1e-9)
+
+
+def test_four_weights_are_those_of_an_optimiser_and_no_round_is_worse() -> None:
+    log_probs = likelihoods(models=4) - np.array([0.0, 0.1, 0.2, 0.3])
+    best = scipy.optimize.minimize(
+        lambda raw: -average(log_probs, softmax(raw)), np.zeros(4), method="BFGS", options={"gtol": 1e-9}
+    )
+    fitted = fit_weights(log_probs)
+    np.testing.assert_allclose(fitted, softmax(best.x), atol=2e-4)
+    assert average(log_probs, fitted) == pytest.approx(-best.fun, abs=1e-8)
+    assert fitted.sum() == pytest.approx(1, abs=1e-12)
+    log_probs = likelihoods() - np.array([0.0, 2.0, 5.0])
+    averages = [average(log_probs, fit_weights(log_probs, rounds=rounds, tolerance=0)) for rounds in range(20)]
+    assert averages[0] < averages[-1] and (np.diff(averages) > -1e-12).all()
+
+
+def test_weights_of_tokens_with_probability_zero() -> None:
+    log_probs = likelihoods(models=2)
+    log_probs[:, 1] = -np.inf
+    np.testing.assert_array_equal(fit_weights(log_probs), [1, 0])
+    half = likelihoods(models=2)
+    half[::3, 1] = -np.inf
+    impossible = np.concatenate((half, np.full((50, 2), -np.inf)))
+    np.testing.assert_array_equal(fit_weights(impossible), fit_weights(half))
+    for wrong in (np.zeros((0, 2)), np.full((3, 2), -np.inf), np.array([[np.nan, -1.0]]), np.array([[0.5, -1.0]])):
+        with pytest.raises(DataError, match="cannot be fitted"):
+            fit_weights(wrong)
+
+
+# The gate.
+
+
+def contexts(tokens: int, seed: int, clear: bool = True) -> tuple[Any, Any]:
+    """Return log probabilities and entropies of two models: the one with the lower entropy is mostly right, if ``clear``."""
+    rng = np.random.default_rng(seed)
+    entropies = rng.uniform(0.1, 3.0, (tokens, 2))
+    difference = (entropies[:, 1] - entropies[:, 0]) * (1.5 if clear else 0.0)
+    log_probs = -2.0 + np.stack([difference, -difference], axis=1) / 2 + rng.normal(0, 0.8, (tokens, 2))
+    return np.minimum(log_probs, -0.01), entropies
+
+
+def gated_average(log_probs: Any, entropies: Any, weights: Any, gate: Any) -> float:
+    return float(mix(log_probs, gated_weights(features_of(entropies), weights, gate)).mean())
+
+
+def test_the_gate_is_that_of_an_optimiser() -> None:
+    log_probs, entropies = contexts(800, 0)
+    weights, features = fit_weights(log_probs), features_of(entropies)
+    moments = features.T @ features / len(features)
+
+    def objective(raw: Any) -> float:
+        gate = np.stack([raw, -raw])
+        penalty = PRIOR_TOKENS / len(features) / 2 * np.sum(gate @ moments * gate)
+        return float(-gated_average(log_probs, entropies, weights, gate) + penalty)
+
+    best = scipy.optimize.minimize(objective, np.zeros(6), method="BFGS", options={"gtol": 1e-8})
+    gate = fit_gate(log_probs, entropies, weights)
+    np.testing.assert_allclose(gate.sum(axis=0), 0, atol=1e-9)
+    assert objective(gate[0]) == pytest.approx(best.fun, abs=1e-4)
+    assert objective(gate[0]) < objective(np.zeros(6)) - 0.01
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 300, 5000])
+def test_the_gate_helps_on_other_tokens_or_stays_near_the_fixed_weights(tokens: int) -> None:
+    for is_clear in (True, False) if tokens >= 300 else (False,):
+        log_probs, entropies = contexts(tokens, 1, clear=is_clear)
+        weights = fit_weights(log_probs)
+        gate, others = fit_gate(log_probs, entropies, weights), contexts(20_000, 2, clear=is_clear)
+        assert gated_average(*others, weights, gate) > average(others[0], weights) + (0.02 if is_clear else -0.02)
+
+
+def test_the_gate_is_finite_for_unusual_tokens() -> None:
+    log_probs, entropies = contexts(500, 3)
+    log_probs[::7, 0], log_probs[::11] = -np.inf, -np.inf
+    weights = fit_weights(log_probs)
+    assert np.isfinite(fit_gate(log_probs, entropies, weights)).all()
+    assert np.isfinite(fit_gate(log_probs, np.zeros_like(entropies), weights)).all()
+    alone = fit_gate(log_probs, entropies, np.array([1.0, 0.0]))
+    np.testing.assert_array_equal(gated_weights(features_of(entropies), np.array([1.0, 0.0]), alone), [[1, 0]] * 500)
+    many = contexts(3 * 32_768, 4)  # it is fitted to evenly spaced ones
+    few = tuple(array[::3] for array in many)
+    np.testing.assert_allclose(fit_gate(*many, weights), fit_gate(*few, weights), atol=1e-9)

@@ -1,0 +1,205 @@
+"""The bias-variance table: its numbers are those of single runs, what is refused before any work, the plot, the command."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import ConfigError, OutputExists, StorageError
+from reviewgen.evaluation import evaluate_documents
+from reviewgen.registry import find_model
+from reviewgen.search import SweepRow, plot_sweep
+from tests.support.fakes import TEXTS, run_command
+
+NETWORK = {
+    "model": {"layer": "fused", "hidden_size": 8, "embedding_size": 4},
+    "training": {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 1},
+}
+
+
+def by_hand(preset: str, **options: Any) -> list[Any]:
+    """Return the numbers that a row of the table should have, from a run of its own."""
+    run = TrainingRun(preset, TEXTS, **options)
+    run.read()
+    run.tokenize()
+    assert list(run)
+    model = run.finish()
+    train = evaluate_documents(model.model, run.stores["train"].documents(), model.tokenizer.vocab_size)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.model.state_dict().values())
+    held_out, copies = model.training["held_out"]["bits_per_character"], model.training["novelty"]["token_copy_rate"]
+    return [train.bits_per_character, held_out, size / 1e6, copies]
+
+
+def numbers(row: SweepRow) -> list[Any]:
+    return [row.train_bits, row.held_out_bits, row.megabytes, row.token_copy_rate]
+
+
+def test_the_orders_of_an_ngram_of_a_source_that_is_read_once() -> None:
+    rows = list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [1, 2, 4]))
+    assert [row.value for row in rows] == [1, 2, 4]
+    for row in rows:
+        assert numbers(row) == pytest.approx(by_hand("ngram-char", model={"order": row.value}))
+        assert row.seconds > 0
+    bits = [row.train_bits or 0.0 for row in rows]
+    assert bits[0] > bits[1] + 0.5 > bits[2] + 1.0
+    assert rows[0].megabytes < rows[1].megabytes < rows[2].megabytes
+    assert (rows[0].token_copy_rate or 0.0) < 0.03 and (rows[2].token_copy_rate or 0.0) > 0.1
+
+
+def test_the_vocabulary_of_a_tokenizer_and_the_learning_rate_of_a_network() -> None:
+    rows = list(reviewgen.sweep("ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}))
+    assert [row.value for row in rows] == ["262", "270"]
+    assert numbers(rows[1]) == pytest.approx(by_hand("ngram-word", model={"order": 2}, tokenizer={"vocab_size": 270}))
+    assert rows[0].held_out_bits != rows[1].held_out_bits
+    rows = list(reviewgen.sweep("rnn-char", TEXTS, "training.learning_rate", [1e-4, 2e-2], NETWORK, steps=30, seed=3))
+    training = NETWORK["training"] | {"learning_rate": 2e-2}
+    assert numbers(rows[1]) == pytest.approx(by_hand("rnn-char", model=NETWORK["model"], training=training, steps=30, seed=3))
+    assert (rows[1].held_out_bits or 9.0) < (rows[0].held_out_bits or 0.0) - 0.5
+
+
+def test_scores_that_are_not_a_distribution_have_no_bits_and_infinite_ones_no_json() -> None:
+    (row,) = reviewgen.sweep("ngram-char", TEXTS, "model.smoothing", ["stupid-backoff"])
+    assert row.train_bits is None and row.held_out_bits is None
+    assert row.token_copy_rate is not None and row.megabytes > 0
+    (row,) = reviewgen.sweep("ngram-char", TEXTS, "training.novelty", ["none"])
+    assert row.token_copy_rate is None
+    values = {"value": 3, "train_bits": 1.0, "held_out_bits": None, "megabytes": 0.1, "seconds": 0.1, "token_copy_rate": None}
+    assert SweepRow(3, 1.0, float("inf"), 0.1, 0.1, None).as_json() == values
+
+
+REFUSED = [
+    ("order", [1], {}, "model.order"),
+    ("model.", [1], {}, "not a setting"),
+    ("data.lowercase", [True], {}, "not a setting"),
+    ("model.order", [], {}, "at least one value"),
+    ("model.order", "2,4", {}, "list"),
+    ("model.ordr", [2], {}, "'order'"),
+    ("model.order", [2, 0], {}, "order"),
+    ("model.order", [2, "many"], {}, "whole number"),
+    ("model.vocab_size", [20], {}, "tokenizer"),
+    ("model.order", [2], {"settings": {"model": {"order": 3}}}, "both set and swept"),
+    ("model.order", [2], {"settings": {"modle": {"smoothing": "none"}}}, "'model'"),
+    ("model.order", [2], {"settings": {"model": {"smothing": "none"}}}, "'smoothing'"),
+    ("model.order", [2], {"out": "somewhere"}, "no model is saved"),
+    ("model.order", [2], {"budget": "soon"}, "duration"),
+]
+
+
+@pytest.mark.parametrize(("setting", "values", "more", "word"), REFUSED, ids=str)
+def test_a_wrong_sweep_is_refused_before_any_work(setting: str, values: Any, more: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        reviewgen.sweep("ngram-char", "no such file.csv", setting, values, **more)
+
+
+# The plot.
+
+ROWS = [SweepRow("2", 2.0, 2.5, 0.1, 0.1, 0.0), SweepRow("4", 1.0, 2.0, 0.2, 0.1, 0.5), SweepRow("8", None, None, 0.3, 0.1, None)]
+
+
+def test_a_plot_is_a_picture_that_replaces_a_file_only_if_asked(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    for suffix in ("png", "svg", "pdf"):
+        plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / f"plot.{suffix}")
+    height, width, _ = imread(tmp_path / "plot.png").shape
+    assert height > 200 and width > 400 and imread(tmp_path / "plot.png")[..., :3].std() > 0.02
+    assert ElementTree.parse(tmp_path / "plot.svg").getroot().tag.endswith("svg")
+    assert (tmp_path / "plot.pdf").read_bytes().startswith(b"%PDF")
+    before = (tmp_path / "plot.png").read_bytes()
+    with pytest.raises(OutputExists, match=r"plot\.png already exists"):
+        plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes() == before
+    plot_sweep(ROWS[2:], "model.order", "ngram-char", tmp_path / "plot.png", overwrite=True)
+    assert (tmp_path / "plot.png").read_bytes() != before
+    for name in ("plot.xyz", "plot", "plot."):
+        with pytest.raises(ConfigError, match=r"\.png, \.svg"):
+            plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / name)
+    with pytest.raises(StorageError, match="nowhere"):
+        plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / "nowhere" / "plot.png")
+
+
+# The command.
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    return tmp_path / "reviews.txt"
+
+
+def test_the_command_prints_the_table_and_draws_it(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
+    words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=1, 12", "--set", "training.novelty=exact")
+    status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
+    assert status == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    assert out.splitlines()[0] == "order  train bits/char  held-out bits/char       MB  seconds  token copy rate"
+    rows = list(reviewgen.sweep("ngram-char", TEXTS, "model.order", [1, 12], {"training": {"novelty": "exact"}}))
+    for line, row in zip(lines[1:], rows, strict=True):
+        assert line[:3] == [f"{row.value}", f"{row.train_bits:.4f}", f"{row.held_out_bits:.4f}"]
+        assert [line[3], line[5]] == [f"{row.megabytes:.2f}", f"{row.token_copy_rate:.1%}"]
+    assert len({len(line) for line in out.splitlines()}) == 1
+    assert ElementTree.parse(corpus.with_suffix(".svg")).getroot().tag.endswith("svg")
+    status, out, _ = run_command(monkeypatch, capsys, *words, "--json")
+    facts = json.loads(out)
+    assert (status, facts["preset"], facts["setting"]) == (0, "ngram-char", "model.order")
+    for row, wanted in zip(facts["rows"], rows, strict=True):
+        assert {**row, "seconds": 0} == pytest.approx({**wanted.as_json(), "value": str(wanted.value), "seconds": 0})
+
+
+def test_the_command_keeps_the_rows_before_an_interrupt(corpus: Path, monkeypatch: Any, capsys: Any) -> None:
+    ngram = find_model("ngram")[0]
+    finish = ngram.finish
+
+    def interrupted(self: Any) -> Any:
+        if self.config.order == 3:
+            raise KeyboardInterrupt
+        return finish(self)
+
+    monkeypatch.setattr(ngram, "finish", interrupted)
+    words = ("sweep", "ngram-char", "--data", corpus, "--set", "model.order=2,3,4", "--plot", corpus.with_suffix(".png"))
+    status, out, err = run_command(monkeypatch, capsys, *words)
+    assert status == 130 and "Interrupted" in err
+    assert [line.split()[0] for line in out.splitlines()] == ["order", "2"]
+    assert corpus.with_suffix(".png").exists()
+    rows = reviewgen.sweep("ngram-char", TEXTS, "model.order", ["2", "3"])
+    assert isinstance(rows, Iterator) and next(rows).value == "2"
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [
+        (["--set", "model.order=2,4", "--plot", "plot.xyz"], "suffix"),
+        (["--set", "model.order=2,,4"], "empty"),
+        (["--set", "model.order=2,4", "--set", "training.novelty=exact,compact"], "one setting with several values"),
+        (["--set", "model.order=2", "--set", "training.novelty=exact"], "one setting with several values"),
+        (["--set", "model.order=2,x"], "whole number"),
+        (["--set", "order=2,4"], "group.name=value"),
+        (["--set", "model.order=2,4", "--steps", "3", "--epochs", "1"], "one of budget"),
+    ],
+    ids=str,
+)
+def test_the_command_refuses_before_any_work(words: list[str], word: str, monkeypatch: Any, capsys: Any) -> None:
+    status, out, err = run_command(monkeypatch, capsys, "sweep", "ngram-char", "--data", "no such file.csv", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and word in err and len(err.splitlines()) == 1
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_any_work(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    (tmp_path / "thesis.svg").write_text("my thesis")
+    words = ("sweep", "ngram-char", "--data", "no such file.csv", "--set", "model.order=2,4", "--plot")
+    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "thesis.svg")
+    assert status == 1 and "already exists" in err and (tmp_path / "thesis.svg").read_text() == "my thesis"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"reviewgen\[plot\]"):
+        plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / "plot.png")
+    status, _, err = run_command(monkeypatch, capsys, *words, "plot.png")
+    assert status == 2 and "reviewgen[plot]" in err
