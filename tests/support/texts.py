@@ -78,12 +78,12 @@ def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
     )
 
 
-def parts_of(source: Any, size: int, **options: Any) -> list[list[Any]]:
-    """Return the records of the parts of about a size in bytes that several processes would read."""
+def parts_of(source: Any, *sizes: int, **options: Any) -> list[list[list[Any]]]:
+    """Return the records of the parts of about each size in bytes that several processes would read."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = gather(source, Path(folder), DataConfig(clean=False, **options))
         assert corpus.stream.shard is not None
-        return [list(part.records()) for part in corpus.stream.shard.parts(size)]
+        return [[list(part.records()) for part in corpus.stream.shard.parts(size)] for size in sizes]
 
 
 def refusal(source: Any, **options: Any) -> str:

@@ -1,0 +1,157 @@
+"""A corpus: its splits, a validation source, what identifies it, its parts for several processes, and what a tokenizer loses."""
+
+import itertools
+import json
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reviewgen.data import SPLITS, LostCharacters, find_lost_characters, read_documents, trained_on
+from reviewgen.errors import ConfigError, DataError
+from reviewgen.registry import find_tokenizer
+from tests.support.fakes import LetterTokenizer
+from tests.support.texts import as_parquet, corpus_of, parts_of, texts_of, write
+
+CharTokenizer, _ = find_tokenizer("char")
+
+
+def test_texts_keep_their_order_and_come_back_exactly():
+    texts = ["line\nbreak", "\u2028\u0085\r", "ดี 😀", "\ud83d\ude00", "\ud800", 'quote"\\', " ", "", "a", "a"]
+    read = corpus_of(texts, clean=False)
+    assert (read.texts, read.method) == (texts, "hash")
+    texts = [f"review {number}" for number in range(200)]
+    parts = [texts_of(texts, clean=True, split=split) for split in SPLITS]
+    assert sorted(itertools.chain(*parts)) == sorted(texts) and parts == [corpus_of(texts).of(split) for split in SPLITS]
+    with pytest.raises(ConfigError, match="got 'dev'"):
+        texts_of(texts, split="dev")
+    with pytest.raises(DataError, match="The test split of list of texts is empty: it has 2 texts in all"):
+        texts_of(["a", "b"], split="test")
+
+
+@given(st.lists(st.text("abcdefgh", min_size=1, max_size=3), min_size=1, max_size=10))
+@settings(max_examples=150)
+def test_a_tiny_corpus_has_train_and_validation_and_duplicates_stay_on_one_side(texts):
+    read = corpus_of(texts, clean=False)
+    pairs = set(zip(read.texts, read.splits, strict=True))
+    assert len(pairs) == len(set(texts)) and "train" in read.splits
+    assert ("validation" in read.splits) == (len(set(texts)) > 1)
+
+
+def test_a_validation_source_replaces_the_split(tmp_path):
+    texts, held_out = [f"train {number}" for number in range(50)], ["held out 1", "train 3", "held out 2", "train 7"]
+    read = corpus_of(texts, held_out)
+    assert (read.of("train"), read.of("validation"), read.of("test"), read.method) == (texts, held_out, [], "source")
+    assert read.notes == ["2 of 4 validation texts are also in the training text."]
+    assert read.report.read == 50
+    assert corpus_of(texts, ["other"]).notes == []
+    one, other = write(tmp_path / "a.txt", "oné\n".encode() + b"two\xff\n"), write(tmp_path / "b.csv", "text\nthree\n")
+    read = corpus_of(one, other)
+    assert (read.of("train"), read.of("validation"), read.report.decode_errors) == (["oné", "two\ufffd"], ["three"], 1)
+    with pytest.raises(DataError, match="holds no texts"):
+        corpus_of(["a", "b"], [])
+
+
+def test_the_fingerprint_depends_on_the_texts_in_order_and_their_splits():
+    plain = corpus_of(["A", "b", "c"]).fingerprint
+    assert corpus_of(text for text in ["A", "b", "c", "A"]).fingerprint == plain
+    others = [corpus_of(["A", "c", "b"]), corpus_of(["A", "b"]), corpus_of(["A", "b", "c"], lowercase=True)]
+    others.append(corpus_of(["A", "b"], ["c"]))
+    assert len({plain, *(other.fingerprint for other in others)}) == 5
+
+
+def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
+    """A record of before has no ``fix_encoding``."""
+    tokenizer = CharTokenizer("acf©Ãé")
+    old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
+    new = old | {"fix_encoding": True}
+    assert trained_on({"data": old}) == [old | {"fix_encoding": False}]
+    assert trained_on({"data": new, "parent": {"data": old}}) == [new, old | {"fix_encoding": False}]
+    assert trained_on({}) == [{}]
+    for trained, characters in ((old, len("cafã©")), (new, len("café"))):
+        ((_, count),) = read_documents(["CAFÃ©"], tokenizer, [trained])
+        assert count == characters
+    with pytest.raises(ConfigError, match="trained with fix_encoding=True; use the same"):
+        list(read_documents(["CAFÃ©"], tokenizer, [new], fix_encoding=False, split="test"))
+
+
+# Parts, which several processes read: files of more than 128 KB are cut.
+
+
+PIECES = ["a", "é", "Film 😀.", " ", "\n", "\r\n", "\r", "\n\n", "\n \n", "\u2028", "It was good. ", "x" * 40]
+CELLS = ["", "a", "Film 😀.", ' 5" disk', '"a, b"', '"a\n b"', '"say ""no"""', '"\r\n"', '""', '"\n\n"', "x" * 30]
+
+
+def check_parts(file, **options):
+    """Return the records of a file, and check that those of its parts are the same, however it is cut."""
+    ((whole,), *cut) = parts_of(file, 1 << 30, 1, 70_001, 90_001, **options)
+    for parts in cut:
+        assert list(itertools.chain(*parts)) == whole and len(parts) >= 2
+    return whole
+
+
+@pytest.mark.parametrize("documents", ["line", "paragraph", "sentence"])
+def test_the_texts_of_the_parts_are_those_of_a_txt_file(documents, tmp_path):
+    draw = random.Random(0)
+    for number in range(2):
+        file = write(tmp_path / "a.txt", f"{number} " + "".join(draw.choices(PIECES, k=30_000)))
+        check_parts(file, documents=documents)
+
+
+def test_the_records_of_the_parts_are_those_of_tables(tmp_path):
+    draw = random.Random(1)
+    for end in ("\n", "\r\n", "\n\n"):
+        rows = [f"{draw.choice(CELLS)},{draw.choice(CELLS)}" for _ in range(14_000)]
+        file = write(tmp_path / "a.csv", end.join(["stars,text", *rows]))
+        assert [row["text"] for row in check_parts(file)] == texts_of(file)
+        rows = [{"text": "".join(draw.choices(PIECES, k=4)), "stars": n} for n in range(4_500)]
+        lines = [json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows)]
+        assert check_parts(write(tmp_path / "a.jsonl", end.join(lines))) == rows
+    assert [len(parts) for parts in parts_of(write(tmp_path / "a.json", json.dumps(rows)), 1)] == [1]
+    rows = [{"text": row["text"] * 4, "stars": row["stars"]} for row in rows]
+    file = write(tmp_path / "a.parquet", as_parquet(rows, row_group_size=100, use_dictionary=False, compression="none"))
+    assert check_parts(file) == rows
+
+
+def test_small_files_share_a_part_and_an_error_has_the_same_line_in_a_part(tmp_path):
+    for number, lines in enumerate((1, 2, 40_000, 1, 1)):
+        write(tmp_path / f"{number}.txt", "a review\n" * lines)
+    assert [[len(part) for part in parts] for parts in parts_of(str(tmp_path / "?.txt"), 100_000)] == [
+        [3, 13_334, 13_333, 13_333, 2]
+    ]
+    file, limit = write(tmp_path / "a.csv", "stars,text\n" + '5,"a\nreview"\n' * 20_000 + "1,2,3\n"), 100
+    with pytest.raises(DataError, match="line 40002 has 3 fields"):
+        corpus_of(file)
+    file = write(tmp_path / "long.txt", "a review\n" * 50_000 + "x" * 500 + "\n" + "a review\n" * 50_000)
+    with pytest.raises(DataError, match="Line 50,001 of"):
+        corpus_of(file, max_text_characters=limit)
+
+
+# What a tokenizer loses.
+
+
+class Sampled:
+    """A corpus of which every n-th text can be read."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def every(self, step):
+        return iter(self.texts[::step])
+
+
+def test_lost_characters_are_counted_with_an_example():
+    texts = [f"A naïve film, and number {n} of many." for n in range(30)]
+    total = sum(map(len, texts))
+    plain = LetterTokenizer("".join(sorted(set("".join(texts)) - {"ï"})))
+    lost = find_lost_characters(Sampled(texts), plain, total)
+    assert lost == LostCharacters(30, total, False, ("A naïve film, an", "A nave film, and"))
+    assert lost.describe("plain").startswith(f"The tokenizer plain loses 30 of {total:,} characters ({100 * 30 / total:.2g} %): ")
+    for tokenizer in (LetterTokenizer("".join(sorted(set("".join(texts))))), CharTokenizer("abc")):
+        assert find_lost_characters(Sampled(texts), tokenizer, total) is None
+    sample = find_lost_characters(Sampled(texts), plain, 20_000_000)  # one in four texts
+    assert (sample.lost, sample.is_sample) == (8, True)
+    assert re.search(r" 8 of a sample of \d+ characters", sample.describe("plain"))
+    assert "\\ud83d" in LostCharacters(1, 9, False, ("a\ud83d", "a")).describe("word")

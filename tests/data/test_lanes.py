@@ -1,0 +1,250 @@
+"""Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap, against plain lists."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from reviewgen.data import IGNORED, Lanes, TokenStore
+from reviewgen.errors import DataError
+
+BOS, EOS = 0, 1
+
+
+class MemoryStore(TokenStore):
+    """A token store in memory, which records what is read of it."""
+
+    def __init__(self, texts):
+        self.framed = [np.array([BOS, *text, EOS]) for text in texts]
+        self.read, self.releases = [], 0
+
+    def __len__(self):
+        return len(self.framed)
+
+    @property
+    def lengths(self):
+        return np.array([len(text) for text in self.framed], np.int64)
+
+    def document(self, number):
+        self.read.append(number)
+        return self.framed[number]
+
+    def release_pages(self):
+        self.releases += 1
+
+
+def marked_texts(lengths):
+    """Make texts in which all tokens differ, so that a token identifies its position."""
+    counter = itertools.count(2)
+    return [list(itertools.islice(counter, length)) for length in lengths]
+
+
+def cut(texts, *, lanes, bptt, seed=0, **process):
+    store = texts if isinstance(texts, MemoryStore) else MemoryStore(texts)
+    return Lanes(store, bos_id=BOS, vocab_size=1 << 40, lanes=lanes, bptt=bptt, seed=seed, **process)
+
+
+def epoch_of(made, number=0):
+    return list(itertools.islice(made.start_at(number, 0), made.batches_of(number)))
+
+
+def rows_of(batches):
+    """Join the steps of an epoch: (B, steps·T) inputs and targets."""
+    return np.concatenate([b.ids for b in batches], 1), np.concatenate([b.targets for b in batches], 1)
+
+
+SHAPES = st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=25), st.integers(1, 12), st.integers(1, 9), st.integers(0, 5))
+
+
+@given(SHAPES)
+@settings(max_examples=100)
+def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    tokens = sum(lengths) + 2 * len(lengths)
+    ids, targets = rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed)))  # no step is too short to be read
+    last = int(targets[-1, -1])
+    stream = [*ids.ravel().tolist(), BOS if last == IGNORED else last]
+    assert 0 <= tokens - len(stream) < lanes
+    starts = [place for place, token in enumerate(stream) if token == BOS]
+    *whole, end = [stream[start:stop] for start, stop in itertools.pairwise([*starts, len(stream)])]
+    left = [[BOS, *text, EOS] for text in texts]
+    for piece in whole:
+        left.remove(piece)  # raises where a text comes twice, or in parts
+    assert any(text[: len(end)] == end for text in left)
+    assert sum(map(len, left)) - len(end) == tokens - len(stream)
+    made = cut(texts, lanes=lanes, bptt=bptt, seed=seed)
+    batches = epoch_of(made)
+    assert all(batch.ids.shape == batch.targets.shape == (made.lanes, made.bptt) for batch in batches)
+    steps, targets = rows_of(batches)
+    assert np.array_equal(steps, ids[:, : steps.shape[1]])  # step s + 1 begins where step s ended
+    assert ids.shape[1] - steps.shape[1] < made.bptt
+    following = steps[:, 1:]
+    assert np.array_equal(targets[:, :-1], np.where(following == BOS, IGNORED, following)) and not (targets == BOS).any()
+    assert [batch.starts_epoch for batch in batches] == [True] + [False] * (len(batches) - 1)
+
+
+@given(SHAPES, st.integers(1, 3))
+@settings(max_examples=60)
+def test_batches_of_random_length_read_every_token_of_the_lanes_once(shape, epoch):
+    lengths, lanes, bptt, seed = shape
+    whole, _ = rows_of(epoch_of(cut(marked_texts(lengths), lanes=lanes, bptt=1, seed=seed), epoch))
+    made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed, is_random=True)
+    batches = epoch_of(made, epoch)
+    ids, targets = rows_of(batches)
+    assert np.array_equal(ids, whole)  # also the tokens after the last whole batch
+    following = ids[:, 1:]
+    assert np.array_equal(targets[:, :-1], np.where(following == BOS, IGNORED, following))
+    assert [batch.number for batch in batches] == list(range(made.batches_of(epoch)))
+
+
+@given(SHAPES, st.integers(1, 5))
+@settings(max_examples=60)
+def test_the_lanes_of_all_processes_are_those_of_one(shape, world_size):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    targets = sum(lengths) + 2 * len(lengths) - 1
+    assume(targets < world_size or targets >= 2 * world_size)  # between them lanes of one target, which one process avoids
+    if targets < world_size:
+        with pytest.raises(DataError, match=f"{world_size} processes cannot share"):
+            cut(texts, lanes=lanes, bptt=bptt, world_size=world_size)
+        return
+    parts = [cut(texts, lanes=lanes, bptt=bptt, seed=seed, rank=rank, world_size=world_size) for rank in range(world_size)]
+    one = cut(texts, lanes=world_size * parts[0].lanes, bptt=bptt, seed=seed)
+    assert [part.lanes * world_size for part in parts] == [one.lanes] * world_size
+    for whole, *pieces in zip(epoch_of(one), *map(epoch_of, parts), strict=True):
+        assert np.array_equal(whole.ids, np.concatenate([piece.ids for piece in pieces]))
+        assert np.array_equal(whole.targets, np.concatenate([piece.targets for piece in pieces]))
+
+
+@given(SHAPES, st.integers(0, 60), st.booleans())
+@settings(max_examples=60)
+def test_a_start_in_the_middle_continues_from_there(shape, step, is_random):
+    lengths, lanes, bptt, seed = shape
+    made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed, is_random=is_random)
+    epoch, number = made.locate(step)
+    expected = itertools.islice(made, step, step + 5)
+    for found, batch in zip(itertools.islice(made.start_at(epoch, number), 5), expected, strict=True):
+        assert (found.epoch, found.number, found.starts_epoch) == (batch.epoch, batch.number, batch.starts_epoch)
+        assert np.array_equal(found.ids, batch.ids) and np.array_equal(found.targets, batch.targets)
+    after = next(made.start_at(epoch, made.batches_of(epoch)))  # the end of an epoch is the beginning of the next
+    assert (after.epoch, after.number) == (epoch + 1, 0)
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_a_large_corpus_is_copied_in_blocks(is_random):
+    """A block has 262,144 tokens; what is read of the store, and released, follows from that."""
+    texts = np.arange(2, 2 + 18 * 40_000).reshape(-1, 18)
+    store = MemoryStore(texts)
+    made = cut(store, lanes=1, bptt=1_000, is_random=is_random)
+    ids, _ = rows_of(epoch_of(made))
+    stream = ids[0][: len(ids[0]) // 20 * 20].reshape(-1, 20)
+    assert (stream[:, 0] == BOS).all() and (stream[:, -1] == EOS).all()
+    assert len(stream) >= 39_900 and len(np.unique(stream[:, 1])) == len(stream)
+    assert (stream[:, 1:-1] == texts[(stream[:, 1] - 2) // 18]).all()
+    assert 2 < store.releases < 10
+    store.read.clear()
+    made = cut(store, lanes=5, bptt=7, is_random=is_random)
+    next(made.start_at(3, made.batches_of(3) // 2))
+    assert 5 <= len(store.read) <= (1 << 18) / 20 + 10  # nothing before the start
+
+
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_a_process_reads_the_texts_of_its_lanes_only(world_size):
+    """A text that two lanes share is read by both of their processes; no other is read twice in an epoch."""
+    every = []
+    for rank in range(world_size):
+        store = MemoryStore(marked_texts([7] * 300))
+        epoch_of(cut(store, lanes=3, bptt=1000, rank=rank, world_size=world_size))
+        every.append(set(store.read))
+    assert len(set().union(*every)) >= 298  # what is left over of the division into lanes is read in another epoch
+    assert sum(map(len, every)) <= 300 + 2 * 3 * world_size
+    assert max(map(len, every)) <= 300 / world_size + 2 * 3
+
+
+def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():
+    first = next(iter(cut([[label] * 20 for label in range(2, 12) for _ in range(100)], lanes=64, bptt=32)))
+    assert set(range(2, 12)) <= set(first.ids.ravel().tolist())
+
+
+def test_epochs_differ_a_seed_repeats_and_global_random_state_is_left_alone():
+    np.random.seed(0)
+    before = np.random.get_state()[1].tolist()
+
+    def streams(seed):
+        made = cut(marked_texts([3] * 40), lanes=3, bptt=4, seed=seed)
+        return [rows_of(epoch_of(made, epoch))[0].tolist() for epoch in range(3)]
+
+    first = streams(7)
+    assert first == streams(7)
+    assert first[0] != first[1] != first[2] != first[0]
+    assert streams(8)[0] not in first
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_tiny_corpora_have_fewer_and_shorter_lanes():
+    for lengths, lanes, bptt, shape in [
+        ([1], 64, 100, (1, 2)),  # bos x eos: two targets
+        ([0], 64, 100, (1, 1)),
+        ([0, 0], 64, 100, (1, 3)),
+        ([5], 64, 100, (3, 2)),
+        ([5], 1, 4, (1, 4)),
+        ([1] * 30, 64, 100, (44, 2)),
+    ]:
+        made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt)
+        assert made.batches_of(0) >= 1
+        for batch in itertools.islice(made, 5):
+            assert batch.ids.shape == batch.targets.shape == shape
+            assert batch.ids.dtype == batch.targets.dtype == np.int64
+    with pytest.raises(DataError, match="no texts to train on"):
+        cut([], lanes=1, bptt=1)
+
+
+# Batches of random length, as in AWD-LSTM.
+
+
+def drawn(tokens, bptt, seed=3):
+    """Return the lengths of the batches of an epoch of a number of tokens."""
+    return np.array([b.ids.shape[1] for b in epoch_of(cut([range(2, tokens)], lanes=1, bptt=bptt, seed=seed, is_random=True))])
+
+
+def test_random_lengths_have_the_distribution_of_the_paper():
+    lengths = drawn(3_500_000, 70)[:-1]
+    upper = np.arange(1.5, 80)  # of the rounded lengths 1 to 79; 80 is the longest
+    below = 0.95 * scipy.stats.norm(70, 5).cdf(upper) + 0.05 * scipy.stats.norm(35, 5).cdf(upper)
+    expected = np.diff([0.0, *below, 1.0]) * len(lengths)
+    counts, often = np.bincount(lengths, minlength=81)[1:], expected >= 5
+    binned = [np.append(each[often], each[~often].sum()) for each in (counts, expected)]
+    assert len(counts) == 80 and often.sum() > 45
+    assert scipy.stats.chisquare(*binned).pvalue > 0.001
+
+
+def test_random_lengths_are_within_their_limits():
+    for bptt, longest in ((1, 1), (2, 2), (8, 9), (64, 73)):
+        lengths = drawn(500 * bptt, bptt)
+        assert lengths.min() >= 1 and lengths.max() == longest
+        assert lengths.sum() == 500 * bptt - 1 and (len(set(lengths.tolist())) > 1) == (bptt > 1)
+
+
+def test_random_lengths_are_equal_in_all_processes_and_differ_by_epoch_and_seed():
+    def lengths(epoch, **process):
+        return [b.ids.shape[1] for b in epoch_of(cut(marked_texts([9] * 200), lanes=2, bptt=7, is_random=True, **process), epoch)]
+
+    first, second = (lengths(0, rank=rank, world_size=2) for rank in range(2))
+    assert first == second and len(set(first)) > 1
+    assert lengths(0) != lengths(1) and lengths(0) != lengths(0, seed=1)
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_batches_are_counted_and_located(is_random):
+    made = cut(marked_texts([9] * 50), lanes=2, bptt=7, is_random=is_random)
+    batches = list(itertools.takewhile(lambda batch: batch.epoch < 3, made))
+    counts = [sum(batch.epoch == epoch for batch in batches) for epoch in range(3)]
+    assert [made.batches_of(epoch) for epoch in range(3)] == counts
+    assert made.batches_in(3) == len(batches) and made.batches_in(0) == 0
+    assert made.batches_in(1.5) == counts[0] + math.ceil(counts[1] / 2)
+    assert [made.locate(index) for index in range(len(batches))] == [(batch.epoch, batch.number) for batch in batches]
