@@ -1,0 +1,201 @@
+"""One long text: its parts are the text, held-out blocks are spread over it, and every command finds the same ones again."""
+
+import json
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reviewgen
+from reviewgen.data import SPLITS
+from reviewgen.errors import ConfigError, DataError
+from tests.support.fakes import NGRAM, run_command
+from tests.support.models import SMALL
+from tests.support.texts import corpus_of, write
+
+
+def play(characters, seed=0):
+    """Return paragraphs of invented speeches."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 9))) for _ in range(2_000)]
+    text = ""
+    while len(text) < characters:
+        lines = "\n".join(" ".join(rng.choices(words, k=7)) for _ in range(rng.randint(1, 4)))
+        text += f"{rng.choice(words).upper()}:\n{lines}\n\n"
+    return text[:characters]
+
+
+PLAY = play(60_000)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("long")
+
+
+@pytest.fixture(scope="module")
+def file(folder):
+    return write(folder / "play.txt", PLAY)
+
+
+def read(folder, *contents, name="a.txt"):
+    """Read a file as one long text, perhaps with a second one for validation."""
+    files = [write(folder / f"{number}-{name}", content) for number, content in enumerate(contents)]
+    return corpus_of(*files, documents="file")
+
+
+@given(st.text("ab \n\r😀\u0301", min_size=1, max_size=60), st.integers(500, 5000))
+@settings(max_examples=40)
+def test_the_parts_joined_are_the_text(folder, piece, characters):
+    text = (piece * characters)[:characters].replace("\r", "")
+    if len(text) < 500 or not text.strip():
+        return
+    cut = corpus_of(write(folder / "parts.txt", text), documents="file", clean=False)
+    assert "".join(cut.texts) == text and all(cut.texts) and len(cut.texts) % 4 == 1
+    assert cut.splits == [*["train", "validation", "train", "test"] * (len(cut.texts) // 4), "train"]
+
+
+@pytest.mark.parametrize("characters", [500, 7_000, 60_000, 300_000, 12_000_000])
+def test_held_out_blocks_are_spread_and_have_the_usual_shares(tmp_path, characters):
+    text = ("x" * 40 + "\n") * (characters // 41 + 1)
+    cut = read(tmp_path, text)
+    middles, shares, start = {split: [] for split in SPLITS}, dict.fromkeys(SPLITS, 0.0), 0
+    for part, split in zip(cut.texts, cut.splits, strict=True):
+        middles[split].append((start + len(part) / 2) / len(text))
+        shares[split] += len(part) / len(text)
+        start += len(part)
+    for split in ("validation", "test"):
+        assert shares[split] == pytest.approx(0.05, rel=0.5 if characters < 100_000 else 0.05)
+        assert max(map(len, cut.of(split))) <= 1.5 * max(16_384, characters / 20)
+        if characters >= 300_000:
+            assert len(middles["validation"]) == len(middles["test"]) >= 16
+            assert {int(middle * 3) for middle in middles[split]} == {0, 1, 2}
+            gaps = [after - before for before, after in zip(middles[split], middles[split][1:], strict=False)]
+            assert max(gaps) < 1.5 * min(gaps)
+
+
+def test_parts_begin_with_a_blank_line_else_a_line_end_else_a_space(tmp_path):
+    assert all(part.startswith("\n\n") and part[2].isupper() for part in read(tmp_path, PLAY).texts[1:])
+    lines, words = re.sub(r"\n+", "\n", PLAY), re.sub(r"\s+", " ", PLAY)
+    assert all(part.startswith("\n") for part in read(tmp_path, lines).texts[1:])
+    assert all(part.startswith(" ") for part in read(tmp_path, words).texts[1:])
+    assert "".join(read(tmp_path, "é" * 9_000).texts) == "é" * 9_000
+
+
+def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tmp_path):
+    cut = read(tmp_path, PLAY)
+    assert "".join(cut.texts) == PLAY and cut.method == "blocks"
+    assert cut.splits == [*["train", "validation", "train", "test"] * 6, "train"]
+    train = "\0".join(cut.of("train"))
+    assert not any(part in train for split in ("validation", "test") for part in cut.of(split))
+    assert (cut.report.read, cut.report.kept, cut.report.characters) == (1, 1, len(PLAY))
+    again, packed = read(tmp_path, PLAY), read(tmp_path, PLAY, name="b.txt.gz")
+    assert again.texts == cut.texts and again.fingerprint == cut.fingerprint == packed.fingerprint
+    assert read(tmp_path, PLAY[:-1]).fingerprint != cut.fingerprint
+
+
+def test_line_ends_symbols_and_damage(tmp_path):
+    for content, expected in [
+        (b"one\r\ntwo\r\n\r\n" * 800, "one\ntwo\n\n" * 800),
+        (b"no line end here " * 800, None),
+        ("😀👩‍👩‍👧 ดี é\n".encode() * 900, None),
+        (b"caf\xc3\xa9, bad \xff byte\n" * 900, "café, bad \ufffd byte\n" * 900),
+        (b"\xef\xbb\xbf" + b"marked\n" * 900, "marked\n" * 900),
+        (b"fish &amp; chips<br />\n" * 500, "fish & chips\n\n" * 500),
+    ]:
+        cut = read(tmp_path, content)
+        assert "".join(cut.texts) == (content.decode() if expected is None else expected)
+        assert set(cut.splits) == set(SPLITS)
+
+
+def test_what_cannot_be_cut_and_what_need_not_be(tmp_path):
+    for content, words in [
+        (b"", "is empty"),
+        (b" \n \n", "No reviews are left"),
+        (b"To be, or not to be.", "one text, of 20 characters; to hold out parts of it, it needs at least 500"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            read(tmp_path, content)
+    for number in range(30):
+        write(tmp_path / f"several{number}.txt", PLAY[number * 1000 : number * 1000 + 1000])
+    several = corpus_of(str(tmp_path / "several*.txt"), documents="file")
+    assert (several.method, len(several.texts)) == ("hash", 30)
+
+
+def test_a_validation_file_is_held_out_and_the_whole_first_one_trained_on(tmp_path):
+    long, held_out = play(100_000, 1), play(60_000, 2)
+    cut = read(tmp_path, long, held_out)
+    assert "".join(cut.of("train")) == long and "".join(cut.of("validation")) == held_out
+    assert all(part.startswith("\n\n") for part in cut.of("train")[1:])
+    assert [len(cut.of(split)) for split in SPLITS] == [7, 4, 0] and cut.method == "source"
+    assert all(4_000 < len(part) < 24_600 for part in cut.texts)
+    assert read(tmp_path, "short but enough", "held out too").of("train") == ["short but enough"]
+
+
+# Commands.
+
+
+@pytest.fixture(scope="module")
+def model(file):
+    return reviewgen.train("ngram-char", file, documents="file", **NGRAM)
+
+
+def test_what_is_trained_on_and_held_out_stands_in_the_record_and_the_card(model, file):
+    data = model.training["data"]
+    assert data["reviews"] == {"train": 13, "validation": 6, "test": 6} and data["split"]["method"] == "blocks"
+    assert data["split"]["words"].startswith("12 blocks of about 500 characters, spread evenly over one text")
+    assert f"- Held out: {data['split']['words']}\n" in model.bundle.card
+    second = reviewgen.train("ngram-char", file, documents="file", validation=file, **NGRAM).training["data"]["split"]
+    assert second == {"method": "source", "words": "a separate source"}
+
+
+def test_evaluate_finds_the_blocks_of_the_training(model, file):
+    held_out = model.training["held_out"]
+    result = model.evaluate(file, documents="file", split="test")
+    assert result.bits_per_character == pytest.approx(held_out["bits_per_character"], rel=1e-6)
+    assert (result.reviews, result.characters) == (6, held_out["characters"])
+    blocks = corpus_of(file, documents="file").of("test")
+    assert model.evaluate(blocks).bits_per_character == pytest.approx(result.bits_per_character, rel=1e-6)
+    whole = model.evaluate(file, documents="file")
+    assert (whole.reviews, whole.characters) == (1, len(PLAY))
+    assert whole.bits_per_character == pytest.approx(model.score(PLAY).bits_per_character, rel=1e-5)
+    with pytest.raises(ConfigError, match="trained with documents='file'; use the same"):
+        model.evaluate(file, split="test")
+    by_line = reviewgen.train("ngram-char", file, **NGRAM)
+    assert by_line.training["data"]["split"] == {"method": "hash", "words": "texts chosen by a hash of each"}
+    with pytest.raises(ConfigError, match="trained with documents='line'; use the same"):
+        by_line.evaluate(file, documents="file", split="test")
+    assert by_line.evaluate(file, documents="paragraph", split="test").reviews > 6
+
+
+def test_a_network_is_trained_on_the_parts_as_one_stream(file):
+    run = reviewgen.TrainingRun("gru-char", file, documents="file", **SMALL)
+    run.read()
+    run.tokenize()
+    store, tokenizer = run.stores["train"], run.tokenizer
+    parts = [store.document(number).tolist() for number in range(len(store))]
+    assert [tokenizer.decode(ids[1:-1]) for ids in parts] == corpus_of(file, documents="file").of("train")
+    assert all(tokenizer.bos_id not in ids[1:] and tokenizer.eos_id not in ids[:-1] for ids in parts)
+    list(run)
+    assert run.finish().novelty(PLAY[:300]).longest_text == PLAY[:300]
+
+
+def test_sweep_and_blend_read_one_long_text(model, file):
+    rows = list(reviewgen.sweep("ngram-char", file, "model.order", [2, 4], documents="file", steps=1))
+    expected = model.evaluate(file, documents="file", split="test").bits_per_character
+    assert rows[1].held_out_bits == pytest.approx(expected, rel=1e-6)
+    blend = reviewgen.blend([model, model], data=file, documents="file", split="validation")
+    assert blend.training["weights"]["characters"] == sum(map(len, corpus_of(file, documents="file").of("validation")))
+
+
+def test_the_command_says_how_text_is_held_out(monkeypatch, capsys, file, tmp_path):
+    words = ("train", "ngram-char", "--data", file, "--documents", "file", "--out", tmp_path / "m", "--steps", 1)
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 0 and "Held out: 12 blocks of about 500 characters, spread evenly" in " ".join(said.split())
+    facts = json.loads((tmp_path / "m" / "training.json").read_text())
+    words = ("evaluate", tmp_path / "m", "--data", file, "--documents", "file", "--split", "test", "--json")
+    status, out, _ = run_command(monkeypatch, capsys, *words)
+    assert status == 0
+    assert json.loads(out)["bits_per_character"] == pytest.approx(facts["held_out"]["bits_per_character"], rel=1e-6)
