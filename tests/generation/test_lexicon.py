@@ -1,0 +1,472 @@
+"""Known words: the automaton against a set of strings, texts of every kind of model, and what a user asks of ``words``."""
+
+import random
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+import reviewgen
+from reviewgen.compiled import HALF, NO_WINDOWS, Spelling, follow_all, mark_spelled, no_places, sample_rows, start_of_text
+from reviewgen.config import GenerationConfig
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, DataError
+from reviewgen.generation import make_sampling_params
+from reviewgen.lexicon import (
+    Lexicon,
+    WordCounts,
+    build_lexicon,
+    count_words,
+    make_spelling,
+    minimal_automaton,
+    read_lexicon,
+    token_symbols,
+    unknown_word_share,
+    utf8_automaton,
+    words_of,
+    write_lexicon,
+)
+from reviewgen.registry import find_tokenizer
+from tests.support.models import SMALL
+from tests.support.race import draw
+
+DRAW = random.Random(3)
+WORDS = ("the", "a", "don't", "naïve", "café", "movie", "movies", "moving", "was", "were", "good", "goods", "rock's", "Über")
+SEPARATORS = " .,!\n'—🙂3"
+VOCABULARY = ["the", "a", "movie", "movies", "was", "café", "don't", "good", "so"]
+REVIEWS = [" ".join(DRAW.choices(VOCABULARY, k=12)) + "." for _ in range(60)]
+KNOWN = {word for review in REVIEWS for word in words_of(review)}
+CHARS, BPE = find_tokenizer("char")[0], find_tokenizer("word")[0]
+TOKENIZERS: dict[str, Any] = {
+    "char": CHARS.train(["".join(WORDS) + SEPARATORS + "xyz"], CHARS.Config()),
+    "word": BPE.train([" ".join(WORDS) + SEPARATORS] * 30, BPE.Config(vocab_size=330)),
+}
+NETWORK = SMALL | {"model": {"hidden_size": 8}}
+
+
+def lexicon() -> Lexicon:
+    counts = WordCounts()
+    counts.add(f"{' '.join(WORDS)} {SEPARATORS}")
+    return Lexicon.of(counts.words, counts.separators)
+
+
+def spelling_of(name: str, known: Lexicon | None = None) -> Spelling:
+    symbols = token_symbols(TOKENIZERS[name])
+    assert symbols is not None
+    return make_spelling(symbols, known)
+
+
+# Words and automata.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Don't say 'no'.", ["Don't", "say", "no"]),
+        ("rock’n’roll — naïve?", ["rock’n’roll", "naïve"]),
+        ("mp3 2nd x_y", ["mp", "nd", "x", "y"]),
+        ("e\u0301te\u0301 हिन्दी", ["e\u0301te\u0301", "हिन्दी"]),
+        ("12 !? '", []),
+    ],
+)
+def test_words_are_runs_of_letters_with_their_marks(text: str, expected: list[str]) -> None:
+    assert words_of(text) == expected
+
+
+@given(st.sets(st.binary(max_size=6), max_size=40))
+def test_a_minimal_automaton_accepts_exactly_its_strings(strings: set[bytes]) -> None:
+    assert list(minimal_automaton(strings).strings()) == sorted(strings)
+
+
+def test_a_minimal_automaton_shares_endings() -> None:
+    """Of ten beginnings and four endings, there are as many nodes as of one beginning."""
+    strings = [f"{letter}walk{ending}".encode() for letter in "abcdefghij" for ending in ("", "s", "ed", "ing")]
+    assert len(minimal_automaton(strings).nodes) == len(minimal_automaton(strings[:4]).nodes) + 9  # nine more edges
+
+
+@given(st.binary(max_size=5) | st.characters().map(lambda c: c.encode("utf-8", "surrogatepass")))
+def test_the_automaton_of_utf_8_is_the_decoder_of_python(raw: bytes) -> None:
+    automaton = utf8_automaton()
+    node = automaton.root
+    for byte in raw:
+        node = dict(automaton.edges(node)).get(byte, 0)
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        assert not automaton.nodes[node] & 1
+    else:
+        assert automaton.nodes[node] & 1
+
+
+# Which tokens may follow, against a set of strings.
+
+
+@cache
+def is_beginning(text: str) -> bool:
+    """Whether a text of whole characters begins a text of known words and separators."""
+    whole, last = re.fullmatch(r"(.*?)((?:[^\W\d_]+['’])*[^\W\d_]*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    if last.endswith(("'", "’")):
+        last_is_right = last[:-1] in WORDS or any(word.startswith(last) for word in WORDS)
+    else:
+        last_is_right = any(word.startswith(last) for word in WORDS) or not last
+    rest = re.sub(r"(?<=[^\W\d_])['’]", "", whole)  # behind a word, any apostrophe closes a quotation
+    return (
+        last_is_right
+        and all(word in WORDS for word in words_of(whole))
+        and all(c in SEPARATORS or re.match(r"[^\W\d_]", c) for c in rest)
+    )
+
+
+@cache
+def may_begin(raw: bytes) -> bool:
+    """Whether bytes, which may end inside a character, begin a text of known words and separators."""
+    for tail in range(4):
+        try:
+            text, rest = raw[: len(raw) - tail].decode(), raw[len(raw) - tail :]
+        except UnicodeDecodeError:
+            continue
+        if not rest:
+            return is_beginning(text)
+        characters = {c for c in "".join(WORDS) + SEPARATORS + "’" if c.encode().startswith(rest) and c.encode() != rest}
+        return any(is_beginning(text + c) for c in characters)
+    return False
+
+
+def is_complete(text: str) -> bool:
+    return is_beginning(text + " ")
+
+
+def known_text() -> str:
+    parts = [DRAW.choice([DRAW.choice(WORDS), DRAW.choice(WORDS), ""]) + DRAW.choice(SEPARATORS) for _ in range(4)]
+    return "".join(parts)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name: str) -> None:
+    tokenizer, spelling = TOKENIZERS[name], spelling_of(name, lexicon())
+    table, seen, halves = tokenizer.token_bytes(), Counter[bool](), 0
+    for text in ["the movie’ don't rock's’ naïve——🙂🙂", *(known_text() for _ in range(25))]:
+        if not is_complete(text):
+            continue
+        ids, place = tokenizer.encode(text), start_of_text(spelling)
+        for number in range(len(ids) + 1):
+            values = [value for token in ids[:number] for value in table[token]]
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
+            if any(value >= HALF for value in values[-1:]) and sum(value >= HALF for value in values) % 2:
+                halves += 1  # the first half of a byte: what may follow is any second half that completes a right byte
+                follow_all(spelling, place, ids[number : number + 1])
+                continue
+            raw = as_bytes(values)
+            for token in range(tokenizer.vocab_size):
+                if token == tokenizer.eos_id:
+                    expected = raw.decode("utf-8", "replace").encode() == raw and is_complete(raw.decode())
+                elif len(table[token]) == 1 and table[token][0] >= HALF:
+                    expected = any(may_begin(raw + bytes([16 * (table[token][0] - HALF) + low])) for low in range(16))
+                else:
+                    expected = token != tokenizer.bos_id and may_begin(raw + as_bytes(table[token]))
+                    expected |= token == tokenizer.bos_id  # no bytes; never sampled
+                assert allowed[token] == expected, (raw, token, table[token])
+                seen[expected] += 1
+            follow_all(spelling, place, ids[number : number + 1])
+    assert min(seen.values()) > 300 and (halves > 0) == (name == "char")
+
+
+def as_bytes(values: Any) -> bytes:
+    """Return the bytes of symbols, of which two halves make one."""
+    raw, waiting = [], -1
+    for value in values:
+        if value < HALF:
+            raw.append(value)
+        elif waiting < 0:
+            waiting = value - HALF
+        else:
+            raw.append(16 * waiting + value - HALF)
+            waiting = -1
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "may_follow"),
+    [
+        ("the movie'", " ", True),
+        ("the movie'", "s", False),
+        ("don'", "t", True),
+        ("don'", " ", False),  # don is not a word of its own
+        ("'", "t", True),
+        ("the 3", "m", True),
+        ("the ", "x", False),
+        ("the glorb", "x", True),  # an unknown word is left alone
+        ("the glorb", " ", True),
+        ("the glorb ", "x", False),
+        ("the glorb ", "m", True),
+        ("the 日本", "m", True),
+        ("the 日本 ", "x", False),
+    ],
+)
+def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_follow: bool) -> None:
+    for name, tokenizer in TOKENIZERS.items():
+        spelling = spelling_of(name, lexicon())
+        place = start_of_text(spelling)
+        follow_all(spelling, place, tokenizer.encode(text))
+        allowed = mark_spelled(spelling, place, tokenizer.eos_id)
+        if len(ids := tokenizer.encode(token)) == 1:
+            assert allowed[ids[0]] == may_follow
+        assert allowed[tokenizer.eos_id] == (text not in ("don'",))
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -> None:
+    tokenizer, spelling, rng = TOKENIZERS[name], spelling_of(name), np.random.default_rng(0)
+    for text in ("naïve 日本 🙂", "zzz", "\u0301", "\U0010ffff"):
+        place = start_of_text(spelling)
+        for token in tokenizer.encode(text):
+            assert mark_spelled(spelling, place, tokenizer.eos_id)[token]
+            follow_all(spelling, place, [token])
+    for _ in range(60):  # any sequence of allowed tokens decodes without U+FFFD
+        place, ids, allowed = start_of_text(spelling), [], np.zeros(tokenizer.vocab_size, np.bool_)
+        while len(ids) < 12 or not allowed[tokenizer.eos_id]:
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
+            partial = [token for token in np.flatnonzero(allowed) if token not in (tokenizer.bos_id, tokenizer.eos_id)]
+            ids.append(int(rng.choice(partial[:60])))
+            follow_all(spelling, place, ids[-1:])
+            allowed = mark_spelled(spelling, place, tokenizer.eos_id)
+            assert len(ids) < 60
+        assert "\ufffd" not in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_bytes_of_tokens_are_those_of_their_text(name: str) -> None:
+    table = TOKENIZERS[name].token_bytes()
+    assert len(table) == TOKENIZERS[name].vocab_size
+    for text in ("the café—", "日本 🙂", "\x00\x7f"):
+        assert as_bytes(value for token in TOKENIZERS[name].encode(text) for value in table[token]) == text.encode()
+
+
+@pytest.mark.parametrize("top_k", [0, 5])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_token_is_drawn_again_until_one_may_follow_and_then_of_those_that_may(name: str, top_k: int) -> None:
+    """The first nine draws are the order of arrival; after them all others are ruled out and one more number is used."""
+    tokenizer, spelling, rng = TOKENIZERS[name], spelling_of(name, lexicon()), np.random.default_rng(5)
+    size, params = tokenizer.vocab_size, make_sampling_params(GenerationConfig(temperature=1.0, top_k=top_k), tokenizer)
+    count, drawn_late = 60, 0
+    logits, uniform, tokens = rng.normal(0, 2, (count, size)), rng.random(count), np.empty(count, np.int64)
+    start = start_of_text(spelling)
+    follow_all(spelling, start, tokenizer.encode("the mov"))
+    places, zeros = np.tile(start, (count, 1)), np.zeros(count, np.int64)
+    allowed = mark_spelled(spelling, start, tokenizer.eos_id)
+    rows = np.zeros((count, 2), np.int64), zeros + 1, zeros, uniform
+    sample_rows(logits, *rows, params, NO_WINDOWS if top_k else None, zeros, spelling, places, tokens)
+    for row in range(count):
+        weights = np.exp(logits[row] - logits[row].max())
+        weights[tokenizer.bos_id] = 0
+        left = weights.copy()
+        if top_k:
+            left[left < np.sort(left)[-top_k]] = 0
+        for _ in range(9):
+            token = draw(left, uniform[row]) if left.any() else -1
+            if token < 0 or allowed[token]:
+                break
+            left[token] = 0
+        else:
+            token = -1
+        if token < 0:
+            drawn_late += 1
+            left = weights * allowed
+            if top_k:
+                left[left < np.sort(left)[-top_k]] = 0
+            token = draw(left, uniform[row] + (0.25 if uniform[row] < 0.75 else -0.75))
+        after = start.copy()
+        if token != tokenizer.eos_id:
+            follow_all(spelling, after, [token])
+        assert tokens[row] == token and places[row].tolist() == after.tolist()
+    assert 5 < drawn_late < count or name == "word"
+
+
+def test_places_of_any_text_rule_nothing_out() -> None:
+    for name, tokenizer in TOKENIZERS.items():
+        assert mark_spelled(spelling_of(name, lexicon()), no_places(1)[0], tokenizer.eos_id).all()
+
+
+# Texts of models.
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, reviewgen.ReviewModel]:
+    trained = {}
+    for preset in ("ngram-char", "ngram-word", "lstm-char", "lstm-word"):
+        options = {"model": {"order": 4}} if preset.startswith("ngram") else SMALL
+        settings = {"tokenizer": {"vocab_size": 300, "min_frequency": 2}} if preset.endswith("word") else {}
+        trained[preset] = reviewgen.train(preset, REVIEWS, **options, **settings, progress=False)
+    return trained
+
+
+@pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
+def test_texts_have_known_words_only_whatever_the_settings(models: Any, preset: str) -> None:
+    model = models[preset]
+    assert model.generation_config.words == "known"
+    free = model.generate("", seed=2, max_new_tokens=60, words="any", num_return_sequences=10, temperature=1.7)
+    if preset == "lstm-char":  # it has learned next to nothing
+        assert unknown_word_share(free, KNOWN) > 0.2
+    texts = list(free)
+    for options in ({}, {"temperature": 1.7}, {"top_p": 0.9, "repetition_penalty": 1.2}, {"do_sample": False}, {"num_beams": 3}):
+        options |= {"num_return_sequences": 1 if len({"do_sample", "num_beams"} & options.keys()) else 10}
+        found = model.generate("", seed=2, max_new_tokens=60, **options)
+        for text in found:
+            whole = words_of(text)[:-1]  # the last may be cut off
+            assert all(word in KNOWN or word[0].lower() + word[1:] in KNOWN for word in whole), text
+        texts += found
+    assert "\ufffd" not in "".join(texts)
+    together = model.generate(["the ", "a mov", "zzz", "the glorbx"], seed=5, num_return_sequences=3, max_new_tokens=50)
+    assert model.generate("the ", seed=5, max_new_tokens=50) == together[:1]
+    assert "".join(model.stream("the ", seed=5, max_new_tokens=50)) == together[0]
+    assert all(text.startswith("the glorbx") for text in together[-3:])
+    processed = model.generate("the ", seed=1, max_new_tokens=20, logits_processor=lambda ids, scores: scores)
+    assert all(word.lower() in KNOWN for word in words_of(processed[0])[:-1])
+
+
+def test_among_allowed_tokens_an_n_gram_keeps_its_own_distribution() -> None:
+    from scipy.stats import chisquare
+
+    model = reviewgen.train("ngram-char", REVIEWS, model={"order": 2})
+    tokenizer = model.tokenizer
+    symbols = token_symbols(tokenizer)
+    assert symbols is not None
+    spelling, ids = make_spelling(symbols, model.bundle.lexicon), tokenizer.encode("the mo")
+    place, stepper = start_of_text(spelling), model.bundle.weights.stepper()
+    follow_all(spelling, place, ids)
+    allowed = mark_spelled(spelling, place, tokenizer.eos_id)
+    allowed &= np.array([max(values, default=0) < HALF for values in tokenizer.token_bytes()])  # of half a byte nothing is left
+    logits, _ = stepper.forward(np.array([[tokenizer.bos_id, *ids]]), stepper.initial_state(1))
+    for temperature in (0.8, 1.3):
+        weights = np.where(allowed, np.exp(logits[0, : len(allowed)].astype(np.float64) / temperature), 0)
+        weights[tokenizer.bos_id] = 0
+        texts = model.generate("the mo", seed=4, num_return_sequences=2000, max_new_tokens=1, temperature=temperature)
+        texts = [text for text in texts if text != "the mo"]
+        counts = np.bincount([tokenizer.encode(text)[-1] for text in texts], minlength=len(allowed))
+        expected = weights / weights.sum() * len(texts)
+        large = expected > 5
+        assert counts[expected == 0].sum() == 0
+        if large.sum() > 1:
+            pairs = [np.append(each[large], each[~large].sum() + 1e-9) for each in (counts, expected)]
+            assert chisquare(*pairs).pvalue > 1e-4
+
+
+def test_a_stream_is_the_text_even_at_dead_ends(models: Any) -> None:
+    """No trigram of characters may repeat, so at some point no known word is left."""
+    for seed in range(3):
+        options = {"no_repeat_ngram_size": 3, "temperature": 1.0, "max_new_tokens": 150, "finish": "anywhere", "seed": seed}
+        assert "".join(models["lstm-char"].stream("", **options)) == models["lstm-char"].generate_one("", **options)
+
+
+def test_a_lexicon_is_saved_with_its_model(models: Any, tmp_path: Path) -> None:
+    model = models["ngram-word"]
+    model.save_pretrained(tmp_path / "m")
+    again = reviewgen.load(tmp_path / "m")
+    assert set(again.bundle.lexicon or ()) == set(model.bundle.lexicon) > {"the", "The", "don't", "café"}
+    assert again.generate("", seed=9, num_return_sequences=3) == model.generate("", seed=9, num_return_sequences=3)
+    (tmp_path / "m" / "lexicon.safetensors").unlink()
+    (tmp_path / "m" / "manifest.json").unlink()  # on purpose
+    with pytest.raises(DataError, match="no lexicon"):
+        reviewgen.load(tmp_path / "m").generate("")
+    assert reviewgen.load(tmp_path / "m").generate("", words="any", seed=1)
+    with pytest.raises(ConfigError, match="words"):
+        model.generate("", words="some")
+
+
+def test_a_language_without_spaces_has_no_lexicon() -> None:
+    letters = [chr(0x4E00 + number) for number in range(300)]
+    texts = ["".join(DRAW.choices(letters, k=30)) + "。" for _ in range(40)]
+    model = reviewgen.train("ngram-char", texts)
+    assert model.bundle.lexicon is None and model.generation_config.words == "any"
+    assert model.generate("", seed=1)
+    with pytest.raises(DataError, match="words=any"):
+        model.generate("", words="known")
+    first = reviewgen.train("gru-char", REVIEWS, **SMALL)
+    further = reviewgen.train(first, texts, steps=1)
+    assert further.bundle.lexicon is None and further.generation_config.words == "any"
+    zebras = [f"zebra zebra the good movie was so good the movie {n % 5}" for n in range(30)]
+    assert {"café", "zebra"} <= set(reviewgen.train(first, zebras, steps=1).bundle.lexicon or ())
+
+
+def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
+    tokenizer = TOKENIZERS["char"]
+    symbols = token_symbols(tokenizer)
+    assert symbols is not None
+    texts = ["movie the movie", "The was once was", "goods"] + ["the was movie"] * 20
+    ids = np.concatenate([[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts])
+    known = build_lexicon(count_words([ids], symbols))
+    assert known is not None and set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
+    assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
+    joined = known | Lexicon.of(["café"], ["!"])
+    assert set(joined) == {*known, "café"} and known | known is known
+    rare = WordCounts(Counter({"the": 17, **{f"w{c}": 1 for c in "abc"}}), {" "})
+    assert build_lexicon(rare) is not None  # 17 of 20 words are known, 85 %
+    assert build_lexicon(WordCounts(rare.words + Counter({"zz": 1}), {" "})) is None
+    again = build_lexicon(WordCounts(Counter({"new": 9}), {" "}), before=known)
+    assert again is not None and {"new", "movie"} <= set(again)
+
+
+def test_long_texts_are_counted_in_parts() -> None:
+    for name, tokenizer in TOKENIZERS.items():
+        text = " ".join(DRAW.choices(["movie", "café", "don't", "日本"], k=30_000))
+        ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
+        assert len(ids) > 1 << 16
+        symbols = token_symbols(tokenizer)
+        assert symbols is not None and count_words([ids], symbols).words == Counter(text.split()), name
+
+
+# Files.
+
+
+def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
+    """Compiled loops do not check bounds."""
+    file, rng, refused = tmp_path / "lexicon.safetensors", np.random.default_rng(0), 0
+    write_lexicon(lexicon(), file)
+    tensors = load_file(file)
+    for number in range(40):
+        name = ("words", "separators")[number % 2]
+        nodes = tensors[name].copy()
+        nodes[rng.integers(len(nodes))] ^= np.uint32(1 << int(rng.integers(32)))
+        save_file(tensors | {name: nodes}, file, metadata={"reviewgen.lexicon": "1"})
+        try:
+            spelling = spelling_of("word", read_lexicon(file))
+        except BundleError:
+            refused += 1
+            continue
+        assert int((spelling.nodes >> 8).max()) < 1 << 24
+        follow_all(spelling, start_of_text(spelling), rng.integers(0, TOKENIZERS["word"].vocab_size, 500).tolist())
+    assert 5 < refused < 40
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "lexicon.safetensors"
+    write_lexicon(lexicon(), file)
+    good = load_file(file)
+    assert set(read_lexicon(file)) == set(lexicon())
+    for tensors, version, message in (
+        (good | {"more": np.zeros(1, np.uint32)}, "1", "header and arrays"),
+        (good | {"words": good["words"].astype(np.int64)}, "1", "dtype"),
+        (good | {"words": good["words"][:-1].copy()}, "1", "end where"),
+        (good | {"words": np.zeros(1, np.uint32)}, "1", "shape"),
+        (good, "2", "schema"),
+    ):
+        save_file(tensors, file, metadata={"reviewgen.lexicon": version})
+        with pytest.raises(BundleError, match=message):
+            read_lexicon(file)
+    file.write_text("{}")
+    with pytest.raises(BundleError, match="damaged"):
+        read_lexicon(file)
+
+
+def test_a_tokenizer_that_gives_wrong_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = TOKENIZERS["char"].token_bytes()
+    for wrong in (right[:-1], [*right[:-1], (300,)], [b"a", *right[1:]]):
+        monkeypatch.setattr(CHARS, "token_bytes", lambda self, wrong=wrong: wrong)
+        with pytest.raises(BrokenPlugin, match="token_bytes"):
+            token_symbols(TOKENIZERS["char"])

@@ -1,0 +1,472 @@
+"""Generated texts: prompts, seeds, streams and ends, of models that need no training. Reference texts are in test_sampling."""
+
+import itertools
+import json
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from reviewgen import ReviewModel
+from reviewgen.errors import ConfigError, DataError, GenerationError
+from reviewgen.generation import Generation, Pieces
+from reviewgen.sentences import sentence_ends
+from tests.support.fakes import LETTERS, TEXTS, LetterTokenizer, QueueModel, TableModel, review_model, table
+from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted, indexed, only
+
+V = LETTERS.vocab_size
+NGRAM = counted(LOOP, order=3)
+MODELS = {"table": TableModel(table(V, 1, eos=-1.0)), "ngram": NGRAM, "plain ngram": Plain(NGRAM)}
+TOKENIZERS = {"char": CHAR, "word": WORD}
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> ReviewModel:
+    """A model without a loop of its own, one with it, and the same without."""
+    return review_model(MODELS[request.param], LETTERS)
+
+
+def one_of(model: ReviewModel, prompt: str = "", **options: Any) -> Generation:
+    (found,) = model.generate(prompt, **options, return_dict_in_generate=True)
+    return found
+
+
+def writes(text: str, tokenizer: Any = LETTERS, prompt: str = "", **settings: Any) -> ReviewModel:
+    """Return a model that writes a text after a prompt."""
+    return review_model(QueueModel(tokenizer.encode(text), tokenizer, 1 + len(tokenizer.encode(prompt))), tokenizer, **settings)
+
+
+# Seeds and rows.
+
+
+def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model: ReviewModel) -> None:
+    options: dict[str, Any] = {"seed": 8, "max_new_tokens": 20, "temperature": [0.7, 1.2]}
+    texts = model.generate("a", num_return_sequences=65, **options)  # two batches
+    assert len(set(texts)) > 40
+    assert model.generate("a", num_return_sequences=2, **options) == texts[:2]
+    assert [found.text for found in model.generate_each("a", num_return_sequences=65, **options)] == texts
+    assert texts[0] == "".join(model.stream("a", **options)) == model.generate_one("a", **options)
+    for number in (0, 32, 64):
+        alone = next(model.generate_each("a", num_return_sequences=65, first=number, **options))
+        assert (alone.text, alone.number, alone.seed) == (texts[number], number, 8)
+        among = list(model.generate_each(["h"] * number + ["a"], first=number, **options))
+        assert [found.text for found in among] == [texts[number]]
+    assert model.generate("a", num_return_sequences=65, **(options | {"seed": 9})) != texts
+    assert list(model.generate_each("a", first=10**9)) == [] == model.generate([])
+    with pytest.raises(ConfigError, match="first"):
+        model.generate_each("a", first=-1)
+
+
+def test_a_random_seed_is_returned_and_gives_the_text_again(model: ReviewModel) -> None:
+    found = model.generate(["a", "b"], return_dict_in_generate=True, max_new_tokens=20)
+    assert found[0].seed == found[1].seed != one_of(model, "a").seed
+    assert model.generate(["a", "b"], seed=found[0].seed, max_new_tokens=20) == [one.text for one in found]
+    assert model.generate_one(seed=(1 << 64) - 1) == model.generate_one(seed=(1 << 64) - 1)
+
+
+def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
+    logits = table(V)
+    before, model = logits.clone(), review_model(TableModel(logits), LETTERS)
+    states = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    model.generate(["ab", ""], num_return_sequences=2, top_k=3)
+    model.generate("ab", num_beams=3, num_return_sequences=2, max_new_tokens=9)
+    model.generate(["a"] * 3, must_include="a", max_new_tokens=9)
+    list(model.stream("ab", seed=1))
+    assert (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()) == states  # type: ignore[index]
+    assert torch.equal(logits, before)
+
+
+def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> None:
+    inner, reasons = model.model, set()
+    for found in model.generate(["", "ab"], num_return_sequences=9, max_new_tokens=12, seed=4, return_dict_in_generate=True):
+        assert LETTERS.decode(found.tokens) == found.text == found.prompt + found.text[len(found.prompt) :]
+        assert found.new_tokens == len(found.tokens) - len(found.prompt) <= 12
+        ids = torch.tensor([[0, *found.tokens] + [1] * (found.finish_reason == "end")])
+        logs = inner(ids, inner.initial_state(1))[0][0].double().log_softmax(-1)
+        wanted = [logs[place, token].item() for place, token in enumerate(ids[0, 1:].tolist())]
+        assert found.log_probabilities == pytest.approx(wanted, abs=1e-4)
+        assert found.seconds >= 0 and found.novelty is None and not found.exceeds_max_copy
+        facts = json.loads(json.dumps(found.facts(), allow_nan=False))
+        assert facts == found.facts() and (facts["text"], facts["seed"]) == (found.text, 4)
+        reasons.add(found.finish_reason)
+    assert reasons == {"end", "length"}
+    assert one_of(model, max_new_tokens=0).log_probabilities == []
+
+
+def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(model: ReviewModel) -> None:
+    options: dict[str, Any] = {"seed": 1, "max_new_tokens": 60}
+    before = model.generate("ab", num_return_sequences=2, **options)
+    for taken in (0, 1, 3):
+        stream: Any = model.stream("ab", **options)
+        assert before[0].startswith("".join(itertools.islice(stream, taken)))
+        stream.close()
+    one, other = (model.stream("ab", **options | {"seed": seed}) for seed in (1, 2))
+    pairs = list(itertools.zip_longest(one, other, fillvalue=""))
+    texts = ["".join(pieces) for pieces in zip(*pairs, strict=True)]
+    assert texts == [before[0], model.generate_one("ab", **options | {"seed": 2})]
+    assert model.generate("ab", num_return_sequences=2, **options) == before
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_damaged_weights_are_an_error(value: float) -> None:
+    logits = table(V)
+    logits[LETTERS.encode("a")[0], 5] = value
+    model = review_model(TableModel(logits), LETTERS)
+    for options in ({}, {"do_sample": False}, {"top_k": 1}, {"num_beams": 2}, {"logits_processor": lambda _, x: x}):
+        with pytest.raises(GenerationError, match=r"NaN or infinite|not numbers"):
+            model.generate("ba", seed=0, **options)
+    with pytest.raises(GenerationError):
+        list(model.stream("ba"))
+
+
+def test_the_model_is_called_once_for_equal_prompts_and_not_after_the_last_text_has_ended() -> None:
+    prompt = ("bad cafe " * 12_000)[:100_000]
+    inner = TableModel(table(V))
+    found = review_model(inner, LETTERS, max_new_tokens=3).generate(prompt, num_return_sequences=3, seed=1)
+    assert all(text.startswith(prompt) for text in found)
+    prefill = [shape for shape in inner.calls if shape[1] > 1]
+    assert max(shape[1] for shape in inner.calls) <= 512 and sum(shape[1] for shape in prefill) <= len(prompt) + 1
+    queue = QueueModel(LETTERS.encode("ab"), LETTERS)
+    review_model(queue, LETTERS, max_new_tokens=500).generate("", num_return_sequences=5)
+    assert len(queue.calls) < 5
+
+
+# Prompts.
+
+PROMPTS = [
+    "", "the ", "the", "the movie was g",
+    "สวัสดี", "👍🏽 ok", "ß∂ƒ unseen", "\n\n", "\ufffd", "a\0b", " \ufffd the ", "a\ud800 b"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_any_prompt_comes_first_exactly(name: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    dead = torch.full((tokenizer.vocab_size,) * 2, -math.inf)
+    dead[:, tokenizer.eos_id] = 0.0  # every token that would spell the prompt has probability zero
+    for logits in (table(tokenizer.vocab_size), dead):
+        model = review_model(TableModel(logits), tokenizer, max_new_tokens=9)
+        texts = model.generate(PROMPTS, num_return_sequences=2, seed=3)
+        for number, prompt in enumerate(PROMPTS):
+            assert all(text.startswith(prompt) for text in texts[2 * number : 2 * number + 2])
+            assert "".join(model.stream(prompt, seed=3)) == model.generate_one(prompt, seed=3)
+            assert model.generate_one(prompt, max_new_tokens=0) == prompt == "".join(model.stream(prompt, max_new_tokens=0))
+            assert logits is not dead or model.generate_one(prompt, seed=0) == prompt
+
+
+@given(st.text(st.sampled_from("the movie was.é👍ส\n\ufffd ") | st.characters(), max_size=20), st.integers(0, 99))
+def test_every_text_and_stream_begins_with_its_prompt(prompt: str, seed: int) -> None:
+    model = review_model(TableModel(table(WORD.vocab_size, seed % 3, eos=-3.0)), WORD, max_new_tokens=6)
+    text = model.generate_one(prompt, seed=seed)
+    assert text.startswith(prompt) and "".join(model.stream(prompt, seed=seed)) == text
+
+
+def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() -> None:
+    pieces = Pieces(WORD)
+    assert (pieces.split("the ").ids, pieces.split("the ").rest) == (WORD.encode("the"), " ")
+    assert (pieces.split("the mov").rest, pieces.split("").ids, Pieces(CHAR).split("the ").rest) == (" mov", [], "")
+    (token,) = WORD.encode(" movie")
+    logits = torch.zeros(WORD.vocab_size, WORD.vocab_size)
+    logits[:, token], logits[token, WORD.eos_id] = 30.0, 60.0  # wherever it is, it wants to write this token, then the end
+    model = review_model(TableModel(logits), WORD)
+    for prompt in ("the ", "the mov"):
+        assert set(model.generate(prompt, num_return_sequences=9, seed=0)) == {"the movie"}
+    assert model.generate_one("the ", max_new_tokens=1, seed=0) == "the movie"
+    found = one_of(review_model(QueueModel([], WORD), WORD), "the mov", max_new_tokens=0)
+    assert (WORD.decode(found.tokens), found.new_tokens, found.finish_reason) == ("the mov", 0, "length")
+    assert len(found.log_probabilities) == len(found.tokens)
+
+
+def test_a_prompt_that_no_likely_token_spells_is_spelled_by_the_tokenizer() -> None:
+    for piece, prompt, text in ((" ", "the movies", "the movies   "), (".", "the ", "the ...")):
+        logits = torch.full((WORD.vocab_size,) * 2, -math.inf)
+        logits[:, WORD.encode(piece)[0]] = 0.0  # it may begin " movies" with the space, and then nothing fits
+        model = review_model(TableModel(logits), WORD, max_new_tokens=3)
+        assert model.generate_one(prompt, seed=0) == text
+        (found,) = model.generate(prompt, num_beams=2, return_dict_in_generate=True)
+        assert (found.text, found.new_tokens, WORD.decode(found.tokens)) == (text, 3, text)
+    paths = {"": "the", "the": " movie", " movie": " movie|.", ".": ""}
+    model = review_model(only(paths, WORD), WORD, no_repeat_ngram_size=1)  # a penalty rules out the last word
+    found = one_of(model, "the movie movie")
+    assert (found.text, found.finish_reason, WORD.decode(found.tokens)) == ("the movie movie.", "end", "the movie movie.")
+
+
+def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
+    model = writes("bad cafe", prompt="b")
+    assert model.generate_one("xyzbxyz") == "".join(model.stream("xyzbxyz")) == "xyzbxyzbad cafe"
+    assert model.generate_one("xyzbxyz", stop_strings=["d c"]) == "xyzbxyzbad c"
+    model = writes("bad cafe")
+    assert model.generate(["", "xa", "bad c", "bad cafe", "h"]) == ["bad cafe", "xaad cafe", "bad cafe", "bad cafe", "had cafe"]
+
+
+# Streams.
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_stream_never_yields_half_a_character(name: str) -> None:
+    tokenizer, text = TOKENIZERS[name], "ab 👍🏽 สวัสดี é\U0001f9d1\u200d\U0001f680 ok"
+    ids = tokenizer.encode(text)
+    assert len(ids) > len(text)  # bytes
+    model = writes(text, tokenizer)
+    for length in (*range(1, 9), 500):
+        pieces = list(model.stream(max_new_tokens=length))
+        assert "".join(pieces) == model.generate_one(max_new_tokens=length) and all(pieces)
+        assert not [piece for piece in pieces[:-1] if "\ufffd" in piece]
+    assert len(pieces) > 10
+
+
+@given(st.sampled_from(["char", "word"]), st.integers(0, 10_000))
+def test_streams_of_random_bytes_join_to_the_text(name: str, seed: int) -> None:
+    """Half of what this model writes are bytes, which may be parts of no character."""
+    tokenizer = TOKENIZERS[name]
+    pieces = Pieces(tokenizer).texts
+    logits = torch.tensor([0.0 if piece else 3.0 for piece in pieces])
+    logits[tokenizer.eos_id] = -2.0
+    model = review_model(TableModel(logits.expand(len(pieces), -1)), tokenizer, max_new_tokens=40)
+    assert "".join(model.stream("ส", seed=seed)) == model.generate_one("ส", seed=seed)
+
+
+# Ends.
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_every_reason_to_end(beams: int) -> None:
+    model = writes("bad cafe")
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({}, "end", "bad cafe"),
+        ({"max_new_tokens": 3}, "length", "bad"),
+        ({"max_new_tokens": 8}, "length", "bad cafe"),  # its end would be the ninth
+        ({"max_new_tokens": 9}, "end", "bad cafe"),
+        ({"max_new_tokens": 0}, "length", ""),
+        ({"stop_strings": "d c"}, "stop", "bad c"),
+        ({"stop_strings": "bad cafe and more"}, "end", "bad cafe"),
+        ({"max_time": 1e-9}, "time", "b"),
+    ]
+    if beams == 1:
+        cases.append(({"stopping_criteria": lambda ids, _: ids.shape[1] > 2}, "criteria", "ba"))
+    for options, reason, text in cases:
+        found = one_of(model, num_beams=beams, **options)
+        assert (found.finish_reason, found.text, found.new_tokens) == (reason, text, len(text))
+    for inner in (TableModel(table(V)), counted(LOOP, order=2)):
+        found = one_of(review_model(inner, LETTERS), no_repeat_ngram_size=1, min_new_tokens=20, seed=1, num_beams=beams)
+        assert found.finish_reason == "stuck" and sorted(found.text) == sorted(LETTERS.characters)
+    assert one_of(review_model(TableModel(torch.full((V, V), -torch.inf)), LETTERS)).finish_reason == "stuck"
+
+
+def test_bos_is_never_sampled() -> None:
+    logits = torch.full((V, V), -50.0)
+    logits[:, LETTERS.bos_id], logits[:, 2] = 50.0, 0.0
+    assert review_model(TableModel(logits), LETTERS, max_new_tokens=20).generate_one("", seed=0) == "a" * 20
+
+
+@pytest.mark.parametrize(
+    ("stops", "text"),
+    [
+        (["d c"], "bad c"),  # spans three tokens
+        ("a", "ba"),
+        (["z", "fe"], "bad cafe"),
+        (["cafe", "ad"], "bad"),  # the first in the text, not the first of the list
+        (["ad", "bad"], "bad"),
+        (["d", "ad caf"], "bad"),
+        (["not in there", "bad cafe and far longer than the text"], "bad cafe"),
+        ([], "bad cafe"),
+    ],
+)
+def test_a_text_ends_with_its_first_stop_string(stops: Any, text: str) -> None:
+    model = writes("bad cafe")
+    assert model.generate_one(stop_strings=stops) == text == "".join(model.stream(stop_strings=stops))
+    after = writes("bad cafe", prompt="cab")
+    assert after.generate_one("cab", stop_strings=["ca"]) == "cabbad ca"  # not the one in the prompt
+    assert after.generate_one("cab", stop_strings=["bb"]) == "cabbad cafe"  # half in the prompt
+
+
+@given(st.text(st.sampled_from("the movie was é👍ส."), min_size=1, max_size=20), st.data())
+def test_a_text_keeps_exactly_the_tokens_that_it_needs(whole: str, data: st.DataObject) -> None:
+    """Also where it ends inside a token of several characters, or inside a character of several tokens."""
+    ids = WORD.encode(whole)
+    model = review_model(QueueModel(ids, WORD), WORD, max_new_tokens=200)
+    start = data.draw(st.integers(0, len(whole) - 1))
+    stop = whole[start : data.draw(st.integers(start + 1, min(len(whole), start + 6)))]
+    end, length = whole.find(stop) + len(stop), data.draw(st.integers(1, len(ids)))
+    cut = WORD.decode(ids[:length]).rstrip("\ufffd")
+    for options, text, reason in (({"stop_strings": [stop]}, whole[:end], "stop"), ({"max_new_tokens": length}, cut, "length")):
+        found = one_of(model, **options)
+        kept = next(count for count in range(len(ids) + 1) if WORD.decode(ids[:count]).startswith(text))
+        assert (found.text, found.finish_reason, found.tokens, found.new_tokens) == (text, reason, ids[:kept], kept)
+
+
+SENTENCES = [
+    ("Good. And th", "Good."),
+    ("It costs 3.5 dol", "It costs 3.5 dol"),  # no end at all
+    ("Good! It costs 3.5 dol", "Good!"),
+    ('He said "go." And', 'He said "go."'),
+    ("He said “go!” And", "He said “go!”"),
+    ("It was (as ever) bad.) So", "It was (as ever) bad.)"),
+    ("Well… I do", "Well…"),
+    ("One.\nTwo.\nThr", "One.\nTwo."),
+    ("Good.And bad. So", "Good.And bad."),
+    ("他说：“好。”然后", "他说：“好。”"),
+    (". and", "."),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Mr. Doe and Dr. Roe left. Then", ["Mr. Doe and Dr. Roe left."]),
+        ("J. R. R. Tolkien wrote it. So", ["J. R. R. Tolkien wrote it."]),
+        ("So do I. And you", ["So do I."]),
+        ("Rated 3.5 of 5. Fine", ["Rated 3.5 of 5."]),
+        ("it rained. he waited... so", ["it rained.", "he waited..."]),
+        ("What?! No! 'Yes.' Then", ["What?!", "No!", "'Yes.'"]),
+        ("e.g. this, i.e. that. etc. and so on. Then", ["e.g. this, i.e. that.", "etc. and so on."]),
+        ("See it again? No. Never", ["See it again?", "No."]),
+        ("No. 5 is alive. Born Jan. 3 or in March. Yes", ["No. 5 is alive.", "Born Jan. 3 or in March."]),
+        ("J'aime ce que c'est. Oui", ["J'aime ce que c'est."]),
+        ("「はい。」それは良い。次", ["「はい。」", "それは良い。"]),
+        ("no end", []),
+    ],
+)
+def test_where_sentences_end(text: str, sentences: list[str]) -> None:
+    ends = sentence_ends(text)
+    assert [text[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)] == sentences
+
+
+@pytest.mark.parametrize("prompt", ["", "P. Q", "Really."])
+def test_a_text_that_was_cut_off_ends_with_a_whole_sentence(prompt: str) -> None:
+    for written, kept in SENTENCES:
+        tokenizer = LetterTokenizer("".join(sorted(set(written + prompt + "~"))))
+        model = writes(written + "~", tokenizer, prompt)
+        found = one_of(model, prompt, max_new_tokens=len(written), finish="sentence")
+        assert (found.text, found.finish_reason, found.new_tokens) == (prompt + kept, "length", len(kept))
+        assert tokenizer.decode(found.tokens) == found.text
+        assert one_of(model, prompt, max_new_tokens=len(written)).text == prompt + written
+        assert "".join(model.stream(prompt, max_new_tokens=len(written), finish="sentence")) == prompt + kept
+
+
+def test_texts_that_ended_by_themselves_keep_their_last_sentence() -> None:
+    tokenizer = LetterTokenizer("".join(sorted(set("Good. And th"))))
+    model = writes("Good. And th", tokenizer)
+    assert (one_of(model, finish="sentence").text, one_of(model, finish="sentence").finish_reason) == ("Good. And th", "end")
+    assert one_of(model, finish="sentence", stop_strings=["And"]).text == "Good. And"
+    cut_off: list[tuple[str, dict[str, Any]]] = [
+        ("criteria", {"stopping_criteria": lambda ids, _: ids.shape[1] == 8}),
+        ("length", {"max_new_tokens": 8, "min_new_tokens": 5}),
+    ]
+    for reason, options in cut_off:
+        found = one_of(model, finish="sentence", **options)
+        assert (found.text, found.finish_reason) == ("Good.", reason)
+    stuck = one_of(writes("Ab. xy", LetterTokenizer("Ab. xy")), finish="sentence", no_repeat_ngram_size=1, min_new_tokens=9)
+    assert (stuck.text, stuck.finish_reason) == ("Ab.", "stuck")
+    assert one_of(model, finish="sentence", max_new_tokens=8, min_new_tokens=6).text == "Good. An"  # the sentence is too short
+    assert one_of(writes(". Good", tokenizer), finish="sentence", max_time=1e-9).finish_reason == "time"
+
+
+def test_tokens_agree_with_a_cut_text() -> None:
+    logits = table(WORD.vocab_size, eos=-9.0)
+    logits[:, [*WORD.encode(". the")]] += 4.0
+    for inner in (TableModel(logits), counted([". ".join(TEXTS[:9])] * 3, WORD, order=3)):
+        model, cut = review_model(inner, WORD), 0
+        options: dict[str, Any] = {"max_new_tokens": 30, "seed": 5, "num_return_sequences": 12, "return_dict_in_generate": True}
+        for prompt in ("", "the mov", "the movie was good. "):
+            pairs = zip(model.generate(prompt, **options), model.generate(prompt, **options, finish="sentence"), strict=True)
+            for plain, found in pairs:
+                assert plain.text.startswith(found.text) and found.text.startswith(prompt)
+                assert WORD.decode(found.tokens).startswith(found.text)
+                assert plain.new_tokens - found.new_tokens == len(plain.tokens) - len(found.tokens)
+                if found.text != plain.text:
+                    assert not WORD.decode(found.tokens[:-1]).startswith(found.text) and found.text.endswith(".")
+                    cut += 1
+        assert cut > 3
+
+
+# Words that a text must include.
+
+
+@pytest.mark.parametrize("words", ["a", ["ba", "g"], {"AB"}], ids=str)
+def test_texts_include_the_words(words: Any) -> None:
+    ngram = counted(LOOP, order=3)
+    for inner in (TableModel(table(V, 1, scale=0.5, eos=-2.0)), ngram, Plain(ngram)):
+        model = review_model(inner, LETTERS, max_new_tokens=25)
+        options: dict[str, Any] = {"num_return_sequences": 2, "seed": 3, "must_include": words}
+        texts = model.generate(["", "h"], **options)
+        assert all(word.lower() in text for word in ([words] if isinstance(words, str) else words) for text in texts)
+        assert texts == model.generate(["", "h"], **options) and len(set(texts)) > 1
+        assert texts[3] == next(model.generate_each(["", "h"], **options, first=3)).text
+        assert all(text == "bad cafe" for text in model.generate("bad cafe", must_include="BAD", max_new_tokens=0))
+        assert model.generate(must_include=[], seed=1) == model.generate(seed=1) == model.generate(must_include=None, seed=1)
+
+
+def test_of_the_tries_that_include_a_word_the_most_probable_is_taken() -> None:
+    model = review_model(TableModel(table(V, 1, scale=0.5, eos=-2.0)), LETTERS, max_new_tokens=25)
+    for seed in range(4):
+        found, plain = one_of(model, "a", must_include="b", seed=seed), one_of(model, "a", seed=seed)
+        assert "b" in found.text
+        if "b" in plain.text:  # try 0 is the text without the request
+            likelihoods = [sum(text.log_probabilities) / len(text.tokens) for text in (found, plain)]
+            assert likelihoods[0] >= likelihoods[1]
+    tokenizer = LetterTokenizer("BADßS")
+    assert writes("BADß", tokenizer).generate(must_include=["bad", "Ss"]) == ["BADß"]
+    assert review_model(QueueModel([], LETTERS), LETTERS).generate("xyz", must_include="Y") == ["xyz"]
+
+
+def test_words_that_are_not_found_are_an_error() -> None:
+    model = writes("bad cafe")
+    with pytest.raises(GenerationError, match=r"None of 128 tries includes 'bad' and 'zebra'; 128 of them lack 'zebra'"):
+        model.generate(must_include=["bad", "zebra"])
+    with pytest.raises(GenerationError, match=r"None of 16 tries includes 'cafe'.*max_time"):
+        model.generate(must_include="cafe", max_time=1e-9)
+    assert model.generate(["", ""], must_include="b", max_time=1e-9) == ["b", "b"]  # a round for each text
+    for wrong in ("", [""], [3], ["a", ""]):
+        with pytest.raises(ConfigError, match="must_include"):
+            model.generate(must_include=wrong)
+    guarded = indexed(counted(LOOP, order=3), LOOP, max_new_tokens=30)
+    (text,) = guarded.generate(must_include="ga", novelty="filter", max_copy=4, seed=1)
+    assert "ga" in text and text.novelty.longest_tokens <= 4
+    talking = writes("Good. And bad", LetterTokenizer("".join(sorted(set("Good. And bad")))))
+    with pytest.raises(GenerationError):  # it stands behind the last whole sentence
+        talking.generate(must_include="And", finish="sentence", max_new_tokens=12)
+    assert talking.generate(must_include="good", finish="sentence", max_new_tokens=12) == ["Good."]
+
+
+# Time.
+
+
+class Slow(TableModel):
+    """Takes a while for each token."""
+
+    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        time.sleep(0.03)
+        return super().__call__(ids, state)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_max_time_stops_a_slow_model_and_keeps_what_was_written(beams: int) -> None:
+    model = review_model(Slow(table(V, eos=-99.0)), LETTERS, max_new_tokens=10_000)
+    found = one_of(model, "abc", max_time=0.15, num_beams=beams)  # all tokens would take minutes
+    assert found.finish_reason == "time" and found.text.startswith("abc") and 1 <= found.new_tokens <= 6
+    assert LETTERS.decode(found.tokens) == found.text and 0.1 < found.seconds < 5
+
+
+def test_max_time_is_that_of_the_call_and_also_stops_a_loop_of_its_own() -> None:
+    model = review_model(Slow(table(V, eos=-99.0)), LETTERS, max_new_tokens=10_000)
+    texts = model.generate("ab", num_return_sequences=130, max_time=0.3, return_dict_in_generate=True)
+    assert {found.finish_reason for found in texts} == {"time"} and texts[0].new_tokens > texts[129].new_tokens == 1
+    assert "".join(model.stream("ab", max_time=0.1)).startswith("ab")
+    ngram = review_model(counted(["a" * 30] * 50, order=4, smoothing="none"), LETTERS)
+    found = one_of(ngram, max_time=1e-9, min_new_tokens=10**9, max_new_tokens=10**9)
+    assert found.finish_reason in ("time", "stuck") and len(found.text) < 1000
+    assert one_of(ngram, max_time=100.0, min_new_tokens=5, max_new_tokens=5).finish_reason == "length"
+
+
+def test_novelty_needs_an_index(model: ReviewModel) -> None:
+    for request in ("report", "filter"):
+        with pytest.raises(DataError, match="no index"):
+            model.generate(novelty=request)
