@@ -108,10 +108,6 @@ class Machine:
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
         return self.start(*launcher, *plain, *where, *main, *options, *words, **environment)
 
-    def set_link(self, state: str) -> None:
-        """Pull the cable ("down"), or plug it in again ("up"): no connection is closed by that."""
-        _ip("-n", self.namespace, "link", "set", _CABLE, state)
-
 
 @functools.cache
 def why_no_machines() -> str | None:

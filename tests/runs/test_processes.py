@@ -1,0 +1,346 @@
+"""Several processes train one model: as one process with all their lanes; they stop together, and one reports an error."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import TrainingError
+from reviewgen.registry import find_model, unregister_all
+from reviewgen.training import Processes
+from tests.runs.test_abilities import Gate, Smoothed, ZLoss
+from tests.support.fakes import TEXTS
+from tests.support.forked import run_group
+from tests.support.launches import CPU, launch, launcher, made_once
+
+ROOT = str(Path(__file__).parents[2])
+METRICS = ["distinct-1", "new-words"]
+GRU = {"hidden_size": 12, "embedding_size": 6, "layer": "fused"}
+TRAINING = {"bptt": 16, "precision": "no", "threads": 1, "evaluations": 4, "evaluation_tokens": 500, "learning_rate": 0.005}
+
+ALIKE: dict[str, dict[str, Any]] = {
+    "accumulated": {"steps": 5, "training": {"gradient_accumulation_steps": 2}},
+    "random lengths": {"steps": 12, "training": {"bptt_random": True}},
+    "few texts": {"source": TEXTS[:3], "validation": TEXTS[3:9], "steps": 6, "training": {"batch_size": 6}},
+    "own term": {"preset": "zloss-char", "model": {}, "steps": 12, "training": {"metrics": METRICS, "copy_tokens": 200}},
+    "own loss": {"preset": "smoothed-char", "model": {}, "steps": 12},
+}
+"""Trainings in which two processes do what one does with all their lanes."""
+
+
+class Spy(find_model("gru")[0]):  # type: ignore[misc]
+    """A GRU that keeps the ids that it is trained on; a test may change what it does in a training step."""
+
+    ids: list[list[list[int]]] = []  # noqa: RUF012  of the class: runs are watched from outside
+
+    @staticmethod
+    def on_step(logits: Tensor) -> Tensor:
+        return logits
+
+    def forward(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, new_state = super().forward(ids, state)
+        if not self.training:
+            return logits, new_state
+        Spy.ids.append(ids.tolist())
+        return Spy.on_step(logits), new_state
+
+
+def register() -> None:
+    for name, kind in {"spy": Spy, "gate": Gate, "zloss": ZLoss, "smoothed": Smoothed}.items():
+        reviewgen.register_model(name, kind)
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    register()
+    yield
+    unregister_all()
+
+
+def train(
+    preset: str = "spy-char", source: Any = TEXTS, watch: Callable[[Any], object] = id, lanes: int = 3, **options: Any
+) -> dict[str, Any]:
+    """Train, and return the reports and the final weights as JSON values."""
+    training = TRAINING | {"batch_size": lanes} | options.pop("training", {})
+    Spy.ids.clear()
+    options = {"model": GRU, "training": training} | options
+    facts: dict[str, Any] = {"losses": [], "terms": [], "bits": [], "metrics": [], "error": None, "weights": {}}
+    try:
+        run = TrainingRun(preset, source, **options)
+        run.read()
+        run.tokenize()
+        for report in run:
+            facts["losses"].append(report.nats_per_token)
+            facts["terms"].append({name: float(value) for name, value in report.losses.items()})
+            if report.evaluation is not None:
+                facts["bits"].append(report.evaluation.bits_per_character)
+                facts["metrics"].append(dict(report.metrics))
+            facts |= {"stopped": report.stopped, "notes": report.notes, "tokens": report.tokens}
+            watch(report)
+        facts["weights"] = {name: tensor.tolist() for name, tensor in run.model.state_dict().items()}
+        facts["config"] = str(run.model.config)  # of a blend, also the weights of its models
+        if "out" in options:
+            run.finish()
+    except (KeyboardInterrupt, TrainingError, ZeroDivisionError) as problem:
+        facts["error"] = f"{type(problem).__name__}: {problem}"
+        if facts["losses"]:
+            facts["weights"] = {name: tensor.tolist() for name, tensor in run.model.state_dict().items()}
+    facts["ids"] = Spy.ids[:]
+    return facts
+
+
+def assert_alike(ranks: list[dict[str, Any]], one: dict[str, Any]) -> None:
+    """Check that two processes have done what one does."""
+    first, second = ranks
+    assert first["weights"] == second["weights"] and first["losses"] == second["losses"] and first["terms"] == second["terms"]
+    assert first["losses"] == pytest.approx(one["losses"], abs=1e-4) and first["tokens"] == one["tokens"]
+    assert first["bits"] == second["bits"] == pytest.approx(one["bits"], abs=1e-4)
+    for terms, expected in zip(first["terms"], one["terms"], strict=True):
+        assert terms == pytest.approx(expected, abs=1e-4)
+    for name, weights in one["weights"].items():
+        torch.testing.assert_close(torch.tensor(first["weights"][name]), torch.tensor(weights), rtol=0, atol=1e-4)
+
+
+SMOKE = """
+import json, os
+from tests.runs.test_processes import register, train
+register()
+with open(f"{os.environ['RANK']}.json", "w") as file:
+    json.dump(train(epochs=1, out="both"), file)
+"""
+
+
+def test_two_processes_train_as_one_with_all_their_lanes(tmp_path: Path) -> None:
+    group = run_group(["-c", SMOKE], 2, cwd=tmp_path, env=os.environ | CPU | {"PYTHONPATH": ROOT})
+    assert [done.returncode for done in group] == [0, 0], [done.stderr for done in group]
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    one = train(epochs=1, lanes=6, out=tmp_path / "one")
+    assert_alike(ranks, one)
+    both = [one_batch + other for one_batch, other in zip(ranks[0]["ids"], ranks[1]["ids"], strict=True)]
+    assert both == one["ids"] and ranks[0]["ids"][0] != ranks[1]["ids"][0]
+    model, alone = (reviewgen.load(tmp_path / name) for name in ("both", "one"))
+    greedy: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30, "words": "any"}
+    assert model.generate_one(**greedy) == alone.generate_one(**greedy)
+    assert model.score(TEXTS[0]).bits == pytest.approx(alone.score(TEXTS[0]).bits, rel=1e-3)
+    assert {file.name for file in (tmp_path / "both").iterdir()} == {file.name for file in (tmp_path / "one").iterdir()}
+    assert model.training["steps"] == alone.training["steps"] == len(one["losses"])
+
+
+def test_one_process_has_nothing_to_exchange() -> None:
+    alone, weight = Processes(), torch.zeros(2, requires_grad=True)
+    loss = torch.tensor(3.0)
+    assert alone.average_gradients([weight], loss, 0) is loss and weight.grad is None
+    assert alone.all_gather([1, 2.5]).tolist() == [[1, 2.5]] and alone.broadcast(loss) is loss
+    with pytest.raises(ZeroDivisionError), alone.main_process_first():
+        _ = 1 / 0
+
+
+SCRIPT = """
+import itertools, json, os, signal, subprocess, sys
+from reviewgen import TrainingRun
+from reviewgen.cli import main
+from tests.runs.test_processes import ALIKE, GRU, TEXTS, TRAINING, Spy, register, train
+
+register()
+is_other, facts = os.environ["RANK"] == "1", {}
+for name, options in ALIKE.items():
+    if "batch_size" in options.get("training", {}):
+        options = options | {"training": {"batch_size": options["training"]["batch_size"] // 2}}
+    facts[name] = train(**options, **({"out": "own"} if name == "own term" else {}))
+
+class Watched(list):
+    def __iter__(self):
+        facts["read"] = True
+        return super().__iter__()
+
+train(source=Watched([*TEXTS, "Another text."]), steps=1)
+blend = {"model": GRU | {"order": 3}, "training": {"copy_tokens": 0}, "steps": 20}
+facts["blend"] = train("blend-char", **blend)
+run = TrainingRun("lstm-char", TEXTS, budget=30.0, training={"evaluations": 1, "copy_tokens": 0})
+run.read()
+run.tokenize()
+steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
+facts["sized"] = {"shape": [run.model.config.hidden_size, run.config.batch_size, run.config.bptt], "steps": steps}
+facts["sized"]["is chosen"] = any(note.startswith("Chosen for the") for note in run.notes)
+del run
+
+facts["usual"] = train(steps=40)
+if is_other:  # it is stopped for nine tenths of the time
+    loop = "while [ ! -e usual.speed ] && kill -STOP $1; do sleep 0.09; kill -CONT $1; sleep 0.01; echo stopped; done > stops"
+    stopper = subprocess.Popen(["sh", "-c", loop, "sh", str(os.getpid())])
+facts["slow"] = train(steps=40)
+if is_other:
+    open("usual.speed", "w").close()
+    stopper.wait()
+
+facts["early"] = train(steps=40, training={"learning_rate": 10.0, "patience": 2, "evaluations": 40})
+facts["different"] = train(steps=5, seed=int(is_other))
+Spy.on_step = lambda logits: logits * (float("nan") if is_other and len(Spy.ids) > 8 else 1)
+facts["nan"] = train(steps=40, training={"evaluations": 10})
+Spy.on_step = lambda logits: logits
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+interrupt = lambda report: os.kill(os.getpid(), signal.SIGTERM) if is_other and report.step == 9 else None
+facts["interrupted"] = train(steps=40, watch=interrupt, training={"evaluations": 10})
+facts["failed"] = train(steps=40, watch=lambda report: 1 / int(not is_other or report.step < 9), training={"evaluations": 10})
+with open(f"{os.environ['RANK']}.json", "w") as file:
+    json.dump(facts, file)
+
+def kill(logits):
+    if is_other and len(Spy.ids) > 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return logits
+
+Spy.on_step = kill
+Spy.ids.clear()
+settings = {f"training.{name}": value for name, value in TRAINING.items()} | {"training.evaluations": 20}
+settings |= {f"model.{name}": value for name, value in GRU.items()}
+sys.argv = ["reviewgen", "train", "spy-char", "--data", "reviews.txt", "--out", "killed", "--steps", "40"]
+sys.argv += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run the script in two processes; return what each of them has written."""
+    folder = made_once(tmp_path_factory, "processes", _launch)
+    ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return SimpleNamespace(folder=folder, ranks=ranks, status=int((folder / "status").read_text()))
+
+
+def _launch(folder: Path) -> None:
+    (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    done = launch(2, folder, "script.py", env={"PYTHONPATH": ROOT})
+    assert (folder / "1.json").exists(), done.stderr
+    (folder / "status").write_text(str(done.returncode))
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("name", ALIKE)
+def test_processes_train_as_one(name: str, launched: Any) -> None:
+    options = ALIKE[name] | {"lanes": 6}
+    ranks, one = [facts[name] for facts in launched.ranks], train(**options)
+    assert_alike(ranks, one)
+    if name == "own term":
+        other = train(**(options | {"preset": "gate-char"}))
+        differences = torch.tensor(other["weights"]["output.weight"]) - torch.tensor(ranks[0]["weights"]["output.weight"])
+        assert differences.abs().max() > 1e-3, "without its term the model becomes another"
+        metrics = [facts["own term"]["metrics"] for facts in launched.ranks]
+        assert metrics[0] == metrics[1] and len(metrics[0]) >= 4
+        assert all(each.keys() == set(METRICS) and None not in each.values() for each in metrics[0])
+        training = json.loads((launched.folder / "own" / "training.json").read_text())
+        assert [at["metrics"] for at in training["evaluations"]] == metrics[0]
+
+
+@pytest.mark.launch
+def test_the_main_process_reads_and_chooses_for_all_and_waits_for_a_slow_one(launched: Any) -> None:
+    first, second = launched.ranks
+    assert first.get("read") and "read" not in second
+    assert first["sized"] == second["sized"] and first["sized"]["is chosen"] and first["sized"]["steps"] == [1, 2]
+    for key in ("weights", "config", "bits", "error"):
+        assert first["blend"][key] == second["blend"][key]
+    assert first["blend"]["error"] is None
+    for facts in launched.ranks:
+        assert facts["slow"] == facts["usual"]
+    assert len((launched.folder / "stops").read_text().splitlines()) > 10
+
+
+@pytest.mark.launch
+def test_all_stop_at_the_same_step(launched: Any) -> None:
+    for name, stopped in ("early", "early: no more gain on held-out text"), ("nan", "diverged"), ("interrupted", None):
+        first, second = (facts[name] for facts in launched.ranks)
+        assert first["stopped"] == second["stopped"] == stopped
+        assert str(first["losses"]) == str(second["losses"]) and first["bits"] == second["bits"], name
+        assert first["weights"] == second["weights"] and first["error"] == second["error"], name
+        assert len(first["losses"]) < 40
+    assert "step 9" in launched.ranks[0]["nan"]["notes"][0]
+    assert launched.ranks[0]["interrupted"]["error"].startswith("KeyboardInterrupt")
+    assert len(launched.ranks[0]["interrupted"]["losses"]) == 9
+
+
+@pytest.mark.launch
+def test_a_process_that_fails_or_is_killed_ends_the_training_of_all_and_loses_nothing(launched: Any) -> None:
+    first, second = (facts["failed"] for facts in launched.ranks)
+    assert second["error"].startswith("ZeroDivisionError") and second["stopped"] is None
+    assert first["error"] is None and first["stopped"] == "another process ended"
+    assert "Another process has ended" in first["notes"][0] and "Kept: the best weights so far" in first["notes"][0]
+    assert len(first["losses"]) == 10 and first["weights"] == second["weights"], "nine steps, and the report of the end"
+    first, second = (facts["different"] for facts in launched.ranks)
+    assert first["error"].startswith("TrainingError: The processes have different settings: the seed.")
+    assert second["error"].startswith("ProcessLost: ") and first["losses"] == second["losses"] == []
+    assert launched.status != 0
+    model = reviewgen.load(launched.folder / "killed")
+    assert model.training["stopped"] in ("another process ended", "interrupted")  # or the launcher was faster
+    assert 0 < len(model.training["evaluations"]) < 20 and model.generate_one(seed=1)
+
+
+COMMAND = """
+import os, sys
+from reviewgen.cli import main
+
+everyone, own = ([word for word in words.split("|") if word] for words in sys.argv[1:])
+sys.argv[1:] = everyone + (own if os.environ["RANK"] == "1" else [])
+main()
+"""
+WRONG, NO_FP16 = "--set|foo", "--set|training.precision=fp16"
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize(
+    ("everyone", "own"), [(WRONG, ""), ("", WRONG), ("--set|training.precision=fp16", ""), ("", "--unknown|3")]
+)
+def test_an_error_is_printed_by_one_process(everyone: str, own: str, tmp_path: Path) -> None:
+    """Whether all processes have it or the second one alone, before they are connected or after it."""
+    (tmp_path / "corpus.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    common = f"train|gru-char|--data|{tmp_path / 'corpus.txt'}|--steps|5|--out|{tmp_path / 'out'}|{everyone}"
+    group = run_group(["-c", COMMAND, common, own], 2, env=CPU, timeout=120)
+    assert [done.returncode for done in group] == [1, 1]
+    said = "".join(done.stderr for done in group)
+    assert said.count("rror: ") == 1 and "Traceback" not in said
+    assert any(word in said for word in ("got 'foo'", "fp16 is not available on cpu", "No such option: --unknown")), said
+    if own == WRONG:  # also under a launcher that ends the others
+        (tmp_path / "job.py").write_text(COMMAND)
+        command = [*launcher(2), str(tmp_path / "job.py"), common, own]
+        said = subprocess.run(command, env=CPU | {"PATH": ""}, capture_output=True, text=True, timeout=120).stderr
+        assert said.count("error: ") == said.count("got 'foo'") == 1
+
+
+@pytest.mark.launch
+def test_a_process_whose_others_never_come_can_be_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        own = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "WORLD_SIZE": "2",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+        }
+    command = [sys.executable, "-m", "reviewgen", "train", "gru-char", "--data", "corpus.txt", "--out", "out"]
+    with subprocess.Popen(command, cwd=tmp_path, env=os.environ | CPU | own, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not any(each.status == psutil.CONN_LISTEN for each in psutil.Process(process.pid).net_connections("tcp")):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) in (-signal.SIGTERM, 130)
+            assert process.stderr is not None and "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()

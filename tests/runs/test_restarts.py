@@ -1,0 +1,165 @@
+"""``accelerate launch --max_restarts``: a process that is killed restarts the job, which resumes by itself."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import AlreadyTrained, BundleError, CheckpointError, OutputExists, ProcessLost
+from reviewgen.registry import unregister_all
+from reviewgen.training import resumes_by_itself
+from tests.runs.test_processes import GRU, ROOT, TRAINING, Spy, register
+from tests.support.fakes import TEXTS
+from tests.support.launches import launch, made_once
+
+SCRIPT = """
+import json, os, signal, sys, time
+from reviewgen.cli import main
+from reviewgen.registry import find_model
+from tests.runs.test_processes import GRU, TRAINING, Spy, register
+
+register()
+rank, restarts = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+Ngram = find_model("ngram")[0]
+observe, seen = Ngram.observe, []
+
+def kill_at(number, calls, restart):
+    if rank == 1 and restarts == restart and len(calls) == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def setting(group, **values):
+    return [word for name, value in values.items() for word in ("--set", f"{group}.{name}={value}")]
+
+def command(preset, out, *words):
+    Spy.ids.clear()
+    sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out, *words]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(end.code)
+
+def first(logits):
+    kill_at(5, Spy.ids, 0)  # before the first checkpoint
+    return logits
+
+def second(logits):
+    time.sleep(0.05)
+    kill_at(12, Spy.ids, 1)
+    return logits
+
+def counted(self, ids):
+    seen.append(0)
+    kill_at(9, seen, 2)
+    observe(self, ids)
+
+own = [*setting("model", **GRU), *setting("training", batch_size=3, copy_tokens=0, **TRAINING), "--steps", "30"]
+Spy.on_step = first
+command("spy-char", "whole", *own)
+Spy.on_step = second
+command("spy-char", "resumed", *own, *setting("training", checkpoint_seconds=1e-9))
+Ngram.observe = counted
+command("ngram-char", "ngram", *setting("model", order=4), *setting("training", novelty="none"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    register()
+    yield
+    unregister_all()
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run the script in two processes, of which one is killed three times."""
+    folder = made_once(tmp_path_factory, "restarted", _launch)
+    status, said = json.loads((folder / "done.json").read_text())
+    return SimpleNamespace(folder=folder, status=status, said=said)
+
+
+def _launch(folder: Path) -> None:
+    (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}  # else it finds addresses of the ended ones
+    done = launch(2, folder, "--max_restarts", "3", "--rdzv_backend", "c10d", "script.py", env=own, timeout=400)
+    (folder / "done.json").write_text(json.dumps([done.returncode, done.stderr]))
+
+
+@pytest.mark.launch
+def test_a_killed_process_restarts_the_job_which_resumes(launched: Any) -> None:
+    assert launched.status == 0, launched.said
+    assert not list(launched.folder.glob("*.run")) and not list(launched.folder.glob("*.partial"))
+    assert "No checkpoint was saved yet, so the same command starts from the beginning." in launched.said
+    assert launched.said.count("whole was saved before") == 2, "after the second restart and the third"
+    assert launched.said.count("resumed was saved before") == 1
+    assert launched.said.count("The run resumes from step") == 1
+    one, two = (launched.folder / name for name in ("whole", "resumed"))
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    curves = [json.loads((each / "training.json").read_text())["evaluations"] for each in (one, two)]
+    bits = [[at["bits_per_character"] for at in curve] for curve in curves]
+    assert bits[0] == bits[1] and len(bits[0]) > 2
+    data = str(launched.folder / "reviews.txt")
+    counted = reviewgen.train("ngram-char", data, model={"order": 4}, training={"novelty": "none"}, out=launched.folder / "one")
+    assert (launched.folder / "one/model.safetensors").read_bytes() == (launched.folder / "ngram/model.safetensors").read_bytes()
+    assert counted.training["steps"] > 40
+
+
+def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(texts: Any = TEXTS, **model: Any) -> Any:
+        settings = {"novelty": "none", "copy_tokens": 0}
+        options: Any = {"out": tmp_path / "model", "model": model, "training": settings}
+        return reviewgen.train("ngram-char", texts, **options)
+
+    assert not resumes_by_itself()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    assert resumes_by_itself()
+    trained = train(order=3).score(TEXTS[0])
+    assert train(order=3).score(TEXTS[0]) == trained
+    with pytest.raises(OutputExists, match="already exists"):
+        train(order=2)
+    with pytest.raises(OutputExists, match="other texts"):
+        train([*TEXTS, "Another text."], order=3)
+    again: Any = {"out": tmp_path / "model", "model": {"order": 3}, "training": {"novelty": "none", "copy_tokens": 0}}
+    with pytest.raises(AlreadyTrained):
+        TrainingRun("ngram-char", TEXTS, **again).read()
+    (tmp_path / "model/model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"incomplete: model\.safetensors"):
+        TrainingRun("ngram-char", TEXTS, **again).read()
+    monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
+    with pytest.raises(OutputExists, match="already exists"):
+        train(order=3)
+
+
+def test_an_interrupt_leaves_the_checkpoints_to_the_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> TrainingRun:
+        training = TRAINING | {"batch_size": 4, "copy_tokens": 0, "checkpoint_seconds": 1e-9}
+        run = TrainingRun("spy-char", TEXTS, steps=9, out=tmp_path / "model", model=GRU, training=training)
+        run.read()
+        run.tokenize()
+        return run
+
+    def interrupt(logits: Tensor) -> Tensor:
+        if len(Spy.ids) == 6:
+            raise KeyboardInterrupt
+        return logits
+
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    Spy.ids.clear()
+    with monkeypatch.context() as patched, pytest.raises(ProcessLost, match="the same command goes on from the last checkpoint"):
+        patched.setattr(Spy, "on_step", staticmethod(interrupt))
+        list(start())
+    with monkeypatch.context() as without, pytest.raises(CheckpointError, match="interrupted after step"):
+        without.delenv("TORCHELASTIC_MAX_RESTARTS")
+        start()
+    reports = list(run := start())
+    assert any(note.startswith("The run resumes from step") for note in reports[0].notes) and 1 < reports[0].step <= 6
+    run.finish()
+    assert (tmp_path / "model").is_dir() and not (tmp_path / "model.run").exists()
