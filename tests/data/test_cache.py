@@ -1,0 +1,324 @@
+"""The token cache: its files equal the tokenizer's output, appear complete or not at all, and are written once."""
+
+import contextlib
+import itertools
+import json
+import mmap
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
+from reviewgen.errors import DataError, StorageError
+from reviewgen.novelty import build_index
+from reviewgen.registry import find_tokenizer
+from tests.support.fakes import LETTERS
+from tests.support.forked import run_python
+
+TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
+CharTokenizer, _ = find_tokenizer("char")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig:
+    """The number of ids."""
+
+    vocab_size: int = 200
+
+
+class FakeTokenizer:
+    """One id per character, its code point modulo the vocabulary; counts its calls."""
+
+    Config = FakeConfig
+    bos_id, eos_id = 0, 1
+    calls: ClassVar[dict[str, int]] = {}
+
+    def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
+
+    @classmethod
+    def train(cls, texts, config):
+        FakeTokenizer.calls["train"] += sum(1 for _ in texts)
+        return cls(config.vocab_size)
+
+    def encode(self, text):
+        FakeTokenizer.calls["encode"] += 1
+        return [self.vocab_size - 1 - ord(c) % (self.vocab_size - 2) for c in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+    def save(self, folder):
+        (folder / "fake.json").write_text(json.dumps(self.vocab_size))
+
+    @classmethod
+    def load(cls, folder):
+        return cls(json.loads((folder / "fake.json").read_text()))
+
+
+@pytest.fixture(autouse=True)
+def _fresh(own_cache):
+    FakeTokenizer.calls = {"train": 0, "encode": 0}
+
+
+def run(texts, kind=FakeTokenizer, config=None, identity="fake 1", validation=None):
+    """Tokenize as a new run does."""
+    with workspace() as folder:
+        corpus = gather(texts, folder, DataConfig(clean=False), validation=validation)
+        tokenizer, stores = tokenize(corpus, kind, config or kind.Config(), identity, folder)
+        return tokenizer, stores, {split: list(corpus.texts(split)) for split in SPLITS}
+
+
+def visible():
+    """Return the names in the cache folder."""
+    return sorted(path.name for path in cache_folder().iterdir())
+
+
+@pytest.mark.parametrize("kind", [FakeTokenizer, CharTokenizer])
+def test_ids_are_the_tokenizers_framed(kind):
+    tokenizer, stores, texts = run(TEXTS, kind)
+    for split in SPLITS:
+        expected = [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts[split]]
+        found = list(stores[split].documents())
+        assert [ids.tolist() for ids, _ in found] == expected
+        assert [characters for _, characters in found] == [len(text) for text in texts[split]]
+        assert stores[split].ids.tolist() == [token for ids in expected for token in ids]
+        assert (len(stores[split]), stores[split].tokens) == (len(expected), sum(map(len, expected)))
+        head = stores[split].head(60)
+        assert 1 <= len(head) <= len(stores[split]) and (head.tokens <= 60 or len(head) == 1)
+    assert texts["validation"] and texts["test"]
+
+
+def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():
+    _, first, texts = run(TEXTS)
+    before, names = {"train": len(texts["train"]), "encode": len(TEXTS)}, visible()
+    assert FakeTokenizer.calls == before
+    tokenizer, second, _ = run(iter(TEXTS))
+    assert (FakeTokenizer.calls, visible(), tokenizer.vocab_size) == (before, names, 200)
+    assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
+    run(TEXTS[:-1])
+    run(TEXTS, config=FakeConfig(vocab_size=300))
+    run(TEXTS, identity="fake 2")
+    run(TEXTS, CharTokenizer)
+    assert len(visible()) == 5
+
+
+def test_the_width_of_an_id():
+    for vocab_size, dtype in ((65_536, np.uint16), (65_537, np.uint32), (200_000, np.uint32)):
+        config = FakeConfig(vocab_size=vocab_size)
+        tokenizer, stores, texts = run(["\0", "a", "b" * 9, "\U000f0000"], config=config, validation=["v"])
+        assert stores["train"].ids.dtype == dtype
+        assert stores["train"].ids.tolist() == [i for text in texts["train"] for i in [0, *tokenizer.encode(text), 1]]
+        assert stores["train"].ids.max() == vocab_size - 1
+
+
+@pytest.mark.parametrize("vocab_size", [10, 1 << 16, 70_000])
+def test_an_id_outside_the_vocabulary_is_not_written(vocab_size):
+    for wrong, kind in itertools.product((-1, vocab_size, 70_001, (1 << 32) + 3), (list, np.array)):
+
+        class Wrong(FakeTokenizer):
+            """Gives an id that its vocabulary does not have."""
+
+            def encode(self, text, wrong=wrong, kind=kind):
+                return kind([2, wrong] if text == "b" else [3])
+
+        with pytest.raises(DataError, match=f"the id {wrong}; its vocabulary has 0 to {vocab_size - 1}"):
+            run(["a", "b"], Wrong, FakeConfig(vocab_size=vocab_size))
+        assert visible() == []
+
+
+def test_the_files_are_memory_mapped_and_released_pages_come_back():
+    ids = (store := run(TEXTS)[1]["train"]).ids
+    base = ids
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap) and not ids.flags.writeable
+    before = ids.copy()
+    store.release_pages()
+    assert np.array_equal(ids, before)
+    _, stores, _ = run(["", ""])
+    assert [(len(stores[split]), stores[split].tokens) for split in SPLITS] == [(2, 4), (0, 0), (0, 0)]
+    assert stores["train"].ids.tolist() == [0, 1, 0, 1]
+    assert list(stores["test"].documents()) == list(stores["test"].blocks) == []
+    stores["test"].release_pages()
+
+
+class Fast(FakeTokenizer):
+    """Encodes texts of ASCII quickly."""
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8)
+
+
+def test_blocks_are_whole_texts_of_bounded_size():
+    """A block has about 4,194,304 tokens."""
+    texts = [("abc" * 40_000)[: 1000 * (number % 100)] + str(number) for number in range(180)] + ["z" * 5_000_000, "a"]
+    store = run(texts, Fast, validation=["v"])[1]["train"]
+    for _ in range(2):
+        blocks = list(store.blocks)
+        assert np.array_equal(np.concatenate(blocks), store.ids) and len(blocks) >= 4
+        for block in blocks:
+            assert block[0] == 0 and block[-1] == 1 and (len(block) <= 1 << 22 or (block == 0).sum() == 1)
+        assert all(len(first) + len(second) > 1 << 21 for first, second in itertools.pairwise(blocks))
+
+
+def test_an_index_of_blocks_equals_the_index_of_all_ids():
+    store = run([text * 3 for text in TEXTS], CharTokenizer, validation=["v"])[1]["train"]
+    pieces = [np.concatenate([store.document(n) for n in range(first, first + 20)]) for first in range(0, 120, 20)]
+    for form in ("compact", "exact"):
+        facts = {"bos_id": 0, "eos_id": 1, "vocab_size": 100, "characters": 1000, "fingerprint": "", "form": form}
+        whole, blocks = build_index(store.ids, **facts), build_index(pieces, **facts)
+        if form == "exact":
+            assert np.array_equal(whole.ids, blocks.ids) and np.array_equal(whole.suffixes, blocks.suffixes)
+        else:
+            assert all(np.array_equal(one.bits, other.bits) for one, other in zip(whole.sets, blocks.sets, strict=True))
+            assert any(one.bits.any() for one in whole.sets)
+
+
+def test_a_store_of_shards_is_their_concatenation(tmp_path):
+    (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).iterdir()
+    one, many = TokenStore(home, "train"), TokenStore([home, home, home], "train")
+    assert len(many) == 3 * len(one) and many.tokens == 3 * one.tokens
+    assert many.ids.tolist() == one.ids.tolist() * 3
+    assert [ids.tolist() for ids, _ in many.documents()] == [ids.tolist() for ids, _ in one.documents()] * 3
+    for part in (many, many.head(60), many.head(one.tokens), many.head(one.tokens + 60)):
+        assert np.concatenate(list(part.blocks)).tolist() == many.ids[: part.offsets[-1]].tolist()
+    many.release_pages()
+    assert many.document(len(one)).tolist() == one.document(0).tolist()
+
+
+def test_frame_texts_across_its_batches():
+    texts = ["abc"[: number % 4] for number in range(2500)]
+    framed = list(frame_texts(((text, (7,)) for text in texts), LETTERS))
+    assert [ids.tolist() for ids, _ in framed] == [[0, 7, *LETTERS.encode(text), 1] for text in texts]
+    assert [length for _, length in framed] == [len(text) for text in texts]
+
+
+# What does not end well.
+
+
+class Killed(Exception):
+    """Simulates the end of a process in the middle of its work."""
+
+
+class Fragile(FakeTokenizer):
+    """Dies in the middle of encoding."""
+
+    def encode(self, text):
+        if self.calls["encode"] == 50:
+            raise Killed
+        return super().encode(text)
+
+
+def test_a_writer_that_dies_leaves_nothing_visible():
+    with pytest.raises(Killed):
+        run(TEXTS, Fragile)
+    assert visible() == []
+    assert len(run(TEXTS)[1]["train"]) > 100
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_only_a_temporary_folder_that_the_next_one_removes():
+    script = """if True:
+        import os
+        from reviewgen.data import DataConfig, gather, tokenize, workspace
+        from tests.support.fakes import LetterTokenizer
+        class Deadly(LetterTokenizer):
+            def encode(self, text):
+                os._exit(9)
+        with workspace() as folder:
+            tokenize(gather(["a", "b", "c"], folder, DataConfig()), Deadly, None, "x", folder, trained=Deadly("abc"))
+    """
+    script = script.replace("None, ", "Deadly.Config(), ")
+    assert run_python(["-c", script], cwd=Path(__file__).parents[2]).returncode == 9
+    (left,) = cache_folder().iterdir()
+    assert left.name.startswith("tmp-")
+    with workspace() as folder:
+        assert not left.exists()
+        with workspace() as other:  # that of a process which is alive stays, however old
+            assert folder.is_dir() and other.is_dir()
+    assert visible() == []
+
+
+@pytest.mark.parametrize("damage", ["a shorter file", "a missing file", "no manifest", "a torn manifest"])
+def test_an_incomplete_folder_is_written_again(damage):
+    expected = run(TEXTS)[1]["train"].ids.tolist()
+    (home,) = cache_folder().iterdir()
+    ids, manifest = home / "train.uint16", home / "store.json"
+    if damage == "a shorter file":
+        ids.write_bytes(ids.read_bytes()[:-2])
+    elif damage == "a torn manifest":
+        manifest.write_text(manifest.read_text()[:-1])
+    else:
+        (ids if damage == "a missing file" else manifest).unlink()
+    FakeTokenizer.calls["encode"] = 0
+    assert run(TEXTS)[1]["train"].ids.tolist() == expected
+    assert FakeTokenizer.calls["encode"] == len(TEXTS) and visible() == [home.name]
+
+
+def test_two_runs_at_once_make_one_folder():
+    class Late(FakeTokenizer):
+        """Another run publishes while this one trains."""
+
+        @classmethod
+        def train(cls, texts, config):
+            first.append(run(TEXTS)[1])
+            return super().train(texts, config)
+
+    first = []
+    second = run(TEXTS, Late)[1]
+    assert len(visible()) == 1 and len(first) == 1
+    assert all(np.array_equal(first[0][split].ids, second[split].ids) for split in SPLITS)
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Let no file be longer than a number of bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_error_at_every_stage():
+    """The tokenizer's file fails first, then the ids, then the index."""
+    texts = [f"{number:04d}" for number in range(2000)]
+    for limit in (50, 5_000, 22_000, 25_000, None):
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(workspace())
+            corpus = gather(texts, folder, DataConfig())
+            if limit is not None:
+                stack.enter_context(pytest.raises(StorageError, match=r"No room to write the token cache .*: File too large"))
+                stack.enter_context(largest_file(limit))
+            tokenize(corpus, CharTokenizer, CharTokenizer.Config(), "char", folder)
+        assert len(visible()) == (limit is None)
+    with workspace() as folder, pytest.raises(StorageError, match=r"No room to write .*texts\.jsonl"), largest_file(1000):
+        gather(texts, folder, DataConfig())
+
+
+def test_a_workspace_is_removed_whatever_happens():
+    with pytest.raises(Killed), workspace() as folder:
+        (folder / "file").write_text("x")
+        raise Killed
+    assert visible() == []
+
+
+def test_where_the_cache_is(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    for path in ("file", "file/below"):
+        monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / path))
+        with pytest.raises(StorageError, match=r"^the cache folder .*REVIEWGEN_CACHE.* cannot be written"), workspace():
+            pass
+    monkeypatch.setenv("REVIEWGEN_CACHE", "~/somewhere")
+    assert cache_folder() == Path.home() / "somewhere"
+    monkeypatch.delenv("REVIEWGEN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/reviewgen")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "reviewgen"
