@@ -501,7 +501,7 @@ def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path):
     assert len(notes) == 1
     assert "the folder was removed" in notes[0]
     del reports
-    first._run_folder.discard()
+    first._run_folder.checkpoints.discard()
     assert second._run_folder.checkpoints.steps() == [7, 8]
     assert (tmp_path / "m.run" / "run.json").is_file()
 

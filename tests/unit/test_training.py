@@ -367,9 +367,9 @@ def test_an_interrupt_of_the_last_evaluation_still_saves(tmp_path, monkeypatch):
     def interrupted(self, threads):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Fit, "_evaluate", interrupted)
+    monkeypatch.setattr(Fit, "_measure", interrupted)
     reviewgen.train("gru-char", TEXTS, steps=3, out=tmp_path / "m", **SMALL)
-    assert reviewgen.load(tmp_path / "m").training["stopped"] == "interrupted"
+    assert reviewgen.load(tmp_path / "m").training["stopped"] == "all steps taken"
 
 
 @pytest.mark.parametrize("face", ["python", "shell"])
@@ -393,7 +393,7 @@ def test_an_interrupt_between_training_and_saving_still_saves(face, tmp_path, mo
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 130
-    assert reviewgen.load(tmp_path / "m").training["stopped"] == "interrupted"
+    assert reviewgen.load(tmp_path / "m").training["stopped"] == "all steps taken"
     assert calls[1] == signal.SIG_IGN  # a second signal cannot stop the saving
 
 

@@ -41,6 +41,7 @@ from reviewgen.training.config import Budget, Report, StopReason, TrainingConfig
 from reviewgen.training.connections import process_state
 from reviewgen.training.counting import train_by_counting
 from reviewgen.training.device import IsolatedRng, choose_device, native_precision
+from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted
@@ -53,6 +54,7 @@ from reviewgen.training.verdict import RunVerdict, find_verdict
 __all__ = [
     "Budget",
     "Checkpoints",
+    "DivergenceGuard",
     "IsolatedRng",
     "Processes",
     "Report",

@@ -1,0 +1,368 @@
+"""The training loop: its numbers beside a plain loop of torch, where it ends, and which weights are kept."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.data import IGNORED, Lanes
+from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
+from reviewgen.evaluation import Metrics
+from reviewgen.training import Budget, native_precision
+from tests.support.fakes import TEXTS, TableModel
+from tests.support.trainings import TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
+
+WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
+
+
+def lanes_of(run: TrainingRun, **changes: Any) -> Lanes:
+    config = run.config
+    settings = {"lanes": config.batch_size, "bptt": config.bptt, "is_random": config.bptt_random, "seed": 0} | changes
+    return Lanes(run.stores["train"], bos_id=run.tokenizer.bos_id, vocab_size=run.tokenizer.vocab_size, **settings)
+
+
+def detached(state: Any) -> Any:
+    return tuple(map(detached, state)) if isinstance(state, tuple) else state.detach()
+
+
+def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int], Any]:
+    """Each step reads n consecutive batches of the lanes and minimises the mean over all their targets but bos."""
+    model, config = type(run.model)(run.model.config), run.config
+    model.load_state_dict(weights_of(run.model))
+    inner = {name: torch.tensor(0.0) for name in model.state_dict() if config.optimizer == "muon" and "weight_" in name}
+    adam = torch.optim.AdamW([p for name, p in model.named_parameters() if name not in inner], betas=(0.9, 0.99))
+    lanes, losses, lengths, state = lanes_of(run), [], [], None
+    batches = iter(lanes)
+    for step in range(steps):
+        rate = config.learning_rate * (0.04 + 0.96 * step / 2 if step < steps / 2 else (steps - step) / 2)
+        taken, nats = list(itertools.islice(batches, config.gradient_accumulation_steps)), []
+        lengths.append([batch.ids.shape[1] for batch in taken])
+        if config.bptt_random:
+            rate *= np.mean(lengths[-1]) / config.bptt
+        adam.param_groups[0] |= {"lr": rate, "weight_decay": config.weight_decay}
+        for batch in taken:
+            state = model.initial_state(lanes.lanes) if batch.number == 0 else detached(state)
+            logits, state = model(torch.from_numpy(batch.ids), state)
+            targets = torch.from_numpy(batch.targets)
+            nats.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED))
+            nats[-1] = nats[-1][targets.flatten() != IGNORED]
+        loss = torch.cat(nats).mean()
+        model.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        adam.step()
+        for name in inner:
+            weights = model.get_parameter(name)
+            inner[name] = 0.95 * inner[name] + 0.05 * weights.grad
+            move = 0.2 * max(weights.shape) ** 0.5 * orthogonal(0.95 * inner[name] + 0.05 * weights.grad)
+            weights.data = weights.data * (1 - rate * config.weight_decay) - rate * move
+        losses.append(loss.item())
+    return losses, lengths, model
+
+
+def orthogonal(momentum: Tensor) -> Tensor:
+    """Return the matrix with singular values near one, by five steps of Newton and Schulz's iteration on them, in 64 bits."""
+    left, values, right = torch.linalg.svd(momentum.double(), full_matrices=False)
+    values = values / values.square().sum().sqrt()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left * values @ right).float()
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [
+        ("gru-char", {"optimizer": "adamw"}),
+        ("lstm-char", {"optimizer": "adamw", "gradient_accumulation_steps": 3, "clip_norm": 0.05}),
+        ("gru-char", {"optimizer": "adamw", "gradient_accumulation_steps": 2, "bptt_random": True, "clip_norm": 0.05}),
+        ("gru-char", {"gradient_accumulation_steps": 3}),
+        ("rnn-char", {"bptt_random": True}),
+    ],
+    ids=str,
+)
+def test_losses_and_weights_are_those_of_a_plain_loop(preset: str, settings: dict[str, Any]) -> None:
+    """Four steps, over the ends of epochs, where the carried state starts anew."""
+    run = prepared(preset, steps=4, model={"hidden_size": 24}, training=WIDE | settings)
+    expected, lengths, model = train_plainly(run, 4)
+    reports = list(run)
+    near = 1e-5 if settings.get("optimizer") else 1e-3  # torch's Muon rounds to bfloat16
+    assert [report.nats_per_token for report in reports] == pytest.approx(expected, abs=near)
+    for name, tensor in run.model.state_dict().items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], rtol=0, atol=100 * near)
+    tokens = lanes_of(run).lanes * np.cumsum([sum(each) for each in lengths])
+    assert [report.tokens for report in reports] == tokens.tolist()
+    assert [report.bptt for report in reports] == [each[-1] if run.config.bptt_random else None for each in lengths]
+    assert [report.progress for report in reports] == [0.25, 0.5, 0.75, 1]
+    rates = [report.learning_rate for report in reports]
+    assert rates == pytest.approx([run.config.learning_rate * share for share in (0.04, 0.52, 1, 0.5)])
+    assert reports[-1].epoch > 0 and reports[-1].stopped == "all steps taken"
+
+
+def test_muon_takes_the_inner_matrices_only() -> None:
+    """With a learning rate close to zero, AdamW's first step moves each weight by the rate; Muon's does not."""
+    for preset, inner in (("lstm-char", {"weight_ih", "weight_hh"}), ("nnlm-char", {"hidden.weight"})):
+        run = prepared(preset, steps=1, training={"learning_rate": 1e-3, "warmup": 0.0, "weight_decay": 0.0})
+        before = weights_of(run.model)
+        list(run)
+        moves = {name: (tensor - before[name])[tensor != before[name]].abs() for name, tensor in run.model.state_dict().items()}
+        by_muon = {name for name, move in moves.items() if len(move) and not torch.allclose(move, torch.tensor(1e-3), rtol=0.05)}
+        assert {part for part in inner if any(part in name for name in by_muon)} == inner
+        assert all(any(part in name for part in (*inner, "projection.weight")) for name in by_muon), by_muon
+
+
+class WithTerms(Planted):
+    """A penalty on the logits, and an entropy smoothed over two tokens in place of the cross entropy."""
+
+    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        kept = targets != IGNORED
+        smooth = -(logits.log_softmax(-1)[kept][:, 2:4].mean(-1)).mean()
+        return {"cross_entropy": smooth, "penalty": 3 * self.logits.square().sum() + self.logits[5]}
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_a_model_s_own_terms_are_minimised_and_the_plain_cross_entropy_is_reported(accumulated: int) -> None:
+    model = WithTerms()
+    logits, plain = nn.Parameter(torch.zeros(len(model.logits))), plain_store()
+    adam = torch.optim.AdamW([logits], betas=(0.9, 0.99), weight_decay=0.01)
+    batches = iter(lanes_of(plain))
+    reports = list(fitted(model, steps=3, warmup=0.0, evaluations=1, gradient_accumulation_steps=accumulated))
+    for step, report in enumerate(reports):
+        targets = torch.cat([torch.from_numpy(next(batches).targets).flatten() for _ in range(accumulated)])
+        adam.param_groups[0]["lr"] = 0.01 * (3 - step) / 3
+        smooth, penalty = -logits.log_softmax(-1)[2:4].mean(), 3 * logits.square().sum() + logits[5]
+        entropy = F.cross_entropy(logits.expand(len(targets), -1), targets, ignore_index=IGNORED)
+        assert report.nats_per_token == pytest.approx(entropy.item(), abs=1e-5)
+        assert {name: float(term) for name, term in report.losses.items()} == pytest.approx(
+            {"cross_entropy": smooth.item(), "penalty": penalty.item()}, abs=1e-5
+        )
+        adam.zero_grad()
+        (smooth + penalty).backward()
+        nn.utils.clip_grad_norm_([logits], 1.0)
+        adam.step()
+    torch.testing.assert_close(model.logits, logits, atol=1e-5, rtol=0)
+
+
+def test_terms_must_keep_their_names() -> None:
+    class Changing(WithTerms):
+        def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+            return {f"term{self.steps}": self.logits.sum()}
+
+    with pytest.raises(BrokenPlugin, match="same names"):
+        list(fitted(Changing()))
+
+
+@pytest.mark.parametrize("spoilt", [None, 3])
+def test_fp16_s_scaler_leaves_the_numbers_alone_and_an_infinite_gradient_out(spoilt: int | None, monkeypatch: Any) -> None:
+    """The scaler is switched on on the CPU, without the narrow numbers that it is for."""
+    _, plain, _ = trained(steps=5, training={"evaluations": 1})
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: real(device, enabled=True))
+    run = prepared(steps=5, training={"evaluations": 1})
+    before, forward, calls = {}, type(run.model).forward, itertools.count(1)
+
+    def spoiling(self: Any, ids: Tensor, state: Any) -> Any:
+        logits, state = forward(self, ids, state)
+        if self.training and next(calls) == spoilt:
+            logits.register_hook(lambda gradient: gradient * math.inf)
+        return logits, state
+
+    monkeypatch.setattr(type(run.model), "forward", spoiling)
+    reports = []
+    for report in run:
+        reports.append(report.nats_per_token)
+        before[report.step] = weights_of(run.model)
+    if spoilt is None:
+        assert reports == pytest.approx([report.nats_per_token for report in plain], abs=1e-5)
+    else:  # the step is left out, and the run goes on
+        assert all(torch.equal(before[3][name], tensor) for name, tensor in before[2].items())
+        assert not all(torch.equal(before[4][name], tensor) for name, tensor in before[3].items())
+        assert len(reports) == 5
+
+
+# Which weights are kept.
+
+
+def test_averaged_weights_are_those_that_are_kept() -> None:
+    run = prepared(steps=6, training={"averaging": 0.8, "evaluations": 1})
+    weights = [weights_of(run.model) for _ in run]
+    average = weights[0]
+    for later in weights[1:-1]:
+        average = {name: 0.8 * average[name] + 0.2 * later[name] for name in average}
+    kept = run.model.state_dict()
+    assert any(not torch.allclose(kept[name], weights[-2][name]) for name in kept)
+    last = {name: (kept[name] - 0.8 * average[name]) / 0.2 for name in kept}  # the weights after the last step
+    assert all((last[name] - weights[-2][name]).abs().max() < 0.05 for name in kept)
+
+
+def test_the_best_weights_are_kept_even_if_later_ones_are_worse() -> None:
+    scores = {1: 5.0, 4: 3.0, 9: 2.0, 16: 2.0, 25: 4.0}  # equal is not better
+    model, weights, judged = Planted(lambda step: scores[step]), {}, {}
+    for report in fitted(model, steps=25, evaluations=5, patience=9):
+        weights[report.step] = model.logits.detach().clone()
+        judged |= {report.step: report} if report.evaluation else {}
+    assert [step for step, report in judged.items() if report.is_best] == [1, 4, 9]
+    assert list(judged) == list(scores) and all(report.sample is not None for report in judged.values())
+    assert torch.equal(model.logits, weights[9]) and not torch.equal(model.logits, weights[25])
+    assert not model.training
+
+
+def test_without_a_finite_score_the_last_weights_are_kept() -> None:
+    model = Planted(lambda steps: math.inf)
+    reports = list(fitted(model, steps=12, evaluations=10, patience=1))
+    assert len(reports) == 12 and reports[-1].stopped == "all steps taken"
+    assert not any(report.notes for report in reports)
+    assert not any(parameter.eq(0).all() for parameter in model.parameters())
+
+
+def test_training_learns() -> None:
+    _, reports, model = trained(steps=120, model={"hidden_size": 24}, training={"bptt": 16})
+    first, last = reports[0].nats_per_token, reports[-1].nats_per_token
+    assert first == pytest.approx(math.log(model.tokenizer.vocab_size), rel=0.1) and last is not None and last < 0.5 * first
+
+
+def test_equal_seeds_give_equal_weights_and_leave_global_state_alone() -> None:
+    options = {"steps": 5, "model": {"output_dropout": 0.5}}
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads()
+    weights = [trained("lstm-char", seed=seed, **options)[2].model.state_dict() for seed in (1, 1, 2**64 - 1)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not any(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
+    assert torch.get_num_threads() == before[2]
+    with pytest.raises(ConfigError, match="below 2"):
+        TrainingRun("gru-char", TEXTS, seed=2**64)
+
+
+# Budgets.
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+@pytest.mark.parametrize("epochs", [2, 0.5])
+def test_epochs_are_passes_over_the_lanes(epochs: float, accumulated: int) -> None:
+    run = prepared(epochs=epochs, training={"gradient_accumulation_steps": accumulated})
+    batches = round(epochs * sum(1 for _ in itertools.takewhile(lambda batch: batch.epoch == 0, lanes_of(run))))
+    reports = list(run)
+    steps = math.ceil(batches / accumulated)
+    assert [report.progress for report in reports] == [step / steps for step in range(1, steps + 1)]
+    assert {report.epoch for report in reports} >= set(range(math.ceil(epochs)))
+    assert reports[-1].tokens == steps * accumulated * 4 * 8
+
+
+class SlowMetrics(Metrics):
+    """Measuring takes two seconds of a clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def __bool__(self) -> bool:
+        return True
+
+    def measure(self, texts: Any) -> dict[str, float | None]:
+        self.clock.now += 2.0
+        return {}
+
+
+def timed(monkeypatch: Any, seconds: float, metrics: Callable[[Clock], Metrics] = lambda _: Metrics(), **training: Any) -> Any:
+    """Return the reports of a run with a time budget, whose steps take a second each."""
+    clock = Clock(monkeypatch)
+
+    def passed(model: Planted, ids: Tensor) -> None:
+        clock.now += model.training
+
+    budget = Budget(deadline=clock.now + seconds)
+    return list(fitted(Planted(passed=passed), budget=budget, metrics=metrics(clock), warmup=0.0, patience=99, **training))
+
+
+def test_a_time_budget_is_used_up_to_the_second(monkeypatch: Any) -> None:
+    reports = timed(monkeypatch, 20.0)
+    assert [report.progress for report in reports] == pytest.approx([step / 20 for step in range(1, 21)])
+    assert [report.seconds for report in reports] == pytest.approx(range(1, 21))
+    assert [report.learning_rate for report in reports] == pytest.approx([0.01 * (1 - step / 20) for step in range(20)])
+    assert reports[-1].stopped == "budget spent" and reports[-1].evaluation is not None
+
+
+def test_evaluations_take_their_share_of_a_time_budget_and_the_last_one_is_reserved(monkeypatch: Any) -> None:
+    """Of 2 s each, they may take 6 %: the first after 34 s or more, each next one as much later, and the last at the end."""
+    reports = timed(monkeypatch, 200.0, SlowMetrics, evaluations=100)
+    evaluated = [report for report in reports if report.evaluation]
+    assert [report.evaluation_seconds for report in evaluated] == pytest.approx([2 * n for n in range(1, len(evaluated) + 1)])
+    assert [report.seconds for report in evaluated] == pytest.approx([2, 66, 99, 132, 165, 198], abs=2)
+
+
+def test_a_budget_that_reading_has_used_up_still_takes_a_step() -> None:
+    _, reports, model = trained(budget=0.001)
+    assert len(reports) == 1 and reports[0].evaluation is not None
+    assert model.training["budget_seconds"] == 0.001
+
+
+@pytest.mark.parametrize(("speed", "texts"), [(10.0, 1), (1000.0, 4), (1e9, 20)])
+def test_a_slow_model_is_evaluated_on_fewer_texts_of_a_time_budget(speed: float, texts: int, monkeypatch: Any) -> None:
+    """Of 100 s, 0.3 s for each of ten evaluations are for scoring: 3, 300 or any number of tokens."""
+    clock = Clock(monkeypatch)
+
+    def passed(model: Planted, ids: Tensor) -> None:
+        clock.now += 1.0 if model.training else ids.numel() / speed
+
+    run = fitted(
+        Planted(passed=passed), budget=Budget(deadline=clock.now + 100), evaluations=10, evaluation_tokens=50_000, warmup=0.0
+    )
+    report = next(report for report in run if report.evaluation)
+    assert report.evaluation is not None
+    held_out = len(plain_store().stores["validation"])
+    tokens = plain_store().stores["validation"].tokens / held_out
+    assert report.evaluation.reviews == max(1, min(held_out, round(0.3 * speed / tokens))), texts
+
+
+@pytest.mark.parametrize(("steps", "accumulated"), [(10, 1), (400, 1), (200, 2), (10_000, 1)])
+def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps: int, accumulated: int) -> None:
+    """At most 3 x 3 % of the tokens of the run for each evaluation, as scoring costs a third of training; at least 2,000."""
+    store = prepared("ngram-char", TEXTS * 8, clean=False, validation=["abc def gh" * 8] * 100)
+    run = prepared(source=TEXTS * 8, clean=False, validation=["abc def gh" * 8] * 100, steps=steps, seed=0,
+                   training={"batch_size": 64, "bptt": 16, "evaluations": 10, "evaluation_tokens": 10**6}
+                   | {"gradient_accumulation_steps": accumulated})  # fmt: skip
+    report = next(report for report in run if report.evaluation)
+    lanes = lanes_of(run)
+    tokens = max(2_000, 3 * 0.06 * steps * accumulated * lanes.lanes * lanes.bptt / 10 / 2)
+    share = min(1.0, tokens / store.stores["validation"].tokens)
+    assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
+
+
+# What a run computes with.
+
+
+@pytest.mark.skipif(native_precision("cpu") != "bf16", reason="this machine has no bf16 instructions")
+def test_bf16_leaves_the_weights_in_32_bits() -> None:
+    _, reports, model = trained("lstm-char", steps=40, training={"precision": "bf16"})
+    assert "bf16" in model.training["device"]
+    assert all(tensor.dtype == torch.float32 for tensor in model.model.state_dict().values())
+    assert (reports[-1].nats_per_token or 9) < (reports[0].nats_per_token or 0)
+    _, _, plain = trained("lstm-char", steps=2)  # another precision in the same process
+    assert "no mixed precision" in plain.training["device"]
+
+
+def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluated() -> None:
+    plain = plain_store()
+    with pytest.raises(TrainingError, match="TableModel is neither"):
+        next(fitted(TableModel(torch.zeros(plain.tokenizer.vocab_size, plain.tokenizer.vocab_size))))
+    fixed = Planted()
+    del fixed.logits
+    fixed.logits = torch.zeros(fixed.config.vocab_size)
+    (report,) = fitted(fixed)
+    assert report.stopped == "nothing to train" and report.evaluation is not None and report.is_best
+
+
+def test_counting_says_why_it_ended_and_heeds_the_budget() -> None:
+    assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
+    late = reviewgen.train("ngram-char", TEXTS, budget=0.001).training
+    assert (late["stopped"], late["steps"]) == ("budget spent", 1) and "of the budget" in late["notes"][0]
+    assert TRAINING["copy_tokens"] == 0

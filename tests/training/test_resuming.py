@@ -1,0 +1,442 @@
+"""Runs that were cut short and resume: the same losses bit for bit, the same model, and an error for whatever does not fit."""
+
+import errno
+import gc
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists, ReviewgenError
+from reviewgen.training import Checkpoints, Report, native_precision
+from tests.support.fakes import TEXTS, run_command
+from tests.support.forked import run_group, run_python
+from tests.support.trainings import MODEL, TRAINING, prepared
+
+DROPOUT = {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2}
+ALONE = """if True:
+    import json, os, signal, sys
+    from reviewgen.training import Checkpoints
+    from tests.support.trainings import prepared
+    Checkpoints.is_due = lambda self: True
+    out, kill_at, options = json.loads(sys.argv[1])
+    run = prepared("lstm-char", out=out, **options)
+    for report in run:
+        bits = report.evaluation and report.evaluation.bits_per_character.hex()
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps([report.step, report.nats_per_token.hex(), bits]), flush=True)
+        if report.step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    run.finish()
+"""
+
+
+@pytest.fixture(autouse=True)
+def after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save a checkpoint after each step, however long the last one took."""
+    monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
+
+
+def start(out: Path | None, preset: str = "lstm-char", source: Any = TEXTS, **given: Any) -> TrainingRun:
+    model = DROPOUT if preset == "lstm-char" else {}
+    training = {"evaluations": 8} | given.pop("training", {})
+    return prepared(preset, source, out=out, **({"model": model, "training": training} | given))
+
+
+def numbers(reports: Iterable[Report]) -> dict[int, Any]:
+    """Return what a step has come to, exactly."""
+    return {
+        report.step: (
+            (report.nats_per_token or 0.0).hex(), report.evaluation and report.evaluation.bits_per_character, report.tokens,
+            report.bptt, report.learning_rate, report.epoch, report.is_best, report.sample, report.stopped,
+        )
+        for report in reports
+    }  # fmt: skip
+
+
+def cut_short(out: Path, step: int, **given: Any) -> list[Report]:
+    """Train until a step, without its checkpoint, and leave everything as a dead process would."""
+    reports = list(itertools.takewhile(lambda report: report.step < step, start(out, **given)))
+    gc.collect()  # the lock is given back
+    return reports
+
+
+def files_of(folder: Path) -> dict[str, Any]:
+    """Return what is in a saved model, but for how long it took."""
+    files = {
+        file.name: file.read_bytes() for file in folder.iterdir() if file.suffix not in (".json", ".md") or "config" in file.name
+    }
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    evaluations = [{name: value for name, value in at.items() if name != "seconds"} for at in record["evaluations"]]
+    curve = {name: column for name, column in record["curve"].items() if name != "seconds"}
+    return files | {"evaluations": evaluations, "curve": curve, "stopped": record["stopped"], "steps": record["steps"]}
+
+
+CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]]] = {
+    "lstm, dropout, averaged": ({"steps": 16, "training": {"averaging": 0.8}}, lambda whole: (9, 16)),
+    "gru, words, tied": ({"preset": "gru-word", "steps": 9, "training": {"gradient_accumulation_steps": 2}}, lambda _: (5,)),
+    "nnlm": ({"preset": "nnlm-char", "model": {"hidden_size": 8}, "steps": 9}, lambda _: (7,)),
+    "random lengths over epochs": (
+        {"epochs": 1.5, "training": {"bptt_random": True, "bptt": 64}},
+        lambda whole: (len(whole) // 2, len(whole) - 1),
+    ),
+    "annealed to the best weights": (
+        {"preset": "rnn-char", "steps": 80, "training": {"learning_rate": 0.5, "warmup": 0.3, "patience": 2, "evaluations": 20}},
+        lambda whole: (max(whole) // 2, max(whole) - 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_is_the_run_that_was_never_cut_short(case: str, tmp_path: Path) -> None:
+    given, choose = CASES[case]
+    run = start(tmp_path / "whole", **given)
+    whole = numbers(run)
+    run.finish()
+    assert case != "annealed to the best weights" or max(whole) < 80
+    assert case != "random lengths over epochs" or whole[max(whole)][5] == 1
+    for step in choose(whole):
+        before = numbers(cut_short(tmp_path / "m", step, **given))
+        run = start(tmp_path / "m", resume=True, **given)
+        reports = list(run)
+        assert reports[0].notes[0] == f"The run resumes from step {step - 1:,}."
+        assert before | numbers(reports) == whole and reports[0].step == step
+        run.finish()
+        assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "m")
+
+
+def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(tmp_path: Path, monkeypatch: Any) -> None:
+    now, later = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now() + later)
+    before = cut_short(tmp_path / "m", 9, budget="600s")
+    later, after = 1000.0, []  # in which nothing trains
+    for report in (run := start(tmp_path / "m", resume=True, budget="600s")):
+        after.append(report)
+        later += 600 * (report.step == 12)
+    assert [report.step for report in after] == [9, 10, 11, 12, 13]
+    assert before[-1].seconds < after[0].seconds < 300
+    assert before[-1].progress < after[0].progress < after[3].progress < 0.5
+    assert (after[4].progress, after[4].stopped) == (1, "budget spent")
+    assert 600 < run.finish().training["seconds"] < 900
+
+
+def test_each_evaluation_has_the_metrics_of_its_time(tmp_path: Path) -> None:
+    def given(*names: str) -> dict[str, Any]:
+        return {"steps": 16, "training": {"metrics": list(names), "copy_tokens": 200}}
+
+    run = start(tmp_path / "whole", **given("distinct-1", "distinct-2"))
+    whole = numbers(run)
+    run.finish()
+    before = numbers(cut_short(tmp_path / "m", 8, **given("distinct-1", "distinct-2")))
+    with pytest.raises(ReviewgenError, match="distinct-9"):
+        start(tmp_path / "m", resume=True, **given("distinct-9"))
+    run = start(tmp_path / "m", resume=True, **given("new-words", "distinct-2"))
+    assert before | numbers(run) == whole
+    record = run.finish().training
+    assert record["metrics"].keys() == {"new-words", "distinct-2"}
+    for at in record["evaluations"]:
+        assert at["metrics"].keys() == ({"distinct-1", "distinct-2"} if at["step"] < 8 else {"new-words", "distinct-2"})
+    for name in ("distinct-1", "new-words"):
+        assert reviewgen.plot_training([tmp_path / "m"], tmp_path / f"{name}.svg", metrics=[name])
+
+
+def test_a_checkpoint_of_an_earlier_version_that_names_less_is_resumed(left: Path, tmp_path: Path) -> None:
+    whole = numbers(start(None))
+    folder = shutil.copytree(left, tmp_path / "m.run")
+    kept = Checkpoints(folder, 60.0, 2)
+    kept.open()
+    kept.load()
+    state, extra = kept.pop_state(), kept.extra
+    kept.snapshot = lambda: extra
+    for name in ("tokens", "annealing"):
+        del state[name]
+    for name in ("total_seconds", "setup_seconds", "seconds_each", "rank_to_beat"):
+        del state["judge"][name]
+    (own,) = state["own"]
+    state["own"] = [own | {"random": [own["random"]["cpu"], torch.zeros(16, dtype=torch.uint8)]}]  # a list, of a GPU, too
+    kept.save(8, state)
+    kept.close()
+    run_file = folder / "run.json"
+    told = json.loads(run_file.read_text(encoding="utf-8"))
+    del told["settings"]["data"]["fix_encoding"]
+    run_file.write_text(json.dumps(told | {"versions": told["versions"] | {"torch": "2.0.0"}}), encoding="utf-8")
+    reports = list(start(tmp_path / "m", resume=True))
+    assert numbers(reports) == {step: whole[step] for step in (9, 10)}
+    assert any("started with torch 2.0.0" in note for note in reports[0].notes)
+
+
+# The folder of a run.
+
+
+def test_what_a_run_leaves_on_disk(tmp_path: Path, monkeypatch: Any) -> None:
+    run, folder = start(tmp_path / "m", training={"checkpoints_kept": 3}), tmp_path / "m.run"
+    for report in run:
+        if report.step == 9:
+            names = {path.name for path in folder.iterdir()}
+            assert names == {".lock", ".lock.pid", "run.json", *(f"step-0000000{step}" for step in (6, 7, 8))}
+            told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            assert (told["schema"], told["preset"], told["source"]) == (1, "lstm-char", "list of texts")
+            assert told["settings"]["model"]["hidden_size"] == 12 and told["fingerprint"] == run.corpus.fingerprint
+            break
+    run.interrupt()
+    run.finish()
+    assert reviewgen.load(tmp_path / "m").training["steps"] == 9 and not folder.exists()
+    monkeypatch.undo()
+    for seconds in (0, 3600):
+        run = start(tmp_path / "n", training={"checkpoint_seconds": seconds}, steps=3)
+        assert {len(list((tmp_path / "n.run").iterdir())) for _ in run} == {3}
+        del run
+        gc.collect()
+        assert not (tmp_path / "n.run").exists()  # no checkpoint, so nothing is left
+
+
+def test_checkpoints_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.undo()
+    now, saved = [0.0], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    costs = {"digests.json": 2.0}
+    monkeypatch.setattr(
+        Checkpoints, "write", staticmethod(lambda file, _: now.__setitem__(0, now[0] + costs.get(file.name, 0.0)))
+    )
+    kept = Checkpoints(tmp_path / "m.run", 60.0, 2)
+    kept.open()
+    for second in range(1000):
+        now[0] = max(now[0], float(second))
+        if kept.is_due():
+            saved.append(second)
+            kept.save(second, {"seconds": 0.0})
+    assert saved == [60, 262, 464, 666, 868]
+
+
+def test_what_a_run_left_is_not_started_over_in_silence(left: Path, tmp_path: Path) -> None:
+    shutil.copytree(left, tmp_path / "m.run")
+    with pytest.raises(CheckpointError, match=r"m\.run holds a run of lstm-char on list of texts .* step 8\b.*--resume.*remove"):
+        start(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="--resume"):
+        start(tmp_path / "m", preset="ngram-char")
+    assert (tmp_path / "m.run" / "step-00000008").is_dir()
+
+
+def test_there_must_be_something_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no run to resume.*m\.run does not exist"):
+        start(tmp_path / "m", resume=True)
+    assert not (tmp_path / "m.run").exists()
+    with pytest.raises(ConfigError, match="give out"):
+        start(None, resume=True)
+    (tmp_path / "m.run").mkdir()
+    with pytest.raises(CheckpointError, match="no run to resume in"):
+        start(tmp_path / "m", resume=True)
+    with pytest.raises(CheckpointError, match=r"ngram-char is trained by counting.*starts over"):
+        TrainingRun("ngram-char", TEXTS, out=tmp_path / "n", resume=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "saved.json", "diary.txt", ".step-by-step/thesis.txt", "step-00000100/weights.bin", ".lock", ".lock.pid"]
+)
+def test_a_folder_of_another_kind_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "m.run"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("thesis")
+    for resume in (False, True):
+        with pytest.raises(CheckpointError):
+            start(tmp_path / "m", resume=resume)
+        assert [path.read_text() for path in folder.rglob("*") if path.is_file()] == ["thesis"]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    first = start(tmp_path / "m")
+    next(iter(first))
+    for resume in (False, True):
+        with pytest.raises(CheckpointError, match=rf"m\.run is in use by another run \(process {os.getpid()}\)"):
+            start(tmp_path / "m", resume=resume)
+    list(first)
+    first.finish()
+    with pytest.raises(OutputExists):
+        start(tmp_path / "m", resume=True)
+
+
+def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path: Path) -> None:
+    first = start(tmp_path / "m")
+    reports = iter(first)
+    next(reports)
+    shutil.rmtree(tmp_path / "m.run")
+    second = start(tmp_path / "m")
+    others = iter(second)
+    for _ in range(9):
+        next(others)
+    (note,) = [note for report in reports for note in report.notes]
+    assert "the folder was removed" in note
+    del reports, first
+    gc.collect()
+    assert sorted(path.name for path in (tmp_path / "m.run").glob("[rs]*")) == ["run.json", "step-00000007", "step-00000008"]
+
+
+# What does not fit.
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: Any, shared_cache: None) -> Path:
+    """What a run that was cut short has left; to be copied."""
+    root: Path = tmp_path_factory.mktemp("left")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "is_due", lambda self: True)
+        cut_short(root / "m", 9)
+    return root / "m.run"
+
+
+def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
+    shutil.copytree(left, tmp_path / "m.run")
+    others: list[tuple[dict[str, Any], str]] = [
+        ({"preset": "gru-char"}, "is a run of lstm-char, not of gru-char"),
+        ({"model": DROPOUT | {"hidden_size": 16}}, "started with model.hidden_size=12, not model.hidden_size=16"),
+        ({"training": {"bptt_random": True}}, "training.bptt_random=false, not training.bptt_random=true"),
+        ({"seed": 1}, "seed=0, not seed=1"),
+        ({"steps": 41}, "budget.steps=10, not budget.steps=41"),
+        ({"budget": "5s"}, "budget.seconds=null, budget.steps=10, not budget.seconds=5.0, budget.steps=null"),
+        ({"lowercase": True}, "data.lowercase=false, not data.lowercase=true"),
+        ({"source": TEXTS[1:]}, "started on another corpus"),
+        ({"validation": ["another one"]}, "started on another corpus"),
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("step-*/*")}
+    for given, words in others:
+        with pytest.raises(CheckpointError, match=words):
+            start(tmp_path / "m", resume=True, **given)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("step-*/*")} == before
+    assert next(iter(start(tmp_path / "m", resume=True, training={"checkpoints_kept": 5}))).step == 9  # that may change
+
+
+def test_what_a_newer_or_broken_version_wrote_does_not_go_on(left: Path, tmp_path: Path) -> None:
+    file = shutil.copytree(left, tmp_path / "m.run") / "run.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    changes: list[tuple[Any, str]] = [
+        ({"schema": 2}, "is newer than this one"),
+        ({"versions": {"reviewgen": "99.1.0"}}, "started by reviewgen 99.1.0, which is newer"),
+        ({"preset": 3}, "is damaged"),
+        ("{", "is damaged"),
+        ("[" * 100_000 + "]" * 100_000, "is damaged"),
+    ]
+    for change, words in changes:
+        file.write_text(change if isinstance(change, str) else json.dumps(told | change), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=words):
+            start(tmp_path / "m", resume=True)
+    assert (tmp_path / "m.run" / "step-00000008").is_dir()
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "state.safetensors"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1]), "digests.json"),
+        (flip, "state.json"),
+        (flip, "state.safetensors"),
+        (Path.unlink, "state.json"),
+        (lambda file: file.write_bytes(b""), "digests.json"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], name: str, left: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(left, tmp_path / "m.run")
+    (folder / ".step-abc").mkdir()  # what was being written when the power went
+    harm(folder / "step-00000008" / name)
+    report = next(iter(start(tmp_path / "m", resume=True)))
+    assert report.step == 8 and not (folder / ".step-abc").exists()
+    assert report.notes == (
+        "The checkpoint of step 8 is damaged; that of step 7 is used.", "The run resumes from step 7."
+    )  # fmt: skip
+    gc.collect()
+    for step in folder.glob("step-*"):
+        harm(step / name)
+    with pytest.raises(CheckpointError, match=r"Every checkpoint in .* is damaged. Remove"):
+        start(tmp_path / "m", resume=True)
+
+
+@pytest.mark.parametrize("full_for", ["state.safetensors", "state.json", "digests.json"])
+def test_a_full_disk_does_not_end_the_run(full_for: str, tmp_path: Path, monkeypatch: Any) -> None:
+    plain, is_full = Checkpoints.write, False
+
+    def write(file: Path, content: bytes) -> None:
+        plain(file, content[:10] if is_full and file.name == full_for else content)
+        if is_full and file.name == full_for:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Checkpoints, "write", staticmethod(write))
+    run, said = start(tmp_path / "m"), {}
+    for report in run:
+        is_full = 5 <= report.step < 9
+        if 6 < report.step <= 9:
+            assert len(list((tmp_path / "m.run").iterdir())) == 5 and (tmp_path / "m.run" / "step-00000004").is_dir()
+        said |= {report.step: report.notes} if report.notes else {}
+    assert list(said) == [6]
+    assert said[6][0].startswith("No checkpoint at step 5: No room to write")
+    assert said[6][0].endswith("Training continues; the last checkpoint is of step 4.")
+    assert said[6][0] in run.finish().training["notes"]
+
+
+def test_a_command_resumes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(TEXTS), encoding="utf-8")
+    words = ["train", "gru-char", "--data", file, "--out", tmp_path / "m", "--steps", 10]
+    for group, values in (("model", MODEL), ("training", {**TRAINING, "metrics": "distinct-1"})):
+        words += itertools.chain.from_iterable(("--set", f"{group}.{name}={value}") for name, value in values.items())
+    cut_short(tmp_path / "m", 9, preset="gru-char", source=file, training={"metrics": ["distinct-1"], "evaluations": 2})
+    status, out, said = run_command(monkeypatch, capsys, *words)
+    assert (status, out) == (1, "") and "--resume" in said and "step 8" in said
+    status, out, said = run_command(monkeypatch, capsys, *words, "--resume")
+    assert status == 0, said
+    assert "The run resumes from step 8." in said and f"Saved in {tmp_path / 'm'}" in out and not (tmp_path / "m.run").exists()
+    status, _, said = run_command(monkeypatch, capsys, *words, "--resume")
+    assert (status, said.count("already exists")) == (1, 1)
+
+
+# Processes that kill themselves.
+
+
+def alone(out: Path, kill_at: int | None = None, processes: int = 1, fails: bool = False, **options: Any) -> Any:
+    """Train in separate processes, which may kill themselves after a step; return what each step printed, or the errors."""
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = ["-c", ALONE, json.dumps([str(out), kill_at, {"model": DROPOUT} | options])]
+    group = [run_python(command, env=env)] if processes == 1 else run_group(command, processes, env=env)
+    said = "".join(done.stderr for done in group)
+    if fails:
+        assert [done.returncode for done in group] == [1] * processes
+        return said
+    assert [done.returncode for done in group] == [0 if kill_at is None else -signal.SIGKILL] * processes, said
+    return {step: rest for done in group for step, *rest in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.launch)])
+def test_a_run_killed_twice_is_the_run_that_was_never_killed(processes: int, tmp_path: Path) -> None:
+    precision = native_precision("cpu") if processes == 1 else "no"
+    given: dict[str, Any] = {"processes": processes, "steps": 24, "training": {"evaluations": 8, "precision": precision}}
+    whole = alone(tmp_path / "whole", **given)
+    before = alone(tmp_path / "m", kill_at=9, **given)
+    if processes == 2:
+        with pytest.raises(CheckpointError, match="was started with processes=2, not processes=1"):
+            start(tmp_path / "m", resume=True, steps=24)
+        said = alone(tmp_path / "m", fails=True, **given)  # the other process does not wait for the first one
+        assert "m.run holds a run of lstm-char" in said and "The main process failed; its own error message says why." in said
+    between = alone(tmp_path / "m", kill_at=17, resume=True, **given)
+    after = alone(tmp_path / "m", resume=True, **given)
+    for part in (before, between, after):
+        assert part == {step: whole[step] for step in part}
+    assert 1 < min(between) <= 10 < min(after) <= 18 and max(after) == 24
+    assert files_of(tmp_path / "m") == files_of(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "whole"]
