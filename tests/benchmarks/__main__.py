@@ -10,24 +10,9 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    *(
-        "ngram",
-        "ngram_ranks",
-        "novelty",
-        "decoding",
-        "cold_start",
-        "load_digests",
-        "training_speed",
-        "speedrun",
-        "quality_2018",
-        "finetuning",
-        "memory",
-        "memory_flat",
-    ),
-    *("big_corpus", "preparing", "writing_ranks", "shakespeare", "readability", "step_memory", "example_packages", "comparing"),
-    "web_steppers",
-    *("web_page", "device_speed"),
-    *("serving_engine", "serving_http", "serving_soak"),
+    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "memory_flat"),
+    *("preparing", "writing_ranks", "shakespeare", "readability", "example_packages", "web_steppers", "web_page"),
+    *("device_speed", "serving_http", "serving_soak"),
 )
 
 

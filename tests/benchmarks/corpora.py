@@ -6,10 +6,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from reviewgen_char.tokenizer import CharConfig, CharTokenizer
-from reviewgen_word.tokenizer import WordConfig, WordTokenizer
 
 from reviewgen.data import DataConfig, read_examples
+from reviewgen.registry import find_tokenizer
 
 SHARED = Path(os.environ.get("REVIEWGEN_BENCH", "../shared"))
 
@@ -24,7 +23,7 @@ def split_2018() -> tuple[list[str], list[str], list[str]]:
 
 
 def reviews(characters: int) -> list[str]:
-    """Return the first texts of the reviews extra that have so many characters together."""
+    """Return the first texts of the reviews extra that have this many characters together."""
     texts, total = [], 0
     with tempfile.TemporaryDirectory() as scratch:
         for text, _ in read_examples("reviews", Path(scratch), DataConfig()):
@@ -35,14 +34,16 @@ def reviews(characters: int) -> list[str]:
     return texts
 
 
-def char_tokenizer(texts: list[str]) -> CharTokenizer:
+def char_tokenizer(texts: list[str]):
     """Return a tokenizer of the texts' characters."""
-    return CharTokenizer.train(texts, CharConfig())
+    kind = find_tokenizer("char")[0]
+    return kind.train(texts, kind.Config())
 
 
-def word_tokenizer(texts: list[str], vocab_size: int = 8000) -> WordTokenizer:
+def word_tokenizer(texts: list[str], vocab_size: int = 8000):
     """Return a BPE tokenizer of the texts."""
-    return WordTokenizer.train(texts, WordConfig(vocab_size=vocab_size))
+    kind = find_tokenizer("word")[0]
+    return kind.train(texts, kind.Config(vocab_size=vocab_size))
 
 
 def stream(texts: list[str], tokenizer) -> np.ndarray:

@@ -15,17 +15,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from reviewgen_recurrent.gru import Gru
-from reviewgen_recurrent.lstm import Lstm
-from reviewgen_recurrent.rnn import Rnn
 from torch import nn
 
-from reviewgen.blending.config import BlendConfig
-from reviewgen.blending.stepper import make_blend_stepper
-from reviewgen.compiled.sampling import SamplingParams
+from reviewgen.compiled import SamplingParams
+from reviewgen.registry import find_model
 from tests.benchmarks.corpora import char_tokenizer, reviews, split_2018, stream, word_tokenizer
 from tests.benchmarks.ngram import train as train_ngram
 
+Lstm, Gru, Rnn, Blend = (find_model(name)[0] for name in ("lstm", "gru", "rnn", "blend"))
 CHARACTERS, WORDS = 70, 8000
 BITS = (32, 16, 8)
 ROUNDS, BURST = 40, 0.03  # seconds: other work on the machine leaves some bursts alone
@@ -103,16 +100,14 @@ def blends() -> None:
         (words, word_tokenizer(words), 4, {"tied": True}),
     ):
         size = tokenizer.vocab_size
-        ngram = train_ngram(stream(texts, tokenizer), tokenizer, order).stepper()
+        ngram = train_ngram(stream(texts, tokenizer), tokenizer, order)
         for hidden, rows in ((128, 1), (256, 1), (512, 1), (256, 64)):
             settings = {"embedding_size": hidden // 2} | more
-            lstm = Lstm(Lstm.Config(vocab_size=size, hidden_size=hidden, layers=1, **settings)).stepper()
-            part = {"name": "", "distribution": "", "version": "", "config": {"vocab_size": size}}
+            lstm = Lstm(Lstm.Config(vocab_size=size, hidden_size=hidden, layers=1, **settings))
             gate = {"coefficients": np.random.default_rng(0).normal(0, 0.1, (2, 6)).tolist()}
-            blend = make_blend_stepper(
-                [ngram, lstm], BlendConfig(vocab_size=size, weights=(0.5, 0.5), gate=gate, models=(part, part))
-            )
-            alone, together = race([writer(stepper, size, rows) for stepper in (lstm, blend)])
+            plugins = [find_model(name)[1] for name in ("ngram", "lstm")]
+            blend = Blend.from_models([ngram, lstm], plugins, (0.5, 0.5), gate)
+            alone, together = race([writer(model.stepper(), size, rows) for model in (lstm, blend)])
             name = f"blend of order {order}, 1x{hidden}, V {size}, {rows} text(s)"
             print(
                 f"{name:48} {together:8,.0f} ({together / alone:.2f} x)  lstm {alone:8,.0f} tokens/s  target >= 0.7 x", flush=True

@@ -1,7 +1,7 @@
 """Memory that does not grow: over calls, over models loaded and dropped, and over the texts of one command.
 
 Targets: resident memory grows by at most 5 % from a tenth of the work to all of it: 10,000 ``generate`` calls, 1,000 models
-loaded and dropped, and for 100,000 texts by ``generate --json``. For a corpus of 500 MB, see ``big_corpus --train 500``.
+loaded and dropped, and for 100,000 texts by ``generate --json``.
 
 ``python -m tests.benchmarks.memory_flat [SHARE]``: a share of that work, such as 0.1.
 """

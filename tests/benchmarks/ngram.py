@@ -1,7 +1,6 @@
 """PINNED: the n-gram engine: estimating, scoring, sampling, size and quality, with KenLM beside it where it is at hand.
 
-    python -m tests.benchmarks ngram                  everything but the 200 M characters
-    python -m tests.benchmarks.ngram large            200 M characters, drawn from an order-8 model of the reviews
+    python -m tests.benchmarks ngram                       everything
     KENLM=folder python -m tests.benchmarks.ngram kenlm    lmplz, build_binary and query on the same tokens
 
 KenLM is no dependency: ``KENLM`` names the folder of binaries built from its source with KENLM_MAX_ORDER=18. They get the ids
@@ -17,44 +16,42 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from reviewgen_ngram.model import Ngram, NgramConfig
 
 import reviewgen
-from reviewgen.compiled.sampling import SamplingParams
+from reviewgen.compiled import SamplingParams
+from reviewgen.registry import find_model
 from tests.benchmarks.corpora import char_tokenizer, documents, reviews, split_2018, stream, word_tokenizer
 
 ESTIMATE = """
 import json, resource, sys, time
 start = time.monotonic()
 import numpy as np
-from reviewgen_ngram.counts import NgramCounter
-from reviewgen_ngram.estimate import estimate
-from reviewgen_ngram.memory import Arena
-from reviewgen_ngram.nodes import grow, link
-from reviewgen_ngram.ranges import Alone
+from reviewgen.registry import find_model
+Ngram = find_model("ngram")[0]
 file, bos, vocab_size, order, limit = sys.argv[1], *map(int, sys.argv[2:])
 if limit:
     resource.setrlimit(resource.RLIMIT_DATA, (limit << 20, limit << 20))
 def run(ids):
     texts = np.split(ids, np.flatnonzero(ids == bos)[1:])
     begun = time.monotonic()
-    arena = Arena((limit << 20) // 2 if limit else None)
-    counter = NgramCounter(vocab_size, order, arena, *([limit << 15] if limit else []))
+    model = Ngram(Ngram.Config(vocab_size=vocab_size, order=order, memory_mb=limit))
     for text in texts:
-        counter.add(text)
-    share = grow(counter.take(), vocab_size, arena, Alone())
-    link(share)
-    estimate(share, vocab_size, bos, "kneser-ney", arena, Alone())
-    return time.monotonic() - begun, len(share.nodes.tokens)
+        model.observe(text)
+    model.finish()
+    return time.monotonic() - begun, len(model.state_dict()["tokens"])
 ids = np.load(file, mmap_mode="r")
 run(ids[:2000])  # the compiled loops are read from the disk
 seconds, ngrams = run(ids)
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))  # of this program alone
 print(json.dumps([seconds, peak / 1024, ngrams]))
 """
+
+
+Ngram = find_model("ngram")[0]
 
 
 def show(what: str, figure: str, target: str) -> None:
@@ -75,16 +72,16 @@ def estimate(name: str, file: Path, tokenizer, order: int, target: str, limit: i
     show(f"estimate {name}, order {order}" + (f", limit {limit} MB" if limit else ""), figure, target)
 
 
-def train(ids: np.ndarray, tokenizer, order: int, **more) -> Ngram:
+def train(ids: np.ndarray, tokenizer, order: int, **more) -> Any:
     """Return a model of a stream."""
-    model = Ngram(NgramConfig(vocab_size=tokenizer.vocab_size, order=order, **more))
+    model = Ngram(Ngram.Config(vocab_size=tokenizer.vocab_size, order=order, **more))
     for text in documents(ids, tokenizer.bos_id):
         model.observe(text)
     model.finish()
     return model
 
 
-def score_speed(name: str, model: Ngram, ids: np.ndarray, target: str) -> None:
+def score_speed(name: str, model: Any, ids: np.ndarray, target: str) -> None:
     """Print millions of tokens a second for 64 texts side by side and for one."""
     figures = []
     for rows in (64, 1):
@@ -95,7 +92,7 @@ def score_speed(name: str, model: Ngram, ids: np.ndarray, target: str) -> None:
     show(f"score {name}", f"{figures[0]:.1f} M tokens/s (one stream {figures[1]:.1f})", target)
 
 
-def sample_speed(name: str, model: Ngram, bos_id: int) -> None:
+def sample_speed(name: str, model: Any, bos_id: int) -> None:
     """Print millions of tokens a second of the model's own loop; no end token, so that no row ends early."""
     for rows, temperature, target in ((1, 1.0, ">= 1.5"), (64, 1.0, ">= 4"), (1, 0.8, ">= 0.4"), (1, 1.2, ">= 0.4")):
         uniform = np.random.default_rng(0).random((rows, 200_000 // rows))
@@ -104,7 +101,7 @@ def sample_speed(name: str, model: Ngram, bos_id: int) -> None:
         show(f"sample {name}, T {temperature}, {rows} streams", f"{count / best / 1e6:.2f} M characters/s", target)
 
 
-def sample_from(model: Ngram, bos_id: int, eos_id: int, temperature: float, uniform: np.ndarray) -> np.ndarray:
+def sample_from(model: Any, bos_id: int, eos_id: int, temperature: float, uniform: np.ndarray) -> np.ndarray:
     """Return the tokens (B, N) that the model's stepper draws from the beginning of a text on."""
     stepper, rows, size = model.stepper(), len(uniform), model.config.vocab_size
     params = SamplingParams(np.array([temperature]), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, False, eos_id, bos_id, size)
@@ -120,7 +117,7 @@ def timed(call) -> float:
     return time.monotonic() - start
 
 
-def size(name: str, model: Ngram, target: str) -> None:
+def size(name: str, model: Any, target: str) -> None:
     """Print the bytes an n-gram of a model in memory, which are those of its file."""
     tensors = model.state_dict()
     total = sum(tensor.nbytes for tensor in tensors.values())
@@ -176,30 +173,10 @@ def kenlm(file: Path, tokenizer, order: int, held_out: np.ndarray) -> None:
             )
 
 
-def large(folder: Path) -> None:
-    """Estimate 200 M characters, without a limit and within 2 GB of memory."""
-    texts = reviews(40_000_000)
-    tokenizer = char_tokenizer(texts)
-    model = train(stream(texts, tokenizer), tokenizer, 8)
-    random, parts, total = np.random.default_rng(0), [], 0
-    while total < 200_000_000:
-        tokens = sample_from(model, tokenizer.bos_id, tokenizer.eos_id, 1.0, random.random((256, 4096)))
-        for row in tokens:
-            parts += [np.array([tokenizer.bos_id], np.uint8), row[row >= 0].astype(np.uint8)]
-            total += len(parts[-1]) + 1
-    np.save(folder / "large.npy", np.concatenate(parts))
-    del parts, model
-    for limit in (0, 2048):
-        estimate("200 M characters", folder / "large.npy", tokenizer, 8, "<= 25 s, <= 4 GB", limit)
-
-
 def main(part: str = "") -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if part == "large":
-            large(folder)
-            return
         train_texts, held_out, clean = split_2018()
         texts = reviews(21_000_000)
         while sum(map(len, texts[: len(texts) * 20 // 21])) > 20_000_000:

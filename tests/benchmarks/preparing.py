@@ -24,7 +24,7 @@ RANK = """
 import os, resource, sys, time
 import torch  # not timed
 from accelerate import PartialState
-from reviewgen.preparation.prepare import prepare_store
+from reviewgen.preparation import prepare_store
 if "RANK" in os.environ:
     PartialState(cpu=True)
 if hasattr(os, "sched_setaffinity"):

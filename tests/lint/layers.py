@@ -115,4 +115,4 @@ def _is_inside(parts: list[str]) -> bool:
         return False
     if parts[0] == "reviewgen":
         return len(parts) > 3 or (len(parts) == 3 and (CORE / parts[1] / f"{parts[2]}.py").is_file())
-    return len(parts) > 2 or (len(parts) == 2 and (PLUGINS / parts[0] / f"{parts[1]}.py").is_file())
+    return (PLUGINS / parts[0]).is_dir() and len(parts) > 2 - (PLUGINS.joinpath(*parts).with_suffix(".py").is_file())

@@ -13,3 +13,14 @@ indexing         the windows of the novelty index, collected in all processes
 run              the steps, one after another
 prepare          the implementation of ``reviewgen.prepare``
 """
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from reviewgen.preparation.prepare import prepare_store
+
+__all__ = ["prepare_store"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"prepare": ["prepare_store"]})

@@ -9,6 +9,6 @@ tune_sampling  compares the texts of generation settings with human ones
 
 from reviewgen.search.sweep import SweepRow, plot_sweep, sweep
 from reviewgen.search.tune import TuneTrial, best_trial, tune
-from reviewgen.search.tune_sampling import SamplingTrial, tune_sampling
+from reviewgen.search.tune_sampling import SamplingTrial, shorten_as_generated, tune_sampling
 
-__all__ = ["SamplingTrial", "SweepRow", "TuneTrial", "best_trial", "plot_sweep", "sweep", "tune", "tune_sampling"]
+__all__ = ["SamplingTrial", "SweepRow", "TuneTrial", "best_trial", "plot_sweep", "shorten_as_generated", "sweep", "tune", "tune_sampling"]
