@@ -11,4 +11,14 @@ from reviewgen.search.sweep import SweepRow, plot_sweep, sweep
 from reviewgen.search.tune import TuneTrial, best_trial, tune
 from reviewgen.search.tune_sampling import SamplingTrial, shorten_as_generated, tune_sampling
 
-__all__ = ["SamplingTrial", "SweepRow", "TuneTrial", "best_trial", "plot_sweep", "shorten_as_generated", "sweep", "tune", "tune_sampling"]
+__all__ = [
+    "SamplingTrial",
+    "SweepRow",
+    "TuneTrial",
+    "best_trial",
+    "plot_sweep",
+    "shorten_as_generated",
+    "sweep",
+    "tune",
+    "tune_sampling",
+]
