@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 import reviewgen
 
-__all__ = ["CASES", "TOKENIZERS", "Reading", "big", "prepare", "read", "sentence"]
+__all__ = ["CASES", "TOKENIZERS", "Reading", "big", "framed", "prepare", "read", "review"]
 
 SUBJECTS = ["the movie", "The acting", "the music", "The plot", "a scene", "My café", "this record", "an ending", "Her voice"]
 VERBS = ["was", "is", "seemed", "felt", "wasn't", "became", "sounds", "had been"]

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.golden.corpora import CASES, TOKENIZERS, Reading, prepare, read
+from tests.golden.stored import read_stored, write_stored
 
-STORED = Path(__file__).parent / "corpora.json"
 WHOLE = 60  # texts of a corpus that is stored whole
 FIRST = 4
 
@@ -70,7 +70,7 @@ def check_decoding(reading: Reading) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_texts_splits_counts_and_ids_are_as_stored(name: str, tmp_path: Path):
-    expected, found = json.loads(STORED.read_text(encoding="utf-8"))[name], observe(name, tmp_path)
+    expected, found = read_stored("corpora")[name], observe(name, tmp_path)
     for what in expected:
         assert found[what] == expected[what], what
 
@@ -82,4 +82,4 @@ if __name__ == "__main__":
             folder = Path(scratch) / str(number)
             folder.mkdir()
             stored[case] = observe(case, folder)
-    STORED.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_stored("corpora", stored)

@@ -8,7 +8,6 @@ beside the public modules, as the class of a result, is found where the docs nam
 import ast
 import importlib
 import inspect
-import json
 import pkgutil
 import re
 import typing
@@ -20,8 +19,8 @@ from typing import Any
 import typer
 
 from reviewgen.cli import app
+from tests.golden.stored import read_stored, write_stored
 
-STORED = Path(__file__).parent / "names.json"
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 MODULES = [
     "reviewgen",
@@ -166,7 +165,7 @@ def kind(param: Any, takes: Mapping[str, inspect.Parameter]) -> str:
 
 
 def test_public_names_and_commands_are_as_stored():
-    stored, found = json.loads(STORED.read_text(encoding="utf-8")), observe()
+    stored, found = read_stored("names"), observe()
     differences = [f"- {name}: {stored[name]}" for name in stored.keys() - found.keys()]
     differences += [f"+ {name}: {found[name]}" for name in found.keys() - stored.keys()]
     both = [name for name in stored.keys() & found.keys() if stored[name] != found[name]]
@@ -176,4 +175,4 @@ def test_public_names_and_commands_are_as_stored():
 
 
 if __name__ == "__main__":
-    STORED.write_text(json.dumps(observe(), indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_stored("names", observe(), indent=0)
