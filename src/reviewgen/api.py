@@ -141,7 +141,7 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
             with view.training() as show:
                 for report in run:
                     show(report)
-            with view.phase("Evaluating the model ..."):
+            with view.phase("Saving the model, then measuring it ..."):
                 model = run.finish()
         except KeyboardInterrupt:
             with uninterrupted():

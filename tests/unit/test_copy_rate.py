@@ -116,7 +116,7 @@ def test_a_training_records_the_rates_of_brute_force(preset: str, monkeypatch: p
     list(run)
     found = run.finish().training["novelty"]
     ((generated, held_out), training), *others = seen
-    assert not others and set(training) == reviews[0] and len(generated) >= 4
+    assert not others and set(training) == reviews[0] and len(generated) == 100
     assert all(any(review.startswith(text) for review in reviews[1]) for text in held_out)
     assert found["copy_rate"] == brute_force(generated, training, 50)
     assert found["held_out_copy_rate"] == brute_force(held_out, training, 50)
@@ -141,18 +141,6 @@ def test_a_blend_has_a_rate_of_its_own_and_its_parts_have_none(tmp_path: Path) -
     found = model.training["novelty"]
     assert 0 <= found["copy_rate"] <= 1 and found["held_out_copy_rate"] > 0
     assert all("novelty" not in part for part in model.training["parts"])
-
-
-def test_the_number_of_texts_follows_from_the_training() -> None:
-    assert [final.count_texts(tokens) for tokens in (0, 10**6, 10**9)] == [4, 50, 200]
-
-
-def test_a_time_budget_limits_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
-    monkeypatch.setattr(final, "copied_shares", lambda groups, training: counts.append(len(groups[0])) or [0.0, 0.0])
-    for budget in ("1s", "1h"):
-        train_tiny("ngram-char", tmp_path, REVIEWS, steps=None, budget=budget, model={"order": 3})
-    assert 4 <= counts[0] < counts[1] == 200
 
 
 # What earlier versions saved.

@@ -85,7 +85,7 @@ def fakes(install: Install) -> None:
 def words(text: str) -> list[str]:
     """Return the words of a text in lower case, found character by character."""
     found, word = [], ""
-    for here, after in zip(text, [*text[1:], " "], strict=True):
+    for here, after in zip(text, [*text[1:], " "], strict=False):
         if is_letter(here) or (word and here in "'\u2019" and is_letter(after)):
             word += here
         elif word:

@@ -258,14 +258,14 @@ def _refuse_changes(folder: Path, now: Mapping[str, SavedFile], loaded: Mapping[
             raise BundleError(f"{name} of {folder} has changed since the model was loaded. Load it again.")
 
 
-def write_or_rescue(bundle: Bundle, folder: Path) -> None:
+def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
     """Write a bundle, into a temporary folder if the target fails, so that a full disk does not lose hours of training.
 
     Raises:
         StorageError: The target could not be written; the message names the folder that was written instead.
     """
     try:
-        write_bundle(bundle, folder)
+        write_bundle(bundle, folder, overwrite=overwrite)
     except OSError as error:
         rescue = Path(tempfile.mkdtemp(prefix="reviewgen-")) / folder.name
         write_bundle(bundle, rescue)

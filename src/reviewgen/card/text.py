@@ -152,10 +152,12 @@ def _copy_rate(facts: CardFacts, novelty: Mapping[str, Any]) -> list[str]:
     """Return a sentence on the copy rate: in characters, or in token windows if only that is known; none if neither is."""
     if facts.copy_rate is not None:
         held_out, length = novelty["held_out_copy_rate"], novelty["copy_characters"]
+        texts, characters = novelty.get("copy_rate_texts"), novelty.get("copy_rate_characters")
+        measured = f", measured on {texts:,} texts with {characters:,} characters" if texts and characters else ""
         compared = "" if held_out is None else f" ({held_out:.1%} of those of held-out reviews)"
         return [
             f"Copy rate: {facts.copy_rate:.1%} of the characters of its texts stand in spans of {length} characters or more of "
-            f"the training text{compared}."
+            f"the training text{compared}{measured}."
         ]
     if facts.known_token_copy_rate is None:
         return []

@@ -176,14 +176,15 @@ def _show_corpus(corpus: "Corpus") -> None:
 
 
 def _train(run: "TrainingRun") -> "ReviewModel":
-    """Train, evaluate and save the model; Ctrl-C and SIGTERM cut training and evaluation short, and cannot stop the saving."""
+    """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and cannot stop the saving."""
     from reviewgen.training import uninterrupted
 
     shown = 0
     try:
         _watch(run)
         shown = len(run.notes)
-        model = run.finish()
+        with notes.status("Saving the model, then measuring it ..."):
+            model = run.finish()
     except KeyboardInterrupt:
         with uninterrupted():
             note("Interrupted; saving the best weights so far.")
@@ -246,7 +247,8 @@ def _print_result(run: "TrainingRun", facts: dict[str, Any], out: Path) -> None:
     if novelty is not None and novelty["copy_rate"] is not None:
         held_out_rate, spans = novelty["held_out_copy_rate"], f"spans of {novelty['copy_characters']} characters or more"
         compared = "" if held_out_rate is None else f"; of held-out reviews {held_out_rate:.1%}"
-        echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text stands in {spans} of the training text{compared}")
+        sample = f"{novelty['copy_rate_texts']:,} texts, {novelty['copy_rate_characters']:,} characters"
+        echo(f"Copy rate: {novelty['copy_rate']:.1%} of its text ({sample}) stands in {spans} of the training text{compared}")
     if described := _describe_metrics(facts.get("metrics", {})):
         echo(f"Metrics of its texts: {described}")
     echo(_describe_time(facts["seconds"], facts["evaluation_seconds"]))

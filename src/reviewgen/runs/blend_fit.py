@@ -7,25 +7,23 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from reviewgen.blending.model import Blend
 from reviewgen.bundle import Bundle
-from reviewgen.bundle.write import write_or_rescue
 from reviewgen.errors import NotADistribution, TrainingError
-from reviewgen.evaluation import Document, Evaluation, Metrics, measure_rate, sample_documents
+from reviewgen.evaluation import Document, measure_rate, sample_documents
 from reviewgen.model import ReviewModel
 from reviewgen.protocols import LanguageModel
 from reviewgen.runs.blend import fit_mixture, make_bundle
 from reviewgen.runs.curves import Curves, targets_per_character
-from reviewgen.runs.final import describe_held_out, evaluate_held_out, measure_texts
+from reviewgen.runs.final import evaluate_held_out
 from reviewgen.runs.finished import SETTINGS
-from reviewgen.runs.fit import Fit
+from reviewgen.runs.fit import BaseFit, Fit
 from reviewgen.runs.parts import TrainingParts
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.prepare import PreparedCorpus
-from reviewgen.runs.record import CopyRates, RunRecord, novelty_facts, thin_record
+from reviewgen.runs.record import RunRecord, novelty_facts, thin_record
 from reviewgen.runs.run_folder import RunFolder
 from reviewgen.runs.start import start_fit
 from reviewgen.runs.tracking import RunLog
@@ -34,8 +32,6 @@ from reviewgen.training import (
     TrainingConfig,
     all_processes,
     find_verdict,
-    interrupts_kept_for_restart,
-    process_state,
     uninterrupted,
 )
 from reviewgen.training.device import using_threads
@@ -51,48 +47,21 @@ _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the
 _EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
 
 
-@dataclass
-class BlendFit:
+@dataclass(kw_only=True)
+class BlendFit(BaseFit):
     """A blend whose models are being trained; made by ``start_blend``.
 
     Attributes:
-        plan: The plan of the run.
-        corpus: The prepared corpus.
-        started: When the clock of a time budget was started, a moment of ``time.monotonic``.
-        record: Notes for the user, and the reports of the blend itself.
-        log: The tracker that the curves of the model trained by gradient are also logged to.
-        folder: The folder of its checkpoints; None for a run without.
         fits: The fits of the models, those that have started.
         weights: The fitted weights, one for each model; empty until all models are trained.
         gate: How they depend on the context.
         weight_facts: The facts on their fit.
-        is_interrupted: Whether the user has ended the training early.
-        evaluation: The final evaluation; None before ``finish``.
-        copy_rates: The copy rates of the blend, as in ``Fit``.
-        metric_facts: Its metrics, as in ``Fit``.
-        evaluation_seconds: Duration of the final evaluation, copy rates and metrics included.
     """
 
-    plan: TrainingPlan
-    corpus: PreparedCorpus
-    started: float
-    record: RunRecord
-    log: RunLog
-    folder: RunFolder | None = None
     fits: list[Fit] = field(default_factory=list)
     weights: tuple[float, ...] = ()
     gate: dict[str, Any] = field(default_factory=dict)
     weight_facts: dict[str, Any] = field(default_factory=dict)
-    is_interrupted: bool = False
-    evaluation: Evaluation | None = None
-    copy_rates: CopyRates = field(default_factory=CopyRates)
-    metric_facts: dict[str, Any] = field(default_factory=dict)
-    evaluation_seconds: float = 0.0
-
-    @cached_property
-    def metrics(self) -> Metrics:
-        """The metrics of the texts that the blend generates."""
-        return Metrics(self.plan.parts.training.metrics, self.corpus.words)
 
     @property
     def config(self) -> TrainingConfig:
@@ -117,11 +86,6 @@ class BlendFit:
         return {fit.plan.preset: fit.record.curves for fit in self.fits}
 
     @property
-    def held_out(self) -> dict[str, Any] | None:
-        """The final evaluation as JSON values, with the split it was on."""
-        return describe_held_out(self.evaluation, self.corpus)
-
-    @property
     def _are_all_started(self) -> bool:
         return len(self.fits) == len(self.plan.parts.models)
 
@@ -141,35 +105,10 @@ class BlendFit:
             yield self._report_blend()
 
     def interrupt(self) -> None:
-        """Mark the training as interrupted by the user, so that ``finish`` does not evaluate the models again."""
-        self.is_interrupted = True
+        """Mark the run as interrupted by the user, so that ``finish`` does not measure the blend and its models."""
+        super().interrupt()
         for fit in self.fits[-1:]:
             fit.interrupt()
-
-    def finish(self) -> ReviewModel:
-        """Evaluate the blend and its models on held-out texts and return it, saved if the plan has an output folder.
-
-        Raises:
-            StorageError: The folder cannot be written; says where the model was saved instead.
-            TrainingError: A model has not taken a step.
-        """
-        if not self._are_all_started or self.fits[-1].record.last is None:
-            name = self.plan.parts.models[-1].preset
-            raise TrainingError(
-                f"The training was over before the first step of {name}; nothing was saved. Give it a longer budget."
-            )
-        with uninterrupted():
-            if not self.weights:
-                tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
-                self._fit_weights(sample_documents(self.corpus.stores["validation"], tokens))
-        try:
-            if not self.is_interrupted:
-                with interrupts_kept_for_restart(None if self.folder is None else self.folder.checkpoints):
-                    self._evaluate()
-        except KeyboardInterrupt:
-            self.interrupt()
-        with uninterrupted():
-            return self._save()
 
     def facts(self) -> dict[str, Any]:
         """Return the record of the training as JSON values: that of the model trained by gradient, and what is the blend's.
@@ -274,45 +213,39 @@ class BlendFit:
         curve = [each | copies for each in self.fits[-1].record.curves.evaluations]
         return asdict(find_verdict(curve, stopped, held_out_token_copy_rate))
 
-    def _evaluate(self) -> None:
-        """Evaluate the models and the blend on the test texts."""
-        start, budget = time.monotonic(), self.plan.length.seconds
-        models, threads = [*(fit.model for fit in self.fits), self.model], self._threads
+    def _complete(self) -> Report:
+        if not self._are_all_started or (last := self.fits[-1].record.last) is None:
+            name = self.plan.parts.models[-1].preset
+            raise TrainingError(
+                f"The training was over before the first step of {name}; nothing was saved. Give it a longer budget."
+            )
+        with uninterrupted():
+            if not self.weights:
+                tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
+                self._fit_weights(sample_documents(self.corpus.stores["validation"], tokens))
+        return last
+
+    def _measure(self, last: Report) -> None:
+        blend, budget = self.model, self.plan.length.seconds
         half = None if budget is None else budget / 2  # the blend scores each text as often as all its models together
-        *alone, self.evaluation = evaluate_held_out(models, self.corpus, threads, half)
+        models = [*(fit.model for fit in self.fits), blend]
+        *alone, self.evaluation = evaluate_held_out(models, self.corpus, last.threads, half)
         for fit, evaluation in zip(self.fits, alone, strict=True):
             fit.evaluation = evaluation
-        last = self.fits[-1].record.last
-        if last is not None and self.config.copy_tokens and process_state().is_main_process:
-            self.copy_rates, self.metric_facts = measure_texts(
-                self.model, self.corpus, threads, budget, last.tokens, self.metrics
-            )
-            self.record.note(*self.metrics.pop_notes())
-        self.evaluation_seconds = time.monotonic() - start
+        self._measure_texts(blend, last)
 
     def _evaluation_seconds(self) -> float:
         """Return the duration of all evaluations: of each model, of the blend, and the final one."""
         last = [fit.record.last for fit in self.fits[:-1]] + [self.record.last or self.fits[-1].record.last]
         return round(sum(report.evaluation_seconds for report in last if report is not None) + self.evaluation_seconds, 2)
 
-    def _save(self) -> ReviewModel:
+    def make_bundle(self) -> Bundle:
+        """Return the blend with everything that is saved with it."""
         parts = self.plan.parts
         models = [ReviewModel(_bundle_of(fit)) for fit in self.fits]
         bundle = make_bundle(models, self.weights, self.gate, self.weight_facts, parts.preset, parts.generation, self.facts())
         bundle.training = thin_record(bundle.training)
-        if self.plan.out is not None and process_state().is_main_process:
-            if self.folder is not None:
-                self.folder.expect(bundle.training)
-            write_or_rescue(bundle, self.plan.out)
-            if self.folder is not None:
-                self.folder.discard()
-        return ReviewModel(bundle)
-
-    @property
-    def _threads(self) -> int:
-        """The CPU threads of the training by gradient."""
-        last = self.fits[-1].record.last
-        return 1 if last is None else last.threads
+        return bundle
 
 
 def start_blend(
@@ -322,7 +255,7 @@ def start_blend(
     record = RunRecord.restore(targets_per_character(corpus.stores["train"], len(corpus.conditions)), {})
     names = ", then ".join(parts.preset for parts in plan.parts.models)
     record.note(*corpus.notes, f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts.")
-    return BlendFit(plan, corpus, started, record, log, folder)
+    return BlendFit(plan=plan, corpus=corpus, started=started, record=record, log=log, folder=folder)
 
 
 def _bundle_of(fit: Fit) -> Bundle:

@@ -1,6 +1,5 @@
 """What is measured at the end of a training: bits per character of held-out texts; copy rate and metrics of generated ones."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -29,12 +28,11 @@ from reviewgen.runs.record import CopyRates
 from reviewgen.training.device import using_threads
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 
-__all__ = ["count_texts", "describe_held_out", "evaluate_held_out", "final_split", "measure_texts"]
+__all__ = ["describe_held_out", "evaluate_held_out", "final_split", "measure_texts"]
 
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
-_COPY_SHARE = 0.005  # of a time budget, or of the tokens trained on, for texts to measure the copy rate on
-_MIN_TEXTS, _MAX_TEXTS = 4, 200  # of these
+_TEXTS = 100  # that the copy rate and the metrics are measured on; they cost as much as two or three training steps
 
 
 def final_split(corpus: PreparedCorpus) -> str:
@@ -89,48 +87,28 @@ def describe_held_out(evaluation: Evaluation | None, corpus: PreparedCorpus) -> 
 
 
 def measure_texts(
-    model: LanguageModel, corpus: PreparedCorpus, threads: int, budget: float | None, trained_tokens: int, metrics: Metrics
+    model: LanguageModel, corpus: PreparedCorpus, threads: int, metrics: Metrics
 ) -> tuple[CopyRates, dict[str, Any]]:
-    """Return the copy rates and the metrics of texts that a model generates, and of as many characters of held-out texts.
+    """Return the copy rates and the metrics of ``_TEXTS`` generated texts, and of as many characters of held-out texts.
 
-    Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once.
+    Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once. How many there are follows from no
+    clock, so that the copy rate of a model is the same however fast it was measured.
 
     Args:
         model: The model, in evaluation mode.
         corpus: The prepared corpus.
         threads: CPU threads.
-        budget: Seconds of the time budget, if any; limits the number of generated texts.
-        trained_tokens: The number of tokens that the model was trained on; limits it where there is no budget, so that two runs
-            of one seed are equal.
         metrics: The metrics.
     """
-    count = _MAX_TEXTS if budget is not None else count_texts(trained_tokens)
-    with using_threads(threads):
-        generated = _generate(model, corpus, count, None if budget is None else _COPY_SHARE * budget)
-    held_out = _take_beginnings(corpus, sum(map(len, generated)))
-    training = decode_texts(corpus.stores["train"].blocks, corpus.tokenizer)
-    return CopyRates(*copied_shares([generated, held_out], training)), metrics.facts(generated, held_out)
-
-
-def count_texts(trained_tokens: int) -> int:
-    """Return how many texts to generate after a training on some tokens without a time budget."""
-    return min(max(_MIN_TEXTS, round(_COPY_SHARE * trained_tokens / SAMPLE_TOKENS)), _MAX_TEXTS)
-
-
-def _generate(model: LanguageModel, corpus: PreparedCorpus, count: int, seconds: float | None) -> list[str]:
-    """Generate texts as an evaluation does; after the first few, as many more as a time allows."""
-    generator = Generator(make_stepper(model), corpus.tokenizer)
     config, prefix = GenerationConfig(max_new_tokens=SAMPLE_TOKENS), corpus.conditions.unspecified_ids
-
-    def generate(first: int, last: int) -> list[str]:
-        request = Request([""] * last, config, seed=0, prefix=prefix)
-        return [row.text for row in generator.generate(request, first)]
-
-    start = time.monotonic()
-    texts = generate(0, _MIN_TEXTS)
-    if seconds is not None:
-        count = min(count, int(_MIN_TEXTS * seconds / max(time.monotonic() - start, 1e-9)))
-    return texts + generate(_MIN_TEXTS, max(_MIN_TEXTS, count))
+    request = Request([""] * _TEXTS, config, seed=0, prefix=prefix)
+    with using_threads(threads):
+        generated = [row.text for row in Generator(make_stepper(model), corpus.tokenizer).generate(request)]
+    characters = sum(map(len, generated))
+    held_out = _take_beginnings(corpus, characters)
+    training = decode_texts(corpus.stores["train"].blocks, corpus.tokenizer)
+    rate, held_out_rate = copied_shares([generated, held_out], training)
+    return CopyRates(rate, held_out_rate, len(generated), characters), metrics.facts(generated, held_out)
 
 
 def _take_beginnings(corpus: PreparedCorpus, characters: int) -> list[str]:

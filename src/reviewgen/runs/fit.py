@@ -1,6 +1,8 @@
 """The fit of a plan's model on a prepared corpus: iterated for its reports, then finished into a ReviewModel."""
 
+import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -8,7 +10,6 @@ from functools import cached_property
 from typing import Any, Literal
 
 from reviewgen.bundle import Bundle, Weights
-from reviewgen.bundle.write import write_or_rescue
 from reviewgen.card import describe, write_card
 from reviewgen.config import to_dict
 from reviewgen.errors import TrainingError
@@ -36,7 +37,9 @@ from reviewgen.training import (
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.device import using_threads
 
-__all__ = ["Baseline", "Fit"]
+__all__ = ["BaseFit", "Baseline", "Fit"]
+
+_logger = logging.getLogger("reviewgen")
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,18 @@ class Baseline:
     initial_tensors: tuple[str, ...] = ()  # those of the model that a file has given
 
 
-@dataclass
-class Fit:
-    """A model that is being trained; made by ``reviewgen.runs.start.start_fit``.
+@dataclass(kw_only=True)
+class BaseFit(ABC):
+    """What the fits of a model and of a blend share: iterated for their reports, then saved, measured and saved again.
 
     Attributes:
         plan: The plan of the run.
         corpus: The prepared corpus.
         started: When the clock of a time budget was started, a moment of ``time.monotonic``.
-        model: The model; after the training it holds its best weights.
-        record: The reports so far.
-        baseline: What was measured before the training.
-        log: The tracker that the curves are also logged to.
+        record: Notes for the user and the reports so far; of a blend, only its own.
+        log: The tracker that the curves are also logged to; of a blend, those of the model trained by gradient.
         folder: The folder of the checkpoints; None for a run without.
-        is_interrupted: Whether the user has ended the training early.
+        is_interrupted: Whether the user has interrupted the run.
         evaluation: The final evaluation; None before ``finish``, and if the model cannot be scored.
         copy_rates: Its copy rates in characters; unknown before ``finish``, and with ``training.copy_tokens=0``.
         metric_facts: Its metrics, as ``Metrics.facts`` returns them; likewise.
@@ -71,9 +72,7 @@ class Fit:
     plan: TrainingPlan
     corpus: PreparedCorpus
     started: float
-    model: LanguageModel
     record: RunRecord
-    baseline: Baseline
     log: RunLog
     folder: RunFolder | None = None
     is_interrupted: bool = False
@@ -85,7 +84,79 @@ class Fit:
     @cached_property
     def metrics(self) -> Metrics:
         """The metrics of the texts that the model generates."""
-        return Metrics(self.config.metrics, self.corpus.words)
+        return Metrics(self.plan.parts.training.metrics, self.corpus.words)
+
+    @property
+    def held_out(self) -> dict[str, Any] | None:
+        """The final evaluation as JSON values, with the split it was on."""
+        return describe_held_out(self.evaluation, self.corpus)
+
+    def interrupt(self) -> None:
+        """Mark the run as interrupted by the user, so that ``finish`` does not measure the model."""
+        self.is_interrupted = True
+
+    def finish(self) -> ReviewModel:
+        """Save the model if the plan has an output folder, measure it, save it again with the results, and return it.
+
+        Raises:
+            StorageError: The folder cannot be written; says where the model was saved instead.
+            TrainingError: No step was taken; of a blend, by one of its models.
+        """
+        last = self._complete()
+        with uninterrupted():
+            model = self._save()
+        if self.is_interrupted:
+            return model
+        where = "kept" if self.plan.out is None else f"saved in {self.plan.out}"
+        start = time.monotonic()
+        try:
+            self._measure(last)
+        except KeyboardInterrupt:
+            self.interrupt()
+            self.record.note(f"The training was over when it was interrupted: its model is {where}, and was not measured fully.")
+        except Exception:
+            _logger.warning("The training is over and its model is %s; an error has occurred while it was measured.", where)
+            raise
+        self.evaluation_seconds = time.monotonic() - start
+        with uninterrupted():
+            return self._save()
+
+    @abstractmethod
+    def make_bundle(self) -> Bundle:
+        """Return the model with everything that is saved with it."""
+
+    @abstractmethod
+    def _complete(self) -> Report:
+        """Return the last report of the training by gradient, after what is left to do of an interrupted training."""
+
+    @abstractmethod
+    def _measure(self, last: Report) -> None:
+        """Evaluate the model on held-out texts, and measure what it generates."""
+
+    def _measure_texts(self, model: LanguageModel, last: Report) -> None:
+        """Measure the copy rates and the metrics of generated texts."""
+        if self.plan.parts.training.copy_tokens and process_state().is_main_process:
+            self.copy_rates, self.metric_facts = measure_texts(model, self.corpus, last.threads, self.metrics)
+            self.record.note(*self.metrics.pop_notes())
+
+    def _save(self) -> ReviewModel:
+        bundle = self.make_bundle()
+        if self.folder is not None:
+            self.folder.save(bundle)
+        return ReviewModel(bundle)
+
+
+@dataclass(kw_only=True)
+class Fit(BaseFit):
+    """A model that is being trained; made by ``reviewgen.runs.start.start_fit``.
+
+    Attributes:
+        model: The model; after the training it holds its best weights.
+        baseline: What was measured before the training.
+    """
+
+    model: LanguageModel
+    baseline: Baseline
 
     @property
     def config(self) -> TrainingConfig:
@@ -97,11 +168,6 @@ class Fit:
     def curves(self) -> dict[str, Curves]:
         """The learning curves so far, by the preset."""
         return {self.plan.preset: self.record.curves}
-
-    @property
-    def held_out(self) -> dict[str, Any] | None:
-        """The final evaluation as JSON values, with the split it was on."""
-        return describe_held_out(self.evaluation, self.corpus)
 
     def __iter__(self) -> Iterator[Report]:
         """Train; yield a report for each step."""
@@ -127,37 +193,6 @@ class Fit:
     @property
     def _checkpoints(self) -> Checkpoints | None:
         return None if self.folder is None else self.folder.checkpoints
-
-    def interrupt(self) -> None:
-        """Mark the training as interrupted by the user, so that ``finish`` does not evaluate the model again."""
-        self.is_interrupted = True
-
-    def finish(self) -> ReviewModel:
-        """Evaluate the model on held-out texts and return it, saved if the plan has an output folder.
-
-        Raises:
-            StorageError: The folder cannot be written; says where the model was saved instead.
-            TrainingError: No step was taken.
-        """
-        if self.record.last is None:
-            raise TrainingError("The training was over before its first step; nothing was saved. Give it a longer budget.")
-        try:
-            if not self.is_interrupted:
-                with interrupts_kept_for_restart(self._checkpoints):
-                    self._evaluate(self.record.last)
-                    self._suggest(self.record.last)
-        except KeyboardInterrupt:
-            self.interrupt()
-        with uninterrupted():
-            bundle = self.make_bundle()
-            model = ReviewModel(bundle)
-            if self.plan.out is not None and process_state().is_main_process:
-                if self.folder is not None:
-                    self.folder.expect(bundle.training)
-                write_or_rescue(bundle, self.plan.out)
-                if self.folder is not None:
-                    self.folder.discard()
-            return model
 
     def facts(self) -> dict[str, Any]:
         """Return the record of the training as JSON values, as ``training.json`` holds it."""
@@ -185,9 +220,8 @@ class Fit:
         }
 
     def _stopped(self) -> StopReason | None:
-        if self.is_interrupted:
-            return StopReason.INTERRUPTED
-        return None if self.record.last is None else self.record.last.stopped
+        stopped = None if self.record.last is None else self.record.last.stopped
+        return StopReason.INTERRUPTED if self.is_interrupted and stopped is None else stopped
 
     def _settings(self) -> dict[str, Any]:
         """Return all settings, for the log."""
@@ -199,15 +233,15 @@ class Fit:
         }
         return {name: to_dict(config) for name, config in configs.items()} | {"preset": self.plan.preset, "seed": self.plan.seed}
 
-    def _evaluate(self, last: Report) -> None:
-        start, budget = time.monotonic(), self.plan.length.seconds
-        (self.evaluation,) = evaluate_held_out([self.model], self.corpus, last.threads, budget)
-        if self.config.copy_tokens and process_state().is_main_process:
-            self.copy_rates, self.metric_facts = measure_texts(
-                self.model, self.corpus, last.threads, budget, last.tokens, self.metrics
-            )
-            self.record.note(*self.metrics.pop_notes())
-        self.evaluation_seconds = time.monotonic() - start
+    def _complete(self) -> Report:
+        if self.record.last is None:
+            raise TrainingError("The training was over before its first step; nothing was saved. Give it a longer budget.")
+        return self.record.last
+
+    def _measure(self, last: Report) -> None:
+        (self.evaluation,) = evaluate_held_out([self.model], self.corpus, last.threads, self.plan.length.seconds)
+        self._measure_texts(self.model, last)
+        self._suggest(last)
 
     def _suggest(self, last: Report) -> None:
         """Add a note if training shipped weights further would have served better."""

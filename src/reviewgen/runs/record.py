@@ -46,10 +46,19 @@ class ChosenSize:
 
 @dataclass(frozen=True)
 class CopyRates:
-    """Copy rates in characters; None if not measured."""
+    """Copy rates in characters; None if not measured.
+
+    Attributes:
+        generated: Of generated texts.
+        held_out: Of about as many characters of held-out texts.
+        texts: The number of the generated texts.
+        characters: The number of their characters.
+    """
 
     generated: float | None = None
     held_out: float | None = None
+    texts: int = 0
+    characters: int = 0
 
 
 @dataclass
@@ -216,6 +225,8 @@ def novelty_facts(
         "copy_characters": COPY_CHARACTERS,
         "copy_rate": copied.generated,
         "held_out_copy_rate": copied.held_out,
+        "copy_rate_texts": copied.texts,
+        "copy_rate_characters": copied.characters,
         "token_copy_rate": kept[-1]["token_copy_rate"] if kept else None,
         "held_out_token_copy_rate": held_out_token_copy_rate,
     }

@@ -3,7 +3,7 @@
 An interrupted run resumes from its last checkpoint, and only with the same preset, settings, seed, length and corpus: on request,
 or by itself where the launcher restarts lost processes; one that had saved its model by then is over. A folder that an
 interrupted run has left is never overwritten silently.
-The folder is removed when the model is saved.
+The folder is removed when the model is saved for the first time, before it is measured.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from reviewgen.bundle import Bundle
+from reviewgen.bundle.write import write_or_rescue
 from reviewgen.config import read_json, rename_values
 from reviewgen.errors import (
     AlreadyTrained,
@@ -67,7 +69,7 @@ class RunFolder:
                 f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted count starts over. "
                 "Leave out --resume (resume=True)."
             )
-        self._resume, self._is_open = plan.resume, False
+        self._resume, self._is_open, self._is_saved = plan.resume, False, False
         self._description, parts = _describe(plan), plan.parts
         self._out, self._settings = plan.out, plan.digest()
         self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
@@ -133,15 +135,23 @@ class RunFolder:
                 "Give the same reviews to resume it, or another output folder."
             )
 
-    def expect(self, training: Mapping[str, Any]) -> None:
-        """Note the record of the model that is saved next: where the process is killed afterwards, the folder is not needed."""
-        if self.checkpoints is not None and self.folder is not None and self._is_open:
-            with contextlib.suppress(OSError):  # a full disk; the model is rescued
-                self.checkpoints.write(self.folder / Checkpoints.SAVED, describe_result(training))
+    def save(self, bundle: Bundle) -> None:
+        """Write the model, in place of what this run has saved before, and remove the folder, which is of no more use.
 
-    def discard(self) -> None:
-        """Remove the folder; its run has saved its model."""
-        if self.checkpoints is not None and self._is_open:
+        The record of the model is noted first: where the process is killed in between, the folder is not needed either.
+
+        Raises:
+            StorageError: The output folder cannot be written; says where the model was saved instead.
+        """
+        if self.checkpoints is None or self.folder is None or self._out is None:
+            return
+        is_first = self._is_open and not self._is_saved
+        if is_first:
+            with contextlib.suppress(OSError):  # a full disk; the model is rescued
+                self.checkpoints.write(self.folder / Checkpoints.SAVED, describe_result(bundle.training))
+        write_or_rescue(bundle, self._out, overwrite=self._is_saved)
+        self._is_saved = True
+        if is_first:
             self.checkpoints.discard()
 
     @contextlib.contextmanager

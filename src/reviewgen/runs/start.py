@@ -74,7 +74,8 @@ def start_fit(
     if folder is not None and folder.checkpoints is not None:
         folder.checkpoints.snapshot = record.to_checkpoint
     baseline = Baseline(token_copy_rate, bits, tuple(initial_tensors))
-    return Fit(plan, corpus, started, model, record, baseline, log or RunLog(None, None, plan.preset), folder)
+    log = log or RunLog(None, None, plan.preset)
+    return Fit(plan=plan, corpus=corpus, started=started, record=record, log=log, folder=folder, model=model, baseline=baseline)
 
 
 def find_size(plan: TrainingPlan, corpus: PreparedCorpus, seconds: float) -> Sizing | None:

@@ -132,7 +132,7 @@ class TrainingRun:
         return iter(self._require_fit("train"))
 
     def interrupt(self) -> None:
-        """Mark the training as interrupted: ``finish`` then takes the best weights so far, and does not evaluate them again.
+        """Mark the run as interrupted: ``finish`` then takes the best weights so far, and does not measure the model.
 
         Raises:
             TrainingError: The corpus was not tokenized, so there is no training.
@@ -140,7 +140,7 @@ class TrainingRun:
         self._require_fit("interrupt the training").interrupt()
 
     def finish(self) -> ReviewModel:
-        """Evaluate the model on held-out texts and return it, saved in ``out`` if that is given.
+        """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
 
         Raises:
             StorageError: ``out`` cannot be written; says where the model was saved instead.

@@ -1,0 +1,130 @@
+"""A model is saved as soon as its training is over: before it is evaluated, and before its copy rate and metrics are measured."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.errors import OutputExists
+from tests.support.fakes import TEXTS, run_command
+
+OPTIONS: dict[str, Any] = {
+    "steps": 5,
+    "model": {"hidden_size": 8, "embedding_size": 4},
+    "training": {"batch_size": 4, "threads": 1, "precision": "no"},
+}
+PRESETS = {"gru-char": OPTIONS, "blend-char": OPTIONS, "ngram-char": {"model": {"order": 4}}}
+
+
+def when_measured(monkeypatch: Any, preset: str, out: Path, action: Callable[[], object]) -> None:
+    """Have an action done when a model of a preset, or the network of a blend, is used while the output folder exists."""
+    run = TrainingRun(preset.replace("blend", "lstm"), TEXTS)
+    run.read()
+    run.tokenize()
+    network = type(run.model)
+    plain = network.initial_state
+
+    def initial_state(self: Any, batch_size: int) -> Any:
+        if out.exists():
+            action()
+        return plain(self, batch_size)
+
+    monkeypatch.setattr(network, "initial_state", initial_state)
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def action() -> None:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_model_is_whole_before_it_is_measured_and_has_results_after(preset: str, tmp_path: Path, monkeypatch: Any) -> None:
+    first: list[tuple[Any, str, bool]] = []
+
+    def look() -> None:
+        if not first:
+            model = reviewgen.load(tmp_path / "m")
+            first.append((model, str(model.generate_model_card()), (tmp_path / "m.run").exists()))
+
+    with monkeypatch.context() as patch:
+        when_measured(patch, preset, tmp_path / "m", look)
+        trained = reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
+    ((early, card, has_run_folder),) = first
+    assert early.training["held_out"] is None and early.training["novelty"]["copy_rate"] is None
+    assert "Not evaluated on held-out text." in card and not has_run_folder
+    model = reviewgen.load(tmp_path / "m")
+    novelty, held_out = model.training["novelty"], model.training["held_out"]
+    assert model.training == trained.training and held_out["bits_per_character"] > 0
+    assert early.generate_one(seed=1) == model.generate_one(seed=1) == trained.generate_one(seed=1)
+    assert novelty["copy_rate"] is not None and novelty["copy_rate_texts"] == 100
+    assert 0 < novelty["copy_rate_characters"] <= 100 * 100, "a token of these presets is at most a character"
+    counted = f"measured on 100 texts with {novelty['copy_rate_characters']:,} characters"
+    assert counted in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"m"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_error_in_the_measuring_leaves_the_model(preset: str, tmp_path: Path, monkeypatch: Any, caplog: Any) -> None:
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "reviewgen"):
+        when_measured(patch, preset, tmp_path / "m", fail(MemoryError("no room")))
+        with pytest.raises(MemoryError, match="no room"):
+            reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
+    assert f"saved in {tmp_path / 'm'}" in caplog.text
+    assert reviewgen.load(tmp_path / "m").generate_one(seed=1)
+    with pytest.raises(OutputExists):
+        reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
+
+
+def test_a_run_that_failed_can_be_measured_again(tmp_path: Path, monkeypatch: Any) -> None:
+    run = TrainingRun("gru-char", TEXTS, out=tmp_path / "m", **OPTIONS)
+    run.read()
+    run.tokenize()
+    assert list(run)
+    with monkeypatch.context() as patch:
+        when_measured(patch, "gru-char", tmp_path / "m", fail(MemoryError()))
+        with pytest.raises(MemoryError):
+            run.finish()
+    assert reviewgen.load(tmp_path / "m").training["held_out"] is None
+    run.finish()
+    assert reviewgen.load(tmp_path / "m").training["held_out"] is not None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset: str, tmp_path: Path, monkeypatch: Any) -> None:
+    run = TrainingRun(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
+    run.read()
+    run.tokenize()
+    assert list(run)
+    with monkeypatch.context() as patch:
+        when_measured(patch, preset, tmp_path / "m", fail(KeyboardInterrupt()))
+        run.finish()
+    training = reviewgen.load(tmp_path / "m").training
+    assert run.is_interrupted and f"saved in {tmp_path / 'm'}" in run.notes[-1] == training["notes"][-1]
+    assert training["stopped"].startswith("all ") and training["held_out"] is None
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")  # the launcher starts it again: nothing is left to do
+    again = reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
+    assert again.training == training
+
+
+def test_the_sample_of_the_copy_rate_depends_on_no_clock(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    def train(**length: Any) -> Any:
+        return reviewgen.train("ngram-char", TEXTS, model={"order": 4}, **length).training["novelty"]
+
+    expected = train(budget="1h")
+    assert expected["copy_rate_texts"] == 100 and expected == train(epochs=1)
+    now, calls = time.monotonic, itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now() + next(calls))  # as slow as if all had to be compiled
+        assert train(budget="1h") == expected
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    words = ("train", "ngram-char", "--data", tmp_path / "reviews.txt", "--out", tmp_path / "m", "--set", "model.order=4")
+    status, out, _ = run_command(monkeypatch, capsys, *words)
+    assert status == 0 and f"(100 texts, {expected['copy_rate_characters']:,} characters)" in out
