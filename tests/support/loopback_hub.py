@@ -4,9 +4,9 @@
     with LoopbackHub(repositories) as hub:
         subprocess.run([sys.executable, "-c", script], env=hub.environment(tmp_path / "home"), check=True)
 
-The clients read ``HF_ENDPOINT`` when they are imported, so they run in a subprocess. ``environment`` also names the hub as the
-proxy for every other host: whatever a client sends elsewhere arrives here, is refused at once (502), and stands in
-``hub.requests``. A 501 in there is a question to the Hub that this one has no answer to yet.
+The clients read ``HF_ENDPOINT`` when they are imported: a subprocess gets ``environment``, and ``client`` sets the constants of
+``huggingface_hub`` in this process. Both also name the hub as the proxy for every other host: whatever a client sends elsewhere
+arrives here, is refused at once (502), and stands in ``hub.requests``. A 501 in there is a question that has no answer here yet.
 
 The read side, as the real Hub answers it: repository info, tree, paths-info, and resolve (HEAD, GET, ranges, ETag; a file that
 the real Hub keeps in LFS is a redirect to another server, with the SHA-256 as its ETag). A repository that the caller cannot
@@ -15,6 +15,7 @@ endpoint, write a method of ``_Handler`` and a line in ``_HUB_ROUTES``; what the
 ``_STORE_ROUTES``. ``hub.faults`` makes it fail: slowly, half-way, or with another byte than it should.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +31,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import pytest
 
 from tests.support.loopback_writes import READ_TOKEN, WriteSide
 
@@ -45,11 +48,12 @@ _DATE = "2024-01-01T00:00:00.000Z"
 
 
 class Request(NamedTuple):
-    """One request that the hub has answered."""
+    """One request that the hub has answered, and the token that came with it."""
 
     method: str
     target: str
     status: int
+    token: str | None = None
 
 
 @dataclass
@@ -63,6 +67,9 @@ class Fault:
         kept: The share of the body that is sent before the connection breaks.
         flips: Whether one byte in the middle of the body is another.
         times: How often, from now on.
+        act: Called before the answer.
+        edit: Returns another status, other headers and another body.
+        is_endless: Whether the body goes on for 40 MB after its end, without a length.
     """
 
     pattern: str
@@ -71,6 +78,9 @@ class Fault:
     kept: float | None = None
     flips: bool = False
     times: int = 1_000_000
+    act: Callable[[], object] = lambda: None
+    edit: Callable[[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]] | None = None
+    is_endless: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,31 @@ class LoopbackHub:
         )
         return kept | proxies | hugging_face
 
+    @contextlib.contextmanager
+    def client(self, home: Path, token: str | None = None, *, offline: bool = False) -> Iterator[None]:
+        """Let the client of this process know this hub only, with ``home`` as its HF_HOME, inside the block."""
+        from huggingface_hub import close_session, constants
+
+        values = {
+            "ENDPOINT": self.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HOME": str(home),
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_TOKEN_PATH": str(home / "token"),
+            "AGENT_HARNESSES_PATH": str(home / "agents"),
+            "HF_HUB_OFFLINE": offline,
+            "HF_HUB_DISABLE_XET": True,
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "environ", os.environ.copy())
+            os.environ.clear()
+            os.environ.update(self.environment(home, token))
+            for name, value in values.items():
+                patch.setattr(constants, name, value)
+            close_session()
+            yield
+            close_session()
+
     def __enter__(self) -> Self:
         self._hub = _Server(self, _HUB_ROUTES)
         self._store = _Server(self, _STORE_ROUTES)
@@ -288,6 +323,7 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
         try:
             if self._fault is not None:
                 time.sleep(self._fault.seconds)
+                self._fault.act()
                 if self._fault.status is not None:
                     self._refuse(self._fault.status, None, "out of order")
             self._check_token()
@@ -327,20 +363,27 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
     # Answers.
 
     def _answer(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        self.hub.requests.append(Request(self.command, self.path, status))
+        fault, fields = self._fault or Fault(""), dict(headers or {})
+        if fault.edit is not None:
+            status, fields, body = fault.edit(status, fields, body)
+        self.hub.requests.append(Request(self.command, self.path, status, self._token()))
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in fields.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if not fault.is_endless:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self._fault is not None and self._fault.flips and body:
+        if fault.flips and body:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-        if self._fault is not None and self._fault.kept is not None:
-            body, self.close_connection = body[: int(len(body) * self._fault.kept)], True
+        if fault.kept is not None:
+            body = body[: int(len(body) * fault.kept)]
+        self.close_connection = self.close_connection or fault.kept is not None or fault.is_endless
         self.wfile.write(body)
+        for _ in range(40 if fault.is_endless else 0):
+            self.wfile.write(b" " * (1 << 20))
 
     def _answer_json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self._answer(json.dumps(value).encode(), status, {"Content-Type": "application/json"} | dict(headers or {}))

@@ -11,3 +11,7 @@
 
 Nothing that is downloaded is executed; ``bundle`` reads it strictly.
 """
+
+from reviewgen.hub.privacy import check_kinds, find_personal_data
+
+__all__ = ["check_kinds", "find_personal_data"]

@@ -1,0 +1,245 @@
+"""Strict settings: types, bounds, unknown keys, strings and durations; their descriptions, and ``reviewgen settings``."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError, dataclass, fields
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reviewgen.config import (
+    Bound,
+    GenerationConfig,
+    Preset,
+    RenamedValues,
+    TrainingConfig,
+    bounds_of,
+    check,
+    choices_of,
+    describe_fields,
+    describe_hint,
+    fields_of,
+    from_dict,
+    from_strings,
+    parse_duration,
+    parse_settings,
+    rename_values,
+    to_dict,
+)
+from reviewgen.errors import ConfigError
+from reviewgen.registry import find_preset, list_presets
+from tests.support.fakes import run_command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    size: Annotated[int, Bound(at_least=1, at_most=100)]
+    rate: Annotated[float, Bound(above=0, below=1)] = 0.5
+    free: float = 0.0
+    kind: Annotated[Literal["fast", "slow", 3], RenamedValues({"quick": "fast", "swift": "fast"})] = "fast"
+    on: bool = False
+    name: Annotated[str, Bound(at_least=1)] = "x"
+    limit: Annotated[int | None, Bound(at_least=0)] = None
+    names: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
+    heat: Annotated[float | tuple[float, ...], Bound(above=0, at_most=9)] = 1.0
+    shares: tuple[Annotated[float, Bound(at_least=0)], ...] = ()
+    parts: tuple[dict[str, Any], ...] = ()
+    word: Annotated[str | None, Bound(at_least=2), RenamedValues({"x": "yes"})] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def test_a_config_comes_back_through_json() -> None:
+    config = Sample(size=3, limit=7, names=("a", "b"), heat=(0.5, 1), parts=({"name": "x", "sizes": [1, {"y": None}]}, {}))
+    assert from_dict(Sample, json.loads(json.dumps(to_dict(config)))) == config
+    assert list(fields_of(Sample)) == list(to_dict(config))
+    with pytest.raises(FrozenInstanceError):
+        config.size = 4  # type: ignore[misc]
+    one, other = Preset(model="a", tokenizer="b"), Preset(model="a", tokenizer="b")
+    assert one.model_settings is not other.model_settings
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"siez": 3}, "Did you mean 'size'"),
+    ({}, "'size' is missing"),
+    *(({"size": size}, word) for size, word in (
+        (0, "at least 1 and at most 100; got 0"), (101, "at most 100"), (10**400, "size must be"), (True, "got True"),
+        (1.0, "a whole number"), ("1", "a whole number"), (None, "a whole number"), ([1], "a whole number; got [1]"),
+    )),
+    *(({"size": 1, name: value}, word) for name, value, word in (
+        ("rate", 0, "above 0 and below 1"), ("rate", 1, "below 1"), ("rate", math.nan, "finite"), ("free", math.inf, "finite"),
+        ("free", True, "a number; got True"), ("kind", "medium", '"fast" or "slow" or 3'), ("kind", 3.0, "kind must be"),
+        ("kind", None, "kind must be"), ("kind", ["quick"], "kind must be"), ("on", 1, "true or false"),
+        ("on", "true", "true or false"), ("name", "", "at least 1"), ("name", 5, "a string"), ("limit", -1, "at least 0"),
+        ("limit", 1.5, "a whole number or none"), ("names", "ab", "names must be a list of strings; got 'ab'"),
+        ("names", ["a", 1], "got ('a', 1)"), ("names", ["a", ""], "at least 1 characters long; got ''"),
+        ("heat", [1, True], "a number or a list of numbers"), ("heat", [1.0, math.nan], "finite"),
+        ("heat", [1.0, 0.0], "above 0 and at most 9; got 0.0"), ("heat", 10.0, "at most 9; got 10.0"),
+        ("shares", 0.5, "a list of numbers; got 0.5"), ("shares", [0.5, -1.0], "at least 0; got -1.0"),
+        ("shares", [[0.5]], "a list of numbers"), ("parts", [3], "a list of objects; got (3,)"), ("parts", {"a": 1}, "a list"),
+        ("word", "y", "at least 2"),
+    )),
+]  # fmt: skip
+
+
+def test_refused_values() -> None:
+    wrong = {}
+    for values, word in REFUSED:
+        with pytest.raises(ConfigError) as caught:
+            from_dict(Sample, values)
+        if word not in str(caught.value) or "\n" in str(caught.value) or "swift" in str(caught.value):
+            wrong[str(values)] = str(caught.value)
+    assert wrong == {}
+    for name in ("temperature", "max_new_tokens", "top_p", "top_k", "min_p"):
+        with pytest.raises(ConfigError, match=name):
+            from_dict(GenerationConfig, {name: -1})
+
+
+def test_values_at_the_bounds_are_accepted() -> None:
+    for values in ({"size": 1}, {"size": 100}, {"size": 1, "heat": 9}, {"size": 1, "limit": 0, "shares": [0]}):
+        assert from_dict(Sample, values).size == values["size"]
+    assert str(Bound(at_least=0, below=1)) == "at least 0 and below 1"
+    assert Bound(at_least=0, below=1).holds(0) and Bound(at_most=1).holds(1)
+    assert not Bound(at_least=0, below=1).holds(1) and not Bound(above=0).holds(0)
+    assert not any(Bound().holds(endless) for endless in (math.nan, math.inf, -math.inf, 10**400))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(list(fields_of(Sample))) | st.text(max_size=8), SCALARS | st.lists(SCALARS, max_size=3)))
+def test_any_json_object_makes_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+    try:
+        config = from_dict(Sample, values)
+    except ConfigError:
+        return
+    assert from_dict(Sample, to_dict(config)) == config
+
+
+def test_strings_become_values_of_the_type() -> None:
+    for name, typed, value in (
+        ("size", "12", 12), ("rate", "0.25", 0.25), ("free", "1e-3", 0.001), ("free", "3", 3.0), ("kind", "slow", "slow"),
+        ("kind", "3", 3), ("kind", "quick", "fast"), ("on", "yes", True), ("on", "False", False), ("limit", "none", None),
+        ("limit", "4", 4), ("name", "12", "12"), ("size", 5, 5), ("names", "stars", ("stars",)), ("heat", "0.7", 0.7),
+        ("names", "stars, genre", ("stars", "genre")), ("heat", "0.7,1", (0.7, 1.0)),
+    ):  # fmt: skip
+        parsed = from_strings(Sample, {name: typed})
+        assert parsed == {name: value} and type(parsed[name]) is type(value), (name, typed)
+    for name, typed in (
+        ("size", "1.5"), ("size", ""), ("size", "9" * 5000), ("on", "maybe"), ("kind", "SLOW"), ("x", "1"), ("heat", "1,"),
+        ("heat", "1,x"), ("shares", "1"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            from_strings(Sample, {name: typed})
+
+
+def test_a_renamed_value_is_accepted_under_its_old_name() -> None:
+    for given_value, value in (("quick", "fast"), ("swift", "fast"), ("slow", "slow"), (3, 3)):
+        config = from_dict(Sample, {"size": 1, "kind": given_value, "name": "quick"})
+        assert (config.kind, config.name, to_dict(config)["kind"]) == (value, "quick", value)
+        assert rename_values(Sample, {"kind": given_value, "unknown": "quick"}) == {"kind": value, "unknown": "quick"}
+    assert from_dict(Sample, {"size": 1, "word": "x"}).word == "yes"
+
+
+def test_settings_by_group_and_durations() -> None:
+    assert parse_settings(["training.rate = 1=2"]) == {"model": {}, "tokenizer": {}, "training": {"rate": "1=2"}}
+    for wrong in ("x", "model", "model.", "model.x", "hidden_size=3", ".x=3", "=", ""):
+        with pytest.raises(ConfigError):
+            parse_settings([wrong])
+    with pytest.raises(ConfigError, match="Did you mean 'model'"):
+        parse_settings(["modle.hidden_size=3"])
+    durations = {"90s": 90, "2m": 120, "1.5h": 5400, " 10 S ": 10, "7": 7, 3: 3, 0.5: 0.5}
+    assert {text: parse_duration(text) for text in durations} == durations
+    for text in ("", "0", "0s", "-1m", "m", "2 days", "1m30s", "inf", "nan", "9" * 400 + "h", True, -3, math.inf, math.nan):
+        with pytest.raises(ConfigError, match="duration"):
+            parse_duration(text)
+
+
+# Descriptions, and ``reviewgen settings``.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """Settings of a model.
+
+    Attributes:
+        size: The size of a layer,
+            which continues here: as indented
+            text.
+        rate (float): A type in brackets is left out.
+        gone: Not a field.
+
+    Raises:
+        sizes: Not a description.
+    """
+
+    size: int = 1
+    rate: float = 0.5
+    bare: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child(Base):
+    """Settings of another model.
+
+    Attributes:
+        rate: Described anew.
+    """
+
+
+def test_descriptions_come_from_the_attributes_of_a_class_and_its_bases() -> None:
+    first = "The size of a layer, which continues here: as indented text."
+    assert describe_fields(Base) == {"size": first, "rate": "A type in brackets is left out.", "bare": ""}
+    assert describe_fields(Child) == {"size": first, "rate": "Described anew.", "bare": ""}
+
+
+def test_accepted_values_are_described() -> None:
+    hints: list[tuple[Any, str, Any, dict[str, float]]] = [
+        (int, "int", None, {}),
+        (bool, "true | false", [True, False], {}),
+        (str | None, "string | none", None, {}),
+        (Literal["a", "b"] | None, "a | b | none", ["a", "b", None], {}),
+        (Annotated[int, Bound(at_least=1, at_most=1 << 24)], "int, 1 to 16777216", None, {"at_least": 1, "at_most": 1 << 24}),
+        (Annotated[float, Bound(at_least=0, below=1)], "float, >= 0, < 1", None, {"at_least": 0, "below": 1}),
+        (Annotated[float, Bound(above=0.5)], "float, > 0.5", None, {"above": 0.5}),
+        (Annotated[Literal["x"], "some other extra"], "x", ["x"], {}),
+        (tuple[Annotated[int, Bound(at_least=2)], ...], "list of int, >= 2", None, {"at_least": 2}),
+        (dict[str, Any], "JSON object", None, {}),
+    ]
+    for hint, words, choices, bounds in hints:
+        assert (describe_hint(hint), choices_of(hint), bounds_of(hint)) == (words, choices, bounds)
+
+
+def settings(capsys: Any, *words: str, columns: int = 120) -> tuple[int, str, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        return run_command(patch, capsys, "settings", *words)
+
+
+def test_every_setting_of_a_shipped_preset_is_listed_with_its_value_and_a_description(capsys: Any) -> None:
+    for name in [plugin.name for plugin in list_presets()]:
+        facts, preset = json.loads(settings(capsys, name, "--json")[1]), find_preset(name)
+        assert facts["preset"] == name
+        for group in ("model", "tokenizer", "training"):
+            assert [row["name"] for row in facts[group] if not row["description"]] == []
+            values = {row["name"]: row["value"] for row in facts[group]}
+            own = {} if preset.parts else getattr(preset, f"{group}_settings")
+            assert {setting: values[setting] for setting in own} == dict(own)
+        assert "vocab_size" not in {row["name"] for row in facts["model"]}
+        assert [row["name"] for row in facts["training"]] == [field.name for field in fields(TrainingConfig)]
+        row = next(row for row in facts["training"] if row["name"] == "bptt")
+        assert row["bounds"] == {"at_least": 1, "at_most": 65536}
+
+
+def test_the_tables_fit_the_terminal_and_an_unknown_preset_is_named(capsys: Any) -> None:
+    for name, width in (("lstm-word", 80), ("ngram-char", 120)):
+        status, out, _ = settings(capsys, name, columns=width)
+        lines = out.splitlines()
+        assert status == 0 and max(map(len, lines[:-1])) <= width and "``" not in out
+        for field in fields(TrainingConfig):
+            assert any(line.split()[:1] == [field.name] for line in lines)
+    status, _, said = settings(capsys, "lsm-word")
+    assert status == 1 and "Did you mean 'lstm-word'?" in said

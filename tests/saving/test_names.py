@@ -1,0 +1,115 @@
+"""Names of presets and sources of models: what each input means, and folders that make a name ambiguous."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.utils import validate_repo_id
+
+from reviewgen.errors import SourceError
+from reviewgen.names import HubSource, LocalSource, PresetName, PresetSource, parse_hub_id, parse_preset, parse_source
+
+PRESETS = ["lstm-word", "lstm-word-large", "lstm2-word-10m", "a-b", "reviewgen-mingru:mingru-char", "d1:lstm-d2:bytes",
+           "lstm-My.Package_2:bytes", "reviewgen-mingru:mingru", "lstm-d2:bytes-m10"]  # fmt: skip
+OTHERS = {
+    "lstm-word@v1": HubSource("reviewgen/lstm-word", "v1"),
+    "owner/name": HubSource("owner/name"),
+    "owner/name@v1": HubSource("owner/name", "v1"),
+    "owner/name@refs/pr/1": HubSource("owner/name", "refs/pr/1"),
+    "hf://owner/name": HubSource("owner/name"),
+    "hf://owner/name@abc123": HubSource("owner/name", "abc123"),
+    "Owner-1/My.Model_v2": HubSource("Owner-1/My.Model_v2"),
+    "o/n": HubSource("o/n"),
+    "/name/": LocalSource(Path("/name")),
+    "./lstm-word": LocalSource(Path("lstm-word")),
+    "../x": LocalSource(Path("../x")),
+    ".": LocalSource(Path()),
+    "..": LocalSource(Path("..")),
+    "~": LocalSource(Path.home()),
+    "~/x": LocalSource(Path.home() / "x"),
+}
+REFUSED = [
+    *("lstm-word@", "lstm-word@v 1", "lstm-word@v1@v2", "a-b-c-d", "lstm", "lstm-", "-word", "lstm--word", "lstm-word-"),
+    *("LSTM-word", "lstm_word", "lstm-word\n", " lstm-word", "2lstm-word", "lstm-wörd", "lstm‐word", "ｌstm-word", "", " "),
+    *("\0", "a\0b", "x" * 5000, "x" * 200 + "/" + "y" * 200, "owner/name@", "owner/name@v1@v2", "owner/name@v 1"),
+    *("owner/na--me", "owner/na..me", "owner/name.git", "owner/.name", "owner/name.", "owner//name", "owner/name/file"),
+    *("owner/", "hf://", "hf://name", "hf://hf://owner/name", "hf://../secret", "https://huggingface.co/owner/name"),
+    *("owner\\name", "作者/模型", "~no_such_user_here/x", "reviewgen-mingru:mingru-char@v1", "reviewgen-mingru:"),
+    *(":mingru-char", "a:b:mingru-char", "lstm-d2:bytes-10m", "-dist:mingru-char", "C:lstm-char", "C:\\models\\lstm-char"),
+    *("hf:lstm-char/x", "-rf", "lstm-word; rm -rf /", "$(id)", "{0}-{1}"),
+]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refuses(word: str | None, *arguments: Any, **options: Any) -> str:
+    with pytest.raises(SourceError, match=word) as caught:
+        parse_source(*arguments, **options)
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_each_source_has_one_meaning_or_is_refused() -> None:
+    meant = {name: PresetSource(name) for name in PRESETS} | OTHERS
+    assert {text: parse_source(text) for text in meant} == meant
+    for source in OTHERS.values():
+        if isinstance(source, HubSource):
+            validate_repo_id(source.repo_id)  # the client accepts what parses
+    for text in REFUSED:
+        refuses(None, text)
+    refuses("no revisions", "one-package:lstm-char@v2")
+    refuses("no revisions", "one-package:lstm-char", revision="v2")
+
+
+def test_a_folder_of_the_name_of_a_preset_or_repository_makes_it_ambiguous() -> None:
+    for text in ("lstm-word", "owner/name"):
+        Path(text).mkdir(parents=True)
+        message = refuses("is ambiguous", text)
+        assert f"./{text}" in message and ("hf://owner/name" in message) == ("/" in text)
+        assert parse_source(f"./{text}") == parse_source(Path(text)) == LocalSource(Path(text))
+    assert parse_source("hf://owner/name") == HubSource("owner/name")
+    assert parse_source("lstm-word", presets=["gru-word"]) == LocalSource(Path("lstm-word"))
+
+
+def test_an_existing_folder_without_another_meaning_is_local() -> None:
+    for text in ("models", "a b", "LSTM-word", "x/y/z", "作者", "ends-with-slash/"):
+        refuses(None, text)
+        Path(text).mkdir(parents=True)
+        assert parse_source(text) == LocalSource(Path(text))
+    assert parse_source(Path("gru-word")) == LocalSource(Path("gru-word"))
+    assert parse_source(Path("~/x")) == LocalSource(Path.home() / "x")
+    refuses("home folder", Path("~no_such_user_here/x"))
+
+
+def test_the_parts_of_a_preset_and_of_a_repository() -> None:
+    for name, parts in (
+        ("mingru-char", PresetName("mingru", "char")),
+        ("lstm-word-10m", PresetName("lstm", "word", "10m")),
+        ("reviewgen-mingru:mingru-char-10m", PresetName("reviewgen-mingru:mingru", "char", "10m")),
+        ("lstm-reviewgen-bytes:bytes", PresetName("lstm", "reviewgen-bytes:bytes")),
+        ("a1:lstm-b2:bytes", PresetName("a1:lstm", "b2:bytes")),
+    ):
+        assert parse_preset(name) == parts
+    for wrong in ("lstm", "", "lstm-word-a-b", "a/b", "lstm-word\n", "x" * 100_000):
+        with pytest.raises(SourceError, match="is not a preset name") as caught:
+            parse_preset(wrong)
+        assert len(str(caught.value)) < 300
+    assert parse_hub_id("hf://a/b@c") == HubSource("a/b", "c")
+    for wrong in ("a", "a/b/c", "hf://", "/a", "a/", "a/b.git", "_a/b", "a/b\n"):
+        assert parse_hub_id(wrong) is None, wrong
+
+
+def test_a_revision_beside_the_source() -> None:
+    assert parse_source("a/b", revision="v1") == parse_source("a/b@v1", revision="v1") == HubSource("a/b", "v1")
+    assert parse_source("lstm-word", revision="main") == HubSource("reviewgen/lstm-word", "main")
+    for source, revision, word in (
+        ("./folder", "v1", "local folder"),
+        (Path("folder"), "v1", "local folder"),
+        ("a/b@v1", "v2", "has one revision"),
+        ("a/b", "v 1", "not a revision"),
+        ("a/b", "", "not a revision"),
+    ):
+        refuses(word, source, revision=revision)
