@@ -1,7 +1,9 @@
 """The blend as a model, its weights and its stepper, against mixtures computed in plain numpy and optimisers of scipy."""
 
+import itertools
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,12 @@ import pytest
 import scipy.optimize
 import torch
 
-import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.blending import features_of, fit_gate, fit_weights, gated_weights
 from reviewgen.config import from_dict, to_dict
-from reviewgen.errors import BundleError, ConfigError, DataError, UnknownPlugin
+from reviewgen.errors import ConfigError, DataError, UnknownPlugin
 from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
-from reviewgen.registry import find_model, find_stepper, unregister_all
+from reviewgen.registry import find_model, find_stepper
 from reviewgen.testing import MODEL_LAWS, make_model
 from tests.support.fakes import review_model
 
@@ -118,69 +119,31 @@ def test_parts_of_zero_probability_or_weight() -> None:
     np.testing.assert_allclose(stepper.forward(ids.numpy(), stepper.initial_state(3))[0], expected[:, -1], atol=1e-5)
 
 
-def test_making_a_blend_uses_no_random_numbers_and_shares_the_models() -> None:
-    parts = [make_model("ngram", VOCABULARY), make_model("gru", VOCABULARY, **SMALL).train()]
-    before = torch.get_rng_state()
-    blend = Blend.from_models(parts, [find_model("ngram")[1], find_model("gru")[1]], (0.5, 0.5))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert blend.parts == tuple(parts) and not parts[1].training
-    assert all(tensor.is_meta for name, tensor in Blend(blend.config).state_dict().items() if name.startswith("1."))
-
-
-def test_tensors_that_do_not_fit_are_refused_and_change_nothing() -> None:
-    blend, ids = two(), some_ids()
-    tensors = dict(blend.state_dict())
-    expected, _ = blend(ids, blend.initial_state(3))
-    for wrong, word in (
-        ({**tensors, "1.embedding.weight": torch.zeros(VOCABULARY, 5)}, "embedding.weight"),
-        ({name: tensor for name, tensor in tensors.items() if name != "1.output.bias"}, "output.bias"),
-        ({**tensors, "2.weight": torch.zeros(1)}, "'2.weight'"),
-        ({**tensors, "weight": torch.zeros(1)}, "'weight'"),
-    ):
-        with pytest.raises(BundleError, match=word):
-            blend.load_state_dict(wrong)
-    assert torch.equal(blend(ids, blend.initial_state(3))[0], expected)
-
-
 PART = {"name": "ngram", "distribution": "reviewgen", "version": "0", "config": {"vocab_size": 5}}
 PAIR: dict[str, Any] = {"models": [PART, PART], "weights": [0.5, 0.5]}
 
 
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({}, "A blend is not trained"),
+def test_a_config_is_strict_and_survives_json() -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"models": [], "weights": []}, "A blend is not trained"),
         ({"models": [PART], "weights": [1.0]}, "at least two"),
-        ({"models": [PART, PART]}, "needs 2 weights; got 0"),
-        (PAIR | {"weights": [0.5, 0.6]}, "sum to one"),
-        (PAIR | {"weights": [1.5, -0.5]}, "at least 0"),
-        (PAIR | {"weights": [0.5, float("nan")]}, "finite"),
-        (PAIR | {"gate": {"x": 1}}, "2 lists of 6 finite"),
-        (PAIR | {"gate": {"coefficients": [[0.0] * 6, [0.0] * 5]}}, "2 lists of 6"),
-        (PAIR | {"gate": {"coefficients": [["a"] * 6] * 2}}, "finite"),
-        (PAIR | {"gate": {"coefficients": [[float("nan")] * 6] * 2}}, "finite"),
-        (PAIR | {"models": [PART, PART | {"x": 1}]}, "Model 1 .* keys"),
-        (PAIR | {"models": [PART, PART | {"config": {"vocab_size": 6}}]}, "6 token ids"),
-    ],
-)
-def test_a_config_is_strict(settings: dict[str, Any], word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
-        from_dict(Blend.Config, {"vocab_size": 5} | settings)
-
-
-def test_a_config_survives_json_and_names_a_missing_plugin() -> None:
+        ({"weights": []}, "needs 2 weights; got 0"),
+        ({"models": [PART, PART | {"x": 1}]}, "Model 1 .* keys"),
+        ({"models": [PART, PART | {"config": {"vocab_size": 6}}]}, "6 token ids"),
+    ]
+    for weights, word in ([0.5, 0.6], "sum to one"), ([1.5, -0.5], "at least 0"), ([0.5, math.nan], "finite"):
+        wrong.append(({"weights": weights}, word))
+    tables = [[0.0] * 6, [0.0] * 5], [["a"] * 6] * 2, [[math.nan] * 6] * 2
+    wrong += [({"gate": {"coefficients": table}}, "2 lists of 6 finite") for table in tables]
+    for settings, word in wrong:
+        with pytest.raises(ConfigError, match=word):
+            from_dict(Blend.Config, {"vocab_size": 5} | PAIR | settings)
     for make in (two, gated, nested):
         config = make().config
         assert from_dict(Blend.Config, json.loads(json.dumps(to_dict(config)))) == config
-    assert nested().config.models[0]["config"]["models"][1]["name"] == "gru"
-    plain = from_dict(Blend.Config, {"vocab_size": 5} | PAIR)
-    assert plain.gate == {} and plain.coefficients.shape == (2, 0)
     gone = PAIR | {"models": [PART, PART | {"name": "gone", "distribution": "reviewgen-gone"}]}
     with pytest.raises(UnknownPlugin, match="pip install reviewgen-gone"):
         Blend(from_dict(Blend.Config, {"vocab_size": 5} | gone))
-
-
-# Generation.
 
 
 class Plain:
@@ -198,17 +161,13 @@ class Plain:
 
 
 @pytest.fixture
-def pair(micro: Any) -> tuple[ReviewModel, ReviewModel]:
+def pair(micro: Any) -> list[ReviewModel]:
     """The same blend twice: with the compiled steps of its parts, and without one of them."""
-    parts = [reviewgen.blend([micro("ngram-char"), micro("gru-char")], [0.3, 0.7]), micro("lstm-char")]
-    config = reviewgen.blend(parts).model.config
-    config = from_dict(Blend.Config, to_dict(config) | {"gate": GATE})
-    blends = [Blend.from_models([part.model for part in parts], [find_model(n)[1] for n in ("blend", "lstm")], (0.4, 0.6), GATE)]
-    blends.append(Blend(config))
-    blends[1].config, blends[1].parts = blends[0].config, (blends[0].parts[0], Plain(blends[0].parts[1]))
+    parts, plugins = [micro("ngram-char"), micro("lstm-char")], [find_model(name)[1] for name in ("ngram", "lstm")]
+    blends = [Blend.from_models([part.model for part in parts], plugins, (0.4, 0.6), GATE) for _ in range(2)]
+    blends[1].parts = (blends[0].parts[0], Plain(blends[0].parts[1]))
     assert [isinstance(blend.stepper(), SupportsSample) for blend in blends] == [True, False]
-    first, second = (review_model(blend, parts[0].tokenizer) for blend in blends)
-    return first, second
+    return [review_model(blend, parts[0].tokenizer) for blend in blends]
 
 
 @pytest.mark.parametrize(
@@ -221,48 +180,21 @@ def pair(micro: Any) -> tuple[ReviewModel, ReviewModel]:
     ],
     ids=["plain", "filters", "greedy", "ngrams"],
 )
-def test_the_compiled_loop_samples_as_steps_in_python(pair: tuple[ReviewModel, ReviewModel], settings: dict[str, Any]) -> None:
-    options = {"num_return_sequences": 5, "seed": 3, "max_new_tokens": 30, "words": "any"} | settings
-    if "do_sample" in settings:
-        options.pop("num_return_sequences")
-    compiled, plain = (model.generate("the m", **options) for model in pair)
-    assert compiled == plain and len("".join(compiled if isinstance(compiled, list) else [compiled])) > 20
+def test_the_compiled_loop_samples_as_steps_in_python(pair: list[ReviewModel], settings: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"seed": 3, "max_new_tokens": 30, "words": "any"} | settings
+    options |= {} if "do_sample" in settings else {"num_return_sequences": 5}
+    compiled, plain = ("".join(model.generate("the m", **options)) for model in pair)
+    assert compiled == plain and len(compiled) > 20
 
 
-class TableStepper:
-    """Scores the next token by a table of logits (V, V); a saved stepper of a plugin."""
-
-    Config = find_model("rnn")[0].Config
-
-    def __init__(self, config: Any, tensors: Any, bits: int = 32) -> None:
-        self.table = tensors["table"]
-
-    @staticmethod
-    def expect(config: Any) -> Any:
-        return {"table": ("float32", (config.vocab_size, config.vocab_size))}
-
-
-@pytest.fixture
-def empty_registry() -> Iterator[None]:
-    yield
-    unregister_all()
-
-
-def test_a_saved_blend_is_built_from_the_steppers_of_its_parts(empty_registry: None) -> None:
-    for make in (two, gated, nested):
-        blend, ids = make(), some_ids().numpy()
+def test_a_saved_blend_is_built_from_the_steppers_of_its_parts() -> None:
+    for make in (two, gated):
+        blend, ids = make(), some_ids()
         tensors = {name: tensor.numpy() for name, tensor in blend.state_dict().items()}
-        saved = SavedBlend(blend.config, tensors) if make is not nested else blend.stepper()
-        step, _ = saved.forward(ids, saved.initial_state(3))
-        np.testing.assert_allclose(np.exp(step), mixture(blend, torch.from_numpy(ids))[:, -1], atol=1e-5)
-        specs = SavedBlend.expect(blend.config)
-        assert specs is None or set(specs) == set(tensors)
-    reviewgen.register_model("plain", find_model("rnn")[0])  # has no stepper
-    without = PAIR | {"models": [PART, PART | {"name": "plain", "distribution": "(this process)"}]}
-    assert SavedBlend.expect(from_dict(Blend.Config, {"vocab_size": 5} | without)) is None
-
-
-# The weights.
+        saved = SavedBlend(blend.config, tensors)
+        step, _ = saved.forward(ids.numpy(), saved.initial_state(3))
+        np.testing.assert_allclose(np.exp(step), mixture(blend, ids)[:, -1], atol=1e-5)
+        assert set(SavedBlend.expect(blend.config)) == set(tensors)
 
 
 def likelihoods(tokens: int = 3000, models: int = 3, seed: int = 0) -> Any:
@@ -280,15 +212,6 @@ def average(log_probs: Any, weights: Any) -> float:
     return float(mix(log_probs, np.asarray(weights)).mean())
 
 
-def test_two_weights_are_those_of_a_fine_grid() -> None:
-    log_probs = likelihoods(1000, models=2)
-    log_probs[:, 1] -= 0.4
-    shares = np.linspace(0, 1, 4_001)
-    best = shares[np.argmax([average(log_probs, [share, 1 - share]) for share in shares[1:-1]]) + 1]
-    assert fit_weights(log_probs)[0] == pytest.approx(best, abs=3e-4)
-    np.testing.assert_allclose(fit_weights(log_probs - 5000), fit_weights(log_probs), atol=1e-9)
-
-
 def test_four_weights_are_those_of_an_optimiser_and_no_round_is_worse() -> None:
     log_probs = likelihoods(models=4) - np.array([0.0, 0.1, 0.2, 0.3])
     best = scipy.optimize.minimize(
@@ -298,6 +221,7 @@ def test_four_weights_are_those_of_an_optimiser_and_no_round_is_worse() -> None:
     np.testing.assert_allclose(fitted, softmax(best.x), atol=2e-4)
     assert average(log_probs, fitted) == pytest.approx(-best.fun, abs=1e-8)
     assert fitted.sum() == pytest.approx(1, abs=1e-12)
+    np.testing.assert_allclose(fit_weights(log_probs - 5000), fitted, atol=1e-9)
     log_probs = likelihoods() - np.array([0.0, 2.0, 5.0])
     averages = [average(log_probs, fit_weights(log_probs, rounds=rounds, tolerance=0)) for rounds in range(20)]
     assert averages[0] < averages[-1] and (np.diff(averages) > -1e-12).all()
@@ -314,9 +238,6 @@ def test_weights_of_tokens_with_probability_zero() -> None:
     for wrong in (np.zeros((0, 2)), np.full((3, 2), -np.inf), np.array([[np.nan, -1.0]]), np.array([[0.5, -1.0]])):
         with pytest.raises(DataError, match="cannot be fitted"):
             fit_weights(wrong)
-
-
-# The gate.
 
 
 def contexts(tokens: int, seed: int, clear: bool = True) -> tuple[Any, Any]:
@@ -349,13 +270,12 @@ def test_the_gate_is_that_of_an_optimiser() -> None:
     assert objective(gate[0]) < objective(np.zeros(6)) - 0.01
 
 
-@pytest.mark.parametrize("tokens", [1, 5, 300, 5000])
-def test_the_gate_helps_on_other_tokens_or_stays_near_the_fixed_weights(tokens: int) -> None:
-    for is_clear in (True, False) if tokens >= 300 else (False,):
+def test_the_gate_helps_on_other_tokens_or_stays_near_the_fixed_weights() -> None:
+    for tokens, is_clear in itertools.product((5, 300), (True, False)):
         log_probs, entropies = contexts(tokens, 1, clear=is_clear)
         weights = fit_weights(log_probs)
         gate, others = fit_gate(log_probs, entropies, weights), contexts(20_000, 2, clear=is_clear)
-        assert gated_average(*others, weights, gate) > average(others[0], weights) + (0.02 if is_clear else -0.02)
+        assert gated_average(*others, weights, gate) > average(others[0], weights) + (0.02 if is_clear and tokens > 5 else -0.02)
 
 
 def test_the_gate_is_finite_for_unusual_tokens() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data import TokenStore
-from reviewgen.registry import find_model
+from reviewgen.errors import TrainingError
+from reviewgen.registry import find_model, unregister_all
 from reviewgen.training import Budget, TrainingConfig, fit
+from tests.runs.test_processes import ROOT
 from tests.support.fakes import LETTERS, TEXTS, TableModel, table
-from tests.support.forked import run_group, run_python
+from tests.support.forked import run_group
 from tests.support.launches import CPU, made_once
-
-# In a time.
 
 
 class Texts(TokenStore):
@@ -73,183 +75,153 @@ def test_the_texts_counted_in_a_time_leave_room_for_making_the_model(
         assert SlowCounter.clock - start <= seconds
 
 
-# In several processes.
+Ngram: Any = find_model("ngram")[0]
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "small memory": {"memory_mb": 1},
-    "pruned": {"smoothing": "witten-bell", "min_count": 2, "prune_entropy": 1e-6, "quantized": True},
-    "maximum likelihood": {"smoothing": "none", "order": 3},
-    "unigrams": {"order": 1},
-}
 
-SCRIPT = """
-import hashlib, json, os, signal, sys, time
-import reviewgen
-from reviewgen import TrainingRun
-from reviewgen.cli import main
-from reviewgen.errors import TrainingError
-from reviewgen.registry import find_model
+class Alone:
+    """An n-gram model of a third party that cannot merge counts."""
 
-Ngram = find_model("ngram")[0]
-rank, facts = int(os.environ.get("RANK", "0")), {}
-
-class Merging:
-    '''A model of a third party that merges counts in the main process.'''
     Config = Ngram.Config
-    def __init__(self, config):
+
+    def __init__(self, config: Any) -> None:
         self.config, self.inner = config, Ngram(config)
-        for name in ("observe", "finish", "take_counts", "add_counts", "state_dict", "load_state_dict", "initial_state"):
+        for name in ("observe", "finish", "state_dict", "load_state_dict", "initial_state"):
             setattr(self, name, getattr(self.inner, name))
-    def __call__(self, ids, state):
+
+    def __call__(self, ids: Any, state: Any) -> Any:
         return self.inner(ids, state)
 
-class Alone(Merging):
-    take_counts = add_counts = None
-    def __init__(self, config):
-        super().__init__(config)
-        del self.take_counts, self.add_counts
-    def __getattribute__(self, name):
-        if name in ("take_counts", "add_counts"):
-            raise AttributeError(name)
-        return super().__getattribute__(name)
 
-def digest(model):
-    bytes_of = {name: tensor.numpy().tobytes().hex() for name, tensor in model.state_dict().items()}
-    return hashlib.sha256(json.dumps(bytes_of, sort_keys=True).encode()).hexdigest()
+class Merging(Alone):
+    """One that merges them in the main process."""
 
-def count(name, preset="ngram-char", source="reviews.txt", **options):
-    run = TrainingRun(preset, source, **({"training": {"novelty": "none", "copy_tokens": 0}} | options))
-    error = last = None
+    def take_counts(self) -> Any:
+        return self.inner.take_counts()
+
+    def add_counts(self, counts: Any) -> None:
+        self.inner.add_counts(counts)
+
+
+ALIKE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "small memory": {"model": {"memory_mb": 1}},
+    "pruned": {"model": {"smoothing": "witten-bell", "min_count": 2, "prune_entropy": 1e-6, "quantized": True}},
+    "maximum likelihood": {"model": {"smoothing": "none", "order": 3}},
+    "merging": {"preset": "merging-char"},
+    "few texts": {"source": TEXTS[:2], "validation": TEXTS[2:6]},
+}
+
+
+def digest(model: Any) -> str:
+    content = {name: tensor.numpy().tobytes().hex() for name, tensor in model.state_dict().items()}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def register() -> None:
+    reviewgen.register_model("merging", Merging)
+    reviewgen.register_model("alone", Alone)
+
+
+def count(preset: str = "ngram-char", source: Any = TEXTS, **options: Any) -> dict[str, Any]:
+    """Train by counting, and return the facts as JSON values."""
+    run = TrainingRun(preset, source, training={"novelty": "none", "copy_tokens": 0}, **options)
+    facts: dict[str, Any] = {"error": None}
     try:
         run.read()
         run.tokenize()
-        for last in run:
-            pass
+        for report in run:
+            facts |= {"texts": report.step, "tokens": report.tokens, "stopped": report.stopped}
     except (KeyboardInterrupt, TrainingError) as problem:
-        error = f"{type(problem).__name__}: {problem}"
-    if last is None:
-        facts[name] = {"error": error}
-    else:
-        notes = [note for note in last.notes if "held-out" not in note]
-        facts[name] = {"error": error, "weights": digest(run.model), "texts": last.step, "tokens": last.tokens}
-        facts[name] |= {"stopped": last.stopped, "notes": notes}
+        facts["error"] = f"{type(problem).__name__}: {problem}"
+    return facts | {"weights": digest(run.model) if "texts" in facts else None}
 
-for name, settings in json.load(open("settings.json")).items():
-    count(name, model=settings)
-reviewgen.register_model("merging", Merging)
-reviewgen.register_model("alone", Alone)
-count("merging", "merging-char")
-count("few", source=json.load(open("texts.json"))[:2], validation=json.load(open("texts.json"))[2:6])
 
-if "RANK" in os.environ:
-    count("alone", "alone-char")
-    observe, seen = Ngram.observe, []
+SCRIPT = """
+import json, os, signal, sys, time
+from reviewgen.cli import main
+from tests.runs.test_counting import ALIKE, Ngram, count, register
 
-    def slow(self, ids):
-        observe(self, ids)
+register()
+rank, observe, seen = int(os.environ["RANK"]), Ngram.observe, []
+facts = {name: count(**options) for name, options in ALIKE.items()} | {"alone": count("alone-char")}
+
+def watch(pause, signal_number=None):
+    def counted(self, ids):
         seen.append(ids.tolist())
-        if rank == 1:
-            time.sleep(0.7)
-
-    def interrupted(self, ids):
+        if signal_number == signal.SIGKILL and rank == 1 and len(seen) == 3:
+            os.kill(os.getpid(), signal_number)
         observe(self, ids)
-        seen.append(ids.tolist())
-        if rank == 1 and len(seen) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.4)
-
-    Ngram.observe = slow
-    count("slow", budget=6)
-    seen.clear()
-    Ngram.observe = interrupted
-    count("interrupted", seed=1)
-    facts["seen"] = seen[:]
-
-with open("facts.{}.json".format(os.environ.get("RANK", "alone")), "w") as file:
-    json.dump(facts, file)
-
-if "RANK" in os.environ:
-    seen.clear()
-
-    def killed(self, ids):
-        seen.append(ids)
-        if rank == 1 and len(seen) == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        observe(self, ids)
-        time.sleep(0 if rank == 1 else 4)
+        if signal_number and rank == 1 and len(seen) == 3:
+            os.kill(os.getpid(), signal_number)
+        time.sleep(pause)
         with open(f"seen.{rank}", "w") as file:
             file.write(str(len(seen)))
+    seen.clear()
+    Ngram.observe = counted
 
-    Ngram.observe = killed
-    sys.argv = ["reviewgen", "train", "ngram-char", "--data", "reviews.txt", "--out", "killed", "--json"]
-    main()
+watch(0.7 * rank)
+facts["slow"] = count(budget=6)
+watch(0.4, signal.SIGINT)
+facts["interrupted"] = count()
+facts["seen"] = seen[:]
+with open(f"facts.{rank}.json", "w") as file:
+    json.dump(facts, file)
+watch(4 * (rank != 1), signal.SIGKILL)
+sys.argv = ["reviewgen", "train", "ngram-char", "--data", "reviews.txt", "--out", "killed", "--json"]
+main()
 """
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Run the script in three processes, and alone; return what each of them has written and printed."""
-    folder = made_once(tmp_path_factory, "counting", _launch)
-    read = [json.loads((folder / f"facts.{who}.json").read_text()) for who in ("alone", 0, 1, 2)]
-    return SimpleNamespace(folder=folder, one=read[0], ranks=read[1:], printed=json.loads((folder / "printed.json").read_text()))
+    """Run the script in three processes; return what each of them has written and printed."""
+
+    def work(folder: Path) -> None:
+        (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+        group = run_group(["-c", SCRIPT], 3, env=os.environ | CPU | {"PYTHONPATH": ROOT}, cwd=folder)
+        (folder / "printed.json").write_text(json.dumps([[each.returncode, each.stderr] for each in group]))
+
+    folder = made_once(tmp_path_factory, "counting", work)
+    printed = json.loads((folder / "printed.json").read_text())
+    assert (folder / "facts.2.json").exists(), printed
+    ranks = [json.loads((folder / f"facts.{rank}.json").read_text()) for rank in range(3)]
+    return SimpleNamespace(folder=folder, ranks=ranks, printed=printed)
 
 
-def _launch(folder: Path) -> None:
-    (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    (folder / "texts.json").write_text(json.dumps(TEXTS))
-    (folder / "settings.json").write_text(json.dumps(SETTINGS))
-    alone = run_python(["-c", SCRIPT], env=os.environ | CPU, cwd=folder)
-    assert alone.returncode == 0, alone.stderr
-    group = run_group(["-c", SCRIPT], 3, env=os.environ | CPU, cwd=folder)
-    (folder / "printed.json").write_text(json.dumps([[each.returncode, each.stderr] for each in group]))
-    assert (folder / "facts.2.json").exists(), group
-
-
-@pytest.mark.launch
-def test_three_processes_make_the_model_of_one(counted: Any) -> None:
-    one = counted.one
-    assert len({one[name]["weights"] for name in SETTINGS}) == len(SETTINGS) - 1, "memory changes nothing"
-    for rank, facts in enumerate(counted.ranks):
-        for name in (*SETTINGS, "merging", "few"):
-            for key in ("weights", "texts", "tokens", "stopped", "error"):
-                assert facts[name][key] == one[name][key], (name, key)
-            assert facts[name]["notes"] == ([] if rank else one[name]["notes"]), name
-    assert one["merging"]["weights"] == one["plain"]["weights"] != one["few"]["weights"]
-    assert one["plain"]["stopped"] == "all texts counted"
+@pytest.fixture
+def one() -> Iterator[dict[str, Any]]:
+    """The facts of one process."""
+    register()
+    yield {name: count(**options) for name, options in ALIKE.items()}
+    unregister_all()
 
 
 @pytest.mark.launch
-def test_counts_that_cannot_be_merged_are_refused(counted: Any) -> None:
+def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]) -> None:
+    assert len({facts["weights"] for facts in one.values()}) == len(ALIKE) - 2, "memory and merging change nothing"
+    assert one["plain"]["weights"] == one["merging"]["weights"] and one["plain"]["stopped"] == "all texts counted"
     for facts in counted.ranks:
+        for name, expected in one.items():
+            assert facts[name] == expected, name
         assert facts["alone"]["error"].startswith("TrainingError: Alone cannot merge counts")
-
-
-@pytest.mark.launch
-def test_a_slow_process_has_counted_a_part_when_the_time_is_over(counted: Any) -> None:
-    first, *others = (facts["slow"] for facts in counted.ranks)
-    assert all(facts | {"notes": []} == first | {"notes": []} for facts in others)
-    whole = counted.one["plain"]["texts"]
-    assert first["stopped"] == "budget spent" and whole * 2 / 3 < first["texts"] < whole
+        assert facts["slow"] == counted.ranks[0]["slow"]
+        assert facts["slow"]["stopped"] == "budget spent"
+        assert one["plain"]["texts"] * 2 / 3 < facts["slow"]["texts"] < one["plain"]["texts"]
 
 
 @pytest.mark.launch
 def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted: Any) -> None:
     seen = [ids for facts in counted.ranks for ids in facts["seen"]]
-    for facts in counted.ranks:
-        assert facts["interrupted"]["error"].startswith("KeyboardInterrupt")
-        assert facts["interrupted"]["texts"] == len(seen) < counted.one["plain"]["texts"] - 5
-        assert facts["interrupted"]["tokens"] == sum(map(len, seen))
-    run = TrainingRun("ngram-char", str(counted.folder / "reviews.txt"))
+    run = TrainingRun("ngram-char", TEXTS)
     run.read()
     run.tokenize()
-    model = find_model("ngram")[0](run.model.config)
+    model = Ngram(run.model.config)
     for ids in seen:
         model.observe(np.array(ids, np.uint16))
     model.finish()
-    content = {name: tensor.numpy().tobytes().hex() for name, tensor in model.state_dict().items()}
-    expected = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    assert [facts["interrupted"]["weights"] for facts in counted.ranks] == [expected] * 3
+    for facts in (each["interrupted"] for each in counted.ranks):
+        assert facts["error"].startswith("KeyboardInterrupt") and facts["weights"] == digest(model)
+        assert facts["texts"] == len(seen) < len(run.stores["train"]) - 5 and facts["tokens"] == sum(map(len, seen))
 
 
 @pytest.mark.launch

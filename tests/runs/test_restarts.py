@@ -1,7 +1,6 @@
 """``accelerate launch --max_restarts``: a process that is killed restarts the job, which resumes by itself."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +11,14 @@ from torch import Tensor
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import AlreadyTrained, BundleError, CheckpointError, OutputExists, ProcessLost
-from reviewgen.registry import unregister_all
 from reviewgen.training import resumes_by_itself
-from tests.runs.test_processes import GRU, ROOT, TRAINING, Spy, register
+from tests.runs.test_processes import GRU, ROOT, TRAINING, Spy
+from tests.runs.test_processes import registered as registered
 from tests.support.fakes import TEXTS
 from tests.support.launches import launch, made_once
 
 SCRIPT = """
-import json, os, signal, sys, time
+import os, signal, sys, time
 from reviewgen.cli import main
 from reviewgen.registry import find_model
 from tests.runs.test_processes import GRU, TRAINING, Spy, register
@@ -31,49 +30,32 @@ observe, seen = Ngram.observe, []
 
 def kill_at(number, calls, restart):
     if rank == 1 and restarts == restart and len(calls) == number:
+        time.sleep(2)  # the other process waits by then
         os.kill(os.getpid(), signal.SIGKILL)
 
-def setting(group, **values):
-    return [word for name, value in values.items() for word in ("--set", f"{group}.{name}={value}")]
-
-def command(preset, out, *words):
+def command(preset, out, step, **settings):
     Spy.ids.clear()
-    sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out, *words]
+    Spy.on_step = lambda logits: (step(), logits)[1]
+    sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out, *(["--steps", "30"] if preset == "spy-char" else [])]
+    for name, value in settings.items():
+        sys.argv += ["--set", ("model." if name in GRU or name == "order" else "training.") + f"{name}={value}"]
     try:
         main()
     except SystemExit as end:
         if end.code:
             sys.exit(end.code)
 
-def first(logits):
-    kill_at(5, Spy.ids, 0)  # before the first checkpoint
-    return logits
-
-def second(logits):
-    time.sleep(0.05)
-    kill_at(12, Spy.ids, 1)
-    return logits
-
 def counted(self, ids):
     seen.append(0)
     kill_at(9, seen, 2)
     observe(self, ids)
 
-own = [*setting("model", **GRU), *setting("training", batch_size=3, copy_tokens=0, **TRAINING), "--steps", "30"]
-Spy.on_step = first
-command("spy-char", "whole", *own)
-Spy.on_step = second
-command("spy-char", "resumed", *own, *setting("training", checkpoint_seconds=1e-9))
+own = GRU | TRAINING | {"batch_size": 3, "copy_tokens": 0}
+command("spy-char", "whole", lambda: kill_at(5, Spy.ids, 0), **own)  # before the first checkpoint
+command("spy-char", "resumed", lambda: (time.sleep(0.05), kill_at(12, Spy.ids, 1)), checkpoint_seconds=1e-9, **own)
 Ngram.observe = counted
-command("ngram-char", "ngram", *setting("model", order=4), *setting("training", novelty="none"))
+command("ngram-char", "ngram", int, order=4, novelty="none")
 """
-
-
-@pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    register()
-    yield
-    unregister_all()
 
 
 @pytest.fixture(scope="module")
@@ -100,41 +82,38 @@ def test_a_killed_process_restarts_the_job_which_resumes(launched: Any) -> None:
     assert launched.said.count("whole was saved before") == 2, "after the second restart and the third"
     assert launched.said.count("resumed was saved before") == 1
     assert launched.said.count("The run resumes from step") == 1
-    one, two = (launched.folder / name for name in ("whole", "resumed"))
+    one, two, ngram, counted = (launched.folder / name for name in ("whole", "resumed", "ngram", "counted"))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     curves = [json.loads((each / "training.json").read_text())["evaluations"] for each in (one, two)]
     bits = [[at["bits_per_character"] for at in curve] for curve in curves]
     assert bits[0] == bits[1] and len(bits[0]) > 2
-    data = str(launched.folder / "reviews.txt")
-    counted = reviewgen.train("ngram-char", data, model={"order": 4}, training={"novelty": "none"}, out=launched.folder / "one")
-    assert (launched.folder / "one/model.safetensors").read_bytes() == (launched.folder / "ngram/model.safetensors").read_bytes()
-    assert counted.training["steps"] > 40
+    reviewgen.train("ngram-char", TEXTS, model={"order": 4}, training={"novelty": "none"}, out=counted)
+    assert (ngram / "model.safetensors").read_bytes() == (counted / "model.safetensors").read_bytes()
 
 
 def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(texts: Any = TEXTS, **model: Any) -> Any:
-        settings = {"novelty": "none", "copy_tokens": 0}
-        options: Any = {"out": tmp_path / "model", "model": model, "training": settings}
-        return reviewgen.train("ngram-char", texts, **options)
+    options: dict[str, Any] = {"out": tmp_path / "model", "training": {"novelty": "none", "copy_tokens": 0}}
+
+    def train(texts: Any = TEXTS, order: int = 3) -> Any:
+        return reviewgen.train("ngram-char", texts, model={"order": order}, **options)
 
     assert not resumes_by_itself()
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
     assert resumes_by_itself()
-    trained = train(order=3).score(TEXTS[0])
-    assert train(order=3).score(TEXTS[0]) == trained
-    with pytest.raises(OutputExists, match="already exists"):
-        train(order=2)
-    with pytest.raises(OutputExists, match="other texts"):
-        train([*TEXTS, "Another text."], order=3)
-    again: Any = {"out": tmp_path / "model", "model": {"order": 3}, "training": {"novelty": "none", "copy_tokens": 0}}
+    trained = train().score(TEXTS[0])
+    assert train().score(TEXTS[0]) == trained
+    for texts, order in (TEXTS, 2), ([*TEXTS, "Another text."], 3):
+        with pytest.raises(OutputExists, match="already exists"):
+            train(texts, order)
     with pytest.raises(AlreadyTrained):
-        TrainingRun("ngram-char", TEXTS, **again).read()
-    (tmp_path / "model/model.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"incomplete: model\.safetensors"):
-        TrainingRun("ngram-char", TEXTS, **again).read()
+        TrainingRun("ngram-char", TEXTS, model={"order": 3}, **options).read()
     monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
     with pytest.raises(OutputExists, match="already exists"):
-        train(order=3)
+        train()
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    (tmp_path / "model/model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"incomplete: model\.safetensors"):
+        train()
 
 
 def test_an_interrupt_leaves_the_checkpoints_to_the_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

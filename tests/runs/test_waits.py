@@ -30,21 +30,14 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     huggingface_hub.close_session()
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [(429, {"Retry-After": "3600"}), (503, {"Retry-After": "250"}), (429, {"ratelimit": '"api";r=0;t=250'})],
-)
-def test_a_long_wait_is_refused_with_its_length(status: int, headers: Any, answering: Any) -> None:
-    answering(status, headers)
-    with pytest.raises(HubError, match=r"huggingface\.co answers no more requests for (3,600|250) seconds") as raised:
-        huggingface_hub.get_session().get(URL)
-    assert len(str(raised.value)) < 500
-
-
-@pytest.mark.parametrize("headers", [{}, {"Retry-After": "2"}, {"Retry-After": "Wed, 21 Oct"}])
-def test_a_short_wait_is_left_to_the_client(headers: dict[str, str], answering: Any) -> None:
-    answering(429, headers)
-    assert huggingface_hub.get_session().get(URL).status_code == 429
+def test_a_long_wait_is_refused_with_its_length_and_a_short_one_left_to_the_client(answering: Any) -> None:
+    for status, headers in (429, {"Retry-After": "3600"}), (503, {"Retry-After": "250"}), (429, {"ratelimit": '"api";r=0;t=250'}):
+        answering(status, headers)
+        with pytest.raises(HubError, match=r"huggingface\.co answers no more requests for (3,600|250) seconds"):
+            huggingface_hub.get_session().get(URL)
+    for short in {}, {"Retry-After": "2"}, {"Retry-After": "Wed, 21 Oct"}:
+        answering(429, short)
+        assert huggingface_hub.get_session().get(URL).status_code == 429
 
 
 @pytest.mark.parametrize("token", ["a b", " a", "", "a\n", "é", "a\x1b"])

@@ -3,7 +3,7 @@
 ::
 
     with machines(folder) as (first, second):
-        running = [machine.launch("-m", "reviewgen", "prepare", ...) for machine in (first, second)]
+        running = [machine.start("sh", "-c", "accelerate launch ...") for machine in (first, second)]
 
 They share no folder but those that both are given, and each has a name of its own. Needs Linux, root, ``ip`` and ``unshare``.
 """
@@ -12,7 +12,6 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,6 @@ import psutil
 
 __all__ = ["Machine", "Running", "machines", "why_no_machines"]
 
-_PORT = "29500"  # of the first machine, where nothing else listens
 _CABLE = "cable"  # the network interface of each machine
 _NETNS = Path("/etc/netns")  # where ``ip netns exec`` looks for a namespace's own /etc/hosts
 _AS_MACHINE = 'hostname "$0" && exec "$@"'
@@ -99,14 +97,6 @@ class Machine:
             )
         self.running.append(Running(process, file))
         return self.running[-1]
-
-    def launch(self, *words: str, options: tuple[str, ...] = (), **environment: str) -> Running:
-        """Start its part of an ``accelerate launch`` on both machines: one process on each."""
-        plain = ["--mixed_precision", "no", "--dynamo_backend", "no"]
-        where = ["--num_machines", "2", "--num_processes", "2", "--machine_rank", str(self.rank)]
-        main = ["--main_process_ip", self.main_address, "--main_process_port", _PORT]
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-        return self.start(*launcher, *plain, *where, *main, *options, *words, **environment)
 
 
 @functools.cache
