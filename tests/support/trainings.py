@@ -13,7 +13,7 @@ from reviewgen import ReviewModel, TrainingRun
 from reviewgen.training import Budget, Report, TrainingConfig, fit
 from tests.support.fakes import TEXTS
 
-__all__ = ["MODEL", "TRAINING", "Clock", "Planted", "fitted", "plain_store", "prepared", "trained", "weights_of"]
+__all__ = ["MODEL", "TRAINING", "Clock", "Planted", "fitted", "plain_store", "prepared", "texts_of", "trained", "weights_of"]
 
 MODEL = {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}
 TRAINING: dict[str, Any] = {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no", "evaluations": 2} | {
@@ -44,6 +44,12 @@ def trained(start: Any = "gru-char", source: Any = TEXTS, **options: Any) -> tup
 def weights_of(model: Any) -> dict[str, Tensor]:
     """Return a copy of a model's weights."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def texts_of(run: TrainingRun, split: str) -> list[str]:
+    """Return the texts of a split of a prepared run without conditions."""
+    store = run.stores[split]
+    return [run.tokenizer.decode(store.document(number)[1:-1].tolist()) for number in range(len(store))]
 
 
 class Clock:

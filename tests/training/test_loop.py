@@ -16,9 +16,9 @@ from reviewgen import TrainingRun
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation import Metrics
-from reviewgen.training import Budget, native_precision
+from reviewgen.training import Budget
 from tests.support.fakes import TEXTS, TableModel
-from tests.support.trainings import TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
+from tests.support.trainings import Clock, Planted, fitted, plain_store, prepared, trained, weights_of
 
 WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 
@@ -104,18 +104,6 @@ def test_losses_and_weights_are_those_of_a_plain_loop(preset: str, settings: dic
     rates = [report.learning_rate for report in reports]
     assert rates == pytest.approx([run.config.learning_rate * share for share in (0.04, 0.52, 1, 0.5)])
     assert reports[-1].epoch > 0 and reports[-1].stopped == "all steps taken"
-
-
-def test_muon_takes_the_inner_matrices_only() -> None:
-    """With a learning rate close to zero, AdamW's first step moves each weight by the rate; Muon's does not."""
-    for preset, inner in (("lstm-char", {"weight_ih", "weight_hh"}), ("nnlm-char", {"hidden.weight"})):
-        run = prepared(preset, steps=1, training={"learning_rate": 1e-3, "warmup": 0.0, "weight_decay": 0.0})
-        before = weights_of(run.model)
-        list(run)
-        moves = {name: (tensor - before[name])[tensor != before[name]].abs() for name, tensor in run.model.state_dict().items()}
-        by_muon = {name for name, move in moves.items() if len(move) and not torch.allclose(move, torch.tensor(1e-3), rtol=0.05)}
-        assert {part for part in inner if any(part in name for name in by_muon)} == inner
-        assert all(any(part in name for part in (*inner, "projection.weight")) for name in by_muon), by_muon
 
 
 class WithTerms(Planted):
@@ -337,19 +325,6 @@ def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps: int, accumulat
     assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
 
 
-# What a run computes with.
-
-
-@pytest.mark.skipif(native_precision("cpu") != "bf16", reason="this machine has no bf16 instructions")
-def test_bf16_leaves_the_weights_in_32_bits() -> None:
-    _, reports, model = trained("lstm-char", steps=40, training={"precision": "bf16"})
-    assert "bf16" in model.training["device"]
-    assert all(tensor.dtype == torch.float32 for tensor in model.model.state_dict().values())
-    assert (reports[-1].nats_per_token or 9) < (reports[0].nats_per_token or 0)
-    _, _, plain = trained("lstm-char", steps=2)  # another precision in the same process
-    assert "no mixed precision" in plain.training["device"]
-
-
 def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluated() -> None:
     plain = plain_store()
     with pytest.raises(TrainingError, match="TableModel is neither"):
@@ -365,4 +340,3 @@ def test_counting_says_why_it_ended_and_heeds_the_budget() -> None:
     assert reviewgen.train("ngram-char", TEXTS).training["stopped"] == "all texts counted"
     late = reviewgen.train("ngram-char", TEXTS, budget=0.001).training
     assert (late["stopped"], late["steps"]) == ("budget spent", 1) and "of the budget" in late["notes"][0]
-    assert TRAINING["copy_tokens"] == 0

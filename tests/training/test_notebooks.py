@@ -1,0 +1,182 @@
+"""What notebooks show: of a training one figure that is updated, in a real Jupyter kernel; of values, tables and shaded texts."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser
+
+import reviewgen
+from reviewgen.evaluation import Evaluation, Score, TokenScore
+from reviewgen.generation import Alternative, Context, NextTokens, Support
+from reviewgen.novelty import Novelty, Span
+from tests.support.fakes import TEXTS
+
+MARKUP = "<script>alert(1)</script><b onclick='x'>&amp;"
+
+
+def parsed(value: Any) -> LexborHTMLParser:
+    """Return the fragment of a value, which must not have an element that its text spells."""
+    tree = LexborHTMLParser(value if isinstance(value, str) else value._repr_html_())
+    assert tree.css("script, b, [onclick]") == []
+    for style in tree.css("style"):
+        style.decompose()
+    return tree
+
+
+def cells(tree: LexborHTMLParser) -> list[list[str]]:
+    return [[cell.text().strip() for cell in row.css("th, td")] for row in tree.css("tr")]
+
+
+def test_a_score_shades_each_token_by_its_bits() -> None:
+    tokens = [("a", 0.0), (MARKUP, 5.0), ("\n", 25.0), ("b", math.inf), ("", 0.4), ("", 0.4)]
+    tree = parsed(Score(math.inf, math.inf, [TokenScore(*token) for token in tokens]))
+    spans = tree.css(".score span")
+    assert [span.text() for span in spans] == ["a", MARKUP, "⏎\n", "b", "(part of a character)", "(end)"]
+    assert [span.attributes["class"] for span in spans] == ["b0", "b5", "b10", "zero", "b0", "b0"]
+    titles = [span.attributes["title"] for span in spans]
+    assert titles == ["0.00 bits", "5.00 bits", "25.00 bits", "probability zero", "0.40 bits", "0.40 bits"]
+    assert "∞ bits per character" in tree.text()
+    long = parsed(Score(5000.0, 1.0, [TokenScore("x", 1.0)] * 5000))
+    assert len(long.css(".score span")) == 2000 and "and 3,000 more tokens" in long.text()
+
+
+def test_an_evaluation_is_a_table_of_its_figures() -> None:
+    assert dict(cells(parsed(Evaluation(1.23456, 0.85573, 12.5, 1_234_567, 45_678, 12, 3)))) == {
+        "bits per character": "1.2346",
+        "nats per character": "0.8557",
+        "perplexity per token": "12.50",
+        "texts": "12",
+        "characters": "1,234,567",
+        "tokens, with end tokens": "45,678",
+        "tokens with probability zero": "3",
+    }
+    assert "∞" in parsed(Evaluation(math.inf, math.inf, math.inf, 1, 1, 1, 1)).text()
+
+
+def novelty(*spans: Span, form: str = "exact") -> Novelty:
+    return Novelty(form, 100, 50, 40, 20, "x" * 40, {8: 0.25, 12: 0.125, 20: None}, spans, 0.01)
+
+
+def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
+    excerpt = f"before {MARKUP}copied{MARKUP} after"
+    tree = parsed(novelty(Span(3, 9, "copied", 8, 7, excerpt)))
+    (sample,) = tree.css(".sample .text")
+    assert sample.text() == excerpt and [span.text() for span in tree.css(".copied")] == ["copied"]
+    assert cells(tree)[1] == ["25.0 %", "12.5 %", "–"]
+    assert "in training review 7" in tree.text() and "at most" not in tree.text()
+    tree = parsed(novelty(*[Span(0, 9, MARKUP, 9, None, None)] * 13, form="compact"))
+    assert [span.text() for span in tree.css(".copied")] == [MARKUP] * 5
+    assert "8 more, not longer than these" in tree.text() and cells(tree)[1] == ["at most 25.0 %", "at most 12.5 %", "–"]
+    empty = Novelty("exact", 0, 0, 0, 0, "", {8: None, 12: None, 20: None}, (), 0.0)
+    assert "The text is empty" in parsed(empty).text()
+
+
+def test_next_tokens_are_a_table_with_bars() -> None:
+    alternatives = (
+        Alternative(5, MARKUP, MARKUP, False, 0.625, 0.678, Support(3, 12, None)),
+        Alternative(1, "", "(end)", True, 0.0004, 11.3, Support(0, None, None)),
+    )
+    tree = parsed(NextTokens(MARKUP, 4, 0.7, alternatives, 1.5, 9, (Context(2, MARKUP, False, 20, "occurrences"),)))
+    head, *rows = cells(tree)
+    assert head == ["token", "probability", "", "bits", "longest n-gram", "its count"]
+    assert rows == [[MARKUP, "62.5 %", "", "0.68", "3", "12"], ["(end)", "0.0 %", "", "11.30", "0", "–"]]
+    assert [bar.attributes["style"] for bar in tree.css(".share span")] == ["width: 62.5%", "width: 0.0%"]
+    assert f"After {MARKUP}" in tree.text() and "at temperature 0.70" in tree.text()
+    without_counts = parsed(NextTokens("", 0, 1.0, alternatives, 1.5, 9, ()))
+    assert cells(without_counts)[0] == ["token", "probability", "", "bits"] and "(the beginning)" in without_counts.text()
+    long = (Alternative(5, "a" * 500, "a" * 500, False, 1.0, 0.0, None),)
+    tree = parsed(NextTokens("start" + "x" * 50_000 + "end", 50_000, 1.0, long, 0.0, 1, ()))
+    assert tree.css_first("tbody code").text() == "a" * 59 + "…"
+    text = tree.css_first("p code").text()
+    assert text.startswith("…x") and text.endswith("xend") and len(text) == 201
+
+
+def test_a_model_shows_what_was_recorded_and_its_curve(micro: Any, model_folder: Any) -> None:
+    model = micro("gru-char")
+    rows = dict(row for row in cells(parsed(model)) if len(row) == 2)
+    assert rows["ReviewModel"] == "gru-char" and rows["trained on"] == "list of texts"
+    assert rows["held-out text"] == f"{model.training['held_out']['bits_per_character']:.3f} bits per character"
+    assert parsed(model).css("figure svg")
+    text = f"the movie was {MARKUP} good"
+    shown = parsed(micro("ngram-char").score(text)).css_first(".score").text().removesuffix("(end)")
+    assert shown.startswith("the movie was ") and shown.endswith(" good")
+    damaged = reviewgen.load(model_folder("ngram-char"))
+    for record in (
+        {},
+        {"held_out": None, "data": 3},
+        {"evaluations": "x"},
+        {"held_out": {"bits_per_character": None}, "verdict": []},
+    ):
+        damaged.bundle.training = record | {"preset": MARKUP}
+        rows = dict(cells(parsed(damaged)))
+        assert rows["ReviewModel"] == "ngram-char" and "held-out text" not in rows
+
+
+@pytest.mark.browser
+def test_values_and_graphs_have_the_theme_of_the_notebook(browser: Any) -> None:
+    """Of the notebook and not of the system, where they differ."""
+    light = ['data-jp-theme-light="true"', 'class="vscode-light"', 'class="vscode-high-contrast-light vscode-high-contrast"']
+    dark = ['data-jp-theme-light="false"', 'class="vscode-dark"', 'class="vscode-high-contrast"', 'theme="dark"']
+    values = Evaluation(1.2, 0.8, 12.5, 1, 1, 1, 0)._repr_html_() + reviewgen.graph("nnlm-char")._repr_html_()
+    style, white = "getComputedStyle(document.querySelector({!r})).{}", "rgb(255, 255, 255)"
+    for theme in (*light, *dark):
+        context = browser.new_context(color_scheme="light" if theme in dark else "dark")
+        page = context.new_page()
+        page.set_content(f"<!DOCTYPE html><html><body {theme}>{values}</body></html>")
+        value = page.evaluate(style.format(".reviewgen", "backgroundColor"))
+        paper = page.evaluate(style.format(".reviewgen-graph .paper", "fill"))
+        assert (value, paper) == (("rgb(20, 23, 26)", "rgb(20, 24, 29)") if theme in dark else (white, white)), theme
+        context.close()
+
+
+# In a Jupyter kernel, whose clock runs fast, so that the figure is updated at each step.
+
+TRAIN = f"""
+import itertools, time, reviewgen
+started, calls = time.monotonic(), itertools.count()
+time.monotonic = lambda: started + 10 * next(calls)
+settings = {{"batch_size": 4, "evaluations": 3, "threads": 1}}
+model = reviewgen.train("gru-char", {TEXTS!r}, steps=12, training=settings)
+"""
+
+
+def run_cells(*sources: str) -> tuple[list[Any], list[str]]:
+    """Execute the cells of a notebook; return their outputs, and the HTML of every update of a display."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    updates: list[str] = []
+
+    class Client(nbclient.NotebookClient):
+        """Keeps the updates."""
+
+        def process_message(self, message: Any, cell: Any, index: int) -> Any:
+            if message["msg_type"] in ("display_data", "update_display_data"):
+                updates.append(message["content"]["data"].get("text/html", ""))
+            return super().process_message(message, cell, index)
+
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    Client(book, timeout=600, kernel_name="python3").execute()
+    return [cell.outputs for cell in book.cells], updates
+
+
+@pytest.mark.slow
+def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
+    (outputs, shown, silent), updates = run_cells(
+        TRAIN,
+        "model.score('the movie')",
+        "quiet = reviewgen.train('ngram-char', ['a b', 'b c', 'c a'] * 9, progress=False)",
+    )
+    figures = [output for output in outputs if output.output_type == "display_data"]
+    assert len(figures) == 1 and len(updates) >= 8
+    assert not any(output.output_type == "display_data" for output in silent)
+    assert "Reading ..." in updates[0] and "<svg" not in updates[0]
+    shares = [float(share) for update in updates for share in re.findall(r'<progress value="([0-9.]+)"', update)]
+    assert shares == sorted(shares) and shares[0] < 0.3 and shares[-1] == 1
+    middle = updates[len(updates) // 2]
+    assert "bits per character of held-out text" in middle and "step " in middle and 'aria-label="Bits per character.' in middle
+    last = figures[0].data["text/html"]
+    assert last == updates[-1] and re.search(r"Trained: \d\.\d{3} bits per character of held-out text", last)
+    assert "<progress" not in last and 'class="line"' in last
+    assert 'class="score"' in shown[0].data["text/html"]
