@@ -1,9 +1,9 @@
 """A training on the accelerator: losses as on the CPU, the layers of cuDNN, no step that waits, checkpoints for elsewhere."""
 
+import gc
 import itertools
 import json
-import os
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,24 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.data import Lanes
 from reviewgen.errors import TrainingError
-from reviewgen.training import Budget, Processes, TrainingConfig, checkpoints
-from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.loop import Loop
-from tests.device.places import EACH_PLACE, HERE, no_waiting, used_memory
+from reviewgen.training import Budget, Checkpoints, Report, TrainingConfig, fit
 from tests.support.fakes import TEXTS
-from tests.support.launches import launcher
+from tests.support.launches import launch
+from tests.support.places import EACH_PLACE, HERE, no_waiting, used_memory
+
+pytestmark = pytest.mark.device
 
 MODEL = {"hidden_size": 32, "embedding_size": 16, "layers": 2, "layer": "fused"}
-TRAINING = {"batch_size": 4, "bptt": 16, "threads": 1, "copy_tokens": 0, "evaluations": 2, "evaluation_tokens": 500}
+TRAINING: dict[str, Any] = {
+    "batch_size": 4,
+    "bptt": 16,
+    "threads": 1,
+    "copy_tokens": 0,
+    "evaluations": 2,
+    "evaluation_tokens": 500,
+}
 TOLERANCES = {"no": 2e-3, "bf16": 3e-2, "fp16": 1e-2}  # in nats: a CUDA device multiplies in TF32 where precision is no
 
 
@@ -41,13 +46,11 @@ def losses_of(run: TrainingRun) -> list[float]:
     return [report.nats_per_token for report in run]
 
 
-def made_loop(place: str, precision: str) -> tuple[Loop, Any]:
-    """Return a gradient loop on a device, and its batches."""
+def steps_of(place: str, precision: str) -> tuple[TrainingRun, Iterator[Report]]:
+    """Return a run, and the reports of a training of its model that is evaluated at its end only."""
     run = start(place, precision)
-    config = TrainingConfig(**TRAINING, device=place, precision=precision)
-    lanes = Lanes(run.stores["train"], bos_id=0, vocab_size=1 << 16, lanes=4, bptt=16, seed=0)
-    evaluator = Evaluator(run.tokenizer, [], config, processes=Processes())
-    return Loop(run.model, config, lanes, Budget(steps=99), 0, evaluator), ([batch] for batch in lanes)
+    config = TrainingConfig(**TRAINING | {"evaluations": 1}, device=place, precision=precision)
+    return run, fit(run.model, run.tokenizer, run.stores["train"], run.stores["validation"], config, Budget(steps=99), 0)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
@@ -66,11 +69,11 @@ def test_losses_are_those_of_the_cpu_in_32_bits(preset: str, place: str, precisi
 
 @pytest.mark.parametrize("place", EACH_PLACE)
 def test_the_layers_are_those_of_the_vendor(place: str) -> None:
-    loop, batches = made_loop(place, "no")
-    assert used_memory(loop.parameters) == {place}
-    loop.train_step(next(batches))
+    run, reports = steps_of(place, "no")
+    next(reports)
+    assert used_memory(run.model.parameters()) == {place}
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        loop.train_step(next(batches))
+        next(reports)
     names = {event.key for event in profiled.key_averages()}
     wanted = {"cpu": {"aten::lstm"}, "cuda": {"aten::_cudnn_rnn", "aten::_cudnn_rnn_backward"}}
     assert wanted.get(place, {"aten::lstm"}) <= names
@@ -81,14 +84,12 @@ def test_the_layers_are_those_of_the_vendor(place: str) -> None:
 @pytest.mark.parametrize("place", EACH_PLACE)
 def test_no_step_waits_for_the_device(place: str, precision: str) -> None:
     """In fp16 the scaler has to: whether a step is taken depends on its gradients."""
-    loop, batches = made_loop(place, precision)
-    for batch in itertools.islice(batches, 3):  # memory, and the plans of cuDNN
-        loop.train_step(batch)
+    _, reports = steps_of(place, precision)
+    for _ in range(3):  # memory, and the plans of cuDNN
+        next(reports)
     with no_waiting(place):
-        for batch in itertools.islice(batches, 5):
-            report = loop.make_report(batch[-1], loop.train_step(batch), ())
-            assert not loop.has_diverged(wait=False)
-    assert report.step == 8 and report.nats_per_token > 0
+        *_, report = itertools.islice(reports, 5)
+    assert report.step == 8 and (report.nats_per_token or 0) > 0
 
 
 @pytest.mark.skipif(HERE != "cuda", reason="needs a CUDA device")
@@ -100,28 +101,14 @@ def test_a_wait_would_be_seen() -> None:
 @pytest.mark.parametrize("second", EACH_PLACE)
 @pytest.mark.parametrize("first", EACH_PLACE)
 def test_a_run_goes_on_on_another_device(first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_SHARE", 1e9)
-    saved: dict[str, Any] = {"out": tmp_path / "model", "training": {"checkpoint_seconds": 1e-9}}
+    monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
     expected = losses_of(start(first))
-    run = start(first, **saved)
-    begun = [report.nats_per_token for report in itertools.takewhile(lambda report: report.step < 4, run)]
-    run._run_folder.checkpoints.close()
-    rest = losses_of(start(second, resume=True, **saved))
-    exact = {"abs": 1e-6} if first == second else {"abs": TOLERANCES["no"]}
-    assert [*begun, *rest] == pytest.approx(expected, **exact)
-
-
-def test_a_checkpoint_of_a_device_that_is_not_here_goes_on(tmp_path: Path) -> None:
-    """Two states of generators, the CPU's and a GPU's: only the first is used on a CPU."""
-    loop, batches = made_loop("cpu", "no")
-    loop.train_step(next(batches))
-    state = loop.state()
-    (own,) = state["own"]
-    state["own"] = [own | {"random": own["random"] | {"cuda": torch.zeros(16, dtype=torch.uint8)}}]
-    resumed, _ = made_loop("cpu", "no")
-    resumed._restore(state)
-    batch = next(batches)
-    assert float(resumed.train_step(batch)) == float(loop.train_step(batch))
+    run = start(first, out=tmp_path / "model")
+    losses = [report.nats_per_token for report in itertools.takewhile(lambda report: report.step < 4, run)]
+    del run
+    gc.collect()  # the lock is given back
+    losses += losses_of(start(second, resume=True, out=tmp_path / "model"))
+    assert losses == pytest.approx(expected, abs=1e-6 if first == second else TOLERANCES["no"])
 
 
 @pytest.mark.parametrize("place", EACH_PLACE)
@@ -136,22 +123,14 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     pairs = [f"{group}.{name}={value}" for group, values in settings for name, value in values.items()]
     words = [word for pair in pairs for word in ("--set", pair)]
     command = ["-m", "reviewgen", "train", "lstm-char", "--data", "reviews.txt", "--steps", "6", "--out", "two", *words]
-    own = {"OMP_NUM_THREADS": "1", "REVIEWGEN_CACHE": str(tmp_path / "cache")} | (
-        {"CUDA_VISIBLE_DEVICES": ""} if place == "cpu" else {}
-    )
-    done = subprocess.run(
-        [*launcher(2), *command], cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, timeout=300
-    )
+    done = launch(2, tmp_path, *command, env={} if place == "cpu" else {"CUDA_VISIBLE_DEVICES": "0,1"}, timeout=300)
     assert done.returncode == 0, done.stderr
     both = json.loads((tmp_path / "two/training.json").read_text())["evaluations"]
-    model = reviewgen.train(
-        "lstm-char",
-        str(tmp_path / "reviews.txt"),
-        steps=6,
-        model=MODEL,
-        training=training,
-        progress=False,
-    )
+    run = TrainingRun("lstm-char", str(tmp_path / "reviews.txt"), steps=6, model=MODEL, training=training)
+    run.read()
+    run.tokenize()
+    list(run)
+    evaluations = run.finish().training["evaluations"]
     for name in ("train_nats_per_token", "bits_per_character"):
-        expected = [at[name] for at in model.training["evaluations"]]
+        expected = [at[name] for at in evaluations]
         assert [at[name] for at in both] == pytest.approx(expected, abs=1e-5 if place == "cpu" else TOLERANCES["no"])

@@ -1,4 +1,4 @@
-"""The devices that the tests of this folder run on: the CPU, so that they are proven everywhere, and the accelerator."""
+"""The devices that the tests of ``tests/device`` run on: the CPU, so that they are proven everywhere, and the accelerator."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

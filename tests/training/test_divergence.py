@@ -1,0 +1,141 @@
+"""A loss or a gradient that is NaN or infinite: seen at once, named with its place, and the last good weights are kept."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reviewgen import TrainingRun
+from reviewgen.errors import TrainingError
+from reviewgen.training import DivergenceGuard, Report
+from tests.support.fakes import TEXTS
+from tests.support.trainings import Planted, fitted, prepared, weights_of
+
+
+def spoilt(step: int, value: float, what: str = "logits", **options: Any) -> tuple[Any, list[Report], dict[int, Any]]:
+    """Train; from a step on the logits, or the gradient alone, turn into a value. Return the weights of each step, too."""
+    run = prepared("gru-char", TEXTS, **(options if "epochs" in options else {"steps": 40} | options))
+    forward, calls, weights, reports = type(run.model).forward, itertools.count(1), {0: weights_of(run.model)}, []
+    accumulated = run.config.gradient_accumulation_steps
+
+    def spoiling(self: Any, ids: Tensor, state: Any) -> Any:
+        logits, state = forward(self, ids, state)
+        if self.training and next(calls) > accumulated * (step - 1):
+            if what == "logits":
+                logits = logits * value
+            else:
+                logits.register_hook(lambda gradient: gradient * value)
+        return logits, state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(run.model), "forward", spoiling)
+        for report in run:
+            reports.append(report)
+            weights[report.step] = weights_of(run.model)
+    return run, reports, weights
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("value", "what", "accumulated"),
+    [(math.nan, "logits", 2), (math.inf, "logits", 1), (math.nan, "gradient", 1), (math.inf, "gradient", 2)],
+)
+def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(value: float, what: str, accumulated: int) -> None:
+    run, reports, weights = spoilt(7, value, what, training={"gradient_accumulation_steps": accumulated})
+    assert [report.step for report in reports] == list(range(1, 8))
+    (said,) = reports[-1].notes
+    named = "The loss is nan" if what == "logits" else "The gradient is NaN or infinite"
+    assert said.startswith(f"{named} at step 7 (epoch 1, batch {6 * accumulated + 1} of ")
+    assert "lower training.learning_rate" in said
+    assert said.endswith("Kept: there was no evaluation yet, so the weights after step 6.")
+    assert are_equal(run.model.state_dict(), weights[6]) and not are_equal(weights[6], weights[5])
+    model = run.finish()
+    assert math.isfinite(model.training["held_out"]["bits_per_character"])
+    assert model.training["stopped"] == "diverged" and said in model.training["notes"]
+
+
+def test_after_an_evaluation_the_best_weights_are_kept() -> None:
+    run, reports, weights = spoilt(19, math.nan)
+    best = [report.step for report in reports if report.is_best][-1]
+    assert best == 10 and reports[-1].step == 19 and not reports[-1].is_best and reports[-1].evaluation is None
+    assert reports[-1].notes[0].endswith("Kept: the best weights so far.")
+    assert are_equal(run.finish().model.state_dict(), weights[best])
+
+
+def test_the_place_is_counted_on_over_the_epochs() -> None:
+    epoch = max(report.step for report in prepared(epochs=2) if report.epoch == 0)
+    _, reports, _ = spoilt(epoch + 2, math.nan, epochs=3)
+    assert f"step {epoch + 2} (epoch 2, batch 2 of {epoch})" in reports[-1].notes[0]
+
+
+@pytest.mark.parametrize("what", ["logits", "gradient"])
+def test_without_a_good_step_there_is_nothing_to_keep(what: str, tmp_path: Any) -> None:
+    named = "loss is nan" if what == "logits" else "gradient is NaN or infinite"
+    with pytest.raises(TrainingError, match=rf"^The {named} at step 1 \(epoch 1, batch 1 of \d+\): lower training.learning_rate"):
+        spoilt(1, math.nan, what, out=tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_term_that_is_nan_is_named() -> None:
+    class Penalised(Planted):
+        def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+            return {"good": self.logits.sum(), "bad": self.logits.sum() * (math.nan if self.steps == 3 else 1)}
+
+    *_, last = fitted(Penalised())
+    assert last.step == 3 and "The loss term 'bad' is nan at step 3" in last.notes[0]
+
+
+def test_an_overflow_in_the_first_steps_ends_with_an_error() -> None:
+    relu = {"hidden_size": 64, "activation": "relu"}
+    bare = {"learning_rate": 10.0, "warmup": 0.0, "clip_norm": 1e9, "batch_size": 4, "bptt": 64, "threads": 1, "precision": "no"}
+    run = TrainingRun("rnn-char", TEXTS * 3, steps=60, model=relu, training=bare | {"copy_tokens": 0, "metrics": []})
+    run.read()
+    run.tokenize()
+    with pytest.raises(TrainingError, match=r"^The (loss|gradient) is \w+.* at step \d .*: lower training\.learning_rate"):
+        list(run)
+
+
+# Where each look would wait for an accelerator, it looks now and then.
+
+
+def test_a_guard_reads_nothing_from_the_device_until_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = DivergenceGuard(nn.Linear(2, 2), 0, check_every=50)
+    loss, norm = torch.tensor(math.inf, requires_grad=True), torch.tensor(1.0)
+
+    def refuse(self: Tensor) -> None:
+        raise AssertionError("Read.")
+
+    with monkeypatch.context() as patch:
+        for name in ("__bool__", "__int__", "__float__", "item", "tolist", "numpy"):
+            patch.setattr(torch.Tensor, name, refuse)
+        assert all(guard.allows_step(step, loss if step == 20 else norm, norm) for step in range(1, 50))
+    assert guard.bad_step == 0
+    assert not guard.allows_step(50, norm, norm)
+    assert (guard.bad_step, guard.good_steps) == (20, 0)
+
+
+@pytest.mark.parametrize(("bad", "looked", "good"), [(5, 6, 2), (3, 3, 2), (7, 9, 5), (2, 3, 0)])
+def test_a_guard_gives_back_the_weights_of_its_last_look(bad: int, looked: int, good: int) -> None:
+    model, fine, before = nn.Linear(2, 2), torch.tensor(1.0), []
+    guard = DivergenceGuard(model, 0, check_every=3)
+    for step in range(1, looked + 1):
+        before.append(weights_of(model))
+        assert guard.allows_step(step, fine, torch.tensor(math.nan if step == bad else 1.0)) == (step < looked)
+        with torch.no_grad():
+            model.weight.add_(step)
+    guard.restore()
+    assert (guard.bad_step, guard.good_steps) == (bad, good)
+    assert are_equal(before[good], model.state_dict())
+
+
+def test_a_guard_on_the_cpu_looks_at_each_step_and_at_a_norm_only_if_it_counts() -> None:
+    guard = DivergenceGuard(nn.Linear(2, 2), 0, check_every=1)
+    assert guard.allows_step(1, torch.tensor(1.0), None) and guard.check(1)
+    assert not guard.allows_step(2, torch.tensor(1.0), torch.tensor(math.inf)) and not guard.check(2)
+    assert (guard.bad_step, guard.good_steps) == (2, 1)
