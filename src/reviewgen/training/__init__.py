@@ -45,7 +45,9 @@ from reviewgen.training.divergence import DivergenceGuard
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.gradient import train_by_gradient
 from reviewgen.training.interrupts import uninterrupted
+from reviewgen.training.loss import cross_entropy
 from reviewgen.training.memory import reused_memory
+from reviewgen.training.packing import pack, unpack
 from reviewgen.training.processes import Processes, all_processes, local_processes
 from reviewgen.training.restarts import interrupts_kept_for_restart, resumes_by_itself
 from reviewgen.training.sizing import Sizing, choose_size
@@ -65,15 +67,18 @@ __all__ = [
     "all_processes",
     "choose_device",
     "choose_size",
+    "cross_entropy",
     "find_verdict",
     "fit",
     "interrupts_kept_for_restart",
     "keep_threads",
     "local_processes",
     "native_precision",
+    "pack",
     "process_state",
     "resumes_by_itself",
     "uninterrupted",
+    "unpack",
 ]
 
 

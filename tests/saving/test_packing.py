@@ -1,0 +1,98 @@
+"""Trees of tensors and JSON values come back as they were, through JSON and safetensors, without a pickle."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+from torch import nn
+
+from reviewgen.training import pack, unpack
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+KEYS = st.text(max_size=5) | st.integers() | st.sampled_from(["$tensor", "$tuple", "$items", "$float", "a.b", ""])
+TREES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(KEYS, inner), max_leaves=20
+)
+
+
+def through_files(tree: Any) -> Any:
+    packed, tensors = pack(tree)
+    return unpack(json.loads(json.dumps(packed, allow_nan=False)), load(save(tensors)))
+
+
+@given(TREES)
+def test_any_tree_of_json_values_comes_back(tree: Any) -> None:
+    found = through_files(tree)
+    assert (found, repr(found)) == (tree, repr(tree))
+    assert math.isnan(through_files([math.nan])[0])
+
+
+def test_tensors_come_back_bit_for_bit_in_the_same_memory_order() -> None:
+    plain = torch.randn(3, 4, 5)
+    plain[0, 0, 0] = math.nan
+    tree = {
+        "turned": plain.permute(2, 0, 1),
+        "part": plain[:, 1],
+        "spread": torch.ones(1, 4).expand(3, 4),
+        "scalar": torch.tensor(3.5, dtype=torch.float64),
+        "none": torch.zeros(0, 3),
+        "half": plain.bfloat16(),
+        "bytes": torch.arange(256, dtype=torch.uint8),
+        "deep.0": plain + 1,  # a name that a path could have
+    }
+    found = through_files(tree | {"deep": [{1: (plain.long(), None)}, math.inf, -math.inf]})
+    for name, tensor in tree.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(found[name].nan_to_num(7.0), tensor.nan_to_num(7.0))
+    assert found["turned"].stride() == tree["turned"].stride()
+    assert torch.equal(found["deep"][0][1][0], plain.long()) and found["deep"][1:] == [math.inf, -math.inf]
+
+
+def test_tied_weights_are_stored_once_and_do_not_share_memory_afterwards() -> None:
+    weight = torch.randn(4, 4)
+    assert len(pack({"a": weight, "b": weight, "c": weight.T, "d": weight[0]})[1]) == 3
+    found = through_files({"a": weight, "b": weight, "c": weight.T})
+    assert torch.equal(found["b"], weight) and torch.equal(found["c"], weight.T)
+    found["a"].zero_()
+    assert torch.equal(found["b"], weight)
+
+
+def test_what_json_cannot_hold_is_refused() -> None:
+    for value in (object(), {1, 2}, 1j, b"bytes", {"a": [print]}):
+        with pytest.raises(TypeError, match="tensors and JSON values"):
+            pack({"optimizer": value})
+
+
+OPTIMIZERS: dict[str, Callable[[list[Any]], torch.optim.Optimizer]] = {
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, fused=True, betas=(0.8, 0.9), amsgrad=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True),
+    "groups": lambda parameters: torch.optim.RMSprop([{"params": [p], "lr": 0.01 * n} for n, p in enumerate(parameters, 1)]),
+    "rprop": lambda parameters: torch.optim.Rprop(parameters),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optimizer_continues_from_its_packed_state(name: str) -> None:
+    def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for number in range(count):
+            loss = model(torch.full((2, 3), 0.1 * number + 0.5)).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    one, two = (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(2))
+    optimizer, other = (OPTIMIZERS[name](list(model.parameters())) for model in (one, two))
+    steps(one, optimizer, 3)
+    saved = through_files({"model": dict(one.state_dict()), "optimizer": optimizer.state_dict()})
+    two.load_state_dict(saved["model"])
+    other.load_state_dict(saved["optimizer"])
+    assert other.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    steps(one, optimizer, 4)
+    steps(two, other, 4)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
