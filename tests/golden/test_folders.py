@@ -135,8 +135,10 @@ def test_a_damaged_store_is_refused(tmp_path: Path):
     folder = shutil.copytree(FOLDERS / "store", tmp_path / "store")
     tokenizer = next(iter((folder / "tokenizer").iterdir()))
     tokenizer.write_bytes(tokenizer.read_bytes().replace(b"a", b"b", 1))
+    run = training_on(folder)
     with pytest.raises(DataError, match="changed"):
-        training_on(folder).read()
+        run.read()
+        run.tokenize()
 
 
 if __name__ == "__main__":
