@@ -1,0 +1,132 @@
+"""The copy rate in characters: against a brute-force search, in a training, on the card, and in folders of earlier versions."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reviewgen
+from reviewgen.lexicon import decode_texts
+from reviewgen.novelty import copied_share, copied_shares
+from reviewgen.pictures import find_curves
+from reviewgen.registry import find_tokenizer
+from tests.support.distributions import Install, install, untouched_registry
+from tests.support.fakes import LETTERS
+from tests.support.trainings import texts_of, trained
+
+__all__ = ["install", "untouched_registry"]  # fixtures
+
+REVIEWS = [
+    f"{opening}, the {thing} was {how} and I liked the {other} of this film more than anything else in it, number {len(opening)}."
+    for opening in ("Well", "Honestly", "Très bien", "😀 So")
+    for thing in ("movie", "acting", "music", "ending")
+    for how in ("good", "so so")
+    for other in ("theme", "others")
+]
+
+
+def brute_force(texts: Sequence[str], training: Sequence[str], length: int = 50) -> float | None:
+    """Return the copy rate by looking for every window in every training text."""
+    copied = total = 0
+    for text in texts:
+        starts = [n for n in range(len(text) - length + 1) if any(text[n : n + length] in other for other in training)]
+        copied += len({place for start in starts for place in range(start, start + length)})
+        total += len(text)
+    return copied / total if total else None
+
+
+some_texts = st.lists(st.text("aäb😀\x00", max_size=14), max_size=5)
+
+
+@given(groups=st.lists(some_texts, max_size=3), training=some_texts, length=st.integers(1, 6))
+def test_the_shares_of_groups_of_texts_equal_a_brute_force_search(
+    groups: list[list[str]], training: list[str], length: int
+) -> None:
+    expected = [brute_force(texts, training, length) for texts in groups]
+    assert copied_shares(groups, iter(training), length) == expected
+    assert [copied_share(texts, iter(training), length) for texts in groups] == expected
+
+
+def test_the_share_of_plain_cases() -> None:
+    long = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals."
+    assert copied_share([long], [long]) == 1.0 == copied_share([long], ["Before. " + long + " After."])
+    assert copied_share([long], [long[:45], long[45:]]) == 0.0  # a span does not continue in another training text
+    assert copied_share([long[:49]], [long]) == 0.0 and copied_share([long[:50]], [long]) == 1.0
+    assert copied_share([long[:60], "?" * 60], [long]) == 0.5
+    assert copied_share([], [long]) is None and copied_share(["", ""], [long]) is None
+    assert copied_share([long], []) == 0.0 == copied_share([long], ["", ""])
+    assert copied_share(["\ud800" * 50], ["a", "\ud800" * 60]) == 1.0
+    book = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))  # is read in parts of 65,536 characters
+    places = [*range(0, 199_000, 1999), *((1 << 16) * n + shift for n in (1, 2, 3) for shift in range(-60, 10, 7))]
+    assert copied_share([book[place : place + 60] for place in places], [book]) == 1.0
+
+
+def test_the_training_text_is_decoded_as_it_was() -> None:
+    many = [f"{text} {number}" for number in range(30) for text in REVIEWS]  # is decoded in parts of 65,536 tokens
+    char, word = find_tokenizer("char")[0], find_tokenizer("word")[0]
+    for tokenizer, texts in (
+        (char.train(many[:30], char.Config()), [*many, "", "ÿ naïve\n line 漢字"]),  # which need the byte fallback
+        (word.train(many, word.Config(vocab_size=400)), [*many, "", "ÿ naïve\n line 漢字"]),
+        (LETTERS, ["bad cafe", "", "a", "head"]),  # does not say which bytes its tokens are
+    ):
+        framed = [np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.uint16) for text in texts]
+        blocks = [np.concatenate(framed[:2]), np.concatenate(framed[2:])]
+        assert [text for text in decode_texts(blocks, tokenizer) if text] == [text for text in texts if text]
+
+
+# In a training.
+
+
+def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
+    code = "seen = []\nclass Recorder:\n    unit, lower_is_better = 'texts', False\n"
+    code += "    def __call__(self, sample):\n        seen.append(list(sample.texts))\n        return 0\nrecorder = Recorder()"
+    install("reviewgen-fakes", {"metrics": {"recorder": "fake_recorder:recorder"}}, {"fake_recorder": code})
+    import fake_recorder
+
+    for preset, model in (("ngram-char", {"order": 14, "smoothing": "none"}), ("ngram-word", {"order": 4})):
+        for form in ("none", "compact"):
+            options = {"model": model, "training": {"copy_tokens": 1600, "metrics": ["recorder"], "novelty": form}}
+            run, _, trained_model = trained(preset, REVIEWS, **options)
+            training, (generated, held_out) = texts_of(run, "train"), fake_recorder.seen[-2:]
+            novelty = trained_model.training["novelty"]
+            assert novelty["copy_rate"] == brute_force(generated, training) > 0
+            assert novelty["held_out_copy_rate"] == brute_force(held_out, training) > 0
+            assert (novelty["copy_characters"], novelty["form"]) == (50, form)
+            assert (novelty["copy_rate_texts"], novelty["copy_rate_characters"]) == (100, sum(map(len, generated)))
+            assert (novelty["token_copy_rate"] is None) == (form == "none")
+            card = str(trained_model.generate_model_card())
+            assert f"Copy rate: {novelty['copy_rate']:.1%} of the characters of its texts stand in spans of 50" in card
+    off = {"novelty": "none", "copy_tokens": 0}
+    assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None
+
+
+# What earlier versions saved.
+
+
+def test_a_folder_of_an_earlier_version_is_read_with_the_new_names(tmp_path: Path) -> None:
+    trained("ngram-char", REVIEWS, out=tmp_path / "old", training={"copy_tokens": 1600})
+    file = tmp_path / "old" / "training.json"
+    old = json.loads(file.read_text(encoding="utf-8"))
+    for name in ("copy_characters", "copy_rate", "held_out_copy_rate"):
+        del old["novelty"][name]
+    for facts in (old["novelty"], *old["evaluations"]):
+        for name in ("token_copy_rate", "held_out_token_copy_rate"):
+            if name in facts:
+                facts[name.replace("token_copy_rate", "copy_rate")] = facts.pop(name)
+    file.write_text(json.dumps(old), encoding="utf-8")
+    (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none
+    model = reviewgen.load(tmp_path / "old")
+    novelty, (evaluation,) = model.training["novelty"], model.training["evaluations"]
+    assert "copy_rate" not in novelty and "copy_rate" not in evaluation
+    assert novelty["token_copy_rate"] == old["novelty"]["copy_rate"] == evaluation["token_copy_rate"] > 0
+    assert novelty["held_out_token_copy_rate"] == old["novelty"]["held_out_copy_rate"]
+    curves = find_curves(model.training, "old")
+    assert curves.column("token_copy_rate") == [novelty["token_copy_rate"]]
+    assert curves.held_out_token_copy_rate == novelty["held_out_token_copy_rate"]
+    card = str(model.generate_model_card())
+    assert "of the 20-token windows of generated texts occur in the training text" in card and "type: token_copy_rate" in card
+    model.save_pretrained(tmp_path / "new")
+    assert reviewgen.load(tmp_path / "new").training == model.training
