@@ -14,10 +14,8 @@ import pytest
 
 from reviewgen.data import SPLITS, DataConfig, TokenStore, cache_folder, frame_texts, gather, tokenize, workspace
 from reviewgen.errors import DataError, StorageError
-from reviewgen.novelty import build_index
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LETTERS
-from tests.support.forked import run_python
 
 TEXTS = [f"review {number} " + "ä😀" * (number % 7) for number in range(120)]
 CharTokenizer, _ = find_tokenizer("char")
@@ -166,19 +164,6 @@ def test_blocks_are_whole_texts_of_bounded_size():
         assert all(len(first) + len(second) > 1 << 21 for first, second in itertools.pairwise(blocks))
 
 
-def test_an_index_of_blocks_equals_the_index_of_all_ids():
-    store = run([text * 3 for text in TEXTS], CharTokenizer, validation=["v"])[1]["train"]
-    pieces = [np.concatenate([store.document(n) for n in range(first, first + 20)]) for first in range(0, 120, 20)]
-    for form in ("compact", "exact"):
-        facts = {"bos_id": 0, "eos_id": 1, "vocab_size": 100, "characters": 1000, "fingerprint": "", "form": form}
-        whole, blocks = build_index(store.ids, **facts), build_index(pieces, **facts)
-        if form == "exact":
-            assert np.array_equal(whole.ids, blocks.ids) and np.array_equal(whole.suffixes, blocks.suffixes)
-        else:
-            assert all(np.array_equal(one.bits, other.bits) for one, other in zip(whole.sets, blocks.sets, strict=True))
-            assert any(one.bits.any() for one in whole.sets)
-
-
 def test_a_store_of_shards_is_their_concatenation(tmp_path):
     (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).iterdir()
     one, many = TokenStore(home, "train"), TokenStore([home, home, home], "train")
@@ -219,29 +204,6 @@ def test_a_writer_that_dies_leaves_nothing_visible():
         run(TEXTS, Fragile)
     assert visible() == []
     assert len(run(TEXTS)[1]["train"]) > 100
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_only_a_temporary_folder_that_the_next_one_removes():
-    script = """if True:
-        import os
-        from reviewgen.data import DataConfig, gather, tokenize, workspace
-        from tests.support.fakes import LetterTokenizer
-        class Deadly(LetterTokenizer):
-            def encode(self, text):
-                os._exit(9)
-        with workspace() as folder:
-            tokenize(gather(["a", "b", "c"], folder, DataConfig()), Deadly, None, "x", folder, trained=Deadly("abc"))
-    """
-    script = script.replace("None, ", "Deadly.Config(), ")
-    assert run_python(["-c", script], cwd=Path(__file__).parents[2]).returncode == 9
-    (left,) = cache_folder().iterdir()
-    assert left.name.startswith("tmp-")
-    with workspace() as folder:
-        assert not left.exists()
-        with workspace() as other:  # that of a process which is alive stays, however old
-            assert folder.is_dir() and other.is_dir()
-    assert visible() == []
 
 
 @pytest.mark.parametrize("damage", ["a shorter file", "a missing file", "no manifest", "a torn manifest"])
@@ -300,13 +262,6 @@ def test_a_full_disk_is_one_error_at_every_stage():
         assert len(visible()) == (limit is None)
     with workspace() as folder, pytest.raises(StorageError, match=r"No room to write .*texts\.jsonl"), largest_file(1000):
         gather(texts, folder, DataConfig())
-
-
-def test_a_workspace_is_removed_whatever_happens():
-    with pytest.raises(Killed), workspace() as folder:
-        (folder / "file").write_text("x")
-        raise Killed
-    assert visible() == []
 
 
 def test_where_the_cache_is(tmp_path, monkeypatch):

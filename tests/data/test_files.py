@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reviewgen.errors import ConfigError, DataError
+from reviewgen.errors import ConfigError
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
 
 TEXTS = ["A fine film, really.", 'He said "no".\nTwice.', "007", "1.0", "NA", "null", "nan", "None", "", "True", "1e5"]
@@ -208,20 +208,11 @@ def test_files_behind_urls(tmp_path):
 # Bytes and characters.
 
 
-@pytest.mark.parametrize(
-    ("mark", "encoding"),
-    [
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16-le"),
-        (codecs.BOM_UTF16_BE, "utf-16-be"),
-        (codecs.BOM_UTF32_LE, "utf-32-le"),
-        (codecs.BOM_UTF32_BE, "utf-32-be"),
-    ],
-)
-def test_a_byte_order_mark_is_used_and_removed(tmp_path, mark, encoding):
-    for name in ("a.txt", "a.txt.gz", "a.csv"):
-        read = corpus_of(write(tmp_path / name, mark + "text\r\né ดี 😀\r\nx".encode(encoding)), clean=False)
-        assert (read.texts, read.report.decode_errors) == (["text", "é ดี 😀", "x"][name == "a.csv" :], 0)
+def test_a_byte_order_mark_is_used_and_removed(tmp_path):
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+        for name in ("a.txt", "a.txt.gz", "a.csv"):
+            read = corpus_of(write(tmp_path / name, "\ufefftext\r\né ดี 😀\r\nx".encode(encoding)), clean=False)
+            assert (read.texts, read.report.decode_errors) == (["text", "é ดี 😀", "x"][name == "a.csv" :], 0)
 
 
 def bad_runs(data):
@@ -316,11 +307,3 @@ def test_the_limit_is_inclusive_and_holds_for_texts_paragraphs_and_objects(tmp_p
     for limit in (0, -1, 1 << 50):
         with pytest.raises(ConfigError, match="max_text_characters"):
             texts_of(["a"], max_text_characters=limit)
-
-
-def test_a_file_that_unpacks_to_far_more_than_a_text_is_refused(tmp_path):
-    with gzip.open(tmp_path / "bomb.txt.gz", "wb", compresslevel=1) as stream:
-        for _ in range(66):
-            stream.write(b"a" * (1 << 20))
-    with pytest.raises(DataError, match="unpacks to more than 100 times its size"):
-        texts_of(tmp_path / "bomb.txt.gz")

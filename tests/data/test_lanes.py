@@ -166,11 +166,6 @@ def test_a_process_reads_the_texts_of_its_lanes_only(world_size):
     assert max(map(len, every)) <= 300 / world_size + 2 * 3
 
 
-def test_a_corpus_sorted_by_label_is_seen_whole_in_the_first_batch():
-    first = next(iter(cut([[label] * 20 for label in range(2, 12) for _ in range(100)], lanes=64, bptt=32)))
-    assert set(range(2, 12)) <= set(first.ids.ravel().tolist())
-
-
 def test_epochs_differ_a_seed_repeats_and_global_random_state_is_left_alone():
     np.random.seed(0)
     before = np.random.get_state()[1].tolist()

@@ -111,11 +111,10 @@ def test_line_ends_symbols_and_damage(tmp_path):
 
 
 def test_what_cannot_be_cut_and_what_need_not_be(tmp_path):
-    for content, words in [
-        (b"", "is empty"),
-        (b" \n \n", "No reviews are left"),
-        (b"To be, or not to be.", "one text, of 20 characters; to hold out parts of it, it needs at least 500"),
-    ]:
+    for content, words in (
+        (" \n \n", "No reviews are left"),
+        ("To be, or not to be.", "of 20 characters; to hold out parts of it, it"),
+    ):
         with pytest.raises(DataError, match=words):
             read(tmp_path, content)
     for number in range(30):
@@ -180,14 +179,6 @@ def test_a_network_is_trained_on_the_parts_as_one_stream(file):
     assert all(tokenizer.bos_id not in ids[1:] and tokenizer.eos_id not in ids[:-1] for ids in parts)
     list(run)
     assert run.finish().novelty(PLAY[:300]).longest_text == PLAY[:300]
-
-
-def test_sweep_and_blend_read_one_long_text(model, file):
-    rows = list(reviewgen.sweep("ngram-char", file, "model.order", [2, 4], documents="file", steps=1))
-    expected = model.evaluate(file, documents="file", split="test").bits_per_character
-    assert rows[1].held_out_bits == pytest.approx(expected, rel=1e-6)
-    blend = reviewgen.blend([model, model], data=file, documents="file", split="validation")
-    assert blend.training["weights"]["characters"] == sum(map(len, corpus_of(file, documents="file").of("validation")))
 
 
 def test_the_command_says_how_text_is_held_out(monkeypatch, capsys, file, tmp_path):

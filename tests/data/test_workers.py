@@ -1,0 +1,69 @@
+"""Several processes for one corpus: the same bytes for any number of workers, and a clear error if one of them ends."""
+
+from pathlib import Path
+
+import pytest
+
+from reviewgen.conditions import fit_conditions
+from reviewgen.data import DataConfig, cache_folder, gather, tokenize, workspace
+from reviewgen.errors import ConfigError, DataError, WorkerError
+from tests.support.texts import as_csv, as_parquet, corpus_of, write
+from tests.support.worker_tokenizers import Deadly, Plain
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Files of 20 MB, which are two parts or more, with duplicates, tags and mojibake in a late part."""
+    folder = tmp_path_factory.mktemp("sources")
+    rows = [{"text": f"{n % 950} <b>x</b> &amp;\n" + "word " * 4_000, "stars": n % 3 or None} for n in range(1_000)]
+    rows[-1] = {"text": "cafÃ©", "stars": 1}
+    write(folder / "a.csv", as_csv(rows))
+    write(folder / "a.parquet", as_parquet(rows, row_group_size=100, use_dictionary=False, compression="none"))
+    write(folder / "a.txt", "".join(row["text"].replace("\n", " ") + "\n" for row in rows))
+    return folder
+
+
+def run(monkeypatch, tmp_path, source, workers, kind=Plain, conditions=()):
+    """Tokenize as a new run does; return all bytes of the cache, and what cleaning did."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("REVIEWGEN_WORKERS", str(workers))
+    monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / f"cache of {workers}"))
+    with workspace() as folder:
+        corpus = gather(source, folder, DataConfig(conditions=conditions))
+        fitted = fit_conditions(conditions, corpus.conditions("train"))
+        tokenize(corpus, kind, kind.Config(), "x", folder, conditions=fitted)
+    files = [file for file in cache_folder().rglob("*") if file.is_file()]
+    return {str(file.relative_to(cache_folder())): file.read_bytes() for file in files}, corpus.report, corpus.notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.txt"])
+def test_the_bytes_are_the_same_whatever_the_number_of_workers(monkeypatch, tmp_path, sources, name):
+    conditions = () if name == "a.txt" else ("stars",)
+    alone = run(monkeypatch, tmp_path, sources / name, 1, conditions=conditions)
+    together = run(monkeypatch, tmp_path, sources / name, 2, conditions=conditions)
+    assert together == alone
+    assert (alone[1].duplicates, alone[1].mojibake) == (49, 1) and "'cafÃ©'" in alone[2][0]
+    assert any(name.endswith("train.uint16") and len(content) > 1_000_000 for name, content in alone[0].items())
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_worker_is_one_error_and_leaves_nothing(monkeypatch, tmp_path, sources):
+    text = (sources / "a.txt").read_text()
+    bad = write(tmp_path / "a.csv", as_csv([{"text": line, "id": 1} for line in text.splitlines()]) + "one field\n")
+    for error, words, options in (
+        (WorkerError, r"was killed \(SIGKILL\).*REVIEWGEN_WORKERS=1", {"source": sources / "a.txt", "kind": Deadly}),
+        (DataError, "line 1002 has 1 field", {"source": bad}),
+    ):
+        with pytest.raises(error, match=words):
+            run(monkeypatch, tmp_path, workers=2, **options)
+        assert list(cache_folder().iterdir()) == []
+
+
+def test_an_invalid_number_of_workers(monkeypatch, tmp_path):
+    for value in ("0", "-1", "two", "1.5", " "):
+        monkeypatch.setenv("REVIEWGEN_WORKERS", value)
+        with pytest.raises(ConfigError, match=rf"^REVIEWGEN_WORKERS is {value!r}; set it to the number of processes"):
+            corpus_of(write(tmp_path / "a.txt", "a\nb\n"))
