@@ -18,7 +18,7 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, ReviewgenError
+from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training import Checkpoints, Report, native_precision
 from tests.support.fakes import TEXTS, run_command
 from tests.support.forked import run_group, run_python
@@ -130,26 +130,6 @@ def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(tmp_path: Path,
     assert before[-1].progress < after[0].progress < after[3].progress < 0.5
     assert (after[4].progress, after[4].stopped) == (1, "budget spent")
     assert 600 < run.finish().training["seconds"] < 900
-
-
-def test_each_evaluation_has_the_metrics_of_its_time(tmp_path: Path) -> None:
-    def given(*names: str) -> dict[str, Any]:
-        return {"steps": 16, "training": {"metrics": list(names), "copy_tokens": 200}}
-
-    run = start(tmp_path / "whole", **given("distinct-1", "distinct-2"))
-    whole = numbers(run)
-    run.finish()
-    before = numbers(cut_short(tmp_path / "m", 8, **given("distinct-1", "distinct-2")))
-    with pytest.raises(ReviewgenError, match="distinct-9"):
-        start(tmp_path / "m", resume=True, **given("distinct-9"))
-    run = start(tmp_path / "m", resume=True, **given("new-words", "distinct-2"))
-    assert before | numbers(run) == whole
-    record = run.finish().training
-    assert record["metrics"].keys() == {"new-words", "distinct-2"}
-    for at in record["evaluations"]:
-        assert at["metrics"].keys() == ({"distinct-1", "distinct-2"} if at["step"] < 8 else {"new-words", "distinct-2"})
-    for name in ("distinct-1", "new-words"):
-        assert reviewgen.plot_training([tmp_path / "m"], tmp_path / f"{name}.svg", metrics=[name])
 
 
 def test_a_checkpoint_of_an_earlier_version_that_names_less_is_resumed(left: Path, tmp_path: Path) -> None:

@@ -1,0 +1,253 @@
+"""Metrics of generated texts: their values by brute force, in trainings, cards and plots, and what goes wrong in them."""
+
+import json
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reviewgen
+from reviewgen.config import TrainingConfig
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, PluginConflict, UnknownPlugin
+from reviewgen.evaluation import Metrics, measure_texts
+from reviewgen.pictures import draw_curves, find_curves
+from tests.support.distributions import Install, install, untouched_registry
+from tests.support.fakes import TEXTS, run_command
+from tests.support.trainings import prepared, texts_of, trained
+
+__all__ = ["install", "untouched_registry"]  # fixtures
+
+IN_TREE = ("distinct-1", "distinct-2", "distinct-3", "distinct-4", "self-repetition", "new-words")
+CODE = """
+seen, calls = [], []
+
+class Recorder:
+    unit, lower_is_better = "texts", False
+    def __call__(self, sample):
+        seen.append(sample)
+        return len(sample.texts)
+
+class Raises(Recorder):
+    def __call__(self, sample):
+        raise ValueError("no\\nverbs here.")
+
+class Nan(Recorder):
+    def __call__(self, sample):
+        return float("nan")
+
+class Text(Recorder):
+    def __call__(self, sample):
+        return "many"
+
+class Once(Recorder):
+    def __call__(self, sample):
+        calls.append(2)
+        if len(calls) == 1:
+            raise RuntimeError("not yet")
+        return 0.5
+
+recorder, raises, nan, text, once, number = Recorder(), Raises(), Nan(), Text(), Once(), 7
+"""
+NAMES = ("recorder", "raises", "nan", "text", "once", "number", "Recorder", "gone")
+PROBLEMS = {
+    "raises": "ValueError: no verbs here.",
+    "nan": "it returned nan, not a finite number.",
+    "text": "it returned 'many', not a finite number.",
+    "once": "RuntimeError: not yet.",
+}
+
+
+@pytest.fixture
+def fakes(install: Install) -> Any:
+    """Install a package of metrics, good and bad, and return its module."""
+    points = {name.lower() + ("-class" if name == "Recorder" else ""): f"fake_metrics:{name}" for name in NAMES}
+    install("reviewgen-fakes", {"metrics": points}, {"fake_metrics": CODE})
+    import fake_metrics
+
+    return fake_metrics
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case, found character by character."""
+    found, word = [], ""
+    for here, after in zip(text, [*text[1:], " "], strict=False):
+        if is_letter(here) or (word and here in "'\u2019" and is_letter(after)):
+            word += here
+        elif word:
+            found.append(word.casefold())
+            word = ""
+    return [*found, word.casefold()] if word else found
+
+
+def is_letter(character: str) -> bool:
+    category = unicodedata.category(character)
+    return (character.isalnum() and category != "Nd") or category[0] == "M" or character in "\u200c\u200d"
+
+
+def brute_values(texts: Sequence[str], known: set[str]) -> dict[str, float]:
+    """Return what the metrics in the tree should be."""
+    rows, values = list(map(words, texts)), {}
+    for n in (1, 2, 3, 4):
+        grams = [" ".join(row[start : start + n]) for row in rows for start in range(len(row) - n + 1)]
+        values[f"distinct-{n}"] = len(set(grams)) / len(grams) if grams else 0.0
+    shares = []
+    for row in (row for row in rows if len(row) >= 4):
+        fours = [row[start : start + 4] for start in range(len(row) - 3)]
+        shares.append(sum(four in fours[:number] for number, four in enumerate(fours)) / len(fours))
+    values["self-repetition"] = sum(shares) / len(shares) if shares else 0.0
+    written = [word for row in rows for word in row]
+    values["new-words"] = sum(word not in known for word in written) / len(written) if written else 0.0
+    return values
+
+
+def test_values_are_those_of_brute_force() -> None:
+    known, rng = {"a", "b", "c", "don't"}, np.random.default_rng(0)
+    for _ in range(20):
+        texts = [" ".join(rng.choice(list("abcDEF"), rng.integers(0, 14))) + "." for _ in range(rng.integers(1, 9))]
+        values = Metrics(IN_TREE, frozenset(known)).measure(texts)
+        assert values == pytest.approx(brute_values(texts, known))
+        statistics = measure_texts(texts)  # of tune-sampling
+        assert statistics.distinct == tuple(values[f"distinct-{n}"] for n in (1, 2, 3, 4))
+        assert statistics.repetition == values["self-repetition"]
+    texts = ["The end, the end, the end, the end!", "Is THIS the end?", "Don't say 'No'."]
+    values = Metrics(IN_TREE, frozenset({"the", "end", "is", "don't", "no"})).measure(texts)
+    assert (values["distinct-1"], values["distinct-2"], values["new-words"]) == (7 / 15, 6 / 12, 2 / 15)
+    assert values["self-repetition"] == pytest.approx((3 / 5 + 0) / 2)
+    assert set(Metrics(IN_TREE).measure([""]).values()) == {0.0}
+
+
+# In a training.
+
+
+def test_evaluations_measure_the_texts_that_were_generated(fakes: Any) -> None:
+    names = [*IN_TREE, "recorder"]
+    run, _, model = trained(steps=12, training={"evaluations": 3, "metrics": names, "copy_tokens": 1600})
+    evaluations = model.training["evaluations"]
+    known = {word for text in texts_of(run, "train") for word in words(text)}
+    assert len(evaluations) == 3 and all(sample.training_words == known for sample in fakes.seen)
+    for evaluation, sample in zip(evaluations, fakes.seen, strict=False):
+        assert evaluation["metrics"] == pytest.approx(brute_values(sample.texts, known) | {"recorder": len(sample.texts)})
+        assert len(sample.texts) == 4  # the fewest, in so short a run
+    final, (generated, held_out) = model.training["metrics"], fakes.seen[-2:]
+    counts = {"generated": len(generated.texts), "held_out": len(held_out.texts)}
+    assert final["recorder"] == {"unit": "texts", "lower_is_better": False} | counts
+    assert all(any(whole.startswith(text) for whole in TEXTS) for text in held_out.texts)
+    for name, sample in (("generated", generated), ("held_out", held_out)):
+        assert {each: final[each][name] for each in IN_TREE} == pytest.approx(brute_values(sample.texts, known))
+    card = str(model.generate_model_card())
+    assert all(f"| {each} (share) | {final[each]['generated']:.4g} | {final[each]['held_out']:.4g} |" in card for each in IN_TREE)
+    plain = trained(steps=12, training={"evaluations": 3})[2].model.state_dict()
+    assert all(tensor.equal(plain[name]) for name, tensor in model.model.state_dict().items())  # training is the same without
+
+
+def test_how_many_texts_are_measured(fakes: Any) -> None:
+    settings = {"batch_size": 16, "bptt": 64, "evaluations": 3, "copy_tokens": 1600, "metrics": ["recorder"]}
+    report = next(report for report in prepared(steps=100, training=settings) if report.evaluation)
+    assert report.metrics == {
+        "recorder": round(0.06 * 100 * report.tokens / report.step / 3 / 2 / 100)
+    }  # 3 % of the tokens
+    for changes, count in (({"novelty": "none"}, 16), ({"copy_tokens": 0}, 1)):
+        fakes.seen.clear()
+        _, _, model = trained("ngram-char", training={"copy_tokens": 1600, "metrics": ["recorder"]} | changes)
+        assert len(fakes.seen[0].texts) == count
+    assert model.training["metrics"]["recorder"]["generated"] is None
+
+
+def test_counting_and_blends_are_measured_too(micro: Any) -> None:
+    for name in ("ngram-word", "blend-char"):
+        record = micro(name).training
+        (evaluation,) = record["evaluations"]
+        assert set(evaluation["metrics"]) == set(TrainingConfig().metrics) == set(record["metrics"])
+        assert all(0 <= value <= 1 for value in evaluation["metrics"].values())
+    assert all(each["metrics"] for part in record["parts"] for each in part["evaluations"])
+    model = trained("ngram-char")[2]
+    assert model.training["metrics"] == model.training["evaluations"][0]["metrics"] == {}
+    assert "| metric |" not in str(model.generate_model_card())
+
+
+# What fails.
+
+
+def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes: Any) -> None:
+    training = {"evaluations": 3, "copy_tokens": 200, "metrics": [*PROBLEMS, "distinct-2"]}
+    _, _, model = trained(steps=12, training=training)
+    record, card = model.training, str(model.generate_model_card())
+    assert record["steps"] == 12 and len(record["evaluations"]) == 3
+    once, *others = (each["metrics"] for each in record["evaluations"])
+    assert {once[name] for name in PROBLEMS} == {None} and {each["once"] for each in others} == {0.5}
+    assert {each[name] for each in others for name in PROBLEMS if name != "once"} == {None}
+    assert all(each["distinct-2"] is not None for each in (once, *others))
+    assert [note for note in record["notes"] if "metric" in note] == [
+        f"The metric {name!r} of reviewgen-fakes 1.2.3 failed and is shown as missing: {said}" for name, said in PROBLEMS.items()
+    ]
+    assert "| distinct-2 (share) |" in card and "| raises" not in card
+    json.dumps(record, allow_nan=False)
+
+
+def test_bad_names_are_refused_before_anything_is_read(fakes: Any, install: Install) -> None:
+    bad: list[tuple[list[str], type[Exception], str]] = [
+        (["distinct-5"], UnknownPlugin, "the metric 'distinct-5'.* Did you mean 'distinct-"),
+        (["recorder-class"], BrokenPlugin, "it is the class Recorder"),
+        (["number"], BrokenPlugin, "it is of the type int"),
+        (["gone"], BrokenPlugin, "'gone' of reviewgen-fakes 1.2.3 cannot be imported"),
+        (["Distinct 2"], ConfigError, "'Distinct 2' is not one"),
+        (["distinct-2", "distinct-2"], ConfigError, "'distinct-2' twice"),
+    ]
+    for names, error, message in bad:
+        with pytest.raises(error, match=message):
+            reviewgen.train("ngram-char", "does-not-exist.txt", training={"metrics": names}, progress=False)
+    install("reviewgen-others", {"metrics": {"recorder": "fake_others:x"}}, {"fake_others": "x = None"})
+    with pytest.raises(PluginConflict, match=r"reviewgen-fakes and reviewgen-others provide the metric"):
+        Metrics(["recorder"])
+
+
+# Plots, saved records and the command line.
+
+
+def test_a_panel_has_the_values_of_the_evaluations(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    training = {"evaluations": 3, "copy_tokens": 200, "metrics": ["new-words", "distinct-2"]}
+    record = trained(steps=12, out=tmp_path / "m", training=training)[2].training
+    curves = find_curves(record, "m")
+    plain, figure = draw_curves([curves]), draw_curves([curves], metrics=["new-words", "distinct-2"])
+    panels = {axes.get_ylabel(): axes.get_lines()[0] for axes in figure.axes}
+    assert len(plain.axes) == len(figure.axes) - 2
+    for name in ("new-words", "distinct-2"):
+        assert list(panels[f"{name}\n(share)"].get_ydata()) == [each["metrics"][name] for each in record["evaluations"]]
+        assert list(panels[f"{name}\n(share)"].get_xdata()) == pytest.approx([each["seconds"] for each in record["evaluations"]])
+    plot = ["plot", str(tmp_path / "m"), "--out", str(tmp_path / "c.svg")]
+    assert run_command(monkeypatch, capsys, *plot, "--metric", "distinct-2", "--metric", "new-words")[0] == 0
+    status, _, error = run_command(monkeypatch, capsys, *plot, "--overwrite", "--metric", "distinct-3")
+    assert status == 2 and "distinct-3" in error and "Did you mean 'distinct-2'" in error
+    gap = json.loads(json.dumps(record))
+    gap["evaluations"][0]["metrics"]["distinct-2"] = None  # a missing value leaves a gap
+    panels = {
+        axes.get_ylabel(): axes.get_lines()[0] for axes in draw_curves([find_curves(gap, "m")], metrics=["distinct-2"]).axes
+    }
+    assert np.isnan(panels["distinct-2\n(share)"].get_ydata()).tolist() == [True, False, False]
+    for damage in (3, {"distinct-2": "x"}, {"distinct-2": [1]}):
+        gap["evaluations"][0]["metrics"] = damage
+        with pytest.raises(BundleError, match="damaged"):
+            find_curves(gap, "m")
+    for evaluation in gap["evaluations"]:
+        del evaluation["metrics"]  # as an older version has saved it
+    assert find_curves(gap, "m").metrics == [] and draw_curves([find_curves(gap, "m"), find_curves(gap, "n")])
+
+
+def test_a_damaged_record_is_refused(model_folder: Any, tmp_path: Path) -> None:
+    file = shutil.copytree(model_folder("ngram-char"), tmp_path / "m") / "training.json"
+    (tmp_path / "m" / "manifest.json").unlink()
+    record, good = json.loads(file.read_text()), {"unit": "share", "lower_is_better": None, "generated": 1, "held_out": 1}
+    for damage in (
+        ["distinct-2"],
+        {"x": 3},
+        {"x": good | {"unit": 3}},
+        {"x": good | {"generated": "1"}},
+        {"x": {"unit": "share"}},
+    ):
+        file.write_text(json.dumps(record | {"metrics": damage}))
+        with pytest.raises(BundleError, match="metrics"):
+            reviewgen.load(tmp_path / "m")
