@@ -1,0 +1,328 @@
+"""What a run chooses by itself: threads, precision and implementation by timing, a size for its time, and a device."""
+
+import ctypes
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from reviewgen import TrainingRun
+from reviewgen.config import Preset
+from reviewgen.errors import TrainingError
+from reviewgen.registry import find_model
+from reviewgen.training import Budget, IsolatedRng, Report, Sizing, TrainingConfig, choose_device, choose_size
+from tests.support.fakes import TEXTS
+from tests.support.forked import run_python
+from tests.support.trainings import Clock, Planted, fitted, prepared
+
+
+class TwoWays(Planted):
+    """A model with two implementations, whose steps take the planted seconds of a clock."""
+
+    def __init__(self, clock: Clock, seconds: Any) -> None:
+        super().__init__(passed=self.work)
+        self.clock, self.seconds, self.way, self.is_copy = clock, seconds, "plain", False
+
+    def __deepcopy__(self, memo: Any) -> "TwoWays":
+        """Return the copy whose steps are timed."""
+        copied = TwoWays(self.clock, self.seconds)
+        copied.is_copy = True
+        return copied
+
+    def implementations(self) -> tuple[str, ...]:
+        return ("plain", "other")
+
+    def use_implementation(self, name: str) -> None:
+        self.way = name
+
+    @staticmethod
+    def work(model: Any, ids: Tensor) -> None:
+        if model.training:
+            precision = "bf16" if torch.is_autocast_enabled("cpu") else "32 bits"
+            model.clock.now += model.seconds(model, torch.get_num_threads(), precision, model.way)
+
+
+@pytest.fixture
+def autotuned(monkeypatch: Any) -> Any:
+    """Return a function that trains such a model, by default with everything to choose; it returns model, reports and note."""
+    clock, before = Clock(monkeypatch), torch.get_num_threads()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    torch.set_num_threads(2)
+
+    def train(seconds: Any, budget: float | None = None, count: int = 2, **settings: Any) -> tuple[TwoWays, list[Report], str]:
+        model = TwoWays(clock, seconds)
+        length = {"budget": Budget(deadline=clock.now + budget)} if budget else {"steps": 10_000}
+        settings = {"threads": 0, "precision": "auto", "batch_size": 2, "evaluations": 1} | length | settings
+        reports = list(itertools.islice(fitted(model, **settings), count))
+        assert torch.get_num_threads() == 2
+        return model, reports, next((note for note in reports[0].notes if note.startswith("Fastest")), "")
+
+    yield train
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", ["32 bits", "bf16"])
+@pytest.mark.parametrize("way", ["plain", "other"])
+def test_the_fastest_configuration_is_used(threads: int, precision: str, way: str, autotuned: Any) -> None:
+    best = (threads, precision, way)
+    model, reports, note = autotuned(lambda _, *chosen: 0.001 * (1 + sum(a != b for a, b in zip(chosen, best, strict=True))))
+    assert note.startswith("Fastest of 4 configurations, in tokens per second forward and backward: ")
+    assert f"{threads} thread{'s' * (threads > 1)}, {precision}, {way}: 16,000 (" in note
+    assert model.way == way and {report.threads for report in reports} == {threads}
+    assert reports[0].device == f"cpu, {'no' if precision == '32 bits' else precision} mixed precision, {way}"
+    assert sum(bool(report.notes) for report in reports) == 1
+
+
+def test_what_is_settled_is_not_tried_and_a_small_gain_is_not_taken(autotuned: Any) -> None:
+    model, reports, note = autotuned(lambda *chosen: 0.001 if chosen[-1] == "plain" else 0.00098, threads=1, precision="bf16")
+    assert note.startswith("Fastest of 2") and "1 thread, bf16, other" in note and "32 bits" not in note and "threads" not in note
+    assert model.way == "plain" and reports[0].threads == 1
+
+
+def test_autotuning_takes_a_share_of_the_run_only(autotuned: Any) -> None:
+    """Half a second, or 1 % of a longer run, but at most 5 %. A step takes a second, and each measurement four."""
+    for length in ({"steps": 10}, {"budget": 10.0}):
+        assert autotuned(lambda *_: 1.0, count=1, **length)[2] == ""
+    for length in ({"steps": 2000}, {"budget": 3600.0}):
+        assert autotuned(lambda *_: 1.0, count=1, **length)[2].startswith("Fastest of 4")
+
+
+def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned: Any) -> None:
+    """A step of three batches took 60 ms with one thread: 90 ms are bearable, and five steps in a row of 180 ms are not."""
+
+    slow = [0.01] * 9 + [0.03] * 18 + [0.06] * 12 + [0.03] * 3 + [0.06] * 99
+
+    def seconds(model: TwoWays, threads: int, precision: str, way: str) -> float:
+        return 0.02 if threads == 1 else 0.01 if model.is_copy else slow[model.steps]
+
+    _, reports, _ = autotuned(seconds, count=22, gradient_accumulation_steps=3, precision="no")
+    assert [report.threads for report in reports] == [2] * 18 + [1] * 4
+
+
+def test_autotuning_leaves_the_model_and_the_random_state_as_they_are() -> None:
+    before, options = torch.get_rng_state(), {"steps": 3, "model": {"output_dropout": 0.5}}
+    losses = [
+        [report.nats_per_token for report in prepared(training={"threads": threads}, **options)] for threads in (0, 1)
+    ]  # of the same weights and the same drawn dropout
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# Sizes.
+
+PRESET = Preset(model="any", tokenizer="any", sizes=({"width": 10}, {"width": 100}, {"width": 1000}),
+                by_epochs=((2.0, {"dropout": 0.1}), (8.0, {"dropout": 0.4})))  # fmt: skip
+
+
+class Sized(nn.Module):
+    """A model of some parameters, and a table of n-grams; a step of it takes the planted seconds of a clock."""
+
+    def __init__(self, width: int, clock: Clock, speed: Any) -> None:
+        super().__init__()
+        self.config, self.weights = SimpleNamespace(vocab_size=5), nn.Parameter(torch.zeros(width))
+        self.table, self.clock, self.speed = nn.EmbeddingBag(10**4, 1), clock, speed(width)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, 1)
+
+    def forward(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        self.clock.now += ids.numel() / self.speed
+        return self.weights[:5].expand(*ids.shape, 5), state
+
+
+@pytest.fixture
+def chosen(monkeypatch: Any) -> Any:
+    """Return a function that chooses a size where the steps, and the optimizer's, take planted seconds."""
+    clock, config = Clock(monkeypatch), TrainingConfig(batch_size=4, bptt=16, threads=1, precision="no")
+
+    def choose(seconds: float, tokens: int = 1000, characters: int = 1, speed: Any = lambda width: 1e6, optimizer: float = 0.0,
+               **options: Any) -> Sizing:  # fmt: skip
+        step = torch.optim.AdamW.step
+
+        def timed(self: Any, *arguments: Any) -> Any:
+            clock.now += optimizer
+            return step(self, *arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", timed)
+            sizing = choose_size(
+                PRESET,
+                lambda size: Sized(size["width"], clock, speed),
+                config,
+                seconds,
+                tokens,
+                characters,
+                **options,
+            )
+        assert sizing is not None
+        return sizing
+
+    return choose
+
+
+def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(chosen: Any) -> None:
+    """At least 3.6 tokens for each, in 0.9 of the time; what measuring took is gone."""
+    assert [chosen(seconds, tokens=10**6).model["width"] for seconds in (0.00001, 0.002, 1e4)] == [10, 100, 1000]
+    sizing = chosen(1e4)
+    assert sizing.parameters == 1000 + 10**4  # the table, of which a token uses a few rows, does not count for the choice
+    assert sizing.epochs == pytest.approx(0.9 * 1e4 * 1e6 / 1000, rel=1e-3)
+    assert chosen(1.0, tokens=10**6, speed=lambda width: 1e6 if width < 1000 else 100.0).model["width"] == 100
+
+
+def test_a_model_that_would_learn_a_small_corpus_by_heart_is_too_large(chosen: Any) -> None:
+    assert [chosen(1e4, tokens=tokens).model["width"] for tokens in (2, 9, 11, 100)] == [10, 10, 100, 1000]
+
+
+def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(chosen: Any) -> None:
+    found = [chosen(1.0, tokens=round(0.9 * 1e6 / epochs)).model.get("dropout") for epochs in (1, 1.9, 2.1, 7.5, 8.5, 90)]
+    assert found == [None, None, 0.1, 0.1, 0.4, 0.4]
+    shares = [chosen(1.0, tokens=50_000, characters=size).model.get("dropout") for size in (1000, 2500, 10**6)]  # 18 epochs
+    assert shares == [0.4, 0.1, 0.1]  # of which at least 0.4 count
+
+
+def test_a_slow_optimizer_gets_longer_and_wider_batches(chosen: Any) -> None:
+    def batch(seconds: float, optimizer: float, **options: Any) -> Any:
+        return chosen(seconds, tokens=10**6, speed=lambda width: 1e5, optimizer=optimizer, **options).training
+
+    assert batch(1e4, optimizer=0.0) == {"batch_size": 4, "bptt": 16}
+    assert batch(1e4, optimizer=2e-4) == {"batch_size": 4, "bptt": 32}  # 64 tokens take 0.64 ms
+    assert batch(1e4, optimizer=1.0) == {"batch_size": 64, "bptt": 128}
+    assert batch(30.0, optimizer=1.0) == {"batch_size": 4, "bptt": 16}  # few steps are left
+    assert batch(1e4, optimizer=1.0, may_grow=False) == {}
+    words = chosen(10.0).describe(10.0)
+    assert words.startswith(
+        "Chosen for the 10 s that are left: width=1000, dropout=0.4, batch_size=4, bptt=16 (11,000 parameters)"
+    )
+
+
+def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:
+    def choose(**options: Any) -> tuple[Any, Any, list[str]]:
+        run = prepared_plainly(**options)
+        return run.model.config, run.config, [note for note in run.notes if note.startswith("Chosen for")]
+
+    model, config, (note,) = choose(budget="3s", seed=3)
+    assert f"hidden_size={model.hidden_size}, " in note and f"batch_size={config.batch_size}, " in note
+    assert model.hidden_size in {128, 256, 384, 512, 768, 1024}
+    _, config, (note,) = choose(budget="3s", training={"batch_size": 5})
+    assert (config.batch_size, config.bptt) == (5, 64) and "batch_size" not in note
+    for options in ({"budget": "3s", "model": {"hidden_size": 20}}, {"steps": 2}, {"epochs": 1}):
+        model, config, notes = choose(**options)
+        assert not notes and model.hidden_size == options.get("model", {}).get("hidden_size", 320)
+        assert (config.batch_size, config.bptt) == (32, 64)
+
+
+def prepared_plainly(**options: Any) -> Any:
+    """Return a prepared run without settings but these."""
+    run = TrainingRun("lstm-char", TEXTS, **options)
+    run.read()
+    run.tokenize()
+    return run
+
+
+# Devices, precision, random streams, memory.
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "model", "found"),
+    [
+        ("mps", "auto", "gru", "cpu"),  # unsuited, so only if it is asked for
+        ("mps", "mps", "gru", "mps"),
+        ("mps", "auto", "lstm", "mps"),
+        ("mps", "cpu", "lstm", "cpu"),
+        ("cuda:1", "auto", "gru", "cuda:1"),
+        ("cuda:1", "cuda", "gru", "cuda:1"),
+        ("cpu", "auto", "gru", "cpu"),
+        ("cpu", "mps", "gru", None),
+        ("mps", "cuda", "gru", None),
+        ("cuda:0", "mps", "gru", None),
+    ],
+)
+def test_the_device_is_accelerate_s_or_refused(here: str, wanted: str, model: str, found: str | None, monkeypatch: Any) -> None:
+    monkeypatch.setattr(PartialState(cpu=True), "device", torch.device(here))
+    kind, _ = find_model(model)
+    network = kind(kind.Config(vocab_size=9, hidden_size=8, embedding_size=4))
+    if found is None:
+        with pytest.raises(TrainingError, match=f"training.device={wanted} is not available here: .* computes on {here[:3]}"):
+            choose_device(wanted, network)
+        return
+    place, notes = choose_device(wanted, network)
+    assert str(place) == found
+    assert bool(notes) == (wanted == "auto" and here != found)
+    assert not notes or "Gru is unsuited for mps, so it is trained on the CPU; set training.device=mps" in notes[0]
+
+
+def test_a_run_says_that_a_device_is_unsuited_once(monkeypatch: Any) -> None:
+    monkeypatch.setattr(PartialState(cpu=True), "device", torch.device("mps"))
+    first, last = prepared(steps=2)
+    assert "unsuited for mps" in first.notes[0] and not last.notes and first.device.startswith("cpu, no mixed precision")
+
+
+def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned: Any, monkeypatch: Any) -> None:
+    def device_of(**settings: Any) -> str:
+        """Return what a model is trained with for which 16 bits are faster, if they are tried."""
+        _, reports, _ = autotuned(lambda *chosen: 0.001 if chosen[2] == "bf16" else 0.002, threads=1, **settings)
+        return reports[0].device[:9]
+
+    assert device_of() == "cpu, bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    assert device_of() == "cpu, no m"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert device_of() == "cpu, bf16" and device_of(precision="no") == "cpu, no m"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    for wanted in ("auto", "fp16"):
+        with pytest.raises(TrainingError, match="fp16 is not available on cpu"):
+            device_of(precision=wanted)
+    assert device_of(precision="bf16") == "cpu, bf16"
+
+
+def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None:
+    """The stand-in of a GPU's generator is one on the CPU."""
+    outside, plain = torch.Generator().manual_seed(7), torch.Generator
+    fake = SimpleNamespace(get_rng_state=outside.get_state, set_rng_state=outside.set_state)
+    monkeypatch.setattr(torch, "get_device_module", lambda name: fake)
+    monkeypatch.setattr(torch, "Generator", lambda name: plain())
+    before = outside.get_state()
+
+    def drawn(own: IsolatedRng) -> list[float]:
+        with own:
+            return [float(torch.rand(1, generator=outside)), float(torch.rand(1))]
+
+    first, same, other = IsolatedRng(1, "cuda"), IsolatedRng(1, "cuda"), IsolatedRng(2, "cuda")
+    numbers = drawn(first)
+    assert numbers == drawn(same) and numbers[0] != drawn(other)[0] and drawn(first)[0] != numbers[0]
+    assert torch.equal(outside.get_state(), before)
+
+
+MEASURE = """
+import resource
+import torch
+from tests.support.trainings import Planted, fitted
+
+def faults(megabytes):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(megabytes << 18).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.set_num_threads(1)
+plain, reused = [faults(200) for _ in range(3)], []
+list(fitted(Planted(passed=lambda model, ids: reused.append(faults(200)) if model.training else None), steps=4))
+assert max(reused[1:]) < max(50, min(plain) / 5), (plain, reused)
+pages = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+torch.ones(200 << 18).sum()
+after = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+assert after - pages < 50, (pages, after)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="only glibc can keep memory")
+def test_the_steps_of_a_training_reuse_memory_and_its_end_returns_it() -> None:
+    """The page faults and the size of the process say so."""
+    done = run_python(["-c", MEASURE])
+    assert done.returncode == 0, done.stderr
