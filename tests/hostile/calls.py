@@ -1,168 +1,242 @@
-"""Calls of every public function and method with values that its arguments should not have.
+"""Calls of the public functions and methods with values that their arguments should not have.
 
-Judged by: a ReviewgenError below 500 characters, or a TypeError that Python itself raises for arguments that do not exist; no
-other exception, and at most 20 seconds of computing.
+Refused in one sentence of ours, or by the TypeError that Python raises for arguments that do not exist.
 """
 
 import contextlib
+import datetime
 import inspect
 import io
 import os
 import random
 import shutil
-import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from tests.hostile.frame import Fuzzer, Outcome
-from tests.hostile.functions import TEXTS, TINY, list_functions
-from tests.hostile.values import hostile_value
+import numpy as np
+import torch
 
-__all__ = ["FUZZER", "Calls"]
+import reviewgen
+from reviewgen.export import export_html, export_transformers
+from tests.hostile.frame import find_fault
+from tests.support.fakes import TEXTS
+from tests.support.models import make_model
 
-LIMIT, SECONDS, WAITED = 500, 20, 120  # characters; seconds of computing, and in all, as other processes may be busy
-_NAMES_ONLY = ("arguments", "argument", "keyword", "positional")
+WORDS = [
+    *(
+        "",
+        " ",
+        "\n",
+        "\x00",
+        "\x1b[31mred",
+        "\u202eabc",
+        "\ud800",
+        "é" * 300,
+        "x" * 100_000,
+        "../..",
+        "/",
+        ".",
+        "/dev/null/x",
+        "/dev/full",
+    ),
+    *(
+        "nan",
+        "inf",
+        "1e400",
+        "-1",
+        "0",
+        "1",
+        "1.5",
+        "٣",
+        "1_000",
+        "0x10",
+        "9" * 5000,
+        "true",
+        "None",
+        "a/b",
+        "hf://a/b",
+        "a/b@c",
+        "@",
+    ),
+    *(
+        "lstm-char",
+        "ngram-",
+        "-char",
+        "lstm-char-x",
+        "{}",
+        "[]",
+        '{"a": 1}',
+        "*",
+        "a=b",
+        "model.order=",
+        "5m",
+        "-5s",
+        "[/a]",
+        "[red]",
+    ),
+    *("known", "sentence", "filter", "line", "train", "a.svg", "a.html", "a.txt"),
+]
+"""Strings that are wrong in most places: control characters, long ones, paths, numbers, names and settings."""
+
+
+class Unprintable:
+    """An object that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+VALUES: list[Any] = [
+    *(
+        None,
+        True,
+        ...,
+        -1,
+        0,
+        1,
+        2,
+        7,
+        2**31,
+        2**64,
+        10**400,
+        1.5,
+        -0.0,
+        float("nan"),
+        float("inf"),
+        1e308,
+        3 + 4j,
+        b"",
+        b"\xff" * 1000,
+    ),
+    *([], [None], [[]], [1, "a"], ["a", "b"], list(range(10_000)), ["x" * 100_000], (), {1, "a"}, range(3), {}, {1: 2}, {"a": 1}),
+    *(
+        {"model": 3},
+        {"": None},
+        {"a": {"b": [1]}},
+        {"order": -1},
+        {"stars": 5},
+        object(),
+        Unprintable(),
+        object,
+        len,
+        Exception("e"),
+    ),
+    *(
+        [Unprintable()],
+        datetime.datetime(2020, 1, 1),
+        random,
+        np.zeros(3),
+        np.array([]),
+        np.int64(3),
+        torch.zeros(2),
+        Path("/dev/null/x"),
+    ),
+]
 
 
 class Calls:
     """The fuzzer."""
 
-    name = "calls"
-
     def prepare(self, folder: Path) -> None:
-        """Train two small models, and list the functions."""
+        """Train two small models, and list the functions with arguments that they accept."""
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-        os.environ["REVIEWGEN_CACHE"] = str(folder / "cache")
-        import reviewgen
-
         self.folder = folder
-        self.models = {
-            "ngram": reviewgen.train("ngram-char", TEXTS, progress=False, steps=1, out=folder / "n"),
-            "gru": reviewgen.train("gru-char", TEXTS, progress=False, steps=2, out=folder / "g", **TINY),
+        for name in ("ngram-char", "gru-char"):
+            make_model(name, folder / name)
+        self.functions = self._functions(folder) | {
+            f"{name}.{method.__name__}": (method, own)
+            for name in ("ngram-char", "gru-char")
+            for method, own in self._methods(reviewgen.load(folder / name / "model"))
         }
-        self.functions = list_functions(self.models, folder)
-        for name in ("tune_sampling", "compare", "explain"):  # what they compile once counts for no case
-            function, base = self.functions[name]
-            _consume(function(**base))
 
-    def run(self, seed: int) -> Outcome:
+    def run(self, seed: int) -> tuple[str, str]:
         """Call one function."""
-        rng = random.Random(seed)
-        name = rng.choice(sorted(self.functions))
-        function, base = self.functions[name]
-        own, changed = self._arguments(rng, function, dict(base))
-        case = f"{name}({', '.join(f'{key}={_show(own[key])}' for key in changed)})"
-        place = self.folder / "place"
+        source = random.Random(seed)
+        name = source.choice(sorted(self.functions))
+        function, own = self.functions[name]
+        names = [each for each in inspect.signature(function).parameters if each not in ("self", "progress", "options")]
+        changed = source.sample(sorted({*names, *own}), 1) + (["temprature"] if source.random() < 0.03 else [])
+        values = {each: source.choice([*WORDS, *VALUES, *VALUES]) for each in changed}
+        with contextlib.suppress(RuntimeError):  # that of the value that cannot be shown
+            name += ascii(values)[:100]
+        place, before = self.folder / "place", Path.cwd()
         place.mkdir()
-        before = Path.cwd()
         os.chdir(place)
         try:
-            return self._judge(case, function, own)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                consume(function(**own | values))
+        except TypeError as error:
+            is_of_python = len(traceback.extract_tb(error.__traceback__)) <= 2 and "argument" in str(error)
+            return name, "" if is_of_python else find_fault(error)
+        except Exception as error:
+            return name, find_fault(error)
         finally:
             os.chdir(before)
             shutil.rmtree(place, ignore_errors=True)
+        return name, ""
 
     def close(self) -> None:
         """Nothing was started."""
 
-    def _arguments(self, rng: random.Random, function: Any, own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the arguments of a case, and the names of those that were changed."""
-        names = [name for name in _names_of(function) if name not in ("self", "progress")]
-        changed = rng.sample(names, min(len(names), rng.choice([1, 1, 1, 2])))
-        if rng.random() < 0.03:
-            changed.append(rng.choice(["unknown", "temprature", "x" * 1000]))
-        for name in changed:
-            own[name] = hostile_value(rng)
-        return own, changed
+    def _functions(self, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+        n, texts = reviewgen.load(folder / "ngram-char" / "model"), TEXTS[:24]
+        listed: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+            (reviewgen.load, {"source": folder / "ngram-char" / "model"}),
+            (
+                reviewgen.train,
+                {"start": "ngram-char", "source": texts, "progress": False, "steps": 1, "budget": None, "model": {}},
+            ),
+            (reviewgen.blend, {"models": [n, n], "weights": [1, 2]}),
+            (reviewgen.prepare, {"source": texts, "preset": "gru-char", "out": "store", "conditions": None}),
+            (
+                reviewgen.generate_dataset,
+                {"model": n, "n": 4, "out": "table", "max_new_tokens": 5, "format": "jsonl", "unique": True},
+            ),
+            (reviewgen.score_dataset, {"model": n, "source": texts, "out": "table"}),
+            (reviewgen.novelty_dataset, {"model": n, "source": texts, "out": "table"}),
+            (reviewgen.sweep, {"preset": "ngram-char", "source": texts, "setting": "model.order", "values": [2], "steps": 1}),
+            (reviewgen.tune, {"start": "ngram-char", "source": texts, "trials": 1, "steps": 1}),
+            (reviewgen.tune_sampling, {"model": n, "source": texts, "texts": 20, "search": {"top_k": [5]}}),
+            (reviewgen.plot_training, {"sources": [folder / "gru-char" / "model"], "file": "a.svg"}),
+            (reviewgen.compare, {"models": [folder / "ngram-char" / "model"], "data": texts, "progress": False}),
+            (reviewgen.graph, {"source": "gru-char", "out": "g.svg"}),
+            (reviewgen.explain, {"source": n, "text": "The food"}),
+            (export_html, {"model": n, "path": Path("p.html")}),
+            (export_transformers, {"model": n, "folder": Path("t")}),
+        ]
+        return {function.__name__: (function, own) for function, own in listed}
 
-    def _judge(self, case: str, function: Callable[..., Any], own: dict[str, Any]) -> Outcome:
-        from reviewgen.errors import ReviewgenError
-
-        try:
-            with _limited(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                _consume(function(**own))
-        except ReviewgenError as error:
-            text = str(error)
-            is_clean = 10 < len(text) < LIMIT and "Traceback" not in text
-            return Outcome("clean" if is_clean else "failed", case, text[:2000])
-        except TypeError as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            if (Path(last.filename).name, last.name) == ("hooks.py", "_call"):
-                return Outcome("clean", case, "the exception of the user's own function, which takes other arguments")
-            if len(traceback.extract_tb(error.__traceback__)) <= 2 and any(word in str(error) for word in _NAMES_ONLY):
-                return Outcome("clean", case, str(error)[:LIMIT])
-            return Outcome("failed", case, traceback.format_exc())
-        except (Exception, _TooLong) as error:
-            if Path(traceback.extract_tb(error.__traceback__)[-1].filename).name == "values.py":
-                return Outcome("clean", case, "the exception of the user's own object")
-            return Outcome("failed", case, traceback.format_exc())
-        return Outcome("changed", case)
-
-
-class _TooLong(BaseException):
-    """A call has taken too long; not an Exception, so that nothing on the way catches it."""
-
-
-@contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _TooLong
-
-    timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, WAITED)}
-    before = {number: signal.signal(number, stop) for number in timers}
-    for timer, seconds in timers.values():
-        signal.setitimer(timer, seconds)
-    try:
-        yield
-    finally:
-        for number, (timer, _) in timers.items():
-            signal.setitimer(timer, 0)
-            signal.signal(number, before[number])
+    def _methods(self, model: reviewgen.ReviewModel) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
+        settings = {
+            "prompt": "",
+            "seed": 1,
+            "temperature": 1.0,
+            "top_k": 0,
+            "top_p": 1.0,
+            "stop_strings": [],
+            "max_new_tokens": 5,
+        }
+        settings |= {"must_include": None, "novelty": None, "conditions": {}, "num_return_sequences": 1, "words": "any"}
+        return [
+            (model.generate, settings),
+            (model.stream, {"seed": 1, "max_new_tokens": 5}),
+            (model.next_tokens, {"prompt": "", "k": 3}),
+            (model.evaluate, {"source": TEXTS[:5]}),
+            (model.novelty, {"text": "The food"}),
+            (model.score, {"text": "The food"}),
+            (model.save_pretrained, {"save_directory": "copy"}),
+            (model.to, {"device": "cpu"}),
+            (model.push_to_hub, {"repo_id": "ana/m", "license": "mit"}),
+        ]
 
 
-def _names_of(function: Any) -> list[str]:
-    """Return the names of all keywords, those of ``Unpack[...]`` included."""
-    names = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name == "model" and parameter.default is not parameter.empty:
-            continue  # that of a lambda above
-        if parameter.kind is not parameter.VAR_KEYWORD:
-            names.append(parameter.name)
-            continue
-        hint = parameter.annotation
-        unpacked = _typed_dicts().get(str(hint).partition("[")[2].strip("]'\"").rpartition(".")[2])
-        names += [] if unpacked is None else [name for name in get_type_hints(unpacked) if name not in names]
-    return names
-
-
-def _typed_dicts() -> dict[str, Any]:
-    from reviewgen.comparison.comparing import CompareOptions
-    from reviewgen.config import EvaluateOptions, GenerationSettings
-    from reviewgen.generation import GenerateOptions
-    from reviewgen.model import LoadOptions
-    from reviewgen.preparation.options import PrepareOptions
-    from reviewgen.runs.options import TrainOptions
-
-    listed = (CompareOptions, EvaluateOptions, GenerationSettings, GenerateOptions, LoadOptions, PrepareOptions, TrainOptions)
-    return {each.__name__: each for each in listed}
-
-
-def _consume(result: Any) -> None:
-    """Take what a function yields; go through the steps of a training run."""
-    if type(result).__name__ == "TrainingRun":
-        list(islice(result, 3))
-    elif inspect.isgenerator(result) or type(result).__name__ in ("map", "islice"):
+def consume(result: Any) -> None:
+    """Take what a function yields."""
+    if inspect.isgenerator(result) or type(result).__name__ in ("map", "islice"):
         list(islice(result, 20))
 
 
-def _show(value: Any) -> str:
-    try:
-        return repr(value)[:80]
-    except Exception:  # that is the point of some values
-        return f"<{type(value).__name__}>"
-
-
-FUZZER: Fuzzer = Calls()
+FUZZER = Calls()

@@ -1,49 +1,132 @@
-"""What a fuzzer is, and what came of a case."""
+"""Runs a fuzzer in a process of its own and watches it: a case may take 20 seconds and 1 GB, and must not end the process."""
 
+import contextlib
+import faulthandler
+import importlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import traceback
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-__all__ = ["Fuzzer", "Outcome", "Tried", "Verdict"]
+import psutil
 
-Verdict = Literal["clean", "same", "changed", "failed"]
-"""clean: refused in one sentence; same: accepted, with the result of the unchanged input; changed: accepted, with another result
-that is right for this input; failed: anything else, such as a traceback, a crash, a wait or a change without a message."""
+__all__ = ["FUZZERS", "Failure", "Fuzzer", "find_fault", "fuzz"]
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a case."""
-
-    verdict: Verdict
-    case: str  # what was tried, in a line
-    detail: str = ""  # the sentence or the traceback
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A case that was tried."""
-
-    seed: int
-    outcome: Outcome
-    seconds: float
-    peak_bytes: int  # resident memory over that after ``prepare``; of the largest process that the case started, too
+FUZZERS = ("folders", "kills", "hub", "commands", "calls", "requests")
+CASE_SECONDS, PREPARE_SECONDS, MEMORY, MAX_MESSAGE = 20.0, 300.0, 10**9, 500
 
 
 class Fuzzer(Protocol):
-    """A source of hostile cases.
-
-    A module of this folder has one as ``FUZZER``. It runs in a process of its own: ``prepare`` once, then ``run`` for each seed.
-    """
-
-    name: str
-    """A word for the summary and for ``--only``, such as ``folders``."""
+    """A source of hostile cases; ``prepare`` runs once, then ``run`` for each seed."""
 
     def prepare(self, folder: Path) -> None:
-        """Make what all cases need (small models, a server), in an empty folder, within some seconds."""
+        """Make what all cases need in an empty folder."""
 
-    def run(self, seed: int) -> Outcome:
-        """Try the case of this seed. Equal seeds try equal cases. Nothing that a case wrote is left behind for the next one."""
+    def run(self, seed: int) -> tuple[str, str]:
+        """Try the case of a seed; return what it was, and what is wrong: "" if it was refused in a sentence, or had no effect."""
 
     def close(self) -> None:
         """Stop what ``prepare`` started."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that went wrong."""
+
+    seed: int
+    case: str
+    detail: str
+
+
+def find_fault(error: BaseException) -> str:
+    """Return what is wrong with the way something was refused; "" if it is one of our errors, in one short sentence."""
+    from reviewgen.errors import ReviewgenError
+
+    message = str(error)
+    if not isinstance(error, ReviewgenError):
+        return "".join(traceback.format_exception(error))[-2000:]
+    return "" if 10 < len(message) <= MAX_MESSAGE and "Traceback" not in message else f"not a short sentence: {message[:2000]}"
+
+
+def fuzz(name: str, seed: int, cases: int | None = None, seconds: float = float("inf")) -> tuple[int, list[Failure]]:
+    """Try the cases of ``seed``, ``seed + 1`` and so on; return how many were tried, and those that went wrong."""
+    tried, failures, start = 0, list[Failure](), time.monotonic()
+    while (cases is None or tried < cases) and time.monotonic() - start < seconds:
+        with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder:
+            ours, theirs = multiprocessing.Pipe()
+            process = multiprocessing.get_context("spawn").Process(target=_serve, args=(name, folder, theirs))
+            process.start()
+            theirs.close()
+            try:
+                said, base = _answer(ours, process.pid or 0, PREPARE_SECONDS, None), _memory(process.pid or 0)
+                while said is not None and (cases is None or tried < cases) and time.monotonic() - start < seconds:
+                    ours.send(seed + tried)
+                    said = _answer(ours, process.pid or 0, CASE_SECONDS, base + MEMORY)
+                    case, problem = said or ("", f"the process ended, or took {CASE_SECONDS} s or {MEMORY} bytes")
+                    failures += [Failure(seed + tried, case, problem)] if problem else []
+                    tried += 1
+                if not tried:
+                    raise RuntimeError(f"the fuzzer {name} could not be prepared")
+            finally:
+                ours.close()
+                _end(process.pid or 0)
+                process.join()
+    return tried, failures
+
+
+def _serve(name: str, folder: str, connection: Connection) -> None:
+    """Prepare a fuzzer, and try each seed that arrives until the other side closes the connection."""
+    os.setsid()
+    faulthandler.enable()
+    os.environ["REVIEWGEN_CACHE"] = str(Path(folder, "cache"))
+    fuzzer: Fuzzer = importlib.import_module(f"tests.hostile.{name}").FUZZER
+    own = Path(folder, "own")
+    own.mkdir()
+    fuzzer.prepare(own)
+    connection.send(("", ""))
+    with contextlib.suppress(EOFError):
+        while True:
+            seed = connection.recv()
+            try:
+                connection.send(fuzzer.run(seed))
+            except BaseException:  # a case may raise anything, KeyboardInterrupt and SystemExit too
+                connection.send((f"seed {seed}", traceback.format_exc()))
+    fuzzer.close()
+
+
+def _answer(connection: Connection, pid: int, seconds: float, limit: int | None) -> tuple[str, str] | None:
+    """Return what a process sends; None if it ends, takes too long or too much memory."""
+    until = time.monotonic() + seconds
+    while not connection.poll(0.1):
+        if not psutil.pid_exists(pid) or time.monotonic() > until or (limit and _memory(pid) > limit):
+            return None
+    try:
+        said: tuple[str, str] = connection.recv()
+    except (EOFError, OSError):
+        return None
+    return said
+
+
+def _memory(pid: int) -> int:
+    """Return the resident bytes of the largest of a process and what it has started."""
+    taken = [0]
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        taken += [each.memory_info().rss for each in (process, *process.children(recursive=True))]
+    return max(taken)
+
+
+def _end(pid: int) -> None:
+    """End a process with all that it has started."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

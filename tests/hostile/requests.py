@@ -1,11 +1,12 @@
-"""Fuzzer of HTTP requests: hostile clients of ``reviewgen serve``, over bare connections of this machine.
+"""HTTP requests of hostile clients of ``reviewgen serve``, over bare connections of this machine.
 
-After every case the server answers ``/health`` and a reference request with the text that the model generates here; it never
-answers 500, its messages are short, and its log has no traceback and no error.
+After every case the server answers a reference request with the text that the model generates here; it never answers 500, its
+messages are short, and its log has no traceback.
 """
 
 import contextlib
 import json
+import random
 import re
 import socket
 import struct
@@ -15,133 +16,186 @@ from pathlib import Path
 from typing import Any
 
 import reviewgen
-from tests.hostile.frame import Fuzzer, Outcome
-from tests.hostile.request_cases import KEY, REFERENCE, Case, choose, request
+from tests.support.models import make_model
 from tests.support.servers import serving
 
-__all__ = ["FUZZER"]
-
-_PATIENCE = 60.0  # seconds: other processes may be busy
-_MAX_MESSAGE = 510
-_LIMITS = ("--max-tokens-limit", "64", "--request-timeout", "40s", "--stall-timeout", "2s", "--max-body", "500000")
-_STATUSES = {200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 501, 503, 505}
-_HARMLESS = ("WARNING Invalid HTTP request received.", "WARNING Unsupported upgrade request.")  # of uvicorn
-_WARM_UP: tuple[dict[str, Any], ...] = (
-    {"top_p": 0.9, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1, "no_repeat_ngram_size": 3, "logprobs": 1, "echo": True},
-    {"novelty": "filter", "n": 3, "stop": "e"},
-    {"must_include": "e", "seed": 1},
+KEY, PATIENCE = "sk-of-the-fuzzer-0123456789", 60.0
+STATUSES = {200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 501, 503, 505}
+HARMLESS = ("WARNING Invalid HTTP request received.", "WARNING Unsupported upgrade request.")  # of uvicorn
+LIMITS = ("--max-tokens-limit", "64", "--request-timeout", "40s", "--stall-timeout", "2s", "--max-body", "500000")
+FIELDS = (
+    *("model", "prompt", "max_tokens", "temperature", "top_p", "n", "best_of", "stop", "seed", "logprobs", "echo", "stream"),
+    *("stream_options", "min_tokens", "top_k", "repetition_penalty", "novelty", "conditions", "must_include", "words", "finish"),
 )
-_TEXTS = ["the film was good and the end was sad.", "the end of the film was not good.", "a sad film with a good end."] * 4
+VALUES: list[Any] = [
+    *(
+        True,
+        None,
+        0,
+        1,
+        -1,
+        65,
+        2**31,
+        2**64,
+        10**400,
+        0.5,
+        -0.0,
+        1e308,
+        float("nan"),
+        float("inf"),
+        "",
+        "\x00",
+        "\u65e5\U0001f600",
+    ),
+    *("\ud800", "a" * 300, "\u202e", "known", [], [[]], ["a"] * 40, [5, 6], [1e9], {}, {"a": {"b": 1}}, {"include_usage": True}),
+]
 
 
-class RequestFuzzer:
-    """See the module."""
+def request(body: bytes, head: str = "", path: str = "/v1/completions", method: str = "POST", key: str = KEY) -> bytes:
+    """Return a request; ``head`` has further lines, each with its end."""
+    lines = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n"
+    lines += "" if "Content-Type" in head else "Content-Type: application/json\r\n"
+    lines += "" if "Content-Length" in head or "Transfer-Encoding" in head else f"Content-Length: {len(body)}\r\n"
+    return (lines + head + "\r\n").encode("latin-1", "replace") + body
 
-    name = "requests"
+
+def right(source: random.Random) -> dict[str, Any]:
+    """Return the fields of a request that is right."""
+    own = {"seed": 3, "stream": True, "logprobs": 2, "echo": True, "n": 3, "stop": ["e"], "top_p": 0.9, "novelty": "filter"}
+    chosen = {name: own[name] for name in source.sample(sorted(own), source.randrange(4))}
+    return {"model": "chars", "prompt": source.choice(["the ", ["a", "b"], [5, 6]]), "max_tokens": source.randrange(40)} | chosen
+
+
+def choose(source: random.Random) -> tuple[str, list[bytes], int | None, bool]:
+    """Return a case: its name, the parts sent, how much of the answer is read (None for all), and whether it is cut short."""
+    body, size = json.dumps(right(source)).encode(), int(10 ** source.uniform(2, 5.7))
+    kind = source.choice(
+        ["values", "values", "bytes", "bytes", "huge", "header", "line", "key", "cut", "leaves", "several", "right"]
+    )
+    if kind == "values":
+        body = json.dumps(right(source) | {source.choice([*FIELDS, "", "x"]): source.choice(VALUES) for _ in range(2)}).encode()
+    elif kind == "bytes":
+        place = source.randrange(len(body))
+        body = body[:place] + source.choice([b"", b"\xff", b"\x00", b'"', b"{", b"]", b"9" * 40, b"\\u12"]) + body[place + 1 :]
+    elif kind == "huge":
+        bodies = [
+            b"[" * size,
+            b'{"a":' * (size // 5) + b"1" + b"}" * (size // 5),
+            b'{"max_tokens":' + b"9" * size + b"}",
+            b" " * size,
+        ]
+        bodies += [b'{"model":"chars","prompt":[' + b"5," * (size // 2) + b"5]}", b'{"model":"' + b"a" * size + b'"}']
+        body = source.choice(bodies)
+    elif kind == "header":
+        heads = ["Content-Length: -5", "Content-Length: abc", "Content-Length: 3\r\nContent-Length: 4", "Transfer-Encoding: gzip"]
+        heads += [
+            "Transfer-Encoding: chunked",
+            "Content-Encoding: gzip",
+            "Expect: nonsense",
+            "X-A: " + "b" * 70_000,
+            "X-A: \x00",
+            "X-A",
+        ]
+        heads += ["Content-Type: text/plain", "Host: b", "Origin: null", "Upgrade: websocket\r\nConnection: Upgrade"]
+        head = source.choice(heads)
+        return f"header {head[:60]}", [request(body, head + "\r\n")], None, True
+    elif kind == "line":
+        method = source.choice(["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE", "post", "LONG" * 50])
+        path = source.choice(
+            ["/v1/models", "/health", "/", "/x", "/../../etc/passwd", "/%00", "//", "/" + "a" * 70_000, "/v1/models/chars"]
+        )
+        return (
+            f"{method[:9]} {path[:20]}",
+            [source.choice([request(b"", path=path, method=method), source.randbytes(200)])],
+            None,
+            True,
+        )
+    elif kind == "key":
+        key = source.choice(["", "x", KEY[:-1], KEY + "0", KEY.upper(), "é" * 9, "a" * 60_000])
+        return f"key {key[:30]!r}", [request(body, key=key)], None, True
+    whole = request(body)
+    if kind == "cut":
+        cuts = sorted(source.sample(range(1, len(whole)), 3))
+        parts = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+        is_half = source.random() < 0.5
+        return "in parts", parts[:-1] if is_half else parts, None, is_half
+    if kind == "leaves":
+        ask = right(source) | {"stream": True, "max_tokens": 64, "n": source.randrange(1, 20)}
+        return "leaves early", [request(json.dumps(ask).encode())], source.choice([0, 1, 400]), True
+    if kind == "several":
+        return "several on one connection", [whole.replace(b"Connection: close\r\n", b"") * 3 + whole], None, False
+    return f"{kind}: {body[:150]!r}", [whole], None, False
+
+
+class Requests:
+    """The fuzzer."""
 
     def prepare(self, folder: Path) -> None:
-        models = {
-            name: reviewgen.train(f"ngram-{kind}", _TEXTS, steps=1) for name, kind in (("chars", "char"), ("words", "word"))
-        }
-        for name, model in models.items():
-            model.save_pretrained(folder / name)
-        expected = models["chars"].generate_one("the ", seed=1, max_new_tokens=20)
-        self._expected = expected.removeprefix("the ")
+        """Start a server with a small model."""
+        make_model("ngram-char", folder / "chars")
+        model = reviewgen.load(folder / "chars" / "model")
+        self.expected = model.generate_one("the ", seed=1, max_new_tokens=20).removeprefix("the ")
         (folder / "keys").write_text(KEY + "\n", encoding="utf-8")
         (folder / "keys").chmod(0o600)
-        self._log, self._stack = folder / "log", ExitStack()
-        sources = [f"{name}={folder / name}" for name in models]
-        words = ["serve", *sources, "--port", "0", "--api-key-file", str(folder / "keys"), *_LIMITS]
-        said = self._stack.enter_context(serving(words, self._log))
-        self._port, self._process = int(said["url"].rpartition(":")[2]), said["process"]
-        self._read = len(self._log.read_bytes())
-        for model in models:  # compiles what the cases need, so that none of them waits for it
-            for ask in _WARM_UP:
-                assert self._ask(request(json.dumps({"model": model, **ask}).encode()))[0] == 200
+        self.log, self.stack = folder / "log", ExitStack()
+        words = ["serve", f"chars={folder / 'chars' / 'model'}", "--port", "0", "--api-key-file", str(folder / "keys"), *LIMITS]
+        said = self.stack.enter_context(serving(words, self.log))
+        self.port, self.process, self.read = int(said["url"].rpartition(":")[2]), said["process"], self.log.stat().st_size
+        for more in (
+            {"top_p": 0.9, "logprobs": 1, "echo": True},
+            {"novelty": "filter", "n": 3},
+            {"must_include": "e"},
+        ):  # compiles
+            self._send([request(json.dumps({"model": "chars", **more}).encode())], None, False)
 
-    def run(self, seed: int) -> Outcome:
-        case = choose(seed)
+    def run(self, seed: int) -> tuple[str, str]:
+        """Send one case, then a reference request."""
+        source = random.Random(seed)
+        case, parts, count, is_half = choose(source)
         try:
-            answer = self._send(case)
-            problem = self._find_problem(case, answer) or self._find_damage()
-        except (OSError, AssertionError, ValueError) as error:
-            answer, problem = b"", f"{type(error).__name__}: {error}"
-        if problem:
-            return Outcome("failed", case.title, f"{problem}\n{answer[:1000]!r}")
-        statuses = _statuses(answer)
-        return Outcome("changed" if 200 in statuses else "clean", case.title, f"status {', '.join(map(str, statuses)) or 'none'}")
+            answer = self._send(parts, count, is_half)
+            reference = {"model": "chars", "prompt": "the ", "seed": 1, "max_tokens": 20}
+            after = self._send([request(json.dumps(reference).encode())], None, False)
+        except (OSError, ValueError) as error:
+            return case, f"{type(error).__name__}: {error}"
+        statuses = {int(each) for each in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)} - {100}
+        messages = re.findall(rb'"error":\s?\{"message":\s?("(?:[^"\\]|\\.)*")', answer)
+        log = self.log.read_bytes()
+        lines, self.read = log[self.read :].decode(errors="replace").splitlines(), len(log)
+        problems = {
+            "status": statuses - STATUSES,
+            "no answer": not statuses and not is_half,
+            "traceback": b"Traceback" in answer,
+            "message": any(len(json.loads(message)) > 510 for message in messages),
+            "ended": self.process.poll() is not None,
+            "reference": json.dumps(self.expected).encode() not in after,
+            "log": [line for line in lines if not line.endswith(HARMLESS)],
+        }
+        return case, f"{ {name: found for name, found in problems.items() if found} } {answer[:500]!r}" if any(
+            problems.values()
+        ) else ""
 
     def close(self) -> None:
-        self._stack.close()
+        """Stop the server."""
+        self.stack.close()
 
-    def _send(self, case: Case) -> bytes:
-        """Send a case and return what is answered."""
-        with socket.create_connection(("127.0.0.1", self._port), timeout=_PATIENCE) as connection:
-            if case.resets:
+    def _send(self, parts: list[bytes], count: int | None, is_half: bool) -> bytes:
+        """Send the parts, and return what is answered until the server closes, or at least ``count`` bytes."""
+        answer = b""
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection,
+            contextlib.suppress(ConnectionError),
+        ):
+            if count is not None:  # leaves with a reset
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            with contextlib.suppress(ConnectionError):  # the server may close before all is sent
-                for number, part in enumerate(case.parts):
-                    time.sleep(case.pause if number else 0)
-                    connection.sendall(part)
-                if case.half and case.read is None:
-                    connection.shutdown(socket.SHUT_WR)  # what is missing does not come
-            time.sleep(case.pause)
-            return _receive(connection, case.read)
-
-    def _find_problem(self, case: Case, answer: bytes) -> str:
-        """Return what is wrong with an answer; "" if nothing is."""
-        statuses = _statuses(answer)
-        if strange := set(statuses) - _STATUSES:
-            return f"status {strange}"
-        if not statuses and not case.half:
-            return "no answer"
-        if b"Traceback" in answer:
-            return "a traceback"
-        for message in re.findall(rb'"error":\s?\{"message":\s?("(?:[^"\\]|\\.)*")', answer):
-            if len(json.loads(message)) > _MAX_MESSAGE:
-                return "a message of more than 500 characters"
-        return ""
-
-    def _find_damage(self) -> str:
-        """Return how the server has changed; "" if it has not."""
-        if self._process.poll() is not None:
-            return f"the server has ended with {self._process.returncode}"
-        head, _, health = self._ask(request(b"", path="/health", method="GET"))
-        if head != 200 or json.loads(health) != {"status": "ok"}:
-            return f"/health says {head} {health!r}"
-        status, _, body = self._ask(request(json.dumps(REFERENCE).encode()))
-        if status != 200 or json.loads(body)["choices"][0]["text"] != self._expected:
-            return f"the reference request has {status} {body!r}, not {self._expected!r}"
-        log = self._log.read_bytes()
-        lines, self._read = log[self._read :].decode(errors="replace").splitlines(), len(log)
-        return next((f"the log says {line}" for line in lines if not line.endswith(_HARMLESS)), "")
-
-    def _ask(self, sent: bytes) -> tuple[int, bytes, bytes]:
-        """Return the status, the head and the body of the answer to a request."""
-        with socket.create_connection(("127.0.0.1", self._port), timeout=_PATIENCE) as connection:
-            connection.sendall(sent)
-            answer = _receive(connection, None)
-        head, _, body = answer.partition(b"\r\n\r\n")
-        return next(iter(_statuses(head)), 0), head, body
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.01 if len(parts) > 1 else 0)
+            if is_half and count is None:
+                connection.shutdown(socket.SHUT_WR)
+            while (count is None or len(answer) < count) and (read := connection.recv(65_536)):
+                answer += read
+        return answer
 
 
-def _receive(connection: socket.socket, count: int | None) -> bytes:
-    """Return what comes until the connection is closed, or at least some bytes.
-
-    Raises:
-        TimeoutError: The server neither answers nor closes.
-    """
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        while (count is None or len(answer) < count) and (part := connection.recv(65_536)):
-            answer += part
-    return answer
-
-
-def _statuses(answer: bytes) -> list[int]:
-    """Return the statuses of the answers on a connection, but for "100 Continue"."""
-    return [status for each in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer) if (status := int(each)) != 100]
-
-
-FUZZER: Any = RequestFuzzer()
-_: Fuzzer = FUZZER
+FUZZER = Requests()

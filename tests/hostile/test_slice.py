@@ -1,18 +1,28 @@
-"""A few cases of each fuzzer, with fixed seeds; ``make fuzz`` runs them for as long as one likes."""
+"""A few cases of each fuzzer, with fixed seeds; and the frame finds planted faults."""
 
 import pytest
 
-from tests.hostile.driver import fuzz, modules
+from tests.hostile.frame import FUZZERS, find_fault, fuzz
 
-CASES = {"folders": 40, "kills": 2, "hub": 12, "command_lines": 10, "calls": 100, "requests": 50, "stores": 20, "working": 20}
-SECONDS = 2.0  # for each fuzzer, however busy the machine is
-CASE_SECONDS = 90.0  # beside other processes; the long run has the real limit
+CASES = {"folders": 30, "kills": 2, "hub": 10, "commands": 10, "calls": 60, "requests": 40}
 
 
-@pytest.mark.parametrize("name", modules())
-def test_no_case_fails(name):
-    summary = fuzz(name, seed=0, cases=CASES.get(name, 5), seconds=SECONDS, case_seconds=CASE_SECONDS)
-    assert summary.tried
-    assert not summary.failures, "\n".join(
-        f"--only {name} --seed {one.seed}: {one.outcome.case}\n{one.outcome.detail}" for one in summary.failures
-    )
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name", FUZZERS)
+def test_no_case_fails(name: str) -> None:
+    tried, failures = fuzz(name, 0, CASES[name], seconds=20)
+    assert tried and not failures, "\n".join(f"--only {name} --seed {each.seed}: {each.case}\n{each.detail}" for each in failures)
+
+
+@pytest.mark.fuzz
+def test_planted_faults_are_found() -> None:
+    tried, failures = fuzz("planted", 0, 6)
+    assert tried == 6 and [each.seed for each in failures] == [1, 3, 5]
+    assert "RecursionError" in failures[0].detail and "process ended" in failures[1].detail
+
+
+def test_a_refusal_is_one_short_sentence_of_our_own_errors() -> None:
+    from reviewgen.errors import ConfigError
+
+    assert find_fault(ConfigError("temperature must be at least 0; got -1.")) == ""
+    assert find_fault(ConfigError("x" * 501)) and find_fault(ConfigError("")) and "KeyError" in find_fault(KeyError("a"))
