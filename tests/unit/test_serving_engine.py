@@ -24,7 +24,7 @@ from reviewgen.serving.events import EndEvent, Event, FailedEvent, TokenEvent
 from reviewgen.serving.problems import OutOfTime
 from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, QueueModel, TableModel, review_model, table
 from tests.unit.test_broken_models import Growing
-from tests.unit.test_guard import LOOP, counted, indexed
+from tests.support.ngrams import LOOP, counted, indexed
 
 PATIENCE = 120.0  # seconds: other processes may be busy
 CALLS: list[tuple[str, dict[str, Any]]] = [  # prompt and settings

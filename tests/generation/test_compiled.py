@@ -1,0 +1,398 @@
+"""Compiled loops that models share, against numpy, torch and plain Python: windows, matrices, losses, steps, mixtures."""
+
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from reviewgen.compiled import (
+    DEAD_END,
+    NONE,
+    NOT_A_NUMBER,
+    PANEL,
+    CompiledStep,
+    Constraints,
+    SamplingParams,
+    add_product,
+    add_up,
+    build_windows,
+    by_address,
+    compiled,
+    copies,
+    count_windows,
+    exp32,
+    false_positive_rate,
+    feed,
+    forbid,
+    hash_window,
+    log32,
+    logits_width,
+    mix,
+    no_places,
+    pack,
+    sample,
+    sigmoid32,
+    tanh32,
+    target_losses,
+)
+from reviewgen.training import cross_entropy
+
+BOS, EOS = SEPARATORS = (0, 1)
+
+# Windows.
+
+
+def stream(seed: int, vocab: int = 5, tokens: int = 900, texts: int = 9) -> np.ndarray:
+    """Return random texts, each between bos and eos, one after the other."""
+    random = np.random.default_rng(seed)
+    parts = np.split(random.integers(2, vocab, tokens), sorted(random.integers(0, tokens, texts - 1)))
+    return np.concatenate([[BOS, *part, EOS] for part in parts])
+
+
+def windows_of(ids: np.ndarray, length: int) -> set[tuple[int, ...]]:
+    """Return every window without a separator, the slow way."""
+    windows = {tuple(ids[end - length : end].tolist()) for end in range(length, len(ids) + 1)}
+    return {window for window in windows if not set(window) & set(SEPARATORS)}
+
+
+@pytest.mark.parametrize(("length", "run"), [(1, 1), (2, 1), (3, 2), (2, 5), (8, 1), (20, 3)])
+def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length: int, run: int) -> None:
+    ids, text = stream(1), np.random.default_rng(5).integers(1, 6, 2000)
+    text[100:400] = ids[50:350]
+    truth, found = windows_of(ids, length), build_windows(ids, SEPARATORS, length, bits_per_window=200)
+    assert count_windows(ids, SEPARATORS, length) == len(truth)
+    answers, expected = [], []
+    for end in range(len(text)):
+        lasts = range(end + 2 - run, end + 2)
+        inside = lasts[0] - length >= 0
+        expected.append(inside and all(tuple(text[last - length : last].tolist()) in truth for last in lasts))
+        answers.append(bool(copies(found, text, end, run)))
+    assert any(expected) and all(answer for answer, true in zip(answers, expected, strict=True) if true)
+    assert sum(answers) - sum(expected) < 10 and not any(answers[: length + run - 2])
+
+
+@pytest.mark.parametrize(("length", "run", "stride"), [(1, 1, 1), (3, 1, 1), (3, 2, 1), (2, 4, 1), (3, 2, 2)])
+def test_forbid_drops_the_tokens_that_would_be_copies(length: int, run: int, stride: int) -> None:
+    found = build_windows(stream(1, tokens=200), SEPARATORS, length, 10, stride)
+    text, dropped = np.random.default_rng(5).integers(2, 6, 200), 0.0
+    for end in range(len(text)):
+        weights = np.ones(8)
+        weights[6] = 0
+        forbid(found, text, end, run, weights)
+        expected = np.array([not copies(found, np.array([*text[:end], token]), end, run) for token in range(8)], float)
+        expected[6] = 0
+        assert weights.tolist() == expected.tolist()
+        dropped += 7 - weights.sum()
+    assert dropped > 50
+
+
+@pytest.mark.parametrize("stride", [2, 16])
+def test_a_stride_stores_a_share_and_misses_none(stride: int) -> None:
+    ids = stream(3, vocab=30, tokens=30_000)
+    found, whole = build_windows(ids, SEPARATORS, 6, 10, stride), build_windows(ids, SEPARATORS, 6, 10)
+    assert len(found.bits) == pytest.approx(len(whole.bits) / stride, rel=0.1)
+    assert np.mean([hash_window(ids, end, 6) % np.uint64(stride) == 0 for end in range(5, len(ids))]) == pytest.approx(
+        1 / stride, rel=0.1
+    )
+    for end in range(5, len(ids)):
+        assert copies(found, ids, end, 1) or set(ids[end - 5 : end + 1].tolist()) & set(SEPARATORS)
+    new = np.random.default_rng(8).integers(40, 90, 20_000)
+    passed = np.mean([copies(found, new, end, 1) for end in range(5, len(new))])
+    assert passed == pytest.approx(1 - (1 - false_positive_rate(found)) / stride, abs=0.01)
+
+
+@pytest.mark.parametrize(("bits", "rate"), [(4, 0.16), (10, 0.01), (16, 0.001)])
+def test_the_false_positive_rate_is_what_new_windows_see(bits: int, rate: float) -> None:
+    found = build_windows(stream(4, vocab=40, tokens=60_000), SEPARATORS, 5, bits)
+    new = np.random.default_rng(9).integers(50, 99, 50_000)
+    seen = np.mean([copies(found, new, end, 1) for end in range(4, len(new))])
+    assert false_positive_rate(found) == pytest.approx(rate, rel=0.35)
+    assert seen == pytest.approx(false_positive_rate(found), rel=0.15, abs=3e-4)
+
+
+def test_large_streams_narrow_ids_and_streams_without_windows() -> None:
+    ids = np.random.default_rng(2).integers(2, 12, 600_000)  # 100,000 possible windows of 5, and nearly all of 8 are new
+    for length, stride in ((5, 1), (6, 4), (8, 1)):
+        keys = np.lib.stride_tricks.sliding_window_view(ids, length) @ 16 ** np.arange(length)
+        assert count_windows(ids, SEPARATORS, length, stride) == pytest.approx(len(np.unique(keys)) / stride, rel=0.1)
+    ids = stream(6, vocab=200, tokens=300_000)  # more than one part, and full queues
+    narrow, blocks = ids.astype(np.uint8), [ids[: np.flatnonzero(ids == EOS)[4] + 1], ids[np.flatnonzero(ids == EOS)[4] + 1 :]]
+    found = build_windows(narrow, SEPARATORS, 2, 10)
+    assert all(copies(found, narrow, end, 1) for end in range(1, len(ids)) if min(ids[end - 1], ids[end]) > 1)
+    for other in (ids, blocks):
+        assert np.array_equal(build_windows(other, SEPARATORS, 2, 10).bits, found.bits)
+    assert hash_window(narrow, 40, 3) == hash_window(ids, 40, 3)
+    for ids in (np.array([], np.uint8), np.array([0, 1]), np.array([0, 5, 6, 1, 0, 7, 1])):
+        found = build_windows(ids, SEPARATORS, 3, 10)
+        assert not found.bits.any() and count_windows(ids, SEPARATORS, 3) == 0
+
+
+# Matrices and functions in single precision.
+
+
+@compiled
+def squash(numbers: Any, exps: Any, tanhs: Any, sigmoids: Any, logs: Any) -> None:
+    for place in range(len(numbers)):
+        exps[place] = exp32(numbers[place])
+        tanhs[place] = tanh32(numbers[place])
+        sigmoids[place] = sigmoid32(numbers[place])
+        logs[place] = log32(abs(numbers[place]))
+
+
+def squashed(numbers: Any) -> list[np.ndarray]:
+    numbers = np.asarray(numbers, np.float32)
+    found = [np.empty_like(numbers) for _ in range(4)]
+    squash(numbers, *found)
+    return found
+
+
+def test_exp_tanh_sigmoid_and_log_equal_numpy_in_double_precision() -> None:
+    powers = 10.0 ** np.linspace(-37, 37, 7401)
+    numbers = np.concatenate((np.linspace(-110, 110, 200_001), powers, -powers)).astype(np.float32)
+    wide = numbers.astype(np.float64)
+    with np.errstate(over="ignore", divide="ignore"):
+        wanted = [np.exp(wide), np.tanh(wide), 1 / (1 + np.exp(-wide)), np.log(np.abs(wide))]
+        for found, expected in zip(squashed(numbers), wanted, strict=True):
+            fits = np.isfinite(expected.astype(np.float32))
+            assert np.array_equal(found[~fits], expected[~fits].astype(np.float32))
+            assert (np.abs(found[fits] - expected[fits]) <= 2.4e-7 * np.abs(expected[fits]) + 2e-9).all()
+    exps, tanhs, sigmoids, _ = squashed([np.inf, -np.inf, np.nan, 0, 3.4e38, -3.4e38])
+    assert np.array_equal(exps, np.float32([np.inf, 0, np.nan, 1, np.inf, 0]), equal_nan=True)
+    assert np.array_equal(tanhs, np.float32([1, -1, np.nan, 0, 1, -1]), equal_nan=True)
+    assert np.array_equal(sigmoids, np.float32([1, 0, np.nan, 0.5, 1, 0]), equal_nan=True)
+    some = numbers[::1001][:101]  # the last numbers of a loop are computed one by one
+    for column, expected in enumerate(squashed(some)):
+        assert all(squashed([number])[column][0] == wanted for number, wanted in zip(some, expected, strict=True))
+    assert add_up(np.arange(1001.0)) == 500_500
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (PANEL, 7), (PANEL + 1, 128), (300, 65)])
+def test_a_product_is_that_of_numpy_and_of_each_row_alone(outputs: int, inputs: int, bits: Any) -> None:
+    for rows in (0, 1, 3, 4, 9):
+        random = np.random.default_rng(0)
+        weights = random.standard_normal((outputs, inputs)).astype(np.float32)
+        x = random.standard_normal((rows, inputs + 2)).astype(np.float32)  # inputs may be longer
+        matrix = pack(weights, bits)
+        before = random.standard_normal((rows, len(matrix.scales))).astype(np.float32)
+        after = before.copy()
+        add_product(*matrix, x, after)
+        rounding = {32: 0, 16: 0.5 / 32767, 8: 0.5 / 127}[bits] * np.abs(weights).max(axis=1)  # of each weight, by output
+        allowed = 1e-4 + np.abs(x).sum(axis=1, keepdims=True) * rounding
+        assert (np.abs((after - before)[:, :outputs] - x[:, :inputs].astype(np.float64) @ weights.T) <= allowed).all()
+        assert np.array_equal(after[:, outputs:], before[:, outputs:]) and matrix.panels.ctypes.data % 64 == 0
+        for row in range(rows):
+            add_product(*matrix, x[row : row + 1], alone := before[row : row + 1].copy())
+            assert np.array_equal(alone[0], after[row])
+    panels, scales = pack(np.array([[0, 0], [127, -3], [-254, 2]], np.float32), bits=8)
+    assert panels.dtype == np.int8 and (panels[0].T * scales[:, None])[:3].tolist() == [[0, 0], [127, -3], [-254, 2]]
+
+
+# Cross entropy.
+
+
+@pytest.mark.parametrize("vocabulary", [1, 33, 8000])
+@pytest.mark.parametrize("spread", [0.01, 30.0, 1000.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.float64, 1e-6)])
+def test_cross_entropy_and_its_gradient_are_those_of_torch(vocabulary: int, spread: float, dtype: Any, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn((3, 5, vocabulary), generator=generator) * spread).to(dtype).requires_grad_()
+    targets = torch.randint(0, vocabulary, (3, 5), generator=generator)
+    each = np.empty(15, np.float32)
+    raw = logits.detach().flatten(0, 1)
+    target_losses((raw.view(torch.uint16) if dtype == torch.bfloat16 else raw).numpy(), targets.flatten().numpy(), each)
+    exact = logits.detach().double().requires_grad_()
+    wanted = F.cross_entropy(exact.flatten(0, 1), targets.flatten(), reduction="none").detach().numpy()
+    np.testing.assert_allclose(each, wanted, rtol=1e-5, atol=1e-5)
+    targets[0, 1] = targets[2, 2] = -100  # ignored
+    expected = F.cross_entropy(exact.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum") / 12
+    loss = cross_entropy(logits, targets, 12)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=2e-6, abs=1e-6)
+    (gradient,), (true,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, exact)
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient.double(), true, rtol=4 * tolerance, atol=tolerance / 12)
+
+
+def test_cross_entropy_at_its_edges() -> None:
+    def loss_of(logits: Tensor, targets: Any, count: int = 3) -> Tensor:
+        return cross_entropy(logits, torch.tensor([targets]), count)
+
+    logits = torch.randn(1, 3, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (plain,) = torch.autograd.grad(loss_of(logits, [1, 2, 3]), logits)
+    (scaled,) = torch.autograd.grad(loss_of(logits, [1, 2, 3]) * 4 + 1, logits)
+    assert torch.equal(scaled, plain * 4)
+    time_first = logits.transpose(0, 1).contiguous().transpose(0, 1)
+    assert torch.equal(torch.autograd.grad(loss_of(time_first, [1, 2, 3]), logits)[0], plain)
+    nothing = loss_of(logits, [-100] * 3, 0)
+    assert float(nothing.detach()) == 0 and not torch.autograd.grad(nothing, logits)[0].any()
+    with pytest.raises(IndexError, match="Target 7"):
+        loss_of(logits, [1, 2, 7])
+    for number in (np.nan, np.inf):
+        damaged = logits.detach().clone()
+        damaged[0, 1, 2] = number
+        assert not torch.isfinite(loss_of(damaged, [1, 2, 3]))
+    rows, found = (
+        np.array([[0.0, -np.inf, 1.0], [np.nan, 0.0, 0.0], [-np.inf, -np.inf, 0.0]], np.float32),
+        np.empty(3, np.float32),
+    )
+    target_losses(rows, np.array([1, 0, 2]), found)
+    assert found[0] == np.inf and np.isnan(found[1]) and found[2] == pytest.approx(0, abs=1e-6)
+
+
+# Compiled steps and mixtures.
+
+V = 5
+PARAMS = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, 0, 1 << 40, True, EOS, BOS, V)
+
+
+class Table(NamedTuple):
+    """Logits by the last token, with one value of each kind that a step's weights may have."""
+
+    rows: Any  # float32 (V, V)
+    nested: Any  # (float64 (1,), int8 (2, 3))
+    number: int
+    factor: float
+    nothing: None
+
+
+@by_address
+def step(table: Any, ids: Any, floats: Any, ints: Any, logits: Any) -> None:
+    """Write the logits of the last token, and count the tokens in ``floats``."""
+    rows, nested, number, factor, _ = table[0]
+    shift, small = nested
+    for row in range(len(logits)):
+        if len(ids) > 0:
+            ints[0, row] = ids[row]
+            floats[0, row, 0] += 1
+        for token in range(len(rows)):
+            logits[row, token] = rows[ints[0, row], token] * factor + shift[0] + small[1, 2] - number
+
+
+class TableStepper:
+    """A stepper whose state is the last token and how many tokens it was fed."""
+
+    def __init__(self, rows: Any) -> None:
+        nested = np.array([7.0]), np.full((2, 3), -3, np.int8)
+        self.compiled_step = CompiledStep(step, Table(np.array(rows, np.float32), nested, 4, 1.0, None))
+
+    def state_arrays(self, state: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(state[1], np.float32).reshape(1, -1, 1), np.array(state[0])[None]
+
+    def state_of(self, floats: np.ndarray, ints: np.ndarray) -> Any:
+        return ints[0], floats[0, :, 0]
+
+
+def greedy(rows: Any, last: list[int], numbers: int = 8, guard: Any = None, **settings: Any) -> Any:
+    """Return the tokens, the used numbers and the state after greedy sampling."""
+    count = len(last)
+    texts, new = np.full((count, 2), 4), np.zeros(count, np.int64)
+    constraints = guard and Constraints(*guard, None, no_places(count))
+    params = PARAMS._replace(**settings)
+    return sample(TableStepper(rows), V, (last, np.zeros(count)), np.zeros((count, numbers)), params, texts, new, constraints)
+
+
+CYCLE = np.full((V, V), -9.0)  # 2 -> 3 -> 4 -> 2, and 0 -> eos
+for before, after in ((2, 3), (3, 4), (4, 2), (0, EOS)):
+    CYCLE[before, after] = 9.0
+
+
+def test_a_compiled_step_gets_its_weights_and_texts_that_end_leave_the_others_alone() -> None:
+    tokens, used, (last, fed) = greedy(CYCLE, [2, 4], numbers=5)
+    assert tokens.tolist() == [[3, 4, 2, 3, 4], [2, 3, 4, 2, 3]] and used.tolist() == [5, 5]
+    assert last.tolist() == [4, 3] and fed.tolist() == [5, 5]
+    alone = [greedy(CYCLE, [start])[0][0].tolist() for start in (2, 0, 4, 0, 3)]
+    tokens, used, (last, fed) = greedy(CYCLE, [2, 0, 4, 0, 3])
+    assert tokens.tolist() == alone and alone[1] == [EOS] + [NONE] * 7 and used.tolist() == [8, 1, 8, 1, 8]
+    assert last[[0, 2, 4]].tolist() == [tokens[row, 7] for row in (0, 2, 4)] and fed[[0, 2, 4]].tolist() == [8, 8, 8]
+    assert greedy(CYCLE, [2], max_new_tokens=3)[0].tolist() == [[3, 4, 2] + [NONE] * 5]
+    damaged = CYCLE.copy()
+    damaged[3] = np.nan
+    tokens, _, _ = greedy(damaged, [2, 3, 0])
+    assert tokens[:, :2].tolist() == [[3, NOT_A_NUMBER], [NOT_A_NUMBER, NONE], [EOS, NONE]]
+    logits, (last, fed) = feed(TableStepper(CYCLE), V, np.array([[2, 3], [0, 4]]), ([0, 0], np.zeros(2)))
+    assert logits.tolist() == CYCLE[[3, 4]].tolist() and last.tolist() == [3, 4] and fed.tolist() == [2, 2]
+    assert [logits_width(size) for size in (1, 64, 65)] == [64, 64, 128]
+    with pytest.raises(TypeError, match="by_address"):
+        CompiledStep(compiled(step.py_func), Table(np.zeros((V, V)), (np.ones(1), np.ones((2, 3))), 1, 1.0, None))  # type: ignore[attr-defined]
+
+
+def test_the_compiled_loop_does_not_complete_copied_spans() -> None:
+    guard = build_windows(np.array([0, 4, 4, 3, 1, 0, 4, 4, 2, 1]), SEPARATORS, length=3, bits_per_window=30), 1
+    rows = np.full((V, V), -np.inf)
+    rows[4, 3], rows[4, 2] = 9, 8
+    tokens, used, _ = greedy(rows, [4], guard=guard)
+    assert tokens[0, 0] == DEAD_END and used.tolist() == [1]
+    rows[4, 4] = 0
+    assert greedy(rows, [4], guard=guard)[0][0, 0] == 4
+
+
+def test_a_mixture_is_its_formula() -> None:
+    for parts, size, is_gated in product((2, 3), (5, 300), (False, True)):
+        rng = np.random.default_rng(parts)
+        logits = np.full((parts, 4, logits_width(size)), np.nan, np.float32)
+        logits[:, :, :size] = rng.normal(size=(parts, 4, size)) * 4
+        logits[0, 1, 1], logits[:, 2, 3] = -np.inf, -np.inf  # impossible under one part; under all
+        prior = rng.dirichlet(np.ones(parts))
+        gate = rng.normal(size=(parts, 1 + parts + parts * (parts + 1) // 2)) if is_gated else np.zeros((parts, 0))
+        mix(logits, prior, gate, size, mixed := np.empty(logits.shape[1:], np.float32))
+        for row in range(4):
+            probs = np.exp(logits[:, row, :size].astype(np.float64))
+            probs /= probs.sum(axis=1, keepdims=True)
+            entropies = [-sum(p * np.log(p) for p in each if p > 0) for each in probs]
+            pairs = [one * other for place, one in enumerate(entropies) for other in entropies[place:]]
+            weights = prior * np.exp(gate @ np.array([1.0, *entropies, *pairs])) if is_gated else prior
+            with np.errstate(divide="ignore"):
+                np.testing.assert_allclose(mixed[row, :size], np.log(weights @ probs / weights.sum()), atol=2e-5)
+    small, even, ungated = (
+        np.array([[[0, -200, -np.inf]], [[0, -np.inf, -np.inf]]], np.float32),
+        np.full(2, 0.5),
+        np.zeros((2, 0)),
+    )
+    mix(small, even, ungated, 3, mixed := np.empty((1, 3), np.float32))
+    np.testing.assert_allclose(mixed[0], [0, -200 + np.log(0.5), -np.inf], atol=1e-4)
+    mix(np.array([[[0, np.nan, 0]], [[0, 0, 0]]], np.float32), even, ungated, 3, mixed)
+    assert np.isnan(mixed).all()
+
+
+# The cache of compiled code.
+
+
+def test_a_function_without_a_file_is_compiled_too() -> None:
+    names: dict[str, Any] = {}
+    exec("def double(x):\n    return 2 * x\n", names)
+    double = compiled(names["double"])
+    assert (double(4), double.signatures != []) == (8, True)
+
+
+@pytest.mark.slow
+def test_compiled_code_is_read_from_the_disk_and_made_again_if_a_power_cut_left_it_empty(tmp_path: Path) -> None:
+    (tmp_path / "doubled.py").write_text(
+        "from reviewgen.compiled import compiled\n@compiled\ndef double(x):\n    return 2 * x\n"
+        "print(double(4), sum(double.stats.cache_hits.values()))\n"
+    )
+
+    def run() -> str:
+        return subprocess.run([sys.executable, "doubled.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert (run(), run()) == ("8 0\n", "8 1\n")
+    files = list((tmp_path / "__pycache__").glob("*.nb[ic]"))
+    for file in files:
+        file.write_bytes(b"")
+    assert run() == "8 0\n" and len(files) == 2 and all(file.stat().st_size for file in files)
+
+
+@given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 4))
+def test_windows_of_any_stream(ids: list[int], length: int) -> None:
+    found = build_windows(np.array(ids, np.int64), SEPARATORS, length, bits_per_window=100)
+    truth = windows_of(np.array(ids, np.int64), length)
+    for window in product(range(2, 5), repeat=length):
+        assert copies(found, np.array(window), length - 1, 1) == (window in truth)

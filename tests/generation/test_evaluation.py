@@ -1,0 +1,221 @@
+"""Bits per character against a loop over single tokens, for a dense, a scoring, a recurrent and a count model."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reviewgen import ReviewModel
+from reviewgen.errors import DataError
+from reviewgen.evaluation import (
+    Document,
+    Totals,
+    add_up,
+    add_up_documents,
+    batches,
+    evaluate_documents,
+    log_probabilities,
+    measure_rate,
+    sample_documents,
+    score_text,
+    score_tokens,
+    spread_documents,
+    token_losses,
+)
+from tests.support.fakes import LETTERS, ScoringTable, TableModel, review_model, table
+from tests.support.ngrams import counted
+
+V = LETTERS.vocab_size
+UNEQUAL = ["the movie was good", "é", "the " * 40, "the acting was très bon and I liked the theme.", "ส👍", " ", "a b"]
+
+
+def framed(tokenizer: Any, texts: Sequence[str], conditions: Sequence[int] = ()) -> list[Document]:
+    frames = [np.array([tokenizer.bos_id, *conditions, *tokenizer.encode(text), tokenizer.eos_id]) for text in texts]
+    return list(zip(frames, map(len, texts), strict=True))
+
+
+@torch.inference_mode()
+def brute_nats(model: Any, ids: Sequence[int]) -> list[float]:
+    """Return the loss of each token after the first, one call a token, in plain Python."""
+    state, losses = model.initial_state(1), []
+    for before, after in pairwise(ids):
+        logits, state = model(torch.tensor([[before]]), state)
+        scores = logits[0, 0].double().tolist()
+        highest = max(scores)
+        losses.append(highest + math.log(sum(math.exp(s - highest) for s in scores)) - scores[after])
+    return losses
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
+def test_evaluations_and_scores_equal_the_loop(name: str, micro: Callable[[str], ReviewModel]) -> None:
+    trained = micro(name)
+    documents = framed(trained.tokenizer, UNEQUAL)
+    losses = [brute_nats(trained.model, ids.tolist()) for ids, _ in documents]
+    nats, tokens, characters = sum(map(sum, losses)), sum(map(len, losses)), sum(map(len, UNEQUAL))
+    found = trained.evaluate(UNEQUAL, clean=False)
+    assert (found.reviews, found.tokens, found.characters) == (len(UNEQUAL), tokens, characters)
+    assert found.nats_per_character == pytest.approx(nats / characters, rel=1e-5)
+    assert found.bits_per_character == pytest.approx(nats / characters / math.log(2), rel=1e-5)
+    assert found.perplexity_per_token == pytest.approx(math.exp(nats / tokens), rel=1e-4)
+    assert found.zero_probability_tokens == 0
+    score = trained.score(UNEQUAL[3])
+    assert [token.bits for token in score.tokens] == pytest.approx([loss / math.log(2) for loss in losses[3]], rel=1e-4)
+    assert score.bits == pytest.approx(sum(losses[3]) / math.log(2), rel=1e-5)
+    assert score.bits_per_character == pytest.approx(score.bits / len(UNEQUAL[3]))
+    assert "".join(token.text for token in score.tokens) == UNEQUAL[3] and score.tokens[-1].text == ""
+
+
+def test_rows_chunks_and_batches_change_nothing() -> None:
+    """More texts than rows and than a batch, a text longer than a call, and a vocabulary so large that a call has few tokens."""
+    draw = np.random.default_rng(0)
+    lengths = [*np.exp(draw.normal(2.0, 1.0, 1100)).astype(int).clip(1, 300), 1500, 513, 512, 511]
+    documents = framed(LETTERS, ["".join(draw.choice(list("abcdefgh"), length)) for length in lengths])
+    logits = table(V, 4)
+    assert [len(batch) for batch in batches(iter(documents))] == [1024, len(documents) - 1024] == [1024, 80]
+    one_by_one = [logits.log_softmax(-1)[ids[:-1], ids[1:]].neg().numpy() for ids, _ in documents]
+    model = TableModel(logits)
+    for vocab_size, count in ((V, 0), (1 << 17, -60)):
+        model.calls.clear()
+        losses = token_losses(model, [ids for ids, _ in documents[count:]], vocab_size)
+        for one, other in zip(one_by_one[count:], losses, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+        assert max(rows for rows, _ in model.calls) <= 64 and max(length for _, length in model.calls) <= 512
+        assert max(rows * length for rows, length in model.calls) * vocab_size <= 1 << 23
+    model.calls.clear()
+    found = evaluate_documents(model, iter(documents), V)
+    assert found.tokens <= sum(rows * length for rows, length in model.calls) <= 1.15 * found.tokens  # few for nothing
+    assert found.bits_per_character == pytest.approx(sum(map(np.sum, one_by_one)) / sum(lengths) / math.log(2), rel=1e-5)
+    small = [(ids.astype(np.uint16), length) for ids, length in documents[:50]]
+    assert evaluate_documents(model, small, V) == evaluate_documents(model, documents[:50], V)
+
+
+def test_the_score_path_and_double_precision_equal_the_dense_path() -> None:
+    logits, texts = table(V, 4), ["bad cafe", "a", "gh " * 30]
+    dense, scoring = TableModel(logits), ScoringTable(logits)
+    one, other, wide = (evaluate_documents(m, framed(LETTERS, texts), V) for m in (dense, scoring, TableModel(logits.double())))
+    assert dense.calls and not scoring.calls
+    assert other.bits_per_character == pytest.approx(one.bits_per_character, rel=1e-6)
+    assert wide.bits_per_character == pytest.approx(one.bits_per_character, rel=1e-6)
+    assert review_model(scoring, LETTERS).score("bad").bits == pytest.approx(review_model(dense, LETTERS).score("bad").bits)
+    with pytest.raises(IndexError, match="Target 11"):
+        evaluate_documents(dense, [(np.array([0, 2, 11]), 1)], V)
+
+
+@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
+def test_zero_probability_is_infinite_and_counted(kind: type[TableModel]) -> None:
+    logits = table(V)
+    logits[:, LETTERS.encode("f")[0]] = logits[:, 0] = -math.inf  # 0 is also the id that pads
+    trained = review_model(kind(logits), LETTERS)
+    found = trained.evaluate(["bad", "face off", "fffe", "cab"], clean=False)
+    assert (found.zero_probability_tokens, found.reviews) == (6, 4)
+    assert found.bits_per_character == found.nats_per_character == found.perplexity_per_token == math.inf
+    finite = trained.evaluate(["a", "bad cab"], clean=False)
+    assert finite.zero_probability_tokens == 0 and math.isfinite(finite.bits_per_character)
+    score = trained.score("cafe")
+    assert score.bits == math.inf and [math.isinf(token.bits) for token in score.tokens] == [False, False, True, False, False]
+    unsmoothed = review_model(counted(["bad cafe"] * 3, order=3, smoothing="none"), LETTERS).evaluate(["hhh", "bad cafe"])
+    assert unsmoothed.bits_per_character == math.inf and unsmoothed.zero_probability_tokens >= 2
+
+
+def test_perplexity_beyond_what_a_float_holds_is_infinite() -> None:
+    logits = torch.zeros(V, V)
+    logits[:, 2] = 5000.0
+    found = evaluate_documents(TableModel(logits), framed(LETTERS, ["bbb"]), V)
+    assert found.perplexity_per_token == math.inf and found.zero_probability_tokens == 0
+    assert found.nats_per_character == pytest.approx(5000 * 4 / 3)
+
+
+def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
+    logits = table(V + 3, 2)
+    model, steps = TableModel(logits), logits.log_softmax(-1)
+    texts = ["bad cafe", "a"]
+    documents = framed(LETTERS, texts, conditions=(V, V + 2))
+    wanted = [-steps[ids[:-1], ids[1:]].double()[2:] for ids, _ in documents]
+    found = evaluate_documents(model, documents, V + 3, given=2)
+    assert found.tokens == 9 + 2 and found.characters == 9
+    assert found.nats_per_character == pytest.approx(sum(float(each.sum()) for each in wanted) / 9, rel=1e-5)
+    score = score_text(model, LETTERS, "bad cafe", prefix=(V, V + 2))
+    assert [token.bits * math.log(2) for token in score.tokens] == pytest.approx(wanted[0].tolist(), rel=1e-5)
+    ids = documents[0][0].tolist()
+    assert log_probabilities(model, ids, 3) == pytest.approx((-wanted[0]).tolist(), rel=1e-5)
+    assert log_probabilities(model, ids[:5], 4) == pytest.approx([float(steps[ids[3], ids[4]])], rel=1e-5)
+    assert log_probabilities(model, ids[:3], 3) == []
+    trained = review_model(TableModel(table(V)), LETTERS)
+    whole, first, after = trained.score("bad cafe"), trained.score("bad"), trained.score(" cafe", "bad")
+    assert [token.bits for token in after.tokens] == [token.bits for token in whole.tokens[3:]]
+    assert first.bits - first.tokens[-1].bits + after.bits == pytest.approx(whole.bits)
+    assert after.bits_per_character == pytest.approx(after.bits / 5)
+
+
+def test_tokens_are_scored_under_several_models_at_once() -> None:
+    models, documents = [TableModel(table(V, seed)) for seed in (0, 1)], framed(LETTERS, ["bad cafe", "", "gab"], (2,))
+    scores, characters = score_tokens(models, iter(documents), V, given=1)
+    assert scores.shape == (9 + 1 + 4, 2) and characters == 11 and scores.dtype == np.float64
+    for column, model in enumerate(models):
+        losses = np.concatenate(token_losses(model, [ids for ids, _ in documents], V, given=1))
+        np.testing.assert_array_equal(scores[:, column], -losses.astype(np.float64))
+    for texts, message in (([], "no text"), (["", ""], "no characters")):
+        with pytest.raises(DataError, match=message):
+            score_tokens(models, framed(LETTERS, texts), V)
+
+
+def test_sums_add_up() -> None:
+    model, documents = TableModel(table(V)), framed(LETTERS, ["bad cafe", "a", ""])
+    assert add_up([]) == Totals(0.0, 0, 0, 0, 0) == add_up_documents(model, [], V)
+    parts = [add_up_documents(model, [document], V) for document in documents]
+    whole = add_up_documents(model, documents, V)
+    total = add_up(parts)
+    assert (total.tokens, total.characters, total.reviews) == (whole.tokens, whole.characters, whole.reviews) == (12, 9, 3)
+    assert total.nats == pytest.approx(whole.nats, rel=1e-6)
+    assert add_up([Totals(1.0, 2, 3, 4, 5), Totals(0.5, 1, 1, 1, 1)]) == Totals(1.5, 3, 4, 5, 6)
+
+
+class Store:
+    """A token store of texts whose lengths rise."""
+
+    def __init__(self, count: int) -> None:
+        self.characters = np.arange(count)
+        self.tokens = sum(range(count)) + 2 * count
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def document(self, index: int) -> np.ndarray:
+        return np.array([0, *[2] * index, 1])
+
+
+def test_samples_of_documents_are_evenly_spaced() -> None:
+    def sizes(documents: list[Document]) -> list[int]:
+        assert all(len(ids) == length + 2 for ids, length in documents)
+        return [length for _, length in documents]
+
+    store: Any = Store(10)  # 65 tokens
+    assert sizes(sample_documents(store, 1000)) == list(range(10)) == sizes(sample_documents(store, 65))
+    assert sizes(sample_documents(store, 33)) == [1, 3, 5, 7, 9]
+    assert sizes(sample_documents(store, 20)) == [1, 5, 8]
+    assert sizes(sample_documents(store, 0)) == [5]  # one, in the middle
+    empty: Any = Store(0)
+    assert sample_documents(empty, 10) == []
+    documents = [store.document(index) for index in range(10)]
+    pairs = list(zip(documents, range(10), strict=True))
+    assert sizes(spread_documents(pairs, 10)) == list(range(10)) == sizes(spread_documents(pairs, 99))
+    assert sizes(spread_documents(pairs, 3)) == [2, 5, 8]  # of the nine that have characters
+    assert sizes(spread_documents(pairs[:1] * 4, 2)) == [0, 0]
+    assert measure_rate(TableModel(table(V)), pairs, V) > 100
+
+
+def test_what_cannot_be_scored_is_an_error() -> None:
+    trained = review_model(TableModel(table(V)), LETTERS)
+    for call, message in (
+        (lambda: trained.score(""), "at least one character"),
+        (lambda: evaluate_documents(trained.model, [], V), "no text to evaluate"),
+        (lambda: evaluate_documents(trained.model, framed(LETTERS, ["", ""]), V), "no characters"),
+        (lambda: score_text(trained.model, LETTERS, 3), "string; got 3"),  # type: ignore[arg-type]
+        (lambda: score_text(trained.model, LETTERS, "a", given=None), "string; got None"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(DataError, match=message):
+            call()

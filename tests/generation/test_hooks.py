@@ -1,0 +1,305 @@
+"""Logits processors, stopping criteria and streamers of a caller; processors by name, as installed packages provide them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import reviewgen
+from reviewgen import ReviewModel
+from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, GenerationError, PluginConflict, UnknownPlugin
+from reviewgen.receipts import make_receipt, replay
+from tests.support.distributions import write_distribution
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
+from tests.support.ngrams import LOOP, WORD, Plain, counted, indexed, only
+
+V = LETTERS.vocab_size
+LOGITS = table(V, 2, eos=-1.0)
+A, B = LETTERS.encode("ab")
+
+
+def models() -> list[ReviewModel]:
+    """Return a model without a loop of its own, and an n-gram with one and without."""
+    ngram = counted(LOOP, order=3)
+    return [review_model(inner, LETTERS) for inner in (TableModel(LOGITS), ngram, Plain(ngram))]
+
+
+# Functions of the caller.
+
+
+def test_a_processor_sees_bos_the_prompt_what_was_written_and_the_logits_after_penalties() -> None:
+    seen: list[Any] = []
+
+    def look(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        assert (ids.dtype, ids.shape[0], scores.dtype, scores.shape) == (torch.int64, 1, torch.float32, (1, V))
+        seen.append((ids[0].tolist(), scores[0].clone()))
+        return scores
+
+    model = review_model(QueueModel(LETTERS.encode("bad"), LETTERS, skip=3), LETTERS)
+    assert model.generate("ca", logits_processor=look) == ["cabad"]
+    assert [ids for ids, _ in seen] == [[0, *LETTERS.encode("cabad"[:size])] for size in range(2, 6)]
+    settings: dict[str, Any] = {
+        "max_new_tokens": 1,
+        "repetition_penalty": 2.0,
+        "min_new_tokens": 1,
+        "temperature": 0.5,
+        "top_k": 3,
+    }
+    review_model(TableModel(LOGITS), LETTERS).generate("ab", logits_processor=look, **settings)
+    wanted = LOGITS[B].clone()
+    for token in (0, A, B):
+        wanted[token] = wanted[token] / 2 if wanted[token] > 0 else wanted[token] * 2
+    wanted[[0, 1]] = -torch.inf
+    torch.testing.assert_close(seen[-1][1], wanted)
+
+
+def test_a_processor_that_changes_nothing_changes_no_text_and_an_error_in_one_leaves_the_model_usable() -> None:
+    def interrupt(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if ids.shape[1] > 5:
+            raise KeyboardInterrupt
+        return scores
+
+    for number, model in enumerate(models()):
+        for shape in ({}, {"temperature": 0.6, "top_p": 0.9}, {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}):
+            options: dict[str, Any] = {"num_return_sequences": 5, "max_new_tokens": 20, "seed": 1, **shape}
+            before = model.generate("ba", **options)
+            if number != 1:  # a loop of its own uses its random numbers otherwise
+                assert model.generate("ba", **options, logits_processor=lambda ids, scores: scores.clone()) == before
+            with pytest.raises(KeyboardInterrupt):
+                model.generate("ab", seed=1, max_new_tokens=20, min_new_tokens=20, logits_processor=interrupt)
+            assert model.generate("ba", **options) == before
+
+
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        (lambda ids, scores: scores * torch.nan, "NaN"),
+        (lambda ids, scores: scores.fill_(torch.inf), "infinity"),
+        (lambda ids, scores: torch.full_like(scores, -torch.inf), "rule out every token after 1 token,"),
+        (lambda ids, scores: scores[:, :-1], r"\(1, 11\); it returned \(1, 10\)"),
+        (lambda ids, scores: scores[0], r"it returned \(11,\)"),
+        (lambda ids, scores: None, "it returned NoneType"),
+    ],
+)
+def test_a_processor_that_returns_something_else_than_scores_is_an_error(processor: Any, message: str) -> None:
+    for model in models():
+        for beams in (1, 2):
+            with pytest.raises(GenerationError, match=message):
+                model.generate("a", logits_processor=processor, num_beams=beams)
+
+
+class Recorder:
+    """A streamer that keeps all it gets."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.ids: list[int] = []
+        self.ends = 0
+
+    def put(self, ids: torch.Tensor) -> None:
+        self.shapes.append(tuple(ids.shape))
+        self.ids += ids.flatten().tolist()
+
+    def end(self) -> None:
+        self.ends += 1
+
+
+def test_a_streamer_gets_the_prompt_once_and_then_each_token() -> None:
+    streamer, model = Recorder(), review_model(QueueModel(LETTERS.encode("bad"), LETTERS, skip=3), LETTERS)
+    assert model.generate_one("ca", streamer=streamer) == "cabad"
+    assert streamer.shapes == [(1, 3), (1,), (1,), (1,)] and streamer.ids == [0, *LETTERS.encode("cabad")] and streamer.ends == 1
+    logits = torch.full((WORD.vocab_size,) * 2, -torch.inf)
+    logits[:, WORD.encode(" ")[0]] = 0.0
+    paths = {"": "the", "the": " movie", " movie": " movie|.", ".": ""}
+    spelling = review_model(TableModel(logits), WORD, max_new_tokens=3), review_model(counted(["the movie"], WORD), WORD)
+    repeated = review_model(only(paths, WORD), WORD, no_repeat_ngram_size=1)
+    for model, prompt in [(m, p) for m in spelling for p in ("the movies", "the mo", "the xyz")] + [
+        (repeated, "the movie movie")
+    ]:
+        streamer = Recorder()
+        text = model.generate_one(prompt, streamer=streamer, seed=1)
+        assert WORD.decode([token for token in streamer.ids if token > 1]) == text and streamer.ends == 1
+
+
+def test_hooks_that_cannot_be_called_or_shown_are_refused() -> None:
+    streamer, model = Recorder(), indexed(TableModel(LOGITS), LOOP)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"logits_processor": 3}, "logits_processor"),
+        ({"logits_processor": [3]}, "logits_processor"),
+        ({"stopping_criteria": "end"}, "stopping_criteria"),
+        ({"streamer": lambda ids: None}, "put and end"),
+        ({"streamer": streamer, "num_return_sequences": 2}, "one text; this call asks for 2"),
+        ({"streamer": streamer, "num_beams": 2}, "num_beams cannot be combined with a streamer"),
+        ({"streamer": streamer, "must_include": "a"}, "combined with a streamer"),
+        ({"streamer": streamer, "finish": "sentence"}, "combined with a streamer"),
+        ({"streamer": streamer, "novelty": "filter"}, "combined with a streamer"),
+    ]
+    for options, message in cases:
+        with pytest.raises(ConfigError, match=message):
+            model.generate(**options)
+    assert not streamer.shapes
+    with pytest.raises(GenerationError, match="whether the text ends"):
+        model.generate(stopping_criteria=lambda ids, scores: "no")
+
+
+# Processors by name.
+
+CODE = """
+import torch
+
+class NoVowels:
+    def __init__(self, tokenizer):
+        texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+        self.banned = [token for token, text in enumerate(texts) if set(text) & set("aeiou")]
+
+    def __call__(self, ids, scores):
+        scores[:, self.banned] = -torch.inf
+        return scores
+
+def add_e(tokenizer):
+    (token,) = tokenizer.encode("e")
+    def process(ids, scores):
+        scores = scores.clone()
+        scores[:, token] = scores.max() + 50
+        return scores
+    return process
+
+def raises(tokenizer): raise ValueError("no such tokenizer")
+def returns_text(tokenizer): return "not a function"
+def narrow(tokenizer): return lambda ids, scores: scores[:, 1:]
+def fails(tokenizer): return lambda ids, scores: scores[7]
+"""
+NAMES = {"no-vowels": "NoVowels", "add-e": "add_e", "raises": "raises", "returns-text": "returns_text"}
+NAMES |= {"narrow": "narrow", "fails": "fails", "gone": "not_there"}
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReviewModel]:
+    """A model, with a package of processors installed."""
+    points = {"logits_processors": {name: f"fake_filters:{value}" for name, value in NAMES.items()}}
+    monkeypatch.syspath_prepend(str(write_distribution(tmp_path / "site", "reviewgen-filters", points, {"fake_filters": CODE})))
+    yield review_model(TableModel(table(V, 2, eos=-3.0)), LETTERS)
+    for name in [name for name in sys.modules if name.startswith("fake_")]:
+        del sys.modules[name]
+
+
+def count(texts: list[str], letters: str) -> int:
+    return sum(text.count(letter) for text in texts for letter in letters)
+
+
+def test_a_processor_by_name_rules_tokens_out_in_every_kind_of_call(model: ReviewModel) -> None:
+    options: dict[str, Any] = {"num_return_sequences": 30, "seed": 3}
+    assert count(model.generate("b", **options), "ae") > 50
+    texts = model.generate(["b", "bad cafe"], **options, logits_processor="no-vowels")
+    assert count(texts[:30], "bcdfgh") > 50 and count(texts[:30], "ae") == 0
+    assert next(model.generate_each(["b", "bad cafe"], first=41, **options, logits_processor="no-vowels")).text == texts[41]
+    assert "".join(model.stream("b", seed=3, logits_processor="no-vowels")) == texts[0]
+    beams: dict[str, Any] = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 12}
+    assert count(model.generate(**beams), "ae") > 0 == count(model.generate(**beams, logits_processor="no-vowels"), "ae")
+    plain = {
+        each.text: each.probability
+        for each in model.walk("b").next_tokens(V).alternatives
+        if each.text not in "ae" or not each.text
+    }
+    left = {each.text: each.probability for each in model.walk("b", logits_processor="no-vowels").next_tokens(V).alternatives}
+    assert left == pytest.approx({text: value / sum(plain.values()) for text, value in plain.items()}, rel=1e-5)
+    walk = model.walk("b", logits_processor="no-vowels", seed=1)
+    walk.draw(60)
+    assert count([walk.text], "ae") == 0
+
+
+def test_names_and_functions_are_called_in_order(model: ReviewModel) -> None:
+    seen: list[bool] = []
+
+    def watch(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        seen.append(bool(scores[0].argmax() == LETTERS.encode("e")[0]))
+        return scores
+
+    options: dict[str, Any] = {"max_new_tokens": 5, "seed": 1, "return_dict_in_generate": True}
+    (output,) = model.generate(logits_processor=[watch, "add-e", watch], **options)
+    assert output.text == "eeeee" and all(seen[1::2]) and not all(seen[::2])
+    assert output.request.config.logits_processors == ("add-e",)
+    with pytest.raises(ConfigError, match="functions cannot be saved"):
+        make_receipt(model, output)
+
+
+def test_a_receipt_has_the_names_and_is_replayed(model: ReviewModel) -> None:
+    text = model.generate("b", seed=5, logits_processor="no-vowels", num_return_sequences=3, return_dict_in_generate=True)[2]
+    receipt = json.loads(json.dumps(make_receipt(model, text)))
+    assert receipt["versions"]["reviewgen-filters"] == "1.2.3" and replay(receipt, model).is_equal
+    receipt["settings"]["generation_config"]["logits_processors"] = []
+    assert not replay(receipt, model).is_equal
+
+
+def test_what_is_wrong_with_a_named_processor_is_an_error_that_names_it(
+    model: ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases: list[tuple[Any, type[Exception], list[str]]] = [
+        ("no-vowel", UnknownPlugin, ["'no-vowel'", "Did you mean 'no-vowels'"]),
+        ("raises", BrokenPlugin, ["'raises' of reviewgen-filters 1.2.3", "ValueError"]),
+        ("returns-text", BrokenPlugin, ["returned str"]),
+        ("gone", BrokenPlugin, ["'gone'", "reviewgen-filters", "not_there"]),
+        ("narrow", GenerationError, ["'narrow' of reviewgen-filters", f"(1, {V - 1})"]),
+        ("fails", GenerationError, ["'fails' of reviewgen-filters", "after 2 tokens", "IndexError"]),
+        ("../filters.py", ConfigError, ["'../filters.py'"]),
+        (["add-e", "add-e"], ConfigError, ["'add-e' twice"]),
+        ([b"add-e"], ConfigError, ["b'add-e'"]),
+    ]
+    for name, error, words in cases:
+        with pytest.raises(error) as problem:
+            model.generate("ba", logits_processor=name)
+        assert all(word in str(problem.value) for word in words) and len(str(problem.value)) < 500
+    with pytest.raises(ConfigError, match="both given"):
+        model.generate(logits_processor="add-e", logits_processors=["add-e"])
+    for name in ("acme-shouting:shout", "shout"):
+        saved = review_model(TableModel(LOGITS), LETTERS, logits_processors=(name,))
+        with pytest.raises(UnknownPlugin, match="'shout', which is not installed") as problem:
+            saved.generate()
+        assert ("pip install acme-shouting" in str(problem.value)) == (name != "shout")
+        assert saved.generate(logits_processors=[], max_new_tokens=3)
+    points = {"logits_processors": {"no-vowels": "fake_others:Other"}}
+    monkeypatch.syspath_prepend(
+        str(write_distribution(tmp_path / "others", "reviewgen-others", points, {"fake_others": "Other = 1"}))
+    )
+    with pytest.raises(PluginConflict, match="reviewgen-filters and reviewgen-others"):
+        model.generate(logits_processor="no-vowels")
+
+
+def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
+    model: ReviewModel, micro: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, plain = tmp_path / "m", micro("ngram-char")
+    plain.save_generation_config(folder, logits_processors=["no-vowels"])
+    saved = reviewgen.load(folder)
+    options: dict[str, Any] = {"seed": 1, "num_return_sequences": 10, "words": "any", "max_new_tokens": 40}
+    texts = saved.generate(**options)
+    assert count(texts, "aeiou") == 0 < count(texts, "tdsm")
+    assert texts == plain.generate(**options, logits_processor=["no-vowels"])
+    for off in ({"logits_processors": []}, {"logits_processor": []}):
+        assert saved.generate(**options, **off) == plain.generate(**options)
+    words = ["generate", folder, "-n", "9", "--seed", "1", "--words", "any", "--receipt", tmp_path / "r.jsonl"]
+    status, printed, _ = run_command(monkeypatch, capsys, *words, "--logits-processor", "no-vowels")
+    assert (status, count([printed], "aeiou")) == (0, 0)
+    assert run_command(monkeypatch, capsys, "replay", tmp_path / "r.jsonl")[0] == 0
+    status, _, error = run_command(monkeypatch, capsys, *words[:5], "--logits-processor", "no-vowel")
+    assert status == 1 and "Did you mean 'no-vowels'" in error
+    listed = json.loads(run_command(monkeypatch, capsys, "list", "--json")[1])
+    assert "no-vowels" in {each["name"] for each in listed["logits_processors"]}
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"logits_processors": ["evil"]}))
+    (folder / "evil.py").write_text("raise SystemExit('was run')")
+    (folder / "evil-1.dist-info").mkdir()
+    (folder / "evil-1.dist-info" / "entry_points.txt").write_text("[reviewgen.logits_processors]\nevil = evil:make\n")
+    (folder / "evil-1.dist-info" / "METADATA").write_text("Name: evil\nVersion: 1\n")
+    with pytest.raises(UnknownPlugin, match="not installed"):
+        reviewgen.load(folder, strict=False, accept_changes=True).generate()
+    assert "evil" not in sys.modules
+    for names in ("add-e", ["Add"], ["a" * 101], ["x", "x"], ["os.path:join/x"], [3], [""]):
+        file.write_text(json.dumps(settings | {"logits_processors": names}))
+        with pytest.raises(BundleError, match="logits_processors"):
+            reviewgen.load(folder, strict=False, accept_changes=True)

@@ -1,0 +1,255 @@
+"""Greedy texts, beams and hooks against transformers with the same logits; beams also against all texts that there are."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    EosTokenCriteria,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    NoBadWordsLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
+    TextIteratorStreamer,
+    TextStreamer,
+    TypicalLogitsWarper,
+)
+
+from reviewgen import ReviewModel
+from reviewgen.errors import GenerationError
+from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, TableModel, review_model, table
+from tests.support.foreign import foreign, foreign_texts
+from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted, only
+
+V = LETTERS.vocab_size
+A, B = LETTERS.encode("ab")
+NGRAM = counted(LOOP, order=4)
+
+
+def of_ngram(ids: Tensor) -> Tensor:
+    logits: Tensor = NGRAM(ids, NGRAM.initial_state(len(ids)))[0].clone()
+    logits[..., LETTERS.bos_id] = -torch.inf
+    return logits
+
+
+class TimedTable(TableModel):
+    """A table for each place: of one for all places, texts of the same pairs in another order are equally probable."""
+
+    def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.table[state + torch.arange(ids.shape[1]), ids], state + ids.shape[1]
+
+
+def timed(vocab_size: int, seed: int, eos: float) -> TimedTable:
+    model = TimedTable(table(vocab_size))  # its config is that of a table (V, V)
+    model.table = torch.randn(40, vocab_size, vocab_size, generator=torch.Generator().manual_seed(seed))
+    model.table[..., 0], model.table[..., 1] = -torch.inf, eos
+    return model
+
+
+def both(seed: int, eos: float) -> tuple[Any, ReviewModel]:
+    """Return transformers' model and this library's of one table."""
+    model = timed(V, seed, eos)
+    return foreign(lambda ids: model.table[torch.arange(ids.shape[1]), ids]), review_model(model, LETTERS)
+
+
+# Greedy texts.
+
+GREEDY: list[dict[str, Any]] = [
+    {},
+    {"repetition_penalty": 1.3},
+    {"repetition_penalty": 0.7},
+    {"no_repeat_ngram_size": 1, "max_new_tokens": 4},
+    {"no_repeat_ngram_size": 3, "repetition_penalty": 1.1},
+    {"min_new_tokens": 25, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
+]
+
+
+@pytest.mark.parametrize("named", GREEDY, ids=str)
+def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
+    """Of a table, and of an n-gram with its own loop and without."""
+    given = {"max_new_tokens": 25, "min_new_tokens": 0, "do_sample": False} | named
+    for seed in range(3):
+        logits = table(V, seed, eos=1.5 if seed % 2 else -1.0)
+        hf, model = foreign(logits), review_model(TableModel(logits), LETTERS)
+        for prompt in ("", "abc", "ha ha ha") if "max_new_tokens" not in named else ("", "abc"):
+            assert model.generate(prompt, **given) == foreign_texts(hf, LETTERS.encode(prompt), **given)
+    for prompt in ("", "abc", "ga c"):
+        wanted = foreign_texts(foreign(of_ngram), LETTERS.encode(prompt), **given)
+        for inner in (NGRAM, Plain(NGRAM)):
+            assert review_model(inner, LETTERS).generate(prompt, **given) == wanted
+
+
+def test_rows_of_different_lengths_in_one_batch_are_those_of_each_alone() -> None:
+    """The shorter ones are padded for the compiled loop, which must not count."""
+    model = review_model(TableModel(table(V, 5, eos=-9.0)), LETTERS, max_new_tokens=12, no_repeat_ngram_size=3)
+    prompts = ["", "a", "abcabdabe", "a b a c"]
+    for named in ({"repetition_penalty": 1.4}, {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 2, "do_sample": False}):
+        together = model.generate(prompts, seed=3, **named)
+        for number, prompt in enumerate(prompts):
+            assert next(model.generate_each([""] * number + [prompt], first=number, seed=3, **named)).text == together[number]
+
+
+# Beams.
+
+
+@pytest.mark.parametrize(("beams", "length_penalty"), [(2, 0.5), (3, 1.0), (5, 2.0), (3, 0.0), (2, -1.0)])
+def test_beams_are_theirs(beams: int, length_penalty: float) -> None:
+    for seed, prompt in enumerate(("", "abc", "a")):
+        hf, model = both(seed, eos=(0.5, 1.5, -0.5)[seed])
+        given = {"num_beams": beams, "num_return_sequences": beams, "length_penalty": length_penalty, "max_new_tokens": 12}
+        wanted = foreign_texts(hf, LETTERS.encode(prompt), **given, do_sample=False, early_stopping=False)
+        assert model.generate(prompt, **given) == wanted
+        assert model.generate(prompt, **(given | {"num_return_sequences": 1})) == wanted[:1]
+
+
+def test_beams_with_penalties_stop_strings_processors_and_of_an_n_gram_are_theirs() -> None:
+    frame = {"num_beams": 3, "num_return_sequences": 3}
+    (stop,) = LETTERS.encode("a")  # a stop string of one token is a stopping criterion on the last token
+    criteria = [lambda ids, scores, **_: ids[:, -1] == stop]
+    processor = LogitsProcessorList([SequenceBiasLogitsProcessor([[[A], 3.0], [LETTERS.encode("bc"), -9.0]])])
+    named: list[dict[str, Any]] = [
+        {"repetition_penalty": 1.4},
+        {"no_repeat_ngram_size": 2},
+        {"min_new_tokens": 6},
+        {"max_new_tokens": 1},
+        {"temperature": 0.1},  # has no effect
+        {"logits_processor": processor},
+        {"stop_strings": "a"},
+    ]
+    for seed, options in itertools.product((5, 6), named):
+        hf, model = both(seed, eos=1.0 if seed == 5 else 0.0)
+        given = frame | {"max_new_tokens": 10} | options
+        theirs = {name: value for name, value in given.items() if name != "stop_strings"} | {"do_sample": False}
+        theirs |= {"stopping_criteria": criteria} if "stop_strings" in given else {}
+        wanted = foreign_texts(hf, LETTERS.encode("cbb"), **theirs, early_stopping=False)
+        assert model.generate("cbb", **given) == wanted, options
+    given = frame | {"max_new_tokens": 15, "no_repeat_ngram_size": 3}
+    for inner in (NGRAM, Plain(NGRAM)):
+        wanted = foreign_texts(foreign(of_ngram), LETTERS.encode("ga "), **given, do_sample=False, early_stopping=False)
+        assert review_model(inner, LETTERS).generate("ga ", **given) == wanted
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.7, 3.0])
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_enough_beams_find_the_best_of_all_texts(length: int, length_penalty: float) -> None:
+    small = LetterTokenizer("ab")
+    for seed in range(3):
+        inner = timed(4, seed, eos=0.0)
+        steps = inner.table.double().log_softmax(-1).tolist()
+        found: dict[str, float] = {}
+        for size in range(length + 1):
+            for letters in itertools.product((2, 3), repeat=size):
+                ids = [0, *letters, 1] if size < length else [0, *letters]
+                likelihood = sum(steps[t][a][b] for t, (a, b) in enumerate(itertools.pairwise(ids)))
+                found[small.decode(ids)] = likelihood / (len(ids) - 1) ** length_penalty
+        best = sorted(found, key=lambda text: -found[text])
+        model = review_model(inner, small, max_new_tokens=length, length_penalty=length_penalty)
+        count = len(best) if length_penalty == 0 else 2  # the heuristic of early_stopping=False may stop before the last ones
+        assert model.generate(num_beams=64, num_return_sequences=len(best))[:count] == best[:count]
+
+
+def test_each_prompt_is_searched_by_itself() -> None:
+    _, model = both(3, eos=0.0)
+    given: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 9}
+    prompts = ["a", "", "bad"]
+    together = model.generate(prompts, **given)
+    assert together == [text for prompt in prompts for text in model.generate(prompt, **given)]
+    assert model.generate(prompts, **given, seed=5) == together  # nothing is sampled
+    for first in range(7):
+        found = list(model.generate_each(prompts, **given, first=first))
+        assert [(text.text, text.number) for text in found] == list(zip(together[first:], range(first, 6), strict=True))
+    words = review_model(TableModel(table(WORD.vocab_size, 2, scale=1.0)), WORD, max_new_tokens=6)
+    for text in words.generate(["the mov", "the ", "สวัส"], num_beams=5, num_return_sequences=2, return_dict_in_generate=True):
+        assert text.text.startswith(text.prompt) and WORD.decode(text.tokens) == text.text and text.new_tokens <= 6
+    one, other = words.generate("the mov", num_beams=2, num_return_sequences=2, max_new_tokens=0, return_dict_in_generate=True)
+    assert one.text == other.text == "the mov" and one.tokens is not other.tokens and one.tokens == WORD.encode("the mov")
+    few = review_model(only({"": "a", "a": "b", "b": ""}), LETTERS)
+    assert few.generate("", num_beams=3) == ["ab"]
+    with pytest.raises(GenerationError, match=r"num_return_sequences=3 .* 1\."):
+        few.generate("", num_beams=3, num_return_sequences=3)
+
+
+# Logits processors, stopping criteria and streamers of transformers, unchanged.
+
+PROCESSORS: dict[str, Callable[[], Any]] = {
+    "bias": lambda: SequenceBiasLogitsProcessor([[[A], -4.0], [LETTERS.encode("ca"), 6.0]]),
+    "bad words": lambda: NoBadWordsLogitsProcessor([[A], LETTERS.encode("ch")], eos_token_id=1),
+    "suppress": lambda: SuppressTokensLogitsProcessor([A, B]),
+    "typical": lambda: TypicalLogitsWarper(mass=0.6),
+}
+
+
+def test_their_processors_do_what_they_do_there() -> None:
+    logits = table(V, 2, eos=-1.0)
+    hf, model = foreign(logits), review_model(TableModel(logits), LETTERS)
+    for make in PROCESSORS.values():
+        given = {"do_sample": False, "max_new_tokens": 20, "repetition_penalty": 1.2}
+        for prompt in ("", "ch", "bad"):
+            wanted = foreign_texts(hf, LETTERS.encode(prompt), **given, logits_processor=LogitsProcessorList([make()]))
+            assert model.generate(prompt, **given, logits_processor=LogitsProcessorList([make()])) == wanted
+            assert model.generate(prompt, **given, logits_processor=make()) == wanted  # not in a list
+
+
+def test_criteria_end_a_text() -> None:
+    def after_d(ids: Tensor, scores: Tensor) -> bool:
+        assert scores.shape == (1, V) and ids[0, 0] == LETTERS.bos_id
+        return int(ids[0, -1]) == LETTERS.encode("d")[0]
+
+    model = review_model(QueueModel(LETTERS.encode("bad cafe"), LETTERS), LETTERS)
+    for criteria, text in (
+        (after_d, "bad"),
+        (StoppingCriteriaList([after_d]), "bad"),
+        (lambda ids, scores: torch.tensor([ids.shape[1] == 3]), "ba"),
+        (StoppingCriteriaList([MaxLengthCriteria(6)]), "bad c"),  # bos among them
+        (StoppingCriteriaList([MaxTimeCriteria(1e-9)]), "b"),
+        (StoppingCriteriaList([MaxTimeCriteria(1000), EosTokenCriteria(LETTERS.eos_id)]), "bad cafe"),
+        ([], "bad cafe"),
+    ):
+        (found,) = model.generate(stopping_criteria=criteria, return_dict_in_generate=True)
+        assert (found.text, found.finish_reason) == (text, "end" if text == "bad cafe" else "criteria")
+        assert LETTERS.decode(found.tokens) == text
+    for inner in (TableModel(table(V, 2, eos=-1.0)), NGRAM):
+        texts = review_model(inner, LETTERS).generate(
+            ["", "ab"], num_return_sequences=10, seed=2, max_new_tokens=30, stopping_criteria=lambda ids, _: ids[0, -1] == A
+        )
+        assert all("a" not in text.removeprefix("ab")[:-1] for text in texts) and any(text[-1:] == "a" for text in texts)
+    words = review_model(TableModel(table(WORD.vocab_size)), WORD)
+    for prompt in ("the mov", "the movie was g", ""):  # they wait for the first new token
+        (found,) = words.generate(prompt, seed=2, stopping_criteria=lambda ids, _: True, return_dict_in_generate=True)
+        assert (found.finish_reason, found.new_tokens) == ("criteria", 1) and len(found.text) > len(prompt)
+
+
+def test_streamers_print_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    letters = [review_model(inner, LETTERS) for inner in (TableModel(table(V, 2, eos=-1.0)), NGRAM)]
+    words = review_model(TableModel(table(WORD.vocab_size, eos=-2.0)), WORD)
+    for model, prompt in [*itertools.product(letters, ("", "ab")), (words, "the mov"), (words, "the "), (words, "")]:
+        given: dict[str, Any] = {"seed": 4, "max_new_tokens": 12}
+        text = model.generate_one(prompt, **given, logits_processor=lambda ids, scores: scores)
+        for skip in (False, True):
+            capsys.readouterr()
+            assert model.generate_one(prompt, **given, streamer=TextStreamer(model.tokenizer, skip_prompt=skip)) == text
+            printed = capsys.readouterr().out.removesuffix("\n").rstrip("\ufffd")  # the last character may be cut off
+            assert printed == (text.removeprefix(prompt) if skip else text)
+    lines = "one\ntwo\n\nthree words\n"
+    for tokenizer in (type(CHAR).train([lines], type(CHAR).Config()), WORD):
+        model = review_model(QueueModel(tokenizer.encode(lines), tokenizer), tokenizer, max_new_tokens=100)
+        assert model.generate_one(streamer=TextStreamer(tokenizer)) == lines and capsys.readouterr().out == lines + "\n"
+
+
+@pytest.mark.parametrize("length", [0, 20])
+def test_a_text_iterator_streamer_ends(length: int) -> None:
+    model = review_model(TableModel(table(WORD.vocab_size, eos=-2.0)), WORD)
+    for prompt in ("", "the mov"):
+        streamer, given = TextIteratorStreamer(WORD, timeout=60.0), {"seed": 1, "max_new_tokens": length}
+        thread = threading.Thread(target=model.generate_one, args=(prompt,), kwargs={**given, "streamer": streamer})
+        thread.start()
+        text = "".join(streamer)
+        thread.join()
+        assert text.rstrip("\ufffd") == model.generate_one(prompt, **given)
