@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from typer.testing import CliRunner
+
 from tests.hostile.frame import find_fault
 
 REPOSITORY, COMMIT, TOKEN = "owner/name", "0123456789abcdef0123456789abcdef01234567", "hf_secretsecretsecret"
@@ -49,9 +51,8 @@ class Hub:
     def prepare(self, folder: Path) -> None:
         """Start the server, and train the model that it has; the client reads its address when it is imported."""
         self.servers = [serve(self, is_hub) for is_hub in (True, False)]
-        self.endpoint, self.other = (
-            f"http://{name}:{each.server_address[1]}" for name, each in zip(("127.0.0.1", "localhost"), self.servers, strict=True)
-        )
+        self.endpoint = f"http://127.0.0.1:{self.servers[0].server_address[1]}"
+        self.other = f"http://localhost:{self.servers[1].server_address[1]}"
         self.outside = folder / "outside"
         inner = self.outside.joinpath(*"abcdefgh")
         self.home, self.out = inner / "home", inner / "out"
@@ -124,10 +125,12 @@ class Hub:
     def _use(self, action: str) -> tuple[str, float]:
         """Load or pull the model; return a text and a score."""
         import reviewgen
-        from reviewgen.hub import pull
+        from reviewgen.cli import app
 
         if action == "pull":
-            pull(REPOSITORY, out=self.out, token=TOKEN)
+            done = CliRunner().invoke(app, ["pull", REPOSITORY, "--out", str(self.out)])
+            if done.exception:
+                raise done.exception
             model = reviewgen.load(self.out)
         else:
             model = reviewgen.load(f"hf://{REPOSITORY}", token=TOKEN, revision="main" if action == "revision" else None)
