@@ -10,7 +10,6 @@ import pytest
 import reviewgen
 from reviewgen.errors import HubError, ReviewgenError
 from tests.support.fakes import run_command
-from tests.support.forked import run_python
 from tests.support.loopback_hub import TOKEN, Fault, LoopbackHub
 from tests.support.saved import listing
 
@@ -150,27 +149,3 @@ def test_other_ways_to_the_same_client_are_guarded_too(target: Target, tmp_path:
     assert not (tmp_path / "mine").exists()
     said = target.load(Fault("^HEAD .*/resolve/", edit=edit), lambda: reviewgen.load("owner/name", revision="main"))
     assert "the header ETag" in said
-
-
-FACTORY = """
-import huggingface_hub, reviewgen
-made, plain = [], type(huggingface_hub.get_session())
-def factory():
-    made.append(plain(follow_redirects=True, timeout=None, headers={"X-Own": "yes"}))
-    return made[-1]
-for _ in range(2):
-    huggingface_hub.set_client_factory(factory)
-    for _ in range(2):
-        try:
-            reviewgen.load("owner/name")
-        except reviewgen.ReviewgenError as error:
-            print(huggingface_hub.get_session() is made[-1], "the header X-Repo-Commit" in str(error))
-        huggingface_hub.close_session()  # as the library does after an error of TLS
-"""
-
-
-@pytest.mark.server
-def test_the_client_factory_of_the_user_is_kept_and_guarded(target: Target, tmp_path: Path) -> None:
-    target.hub.faults = [Fault("^HEAD .*/resolve/", edit=header("X-Repo-Commit", "../planted"))]
-    done = run_python(["-c", FACTORY], env=target.hub.environment(tmp_path), cwd=tmp_path, check=True)
-    assert done.stdout.splitlines() == ["True True"] * 4

@@ -1,12 +1,7 @@
 """A model in use: threads that share it, a cache or clock that misbehaves, and models that break the contract."""
 
-import errno
-import fcntl
-import itertools
-import os
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -53,38 +48,6 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(micro: Callable[[st
     with ThreadPoolExecutor(THREADS) as threads:
         assert list(threads.map(work_together, range(THREADS))) == alone
     assert len({text for text, _ in alone}) > 10
-
-
-def test_a_clock_a_cache_or_locks_that_misbehave_change_nothing(
-    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock runs backwards, files are from the future; the cache is deleted meanwhile; the file system has no locks."""
-
-    def digest(name: str) -> str | None:
-        reviewgen.train("gru-char", TEXTS, out=tmp_path / name, **OPTIONS)
-        return reviewgen.load(tmp_path / name).digest
-
-    expected, later = digest("expected"), itertools.count()
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: 1.0e9 - 3600 * next(later))
-        for file in own_cache.rglob("*"):
-            os.utime(file, (4e9, 4e9))
-        assert digest("backwards") == expected
-    run = TrainingRun("gru-char", TEXTS, out=tmp_path / "deleted", **OPTIONS)
-    run.read()
-    run.tokenize()
-    for _ in run:
-        shutil.rmtree(own_cache, ignore_errors=True)
-    run.finish()
-    assert reviewgen.load(tmp_path / "deleted").digest == expected
-
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    assert digest("unlocked") == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["backwards", "cache", "deleted", "expected", "unlocked"]
 
 
 def test_a_cache_that_cannot_be_used_is_one_sentence(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

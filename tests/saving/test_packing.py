@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save
-from torch import nn
 
 from reviewgen.training import pack, unpack
 
@@ -67,32 +65,3 @@ def test_what_json_cannot_hold_is_refused() -> None:
     for value in (object(), {1, 2}, 1j, b"bytes", {"a": [print]}):
         with pytest.raises(TypeError, match="tensors and JSON values"):
             pack({"optimizer": value})
-
-
-OPTIMIZERS: dict[str, Callable[[list[Any]], torch.optim.Optimizer]] = {
-    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.1, fused=True, betas=(0.8, 0.9), amsgrad=True),
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True),
-    "groups": lambda parameters: torch.optim.RMSprop([{"params": [p], "lr": 0.01 * n} for n, p in enumerate(parameters, 1)]),
-    "rprop": lambda parameters: torch.optim.Rprop(parameters),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_any_optimizer_continues_from_its_packed_state(name: str) -> None:
-    def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
-        for number in range(count):
-            loss = model(torch.full((2, 3), 0.1 * number + 0.5)).square().sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    one, two = (nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(2))
-    optimizer, other = (OPTIMIZERS[name](list(model.parameters())) for model in (one, two))
-    steps(one, optimizer, 3)
-    saved = through_files({"model": dict(one.state_dict()), "optimizer": optimizer.state_dict()})
-    two.load_state_dict(saved["model"])
-    other.load_state_dict(saved["optimizer"])
-    assert other.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
-    steps(one, optimizer, 4)
-    steps(two, other, 4)
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
