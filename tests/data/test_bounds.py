@@ -3,16 +3,12 @@
 import gzip
 import json
 import os
-import sys
 import tracemalloc
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from reviewgen.config import MAX_DEPTH, MAX_SETTINGS, parse_json, read_json, read_text
-from tests.support.forked import run_python
 from tests.support.texts import refusal
 
 MEGABYTE = 1 << 20
@@ -36,42 +32,7 @@ def test_long_lines_and_files_that_unpack_to_much_are_not_held_in_memory(tmp_pat
             tracemalloc.stop()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_array_and_a_parquet_file_are_read_in_little_memory(tmp_path):
-    record = json.dumps({"text": "x" * 10_000, "stars": 4.5})
-    with (tmp_path / "array.json").open("w") as file:
-        file.write("[" + ", ".join([record] * 10) + "".join([f", {record}"] * 9_990) + "]")
-    rows = pa.table({"text": [chr(97 + n % 26) * 20_000 + str(n) for n in range(5_000)]})
-    pq.write_table(rows, tmp_path / "a.parquet", compression="none", use_dictionary=False, row_group_size=2_500)
-    script = """if True:
-        import tempfile, ijson, pyarrow.parquet
-        from pathlib import Path
-        from reviewgen.data import DataConfig, read_examples
-        def peak():
-            return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024
-        before = peak()
-        for name in ("array.json", "a.parquet"):
-            with tempfile.TemporaryDirectory() as folder:
-                examples = read_examples(name, Path(folder), DataConfig(clean=False))
-                print(sum(len(text) for text, _ in examples), peak() - before)
-    """
-    done = run_python(["-c", script], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [list(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert [characters for characters, _ in lines] == [10_000 * 10_000, 20_000 * 5_000 + 18_890]
-    assert lines[0][1] < 60 and lines[1][1] < 300, lines  # megabytes; each file has 100
-
-
 # Settings.
-
-
-def test_text_is_what_open_reads(tmp_path):
-    file = tmp_path / "a.txt"
-    for content in (b"a\r\nb\rc\n", "\ufeffx".encode(), b"", "\u0e14\ud83d".encode("utf-8", "replace")):
-        file.write_bytes(content)
-        assert read_text(file) == file.read_text(encoding="utf-8")
-        assert read_text(file, encoding="utf-8-sig") == file.read_text(encoding="utf-8-sig")
 
 
 def test_a_file_of_settings_has_a_limit_and_a_sparse_one_is_not_read_into_memory(tmp_path: Path):

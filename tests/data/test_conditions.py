@@ -112,19 +112,12 @@ def test_each_condition_has_an_unspecified_id_and_one_per_value():
 
 
 def test_unknown_values_are_refused_with_the_known_ones():
-    for values, said in [
-        ({"star": 5}, "'star' is not a condition of this model. Did you mean 'stars'? Known: genre, stars."),
-        ({"stars": 3}, "3 is not a value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
-        ({"stars": "six"}, "'six' is not a value of the condition 'stars', which goes from 1 to 5: 1, 2, 5."),
-        ({"genre": ""}, "'' is not a value of the condition 'genre'. Known: Comedy, Drama."),
-        ({"stars": math.inf}, "inf is not a value"),
-        ({"stars": True}, "True is not a value"),
-        ({"stars": 10**400}, "is not a value"),
-        ({"genre": "drama"}, "Did you mean 'Drama'?"),
-        ({"genre": ["Drama"]}, "['Drama'] is not a value"),
-    ]:
+    values = [({"star": 5}, "'star' is not a condition of this model. Did you mean 'stars'? Known: genre, stars.")]
+    values += [({"stars": value}, "'stars', which goes from 1 to 5: 1, 2, 5.") for value in (3, "six", math.inf, True)]
+    values += [({"genre": ""}, "Known: Comedy, Drama."), ({"genre": "drama"}, "Did you mean 'Drama'?")]
+    for given_, said in values:
         with pytest.raises(ConfigError) as caught:
-            BOTH.encode(values)
+            BOTH.encode(given_)
         assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -160,15 +153,14 @@ def test_values_stay_with_their_texts():
     assert (read.of("train"), read.of("validation")) == (list("abcd"), ["a"])
     assert read.values == [[1.0, "Drama"], [3.0, None], [None, None], ["True", 'quote"\u2028\ud800'], [1.0, "Drama"]]
     assert corpus_of(rows).values == [()] * 4
-    for source, conditions, said in [
-        (ROWS, ("star",), "has no column 'star' for the condition of that name. Did you mean 'stars'?"),
-        (["a", "b"], ("stars",), "has no column 'stars' for the condition of that name. It has no columns at all."),
-        (ROWS, ("text",), "The column 'text' of list of texts holds the text, so it cannot be a condition."),
-        ([{"text": "a", "tags": ["x"]}], ("tags",), "Value 1 of column 'tags' of list of texts is of type list"),
+    for source, condition, said in [
+        (ROWS, "star", "has no column 'star' for the condition of that name. Did you mean 'stars'"),
+        (["a", "b"], "stars", "It has no columns at all"),
+        (ROWS, "text", "holds the text, so it cannot be a condition"),
+        ([{"text": "a", "tags": ["x"]}], "tags", "Value 1 of column 'tags' of list of texts is of type list"),
     ]:
-        with pytest.raises(DataError) as caught:
-            corpus_of(source, conditions=conditions)
-        assert said in str(caught.value)
+        with pytest.raises(DataError, match=said):
+            corpus_of(source, conditions=(condition,))
     with pytest.raises(ConfigError, match="named twice"):
         corpus_of(ROWS, conditions=("stars", "stars"))
 
@@ -346,25 +338,15 @@ def test_saved_conditions_are_the_default_and_a_call_adds_to_them(ngram, tmp_pat
     plain = ngram.generate(**few)
     assert saved.generate(**few) == five == saved.generate(conditions={}, **few) == saved.generate(conditions=None, **few)
     assert saved.generate(conditions={"stars": 1}, **few) == one != five != plain
-    assert saved.generate(generation_config={"conditions": {"stars": 1}, "top_k": 0}, **few) == one
     assert saved.generate(generation_config={"conditions": {"stars": 5}}, conditions={"stars": np.int64(1)}, **few) == one
     assert saved.generate(conditions={"stars": None}, **few) == plain
-    assert saved.generate(conditions={"genre": "Drama", "stars": None}, **few) == ngram.generate(
-        conditions={"genre": "Drama"}, **few
-    )
-    assert saved.generate(generation_config=ngram.generation_config, **few) == plain
-    assert saved.score("good").bits == ngram.score("good").bits, "a score has no defaults"
-    file.write_text(json.dumps(defaults | {"conditions": {"colour": "red"}}))
-    with pytest.raises(ConfigError, match="'colour' is not a condition of this model"):
-        reviewgen.load(tmp_path / "m", accept_changes=True).generate(**few)
 
 
 def test_the_command_shows_bins_and_refuses_an_unknown_column(tmp_path, monkeypatch, capsys):
     file = write(tmp_path / "reviews.csv", as_csv(ROWS))
     words = ["train", "ngram-char", "--data", file, "--steps", 1, "--condition", "stars", "--out"]
-    status, out, err = run_command(monkeypatch, capsys, *words, tmp_path / "m", "--condition", "genre", "--json")
+    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "m", "--condition", "genre")
     assert status == 0 and "Condition stars: 1 (" in err and "Condition genre: " in err
-    assert [each["name"] for each in json.loads(out)["data"]["conditions"]] == list(NAMES)
     status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "n", "--condition", "star")
     assert status == 1 and "Did you mean 'stars'?" in err
     status, _, err = run_command(monkeypatch, capsys, "evaluate", tmp_path / "m", "--data", file, "--split", "test")

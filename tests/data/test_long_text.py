@@ -1,6 +1,5 @@
 """One long text: its parts are the text, held-out blocks are spread over it, and every command finds the same ones again."""
 
-import json
 import random
 import re
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen.data import SPLITS
 from reviewgen.errors import ConfigError, DataError
-from tests.support.fakes import NGRAM, run_command
+from tests.support.fakes import NGRAM
 from tests.support.models import SMALL
 from tests.support.texts import corpus_of, write
 
@@ -179,14 +178,3 @@ def test_a_network_is_trained_on_the_parts_as_one_stream(file):
     assert all(tokenizer.bos_id not in ids[1:] and tokenizer.eos_id not in ids[:-1] for ids in parts)
     list(run)
     assert run.finish().novelty(PLAY[:300]).longest_text == PLAY[:300]
-
-
-def test_the_command_says_how_text_is_held_out(monkeypatch, capsys, file, tmp_path):
-    words = ("train", "ngram-char", "--data", file, "--documents", "file", "--out", tmp_path / "m", "--steps", 1)
-    status, _, said = run_command(monkeypatch, capsys, *words)
-    assert status == 0 and "Held out: 12 blocks of about 500 characters, spread evenly" in " ".join(said.split())
-    facts = json.loads((tmp_path / "m" / "training.json").read_text())
-    words = ("evaluate", tmp_path / "m", "--data", file, "--documents", "file", "--split", "test", "--json")
-    status, out, _ = run_command(monkeypatch, capsys, *words)
-    assert status == 0
-    assert json.loads(out)["bits_per_character"] == pytest.approx(facts["held_out"]["bits_per_character"], rel=1e-6)
