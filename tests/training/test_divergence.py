@@ -89,6 +89,11 @@ def test_a_loss_term_that_is_nan_is_named() -> None:
 
     *_, last = fitted(Penalised())
     assert last.step == 3 and "The loss term 'bad' is nan at step 3" in last.notes[0]
+    model, reports = Penalised(), []
+    model.steps = 2
+    with pytest.raises(TrainingError, match="is nan at step 1"):
+        reports.extend(fitted(model))
+    assert not reports and model.steps == 3
 
 
 def test_an_overflow_in_the_first_steps_ends_with_an_error() -> None:

@@ -182,9 +182,7 @@ def test_the_command_trains_further(model_folder: Any, tmp_path: Path, monkeypat
     assert "(gru-char) further" in err and "Saved in tuned" in out and "Validation texts: " in out
     hand = trained(gru, Path("new.csv"), training={"metrics": ["distinct-1"]})[2].model.state_dict()
     assert all(torch.equal(hand[name], tensor) for name, tensor in reviewgen.load("tuned").model.state_dict().items())
-    status, out, err = run_command(
-        monkeypatch, capsys, "train", "gru-char", *words[1:6], "again", *words[7:], *spoiling, "--json"
-    )
+    status, out, err = run_command(monkeypatch, capsys, "train", "gru-char", *words[1:6], "again", *words[7:], "--json")
     assert status == 0 and json.loads(out)["parent"]["digest"] == gru.digest
 
 

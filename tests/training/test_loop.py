@@ -16,9 +16,10 @@ from reviewgen import TrainingRun
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation import Metrics
-from reviewgen.training import Budget
+from reviewgen.novelty import ExactIndex
+from reviewgen.training import Budget, TrainingConfig, fit
 from tests.support.fakes import TEXTS, TableModel
-from tests.support.trainings import Clock, Planted, fitted, plain_store, prepared, trained, weights_of
+from tests.support.trainings import TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
 
 WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 
@@ -230,6 +231,43 @@ def test_equal_seeds_give_equal_weights_and_leave_global_state_alone() -> None:
         TrainingRun("gru-char", TEXTS, seed=2**64)
 
 
+@pytest.mark.parametrize(("limit", "best"), [(0.3, 9), (0.05, 16)])
+def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int) -> None:
+    """Beyond it, those with the lowest rate: and a note says so, once."""
+
+    class Rates(ExactIndex):
+        """Measures the planted rates."""
+
+        form, stride, rates = "exact", 1, iter([0.9, 0.4, 0.2, 0.1])
+
+        def __init__(self) -> None:
+            """Hold no text."""
+
+        def token_copy_rate(self, texts: Any) -> float:
+            assert len(texts) == 4
+            return next(self.rates)
+
+    scores = {1: 1.0, 4: 0.0, 9: 2.0, 16: 3.0}
+    model, plain, weights = Planted(lambda step: scores[step]), plain_store(), {}
+    changes = {
+        "keep": "best-under-copy",
+        "copy_limit": limit,
+        "copy_tokens": 1600,
+        "evaluations": 4,
+        "patience": 9,
+        "metrics": (),
+    }
+    config, stores = TrainingConfig(**TRAINING | changes), plain.stores
+    reports = []
+    for report in fit(model, plain.tokenizer, stores["train"], stores["validation"], config, Budget(steps=16), 0, index=Rates()):
+        reports.append(report)
+        weights[report.step] = model.logits.detach().clone()
+    assert [report.token_copy_rate for report in reports if report.evaluation] == [0.9, 0.4, 0.2, 0.1]
+    assert torch.equal(model.logits, weights[best])
+    notes = [note for report in reports for note in report.notes]
+    assert notes == [] if best == 9 else len(notes) == 1 and "training.copy_limit=0.05" in notes[0] and "0.100" in notes[0]
+
+
 # Budgets.
 
 
@@ -242,6 +280,7 @@ def test_epochs_are_passes_over_the_lanes(epochs: float, accumulated: int) -> No
     steps = math.ceil(batches / accumulated)
     assert [report.progress for report in reports] == [step / steps for step in range(1, steps + 1)]
     assert {report.epoch for report in reports} >= set(range(math.ceil(epochs)))
+    assert len(list(fitted(Planted(), steps=1))) == 1
     assert reports[-1].tokens == steps * accumulated * 4 * 8
 
 
