@@ -162,38 +162,25 @@ def test_settings_by_group_and_durations() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
-    """Settings of a model.
+class Child(TrainingConfig):
+    """Settings of another training.
 
     Attributes:
-        size: The size of a layer,
-            which continues here: as indented
-            text.
-        rate (float): A type in brackets is left out.
+        bptt (int): Described anew,
+            which continues here.
         gone: Not a field.
 
     Raises:
-        sizes: Not a description.
+        warmup: Not a description.
     """
 
-    size: int = 1
-    rate: float = 0.5
     bare: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Child(Base):
-    """Settings of another model.
-
-    Attributes:
-        rate: Described anew.
-    """
-
-
 def test_descriptions_come_from_the_attributes_of_a_class_and_its_bases() -> None:
-    first = "The size of a layer, which continues here: as indented text."
-    assert describe_fields(Base) == {"size": first, "rate": "A type in brackets is left out.", "bare": ""}
-    assert describe_fields(Child) == {"size": first, "rate": "Described anew.", "bare": ""}
+    inherited = describe_fields(TrainingConfig)
+    assert describe_fields(Child) == inherited | {"bptt": "Described anew, which continues here.", "bare": ""}
+    assert inherited["patience"].endswith("the learning rate falls from there to zero, which ends the run early.")
 
 
 def test_accepted_values_are_described() -> None:

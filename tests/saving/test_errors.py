@@ -7,7 +7,7 @@ import re
 import pytest
 
 from reviewgen import errors
-from reviewgen.errors import ReviewgenError, StorageError, did_you_mean, storage_errors
+from reviewgen.errors import ReviewgenError, StorageError, storage_errors
 
 
 def test_the_drawing_in_the_docstring_is_the_tree_of_classes() -> None:
@@ -34,8 +34,3 @@ def test_errors_of_the_system_are_one_sentence_with_the_path_and_others_pass() -
         with pytest.raises(type(error)) as caught, storage_errors("the/path"):
             raise error
         assert caught.value is error
-
-
-def test_did_you_mean() -> None:
-    assert did_you_mean("lsmt", {"lstm", "gru"}) == "Did you mean 'lstm'? Known: gru, lstm."
-    assert did_you_mean("", ["a"]) == "Known: a."

@@ -16,7 +16,6 @@ from reviewgen import ReviewModel
 from reviewgen.card import is_written_by_hand, metadata_of
 from reviewgen.errors import BundleError, ConfigError, HubError, NotPublished, SourceError
 from tests.support.fakes import TEXTS, run_command
-from tests.support.forked import run_python
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.support.models import NGRAM, SMALL
 
@@ -92,14 +91,6 @@ def test_a_model_is_unchanged_by_a_push_and_a_pull(hub: LoopbackHub, folder: Pat
     with hub.client(tmp_path / "two"):
         assert texts_of(local_files_only=True) == texts
     assert hub.requests[since:] == []
-
-
-@pytest.mark.slow
-def test_the_environment_of_a_process_names_the_hub(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
-    publish(hub, folder)
-    script = f"import reviewgen; print(reviewgen.load({NAME!r}).generate_one('the ', seed=1))"
-    done = run_python(["-c", script], env=hub.environment(tmp_path / "home"), cwd=tmp_path, check=True)
-    assert done.stdout == reviewgen.load(folder).generate_one("the ", seed=1) + "\n"
 
 
 @pytest.mark.server

@@ -100,6 +100,7 @@ def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path) -> None:
     for folder, word in (
         (saved / CONFIG, "it is a file"),
         (tmp_path / "nowhere", "no such folder"),
+        (tmp_path / "a\x1b[31mb", "/a\\x1b[31mb: no such folder"),  # nothing that a terminal would obey
         (tmp_path, f"no {CONFIG}"),
         (tmp_path / ("x" * 5000), ""),
         (tmp_path / "a\0b", ""),

@@ -12,10 +12,8 @@ import pytest
 
 import reviewgen
 from reviewgen import ReviewModel
-from reviewgen.config import from_dict
 from reviewgen.errors import BrokenPlugin, BundleError, UnknownPlugin
 from reviewgen.registry import THIS_PROCESS, find_model, name_of_saved, register_model, register_tokenizer, unregister_all
-from reviewgen.testing.migration_law import migration
 from tests.support.distributions import MODEL, Install, install, untouched_registry
 from tests.support.fakes import TEXTS, LetterTokenizer
 from tests.support.models import SMALL, TRAINING
@@ -246,27 +244,3 @@ def test_a_model_keeps_its_index_when_the_settings_of_its_tokenizer_change(tmp_p
         assert each.bundle.index is not None and each.bundle.tokenizer_config == SecondConfig()
     edit_json(tmp_path / "new" / "training.json", "data", "fingerprint", value="another")
     assert "belongs to another model" in refusal(tmp_path / "new")
-
-
-def test_the_law_of_migrations_finds_planted_faults(install: Install) -> None:
-    site = install("reviewgen-table", {"models": {"table": "fake_table:Table"}}, {"fake_table": TABLE})
-    assert site
-    table = find_model("table")[0]
-
-    def check(migrate: Any = None, on_model: bool = False) -> None:
-        parts = {} if migrate is None else {"migrate": classmethod(migrate)}
-        config = dataclass(frozen=True, kw_only=True)(
-            type("Odd", (), {"__annotations__": {"vocab_size": int, "width": int}, "width": 3} | ({} if on_model else parts))
-        )
-        model = type("Other", (table,), {"Config": config} | (parts if on_model else {}))
-        migration(lambda: model(from_dict(config, {"vocab_size": 5, "width": 4})))
-
-    check()
-    check(lambda cls, values, version: values)
-    for migrate, on_model, word in (
-        (lambda cls, values, version: {"vocab_size": values["vocab_size"]}, False, "changes the values of a current config"),
-        (lambda cls, values, version: float(version) and values, False, "could not convert string to float"),
-        (lambda cls, values, version: values, True, "and not of the model"),
-    ):
-        with pytest.raises(AssertionError, match=word):
-            check(migrate, on_model)
