@@ -1,0 +1,219 @@
+"""``TrainingRun`` and ``train``: the order of their steps, what they refuse before any work, interrupts, and suggestions."""
+
+import itertools
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen import TrainingRun
+from reviewgen.data import cache_folder
+from reviewgen.errors import ConfigError, DataError, OutputExists, TrainingError
+from tests.support.fakes import TEXTS, run_command
+from tests.support.trainings import MODEL, TRAINING, prepared, trained
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ("tokenize", "no corpus yet: call read before you tokenize"),
+        ("read read", "was read before"),
+        ("__iter__", "call read and tokenize before you train"),
+        ("read __iter__", "call tokenize before you train"),
+        ("read tokenize tokenize", "was tokenized before"),
+        ("read tokenize read", "was read before"),
+        ("finish", "call read and tokenize before you finish"),
+        ("read tokenize finish", "over before its first step; nothing was saved"),
+        ("interrupt", "call read and tokenize before you interrupt"),
+        ("facts", "call read and tokenize before you call facts"),
+    ],
+)
+def test_steps_out_of_order_are_refused(steps: str, said: str) -> None:
+    run = TrainingRun("ngram-char", TEXTS)
+    *before, last = steps.split()
+    for step in before:
+        getattr(run, step)()
+    with pytest.raises(TrainingError, match=said):
+        getattr(run, last)()
+
+
+def test_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: reviewgen.train("ngram-char", TEXTS, buget="2m"), "'buget' is not an argument of train. Did you mean 'budget'"),
+        (lambda: TrainingRun("ngram-char", TEXTS, lower=True), "'lower' is not an argument of TrainingRun"),
+        (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], step=3), "'step' is not an argument of sweep"),
+        (lambda: reviewgen.sweep("ngram-char", TEXTS, "model.order", [2], resume=True), "so it takes no resume"),
+        (lambda: reviewgen.tune("ngram-char", TEXTS, sed=3), "'sed' is not an argument of tune. Did you mean 'seed'"),
+        (lambda: reviewgen.tune("ngram-char", TEXTS, model={"order": 2}), "tune takes model settings in settings"),
+        (lambda: reviewgen.blend([], splits="all"), "'splits' is not an argument of blend. Did you mean 'split'"),
+        (lambda: TrainingRun("gru-char", "no.csv", model={"hiden_size": 3}), "hidden_size"),
+        (lambda: TrainingRun("gru-char", "no.csv", model={"vocab_size": 3}), "tokenizer"),
+        (lambda: reviewgen.train("gru-char", TEXTS, steps=1, model={"hidden_size": 10**7}), ""),  # which no memory holds
+        *((lambda options=options: TrainingRun("ngram-char", "no.csv", **options), "") for options in
+          ({"steps": 0}, {"epochs": -1}, {"budget": "2m", "steps": 3}, {"seed": -1}, {"budget": "soon"})),
+    ]  # fmt: skip
+    for call, said in calls:
+        with pytest.raises(ConfigError) as caught:
+            call()
+        assert said in str(caught.value)
+    with pytest.raises(OutputExists):
+        TrainingRun("gru-char", "no.csv", out=tmp_path)
+
+
+def test_small_corpora() -> None:
+    with pytest.raises(DataError, match="single review"):
+        reviewgen.train("ngram-char", ["just one"])
+    with pytest.raises(DataError, match="validation texts have no characters"):
+        reviewgen.train("ngram-char", TEXTS, validation=["", ""], clean=False)
+    assert trained("ngram-char", ["one", "two"])[2].training["data"]["reviews"] == {"train": 1, "validation": 1, "test": 0}
+    assert trained("gru-char", ["a", "b"], steps=2)[2].generate_one(seed=1) is not None
+
+
+def test_a_validation_source_replaces_the_split() -> None:
+    run, _, model = trained("ngram-char", validation=["The food was cold.", TEXTS[0]])
+    assert model.training["data"]["reviews"] == {"train": 60, "validation": 2, "test": 0}
+    assert model.training["held_out"]["split"] == "validation"
+    assert model.training["data"]["validation_source"] == "list of texts"
+    assert any("1 of 2 validation texts" in note for note in run.corpus.notes)
+    with pytest.raises(ConfigError, match="with a separate validation source"):
+        model.evaluate(TEXTS, split="test")
+
+
+def test_evaluation_cleans_as_the_training_did() -> None:
+    shouted = [text.upper() for text in TEXTS]
+    _, _, model = trained("ngram-char", shouted, lowercase=True, strip_markdown=None, clean=None)  # None: not given
+    assert [model.training["data"][name] for name in ("lowercase", "strip_markdown", "clean")] == [True, False, True]
+    as_trained = model.evaluate(shouted)
+    assert as_trained == model.evaluate(shouted, lowercase=True)
+    assert as_trained.bits_per_character < model.evaluate(shouted, lowercase=False).bits_per_character
+    assert model.evaluate(shouted, split="test").reviews == model.training["data"]["reviews"]["test"]
+    with pytest.raises(ConfigError, match="lowercase=True"):
+        model.evaluate(shouted, split="test", lowercase=False)
+
+
+def test_a_damaged_cache_is_written_again(own_cache: Path) -> None:
+    plain = trained("ngram-char")[2].generate_one(seed=1)
+    (home,) = (folder for folder in cache_folder().iterdir() if folder.is_dir())
+    for name in ("train.index.npy", "train.uint16", "store.json", "tokenizer/characters.json"):
+        for harm in (lambda file: file.write_bytes(file.read_bytes()[:20]), Path.unlink):
+            harm(home / name)
+            assert trained("ngram-char")[2].generate_one(seed=1) == plain
+
+
+# Interrupts.
+
+
+def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
+    run = prepared(steps=1000, out=tmp_path / "m", training={"evaluations": 20})
+    with pytest.raises(KeyboardInterrupt):
+        for report in run:
+            if report.step == 30:
+                raise KeyboardInterrupt
+    run.interrupt()
+    run.finish()
+    assert run.is_interrupted
+    model = reviewgen.load(tmp_path / "m")
+    assert (model.training["stopped"], model.training["steps"]) == ("interrupted", 30)
+    run = prepared(steps=3, out=tmp_path / "n")
+    run.interrupt()
+    with pytest.raises(TrainingError, match="before its first step"):
+        run.finish()
+    run = prepared("ngram-char")
+    assert next(report.step for report in run if report.step > 10)
+    run.interrupt()
+    assert run.finish().generate_one(seed=1)
+
+
+def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch: Any) -> None:
+    network = type(prepared().model)
+    plain, calls = network.forward, itertools.count(1)
+
+    def forward(self: Any, ids: Any, state: Any) -> Any:
+        if self.training and next(calls) == 30:
+            raise KeyboardInterrupt
+        return plain(self, ids, state)
+
+    monkeypatch.setattr(network, "forward", forward)
+    model = reviewgen.train("gru-char", TEXTS, steps=1000, model=MODEL, training=TRAINING)
+    assert (model.training["stopped"], model.training["steps"]) == ("interrupted", 29)
+
+
+@pytest.mark.parametrize("face", ["python", "shell"])
+def test_an_interrupt_between_training_and_saving_still_saves(face: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    finish, calls = TrainingRun.finish, []
+
+    def interrupted(self: Any) -> Any:
+        calls.append(signal.getsignal(signal.SIGINT))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return finish(self)
+
+    monkeypatch.setattr(TrainingRun, "finish", interrupted)
+    size = {"hidden_size": 8, "embedding_size": 4}
+    if face == "python":
+        reviewgen.train("gru-char", TEXTS, steps=3, out=tmp_path / "m", model=size, training={"evaluations": 1})
+    else:
+        (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+        settings = [word for name, value in size.items() for word in ("--set", f"model.{name}={value}")]
+        words = ("train", "gru-char", "--data", tmp_path / "reviews.txt", "--out", tmp_path / "m", "--steps", 3, *settings)
+        assert run_command(monkeypatch, capsys, *words)[0] == 130
+    assert reviewgen.load(tmp_path / "m").training["steps"] == 3
+    assert calls[1] == signal.SIG_IGN  # a second signal cannot stop the saving
+
+
+# The suggestion of --from.
+
+
+def reviews(number: int) -> list[str]:
+    rng = random.Random(0)
+    nouns, verbs = ("film", "cast", "plot", "score", "ending"), ("is good", "drags", "shines", "never surprises", "made me laugh")
+    return [f"The {rng.choice(nouns)} {rng.choice(verbs)} and the {rng.choice(nouns)} too." for _ in range(number)]
+
+
+@pytest.fixture
+def suggested(monkeypatch: Any) -> Callable[..., list[str]]:
+    """Return a function that trains for some passes and, by a fast clock, seconds, and returns what is suggested."""
+    now, forward = [1000.0], TrainingRun.__iter__
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def train(start: str = "gru-char", texts: Any = None, seconds: float = 60, epochs: float = 13, **options: Any) -> list[str]:
+        def iterate(run: TrainingRun) -> Any:
+            for report in forward(run):
+                yield report
+                now[0] += seconds * (report.step == 1)
+
+        monkeypatch.setattr(TrainingRun, "__iter__", iterate)
+        settings = {
+            "batch_size": 8,
+            "bptt": 32,
+            "threads": 1,
+            "precision": "no",
+            "evaluations": 1,
+            "copy_tokens": 0,
+            "metrics": [],
+        }
+        length = {} if start == "ngram-char" else {"epochs": epochs}
+        model = reviewgen.train(start, texts or reviews(30), training=settings, progress=False, **length, **options)
+        return [note for note in model.training["notes"] if "--from" in note]
+
+    return train
+
+
+def test_the_weights_that_ship_are_suggested_after_many_passes(suggested: Callable[..., list[str]]) -> None:
+    (note,) = suggested()
+    bits = reviewgen.load("gru-char").evaluate(reviews(30), split="test").bits_per_character
+    assert "--from gru-char." in note and f"They take {bits:.3f} bits per character of these held-out texts" in note
+    assert not suggested(epochs=9.5)
+    (note,) = suggested(seconds=31, model={"output_dropout": 0.2})  # dropout may differ
+    assert not suggested(seconds=29, model={"hidden_size": 16})
+
+
+def test_settings_and_texts_that_the_weights_do_not_fit_get_no_suggestion(suggested: Callable[..., list[str]]) -> None:
+    rows = [{"text": text, "stars": number % 3} for number, text in enumerate(reviews(30))]
+    assert not suggested(model={"hidden_size": 16}) and not suggested(model={"hidden_size": 16}, texts=rows, conditions=["stars"])
+    assert not suggested(lowercase=True)
+    assert not suggested("nnlm-char", model={"order": 3}) and not suggested("ngram-char")
