@@ -105,7 +105,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, ana: None) 
     refuses(HubError, "no revision 'v3'", lambda: texts_of(f"{NAME}@v3"))
     refuses(SourceError, "has one revision", lambda: texts_of(f"{NAME}@v2", revision="main"))
     for revision in ("../../planted", "a/../b", "/etc/passwd", "a\\b", "C:x"):
-        refuses(SourceError, "is not a revision", lambda revision=revision: texts_of(revision=revision))  # type: ignore[misc]
+        refuses(SourceError, "is not a revision", lambda revision=revision: texts_of(revision=revision))
 
 
 @pytest.mark.server
@@ -137,7 +137,7 @@ def test_what_cannot_be_loaded(hub: LoopbackHub, folder: Path, tmp_path: Path) -
     ]
     with hub.client(tmp_path / "home"):
         for source, error, word in cases:
-            refuses(error, word, lambda source=source: reviewgen.load(source))  # type: ignore[misc]
+            refuses(error, word, lambda source=source: reviewgen.load(source))
     with hub.client(tmp_path / "home", offline=True):
         refuses(HubError, "not in the local cache", lambda: reviewgen.load("ana/missing"))
 
@@ -209,7 +209,7 @@ def test_a_failed_download_of_a_newer_commit_keeps_the_older_one(
     assert texts_of() == before and "the cached version is used" in caplog.messages[0]
     refuses(HubError, "could not be downloaded", lambda: texts_of(force_download=True))
     hub.faults.clear()
-    assert reviewgen.load(NAME).bundle.index.form == "exact"  # type: ignore[union-attr]
+    assert reviewgen.load(NAME).bundle.index.form == "exact"
 
 
 @pytest.mark.server
@@ -264,7 +264,7 @@ def test_a_model_replaces_all_files_of_an_older_one(
         ({"allow_patterns": 5}, "File patterns"),
     ]
     for options, word in patterns:
-        refuses(ConfigError, word, lambda options=options: push(folder, **options))  # type: ignore[misc]
+        refuses(ConfigError, word, lambda options=options: push(folder, **options))
 
 
 @pytest.mark.server

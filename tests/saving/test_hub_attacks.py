@@ -49,7 +49,7 @@ class Target:
         """Return the text of the model, or the message of the error; nothing outside of the cache may change."""
         self.number += 1
         home = self.around / "homes" / str(self.number)
-        before, since = self._outside(), len(self.hub.requests)
+        before, since = self.outside(), len(self.hub.requests)
         self.hub.faults = [] if fault is None else [fault]
         with self.hub.client(home, TOKEN):
             try:
@@ -57,13 +57,13 @@ class Target:
             except ReviewgenError as error:
                 said = str(error)
                 assert isinstance(error, HubError) and "\n" not in said and len(said) < 500, said
-        assert self._outside() == before
+        assert self.outside() == before
         assert [path for path in home.rglob("*") if not path.resolve().is_relative_to(home.resolve())] == []
         elsewhere = [each for each in self.hub.requests[since:] if not each.target.startswith(("/api/", "/owner/name/"))]
         assert [each for each in elsewhere if each.token is not None] == [], "the token goes to the Hub alone"
         return said
 
-    def _outside(self) -> tuple[dict[str, bytes], list[bool]]:
+    def outside(self) -> tuple[dict[str, bytes], list[bool]]:
         inside = {name: data for name, data in listing(self.around).items() if not name.startswith("homes/")}
         return inside, [Path(name).exists() for name in ("/tmp/planted", "/planted")]
 
@@ -85,7 +85,7 @@ def test_a_header_that_leads_outside(target: Target, name: str) -> None:
 
 def test_lists_of_files_that_are_refused(target: Target) -> None:
     cases: list[tuple[Edit, str]] = [
-        *((info(lambda facts, sha=sha: facts | {"sha": sha}), "as a commit")  # type: ignore[misc]
+        *((info(lambda facts, sha=sha: facts | {"sha": sha}), "as a commit")
           for sha in ("../../../../planted", "main", "", None, 5, "A" * 40)),
         *((further(name), "is not a file inside it")
           for name in ("../evil", "/etc/evil", "a/../b", "..", "", "C:\\evil", "C:evil", "a\\b", "a\nb", "a\x1b[2J")),

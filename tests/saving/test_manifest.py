@@ -65,7 +65,7 @@ def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
     assert message.startswith(f"{WEIGHTS} of {saved} has changed") and f"reviewgen doctor {saved} --accept" in message
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
     with pytest.raises(ConfigError, match="accept_changes"):
-        reviewgen.load(saved, accept_changes=1)  # type: ignore[arg-type]
+        reviewgen.load(saved, accept_changes=1)
 
 
 def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Path) -> None:
@@ -154,7 +154,7 @@ def test_defaults_are_saved_within_the_bounds_of_a_folder(saved: Path, tmp_path:
     model = reviewgen.load(saved)
     for settings, word in (({"num_return_sequences": 2}, "each call"), ({"max_new_tokens": 100_001}, "at most 100,000")):
         with pytest.raises(ConfigError, match=word):
-            model.save_generation_config(tmp_path / "new", **settings)  # type: ignore[arg-type]
+            model.save_generation_config(tmp_path / "new", **settings)
     assert not (tmp_path / "new").exists()
     with pytest.raises(ConfigError, match="not loaded from a folder"):
         letters().save_generation_config(tmp_path / "new", top_k=3)

@@ -154,7 +154,7 @@ def test_what_metadata_says_is_wrong_is_known_without_an_import(install: Install
     assert {key: found[key] for key, word in words.items() if word not in str(found[key])} == {}
     for kind, name in words:
         if kind == "model":
-            assert str(found[kind, name]) in said_by(lambda name=name: find_model(name), BrokenPlugin)  # type: ignore[misc]
+            assert str(found[kind, name]) in said_by(lambda name=name: find_model(name), BrokenPlugin)
     assert "fake_trap" not in sys.modules
 
 
@@ -256,7 +256,7 @@ def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install: I
     assert find_web_stepper("gru").parent.name == "reviewgen_recurrent" and "fake_two" not in sys.modules
     assert find_web_tokenizer("word").parent.name == "reviewgen_word"
     for name in ("lost", "text"):
-        assert "existing JavaScript file" in said_by(lambda name=name: find_web_stepper(name), BrokenPlugin)  # type: ignore[misc]
+        assert "existing JavaScript file" in said_by(lambda name=name: find_web_stepper(name), BrokenPlugin)
 
 
 # Registered in the process.

@@ -75,7 +75,7 @@ def test_a_registered_model_is_loaded_where_it_is_registered(install: Install, t
         namespace: dict[str, Any] = {"__name__": "fake_notebook"}
         sys.modules["fake_notebook"] = type(sys)("fake_notebook")
         exec(MODEL, namespace)
-        return namespace["Model"]  # type: ignore[no-any-return]
+        return namespace["Model"]
 
     register_model("mine", model_class())
     texts = reviewgen.train("mine-char", TEXTS, out=tmp_path / "m", **QUICK).generate("the ", seed=1, max_new_tokens=20)

@@ -95,7 +95,7 @@ def test_dtypes_that_a_model_cannot_be_saved_in(micro: Micro, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="neural"):
         micro("ngram-char").save_pretrained(tmp_path / "no", dtype="float16")
     with pytest.raises(ConfigError, match="int4"):
-        micro("gru-char").save_pretrained(tmp_path / "no", dtype="int4")  # type: ignore[arg-type]
+        micro("gru-char").save_pretrained(tmp_path / "no", dtype="int4")
     micro("gru-char").save_pretrained(tmp_path / "m")
     edit_tensors(tmp_path / "m", lambda tensors: tensors["embedding.weight"][3].fill_(1e6))
     with pytest.raises(ConfigError, match=r"^embedding\.weight .* too large for dtype=float16"):
@@ -252,7 +252,7 @@ def test_overwrite_removes_nothing_but_a_saved_model(tmp_path: Path) -> None:
 RESERVED = [*("README.md", "config.json", "generation_config.json", "lexicon.safetensors", "manifest.json", WEIGHTS),
             *("novelty.safetensors", "training.json", "learning_curve.png")]  # fmt: skip
 FAULTS: list[tuple[Callable[[Path], object], str]] = [
-    *((lambda folder, name=name: (folder / name).write_text("mine"), name) for name in RESERVED),  # type: ignore[misc]
+    *((lambda folder, name=name: (folder / name).write_text("mine"), name) for name in RESERVED),
     (lambda folder: (folder / "Config.json").write_text("{}"), "Config.json"),
     (lambda folder: (folder / "sub").mkdir(), "subfolders"),
     (lambda folder: (folder / "vocabulary.txt").symlink_to(__file__), "links"),
