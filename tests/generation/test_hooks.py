@@ -285,7 +285,7 @@ def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
     status, printed, _ = run_command(monkeypatch, capsys, *words, "--logits-processor", "no-vowels")
     assert (status, count([printed], "aeiou")) == (0, 0)
     assert run_command(monkeypatch, capsys, "replay", tmp_path / "r.jsonl")[0] == 0
-    status, _, error = run_command(monkeypatch, capsys, *words[:5], "--logits-processor", "no-vowel")
+    status, _, error = run_command(monkeypatch, capsys, *words[:6], "--logits-processor", "no-vowel")
     assert status == 1 and "Did you mean 'no-vowels'" in error
     listed = json.loads(run_command(monkeypatch, capsys, "list", "--json")[1])
     assert "no-vowels" in {each["name"] for each in listed["logits_processors"]}

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         false_positive_rate,
         forbid,
         hash_window,
+        sample_windows,
     )
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "sample",
     "sample_from",
     "sample_rows",
+    "sample_windows",
     "sharpen",
     "sigmoid32",
     "start_of_text",
@@ -148,6 +150,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "false_positive_rate",
             "forbid",
             "hash_window",
+            "sample_windows",
         ],
     },
 )

@@ -20,7 +20,7 @@ from typing import TypeAlias
 from reviewgen.compiled.windows import WindowSet
 from reviewgen.novelty.build import build_index
 from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, copied_share, copied_shares, copied_spans
-from reviewgen.novelty.compact import CompactIndex
+from reviewgen.novelty.compact import CompactIndex, choose_stride
 from reviewgen.novelty.exact import ExactIndex
 from reviewgen.novelty.files import read_index, write_index
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
@@ -37,6 +37,7 @@ __all__ = [
     "Span",
     "TextWindows",
     "build_index",
+    "choose_stride",
     "copied_share",
     "copied_shares",
     "copied_spans",
