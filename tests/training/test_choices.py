@@ -1,6 +1,5 @@
 """What a run chooses by itself: threads, precision and implementation by timing, a size for its time, and a device."""
 
-import ctypes
 import itertools
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ from reviewgen.errors import TrainingError
 from reviewgen.registry import find_model
 from reviewgen.training import Budget, IsolatedRng, Report, Sizing, TrainingConfig, choose_device, choose_size
 from tests.support.fakes import TEXTS
-from tests.support.forked import run_python
 from tests.support.trainings import Clock, Planted, fitted, prepared
 
 
@@ -225,7 +223,7 @@ def prepared_plainly(**options: Any) -> Any:
     return run
 
 
-# Devices, precision, random streams, memory.
+# Devices, precision, random streams.
 
 
 @pytest.mark.parametrize(
@@ -297,32 +295,3 @@ def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None
     numbers = drawn(first)
     assert numbers == drawn(same) and numbers[0] != drawn(other)[0] and drawn(first)[0] != numbers[0]
     assert torch.equal(outside.get_state(), before)
-
-
-MEASURE = """
-import resource
-import torch
-from tests.support.trainings import Planted, fitted
-
-def faults(megabytes):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(megabytes << 18).sum()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-torch.set_num_threads(1)
-plain, reused = [faults(200) for _ in range(3)], []
-list(fitted(Planted(passed=lambda model, ids: reused.append(faults(200)) if model.training else None), steps=4))
-assert max(reused[1:]) < max(50, min(plain) / 5), (plain, reused)
-pages = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
-torch.ones(200 << 18).sum()
-after = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
-assert after - pages < 50, (pages, after)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="only glibc can keep memory")
-def test_the_steps_of_a_training_reuse_memory_and_its_end_returns_it() -> None:
-    """The page faults and the size of the process say so."""
-    done = run_python(["-c", MEASURE])
-    assert done.returncode == 0, done.stderr
