@@ -26,9 +26,8 @@ def test_the_rows_are_those_of_the_csv_module(tmp_path_factory, table, style, se
     assert [(text, *values) for text, values in zip(read.texts, read.values, strict=True)] == table
 
 
-@pytest.mark.parametrize(
-    ("data", "texts"),
-    [
+def test_csv_files_as_users_have_them(tmp_path):
+    for data, texts in [
         (",text\n0,007\n1,1.0\n", ["007", "1.0"]),  # what DataFrame.to_csv writes
         ("text,text\na,b\n", ["a"]),
         ("\n\ntext,id\n007,1\n", ["007"]),
@@ -44,15 +43,12 @@ def test_the_rows_are_those_of_the_csv_module(tmp_path_factory, table, style, se
         ('text,id\n"a" ,2\n"b"c,"d\ne"\n', ["a ", "bc"]),
         ('text\n""\n   \n\na\n', ["", "a"]),
         ("\ntext,id\n\n\ta,1\n", ["\ta"]),
-    ],
-)
-def test_csv_files_as_users_have_them(tmp_path, data, texts):
-    assert texts_of(write(tmp_path / "a.csv", data)) == texts
+    ]:
+        assert texts_of(write(tmp_path / "a.csv", data)) == texts
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "columns"),
-    [
+def test_the_separator_and_the_columns(tmp_path):
+    for name, data, columns in [
         ("a.csv", '"id";"text, as written"\n1;"a;b"\n2;c,d\n', ["id", "text, as written"]),
         ("a.tsv", "a\tb\n1\tx\n", ["a", "b"]),
         ("a.tsv", "a,b\n1,x\n", ["a", "b"]),  # commas all the same
@@ -61,10 +57,8 @@ def test_csv_files_as_users_have_them(tmp_path, data, texts):
         ("a.tsv", "good, bad\nx, y\nz\n", ["good, bad"]),
         ("a.tsv", "a, b\tc\n1\tx\n", ["a, b", "c"]),
         ("a.csv", "text,text,\nx,y,z\n", ["text", "text (2)", "column 3"]),
-    ],
-)
-def test_the_separator_and_the_columns(tmp_path, name, data, columns):
-    assert corpus_of(write(tmp_path / name, data)).stream.columns == columns
+    ]:
+        assert corpus_of(write(tmp_path / name, data)).stream.columns == columns
 
 
 TEXTS = ["plain", "two\nlines", 'with "quotes", and\na comma', "\n\n\n", "crlf\r\ninside", "", "é\u2028x"]

@@ -87,24 +87,17 @@ def test_formats_and_columns_of_several_files(tmp_path):
     assert "several formats (csv, json)" in refusal(str(tmp_path / "?.*"))
 
 
-def test_records_are_those_of_the_json_module(tmp_path):
-    for text in ('[{"text": "a", "n": 1.5}, {"text": "b", "n": 12345678901234567890123}]', '["a", "\\u00e9\\ud83d\\ude00"]'):
-        expected = json.loads(text)
-        file = write(tmp_path / "a.json", text)
-        assert texts_of(file) == [each if isinstance(each, str) else each["text"] for each in expected]
+def test_a_condition_that_the_first_records_leave_out(tmp_path):
     write(tmp_path / "a.jsonl", as_lines([{"text": str(n)} | ({"stars": 5} if n > 500 else {}) for n in range(700)]))
     assert corpus_of(tmp_path / "a.jsonl", conditions=("stars",)).values == [[None]] * 501 + [[5.0]] * 199
 
 
 DAMAGED = [
-    ("a.csv", "text\nhello, world\nb\n", "line 2 has 2 fields, and the header has 1 (text); put each text"),
     ("a.csv.gz", 'text\n"two\nlines"\nb, c\n', "line 4 has 2 fields"),
     ("a.csv", "text,id\n" + "x,1\n" * 30_000 + "x,1,2\n", "line 30002 has 3 fields, and the header has 2 (text, id)"),
-    ("a.csv", 'text,id\n"a,1\nb,2\n', "the double quote opened in line 2 is never closed; close it"),
     ("a.csv", "text,id\n", "holds no texts"),
     ("a.csv", "id,stars\n,\n", "has no column of text; its columns are: id, stars"),
     ("a.csv", "id,stars\n1,4.5\n2,3\n", "id, stars. If one of them is the text, name it with --text-column"),
-    ("a.json", '[{"text": "a"},', "cannot be read"),
     ("a.json", "{", "cannot be read"),
     ("a.json", "[]", "holds no texts"),
     ("a.json", '[{"text": "a"}, {"text": "b"}', "after record 2: premature EOF"),
@@ -149,31 +142,26 @@ def test_a_damaged_gzip_file(tmp_path):
     assert "is empty" in refusal(tmp_path / "a.txt.gz")
 
 
-@pytest.mark.parametrize(
-    ("pattern", "said"),
-    [
+def test_strings_that_name_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for pattern, said in [
         ("none.txt", "There is no file none.txt. Check the name, or give a glob"),
         ("no/such.csv", "There is no file no/such.csv"),
         ("no/such/file.txt", "There is no file"),
         ("none/*.txt", "No file matches none/*.txt."),
         (".", "is a folder. Name its files with a glob"),
-        ("/", "is a folder"),
         ("x" * 300, "File name too long"),
         ("~no-such-user/a.txt", "a user who does not exist on this machine"),
         ("a\0b", "There is no file"),
         ("", "empty string"),
         ("It was good", "There is no file It was good."),
-        ("It was good. " * 30, "File name too long"),
         ("It was good. " * 300, "is a text"),
         ("It was good.\nReally.", "is a text ('It was good.\\nReally.'...), not a file name. To train on texts, pass a list"),
         ("hf://name", "write hf://owner/name"),
         ("memory://no/such.csv", "No file at memory://no/such.csv can be read"),
         ("nosuch://a/b.csv", "nosuch"),
-    ],
-)
-def test_strings_that_name_nothing(tmp_path, monkeypatch, pattern, said):
-    monkeypatch.chdir(tmp_path)
-    assert said in refusal(pattern)
+    ]:
+        assert said in refusal(pattern), pattern
 
 
 def test_strings_that_could_be_two_things(tmp_path, monkeypatch):
@@ -262,25 +250,23 @@ def test_decode_errors_are_counted_over_all_files(tmp_path):
 LONG = "ab " * 400  # 1,200 characters
 
 
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        *((f"a.txt{suffix}", "Line 3 of") for suffix in ("", ".gz")),
-        *((f"a.csv{suffix}", "Line 4 of") for suffix in ("", ".gz")),
-        ("a.jsonl", "Text 3 of column 'text' of"),
-        ("a.json", "Text 3 of column 'text' of"),
-        ("a.parquet", "column 'text' of"),
-    ],
-)
-def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path, name, place):
+def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
     texts = ["short", "also short", LONG]
     rows = [{"text": text, "stars": number} for number, text in enumerate(texts)]
-    content = {"txt": "\n".join(texts), "csv": as_csv(rows), "jsonl": as_lines(rows), "json": json.dumps(rows)}
-    file = write(tmp_path / name, (content | {"parquet": as_parquet(rows)})[name.split(".")[1]])
-    message = refusal(file, max_text_characters=1_000)
-    assert place in message and str(file) in message and "more than 1,000 characters" in message
-    assert len(message) < 300 + len(str(tmp_path))
-    assert texts_of(file, max_text_characters=1_300) == texts
+    for name, content, place in [
+        ("a.txt", "\n".join(texts), "Line 3 of"),
+        ("a.txt.gz", "\n".join(texts), "Line 3 of"),
+        ("a.csv", as_csv(rows), "Line 4 of"),
+        ("a.csv.gz", as_csv(rows), "Line 4 of"),
+        ("a.jsonl", as_lines(rows), "Text 3 of column 'text' of"),
+        ("a.json", json.dumps(rows), "Text 3 of column 'text' of"),
+        ("a.parquet", as_parquet(rows), "column 'text' of"),
+    ]:
+        file = write(tmp_path / name, content)
+        message = refusal(file, max_text_characters=1_000)
+        assert place in message and str(file) in message and "more than 1,000 characters" in message
+        assert len(message) < 300 + len(str(tmp_path))
+        assert texts_of(file, max_text_characters=1_300) == texts
 
 
 def test_the_limit_is_inclusive_and_holds_for_texts_paragraphs_and_objects(tmp_path):

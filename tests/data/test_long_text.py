@@ -95,20 +95,6 @@ def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tm
     assert read(tmp_path, PLAY[:-1]).fingerprint != cut.fingerprint
 
 
-def test_line_ends_symbols_and_damage(tmp_path):
-    for content, expected in [
-        (b"one\r\ntwo\r\n\r\n" * 800, "one\ntwo\n\n" * 800),
-        (b"no line end here " * 800, None),
-        ("😀👩‍👩‍👧 ดี é\n".encode() * 900, None),
-        (b"caf\xc3\xa9, bad \xff byte\n" * 900, "café, bad \ufffd byte\n" * 900),
-        (b"\xef\xbb\xbf" + b"marked\n" * 900, "marked\n" * 900),
-        (b"fish &amp; chips<br />\n" * 500, "fish & chips\n\n" * 500),
-    ]:
-        cut = read(tmp_path, content)
-        assert "".join(cut.texts) == (content.decode() if expected is None else expected)
-        assert set(cut.splits) == set(SPLITS)
-
-
 def test_what_cannot_be_cut_and_what_need_not_be(tmp_path):
     for content, words in (
         (" \n \n", "No reviews are left"),
