@@ -203,6 +203,7 @@ def suggested(monkeypatch: Any) -> Callable[..., list[str]]:
     return train
 
 
+@pytest.mark.slow
 def test_the_weights_that_ship_are_suggested_after_many_passes(suggested: Callable[..., list[str]]) -> None:
     (note,) = suggested()
     bits = reviewgen.load("gru-char").evaluate(reviews(30), split="test").bits_per_character
@@ -212,6 +213,7 @@ def test_the_weights_that_ship_are_suggested_after_many_passes(suggested: Callab
     assert not suggested(seconds=29, model={"hidden_size": 16})
 
 
+@pytest.mark.slow
 def test_settings_and_texts_that_the_weights_do_not_fit_get_no_suggestion(suggested: Callable[..., list[str]]) -> None:
     rows = [{"text": text, "stars": number % 3} for number, text in enumerate(reviews(30))]
     assert not suggested(model={"hidden_size": 16}) and not suggested(model={"hidden_size": 16}, texts=rows, conditions=["stars"])
