@@ -178,7 +178,8 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def work(folder: Path) -> None:
         (folder / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-        group = run_group(["-c", SCRIPT], 3, env=os.environ | CPU | {"PYTHONPATH": ROOT}, cwd=folder)
+        env = os.environ | CPU | {"PYTHONPATH": ROOT, "REVIEWGEN_CACHE": str(folder / "cache")}
+        group = run_group(["-c", SCRIPT], 3, env=env, cwd=folder)
         (folder / "printed.json").write_text(json.dumps([[each.returncode, each.stderr] for each in group]))
 
     folder = made_once(tmp_path_factory, "counting", work)

@@ -155,7 +155,7 @@ class Watched(list):
 train(source=Watched([*TEXTS, "Another text."]), steps=1)
 blend = {"model": GRU | {"order": 3}, "training": {"copy_tokens": 0}, "steps": 20}
 facts["blend"] = train("blend-char", **blend)
-run = TrainingRun("lstm-char", TEXTS, budget=30.0, training={"evaluations": 1, "copy_tokens": 0})
+run = TrainingRun("lstm-char", TEXTS, budget=60.0, training={"evaluations": 1, "copy_tokens": 0})
 run.read()
 run.tokenize()
 steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
