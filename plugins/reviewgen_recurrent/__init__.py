@@ -1,0 +1,12 @@
+"""The recurrent language models rnn, gru and lstm. Each name is imported on first use, so that a stepper does not load torch."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from reviewgen_recurrent.dropout import drop
+
+__all__ = ["drop"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"dropout": ["drop"]})

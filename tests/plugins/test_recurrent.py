@@ -1,33 +1,33 @@
-"""rnn, gru and lstm: equal to torch's own layers built here by hand, lawful, and able to learn."""
+"""rnn, gru and lstm: against torch's own layers and cells, finite differences, and a table of n-grams kept in Python."""
 
 import copy
-from collections.abc import Iterator
+import gc
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reviewgen_recurrent import presets
-from reviewgen_recurrent.gru import Gru
-from reviewgen_recurrent.lstm import Lstm
-from reviewgen_recurrent.rnn import Rnn
+from reviewgen_recurrent import drop
 from torch import Tensor, nn
 
-from reviewgen.config import from_dict, to_dict
+import reviewgen
 from reviewgen.errors import ConfigError
-from reviewgen.protocols import LanguageModel
+from reviewgen.testing.models import some_ids, tensors
+from tests.support.fakes import TEXTS
+from tests.support.plugin_models import make_network
 
-MODELS = {"rnn": Rnn, "gru": Gru, "lstm": Lstm}
-TORCH = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-LAYERS = ("fused", "compiled", "reference")
-every_model = pytest.mark.parametrize("name", MODELS)
-every_layer = pytest.mark.parametrize("layer", LAYERS)
-every_kind = pytest.mark.parametrize(
-    ("name", "layer", "activation"),
-    [(name, layer, "tanh") for name in MODELS for layer in LAYERS]
-    + [(name, layer, "relu") for name in MODELS for layer in ("compiled", "reference")]
-    + [("rnn", "fused", "relu")],
-)
+NAMES = ("rnn", "gru", "lstm")
+LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
+KINDS = [(name, layer, "tanh") for name in NAMES for layer in ("fused", "compiled", "reference")] + [
+    (name, layer, "relu") for name in NAMES for layer in ("fused", "compiled", "reference") if name == "rnn" or layer != "fused"
+]
+T, B, E, H, V = 9, 3, 5, 7, 11
+every_model = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -40,236 +40,408 @@ def one_thread() -> Iterator[None]:
 
 
 def make(name: str, **settings: Any) -> Any:
-    torch.manual_seed(0)
-    small = {"vocab_size": 11, "embedding_size": 5, "hidden_size": 7, "layers": 2}
-    model = MODELS[name]
-    return model(model.Config(**{**small, **settings})).eval()
+    return make_network(name, **({"layers": 2} | settings))
 
 
-def random_ids(batch: int, time: int, vocab: int = 11, seed: int = 1) -> Tensor:
-    return torch.randint(0, vocab, (batch, time), generator=torch.Generator().manual_seed(seed))
+def run(model: Any, seed: int = 0) -> tuple[Tensor, Any]:
+    """Return the logits and the state of a call, each seed with its own dropout."""
+    torch.manual_seed(seed)
+    logits, state = model(some_ids(model, B, T), model.initial_state(B))
+    return logits, state
 
 
-def random_state(model: Any, batch: int) -> Any:
+def random_state(model: Any) -> Any:
+    state = model.initial_state(B)
     torch.manual_seed(2)
-    state = model.initial_state(batch)
     return tuple(torch.randn_like(s) for s in state) if isinstance(state, tuple) else torch.randn_like(state)
 
 
-def parts(state: Any) -> list[Tensor]:
-    return list(state) if isinstance(state, tuple) else [state]
-
-
-def map_state(function: Any, state: Any) -> Any:
-    return tuple(function(s) for s in state) if isinstance(state, tuple) else function(state)
-
-
-def torch_says(name: str, model: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any, nn.Module]:
+def by_torch(name: str, model: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any, nn.Module]:
     """The same language model from torch's batch-first layer, with the weights of ours, written here."""
-    config = model.config
+    config, saved = model.config, model.state_dict()
     kind = {"nonlinearity": config.activation} if name == "rnn" else {}
-    layers = TORCH[name](config.embedding_size, config.hidden_size, config.layers, batch_first=True, **kind)
+    layers = LAYERS[name](config.embedding_size, config.hidden_size, config.layers, batch_first=True, **kind)
     layers.load_state_dict(model.recurrent.state_dict())
-    x = model.embedding.weight.detach()[ids]
-    x, after = layers(x, map_state(lambda s: s.transpose(0, 1).contiguous(), state))
-    tensors = model.state_dict()
-    if "output.projection.weight" in tensors:
-        x = x @ tensors["output.projection.weight"].T
-    weight = tensors["embedding.weight" if config.tied else "output.weight"]
-    return x @ weight.T + tensors["output.bias"], map_state(lambda s: s.transpose(0, 1), after), layers
+    before = tuple(part.transpose(0, 1).contiguous() for part in tensors(state))
+    x, after = layers(saved["embedding.weight"][ids], before if len(before) > 1 else before[0])
+    if "output.projection.weight" in saved:
+        x = x @ saved["output.projection.weight"].T
+    weight = saved["embedding.weight" if config.tied else "output.weight"]
+    return x @ weight.T + saved["output.bias"], [part.transpose(0, 1) for part in tensors(after)], layers
 
 
-SHAPES = [
-    {"layers": 1},
-    {"layers": 2, "embedding_size": 8, "hidden_size": 8, "tied": True},
-    {"layers": 3, "embedding_size": 6, "hidden_size": 4, "tied": True},
-    {"layers": 1, "embedding_size": 3, "hidden_size": 16},
-]
+def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float().flatten(0, 1), ids.flatten())
 
 
-@every_model
-@every_layer
-@pytest.mark.parametrize("shape", SHAPES)
-def test_equals_torch(name: str, layer: str, shape: dict[str, Any]) -> None:
-    model = make(name, layer=layer, **shape)
-    ids, state = random_ids(3, 9), random_state(model, 3)
-    logits, after = model(ids, state)
-    expected, expected_after, _ = torch_says(name, model, ids, state)
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(parts(after), parts(expected_after), atol=1e-5, rtol=0)
-
-
-@every_layer
-def test_relu_rnn_equals_torch(layer: str) -> None:
-    model = make("rnn", layer=layer, activation="relu")
-    ids, state = random_ids(3, 9), random_state(model, 3)
-    torch.testing.assert_close(model(ids, state)[0], torch_says("rnn", model, ids, state)[0], atol=1e-5, rtol=0)
-
-
-@every_model
-@every_layer
-def test_gradients_equal_torch(name: str, layer: str) -> None:
-    model = make(name, layer=layer, layers=3)
-    ids, state = random_ids(4, 9), random_state(model, 4)
-    expected, _, layers = torch_says(name, model, ids, state)
-    for logits in (model(ids, state)[0], expected):
-        F.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
-    for key, weights in layers.named_parameters():
-        torch.testing.assert_close(model.recurrent.get_parameter(key).grad, weights.grad, atol=1e-5, rtol=0)
+@pytest.mark.parametrize(("name", "layer", "activation"), [kind for kind in KINDS if kind[0] == "rnn" or kind[2] == "tanh"])
+def test_logits_states_and_gradients_are_those_of_torch(name: str, layer: str, activation: str) -> None:
+    for shape in (
+        {"layers": 1, "embedding_size": 3, "hidden_size": 16},
+        {"layers": 2, "embedding_size": 8, "hidden_size": 8, "tied": True},
+        {"layers": 3, "embedding_size": 6, "hidden_size": 4, "tied": True},
+    ):
+        model = make(name, layer=layer, activation=activation, **shape).train()
+        ids, state = some_ids(model, B, T), random_state(model)
+        logits, after = model(ids, state)
+        expected, expected_after, layers = by_torch(name, model, ids, state)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(list(tensors(after)), expected_after, atol=1e-5, rtol=0)
+        for each in (logits, expected):
+            loss_of(each, ids).backward()
+        for key, weights in layers.named_parameters():
+            torch.testing.assert_close(model.recurrent.get_parameter(key).grad, weights.grad, atol=1e-5, rtol=0)
+        with torch.no_grad():  # which the compiled loops leave to another implementation
+            torch.testing.assert_close(model(ids, state)[0], expected, atol=1e-5, rtol=0)
+        assert model.to("meta")(ids.to("meta"), model.initial_state(B))[0].shape == logits.shape
 
 
 @every_model
-@pytest.mark.parametrize("layer", ["compiled", "reference"])
-def test_a_fused_models_weights_load_into_another(name: str, layer: str) -> None:
-    fused = make(name, layer="fused", tied=True)
-    other = make(name, layer=layer, tied=True)
-    for weights in other.parameters():
-        nn.init.zeros_(weights)
-    other.load_state_dict(fused.state_dict())
-    ids = random_ids(2, 20)
-    torch.testing.assert_close(other(ids, other.initial_state(2))[0], fused(ids, fused.initial_state(2))[0], atol=1e-5, rtol=0)
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_gradients_of_the_compiled_layers_are_finite_differences(name: str, activation: str) -> None:
+    for zoneout in (0.0, 0.4):
+        model = make(name, layer="compiled", activation=activation, zoneout=zoneout, layers=1, hidden_size=5).double().train()
+        state = tuple(torch.randn(1, 2, 5, dtype=torch.double, requires_grad=True) for _ in tensors(model.initial_state(2)))
+        inputs = [torch.randn(4, 2, E, dtype=torch.double, requires_grad=True), *state, *model.recurrent.parameters()]
 
+        def function(x: Tensor, *rest: Tensor, model: Any = model, parts: int = len(state)) -> Any:
+            torch.manual_seed(0)  # the same units keep their value
+            outputs, last = model.layers(model.recurrent, x, rest[:parts])
+            return outputs, *last
 
-@pytest.mark.parametrize(("name", "cell"), [("gru", "GRU"), ("lstm", "LSTM")])
-def test_relu_with_fused_gru_and_lstm_is_an_error(name: str, cell: str) -> None:
-    with pytest.raises(ConfigError, match=rf"torch's {cell} has no relu, but layer=\"compiled\" and layer=\"reference\" have"):
-        make(name, activation="relu", layer="fused")
-
-
-@every_model
-def test_zoneout_with_fused_layers_is_an_error(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"zoneout=0.1 cannot be combined with layer=\"fused\".*Set layer to \"auto\""):
-        make(name, zoneout=0.1, layer="fused")
+        assert torch.autograd.gradcheck(function, inputs)
 
 
 @every_model
-@pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"output_dropout": -0.1}, {"layers": 0}])
-def test_a_setting_out_of_range_is_an_error(name: str, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        make(name, **wrong)
+def test_compiled_layers_of_any_size_are_those_of_torch_in_bfloat16_and_float32(name: str) -> None:
+    for hidden, batch, time in [(1, 1, 1), (70, 3, 5), (129, 17, 2)]:
+        models = [make(name, layer=layer, hidden_size=hidden, embedding_size=9).train() for layer in ("fused", "compiled")]
+        ids, targets = some_ids(models[0], batch, time), some_ids(models[0], batch, time, seed=1)
+        for is_mixed, tolerance in (False, 1e-5), (True, 2e-2):
+            results = []
+            for model in models:
+                with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
+                    logits, state = model(ids, model.initial_state(batch))
+                assert logits.dtype == (torch.bfloat16 if is_mixed else torch.float32)
+                loss = loss_of(logits, targets) + sum(part.square().mean() for part in tensors(state))
+                results.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+            for expected, found in zip(*results, strict=True):
+                assert (found - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1)
 
 
-@every_kind
-def test_keeps_the_contract(name: str, layer: str, activation: str) -> None:
-    model = make(name, layer=layer, activation=activation, tied=True)
-    assert isinstance(model, LanguageModel)
-    assert from_dict(model.Config, to_dict(model.config)) == model.config
-    ids = random_ids(3, 12)
-    state = random_state(model, 3)
-    kept = copy.deepcopy(state)
-    whole, after = model(ids, state)
-    assert whole.shape == (3, 12, 11)
-    assert [s.shape for s in parts(after)] == [(3, 2, 7)] * len(parts(after))
-    torch.testing.assert_close(state, kept, atol=0, rtol=0)  # no mutation
-
-    pieces, carried = [], state  # chunks
-    for piece in ids.split([1, 4, 7], dim=1):
-        logits, carried = model(piece, carried)
-        pieces.append(logits)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
-    torch.testing.assert_close(carried, after)
-
-    one_row = model(ids[1:2], map_state(lambda s: s[1:2], state))[0]  # rows
-    torch.testing.assert_close(one_row, whole[1:2])
-
-    changed = ids.clone()  # causal
-    changed[:, 6] = (changed[:, 6] + 1) % 11
-    later = model(changed, state)[0]
-    torch.testing.assert_close(later[:, :6], whole[:, :6], atol=0, rtol=0)
-    assert not torch.equal(later[:, 6], whole[:, 6])
+def test_backward_can_run_twice_and_the_graph_is_freed() -> None:
+    model = make("gru", layer="compiled").train()
+    loss = run(model)[0].square().sum()
+    first, second = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    logits, _ = run(model)
+    watched = weakref.ref(logits)
+    gc.disable()  # no reference cycles
+    try:
+        del logits, loss
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
-@every_kind
-def test_a_long_text_stays_finite(name: str, layer: str, activation: str) -> None:
-    model = make(name, layer=layer, activation=activation, hidden_size=32, layers=2)
-    with torch.no_grad():
-        logits, state = model(random_ids(2, 500), model.initial_state(2))
-    assert logits.abs().max() < 100
-    assert max(float(s.abs().max()) for s in parts(state)) < 1000
-
-
-@every_model
-def test_tied_weights_are_saved_once(name: str) -> None:
-    tied = make(name, tied=True).state_dict()
-    assert "output.weight" not in tied
-    assert len({tensor.data_ptr() for tensor in tied.values()}) == len(tied)
-    assert "output.projection.weight" not in make(name, tied=True, embedding_size=7).state_dict()
-
-
-@every_model
-@every_layer
-@pytest.mark.parametrize("kind", ["dropout", "embedding_dropout", "output_dropout"])
-def test_dropout_is_for_training_only(name: str, layer: str, kind: str) -> None:
-    model, plain = make(name, layer=layer, **{kind: 0.5}), make(name, layer=layer)
-    ids, state = random_ids(2, 6), model.initial_state(2)
-    torch.testing.assert_close(model(ids, state)[0], plain(ids, state)[0])
-    model.train()
-    assert not torch.equal(model(ids, state)[0], model(ids, state)[0])
-
-
-@every_kind
-def test_can_be_made_without_memory(name: str, layer: str, activation: str) -> None:
-    with torch.device("meta"):
-        model = make(name, layer=layer, activation=activation, tied=True)
-    assert all(tensor.is_meta for tensor in model.state_dict().values())
-    real = make(name, layer=layer, activation=activation, tied=True)
-    model.load_state_dict(real.state_dict(), assign=True)
-    ids = random_ids(2, 3)
-    torch.testing.assert_close(model(ids, model.initial_state(2))[0], real(ids, real.initial_state(2))[0])
-
-
-@every_kind
-def test_bfloat16_autocast_carries_a_state_in_and_out(name: str, layer: str, activation: str) -> None:
+@pytest.mark.parametrize(("name", "layer", "activation"), KINDS)
+def test_bfloat16_carries_a_state_in_and_out(name: str, layer: str, activation: str) -> None:
     model = make(name, layer=layer, activation=activation).train()
-    ids, state = random_ids(2, 8), model.initial_state(2)
+    ids, state = some_ids(model, B, T), model.initial_state(B)
     exact = model(ids, state)[0]
     with torch.autocast("cpu", torch.bfloat16):
         first, state = model(ids[:, :3], state)
         second, state = model(ids[:, 3:], state)
     logits = torch.cat([first, second], dim=1)
     torch.testing.assert_close(logits.float(), exact, atol=0.1, rtol=0.1)
-    F.cross_entropy(logits.float().flatten(0, 1), ids.flatten()).backward()
+    loss_of(logits, ids).backward()
     assert all(weights.grad is not None and weights.grad.isfinite().all() for weights in model.parameters())
     assert model(ids, state)[0].dtype == torch.float32
 
 
 @every_model
-@every_layer
-def test_starts_near_the_uniform_guess(name: str, layer: str) -> None:
+def test_implementations(name: str) -> None:
+    relu = ("fused", "compiled") if name == "rnn" else ("compiled", "reference")
+    for settings, expected in (
+        ({}, ("fused", "compiled")),
+        ({"zoneout": 0.1}, ("compiled", "reference")),
+        ({"activation": "relu"}, relu),
+        *(({"layer": layer}, (layer,)) for layer in ("fused", "compiled", "reference")),
+    ):
+        assert make(name, **settings).implementations() == expected
+    model = make(name, zoneout=0.1)
+    for old in ("spelled", "unrolled"):  # of earlier versions
+        model.use_implementation(old)
+    with pytest.raises(ConfigError, match=r"'referenze'.*reference"):
+        model.use_implementation("referenze")
+    with pytest.raises(ConfigError, match="'fused'"):
+        model.use_implementation("fused")
+
+
+@every_model
+def test_a_seed_drops_and_keeps_the_same_in_every_implementation(name: str) -> None:
+    everything = {"embedding_dropout": 0.5, "dropout": 0.5, "weight_dropout": 0.5, "token_dropout": 0.2, "output_dropout": 0.1}
+    for settings, other in (
+        (everything, "compiled"),
+        (everything | {"locked_dropout": True}, "compiled"),
+        ({"zoneout": 0.4, "activation": "relu"}, "reference"),
+    ):
+        model = make(name, **settings).train()
+        expected = run(model, seed=3)[0]
+        model.use_implementation(other)
+        torch.testing.assert_close(run(model, seed=3)[0], expected, atol=1e-5, rtol=0)
+        assert not torch.equal(run(model, seed=4)[0], expected)
+
+
+def cell_of(name: str, model: Any, layer: int) -> Any:
+    """Return torch's cell with the weights of a layer."""
+    cell = CELLS[name](H if layer else E, H)
+    cell.load_state_dict({key: model.recurrent.get_parameter(f"{key}_l{layer}") for key in cell.state_dict()})
+    return cell
+
+
+def step(cell: Any, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    new = cell(x, state if len(state) > 1 else state[0])
+    return new if isinstance(new, tuple) else (new,)
+
+
+@every_model
+@pytest.mark.parametrize("layer", ["compiled", "reference"])
+@torch.no_grad
+def test_zoneout(name: str, layer: str) -> None:
+    """In training some units keep their old value, each with its probability at each step; otherwise the expectation is kept."""
+    model = make(name, layer=layer, zoneout=0.4, layers=1).train()
+    cell, ids, batch = cell_of(name, model, 0), some_ids(model, 500, 6), 500
+    state, seen = model.initial_state(batch), []
+    for token in ids.T:
+        with torch.enable_grad():  # which the compiled layer asks for
+            _, after = model(token[:, None], state)
+        old = tuple(part[:, 0] for part in tensors(state))
+        for before, now, new in zip(old, tensors(after), step(cell, model.embedding(token), old), strict=True):
+            kept = now[:, 0] == before
+            torch.testing.assert_close(now[:, 0][~kept], new[~kept], atol=1e-5, rtol=0)
+            assert abs(kept.double().mean() - 0.4) < 0.04 + 0.6 * float((new == before).double().mean())
+            seen.append(kept)
+        state = after
+    assert all(0.3 < (one != other).double().mean() < 0.65 for one, other in itertools.combinations(seen, 2))
+    with torch.enable_grad():
+        outputs, _ = model.layers(model.recurrent, model.embedding(ids.T), tuple(torch.zeros(1, batch, H) for _ in old))
+    kept = outputs[1:] == outputs[:-1]  # in a call of several steps
+    assert abs(kept.double().mean() - 0.4) < 0.02 and not torch.equal(kept[0], kept[1])
+    deep = make(name, layer=layer, zoneout=0.4)
+    x = list(deep.embedding(some_ids(deep, B, T).T))
+    for number in (0, 1):
+        state = tuple(torch.zeros(B, H) for _ in old)
+        for t in range(T):
+            new = step(cell_of(name, deep, number), x[t], state)
+            state = tuple(0.4 * before + 0.6 * after for before, after in zip(state, new, strict=True))
+            x[t] = state[0]
+    expected = deep.output(torch.stack(x), deep.embedding.weight).transpose(0, 1)
+    torch.testing.assert_close(run(deep)[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_zeroes_a_share_and_scales_the_rest(share: float) -> None:
+    count, x = 200_000, torch.rand(200_000) + 1
+    torch.manual_seed(0)
+    dropped = drop(x, share, training=True)
+    gone = dropped == 0
+    torch.testing.assert_close(dropped[~gone], x[~gone] / (1 - share))
+    sigma = (share * (1 - share) / count) ** 0.5
+    assert abs(gone.double().mean() - share) < 4 * sigma
+    other = drop(x, share, training=True) == 0
+    assert abs((gone & other).double().mean() - share**2) < 6 * sigma  # masks are independent, and so are neighbours
+    for distance in 1, 2, 3, 8, 16, 64, 1024:
+        assert abs((gone[distance:] & gone[:-distance]).double().mean() - share**2) < 6 * sigma
+    torch.manual_seed(0)
+    assert torch.equal(drop(x, share, training=True), dropped)
+
+
+def test_dropout_at_the_edges() -> None:
+    x = torch.randn(1000)
+    assert torch.equal(drop(x, 1e-9, training=True), x) and torch.equal(drop(x, 0.5, training=False), x)
+    assert (drop(torch.ones(100_000), 1 - 1e-9, training=True) == 0).double().mean() > 0.999
+    assert drop(torch.full((1000,), torch.inf), 1 - 1e-7, training=True).isnan().sum() == 0
+    half = drop(torch.ones(1000, dtype=torch.bfloat16), 0.4, training=True)
+    assert half.dtype == torch.bfloat16 and half.max() == torch.tensor(1 / 0.6).bfloat16()
+    for x in torch.ones(6, 5, 4).transpose(0, 2), torch.ones(4, 5).half(), torch.ones(0, 3), torch.ones(3)[:2]:
+        dropped = drop(x, 0.5, training=True, is_locked=len(x) == 4)
+        assert (dropped.shape, dropped.dtype) == (x.shape, x.dtype)
+        assert set(dropped.unique().tolist()) <= {0.0, 2.0} and (x == 1).all()
+    for is_locked in (False, True):  # the same at every step, and only there
+        dropped = drop(torch.ones(20, 8, 16), 0.5, training=True, is_locked=is_locked)
+        assert torch.equal(dropped, dropped[:1].expand(20, -1, -1)) == is_locked
+        assert not any(torch.equal(one, other) for one, other in itertools.combinations(dropped[0], 2))
+    x = torch.randn(6, 7, dtype=torch.double, requires_grad=True)
+    dropped = drop(x, 0.5, training=True)
+    dropped.sum().backward()
+    torch.testing.assert_close(x.grad * x, dropped)
+
+
+def factors(*shapes: Any, share: float = 0.5, seed: int = 0) -> list[Tensor]:
+    """Return what a call with this seed multiplies by, in the order in which it draws the masks."""
+    torch.manual_seed(seed)
+    return [drop(torch.ones(shape), share, training=True) for shape in shapes]
+
+
+def after_layers(model: Any, x: Tensor) -> Tensor:
+    """Return the outputs of the layers, (T, B, H), of torch's own module."""
+    return model.recurrent(x)[0]  # type: ignore[no-any-return]
+
+
+def logits_of(model: Any, x: Tensor) -> Tensor:
+    return model.output(x, model.embedding.weight).transpose(0, 1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("name", "layer"), [("rnn", "fused"), ("gru", "reference"), ("lstm", "fused"), ("lstm", "compiled")])
+class TestDropoutOfModels:
+    """Equal to torch's own layers with the same masks."""
+
+    def test_of_recurrent_matrices(self, name: str, layer: str) -> None:
+        model = make(name, layer=layer, weight_dropout=0.5).train()
+        logits, after = run(model)
+        logits.square().sum().backward()
+        masks = factors(*[model.recurrent.weight_hh_l0.shape] * 2)
+        reference = copy.deepcopy(model).eval()
+        reference.zero_grad()
+        with torch.no_grad():
+            for weights, mask in zip((reference.recurrent.weight_hh_l0, reference.recurrent.weight_hh_l1), masks, strict=True):
+                weights.mul_(mask)
+        expected, expected_after = run(reference)
+        expected.square().sum().backward()
+        torch.testing.assert_close(logits, expected)
+        torch.testing.assert_close(list(tensors(after)), list(tensors(expected_after)))
+        for key, weights in model.recurrent.named_parameters():  # the whole matrix learns, by what was left of it
+            gradient = reference.recurrent.get_parameter(key).grad
+            gradient = gradient * masks[int(key[-1])] if key.startswith("weight_hh") else gradient
+            torch.testing.assert_close(weights.grad, gradient, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("is_locked", [False, True])
+    def test_of_embeddings_between_layers_and_of_outputs(self, name: str, layer: str, is_locked: bool) -> None:
+        time = 1 if is_locked else T
+        model = make(name, layer=layer, embedding_dropout=0.5, output_dropout=0.5, locked_dropout=is_locked).train()
+        inputs = model.embedding(some_ids(model, B, T).T)
+        logits, (first, second) = run(model)[0], factors((time, B, E), (time, B, H))
+        torch.testing.assert_close(logits, logits_of(model, after_layers(model, inputs * first) * second))
+        model = make(name, layer=layer, dropout=0.5, locked_dropout=is_locked).train()
+        logits, (mask,) = run(model)[0], factors((time, B, H))
+        below, above = LAYERS[name](E, H), LAYERS[name](H, H)
+        below.load_state_dict({key: t for key, t in model.recurrent.state_dict().items() if key.endswith("l0")})
+        above.load_state_dict({f"{key[:-1]}0": t for key, t in model.recurrent.state_dict().items() if key.endswith("l1")})
+        torch.testing.assert_close(logits, logits_of(model, above(below(inputs)[0] * mask)[0]))
+
+    def test_of_tokens_wherever_they_stand(self, name: str, layer: str) -> None:
+        for is_tied in (False, True):
+            model = make(name, layer=layer, token_dropout=0.5, tied=is_tied).train()
+            logits, (mask,) = run(model)[0], factors((V, 1))
+            assert 0 < (mask == 0).sum() < V
+            x = (model.embedding.weight * mask)[some_ids(model, B, T).T]
+            torch.testing.assert_close(logits, logits_of(model, after_layers(model, x)))  # the output layer keeps every token
+
+    def test_in_evaluation_mode_there_is_none(self, name: str, layer: str) -> None:
+        every = dict.fromkeys(("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout"), 0.5)
+        model, plain = make(name, layer=layer, **every), make(name, layer=layer)
+        assert torch.equal(run(model, seed=0)[0], run(plain, seed=1)[0])
+
+
+def test_training_draws_masks_from_its_own_generator() -> None:
+    settings = {"hidden_size": 8, "layers": 2, "layer": "fused", "dropout": 0.5, "embedding_dropout": 0.3, "weight_dropout": 0.5}
+    alike = {"batch_size": 4, "threads": 1, "precision": "no"}  # no autotuning, which may select another implementation
+    found = []
+    for seed in 0, 1:
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(reviewgen.train("lstm-char", TEXTS[:20], steps=3, model=settings, training=alike).model.state_dict())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def bucket(tokens: tuple[int, ...], buckets: int) -> int:
+    """The hash of an n-gram, in Python's integers, which never overflow."""
+    key = 0
+    for token in reversed(tokens):
+        key = ((key + token + 1) * 0x9E3779B1) % 2**32
+        key ^= key >> 15
+    return key * buckets // 2**32
+
+
+def test_vectors_of_ngrams_are_those_of_a_table_kept_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = make("lstm", ngrams=4, ngram_buckets=100).ngrams
+    past, ids = torch.randint(0, 12, (3, 2)), torch.randint(0, 11, (6, 2))
+    ids[2:5, 1] = torch.tensor([2**20, 2**31, 2**40])  # any number is hashed
+    table = layer.table.weight.unflatten(0, (3, 100))
+    expected = torch.zeros(6, 2, E)
+    for row, t, n in itertools.product(range(2), range(6), (2, 3, 4)):
+        text = [*past[:, row].tolist(), *ids[:, row].tolist()]
+        expected[t, row] += table[n - 2, bucket(tuple(text[t + 4 - n : t + 4]), 100)]
+    torch.testing.assert_close(layer(ids, past), expected)
+    dropping = make("lstm", ngrams=4, ngram_buckets=100, ngram_dropout=0.5).ngrams.train()
+
+    def learned(layer: Callable[..., Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(5)
+        found = layer(ids, past)
+        return found, torch.autograd.grad(found.square().sum(), table)[0]
+
+    bags = [learned(layer, layer.table.weight), learned(dropping, dropping.table.weight)]
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)  # then, and on some devices, there are no bags
+    torch.testing.assert_close([learned(layer, layer.table.weight), learned(dropping, dropping.table.weight)], bags)
+
+
+def test_the_hash_of_ngrams_spreads_and_minds_the_order() -> None:
+    for size in 90, 8192, 50_000:
+        tokens = np.random.default_rng(0).permutation(size)[:90].tolist()
+        pairs = list(itertools.product(tokens, tokens))[:8000]
+        used = {bucket(pair, 1 << 14) for pair in pairs}
+        assert 0.9 * 2**14 * (1 - (1 - 2**-14) ** len(pairs)) < len(used) <= len(pairs)  # as many as by chance
+
+
+def test_dropped_ngrams_are_as_if_never_met() -> None:
+    layer = make("lstm", ngrams=2, ngram_dropout=0.5).ngrams.train()
+    ids, past = torch.randint(0, 11, (200, 10)), torch.randint(0, 11, (1, 10))
+    found, whole = layer(ids, past), layer.eval()(ids, past)
+    is_out = (found == 0).all(dim=-1)
+    assert 0.45 < is_out.float().mean() < 0.55 and torch.equal(found[~is_out], whole[~is_out])
+
+
+@every_model
+@torch.no_grad
+def test_a_fresh_model(name: str) -> None:
+    """Starts near the uniform guess, stays finite with relu, has no n-grams yet, and tied weights once."""
+    cls = type(make(name))
     for tied in (False, True):
-        model = make(name, layer=layer, tied=tied, vocab_size=100, embedding_size=64, hidden_size=64)
-        ids = random_ids(4, 32, vocab=100)
-        loss = F.cross_entropy(model(ids, model.initial_state(4))[0].flatten(0, 1), ids.flatten().roll(1))
-        assert loss < torch.tensor(100.0).log() + 0.5
+        torch.manual_seed(0)
+        model = cls(cls.Config(vocab_size=100, embedding_size=64, hidden_size=64, tied=tied)).eval()
+        ids = some_ids(model, 4, 32)
+        assert loss_of(model(ids, model.initial_state(4))[0], ids.roll(1)) < torch.tensor(100.0).log() + 0.5
+        torch.manual_seed(0)
+        other = cls(cls.Config(vocab_size=100, embedding_size=64, hidden_size=64, tied=tied, ngrams=3)).eval()
+        other.load_state_dict(model.state_dict(), strict=False)
+        assert torch.equal(other(ids, other.initial_state(4))[0], model(ids, model.initial_state(4))[0])
+    torch.manual_seed(0)
+    model = cls(cls.Config(vocab_size=V, hidden_size=32, layers=2, activation="relu")).eval()
+    logits, state = model(some_ids(model, 2, 500), model.initial_state(2))
+    assert logits.abs().max() < 100 and max(float(part.abs().max()) for part in tensors(state)) < 1000
+    if name == "lstm":
+        biases = cls(cls.Config(vocab_size=V, hidden_size=7)).recurrent.bias_ih_l0
+        assert biases.tolist() == [0.0] * 7 + [1.0] * 7 + [0.0] * 14  # of the forget gate: it remembers
+    saved = make(name, tied=True, embedding_size=7).state_dict()
+    assert not {"output.weight", "output.projection.weight"} & saved.keys()
+    assert len({tensor.data_ptr() for tensor in saved.values()}) == len(saved)
 
 
-def test_a_fresh_lstm_remembers() -> None:
-    bias = make("lstm").recurrent.bias_ih_l1
-    assert bias.tolist() == [0.0] * 7 + [1.0] * 7 + [0.0] * 14
-
-
-@every_kind
-def test_learns_a_periodic_sequence(name: str, layer: str, activation: str) -> None:
-    model = make(name, layer=layer, activation=activation, vocab_size=4, embedding_size=8, hidden_size=32, layers=1).train()
-    ids = torch.tensor([0, 1, 0, 2, 0, 3] * 5).expand(2, -1)  # what follows a 0 depends on the token before it
-    optimizer = torch.optim.Adam(model.parameters(), 0.02)
-    state = model.initial_state(2)
-    for _ in range(120):
-        logits, _ = model(ids[:, :-1], state)
-        loss = F.cross_entropy(logits[:, 6:].flatten(0, 1), ids[:, 7:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.02
-
-
-@pytest.mark.parametrize("preset", presets.__all__)
-def test_the_presets_make_models(preset: str) -> None:
-    name, tokenizer = preset.lower().split("_")
-    data = getattr(presets, preset)
-    assert (data.model, data.tokenizer) == (name, tokenizer)
-    config = from_dict(MODELS[name].Config, {"vocab_size": 50, **data.model_settings})
-    if tokenizer == "char":
-        assert config == MODELS[name].Config(vocab_size=50, ngrams=5)
-    with torch.device("meta"):
-        MODELS[name](config)
+def test_settings_that_do_not_fit_are_refused() -> None:
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("gru", {"activation": "relu", "layer": "fused"}, "torch's GRU has no relu"),
+        ("lstm", {"activation": "relu", "layer": "fused"}, "torch's LSTM has no relu"),
+        ("nnlm", {"order": 1}, "order"),
+        ("nnlm", {"dropout": 1.0}, "dropout"),
+        ("nnlm", {"hidden_size": 0}, "hidden_size"),
+    ]
+    for name in NAMES:
+        wrong.append((name, {"zoneout": 0.1, "layer": "fused"}, "zoneout=0.1"))
+        for setting in ("dropout", "output_dropout", "token_dropout", "weight_dropout", "ngram_dropout", "zoneout"):
+            wrong += [(name, {setting: value}, setting) for value in (1.0, -0.1, float("nan"))]
+        wrong += [(name, {key: v}, key) for key, v in [("layers", 0), ("ngrams", 0), ("ngrams", 17), ("ngram_buckets", 0)]]
+    for name, settings, word in wrong:
+        with pytest.raises(ConfigError, match=word):
+            make_network(name, **settings)
