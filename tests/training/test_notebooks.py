@@ -131,14 +131,12 @@ def test_values_and_graphs_have_the_theme_of_the_notebook(browser: Any) -> None:
         context.close()
 
 
-# In a Jupyter kernel, whose clock runs fast, so that the figure is updated at each step.
+# In a Jupyter kernel.
 
 TRAIN = f"""
-import itertools, time, reviewgen
-started, calls = time.monotonic(), itertools.count()
-time.monotonic = lambda: started + 10 * next(calls)
-settings = {{"batch_size": 4, "evaluations": 3, "threads": 1}}
-model = reviewgen.train("gru-char", {TEXTS!r}, steps=12, training=settings)
+import reviewgen
+settings = {{"batch_size": 4, "evaluations": 5, "threads": 1}}
+model = reviewgen.train("gru-char", {TEXTS!r}, budget="8s", model={{"hidden_size": 8}}, training=settings)
 """
 
 
@@ -169,13 +167,13 @@ def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
         "quiet = reviewgen.train('ngram-char', ['a b', 'b c', 'c a'] * 9, progress=False)",
     )
     figures = [output for output in outputs if output.output_type == "display_data"]
-    assert len(figures) == 1 and len(updates) >= 8
+    assert len(figures) == 1 and len(updates) >= 5
     assert not any(output.output_type == "display_data" for output in silent)
     assert "Reading ..." in updates[0] and "<svg" not in updates[0]
     shares = [float(share) for update in updates for share in re.findall(r'<progress value="([0-9.]+)"', update)]
-    assert shares == sorted(shares) and shares[0] < 0.3 and shares[-1] == 1
-    middle = updates[len(updates) // 2]
-    assert "bits per character of held-out text" in middle and "step " in middle and 'aria-label="Bits per character.' in middle
+    assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
+    parts = ("bits per character of held-out text", "step ", 'aria-label="Bits per character.')
+    assert any(all(part in update for part in parts) for update in updates[1:-1])
     last = figures[0].data["text/html"]
     assert last == updates[-1] and re.search(r"Trained: \d\.\d{3} bits per character of held-out text", last)
     assert "<progress" not in last and 'class="line"' in last
