@@ -104,6 +104,7 @@ def test_lists_of_files_that_are_refused(target: Target) -> None:
     assert wrong == {}
 
 
+@pytest.mark.server
 def test_bodies_and_sizes_that_are_refused(target: Target) -> None:
     wrong = {}
     for fault, word in (
@@ -120,6 +121,7 @@ def test_bodies_and_sizes_that_are_refused(target: Target) -> None:
     assert wrong == {}
 
 
+@pytest.mark.server
 def test_redirects_to_another_host(target: Target) -> None:
     """Of the API they are refused; of files they are followed, without the token."""
     store = target.hub.store
@@ -132,6 +134,7 @@ def test_redirects_to_another_host(target: Target) -> None:
         assert target.load(Fault("^(HEAD|GET) /owner.*safetensors", edit=lambda _, h, b, s=status: (s, h, b))) == target.text
 
 
+@pytest.mark.server
 def test_headers_that_change_nothing(target: Target) -> None:
     xet = header("X-Xet-Hash", "0" * 64)
     assert target.load(Fault("^HEAD ", edit=xet)) == target.text

@@ -33,7 +33,7 @@ def nothing_registered() -> None:
     unregister_all()
 
 
-@pytest.mark.parametrize("name", ["ngram-char", "gru-word", "nnlm-char"])
+@pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
 def test_threads_that_share_a_model_get_what_one_thread_gets(micro: Callable[[str], ReviewModel], name: str) -> None:
     model, starts = micro(name), threading.Barrier(THREADS)
 
