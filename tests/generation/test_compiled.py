@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -388,11 +386,3 @@ def test_compiled_code_is_read_from_the_disk_and_made_again_if_a_power_cut_left_
     for file in files:
         file.write_bytes(b"")
     assert run() == "8 0\n" and len(files) == 2 and all(file.stat().st_size for file in files)
-
-
-@given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 4))
-def test_windows_of_any_stream(ids: list[int], length: int) -> None:
-    found = build_windows(np.array(ids, np.int64), SEPARATORS, length, bits_per_window=100)
-    truth = windows_of(np.array(ids, np.int64), length)
-    for window in product(range(2, 5), repeat=length):
-        assert copies(found, np.array(window), length - 1, 1) == (window in truth)

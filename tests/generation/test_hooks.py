@@ -297,9 +297,9 @@ def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
     (folder / "evil-1.dist-info" / "entry_points.txt").write_text("[reviewgen.logits_processors]\nevil = evil:make\n")
     (folder / "evil-1.dist-info" / "METADATA").write_text("Name: evil\nVersion: 1\n")
     with pytest.raises(UnknownPlugin, match="not installed"):
-        reviewgen.load(folder, strict=False, accept_changes=True).generate()
+        reviewgen.load(folder, accept_changes=True).generate()
     assert "evil" not in sys.modules
     for names in ("add-e", ["Add"], ["a" * 101], ["x", "x"], ["os.path:join/x"], [3], [""]):
         file.write_text(json.dumps(settings | {"logits_processors": names}))
         with pytest.raises(BundleError, match="logits_processors"):
-            reviewgen.load(folder, strict=False, accept_changes=True)
+            reviewgen.load(folder, accept_changes=True)

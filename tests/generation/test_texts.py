@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from reviewgen import ReviewModel
-from reviewgen.errors import ConfigError, DataError, GenerationError
+from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.generation import Generation, Pieces
 from reviewgen.sentences import sentence_ends
 from tests.support.fakes import LETTERS, TEXTS, LetterTokenizer, QueueModel, TableModel, review_model, table
@@ -464,9 +464,3 @@ def test_max_time_is_that_of_the_call_and_also_stops_a_loop_of_its_own() -> None
     found = one_of(ngram, max_time=1e-9, min_new_tokens=10**9, max_new_tokens=10**9)
     assert found.finish_reason in ("time", "stuck") and len(found.text) < 1000
     assert one_of(ngram, max_time=100.0, min_new_tokens=5, max_new_tokens=5).finish_reason == "length"
-
-
-def test_novelty_needs_an_index(model: ReviewModel) -> None:
-    for request in ("report", "filter"):
-        with pytest.raises(DataError, match="no index"):
-            model.generate(novelty=request)
