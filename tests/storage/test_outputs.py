@@ -1,0 +1,92 @@
+"""Every command that writes a file or a folder, where a user has something else: it is refused, and left as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reviewgen.cli import app
+from tests.support.fakes import TEXTS, run_command
+
+COMMANDS = [
+    "train ngram-char --data texts.txt --steps 1 --out @",
+    "prepare texts.txt --preset gru-char --out @",
+    "blend net net --out @",
+    "generate net -n 1 --max-new-tokens 3 --out @",
+    "generate net -n 1 --max-new-tokens 3 --receipt @",
+    "generate net -n 1 --max-new-tokens 3 --format jsonl --out @",
+    "generate net -n 1 --max-new-tokens 3 --format parquet --out @.d",
+    "score net --data texts.txt --out @",
+    "score net --data texts.txt --out @.jsonl",
+    "novelty net --data texts.txt --out @",
+    "sweep ngram-char --data texts.txt --steps 1 --set model.order=2,3 --plot @.svg",
+    "tune ngram-char --data texts.txt --trials 1 --steps 1 --storage @",
+    "tune-sampling net --data texts.txt --texts 20 --out @",
+    "compare net --data texts.txt --html @.html",
+    "compare net --data texts.txt --out @",
+    "compare net --data texts.txt --out @ --resume",
+    "explain net --html @.html",
+    "plot net --out @.svg",
+    "graph net --out @.svg",
+    "export net --html @.html",
+    "export net --onnx @",
+    "export net --transformers @",
+    "pull ana/net --out @",
+    "plugin new mingru --model --out @",
+]
+WITH_OVERWRITE = ("sweep", "compare net --data texts.txt --html", "explain", "plot", "graph", "export")
+WITHOUT_A_FILE = {"settings", "list", "play", "replay", "evaluate", "serve", "demo", "doctor", "push"}
+"""Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""
+
+
+def content_of(folder: Path) -> dict[str, bytes | str | None]:
+    """Return what is below a folder: the content of files, the targets of links."""
+    found: dict[str, bytes | str | None] = {}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        found[name] = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+    return found
+
+
+def put(kind: str, target: Path) -> None:
+    """Put a file, a folder or a link of the user's at a place."""
+    if kind == "file":
+        target.write_text("my thesis", encoding="utf-8")
+    elif kind == "folder":
+        (target / "parts").mkdir(parents=True)
+        for name in ("thesis.txt", "parts/1.txt", "config.json", "README.md", "tokenizer_config.json", "model.onnx"):
+            (target / name).write_text('{"my": "thesis"}', encoding="utf-8")
+    else:
+        (target.parent / "elsewhere").write_text("my thesis", encoding="utf-8")
+        target.symlink_to(target.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("file", "link", "folder, with --overwrite"))],
+)
+def test_what_a_user_has_there_is_left_as_it_is(
+    kind: str, model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    problems = []
+    for number, line in enumerate(COMMANDS):
+        if "overwrite" in kind and not line.startswith(WITH_OVERWRITE):
+            continue
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "net").symlink_to(model_folder("gru-char"))
+        (place / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+        monkeypatch.chdir(place)
+        words = line.split()
+        put(kind.partition(",")[0], place / next(word for word in words if "@" in word))
+        before = content_of(place)
+        status, _, said = run_command(monkeypatch, capsys, *words, *(["--overwrite"] if "overwrite" in kind else []))
+        is_refused = status in (1, 2) and said.splitlines()[-1].startswith("error: ")
+        problems += [] if is_refused and content_of(place) == before else [f"{line}: {status} {said[-200:]}"]
+    assert not problems, "\n".join(problems)
+
+
+def test_all_commands_are_here() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    assert names - WITHOUT_A_FILE == {line.split()[0] for line in COMMANDS} - {"plugin"}

@@ -1,0 +1,192 @@
+"""Receipts and files of texts: a receipt replays to its text, and a file is continued only by the command that began it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen.errors import ConfigError, DataError
+from reviewgen.receipts import Replay, describe_replays, make_receipt, read_receipts, replay
+from tests.support.fakes import run_command
+
+
+@pytest.fixture(scope="module")
+def saved(model_folder: Any) -> dict[str, Path]:
+    return {name: model_folder(name) for name in ("ngram-char", "gru-word")}
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": [1.2, 0.4], "top_p": 0.9, "repetition_penalty": 1.1},
+    {"do_sample": False, "no_repeat_ngram_size": 4},
+    {"num_beams": 3},
+    {"finish": "sentence", "stop_strings": ["movie"]},
+    {"must_include": ["o"]},
+    {"novelty": "filter", "max_copy": 12},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
+def test_a_receipt_replays_to_the_same_text(micro: Any, saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
+    model, count = micro(name), 1 if "do_sample" in settings else 3
+    own = {"num_return_sequences": count, "max_new_tokens": 30, "seed": 5, "return_dict_in_generate": True}
+    for text in model.generate("the ", **own, **settings):
+        receipt = json.loads(json.dumps(make_receipt(model, text, saved[name])))
+        assert receipt["synthetic"] is True and receipt["model"]["digest"].startswith("sha256:")
+        again = replay(receipt, model)
+        assert again.is_equal and again.text == text.text and again.differences == ()
+
+
+@pytest.fixture
+def receipt(micro: Any) -> dict[str, Any]:
+    (text,) = micro("ngram-char").generate(max_new_tokens=40, seed=1, return_dict_in_generate=True)
+    return json.loads(json.dumps(make_receipt(micro("ngram-char"), text)))
+
+
+def test_differences_are_reported(micro: Any, receipt: dict[str, Any]) -> None:
+    model, text = micro("ngram-char"), receipt["text"]
+    changed = replay(receipt | {"text": text[:5] + "#" + text[6:]}, model)
+    assert not changed.is_equal and "character 5" in changed.differences[0]
+    other = replay(receipt | {"model": receipt["model"] | {"digest": "sha256:0"}}, model)
+    assert other.is_equal and "model" in other.differences[0]
+    newer = replay(receipt | {"versions": receipt["versions"] | {"numpy": "1.0"}}, model)
+    assert newer.is_equal and "1.0" in newer.differences[0]
+    device = replay(receipt | {"model": receipt["model"] | {"device": "cuda"}}, model)
+    assert device.is_equal and "cuda" in device.differences[0]
+    assert "1 of 2" in describe_replays([changed, newer]) and isinstance(newer, Replay)
+
+
+def test_the_digest_changes_with_the_weights_only(saved: dict[str, Path], tmp_path: Path) -> None:
+    digests = []
+    for name, change in (("plain", None), ("card", "README.md"), ("weights", "model.safetensors")):
+        folder = shutil.copytree(saved["gru-word"], tmp_path / name)
+        if change is not None:
+            content = bytearray((folder / change).read_bytes())
+            content[-1] ^= 1
+            (folder / change).write_bytes(content)
+        digests.append(reviewgen.load(folder, accept_changes=True).digest)
+    assert digests[0] == digests[1] != digests[2]
+    model = reviewgen.load(saved["gru-word"])
+    for tensor in model.model.state_dict().values():
+        tensor *= 0.5
+    assert model.digest is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": {}},
+        {"settings": {"generation_config": {"temperature": -1}}},
+        {"settings": {"generation_config": [1]}},
+        {"model": 3},
+        {"model": {"source": 7, "preset": "x", "digest": "y", "bits": 32}},
+        {"number": -1},
+        {"number": 10**12},
+        {"text": 5},
+        {"seed": None},
+        {"versions": []},
+    ],
+    ids=str,
+)
+def test_an_invalid_receipt_is_refused(micro: Any, receipt: dict[str, Any], damage: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="invalid"):
+        replay(receipt | damage, micro("ngram-char"))
+
+
+def test_files_that_are_not_receipts_are_refused(tmp_path: Path) -> None:
+    for content in ("", "{}", "[1]", "{\n", '{"a": 1}\n{}\n'):
+        (tmp_path / "r.json").write_text(content)
+        with pytest.raises(DataError, match=r"empty|invalid"):
+            list(read_receipts(tmp_path / "r.json"))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_receipts(tmp_path / "missing.json"))
+
+
+def test_a_receipt_cannot_hold_functions(micro: Any) -> None:
+    options: dict[str, Any] = {"logits_processor": [lambda ids, scores: scores], "return_dict_in_generate": True}
+    (text,) = micro("ngram-char").generate(max_new_tokens=5, seed=1, **options)
+    with pytest.raises(ConfigError, match="functions"):
+        make_receipt(micro("ngram-char"), text)
+
+
+def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    file = tmp_path / "r.json"
+    words = ("generate", saved["gru-word"], "-n", 3, "--seed", 4, "--max-new-tokens", 20, "--receipt", file)
+    status, out, _ = run_command(monkeypatch, capsys, *words)
+    assert status == 0 and len(file.read_text().splitlines()) == 3
+    status, again, said = run_command(monkeypatch, capsys, "replay", file, "--model", saved["gru-word"])
+    assert status == 0 and again == out and "3 of 3" in said.splitlines()[-1]
+    status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
+    assert status == 1 and json.loads(found)["identical"] == 0
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 2 and "already exists" in said
+
+
+def test_a_model_is_found_after_it_was_moved_with_its_receipts(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved["ngram-char"], tmp_path / "project" / "models" / "gru-char")  # the name of a preset
+    words = ("generate", "./project/models/gru-char", "-n", 2, "--seed", 4, "--max-new-tokens", 9)
+    assert run_command(monkeypatch, capsys, *words, "--receipt", "project/r.jsonl")[0] == 0
+    assert {each["model"]["source"] for each in read_receipts(Path("project/r.jsonl"))} == {"./models/gru-char"}
+    (tmp_path / "project").rename(tmp_path / "elsewhere")
+    assert run_command(monkeypatch, capsys, "replay", "elsewhere/r.jsonl")[0] == 0
+    shutil.rmtree(tmp_path / "elsewhere" / "models")
+    status, _, said = run_command(monkeypatch, capsys, "replay", "elsewhere/r.jsonl")
+    assert status in (1, 2) and "gru-char" in said and "Traceback" not in said
+
+
+def test_a_file_that_was_cut_at_any_byte_is_continued(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out = tmp_path / "t.jsonl"
+    common = ("generate", saved["ngram-char"], "--max-new-tokens", 4, "--out", out, "--seed", 3, "-n")
+    assert run_command(monkeypatch, capsys, *common, 2)[0] == 0
+    whole = out.read_bytes()
+    texts = [json.loads(line)["text"] for line in whole.splitlines()]
+    for end in (1, 20, whole.index(b"\n"), whole.index(b"\n") + 3, len(whole) - 1):
+        out.write_bytes(whole[:end])
+        assert run_command(monkeypatch, capsys, *common, 2)[0] == 0
+        assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == texts
+    assert run_command(monkeypatch, capsys, *common, 4)[0] == 0
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()][:2] == texts
+    status, _, said = run_command(monkeypatch, capsys, *common, 6, "--temperature", 0.3)
+    assert status == 2 and "settings" in said and len(out.read_text().splitlines()) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]  # no lock is left
+
+
+@pytest.mark.parametrize("option", ["--out", "--receipt"])
+def test_files_of_others_are_left_as_they_are(
+    option: str, saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "0")
+    contents = [
+        b"my thesis",
+        b'{"name":"app","version":"1.0.0"}',
+        b'{"text": "mine", "number": 0}',
+        bytes(range(256)),
+        b"[" * 100_000,
+        b"1\n",
+    ]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+    for name in (*map(str, range(len(contents))), "folder", "pipe", "link"):
+        words = ("generate", saved["ngram-char"], "-n", 1, "--max-new-tokens", 5, option, tmp_path / name)
+        status, _, said = run_command(monkeypatch, capsys, *words)
+        assert status == 2 and len(said) < 1000, name
+    assert [(tmp_path / str(number)).read_bytes() for number in range(len(contents))] == contents
+
+
+def test_texts_and_receipts_can_be_printed(saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    common = ("generate", saved["ngram-char"], "-n", 2, "--max-new-tokens", 4, "--seed", 1, "--out", "/dev/stdout")
+    status, out, said = run_command(monkeypatch, capsys, *common, "--receipt", "/dev/stderr")
+    assert status == 0 and [json.loads(line)["number"] for line in out.splitlines()] == [0, 1]
+    assert [json.loads(line)["number"] for line in said.splitlines() if line.startswith('{"synthetic"')] == [0, 1]

@@ -1,0 +1,305 @@
+"""Tables of texts and scores: those of ``generate`` and ``score``; continued after an interruption, never over other files."""
+
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import reviewgen
+from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, ReviewgenError, StorageError
+from reviewgen.receipts import read_receipts, replay
+from tests.support.fakes import TEXTS, run_command
+from tests.support.models import EXAMPLES
+
+SHORT = {"max_new_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small saved model with two conditions."""
+    rows = [row | {"genre": ("jazz", "rock", "folk")[number % 3]} for number, row in enumerate(EXAMPLES)]
+    out = tmp_path_factory.mktemp("tables") / "model"
+    reviewgen.train("ngram-char", rows, conditions=["stars", "genre"], model={"order": 4}, progress=False).save_pretrained(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> reviewgen.ReviewModel:
+    return reviewgen.load(folder)
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """Return the rows of a folder of shards, or of a file."""
+    files = [out] if out.is_file() else sorted(out.glob("train-*"))
+    parquet = [row for file in files if file.suffix == ".parquet" for row in pq.read_table(file).to_pylist()]
+    lines = [line for file in files if file.suffix == ".jsonl" for line in file.read_text(encoding="utf-8").splitlines()]
+    return parquet + [json.loads(line) for line in lines]
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
+
+
+def interrupt(patch: pytest.MonkeyPatch, work: Callable[[], object], calls: int) -> None:
+    """Do some work on a disk that is full after a number of files."""
+    left, plain = [calls], os.fsync
+
+    def fsync(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, os.strerror(28))
+        plain(handle)
+
+    with patch.context() as own:
+        own.setattr(os, "fsync", fsync)
+        with pytest.raises(ReviewgenError, match=r"No (room|space)"):
+            work()
+
+
+def test_text_i_of_a_table_is_that_of_generate(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    written = reviewgen.generate_dataset(model, 50, out=tmp_path / "t", seed=4, prompt=["the ", "a "], shard_texts=30, **SHORT)
+    same = model.generate(["the ", "a "], num_return_sequences=50, seed=4, **SHORT)
+    assert [row["text"] for row in rows_of(tmp_path / "t")] == same
+    assert (written.texts, written.is_new, len(written.files)) == (100, True, 4)
+    assert [len((tmp_path / "t" / name).read_text(encoding="utf-8").splitlines()) for name in written.files] == [30, 30, 30, 10]
+
+
+def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    schema = {"stars": {"5": 1, "1": 1}}
+    for kind in ("jsonl", "parquet"):
+        reviewgen.generate_dataset(model, 30, out=tmp_path / kind, seed=4, columns=True, schema=schema, format=kind, **SHORT)
+    table, lines = rows_of(tmp_path / "parquet"), rows_of(tmp_path / "jsonl")
+    assert [row | {"receipt": 0} for row in table] == [row | {"receipt": 0} for row in lines]
+    from datasets import load_dataset
+
+    loaded = load_dataset(str(tmp_path / "jsonl"), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"] and loaded["train"]["text"] == [row["text"] for row in table]
+
+
+def test_each_row_can_be_replayed(model: reviewgen.ReviewModel, folder: Path, tmp_path: Path) -> None:
+    schema = {"genre": {"jazz": 1, "folk": 1, "": 1}}
+    given = {"schema": schema, "conditions": {"stars": 5}, "columns": True}
+    reviewgen.generate_dataset(folder, 30, out=tmp_path / "t", seed=9, **given, **SHORT)
+    rows = rows_of(tmp_path / "t")
+    assert {row["genre"] for row in rows} == {"jazz", "folk", None} and {row["stars"] for row in rows} == {5}
+    (tmp_path / "receipts.jsonl").write_text("\n".join(row["receipt"] for row in rows), encoding="utf-8")
+    for row, receipt in zip(rows, read_receipts(tmp_path / "receipts.jsonl"), strict=True):
+        assert (receipt["text"], receipt["number"], receipt["seed"]) == (row["text"], row["number"], row["seed"])
+        assert not replay(receipt, model).differences
+
+
+def test_unique_texts_are_the_first_distinct_ones_of_generate(
+    model: reviewgen.ReviewModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    short = {"max_new_tokens": 2, "temperature": 0.7}
+    written = reviewgen.generate_dataset(model, 40, out=tmp_path / "t", seed=2, unique=True, columns=True, **short)
+    drawn = model.generate(num_return_sequences=written.summary["drawn"], seed=2, **short)
+    rows = rows_of(tmp_path / "t")
+    assert [row["text"] for row in rows] == list(dict.fromkeys(drawn))[: written.texts]
+    assert [drawn[row["number"]] for row in rows] == [row["text"] for row in rows]
+    assert written.summary["repeats"] == len(drawn) - len(set(drawn)) > 0
+    words = ["generate", folder, "-n", 50, "--out", tmp_path / "few", "--seed", 1, "--unique", "--greedy"]
+    status, _, said = run_command(monkeypatch, capsys, *words)
+    assert status == 1 and "only 1 different text" in said and len(rows_of(tmp_path / "few")) == 1
+
+
+def test_a_schema_draws_in_proportion_and_rows_of_a_table_jointly(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    schema = {"stars": {"5": 3, "1": 1, "3": 0}, "genre": {"jazz": 1}}
+    short = {"max_new_tokens": 1, "columns": True}
+    reviewgen.generate_dataset(model, 2000, out=tmp_path / "t", seed=7, schema=schema, **short)
+    counts = Counter((row["stars"], row["genre"]) for row in rows_of(tmp_path / "t"))
+    assert counts.keys() == {(5, "jazz"), (1, "jazz")}
+    assert abs(counts[5, "jazz"] / 2000 - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 2000)
+    people = [{"name": "Ann", "stars": 5, "genre": "jazz"}, {"name": "Bob", "stars": 1, "genre": "rock"}]
+    (tmp_path / "people.csv").write_text("name,stars,genre\nAnn,5,jazz\nBob,1,rock\n", encoding="utf-8")
+    (tmp_path / "people.jsonl").write_text("\n".join(map(json.dumps, people)), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(people), tmp_path / "people.parquet")
+    for kind in ("csv", "jsonl", "parquet"):
+        reviewgen.generate_dataset(model, 60, out=tmp_path / kind, seed=7, schema=tmp_path / f"people.{kind}", **short)
+        drawn = [(row["stars"], row["genre"]) for row in rows_of(tmp_path / kind)]
+        assert set(drawn) == {(5, "jazz"), (1, "rock")} and 15 < drawn.count((5, "jazz")) < 45
+        assert drawn == [(row["stars"], row["genre"]) for row in rows_of(tmp_path / "csv")]
+
+
+def test_arguments_that_are_refused_leave_no_file(
+    model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"n": 0}, "n must be"),
+        ({"n": True}, "n must be"),
+        ({"prompt": []}, "no prompts"),
+        ({"format": "csv"}, "csv"),
+        ({"shard_texts": 0}, "shard_texts"),
+        ({"shard_texts": 1, "n": 100_001}, "at least 2"),
+        ({"seed": -1}, "seed"),
+        ({"max_time": 3.0}, "speed"),
+        ({"num_beams": 3}, "num_beams"),
+        ({"num_return_sequences": 3}, "num_return_sequences"),
+        ({"stopping_criteria": lambda *_: False}, "Functions"),
+        ({"temprature": 1}, "temperature"),
+        ({"out": "t.jsonl"}, "name of a file"),
+        ({"schema": {}}, "empty"),
+        ({"schema": {"start": {"5": 1}}}, "stars"),
+        ({"schema": {"stars": {"9": 1}}}, "9"),
+        ({"schema": {"stars": {"5": 0, "1": 0}}}, "are 0"),
+        ({"schema": {"stars": {"5": -1}}}, "at least 0"),
+        ({"schema": {"stars": {"5": math.nan}}}, "at least 0"),
+        ({"schema": {"stars": {"5": "much"}}}, "at least 0"),
+        ({"schema": {"stars": {"5": 1e308, "1": 1e308}}}, "infinite"),
+        ({"schema": [{"name": "Ann"}]}, "condition"),
+        ({"schema": [{"stars": 5}, {"stars": 17}]}, "Row 2"),
+        ({"schema": "missing.json"}, "missing.json"),
+        ({"schema": {"stars": {"5": 1}}, "conditions": {"stars": 5}}, "also drawn"),
+    ]
+    for options, problem in cases:
+        with pytest.raises((ConfigError, DataError), match=problem):
+            reviewgen.generate_dataset(model, **({"n": 5, "out": "t"} | options))
+    assert not any(tmp_path.iterdir())
+    unsaved = reviewgen.train("ngram-char", TEXTS, model={"order": 4}, progress=False)
+    with pytest.raises(ConfigError, match="save"):
+        reviewgen.generate_dataset(unsaved, 5, out="t")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_values_that_a_table_cannot_hold_as_they_are_given(kind: str, model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"prompt": "\ud800a", "seed": (1 << 64) - 1, "conditions": {"stars": " 5 ", "genre": "jazz"}}
+    reviewgen.generate_dataset(model, 3, out=tmp_path / "t", columns=True, format=kind, **given, **SHORT)
+    row = rows_of(tmp_path / "t")[1]
+    prompt = given["prompt"] if kind == "jsonl" else "\N{REPLACEMENT CHARACTER}a"
+    expected = {"number": 1, "seed": (1 << 64) - 1, "prompt": prompt, "stars": 5, "genre": "jazz"}
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_an_interrupted_call_continues_from_the_finished_parts(
+    model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"columns": True, "unique": True, "shard_texts": 20, **SHORT}
+    reviewgen.generate_dataset(model, 150, out=tmp_path / "whole", seed=5, **options)
+    for calls in (1, 3, 4, 6):
+        seed = 5 if calls == 1 else None  # that of the unfinished table
+        interrupt(
+            monkeypatch, lambda seed=seed: reviewgen.generate_dataset(model, 150, out=tmp_path / "t", seed=seed, **options), calls
+        )
+    assert not (tmp_path / "t").exists()
+    reviewgen.generate_dataset(model, 150, out=tmp_path / "t", **options)
+    assert files_of(tmp_path / "t") == files_of(tmp_path / "whole") and not (tmp_path / "t.partial").exists()
+
+
+def test_a_result_that_was_damaged_in_the_working_folder_is_made_again(
+    model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(out: str) -> object:
+        return reviewgen.score_dataset(model, TEXTS, out=tmp_path / out, shard_texts=9)
+
+    work("whole")
+    for damage in (lambda data: b"", lambda data: data[: len(data) // 2], lambda data: bytes(255 - each for each in data)):
+        for calls in range(3, 30):  # as far as there are results
+            if not list((tmp_path / "t.partial").rglob("parts/*")):
+                interrupt(monkeypatch, lambda: work("t"), calls)
+        parts = [file for file in (tmp_path / "t.partial").rglob("parts/*") if file.is_file()]
+        assert parts
+        for file in parts:
+            file.write_bytes(damage(file.read_bytes()))
+        work("t")
+        assert files_of(tmp_path / "t") == files_of(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "t")
+
+
+def test_a_complete_table_is_kept_and_another_job_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    command = ["generate", folder, "--out", tmp_path / "t", "--format", "jsonl", "--max-new-tokens", 5]
+    assert run_command(monkeypatch, capsys, *command, "-n", 7)[0] == 0
+    before = files_of(tmp_path / "t")
+    status, said, _ = run_command(monkeypatch, capsys, *command, "-n", 7)
+    assert status == 0 and "complete already" in said
+    for words in (["-n", 8], ["-n", 7, "--seed", 12345]):
+        status, _, said = run_command(monkeypatch, capsys, *command, *words)
+        assert status == 2 and "differ" in said
+    assert files_of(tmp_path / "t") == before and not (tmp_path / "t.partial").exists()
+    for words, problem in ((["--unique"], "--out FOLDER"), (["--format", "xml", "--out", tmp_path / "u"], "xml")):
+        status, _, said = run_command(monkeypatch, capsys, "generate", folder, *words)
+        assert status == 2 and problem in said and not (tmp_path / "u").exists()
+
+
+def test_what_exists_is_left_as_it_is(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/manifest.json").write_text('{"name": "an extension"}')
+    (tmp_path / "work.partial").mkdir()
+    (tmp_path / "work.partial/thesis").write_text("mine")
+    for name in ("file", "folder", "other", "work"):
+        with pytest.raises((OutputExists, StorageError)):
+            reviewgen.generate_dataset(model, 3, out=tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine" and (tmp_path / "work.partial/thesis").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "other", "work.partial"]
+
+
+def test_scores_are_those_of_score_and_their_sum_that_of_evaluate(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    reviews = [row | {"genre": "jazz"} for row in EXAMPLES]
+    written = reviewgen.score_dataset(model, reviews, out=tmp_path / "s.jsonl")
+    rows, whole = rows_of(tmp_path / "s.jsonl"), model.evaluate(reviews)
+    assert len(rows) == written.texts == whole.reviews
+    for row in rows[:10]:
+        score = model.score(row["text"], conditions={"stars": row["stars"], "genre": row["genre"]})
+        assert row["bits"] == pytest.approx(score.bits, rel=1e-6) and row["tokens"] == len(score.tokens)
+        assert row["bits_per_character"] == row["bits"] / row["characters"]
+    assert math.fsum(row["bits"] for row in rows) / whole.characters == pytest.approx(whole.bits_per_character, rel=1e-9)
+    assert written.summary["bits_per_character"] == pytest.approx(whole.bits_per_character, rel=1e-9)
+
+
+def test_a_text_of_probability_zero_has_no_bits(tmp_path: Path) -> None:
+    unsmoothed = {"model": {"order": 3, "smoothing": "none"}, "progress": False, "validation": ["aab"]}
+    reviewgen.train("ngram-char", ["aab", "aba", "abb"] * 20, **unsmoothed).save_pretrained(tmp_path / "m")
+    written = reviewgen.score_dataset(tmp_path / "m", ["aab", "bbbbbb", "aba"], out=tmp_path / "s.jsonl")
+    assert [row["bits"] is None for row in rows_of(tmp_path / "s.jsonl")] == [False, True, False]
+    assert written.summary["zero_probability_texts"] == 1 and written.summary["bits_per_character"] is None
+
+
+def test_copies_are_those_of_novelty(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    texts = [TEXTS[0], "zzz qqq xxx", TEXTS[3] + TEXTS[1]]
+    written = reviewgen.novelty_dataset(model, texts, out=tmp_path / "n.parquet")
+    for row, text in zip(rows_of(tmp_path / "n.parquet"), texts, strict=True):
+        report = model.novelty(text)
+        assert row["text"] == text and row["longest_copy"] == report.longest_text
+        assert [row[f"copied_share_{size}"] for size in (8, 12, 20)] == list(report.windows.values())
+    assert written.summary["longest_copy_characters"] == max(model.novelty(text).longest_characters for text in texts)
+
+
+def test_a_source_that_has_changed_is_not_continued_with(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS), encoding="utf-8")
+    interrupt(monkeypatch, lambda: reviewgen.score_dataset(folder, file, out=tmp_path / "s"), 4)
+    file.write_text("another\n" + "\n".join(TEXTS), encoding="utf-8")
+    with pytest.raises((ConfigError, CheckpointError), match="differ"):
+        reviewgen.score_dataset(folder, file, out=tmp_path / "s")
+    file.write_text("\n".join(TEXTS), encoding="utf-8")
+    assert reviewgen.score_dataset(folder, file, out=tmp_path / "s").texts == len(TEXTS)
+
+
+@pytest.mark.parametrize("verb", ["score", "novelty"])
+def test_the_commands_write_tables(verb: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "texts.txt").write_text("a fine record\nanother one\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    status, said, _ = run_command(monkeypatch, capsys, verb, folder, "--data", "texts.txt", "--out", "t", "--format", "parquet")
+    assert status == 0 and "2 texts are in t" in said
+    assert [row["text"] for row in rows_of(tmp_path / "t")] == ["a fine record", "another one"]
+    for words in ([], ["--text", "a", "--data", "texts.txt"], ["--data", "texts.txt"], ["--text", "a", "--out", "u"]):
+        status, _, said = run_command(monkeypatch, capsys, verb, folder, *words)
+        assert status == 2 and "--data" in said
+
+
+def test_scores_of_a_network_do_not_depend_on_the_texts_beside(micro: Any, model_folder: Any, tmp_path: Path) -> None:
+    reviewgen.score_dataset(model_folder("gru-char"), TEXTS, out=tmp_path / "s.jsonl")
+    for row in rows_of(tmp_path / "s.jsonl")[::9]:
+        assert row["bits"] == pytest.approx(micro("gru-char").score(row["text"]).bits, rel=1e-5)
