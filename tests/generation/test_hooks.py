@@ -11,6 +11,7 @@ import torch
 
 import reviewgen
 from reviewgen import ReviewModel
+from reviewgen.bundle import read_bundle
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError, GenerationError, PluginConflict, UnknownPlugin
 from reviewgen.receipts import make_receipt, replay
 from tests.support.distributions import write_distribution
@@ -297,9 +298,9 @@ def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
     (folder / "evil-1.dist-info" / "entry_points.txt").write_text("[reviewgen.logits_processors]\nevil = evil:make\n")
     (folder / "evil-1.dist-info" / "METADATA").write_text("Name: evil\nVersion: 1\n")
     with pytest.raises(UnknownPlugin, match="not installed"):
-        reviewgen.load(folder, accept_changes=True).generate()
+        ReviewModel(read_bundle(folder, strict=False, accept_changes=True)).generate()
     assert "evil" not in sys.modules
     for names in ("add-e", ["Add"], ["a" * 101], ["x", "x"], ["os.path:join/x"], [3], [""]):
         file.write_text(json.dumps(settings | {"logits_processors": names}))
         with pytest.raises(BundleError, match="logits_processors"):
-            reviewgen.load(folder, accept_changes=True)
+            read_bundle(folder, strict=False, accept_changes=True)
