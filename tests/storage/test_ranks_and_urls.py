@@ -21,7 +21,7 @@ JOBS = {
     "txt": "prepare *.txt --preset gru-char --out OUT",
     "parquet": "prepare rows.parquet --preset gru-word --condition stars --decontaminate 60 --out OUT",
     "texts": "generate ./model -n 200 --seed 1 --format jsonl --columns --out OUT",
-    "unique": "generate ./model -n 40 --seed 2 --unique --temperature 1 --max-new-tokens 9 --format parquet --out OUT",
+    "unique": "generate ./model -n 25 --seed 2 --unique --temperature 1 --max-new-tokens 9 --format parquet --out OUT",
     "scores": "score ./model --data 0.txt --out OUT",
     "copies": "novelty ./model --data 0.txt --out OUT",
 }
