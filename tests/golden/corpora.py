@@ -3,6 +3,7 @@
 The data of ``corpora.json`` outlives the functions that give it: where these change, only ``read`` and ``prepare`` change.
 """
 
+import io
 import json
 import random
 from collections.abc import Callable
@@ -15,103 +16,61 @@ import pyarrow.parquet as pq
 
 import reviewgen
 
-__all__ = ["CASES", "TOKENIZERS", "Reading", "big", "framed", "prepare", "read", "review"]
+__all__ = ["CASES", "TOKENIZERS", "Reading", "framed", "prepare", "read", "review", "write"]
 
 SUBJECTS = ["the movie", "The acting", "the music", "The plot", "a scene", "My café", "this record", "an ending", "Her voice"]
 VERBS = ["was", "is", "seemed", "felt", "wasn't", "became", "sounds", "had been"]
 WORDS = ["good", "bad", "so-so", "very good", "slow", "naïve", "100 % fun", "a mess", "great!", "boring...", "rather long", "odd"]
 GENRES = ["folk", "jazz", "Über"]
 ENDS = [".", "!", "?", " and I liked it.", ", but not for me.", "; see it twice.", " (1999).", " 😀"]
-
-
-def sentence(rng: random.Random) -> str:
-    """Return a sentence; only ``random()`` is drawn, which is the same in every version of Python."""
-    return " ".join(pick(rng, part) for part in (SUBJECTS, VERBS, WORDS)) + pick(rng, ENDS)
+MESSY = (
+    'He said ""great"", then left.¶Two lines\r\nin one cell,\nand a third.¶A <b>bold</b> claim<br />and <i>another</i><br/>one '
+    "&amp; more &quot;text&quot; &nosuch; <!-- a comment -->¶cafÃ© and naÃ¯ve were decoded wrongly¶cafe\u0301 in two code points¶"
+    "   spaces around, a tab\there   ¶¶   ¶A duplicate.¶A duplicate.¶a duplicate.¶NA¶null¶12345¶1 < 2 and 3 > 2, <3¶"
+    "**bold**, [a link](https://example.org) and `code`¶日本語のレビュー。 Привет! 👍🏽¶one, two; three\tfour¶"
+    "A <br> duplicate with a tag.¶A \n duplicate with a tag."
+)
 
 
 def pick(rng: random.Random, items: list[str]) -> str:
+    """Return one of the items; only ``random()`` is drawn, which is the same in every version of Python."""
     return items[int(rng.random() * len(items))]
 
 
 def review(rng: random.Random, most: int = 5) -> str:
-    return " ".join(sentence(rng) for _ in range(1 + int(rng.random() * most)))
+    """Return a text of one to ``most`` sentences."""
+    count = 1 + int(rng.random() * most)
+    return " ".join(" ".join(pick(rng, part) for part in (SUBJECTS, VERBS, WORDS)) + pick(rng, ENDS) for _ in range(count))
 
 
-MESSY = [
-    'He said ""great"", then left.',
-    "Two lines\r\nin one cell,\nand a third.",
-    "A <b>bold</b> claim<br />and <i>another</i><br/>one &amp; more &quot;text&quot; &nosuch; <!-- a comment -->",
-    "cafÃ© and naÃ¯ve were decoded wrongly",
-    "cafe\u0301 in two code points",
-    "   spaces around, a tab\there   ",
-    "",
-    "   ",
-    "A duplicate.",
-    "A duplicate.",
-    "a duplicate.",
-    "NA",
-    "null",
-    "12345",
-    "1 < 2 and 3 > 2, <3",
-    "**bold**, [a link](https://example.org) and `code`",
-    "日本語のレビュー。 Привет! 👍🏽",
-    "one, two; three\tfour",
-    "A <br> duplicate with a tag.",
-    "A \n duplicate with a tag.",
-]
+def messy(rng: random.Random) -> str:
+    """Return a CSV with quotes, line breaks in cells, duplicates, tags, mojibake, empty cells and an empty row."""
+    texts = [*MESSY.split("¶"), *(review(rng) for _ in range(30))]
+    rows = [f'{number},"{text}",{1 + number % 5}' for number, text in enumerate(texts)]
+    return "\r\n".join(["id,review,stars", *rows[:13], "", *rows[13:], ""])
 
 
-def write_messy(folder: Path) -> Path:
-    """Write a CSV with quotes, line breaks in cells, duplicates, tags, mojibake, empty cells and an empty row."""
-    rng, rows = random.Random(1), []
-    for number, text in enumerate([*MESSY, *(review(rng) for _ in range(30))]):
-        rows.append(f'{number},"{text}",{1 + number % 5}')
-        if number == 12:
-            rows.append("")
-    path = folder / "messy.csv"
-    path.write_bytes("\r\n".join(["id,review,stars", *rows, ""]).encode())
-    return path
+def json_lines(rng: random.Random) -> str:
+    """Return JSON lines with two conditions, of which one is sometimes null or missing."""
+    lines = []
+    for number in range(200):
+        record, genre = {"review": review(rng), "stars": 1 + number % 5}, pick(rng, GENRES)
+        genres = {"genre": genre if number % 7 else None} if number % 11 else {}
+        lines.append(json.dumps(record | genres, ensure_ascii=number % 2 == 0) + "\n")
+    return "".join(lines)
 
 
-def write_jsonl(folder: Path) -> Path:
-    """Write JSON lines with two conditions, of which one is sometimes null or missing."""
-    rng, path = random.Random(2), folder / "conditions.jsonl"
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        for number in range(200):
-            record: dict[str, Any] = {
-                "review": review(rng),
-                "stars": 1 + number % 5,
-                "genre": pick(rng, ["folk", "jazz", "Über"]),
-            }
-            if number % 7 == 0:
-                record["genre"] = None
-            if number % 11 == 0:
-                del record["genre"]
-            stream.write(json.dumps(record, ensure_ascii=number % 2 == 0) + "\n")
-    return path
-
-
-def write_parquet(folder: Path) -> Path:
-    """Write a parquet file of several row groups with nulls."""
-    rng, path = random.Random(3), folder / "reviews.parquet"
+def parquet(rng: random.Random) -> bytes:
+    """Return a parquet file of several row groups with nulls."""
     texts = [None if number % 50 == 49 else review(rng) for number in range(300)]
-    table = pa.table(
-        {"product": pa.array(range(300)), "text": pa.array(texts), "rating": pa.array([n % 3 / 2 for n in range(300)])}
-    )
-    pq.write_table(table, path, row_group_size=64)
-    return path
+    table = pa.table({"product": list(range(300)), "text": texts, "rating": [number % 3 / 2 for number in range(300)]})
+    pq.write_table(table, stream := io.BytesIO(), row_group_size=64)
+    return stream.getvalue()
 
 
-def write_long(folder: Path) -> Path:
-    """Write one text of some 40,000 characters."""
-    rng, path = random.Random(4), folder / "novel.txt"
-    path.write_text("\n\n".join(review(rng, 12) for _ in range(160)) + "\n", encoding="utf-8", newline="\n")
-    return path
-
-
-def write_paragraphs(folder: Path) -> Path:
-    """Write paragraphs that are wrapped at some 60 characters, one or several blank lines between them."""
-    rng, path, parts = random.Random(5), folder / "wrapped.txt", []
+def wrapped(rng: random.Random) -> str:
+    """Return paragraphs that are wrapped at some 60 characters, one or several blank lines between them."""
+    parts = []
     for _ in range(80):
         lines = [""]
         for word in review(rng, 9).split(" "):
@@ -119,61 +78,55 @@ def write_paragraphs(folder: Path) -> Path:
                 lines.append("")
             lines[-1] = f"{lines[-1]} {word}".strip()
         parts.append("\n".join(lines) + "\n" * (1 + int(rng.random() * 3)))
-    path.write_text("\ufeff" + "\n".join(parts), encoding="utf-8", newline="\r\n")
-    return path
+    return ("\ufeff" + "\n".join(parts)).replace("\n", "\r\n")
 
 
-def big(folder: Path) -> Path:
-    """Write a CSV of 20,000 rows in three files."""
-    rng, target, row = random.Random(6), folder / "big", 0
-    target.mkdir()
-    for name, count in (("a.csv", 4_000), ("b.csv", 9_000), ("c.csv", 7_000)):
-        with (target / name).open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write("stars,review\n")
-            for _ in range(count):
-                row += 1
-                stream.write(f'{row % 5},"{review(rng, 3)}"\n')
-    return target / "*.csv"
+def three_files(rng: random.Random) -> list[str]:
+    """Return a CSV of 20,000 rows in three files."""
+    rows = [f'{number % 5},"{review(rng, 3)}"\n' for number in range(1, 20_001)]
+    return ["stars,review\n" + "".join(part) for part in (rows[:4_000], rows[4_000:13_000], rows[13_000:])]
 
 
 class Case(NamedTuple):
-    """A corpus and how it is read."""
+    """A corpus, and the options of reading it."""
 
-    write: Callable[[Path], Path]
+    file: str
+    seed: int
+    make: Callable[[random.Random], Any]
     options: dict[str, Any]
 
 
+ALL = {"fix_encoding": True, "lowercase": True, "strip_markdown": True}
 CASES: dict[str, Case] = {
-    "messy csv": Case(write_messy, {}),
-    "messy csv, all options": Case(write_messy, {"fix_encoding": True, "lowercase": True, "strip_markdown": True}),
-    "messy csv, not cleaned": Case(write_messy, {"clean": False, "conditions": ["stars"]}),
-    "jsonl with conditions": Case(write_jsonl, {"conditions": ["stars", "genre"]}),
-    "parquet": Case(write_parquet, {"conditions": ["rating"]}),
-    "one long text": Case(write_long, {"documents": "file"}),
-    "paragraphs": Case(write_paragraphs, {"documents": "paragraph"}),
-    "sentences": Case(write_paragraphs, {"documents": "sentence"}),
-    "lines": Case(write_paragraphs, {}),
-    "three files": Case(big, {}),
+    "messy csv": Case("messy.csv", 1, messy, {}),
+    "messy csv, all options": Case("messy.csv", 1, messy, ALL),
+    "messy csv, not cleaned": Case("messy.csv", 1, messy, {"clean": False, "conditions": ["stars"]}),
+    "jsonl with conditions": Case("a.jsonl", 2, json_lines, {"conditions": ["stars", "genre"]}),
+    "parquet": Case("a.parquet", 3, parquet, {"conditions": ["rating"]}),
+    "one long text": Case("a.txt", 4, lambda rng: "\n\n".join(review(rng, 12) for _ in range(160)) + "\n", {"documents": "file"}),
+    "paragraphs": Case("a.txt", 5, wrapped, {"documents": "paragraph"}),
+    "sentences": Case("a.txt", 5, wrapped, {"documents": "sentence"}),
+    "lines": Case("a.txt", 5, wrapped, {}),
+    "three files": Case("part-*.csv", 6, three_files, {}),
 }
 TOKENIZERS: dict[str, dict[str, Any]] = {"char": {}, "word": {"vocab_size": 700, "min_frequency": 2}}
+Ids: TypeAlias = dict[str, list[list[int]]]  # of each split, the ids of each text, with bos, conditions and eos
 
 
-Ids: TypeAlias = dict[str, list[list[int]]]
+def write(case: Case, folder: Path) -> Path:
+    """Write the files of a corpus; return what is read, which may be a pattern."""
+    made = case.make(random.Random(case.seed))
+    for number, content in enumerate(made if isinstance(made, list) else [made]):
+        file = folder / case.file.replace("*", str(number))
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder / case.file
 
 
 class Reading(NamedTuple):
-    """What the library makes of a corpus.
+    """What the library makes of a corpus."""
 
-    Attributes:
-        texts: The kept texts in the order of the source: text, values of the conditions, split.
-        counts: What cleaning counted.
-        vocab_size: The size of the tokenizer's vocabulary.
-        ids: Of each split, the ids of each text, with bos, conditions and eos.
-        decode: The tokenizer's.
-    """
-
-    texts: list[tuple[str, list[Any], str]]
-    counts: dict[str, int]
+    texts: list[tuple[str, list[Any], str]]  # those kept, in the order of the source, with their conditions and splits
+    counts: dict[str, int]  # of the cleaning
     vocab_size: int
     ids: Ids
     decode: Callable[[list[int]], str]

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from llvmlite.binding import get_host_cpu_name
 
-__all__ = ["arithmetic", "read_stored", "write_stored"]
-
 
 def read_stored(name: str) -> Any:
     return json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))

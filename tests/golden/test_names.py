@@ -6,12 +6,14 @@ beside the public modules, as the class of a result, is found where the docs nam
 """
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from inspect import get_annotations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,34 +24,22 @@ from reviewgen.cli import app
 from tests.golden.stored import read_stored, write_stored
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-MODULES = [
-    "reviewgen",
-    "reviewgen.protocols",
-    "reviewgen.config",
-    "reviewgen.errors",
-    "reviewgen.compiled",
-    "reviewgen.testing",
-]
+MODULES = ["reviewgen", *(f"reviewgen.{room}" for room in ("protocols", "config", "errors", "compiled", "testing"))]
 COMPILED = {  # what docs and examples import from the files of reviewgen.compiled
     "decoding": ["feed", "sample"],
     "linear": ["add_product", "exp32", "log32", "pack", "refuse_non_finite", "sigmoid32"],
     "sampling": ["SamplingParams"],
     "steps": ["CompiledStep"],
 }
-PLAIN = (str, int, float, bool, tuple, list, dict)
 
 
 def observe() -> dict[str, str]:
     """Return every public name and its signature, and every option of every command."""
     found = dict(commands(typer.main.get_command(app), "reviewgen"))
-    for name in MODULES:
-        module = importlib.import_module(name)
-        for public in module.__all__:
-            found |= describe(f"{name}.{public}", getattr(module, public))
-    for name, names in COMPILED.items():
-        for public in names:
-            path = f"reviewgen.compiled.{name}"
-            found |= describe(f"{path}.{public}", getattr(importlib.import_module(path), public))
+    names = [(name, public) for name in MODULES for public in importlib.import_module(name).__all__]
+    names += [(f"reviewgen.compiled.{name}", public) for name, publics in COMPILED.items() for public in publics]
+    for name, public in names:
+        found |= describe(f"{name}.{public}", getattr(importlib.import_module(name), public))
     for path in re.findall(r"^::: (reviewgen\S*)", "\n".join(page.read_text() for page in REFERENCE.glob("*.md")), re.MULTILINE):
         value = pkgutil.resolve_name(path)
         if path.rpartition(".")[0] not in MODULES and not inspect.ismodule(value):
@@ -67,50 +57,40 @@ def describe(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield from ((f"{name}.{key}", plain(hint)) for key, hint in value.__annotations__.items())
     elif inspect.isclass(value):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
-        yield name, f"class({bases})" + ("" if is_bare(value) else signature(value))
-        fields = () if is_bare(value) else inspect.signature(value).parameters
-        for key in sorted({key for each in value.__mro__ if ours(each) for key in (*vars(each), *hints(each))}):
+        is_bare = issubclass(value, BaseException | str) or getattr(value, "_is_protocol", False)  # and has no signature
+        yield name, f"class({bases})" + ("" if is_bare else signature(value))
+        fields = () if is_bare else inspect.signature(value).parameters
+        ours = [each for each in value.__mro__ if each.__module__.startswith("reviewgen")]
+        for key in sorted({key for each in ours for key in (*vars(each), *get_annotations(each))}):
             if (not key.startswith("_") and key not in fields) or key == "__call__":
                 yield from describe_member(f"{name}.{key}", value, key)
     elif callable(value) and not typing.get_origin(value):
         yield name, signature(value)
         yield from keywords(name, value)
-    elif isinstance(value, tuple | list) and all(map(callable, value)):
-        yield name, ", ".join(each.__name__ for each in value)
     elif isinstance(value, tuple | list):
-        yield name, f"{type(value).__name__} of {len(value)}"
+        yield name, ", ".join(getattr(each, "__name__", "...") for each in value)
     else:
-        yield name, plain(value) if isinstance(value, PLAIN) or typing.get_origin(value) else f"a {type(value).__name__}"
+        yield (
+            name,
+            plain(value)
+            if isinstance(value, str | int | float | dict) or typing.get_origin(value)
+            else f"a {type(value).__name__}",
+        )
 
 
 def describe_member(name: str, owner: type, key: str) -> Iterator[tuple[str, str]]:
     """Yield the entries of a method, a property or an attribute of a class."""
     member = inspect.getattr_static(owner, key, None)
-    kind = type(member).__name__ if isinstance(member, staticmethod | classmethod) else ""
     function = getattr(member, "__func__", member)
-    if isinstance(member, property):
-        yield name, f"property {signature(member.fget)}"
+    if isinstance(member, property | functools.cached_property):
+        yield name, f"property {signature(getattr(member, 'fget', None) or member.func)}"
     elif inspect.isfunction(function):
+        kind = type(member).__name__ if function is not member else ""
         yield name, f"{kind} {signature(function)}".strip()
         yield from keywords(name, function)
-    elif type(member).__name__ == "cached_property":
-        yield name, f"property {signature(member.func)}"
     else:
-        kept = next((hints(each)[key] for each in owner.__mro__ if key in hints(each)), type(member))
+        kept = next((get_annotations(each)[key] for each in owner.__mro__ if key in get_annotations(each)), type(member))
         yield name, f"attribute {plain(kept)}"
-
-
-def is_bare(value: type) -> bool:
-    """Whether a class is a protocol, or is made as a str or an exception is."""
-    return issubclass(value, BaseException | str) or getattr(value, "_is_protocol", False)
-
-
-def ours(value: type) -> bool:
-    return value.__module__.startswith("reviewgen")
-
-
-def hints(value: type) -> dict[str, Any]:
-    return vars(value).get("__annotations__", {})
 
 
 def signature(value: Any) -> str:
@@ -166,11 +146,8 @@ def kind(param: Any, takes: Mapping[str, inspect.Parameter]) -> str:
 
 def test_public_names_and_commands_are_as_stored():
     stored, found = read_stored("names"), observe()
-    differences = [f"- {name}: {stored[name]}" for name in stored.keys() - found.keys()]
-    differences += [f"+ {name}: {found[name]}" for name in found.keys() - stored.keys()]
-    both = [name for name in stored.keys() & found.keys() if stored[name] != found[name]]
-    differences += [f"~ {name}: {stored[name]}\n  now {found[name]}" for name in both]
-    differences.sort(key=lambda line: line[2:])
+    names = sorted(name for name in stored.keys() | found.keys() if stored.get(name) != found.get(name))
+    differences = [f"{name}\n  stored: {stored.get(name, '-')}\n  now:    {found.get(name, '-')}" for name in names]
     assert not differences, "\n".join(["the public interface differs from names.json:", *differences])
 
 

@@ -22,20 +22,16 @@ FAST = ["ngram-char", "ngram-word", "gru-word"]
 TRAINING = {"evaluations": 1, "copy_tokens": 0, "novelty": "none", "threads": 1, "precision": "no", "device": "cpu"}
 
 
-def texts(seed: int, count: int) -> list[str]:
-    rng = random.Random(seed)
-    return [review(rng, 3) for _ in range(count)]
-
-
 def observe(preset: str) -> dict[str, float]:
     """Train a preset and return its bits per character of texts that it has not seen, and what it has learned from."""
     model, tokenizer = preset.split("-")
     options: dict[str, Any] = {"tokenizer": TOKENIZERS[tokenizer], "training": TRAINING}
     if model != "ngram":
         options |= {"steps": 200, "model": {"hidden_size": 96, "embedding_size": 16 if model == "nnlm" else 48}}
-    trained = reviewgen.train(preset, texts(7, 2000), seed=0, progress=False, **options)
+    training, unseen = ([review(rng, 3) for _ in range(n)] for rng, n in ((random.Random(7), 2000), (random.Random(8), 100)))
+    trained = reviewgen.train(preset, training, seed=0, progress=False, **options)
     return {
-        "bits": trained.evaluate(texts(8, 100), clean=False).bits_per_character,
+        "bits": trained.evaluate(unseen, clean=False).bits_per_character,
         "final bits": trained.training["held_out"]["bits_per_character"],
         "vocabulary": trained.tokenizer.vocab_size,
         "steps": trained.training["steps"],
@@ -43,15 +39,9 @@ def observe(preset: str) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize(
-    "preset", [preset if preset in FAST else pytest.param(preset, marks=pytest.mark.slow) for preset in PRESETS]
-)
+@pytest.mark.parametrize("preset", [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in PRESETS])
 def test_a_training_reaches_the_stored_bits_per_character(preset: str):
-    expected, found = read_stored("trainings")[preset], observe(preset)
-    if preset.startswith("ngram"):
-        assert found == pytest.approx(expected, rel=1e-9)
-    else:
-        assert found == pytest.approx(expected, rel=0.01)
+    assert observe(preset) == pytest.approx(read_stored("trainings")[preset], rel=1e-9 if preset.startswith("ngram") else 0.01)
 
 
 if __name__ == "__main__":
