@@ -11,106 +11,86 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import reviewgen
-from reviewgen.config import from_dict
+from reviewgen import TrainingRun
 from reviewgen.errors import BrokenPlugin, ConfigError
-from reviewgen.registry import find_model
-from reviewgen.runs import TrainingRun
-from reviewgen.runs.initial_weights import InitialWeights, set_initial_weights
+from reviewgen.registry import find_model, register_model, unregister_all
 from reviewgen.testing import make_model
 from reviewgen.testing.initial_weights_law import initial_weights
 from tests.support.fakes import GRU, TEXTS, run_command
 
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}
-QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
+
+
+def begun(preset: Any, file: Path | None, **options: Any) -> TrainingRun:
+    """Return a run whose model was made."""
+    run = TrainingRun(preset, TEXTS, steps=1, initial_weights=file, **({"model": SIZES} | options))
+    run.read()
+    run.tokenize()
+    return run
 
 
 @pytest.mark.parametrize(("name", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
 def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name: str, kind: Any, tmp_path: Path) -> None:
-    table, layers, output = nn.Embedding(11, 4), kind(4, 6, num_layers=2, batch_first=True), nn.Linear(6, 11)
-    parts = nn.ModuleDict({"encoder": table, "rnn": layers, "output": output})
-    save_file(dict(parts.state_dict()), tmp_path / "foreign.safetensors")
-    model = make_model(name, **SIZES)
-    changed = set_initial_weights(model, InitialWeights.find(tmp_path / "foreign.safetensors", type(model), name))
-    assert set(changed) == set(model.state_dict())
-    ids = torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))
+    size = begun(f"{name}-char", None).tokenizer.vocab_size
+    settings = {"model": SIZES | {"ngrams": 1}}
+    table, layers, output = nn.Embedding(size, 4), kind(4, 6, num_layers=2, batch_first=True), nn.Linear(6, size)
+    save_file(dict(nn.ModuleDict({"encoder": table, "rnn": layers, "output": output}).state_dict()), tmp_path / "foreign")
+    with pytest.raises(ConfigError, match="safetensors"):
+        begun(f"{name}-char", tmp_path / "missing.safetensors", **settings)
+    (tmp_path / "foreign").rename(tmp_path / "foreign.safetensors")
+    model: Any = begun(f"{name}-char", tmp_path / "foreign.safetensors", **settings).model
+    ids = torch.randint(size, (3, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = output(layers(table(ids))[0])
-        logits, _ = model(ids, model.initial_state(3))
+        logits, _ = model.eval()(ids, model.initial_state(3))
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_part_is_enough_and_the_rest_stays_random(tmp_path: Path) -> None:
+def test_a_part_is_enough() -> None:
     """The state dict of an nn.Embedding has the one name ``weight``; that of an nn.LSTM has no prefix."""
-    random, table, layers = make_model("lstm", **SIZES).state_dict(), nn.Embedding(11, 4), nn.LSTM(4, 6, 2)
-    for file, module, changed in (
-        ("a", table, {"embedding.weight"}),
-        ("b", layers, {f"recurrent.{n}" for n in layers.state_dict()}),
-    ):
-        save_file(dict(module.state_dict()), tmp_path / file)
-        model = make_model("lstm", **SIZES)
-        assert set(set_initial_weights(model, InitialWeights.find(tmp_path / file, type(model), "lstm"))) == changed
-        differs = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, random[name])}
-        assert differs == changed
-
-
-def test_nnlm_starts_from_a_foreign_table_and_keeps_its_vector_before_the_beginning(tmp_path: Path) -> None:
-    random, table = make_model("nnlm", embedding_size=4, hidden_size=6).state_dict(), nn.Embedding(11, 4)
-    save_file({"transformer.embed.weight": table.weight.detach().half()}, tmp_path / "foreign.safetensors")
-    model = make_model("nnlm", embedding_size=4, hidden_size=6)
-    weights = InitialWeights.find(tmp_path / "foreign.safetensors", type(model), "nnlm")
-    assert set_initial_weights(model, weights) == ["embedding.weight"]
-    after = model.state_dict()
-    torch.testing.assert_close(after["embedding.weight"][:-1], table.weight.detach(), rtol=0, atol=1e-3)
-    assert torch.equal(after["embedding.weight"][-1], random["embedding.weight"][-1])
-    assert all(torch.equal(after[name], random[name]) for name in random if name != "embedding.weight")
-    for name, tensor, message in (
-        ("weight", torch.zeros(10, 4), "has the shape 10 x 4, and that of the model 12 x 4"),
-        (
-            "weight_ih_l0",
-            torch.zeros(4),
-            r"weight_ih_l0 has no place in a Nnlm; accepted are weight or embedding.weight \(V, E\)",
-        ),
-    ):
-        save_file({name: tensor}, tmp_path / "bad.safetensors")
-        with pytest.raises(ConfigError, match=message):
-            set_initial_weights(model, InitialWeights.find(tmp_path / "bad.safetensors", type(model), "nnlm"))
+    model: Any = make_model("lstm", **SIZES)
+    table, layers = nn.Embedding(11, 4).state_dict(), nn.LSTM(4, 6, 2).state_dict()
+    assert model.initial_weights(table).keys() == {"embedding.weight"}
+    assert model.initial_weights(layers).keys() == {f"recurrent.{name}" for name in layers}
+    for name in ("weight_ih_l2", "weight_ih_l0_reverse", "decoder.weight", "anything"):
+        with pytest.raises(ConfigError, match=f"{name} has no place in a Lstm of 2 layers"):
+            model.initial_weights({name: torch.zeros(2)})
+    with pytest.raises(ConfigError, match=r"two tensors are for embedding\.weight"):
+        model.initial_weights({"weight": torch.zeros(11, 4), "encoder.weight": torch.zeros(11, 4)})
 
 
 @pytest.mark.parametrize("preset", ["nnlm-char", "nnlm-word"])
-def test_nnlm_trains_from_the_table_of_a_recurrent_model(preset: str, tmp_path: Path) -> None:
-    donor = reviewgen.train(preset.replace("nnlm", "gru"), TEXTS, steps=1, **GRU).bundle.model.state_dict()["embedding.weight"]
-    save_file({"weight": donor}, tmp_path / "table.safetensors")
-    options: Any = {"model": {"embedding_size": 4, "hidden_size": 6}, "training": QUICK}
-    run = TrainingRun(preset, TEXTS, steps=1, initial_weights=tmp_path / "table.safetensors", **options)
-    run.read()
-    run.tokenize()
-    assert torch.equal(run.model.state_dict()["embedding.weight"][:-1], donor)
+def test_nnlm_starts_from_a_foreign_table_and_keeps_its_vector_before_the_beginning(preset: str, tmp_path: Path) -> None:
+    sizes = {"embedding_size": 4, "hidden_size": 6}
+    random = {name: tensor.clone() for name, tensor in begun(preset, None, model=sizes).model.state_dict().items()}
+    table = torch.randn(len(random["embedding.weight"]) - 1, 4)
+    save_file({"transformer.embed.weight": table.half()}, tmp_path / "foreign.safetensors")
+    after = begun(preset, tmp_path / "foreign.safetensors", model=sizes).model.state_dict()
+    torch.testing.assert_close(after["embedding.weight"][:-1], table, rtol=0, atol=1e-3)
+    assert torch.equal(after["embedding.weight"][-1], random["embedding.weight"][-1])
+    assert all(torch.equal(after[name], random[name]) for name in random if name != "embedding.weight")
+    for name, tensor, message in (
+        ("weight", torch.zeros(10, 4), "has the shape 10 x 4"),
+        ("weight_ih_l0", torch.zeros(4), "weight_ih_l0 has no place in a Nnlm"),
+    ):
+        save_file({name: tensor}, tmp_path / "bad.safetensors")
+        with pytest.raises(ConfigError, match=message):
+            begun(preset, tmp_path / "bad.safetensors", model=sizes)
 
 
 def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:
-    probe = TrainingRun("gru-char", TEXTS, steps=1, **GRU)
-    probe.read()
-    probe.tokenize()
-    table = torch.randn(probe.tokenizer.vocab_size, 4)
+    table = torch.randn(begun("gru-char", None, **GRU).tokenizer.vocab_size, 4)
     file = tmp_path / "table.safetensors"
     save_file({"weight": table}, file)
-    run = TrainingRun("gru-char", TEXTS, steps=1, out=tmp_path / "a", initial_weights=file, **GRU)
-    run.read()
-    run.tokenize()
+    run = begun("gru-char", file, out=tmp_path / "a", **GRU)
     assert torch.equal(run.model.state_dict()["embedding.weight"], table)
     assert any("Initial weights from table.safetensors: embedding.weight" in note for note in run.notes)
     for _ in run:
         pass
     run.finish()
-    record = json.loads((tmp_path / "a" / "training.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "a" / "training.json").read_text(encoding="utf-8"))["initial_weights"]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert record["initial_weights"] == {"file": "table.safetensors", "sha256": digest, "tensors": ["embedding.weight"]}
-    assert str(tmp_path) not in json.dumps(record["initial_weights"])
-    save_file({"weight": table[:, :3].contiguous()}, file)
-    with pytest.raises(
-        ConfigError, match=rf"embedding.weight of table.safetensors has the shape {len(table)} x 3, and that of the model"
-    ):
-        reviewgen.train("gru-char", TEXTS, steps=1, initial_weights=file, **GRU)
+    assert record == {"file": "table.safetensors", "sha256": digest, "tensors": ["embedding.weight"]}
 
 
 def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path) -> None:
@@ -118,24 +98,14 @@ def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path
     save_file({"weight": torch.zeros(11, 4)}, good)
     torch.save({"weight": torch.zeros(11, 4)}, pickled)
     for preset, file, message in (
-        ("gru-char", tmp_path / "none.safetensors", "cannot be read: there is no such file"),
-        ("gru-char", pickled, r"weights.pt is not one; a pickle \(.pt, .bin\) is never read"),
-        ("ngram-char", good, "ngram-char cannot start from tensors of another source"),
-        ("blend-char", good, "blend-char is a blend of several models: give initial_weights to one of them"),
-        (reviewgen.load("gru-char"), good, "trained further has its weights already"),
+        ("gru-char", tmp_path / "none.safetensors", "there is no such file"),
+        ("gru-char", pickled, r"a pickle \(.pt, .bin\) is never read"),
+        ("ngram-char", good, "ngram-char cannot start from tensors"),
+        ("blend-char", good, "give initial_weights to one of them"),
+        (reviewgen.load("gru-char"), good, "has its weights already"),
     ):
-        with pytest.raises(ConfigError, match=message) as caught:
+        with pytest.raises(ConfigError, match=message):
             TrainingRun(preset, "there-is-no-such-corpus.csv", initial_weights=file)
-        assert len(str(caught.value)) < 500
-
-
-def test_tensors_without_a_place_are_refused() -> None:
-    model = make_model("lstm", **SIZES)
-    for name in ("weight_ih_l2", "weight_ih_l0_reverse", "decoder.weight", "anything"):
-        with pytest.raises(ConfigError, match=f"{name} has no place in a Lstm of 2 layers"):
-            model.initial_weights({name: torch.zeros(2)})
-    with pytest.raises(ConfigError, match=r"two tensors are for embedding\.weight, one of which is encoder.weight"):
-        model.initial_weights({"weight": torch.zeros(11, 4), "encoder.weight": torch.zeros(11, 4)})
 
 
 def test_the_command_line_takes_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -143,44 +113,39 @@ def test_the_command_line_takes_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     words = ["train", "gru-char", "--data", tmp_path / "texts.txt", "--out", tmp_path / "a", "--steps", 1, "--initial-weights"]
     (tmp_path / "bad").write_bytes(b"not tensors")
     status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "bad")
-    assert status == 2 and "must be a safetensors file, and bad is not one" in " ".join(err.split())
+    assert status == 2 and "must be a safetensors file" in " ".join(err.split())
     save_file(dict(nn.GRU(4, 8).state_dict()), tmp_path / "layers")
     sizes = ["--set", "model.embedding_size=4", "--set", "model.hidden_size=8"]
     status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "layers", *sizes)
-    said = " ".join(err.split())
-    assert status == 0 and "Initial weights from layers: " in said and "recurrent.weight_ih_l0" in said
+    assert status == 0 and "recurrent.weight_ih_l0" in err
 
 
-@pytest.mark.parametrize(
-    ("mapped", "message"),
-    [
-        (lambda model, tensors: dict(tensors), "accepts a tensor that it does not know"),
-        (lambda model, tensors: {}, "leaves out"),
-        (lambda model, tensors: {name: tensor[None] for name, tensor in tensors.items()}, "of the shape"),
-        (lambda model, tensors: {f"my.{name}": tensor for name, tensor in tensors.items()}, "not a name of state_dict"),
-        (lambda model, tensors: (model.load_state_dict(tensors), dict(tensors))[1], "changes the model"),
-    ],
-)
-def test_the_law_finds_planted_faults(mapped: Any, message: str) -> None:
-    kind, _ = find_model("gru")
-
-    class Faulty(kind):  # type: ignore[misc,valid-type]
-        def initial_weights(self, tensors: Any) -> dict[str, Tensor]:
-            return mapped(self, tensors)  # type: ignore[no-any-return]
-
-    with pytest.raises(AssertionError, match=message):
-        initial_weights(lambda: Faulty(from_dict(kind.Config, {"vocab_size": 11, **SIZES})))
+FAULTS: list[tuple[Any, str]] = [
+    (lambda model, given: dict(given), "accepts a tensor that it does not know"),
+    (lambda model, given: {}, "leaves out"),
+    (lambda model, given: {name: tensor[None] for name, tensor in given.items()}, "of the shape"),
+    (lambda model, given: {f"my.{name}": tensor for name, tensor in given.items()}, "not a name of state_dict"),
+    (lambda model, given: (model.load_state_dict(given), dict(given))[1], "changes the model"),
+]
 
 
-def test_a_model_that_names_another_tensor_is_refused(tmp_path: Path) -> None:
-    kind, _ = find_model("gru")
+def test_the_law_finds_planted_faults_and_training_names_the_broken_plugin(tmp_path: Path) -> None:
+    kind: Any = find_model("gru")[0]
+    for mapped, message in FAULTS:
 
-    class Faulty(kind):  # type: ignore[misc,valid-type]
-        def initial_weights(self, tensors: Any) -> dict[str, Tensor]:
-            return {"other": torch.zeros(1)}
+        class Faulty(kind):  # type: ignore[misc]
+            function = staticmethod(mapped)
 
+            def initial_weights(self, given: Any) -> dict[str, Tensor]:
+                return self.function(self, given)  # type: ignore[no-any-return]
+
+        with pytest.raises(AssertionError, match=message):
+            initial_weights(lambda made=Faulty: made(kind.Config(vocab_size=11, **SIZES)))  # type: ignore[misc]
+    Faulty.function = staticmethod(lambda model, given: {"other": torch.zeros(1)})
     save_file({"weight": torch.zeros(11, 4)}, tmp_path / "a")
-    with pytest.raises(BrokenPlugin, match="returns 'other', which is not one of the model's tensors"):
-        set_initial_weights(
-            Faulty(from_dict(kind.Config, {"vocab_size": 11, **SIZES})), InitialWeights.find(tmp_path / "a", Faulty, "x")
-        )
+    register_model("faulty", Faulty)
+    try:
+        with pytest.raises(BrokenPlugin, match="'other'"):
+            begun("faulty-char", tmp_path / "a")
+    finally:
+        unregister_all()

@@ -1,0 +1,255 @@
+"""char and word: exact ids, every text comes back, what training learns, and strict loading."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from reviewgen.errors import BundleError, ConfigError, DataError
+from reviewgen.registry import find_tokenizer
+
+CharTokenizer: Any = find_tokenizer("char")[0]
+WordTokenizer: Any = find_tokenizer("word")[0]
+ANY_TEXT = st.text(st.characters(exclude_categories=()))  # surrogates too
+TEXTS = ["A good film, a good day.", "the good, the bad and the film\nthe film", "ภาพยนตร์ดีมาก ดีมาก 👍👍"] * 3
+HARD = [
+    "",
+    "ภาพยนตร์ดีมาก",
+    "👩‍👩‍👧 🇹🇭",
+    "a\r\nb\rc\n\n",
+    "\x00a\x00",
+    "  two  Spaces ",
+    "<s></s><|endoftext|>",
+    "e\u0301é",
+    "abcé映abc",
+]
+
+
+def train_char(*texts: str) -> Any:
+    return CharTokenizer.train(iter(texts), CharTokenizer.Config())
+
+
+def train_word(texts: Any = TEXTS, **settings: Any) -> Any:
+    return WordTokenizer.train(iter(texts), WordTokenizer.Config(**({"vocab_size": 300} | settings)))
+
+
+ABC, THAI, WORD, BYTES = train_char("cab"), train_char("ภาพยนตร์ดีมาก 映 \ud83d\ude00"), train_word(), train_word([])
+EVERY = [ABC, THAI, train_char(), WORD, BYTES]
+
+
+# Both.
+
+
+@given(ANY_TEXT)
+def test_every_text_comes_back(text: str) -> None:
+    for tokenizer in EVERY:
+        if tokenizer in (WORD, BYTES):  # which read a lone surrogate as a replacement
+            text = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert all(0 <= i < tokenizer.vocab_size and i not in (tokenizer.bos_id, tokenizer.eos_id) for i in ids)
+
+
+def test_hard_texts_come_back_and_a_batch_is_encoded_as_its_texts() -> None:
+    for tokenizer in EVERY:
+        assert [tokenizer.decode(tokenizer.encode(text)) for text in HARD] == HARD
+        batch = tokenizer.encode_batch(HARD)
+        assert all(isinstance(ids, np.ndarray) for ids in batch)
+        assert [ids.tolist() for ids in batch] == [tokenizer.encode(text) for text in HARD]
+
+
+def test_a_corpus_of_next_to_nothing_is_enough() -> None:
+    for texts in ([], [""], ["a"], ["\ud800"]):
+        char, word = train_char(*texts), train_word(texts, vocab_size=8_000)
+        assert char.vocab_size == 18 + (texts == ["a"]) and (word.vocab_size == 258 or texts == ["\ud800"])
+        assert char.decode(char.encode("any ❤")) == word.decode(word.encode("any ❤")) == "any ❤"
+
+
+def test_an_id_out_of_range_is_an_error() -> None:
+    for tokenizer in EVERY:
+        for wrong in (-1, tokenizer.vocab_size):
+            with pytest.raises(DataError, match=f"{wrong} is not an id"):
+                tokenizer.decode([tokenizer.bos_id, wrong])
+
+
+def test_saved_and_loaded_they_are_the_same(tmp_path: Path) -> None:
+    for number, (tokenizer, file) in enumerate([(THAI, "characters.json"), (WORD, "tokenizer.json")]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        tokenizer.save(folder)
+        assert [path.name for path in folder.iterdir()] == [file]
+        loaded = type(tokenizer).load(folder)
+        assert (loaded.vocab_size, loaded.bos_id, loaded.eos_id) == (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id)
+        assert [loaded.encode(text) for text in HARD] == [tokenizer.encode(text) for text in HARD]
+        with pytest.raises(BundleError, match="cannot be read"):
+            type(tokenizer).load(tmp_path)
+
+
+SPECIAL = {
+    "id": WORD.bos_id,
+    "content": "<s>",
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+    "special": True,
+}
+WORD_DAMAGES: dict[str, Any] = {
+    "renamed": lambda content: content["model"]["vocab"].update(film=content["model"]["vocab"].pop("a")),
+    "a gap": lambda content: content["model"]["vocab"].update(zzz=999),
+    "special": lambda content: content.update(added_tokens=[SPECIAL]),
+    "normalizer": lambda content: content.update(normalizer={"type": "Lowercase"}),
+    "prefix": lambda content: content["pre_tokenizer"].update(add_prefix_space=True),
+    "decoder": lambda content: content.update(decoder=None),
+    "merges": lambda content: content["model"]["merges"].append(["zz", "zz"]),
+    "dropout": lambda content: content["model"].update(dropout=0.5),
+    "no model": lambda content: content.pop("model"),
+}
+DAMAGED_BYTES = [b"", b"{", b'{"schema": 1, "char', b"\xff\xfe", b"[" * 100_000, b"[]", b"null"]
+DAMAGED_CHARACTERS = [
+    b'{"schema": 1, "characters": "\xff"}',
+    b'{"characters": "abc"}',
+    b'{"schema": 1, "characters": "abc", "more": 1}',
+    b'{"schema": 2, "characters": "abc"}',
+    b'{"schema": 1, "characters": ["a"]}',
+    b'{"schema": 1, "characters": "ba"}',
+    b'{"schema": 1, "characters": "aa"}',
+    json.dumps({"schema": 1, "characters": "a\ud800"}).encode(),
+]
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    cases = [(CharTokenizer, "characters.json", content) for content in DAMAGED_BYTES + DAMAGED_CHARACTERS]
+    cases += [(WordTokenizer, "tokenizer.json", content) for content in DAMAGED_BYTES]
+    WORD.save(tmp_path)
+    whole = (tmp_path / "tokenizer.json").read_text("utf-8")
+    for damage in WORD_DAMAGES.values():
+        content = json.loads(whole)
+        damage(content)
+        cases.append((WordTokenizer, "tokenizer.json", json.dumps(content).encode()))
+    for cls, name, damaged in cases:
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+            cls.load(tmp_path)
+
+
+# char.
+
+
+def test_ids_of_characters_follow_code_points() -> None:
+    tokenizer = train_char("ba", "cab\n")
+    assert tokenizer.characters == "\nabc" and tokenizer.vocab_size == 18 + 4
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (0, 1)
+    assert tokenizer.encode("a\nc") == [19, 18, 21]
+    assert ABC.decode([0, 18, 0, 1, 19, 1]) == "ab"  # bos and eos give no text
+    text = "ดีมาก 👍 é"
+    assert len(train_char(text).encode(text)) == len(text)
+
+
+def test_an_unknown_character_is_encoded_as_the_digits_of_its_bytes() -> None:
+    assert "é".encode() == b"\xc3\xa9"
+    e_acute = [2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9]
+    assert ABC.encode("aéb") == [18, *e_acute, 19]
+    assert [i - 2 for i in ABC.encode("\x00")] == [0, 0] and len(ABC.encode("😀")) == 8
+    assert ABC.decode(e_acute[:1]) == ABC.decode(e_acute[:2]) == "\ufffd"  # digits that are not a character
+    assert ABC.decode([18, *e_acute[:3], 19]) == "a\ufffd\ufffdb"
+    assert ABC.decode([*ABC.encode("😀é"), *e_acute[:2]]) == "😀é\ufffd"
+    assert ABC.decode([*ABC.encode("\ud800"), *e_acute[:2]]) == "\ud800\ufffd"
+
+
+@given(st.lists(st.integers(0, ABC.vocab_size - 1)), st.text())
+def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(any_ids: list[int], text: str) -> None:
+    assert isinstance(ABC.decode(any_ids), str)
+    ids = ABC.encode(text)
+    for stop in range(len(ids)):
+        assert "\ufffd" in text or text.startswith(ABC.decode(ids[:stop]).rstrip("\ufffd"))
+
+
+@given(st.lists(st.lists(ANY_TEXT)))
+def test_tokenizers_of_parts_combine_to_that_of_all_texts(parts: list[list[str]]) -> None:
+    combined = CharTokenizer.combine([train_char(*texts) for texts in parts])
+    assert combined.characters == train_char(*(text for texts in parts for text in texts)).characters
+
+
+# word.
+
+
+def test_exact_ids_of_a_small_case() -> None:
+    tokenizer = train_word(["ab ab"] * 2, vocab_size=260)
+    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (260, 258, 259)
+    assert tokenizer.encode("ab ab") == [256, 257]  # "ab", then " ab"
+    assert tokenizer.decode([258, 256, 257, 259]) == "ab ab"
+    a, b, space = (tokenizer.encode(c)[0] for c in "ab ")
+    assert tokenizer.encode("b a") == [b, space, a]
+
+
+def test_tokens_do_not_cross_words_and_the_vocabulary_has_the_size_asked_for() -> None:
+    tokens = [WORD.decode([i]) for i in range(WORD.bos_id)]
+    assert all(" " not in token[1:] for token in tokens if token.strip())
+    assert "film" in {token.strip() for token in tokens}
+    for size in (258, 259, 280):
+        tokenizer = train_word(vocab_size=size)
+        assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (size, size - 2, size - 1)
+    assert WordTokenizer.Config().vocab_size == 8_000
+    with pytest.raises(ConfigError, match="at least 258"):
+        WordTokenizer.Config(vocab_size=257)
+
+
+WHITE = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u180e\u1680\u2003\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+
+
+@given(st.text(st.sampled_from(WHITE + "  ab'st!9é٣ดี👍_\ud83d\x00"), max_size=40))
+def test_many_texts_at_once_are_encoded_as_one_by_one(text: str) -> None:
+    assert [ids.tolist() for ids in WORD.encode_batch([text, text])] == [WORD.encode(text)] * 2
+
+
+def test_every_character_begins_or_continues_a_chunk_as_a_word() -> None:
+    """White space is what the regular expression of the library takes for it: for each character of Unicode's first plane."""
+    plane = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    texts = ["".join(f"a{c} b{c}{c}'s {c}" for c in plane[start : start + 64]) for start in range(0, len(plane), 64)]
+    assert [ids.tolist() for ids in WORD.encode_batch(texts)] == [WORD.encode(text) for text in texts]
+
+
+def test_a_lone_surrogate_becomes_a_replacement() -> None:
+    assert WORD.decode(WORD.encode("a\ud83d b")) == "a\ufffd b"
+    assert [ids.tolist() for ids in WORD.encode_batch(["\ude00"])] == [WORD.encode("\ufffd")]
+    assert train_word(["a \ud83d"] * 2).encode("a \ud83d")
+
+
+@pytest.mark.parametrize(
+    ("texts", "most", "step"), [(64, 10**6, 1), (64, 64 * 10, 1), (64, 64 * 10 - 1, 2), (64, 100, 8), (3, 1, 4)]
+)
+def test_merges_are_learned_from_an_even_sample(texts: int, most: int, step: int) -> None:
+    corpus = [f"{number:010d}" for number in range(texts)]
+    whole, sampled = train_word(corpus[::step]), train_word(corpus, sample_characters=most)
+    assert sampled.encode(" ".join(corpus)) == whole.encode(" ".join(corpus))
+
+
+def test_a_word_of_a_megabyte_and_a_stream_that_fails() -> None:
+    tokenizer = train_word(["a" * 1_000_000, " " * 100_000, "good film " * 20])
+    assert tokenizer.decode(tokenizer.encode("good film" + "a" * 1_000)) == "good film" + "a" * 1_000
+
+    def failing() -> Any:
+        yield "good"
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        train_word(failing())
+
+
+@given(ids=st.lists(st.integers(0, WORD.vocab_size - 1)))
+def test_any_ids_decode_as_the_library_decodes_them(tmp_path_factory: pytest.TempPathFactory, ids: list[int]) -> None:
+    folder = tmp_path_factory.mktemp("word")
+    WORD.save(folder)
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert WORD.decode(ids) == library.decode([token for token in ids if token < WORD.bos_id], skip_special_tokens=False)
+
+
+def test_an_incomplete_character_ends_in_a_replacement() -> None:
+    ids = BYTES.encode("ดี")
+    assert [BYTES.decode(ids[:n]) for n in range(7)] == ["", "\ufffd", "\ufffd", "ด", "ด\ufffd", "ด\ufffd", "ดี"]
