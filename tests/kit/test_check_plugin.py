@@ -1,0 +1,192 @@
+"""``check_plugin``: good plugins pass, and each fault is found by the check that is there for it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import reviewgen.testing
+from reviewgen.cli import app
+from reviewgen.errors import UnknownPlugin
+from reviewgen.scaffold import new_plugin
+from reviewgen.testing import PluginCheck, PluginReport, check_plugin
+from tests.support.distributions import Install, install, untouched_registry
+
+__all__ = ["install", "untouched_registry"]
+
+PROCESSOR = """
+class Processor:
+    def __init__(self, tokenizer):
+        texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+        self.banned = [token for token, text in enumerate(texts) if "e" in text]
+
+    def __call__(self, ids, scores):
+        scores[:, self.banned] = float("-inf")
+        return scores
+"""
+METRIC = """
+class Metric:
+    unit, lower_is_better = "letters e", None
+
+    def __call__(self, sample):
+        return sum(text.count("e") for text in sample.texts)
+
+METRIC = Metric()
+"""
+POINTS = {"processor": ("logits_processors", "fakep:Processor"), "metric": ("metrics", "fakem:METRIC")}
+MODULES = {"processor": ("fakep", PROCESSOR), "metric": ("fakem", METRIC)}
+FAILS_IN_TRAINING = "        if self.training:\n            raise ValueError('no gradient')\n        gate, value"
+FAILS_IN_SAVING = "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper("
+MODELS: dict[str, tuple[list[tuple[str, str, str]], dict[str, str]]] = {
+    "none": ([], {}),
+    "setting": ([("presets.py", '"hidden_size": 256}', '"hiden_size": 256}')], {"metadata": "'hiden_size' is not a setting"}),
+    "sizes": ([("presets.py", "(64, 128, 256)", "(128, 64)")], {"presets": "must be listed from small to large"}),
+    "huge": ([("presets.py", "(64, 128, 256)", "(64, 20_000)")], {"presets": "can be trained in minutes"}),
+    "causal": ([("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")], {"law causal": "future", "stepper": ""}),
+    "training": ([("model.py", "        gate, value", FAILS_IN_TRAINING)], {"training": "no gradient (model.py, line"}),
+    "saving": ([("model.py", "    def stepper(", FAILS_IN_SAVING)], {"training": "disk"}),
+    "stepper": ([("stepping.py", "(1 - keep) * value", "keep * value")], {"stepper": "gives other logits than the call"}),
+    "expect": ([("stepping.py", '("float32", (2 * hidden,))', '("float32", (hidden,))')], {"saving": "gates.bias"}),
+}
+"""Replacements in the files of the model template, and checks that fail with a part of their message."""
+IN_USE = {
+    "remembers": (
+        "processor",
+        ("scores[:, self.banned] =", "self.banned.append(len(self.banned) % 5); scores[:, self.banned] ="),
+        "law no_memory of the logits processor",
+        "must depend on ids and scores only",
+    ),
+    "fails": ("processor", ("return scores", "return 1 / 0"), "generation", "ZeroDivisionError"),
+    "untrue": ("metric", ("return sum", "return float('nan') * sum"), "law any_texts of the metric", "finite number"),
+    "class": ("metric", ("METRIC = Metric()", "METRIC = Metric"), "metadata", "is the class Metric"),
+    "raises": ("metric", ("return sum", "return sample.text and sum"), "measuring", "recorded no value"),
+}
+"""What is planted, a replacement in its module, a check that fails, and a part of its message."""
+
+
+def plant(name: str, tmp_path: Path, patch: pytest.MonkeyPatch, replacements: Any = ()) -> None:
+    """Put the model template with replacements on the path, as if it were installed."""
+    folder = new_plugin(name, "model", tmp_path / name)
+    for file, old, new in replacements:
+        path = folder / f"reviewgen_{name}" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    info = folder / f"reviewgen_{name}-1.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: reviewgen-{name}\nVersion: 1.2.3\nRequires-Dist: torch\n")
+    project = (folder / "pyproject.toml").read_text()
+    points = re.findall(r'^\[project\.entry-points\."([\w.]+)"\]\n((?:.+ = .+\n)+)', project, re.MULTILINE)
+    (info / "entry_points.txt").write_text("".join(f"[{group}]\n{lines}" for group, lines in points).replace('"', ""))
+    patch.syspath_prepend(str(folder))
+
+
+def failures(report: PluginReport) -> dict[str, str]:
+    found = {check.name: check.message for check in report.checks if check.outcome == "failed"}
+    assert all(len(message) < 500 for message in found.values())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", MODELS)
+def test_a_fault_of_a_model_s_package_is_found(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replacements, expected = MODELS[fault]
+    plant(f"fake{fault}", tmp_path, monkeypatch, replacements)
+    report = check_plugin(f"fake{fault}-char")
+    found = failures(report)
+    assert all(words in found[check] for check, words in expected.items()) and report.passed == (not expected), report
+    if expected:
+        with pytest.raises(AssertionError, match=f"fake{fault}-char fails"):
+            report.raise_for_failure()
+    else:
+        report.raise_for_failure()
+
+
+def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant("fakegone", tmp_path, monkeypatch, [("model.py", "import torch\n", "import torch\nimport fake_missing\n")])
+    report = check_plugin("fakegone")  # the model, with the preset of its package
+    assert report.preset == "fakegone-char" and "fake_missing" in failures(report)["metadata"]
+    outcomes = {check.name: check.outcome for check in report.checks}
+    assert "law causal" in outcomes and "law any_ids" not in outcomes  # of the model, not of a tokenizer of another package
+    assert outcomes.pop("metadata") == "failed" and set(outcomes.values()) == {"not checked"} and len(outcomes) > 20
+    assert not report.passed
+    with pytest.raises(UnknownPlugin, match="Did you mean 'fakegone'"):
+        check_plugin("fakegne")
+
+
+@pytest.mark.slow
+def test_a_tokenizer_alone_and_a_preset_of_one_package_pass() -> None:
+    tokenizer, both = check_plugin("char"), check_plugin("rnn-char")
+    tokenizer.raise_for_failure()
+    both.raise_for_failure()
+    names = [{check.name for check in report.checks} for report in (tokenizer, both)]
+    assert tokenizer.preset == "rnn-char" and "law any_ids" in names[0] and "law causal" not in names[0]
+    assert {"law any_ids", "law causal", "law protocol", "law protocol of the tokenizer"} <= names[1]
+
+
+def put(install: Install, *kinds: str, change: tuple[str, str] = ("", "")) -> None:
+    modules = {MODULES[kind][0]: MODULES[kind][1].replace(*change) for kind in kinds}
+    install("reviewgen-fake", {POINTS[kind][0]: {"no-e": POINTS[kind][1]} for kind in kinds}, modules)
+
+
+@pytest.mark.slow
+def test_a_good_processor_and_a_good_metric_of_one_name_pass(install: Install) -> None:
+    put(install, "processor", "metric")
+    seen: list[str] = []
+    report = check_plugin("no-e", seen.append)
+    report.raise_for_failure()
+    messages = {check.name: check.message for check in report.checks}
+    assert report.passed and report.preset == "" and seen == list(messages)
+    assert "metric no-e" in messages["metadata"] and "logits processor no-e" in messages["metadata"]
+    assert "changes 2 of 2 texts" in messages["generation"] and "letters e of generated texts" in messages["measuring"]
+    assert [row.name for row in report.rows()] == ["metadata", "laws", "generation", "measuring"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", IN_USE)
+def test_a_fault_of_a_processor_or_metric_is_found(install: Install, fault: str) -> None:
+    kind, change, check, words = IN_USE[fault]
+    put(install, kind, change=change)
+    report = check_plugin("reviewgen-fake:no-e")
+    assert words in failures(report)[check], report
+
+
+@pytest.mark.slow
+def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None:
+    points = {"ngram-char": "fakew.model", "ngram-char-mine": "fakew.word", "gru-char-mine": "fakew.gone"}
+    site = install("reviewgen-fake", {"weights": points}, {"fakew/__init__": ""})
+    shutil.copytree(model_folder("ngram-char"), site / "fakew" / "model")
+    shutil.copytree(model_folder("ngram-word"), site / "fakew" / "word")
+    report = check_plugin("reviewgen-fake:ngram-char")
+    report.raise_for_failure()
+    assert report.checks[-1].name == "weights" and "a fresh process loads them by name" in report.checks[-1].message
+    assert "the preset 'ngram-word'" in failures(check_plugin("ngram-char-mine"))["weights"]
+    assert "fakew.gone does not exist" in failures(check_plugin("gru-char-mine"))["metadata"]
+
+
+def report_of(*outcomes: Any) -> PluginReport:
+    checks = [PluginCheck(f"law {n}", outcome, 0.5, f"Message {n}.") for n, outcome in enumerate(outcomes)]
+    return PluginReport("x-char", "x-char", (PluginCheck("metadata", "ok", 1.0, "fine"), *checks))
+
+
+def test_the_report_and_the_command_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = report_of("ok", "failed", "ok", "not checked")
+    assert [(row.name, row.outcome, row.seconds) for row in report.rows()] == [
+        ("metadata", "ok", 1.0),
+        ("laws", "ok", 1.0),
+        ("law 1", "failed", 0.5),
+        ("laws", "not checked", 0.5),
+    ]
+    assert report.seconds == 3.0 and not report.passed and "Message 1." in str(report)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(reviewgen.testing, "check_plugin", lambda name, on_check: report)
+    done = CliRunner().invoke(app, ["plugin", "check", "x-char"])
+    assert done.exit_code == 1 and max(map(len, done.stdout.splitlines())) <= 80
+    assert "1 failed" in done.stdout and "Message 1." in done.stdout
+    facts = json.loads(CliRunner().invoke(app, ["plugin", "check", "x-char", "--json"]).stdout)
+    assert facts["passed"] is False and facts["checks"][2]["message"] == "Message 1."
+    monkeypatch.setattr(reviewgen.testing, "check_plugin", lambda name, on_check: report_of("ok"))
+    assert CliRunner().invoke(app, ["plugin", "check", "x-char"]).exit_code == 0

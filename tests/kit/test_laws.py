@@ -1,0 +1,150 @@
+"""The laws: correct plugins keep them, and of each faulty plugin the law that names the cause is the first to fail."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reviewgen.errors import UnknownPlugin
+from reviewgen.registry import register_model, register_tokenizer, unregister_all
+from reviewgen.testing import (
+    MODEL_LAWS,
+    STEPPER_LAWS,
+    TOKENIZER_LAWS,
+    TRAINING_TEXTS,
+    check_model,
+    check_stepper,
+    check_tokenizer,
+    make_model,
+    make_tokenizer,
+)
+from tests.support.faults import models, steppers, tokenizers
+from tests.support.faults.models import Able, CountTwin, LoadsTorch, Twin, broken
+from tests.support.faults.steppers import Counting, SamplingStepper, TwinStepper
+from tests.support.faults.tokenizers import Ascii, Bytes
+
+Law = Callable[..., None]
+SLOW = {"learns", "without_torch", "any_order"}
+"""Laws that train or start processes."""
+SHARING = broken(
+    Able, stepper=lambda self: SamplingStepper(self.config, {name: tensor.numpy() for name, tensor in self.state_dict().items()})
+)
+STEPPERS = steppers.FAULTS | {
+    "own_weights": [(SHARING, "Changing the model's weights changes a stepper made before")],
+    "without_torch": [(LoadsTorch, "models.py, line")],
+}
+
+
+def by_name(laws: Iterable[Law]) -> list[Any]:
+    return [pytest.param(law, id=law.__name__, marks=[pytest.mark.slow] * (law.__name__ in SLOW)) for law in laws]
+
+
+def first_failure(laws: Iterable[Law], *arguments: Any, also: Law | None = None) -> tuple[str, str]:
+    """Return the name of the first law that fails, and its message; of the slow laws, call only the one given."""
+    for law in laws:
+        try:
+            if law is also or law.__name__ not in SLOW:
+                law(*arguments)
+        except AssertionError as error:
+            return law.__name__, str(error)
+    return "", ""
+
+
+def check_named(laws: Iterable[Law], law: Law, words: str, *arguments: Any) -> None:
+    name, message = first_failure(laws, *arguments, also=law)
+    assert name == law.__name__ and words in message and len(message) < 500, (name, message)
+
+
+@pytest.mark.parametrize("law", by_name(MODEL_LAWS))
+def test_a_faulty_model_is_named_by_its_law(law: Law) -> None:
+    for fault, words in models.FAULTS[law.__name__]:
+        check_named(MODEL_LAWS, law, words, models.make(fault))
+
+
+@pytest.mark.parametrize("law", by_name(STEPPER_LAWS))
+def test_a_faulty_stepper_is_named_by_its_law(law: Law) -> None:
+    for fault, words in STEPPERS[law.__name__]:
+        arguments = (models.make(fault), None) if issubclass(fault, Twin) else (models.make(Twin), fault)
+        check_named(STEPPER_LAWS, law, words, *arguments)
+
+
+@pytest.mark.parametrize("law", by_name(TOKENIZER_LAWS))
+def test_a_faulty_tokenizer_is_named_by_its_law(law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "work", "home", "temporary":  # where some of them write
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for fault, words in tokenizers.FAULTS[law.__name__]:
+        check_named(TOKENIZER_LAWS, law, words, tokenizers.make(fault))
+
+
+def test_a_fault_breaks_no_other_law() -> None:
+    for name in "explicit", "config", "rows", "strict", "meta", "score", "step", "implementations", "devices":
+        others = [law for law in MODEL_LAWS if law.__name__ != name]
+        assert first_failure(others, models.make(models.FAULTS[name][0][0])) == ("", ""), name
+
+
+def test_correct_plugins_pass() -> None:
+    for model in Twin, Able, CountTwin:
+        assert first_failure(MODEL_LAWS, models.make(model)) == ("", "")
+    for model, factory in (Twin, TwinStepper), (Twin, Counting), (Twin, SamplingStepper), (Able, None):
+        assert first_failure(STEPPER_LAWS, models.make(model), factory) == ("", "")
+    for tokenizer in Bytes, Ascii:
+        assert first_failure(TOKENIZER_LAWS, tokenizers.make(tokenizer)) == ("", "")
+
+
+@pytest.mark.slow
+def test_correct_plugins_pass_all_laws() -> None:
+    check_model(models.make(Able))
+    check_stepper(models.make(Able))
+    check_stepper(models.make(Twin), SamplingStepper)
+    check_tokenizer(tokenizers.make(Ascii))
+    check_tokenizer(tokenizers.make(Bytes), lossless=True)
+    for fault, words in tokenizers.LOSSY:
+        with pytest.raises(AssertionError) as raised:
+            check_tokenizer(tokenizers.make(fault), lossless=True)
+        assert words in str(raised.value)
+
+
+def test_a_check_stops_at_the_first_broken_law() -> None:
+    with pytest.raises(AssertionError, match="Row 0 alone"):
+        check_model(models.make(models.FAULTS["rows"][0][0]))
+    with pytest.raises(AssertionError, match="after 12 tokens"):
+        check_stepper(models.make(Twin), steppers.Scaled)
+    with pytest.raises(AssertionError, match="has no method stepper; pass the factory"):
+        check_stepper(models.make(Twin))
+    with pytest.raises(AssertionError, match="encode_batch"):
+        check_tokenizer(tokenizers.make(tokenizers.FAULTS["batch"][0][0]))
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    register_model("twin", Twin)
+    register_model("counts", CountTwin)
+    register_tokenizer("bytes", Bytes)
+    yield
+    unregister_all()
+
+
+@pytest.mark.usefixtures("registered")
+def test_plugins_are_made_by_name_from_settings_and_a_seed() -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (make_model("twin", vocab_size=7, seed=seed, hidden_size=5) for seed in (0, 0, 1))
+    assert first.config == Twin.Config(vocab_size=7, hidden_size=5) and not getattr(first, "training", True)
+    weights = [model.state_dict()["output.weight"] for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert make_model("counts").state_dict()["counts"].sum() > 11  # it is trained
+    assert make_tokenizer("bytes").encode("film") == Bytes.train(TRAINING_TEXTS, None).encode("film")
+    with pytest.raises(UnknownPlugin):
+        make_model("nothing")
+
+
+@pytest.mark.usefixtures("registered")
+def test_the_laws_hold_for_a_vocabulary_of_two_or_three() -> None:
+    for size in 2, 3:
+        assert first_failure(MODEL_LAWS, lambda size=size: make_model("counts", vocab_size=size)) == ("", "")

@@ -1,0 +1,371 @@
+"""Correct models, and for each law models that break it, with words of the message."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from reviewgen.protocols import GraphNode, ModelGraph, Operation
+from reviewgen.testing import train_by_counting
+from tests.support.faults.steppers import SamplingStepper, Scaled, V, sampling
+
+__all__ = ["FAULTS", "Able", "CountTwin", "LoadsTorch", "Twin", "broken", "make"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    vocab_size: int
+    hidden_size: int = 8
+
+
+class Twin(nn.Module):
+    """A correct model: ``h <- tanh(W h + embedding)``; logits are the output layer's."""
+
+    Config = Settings
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.recurrent = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def initial_state(self, batch_size):
+        return (torch.zeros(batch_size, self.config.hidden_size, device=self.output.weight.device),)
+
+    def forward(self, ids, state):
+        (h,), outputs = state, []
+        for x in self.look_up(ids).unbind(1):
+            h = torch.tanh(self.recurrent(h) + x)
+            outputs.append(h)
+        return self.score_all(torch.stack(outputs, dim=1)), (h,)
+
+    def look_up(self, ids):
+        return self.embedding(ids)
+
+    def score_all(self, hidden):
+        return self.output(hidden)
+
+
+class Able(Twin):
+    """A correct model that also scores, has a stepper, and has a second implementation: a product in place of a look-up."""
+
+    Stepper, used = SamplingStepper, "looked up"
+
+    def score(self, ids, targets, state):
+        logits, state = self(ids, state)
+        return logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0], state
+
+    def stepper(self, weight_bits=32):
+        return self.Stepper(self.config, {name: tensor.numpy().copy() for name, tensor in self.state_dict().items()})
+
+    def implementations(self):
+        return "looked up", "multiplied"
+
+    def use_implementation(self, name):
+        if name not in self.implementations():
+            raise ValueError(name)
+        self.used = name
+
+    def look_up(self, ids):
+        if self.used == "looked up":
+            return self.embedding(ids)
+        return F.one_hot(ids, self.config.vocab_size).float() @ self.table()
+
+    def table(self):
+        return self.embedding.weight
+
+
+class LoadsTorch(SamplingStepper):
+    """Correct, except that its module imports torch."""
+
+
+class CountTwin:
+    """A correct count model: how often each token occurs, plus one."""
+
+    Config = Settings
+
+    def __init__(self, config):
+        self.config, self.counts = config, torch.ones(config.vocab_size)
+
+    def observe(self, ids):
+        self.counts += torch.bincount(torch.from_numpy(ids), minlength=len(self.counts))
+
+    def finish(self):
+        return {"tokens": int(self.counts.sum())}
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def __call__(self, ids, state):
+        return (self.counts / self.counts.sum()).log().expand(*ids.shape, -1), state
+
+    def state_dict(self):
+        return {"counts": self.counts}
+
+    def load_state_dict(self, tensors):
+        if {name: tensor.shape for name, tensor in tensors.items()} != {"counts": self.counts.shape}:
+            raise ValueError("other tensors")
+        self.counts = tensors["counts"]
+
+
+def make(cls: Any) -> Callable[[], Any]:
+    """Return what the laws call: a function that returns a new model, with random weights or counted."""
+
+    def new():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = cls(cls.Config(vocab_size=V))
+        if isinstance(model, CountTwin):
+            train_by_counting(model, V)
+            return model
+        return model.eval()
+
+    return new
+
+
+def broken(base: type = Twin, **members: Any) -> type:
+    """Return a class that differs from a correct one in some members."""
+    return type("Broken", (base,), members)
+
+
+def scoring(score_all: Callable[[Any, Any], Any]) -> type:
+    """Return a model with other logits of the hidden vectors (B, T, H)."""
+    return broken(score_all=score_all)
+
+
+def calling(change: Callable[..., Any], base: type = Twin, **members: Any) -> type:
+    """Return a model whose call changes its results; ``change`` takes the model, ids, state, logits and the state after them."""
+    return broken(base, forward=lambda self, ids, s: change(self, ids, s, *base.forward(self, ids, s[:1])), **members)
+
+
+def grown(add: Callable[[Any], Any], **members: Any) -> type:
+    """Return a model whose constructor also calls a function with it."""
+
+    def initialise(self, config):
+        Twin.__init__(self, config)
+        add(self)
+
+    return broken(__init__=initialise, **members)
+
+
+def starting(*more: Callable[[int], Any]) -> Callable[[Any, int], Any]:
+    """Return an ``initial_state`` with further tensors."""
+    return lambda self, batch_size: (*Twin.initial_state(self, batch_size), *(tensor(batch_size) for tensor in more))
+
+
+class Stepwise(Twin):
+    """A model of another step: the hidden vector after a token, and the one that its logits are of."""
+
+    def forward(self, ids, state):
+        (h,), outputs = state, []
+        for x in self.look_up(ids).unbind(1):
+            h, output = self.step(h, x)
+            outputs.append(output)
+        return self.score_all(torch.stack(outputs, dim=1)), (h,)
+
+
+@dataclass(kw_only=True)
+class Mutable:
+    vocab_size: int
+    hidden_size: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffByOne(Settings):
+    @classmethod
+    def migrate(cls, values, version):
+        return {**values, "vocab_size": values["vocab_size"] + 1}
+
+
+def overwrite_state(model, ids, state, logits, after):
+    state[0].data.copy_(after[0])  # unseen by autograd
+    return logits, after
+
+
+def keep_graph(self, hidden):
+    if self.training and not hasattr(self, "kept"):
+        self.kept = F.normalize(self.output.weight)  # "computed once"
+    return hidden @ self.kept.T if self.training else self.output(hidden)
+
+
+def without_gradient(self, hidden):
+    with torch.no_grad():
+        return self.output(hidden)
+
+
+def graph_without_embedding(self):
+    nodes = tuple(GraphNode(id=name, label=name, kind="value") for name in ("ids", "logits"))
+    return ModelGraph(nodes=nodes, edges=(), sizes={"V": self.config.vocab_size})
+
+
+def one_operation(self, ids, state):
+    yield Operation(name="logits", formula="", values=self(ids, state)[0], axes="B T V", parameters=1)  # it has more
+
+
+FAULTS: dict[str, list[tuple[Any, str]]] = {
+    "protocol": [(broken(initial_state=None), "lacks initial_state of reviewgen.protocols.LanguageModel")],
+    "explicit": [(broken(__init__=lambda self, config, scale=1.0: Twin.__init__(self, config)), "must take one argument")],
+    "config": [(broken(Config=Mutable), "must be frozen")],
+    "shape": [(scoring(lambda self, hidden: F.pad(self.output(hidden), (0, 1))), "must have the shape")],
+    "state": [
+        (broken(initial_state=lambda self, batch: list(Twin.initial_state(self, batch))), "only tensors and tuples; got a list"),
+        (calling(lambda _, ids, s, logits, after: (logits, s), initial_state=starting(lambda _: torch.zeros(7))), "must be B"),
+    ],
+    "same_again": [(broken(look_up=lambda self, ids: F.dropout(self.embedding(ids), 0.2)), "evaluation must be deterministic")],
+    "causal": [(scoring(lambda self, hidden: self.output(hidden + 0.1 * hidden[:, -1:])), "at row 0, token 0, id")],
+    "chunks": [(broken(forward=lambda m, ids, _: Twin.forward(m, ids, m.initial_state(len(ids)))), "at row 0, token 1, id")],
+    "rows": [(scoring(lambda self, hidden: self.output(hidden - hidden.mean(0))), "Row 0 alone")],
+    "no_mutation": [(calling(overwrite_state), "modifies the state")],
+    "normal": [(scoring(lambda self, h: self.output(h).masked_fill(torch.arange(V) == 0, -torch.inf)), "-inf")],
+    "round_trip": [
+        (
+            grown(
+                lambda self: self.register_buffer("bias", torch.randn(V), persistent=False),
+                score_all=lambda m, h: m.output(h) + m.bias,
+            ),
+            "must contain everything",
+        ),
+    ],
+    "strict": [
+        (broken(load_state_dict=lambda self, given: nn.Module.load_state_dict(self, given, strict=False)), "an extra tensor"),
+        (broken(load_state_dict=lambda m, given: nn.Module.load_state_dict(m, m.state_dict() | given)), "tensors without"),
+        (
+            broken(
+                CountTwin,
+                load_state_dict=lambda m, given: CountTwin.load_state_dict(m, {n: t.flatten() for n, t in given.items()}),
+            ),
+            "with an extra dimension",
+        ),
+    ],
+    "meta": [(grown(lambda self: float(self.output.weight.detach().norm())), "torch.device('meta')")],
+    "fixed_state": [
+        (
+            calling(
+                lambda _, ids, state, logits, after: (logits, (*after, torch.cat((state[1], ids), dim=1))),
+                initial_state=starting(lambda batch: torch.zeros(batch, 0, dtype=torch.long)),
+            ),
+            "state[1] after 1 tokens has shape (1, 1)",
+        ),
+        (
+            calling(
+                lambda _, ids, state, logits, after: (logits, (*after, state[1].double())), initial_state=starting(torch.zeros)
+            ),
+            "dtype torch.float64; from initial_state it has (1,) and torch.float32",
+        ),
+        (calling(lambda _, ids, state, logits, after: (logits, after * 2)), "has the tensors state[0], state[1]"),
+    ],
+    "long_text": [
+        (
+            broken(look_up=lambda m, ids: m.embedding(ids) * torch.ones(256)[torch.arange(ids.size(1)), None]),
+            "fails at tokens 0 to 511",
+        ),
+        (broken(Stepwise, step=lambda self, h, x: (self.recurrent(x) + 1.1 * h,) * 2), "must be finite"),
+    ],
+    "aligned": [
+        (
+            broken(Stepwise, step=lambda self, h, x: (torch.tanh(self.recurrent(h) + x), h)),
+            "token 0 first changes the logits at token 1",
+        ),
+    ],
+    "deep_copy": [
+        (broken(__deepcopy__=lambda self, memo: self), "changes the model that was copied"),
+        (grown(lambda self: setattr(self, "lock", threading.Lock())), "copy.deepcopy of the model fails: TypeError"),
+        (
+            grown(
+                lambda self: setattr(self, "layer", lambda hidden: self.output(hidden)), score_all=lambda self, h: self.layer(h)
+            ),
+            "does not compute with its own weights; a closure",
+        ),
+    ],
+    "causal_in_training": [
+        (scoring(lambda self, h: self.output(h + h.flip(1) if self.training else h)), "In training mode, changing token"),
+        (scoring(lambda self, h: self.output(h - h.mean((0, 1)) if self.training else h)), "changes logits before it"),
+    ],
+    "carried": [
+        (scoring(keep_graph), "The model keeps a tensor with its graph"),
+        (
+            scoring(lambda self, hidden: self.output(torch.sigmoid(hidden).mul_(2))),
+            "changes in place a tensor that the gradient needs",
+        ),
+        (
+            calling(lambda model, *results: overwrite_state(model, *results) if model.training else results[-2:]),
+            "In training mode, a call modifies the state",
+        ),
+        (scoring(without_gradient), "do not depend on the parameters"),
+    ],
+    "gradients": [
+        (grown(lambda self: setattr(self, "attention", nn.Linear(8, 8))), "no gradient to attention.weight, attention.bias"),
+        (broken(look_up=lambda self, ids: self.embedding(ids).detach()), "no gradient to embedding.weight"),
+        (broken(look_up=lambda m, ids: (x := m.embedding(ids)) + ((x - x) ** 2).sqrt()), "embedding.weight is nan at index"),
+    ],
+    "autocast": [
+        (
+            broken(Stepwise, step=lambda self, h, x: (torch.lerp(h, torch.tanh(self.recurrent(x)), 0.5),) * 2),
+            "The model mixes dtypes",
+        ),
+        (  # the difference of two large numbers, exact to 1e-5 in 32 bits
+            scoring(lambda self, h: self.output(h + 100) - self.output(torch.full_like(h, 100.0)) + self.output.bias),
+            "Under autocast to bfloat16 the logits differ by",
+        ),
+    ],
+    "learns": [
+        (scoring(lambda self, hidden: self.output(hidden).softmax(-1)), "The logits are probabilities"),
+        (scoring(lambda self, hidden: self.output(hidden).softmax(-1).log_softmax(-1)), "two softmaxes in a row"),
+        (scoring(lambda self, hidden: torch.sigmoid(self.output(hidden))), "do not squash them"),
+    ],
+    "score": [(broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)), "at row 0, token 0")],
+    "step": [
+        (broken(Able, Stepper=Scaled), "other logits than the model's call after 12 tokens"),
+        (broken(Able, Stepper=sampling(params=lambda params: params._replace(is_greedy=False))), "greedy decoding"),
+    ],
+    "implementations": [
+        (broken(Able, table=lambda self: 1.01 * self.embedding.weight), "'multiplied' gives another logits"),
+        (broken(Able, table=lambda self: self.embedding.weight.detach()), "gives another gradient of embedding"),
+        (
+            calling(
+                lambda m, ids, s, logits, after: (logits, (after[0].detach() if m.used == "multiplied" else after[0],)), Able
+            ),
+            "'multiplied' gives another gradient of embedding",
+        ),
+        (
+            broken(
+                Able,
+                use_implementation=lambda m, name: Able.use_implementation(m, name) or m.embedding.weight.data.mul_(1 + 1e-6),
+            ),
+            "changes the model's tensors",
+        ),
+        (broken(Able, use_implementation=lambda self, name: setattr(self, "used", name)), "accepts the unknown name"),
+        (broken(Able, implementations=lambda self: ("looked up", "looked up")), "twice"),
+        (broken(Able, implementations=lambda self: ()), "empty"),
+    ],
+    "sums_to_one": [
+        (broken(CountTwin, __call__=lambda self, ids, s: (self.counts.log().expand(*ids.shape, -1), s)), "sum to one")
+    ],
+    "reports": [(broken(CountTwin, finish=lambda self: {"counts": np.ones(3)}), "JSON values")],
+    "count_merge": [  # adds also what each count starts with
+        (
+            broken(CountTwin, take_counts=lambda self: self.counts, add_counts=lambda self, more: self.counts.add_(more)),
+            "The merged counts of several models makes another tensor",
+        ),
+    ],
+    "count_ranges": [(broken(CountTwin, finish_ranges=lambda self, group: self.finish()), "finish_ranges in several processes")],
+    "devices": [
+        (broken(unsuited_devices=frozenset({"cpu"})), "must not contain 'cpu'"),
+        (broken(unsuited_devices=["mps"]), "must be a frozenset"),
+        (broken(unsuited_devices=frozenset({"mps:0"})), "give the device type"),
+        (broken(unsuited_devices=frozenset({"apple"})), "not a device type"),
+    ],
+    "losses": [(broken(losses=lambda self, logits, targets: {"z": logits.square().sum()}), "a mean per target, not a sum")],
+    "parameter_groups": [(broken(parameter_groups=lambda m: [{"params": [m.output.weight], "lr": 1.0}]), "has the key 'lr'")],
+    "initial_weights": [(broken(initial_weights=lambda self, tensors: dict(tensors)), "initial_weights()")],
+    "migration": [(broken(Config=OffByOne), "changes the values of a current config")],
+    "described_graph": [(broken(describe_graph=graph_without_embedding), "embedding")],
+    "operations": [(broken(operations=one_operation), "The operations have 1 parameters in all")],
+}
+"""Of each law, by name, models that break it before any other, and words of the message."""

@@ -1,0 +1,180 @@
+"""Correct steppers of ``models.Twin``, and for each law steppers that break it. Imports no torch, as a plugin's must not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FAULTS", "Counting", "SamplingStepper", "Scaled", "TwinStepper", "V", "sampling"]
+
+V = 11
+
+
+class TwinStepper:
+    """A correct stepper, and its factory."""
+
+    def __init__(self, config, tensors, weight_bits=32):
+        self.config, self.tensors = config, tensors
+
+    @classmethod
+    def expect(cls, config):
+        size, vocabulary = config.hidden_size, config.vocab_size
+        return {
+            "embedding.weight": ("float32", (vocabulary, size)),
+            "recurrent.weight": ("float32", (size, size)),
+            "recurrent.bias": ("float32", (size,)),
+            "output.weight": ("float32", (vocabulary, size)),
+            "output.bias": ("float32", (None,)),
+        }
+
+    def initial_state(self, batch_size):
+        return (np.zeros((batch_size, self.config.hidden_size), np.float32),)
+
+    def forward(self, ids, state):
+        h = state[0]
+        for column in ids.T:
+            recurrent = h @ self.tensors["recurrent.weight"].T + self.tensors["recurrent.bias"]
+            h = np.tanh(recurrent + self.tensors["embedding.weight"][column])
+        return self.score_all(h), (h,)
+
+    def score_all(self, h):
+        return h @ self.tensors["output.weight"].T + self.tensors["output.bias"]
+
+
+class SamplingStepper(TwinStepper):
+    """A correct stepper that also samples, with one random number for each token."""
+
+    def sample(self, state, uniform, params, texts, new_tokens, constraints=None):
+        rows, room = uniform.shape
+        tokens, used, after = np.full((rows, room), -1), np.zeros(rows, np.int64), state[0].copy()
+        for row in range(rows):
+            h = after[row : row + 1]
+            while used[row] < room and (used[row] == 0 or tokens[row, used[row] - 1] != params.eos_id):
+                logits = self.score_all(h)[0].astype(np.float64)
+                logits[params.bos_id] = -np.inf
+                if new_tokens[row] + used[row] < params.min_new_tokens:
+                    logits[params.eos_id] = -np.inf
+                sums = np.exp(logits - logits.max()).cumsum()
+                drawn = np.searchsorted(sums, uniform[row, used[row]] * sums[-1], side="right")
+                tokens[row, used[row]] = logits.argmax() if params.is_greedy else drawn
+                _, (h,) = self.forward(tokens[row : row + 1, used[row] : used[row] + 1], (h,))
+                used[row] += 1
+            after[row] = h[0]
+        return tokens, used, (after,)
+
+
+class Counting(TwinStepper):
+    """A correct stepper whose state also counts tokens; ``count`` is (B,)."""
+
+    def initial_state(self, batch_size):
+        return (*super().initial_state(batch_size), np.zeros(batch_size, np.int64))
+
+    def forward(self, ids, state):
+        h, count = state
+        logits, (h,) = super().forward(ids, (h,))
+        return self.adjust(logits, count + ids.shape[1]), (h, count + ids.shape[1])
+
+    def adjust(self, logits, count):
+        return logits
+
+
+def broken(base: type = TwinStepper, **members: Any) -> type:
+    """Return a class that differs from a correct one in some members."""
+    return type("Broken", (base,), {"__module__": __name__} | members)
+
+
+def expecting(change: Callable[[dict[str, Any]], Any]) -> type:
+    """Return a factory that expects other tensors."""
+    return broken(expect=classmethod(lambda cls, config: change(TwinStepper.expect(config))))
+
+
+def calling(change: Callable[..., Any], *more: Callable[[int], Any]) -> type:
+    """Return a stepper with further arrays in its first state; ``change`` takes ids, state, logits and the state after them."""
+    return broken(
+        initial_state=lambda self, batch: (*TwinStepper.initial_state(self, batch), *(array(batch) for array in more)),
+        forward=lambda self, ids, state: change(ids, state, *TwinStepper.forward(self, ids, state[:1])),
+    )
+
+
+def counting(adjust: Callable[[Any, Any], Any]) -> type:
+    """Return a stepper that changes its logits by how many tokens each row has."""
+    return broken(Counting, adjust=lambda self, logits, count: adjust(logits, count))
+
+
+def sampling(numbers: Any = np.asarray, params: Any = lambda params: params, tokens: Any = np.asarray) -> type:
+    """Return a stepper that samples with other random numbers or settings, or returns other tokens."""
+
+    def sample(self, state, uniform, given, *others):
+        sampled, used, state = SamplingStepper.sample(self, state, numbers(uniform), params(given), *others)
+        return tokens(sampled), used, state
+
+    return broken(SamplingStepper, sample=sample)
+
+
+def overwrite_state(ids, state, logits, after):
+    state[0][:] = after[0]
+    return logits, after
+
+
+class Scaled(TwinStepper):
+    def score_all(self, h):
+        return 1.01 * super().score_all(h)
+
+
+FAULTS: dict[str, list[tuple[Any, str]]] = {
+    "stepper_protocol": [
+        (broken(__init__=lambda self, config, tensors: tensors["output_bias"]), "of its model: KeyError: 'output_bias'"),
+        (broken(forward=None), "lacks forward of reviewgen.protocols.Stepper"),
+    ],
+    "expected_tensors": [
+        (expecting(lambda specs: specs.pop("output.bias") and specs), "expect does not name output.bias"),
+        (expecting(lambda specs: specs | {"gate.weight": ("float32", (1,))}), "expect names gate.weight"),
+        (
+            expecting(lambda specs: {name: ("float64", spec[1]) for name, spec in specs.items()}),
+            "the dtype float64; in state_dict",
+        ),
+        (
+            expecting(lambda specs: {name: (spec[0], spec[1][::-1]) for name, spec in specs.items()}),
+            "the shape (8, 11); in state_dict",
+        ),
+    ],
+    "batch_first": [
+        (calling(lambda ids, state, logits, after: (logits, state), lambda _: np.zeros(7)), "its first dimension must be B"),
+        (calling(lambda ids, state, logits, after: (logits[:, None], after)), "logits of the shape (1, 11); got (1, 1, 11)"),
+    ],
+    "fixed_step_state": [
+        (
+            calling(
+                lambda ids, state, logits, after: (logits, (*after, np.concatenate((state[1], ids), axis=1))),
+                lambda batch: np.zeros((batch, 0), np.int64),
+            ),
+            "state[1] of the stepper after 1 tokens has shape (1, 1)",
+        ),
+        (calling(lambda ids, state, logits, after: (logits, (after[0].astype(float),))), "dtype float64; from initial_state"),
+    ],
+    "step_logits": [
+        (Scaled, "gives other logits than the model's call after 12 tokens. The first difference is at row 0, id"),
+        (
+            broken(forward=lambda self, ids, _: TwinStepper.forward(self, ids, self.initial_state(len(ids)))),
+            "fed chunks of [1, 1,",
+        ),
+        (calling(overwrite_state), "changes the state that it is passed"),
+        (
+            broken(score_all=lambda self, h: TwinStepper.score_all(self, h + 0.01 * (len(h) == 1))),
+            "for row 0 alone than in a batch",
+        ),
+    ],
+    "stacked": [(counting(lambda logits, count: logits * (count / count[:1])[:, None]), "texts of [1, 3, 7] tokens get other")],
+    "drift": [
+        (counting(lambda logits, count: logits * (1 + 2e-6 * count)[:, None].astype(np.float32)), "drifts away from the model's"),
+        (counting(lambda logits, count: logits * np.ones(256)[count - 1][:, None]), "fails at call 256 of 500: IndexError"),
+    ],
+    "samples": [
+        (sampling(params=lambda params: params._replace(is_greedy=False)), "greedy decoding"),
+        (sampling(tokens=lambda tokens: np.where(np.arange(tokens.shape[1]) == 0, 1, tokens)), "not within the first"),
+        (sampling(numbers=lambda uniform: (uniform + uniform.shape[1] / 7) % 1), "numbers per call"),
+        (sampling(numbers=lambda uniform: (uniform + uniform[:, :1].sum()) % 1), "must not depend on"),
+        (sampling(numbers=lambda uniform: uniform[:, :0]), "uses none of"),
+    ],
+}
+"""Of each law, by name, steppers that break it before any other, and words of the message."""
