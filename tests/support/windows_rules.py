@@ -66,9 +66,7 @@ def environment(folder: Path) -> dict[str, str]:
     Args:
         folder: An existing folder for the file that Python imports at its start.
     """
-    (folder / "sitecustomize.py").write_text(
-        "import tests.support.windows_rules\ntests.windows_rules.enforce()\n", encoding="utf-8"
-    )
+    (folder / "sitecustomize.py").write_text("from tests.support.windows_rules import enforce\nenforce()\n", encoding="utf-8")
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])}
 
 
