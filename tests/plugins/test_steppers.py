@@ -1,0 +1,212 @@
+"""Steppers: equal to the plain call of their model, each row the same alone and among others, and without torch."""
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reviewgen.compiled import DEAD_END, NONE, NOTHING_LEFT, Constraints, SamplingParams, build_windows, copies, no_places
+from reviewgen.errors import BundleError
+from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
+from reviewgen.registry import find_stepper
+from reviewgen.testing.models import call, some_ids, tensors
+from tests.support.plugin_models import EOS, PLAIN, count_ngram, make_network
+
+NETWORKS = ("rnn", "gru", "lstm", "nnlm")
+ENDLESS = PLAIN._replace(min_new_tokens=10**6)
+every_network = pytest.mark.parametrize("name", NETWORKS)
+every_model = pytest.mark.parametrize("name", (*NETWORKS, "ngram"))
+
+
+def make(name: str, **settings: Any) -> Any:
+    if name == "ngram":
+        random = np.random.default_rng(0)
+        return count_ngram([[0, *random.integers(2, 11, random.integers(0, 30)), 1] for _ in range(60)], 11, 3)[0]
+    return make_network(name, **({"hidden_size": 37} | settings))
+
+
+def assert_equals_the_plain_call(model: Any, batch: int, time: int, stepper: Any = None, tolerance: float = 1e-4) -> None:
+    """Read twice, state passed along, and compare logits and states."""
+    stepper = stepper or model.stepper()
+    memory, state = model.initial_state(batch), stepper.initial_state(batch)
+    for seed in 0, 1:
+        ids = some_ids(model, batch, time, seed)
+        expected, memory = call(model, ids, memory)
+        logits, state = stepper.forward(ids.numpy(), state)
+        assert np.abs(logits - expected[:, -1].numpy()).max() < tolerance
+        for found, wanted in zip(tensors(state), tensors(memory), strict=True):
+            assert np.abs(found - wanted.numpy()).max() < tolerance
+
+
+SETTINGS: list[tuple[str, dict[str, Any]]] = [  # each pair of values of two settings occurs, but for a few
+    ("rnn", {"layers": 1, "activation": "tanh", "embedding_size": 7, "hidden_size": 1}),
+    ("rnn", {"layers": 2, "activation": "relu", "embedding_size": 37, "tied": True, "ngrams": 2}),
+    ("rnn", {"layers": 3, "activation": "tanh", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.3}),
+    ("rnn", {"layers": 1, "activation": "relu", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
+    ("gru", {"layers": 1, "activation": "tanh", "embedding_size": 37, "tied": True, "zoneout": 0.3}),
+    ("gru", {"layers": 2, "activation": "tanh", "embedding_size": 19, "tied": True, "hidden_size": 5}),
+    ("gru", {"layers": 3, "activation": "relu", "embedding_size": 7, "hidden_size": 100, "ngrams": 5, "ngram_buckets": 50}),
+    ("gru", {"layers": 1, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.3}),
+    ("lstm", {"layers": 1, "activation": "relu", "embedding_size": 37, "tied": True, "hidden_size": 100}),
+    ("lstm", {"layers": 2, "activation": "tanh", "embedding_size": 7, "zoneout": 0.3, "ngrams": 3}),
+    ("lstm", {"layers": 2, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.1}),
+    ("lstm", {"layers": 3, "activation": "tanh", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
+    ("nnlm", {"activation": "tanh", "order": 2, "embedding_size": 5}),
+    ("nnlm", {"activation": "relu", "order": 3, "embedding_size": 5}),
+    ("nnlm", {"activation": "relu", "order": 12, "embedding_size": 5}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def test_a_stepper_equals_the_plain_call(name: str, settings: dict[str, Any]) -> None:
+    model = make(name, **settings)
+    for batch, time in [(3, 4), (5, 1), (3, 20)]:
+        assert_equals_the_plain_call(model, batch, time)
+    found = {key: ("float32", tuple(tensor.shape)) for key, tensor in model.state_dict().items()}
+    assert type(model.stepper()).expect(model.config) == found
+
+
+@every_network
+def test_long_texts_and_many_of_them_stay_equal(name: str) -> None:
+    assert_equals_the_plain_call(make(name), batch=1, time=1000)
+    assert_equals_the_plain_call(make(name), batch=70, time=20)  # fed some at a time
+    if name != "nnlm":
+        assert_equals_the_plain_call(make(name, layers=2, ngrams=3), batch=70, time=20)
+
+
+@pytest.mark.parametrize(("name", "vocab_size"), [("rnn", 120_000), ("lstm", 30_000), ("nnlm", 40_000)])
+def test_products_of_a_large_vocabulary_are_not_looked_up(name: str, vocab_size: int) -> None:
+    assert_equals_the_plain_call(make(name, vocab_size=vocab_size, embedding_size=3), batch=2, time=3)
+
+
+@every_network
+def test_fewer_bits_give_nearly_the_same_logits(name: str) -> None:
+    model = make(name)
+    for bits, tolerance in [(16, 2e-3), (8, 0.3)]:
+        assert_equals_the_plain_call(model, batch=2, time=30, stepper=model.stepper(weight_bits=bits), tolerance=tolerance)
+
+
+@every_network
+def test_contract(name: str) -> None:
+    model = make(name)
+    stepper, ids = model.stepper(), np.array([[3, 4]])
+    assert isinstance(model, SupportsStep) and isinstance(stepper, Stepper) and isinstance(stepper, SupportsSample)
+    before, _ = stepper.forward(ids, stepper.initial_state(1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    assert np.array_equal(stepper.forward(ids, stepper.initial_state(1))[0], before)  # it has its own weights
+    for damage in np.nan, np.inf:
+        arrays = {key: tensor.numpy().copy() for key, tensor in model.state_dict().items()}
+        arrays["output.bias"][1] = damage
+        with pytest.raises(BundleError, match=r"output\.bias"):
+            type(stepper)(model.config, arrays)
+
+
+@pytest.mark.slow
+def test_steppers_load_no_torch() -> None:
+    load = "[find_stepper(name) for name in ('rnn', 'nnlm', 'ngram')]"
+    code = f"import sys; from reviewgen.registry import find_stepper; {load}; sys.exit('torch' in sys.modules)"
+    assert find_stepper("rnn") is not None
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# The loop that samples many tokens.
+
+
+def sample(
+    stepper: Any, params: SamplingParams = PLAIN, rows: int = 3, numbers: int = 64, windows: Any = None, looks_back: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens of some rows after a beginning each, and the numbers that they used up."""
+    random = np.random.default_rng(0)
+    texts = random.integers(2, 11, (rows, max(1, looks_back)))
+    _, state = stepper.forward(texts, stepper.initial_state(rows))
+    constraints = windows and Constraints(*windows, None, no_places(rows))
+    tokens, used, _ = stepper.sample(
+        state, random.random((rows, numbers)), params, texts[:, :looks_back], np.zeros(rows, np.int64), constraints
+    )
+    return tokens, used
+
+
+@every_model
+def test_a_row_is_the_same_to_the_bit_among_others_and_leaves_the_state_of_its_text(name: str) -> None:
+    model, rows = make(name, **({} if name in ("nnlm", "ngram") else {"ngrams": 4})), 7
+    stepper, ids = model.stepper(), some_ids(model, rows, 30).numpy()
+    logits, state = stepper.forward(ids, stepper.initial_state(rows))
+    uniform, count = np.random.default_rng(0).random((rows, 200)), np.zeros(rows, np.int64)
+    together, used, after = stepper.sample(state, uniform, PLAIN, ids[:, :0], count)
+    for row in range(rows):
+        one = slice(row, row + 1)
+        logits_alone, state_alone = stepper.forward(ids[one], stepper.initial_state(1))
+        assert np.array_equal(logits_alone, logits[one])
+        tokens, used_alone, _ = stepper.sample(state_alone, uniform[one], PLAIN, ids[one, :0], count[one])
+        assert np.array_equal(tokens, together[one]) and used_alone == used[row]
+        text = [*ids[row], *(token for token in together[row] if token not in (NONE, EOS))]
+        _, expected = stepper.forward(np.array([text]), stepper.initial_state(1))
+        _, at_end = stepper.forward(np.array([[*text, EOS]]), stepper.initial_state(1))
+        assert any(
+            all(np.abs(found[row] - wanted[0]).max() < 1e-5 for found, wanted in zip(tensors(after), tensors(each), strict=True))
+            for each in (expected, at_end)
+        )
+
+
+@every_model
+def test_numbers_left_over_are_given_again(name: str) -> None:
+    stepper = make(name).stepper()
+    state, uniform, none = stepper.initial_state(1), np.random.default_rng(0).random((1, 100)), np.zeros((1, 0), np.int64)
+    whole, used, after = stepper.sample(state, uniform, ENDLESS, none, np.zeros(1, np.int64))
+    count, place, pieces = int((whole != NONE).sum()), 0, []
+    assert used[0] > 90 and (name == "ngram" or used[0] == count == 100)  # an n-gram may need several for a token
+    while place < used[0]:
+        tokens, taken, state = stepper.sample(
+            state, uniform[:, place : min(place + 32, used[0])], ENDLESS, none, np.array([sum(map(len, pieces))])
+        )
+        pieces.append(tokens[tokens != NONE])
+        place += taken[0]
+    assert np.array_equal(np.concatenate(pieces), whole[whole != NONE])
+    for found, wanted in zip(tensors(state), tensors(after), strict=True):
+        assert np.array_equal(found, wanted)
+
+
+@every_model
+def test_a_row_ends_with_the_end_token_or_with_its_numbers(name: str) -> None:
+    stepper = make(name).stepper()
+    tokens, used = sample(stepper, rows=50, numbers=100)
+    lengths = (tokens != NONE).sum(axis=1)
+    assert (lengths <= used).all() and (name == "ngram" or np.array_equal(lengths, used)) and len(set(lengths)) > 5
+    for row, length, count in zip(tokens, lengths, used, strict=True):
+        assert (row[:length] >= 1).all() and (row[: length - 1] != EOS).all() and (row[length - 1] == EOS or count > 90)
+    tokens, used = sample(stepper, numbers=0)
+    assert (tokens == NONE).all() and not used.any()
+
+
+@every_model
+def test_settings_and_the_copy_limit_are_applied(name: str) -> None:
+    stepper = make(name).stepper()
+    corpus = np.random.default_rng(1).integers(2, 11, 1000)
+    windows = build_windows(corpus, (0, 1), length=3, bits_per_window=16)
+    for rows in (1, 9):
+        params = PLAIN._replace(no_repeat_ngram_size=2, min_new_tokens=20, temperatures=np.array([0.5, 3.0]), top_k=9)
+        for row in sample(stepper, params, rows, numbers=20)[0]:
+            pairs = list(itertools.pairwise(row[row >= 0]))
+            assert len(set(pairs)) == len(pairs) and (name == "ngram" or len(pairs) == 19)
+        tokens, _ = sample(stepper, ENDLESS, rows, numbers=100, windows=(windows, 2), looks_back=4)
+        copied, _ = sample(stepper, ENDLESS, rows, numbers=100, looks_back=4)
+        assert any(copies(windows, row, end, 2) for row in copied for end in range(3, 90))
+        for row in tokens:
+            text = row[row >= 0]
+            assert len(text) and not any(copies(windows, text, end, 2) for end in range(len(text)))
+
+
+@every_model
+def test_a_row_without_a_possible_token_ends(name: str) -> None:
+    windows = build_windows(np.repeat(np.arange(2, 11), 2), (0, 1), length=1, bits_per_window=64)
+    stepper = make(name).stepper()
+    tokens, used = sample(stepper, ENDLESS, windows=(windows, 1), looks_back=1)
+    assert (tokens[:, 0] == DEAD_END).all() and (name == "ngram" or (used == 1).all())
+    tokens, _ = sample(stepper, ENDLESS._replace(vocab_size=2))
+    assert (tokens[:, 0] == NOTHING_LEFT).all()
