@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.bundle import Bundle
-from reviewgen.export.packing import pack
+from reviewgen.export import pack
 from reviewgen.registry import find_web_stepper, find_web_tokenizer
-from reviewgen.web.modules import STATIC
+from reviewgen.web import static_files
 from tests.support.node import run_node
 
 SCRIPT = Path(__file__).parent / "javascript" / "run_engine.mjs"
@@ -21,11 +21,18 @@ FAKE = """export default (name, config, tensors) => {
 NAMES = ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
 
 
+def ask_all(folder: Path, questions: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the answers to questions, in one run of Node; each has its name under "ask"."""
+    file = folder / "questions.json"
+    root = static_files()["model.js"].parent
+    file.write_text(json.dumps({"root": str(root), "questions": questions}), encoding="utf-8")
+    answers: list[Any] = json.loads(run_node(SCRIPT, str(file)))
+    return answers
+
+
 def ask(folder: Path, name: str, **question: Any) -> Any:
     """Return the answer to a question."""
-    file = folder / "questions.json"
-    file.write_text(json.dumps({"root": str(STATIC), "questions": [{"ask": name, **question}]}), encoding="utf-8")
-    return json.loads(run_node(SCRIPT, str(file)))[0]
+    return ask_all(folder, [{"ask": name, **question}])[0]
 
 
 def tokenizer_source(name: str) -> str:
@@ -44,6 +51,7 @@ def steppers() -> dict[str, str]:
 def write_packed(folder: Path, bundle: Bundle, bits: int = 32) -> dict[str, Any]:
     """Pack a model into a folder, and return it as a question names it."""
     packed = pack(bundle, bits=bits)
+    folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(packed.manifest), encoding="utf-8")
     (folder / "blob.gz").write_bytes(packed.blob)
     sources = {name: tokenizer_source(name) for name in ("char", "word")}

@@ -22,15 +22,31 @@ import lazy_loader
 if TYPE_CHECKING:
     from reviewgen.comparison.comparing import CompareOptions, compare, compare_each
     from reviewgen.comparison.comparison import Comparison
+    from reviewgen.comparison.held_out import HeldOut
+    from reviewgen.comparison.measuring import Measured
     from reviewgen.comparison.rows import CurvePoint, OrderPoint, Pair, Row, Sample
 
-__all__ = ["CompareOptions", "Comparison", "CurvePoint", "OrderPoint", "Pair", "Row", "Sample", "compare", "compare_each"]
+__all__ = [
+    "CompareOptions",
+    "Comparison",
+    "CurvePoint",
+    "HeldOut",
+    "Measured",
+    "OrderPoint",
+    "Pair",
+    "Row",
+    "Sample",
+    "compare",
+    "compare_each",
+]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "comparing": ["CompareOptions", "compare", "compare_each"],
         "comparison": ["Comparison"],
+        "held_out": ["HeldOut"],
+        "measuring": ["Measured"],
         "rows": ["CurvePoint", "OrderPoint", "Pair", "Row", "Sample"],
     },
 )

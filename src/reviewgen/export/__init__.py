@@ -22,16 +22,18 @@ import lazy_loader
 if TYPE_CHECKING:
     from reviewgen.export.html import export_html
     from reviewgen.export.onnx import OnnxExport, export_onnx
+    from reviewgen.export.packing import pack
     from reviewgen.export.space import push_with_space
     from reviewgen.export.transformers import export_transformers
 
-__all__ = ["OnnxExport", "export_html", "export_onnx", "export_transformers", "push_with_space"]
+__all__ = ["OnnxExport", "export_html", "export_onnx", "export_transformers", "pack", "push_with_space"]
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "html": ["export_html"],
         "onnx": ["OnnxExport", "export_onnx"],
+        "packing": ["pack"],
         "space": ["push_with_space"],
         "transformers": ["export_transformers"],
     },
