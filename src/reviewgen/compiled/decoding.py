@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_token
 from reviewgen.compiled.steps import CompiledStep, call_step
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from reviewgen.compiled import inner
+from reviewgen.compiled.jit import inner
 
 __all__ = ["another_number", "draw_token"]
 

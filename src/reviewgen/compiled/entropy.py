@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.linear import exp32
 from reviewgen.compiled.precision import narrow, wide
 

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from reviewgen.compiled import compiled, inlined, reordered
+from reviewgen.compiled.jit import compiled, inlined, reordered
 from reviewgen.errors import BundleError, quoted
 
 __all__ = [

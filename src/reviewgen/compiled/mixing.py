@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from reviewgen.compiled import by_address, compiled, inner, reordered
+from reviewgen.compiled.jit import by_address, compiled, inner, reordered
 from reviewgen.compiled.linear import exp32, log32
 from reviewgen.compiled.steps import call_step
 

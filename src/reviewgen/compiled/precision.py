@@ -7,7 +7,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from reviewgen.compiled import inlined
+from reviewgen.compiled.jit import inlined
 
 __all__ = ["narrow", "wide"]
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.drawing import another_number, draw_token
+from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt16, UInt32
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.jit import compiled, inner
 
 __all__ = ["HALF", "Spelling", "follow_all", "follows", "mark_spelled", "no_places", "rule_out_misspelled", "start_of_text"]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Integer, UInt64
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.jit import compiled, inner
 
 __all__ = [
     "NO_WINDOWS",
