@@ -33,7 +33,6 @@ PRIVATE = re.compile(r"(^|\.)_(?!_)")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield what a file imports, and the line; ``from a import b`` gives ``a.b``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -41,19 +40,16 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-def room_of(file: Path) -> str:
-    return file.relative_to(CORE).parts[0].removesuffix(".py")
-
-
 def check_layers() -> Iterator[str]:
     """Yield each import that the house does not allow."""
     files = {file: ast.parse(file.read_text(encoding="utf-8")) for file in CORE.rglob("*.py") if file != CORE / "__init__.py"}
     modules = {".".join(file.relative_to(CORE.parent).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
-    yield from (f"{room}: has no floor" for room in {room_of(file) for file in files} ^ FLOOR.keys())
+    rooms = {file: file.relative_to(CORE).parts[0].removesuffix(".py") for file in files}
+    yield from (f"{room}: has no floor" for room in {*rooms.values()} ^ FLOOR.keys())
     edges: dict[str, set[str]] = {module: set() for module in modules}
     between: dict[str, set[str]] = {room: set() for room in FLOOR}
     for module, file in modules.items():
-        room = room_of(file)
+        room = rooms[file]
         for name, line in imports(files[file]):
             parts = name.split(".")
             place = f"{file.relative_to(ROOT)}:{line}"
@@ -110,7 +106,6 @@ def check_tests() -> Iterator[str]:
 
 
 def _is_inside(parts: list[str]) -> bool:
-    """Return whether a name is that of a module inside a room or a plugin's package, or of something in it."""
     if parts[1:2] == ["testing"]:
         return False
     if parts[0] == "reviewgen":

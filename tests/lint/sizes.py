@@ -35,14 +35,11 @@ def check_sizes() -> Iterator[str]:
             room = "/".join(file.relative_to(ROOT).parts[:depth])
             lines = code_lines(file.read_text(encoding="utf-8"))
             sizes.update({room: lines, "src and plugins": lines, "files of src and plugins": 1})
-    sizes["lines of tests"] = sum(_lines(file) for file in (ROOT / "tests").rglob("*.py"))
-    sizes["lines of JavaScript"] = sum(_lines(file) for top in ("src", "plugins") for file in (ROOT / top).rglob("*.js"))
+    scripts = [*(ROOT / "src").rglob("*.js"), *(ROOT / "plugins").rglob("*.js")]
+    for name, files in (("lines of tests", (ROOT / "tests").rglob("*.py")), ("lines of JavaScript", scripts)):
+        sizes[name] = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
     budgets: dict[str, int] = tomllib.loads((Path(__file__).parent / "budgets.toml").read_text(encoding="utf-8"))
     for room, size in sizes.items():
         if size > budgets.get(room, 0):
             yield f"{room}: {size:,}, and its budget is {budgets.get(room, 0):,}"
     yield from (f"{room}: has a budget and does not exist" for room in budgets.keys() - sizes.keys())
-
-
-def _lines(file: Path) -> int:
-    return len(file.read_text(encoding="utf-8").splitlines())
