@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "memory_flat"),
-    *("preparing", "writing_ranks", "shakespeare", "readability", "example_packages", "web_steppers", "web_page"),
-    *("device_speed", "serving_http", "serving_soak"),
+    *("ngram", "novelty", "decoding", "cold_start", "training_speed", "speedrun", "quality_2018", "finetuning", "preparing"),
+    *("shakespeare", "readability", "web_steppers", "device_speed", "serving_http"),
 )
 
 
