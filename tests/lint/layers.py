@@ -91,18 +91,12 @@ def check_tests() -> Iterator[str]:
             if name.startswith("reviewgen") and (PRIVATE.search(name) or _is_inside(name.split("."))):
                 yield f"{place}:{line}: imports {name}, from inside a room"
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and re.fullmatch(r"reviewgen(\.\w+){3,}", node.value)
-            ):
-                yield f"{place}:{node.lineno}: names {node.value}, from inside a room"
-            patched = (
-                isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("setattr", "delattr")
-            )
-            named = [each.value for each in node.args if isinstance(each, ast.Constant)] if patched else []
-            if any(isinstance(each, str) and PRIVATE.search(each) for each in named[:1]):
-                yield f"{place}:{node.lineno}: patches {named[0]}"
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if re.fullmatch(r"reviewgen(\.\w+){3,}", text):
+                yield f"{place}:{node.lineno}: names {text}, from inside a room"
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("setattr", "delattr"):
+                named = [str(each.value) for each in node.args[:2] if isinstance(each, ast.Constant)]
+                yield from (f"{place}:{node.lineno}: patches {name}" for name in named if PRIVATE.search(name))
 
 
 def _is_inside(parts: list[str]) -> bool:
