@@ -1,11 +1,6 @@
 """The recurrent language models rnn, gru and lstm. Each name is imported on first use, so that a stepper does not load torch."""
 
-from typing import TYPE_CHECKING
-
 import lazy_loader
-
-if TYPE_CHECKING:
-    from reviewgen_recurrent.dropout import drop
 
 __all__ = ["drop"]
 

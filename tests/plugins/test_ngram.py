@@ -14,15 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
-from reviewgen.compiled import Constraints, build_windows, no_places
 from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
-from reviewgen.protocols import DEAD_END
 from reviewgen.registry import find_model
 from tests.support.brute_ngram import BruteNgram
-from tests.support.plugin_models import BOS, EOS, LINES, PLAIN, count_ngram, ids_of, log_probabilities, random_texts, spell
-from tests.support.settings_table import reference
+from tests.support.plugin_models import BOS, EOS, LINES, count_ngram, ids_of, log_probabilities, random_texts, spell
 
 SMOOTHED = ("kneser-ney", "absolute", "witten-bell")
 DISTRIBUTIONS = (*SMOOTHED, "none")
@@ -309,42 +305,6 @@ def test_one_token_all_but_alone_sums_to_one_when_quantized() -> None:
         assert_sums_to_one(log_probabilities(model, [BOS, 2, 2, 2], [BOS, 3, 2, 2]))
     with pytest.raises(TrainingError, match=r"model\.quantized off"):  # no unseen token is left to compensate rounding
         count_ngram([[BOS, 2, EOS], [BOS, 2, 2, EOS], [BOS, EOS]], 3, 2, quantized=True)
-
-
-@pytest.mark.parametrize("quantized", [False, True])
-def test_its_own_loop_draws_from_the_distribution(quantized: bool) -> None:
-    """After texts that were seen or not; ``tests/generation`` compares all settings."""
-    model, _ = count_ngram(random_texts(40), 7, 3, quantized=quantized)
-    rows = 5_000
-    for start in ([BOS], [2, 3], [6, 6]):
-        logits, state = model(ids_of(start).expand(rows, -1), model.initial_state(rows))
-        for named in ({}, {"temperature": 0.5}, {"temperature": 1.7, "top_k": 3}, {"temperature": 0.8, "top_p": 0.7}):
-            params = PLAIN._replace(
-                max_new_tokens=1,
-                temperatures=np.array([named.get("temperature", 1.0)]),
-                top_k=named.get("top_k", 0),
-                top_p=named.get("top_p", 1.0),
-                vocab_size=7,
-            )
-            uniform = np.random.default_rng(5).random((rows, 32))
-            none = np.zeros((rows, 0), np.int64), np.zeros(rows, np.int64)
-            tokens, _, _ = model.stepper().sample(state.numpy(), uniform, params, *none)
-            expected = rows * reference(logits[0, -1].numpy(), start, 0, EOS, BOS, **named)
-            found = np.bincount(tokens[:, 0], minlength=7)
-            assert (found[expected == 0] == 0).all()
-            assert chisquare(found[expected > 0], expected[expected > 0]).pvalue > 1e-4
-
-
-def test_a_row_with_only_the_end_forbidden_or_all_copied_meets_a_dead_end() -> None:
-    model, _ = count_ngram(spell("abcabcabc") * 2, 128, 3, "none")
-    windows = build_windows(np.array(spell("abcabcabc")[0]), (BOS, EOS), 3, 32)
-    _, state = model(ids_of([BOS]), model.initial_state(1))
-    before = np.array([[ord("x"), ord("y")]])
-    constraints = Constraints(windows, 1, None, no_places(1))
-    numbers, count = np.full((1, 64), 0.1), np.zeros(1, np.int64)
-    tokens, _, after = model.stepper().sample(state.numpy(), numbers, PLAIN._replace(vocab_size=128), before, count, constraints)
-    assert tokens[0, :4].tolist() == [ord("a"), ord("b"), DEAD_END, -1]
-    assert after.tolist() == model(ids_of([BOS, ord("a"), ord("b")]), model.initial_state(1))[1].tolist()
 
 
 def test_misuse_is_explained() -> None:

@@ -7,17 +7,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from reviewgen_recurrent import drop
 from torch import Tensor, nn
 
-import reviewgen
 from reviewgen.errors import ConfigError
 from reviewgen.testing.models import some_ids, tensors
-from tests.support.fakes import TEXTS
 from tests.support.plugin_models import make_network
 
 NAMES = ("rnn", "gru", "lstm")
@@ -344,18 +341,6 @@ class TestDropoutOfModels:
         assert torch.equal(run(model, seed=0)[0], run(plain, seed=1)[0])
 
 
-def test_training_draws_masks_from_its_own_generator() -> None:
-    settings = {"hidden_size": 8, "layers": 2, "layer": "fused", "dropout": 0.5, "embedding_dropout": 0.3, "weight_dropout": 0.5}
-    alike = {"batch_size": 4, "threads": 1, "precision": "no"}  # no autotuning, which may select another implementation
-    found = []
-    for seed in 0, 1:
-        torch.manual_seed(seed)
-        before = torch.get_rng_state()
-        found.append(reviewgen.train("lstm-char", TEXTS[:20], steps=3, model=settings, training=alike).model.state_dict())
-        assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
-
-
 def bucket(tokens: tuple[int, ...], buckets: int) -> int:
     """The hash of an n-gram, in Python's integers, which never overflow."""
     key = 0
@@ -385,14 +370,6 @@ def test_vectors_of_ngrams_are_those_of_a_table_kept_by_hand(monkeypatch: pytest
     bags = [learned(layer, layer.table.weight), learned(dropping, dropping.table.weight)]
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)  # then, and on some devices, there are no bags
     torch.testing.assert_close([learned(layer, layer.table.weight), learned(dropping, dropping.table.weight)], bags)
-
-
-def test_the_hash_of_ngrams_spreads_and_minds_the_order() -> None:
-    for size in 90, 8192, 50_000:
-        tokens = np.random.default_rng(0).permutation(size)[:90].tolist()
-        pairs = list(itertools.product(tokens, tokens))[:8000]
-        used = {bucket(pair, 1 << 14) for pair in pairs}
-        assert 0.9 * 2**14 * (1 - (1 - 2**-14) ** len(pairs)) < len(used) <= len(pairs)  # as many as by chance
 
 
 def test_dropped_ngrams_are_as_if_never_met() -> None:

@@ -2,17 +2,23 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import reviewgen
 from tests.support.examples import EXAMPLES, install_example
 from tests.support.forked import run_python
 
+pytestmark = pytest.mark.install
 SMALL = ["--set", "model.hidden_size=16", "--steps", "3"]
-PRESETS = {  # of each package: what is trained, and the options
+PRESETS: dict[str, tuple[str, list[str]]] = {  # of each package: what is trained, and the options
     "reviewgen-uniform": ("uniform-char", []),
     "reviewgen-mingru": ("mingru-char", SMALL),
     "reviewgen-attention": ("attention-char", SMALL),
@@ -36,72 +42,57 @@ print("torch" in sys.modules)
 """
 
 
-def run(words, site, cwd):
-    return run_python(words, env=os.environ | {"PYTHONPATH": str(site) if site else ""}, cwd=cwd)
+def run(words: list[str], site: Path | None, cwd: Path, **env: str) -> str:
+    """Run a Python program, which ends well, and return what it prints."""
+    done = run_python(words, env=os.environ | {"PYTHONPATH": str(site)} | env, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
-def reviewgen(text, site, cwd):
-    """Run a command and return what it prints."""
-    done = run(["-m", "reviewgen", *text.split()], site, cwd)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module", params=PRESETS)
-def package(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def site(package, tmp_path_factory):
-    """Install an example into a fresh folder and delete what it was installed from."""
-    return install_example(package, tmp_path_factory.mktemp("third_party"))
-
-
-@pytest.fixture(scope="module")
-def trained(package, site, tmp_path_factory):
-    """A folder with a model, m, that was trained from another folder than the source's, and what the training said."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "reviews.txt").write_text("\n".join(f"Review {number} is short." for number in range(40)))
-    preset, options = PRESETS[package]
-    done = run(["-m", "reviewgen", "train", preset, *options, "--data", "reviews.txt", "--out", "m"], site, folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stderr
-
-
-def test_the_plugin_is_listed(package, site, tmp_path):
-    listed = json.loads(reviewgen("list --json", site, tmp_path))
+@pytest.mark.parametrize("package", PRESETS)
+def test_an_installed_plugin_is_listed_trains_saves_loads_and_passes_its_own_tests(package: str, tmp_path: Path) -> None:
+    site, preset = install_example(package, tmp_path), PRESETS[package]
+    listed = json.loads(run(["-m", "reviewgen", "list", "--json"], site, tmp_path))
     names = {plugin["name"] for plugins in listed.values() for plugin in plugins if plugin["package"] == package}
     assert package.removeprefix("reviewgen-") in names
-
-
-def test_the_model_is_saved_loaded_evaluated_and_generates(package, site, trained):
-    folder, said = trained
+    (tmp_path / "reviews.txt").write_text("\n".join(f"Review {number} is short." for number in range(40)))
+    command = ["-m", "reviewgen"]
+    said = run([*command, "train", preset[0], *preset[1], "--data", "reviews.txt", "--out", "m"], site, tmp_path)
     assert ("nothing to train" in said) == (package == "reviewgen-uniform")
-    assert reviewgen("generate m --seed 1 --max-new-tokens 20", site, folder)
-    assert "bits" in reviewgen("evaluate m --data reviews.txt", site, folder)
-    done = run(["-c", TWO_PROMPTS], site, folder)
-    assert done.returncode == 0, done.stderr
-    alone, first, second = done.stdout.splitlines()
+    assert "bits" in run([*command, "evaluate", "m", "--data", "reviews.txt"], site, tmp_path)
+    alone, first, second = run(["-c", TWO_PROMPTS], site, tmp_path).splitlines()
     assert alone == first != second
-
-
-def test_without_the_plugin_loading_names_the_package(package, trained):
-    done = run(["-m", "reviewgen", "generate", "m"], None, trained[0])
-    assert done.returncode == 1
-    assert f"pip install {package}" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("package", ["reviewgen-mingru"], indirect=True, scope="module")
-def test_a_stepper_generates_without_torch(site, trained):
-    script = [sys.executable, "-c", WITHOUT_TORCH]  # a process of its own: others are forked from one that has torch
-    done = subprocess.run(script, env=os.environ | {"PYTHONPATH": str(site)}, cwd=trained[0], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "False"
-
-
-def test_its_own_tests_pass(package, site, tmp_path):
+    done = run_python([*command, "generate", "m"], env=os.environ | {"PYTHONPATH": ""}, cwd=tmp_path)
+    assert done.returncode == 1 and f"pip install {package}" in done.stderr and "Traceback" not in done.stderr
+    if package == "reviewgen-mingru":  # its stepper generates without torch; a process of its own, not forked from one with it
+        environment = os.environ | {"PYTHONPATH": str(site)}
+        words = [sys.executable, "-c", WITHOUT_TORCH]
+        printed = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert printed.splitlines()[-1] == "False"
     shutil.copytree(EXAMPLES / package / "tests", tmp_path / "tests")
-    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], site, tmp_path)
-    assert done.returncode == 0, done.stdout
+    run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], site, tmp_path)
+
+
+def test_the_plugin_of_the_llm_command(tmp_path: Path) -> None:
+    """Its own tests pass, it writes to a pipe, and what its README shows runs, each command shortened to a few tokens."""
+    pytest.importorskip("llm", reason="the llm command is not installed: pip install llm")
+    package = EXAMPLES / "llm-reviewgen"
+    site = install_example(package.name, tmp_path)
+    own: dict[str, Any] = {"LLM_USER_PATH": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+    shutil.copytree(package / "tests", tmp_path / "tests")
+    run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], site, tmp_path, **own)
+    words = [sys.executable, "-m", *shlex.split('llm -m reviewgen/lstm-word "The movie" -o seed 1 -o max_tokens 30')]
+    environment = os.environ | {"PYTHONPATH": str(site)} | own
+    done = subprocess.run(words, env=environment, input="", capture_output=True, text=True)  # as a shell starts it
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == reviewgen.load("lstm-word").generate_one("The movie", seed=1, max_new_tokens=30) + "\n"
+    blocks = re.findall(r"(?:^    .*\n)+", (package / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    commands = [line for line in lines if re.match(r"llm (-m reviewgen/lstm-word|-c) ", line)]
+    assert len(commands) >= 4
+    for command in commands:
+        said = run(["-m", *shlex.split(command), "-o", "max_tokens", "5"], site, tmp_path, **own)
+        assert said.strip().startswith("The ")
+    (python,) = [block for block in blocks if "import llm" in block]
+    code = re.sub(r"^    ", "", python, flags=re.MULTILINE).replace("temperature=0.6", "temperature=0.6, max_tokens=5")
+    assert run(["-c", code], site, tmp_path, **own).startswith("The movie")

@@ -90,15 +90,8 @@ def test_saved_and_loaded_they_are_the_same(tmp_path: Path) -> None:
             type(tokenizer).load(tmp_path)
 
 
-SPECIAL = {
-    "id": WORD.bos_id,
-    "content": "<s>",
-    "single_word": False,
-    "lstrip": False,
-    "rstrip": False,
-    "normalized": False,
-    "special": True,
-}
+FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+SPECIAL = {"id": WORD.bos_id, "content": "<s>", "special": True} | FLAGS
 WORD_DAMAGES: dict[str, Any] = {
     "renamed": lambda content: content["model"]["vocab"].update(film=content["model"]["vocab"].pop("a")),
     "a gap": lambda content: content["model"]["vocab"].update(zzz=999),
